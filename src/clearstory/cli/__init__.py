@@ -1,0 +1,1 @@
+"""Command line: from words typed to a recipe, and from its events to a terminal."""

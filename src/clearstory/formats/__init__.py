@@ -1,0 +1,1 @@
+"""Formats: model folders, written so that other tools open them, and read back."""

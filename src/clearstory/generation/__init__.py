@@ -1,0 +1,1 @@
+"""Generation: choosing tokens one after another. Imports no other use of a model."""

@@ -1,0 +1,1 @@
+"""Lens: every number between the text and the prediction, as views that are data."""

@@ -1,0 +1,1 @@
+"""Text: documents in, token ids out. Knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Training: objectives, batches, the optimizer and the loop. Imports no other use of a model."""

@@ -1,0 +1,1 @@
+"""Objectives: what a model is asked to get right, one file each."""
