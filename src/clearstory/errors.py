@@ -8,7 +8,6 @@
     ├── CorruptFile          a saved file that is truncated, lies about itself or is not ours
     ├── CheckpointMismatch   a checkpoint of another configuration
     ├── ContextOverflow      more tokens than the model can hold
-    ├── StateSpent           a state that has been read with already
     ├── Diverged             a loss that stopped being a number
     ├── FolderExists         an output that would be overwritten
     ├── OutOfSpace           a disk that is full; says how much was needed
@@ -52,10 +51,6 @@ class CheckpointMismatch(ClearstoryError):
 
 class ContextOverflow(ClearstoryError):
     """More tokens than the model can hold."""
-
-
-class StateSpent(ClearstoryError):
-    """A state that has been read with already; branch with `select` before reading twice."""
 
 
 class Diverged(ClearstoryError):

@@ -1,0 +1,25 @@
+"""Families: every kind of model by name, and how one is built from its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer import Transformer
+
+FAMILIES: dict[type[Any], type[torch.nn.Module]] = {TransformerConfig: Transformer}
+"""From a config's type to the model it describes."""
+
+
+def build(config: TransformerConfig, *, seed: int | None = None, device: torch.device | str = "cpu") -> Transformer:
+    """A new model, its weights drawn with `seed` (from torch's own generator when None).
+
+    On device "meta" nothing is allocated: a way to count the largest.
+    """
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        with torch.device(device):
+            return FAMILIES[type(config)](config)  # type: ignore[return-value]  # one family so far

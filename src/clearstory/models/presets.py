@@ -1,0 +1,196 @@
+"""Presets: named shapes, each a difference from another, and the dial that sizes `clear`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.models.config import TransformerConfig
+
+
+def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **other: object) -> TransformerConfig:
+    """A config of another size in GPT's proportions: full heads, a feed-forward layer four times as wide."""
+    return replace(
+        config,
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        head_width=width // heads,
+        hidden=4 * width,
+        layers=layers,
+        **other,  # type: ignore[arg-type]  # field names are checked by replace itself
+    )
+
+
+# Radford et al. 2019, table 2; the names and sizes of the published weights.
+GPT2 = TransformerConfig(
+    vocab=50_257, context=1024, width=768, layers=12, heads=12, kv_heads=12, head_width=64, hidden=3072
+)
+
+# Brown et al. 2020, table 2.1. Their alternating banded attention is not modelled: every layer attends to all.
+GPT3 = replace(GPT2, context=2048)
+
+# Grattafiori et al. 2024, table 3; eps and theta as in the published config.json.
+LLAMA3_8B = TransformerConfig(
+    vocab=128_256,
+    context=8192,
+    width=4096,
+    layers=32,
+    heads=32,
+    kv_heads=8,
+    head_width=128,
+    hidden=14_336,
+    norm="rms",
+    positions="rotary",
+    rope_theta=500_000.0,
+    activation="silu",
+    gated=True,
+    bias=False,
+    tied=False,
+)
+
+# Abdin et al. 2024, section 2; the 4k model's published config.json. Its window is 2,047 tokens.
+PHI3_MINI = replace(
+    LLAMA3_8B,
+    vocab=32_064,
+    context=4096,
+    width=3072,
+    heads=32,
+    kv_heads=32,
+    head_width=96,
+    hidden=8192,
+    rope_theta=10_000.0,
+    window=2047,
+)
+
+# Our own recipe: the wiring of Qwen3 (Yang et al. 2025), so that other tools open it; sized by `clear_shape`.
+CLEAR = replace(
+    LLAMA3_8B,
+    vocab=8192,
+    context=256,
+    width=192,
+    layers=5,
+    heads=3,
+    kv_heads=3,
+    head_width=64,
+    hidden=512,
+    norm_eps=1e-6,
+    rope_theta=10_000.0,
+    tied=True,
+    qk_norm=True,
+)
+
+# nanoGPT's config/train_shakespeare_char.py as its README runs it on a CPU: no biases, no dropout.
+NANOGPT_CHAR = _heads(replace(GPT2, vocab=67, context=64, bias=False), width=128, heads=4, layers=4)
+
+PRESETS: dict[str, TransformerConfig] = {
+    "gpt2": GPT2,
+    "gpt2-medium": _heads(GPT2, width=1024, heads=16, layers=24),
+    "gpt2-large": _heads(GPT2, width=1280, heads=20, layers=36),
+    "gpt2-xl": _heads(GPT2, width=1600, heads=25, layers=48),
+    "gpt3-small": _heads(GPT3, width=768, heads=12, layers=12),
+    "gpt3-medium": _heads(GPT3, width=1024, heads=16, layers=24),
+    "gpt3-large": _heads(GPT3, width=1536, heads=16, layers=24),
+    "gpt3-xl": replace(_heads(GPT3, width=2048, heads=24, layers=24), head_width=128),
+    "gpt3-2.7b": _heads(GPT3, width=2560, heads=32, layers=32),
+    "gpt3-6.7b": _heads(GPT3, width=4096, heads=32, layers=32),
+    "gpt3-13b": replace(_heads(GPT3, width=5140, heads=40, layers=40), head_width=128),
+    "gpt3-175b": _heads(GPT3, width=12_288, heads=96, layers=96),
+    "llama3-8b": LLAMA3_8B,
+    "phi3-mini": PHI3_MINI,
+    "nanogpt-char": NANOGPT_CHAR,
+    "clear": CLEAR,
+}
+
+TOKENIZERS = {"nanogpt-char": "characters"}
+"""Presets that name the tokenizer they are meant for; all others learn byte-level BPE."""
+
+DEFAULT_PARAMETERS = 3_000_000
+"""`clear` without a budget."""
+
+
+def preset(name: str) -> TransformerConfig:
+    """The config of a preset. Raises UnknownName with the nearest."""
+    if name not in PRESETS:
+        raise UnknownName(f"there is no model called '{name}'; {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def parameters(config: TransformerConfig) -> int:
+    """Numbers a model of this config learns, counted on paper: embedding, blocks, last norm, unembedding.
+
+    The law that this equals the built model's own count is in the tests.
+
+    >>> parameters(GPT2)
+    124439808
+    """
+    c = config
+    norm = c.width * (2 if c.norm == "layer" and c.bias else 1)
+    attention = c.width * c.head_width * (2 * c.heads + 2 * c.kv_heads)
+    attention += 2 * c.head_width * c.qk_norm
+    think = c.width * c.hidden * (3 if c.gated else 2)
+    if c.bias:
+        attention += c.head_width * (c.heads + 2 * c.kv_heads) + c.width
+        think += c.hidden * (2 if c.gated else 1) + c.width
+    block = attention + think + 2 * norm
+    total = c.vocab * c.width * (1 if c.tied else 2) + c.layers * block + norm
+    if c.positions == "learned":
+        total += c.context * c.width
+    return total
+
+
+def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
+    """`clear` with about `target` parameters: the deepest shape whose width is at least 32 per layer.
+
+    Width in steps of 32 (a multiple of what vector units and heads like); depth grows with width as in
+    Kaplan et al. 2020, figure 5: a width of 30 to 100 per layer costs next to nothing.
+    """
+    best: tuple[float, TransformerConfig] | None = None
+    for width in range(32, 4097, 32):
+        head_width = 32 if width < 256 else 64
+        if width % head_width:
+            continue
+        for layers in range(max(1, width // 96), max(1, width // 40) + 1):
+            shape = replace(
+                CLEAR,
+                vocab=vocab,
+                context=context,
+                width=width,
+                layers=layers,
+                heads=width // head_width,
+                kv_heads=width // head_width,
+                head_width=head_width,
+                hidden=-(-8 * width // 3 // 32) * 32,
+            )
+            miss = abs(math.log(parameters(shape) / target))
+            if best is None or miss < best[0]:
+                best = (miss, shape)
+    assert best is not None
+    if best[0] > math.log(2):
+        smallest = vocab * 32
+        raise BadSetting(
+            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the embedding of the narrowest "
+            f"has {smallest:,}; ask for more parameters or a smaller vocabulary"
+        )
+    return best[1]
+
+
+def size(config: TransformerConfig, target: int) -> TransformerConfig:
+    """The same wiring at about `target` parameters, its proportions kept: what `compare` and `--parameters` ask for."""
+    best = config
+    for heads in range(1, 129):
+        width = heads * config.head_width if config.head_width <= 64 else heads * 64
+        for layers in range(max(1, width // 100), max(2, width // 30) + 1):
+            shape = replace(
+                config,
+                width=width,
+                heads=heads,
+                kv_heads=heads if config.heads == config.kv_heads else 1,
+                head_width=width // heads,
+                layers=layers,
+                hidden=max(8, round(config.hidden / config.width * width / 8) * 8),
+            )
+            if abs(math.log(parameters(shape) / target)) < abs(math.log(parameters(best) / target)):
+                best = shape
+    return best

@@ -1,0 +1,96 @@
+"""Unembed: from vectors to nats without ever holding all the logits.
+
+At a vocabulary of 50,257, the logits of one batch of 2 x 512 tokens are 206 MB, and their gradient as much again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from clearstory.models.base import IGNORE
+
+CHUNK_NUMBERS = 2**22
+"""Logits held at a time, 16 MB in fp32: they stay in the last-level cache while softmax walks over them."""
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """-log softmax(hidden Wᵀ)[target] for each token, its gradient computed on the way while the logits are warm.
+
+    The forward pass assumes what nearly always holds, that every token's nats will be weighted alike (a sum); if the
+    backward pass is handed unequal weights it computes the logits a second time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """Nats of each token: hidden (N, W), weight (V, W), targets (N,) -> (N,)."""
+        want = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        nats, hidden_grad, weight_grad = walk(hidden, weight, targets, None, want)
+        ctx.save_for_backward(hidden, weight, targets, hidden_grad, weight_grad)
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients of hidden and weight."""
+        (grad,) = grads
+        hidden, weight, targets, hidden_grad, weight_grad = ctx.saved_tensors
+        scale = grad.flatten()[0] if grad.numel() else grad.sum()
+        if not torch.equal(grad, scale.expand_as(grad)):
+            _, hidden_grad, weight_grad = walk(hidden, weight, targets, grad, True)
+            return hidden_grad, weight_grad, None
+        # In place: these buffers were made for this, and the weight's is as large as the embedding.
+        return hidden_grad.mul_(scale), weight_grad.mul_(scale), None
+
+
+def walk(
+    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, want_grad: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Chunk by chunk over the tokens: nats, and if wanted the gradients of hidden and weight."""
+    step = max(1, CHUNK_NUMBERS // weight.shape[0])
+    nats = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype != torch.float64 else torch.float64)
+    hidden_grad = torch.empty_like(hidden) if want_grad else None
+    weight_grad = torch.zeros_like(weight) if want_grad else None
+    for start in range(0, hidden.shape[0], step):
+        part = slice(start, start + step)
+        chunk, target = hidden[part], targets[part]
+        logits = torch.mm(chunk, weight.t())
+        wide = logits if logits.dtype == nats.dtype else logits.to(nats.dtype)
+        logs = torch.log_softmax(wide, -1)
+        known = target != IGNORE
+        place = target.clamp(min=0).unsqueeze(1)
+        nats[part] = -logs.gather(1, place).squeeze(1) * known
+        if hidden_grad is None or weight_grad is None:
+            continue
+        # d nats / d logits = softmax - one_hot
+        slope = logs.exp_()
+        slope.scatter_add_(1, place, slope.new_full(place.shape, -1.0))
+        weighting = known.to(slope.dtype) if upstream is None else known * upstream[part]
+        if upstream is not None or not bool(known.all()):
+            slope *= weighting.unsqueeze(1)
+        slope = slope.to(chunk.dtype)
+        torch.mm(slope, weight, out=hidden_grad[part])
+        weight_grad.addmm_(slope.t(), chunk)
+    return nats, hidden_grad, weight_grad
+
+
+def nats(
+    hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"], targets: Int[Tensor, "*D"]
+) -> Float[Tensor, "*D"]:
+    """Nats of each target under softmax(hidden Wᵀ), 0 where the target is IGNORE; differentiable.
+
+    >>> from math import log
+    >>> round(nats(torch.zeros(1, 4), torch.randn(8, 4), torch.tensor([3])).item() - log(8), 5)
+    0.0
+    """
+    flat = hidden.flatten(0, -2)
+    out: Tensor = LinearCrossEntropy.apply(flat, weight, targets.flatten())  # type: ignore[no-untyped-call]  # torch's
+    return out.unflatten(0, targets.shape)
+
+
+def logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:
+    """hidden Wᵀ: how well each word's vector fits."""
+    return F.linear(hidden, weight)

@@ -1,0 +1,88 @@
+"""Training settings: typed, without torch, so that a flag, a YAML key and a form field are the same thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clearstory.errors import BadSetting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a model is trained. None means: chosen by the preset, or planned from a probe of this machine.
+
+    Args:
+        batch_size: rows in each micro-batch.
+        gradient_accumulation_steps: micro-batches added up before each optimizer step.
+        context: tokens in each row; the model's context when not given.
+        optimizer: adamw, or muon for the matrices inside blocks with adamw for the rest.
+        learning_rate: peak rate of adamw.
+        muon_learning_rate: peak rate of muon, in units of a matrix's root-mean-square change.
+        weight_decay: pull of every matrix towards zero, times the learning rate.
+        beta1: memory of the gradient's mean (adamw); also muon's momentum.
+        beta2: memory of the gradient's square.
+        schedule: how the rate falls after the warm-up: cosine, linear, constant, or wsd (constant, then linear).
+        warmup_steps: steps over which the rate rises from zero.
+        decay_share: share of the steps over which wsd falls.
+        final_learning_rate: where the rate ends, as a share of its peak.
+        gradient_clip: longest allowed gradient; 0 never clips.
+        evaluate_steps: steps between looks at the validation split.
+        evaluate_tokens: most validation tokens a look may take; the last look takes all of them.
+        save_steps: steps between checkpoints.
+        keep_checkpoints: newest checkpoints that are kept besides step 0.
+        sample_steps: steps between samples of the model's writing; 0 writes none.
+        patience: looks without a better validation loss before training stops early; 0 never does.
+        precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
+        compile: whether torch.compile is used; auto decides by the run's planned length.
+        device: cpu, cuda, mps, or auto.
+        threads: processor threads; 0 uses all.
+        seed: decides the weights at birth, the order of the data and dropout.
+    """
+
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    context: int | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    warmup_steps: int = 100
+    decay_share: float = 0.2
+    final_learning_rate: float = 0.1
+    gradient_clip: float = 1.0
+    evaluate_steps: int = 250
+    evaluate_tokens: int = 100_000
+    save_steps: int = 500
+    keep_checkpoints: int = 2
+    sample_steps: int = 0
+    patience: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "gradient_accumulation_steps", "evaluate_steps", "evaluate_tokens", "save_steps"):
+            if getattr(self, name) < 1:
+                raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("warmup_steps", "keep_checkpoints", "sample_steps", "patience", "threads", "seed"):
+            if getattr(self, name) < 0:
+                raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("learning_rate", "muon_learning_rate"):
+            if not 0 < getattr(self, name) < 100:
+                raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be above 0 and under 100")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0 and under 1")
+        for name in ("final_learning_rate", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.weight_decay < 0 or self.gradient_clip < 0:
+            raise BadSetting("training.weight_decay and training.gradient_clip must be at least 0")
+        if self.context is not None and self.context < 1:
+            raise BadSetting(f"training.context is {self.context}; it must be at least 1")
