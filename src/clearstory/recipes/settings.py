@@ -1,0 +1,234 @@
+"""Recipe settings: everything a verb can be told, typed and without torch.
+
+A recipe is built from layers, each winning over the one before: the dataclass defaults, what the preset brings along
+(`TRAINING`), a YAML file, the command line or the Python call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from clearstory.errors import BadSetting
+from clearstory.generation.settings import Sampling
+from clearstory.recipes.choice import ModelChoice
+from clearstory.recipes.fields import FLAT, build, flatten, positional
+from clearstory.text.settings import DataSettings
+from clearstory.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """From text to a model.
+
+    Args:
+        text: files, folders or globs of txt, jsonl and parquet; or corpus:kjv, corpus:python-docs, corpus:digits.
+        model: the preset; its config's fields are set as --model.width, --model.layers and so on.
+        out: the run folder; runs/ and the date when not given.
+        minutes: how long to train; the steps are planned from a probe of this machine.
+        steps: how many optimizer steps to take.
+        parameters: about how large the model shall be; the preset gives the wiring.
+        tokenizer: characters, bytes, words, bpe:8192, or a folder that has one; the preset's own when not given.
+        objective: what the model is asked to get right.
+        resume: go on from the newest checkpoint in the run folder; starts anew where there is none.
+        overwrite: replace the run that is in the run folder.
+    """
+
+    text: tuple[str, ...] = positional("TEXT", ())
+    model: ModelChoice = field(default_factory=ModelChoice)
+    out: Path | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    parameters: int | None = None
+    tokenizer: str | None = None
+    objective: Literal["causal"] = "causal"
+    resume: bool = False
+    overwrite: bool = False
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and self.steps is not None:
+            raise BadSetting(f"minutes is {self.minutes:g} and steps is {self.steps:,}; give one of them")
+        if self.minutes is not None and self.minutes <= 0:
+            raise BadSetting(f"minutes is {self.minutes:g}; it must be above 0")
+        if self.steps is not None and self.steps < 1:
+            raise BadSetting(f"steps is {self.steps}; it must be at least 1")
+        if self.parameters is not None and self.parameters < 1:
+            raise BadSetting(f"parameters is {self.parameters}; it must be at least 1")
+        if self.resume and self.overwrite:
+            raise BadSetting("resume goes on with a run and overwrite throws it away; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRecipe:
+    """From a model and a beginning to a text.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        prompt: how the text begins.
+        sampling: how the next token is chosen.
+        truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
+        int8: multiply in 8-bit integers: less memory, faster, slightly other numbers.
+    """
+
+    model: str = positional("MODEL")
+    prompt: str = positional("PROMPT", "")
+    sampling: Sampling = field(default_factory=Sampling, metadata=FLAT)
+    truncate: Literal["left"] | None = None
+    int8: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe:
+    """From a model and a text to bits per byte.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: files, folders or globs of txt, jsonl and parquet, or a corpus.
+        stride: tokens between the beginnings of two windows; half the context when not given, the context for blocks.
+        batch_size: windows read at a time.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        int8: multiply in 8-bit integers.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    stride: int | None = None
+    batch_size: int = 8
+    errors: Literal["strict", "replace"] = "strict"
+    int8: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRecipe:
+    """From a model and a text to a view of what happens between them.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: what the model reads.
+        view: what to look at.
+        out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
+        layer: the layer to look at, from 0; negative counts from the last.
+        head: the head to look at, from 0; all of them when not given.
+        top: how many tokens to show at each place.
+        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
+    """
+
+    model: str = positional("MODEL")
+    text: str = positional("TEXT", "")
+    view: str = "probabilities"
+    out: Path | None = None
+    layer: int = -1
+    head: int | None = None
+    top: int = 5
+    truncate: Literal["left"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecipe:
+    """What a model would take, before anything is spent.
+
+    Args:
+        model: the preset; its config's fields are set as --model.width, --model.layers and so on.
+        parameters: about how large the model shall be; the preset gives the wiring.
+        devices: processors the model and its training are spread over.
+        batch_size: rows on each device at a time.
+        tokens: tokens to train on; 20 for each parameter (Hoffmann et al. 2022) when not given.
+        utilization: share of a processor's peak that training reaches; 0.3 to 0.5 is usual.
+        measure: whether this machine is measured as well; takes a second.
+    """
+
+    model: ModelChoice = field(default_factory=ModelChoice, metadata={"positional": "PRESET"})
+    parameters: int | None = None
+    devices: int = 1
+    batch_size: int = 1
+    tokens: int | None = None
+    utilization: float = 0.4
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "devices", "batch_size", "tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadSetting(f"{name} is {value}; it must be at least 1")
+        if not 0 < self.utilization <= 1:
+            raise BadSetting(f"utilization is {self.utilization}; it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorRecipe:
+    """What this machine can do.
+
+    Args:
+        measure: whether matrix products are timed; takes two seconds.
+    """
+
+    measure: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartRecipe:
+    """From nothing to a model that writes, on a text that is at hand.
+
+    Args:
+        minutes: how long to train.
+        out: the run folder.
+        seed: decides the weights at birth and what is written.
+    """
+
+    minutes: float = 3.0
+    out: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise BadSetting(f"minutes is {self.minutes:g}; it must be above 0")
+
+
+TRAINING: dict[str, dict[str, Any]] = {
+    # nanoGPT's config/train_shakespeare_char.py as its README runs it on a CPU.
+    "nanogpt-char": {
+        "steps": 2000,
+        "training.batch_size": 12,
+        "training.learning_rate": 1e-3,
+        "training.beta2": 0.99,
+        "training.final_learning_rate": 0.1,
+        "training.warmup_steps": 100,
+    },
+    "clear": {
+        "training.optimizer": "muon",
+    },
+}
+"""What a preset brings along for training, under the keys of TrainRecipe."""
+
+
+def train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> TrainRecipe:
+    """The recipe with what its preset brings along and what is given, nested or dotted; later layers win.
+
+    Raises UnknownName for a key that does not exist, BadSetting for a value that cannot be.
+
+    >>> train_recipe({"model": "nanogpt-char", "training": {"batch_size": 4}}).training
+    TrainingSettings(batch_size=4, ...)
+    """
+    said = merge(TrainRecipe, given, *more)
+    name = said.get("model", ModelChoice().name)
+    return build(TrainRecipe, merge(TrainRecipe, TRAINING.get(str(name), {}), said))
+
+
+BUDGETS = {"minutes": "steps", "steps": "minutes"}
+"""Two ways to say how long: a layer that says one takes back what the layers before it said of the other."""
+
+
+def merge(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of several layers under their dotted keys, the later winning."""
+    said: dict[str, Any] = {}
+    for layer in layers:
+        new = flatten(recipe, layer)
+        for key, other in BUDGETS.items():
+            if new.get(key) is not None and other not in new:
+                said.pop(other, None)
+        said |= new
+    return said
