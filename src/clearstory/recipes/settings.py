@@ -138,6 +138,7 @@ class PlanRecipe:
         batch_size: rows on each device at a time.
         tokens: tokens to train on; 20 for each parameter (Hoffmann et al. 2022) when not given.
         utilization: share of a processor's peak that training reaches; 0.3 to 0.5 is usual.
+        price: what one device costs for an hour, in dollars; no cost is reckoned when not given.
         measure: whether this machine is measured as well; takes a second.
     """
 
@@ -147,6 +148,7 @@ class PlanRecipe:
     batch_size: int = 1
     tokens: int | None = None
     utilization: float = 0.4
+    price: float | None = None
     measure: bool = True
 
     def __post_init__(self) -> None:
@@ -156,6 +158,8 @@ class PlanRecipe:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
         if not 0 < self.utilization <= 1:
             raise BadSetting(f"utilization is {self.utilization}; it must be above 0 and at most 1")
+        if self.price is not None and self.price < 0:
+            raise BadSetting(f"price is {self.price}; it must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

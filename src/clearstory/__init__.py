@@ -1,0 +1,42 @@
+"""Clearstory: language models of every kind on your own machine.
+
+The public names are loaded when they are first used, so that `import clearstory` costs nothing.
+
+>>> import clearstory
+>>> "plan" in dir(clearstory)
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+NAMES = {
+    "train": "clearstory.recipes.train",
+    "generate": "clearstory.recipes.generate",
+    "evaluate": "clearstory.recipes.evaluate",
+    "inspect": "clearstory.recipes.inspect",
+    "plan": "clearstory.recipes.plan",
+    "doctor": "clearstory.recipes.doctor",
+    "open": "clearstory.formats.opened",
+    "ClearstoryError": "clearstory.errors",
+}
+"""Where each public name lives."""
+
+__all__ = ["__version__", *NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported on first use."""
+    if name not in NAMES:
+        raise AttributeError(f"module 'clearstory' has no attribute '{name}'")
+    value = getattr(import_module(NAMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *NAMES})

@@ -1,0 +1,196 @@
+"""Display: the events of a training run, drawn in the terminal as they come.
+
+On a terminal, a bar with what is left to do; elsewhere, a plain line for each look at the validation text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import assert_never
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from clearstory.cli.command import Talk
+from clearstory.recipes.events import (
+    Event,
+    Finished,
+    Looked,
+    Planned,
+    Prepared,
+    Sampled,
+    Saved,
+    Step,
+    Warned,
+)
+
+
+def show(events: Generator[Event, None, None], talk: Talk) -> Finished:
+    """Draw a run to its end and return how it ended.
+
+    On Ctrl-C the run is told, so that it saves a checkpoint; then KeyboardInterrupt says where that is.
+    """
+    display = Display(talk.aside)
+    try:
+        for event in events:
+            display.draw(event)
+    except KeyboardInterrupt:
+        tell(events, display)
+        raise KeyboardInterrupt(display.stopped()) from None
+    finally:
+        display.close()
+    assert display.finished is not None, "a run ends with Finished or an error"
+    return display.finished
+
+
+def tell(events: Generator[Event, None, None], display: Display) -> None:
+    """Pass Ctrl-C on to a run that was waiting while we drew; one that met it itself has ended already."""
+    if events.gi_frame is None:
+        return
+    try:
+        display.draw(events.throw(KeyboardInterrupt()))
+        for event in events:
+            display.draw(event)
+    except (KeyboardInterrupt, StopIteration):
+        pass
+
+
+class Display:
+    """What is known of a run so far, and how it is drawn."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress: Progress | None = None
+        self.bar = TaskID(0)
+        self.step: Step | None = None
+        self.looked: Looked | None = None
+        self.checkpoint: Saved | None = None
+        self.finished: Finished | None = None
+
+    def draw(self, event: Event) -> None:
+        """One piece of news."""
+        match event:
+            case Prepared():
+                self.prepared(event)
+            case Planned():
+                self.console.print(event.sentence)
+                self.open(event.steps)
+            case Step():
+                self.stepped(event)
+            case Looked():
+                self.look(event)
+            case Sampled():
+                self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
+            case Saved():
+                if event.kind == "checkpoint":
+                    self.checkpoint = event
+            case Warned():
+                self.console.print(f"warning: {event.sentence}", style="yellow")
+            case Finished():
+                self.finished = event
+            case _:
+                assert_never(event)
+
+    def prepared(self, event: Prepared) -> None:
+        """The text and the model, in two lines."""
+        if event.note:
+            self.console.print(event.note, style="yellow")
+        self.console.print(
+            f"{event.corpus}: {count(event.documents, 'document')}, {event.bytes:,} bytes; "
+            f"{event.tokens:,} tokens to learn from and {event.validation_tokens:,} held back "
+            f"({event.tokenizer}, {event.vocab:,} different)"
+        )
+        self.console.print(f"{event.parameters:,} parameters: {event.shape}")
+
+    def open(self, steps: int) -> None:
+        """The bar, where there is a terminal to draw it on; a new plan moves its end."""
+        if not self.console.is_terminal:
+            return
+        if self.progress is None:
+            columns = (BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"), TextColumn("{task.fields[news]}"))
+            self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
+            self.bar = self.progress.add_task("", total=steps, news="")
+            self.progress.start()
+        self.progress.update(self.bar, total=steps)
+
+    def stepped(self, event: Step) -> None:
+        """Move the bar."""
+        self.step = event
+        if self.progress is not None:
+            self.progress.update(self.bar, completed=event.step, total=event.steps, news=self.news(event))
+
+    def news(self, event: Step) -> str:
+        """What stands beside the bar."""
+        parts = [f"loss {event.loss:.3f}"]
+        if self.looked is not None:
+            parts.append(quality(self.looked))
+        parts += [f"{event.tokens_per_second:,.0f} tokens/s", f"{clock(event.eta)} left"]
+        return " · ".join(parts)
+
+    def look(self, event: Looked) -> None:
+        """A line for each look: the bar shows only the last."""
+        self.looked = event
+        parts = [f"step {event.step:,}{f'/{self.step.steps:,}' if self.step else ''}", quality(event)]
+        if self.step is not None:
+            parts += [f"loss {self.step.loss:.3f}", f"{self.step.tokens_per_second:,.0f} tokens/s"]
+            parts.append(f"{clock(self.step.eta)} left")
+        self.console.print(" · ".join(parts) + (" · best so far" if event.best else ""))
+
+    def stopped(self) -> str:
+        """The one line after Ctrl-C."""
+        if self.checkpoint is None:
+            return "stopped before the first checkpoint; nothing was lost but the time"
+        return f"stopped; {self.checkpoint.path} is saved, and the same command with --resume goes on from it"
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def summary(event: Finished) -> str:
+    """The end of a run, for a reader."""
+    lines = []
+    if event.bits_per_byte is not None:
+        lines.append(f"{event.bits_per_byte:.4f} bits per byte on the held-out text")
+    else:
+        lines.append("no bits per byte: the tokenizer loses some of the text")
+    lines[0] += f" ({event.nats_per_token:.4f} nats per token)"
+    lines.append(
+        f"{event.parameters:,} parameters, {count(event.steps, 'step')}, {event.tokens:,} tokens "
+        f"in {clock(event.seconds)} ({clock(event.cpu_seconds)} of processor time)"
+    )
+    lines.append(f"model: {event.folder}")
+    if event.curve is not None:
+        lines.append(f"curve: {event.curve}")
+    lines.append(f'next:  clearstory generate {event.run} "Once"')
+    return "\n".join(lines)
+
+
+def quality(event: Looked) -> str:
+    """How well the validation text is predicted."""
+    share = "" if event.complete else "≈ "
+    if event.bits_per_byte is None:
+        return f"validation {share}{event.nats_per_token:.3f} nats per token"
+    return f"validation {share}{event.bits_per_byte:.3f} bits per byte"
+
+
+def clock(seconds: float) -> str:
+    """Time as people read it: 0:07, 12:30, 3:05:00.
+
+    >>> clock(750)
+    '12:30'
+    """
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count(number: int, word: str) -> str:
+    """A number and its word: 1 step, 2 steps."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def indent(text: str) -> str:
+    """A passage set off from the lines around it."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
