@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clearstory.models import arithmetic
+from clearstory.models.arithmetic import LayerNorm, Linear, RMSNorm, gelu_tanh, rotate
 from clearstory.models.config import TransformerConfig
-from clearstory.models.positions import rotate
 
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines of the tokens' places, from `Rotary.at`."""
@@ -26,8 +27,8 @@ filled by the tokens being read."""
 def make_norm(config: TransformerConfig, width: int) -> nn.Module:
     """The norm this config asks for."""
     if config.norm == "rms":
-        return nn.RMSNorm(width, eps=config.norm_eps)
-    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias)
+        return RMSNorm(width, eps=config.norm_eps)
+    return LayerNorm(width, eps=config.norm_eps, bias=config.bias)
 
 
 class Attention(nn.Module):
@@ -42,12 +43,12 @@ class Attention(nn.Module):
         self.head_width = c.head_width
         self.window = c.window
         self.dropout = c.dropout
-        self.query = nn.Linear(c.width, c.heads * c.head_width, bias=c.bias)
-        self.key = nn.Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
-        self.value = nn.Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
-        self.output = nn.Linear(c.heads * c.head_width, c.width, bias=c.bias)
-        self.query_norm = nn.RMSNorm(c.head_width, eps=c.norm_eps) if c.qk_norm else None
-        self.key_norm = nn.RMSNorm(c.head_width, eps=c.norm_eps) if c.qk_norm else None
+        self.query = Linear(c.width, c.heads * c.head_width, bias=c.bias)
+        self.key = Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
+        self.value = Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
+        self.output = Linear(c.heads * c.head_width, c.width, bias=c.bias)
+        self.query_norm = RMSNorm(c.head_width, eps=c.norm_eps) if c.qk_norm else None
+        self.key_norm = RMSNorm(c.head_width, eps=c.norm_eps) if c.qk_norm else None
 
     def forward(
         self, x: Float[Tensor, "B T W"], turn: Turn | None, past: list[Past] | None = None
@@ -68,6 +69,11 @@ class Attention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All tokens at once, none before them: the way training reads. (B, heads, T, head_width)."""
         count = q.shape[-2]
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not (self.training and self.dropout):
+            shared = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+            seen = band(count, count, self.window, q.device)
+            return arithmetic.attend(q, k, v, torch.zeros_like(seen, dtype=q.dtype).masked_fill_(~seen, -torch.inf))
         # A mask keeps the fused kernel off its fast path, so it is built only where a window cuts.
         mask = None
         if self.window is not None and count > self.window:
@@ -130,9 +136,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = config
-        self.gate = nn.Linear(c.width, c.hidden, bias=c.bias) if c.gated else None
-        self.up = nn.Linear(c.width, c.hidden, bias=c.bias)
-        self.down = nn.Linear(c.hidden, c.width, bias=c.bias)
+        self.gate = Linear(c.width, c.hidden, bias=c.bias) if c.gated else None
+        self.up = Linear(c.width, c.hidden, bias=c.bias)
+        self.down = Linear(c.hidden, c.width, bias=c.bias)
         self.bend = BENDS[c.activation]
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
@@ -144,7 +150,7 @@ class FeedForward(nn.Module):
 
 BENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "relu": F.relu,
     "silu": F.silu,
 }

@@ -76,4 +76,6 @@ class TransformerConfig:
         if self.window is not None and self.window < 1:
             raise BadSetting(f"model.window is {self.window}; it must be at least 1, or null for all of the context")
         if self.norm_eps <= 0 or self.rope_theta <= 0:
-            raise BadSetting(f"model.norm_eps ({self.norm_eps}) and model.rope_theta ({self.rope_theta}) must be positive")
+            raise BadSetting(
+                f"model.norm_eps ({self.norm_eps}) and model.rope_theta ({self.rope_theta}) must be positive"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 
@@ -24,14 +24,5 @@ class Rotary(nn.Module):
         self.sin: Tensor
 
     def at(self, places: Int[Tensor, "*B T"] | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of these places, each (..., T, 1, head_width), ready to be multiplied into every head."""
-        cos, sin = self.cos[places].to(dtype), self.sin[places].to(dtype)
-        # The first half is turned by -sin, the second by +sin.
-        return torch.cat([cos, cos], -1).unsqueeze(-2), torch.cat([-sin, sin], -1).unsqueeze(-2)
-
-
-def rotate(x: Float[Tensor, "B T H D"], turn: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H D"]:
-    """x turned by the angles of `Rotary.at`."""
-    cos, sin = turn
-    # Rolling by half swaps the two members of every pair in one copy.
-    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
+        """Cosines and sines of these places, each (..., T, 1, head_width / 2): one for each pair, alike in every head."""
+        return self.cos[places].to(dtype).unsqueeze(-2), self.sin[places].to(dtype).unsqueeze(-2)

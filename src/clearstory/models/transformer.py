@@ -42,6 +42,7 @@ class Transformer(nn.Module):
         self.config = c
         self.vocab = c.vocab
         self.context: int | None = c.context
+        self.arithmetic: torch.dtype | None = None  # of the stream; None: that of the weights
         self.embedding = nn.Embedding(c.vocab, c.width)
         self.places = nn.Embedding(c.context, c.width) if c.positions == "learned" else None
         self.rotary = Rotary(c.head_width, c.context, c.rope_theta) if c.positions == "rotary" else None
@@ -116,6 +117,8 @@ class Transformer(nn.Module):
         x: Tensor = self.embedding(ids)
         if self.places is not None:
             x = x + self.places.weight[places]
+        if self.arithmetic is not None:
+            x = x.to(self.arithmetic)
         return F.dropout(x, self.config.dropout, self.training)
 
     def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:

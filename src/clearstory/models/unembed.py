@@ -87,10 +87,10 @@ def nats(
     0.0
     """
     flat = hidden.flatten(0, -2)
-    out: Tensor = LinearCrossEntropy.apply(flat, weight, targets.flatten())  # type: ignore[no-untyped-call]  # torch's
+    out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten())  # type: ignore[no-untyped-call]  # torch's
     return out.unflatten(0, targets.shape)
 
 
 def logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:
     """hidden Wᵀ: how well each word's vector fits."""
-    return F.linear(hidden, weight)
+    return F.linear(hidden, weight.to(hidden.dtype))

@@ -1,0 +1,32 @@
+"""Schedule: how large a step is, from the first to the last."""
+
+from __future__ import annotations
+
+import math
+
+from clearstory.training.settings import TrainingSettings
+
+
+def rate(step: int, steps: int, settings: TrainingSettings) -> float:
+    """The share of the peak learning rate at a step (counted from 0) of a run of `steps`.
+
+    Warm-up rises linearly; then cosine (Loshchilov and Hutter 2017, eq. 5), linear, constant, or wsd: constant until
+    the last `decay_share` of the run, then linear (Hu et al. 2024).
+
+    >>> [round(rate(s, 10, TrainingSettings(schedule="linear", warmup_steps=2, final_learning_rate=0)), 3) for s in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.125]
+    """
+    # Half a short run at most: a warm-up longer than the run would never reach its peak.
+    warmup = min(settings.warmup_steps, steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    low = settings.final_learning_rate
+    if settings.schedule == "constant":
+        return 1.0
+    if settings.schedule == "cosine":
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+    if settings.schedule == "linear":
+        return 1 - (1 - low) * done
+    falling = max(0.0, (done - (1 - settings.decay_share)) / settings.decay_share) if settings.decay_share else 0.0
+    return 1 - (1 - low) * falling

@@ -1,0 +1,160 @@
+"""Trainer: trains by being iterated; each item is one finished optimizer step. No callbacks.
+
+for progress in trainer:
+    print(progress.step, progress.loss)
+
+What happens between two items (looking at the validation split, saving, sampling) is the caller's business.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearstory.errors import CheckpointMismatch, Diverged
+from clearstory.training.batches import Batch, Rows
+from clearstory.training.objectives.base import Objective
+from clearstory.training.optimizer import Optimizers
+from clearstory.training.schedule import rate
+from clearstory.training.settings import TrainingSettings
+
+
+ARITHMETIC = {"fp32": None, "bf16": torch.bfloat16}
+"""Of the stream and the matrix products; weights, sums and updates are always fp32."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished step: its number (from 1), what it cost and how it went. Loss in nats per token."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    seconds: float
+
+
+class Trainer:
+    """Trains a model on one split by an objective, for a number of steps that may be re-planned on the way.
+
+    The order of the data and every random draw are functions of (seed, step), so a trainer that loads the state of
+    step s goes on exactly as the one that was saved would have: bit for bit on the same machine and thread count.
+
+    >>> from dataclasses import replace
+    >>> from types import SimpleNamespace
+    >>> from clearstory.models.families import build
+    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.training.objectives.causal import Causal
+    >>> model = build(replace(NANOGPT_CHAR, layers=1, context=8), seed=1)
+    >>> rows = SimpleNamespace(ids=torch.arange(64).numpy())
+    >>> trainer = Trainer(model, Causal(), rows, TrainingSettings(batch_size=2, warmup_steps=0), steps=3)
+    >>> [progress.step for progress in trainer]
+    [1, 2, 3]
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, rows: Rows, settings: TrainingSettings, *, steps: int
+    ) -> None:
+        self.model = model
+        self.objective = objective
+        self.settings = settings
+        self.context = settings.context or getattr(model, "context", None) or 256
+        self.batches = objective.batches(rows, self.context, settings.batch_size, settings.seed)
+        self.optimizers = Optimizers(model, settings)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.step = 0
+        self.tokens = 0
+        self.plans: list[tuple[int, int]] = [(0, steps)]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run as planned now."""
+        return self.plans[-1][1]
+
+    def replan(self, steps: int) -> None:
+        """From here on the run is this long; the schedule stretches or shrinks with it."""
+        self.plans.append((self.step, max(steps, self.step)))
+
+    def __iter__(self) -> Iterator[Progress]:
+        while self.step < self.steps:
+            yield self.advance()
+
+    def advance(self) -> Progress:
+        """One optimizer step over `gradient_accumulation_steps` micro-batches.
+
+        Raises Diverged before the weights are touched when the loss or its gradient is not a finite number.
+        """
+        began = time.perf_counter()
+        s = self.settings
+        self.model.train()
+        self.model.arithmetic = ARITHMETIC[s.precision]
+        first = self.step * s.gradient_accumulation_steps
+        batches = [self.batches.batch(first + i) for i in range(s.gradient_accumulation_steps)]
+        counts = [self.objective.counts(batch) for batch in batches]
+        whole = {term: sum(count[term] for count in counts) for term in counts[0]}
+        # Chance is a function of seed and step, whatever was drawn between two steps.
+        torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
+        loss = sum(self.backward(batch, whole) for batch in batches)
+        norm = self.clip()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(
+                f"the loss became {loss} (gradient {norm}) at step {self.step + 1:,}; the weights of step {self.step:,} "
+                f"are kept; lower --training.learning_rate (now {s.learning_rate:g}) or raise --training.warmup_steps"
+            )
+        share = rate(self.step, self.steps, s)
+        self.optimizers.step(share)
+        self.step += 1
+        self.tokens += sum(batch.targets.numel() for batch in batches)
+        seconds = time.perf_counter() - began
+        return Progress(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds)
+
+    def backward(self, batch: Batch, whole: dict[str, int]) -> float:
+        """Add one micro-batch's share of the step's gradient; its share of the step's loss."""
+        batch = batch.to(self.device)
+        terms, _ = self.objective.loss(self.model, batch)
+        loss = sum((term.weight / max(1, whole[name])) * term.total for name, term in terms.items())
+        assert isinstance(loss, Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        return float(loss.detach())
+
+    def clip(self) -> float:
+        """Shorten the gradient to the longest allowed; its length before."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if self.settings.gradient_clip:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.gradient_clip, norm)
+        return float(norm)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that the next step depends on: tensors, and plain values."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizers.tensors(self.model).items()}
+        return tensors, {"step": self.step, "tokens": self.tokens, "plans": self.plans}
+
+    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from a saved state. Raises CheckpointMismatch when it belongs to another model."""
+        model = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+        own = self.model.state_dict()
+        for name in sorted(own.keys() | model.keys()):
+            here, there = own.get(name), model.get(name)
+            if here is None or there is None or here.shape != there.shape:
+                raise CheckpointMismatch(
+                    f"the checkpoint's '{name}' is {'missing' if there is None else tuple(there.shape)} where this run's "
+                    f"is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was made with"
+                )
+        self.model.load_state_dict(model)
+        prefix = "optimizer."
+        self.optimizers.load(
+            self.model, {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+        )
+        self.step, self.tokens = int(values["step"]), int(values["tokens"])
+        self.plans = [(int(step), int(steps)) for step, steps in values["plans"]]
