@@ -1,0 +1,181 @@
+"""Assemble: from a folder's config and weights to a model, every name and shape compared before a number is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearstory.errors import BadInput, CorruptFile
+from clearstory.formats.config_file import Format, read_config, renaming
+from clearstory.formats.weights import FLOATS, WHOLES, Shards
+from clearstory.models.families import build
+from clearstory.models.positions import Rotary
+
+MOST_ANGLES = 2**27
+"""Rotary angles are computed, not stored, so no file's length bounds them: a context of a million at width 128."""
+
+UNEMBEDDING = "lm_head.weight"
+
+
+def empty(config: Any) -> nn.Module:
+    """The model's shell on the meta device: names and shapes, no numbers."""
+    return build(config, device="meta")
+
+
+def as_stored(config: Any, noted: Mapping[str, Any]) -> Any:
+    """The config whose weights lie in the folder: with biases where the format always has them."""
+    return replace(config, bias=True) if noted.get("bias") is False else config
+
+
+def to_store(model: nn.Module, config: Any, noted: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A model's state, with zeros for the biases that the format always has and the model has not."""
+    state = dict(model.state_dict())
+    if noted.get("bias") is False:
+        shapes = empty(as_stored(config, noted)).state_dict()
+        like = next(iter(state.values()))
+        state |= {name: like.new_zeros(shape.shape) for name, shape in shapes.items() if name not in state}
+    return state
+
+
+def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a folder and its config.json. `cast` is applied to every weight.
+
+    Raises CorruptFile naming a tensor that is missing, not expected or of another shape, with both shapes.
+    """
+    form, config, noted, theirs = read_config(folder)
+    shards = Shards.open(folder).under(form.prefix, [UNEMBEDDING])
+    check_size(config, shards)
+    expected = dict(renaming(form, config).push(empty(config).state_dict()))
+    check_names(expected, shards, form, bool(getattr(config, "tied", False)))
+    wanted = Wanted(shards, expected, cast)
+    ours = dict(renaming(form, config).pull(wanted))
+    # Trained on elsewhere, noted zeros may have become numbers; then they are biases like any other.
+    if "bias" in form.noted and noted.get("bias") is False and not any(bool(ours[n].any()) for n in biases(ours)):
+        config = replace(config, bias=False)
+        ours = {name: tensor for name, tensor in ours.items() if name not in biases(ours)}
+    model = empty(config)
+    model.load_state_dict(ours, assign=True)
+    settle_angles(model, config)
+    return model.eval(), theirs
+
+
+def biases(weights: Mapping[str, Tensor]) -> set[str]:
+    """The names of all biases."""
+    return {name for name in weights if name.endswith(".bias")}
+
+
+class Wanted(Mapping[str, Tensor]):
+    """The weights a model needs and no others, cast as they are read."""
+
+    def __init__(self, shards: Shards, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]) -> None:
+        self.shards, self.expected, self.cast = shards, expected, cast
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.expected:
+            raise KeyError(name)
+        return self.cast(self.shards[name])
+
+    def __iter__(self) -> Any:
+        return iter(self.expected)
+
+    def __len__(self) -> int:
+        return len(self.expected)
+
+
+def check_size(config: Any, shards: Shards) -> None:
+    """Refuse a config that would cost minutes or gigabytes before its shapes could be compared."""
+    layers = getattr(config, "layers", 1)
+    if layers > len(shards):
+        raise CorruptFile(
+            f"config.json says {layers:,} layers, and the weights are {len(shards):,} tensors; copy both anew"
+        )
+    if getattr(config, "positions", None) == "rotary":
+        angles = config.context * config.head_width
+        if angles > MOST_ANGLES:
+            raise BadInput(
+                f"config.json says a context of {config.context:,} with heads of {config.head_width:,}; "
+                f"their {angles:,} rotary angles are more than {MOST_ANGLES:,}; lower the context"
+            )
+
+
+def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format, tied: bool) -> None:
+    """Compare what a config asks for with what the files hold."""
+    idle = re.compile("|".join(form.idle) or r"(?!)")
+    for name, tensor in expected.items():
+        if name not in shards:
+            raise CorruptFile(
+                f"config.json asks for {name} of shape {shape(tensor)}, and the weights lack it; copy both anew"
+            )
+        stored = shards.stored[name]
+        if stored.shape != tuple(tensor.shape):
+            raise CorruptFile(
+                f"config.json asks for {name} of shape {shape(tensor)}, and the weights hold {list(stored.shape)}; "
+                "they belong to different models"
+            )
+        if stored.dtype not in (FLOATS if tensor.dtype.is_floating_point else WHOLES):
+            raise BadInput(
+                f"{name} is stored as {stored.dtype}, and this house reads {', '.join(FLOATS)}; "
+                "save the model unquantised"
+            )
+    for name in shards:
+        if name in expected or idle.fullmatch(name):
+            continue
+        if name == UNEMBEDDING and tied:
+            check_tied(expected, shards)
+            continue
+        raise CorruptFile(
+            f"the weights hold {name} of shape {list(shards.stored[name].shape)}, and config.json has no place for it; "
+            "they belong to different models"
+        )
+
+
+def check_tied(expected: Mapping[str, Tensor], shards: Shards) -> None:
+    """A tied unembedding may lie in a file a second time, but not differ."""
+    embedding = next(iter(expected))
+    if not torch.equal(shards[UNEMBEDDING], shards[embedding]):
+        raise CorruptFile(
+            f"config.json ties {UNEMBEDDING} to {embedding}, and the weights hold two that differ; "
+            "set tie_word_embeddings to false"
+        )
+
+
+def shape(tensor: Tensor) -> list[int]:
+    """A shape as people write it."""
+    return list(tensor.shape)
+
+
+def settle_angles(model: nn.Module, config: Any) -> None:
+    """Give a shell the numbers no file holds: rotary angles, which are computed when a model is built."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Rotary) and child.cos.is_meta:
+                setattr(module, name, Rotary(config.head_width, config.context, config.rope_theta))
+    left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
+    assert not left, f"without numbers: {left}"
+
+
+def same(folder: Path, model: nn.Module, config: Any) -> None:
+    """Read a folder back and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
+    again, _ = open_weights(folder, lambda tensor: tensor)
+    if again.config != config:
+        raise CorruptFile(f"config.json reads back as {again.config}, and {config} was written; please report this")
+    theirs = again.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in theirs or not equal_bits(tensor.detach().cpu(), theirs[name]):
+            raise CorruptFile(
+                f"{name} in {folder} reads back otherwise than it was written; check the disk and save again"
+            )
+
+
+def equal_bits(a: Tensor, b: Tensor) -> bool:
+    """Equal to the last bit, NaN and signed zeros included."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    flat_a, flat_b = a.contiguous().reshape(-1), b.contiguous().reshape(-1)
+    return torch.equal(flat_a.view(torch.uint8), flat_b.view(torch.uint8))

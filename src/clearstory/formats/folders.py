@@ -1,0 +1,160 @@
+"""Folders: save a model for everyone, open one of anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clearstory.durable import write_folder, write_json, write_text
+from clearstory.errors import BadInput, FolderExists, VocabularyMismatch
+from clearstory.formats.assemble import as_stored, open_weights, same, to_store
+from clearstory.formats.cards import Card, read_card, readme
+from clearstory.formats.config_file import Format, choose, renaming
+from clearstory.formats.own import OWN
+from clearstory.formats.paths import resolve
+from clearstory.formats.weights import SHARD_BYTES, write_weights
+from clearstory.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model with its tokenizer and its card. `tokenizer` is None where the folder has none."""
+
+    model: Any
+    tokenizer: Tokenizer | None
+    card: Card
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[Sequence[int]] | Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """What the model expects after each token of rows of equal length.
+
+        Raises BadInput for rows that differ in length or are no ids, VocabularyMismatch for ids it does not know.
+        """
+        from clearstory.models.base import Padded
+
+        rows = check_ids(ids)
+        if rows.numel() and int(rows.min()) < 0:
+            raise VocabularyMismatch(f"token id {int(rows.min())} is negative; ids begin at 0")
+        device = next((each.device for each in (*self.model.parameters(), *self.model.buffers())), rows.device)
+        hidden, _ = self.model.read(Padded(rows.to(device)))
+        out: Tensor = self.model.predict(hidden)
+        return out
+
+
+def check_ids(ids: Sequence[Sequence[int]] | Tensor) -> Int[Tensor, "B T"]:
+    """Rows of ids as one tensor."""
+    if not isinstance(ids, Tensor):
+        if any(isinstance(row, int) for row in ids):
+            raise BadInput("ids are rows of token ids; put one row into a list of its own: [[1, 2, 3]]")
+        lengths = sorted({len(row) for row in ids})
+        if len(lengths) > 1:
+            raise BadInput(f"rows of {lengths[0]} and {lengths[-1]} tokens stand together; give rows of equal length")
+        ids = torch.tensor([list(row) for row in ids], dtype=torch.long)
+    if ids.ndim != 2 or ids.shape[1] == 0 or ids.dtype.is_floating_point or ids.dtype == torch.bool:
+        raise BadInput(
+            f"ids of shape {list(ids.shape)} and type {ids.dtype} are no rows of token ids; give (B, T) whole numbers"
+        )
+    return ids.long()
+
+
+def save_model(
+    folder: Path | str,
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    card: Card,
+    *,
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Write a model folder that this house and transformers open; it takes its name only when it reads back the same.
+
+    Raises FolderExists unless `overwrite`, VocabularyMismatch for a tokenizer that knows more tokens than the model,
+    OutOfSpace, and CannotDo for a model of no family of this house.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
+        raise FolderExists(f"{folder} is there already; choose another name, or pass --overwrite to replace it")
+    config: Any = getattr(model, "config", None)
+    form, noted = choose(config)
+    check_tokenizer(model, tokenizer)
+    card = replace(card, parameters=sum(each.numel() for each in model.parameters()))
+    state = to_store(model, config, noted)
+    rules = renaming(form, as_stored(config, noted))
+    shells = {name: tensor.to("meta") for name, tensor in state.items()}
+    plan = list(rules.push(shells))
+    size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
+    with write_folder(folder, need=size) as temporary:
+        write_json(temporary / "config.json", config_json(form, config, noted, model, tokenizer, card))
+        write_json(temporary / "generation_config.json", special_ids(tokenizer))
+        write_text(temporary / "README.md", readme(card, None if form is OWN else form.name))
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+        write_weights(temporary, plan, rules.push(state), shard_bytes)
+        same(temporary, model, config)
+    return folder
+
+
+def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
+    """The model that a path means: a model folder of ours or of transformers, or a run folder.
+
+    Weights stored as float16 or bfloat16 come as float32, others as they are; with `dtype`, all come as that.
+    Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
+    """
+    folder = resolve(path)
+    model, theirs = open_weights(folder, widen if dtype is None else lambda tensor: narrow(tensor, dtype))
+    tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else None
+    check_tokenizer(model, tokenizer)
+    count = sum(each.numel() for each in model.parameters())
+    extra = theirs.get("clearstory")
+    said = extra.get("card") if isinstance(extra, dict) else None
+    kind = type(model).__name__.lower()
+    card = read_card(said, Card(name=Path(path).expanduser().absolute().name, family=kind, parameters=count))
+    return Opened(model, tokenizer, card)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Halves as float32; what is as wide or no fraction at all, as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def narrow(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Fractions as asked for; counts stay counts."""
+    return tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
+
+
+def check_tokenizer(model: Any, tokenizer: Tokenizer | None) -> None:
+    """A model may have rows to spare, a tokenizer may not."""
+    if tokenizer is not None and tokenizer.vocab > model.vocab:
+        raise VocabularyMismatch(
+            f"the model knows {model.vocab:,} tokens, the tokenizer makes {tokenizer.vocab:,}; "
+            "open the one saved beside the model"
+        )
+
+
+def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
+    """The ids with which texts begin and end. Said even where there are none: transformers would assume its own."""
+    return {
+        "bos_token_id": None if tokenizer is None else tokenizer.bos,
+        "eos_token_id": None if tokenizer is None else tokenizer.eos,
+        "pad_token_id": None if tokenizer is None else tokenizer.padding,
+    }
+
+
+def config_json(
+    form: Format, config: Any, noted: dict[str, Any], model: nn.Module, tokenizer: Tokenizer | None, card: Card
+) -> dict[str, Any]:
+    """The whole config.json."""
+    dtypes = [each.dtype for each in model.parameters() if each.dtype.is_floating_point]
+    extra: dict[str, Any] = {"card": card.json()} | ({"model": noted} if noted else {})
+    return {
+        **form.push_config(config),
+        **special_ids(tokenizer),
+        "dtype": str(dtypes[0] if dtypes else torch.float32).removeprefix("torch."),
+        "clearstory": extra,
+    }

@@ -1,0 +1,93 @@
+"""Own: a folder under our own names, for what no architecture over there can express.
+
+Any family of the house fits: config.json holds the fields of its config, model.safetensors its state as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from clearstory.errors import BadInput, UnknownName, nearest
+from clearstory.formats.keys import MOST, MOST_LAYERS, Theirs, flag, real, refuse, whole
+from clearstory.formats.rules import Renaming, Same
+from clearstory.models.families import FAMILIES
+
+CONFIGS: dict[str, type[Any]] = {model.__name__: config for config, model in FAMILIES.items()}
+"""From the name of a family's model to the type of its config."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """The format of last resort: everything as we name it."""
+
+    name: str = "clearstory"
+    model_type: str = "clearstory"
+    prefix: str = ""
+    noted: frozenset[str] = frozenset()
+    idle: tuple[str, ...] = ()
+
+    def pull_config(self, theirs: Theirs) -> Any:
+        """The config of any family, its fields checked against their types and bounds."""
+        family, said = theirs.get("family"), theirs.get("model")
+        if not isinstance(family, str) or family not in CONFIGS:
+            raise UnknownName(f"config.json names the family {family!r}; {nearest(str(family), CONFIGS)}")
+        if not isinstance(said, dict):
+            raise BadInput(f"config.json lacks 'model', the fields of a {family}; copy the whole folder")
+        kind = CONFIGS[family]
+        hints = get_type_hints(kind)
+        known = [f.name for f in fields(kind)]
+        for name in said:
+            if name not in known:
+                raise UnknownName(f"config.json sets model.{name}; {nearest(name, known)}")
+        try:
+            return kind(**{name: read(f"model.{name}", hints[name], value) for name, value in said.items()})
+        except TypeError as error:
+            raise BadInput(f"config.json's model is no {family}: {error}") from error
+
+    def push_config(self, config: Any) -> dict[str, Any]:
+        """The fields as they are."""
+        family = FAMILIES[type(config)].__name__
+        return {"architectures": [family], "model_type": self.model_type, "family": family, "model": asdict(config)}
+
+    def note(self, config: Any) -> dict[str, Any] | None:
+        """Nothing gets lost."""
+        return {}
+
+    def remember(self, config: Any, noted: Mapping[str, Any]) -> Any:
+        """Nothing was noted."""
+        return config
+
+    def renaming(self, config: Any) -> Renaming:
+        """None."""
+        return Renaming((Same(),))
+
+
+OWN = Own()
+
+
+def read(name: str, hint: Any, value: object) -> Any:
+    """A value of JSON as the type of a config's field, within the bounds of sense."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            refuse(name, value, f"this house has {', '.join(map(str, get_args(hint)))}")
+        return value
+    if origin in (Union, UnionType):
+        inner = [each for each in get_args(hint) if each is not NoneType]
+        return None if value is None else read(name, inner[0], value)
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) > MOST_LAYERS:
+            refuse(name, value, f"it must be a list of at most {MOST_LAYERS:,}")
+        return tuple(read(name, get_args(hint)[0], each) for each in value)
+    if hint is bool:
+        return flag(name, value)
+    if hint is int:
+        return whole(name, value, MOST_LAYERS if name == "model.layers" else MOST, least=0)
+    if hint is float:
+        return real(name, value, 0.0, 1e12)
+    if not isinstance(value, str):
+        refuse(name, value, "it must be a text")
+    return value

@@ -1,0 +1,53 @@
+"""Paths: which model folder a path means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clearstory.durable import standing
+from clearstory.errors import BadInput, CannotDo, nearest
+
+
+def resolve(path: Path | str) -> Path:
+    """The model folder that is meant: a folder with a config.json, or a run's `model/`.
+
+    Raises BadInput where there is none, with what is there instead; CannotDo for a checkpoint, which holds a run to
+    resume and not a model to use.
+    """
+    given = Path(path).expanduser()
+    folder = standing(given)
+    if folder.is_file():
+        raise BadInput(file_given(folder))
+    if not folder.exists():
+        raise BadInput(f"there is no folder {given}; {neighbours(given)}")
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
+        run = folder.parent.parent
+        raise CannotDo(f"{given} is a checkpoint, with which a run goes on; open its run, {run}")
+    inner = standing(folder / "model")
+    if (inner / "config.json").is_file():
+        return inner
+    if (folder / "config.yaml").is_file():
+        raise BadInput(
+            f"the run {given} has saved no model yet; let it go on with: clearstory train --out {given} --resume"
+        )
+    raise BadInput(f"{given} holds no config.json; name a model folder or a run folder")
+
+
+def file_given(file: Path) -> str:
+    """The way out for a path to a file."""
+    if file.suffix in (".gguf", ".arpa", ".gz"):
+        return f"{file} is a file, and this build opens folders only; convert it to a folder first"
+    if (file.parent / "config.json").is_file():
+        return f"{file} is a file of a model folder; open the folder, {file.parent}"
+    return f"{file} is a file, and a model is a folder; name a model folder or a run folder"
+
+
+def neighbours(path: Path) -> str:
+    """What stands where a missing folder was looked for."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        return f"nor is there {parent}"
+    names = [each.name for each in sorted(parent.iterdir())[:100] if each.is_dir() and not each.name.startswith(".")]
+    return nearest(path.name, names) if names else f"{parent} holds no folders"

@@ -1,0 +1,166 @@
+"""Wiring: the keys of config.json that are more than a renaming: head widths, rotary angles, windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clearstory.formats.keys import Theirs, flag, need, real, refuse, whole
+from clearstory.models.config import TransformerConfig
+
+MOST_THETA = 1e12
+
+
+@dataclass(frozen=True)
+class HeadWidth:
+    """The length of each head: said, or the width shared out among the heads.
+
+    `said` is None where the architecture cannot say it; `default` is what is meant when it says nothing.
+    """
+
+    said: str | None
+    width: str
+    heads: str
+    default: int | None = None
+    even: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return () if self.said is None else (self.said,)
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        width, heads = whole(self.width, need(theirs, self.width)), whole(self.heads, need(theirs, self.heads))
+        if self.even and width % heads:
+            refuse(self.width, width, f"it is no multiple of {self.heads} = {heads}")
+        said = None if self.said is None else theirs.get(self.said)
+        if said is not None:
+            return {"head_width": whole(str(self.said), said)}
+        return {"head_width": self.default or width // heads}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return {} if self.said is None else {self.said: ours.head_width}
+
+
+@dataclass(frozen=True)
+class AllHeads:
+    """Every query head has keys and values of its own, and nothing else can be said."""
+
+    heads: str
+
+    names = ()
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        return {"kv_heads": whole(self.heads, need(theirs, self.heads))}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary angles. Their newer files nest them, their older ones and vLLM read them flat, so both are written."""
+
+    names = ("rope_theta", "rope_parameters", "rope_scaling", "partial_rotary_factor", "rope_interleaved")
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        theta = theirs.get("rope_theta")
+        for name in ("rope_parameters", "rope_scaling"):
+            nested = theirs.get(name)
+            if nested is None:
+                continue
+            if not isinstance(nested, dict):
+                refuse(name, nested, "it must be null or an object")
+            for key, value in nested.items():
+                if key in ("rope_type", "type"):
+                    if value != "default":
+                        refuse(f"{name}.{key}", value, "this house turns by plain rotary angles only ('default')")
+                elif key == "rope_theta":
+                    if theta is not None and theta != value:
+                        refuse(f"{name}.rope_theta", value, f"but rope_theta = {theta!r}; make them agree")
+                    theta = value
+                elif key == "partial_rotary_factor":
+                    self.check_whole_turn(f"{name}.{key}", value)
+                else:
+                    refuse(f"{name}.{key}", value, "this house's rotary angles have no such setting")
+        self.check_whole_turn("partial_rotary_factor", theirs.get("partial_rotary_factor", 1.0))
+        if theirs.get("rope_interleaved", False):
+            refuse("rope_interleaved", True, "this house turns pairs (i, i + half)")
+        return {"rope_theta": 10_000.0 if theta is None else real("rope_theta", theta, 1.0, MOST_THETA)}
+
+    def check_whole_turn(self, key: str, value: object) -> None:
+        """All of each head is turned here, never a part of it."""
+        if value not in (None, 1, 1.0):
+            refuse(key, value, "this house turns the whole of each head (1.0)")
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return {
+            "rope_theta": ours.rope_theta,
+            "rope_parameters": {"rope_theta": ours.rope_theta, "rope_type": "default"},
+        }
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window on every layer, or on none."""
+
+    names = ("sliding_window",)
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        value = theirs.get("sliding_window")
+        return {"window": None if value is None else whole("sliding_window", value)}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return {"sliding_window": ours.window}
+
+
+@dataclass(frozen=True)
+class QwenWindow:
+    """Qwen's window has a switch of its own, and may begin at a layer: here at the first, or never."""
+
+    names = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        used = flag("use_sliding_window", theirs.get("use_sliding_window", False))
+        window = theirs.get("sliding_window")
+        layers = whole("num_hidden_layers", need(theirs, "num_hidden_layers"))
+        begin = theirs.get("max_window_layers", 28)
+        types = theirs.get("layer_types")
+        if types is None:
+            limited = (
+                0 if not used or window is None else layers - min(layers, whole("max_window_layers", begin, least=0))
+            )
+        elif not isinstance(types, list) or len(types) != layers:
+            refuse("layer_types", types, f"it must name the kind of each of the {layers} layers")
+        else:
+            limited = types.count("sliding_attention")
+            if limited + types.count("full_attention") != layers:
+                refuse("layer_types", types, "this house has 'full_attention' and 'sliding_attention'")
+        if limited not in (0, layers):
+            refuse("layer_types", types or begin, "this house limits every layer by the window, or none")
+        if not limited or not used or window is None:
+            if limited:
+                refuse("layer_types", types, "but no sliding_window is in use")
+            return {"window": None}
+        return {"window": whole("sliding_window", window)}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        kind = "full_attention" if ours.window is None else "sliding_attention"
+        return {
+            "use_sliding_window": ours.window is not None,
+            "sliding_window": ours.window,
+            "max_window_layers": ours.layers if ours.window is None else 0,
+            "layer_types": [kind] * ours.layers,
+        }
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """GPT-2's three shares of activations dropped in training. Ours is one, read from the residual's."""
+
+    names = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        return {"dropout": real("resid_pdrop", theirs.get("resid_pdrop", 0.1), 0.0, 0.999)}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return dict.fromkeys(self.names, ours.dropout)
