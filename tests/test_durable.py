@@ -1,0 +1,264 @@
+"""Durable: a name holds its old contents or its new, whole, whatever happens and whenever."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clearstory import durable
+from clearstory.errors import BadInput, OutOfSpace
+
+# The forked children only write and die; what other threads of a long test run hold does not matter to them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+
+FILES = {f"part-{i}.bin": 20_000 for i in range(4)} | {"inner/deep.bin": 5_000}
+
+
+@pytest.fixture(autouse=True)
+def _no_listeners() -> Iterator[None]:
+    yield
+    durable.steps.clear()
+
+
+def fill(folder: Path, mark: int) -> None:
+    (folder / "inner").mkdir()
+    for name, size in FILES.items():
+        (folder / name).write_bytes(bytes([mark]) * size)
+
+
+def mark_of(folder: Path) -> int:
+    """The one byte that every file of a whole folder repeats; fails for one that is mixed, cut off or empty."""
+    assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()} == set(FILES)
+    marks = set()
+    for name, size in FILES.items():
+        contents = (folder / name).read_bytes()
+        assert len(contents) == size
+        marks |= set(contents)
+    assert len(marks) == 1
+    return marks.pop()
+
+
+def interrupted(target: Path, error: BaseException) -> None:
+    """Fill a folder, and fail before it is done."""
+    with durable.write_folder(target) as folder:
+        fill(folder, 1)
+        raise error
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def killed(work: Callable[[], None], after: float) -> bool:
+    """Run `work` in a fork and kill it after so many seconds; whether it was still at work."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_killed_at_any_instant_the_old_or_the_new_is_whole_and_nothing_is_left(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with durable.write_folder(target) as folder:
+        fill(folder, 0)
+    begun = time.perf_counter()
+    with durable.write_folder(target) as folder:
+        fill(folder, 0)
+    once = time.perf_counter() - begun
+    rng, died = random.Random(0), 0
+
+    def write_on() -> None:
+        for mark in range(1, 200):
+            with durable.write_folder(target) as folder:
+                fill(folder, mark)
+
+    for _ in range(120):
+        before = mark_of(target)
+        died += killed(write_on, rng.uniform(0, 4 * once))
+        assert mark_of(durable.standing(target)) >= 0  # whole even before the sweep
+        durable.sweep(tmp_path)
+        assert names(tmp_path) == ["model"]
+        assert mark_of(target) in {before, *range(1, 200)}
+    assert died > 100
+
+
+def test_files_killed_at_any_instant_are_old_or_new(tmp_path: Path) -> None:
+    target = tmp_path / "metrics.json"
+    durable.write_bytes(target, b"0" * 50_000)
+    rng = random.Random(1)
+
+    def write_on() -> None:
+        for mark in range(200):
+            durable.write_bytes(target, str(mark % 10).encode() * 50_000)
+
+    for _ in range(40):
+        killed(write_on, rng.uniform(0, 0.02))
+        durable.sweep(tmp_path)
+        contents = target.read_bytes()
+        assert len(contents) == 50_000
+        assert len(set(contents)) == 1
+        assert names(tmp_path) == ["metrics.json"]
+
+
+def labels(tmp_path: Path) -> list[str]:
+    """The steps of replacing a folder, in order."""
+    heard: list[str] = []
+    with durable.write_folder(tmp_path / "rehearsal") as folder:
+        fill(folder, 1)
+    durable.steps.append(lambda label, path: heard.append(label))
+    with durable.write_folder(tmp_path / "rehearsal") as folder:
+        fill(folder, 2)
+    durable.steps.clear()
+    return heard
+
+
+def test_a_failure_at_any_step_leaves_the_old_or_the_new_and_no_temporary(tmp_path: Path) -> None:
+    heard = labels(tmp_path)
+    assert {"make", "write", "flush", "flush folder", "aside", "rename", "doom", "remove"} <= set(heard)
+    for place in range(len(heard)):
+        work = tmp_path / str(place)
+        with durable.write_folder(work / "model") as folder:
+            fill(folder, 1)
+        left = [place]
+
+        def fail(label: str, path: Path, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                raise OSError(errno.EIO, "the disk said no")
+
+        durable.steps.append(fail)
+        with pytest.raises(OSError, match="the disk said no"), durable.write_folder(work / "model") as folder:
+            fill(folder, 2)
+        durable.steps.clear()
+        done = place > heard.index("rename")
+        assert mark_of(work / "model") == (2 if done else 1), heard[place]
+        durable.sweep(work)
+        assert names(work) == ["model"], heard[place]
+
+
+def test_a_stop_at_any_step_leaves_the_old_or_the_new_after_a_sweep(tmp_path: Path) -> None:
+    heard = labels(tmp_path)
+    for place in range(len(heard)):
+        work = tmp_path / str(place)
+        with durable.write_folder(work / "model") as folder:
+            fill(folder, 1)
+
+        def stop_there(place: int = place, work: Path = work) -> None:
+            left = [place]
+
+            def stop(label: str, path: Path) -> None:
+                left[0] -= 1
+                if left[0] == -1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            durable.steps.append(stop)
+            with durable.write_folder(work / "model") as folder:
+                fill(folder, 2)
+
+        child = os.fork()
+        if child == 0:
+            stop_there()
+            os._exit(0)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert mark_of(durable.standing(work / "model")) in (1, 2)
+        durable.sweep(work / "model")  # also what stands beside a folder, under its name
+        assert names(work) == ["model"], heard[place]
+        assert mark_of(work / "model") in (1, 2)
+
+
+def test_the_next_write_settles_what_a_killed_one_left(tmp_path: Path) -> None:
+    with durable.write_folder(tmp_path / "model") as folder:
+        fill(folder, 1)
+    os.rename(tmp_path / "model", tmp_path / ".model.clearstory-old")
+    assert mark_of(durable.standing(tmp_path / "model")) == 1
+    with durable.write_folder(tmp_path / "model") as folder:
+        fill(folder, 2)
+    assert mark_of(tmp_path / "model") == 2
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_exception_in_the_block_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "model", KeyboardInterrupt())
+    assert names(tmp_path) == []
+
+
+def test_a_sweep_leaves_alone_what_is_being_written_and_what_is_not_ours(tmp_path: Path) -> None:
+    for name in (".bashrc.old", ".model.tmp-1", "notes.clearstory-old"):
+        (tmp_path / name).write_text("mine")
+    orphan = tmp_path / "deep" / ".a.clearstory-tmp-1-0"
+    orphan.mkdir(parents=True)
+    with durable.write_folder(tmp_path / "model") as folder, durable.write_file(tmp_path / "f") as file:
+        fill(folder, 1)
+        assert durable.sweep(tmp_path) == [orphan]
+        assert folder.is_dir()
+        assert file.is_file()
+    assert names(tmp_path) == [".bashrc.old", ".model.tmp-1", "deep", "f", "model", "notes.clearstory-old"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        BaseException("CheckpointException ranks:dict_keys([0]) ... No space left on device"),
+    ],
+    ids=["system", "torch", "safetensors", "checkpoint"],
+)
+def test_a_disk_that_fills_is_said_in_one_way_whoever_was_writing(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(OutOfSpace, match=r"needs more than 85,000 bytes and its disk has [\d,]+ bytes free") as told:
+        interrupted(tmp_path / "model", error)
+    assert told.value.__cause__ is error
+    assert names(tmp_path) == []
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    heard: list[str] = []
+    durable.steps.append(lambda label, path: heard.append(label))
+    with (
+        pytest.raises(OutOfSpace, match="needs 1,000,000,000,000,000 bytes"),
+        durable.write_folder(tmp_path / "model", need=10**15),
+    ):
+        raise AssertionError("must not be reached")
+    assert heard == []
+
+
+def test_everything_is_flushed_before_it_is_renamed(tmp_path: Path) -> None:
+    heard = labels(tmp_path)
+    rename = heard.index("rename")
+    assert heard[:rename].count("flush") == len(FILES)
+    assert heard[:rename].count("flush folder") == 2
+    assert heard[rename + 1] == "flush folder"
+    assert heard.index("doom") > rename + 1
+
+
+def test_json_text_and_bytes_come_back(tmp_path: Path) -> None:
+    durable.write_json(tmp_path / "a" / "b.json", {"größe": 1})
+    assert (tmp_path / "a" / "b.json").read_text(encoding="utf-8") == '{\n  "größe": 1\n}\n'
+    durable.write_text(tmp_path / "t", "a\r\nb\n")
+    assert (tmp_path / "t").read_bytes() == b"a\r\nb\n"
+    with pytest.raises(ValueError, match="nan"):
+        durable.write_json(tmp_path / "n", {"loss": float("nan")})
+
+
+def test_files_and_folders_do_not_replace_each_other(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInput, match="is a file"), durable.write_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(BadInput, match="is a folder"):
+        durable.write_text(tmp_path / "folder", "x")
+    assert (tmp_path / "file").read_text() == "mine"
