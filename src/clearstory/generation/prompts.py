@@ -1,0 +1,73 @@
+"""Prompts: what a model is asked to go on from, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
+from clearstory.models.base import LanguageModel
+
+Truncate = Literal["left"]
+"""What to do with a prompt longer than the context: keep its end."""
+
+
+def fit_prompt(
+    model: LanguageModel, prompt: Sequence[int], begin: int | None = None, truncate: Truncate | None = None
+) -> list[int]:
+    """The ids to read first.
+
+    An empty prompt becomes `begin`, the token texts begin after. Raises BadInput when there is neither, ContextOverflow
+    when the prompt is longer than the context (unless its beginning may be cut off), VocabularyMismatch when an id is
+    not the model's.
+    """
+    if truncate not in (None, "left"):
+        raise BadSetting(f"truncate is {truncate!r}; 'left' keeps a long prompt's end, None refuses it")
+    ids = [int(id) for id in prompt]
+    if not ids:
+        if begin is None:
+            raise BadInput(
+                "the prompt is empty and this model's tokenizer has no token that texts begin after; give it at least one word"
+            )
+        ids = [begin]
+    wrong = next((id for id in ids if not 0 <= id < model.vocab), None)
+    if wrong is not None:
+        raise VocabularyMismatch(
+            f"token id {wrong:,} lies outside the model's vocabulary of {model.vocab:,}; "
+            "open the tokenizer saved beside the model"
+        )
+    if model.context is not None and len(ids) > model.context:
+        if truncate is None:
+            raise ContextOverflow(
+                f"the prompt has {len(ids):,} tokens and the model's context holds {model.context:,}; "
+                "shorten it, or pass --truncate left to keep its end"
+            )
+        ids = ids[-model.context :]
+    return ids
+
+
+def renewed(ids: Sequence[int], context: int) -> Sequence[int]:
+    """What a row whose context is full goes on from: the last half of it, read anew as if nothing had come before.
+
+    Exact by definition, and the same for learned and rotary places; a sliding cache would be neither, since its keys
+    know tokens that are gone.
+    """
+    return ids[-max(1, context // 2) :]
+
+
+@contextmanager
+def resting(model: object) -> Iterator[None]:
+    """Without gradients or dropout; every module's mode is as before afterwards."""
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    awake = [module for module in modules if module.training]
+    for module in awake:
+        module.training = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in awake:
+            module.training = True

@@ -1,0 +1,88 @@
+"""Metrics: sums that can be added, and the yardsticks read off them.
+
+Every total carries its own counts, so that parts of a text, ranks and files add up exactly; a mean of means does not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from clearstory.errors import BadInput
+
+NATS_PER_BIT = math.log(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How well a model foresaw a text: sums over the tokens it was asked for, to be added up.
+
+    Args:
+        nats: surprise of all scored tokens together, −Σ ln p.
+        tokens: how many were scored.
+        bytes: bytes of text those tokens spell; None where that cannot be said, as with a tokenizer that loses some.
+        reason: one sentence on why `bytes` is None.
+
+    >>> half = Score(nats=math.log(2) * 8, tokens=4, bytes=8)
+    >>> (half + half).bits_per_byte
+    1.0
+    """
+
+    nats: float = 0.0
+    tokens: int = 0
+    bytes: int | None = 0
+    reason: str | None = None
+
+    def __add__(self, other: Score) -> Score:
+        """Both texts together. What is not known of one is not known of both."""
+        known = self.bytes is not None and other.bytes is not None
+        return Score(
+            nats=self.nats + other.nats,
+            tokens=self.tokens + other.tokens,
+            bytes=(self.bytes or 0) + (other.bytes or 0) if known else None,
+            reason=None if known else self.reason or other.reason,
+        )
+
+    def without_bytes(self, reason: str) -> Score:
+        """The same surprise over an unknown number of bytes."""
+        return Score(nats=self.nats, tokens=self.tokens, bytes=None, reason=reason)
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean surprise; nan when nothing was scored."""
+        return self.nats / self.tokens if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """e to the mean surprise: how many equally likely tokens the model hesitates between."""
+        return perplexity(self.nats, self.tokens)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits this model would need to store one byte of the text; None where bytes are not known."""
+        return None if self.bytes is None else bits_per_byte(self.nats, self.bytes)
+
+
+def bits_per_byte(nats: float, count: int) -> float:
+    """Nats over a text of `count` bytes, as bits for each byte: the yardstick no tokenizer can bend.
+
+    >>> bits_per_byte(math.log(2) * 8, 4)
+    2.0
+    """
+    if count < 0:
+        raise BadInput(f"a text of {count:,} bytes cannot be; count the bytes of what was scored")
+    return nats / NATS_PER_BIT / count if count else math.nan
+
+
+def perplexity(nats: float, count: int) -> float:
+    """e to the nats per token; infinite where it is larger than a float can say.
+
+    >>> round(perplexity(math.log(50) * 3, 3), 9)
+    50.0
+    """
+    if not count:
+        return math.nan
+    try:
+        return math.exp(nats / count)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,55 @@
+"""Int8: a view of a model that multiplies in 8-bit integers. Made when a model is opened, never saved.
+
+Weights are rounded once, each row by its own scale; what is multiplied with them is rounded as it comes, each call by
+its own scale (torch's dynamic quantisation, FBGEMM's kernels). A quarter of the memory streams by for each token.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clearstory.errors import CannotDo
+from clearstory.models.layout import View
+
+
+def int8(model: Any) -> View:
+    """The same model in 8-bit integers, unembedding included; embeddings and norms stay as they are.
+
+    Its numbers differ a little from the model's: benchmarks/generation.py measures by how much. Raises CannotDo for
+    models without matrices, off the processor, or where torch has no such kernels.
+    """
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        raise CannotDo("this build of torch has no 8-bit kernels for this processor; open the model without --int8")
+    weight = getattr(model, "output_weight", None)
+    if isinstance(weight, Tensor) and weight.device.type != "cpu":
+        raise CannotDo(f"8-bit kernels run on the processor, and the model is on {weight.device}; use --device cpu")
+    return View(model, Int8)
+
+
+class Int8(nn.Module):
+    """A linear map whose weight is 8-bit integers and a scale for each row."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.data.float()
+        bias = None if linear.bias is None else linear.bias.data.float()
+        scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        with warnings.catch_warnings():
+            # torch deprecates quantised tensors and has nothing yet that is as fast on a processor: torchao's int8 is
+            # slower than fp32 there. When the kernels go, this file goes.
+            warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch.quantize_per_channel", UserWarning)
+            rounded = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        # reduce_range: 7 bits, since without VNNI the kernel's 16-bit sums of two products would overflow.
+        return cast(Tensor, torch.ops.quantized.linear_dynamic(x.float(), self.packed, NARROW)).to(x.dtype)
+
+
+NARROW = not torch.cpu._is_vnni_supported()

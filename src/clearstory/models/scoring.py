@@ -1,0 +1,200 @@
+"""Scoring: how well a model foresees whole texts, window by window, nothing cut off.
+
+A text longer than the context is read in windows. Blocks stand side by side, so the first tokens of each are foreseen
+from little; strided windows overlap, so every token after the first window is foreseen from at least
+`context - stride` tokens before it. Blocks are strided windows whose stride is the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clearstory.errors import BadSetting
+from clearstory.metrics import Score
+from clearstory.models.base import IGNORE, LanguageModel, Padded
+
+Windows = Literal["strided", "blocks"]
+
+PIECE = 256
+"""Tokens read at a time by a model that never forgets: its state is carried over, so no number depends on it."""
+
+
+class Rows(Protocol):
+    """Documents as one long row of ids: document d is ids[starts[d]:starts[d + 1]]."""
+
+    ids: Any
+    starts: Any
+    byte_lengths: Any  # bytes of text each id of the vocabulary stands for
+
+
+@dataclass(frozen=True)
+class Window:
+    """Inputs begin:end of one document; targets from `new` on are scored, those before have been already."""
+
+    document: int
+    begin: int
+    new: int
+    end: int
+
+
+def score_rows(
+    model: LanguageModel,
+    rows: Rows,
+    *,
+    context: int | None = None,
+    windows: Windows = "strided",
+    stride: int | None = None,
+    begin: int | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+) -> Score:
+    """The sums of nats, tokens and bytes over all documents; none sees another.
+
+    `context` is the window's length, the model's own when None. `begin` is the token each document is read after; where
+    it is None, a document's first token is context only: neither its nats nor its bytes are counted. `limit` stops
+    after about so many tokens, at the end of a window. With windows="blocks", no `begin` and a single document this is
+    nanoGPT's way: block i foresees ids[iC + 1 : (i + 1)C + 1] from ids[iC : (i + 1)C].
+
+    Raises BadSetting for a stride or context that cannot be.
+    """
+    length, stride = window_shape(model, context, windows, stride)
+    if batch_size < 1:
+        raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
+    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
+    device = torch.device("cpu") if weight is None else weight.device
+    texts = Texts(rows, begin)
+    total = Score()
+    with torch.no_grad():
+        if length is None:
+            for number in range(len(texts)):
+                total += score_whole(model, texts, number, device, None if limit is None else limit - total.tokens)
+                if limit is not None and total.tokens >= limit:
+                    break
+            return total
+        for batch in batches(windows_of(texts, length, stride, limit), batch_size):
+            total += score_windows(model, texts, batch, device)
+    return total
+
+
+def window_shape(
+    model: LanguageModel, context: int | None, windows: Windows, stride: int | None
+) -> tuple[int | None, int]:
+    """Length and stride of the windows; the length is None where the model reads a whole text as one."""
+    if windows not in ("strided", "blocks"):
+        raise BadSetting(f"windows is {windows!r}; choose 'strided' or 'blocks'")
+    if context is not None and model.context is not None and context > model.context:
+        raise BadSetting(f"windows of {context:,} tokens do not fit the model's context of {model.context:,}")
+    length = model.context if context is None else context
+    if length is None:
+        return None, 0
+    if length < 1:
+        raise BadSetting(f"a window of {length} tokens holds nothing; it must be at least 1")
+    if windows == "blocks":
+        if stride not in (None, length):
+            raise BadSetting(f"blocks stand side by side and stride is {stride}; leave it out, or choose strided windows")
+        return length, length
+    chosen = max(1, length // 2) if stride is None else stride
+    if not 1 <= chosen <= length:
+        raise BadSetting(f"stride is {chosen}; it must lie between 1 and the window's {length:,} tokens")
+    return length, chosen
+
+
+class Texts:
+    """Documents as inputs and targets: input t foresees target t."""
+
+    def __init__(self, rows: Rows, begin: int | None) -> None:
+        self.rows = rows
+        self.begin = begin
+
+    def __len__(self) -> int:
+        """How many documents there are."""
+        return len(self.rows.starts) - 1
+
+    def size(self, document: int) -> int:
+        """How many of its tokens are scored."""
+        count = int(self.rows.starts[document + 1]) - int(self.rows.starts[document])
+        return max(0, count - (self.begin is None))
+
+    def part(self, document: int, begin: int, end: int) -> tuple[list[int], list[int]]:
+        """Inputs and targets begin:end."""
+        start = int(self.rows.starts[document]) + (self.begin is None)
+        targets = [int(id) for id in self.rows.ids[start + begin : start + end]]
+        before = self.begin if self.begin is not None and begin == 0 else int(self.rows.ids[start + begin - 1])
+        return [before, *targets[:-1]], targets
+
+    def bytes(self, targets: Sequence[int]) -> int:
+        """Bytes of text these ids stand for."""
+        return int(np.asarray(self.rows.byte_lengths)[np.asarray(targets, dtype=np.int64)].sum())
+
+
+def windows_of(texts: Texts, length: int, stride: int, limit: int | None) -> Iterator[Window]:
+    """Every window of every document, in order, until `limit` tokens are to be scored."""
+    scored = 0
+    for document in range(len(texts)):
+        size = texts.size(document)
+        begin = done = 0
+        while done < size:
+            end = min(begin + length, size)
+            yield Window(document, begin, done, end)
+            scored += end - done
+            if limit is not None and scored >= limit:
+                return
+            done, begin = end, begin + stride
+
+
+def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    """Windows to be read together: of equal length as far as they come so, since padding is work for nothing."""
+    waiting: dict[int, list[Window]] = {}
+    for window in windows:
+        # Short documents share a batch with those of about their length, in steps of a power of two.
+        group = waiting.setdefault((window.end - window.begin).bit_length(), [])
+        group.append(window)
+        if len(group) == size:
+            yield waiting.pop((window.end - window.begin).bit_length())
+    yield from waiting.values()
+
+
+def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device) -> Score:
+    """One batch."""
+    inputs: list[list[int]] = []
+    wanted: list[list[int]] = []
+    for window in windows:
+        read, targets = texts.part(window.document, window.begin, window.end)
+        inputs.append(read)
+        wanted.append([IGNORE] * (window.new - window.begin) + targets[window.new - window.begin :])
+    tokens = Padded.rows(inputs, device)
+    longest = max(map(len, wanted))
+    targets = torch.tensor([row + [IGNORE] * (longest - len(row)) for row in wanted], device=device)
+    nats, _ = model.score(tokens, targets)
+    scored = [id for row in wanted for id in row if id != IGNORE]
+    return Score(nats=total(nats), tokens=len(scored), bytes=texts.bytes(scored))
+
+
+def score_whole(
+    model: LanguageModel, texts: Texts, document: int, device: torch.device, limit: int | None
+) -> Score:
+    """One document by a model that never forgets: piece by piece, its state carried over."""
+    score = Score()
+    size = texts.size(document)
+    state = model.begin(1)
+    for begin in range(0, size, PIECE):
+        inputs, targets = texts.part(document, begin, min(begin + PIECE, size))
+        wanted = torch.tensor([targets], device=device)
+        nats, after = model.score(Padded.rows([inputs], device), wanted, state)
+        assert after is not None
+        state = after
+        score += Score(nats=total(nats), tokens=len(targets), bytes=texts.bytes(targets))
+        if limit is not None and score.tokens >= limit:
+            break
+    return score
+
+
+def total(nats: Tensor) -> float:
+    """The sum in float64: in fp32 the 10 millionth token would be rounded to whole nats."""
+    return float(nats.double().sum())
