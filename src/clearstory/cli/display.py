@@ -44,9 +44,7 @@ def show(events: Generator[Event, None, None], talk: Talk) -> Finished:
 
 
 def tell(events: Generator[Event, None, None], display: Display) -> None:
-    """Pass Ctrl-C on to a run that was waiting while we drew; one that met it itself has ended already."""
-    if events.gi_frame is None:
-        return
+    """Pass Ctrl-C on to a run that was waiting while we drew; one that met it itself has ended, and passes it back."""
     try:
         display.draw(events.throw(KeyboardInterrupt()))
         for event in events:

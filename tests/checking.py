@@ -1,0 +1,26 @@
+"""The checker that jaxtyping calls for every function with a signature while tests run: beartype, with allowances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self, get_args
+
+from beartype import BeartypeConf, beartype
+
+# int serves where float is asked for, as PEP 484 and mypy have it.
+CONF = BeartypeConf(is_pep484_tower=True)
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """beartype of a function, without the hints that it cannot check."""
+    hints = getattr(function, "__annotations__", {})
+    for name, hint in hints.items():
+        if uncheckable(hint):
+            hints[name] = Any
+    return beartype(conf=CONF)(function)
+
+
+def uncheckable(hint: Any) -> bool:
+    """`Self`, which beartype knows only in classes it decorates whole, and protocols without `isinstance`."""
+    quiet = getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False)
+    return hint is Self or quiet or any(map(uncheckable, get_args(hint)))
