@@ -1,0 +1,189 @@
+"""Documents: text from files, folders, globs and built-in corpora, one after the other."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearstory.errors import BadInput, CorruptFile, MissingExtra
+from clearstory.text.files import PACKED, Errors, lines, text_parts
+from clearstory.text.settings import DataSettings
+
+# What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
+TEXT = (".txt", ".md", ".rst", ".text")
+RECORDS = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of text that was written as one: a file, a line of jsonl, a row of a table, a chapter.
+
+    A long file comes in parts: the same name, `part` counting from 0. A new document always begins with part 0.
+    """
+
+    name: str
+    text: str
+    part: int = 0
+
+
+def read_documents(
+    sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
+) -> Iterator[Document]:
+    """Every document of the sources, in order, a part at a time, never a whole large file in memory.
+
+    A source is a file (txt, md or any other text; jsonl, one document a line; parquet, one a row), any of these
+    packed as .gz, .xz or .zst, a folder (its text files, in the order of their paths; hidden ones are left out), a
+    glob, or `corpus:NAME`. Line ends are kept as they are; a byte order mark at a file's start is dropped.
+
+    Raises BadInput for what is missing, empty, binary or not UTF-8, CorruptFile for what is damaged.
+
+    >>> next(read_documents("corpus:python-docs"))  # doctest: +SKIP
+    Document(name='__future__.py', text='Record of phased-in incompatible language changes...', part=0)
+    """
+    settings = settings or DataSettings()
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    sources = list(sources)
+    if not sources:
+        raise BadInput("no text was given; name a file, a folder, a glob or corpus:kjv")
+    plans = [(source, _expand(source)) for source in sources]  # all of them first: a wrong path is said at once
+    for source, paths in plans:
+        if paths is None:
+            from clearstory.text.builtin import load
+
+            yield from load(_corpus_name(source)).documents
+            continue
+        empty = True
+        for path in paths:
+            for document in _read(path, settings):
+                empty = False
+                yield document
+        if empty:
+            raise BadInput(f"{source} is empty; give a file with text in it")
+
+
+def is_builtin(source: str | Path) -> bool:
+    """Whether a source is the name of a built-in corpus, `corpus:NAME`."""
+    return isinstance(source, str) and source.startswith("corpus:")
+
+
+def _corpus_name(source: str | Path) -> str:
+    return str(source).removeprefix("corpus:")
+
+
+def _expand(source: str | Path) -> list[Path] | None:
+    """The files a source stands for, or None for a built-in corpus."""
+    if is_builtin(source):
+        return None
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = list(_text_files(path))
+        if not found:
+            kinds = " ".join(TEXT + RECORDS)
+            raise BadInput(f"the folder {path} holds no text; looked for {kinds}, plain or packed ({' '.join(PACKED)})")
+        return found
+    if path.is_file():
+        return [path]
+    if path.exists():
+        raise BadInput(f"{path} is not a regular file, and text is read more than once; save it to a file first")
+    if glob.has_magic(str(path)):
+        matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
+        if matches:
+            return matches
+        raise BadInput(f"no file matches {source}; check the pattern (quotes keep the shell from reading it)")
+    raise BadInput(f"there is no file or folder {path}; check the path, or name a corpus such as corpus:kjv")
+
+
+def _text_files(folder: Path) -> Iterator[Path]:
+    paths = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(parent, name) for name in names if not name.startswith(".")]
+    # As POSIX paths, so that the order, and with it every result, is the same on every machine.
+    for path in sorted(paths, key=lambda path: path.as_posix()):
+        if path.is_file() and _kind(path) in TEXT + RECORDS:
+            yield path
+
+
+def _kind(path: Path) -> str:
+    """The suffix that says what a file holds, beneath the one that says how it is packed."""
+    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
+
+
+def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
+    kind = _kind(path)
+    if kind == ".jsonl":
+        yield from _read_jsonl(path, settings)
+    elif kind == ".parquet":
+        yield from _read_parquet(path, settings)
+    else:
+        for part, text in enumerate(text_parts(path, settings.errors)):
+            yield Document(str(path), text, part)
+
+
+def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
+    for number, line in enumerate(lines(path, settings.errors), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number:,}"
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BadInput(f"{place} is not JSON ({error}); jsonl holds one object a line") from None
+        if not isinstance(record, dict):
+            raise BadInput(f"{place} is not a JSON object; each line is one, with its text under a name")
+        if settings.text_field not in record:
+            raise BadInput(_no_field(place, "field", settings.text_field, record))
+        yield _record(place, f"{path}:{number}", record[settings.text_field], settings)
+
+
+def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
+    if path.suffix.lower() in PACKED:
+        raise BadInput(f"{path} is a packed parquet file, which must be read out of order; unpack it first")
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise MissingExtra(f"{path} needs pyarrow to be read: pip install 'clearstory[data]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if settings.text_field not in columns:
+                raise BadInput(_no_field(str(path), "column", settings.text_field, columns))
+            row = 0
+            for batch in file.iter_batches(batch_size=1024, columns=[settings.text_field]):
+                for text in batch.column(0).to_pylist():
+                    row += 1
+                    yield _record(f"{path}, row {row:,}", f"{path}:{row}", text, settings)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise CorruptFile(f"{path} is not a whole parquet file ({reason}); fetch it again") from None
+
+
+def _no_field(place: str, what: str, name: str, known: Iterable[str]) -> str:
+    return f"{place} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
+
+
+def _record(place: str, name: str, text: object, settings: DataSettings) -> Document:
+    if not isinstance(text, str):
+        found = type(text).__name__
+        raise BadInput(
+            f"{place}: {settings.text_field!r} holds {found}, not text; choose another with --data.text_field"
+        )
+    return Document(name, _without_surrogates(place, text, settings.errors))
+
+
+def _without_surrogates(place: str, text: str, errors: Errors) -> str:
+    """JSON can spell halves of characters (\\ud800), which no UTF-8 text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if errors == "replace":
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise BadInput(f"{place} holds half a character, {half}; put U+FFFD there with --errors replace") from None
+    return text

@@ -1,0 +1,159 @@
+"""Files: the bytes of one file, unpacked and decoded, a block at a time.
+
+A file is never held whole. Newlines are kept as they stand; only a byte order mark at the very start is dropped.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+from clearstory.errors import BadInput, CorruptFile, MissingExtra
+
+Errors = Literal["strict", "replace"]
+PACKED = (".gz", ".xz", ".zst")
+BLOCK = 1 << 19  # bytes read at once; a part of a document is then at most about 1 MiB
+
+# Cuts after a line end where GPT-2's pattern cuts as well: before the last white space of a run, or after a run of
+# one. Byte-level tokens of the parts are then those of the whole.
+SEAM = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
+
+
+def text_parts(path: Path, errors: Errors) -> Iterator[str]:
+    """A file's text in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
+
+    A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under
+    "strict") and for binary files, CorruptFile for packed files that are cut off or damaged.
+    """
+    held = ""
+    for text in decoded(path, errors):
+        held += text
+        if len(held) >= BLOCK // 4:  # a block holds at least this many characters: none is longer than four bytes
+            cut = _last_seam(held)
+            yield held[:cut]
+            held = held[cut:]
+    if held:
+        yield held
+
+
+def lines(path: Path, errors: Errors) -> Iterator[str]:
+    """A file's lines, without their line feeds."""
+    held: list[str] = []
+    for text in decoded(path, errors):
+        first, *rest = text.split("\n")
+        held.append(first)
+        if rest:
+            yield "".join(held)
+            yield from rest[:-1]
+            held = [rest[-1]]
+    last = "".join(held)
+    if last:
+        yield last
+
+
+def decoded(path: Path, errors: Errors) -> Iterator[str]:
+    """A file's text in the blocks in which it is read, without a byte order mark at its start."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+    place = 0
+    start = True
+    for block in _until_the_end(blocks(path)):
+        nul = block.find(b"\0")
+        if nul >= 0:
+            raise BadInput(
+                f"{path} is binary, not text: there is a NUL byte at offset {place + nul:,}; give text files (UTF-8)"
+            )
+        waiting = len(decoder.getstate()[0])  # the first bytes of a character that two blocks share
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            offset = place - waiting + error.start
+            raise BadInput(
+                f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset:,} cannot be decoded; "
+                f"convert the file, or put U+FFFD in such places with --errors replace"
+            ) from None
+        place += len(block)
+        if start and text:
+            text, start = text.removeprefix("\ufeff"), False
+        if text:
+            yield text
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, unpacked when its name ends in .gz, .xz or .zst."""
+    packing = path.suffix.lower()
+    try:
+        if packing == ".gz":
+            with gzip.open(path, "rb") as file:
+                yield from _read(file)
+        elif packing == ".xz":
+            with lzma.open(path, "rb") as file:
+                yield from _read(file)
+        else:
+            with path.open("rb") as file:
+                yield from _unpack_zst(path, file) if packing == ".zst" else _read(file)
+    except EOFError:
+        raise _cut_off(path) from None
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise _damaged(path, error) from None
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from None
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _read(file: _Readable) -> Iterator[bytes]:
+    while block := file.read(BLOCK):
+        yield block
+
+
+def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        raise MissingExtra(f"{path} needs zstandard to be read: pip install 'clearstory[data]'") from None
+    # Not stream_reader: it takes a file that is cut off for a whole one.
+    frame = None
+    try:
+        while packed := file.read(1 << 14):
+            while packed:
+                if frame is None:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(packed)
+                packed = frame.unused_data if frame.eof else b""
+                if frame.eof:
+                    frame = None
+    except zstandard.ZstdError as error:
+        raise _damaged(path, error) from None
+    if frame is not None:
+        raise _cut_off(path)
+
+
+def _until_the_end(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks that hold something, then an empty one: the end, where a character must be complete."""
+    yield from filter(None, parts)
+    yield b""
+
+
+def _last_seam(text: str) -> int:
+    """Where to cut: the last good seam near the end, else the last line end, else the end."""
+    near = max(0, len(text) - (1 << 16))
+    seams = [match.end() for match in SEAM.finditer(text, near)]
+    return seams[-1] if seams else text.rfind("\n") + 1 or len(text)
+
+
+def _cut_off(path: Path) -> CorruptFile:
+    return CorruptFile(f"{path} ends before its {path.suffix} data does; it is cut off: fetch or pack it again")
+
+
+def _damaged(path: Path, error: Exception) -> CorruptFile:
+    return CorruptFile(f"{path} is not the {path.suffix} file its name says ({error}); fetch or pack it again")

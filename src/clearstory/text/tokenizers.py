@@ -1,0 +1,272 @@
+"""Tokenizers: text to ids and back, over a Hugging Face tokenizer.json.
+
+Text is never read as a command: a document that spells `<|endoftext|>` gets the tokens of those characters, not the
+special token. Only `encode_marked`, for chat templates, reads special tokens out of text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clearstory.errors import BadInput, CorruptFile, VocabularyMismatch
+from clearstory.text.pieces import piece_bytes, readable, style_of
+
+FILE = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+
+# Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
+USUAL = {
+    "eos": ("<|endoftext|>", "</s>", "<eos>", "[SEP]", "<|end_of_text|>", "<|im_end|>"),
+    "bos": ("<|endoftext|>", "<s>", "<bos>", "[CLS]", "<|begin_of_text|>"),
+    "unk": ("<unk>", "[UNK]"),
+    "pad": ("<pad>", "[PAD]"),
+}
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Turns text into ids and ids into text. Learn one with `learn`, or open a saved one with `Tokenizer.open`.
+
+    `contents` is a whole tokenizer.json, which says everything about ids; `config` is a tokenizer_config.json, which
+    says which tokens end a text, begin it, and stand for the unknown.
+
+    >>> from clearstory.text.learning import learn
+    >>> tokenizer = learn("bytes", [])
+    >>> tokenizer.encode("Hi"), tokenizer.decode([72, 105])
+    ([72, 105], 'Hi')
+    """
+
+    contents: str = field(repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer of a model folder, or of a tokenizer.json.
+
+        Raises BadInput where there is none, CorruptFile where it is cut off or is none.
+        """
+        path = Path(path).expanduser()
+        file = path / FILE if path.is_dir() else path
+        if not file.is_file():
+            raise BadInput(f"there is no {FILE} in {path}; name a folder that a model or a tokenizer was saved in")
+        config: dict[str, Any] = {}
+        for name in ("special_tokens_map.json", CONFIG):  # the second wins; the first is how older folders say it
+            if (file.parent / name).is_file():
+                config |= _read_json(file.parent / name)
+        _read_json(file)
+        tokenizer = cls(file.read_bytes().decode("utf-8"), config)
+        try:
+            _ = tokenizer._inside
+        except Exception as error:  # the library raises bare Exceptions
+            raise CorruptFile(f"{file} is not a {FILE} that can be used ({error}); save or fetch it again") from None
+        return tokenizer
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, as `transformers.AutoTokenizer` opens them."""
+        from clearstory.durable import write_bytes
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self.config}
+        write_bytes(folder / FILE, self.contents.encode())
+        write_bytes(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without any special tokens around or inside it."""
+        ids: list[int] = self._inside.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of several texts, on all cores unless TOKENIZERS_PARALLELISM=false."""
+        encoded = self._inside.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [one.ids for one in encoded]
+
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of a text in which special tokens are spelt out, as chat templates do. Not for text of others."""
+        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, special tokens left out; bytes that are no character yet show as U+FFFD.
+
+        Raises VocabularyMismatch for an id that no token has.
+        """
+        text: str = self._inside.decode(self._known(ids), skip_special_tokens=True)
+        return text
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids, exactly, also where they end within a character."""
+        known = self._known(ids)
+        if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
+            return self.decode(known).encode()
+        return b"".join(self._bytes[id] for id in known)
+
+    def piece(self, id: int) -> str:
+        """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
+
+        >>> from clearstory.text.learning import learn
+        >>> [learn("bytes", []).piece(id) for id in (32, 65, 227)]
+        ['␣', 'A', '<0xE3>']
+        """
+        [id] = self._known([id])
+        token = self._tokens[id] or f"<{id}>"
+        if id in self._special or self._style == "wordpiece":
+            return token
+        return readable(self._bytes[id]) or token
+
+    def lossless(self, text: str) -> bool:
+        """Whether decoding gives back exactly this text."""
+        return self.decode(self.encode(text)) == text
+
+    @cached_property
+    def vocab(self) -> int:
+        """Ids run from 0 to below this."""
+        return max(self._ids.values(), default=-1) + 1
+
+    @cached_property
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """How many bytes of text each id stands for, shape (V,); special tokens stand for none.
+
+        Over the ids of a text these add up to its size in UTF-8, if the tokenizer is lossless. Tokenizers that throw
+        white space away count the bytes of the pieces only.
+        """
+        return np.array([len(text) for text in self._bytes], dtype=np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer.json: equal for tokenizers that make the same ids."""
+        return hashlib.sha256(self.contents.encode()).hexdigest()
+
+    @cached_property
+    def kind(self) -> str:
+        """characters, bytes, words, bpe, wordpiece or unigram."""
+        model = self._parts["model"]
+        name = {"WordLevel": "words", "WordPiece": "wordpiece", "Unigram": "unigram"}.get(self._model_name, "bpe")
+        if name == "bpe" and not model.get("merges"):
+            return "bytes" if self._style == "byte-level" else "characters"
+        return name
+
+    @cached_property
+    def eos(self) -> int | None:
+        """The token that ends a document."""
+        return self._role("eos")
+
+    @cached_property
+    def bos(self) -> int | None:
+        """The token that begins a text; for many tokenizers the one that ends the text before."""
+        return self._role("bos")
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """The token for what the vocabulary cannot spell; none where it can spell everything."""
+        spells_everything = self._style == "byte-level" or self._parts["model"].get("byte_fallback")
+        return None if spells_everything else self._role("unk")
+
+    @cached_property
+    def padding(self) -> int | None:
+        """The token that fills rows, where there is one."""
+        return self._role("pad")
+
+    @cached_property
+    def _inside(self) -> Any:
+        """The library's tokenizer; it reads special tokens in text as plain characters, and never cuts text off."""
+        inside = _build(self.contents)
+        inside.encode_special_tokens = True  # their name for: encode them like any text
+        return inside
+
+    @cached_property
+    def _marked(self) -> Any:
+        return _build(self.contents)
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = json.loads(self.contents)
+        return parts
+
+    @property
+    def _added(self) -> list[dict[str, Any]]:
+        """Tokens beside the model's own. The ids they state are not asked: the library numbers them anew."""
+        return self._parts.get("added_tokens") or []
+
+    @cached_property
+    def _style(self) -> Any:
+        return style_of({**self._parts, "model": {**self._parts["model"], "type": self._model_name}})
+
+    @cached_property
+    def _model_name(self) -> str:
+        return type(self._inside.model).__name__  # old files do not state it
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        ids: dict[str, int] = self._inside.get_vocab(with_added_tokens=True)
+        return ids
+
+    @cached_property
+    def _tokens(self) -> list[str | None]:
+        tokens: list[str | None] = [None] * self.vocab
+        for token, id in self._ids.items():
+            tokens[id] = token
+        return tokens
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """Ids that stand for no text of their own."""
+        marked = {self._ids[token["content"]] for token in self._added if token.get("special")}
+        # Words and characters keep <unk> and <eos> among their ordinary tokens.
+        roles = map(self._role, USUAL) if self.kind in ("words", "characters") else ()
+        return frozenset(marked.union(role for role in roles if role is not None))
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        """The text of each id, as bytes."""
+        # Added tokens are matched in the text itself, so they are written as they are.
+        added = {self._ids[token["content"]] for token in self._added}
+        return [
+            b"" if token is None or id in self._special else piece_bytes(token, "plain" if id in added else self._style)
+            for id, token in enumerate(self._tokens)
+        ]
+
+    def _role(self, role: str) -> int | None:
+        if f"{role}_token" in self.config:
+            token = self.config[f"{role}_token"]
+            token = token.get("content") if isinstance(token, Mapping) else token
+            return self._ids.get(token) if token else None
+        return next((self._ids[token] for token in USUAL[role] if token in self._ids), None)
+
+    def _known(self, ids: Iterable[int]) -> list[int]:
+        known = [int(id) for id in ids]
+        wrong = next((id for id in known if not 0 <= id < self.vocab), None)
+        if wrong is not None:
+            raise VocabularyMismatch(
+                f"there is no token {wrong:,} in a tokenizer of {self.vocab:,}; open the one saved beside the model"
+            )
+        return known
+
+
+def _build(contents: str) -> Any:
+    from tokenizers import Tokenizer as Inside
+
+    inside = Inside.from_str(contents)
+    # Sentence encoders ship these switched on; text would be cut off without a word.
+    inside.no_truncation()
+    inside.no_padding()
+    return inside
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(file.read_bytes().decode("utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise CorruptFile(f"{file} is cut off or damaged ({error}); save or fetch it again") from None
+    if not isinstance(read, dict):
+        raise CorruptFile(f"{file} holds a {type(read).__name__}, not an object; save or fetch it again")
+    return read

@@ -1,0 +1,135 @@
+"""Laws of tokenizers: what every kind must keep, over all of Unicode."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clearstory.text.learning import KINDS, learn
+from clearstory.text.rows import encode_text
+from clearstory.text.tokenizers import Tokenizer
+
+SCRIPTS = [
+    "In the beginning God created the heaven and the earth.\nAnd the earth was without form, and void;\n\n",
+    "春はあけぼの。やうやう白くなりゆく山際、少し明かりて、\n",
+    "في البدء خلق الله السماوات والأرض.\n",
+    "🙂👩‍👩‍👧‍👦 naïve – Straße\t1234 don't\r\n",
+]
+EVERY = sorted(KINDS)
+UNIVERSAL = ["bytes", "bpe", "unigram"]  # these spell any text
+
+# Surrogates are halves of characters and no text; everything else is.
+anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+spelt = st.lists(
+    st.sampled_from(
+        ["<|endoftext|>", "<unk>", "<eos>", "[CLS]", "[MASK]", "<0x41>", "▁", "Ġ", "##a", " ", "\n", "é", "a"]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@cache
+def tokenizer(kind: str) -> Tokenizer:
+    sized = f"{kind}:600" if kind in ("bpe", "wordpiece", "unigram") else kind
+    return learn(sized, SCRIPTS * 4)
+
+
+@pytest.mark.parametrize("kind", UNIVERSAL)
+@given(text=anything | spelt)
+@example(text="".join(SCRIPTS))
+def test_decode_of_encode_is_the_text(kind: str, text: str) -> None:
+    ids = tokenizer(kind).encode(text)
+    assert tokenizer(kind).decode(ids) == text
+    assert tokenizer(kind).decode_bytes(ids) == text.encode()
+    assert tokenizer(kind).lossless(text)
+
+
+@given(text=st.text(st.sampled_from(sorted(set("".join(SCRIPTS)))), max_size=60))
+def test_characters_decode_to_the_text_if_they_know_its_characters(text: str) -> None:
+    assert tokenizer("characters").decode(tokenizer("characters").encode(text)) == text
+    assert tokenizer("characters").lossless(text)
+
+
+@pytest.mark.parametrize("kind", UNIVERSAL)
+@given(text=anything | spelt)
+def test_byte_lengths_add_up_to_the_text(kind: str, text: str) -> None:
+    ids = tokenizer(kind).encode(text)
+    assert tokenizer(kind).byte_lengths[ids].sum() == len(text.encode())
+
+
+@given(text=st.text(st.sampled_from(sorted(set("".join(SCRIPTS)))), max_size=60))
+def test_byte_lengths_of_characters_add_up_to_the_text(text: str) -> None:
+    assert tokenizer("characters").byte_lengths[tokenizer("characters").encode(text)].sum() == len(text.encode())
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece"])
+@given(text=anything | spelt)
+def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
+    ids = tokenizer(kind).encode(text)
+    assert tokenizer(kind).byte_lengths[ids].sum() <= len(text.encode())
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "unigram", "characters", "wordpiece"])
+@given(text=anything | spelt)
+def test_no_text_can_spell_a_special_token(kind: str, text: str) -> None:
+    one = tokenizer(kind)
+    assert not {one.eos, one.bos, one.padding} & set(one.encode(text))
+
+
+def test_a_line_feed_is_the_only_way_to_end_a_line_of_words() -> None:
+    words = tokenizer("words")
+    assert words.encode("earth. <eos> <eos>\n").count(words.eos) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@given(texts=st.lists(anything, max_size=5))
+def test_a_batch_is_its_texts_one_by_one(kind: str, texts: list[str]) -> None:
+    assert tokenizer(kind).encode_batch(texts) == [tokenizer(kind).encode(text) for text in texts]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@given(text=anything)
+def test_every_id_is_below_the_vocabulary_and_has_a_readable_piece(kind: str, text: str) -> None:
+    one = tokenizer(kind)
+    assert one.byte_lengths.shape == (one.vocab,)
+    for id in one.encode(text):
+        assert 0 <= id < one.vocab
+        assert one.piece(id)
+        assert not set(one.piece(id)) & set("\n\t\x00")
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_saved_tokenizer_opens_the_same(kind: str, tmp_path: Path) -> None:
+    one = tokenizer(kind)
+    one.save(tmp_path)
+    again = Tokenizer.open(tmp_path)
+    assert again == one
+    assert again.fingerprint == one.fingerprint
+    assert (again.kind, again.vocab) == (kind, one.vocab)
+    assert (again.eos, again.bos, again.unknown, again.padding) == (one.eos, one.bos, one.unknown, one.padding)
+    assert np.array_equal(again.byte_lengths, one.byte_lengths)
+    assert again.encode("".join(SCRIPTS)) == one.encode("".join(SCRIPTS))
+
+
+@pytest.mark.parametrize("kind", sorted(set(EVERY) - {"unigram"}))  # its trainer adds in the order of a hash table
+def test_the_same_text_gives_the_same_tokenizer(kind: str) -> None:
+    tokenizer.cache_clear()
+    first = tokenizer(kind)
+    tokenizer.cache_clear()
+    assert tokenizer(kind) == first
+
+
+@pytest.mark.parametrize("kind", UNIVERSAL)
+@given(texts=st.lists(anything, min_size=1, max_size=4))
+def test_rows_count_the_bytes_of_their_text(kind: str, texts: list[str]) -> None:
+    rows = encode_text(tokenizer(kind), texts)
+    assert rows.bytes == rows.text_bytes == sum(len(text.encode()) for text in texts)
+    assert rows.documents == len(texts)
+    pieces = [rows.ids[start:end].tolist() for start, end in zip(rows.starts, rows.starts[1:], strict=False)]
+    ending = [tokenizer(kind).eos] if len(texts) > 1 else []
+    assert pieces == [tokenizer(kind).encode(text) + ending for text in texts]

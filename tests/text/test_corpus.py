@@ -1,0 +1,258 @@
+"""Corpora: divided once without leaks, encoded once, and the cache is the text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clearstory.errors import BadInput, BadSetting, UnknownName
+from clearstory.text import corpus as corpus_module
+from clearstory.text import files, rows
+from clearstory.text.corpus import SPLITS, Corpus, cache_folder, learn_tokenizer
+from clearstory.text.learning import learn
+from clearstory.text.rows import TokenRows, encode_documents
+from clearstory.text.settings import DataSettings
+
+BYTES = learn("bytes", [])
+
+
+def jsonl(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def split(corpus: Corpus) -> tuple[list[str], list[str]]:
+    train, validation = ([document.text for document in corpus.documents(name)] for name in SPLITS)
+    return train, validation
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> DataSettings:
+    return DataSettings(cache=tmp_path / "cache")
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=2, max_size=40),
+    share=st.sampled_from([0.05, 0.1, 0.5, 0.9]),
+)
+def test_a_split_never_leaks_and_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], share: float
+) -> None:
+    file = jsonl(tmp_path_factory.getbasetemp() / "documents.jsonl", texts)
+    settings = DataSettings(validation=share)
+    if len(set(texts) - {""}) < 2:
+        with pytest.raises(BadInput, match=r"cannot be divided|holds no text"):
+            Corpus.open(file, settings)
+        return
+    train, validation = split(Corpus.open(file, settings))
+    assert not set(train) & set(validation)
+    assert sorted(train + validation) == sorted(texts)
+    assert "".join(train)
+    assert "".join(validation)
+
+
+def test_documents_keep_their_split_when_others_come(tmp_path: Path) -> None:
+    texts = [f"document {number}" for number in range(300)]
+    _, before = split(Corpus.open(jsonl(tmp_path / "a.jsonl", texts)))
+    more = [f"another {number}" for number in range(50)] + texts[::-1] + texts[:20]
+    _, after = split(Corpus.open(jsonl(tmp_path / "b.jsonl", more)))
+    assert 15 <= len(before) <= 45  # a tenth of 300, give or take three standard deviations of 5
+    assert set(before) == {text for text in after if text.startswith("document")}
+
+
+def test_of_two_documents_the_one_nearest_the_share_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("t" * 900)
+    (tmp_path / "valid.txt").write_text("v" * 90)
+    assert split(Corpus.open(tmp_path)) == (["t" * 900], ["v" * 90])
+    (tmp_path / "valid.txt").write_text("v" * 900)
+    assert split(Corpus.open(tmp_path)) == (["t" * 900], ["v" * 900])
+
+
+def test_documents_that_are_all_the_same_cannot_be_divided(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", ["same"] * 5)
+    with pytest.raises(BadInput, match=r"5 documents of a.jsonl cannot be divided.*--data.validation 0"):
+        Corpus.open(file)
+    assert split(Corpus.open(file, DataSettings(validation=0))) == (["same"] * 5, [])
+
+
+@pytest.mark.parametrize("block", [64, 1 << 19])
+def test_a_single_document_gives_its_last_characters_as_nanogpt_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(files, "BLOCK", block)
+    text = "".join(f"{number} naïve 東京\n" for number in range(400))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    corpus = Corpus.open(tmp_path / "a.txt")
+    train, validation = map("".join, split(corpus))
+    cut = int(len(text) * 0.9)
+    assert (train, validation) == (text[:cut], text[cut:])
+    assert corpus.size == 1
+    assert next(corpus.documents("validation")).part == 0
+
+
+def test_a_document_too_short_to_divide_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(BadInput, match=r"a.txt has 1 characters, too few to hold out 10%.*--data.validation 0"):
+        Corpus.open(tmp_path / "a.txt")
+    assert split(Corpus.open(tmp_path / "a.txt", DataSettings(validation=0))) == (["x"], [])
+
+
+def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"a.jsonl holds no text"):
+        Corpus.open(jsonl(tmp_path / "a.jsonl", ["", ""]))
+
+
+def test_a_split_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
+    corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["a", "b"]))
+    with pytest.raises(UnknownName, match="did you mean 'validation'"):
+        corpus.documents("valid")
+
+
+def test_several_documents_end_with_eos_and_a_single_one_does_not(tmp_path: Path, settings: DataSettings) -> None:
+    several = Corpus.open(jsonl(tmp_path / "a.jsonl", ["aa", "b", "cc"]), settings).encode(BYTES)
+    assert [several[name].documents for name in SPLITS] == [2, 1]
+    assert [several[name].ids[several[name].starts[1:] - 1].tolist() for name in SPLITS] == [[256, 256], [256]]
+    single = Corpus.open(jsonl(tmp_path / "b.jsonl", ["abcdefghij"]), settings).encode(BYTES)
+    assert bytes(single["train"].ids.tolist()) + bytes(single["validation"].ids.tolist()) == b"abcdefghij"
+    assert single["validation"].starts.tolist() == [0, 1]
+
+
+def rows_equal(one: TokenRows, other: TokenRows) -> bool:
+    same = np.array_equal(one.ids, other.ids) and np.array_equal(one.starts, other.starts)
+    return same and (len(one), one.bytes, one.text_bytes) == (len(other), other.bytes, other.text_bytes)
+
+
+@pytest.mark.parametrize("spec", ["bytes", "characters", "words", "bpe:300"])
+@pytest.mark.parametrize(
+    "texts", [["東京 is\nnot naïve\n" * 90], [f"{number} naïve\n" * number for number in range(9)]]
+)
+def test_the_cache_is_what_encoding_anew_gives(
+    tmp_path: Path, settings: DataSettings, monkeypatch: pytest.MonkeyPatch, spec: str, texts: list[str]
+) -> None:
+    corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", texts), settings)
+    tokenizer = learn_tokenizer(corpus, spec)
+    monkeypatch.setattr(rows, "BATCH", 50)
+    first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
+    for name in SPLITS:
+        fresh = encode_documents(tokenizer, corpus.documents(name), several=corpus.size > 1)
+        assert rows_equal(first[name], fresh)
+        assert rows_equal(second[name], fresh)
+        assert fresh.text_bytes == sum(len(document.text.encode()) for document in corpus.documents(name))
+    assert isinstance(second["train"].ids, np.memmap)
+    assert second["train"].ids.dtype == np.uint16
+    assert second["train"].byte_lengths.shape == (tokenizer.vocab,)
+
+
+def test_what_is_cached_is_not_encoded_again(
+    tmp_path: Path, settings: DataSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = jsonl(tmp_path / "a.jsonl", ["one", "two", "three"])
+    first = Corpus.open(file, settings).encode(BYTES)
+    monkeypatch.setattr(corpus_module, "write_rows", None)
+    assert rows_equal(Corpus.open(file, settings).encode(BYTES)["train"], first["train"])
+    file.rename(tmp_path / "b.jsonl")  # names do not count, contents do
+    assert rows_equal(Corpus.open(tmp_path / "b.jsonl", settings).encode(BYTES)["train"], first["train"])
+
+
+def test_other_text_tokenizers_and_shares_have_a_cache_of_their_own(tmp_path: Path, settings: DataSettings) -> None:
+    from dataclasses import replace
+
+    file = jsonl(tmp_path / "a.jsonl", ["one" * 9, "two" * 9, "three" * 9])
+    Corpus.open(file, settings).encode(BYTES)
+    Corpus.open(file, settings).encode(learn("characters", ["onetwthr"]))
+    Corpus.open(file, replace(settings, validation=0.5)).encode(BYTES)
+    jsonl(file, ["one" * 9, "two" * 9, "Three" * 9])
+    changed = Corpus.open(file, settings).encode(BYTES)
+    assert len(list((tmp_path / "cache" / "rows").iterdir())) == 4
+    assert b"Three" in bytes(id for name in SPLITS for id in changed[name].ids.tolist() if id < 256)
+
+
+def damage_ids(folder: Path) -> None:
+    (folder / "train.ids").write_bytes((folder / "train.ids").read_bytes()[:-1])
+
+
+def damage_starts(folder: Path) -> None:
+    (folder / "train.starts").write_bytes(b"\1" * 8)
+
+
+def damage_index(folder: Path) -> None:
+    (folder / "rows.json").write_text('{"train": {"tokens": 5')
+
+
+def damage_numbers(folder: Path) -> None:
+    (folder / "rows.json").write_text('{"train": 5}')
+
+
+def lose_a_file(folder: Path) -> None:
+    (folder / "validation.ids").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_ids, damage_starts, damage_index, damage_numbers, lose_a_file])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, settings: DataSettings, damage: Callable[[Path], None]) -> None:
+    corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
+    good = {name: np.array(rows.ids) for name, rows in corpus.encode(BYTES).items()}
+    [folder] = (tmp_path / "cache" / "rows").iterdir()
+    damage(folder)
+    again = corpus.encode(BYTES)
+    assert all(np.array_equal(again[name].ids, good[name]) for name in SPLITS)
+
+
+def test_a_file_that_changes_in_between_is_said_and_nothing_is_cached(tmp_path: Path, settings: DataSettings) -> None:
+    corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
+    for texts in (["one", "two", "threes"], ["one", "two", "three", "four"]):
+        jsonl(tmp_path / "a.jsonl", texts)
+        with pytest.raises(BadInput, match=r"a.jsonl changed while it was being read"):
+            corpus.encode(BYTES)
+    assert list((tmp_path / "cache" / "rows").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["a", "b"]), DataSettings(cache=tmp_path / "file"))
+    with pytest.raises(BadSetting, match=r"cannot be kept in .*--data.cache"):
+        corpus.encode(BYTES)
+
+
+def test_the_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder(DataSettings()) == tmp_path / "clearstory"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert cache_folder(DataSettings()) == Path("/home/ada/.cache/clearstory")
+
+
+def test_tokenizers_are_learnt_from_the_training_split_only(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a" * 90 + "z" * 10)
+    tokenizer = learn_tokenizer(Corpus.open(tmp_path / "a.txt"), "characters")
+    assert tokenizer.encode("z") == [tokenizer.unknown]
+
+
+def test_large_vocabularies_take_wider_ids(tmp_path: Path, settings: DataSettings) -> None:
+    many = " ".join(f"w{number}" for number in range(70_000))
+    tokenizer = learn("words", [many])
+    found = Corpus.open(jsonl(tmp_path / "a.jsonl", ["w69999 w1 w2 w3 w4 w5"]), settings).encode(tokenizer)
+    assert found["train"].ids.dtype == np.uint32
+
+
+def test_a_corpus_is_named_after_its_sources(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some text")
+    (tmp_path / "b.txt").write_text("other text")
+    assert Corpus.open(tmp_path / "a.txt").name == "a.txt"
+    assert Corpus.open([tmp_path / "a.txt", tmp_path / "b.txt"]).name == "a.txt and 1 more"
+    assert Corpus.open([tmp_path / "a.txt", tmp_path / "b.txt"]).note is None
+
+
+def test_a_stand_in_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearstory.text import builtin
+    from clearstory.text.documents import Document
+
+    stand_in = builtin.BuiltIn("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
+    monkeypatch.setattr(builtin, "load", lambda name: stand_in)
+    corpus = Corpus.open("corpus:kjv")
+    assert (corpus.name, corpus.note) == ("python-docs", "kjv is missing")
