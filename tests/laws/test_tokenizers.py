@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clearstory.text.learning import KINDS, learn
 from clearstory.text.rows import encode_text
 from clearstory.text.tokenizers import Tokenizer
+
+calm = settings(deadline=None)  # busy machines are slow, not wrong
 
 SCRIPTS = [
     "In the beginning God created the heaven and the earth.\nAnd the earth was without form, and void;\n\n",
@@ -40,6 +42,7 @@ def tokenizer(kind: str) -> Tokenizer:
 
 
 @pytest.mark.parametrize("kind", UNIVERSAL)
+@calm
 @given(text=anything | spelt)
 @example(text="".join(SCRIPTS))
 def test_decode_of_encode_is_the_text(kind: str, text: str) -> None:
@@ -49,6 +52,7 @@ def test_decode_of_encode_is_the_text(kind: str, text: str) -> None:
     assert tokenizer(kind).lossless(text)
 
 
+@calm
 @given(text=st.text(st.sampled_from(sorted(set("".join(SCRIPTS)))), max_size=60))
 def test_characters_decode_to_the_text_if_they_know_its_characters(text: str) -> None:
     assert tokenizer("characters").decode(tokenizer("characters").encode(text)) == text
@@ -56,18 +60,21 @@ def test_characters_decode_to_the_text_if_they_know_its_characters(text: str) ->
 
 
 @pytest.mark.parametrize("kind", UNIVERSAL)
+@calm
 @given(text=anything | spelt)
 def test_byte_lengths_add_up_to_the_text(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
     assert tokenizer(kind).byte_lengths[ids].sum() == len(text.encode())
 
 
+@calm
 @given(text=st.text(st.sampled_from(sorted(set("".join(SCRIPTS)))), max_size=60))
 def test_byte_lengths_of_characters_add_up_to_the_text(text: str) -> None:
     assert tokenizer("characters").byte_lengths[tokenizer("characters").encode(text)].sum() == len(text.encode())
 
 
 @pytest.mark.parametrize("kind", ["words", "wordpiece"])
+@calm
 @given(text=anything | spelt)
 def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
@@ -75,6 +82,7 @@ def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe", "unigram", "characters", "wordpiece"])
+@calm
 @given(text=anything | spelt)
 def test_no_text_can_spell_a_special_token(kind: str, text: str) -> None:
     one = tokenizer(kind)
@@ -87,12 +95,14 @@ def test_a_line_feed_is_the_only_way_to_end_a_line_of_words() -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY)
+@calm
 @given(texts=st.lists(anything, max_size=5))
 def test_a_batch_is_its_texts_one_by_one(kind: str, texts: list[str]) -> None:
     assert tokenizer(kind).encode_batch(texts) == [tokenizer(kind).encode(text) for text in texts]
 
 
 @pytest.mark.parametrize("kind", EVERY)
+@calm
 @given(text=anything)
 def test_every_id_is_below_the_vocabulary_and_has_a_readable_piece(kind: str, text: str) -> None:
     one = tokenizer(kind)
@@ -125,6 +135,7 @@ def test_the_same_text_gives_the_same_tokenizer(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", UNIVERSAL)
+@calm
 @given(texts=st.lists(anything, min_size=1, max_size=4))
 def test_rows_count_the_bytes_of_their_text(kind: str, texts: list[str]) -> None:
     rows = encode_text(tokenizer(kind), texts)

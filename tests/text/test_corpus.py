@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +19,8 @@ from clearstory.text.corpus import SPLITS, Corpus, cache_folder, learn_tokenizer
 from clearstory.text.learning import learn
 from clearstory.text.rows import TokenRows, encode_documents
 from clearstory.text.settings import DataSettings
+
+calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 
 BYTES = learn("bytes", [])
 
@@ -37,6 +40,7 @@ def settings(tmp_path: Path) -> DataSettings:
     return DataSettings(cache=tmp_path / "cache")
 
 
+@calm
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=2, max_size=40),
     share=st.sampled_from([0.05, 0.1, 0.5, 0.9]),

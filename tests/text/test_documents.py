@@ -179,5 +179,5 @@ def test_settings_that_cannot_work_are_refused(setting: dict[str, object]) -> No
 def test_no_other_way_with_errors_slips_through() -> None:
     settings = DataSettings()
     object.__setattr__(settings, "errors", "ignore")  # around the type checker that runs in tests
-    with pytest.raises(BadSetting, match="data.errors is 'ignore'; it is 'strict' or 'replace'"):
+    with pytest.raises(BadSetting, match=r"data.errors is 'ignore'; it is 'strict' or 'replace'"):
         settings.__post_init__()

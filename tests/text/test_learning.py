@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,11 +132,11 @@ def test_processes_learn_the_same() -> None:
     assert runs[0].stdout == runs[1].stdout
 
 
-def test_wikitext_2_has_its_published_counts() -> None:
-    data = Path(os.environ.get("CLEARSTORY_DATA", Path(__file__).parents[3] / "shared" / "data")) / "wikitext2"
-    if not data.is_dir():
-        pytest.skip("WikiText-2 is not at hand; point CLEARSTORY_DATA at the folder that holds wikitext2/")
-    train, valid = ([part.text for part in read_documents([data / f"{split}.txt.gz"])] for split in ("train", "valid"))
+def test_wikitext_2_has_its_published_counts(data: Path) -> None:
+    folder = data / "wikitext2"
+    train, valid = (
+        [part.text for part in read_documents([folder / f"{split}.txt.gz"])] for split in ("train", "valid")
+    )
     tokenizer = learn("words", train)
     assert tokenizer.vocab == 33_278
     assert sum(map(len, tokenizer.encode_batch(train))) == 2_088_628

@@ -57,9 +57,11 @@ class Corpus:
 
         Raises BadInput for sources that cannot be read, hold nothing, or cannot be divided.
 
-        >>> corpus = Corpus.open("corpus:digits")  # doctest: +SKIP
-        >>> corpus.size  # doctest: +SKIP
-        1797
+        >>> from tempfile import mkdtemp
+        >>> file = Path(mkdtemp(), "letter.txt")
+        >>> _ = file.write_text("0123456789")
+        >>> [document.text for document in Corpus.open(file).documents("validation")]
+        ['9']
         """
         settings = settings or DataSettings()
         sources = (sources,) if isinstance(sources, str | Path) else tuple(sources)

@@ -41,8 +41,11 @@ def read_documents(
 
     Raises BadInput for what is missing, empty, binary or not UTF-8, CorruptFile for what is damaged.
 
-    >>> next(read_documents("corpus:python-docs"))  # doctest: +SKIP
-    Document(name='__future__.py', text='Record of phased-in incompatible language changes...', part=0)
+    >>> from tempfile import mkdtemp
+    >>> file = Path(mkdtemp(), "letter.txt")
+    >>> _ = file.write_text("Dear reader,\\n")
+    >>> [document.text for document in read_documents([file])]
+    ['Dear reader,\\n']
     """
     settings = settings or DataSettings()
     if isinstance(sources, str | Path):
