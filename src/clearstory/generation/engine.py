@@ -126,7 +126,9 @@ class Engine:
     ) -> int:
         """Take a request; its number. Refuses at once what cannot be answered, as `generate` does."""
         if sampling.beam > 1:
-            raise BadSetting(f"beam is {sampling.beam}, and an engine samples; search with generation.search.beam_search")
+            raise BadSetting(
+                f"beam is {sampling.beam}, and an engine samples; search with generation.search.beam_search"
+            )
         ids = fit_prompt(self.model, prompt, begin, truncate)
         generator = torch.Generator()
         if sampling.seed is None:
@@ -193,7 +195,9 @@ class Engine:
             hidden, after = self.model.read(Padded(self.ids([row.unread for row in rows])), state)
             assert after is not None
             vectors, states, order = [hidden[:, -1]], [after], rows
-        fresh = renewing + [self.waiting.popleft() for _ in range(min(len(self.waiting), self.limit - len(self.running)))]
+        fresh = renewing + [
+            self.waiting.popleft() for _ in range(min(len(self.waiting), self.limit - len(self.running)))
+        ]
         for group in groups(fresh):
             tokens = Padded.rows([row.unread for row in group], self.device)
             hidden, after = self.model.read(tokens, self.model.begin(len(group)))

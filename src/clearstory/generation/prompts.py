@@ -30,7 +30,8 @@ def fit_prompt(
     if not ids:
         if begin is None:
             raise BadInput(
-                "the prompt is empty and this model's tokenizer has no token that texts begin after; give it at least one word"
+                "the prompt is empty and this model's tokenizer has no token that texts begin after; "
+                "give it at least one word"
             )
         ids = [begin]
     wrong = next((id for id in ids if not 0 <= id < model.vocab), None)

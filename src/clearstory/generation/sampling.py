@@ -66,9 +66,7 @@ def penalised(logits: Float[Tensor, "V"], seen: Sequence[int], penalty: float) -
     return logits.scatter(0, places, torch.where(values > 0, values / penalty, values * penalty))
 
 
-def kept(
-    logits: Float[Tensor, "V"], sampling: Sampling
-) -> tuple[Int[Tensor, "K"] | None, Float[Tensor, "K"]]:
+def kept(logits: Float[Tensor, "V"], sampling: Sampling) -> tuple[Int[Tensor, "K"] | None, Float[Tensor, "K"]]:
     """What top-k, top-p and min-p leave, in this order: ids (None for all) and their probabilities, likeliest first.
 
     Each cut sees the renormalised leavings of the one before. The likeliest token always stays. Probabilities are

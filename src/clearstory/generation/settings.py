@@ -17,7 +17,7 @@ class Sampling:
         top_k: keep only the k likeliest tokens; 0 keeps all.
         top_p: keep the likeliest tokens that together hold this much probability (Holtzman et al. 2020).
         min_p: drop tokens less likely than this share of the likeliest (Nguyen et al. 2024).
-        repetition_penalty: divides positive and multiplies negative logits of tokens already there (Keskar et al. 2019).
+        repetition_penalty: divides positive, multiplies negative logits of tokens already there (Keskar et al. 2019).
         beam: width of beam search; 1 samples or is greedy.
         length_penalty: beam search compares log-probability / length ** this.
         stop: strings that end the text; they are not part of it.

@@ -19,9 +19,9 @@ from clearstory.models.config import TransformerConfig
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines of the tokens' places, from `Rotary.at`."""
 
-Past = tuple[Tensor, int]
-"""One row's keys and values in one layer, (2, kv_heads, kept, head_width), and how many at its end are still to be
-filled by the tokens being read."""
+Past = tuple[Tensor, Tensor, Tensor]
+"""One row's keys and values in one layer, each (kv_heads, kept, head_width), and the end of both, (2, kv_heads, new,
+head_width), which the tokens being read are still to fill."""
 
 
 def make_norm(config: TransformerConfig, width: int) -> nn.Module:
@@ -92,25 +92,36 @@ class Attention(nn.Module):
         """Row by row over each row's own cache. Reading caches where they lie beats copying them into one batch:
         21 ms against 36 for 8 rows of GPT-2 on two cores.
         """
-        out = torch.zeros_like(q)
-        for i, (cache, new) in enumerate(past):
-            keys, values = cache[0], cache[1]
+        count = q.shape[2]
+        for fresh, (_, _, room) in zip(torch.stack((k, v), 1).unbind(), past, strict=True):
             # A row shorter than the batch is padded on the right; its padding is neither kept nor answered.
-            keys[:, keys.shape[1] - new :] = k[i, :, :new]
-            values[:, values.shape[1] - new :] = v[i, :, :new]
-            out[i, :, :new] = attend_row(q[i, :, :new], keys, values, self.window)
+            room.copy_(fresh[:, :, : room.shape[2]])
+        if count == 1 and all(room.shape[2] == 1 for _, _, room in past):
+            return attend_one(q, past, self.window)
+        out = torch.zeros_like(q)
+        for i, (keys, values, room) in enumerate(past):
+            new = room.shape[2]
+            if new:
+                out[i, :, :new] = attend_row(q[i, :, :new], keys, values, self.window)
         return out
+
+
+def attend_one(q: Tensor, past: list[Past], window: int | None) -> Tensor:
+    """One token of each row, (B, heads, 1, D), over all its row has kept. It needs no mask, so heads that share a key
+    stand where its queries' places would, and the plain formula takes a quarter of the time of torch's own for one row.
+    """
+    shared = (q * q.shape[-1] ** -0.5).squeeze(2).unflatten(1, (past[0][0].shape[0], -1))
+    answers = []
+    for query, (keys, values, _) in zip(shared.unbind(), past, strict=True):
+        if window is not None and keys.shape[1] > window:
+            keys, values = keys[:, -window:], values[:, -window:]
+        answers.append(torch.bmm(torch.bmm(query, keys.mT).softmax(-1), values))
+    return torch.stack(answers).flatten(1, 2).unsqueeze(2)
 
 
 def attend_row(q: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
     """The last tokens of one row over all it has kept: (heads, new, D) over (kv_heads, kept, D)."""
     new, kept = q.shape[1], keys.shape[1]
-    if new == 1:
-        if window is not None and kept > window:
-            keys, values = keys[:, kept - window :], values[:, kept - window :]
-        # One token needs no mask, so the heads that share a key can stand where its queries' places would.
-        shared = q.unflatten(0, (keys.shape[0], -1)).squeeze(2)
-        return F.scaled_dot_product_attention(shared, keys, values).flatten(0, 1).unsqueeze(1)
     whole = new == kept and (window is None or kept <= window)
     return F.scaled_dot_product_attention(
         q.unsqueeze(0),

@@ -7,7 +7,7 @@ values: nothing is spent, and sharing a prompt between a hundred continuations c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -47,6 +47,13 @@ class RowCache:
             return replace(self, buffer=buffer, length=self.length + count, kept=keep + count)
         self.buffer.filled += count
         return replace(self, length=self.length + count, kept=self.kept + count)
+
+    def by_layer(self, new: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each layer's keys and values, (kv_heads, kept, head_width), and the end of both, where `new` tokens go."""
+        kept = self.buffer.data[:, :, :, : self.kept]
+        # All layers at once: a view for each row and layer would cost more than its arithmetic.
+        pairs = kept.flatten(0, 1).unbind()
+        return zip(pairs[::2], pairs[1::2], kept[:, :, :, self.kept - new :].unbind(), strict=True)
 
 
 @dataclass(frozen=True)

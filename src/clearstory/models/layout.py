@@ -1,4 +1,4 @@
-"""Layout: a view of a model whose weights lie in memory as decoding likes them. Made when a model is opened, never saved.
+"""Layout: a view of a model whose weights lie in memory as decoding likes them. Made on opening, never saved.
 
 Decoding streams every weight past the processor for each token, so its speed is how fast that stream runs. One thread
 of an AVX-512 machine that reads memory at 28 GB/s, GPT-2's matrices, GB/s of weights read:
@@ -36,7 +36,7 @@ def for_decoding(model: Any, rows: int = 1) -> Any:
     """
     weight = getattr(model, "output_weight", None)
     plain = isinstance(weight, Tensor) and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    if not plain or (rows > 1 and not torch.backends.mkldnn.is_available()):
+    if not plain or (rows > 1 and not torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch's
         return model
     return View(model, Columns if rows == 1 else lambda linear: Packed(linear, rows))
 
@@ -91,7 +91,9 @@ class View(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Nothing: a view holds copies in forms that only this machine reads."""
-        raise CannotDo("this is a view of a model laid out for speed, and cannot be saved; save the model it was made of")
+        raise CannotDo(
+            "this is a view of a model laid out for speed, and cannot be saved; save the model it was made of"
+        )
 
 
 def replaced(module: nn.Module, make: Make, made: dict[int, nn.Module]) -> Any:

@@ -97,7 +97,9 @@ def window_shape(
         raise BadSetting(f"a window of {length} tokens holds nothing; it must be at least 1")
     if windows == "blocks":
         if stride not in (None, length):
-            raise BadSetting(f"blocks stand side by side and stride is {stride}; leave it out, or choose strided windows")
+            raise BadSetting(
+                f"blocks stand side by side and stride is {stride}; leave it out, or choose strided windows"
+            )
         return length, length
     chosen = max(1, length // 2) if stride is None else stride
     if not 1 <= chosen <= length:
@@ -170,15 +172,13 @@ def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window],
         wanted.append([IGNORE] * (window.new - window.begin) + targets[window.new - window.begin :])
     tokens = Padded.rows(inputs, device)
     longest = max(map(len, wanted))
-    targets = torch.tensor([row + [IGNORE] * (longest - len(row)) for row in wanted], device=device)
-    nats, _ = model.score(tokens, targets)
+    padded = [row + [IGNORE] * (longest - len(row)) for row in wanted]
+    nats, _ = model.score(tokens, torch.tensor(padded, device=device))
     scored = [id for row in wanted for id in row if id != IGNORE]
     return Score(nats=total(nats), tokens=len(scored), bytes=texts.bytes(scored))
 
 
-def score_whole(
-    model: LanguageModel, texts: Texts, document: int, device: torch.device, limit: int | None
-) -> Score:
+def score_whole(model: LanguageModel, texts: Texts, document: int, device: torch.device, limit: int | None) -> Score:
     """One document by a model that never forgets: piece by piece, its state carried over."""
     score = Score()
     size = texts.size(document)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models import unembed
 from clearstory.models.base import Padded
-from clearstory.models.block import Block, Past, Turn, make_norm
+from clearstory.models.block import Block, Turn, make_norm
 from clearstory.models.cache import Cache
 from clearstory.models.config import TransformerConfig
 from clearstory.models.positions import Rotary
@@ -107,9 +107,9 @@ class Transformer(nn.Module):
         places = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
         x = self.embed(tokens.ids, places)
         turn: Turn | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
-        for layer, block in enumerate(self.blocks):
-            past: list[Past] = [(row.buffer.data[layer, :, :, : row.kept], n) for row, n in zip(rows, new, strict=True)]
-            x = block(x, turn, past)
+        layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
+        for block, past in zip(self.blocks, layers, strict=True):
+            x = block(x, turn, list(past))
         return self.norm(x), replace(state, rows=rows)
 
     def embed(self, ids: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | slice) -> Float[Tensor, "B T W"]:

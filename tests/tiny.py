@@ -1,0 +1,36 @@
+"""Tiny models of every kind: a family joins all the laws by a line in MODELS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from clearstory.models.families import build
+from clearstory.models.presets import CLEAR, GPT2
+
+VOCAB = 23
+
+TINY_GPT2 = replace(GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
+TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_width=4, hidden=24)
+
+
+def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
+    """A model in float64 whose every number is random: biases at zero would hide that they are forgotten."""
+    model = build(config, seed=seed).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.3)
+    return model
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "gpt2": lambda: shaken(TINY_GPT2),
+    "clear": lambda: shaken(TINY_CLEAR),
+    "grouped": lambda: shaken(replace(TINY_CLEAR, kv_heads=2)),
+    "windowed": lambda: shaken(replace(TINY_CLEAR, window=5)),
+    "placeless": lambda: shaken(replace(TINY_GPT2, positions="none", tied=False)),
+}
