@@ -12,7 +12,12 @@ CONF = BeartypeConf(is_pep484_tower=True)
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype of a function, without the hints that it cannot check."""
+    """beartype of a function, without the hints that it cannot check.
+
+    Settings check themselves, in words for users: tests must see those.
+    """
+    if function.__module__.endswith(".settings"):
+        return function
     hints = getattr(function, "__annotations__", {})
     for name, hint in hints.items():
         if uncheckable(hint):

@@ -5,7 +5,7 @@ On a terminal, a bar with what is left to do; elsewhere, a plain line for each l
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import assert_never
 
 from rich.console import Console
@@ -25,32 +25,16 @@ from clearstory.recipes.events import (
 )
 
 
-def show(events: Generator[Event, None, None], talk: Talk) -> Finished:
-    """Draw a run to its end and return how it ended.
-
-    On Ctrl-C the run is told, so that it saves a checkpoint; then KeyboardInterrupt says where that is.
-    """
+def show(events: Iterator[Event], talk: Talk) -> Finished:
+    """Draw a run to its end and return how it ended. The terminal is given back however it ends."""
     display = Display(talk.aside)
     try:
         for event in events:
             display.draw(event)
-    except KeyboardInterrupt:
-        tell(events, display)
-        raise KeyboardInterrupt(display.stopped()) from None
     finally:
         display.close()
     assert display.finished is not None, "a run ends with Finished or an error"
     return display.finished
-
-
-def tell(events: Generator[Event, None, None], display: Display) -> None:
-    """Pass Ctrl-C on to a run that was waiting while we drew; one that met it itself has ended, and passes it back."""
-    try:
-        display.draw(events.throw(KeyboardInterrupt()))
-        for event in events:
-            display.draw(event)
-    except (KeyboardInterrupt, StopIteration):
-        pass
 
 
 class Display:
@@ -62,7 +46,6 @@ class Display:
         self.bar = TaskID(0)
         self.step: Step | None = None
         self.looked: Looked | None = None
-        self.checkpoint: Saved | None = None
         self.finished: Finished | None = None
 
     def draw(self, event: Event) -> None:
@@ -80,8 +63,7 @@ class Display:
             case Sampled():
                 self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
             case Saved():
-                if event.kind == "checkpoint":
-                    self.checkpoint = event
+                pass  # the bar goes on; where things lie is said at the end
             case Warned():
                 self.console.print(f"warning: {event.sentence}", style="yellow")
             case Finished():
@@ -133,12 +115,6 @@ class Display:
             parts += [f"loss {self.step.loss:.3f}", f"{self.step.tokens_per_second:,.0f} tokens/s"]
             parts.append(f"{clock(self.step.eta)} left")
         self.console.print(" · ".join(parts) + (" · best so far" if event.best else ""))
-
-    def stopped(self) -> str:
-        """The one line after Ctrl-C."""
-        if self.checkpoint is None:
-            return "stopped before the first checkpoint; nothing was lost but the time"
-        return f"stopped; {self.checkpoint.path} is saved, and the same command with --resume goes on from it"
 
     def close(self) -> None:
         """Give the terminal back."""

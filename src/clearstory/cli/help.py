@@ -6,6 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any, get_origin
 
 from clearstory.cli.command import COMMON, Command, flag, flag_kind
@@ -56,7 +57,7 @@ def usage_of(row: Field, known: dict[str, Field]) -> str:
     return f"{flag(row.key)} {KINDS.get(get_origin(bare) or bare, 'VALUE')}"
 
 
-KINDS: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT"}
+KINDS: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT", Path: "PATH"}
 
 
 def describe(row: Field) -> str:

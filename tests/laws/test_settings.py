@@ -1,0 +1,115 @@
+"""No setting is ignored: each shows in the resolved settings, and each changes something one can observe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, get_origin
+
+import pytest
+from observations import NEEDED, OBSERVED, ODD
+
+from clearstory.cli.command import flag, read
+from clearstory.recipes import settings as recipes
+from clearstory.recipes.fields import Field, build, plain, table, without_none
+from clearstory.recipes.files import read_yaml, to_yaml
+
+
+RECIPES = {name: getattr(recipes, name) for name in vars(recipes) if name.endswith("Recipe")}
+
+
+def settings() -> Iterator[tuple[str, Field]]:
+    """Every field of every recipe."""
+    for name, recipe in RECIPES.items():
+        for row in table(recipe).values():
+            yield name, row
+
+
+ALL = list(settings())
+IDS = [f"{name}.{row.key}" for name, row in ALL]
+
+
+def odd(row: Field) -> str:
+    """A value nobody has by default, as it is typed."""
+    if row.key in ODD:
+        return ODD[row.key]
+    hint = without_none(row.hint)
+    kind = get_origin(hint) or hint
+    if row.choices:
+        return next((choice for choice in row.choices if choice != row.default), row.choices[0])
+    if kind is bool:
+        return "false" if row.default is True else "true"
+    if kind is int:
+        return "7" if row.default != 7 else "8"
+    if kind is float:
+        return "0.0625" if row.default != 0.0625 else "0.125"
+    return "odd"
+
+
+def given(name: str, odd: str) -> dict[str, Any]:
+    """What a recipe is given besides the setting that shall be odd."""
+    known = table(RECIPES[name])
+    needed = {key: key for key, row in known.items() if row.default is MISSING} | NEEDED.get(name, {})
+    return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
+
+
+def at(tree: dict[str, Any], key: str) -> Any:
+    """The value under a dotted key of nested dictionaries."""
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else value if part == "name" else None
+    return value.get("name") if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
+def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Field) -> None:
+    recipe = RECIPES[name]
+    word = odd(row)
+    said = read([f"{flag(row.key)}={word}"], table(recipe))
+    before = plain(build(recipe, given(name, row.key)))
+    after = plain(build(recipe, {**given(name, row.key), **said}))
+    value = at(after, row.key)
+    assert value != at(before, row.key) or len(row.choices) == 1, f"{row.key} stayed {value!r}"
+    written = str(value[0] if isinstance(value, list) else value).lower()
+    assert written == word or float(written) == float(word)
+
+
+@pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
+def test_settings_survive_a_file(name: str, row: Field, tmp_path: Path) -> None:
+    recipe = build(RECIPES[name], {**given(name, row.key), row.key: odd(row)})
+    file = tmp_path / "settings.yaml"
+    file.write_text(to_yaml(recipe), encoding="utf-8")
+    assert build(RECIPES[name], read_yaml(file)) == recipe
+
+
+def test_every_setting_can_be_observed() -> None:
+    """A row of OBSERVED for each setting: a function that shows its effect, or the test that does."""
+    unknown = set(OBSERVED) - set(IDS)
+    assert not unknown, f"observations of settings that do not exist: {sorted(unknown)}"
+    unseen = [id for id in IDS if id not in OBSERVED]
+    assert not unseen, f"settings without a row in observations.py: {unseen}"
+
+
+@pytest.mark.parametrize("id", [id for id, seen in OBSERVED.items() if callable(seen)])
+def test_an_odd_value_changes_something(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, key = id.partition(".")
+    row, recipe, observe = table(RECIPES[name])[key], RECIPES[name], OBSERVED[id]
+    assert callable(observe)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    seen = []
+    for place, more in (("usual", {}), ("odd", {key: odd(row)})):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        seen.append(observe(build(recipe, {**given(name, row.key), **more})))
+    assert seen[0] != seen[1], f"{id} = {odd(row)} changes nothing"
+
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("id", [id for id, seen in OBSERVED.items() if isinstance(seen, str)])
+def test_a_named_observation_exists(id: str) -> None:
+    file, _, function = str(OBSERVED[id]).partition("::")
+    assert (TESTS / file).is_file(), f"{id} is said to be observed in {file}, which is not there"
+    assert f"def {function}(" in (TESTS / file).read_text(encoding="utf-8"), f"{file} has no {function}"
