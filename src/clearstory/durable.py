@@ -42,6 +42,11 @@ _count = itertools.count()
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Put `data` where `path` says, replacing what was there. Raises OutOfSpace."""
+    if any(OURS.match(parent.name) for parent in Path(path).parents):
+        # A folder on its way to its name is flushed whole; one file of it needs no care of its own.
+        step("write", Path(path))
+        Path(path).write_bytes(data)
+        return
     with write_file(path, need=len(data)) as temporary:
         temporary.write_bytes(data)
 
@@ -87,6 +92,15 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     settle(path)
     with _replacing(path, need, Path.mkdir, _flush_tree) as temporary:
         yield temporary
+
+
+def remove_folder(path: Path | str) -> None:
+    """Take away a folder so that no half of it is ever found under its name."""
+    path = _whole(path)
+    doomed = _beside(path)
+    step("doom", path)
+    os.rename(path, doomed)
+    _remove(doomed)
 
 
 def standing(path: Path | str) -> Path:

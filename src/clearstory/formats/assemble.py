@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.formats.config_file import Format, read_config, renaming
 from clearstory.formats.weights import FLOATS, WHOLES, Shards
 from clearstory.models.families import build
-from clearstory.models.positions import Rotary
 
 MOST_ANGLES = 2**27
 """Rotary angles are computed, not stored, so no file's length bounds them: a context of a million at width 128."""
@@ -23,9 +24,35 @@ MOST_ANGLES = 2**27
 UNEMBEDDING = "lm_head.weight"
 
 
+class Shell(TorchFunctionMode):
+    """Modules built within have weights without numbers, and angles with them, which no file holds.
+
+    Drawing weights on the meta device, and computing angles there, would import torch._dynamo: 1.5 s of every opening.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        if function is torch.arange:
+            kwargs["device"] = "cpu"
+        return function(*args, **kwargs)
+
+
 def empty(config: Any) -> nn.Module:
-    """The model's shell on the meta device: names and shapes, no numbers."""
-    return build(config, device="meta")
+    """A model on the meta device, to be given its weights."""
+    with Shell():
+        return build(config, device="meta")
+
+
+@lru_cache(maxsize=4)
+def shapes(config: Any) -> dict[str, Tensor]:
+    """The state of a model without its numbers."""
+    # The angles of one place are enough where nothing is read.
+    rotary = getattr(config, "positions", None) == "rotary"
+    return empty(replace(config, context=1) if rotary else config).state_dict()
 
 
 def as_stored(config: Any, noted: Mapping[str, Any]) -> Any:
@@ -37,9 +64,9 @@ def to_store(model: nn.Module, config: Any, noted: Mapping[str, Any]) -> dict[st
     """A model's state, with zeros for the biases that the format always has and the model has not."""
     state = dict(model.state_dict())
     if noted.get("bias") is False:
-        shapes = empty(as_stored(config, noted)).state_dict()
         like = next(iter(state.values()))
-        state |= {name: like.new_zeros(shape.shape) for name, shape in shapes.items() if name not in state}
+        missing = {name: each for name, each in shapes(as_stored(config, noted)).items() if name not in state}
+        state |= {name: like.new_zeros(each.shape) for name, each in missing.items()}
     return state
 
 
@@ -51,7 +78,7 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
     form, config, noted, theirs = read_config(folder)
     shards = Shards.open(folder).under(form.prefix, [UNEMBEDDING])
     check_size(config, shards)
-    expected = dict(renaming(form, config).push(empty(config).state_dict()))
+    expected = dict(renaming(form, config).push(shapes(config)))
     check_names(expected, shards, form, bool(getattr(config, "tied", False)))
     wanted = Wanted(shards, expected, cast)
     ours = dict(renaming(form, config).pull(wanted))
@@ -61,7 +88,8 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
         ours = {name: tensor for name, tensor in ours.items() if name not in biases(ours)}
     model = empty(config)
     model.load_state_dict(ours, assign=True)
-    settle_angles(model, config)
+    left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
+    assert not left, f"without numbers: {left}"
     return model.eval(), theirs
 
 
@@ -148,16 +176,6 @@ def check_tied(expected: Mapping[str, Tensor], shards: Shards) -> None:
 def shape(tensor: Tensor) -> list[int]:
     """A shape as people write it."""
     return list(tensor.shape)
-
-
-def settle_angles(model: nn.Module, config: Any) -> None:
-    """Give a shell the numbers no file holds: rotary angles, which are computed when a model is built."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, Rotary) and child.cos.is_meta:
-                setattr(module, name, Rotary(config.head_width, config.context, config.rope_theta))
-    left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
-    assert not left, f"without numbers: {left}"
 
 
 def same(folder: Path, model: nn.Module, config: Any) -> None:

@@ -31,8 +31,8 @@ class Opened:
     card: Card
 
     @torch.no_grad()
-    def logits(self, ids: Sequence[Sequence[int]] | Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        """What the model expects after each token of rows of equal length.
+    def logits(self, ids: Sequence[Any] | Tensor) -> Float[Tensor, "B T V"]:
+        """What the model expects after each token of `ids`: rows of equal length, in lists or a (B, T) tensor.
 
         Raises BadInput for rows that differ in length or are no ids, VocabularyMismatch for ids it does not know.
         """
@@ -47,7 +47,7 @@ class Opened:
         return out
 
 
-def check_ids(ids: Sequence[Sequence[int]] | Tensor) -> Int[Tensor, "B T"]:
+def check_ids(ids: Sequence[Any] | Tensor) -> Int[Tensor, "B T"]:
     """Rows of ids as one tensor."""
     if not isinstance(ids, Tensor):
         if any(isinstance(row, int) for row in ids):

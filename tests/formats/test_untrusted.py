@@ -1,0 +1,410 @@
+"""Folders of others: what lies, is cut off or asks for what we lack is refused in one sentence, and costs nothing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clearstory.errors import (
+    BadInput,
+    CannotDo,
+    ClearstoryError,
+    CorruptFile,
+    FolderExists,
+    VocabularyMismatch,
+)
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.models.config import TransformerConfig
+from clearstory.models.families import build
+from clearstory.text.learning import learn
+
+GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
+LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
+QWEN = replace(LLAMA, qk_norm=True)
+OWN = replace(GPT2, positions="none")
+
+
+def saved(tmp_path: Path, config: TransformerConfig = GPT2) -> Path:
+    return save_model(tmp_path / "model", build(config, seed=0), None, Card())
+
+
+def change(folder: Path, **keys: Any) -> None:
+    """Set keys of config.json; one that is None becomes null."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+def drop(folder: Path, key: str) -> None:
+    file = folder / "config.json"
+    said = json.loads(file.read_text())
+    del said[key]
+    file.write_text(json.dumps(said))
+
+
+REFUSED = [
+    # What would hang or fill the memory of a reader that believes it.
+    (GPT2, {"n_layer": 2**64 - 1}, r"n_layer = 18446744073709551615; it must be a whole number from 1 to 4,096"),
+    (GPT2, {"n_layer": 4096}, r"4,096 layers, and the weights are 28 tensors"),
+    (GPT2, {"n_embd": 10**300}, r"n_embd = 1000"),
+    (GPT2, {"n_embd": -8}, r"n_embd = -8"),
+    (GPT2, {"n_embd": 8.0}, r"n_embd = 8\.0; it must be a whole number"),
+    (GPT2, {"n_embd": True}, r"n_embd = True"),
+    (GPT2, {"n_head": 3}, r"n_embd = 8; it is no multiple of n_head = 3"),
+    (GPT2, {"n_head": None}, r"lacks 'n_head'"),
+    (GPT2, {"layer_norm_epsilon": "tiny"}, r"layer_norm_epsilon = 'tiny'; it must be a number"),
+    (GPT2, {"vocab_size": 2**24}, r"wte\.weight of shape \[16777216, 8\], and the weights hold \[19, 8\]"),
+    (LLAMA, {"max_position_embeddings": 2**24, "head_dim": 2**10}, r"17,179,869,184 rotary angles"),
+    # What asks for something that is not here.
+    (GPT2, {"activation_function": "quick_gelu"}, r"activation_function = 'quick_gelu'; this house has gelu_new"),
+    (
+        GPT2,
+        {"scale_attn_by_inverse_layer_idx": True},
+        r"scale_attn_by_inverse_layer_idx = True; this house has only False",
+    ),
+    (GPT2, {"add_cross_attention": True}, r"add_cross_attention = True"),
+    (
+        GPT2,
+        {"quantization_config": {"bits": 4}},
+        r"quantization_config = \{'bits': 4\}; this house's GPT2LMHeadModel has no",
+    ),
+    (LLAMA, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, r"rope_scaling\.rope_type = 'llama3'"),
+    (LLAMA, {"rope_scaling": {"factor": 8.0}}, r"rope_scaling\.factor = 8\.0"),
+    (LLAMA, {"rope_scaling": "linear"}, r"rope_scaling = 'linear'; it must be null or an object"),
+    (LLAMA, {"rope_theta": 5.0}, r"rope_parameters\.rope_theta = 10000\.0; but rope_theta = 5\.0"),
+    (LLAMA, {"partial_rotary_factor": 0.5}, r"partial_rotary_factor = 0\.5; this house turns the whole"),
+    (LLAMA, {"rope_interleaved": True}, r"rope_interleaved = True"),
+    (
+        LLAMA,
+        {"attention_bias": True},
+        r"mlp_bias = False; but attention_bias = True, and this house has both or neither",
+    ),
+    (LLAMA, {"pretraining_tp": 2}, r"pretraining_tp = 2; this house has only 1"),
+    (LLAMA, {"num_local_experts": 8}, r"num_local_experts = 8; this house's LlamaForCausalLM has no such setting"),
+    (LLAMA, {"tie_word_embeddings": "yes"}, r"tie_word_embeddings = 'yes'; it must be true or false"),
+    (QWEN, {"attention_bias": True}, r"attention_bias = True; this house has only False"),
+    (
+        QWEN,
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "layer_types": None},
+        "every layer",
+    ),
+    (QWEN, {"layer_types": ["full_attention", "chunked_attention"]}, r"layer_types = \["),
+    # What is not ours, or not a model's at all.
+    (GPT2, {"architectures": ["GPT2LMHeadModels"]}, r"'GPT2LMHeadModels'; did you mean 'GPT2LMHeadModel'\?"),
+    (GPT2, {"architectures": ["BertForMaskedLM"], "model_type": "bert"}, r"'BertForMaskedLM'; "),
+    (GPT2, {"architectures": None, "model_type": None}, r"names no architecture and no model_type"),
+    (GPT2, {"clearstory": {"card": {"trained_on": [["a", -1]]}}}, r"card\.trained_on = -1"),
+    (GPT2, {"clearstory": {"card": 3}}, r"card is no object"),
+    (OWN, {"family": "Transformers"}, r"family 'Transformers'; did you mean 'Transformer'\?"),
+    (OWN, {"model": {"width": 8, "widht": 9}}, r"model\.widht; did you mean 'width'\?"),
+    (OWN, {"model": {"width": 8}}, r"is no Transformer"),
+    (OWN, {"model": None}, r"lacks 'model'"),
+]
+
+
+@pytest.mark.parametrize(("config", "keys", "sentence"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
+def test_a_config_that_asks_too_much_is_refused_by_key_and_value(
+    tmp_path: Path, config: TransformerConfig, keys: dict[str, Any], sentence: str
+) -> None:
+    folder = saved(tmp_path, config)
+    change(folder, **keys)
+    with pytest.raises(ClearstoryError, match=sentence) as told:
+        open_model(folder)
+    assert "\n" not in str(told.value)
+
+
+def test_keys_that_are_switched_off_or_change_no_logit_are_no_hindrance(tmp_path: Path) -> None:
+    folder = saved(tmp_path, LLAMA)
+    before = open_model(folder).logits([[1, 2, 3]])
+    change(
+        folder, some_new_switch=False, rope_scaling=None, use_cache=False, initializer_range=0.5, torch_dtype="float16"
+    )
+    assert torch.equal(open_model(folder).logits([[1, 2, 3]]), before)
+
+
+def test_older_files_leave_things_out(tmp_path: Path) -> None:
+    folder = saved(tmp_path, LLAMA)
+    before = open_model(folder)
+    for key in ("rope_parameters", "num_key_value_heads", "head_dim", "mlp_bias", "attention_bias", "clearstory"):
+        drop(folder, key)
+    after = open_model(folder)
+    assert after.model.config == before.model.config
+    # openai's own gpt2: no prefix, no class, and the causal mask among the weights.
+    folder = save_model(tmp_path / "gpt2", build(GPT2, seed=0), None, Card())
+    before = open_model(folder).logits([[1, 2, 3]])
+    drop(folder, "architectures")
+    change(folder, n_ctx=12, n_inner=12, task_specific_params={"text-generation": {"do_sample": True}})
+    weights = {
+        name.removeprefix("transformer."): tensor for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    weights |= {f"h.{i}.attn.bias": torch.ones(1, 1, 12, 12).tril() for i in range(2)}
+    save_file(weights, folder / "model.safetensors")
+    assert torch.equal(open_model(folder).logits([[1, 2, 3]]), before)
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        (b"{", "is not JSON"),
+        (b"[1]", "holds a list"),
+        (b'{"n_embd": Infinity}', "Infinity is no number of JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"n_embd": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b" " * (5 * 2**20), "bytes, and none this house knows"),
+    ],
+)
+def test_a_config_that_is_no_config_is_corrupt(tmp_path: Path, contents: bytes, sentence: str) -> None:
+    folder = saved(tmp_path)
+    (folder / "config.json").write_bytes(contents)
+    with pytest.raises(CorruptFile, match=sentence):
+        open_model(folder)
+
+
+def alter(folder: Path, how: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]) -> None:
+    """Rewrite the header and the numbers of the weights."""
+    file = folder / "model.safetensors"
+    raw = file.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header, numbers = how(json.loads(raw[8 : 8 + length]), raw[8 + length :])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(struct.pack("<Q", len(text)) + text + numbers)
+
+
+def lie_about(header: dict[str, Any], **lies: Any) -> dict[str, Any]:
+    return {**header, "transformer.ln_f.bias": {**header["transformer.ln_f.bias"], **lies}}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda header, numbers: (header, numbers[:-40]),
+        lambda header, numbers: (header, numbers + b"more"),
+        lambda header, numbers: (lie_about(header, shape=[2**40, 2**22]), numbers),
+        lambda header, numbers: (lie_about(header, data_offsets=[0, 32]), numbers),
+        lambda header, numbers: (lie_about(header, data_offsets=[2**62, 2**62 + 32]), numbers),
+        lambda header, numbers: (lie_about(header, data_offsets=[64, 32]), numbers),
+        lambda header, numbers: (lie_about(header, dtype="F99"), numbers),
+        lambda header, numbers: (lie_about(header, shape=[-8]), numbers),
+    ],
+    ids=["truncated", "longer", "shape", "overlap", "beyond", "backwards", "type", "negative"],
+)
+def test_weights_that_lie_are_corrupt(tmp_path: Path, how: Any) -> None:
+    folder = saved(tmp_path)
+    alter(folder, how)
+    with pytest.raises(CorruptFile, match=r"model\.safetensors with its [\d,]+ bytes is not whole"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\x00" * 7, struct.pack("<Q", 2**62), struct.pack("<Q", 10**8 - 1) + b"{}", b"<html>" * 99]
+)
+def test_a_file_that_is_no_safetensors_is_corrupt(tmp_path: Path, raw: bytes) -> None:
+    folder = saved(tmp_path)
+    (folder / "model.safetensors").write_bytes(raw)
+    with pytest.raises(CorruptFile, match="is not whole"):
+        open_model(folder)
+
+
+def test_a_file_cut_off_anywhere_is_corrupt(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    file = folder / "model.safetensors"
+    raw = file.read_bytes()
+    for end in range(0, len(raw), max(1, len(raw) // 60)):
+        file.write_bytes(raw[:end])
+        with pytest.raises(CorruptFile):
+            open_model(folder)
+
+
+def reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def test_tensors_that_do_not_fit_the_config_are_named_with_both_shapes(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    reweigh(folder, lambda w: w.update({"transformer.ln_f.weight": torch.ones(9)}))
+    with pytest.raises(CorruptFile, match=r"transformer\.ln_f\.weight of shape \[8\], and the weights hold \[9\]"):
+        open_model(folder)
+    folder = saved(tmp_path / "b")
+    reweigh(folder, lambda w: w.pop("transformer.h.1.mlp.c_fc.bias"))
+    with pytest.raises(CorruptFile, match=r"h\.1\.mlp\.c_fc\.bias of shape \[12\], and the weights lack it"):
+        open_model(folder)
+    folder = saved(tmp_path / "c")
+    reweigh(folder, lambda w: w.update({"transformer.h.2.ln_1.weight": torch.ones(8)}))
+    with pytest.raises(
+        CorruptFile, match=r"the weights hold transformer\.h\.2\.ln_1\.weight of shape \[8\], and config"
+    ):
+        open_model(folder)
+    folder = saved(tmp_path / "d")
+    reweigh(folder, lambda w: w.update({"transformer.ln_f.weight": torch.ones(8, dtype=torch.int8)}))
+    with pytest.raises(BadInput, match=r"stored as I8, and this house reads F64, F32, F16, BF16"):
+        open_model(folder)
+
+
+def test_a_tied_unembedding_may_be_stored_twice_but_not_differ(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    reweigh(folder, lambda w: w.update({"lm_head.weight": w["transformer.wte.weight"].clone()}))
+    open_model(folder)
+    reweigh(folder, lambda w: w.update({"lm_head.weight": w["transformer.wte.weight"] + 1}))
+    with pytest.raises(CorruptFile, match="the weights hold two that differ"):
+        open_model(folder)
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    folder = saved(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted()))
+    with pytest.raises(BadInput, match=r"pytorch_model\.bin, which can run code .*save_pretrained"):
+        open_model(folder)
+    assert not (tmp_path / "ran").exists()
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(BadInput, match=r"holds no model\.safetensors"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize(
+    "place", ["../model.safetensors", "/etc/passwd", "sub/x.safetensors", ".x.safetensors", "x.bin"]
+)
+def test_an_index_may_not_point_out_of_its_folder(tmp_path: Path, place: str) -> None:
+    folder = save_model(tmp_path / "model", build(GPT2), None, Card(), shard_bytes=500)
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    index["weight_map"]["transformer.ln_f.bias"] = place
+    file.write_text(json.dumps(index))
+    with pytest.raises(CorruptFile, match="which is no file of its own folder"):
+        open_model(folder)
+
+
+def test_an_index_that_disagrees_with_its_files_is_corrupt(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", build(GPT2), None, Card(), shard_bytes=500)
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    first = index["weight_map"].pop("transformer.ln_f.bias")
+    file.write_text(json.dumps(index))
+    with pytest.raises(CorruptFile, match=r"transformer\.ln_f\.bias is in the files and not in the index"):
+        open_model(folder)
+    (folder / first).unlink()
+    with pytest.raises(CorruptFile, match="is not there"):
+        open_model(folder)
+
+
+def test_a_tokenizer_may_know_less_than_its_model_but_not_more(tmp_path: Path) -> None:
+    tokenizer = learn("bytes", [])
+    model = build(replace(GPT2, vocab=tokenizer.vocab + 7))
+    save_model(tmp_path / "fits", model, tokenizer, Card())
+    small = build(replace(GPT2, vocab=tokenizer.vocab - 1))
+    with pytest.raises(VocabularyMismatch, match="the model knows 256 tokens, the tokenizer makes 257"):
+        save_model(tmp_path / "small", small, tokenizer, Card())
+    assert not (tmp_path / "small").exists()
+    folder = save_model(tmp_path / "small", small, None, Card())
+    tokenizer.save(folder)
+    with pytest.raises(VocabularyMismatch, match="the model knows 256 tokens"):
+        open_model(folder)
+
+
+def test_paths_that_are_no_model_are_told_apart(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (tmp_path / "empty").mkdir()
+    sentences = {
+        tmp_path / "modle": r"there is no folder .*modle; did you mean 'model'\?",
+        tmp_path / "no" / "where": r"nor is there",
+        folder / "config.json": r"is a file of a model folder; open the folder",
+        tmp_path / "empty": "holds no config.json",
+    }
+    for path, sentence in sentences.items():
+        with pytest.raises(BadInput, match=sentence):
+            open_model(path)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match="opens folders only"):
+        open_model(tmp_path / "x.gguf")
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-000500").mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    with pytest.raises(BadInput, match="has saved no model yet"):
+        open_model(run)
+    with pytest.raises(CannotDo, match="is a checkpoint, with which a run goes on"):
+        open_model(run / "checkpoints" / "step-000500")
+    folder.rename(run / "model")
+    assert open_model(run).model.config == GPT2
+    # A writer that was killed between two renames.
+    (run / "model").rename(run / ".model.clearstory-old")
+    assert open_model(run / "model").model.config == GPT2
+
+
+def test_a_folder_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    with pytest.raises(FolderExists, match="is there already"):
+        save_model(folder, build(LLAMA), None, Card())
+    save_model(folder, build(LLAMA), None, Card(), overwrite=True)
+    assert open_model(folder).model.config == LLAMA
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_save_that_does_not_read_back_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearstory.formats import weights
+
+    folder = saved(tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+
+    def badly(tensors: dict[str, torch.Tensor], file: Path, metadata: Any) -> None:
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, file, metadata)
+
+    monkeypatch.setattr(weights, "save_file", badly)
+    with pytest.raises(CorruptFile, match="reads back otherwise than it was written"):
+        save_model(folder, build(GPT2), None, Card(), overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_logits_are_of_rows_of_equal_length(tmp_path: Path) -> None:
+    opened = open_model(saved(tmp_path))
+    assert opened.logits([[1, 2, 3], [4, 5, 6]]).shape == (2, 3, 19)
+    assert opened.logits(torch.tensor([[1, 2]], dtype=torch.int32)).shape == (1, 2, 19)
+    for ids, sentence in [
+        ([[1, 2], [3]], "rows of 1 and 2 tokens"),
+        ([1, 2, 3], r"\[\[1, 2, 3\]\]"),
+        (torch.ones(2, 2), "type torch.float32"),
+        (torch.ones(2, dtype=torch.long), r"shape \[2\]"),
+        ([[]], r"shape \[1, 0\]"),
+    ]:
+        with pytest.raises(BadInput, match=sentence):
+            opened.logits(ids)
+    for wrong in ([[19]], [[-1]]):
+        with pytest.raises(VocabularyMismatch):
+            opened.logits(wrong)
+
+
+def test_the_card_comes_back_and_reads_well(tmp_path: Path) -> None:
+    card = Card(name="my | model", trained_on=(("a `b`.txt", 1_234_567), ("größe", 9)), bits_per_byte=1.25)
+    folder = save_model(tmp_path / "model", build(GPT2), None, card)
+    count = sum(weight.numel() for weight in build(GPT2).parameters())
+    assert open_model(folder).card == replace(card, parameters=count)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("# my / model", "1,234,567 bytes", "1.2500", f"{count:,}", "GPT2LMHeadModel", "clearstory generate"):
+        assert part in text
+    text = (save_model(tmp_path / "own", build(OWN), None, Card()) / "README.md").read_text()
+    assert "No class of transformers expresses this model" in text
+    # A folder of others has no card; its name and its size are known all the same.
+    drop(folder, "clearstory")
+    assert open_model(folder).card == Card(name="model", parameters=count)
+
+
+def test_a_config_of_no_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotDo, match="no config of a family"):
+        save_model(tmp_path / "model", torch.nn.Linear(2, 2), None, Card())

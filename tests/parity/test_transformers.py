@@ -1,0 +1,285 @@
+"""Our folders open in transformers with the same numbers, and theirs open here. Every parameter is shaken first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clearstory.formats.cards import Card
+from clearstory.formats.config_file import choose
+from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.models.base import Padded
+from clearstory.models.config import TransformerConfig
+from clearstory.models.families import build
+from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS, parameters
+from clearstory.models.transformer import Transformer
+from clearstory.text.learning import learn
+
+transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
+
+TINY = TransformerConfig(vocab=61, context=64, width=24, layers=3, heads=4, kv_heads=4, head_width=6, hidden=40)
+LLAMA = replace(TINY, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tied=False)
+
+# Each class, and each switch that its row of the table carries.
+CASES: dict[str, TransformerConfig] = {
+    "gpt2": TINY,
+    "gpt2-untied-relu": replace(TINY, tied=False, activation="relu"),
+    "gpt2-gelu": replace(TINY, activation="gelu", hidden=96),
+    "gpt2-no-bias": replace(TINY, bias=False),
+    "gpt2-silu-eps": replace(TINY, activation="silu", norm_eps=1e-3),
+    "llama": LLAMA,
+    "llama-grouped-tied": replace(LLAMA, kv_heads=2, tied=True, rope_theta=500.0),
+    "llama-bias-gelu": replace(LLAMA, bias=True, activation="gelu_tanh"),
+    "llama-wide-heads": replace(LLAMA, head_width=10, kv_heads=1, norm_eps=1e-3),
+    "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, tied=True),
+    "qwen3-window": replace(LLAMA, qk_norm=True, window=5, head_width=8),
+    "phi3": replace(LLAMA, window=7),
+    "phi3-grouped-tied": replace(LLAMA, window=4, kv_heads=2, tied=True),
+    "mistral": replace(LLAMA, window=6, head_width=8, kv_heads=2),
+    # The presets as they are, but for their vocabulary and depth.
+    "preset-gpt2": replace(GPT2, vocab=61, layers=2),
+    "preset-clear": replace(CLEAR, vocab=61),
+    "preset-nanogpt-char": NANOGPT_CHAR,
+}
+
+CLASSES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "preset-gpt2": "GPT2LMHeadModel",
+    "preset-clear": "Qwen3ForCausalLM",
+    "preset-nanogpt-char": "GPT2LMHeadModel",
+}
+
+
+def shake(model: nn.Module, by: float = 0.1) -> None:
+    """Add noise to every parameter: at birth biases are 0 and norms 1, which hides them when they are lost."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator).to(weight.dtype) * by)
+
+
+def ours(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> Transformer:
+    model = build(config, seed=0).to(dtype).eval()
+    shake(model)
+    return model
+
+
+def rows(config: TransformerConfig, count: int = 40) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(0, config.vocab, (3, min(count, config.context)), generator=generator)
+
+
+def theirs(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    model, said = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    assert not any(said.values()), f"transformers is not content with our names: {said}"
+    return model.eval()
+
+
+@torch.no_grad()
+def layers_of_ours(model: Transformer, ids: Tensor) -> list[Tensor]:
+    """What each block hands on, the last norm, and the logits."""
+    heard: list[Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda module, inside, out: heard.append(out))
+        for block in [*list(model.blocks)[:-1], model.norm]
+    ]
+    hidden, _ = model.read(Padded(ids))
+    for hook in hooks:
+        hook.remove()
+    return [*heard, model.predict(hidden)]
+
+
+@torch.no_grad()
+def layers_of_theirs(model: Any, ids: Tensor) -> list[Tensor]:
+    """The same places over there: their list begins with the embeddings and ends after the last norm."""
+    out = model(ids, output_hidden_states=True)
+    return [*out.hidden_states[1:], out.logits]
+
+
+def worst(a: list[Tensor], b: list[Tensor]) -> float:
+    """The largest difference, as a share of its layer's largest value."""
+    assert len(a) == len(b)
+    return max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def in_float64(model: Any, mine: Transformer) -> None:
+    """Their root-mean-square norms and rotary angles are computed in float32 whatever the weights are.
+
+    Norms are replaced by torch's, which float32 parity has vouched for, and our angles by theirs.
+    """
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__.endswith("RMSNorm"):
+                norm = nn.RMSNorm(child.weight.shape[0], eps=child.variance_epsilon, dtype=torch.float64)
+                norm.weight = child.weight
+                setattr(module, name, norm)
+    if mine.rotary is not None:
+        c = mine.config
+        places = torch.arange(c.context)[None]
+        cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float64), places)
+        half = c.head_width // 2
+        mine.rotary.cos, mine.rotary.sin = cos[0, :, :half], sin[0, :, :half]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_our_folder_opens_in_transformers_with_the_same_numbers(
+    name: str, tmp_path: Path, record_property: Any
+) -> None:
+    config = CASES[name]
+    if name in CLASSES:
+        assert choose(config)[0].name == CLASSES[name]
+    model = ours(config)
+    folder = save_model(tmp_path / "model", model, None, Card(name=name))
+    oracle = theirs(folder)
+    assert type(oracle).__name__ == choose(config)[0].name
+    ids = rows(config)
+    difference = worst(layers_of_ours(model, ids), layers_of_theirs(oracle, ids))
+    record_property("fp32", difference)
+    assert difference <= 1e-5
+
+    again = open_model(folder)
+    assert again.model.config == config
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[key]), key
+
+    wide = ours(config, torch.float64)
+    oracle = theirs(save_model(tmp_path / "wide", wide, None, Card()), torch.float64)
+    in_float64(oracle, wide)
+    difference = worst(layers_of_ours(wide, ids), layers_of_theirs(oracle, ids))
+    record_property("fp64", difference)
+    assert difference <= 1e-9
+
+
+THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 64}),
+    "gpt2-inner": ("GPT2", {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 64, "n_inner": 50}),
+    "gpt2-untied": ("GPT2", {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 64, "tie_word_embeddings": False}),
+    "llama": ("Llama", {"num_key_value_heads": 2}),
+    "llama-bias-tied": ("Llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 8}),
+    "qwen3-window": ("Qwen3", {"head_dim": 8, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}),
+    "phi3": ("Phi3", {"sliding_window": 5, "num_key_value_heads": 2}),
+    "phi3-no-window": ("Phi3", {}),
+    "mistral": ("Mistral", {"sliding_window": 5, "num_key_value_heads": 2, "head_dim": 8}),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path, record_property: Any) -> None:
+    family, settings = THEIRS[name]
+    shape = {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    common = {"vocab_size": 61, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    shape = {} if family == "GPT2" else shape
+    config = getattr(transformers, f"{family}Config")(**{**shape, **common, **settings})
+    kind = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
+    oracle = getattr(transformers, kind)(config).eval()
+    shake(oracle)
+    oracle.save_pretrained(tmp_path / "theirs")
+    opened = open_model(tmp_path / "theirs")
+    ids = rows(opened.model.config)
+    difference = worst(layers_of_ours(opened.model, ids), layers_of_theirs(oracle, ids))
+    record_property("fp32", difference)
+    assert difference <= 1e-5
+
+    # And back: what they would open again is what they saved.
+    saved = save_model(tmp_path / "ours", opened.model, None, opened.card)
+    back = theirs(saved)
+    for key, tensor in oracle.state_dict().items():
+        if type(back) is type(oracle):
+            assert torch.equal(tensor, back.state_dict()[key]), key
+    assert worst(layers_of_theirs(back, ids), layers_of_theirs(oracle, ids)) <= 1e-5
+
+
+@torch.no_grad()
+def greedy(opened: Opened, prompt: list[int], count: int) -> list[int]:
+    """The likeliest token, again and again, with a cache."""
+    state, new, out = opened.model.begin(), prompt, []
+    for _ in range(count):
+        hidden, state = opened.model.read(Padded.rows([new]), state)
+        new = [int(opened.model.predict(hidden[:, -1]).argmax())]
+        out += new
+    return out
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "gpt2-no-bias", "llama-grouped-tied", "qwen3", "qwen3-window", "phi3", "mistral"]
+)
+def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
+    config = CASES[name]
+    model = ours(config)
+    shake(model, 0.5)  # or a model with a tied unembedding says one word for ever
+    folder = save_model(tmp_path / "model", model, None, Card())
+    prompt = rows(config)[0, :8].tolist()
+    oracle = theirs(folder)
+    out = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, 8), do_sample=False, max_new_tokens=50)
+    mine = greedy(open_model(folder), prompt, 50)
+    assert mine == out[0, 8:].tolist()
+    assert len(set(mine)) > 3, "a model that repeats one token proves little"
+
+
+@pytest.mark.parametrize("name", ["bytes", "bpe"])
+def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: Path) -> None:
+    texts = [
+        "Call me Ishmael. Some years ago—never mind how long precisely—",
+        "naïve café, 東京 🙂\n\ttab  two spaces",
+        "",
+    ]
+    tokenizer = learn("bytes", []) if name == "bytes" else learn("bpe:300", iter(texts * 20))
+    config = replace(TINY, vocab=tokenizer.vocab + 3)
+    folder = save_model(tmp_path / "model", ours(config), tokenizer, Card())
+    oracle = transformers.AutoTokenizer.from_pretrained(folder)
+    opened = open_model(folder)
+    assert opened.tokenizer is not None
+    for text in texts:
+        assert (
+            oracle(text, add_special_tokens=False)["input_ids"]
+            == opened.tokenizer.encode(text)
+            == tokenizer.encode(text)
+        )
+        assert oracle.decode(tokenizer.encode(text)) == text
+    model = theirs(folder)
+    assert model.generation_config.eos_token_id == tokenizer.eos == model.config.eos_token_id
+
+
+def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", ours(CASES["gpt2-no-bias"]), None, Card(name="kept"))
+    oracle = theirs(folder)
+    shake(oracle)
+    oracle.save_pretrained(tmp_path / "tuned")
+    opened = open_model(tmp_path / "tuned")
+    assert opened.model.config == replace(CASES["gpt2-no-bias"], bias=True)
+    assert opened.card.name == "kept"
+    ids = rows(opened.model.config)
+    assert worst(layers_of_ours(opened.model, ids), layers_of_theirs(oracle, ids)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-xl", 1_557_611_200),
+        ("llama3-8b", 8_030_261_248),
+        ("phi3-mini", 3_821_079_552),
+        # 12Ld² + 13Ld + Vd + Td + 2d with L = 96, d = 12,288, V = 50,257, T = 2,048
+        ("gpt3-175b", 12 * 96 * 12_288**2 + 13 * 96 * 12_288 + 50_257 * 12_288 + 2_048 * 12_288 + 2 * 12_288),
+    ],
+)
+def test_published_sizes_to_the_digit(name: str, count: int) -> None:
+    model = build(PRESETS[name], device="meta")
+    assert sum(weight.numel() for weight in model.parameters()) == count == parameters(PRESETS[name])
