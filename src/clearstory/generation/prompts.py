@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -13,6 +13,23 @@ from clearstory.models.base import LanguageModel
 
 Truncate = Literal["left"]
 """What to do with a prompt longer than the context: keep its end."""
+
+
+class Begins(Protocol):
+    """The part of a tokenizer that says where texts begin."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a text."""
+
+    @property
+    def eos(self) -> int | None:
+        """The token that ends a document."""
+
+
+def first_token(tokenizer: Begins) -> int | None:
+    """The token that texts begin after: the one meant for it, else the one that ends the text before."""
+    return tokenizer.bos if tokenizer.bos is not None else tokenizer.eos
 
 
 def fit_prompt(

@@ -28,9 +28,17 @@ PIECE = 256
 class Rows(Protocol):
     """Documents as one long row of ids: document d is ids[starts[d]:starts[d + 1]]."""
 
-    ids: Any
-    starts: Any
-    byte_lengths: Any  # bytes of text each id of the vocabulary stands for
+    @property
+    def ids(self) -> Any:
+        """(N,)"""
+
+    @property
+    def starts(self) -> Any:
+        """(D + 1,)"""
+
+    @property
+    def byte_lengths(self) -> Any:
+        """(V,) how many bytes of text each id stands for."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,32 @@ def score_rows(
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Score:
-    """The sums of nats, tokens and bytes over all documents; none sees another.
+    """The sums of nats, tokens and bytes over all documents; none sees another. See `score_parts`."""
+    parts = score_parts(
+        model,
+        rows,
+        context=context,
+        windows=windows,
+        stride=stride,
+        begin=begin,
+        batch_size=batch_size,
+        limit=limit,
+    )
+    return sum(parts, Score())
+
+
+def score_parts(
+    model: LanguageModel,
+    rows: Rows,
+    *,
+    context: int | None = None,
+    windows: Windows = "strided",
+    stride: int | None = None,
+    begin: int | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+) -> Iterator[Score]:
+    """The sums of nats, tokens and bytes, batch by batch, to be added up; no document sees another.
 
     `context` is the window's length, the model's own when None. `begin` is the token each document is read after; where
     it is None, a document's first token is context only: neither its nats nor its bytes are counted. `limit` stops
@@ -69,17 +102,11 @@ def score_rows(
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     texts = Texts(rows, begin)
-    total = Score()
-    with torch.no_grad():
-        if length is None:
-            for number in range(len(texts)):
-                total += score_whole(model, texts, number, device, None if limit is None else limit - total.tokens)
-                if limit is not None and total.tokens >= limit:
-                    break
-            return total
-        for batch in batches(windows_of(texts, length, stride, limit), batch_size):
-            total += score_windows(model, texts, batch, device)
-    return total
+    if length is None:
+        yield from score_whole(model, texts, device, limit)
+        return
+    for batch in batches(windows_of(texts, length, stride, limit), batch_size):
+        yield score_windows(model, texts, batch, device)
 
 
 def window_shape(
@@ -162,6 +189,7 @@ def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
     yield from waiting.values()
 
 
+@torch.no_grad()
 def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device) -> Score:
     """One batch."""
     inputs: list[list[int]] = []
@@ -178,21 +206,23 @@ def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window],
     return Score(nats=total(nats), tokens=len(scored), bytes=texts.bytes(scored))
 
 
-def score_whole(model: LanguageModel, texts: Texts, document: int, device: torch.device, limit: int | None) -> Score:
-    """One document by a model that never forgets: piece by piece, its state carried over."""
-    score = Score()
-    size = texts.size(document)
-    state = model.begin(1)
-    for begin in range(0, size, PIECE):
-        inputs, targets = texts.part(document, begin, min(begin + PIECE, size))
-        wanted = torch.tensor([targets], device=device)
-        nats, after = model.score(Padded.rows([inputs], device), wanted, state)
-        assert after is not None
-        state = after
-        score += Score(nats=total(nats), tokens=len(targets), bytes=texts.bytes(targets))
-        if limit is not None and score.tokens >= limit:
-            break
-    return score
+def score_whole(model: LanguageModel, texts: Texts, device: torch.device, limit: int | None) -> Iterator[Score]:
+    """Every document by a model that never forgets: piece by piece, its state carried over."""
+    scored = 0
+    for document in range(len(texts)):
+        size = texts.size(document)
+        state = model.begin(1)
+        for begin in range(0, size, PIECE):
+            inputs, targets = texts.part(document, begin, min(begin + PIECE, size))
+            wanted = torch.tensor([targets], device=device)
+            with torch.no_grad():
+                nats, after = model.score(Padded.rows([inputs], device), wanted, state)
+            assert after is not None
+            state = after.detach()
+            yield Score(nats=total(nats), tokens=len(targets), bytes=texts.bytes(targets))
+            scored += len(targets)
+            if limit is not None and scored >= limit:
+                return
 
 
 def total(nats: Tensor) -> float:

@@ -1,0 +1,243 @@
+"""Generate: let a model write on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from clearstory.errors import BadInput
+from clearstory.generation.engine import Engine, Token
+from clearstory.generation.prompts import Truncate, first_token
+from clearstory.generation.search import beam_search
+from clearstory.generation.settings import Sampling
+from clearstory.generation.writer import Writer
+from clearstory.models.int8 import int8 as in_int8
+from clearstory.models.layout import for_decoding
+from clearstory.recipes.opening import Ready, ready
+from clearstory.text.tokenizers import Tokenizer
+
+WORTH_IT = 32
+"""Tokens from which laying the weights out for decoding costs less than it saves."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that is certain now, of one of the completions."""
+
+    completion: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What was written after one prompt.
+
+    Args:
+        prompt: as given.
+        text: what follows it, stop strings and the end token left out.
+        ids: every token written, those of the stop string and the end token included.
+        logprobs: each one's log-probability in nats, under the model's own distribution.
+        finished: why it ended: the end token, as many tokens as asked for, or a stop string.
+        score: beam search's; None otherwise.
+    """
+
+    prompt: str
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finished: Literal["eos", "length", "stop"]
+    score: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        out: dict[str, Any] = {
+            "prompt": self.prompt,
+            "text": self.text,
+            "tokens": len(self.ids),
+            "ids": list(self.ids),
+            "logprobs": list(self.logprobs),
+            "finished": self.finished,
+        }
+        return out if self.score is None else {**out, "score": self.score}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """All completions, in the order of their prompts (of one prompt's beams, best first), and how long they took."""
+
+    completions: tuple[Completion, ...]
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """The first completion's."""
+        return self.completions[0].text
+
+    @property
+    def tokens(self) -> int:
+        """Written in all."""
+        return sum(len(completion.ids) for completion in self.completions)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Reading the prompts included."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """One completion's fields, or all under `completions`; with the speed."""
+        speed = {"tokens": self.tokens, "tokens_per_second": self.tokens_per_second, "seconds": self.seconds}
+        if len(self.completions) == 1:
+            return {**self.completions[0].to_json(), **speed}
+        return {"completions": [completion.to_json() for completion in self.completions], **speed}
+
+
+def generate(
+    model: str | Path | Ready,
+    prompt: str | Sequence[str] = "",
+    sampling: Sampling | None = None,
+    *,
+    truncate: Truncate | None = None,
+    ignore_eos: bool = False,
+    int8: bool = False,
+    device: str | None = None,
+    on_text: Callable[[Piece], None] | None = None,
+    **settings: Any,
+) -> Generation:
+    """What a model writes after one prompt or several; `settings` are fields of Sampling by name.
+
+    `on_text` is called with each piece of text as soon as it is certain. For an iterator of them, see `write`.
+
+    >>> import clearstory
+    >>> clearstory.generate("runs/book/model", "Once", max_tokens=20, seed=1).text  # doctest: +SKIP
+    ' upon a time'
+    """
+    sampling = replace(sampling or Sampling(), **settings)
+    for item in write(model, prompt, sampling, truncate=truncate, ignore_eos=ignore_eos, int8=int8, device=device):
+        if isinstance(item, Generation):
+            return item
+        if on_text is not None:
+            on_text(item)
+    raise AssertionError("the last item is the Generation")
+
+
+def write(
+    model: str | Path | Ready,
+    prompt: str | Sequence[str],
+    sampling: Sampling,
+    *,
+    truncate: Truncate | None = None,
+    ignore_eos: bool = False,
+    int8: bool = False,
+    device: str | None = None,
+) -> Iterator[Piece | Generation]:
+    """Pieces of text as they come, and at the end the Generation.
+
+    Several prompts are written side by side; prompt i draws by `seed` + i, so it reads the same in any company. Pieces
+    come only from sampling: a beam is not certain of anything before its end.
+    """
+    network, tokenizer = ready(model, device)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")
+    rows = len(prompts) if sampling.beam == 1 else sampling.beam
+    if int8:
+        network = in_int8(network)
+    elif sampling.max_tokens >= WORTH_IT:
+        network = for_decoding(network, rows)
+    started = time.perf_counter()
+    reading = {
+        "eos": None if ignore_eos else tokenizer.eos,
+        "begin": first_token(tokenizer),
+        "truncate": truncate,
+    }
+    written: list[Completion] = []
+    if sampling.beam > 1:
+        for text in prompts:
+            written += search(network, tokenizer, text, sampling, reading)
+    else:
+        written = yield from sample(network, tokenizer, prompts, sampling, reading)
+    yield Generation(completions=tuple(written), seconds=time.perf_counter() - started)
+
+
+class Answer:
+    """A completion as it grows."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> None:
+        self.prompt = prompt
+        self.prompt_ids = tokenizer.encode(prompt)
+        self.writer = Writer(tokenizer, sampling.stop, after=self.prompt_ids)
+        self.tokens: list[Token] = []
+        self.text = ""
+        self.finished: Literal["eos", "length", "stop"] = "length"
+
+    def take(self, token: Token) -> str:
+        """Write a token down; the text that is certain now."""
+        self.tokens.append(token)
+        return self.add(self.writer.write(token.id))
+
+    def close(self) -> str:
+        """The end: what was held back."""
+        return self.add(self.writer.close())
+
+    def add(self, text: str) -> str:
+        self.text += text
+        if self.writer.stopped:
+            self.finished = "stop"
+        return text
+
+    def completion(self, score: float | None = None) -> Completion:
+        """As it stands."""
+        return Completion(
+            prompt=self.prompt,
+            text=self.text,
+            ids=tuple(token.id for token in self.tokens),
+            logprobs=tuple(token.logprob for token in self.tokens),
+            finished=self.finished,
+            score=score,
+        )
+
+
+def sample(
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: dict[str, Any]
+) -> Generator[Piece, None, list[Completion]]:
+    """All prompts side by side; yields pieces, returns the completions."""
+    engine = Engine(network)
+    answers: list[Answer] = []
+    for number, prompt in enumerate(prompts):
+        seed = None if sampling.seed is None else sampling.seed + number
+        answers.append(Answer(tokenizer, prompt, sampling))
+        engine.add(answers[-1].prompt_ids, replace(sampling, seed=seed), **reading)
+    while engine.busy:
+        for reply in engine.step():
+            answer = answers[reply.request]
+            if reply.finished:
+                answer.finished = reply.finished
+            text = answer.take(reply.token)
+            if reply.finished and not answer.writer.stopped:
+                text += answer.close()
+            elif answer.writer.stopped and not reply.finished:
+                engine.cancel(reply.request)
+            if text:
+                yield Piece(reply.request, text)
+    return [answer.completion() for answer in answers]
+
+
+def search(
+    network: Any, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: dict[str, Any]
+) -> list[Completion]:
+    """One prompt's beams, best first."""
+    completions = []
+    for found in beam_search(network, tokenizer.encode(prompt), sampling, **reading):
+        answer = Answer(tokenizer, prompt, sampling)
+        for id, logprob in zip(found.ids, found.logprobs, strict=True):
+            answer.take(Token(id, logprob))
+            if answer.writer.stopped:
+                break
+        answer.close()
+        if answer.finished == "length" and found.ids[-1] == reading["eos"]:
+            answer.finished = "eos"
+        completions.append(answer.completion(found.score))
+    return completions
