@@ -15,7 +15,6 @@ from clearstory.recipes import settings as recipes
 from clearstory.recipes.fields import Field, build, plain, table, without_none
 from clearstory.recipes.files import read_yaml, to_yaml
 
-
 RECIPES = {name: getattr(recipes, name) for name in vars(recipes) if name.endswith("Recipe")}
 
 
