@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent / "src" / "clearstory"
 
 # From the ground up; packages on one line do not see each other.
 LAYERS = [
-    ["errors", "durable"],
+    ["errors"],
+    ["durable"],
     ["text", "metrics"],
     ["models"],
     ["training", "generation", "lens", "formats"],

@@ -81,10 +81,12 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     A folder that already has the name is replaced whole. `need` is the size in bytes where it is known, compared with
     the free space before anything is written. Raises OutOfSpace, also for what torch and safetensors say instead.
 
-    >>> with write_folder("/tmp/clearstory-example") as folder:
-    ...     _ = (folder / "config.json").write_text("{}")
-    >>> Path("/tmp/clearstory-example/config.json").read_text()
-    '{}'
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as home:
+    ...     with write_folder(f"{home}/model") as folder:
+    ...         _ = (folder / "config.json").write_text("{}")
+    ...     os.listdir(home)
+    ['model']
     """
     path = _whole(path)
     if path.exists() and not path.is_dir():
@@ -268,37 +270,35 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """A lock on a temporary while it is written. The system drops it when the process dies, however it dies."""
+def _held(path: Path) -> Iterator[bool]:
+    """A lock on a temporary while it is written, or False where another has it.
+
+    The system drops it when the process dies, however it dies. Disks that lock no folders (some on a network) give none;
+    there a sweep must not meet a writer.
+    """
     if fcntl is None:
-        yield
+        yield True
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network disks lock no folders; there a sweep must not meet a writer
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        free = not isinstance(error, BlockingIOError)
+    else:
+        free = True
+    try:
+        yield free
     finally:
         os.close(handle)
 
 
 def _busy(path: Path) -> bool:
     """Whether someone is writing this temporary now."""
-    if fcntl is None:
-        return False
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
+        with _held(path) as free:
+            return not free
+    except OSError:  # gone, or not to be opened
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return False
 
 
 @contextmanager

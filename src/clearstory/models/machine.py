@@ -45,3 +45,15 @@ def bf16_is_fast() -> bool:
     fp32 = max(matmul_gflops(torch.float32, 256, seconds=0.03) for _ in range(3))
     bf16 = max(matmul_gflops(torch.bfloat16, 256, seconds=0.03) for _ in range(3))
     return bf16 > 1.2 * fp32
+
+
+@cache
+def fastest_threads() -> int:
+    """All of torch's threads, or one where that multiplies as fast: beside other work, threads wait for each other."""
+    every = torch.get_num_threads()
+    if every == 1:
+        return 1
+    alone = max(matmul_gflops(size=256, threads=1, seconds=0.03) for _ in range(3))
+    # The mean of several, not the best: a busy machine is slow now and then, not always.
+    rounds = [matmul_gflops(size=256, threads=every, seconds=0.0) for _ in range(30)]
+    return every if len(rounds) / sum(1 / speed for speed in rounds) > 1.1 * alone else 1

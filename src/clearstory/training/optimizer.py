@@ -58,3 +58,8 @@ class Optimizers:
         for key, value in tensors.items():
             name, _, what = key.rpartition(".")
             owner[named[name]].state[named[name]][what] = value.clone()
+
+    def forget(self) -> None:
+        """As if no step had been taken."""
+        for optimizer in self.all:
+            optimizer.state.clear()

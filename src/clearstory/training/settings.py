@@ -27,16 +27,17 @@ class TrainingSettings:
         decay_share: share of the steps over which wsd falls.
         final_learning_rate: where the rate ends, as a share of its peak.
         gradient_clip: longest allowed gradient; 0 never clips.
-        evaluate_steps: steps between looks at the validation split.
-        evaluate_tokens: most validation tokens a look may take; the last look takes all of them.
-        save_steps: steps between checkpoints.
+        evaluate_steps: steps between looks at the validation split; 0 takes about twenty looks in the run.
+        evaluate_tokens: validation tokens each look takes; 0 takes as many as cost a tenth of the training's time. The
+            end of a run always takes all.
+        save_steps: steps between checkpoints; 0 saves at every look.
         keep_checkpoints: newest checkpoints that are kept besides step 0.
         sample_steps: steps between samples of the model's writing; 0 writes none.
         patience: looks without a better validation loss before training stops early; 0 never does.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
         compile: whether torch.compile is used; auto decides by the run's planned length.
         device: cpu, cuda, mps, or auto.
-        threads: processor threads; 0 uses all.
+        threads: processor threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
         seed: decides the weights at birth, the order of the data and dropout.
     """
 
@@ -54,9 +55,9 @@ class TrainingSettings:
     decay_share: float = 0.2
     final_learning_rate: float = 0.1
     gradient_clip: float = 1.0
-    evaluate_steps: int = 250
-    evaluate_tokens: int = 100_000
-    save_steps: int = 500
+    evaluate_steps: int = 0
+    evaluate_tokens: int = 0
+    save_steps: int = 0
     keep_checkpoints: int = 2
     sample_steps: int = 0
     patience: int = 0
@@ -67,10 +68,13 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "gradient_accumulation_steps", "evaluate_steps", "evaluate_tokens", "save_steps"):
+        for name in ("batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup_steps", "keep_checkpoints", "sample_steps", "patience", "threads", "seed"):
+        for name in (
+            "warmup_steps", "evaluate_steps", "evaluate_tokens", "save_steps", "keep_checkpoints", "sample_steps",
+            "patience", "threads", "seed",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0")
         for name in ("learning_rate", "muon_learning_rate"):

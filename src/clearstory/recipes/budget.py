@@ -1,0 +1,92 @@
+"""Budget: how many steps fit into the time there is, measured on this machine rather than guessed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+LOOKS = 20
+"""Looks at the validation split in a run, where nothing else is said."""
+
+LOOK_SHARE = 0.05
+"""Most of the time that looks, saves and samples together may take."""
+
+TOKENS_PER_PARAMETER = 20.0
+"""Hoffmann et al. 2022, table 3: what a parameter should read when compute is what is scarce."""
+
+
+@dataclass
+class Clock:
+    """A stretch of time to be used up: `seconds` from `began`, of which `reserve` at the end are not for training."""
+
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+    reserve: float = 0.0
+
+    def left(self) -> float:
+        """Seconds still left for training."""
+        return self.seconds - self.reserve - (time.monotonic() - self.began)
+
+    def steps(self, done: int, seconds_per_step: float) -> int:
+        """Steps of the whole run, if `done` are done and the rest take so long each."""
+        return done + max(1, int(self.left() / seconds_per_step))
+
+
+def parameters_for(seconds: float, flops_per_second: float, tokens: int, vocab: int) -> int:
+    """The size of model that this much time and text can teach.
+
+    Training takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1), and each parameter
+    wants TOKENS_PER_PARAMETER of them. Text that would be read many times over holds less than its repetitions: past
+    some 16 epochs a larger model gains nothing (Muennighoff et al. 2023, figure 1).
+    """
+    by_time = (seconds * flops_per_second / 6 / TOKENS_PER_PARAMETER) ** 0.5
+    by_text = 16 * tokens / TOKENS_PER_PARAMETER
+    # No shape is smaller than its embedding, and one that is nearly all embedding learns little.
+    return int(max(min(by_time, by_text), 64 * vocab, 100_000))
+
+
+def look_tokens(tokens: int, looks: int) -> int:
+    """Validation tokens for each look, so that all of them take a tenth of the time of learning `tokens`.
+
+    Reading takes a third of what learning takes: a forward pass without its backward pass.
+    """
+    return int(min(max(0.1 * 3 * tokens / max(1, looks), 4096), 500_000))
+
+
+def seconds_per_step(step: Callable[[], object], *, warm: int = 2, least: float = 0.5, most: int = 10) -> float:
+    """Time a step takes: the median of a few after a warm-up."""
+    for _ in range(warm):
+        step()
+    times: list[float] = []
+    began = time.monotonic()
+    while len(times) < 3 or (time.monotonic() - began < least and len(times) < most):
+        before = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - before)
+    return sorted(times)[len(times) // 2]
+
+
+def compiler() -> str | None:
+    """A C++ compiler that torch.compile could use; None where there is none."""
+    return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
+
+
+def should_compile(asked: str, parameters: int, seconds: float | None) -> tuple[bool, str | None]:
+    """Whether to compile, and a sentence where that is not what was asked for or costs something.
+
+    Measured: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays for small models
+    in runs of ten minutes and more.
+    """
+    if asked == "off":
+        return False, None
+    worth = seconds is not None and seconds > 600 and parameters < 5_000_000
+    if compiler() is None:
+        if asked == "on" or worth:
+            return False, (
+                "there is no C++ compiler, so steps run uncompiled and a small model trains up to 17 % slower; "
+                "install g++ or clang to change that"
+            )
+        return False, None
+    return asked == "on" or worth, None

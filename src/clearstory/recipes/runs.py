@@ -1,0 +1,151 @@
+"""Runs: the folder in which one training leaves everything it did.
+
+runs/NAME/
+    config.yaml         every setting, resolved: enough to repeat the run
+    environment.json    the machine and the versions
+    metrics.jsonl       what happened, a line each
+    tokenizer/          what made tokens of the text
+    checkpoints/        to go on from
+    model/              to use: the best
+    curve.svg           how it learnt
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clearstory import __version__, durable
+from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
+from clearstory.recipes.fields import flatten, plain
+from clearstory.recipes.files import read_yaml, to_yaml
+from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.training import checkpoint
+
+FREE = {"out", "resume", "overwrite", "minutes", "steps", "data.cache"}
+"""Settings that may differ when a run is resumed: they say where and how long, not what."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder by its parts."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Every setting, resolved."""
+        return self.folder / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """What happened, a line each."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """What made tokens of the text."""
+        return self.folder / "tokenizer"
+
+    @property
+    def model(self) -> Path:
+        """The best model of the run."""
+        return self.folder / "model"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been here."""
+        return self.config.is_file()
+
+
+def begin(recipe: TrainRecipe) -> tuple[Run, TrainRecipe]:
+    """The run folder of a recipe, made ready, and the recipe as it will be followed.
+
+    Raises FolderExists where something is already, CheckpointMismatch where a run to be resumed was another.
+    """
+    folder = recipe.out or Path("runs") / f"{recipe.model.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    run = Run(folder)
+    durable.sweep(folder)
+    if recipe.resume and run.exists:
+        return run, resumed(run, recipe)
+    if not recipe.text:
+        raise BadSetting("there is no text to learn from; name files or folders, or corpus:kjv")
+    if folder.is_file():
+        raise FolderExists(f"{folder} is a file, and the run needs a folder; choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not recipe.overwrite:
+        what = "a run" if run.exists else "files"
+        raise FolderExists(
+            f"{folder} already has {what}; --resume goes on with a run, --overwrite replaces what is there"
+        )
+    if recipe.overwrite and run.exists:
+        # Only what a run writes: whatever else lies there is not ours to delete.
+        for name in ("checkpoints", "model", "tokenizer"):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+        for name in ("config.yaml", "metrics.jsonl", "environment.json", "curve.svg"):
+            (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return run, replace(recipe, out=folder)
+
+
+def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
+    """The saved recipe of a run, with what this call may change. Raises CheckpointMismatch naming what it may not."""
+    saved = read_yaml(run.config)
+    then = train_recipe(saved)
+    if recipe.text:
+        before, now = (flatten(TrainRecipe, plain(r)) for r in (then, recipe))
+        for key in sorted(before.keys() | now.keys()):
+            old, new = before.get(key), now.get(key)
+            resolved = new in ("auto", None, 0) or key.startswith("model")  # what was left open was decided then
+            if key not in FREE and old != new and not resolved:
+                raise CheckpointMismatch(
+                    f"the run in {run.folder} was made with {key} {old}, and now it is {new}; "
+                    "resume with the settings it was made with, or choose another --out"
+                )
+    budget: dict[str, Any] = {"minutes": recipe.minutes, "steps": recipe.steps}
+    if not any(budget.values()):
+        budget = {"minutes": then.minutes, "steps": then.steps}
+    return replace(then, out=run.folder, resume=True, overwrite=False, **budget)
+
+
+def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
+    """Write down what is run, and where."""
+    import torch
+
+    durable.write_text(run.config, to_yaml(recipe))
+    durable.write_json(
+        run.folder / "environment.json",
+        {
+            "clearstory": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "command": sys.argv,
+            **decided,
+        },
+    )
+
+
+def processor() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def last_checkpoint(run: Run) -> Path | None:
+    """The newest checkpoint of a run; None where there is none yet."""
+    found = checkpoint.saved(run.folder)
+    return found[-1] if found else None

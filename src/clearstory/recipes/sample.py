@@ -1,0 +1,20 @@
+"""Sample: a few lines of a model's writing, to see how far it has come."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import nn
+
+from clearstory.generation.engine import generate
+from clearstory.generation.settings import Sampling
+from clearstory.text.tokenizers import Tokenizer
+
+
+def sample(model: nn.Module, tokenizer: Tokenizer, *, seed: int, tokens: int = 100, prompt: str = "") -> str:
+    """What the model writes after `prompt`, drawn at temperature 0.8. Disturbs neither the model nor torch's chance."""
+    begin = tokenizer.eos if tokenizer.eos is not None else tokenizer.bos
+    ids = tokenizer.encode(prompt)
+    sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
+    written = generate(cast(Any, model), ids, sampling, eos=tokenizer.eos, begin=begin if begin is not None else 0)
+    return prompt + tokenizer.decode([token.id for token in written if token.id != tokenizer.eos])

@@ -1,0 +1,445 @@
+"""Train: from text to a model, as a generator of events. What happens between two steps is decided here.
+
+corpus ─► tokenizer ─► rows ─► model ─► plan ─► (step · look · save · sample)* ─► the best model, measured on all
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearstory import durable
+from clearstory.errors import BadSetting, Diverged
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import config_json, save_model
+from clearstory.formats.own import OWN
+from clearstory.metrics import Score
+from clearstory.models.families import build
+from clearstory.models.machine import bf16_is_fast, fastest_threads
+from clearstory.models.scoring import score_rows
+from clearstory.recipes import budget, runs
+from clearstory.recipes.curve import draw_curve
+from clearstory.recipes.events import Event, Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.sample import sample
+from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.text.corpus import Corpus, learn_tokenizer
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training import checkpoint
+from clearstory.training.objectives.causal import OBJECTIVES
+from clearstory.training.record import Record, Watchman
+from clearstory.training.settings import TrainingSettings
+from clearstory.training.trainer import ARITHMETIC, Trainer
+
+
+def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finished:
+    """Train a model on text and keep the best in a folder.
+
+    `settings` are those of TrainRecipe, nested as dicts; see `clearstory train --help`.
+
+    >>> import tempfile, clearstory
+    >>> finished = clearstory.train(
+    ...     "corpus:python-docs", model={"name": "clear", "width": 32, "layers": 1}, tokenizer="bytes", steps=2,
+    ...     training={"batch_size": 2, "context": 32, "evaluate_tokens": 100}, out=tempfile.mkdtemp())
+    >>> finished.steps
+    2
+    """
+    sources = (str(text),) if isinstance(text, str | Path) else tuple(map(str, text))
+    finished = None
+    for event in train_events(train_recipe({"text": sources, **settings})):
+        finished = event
+    assert isinstance(finished, Finished)
+    return finished
+
+
+def train_events(recipe: TrainRecipe) -> Iterator[Event]:
+    """The road from text to model, telling what happens on the way; the last event is Finished.
+
+    Ctrl-C (or a termination) ends it with a checkpoint and KeyboardInterrupt; a loss that is no number with a
+    checkpoint of the last good weights and Diverged.
+    """
+    clock = budget.Clock(seconds=float("inf"))
+    cpu = time.process_time()
+    run, recipe = runs.begin(recipe)
+    if recipe.minutes is not None:
+        clock.seconds = 60 * recipe.minutes
+    with stoppable() as stop:
+        session = prepare(run, recipe, clock)
+        yield session.prepared
+        yield from session.plan()
+        yield from session.learn(stop)
+        yield session.finish(cpu)
+
+
+def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
+    """Read the text, make the model, and go back to where the run stood if it is resumed."""
+    settings = decide(recipe.training)
+    corpus = Corpus.open(recipe.text, recipe.data)
+    if (run.tokenizer / "tokenizer.json").is_file() and recipe.resume:
+        tokenizer = Tokenizer.open(run.tokenizer)
+    else:
+        tokenizer = learn_tokenizer(corpus, recipe.tokenizer or recipe.model.tokenizer or "bpe")
+        with durable.write_folder(run.tokenizer) as folder:
+            tokenizer.save(folder)
+    rows = corpus.encode(tokenizer)
+    parameters = recipe.parameters
+    if recipe.minutes is not None and parameters is None and recipe.model.name == "clear":
+        parameters = budget.parameters_for(
+            0.9 * clock.left(), training_speed(settings), len(rows["train"].ids), tokenizer.vocab
+        )
+    config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
+    if settings.context is not None and settings.context > config.context:
+        raise BadSetting(
+            f"training.context is {settings.context:,} and model.context {config.context:,}; "
+            "a model cannot learn from longer rows than it can read"
+        )
+    recipe = replace(recipe, training=settings, parameters=parameters)
+    runs.describe(run, recipe, {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint})
+    model = build(config, seed=settings.seed, device=settings.device)
+    count = sum(p.numel() for p in model.parameters())
+    prepared = Prepared(
+        corpus=corpus.name,
+        note=corpus.note,
+        documents=corpus.size,
+        bytes=corpus.text_bytes,
+        tokens=len(rows["train"].ids),
+        validation_tokens=len(rows["validation"].ids),
+        tokenizer=recipe.tokenizer or recipe.model.tokenizer or "bpe:8192",
+        vocab=tokenizer.vocab,
+        parameters=count,
+        shape=f"{config.layers} layers of width {config.width}, context {config.context}",
+    )
+    trainer = Trainer(
+        model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=recipe.steps or DEFAULT_STEPS
+    )
+    card = Card(
+        name=run.folder.name,
+        family="transformer",
+        parameters=count,
+        trained_on=((corpus.name, rows["train"].bytes),) if rows["train"].bytes is not None else (),
+    )
+    return Session(run, recipe, trainer, tokenizer, rows, card, clock, prepared)
+
+
+DEFAULT_STEPS = 2000
+"""Where neither steps nor minutes are given."""
+
+
+def decide(settings: TrainingSettings) -> TrainingSettings:
+    """What was left to this machine, decided."""
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as reason:
+        first = str(reason).splitlines()[0]
+        raise BadSetting(
+            f"training.device is {settings.device!r}, which is not to be had here ({first}); try cpu"
+        ) from None
+    torch.set_num_threads(settings.threads or fastest_threads())
+    precision = settings.precision
+    if precision == "auto":
+        fast = bf16_is_fast() if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if fast else "fp32"
+    return replace(settings, device=device, precision=precision, threads=torch.get_num_threads())
+
+
+def training_speed(settings: TrainingSettings) -> float:
+    """Operations a second that training reaches here: half of what matrix products alone do."""
+    from clearstory.models.machine import matmul_gflops
+
+    return 0.5e9 * matmul_gflops(ARITHMETIC[settings.precision] or torch.float32, threads=settings.threads)
+
+
+@dataclass
+class Session:
+    """One run from its plan to its end."""
+
+    run: runs.Run
+    recipe: TrainRecipe
+    trainer: Trainer
+    tokenizer: Tokenizer
+    rows: Mapping[str, Any]
+    card: Card
+    clock: budget.Clock
+    prepared: Prepared
+    watchman: Watchman = field(default_factory=Watchman)
+    best: float = float("inf")
+    best_step: int = -1
+    looks_without_better: int = 0
+    before: float = 0.0  # seconds that the run had taken when it was resumed
+    cpu_before: float = 0.0
+    look_steps: int = 0
+    look_tokens: int = 0
+    save_steps: int = 0
+    seconds_per_step: float | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """What is being trained."""
+        return self.trainer.model
+
+    def plan(self) -> Iterator[Event]:
+        """How far to go: as asked, or as far as the time reaches."""
+        s, trainer = self.recipe.training, self.trainer
+        last = runs.last_checkpoint(self.run) if self.recipe.resume else None
+        if last is not None:
+            self.restore(checkpoint.load(last))
+        timed = self.recipe.minutes is not None
+        if timed:
+            yield from self.compile(self.clock.left())
+            self.seconds_per_step = self.probe()
+            self.clock.reserve = self.closing_seconds()
+            if self.clock.left() < self.seconds_per_step:
+                raise BadSetting(
+                    f"{self.recipe.minutes:g} minutes are over before the first step, which takes "
+                    f"{self.seconds_per_step:.2g} s beside {self.clock.reserve:.2g} s of measuring; give more, or a smaller model"
+                )
+            share = 1 - budget.LOOK_SHARE
+            trainer.replan(self.clock.steps(trainer.step, self.seconds_per_step / share))
+        else:
+            yield from self.compile(None)
+            if last is None or self.recipe.steps is not None:
+                trainer.replan(self.recipe.steps or DEFAULT_STEPS)
+        if trainer.step == 0:
+            trainer.plans = [(0, trainer.steps)]
+        self.look_steps = s.evaluate_steps or max(10, trainer.steps // budget.LOOKS)
+        self.save_steps = s.save_steps or self.look_steps
+        tokens = trainer.steps * s.batch_size * s.gradient_accumulation_steps * trainer.context
+        self.look_tokens = s.evaluate_tokens or budget.look_tokens(tokens, trainer.steps // self.look_steps)
+        self.record = Record(self.run.metrics, since=None if last is None else trainer.step)
+        seconds = trainer.steps * self.seconds_per_step if self.seconds_per_step else None
+        yield Planned(
+            steps=trainer.steps,
+            seconds=seconds,
+            sentence=f"{trainer.steps:,} steps, {tokens / max(1, self.prepared.tokens):.1f} times over the text, "
+            f"in {s.precision} on {s.device} with {s.threads} thread{'s' * (s.threads > 1)}",
+        )
+        if trainer.step == 0:
+            yield self.save()
+
+    def compile(self, seconds: float | None) -> Iterator[Event]:
+        """torch.compile the stack where that pays."""
+        yes, sentence = budget.should_compile(self.recipe.training.compile, self.prepared.parameters, seconds)
+        if sentence:
+            yield Warned(step=self.trainer.step, sentence=sentence)
+        if yes:
+            self.model.compile()
+
+    def probe(self) -> float:
+        """Seconds that a step takes; the trainer stands afterwards as it stood before."""
+        model = {name: value.clone() for name, value in self.model.state_dict().items()}
+        optimizer = {name: value.clone() for name, value in self.trainer.optimizers.tensors(self.model).items()}
+        values = {"step": self.trainer.step, "tokens": self.trainer.tokens, "plans": self.trainer.plans}
+        steps, self.trainer.plans = self.trainer.plans, [(0, 10**9)]
+        seconds = budget.seconds_per_step(self.trainer.advance)
+        self.trainer.plans = steps
+        self.trainer.optimizers.forget()
+        self.trainer.load_state(
+            {f"model.{k}": v for k, v in model.items()} | {f"optimizer.{k}": v for k, v in optimizer.items()}, values
+        )
+        return seconds
+
+    def closing_seconds(self) -> float:
+        """What the end of the run will take: the complete look, saving, the curve."""
+        began = time.perf_counter()
+        some = min(self.prepared.validation_tokens, 20 * self.trainer.context)
+        self.look_at(some, fast=False)
+        per_token = (time.perf_counter() - began) / max(1, some)
+        return per_token * self.prepared.validation_tokens + 1.0 + 1e-8 * self.prepared.parameters
+
+    def learn(self, stop: threading.Event) -> Iterator[Event]:
+        """Step after step; look, save and sample now and then."""
+        s, trainer = self.recipe.training, self.trainer
+        speed = 0.0
+        began, first = time.monotonic(), trainer.step
+        while trainer.step < trainer.steps:
+            try:
+                progress = trainer.advance()
+            except Diverged:
+                yield self.save()
+                raise
+            tokens = s.batch_size * s.gradient_accumulation_steps * trainer.context
+            speed = tokens / progress.seconds if not speed else 0.9 * speed + 0.1 * tokens / progress.seconds
+            self.record.write(
+                kind="step", step=progress.step, loss=progress.loss, learning_rate=progress.learning_rate,
+                gradient_norm=progress.gradient_norm, tokens=progress.tokens, seconds=self.seconds(),
+            )  # fmt: skip
+            left = (trainer.steps - progress.step) * (time.monotonic() - began) / (progress.step - first)
+            yield Step(
+                step=progress.step, steps=progress.steps, loss=progress.loss, learning_rate=progress.learning_rate,
+                gradient_norm=progress.gradient_norm, tokens=progress.tokens, tokens_per_second=speed,
+                seconds=self.seconds(), eta=left,
+            )  # fmt: skip
+            if sentence := self.watchman.step(progress.step, progress.loss):
+                yield self.warn(sentence)
+            if self.recipe.minutes is not None:
+                if self.clock.left() <= 0:
+                    trainer.replan(trainer.step)
+                elif progress.step % self.look_steps == 0:
+                    per_step = (time.monotonic() - began) / (progress.step - first)
+                    trainer.replan(self.clock.steps(trainer.step, per_step))
+            over = trainer.step >= trainer.steps
+            if over or progress.step % self.look_steps == 0:
+                yield from self.look()
+                if s.patience and self.looks_without_better >= s.patience:
+                    yield self.warn(
+                        f"stopped early: {s.patience} looks brought nothing better than step {self.best_step:,}"
+                    )
+                    trainer.replan(trainer.step)
+                    over = True
+            if s.sample_steps and progress.step % s.sample_steps == 0:
+                yield Sampled(step=progress.step, text=sample(self.model, self.tokenizer, seed=s.seed + progress.step))
+            if over or stop.is_set() or progress.step % self.save_steps == 0:
+                yield self.save()
+            if stop.is_set():
+                raise KeyboardInterrupt(
+                    f"stopped at step {trainer.step:,}; go on with: clearstory train --resume --out {self.run.folder}"
+                )
+        if self.best_step < 0:  # a resumed run that was over already
+            yield from self.look()
+
+    def look(self) -> Iterator[Event]:
+        """Read some of the validation split; keep the model if it is the best yet."""
+        score = self.look_at(self.look_tokens)
+        nats = score.nats_per_token
+        better = nats < self.best
+        step = self.trainer.step
+        if better:
+            self.best, self.best_step, self.looks_without_better = nats, step, 0
+        else:
+            self.looks_without_better += 1
+        self.record.write(
+            kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
+            tokens=self.trainer.tokens, seconds=self.seconds(),
+        )  # fmt: skip
+        complete = self.look_tokens >= self.prepared.validation_tokens
+        yield Looked(step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete)
+        if better:
+            self.keep(score)
+            yield Saved(step=step, path=self.run.model, kind="model")
+        if sentence := self.watchman.look(step, nats):
+            yield self.warn(sentence)
+
+    def look_at(self, limit: int | None, fast: bool = True) -> Score:
+        """Nats on the validation split, in blocks; `fast` in the arithmetic of training, else in that of the weights."""
+        model: Any = self.model
+        model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
+        model.eval()
+        # Documents are read after the separator that stood before them in training.
+        begin = self.tokenizer.eos if self.prepared.documents > 1 else None
+        rows, context = self.rows["validation"], self.trainer.context
+        return score_rows(model, rows, context=context, windows="blocks", begin=begin, batch_size=16, limit=limit)
+
+    def keep(self, score: Score) -> None:
+        """Write the model folder: what to use, as others open it too."""
+        card = replace(self.card, bits_per_byte=score.bits_per_byte)
+        self.model.eval()
+        save_model(self.run.model, self.model, self.tokenizer, card, overwrite=True)
+
+    def save(self) -> Saved:
+        """Write a checkpoint: what to go on from. It opens as a model too."""
+        tensors, values = self.trainer.state()
+        parts: dict[str, dict[str, Tensor]] = {
+            part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+            for part in ("model", "optimizer")
+        }
+        values |= {
+            "best": self.best if self.best_step >= 0 else None,
+            "best_step": self.best_step,
+            "looks_without_better": self.looks_without_better,
+            "watchman": vars(self.watchman),
+            "seconds": self.seconds(),
+            "cpu_seconds": self.cpu_before + time.process_time(),
+        }
+
+        def describe(folder: Path) -> None:
+            config: Any = self.model.config
+            durable.write_json(
+                folder / "config.json", config_json(OWN, config, {}, self.model, self.tokenizer, self.card)
+            )
+            self.tokenizer.save(folder)
+
+        path = checkpoint.save(
+            self.run.folder, self.trainer.step, parts["model"], parts["optimizer"], values, describe=describe
+        )
+        checkpoint.thin(self.run.folder, self.recipe.training.keep_checkpoints)
+        return Saved(step=self.trainer.step, path=path, kind="checkpoint")
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Go back to where a checkpoint was written."""
+        tensors = {f"model.{name}": value for name, value in saved.model.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in saved.optimizer.items()}
+        values = saved.values
+        self.trainer.load_state(tensors, {"step": saved.step, **values})
+        self.best = float("inf") if values["best"] is None else float(values["best"])
+        self.best_step = int(values["best_step"])
+        self.looks_without_better = int(values["looks_without_better"])
+        vars(self.watchman).update(values["watchman"])
+        self.before, self.cpu_before = float(values["seconds"]), float(values["cpu_seconds"])
+
+    def finish(self, cpu: float) -> Finished:
+        """Measure the best model on all of the validation split, in fp32, and draw the curve."""
+        if self.best_step != self.trainer.step:
+            from clearstory.formats.folders import open_model
+
+            self.model.load_state_dict(open_model(self.run.model).model.state_dict())
+        score = self.look_at(None, fast=False)
+        self.keep(score)
+        self.record.write(
+            kind="end", step=self.trainer.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
+            tokens=self.trainer.tokens, seconds=self.seconds(),
+        )  # fmt: skip
+        self.record.close()
+        curve = draw_curve(self.run, self.recipe.model.name, self.prepared.corpus)
+        return Finished(
+            folder=self.run.model,
+            run=self.run.folder,
+            bits_per_byte=score.bits_per_byte,
+            nats_per_token=score.nats_per_token,
+            cpu_seconds=self.cpu_before + time.process_time() - cpu,
+            seconds=self.seconds(),
+            tokens=self.trainer.tokens,
+            steps=self.trainer.step,
+            parameters=self.prepared.parameters,
+            curve=curve,
+        )
+
+    def warn(self, sentence: str) -> Warned:
+        """Say it, and write it down."""
+        self.record.write(kind="warning", step=self.trainer.step, sentence=sentence)
+        return Warned(step=self.trainer.step, sentence=sentence)
+
+    def seconds(self) -> float:
+        """How long the run has taken, interruptions not counted."""
+        return self.before + time.monotonic() - self.clock.began
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """Ctrl-C and termination as an event that is looked at between steps; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals reach the main thread only
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,85 @@
+"""The steps whose gradients are written by hand, held against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from clearstory.models import arithmetic, unembed
+from clearstory.models.base import IGNORE
+from clearstory.models.positions import Rotary
+
+
+def doubles(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def causal_mask(count: int) -> torch.Tensor:
+    return torch.full((count, count), -torch.inf, dtype=torch.float64).triu(1)
+
+
+def test_rms_norm_equals_torchs() -> None:
+    norm = arithmetic.RMSNorm(8, 1e-6).double()
+    with torch.no_grad():
+        norm.weight.normal_()
+    x = doubles(2, 3, 8)
+    assert torch.allclose(norm(x), F.rms_norm(x, (8,), norm.weight, 1e-6), rtol=1e-12)
+    assert torch.autograd.gradcheck(norm, (x,))
+    assert torch.autograd.gradcheck(lambda gain: arithmetic._RMS.apply(x.detach(), gain, 1e-6), (norm.weight,))
+
+
+def test_rotation_keeps_lengths_and_turns_back() -> None:
+    turn = Rotary(8, 16, 100.0).double().at(slice(0, 5), torch.float64)
+    x = doubles(2, 5, 3, 8)
+    y = arithmetic.rotate(x, turn)
+    assert torch.allclose(y.norm(dim=-1), x.norm(dim=-1))
+    assert torch.allclose(arithmetic.rotate(y, (turn[0], -turn[1])), x)
+    assert torch.autograd.gradcheck(lambda x: arithmetic.rotate(x, turn), (x,))
+
+
+def test_rotated_dot_products_depend_on_distance_only() -> None:
+    rotary = Rotary(8, 64, 100.0).double()
+    q, k = torch.randn(2, 8, dtype=torch.float64)
+
+    def dot(i: int, j: int) -> float:
+        at = rotary.at(torch.tensor([i, j]), torch.float64)
+        both = arithmetic.rotate(torch.stack([q, k])[None, :, None], at)[0, :, 0]
+        return float(both[0] @ both[1])
+
+    # 9 - 4 = 39 - 34; the tables are fp32, so the angles agree to about 1e-6
+    assert dot(9, 4) == pytest.approx(dot(39, 34), abs=1e-5)
+    assert dot(9, 4) != pytest.approx(dot(9, 5), abs=1e-3)
+
+
+def test_attention_equals_torchs() -> None:
+    q, k, v = doubles(2, 3, 5, 4), doubles(2, 3, 5, 4), doubles(2, 3, 5, 4)
+    mask = causal_mask(5)
+    ours = arithmetic.attend(q, k, v, mask)
+    assert torch.allclose(ours, F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda q, k, v: arithmetic.attend(q, k, v, mask), (q, k, v))
+
+
+def test_gelu_by_sigmoid_equals_the_tanh_form() -> None:
+    x = doubles(50)
+    assert torch.allclose(arithmetic.gelu_tanh(x), F.gelu(x, approximate="tanh"), rtol=1e-12)
+    assert torch.autograd.gradcheck(arithmetic.gelu_tanh, (x,))
+
+
+@pytest.mark.parametrize("weights", ["alike", "unlike"])
+def test_chunked_cross_entropy_equals_dense(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unembed, "CHUNK_NUMBERS", 3 * 7)  # three tokens at a time
+    hidden, weight = doubles(2, 4, 5), doubles(7, 5)
+    targets = torch.tensor([[0, 6, IGNORE, 3], [1, 1, 2, IGNORE]])
+    scale = torch.full((2, 4), 0.3).double() if weights == "alike" else torch.rand(2, 4).double()
+    ours = unembed.nats(hidden, weight, targets)
+    dense = F.cross_entropy(
+        (hidden @ weight.T).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORE
+    ).view(2, 4)
+    assert torch.allclose(ours, dense, rtol=1e-12)
+    for mine, theirs in zip(
+        torch.autograd.grad((scale * ours).sum(), (hidden, weight)),
+        torch.autograd.grad((scale * dense).sum(), (hidden, weight)),
+        strict=True,
+    ):
+        assert torch.allclose(mine, theirs, rtol=1e-9)

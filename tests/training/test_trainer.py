@@ -1,0 +1,168 @@
+"""Laws of the trainer: what a step is does not depend on how it is cut up, interrupted or watched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clearstory.errors import BadInput, CheckpointMismatch, Diverged
+from clearstory.models.families import build
+from clearstory.models.presets import CLEAR, NANOGPT_CHAR
+from clearstory.training.batches import Windows
+from clearstory.training.muon import Muon, orthogonalize
+from clearstory.training.objectives.causal import Causal
+from clearstory.training.schedule import rate
+from clearstory.training.settings import TrainingSettings
+from clearstory.training.trainer import Trainer
+
+TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_width=8, hidden=24)
+TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
+SETTINGS = TrainingSettings(batch_size=4, warmup_steps=2, precision="fp32", compile="off", device="cpu")
+
+
+def rows(count: int = 400, vocab: int = 20) -> Any:
+    return SimpleNamespace(ids=np.random.default_rng(0).integers(0, vocab, count).astype(np.uint16))
+
+
+def trainer(config: Any = TINY, settings: TrainingSettings = SETTINGS, steps: int = 6, **kind: Any) -> Trainer:
+    model = build(config, seed=settings.seed)
+    return Trainer(model.to(**kind), Causal(), rows(), settings, steps=steps)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_micro_batches_give_the_loss_of_one(optimizer: Any) -> None:
+    whole = trainer(settings=replace(SETTINGS, optimizer=optimizer), dtype=torch.float64)
+    parts = trainer(
+        settings=replace(SETTINGS, optimizer=optimizer, batch_size=1, gradient_accumulation_steps=4),
+        dtype=torch.float64,
+    )
+    for one, four in zip(whole, parts, strict=True):
+        assert four.loss == pytest.approx(one.loss, rel=1e-9)
+        assert four.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimizer: Any, precision: Any) -> None:
+    settings = replace(SETTINGS, optimizer=optimizer, gradient_accumulation_steps=2, precision=precision)
+    config = replace(TINY, dropout=0.1)
+    straight = trainer(config, settings, steps=7)
+    losses = [p.loss for p in straight]
+    first = trainer(config, settings, steps=7)
+    before = [first.advance().loss for _ in range(3)]
+    tensors, values = first.state()
+    saved = {name: tensor.clone() for name, tensor in tensors.items()}
+    torch.randn(5)  # what others draw in between is of no account
+    second = trainer(config, replace(settings), steps=99)
+    second.load_state(saved, values)
+    after = [p.loss for p in second]
+    assert before + after == losses
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    tensors, values = trainer().state()
+    with pytest.raises(CheckpointMismatch, match=r"attention.key.weight.*\(8, 16\).*\(8, 32\)"):
+        trainer(replace(TINY, width=32)).load_state(tensors, values)
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_GPT], ids=["clear", "gpt"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_on_eight_rows_drives_the_loss_down(config: Any, optimizer: Any) -> None:
+    settings = replace(SETTINGS, optimizer=optimizer, batch_size=8, learning_rate=1e-2, weight_decay=0.0)
+    model = build(config, seed=0)
+    few = Trainer(model, Causal(), rows(8 * 8 + 1), settings, steps=150)
+    losses = [p.loss for p in few]
+    assert losses[0] == pytest.approx(np.log(20), abs=0.2)  # it begins knowing nothing: ln V
+    # 64 of the tokens are predictable from what came before them in the same row; the first of a row is not.
+    assert losses[-1] < 1.0
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched() -> None:
+    sick = trainer()
+    with torch.no_grad():
+        sick.model.blocks[0].attention.query.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
+    before = {name: value.clone() for name, value in sick.model.state_dict().items()}
+    with pytest.raises(Diverged, match="at step 1; the weights of step 0 are kept"):
+        sick.advance()
+    after = sick.model.state_dict()
+    assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
+
+
+def test_chance_is_a_function_of_seed_and_step() -> None:
+    config = replace(TINY, dropout=0.5)
+    losses = [[p.loss for p in trainer(config, replace(SETTINGS, seed=seed), steps=2)] for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_every_epoch_reads_every_window_once_and_epochs_differ() -> None:
+    windows = Windows(rows(101), context=10, batch_size=3, seed=0)
+    assert windows.per_epoch == 9
+    first = np.concatenate([windows.batch(i).tokens.ids.numpy() for i in range(3)])
+    starts = sorted(windows.starts(0))
+    assert np.array_equal(np.diff(starts), [10] * 8)
+    assert len(np.unique(first, axis=0)) == 9
+    assert not np.array_equal(windows.starts(0), windows.starts(1))
+
+
+def test_batches_do_not_depend_on_what_was_asked_before() -> None:
+    one, other = (Windows(rows(), context=8, batch_size=4, seed=3) for _ in range(2))
+    late = one.batch(40)
+    for i in (40, 3, 0):
+        other.batch(i)
+    assert torch.equal(late.tokens.ids, other.batch(40).tokens.ids)
+    assert torch.equal(late.targets[:, :-1], late.tokens.ids[:, 1:])
+
+
+def test_text_shorter_than_a_window_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"8 tokens, and one window needs 9"):
+        Windows(rows(8), context=8, batch_size=1, seed=0)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (24, 8), (8, 24)])
+def test_our_muon_equals_torchs_where_it_computes_in_fp32(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = torch.randn(shape)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([ours], lr=0.02, weight_decay=0.1)
+    torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        torchs.step()
+    # torch orthogonalises in bf16, whose steps are 1/256: the updates agree to about two of them
+    moved = (ours - start).norm()
+    assert float((ours - theirs).detach().norm() / moved.detach()) < 0.02
+
+
+def test_orthogonalizing_brings_singular_values_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 12, 20)))
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.3
+
+
+def kinds() -> list[Any]:
+    schedules: list[Any] = ["cosine", "linear", "constant", "wsd"]
+    return [replace(SETTINGS, schedule=s, warmup_steps=4, final_learning_rate=0.1) for s in schedules]
+
+
+@pytest.mark.parametrize("settings", kinds(), ids=lambda s: s.schedule)
+def test_schedules_rise_to_one_and_end_low(settings: Any) -> None:
+    rates = [rate(step, 100, settings) for step in range(101)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert rates[100] == pytest.approx(1.0 if settings.schedule == "constant" else 0.1)
+
+
+def test_cosine_is_half_way_down_half_way_through() -> None:
+    # 0 + (1 - 0) · ½ (1 + cos(π/2)) = ½
+    assert rate(50, 100, replace(SETTINGS, warmup_steps=0, final_learning_rate=0.0)) == pytest.approx(0.5)
