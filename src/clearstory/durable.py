@@ -273,7 +273,7 @@ def _remove(path: Path) -> None:
 def _held(path: Path) -> Iterator[bool]:
     """A lock on a temporary while it is written, or False where another has it.
 
-    The system drops it when the process dies, however it dies. Disks that lock no folders (some on a network) give none;
+    The system drops it when the process dies, however it dies. Some network disks lock no folders;
     there a sweep must not meet a writer.
     """
     if fcntl is None:

@@ -1,0 +1,146 @@
+"""Saving and opening: what comes back, what is kept from harm, and what a path means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from clearstory.errors import (
+    BadInput,
+    CannotDo,
+    CorruptFile,
+    FolderExists,
+    VocabularyMismatch,
+)
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.models.config import TransformerConfig
+from clearstory.models.families import build
+from clearstory.text.learning import learn
+
+GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
+LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
+OWN = replace(GPT2, positions="none")
+
+
+def saved(tmp_path: Path, config: TransformerConfig = GPT2) -> Path:
+    return save_model(tmp_path / "model", build(config, seed=0), None, Card())
+
+
+def drop(folder: Path, key: str) -> None:
+    file = folder / "config.json"
+    said = json.loads(file.read_text())
+    del said[key]
+    file.write_text(json.dumps(said))
+
+
+def test_a_tokenizer_may_know_less_than_its_model_but_not_more(tmp_path: Path) -> None:
+    tokenizer = learn("bytes", [])
+    model = build(replace(GPT2, vocab=tokenizer.vocab + 7))
+    save_model(tmp_path / "fits", model, tokenizer, Card())
+    small = build(replace(GPT2, vocab=tokenizer.vocab - 1))
+    with pytest.raises(VocabularyMismatch, match="the model knows 256 tokens, the tokenizer makes 257"):
+        save_model(tmp_path / "small", small, tokenizer, Card())
+    assert not (tmp_path / "small").exists()
+    folder = save_model(tmp_path / "small", small, None, Card())
+    tokenizer.save(folder)
+    with pytest.raises(VocabularyMismatch, match="the model knows 256 tokens"):
+        open_model(folder)
+
+
+def test_paths_that_are_no_model_are_told_apart(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (tmp_path / "empty").mkdir()
+    sentences = {
+        tmp_path / "modle": r"there is no folder .*modle; did you mean 'model'\?",
+        tmp_path / "no" / "where": r"nor is there",
+        folder / "config.json": r"is a file of a model folder; open the folder",
+        tmp_path / "empty": "holds no config.json",
+    }
+    for path, sentence in sentences.items():
+        with pytest.raises(BadInput, match=sentence):
+            open_model(path)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match="opens folders only"):
+        open_model(tmp_path / "x.gguf")
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-000500").mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    with pytest.raises(BadInput, match="has saved no model yet"):
+        open_model(run)
+    with pytest.raises(CannotDo, match="is a checkpoint, with which a run goes on"):
+        open_model(run / "checkpoints" / "step-000500")
+    folder.rename(run / "model")
+    assert open_model(run).model.config == GPT2
+    # A writer that was killed between two renames.
+    (run / "model").rename(run / ".model.clearstory-old")
+    assert open_model(run / "model").model.config == GPT2
+
+
+def test_a_folder_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    with pytest.raises(FolderExists, match="is there already"):
+        save_model(folder, build(LLAMA), None, Card())
+    save_model(folder, build(LLAMA), None, Card(), overwrite=True)
+    assert open_model(folder).model.config == LLAMA
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_save_that_does_not_read_back_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearstory.formats import weights
+
+    folder = saved(tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+
+    def badly(tensors: dict[str, torch.Tensor], file: Path, metadata: Any) -> None:
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, file, metadata)
+
+    monkeypatch.setattr(weights, "save_file", badly)
+    with pytest.raises(CorruptFile, match="reads back otherwise than it was written"):
+        save_model(folder, build(GPT2), None, Card(), overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_logits_are_of_rows_of_equal_length(tmp_path: Path) -> None:
+    opened = open_model(saved(tmp_path))
+    assert opened.logits([[1, 2, 3], [4, 5, 6]]).shape == (2, 3, 19)
+    assert opened.logits(torch.tensor([[1, 2]], dtype=torch.int32)).shape == (1, 2, 19)
+    for ids, sentence in [
+        ([[1, 2], [3]], "rows of 1 and 2 tokens"),
+        ([1, 2, 3], r"\[\[1, 2, 3\]\]"),
+        (torch.ones(2, 2), "type torch.float32"),
+        (torch.ones(2, dtype=torch.long), r"shape \[2\]"),
+        ([[]], r"shape \[1, 0\]"),
+    ]:
+        with pytest.raises(BadInput, match=sentence):
+            opened.logits(ids)
+    for wrong in ([[19]], [[-1]]):
+        with pytest.raises(VocabularyMismatch):
+            opened.logits(wrong)
+
+
+def test_the_card_comes_back_and_reads_well(tmp_path: Path) -> None:
+    card = Card(name="my | model", trained_on=(("a `b`.txt", 1_234_567), ("größe", 9)), bits_per_byte=1.25)
+    folder = save_model(tmp_path / "model", build(GPT2), None, card)
+    count = sum(weight.numel() for weight in build(GPT2).parameters())
+    assert open_model(folder).card == replace(card, parameters=count)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("# my / model", "1,234,567 bytes", "1.2500", f"{count:,}", "GPT2LMHeadModel", "clearstory generate"):
+        assert part in text
+    text = (save_model(tmp_path / "own", build(OWN), None, Card()) / "README.md").read_text()
+    assert "No class of transformers expresses this model" in text
+    # A folder of others has no card; its name and its size are known all the same.
+    drop(folder, "clearstory")
+    assert open_model(folder).card == Card(name="model", parameters=count)
+
+
+def test_a_config_of_no_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotDo, match="no config of a family"):
+        save_model(tmp_path / "model", torch.nn.Linear(2, 2), None, Card())
