@@ -15,14 +15,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 NAMES = {
-    "train": "clearstory.recipes.train",
-    "generate": "clearstory.recipes.generate",
-    "evaluate": "clearstory.recipes.evaluate",
-    "inspect": "clearstory.recipes.inspect",
-    "plan": "clearstory.recipes.plan",
-    "doctor": "clearstory.recipes.doctor",
-    "open": "clearstory.formats.opened",
-    "ClearstoryError": "clearstory.errors",
+    "train": "clearstory.recipes.train:train",
+    "generate": "clearstory.recipes.generate:generate",
+    "evaluate": "clearstory.recipes.evaluate:evaluate",
+    "inspect": "clearstory.recipes.inspect:inspect",
+    "plan": "clearstory.recipes.plan:plan",
+    "data": "clearstory.recipes.data:data",
+    "doctor": "clearstory.recipes.doctor:doctor",
+    "open": "clearstory.formats.folders:open_model",
+    "ClearstoryError": "clearstory.errors:ClearstoryError",
 }
 """Where each public name lives."""
 
@@ -33,7 +34,8 @@ def __getattr__(name: str) -> Any:
     """A public name, imported on first use."""
     if name not in NAMES:
         raise AttributeError(f"module 'clearstory' has no attribute '{name}'")
-    value = getattr(import_module(NAMES[name]), name)
+    module, _, attribute = NAMES[name].partition(":")
+    value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
 

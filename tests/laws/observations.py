@@ -38,6 +38,7 @@ ODD = {
 NEEDED: dict[str, dict[str, Any]] = {
     "TrainRecipe": {"model": "nanogpt-char"},
     "PlanRecipe": {"model": "nanogpt-char", "measure": False},
+    "EvaluateRecipe": {"text": ("corpus:python-docs",)},
     "DataRecipe": {"text": ("corpus:python-docs",), "tokenizer": "bytes"},
 }
 """What a recipe is given besides the setting that is observed."""

@@ -5,11 +5,12 @@ On a terminal, a bar with what is left to do; elsewhere, a plain line for each l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import assert_never
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from clearstory.cli.command import Talk
 from clearstory.recipes.events import (
@@ -120,6 +121,19 @@ class Display:
         """Give the terminal back."""
         if self.progress is not None:
             self.progress.stop()
+
+
+@contextmanager
+def counting(talk: Talk, words: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told how much is done of how much, drawn as a bar on a terminal and nowhere else."""
+    console = talk.aside
+    if not console.is_terminal:
+        yield lambda done, whole: None
+        return
+    columns = (TextColumn(words), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, refresh_per_second=4, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        yield lambda done, whole: progress.update(bar, completed=done, total=whole)
 
 
 def summary(event: Finished) -> str:

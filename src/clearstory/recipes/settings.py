@@ -71,14 +71,18 @@ class GenerateRecipe:
         prompt: how the text begins.
         sampling: how the next token is chosen.
         truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
+        ignore_eos: write on past the token that ends a text.
         int8: multiply in 8-bit integers: less memory, faster, slightly other numbers.
+        device: cpu, cuda or mps; the processor when not given.
     """
 
     model: str = positional("MODEL")
     prompt: str = positional("PROMPT", "")
     sampling: Sampling = field(default_factory=Sampling, metadata=FLAT)
     truncate: Literal["left"] | None = None
+    ignore_eos: bool = False
     int8: bool = False
+    device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +92,34 @@ class EvaluateRecipe:
     Args:
         model: a model folder, a run folder or a checkpoint.
         text: files, folders or globs of txt, jsonl and parquet, or a corpus.
-        stride: tokens between the beginnings of two windows; half the context when not given, the context for blocks.
+        windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
+        stride: tokens from one strided window's beginning to the next's; half the context when not given.
         batch_size: windows read at a time.
+        limit: stop after about so many tokens.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
         errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
         int8: multiply in 8-bit integers.
+        device: cpu, cuda or mps; the processor when not given.
     """
 
     model: str = positional("MODEL")
     text: tuple[str, ...] = positional("TEXT", ())
+    windows: Literal["strided", "blocks"] = "strided"
     stride: int | None = None
     batch_size: int = 8
+    limit: int | None = None
+    text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
     int8: bool = False
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise BadSetting("TEXT is missing; name a file, a folder or a corpus")
+        for name in ("stride", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadSetting(f"{name} is {value}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
