@@ -129,22 +129,20 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder or a checkpoint.
         text: what the model reads.
-        view: what to look at.
+        view: what to look at: next.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
-        layer: the layer to look at, from 0; negative counts from the last.
-        head: the head to look at, from 0; all of them when not given.
-        top: how many tokens to show at each place.
-        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
+        top: how many tokens to show; the view's own number when not given.
+        temperature: divides the logits; 1 is as trained.
+        device: cpu, cuda or mps; the processor when not given.
     """
 
     model: str = positional("MODEL")
     text: str = positional("TEXT", "")
-    view: str = "probabilities"
+    view: str = "next"
     out: Path | None = None
-    layer: int = -1
-    head: int | None = None
-    top: int = 5
-    truncate: Literal["left"] | None = None
+    top: int | None = None
+    temperature: float | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

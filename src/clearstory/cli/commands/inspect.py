@@ -11,11 +11,19 @@ from clearstory.recipes.settings import InspectRecipe
 
 def run(recipe: InspectRecipe, talk: Talk) -> Mapping[str, Any]:
     """Look, and draw what was seen."""
+    from clearstory.lens.draw import to_terminal
     from clearstory.recipes.inspect import inspect
 
-    raise NotImplementedError(inspect)
+    # What a view does not know it refuses, so only what was said is passed on.
+    own = {name: value for name in ("top", "temperature") if (value := getattr(recipe, name)) is not None}
+    seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, device=recipe.device, **own)
+    if recipe.out is not None:
+        talk.aside.print(f"written to {recipe.out}")
+    elif not talk.json:
+        talk.out.print(to_terminal(seen, talk.out.width))
+    return seen.to_json()
 
 
 COMMAND = Command(
-    recipe=InspectRecipe, run=run, example='clearstory inspect runs/book "the king of" --view attention --out look.html'
+    recipe=InspectRecipe, run=run, example='clearstory inspect runs/book "the king of" --view next --top 10'
 )
