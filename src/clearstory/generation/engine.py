@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.generation.prompts import Truncate, fit_prompt, renewed, resting
+from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, Padded, State

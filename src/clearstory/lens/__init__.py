@@ -1,1 +1,1 @@
-"""Lens: every number between the text and the prediction, as views that are data."""
+"""Lens: what happens between a text and a prediction, as data and as pictures. Imports no other use of a model."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine, Token
-from clearstory.generation.prompts import Truncate, first_token
+from clearstory.models.prompts import Truncate, first_token
 from clearstory.generation.search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.generation.writer import Writer
@@ -87,11 +87,12 @@ class Generation:
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """One completion's fields, or all under `completions`; with the speed."""
+        """The first completion's fields, and all of them under `completions` where there are several; with the speed."""
         speed = {"tokens": self.tokens, "tokens_per_second": self.tokens_per_second, "seconds": self.seconds}
+        first = self.completions[0].to_json()
         if len(self.completions) == 1:
-            return {**self.completions[0].to_json(), **speed}
-        return {"completions": [completion.to_json() for completion in self.completions], **speed}
+            return {**first, **speed}
+        return {**first, "completions": [completion.to_json() for completion in self.completions], **speed}
 
 
 def generate(

@@ -1,0 +1,135 @@
+"""Draw: a view in the terminal, or in a file of the kind its name says."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clearstory.durable import write_text
+from clearstory.errors import UnknownName, nearest
+from clearstory.lens.drawing import clean
+from clearstory.lens.scales import cell_text
+from clearstory.lens.svg import svg
+from clearstory.lens.views import Curve, Grid, Spans, Table, View
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def save(view: View, file: Path | str) -> Path:
+    """Write a view to a .html, .svg, .csv or .json file. Raises UnknownName for any other suffix."""
+    file = Path(file).expanduser()
+    suffix = file.suffix.lower()
+    if suffix not in WRITERS:
+        raise UnknownName(f"a view is not written to '{file.name}'; {nearest(suffix, WRITERS)}")
+    write_text(file, WRITERS[suffix](view))
+    return file
+
+
+def to_json(view: View) -> str:
+    """All of a view's numbers."""
+    return json.dumps(view.to_json(), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def to_csv(view: View) -> str:
+    """A view's numbers as one table, exact to the last digit."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header(view))
+    writer.writerows(records(view))
+    return out.getvalue()
+
+
+def header(view: View) -> list[str]:
+    """Names of the columns of `records`."""
+    match view:
+        case Table():
+            return list(view.columns)
+        case Curve():
+            return ["line", view.x_label, view.y_label]
+        case Grid():
+            return ["", *view.column_labels]
+        case Spans():
+            return ["text", view.unit or "value", "note"]
+
+
+def records(view: View) -> list[list[object]]:
+    """A view's numbers, row by row."""
+    match view:
+        case Table():
+            return [list(row) for row in view.rows]
+        case Curve():
+            return [[line.name, x, y] for line in view.lines for x, y in zip(line.x, line.y, strict=True)]
+        case Grid():
+            return [[label, *row] for label, row in zip(view.row_labels, view.values, strict=True)]
+        case Spans():
+            return [[span.text, span.value, span.note] for span in view.spans]
+
+
+def to_html(view: View) -> str:
+    """One page that needs no other file: the drawing, and its numbers as a table. No script runs in it."""
+    head = "".join(f"<th scope=col>{clean(name)}</th>" for name in header(view))
+    rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in records(view))
+    drawing = svg(view) if isinstance(view, Curve | Table) else ""
+    # Said again for readers of the drawing only where it is not in the drawing.
+    look = f"<p>{clean(view.look)}</p>" if view.look and not drawing else ""
+    return PAGE.format(title=clean(view.title), look=look, drawing=drawing, head=head, rows=rows)
+
+
+def cell(value: object) -> str:
+    """A cell of the page's table; the whole number stands in its title."""
+    if isinstance(value, float):
+        return f'<td class=n title="{html.escape(repr(value))}">{cell_text(value)}</td>'
+    number = " class=n" if isinstance(value, int) else ""
+    return f"<td{number}>{clean(cell_text(value))}</td>"
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+:root {{ --page: #f6f7f9; --text: #1b1f24; --edge: #e4e7eb; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page: #0d0f13; --text: #e9edf2; --edge: #2b313a; }} }}
+body {{ background: var(--page); color: var(--text); font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto;
+  max-width: 760px; padding: 0 1rem; }}
+svg {{ max-width: 100%; height: auto; border: 1px solid var(--edge); border-radius: 7px; }}
+details {{ margin: 1rem 0; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; }}
+th, td {{ text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--edge); white-space: pre; }}
+.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+</style>
+<main>
+{look}{drawing}
+<details><summary>Numbers</summary>
+<div class="wide"><table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
+</details>
+</main>
+</html>
+"""
+
+
+WRITERS: dict[str, Callable[[View], str]] = {".html": to_html, ".svg": svg, ".csv": to_csv, ".json": to_json}
+"""From a file's suffix to what writes it."""
+
+
+def to_terminal(view: View, width: int = 80) -> RenderableType:
+    """A view as rich draws it; what it holds is shown, never obeyed."""
+    from clearstory.lens.terminal import curve_text, plain_text, table_text
+
+    match view:
+        case Table():
+            return table_text(view, width)
+        case Curve():
+            return curve_text(view, width)
+        case Grid() | Spans():
+            return plain_text(view.title, view.look, header(view), records(view))

@@ -1,0 +1,200 @@
+"""SVG: views as drawings that stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from clearstory.errors import CannotDo
+from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
+from clearstory.lens.scales import Scale, bounds, cell_text, short
+from clearstory.lens.views import Curve, Table, View
+
+
+def svg(view: View) -> str:
+    """A view as one SVG document."""
+    if isinstance(view, Curve):
+        return curve_svg(view)
+    if isinstance(view, Table):
+        return table_svg(view)
+    raise CannotDo(f"a {view.kind} is not drawn as SVG yet; write it to .json or .csv")
+
+
+def curve_svg(view: Curve) -> str:
+    """Lines over an axis."""
+    drawing = Drawing(view.title, [])
+    drawing.head(view.look)
+    drawn = [(line, view.points(line)) for line in view.lines]
+    legend(drawing, [line.name for line in view.lines], view.band.name if view.band else None, drawn)
+    points = [point for _, each in drawn for point in each]
+    if not points:
+        drawing.y += 24
+        drawing.text(PAD, drawing.y, "There is nothing to draw yet.", 13)
+        return drawing.done(view.title)
+    heights = [y for _, y in points] + ([view.band.low, view.band.high] if view.band else [])
+    low, high = bounds(heights)
+    if min(heights) >= 0:
+        low = max(low, 0.0)
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    drawing.y += 22
+    drawing.text(PAD, drawing.y, view.y_label, 12)
+    top = drawing.y + 14
+    bottom = top + 300
+    y = Scale(low, high, bottom, top)
+    marks = y.ticks(6)
+    gutter = PAD + max(text_width(short(mark), 12) for mark in marks) + 10
+    # Room on the right for the last point's number.
+    x = Scale(left, right, gutter, WIDTH - PAD - 46, view.log_x)
+    for mark in marks:
+        drawing.line(gutter, y(mark), WIDTH - PAD, y(mark), "rule")
+        drawing.text(gutter - 8, y(mark) + 4, short(mark), 12, "soft num", "end")
+    band_svg(drawing, view, y, gutter)
+    drawing.line(gutter, bottom, WIDTH - PAD, bottom, "axis")
+    for mark in x.ticks(7):
+        drawing.line(x(mark), bottom, x(mark), bottom + 5, "axis")
+        drawing.text(x(mark), bottom + 19, short(mark), 12, "soft num", "middle")
+    taken: list[float] = []
+    for number, (line, each) in enumerate(drawn):
+        path_svg(drawing, number, [(x(a), y(b)) for a, b in each], dashed(number, line.dashed))
+        if each:
+            place = clear_of(y(each[-1][1]) + 4, taken, top + 8, bottom)
+            taken.append(place)
+            drawing.text(x(each[-1][0]) + 8, place, short(each[-1][1]), 12, f"dot-{number % INKS} num", bold=True)
+    drawing.y = bottom + 40
+    drawing.text(WIDTH - PAD, drawing.y, view.x_label + (" (log scale)" if view.log_x else ""), 12, anchor="end")
+    drawing.y -= 6
+    ends = "; ".join(f"{line.name} ends at {short(each[-1][1])}" for line, each in drawn if each)
+    return drawing.done(f"{view.y_label} over {view.x_label}: {ends}.")
+
+
+def dashed(number: int, asked: bool) -> bool:
+    """Whether a line is dashed: because it was asked for, or to be told from the one of its colour."""
+    return asked or number >= INKS
+
+
+def clear_of(place: float, taken: Iterable[float], top: float, bottom: float) -> float:
+    """A height near `place` that is no other label's."""
+    steps = (place + way * step for step in range(0, 200, 2) for way in (1, -1))
+    free = (at for at in steps if top <= at <= bottom and all(abs(at - other) >= 13 for other in taken))
+    return next(free, place)
+
+
+def legend(
+    drawing: Drawing, names: Sequence[str], band: str | None, drawn: Sequence[tuple[object, Sequence[object]]]
+) -> None:
+    """A swatch and a name for each line, in as many rows as needed; none for a single line that the title names."""
+    if len(names) < 2 and band is None:
+        return
+    x, drawing.y = float(PAD), drawing.y + 12
+    entries = [
+        (name, f"line-{i % INKS}", dashed(i, bool(getattr(drawn[i][0], "dashed", False))))
+        for i, name in enumerate(names)
+    ]
+    entries += [(band, "level", False)] if band is not None else []
+    for name, look, dash in entries:
+        name = clip(name, 240, 12)
+        width = 34 + text_width(name, 12)
+        if x + width > WIDTH - PAD and x > PAD:
+            x, drawing.y = PAD, drawing.y + 20
+        thick = 8 if look == "level" else 2.5
+        faint = ' opacity="0.45"' if look == "level" else ""
+        dashes = ' stroke-dasharray="5 3"' if dash else ""
+        drawing.parts.append(
+            f'<line x1="{x:.1f}" y1="{drawing.y - 4:.1f}" x2="{x + 18:.1f}" y2="{drawing.y - 4:.1f}" class="{look}" '
+            f'stroke-width="{thick:g}"{faint}{dashes}/>'
+        )
+        drawing.text(x + 25, drawing.y, name, 12, "ink")
+        x += width + 14
+    drawing.y += 4
+
+
+def band_svg(drawing: Drawing, view: Curve, y: Scale, left: float) -> None:
+    """The level to compare with."""
+    if view.band is None:
+        return
+    top, bottom = y(view.band.high), y(view.band.low)
+    if bottom - top > 2:
+        drawing.parts.append(
+            f'<rect class="band" x="{left:.1f}" y="{top:.1f}" width="{WIDTH - PAD - left:.1f}" '
+            f'height="{bottom - top:.1f}" opacity="0.22"/>'
+        )
+    else:
+        drawing.line(left, (top + bottom) / 2, WIDTH - PAD, (top + bottom) / 2, "level", 1.5, "2 3")
+
+
+def path_svg(drawing: Drawing, number: int, points: Sequence[tuple[float, float]], dash: bool) -> None:
+    """One line and a dot at its end."""
+    if not points:
+        return
+    ink = number % INKS
+    if len(points) > 1:
+        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in thinned(points))
+        dashes = ' stroke-dasharray="5 3"' if dash else ""
+        drawing.parts.append(
+            f'<polyline points="{way}" class="line-{ink}" fill="none" stroke-width="2" stroke-linejoin="round" '
+            f'stroke-linecap="round"{dashes}/>'
+        )
+    x, y = points[-1]
+    drawing.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="dot-{ink}"/>')
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """No more points than can be told apart: of those on one pixel, the lowest and the highest stay."""
+    if len(points) <= 2 * WIDTH:
+        return points
+    columns: dict[int, list[tuple[float, float]]] = {}
+    for point in points:
+        columns.setdefault(round(point[0]), []).append(point)
+    kept = [(points[0],)] + [
+        tuple(sorted({min(c, key=lambda p: p[1]), max(c, key=lambda p: p[1])})) for c in columns.values()
+    ]
+    return [point for each in kept for point in each] + [points[-1]]
+
+
+def table_svg(view: Table) -> str:
+    """Rows of cells, one column as bars."""
+    drawing = Drawing(view.title, [])
+    drawing.head(view.look)
+    cells = [[cell_text(cell) for cell in row] for row in view.rows]
+    numbers = [all(isinstance(cell, int | float | None) for cell in view.column(name)) for name in view.columns]
+    widths = [
+        min(260.0, max([text_width(name, 12), *(text_width(row[i], 13) for row in cells)]) + 22)
+        for i, name in enumerate(view.columns)
+    ]
+    bar = view.columns.index(view.bar) if view.bar is not None else None
+    drawing.y += 18
+    x = float(PAD)
+    starts = []
+    for i, name in enumerate(view.columns):
+        starts.append(x)
+        at = x + widths[i] - 14 if numbers[i] and i != bar else x
+        drawing.text(
+            at, drawing.y, clip(name, widths[i], 12), 12, "soft", "end" if numbers[i] and i != bar else "start"
+        )
+        x += widths[i]
+    drawing.y += 8
+    drawing.line(PAD, drawing.y, WIDTH - PAD, drawing.y, "axis")
+    most = (
+        max((abs(float(v)) for v in view.column(view.bar) if isinstance(v, int | float)), default=0) if view.bar else 0
+    )
+    for row, values in zip(cells, view.rows, strict=True):
+        middle = drawing.y + 13
+        for i, text in enumerate(row):
+            if i == bar:
+                room = WIDTH - PAD - starts[i] - (0 if bar == len(row) - 1 else sum(widths[i + 1 :]))
+                value = values[i]
+                length = (room - 60) * abs(float(value)) / most if isinstance(value, int | float) and most else 0.0
+                drawing.parts.append(
+                    f'<rect class="bar" x="{starts[i]:.1f}" y="{middle - 7:.1f}" width="{max(length, 1):.1f}" '
+                    f'height="14" rx="2"/>'
+                )
+                drawing.text(starts[i] + max(length, 1) + 7, middle + 4.5, text, 12.5, "ink num")
+            elif numbers[i]:
+                drawing.text(starts[i] + widths[i] - 14, middle + 4.5, text, 13, "soft num", "end")
+            else:
+                drawing.text(
+                    starts[i], middle + 4.5, clip(text, widths[i] - 8, 13), 13, "ink mono" if i == 0 else "ink"
+                )
+        drawing.y += 25
+        drawing.line(PAD, drawing.y, WIDTH - PAD, drawing.y, "rule")
+    drawing.y -= 8
+    return drawing.done(f"{len(view.rows)} rows: {', '.join(view.columns)}.")

@@ -1,0 +1,152 @@
+"""Views: a view is data. Four kinds, plain enough for JSON, that `draw` sets in the terminal or a file.
+
+Every view has a title, and a `look` where there is something to look for: one sentence reckoned from the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from clearstory.errors import BadInput
+
+Cell = str | int | float | None
+
+
+class _Plain:
+    """What all kinds share: themselves as plain data."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with its `kind`; numbers that are none become null."""
+        assert isinstance(self, Grid | Curve | Spans | Table)
+        return {"kind": self.kind, **{field.name: plain(getattr(self, field.name)) for field in fields(self)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(_Plain):
+    """Rows of cells under named columns; the column named in `bar` is drawn as bars too.
+
+    >>> Table(title="Next", columns=("token", "probability"), rows=(("a", 0.75),), bar="probability").to_json()["kind"]
+    'table'
+    """
+
+    kind: ClassVar[str] = "table"
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    bar: str | None = None
+    look: str | None = None
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise BadInput(f"a table of {len(self.columns)} columns has a row of another length; give a cell for each")
+        if self.bar is not None and self.bar not in self.columns:
+            raise BadInput(
+                f"bars are to show '{self.bar}', which is no column; choose one of {', '.join(self.columns)}"
+            )
+
+    def column(self, name: str) -> list[Cell]:
+        """One column from top to bottom."""
+        place = self.columns.index(name)
+        return [row[place] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named line through points; `dashed` for what is not the main thing."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    dashed: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise BadInput(f"line '{self.name}' has {len(self.x)} places and {len(self.y)} heights; give one for each")
+
+
+@dataclass(frozen=True)
+class Band:
+    """A level to compare lines with: from `low` to `high`, all the way across; equal, it is one level."""
+
+    name: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(_Plain):
+    """Lines over a common axis: a training curve, a calibration. Labels carry their units: "bits per byte"."""
+
+    kind: ClassVar[str] = "curve"
+    title: str
+    lines: tuple[Line, ...]
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    band: Band | None = None
+    look: str | None = None
+
+    def points(self, line: Line) -> list[tuple[float, float]]:
+        """The points that can be drawn: numbers, and above zero where the axis is logarithmic."""
+        pairs = zip(line.x, line.y, strict=True)
+        return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(_Plain):
+    """Numbers with a label for each row and column: attention of every token on every other."""
+
+    kind: ClassVar[str] = "grid"
+    title: str
+    row_labels: tuple[str, ...]
+    column_labels: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    unit: str = ""
+    look: str | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.values), {len(row) for row in self.values} or {len(self.column_labels)})
+        if shape != (len(self.row_labels), {len(self.column_labels)}):
+            raise BadInput(
+                f"a grid of {len(self.row_labels)} × {len(self.column_labels)} labels has {shape[0]} rows of values; "
+                "give a value for each pair"
+            )
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of text and its number."""
+
+    text: str
+    value: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans(_Plain):
+    """A text in pieces, each coloured by its number: how surprising every token was."""
+
+    kind: ClassVar[str] = "spans"
+    title: str
+    spans: tuple[Span, ...]
+    unit: str = ""
+    look: str | None = None
+
+
+View = Grid | Curve | Spans | Table
+"""The four kinds."""
+
+
+def plain(value: Any) -> Any:
+    """Plain data: lists, dictionaries, text and finite numbers."""
+    if isinstance(value, Line | Band | Span):
+        return {name: plain(item) for name, item in asdict(value).items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
