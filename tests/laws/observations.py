@@ -20,6 +20,7 @@ ODD = {
     "training.device": "meta",
     "training.threads": "1",
     "model.window": "5",
+    "model.recall": "3",
     "model.tied": "false",
     "model.norm": "rms",
     "model.positions": "rotary",
@@ -36,8 +37,8 @@ ODD = {
 """Odd values where the first that comes to mind would be refused or do nothing."""
 
 NEEDED: dict[str, dict[str, Any]] = {
-    "TrainRecipe": {"model": "nanogpt-char"},
-    "PlanRecipe": {"model": "nanogpt-char", "measure": False},
+    "TrainRecipe": {"model": "nanogpt-char", "model.recall_rows": 8},
+    "PlanRecipe": {"model": "nanogpt-char", "model.recall_rows": 8, "measure": False},
     "EvaluateRecipe": {"text": ("corpus:python-docs",)},
     "DataRecipe": {"text": ("corpus:python-docs",), "tokenizer": "bytes"},
 }

@@ -133,6 +133,7 @@ class InspectRecipe:
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
+        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda or mps; the processor when not given.
     """
 
@@ -142,6 +143,7 @@ class InspectRecipe:
     out: Path | None = None
     top: int | None = None
     temperature: float | None = None
+    truncate: Literal["left"] | None = None
     device: str | None = None
 
 
