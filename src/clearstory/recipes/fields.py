@@ -253,7 +253,8 @@ def plain(settings: Any) -> dict[str, Any]:
     for own in fields(settings):
         value = getattr(settings, own.name)
         if hasattr(type(value), "overridable"):
-            found[own.name] = {"name": value.name, **value.overrides} if value.overrides else value.name
+            changed = {key: list(item) if isinstance(item, tuple) else item for key, item in value.overrides.items()}
+            found[own.name] = {"name": value.name, **changed} if changed else value.name
         elif is_dataclass(value):
             found.update(plain(value) if own.metadata.get("flat") else {own.name: plain(value)})
         elif isinstance(value, Path):

@@ -144,6 +144,13 @@ def parts_of(config: TransformerConfig) -> tuple[Part, ...]:
     if c.qk_norm:
         parts.append(Part("query and key norms", (c.head_width,), 2, c.layers))
     parts += [Part("norms in blocks", (c.width,), 2 * vectors, c.layers), Part("last norm", (c.width,), vectors, 1)]
+    if c.recall:
+        orders = len(c.recall)
+        parts += [
+            Part("recall rows", (c.recall_rows, c.vocab), orders, 1),
+            Part("recall trust", (c.width + 1,), orders, 1),
+            Part("recall into the stream", (c.vocab, c.width), orders, 1),
+        ]
     if not c.tied:
         parts.append(Part("unembedding", (c.width, c.vocab), 1, 1))
     return tuple(parts)
