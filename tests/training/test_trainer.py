@@ -133,7 +133,7 @@ def test_our_muon_equals_torchs_where_it_computes_in_fp32(
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     mine = Muon([ours], lr=0.02, weight_decay=0.1)
-    torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
     for _ in range(3):
         ours.grad = torch.randn(shape)
         theirs.grad = ours.grad.clone()

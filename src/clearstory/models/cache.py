@@ -25,11 +25,14 @@ class Buffer:
 
 @dataclass(frozen=True)
 class RowCache:
-    """What one row has read: `length` tokens, of which the last `kept` are in the buffer."""
+    """What one row has read: `length` tokens, of which the last `kept` are in the buffer; `recent` are the last few ids,
+    where the model looks up n-grams.
+    """
 
     buffer: Buffer
     length: int
     kept: int
+    recent: tuple[int, ...] = ()
 
     def grown(self, count: int, window: int | None) -> Self:
         """Room for `count` more tokens, as a new cache; copies when the buffer is full or another grew in it.

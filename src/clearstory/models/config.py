@@ -36,6 +36,8 @@ class TransformerConfig:
         qk_norm: whether each head's queries and keys are root-mean-square normalised (Dehghani et al. 2023).
         window: tokens each one may look back on, itself included; None for all of the context.
         dropout: share of activations dropped in training.
+        recall: orders of the hashed n-grams whose learnt rows stand beside the network; none for most.
+        recall_rows: rows of each order's table.
     """
 
     vocab: int
@@ -57,6 +59,8 @@ class TransformerConfig:
     qk_norm: bool = False
     window: int | None = None
     dropout: float = 0.0
+    recall: tuple[int, ...] = ()
+    recall_rows: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocab", "context", "width", "layers", "heads", "kv_heads", "head_width", "hidden"):
@@ -75,6 +79,13 @@ class TransformerConfig:
             raise BadSetting(f"model.dropout is {self.dropout}; it must be at least 0 and under 1")
         if self.window is not None and self.window < 1:
             raise BadSetting(f"model.window is {self.window}; it must be at least 1, or null for all of the context")
+        if self.recall and (min(self.recall) < 2 or list(self.recall) != sorted(set(self.recall)) or self.recall[-1] > 32):
+            raise BadSetting(f"model.recall is {self.recall}; give rising orders from 2 to 32")
+        if self.recall and not 1 <= self.recall_rows * len(self.recall) * self.vocab <= 2**31:
+            raise BadSetting(
+                f"{len(self.recall)} tables of {self.recall_rows:,} rows of {self.vocab:,} tokens are none or too many "
+                "numbers; set model.recall_rows, and use a small vocabulary: characters or bytes"
+            )
         if self.norm_eps <= 0 or self.rope_theta <= 0:
             raise BadSetting(
                 f"model.norm_eps ({self.norm_eps}) and model.rope_theta ({self.rope_theta}) must be positive"

@@ -7,14 +7,20 @@ from typing import Any
 import torch
 
 from clearstory.models.config import TransformerConfig
-from clearstory.models.transformer import Transformer
+from clearstory.models.transformer import Birth, Transformer
 
 FAMILIES: dict[type[Any], type[torch.nn.Module]] = {TransformerConfig: Transformer}
 """From a config's type to the model it describes."""
 
 
-def build(config: TransformerConfig, *, seed: int | None = None, device: torch.device | str = "cpu") -> Transformer:
-    """A new model, its weights drawn with `seed` (from torch's own generator when None).
+def build(
+    config: TransformerConfig,
+    *,
+    seed: int | None = None,
+    birth: Birth = "normal",
+    device: torch.device | str = "cpu",
+) -> Transformer:
+    """A new model, its weights drawn with `seed` (from torch's own generator when None) as `birth` says.
 
     On device "meta" nothing is allocated: a way to count the largest.
     """
@@ -22,4 +28,7 @@ def build(config: TransformerConfig, *, seed: int | None = None, device: torch.d
         if seed is not None:
             torch.manual_seed(seed)
         with torch.device(device):
-            return FAMILIES[type(config)](config)  # type: ignore[return-value]  # one family so far
+            model: Transformer = FAMILIES[type(config)](config)  # type: ignore[assignment]  # one family so far
+        if birth != "normal":
+            model.reset(birth)
+    return model

@@ -6,8 +6,9 @@ Vaswani et al. 2017; as a decoder, Radford et al. 2018.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,11 +17,14 @@ from torch.nn import functional as F
 
 from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models import unembed
-from clearstory.models.base import Padded
+from clearstory.models.base import IGNORE, Padded
 from clearstory.models.block import Block, Turn, make_norm
-from clearstory.models.cache import Cache
+from clearstory.models.cache import Cache, RowCache
 from clearstory.models.config import TransformerConfig
 from clearstory.models.positions import Rotary
+from clearstory.models.recall import Recall
+
+Birth = Literal["normal", "still"]
 
 INIT_STD = 0.02
 """Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""
@@ -49,20 +53,36 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.norm = make_norm(c, c.width)
         self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.recall = Recall(c.recall, c.recall_rows, c.vocab, c.width) if c.recall else None
         self.reset()
 
     @torch.no_grad()
-    def reset(self) -> None:
-        """Weights as at birth: N(0, 0.02); what is added to the residual stream scaled down by its depth."""
+    def reset(self, birth: Birth = "normal") -> None:
+        """Weights as at birth.
+
+        normal: N(0, 0.02), what is added to the residual stream scaled down by its depth (Radford et al. 2019).
+        still: every block and the unembedding begin by saying nothing, embeddings at N(0, 1), all else at a scale that
+        keeps a norm's output as large as it was (Zhang et al. 2019, "Fixup"; Yang et al. 2022 for the scales). It learns
+        faster where the steps are few; with tied embeddings the unembedding cannot be zero, and 0.02 is kept.
+        """
         for name, weight in self.named_parameters():
             if weight.is_meta:
                 return
+            # What is added to the residual stream, or is the answer itself.
+            residual = name.endswith(("output.weight", "down.weight"))
             if weight.ndim < 2:
                 nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
-            else:
-                # Radford et al. 2019, section 2.3: 1/√N for N residual layers.
-                residual = name.endswith(("output.weight", "down.weight"))
+            elif birth == "normal":
+                # Section 2.3: 1/√N for N residual layers.
                 nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * self.config.layers) if residual else INIT_STD)
+            elif residual or name == "unembedding.weight":
+                nn.init.zeros_(weight)
+            elif name.startswith(("embedding", "places")):
+                nn.init.normal_(weight, std=INIT_STD if self.config.tied else 1.0)
+            else:
+                nn.init.normal_(weight, std=0.5 / math.sqrt(weight.shape[1]))
+        if self.recall is not None:
+            self.recall.reset()
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:
@@ -88,11 +108,12 @@ class Transformer(nn.Module):
         """The stack without a cache: what training reads with, and torch.compile sees. Padding must stand on the right,
         where what comes before it cannot look.
         """
-        x = self.embed(ids, slice(0, ids.shape[1]))
+        remembered = None if self.recall is None else self.recall(ids)
+        x = self.embed(ids, slice(0, ids.shape[1]), remembered)
         turn = None if self.rotary is None else self.rotary.at(slice(0, ids.shape[1]), x.dtype)
         for block in self.blocks:
             x = block(x, turn)
-        return cast(Tensor, self.norm(x))
+        return self.finish(x, remembered)
 
     @torch.no_grad()
     def read_on(self, tokens: Padded, state: Cache) -> tuple[Tensor, Cache]:
@@ -105,31 +126,64 @@ class Transformer(nn.Module):
         starts = torch.tensor(before, device=tokens.ids.device)
         # Padding may stand past the context; its place does not matter, only that it has one.
         places = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
-        x = self.embed(tokens.ids, places)
+        remembered = None
+        if self.recall is not None:
+            rows, remembered = self.remember(tokens.ids, state.rows, rows, new)
+        x = self.embed(tokens.ids, places, remembered)
         turn: Turn | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
         layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
         for block, past in zip(self.blocks, layers, strict=True):
             x = block(x, turn, list(past))
-        return self.norm(x), replace(state, rows=rows)
+        return self.finish(x, remembered), replace(state, rows=rows)
 
-    def embed(self, ids: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | slice) -> Float[Tensor, "B T W"]:
-        """Each token's vector, plus its place's where places are learned."""
+    def remember(
+        self, ids: Tensor, before: Sequence[RowCache], after: Sequence[RowCache], new: Sequence[int]
+    ) -> tuple[tuple[RowCache, ...], Tensor]:
+        """What the n-grams that end in these tokens recall, those that began before them too."""
+        assert self.recall is not None
+        back = max(self.recall.orders) - 1
+        found, rows = [], []
+        for row, old, grown, count in zip(ids, before, after, new, strict=True):
+            whole = torch.cat([torch.tensor(old.recent, dtype=row.dtype, device=row.device), row])
+            found.append(self.recall(whole[None])[0, len(old.recent) :])
+            rows.append(replace(grown, recent=tuple((*old.recent, *row[:count].tolist())[-back:])))
+        return tuple(rows), torch.stack(found)
+
+    def finish(self, x: Float[Tensor, "B T W"], remembered: Tensor | None) -> Float[Tensor, "B T K"]:
+        """The last norm; where n-grams are recalled, their logits stand behind it (K is W, or W + V)."""
+        x = self.norm(x)
+        if self.recall is None or remembered is None:
+            return x
+        return torch.cat([x.to(remembered.dtype), self.recall.weigh(remembered, x)], -1)
+
+    def embed(
+        self, ids: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | slice, remembered: Tensor | None = None
+    ) -> Float[Tensor, "B T W"]:
+        """Each token's vector, plus its place's where places are learned, plus what is recalled."""
         x: Tensor = self.embedding(ids)
         if self.places is not None:
             x = x + self.places.weight[places]
         if self.arithmetic is not None:
             x = x.to(self.arithmetic)
+        if self.recall is not None and remembered is not None:
+            x = x + self.recall.hint(remembered, x.dtype)
         return F.dropout(x, self.config.dropout, self.training)
 
     def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
-        return unembed.logits(hidden, self.output_weight)
+        if self.recall is None:
+            return unembed.logits(hidden, self.output_weight)
+        known, recalled = hidden.split([self.config.width, self.vocab], -1)
+        return unembed.logits(known, self.output_weight) + recalled
 
     def score(
         self, tokens: Padded, targets: Int[Tensor, "B T"], state: Cache | None = None
     ) -> tuple[Float[Tensor, "B T"], Cache | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE."""
         hidden, state = self.read(tokens, state)
+        if self.recall is not None:  # for small vocabularies, whose logits may be dense
+            logits = self.predict(hidden).transpose(1, 2)
+            return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORE), state
         return unembed.nats(hidden, self.output_weight, targets), state
 
     def check(self, ids: Tensor, length: int) -> None:

@@ -103,7 +103,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         )
     recipe = replace(recipe, training=settings, parameters=parameters)
     runs.describe(run, recipe, {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint})
-    model = build(config, seed=settings.seed, device=settings.device)
+    model = build(config, seed=settings.seed, birth=settings.initialization, device=settings.device)
     count = sum(p.numel() for p in model.parameters())
     prepared = Prepared(
         corpus=corpus.name,

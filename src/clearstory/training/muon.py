@@ -1,7 +1,6 @@
 """Muon: momentum whose update is made orthogonal, for the matrices inside a network.
 
-Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the scale that matches AdamW's from Liu et al. 2025, eq. 4.
-torch's own Muon orthogonalises in bf16, 19 to 28 times slower than fp32 on a processor without bf16 arithmetic; this
+Jordan et al. 2024 (kellerjordan.github.io/posts/muon), whose scale √max(1, R/C) is kept. torch's own Muon orthogonalises in bf16, 19 to 28 times slower than fp32 on a processor without bf16 arithmetic; this
 one does so in fp32, all matrices of one shape in one batch.
 """
 
@@ -31,15 +30,21 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """theta <- theta - lr · (0.2 √max(R, C) · orthogonal(momentum) + decay · theta), for matrices only.
+    """theta <- theta - lr · (√max(1, R/C) · orthogonal(momentum) + decay · theta), for matrices only.
 
-    0.2 √max(R, C) gives the update the root mean square of AdamW's, so that one learning rate serves both.
+    `arithmetic` is that of the orthogonalisation alone: bf16 where a processor multiplies it faster.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.1, steps: int = 5
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        arithmetic: torch.dtype | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.arithmetic = arithmetic
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no closure here
@@ -60,8 +65,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         # Nesterov: look where the momentum is about to go.
         ahead = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-        scale = 0.2 * max(params[0].shape) ** 0.5
-        updates = orthogonalize(ahead, group["steps"])
+        scale = max(1.0, params[0].shape[0] / params[0].shape[1]) ** 0.5
+        updates = orthogonalize(ahead.to(self.arithmetic or ahead.dtype)).to(ahead.dtype)
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(params, list(updates.unbind()), alpha=-group["lr"] * scale)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn, optim
 
+from clearstory.training.adagrad import RowAdagrad
 from clearstory.training.muon import Muon
 from clearstory.training.settings import TrainingSettings
 
@@ -11,49 +13,58 @@ from clearstory.training.settings import TrainingSettings
 class Optimizers:
     """The optimizers of a run, moved together; each parameter belongs to exactly one.
 
-    AdamW (Loshchilov and Hutter 2019) moves everything, or with `optimizer=muon` all but the matrices inside blocks.
+    AdamW (Loshchilov and Hutter 2019) moves everything, or with `optimizer=muon` all but the matrices inside blocks;
+    tables with sparse gradients are moved by row-wise Adagrad.
     Weight decay pulls matrices only: norms' gains and biases have a place of rest that is not zero.
     """
 
     def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        inner = {n for n, p in named.items() if settings.optimizer == "muon" and p.ndim == 2 and ".blocks." in f".{n}"}
-        rest = {name: p for name, p in named.items() if name not in inner}
+        tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse}
+        muon = settings.optimizer == "muon"
+        inner = [p for name, p in named.items() if muon and p.ndim == 2 and ".blocks." in f".{name}"]
+        rest = [p for p in named.values() if p not in tables and not any(p is each for each in inner)]
         groups = [
-            {"params": [p for p in rest.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
-        betas = (settings.beta1, settings.beta2)
-        self.all: list[optim.Optimizer] = [
-            optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, betas=betas, fused=True)
-        ]
-        self.peaks = [settings.learning_rate]
+        adamw = optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            fused=True,
+        )
+        self.all: list[tuple[optim.Optimizer, float, bool]] = [(adamw, settings.learning_rate, True)]
         if inner:
-            matrices = [named[name] for name in sorted(inner)]
-            self.all.append(Muon(matrices, settings.muon_learning_rate, weight_decay=settings.weight_decay))
-            self.peaks.append(settings.muon_learning_rate)
+            dtype = torch.bfloat16 if settings.precision == "bf16" else None
+            by_muon = Muon(inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, arithmetic=dtype)
+            self.all.append((by_muon, settings.muon_learning_rate, True))
+        if tables:
+            # Adagrad's steps shrink by themselves: it follows no schedule.
+            self.all.append((RowAdagrad(tables, settings.recall_learning_rate), settings.recall_learning_rate, False))
 
     def step(self, share: float) -> None:
         """One update at this share of each optimizer's peak rate; gradients are dropped afterwards."""
-        for optimizer, peak in zip(self.all, self.peaks, strict=True):
+        for optimizer, peak, scheduled in self.all:
             for group in optimizer.param_groups:
-                group["lr"] = peak * share
+                group["lr"] = peak * share if scheduled else peak
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """What the optimizers remember of each parameter, by the parameter's name."""
-        names = {p: name for name, p in model.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         return {
             f"{names[p]}.{key}": value
-            for optimizer in self.all
+            for optimizer, _, _ in self.all
             for p, state in optimizer.state.items()
             for key, value in state.items()
         }
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         """The reverse of `tensors`; copies, so that the file they came from may go."""
-        owner = {p: optimizer for optimizer in self.all for group in optimizer.param_groups for p in group["params"]}
+        owner = {p: optimizer for optimizer, _, _ in self.all for group in optimizer.param_groups for p in group["params"]}
         named = dict(model.named_parameters())
         for key, value in tensors.items():
             name, _, what = key.rpartition(".")
@@ -61,5 +72,5 @@ class Optimizers:
 
     def forget(self) -> None:
         """As if no step had been taken."""
-        for optimizer in self.all:
+        for optimizer, _, _ in self.all:
             optimizer.state.clear()

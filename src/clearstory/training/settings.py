@@ -18,10 +18,12 @@ class TrainingSettings:
         context: tokens in each row; the model's context when not given.
         optimizer: adamw, or muon for the matrices inside blocks with adamw for the rest.
         learning_rate: peak rate of adamw.
-        muon_learning_rate: peak rate of muon, in units of a matrix's root-mean-square change.
+        muon_learning_rate: peak rate of muon.
+        recall_learning_rate: rate of row-wise Adagrad for the rows of model.recall.
         weight_decay: pull of every matrix towards zero, times the learning rate.
-        beta1: memory of the gradient's mean (adamw); also muon's momentum.
-        beta2: memory of the gradient's square.
+        beta1: memory of the gradient's mean (adamw).
+        beta2: memory of the gradient's square (adamw).
+        epsilon: added under the gradient's root mean square (adamw).
         schedule: how the rate falls after the warm-up: cosine, linear, constant, or wsd (constant, then linear).
         warmup_steps: steps over which the rate rises from zero.
         decay_share: share of the steps over which wsd falls.
@@ -38,6 +40,7 @@ class TrainingSettings:
         compile: whether torch.compile is used; auto decides by the run's planned length.
         device: cpu, cuda, mps, or auto.
         threads: processor threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
+        initialization: how the weights are at birth: normal as GPT-2's, or still: every block begins by adding nothing.
         seed: decides the weights at birth, the order of the data and dropout.
     """
 
@@ -47,9 +50,11 @@ class TrainingSettings:
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
+    recall_learning_rate: float = 0.5
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
+    epsilon: float = 1e-8
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_steps: int = 100
     decay_share: float = 0.2
@@ -65,6 +70,7 @@ class TrainingSettings:
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0
+    initialization: Literal["normal", "still"] = "normal"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,7 +83,7 @@ class TrainingSettings:
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("learning_rate", "muon_learning_rate"):
+        for name in ("learning_rate", "muon_learning_rate", "recall_learning_rate", "epsilon"):
             if not 0 < getattr(self, name) < 100:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be above 0 and under 100")
         for name in ("beta1", "beta2"):

@@ -128,10 +128,11 @@ class Trainer:
 
     def clip(self) -> float:
         """Shorten the gradient to the longest allowed; its length before."""
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
+        # Sparse rows are moved by Adagrad, which a gradient's length does not touch.
+        dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in dense if p.grad is not None])
         if self.settings.gradient_clip:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.gradient_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(dense, self.settings.gradient_clip, norm)
         return float(norm)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
