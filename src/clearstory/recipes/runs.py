@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -66,33 +65,40 @@ class Run:
 
 
 def begin(recipe: TrainRecipe) -> tuple[Run, TrainRecipe]:
-    """The run folder of a recipe, made ready, and the recipe as it will be followed.
+    """The run folder of a recipe, and the recipe as it will be followed. Nothing but leftovers is touched yet.
 
     Raises FolderExists where something is already, CheckpointMismatch where a run to be resumed was another.
     """
     folder = recipe.out or Path("runs") / f"{recipe.model.name}-{datetime.now():%Y%m%d-%H%M%S}"
     run = Run(folder)
-    durable.sweep(folder)
+    if folder.is_file():
+        raise FolderExists(f"{folder} is a file, and the run needs a folder; choose another --out")
+    if folder.is_dir():
+        durable.sweep(folder)
     if recipe.resume and run.exists:
         return run, resumed(run, recipe)
     if not recipe.text:
         raise BadSetting("there is no text to learn from; name files or folders, or corpus:kjv")
-    if folder.is_file():
-        raise FolderExists(f"{folder} is a file, and the run needs a folder; choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not recipe.overwrite:
         what = "a run" if run.exists else "files"
         raise FolderExists(
             f"{folder} already has {what}; --resume goes on with a run, --overwrite replaces what is there"
         )
-    if recipe.overwrite and run.exists:
-        # Only what a run writes: whatever else lies there is not ours to delete.
-        for name in ("checkpoints", "model", "tokenizer"):
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-        for name in ("config.yaml", "metrics.jsonl", "environment.json", "curve.svg"):
-            (folder / name).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
     return run, replace(recipe, out=folder)
+
+
+def clear(run: Run) -> None:
+    """Take away what an earlier run wrote: whatever else lies there is not ours to delete.
+
+    Its config.yaml stays until the new one takes its name, so that a kill in between leaves a run to be overwritten.
+    """
+    if not run.exists:
+        return
+    for name in ("checkpoints", "model", "tokenizer"):
+        if (run.folder / name).is_dir():
+            durable.remove_folder(run.folder / name)
+    for name in ("metrics.jsonl", "environment.json", "curve.svg"):
+        (run.folder / name).unlink(missing_ok=True)
 
 
 def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:

@@ -83,12 +83,11 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
     corpus = Corpus.open(recipe.text, recipe.data)
-    if (run.tokenizer / "tokenizer.json").is_file() and recipe.resume:
+    known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
+    if known:
         tokenizer = Tokenizer.open(run.tokenizer)
     else:
         tokenizer = learn_tokenizer(corpus, recipe.tokenizer or recipe.model.tokenizer or "bpe")
-        with durable.write_folder(run.tokenizer) as folder:
-            tokenizer.save(folder)
     rows = corpus.encode(tokenizer)
     parameters = recipe.parameters
     if recipe.minutes is not None and parameters is None and recipe.model.name == "clear":
@@ -102,7 +101,6 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
             "a model cannot learn from longer rows than it can read"
         )
     recipe = replace(recipe, training=settings, parameters=parameters)
-    runs.describe(run, recipe, {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint})
     model = build(config, seed=settings.seed, birth=settings.initialization, device=settings.device)
     count = sum(p.numel() for p in model.parameters())
     prepared = Prepared(
@@ -120,6 +118,13 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     trainer = Trainer(
         model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=recipe.steps or DEFAULT_STEPS
     )
+    # Only now is anything written: what cannot be trained leaves nothing behind, and an old run as it was.
+    if recipe.overwrite:
+        runs.clear(run)
+    runs.describe(run, recipe, {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint})
+    if not known:
+        with durable.write_folder(run.tokenizer) as folder:
+            tokenizer.save(folder)
     card = Card(
         name=run.folder.name,
         family="transformer",

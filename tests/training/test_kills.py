@@ -1,0 +1,162 @@
+"""A run that is killed a hundred times, at any instant, ends as the run that was left alone: bit for bit."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory import durable
+from clearstory.recipes.events import Finished, Prepared
+from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.train import train_events
+from clearstory.training import checkpoint, record
+
+# A child trains and dies; with one thread, what other threads of a long test run hold does not matter to it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+
+STEPS, SAVE_STEPS, LOOK_STEPS = 40, 4, 8
+
+
+@pytest.fixture(autouse=True)
+def _no_listeners() -> Iterator[None]:
+    yield
+    durable.steps.clear()
+
+
+def text(folder: Path) -> Path:
+    """A few thousand characters with something to learn in them."""
+    rng = random.Random(0)
+    words = ("the ", "cat ", "sat ", "on ", "a mat. ", "dogs ", "bark ", "at ", "night. ", "\n")
+    file = folder / "text.txt"
+    file.write_text("".join(rng.choice(words) for _ in range(600)), encoding="utf-8")
+    return file
+
+
+def recipe(file: Path, home: Path) -> TrainRecipe:
+    """A tiny model with all that depends on chance: dropout, shuffled windows, micro-batches."""
+    return train_recipe(
+        {
+            "text": (str(file),),
+            "out": home / "run",
+            "resume": True,
+            "steps": STEPS,
+            "tokenizer": "characters",
+            "model": {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_width": 8, "dropout": 0.2},
+            "data": {"cache": home / "cache"},
+            "training": {
+                "optimizer": "muon", "batch_size": 4, "gradient_accumulation_steps": 2, "context": 8,
+                "warmup_steps": 5, "save_steps": SAVE_STEPS, "evaluate_steps": LOOK_STEPS, "evaluate_tokens": 64,
+                "precision": "fp32", "compile": "off", "device": "cpu", "threads": 1,
+            },
+        }
+    )  # fmt: skip
+
+
+def orphans(home: Path) -> list[Path]:
+    """Temporaries that no one will ever rename."""
+    return [path for path in home.rglob("*") if durable.OURS.match(path.name)]
+
+
+def live(recipe: TrainRecipe, home: Path, saving: mmap.mmap) -> None:
+    """What the child does: go on from wherever the run stands, to its end; says whether it is writing at the moment."""
+    durable.steps.append(lambda label, path: saving.__setitem__(0, 1))
+    for event in train_events(recipe):
+        saving[0] = 0
+        if isinstance(event, Prepared):
+            assert not orphans(home), "a run that begins has swept what killed ones left"
+    assert isinstance(event, Finished)
+
+
+def lived(recipe: TrainRecipe, home: Path, saving: mmap.mmap, seconds: float | None = None) -> bool:
+    """Fork from this warm process, let it train for so long, and kill it; whether it was done before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            live(recipe, home, saving)
+        except BaseException:
+            (home / "failed.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            os._exit(1)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert not (home / "failed.txt").exists(), (home / "failed.txt").read_text(encoding="utf-8")
+    return os.WIFEXITED(status)
+
+
+def story(run: Path) -> list[dict[str, Any]]:
+    """What a run says of itself, but for the time it took."""
+    return [
+        {key: value for key, value in row.items() if key != "seconds"} for row in record.read(run / "metrics.jsonl")
+    ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_end(home: Path, alone: Path) -> None:
+    """Every loss, the last checkpoint and the best model are those of the run left alone, bit for bit."""
+    assert not orphans(home)
+    run, reference = home / "run", alone / "run"
+    assert story(run) == story(reference)  # json writes a float so that it is read back the same
+    assert [path.name for path in checkpoint.saved(run)] == [path.name for path in checkpoint.saved(reference)]
+    one, other = (checkpoint.load(checkpoint.saved(each)[-1]) for each in (run, reference))
+    assert one.step == other.step == STEPS
+    for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert one.values["best"] == other.values["best"]
+    assert files(run / "model") == files(reference / "model")
+
+
+@pytest.mark.parametrize("kills", [100, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_instants_ends_as_one_left_alone(tmp_path: Path, kills: int) -> None:
+    file = text(tmp_path)
+    saving = mmap.mmap(-1, 1)  # shared with the children
+    homes = (tmp_path / f"life-{number}" for number in range(1000))
+    alone = next(homes)
+    alone.mkdir()
+    for _ in train_events(recipe(file, alone)):  # imports all that the children will need
+        pass
+    again = next(homes)
+    again.mkdir()
+    begun = time.monotonic()
+    assert lived(recipe(file, again), again, saving)
+    whole = time.monotonic() - begun
+    same_end(again, alone)
+
+    rng, died, while_saving, read, ended = random.Random(0), 0, 0, 0, 0
+    while died < kills:
+        home = next(homes)
+        home.mkdir()
+        while died < kills:
+            # Of a few lives each reaches a save or two; some end before they have found their text.
+            if lived(recipe(file, home), home, saving, rng.uniform(0, 0.25 * whole)):
+                break
+            died += 1
+            while_saving += saving[0]
+            for folder in checkpoint.saved(home / "run"):
+                checkpoint.load(folder)
+                read += 1
+        else:
+            assert lived(recipe(file, home), home, saving)
+        same_end(home, alone)
+        ended += 1
+    assert died == kills
+    assert while_saving > kills // 20
+    assert read > kills // 2
+    print(json.dumps({"kills": died, "while_saving": while_saving, "checkpoints_read": read, "runs": ended}))
