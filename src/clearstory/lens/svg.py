@@ -30,11 +30,12 @@ def curve_svg(view: Curve) -> str:
         drawing.y += 24
         drawing.text(PAD, drawing.y, "There is nothing to draw yet.", 13)
         return drawing.done(view.title)
-    heights = [y for _, y in points] + ([view.band.low, view.band.high] if view.band else [])
+    lower, upper = view.edges()
+    heights = [y for _, y in (*points, *lower, *upper)]
     low, high = bounds(heights)
     if min(heights) >= 0:
         low = max(low, 0.0)
-    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    left, right = (end(x for x, _ in (*points, *lower)) for end in (min, max))
     drawing.y += 22
     drawing.text(PAD, drawing.y, view.y_label, 12)
     top = drawing.y + 14
@@ -47,7 +48,7 @@ def curve_svg(view: Curve) -> str:
     for mark in marks:
         drawing.line(gutter, y(mark), WIDTH - PAD, y(mark), "rule")
         drawing.text(gutter - 8, y(mark) + 4, short(mark), 12, "soft num", "end")
-    band_svg(drawing, view, y, gutter)
+    band_svg(drawing, [(x(a), y(b)) for a, b in (*lower, *reversed(upper))])
     drawing.line(gutter, bottom, WIDTH - PAD, bottom, "axis")
     for mark in x.ticks(7):
         drawing.line(x(mark), bottom, x(mark), bottom + 5, "axis")
@@ -107,18 +108,11 @@ def legend(
     drawing.y += 4
 
 
-def band_svg(drawing: Drawing, view: Curve, y: Scale, left: float) -> None:
-    """The level to compare with."""
-    if view.band is None:
-        return
-    top, bottom = y(view.band.high), y(view.band.low)
-    if bottom - top > 2:
-        drawing.parts.append(
-            f'<rect class="band" x="{left:.1f}" y="{top:.1f}" width="{WIDTH - PAD - left:.1f}" '
-            f'height="{bottom - top:.1f}" opacity="0.22"/>'
-        )
-    else:
-        drawing.line(left, (top + bottom) / 2, WIDTH - PAD, (top + bottom) / 2, "level", 1.5, "2 3")
+def band_svg(drawing: Drawing, outline: Sequence[tuple[float, float]]) -> None:
+    """The strip to compare with, behind the lines."""
+    if outline:
+        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in outline)
+        drawing.parts.append(f'<polygon class="band" points="{way}" opacity="0.3"/>')
 
 
 def path_svg(drawing: Drawing, number: int, points: Sequence[tuple[float, float]], dash: bool) -> None:

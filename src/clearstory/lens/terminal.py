@@ -74,25 +74,25 @@ def curve_text(view: Curve, width: int) -> RenderableType:
     points = [point for _, each in drawn for point in each]
     if not points:
         return framed(view.title, view.look, Text("There is nothing to draw yet."))
-    heights = [y for _, y in points] + ([view.band.low, view.band.high] if view.band else [])
+    lower, upper = view.edges()
+    heights = [y for _, y in (*points, *lower, *upper)]
     low, high = bounds(heights, 0.02)
     marks = [short(high), short((low + high) / 2), short(low)]
     gutter = max(map(len, marks)) + 1
     columns = max(20, min(width, 100) - gutter - 2)
-    x = Scale(min(x for x, _ in points), max(x for x, _ in points), 0, 2 * columns - 1, view.log_x)
+    left_end, right_end = (end(x for x, _ in (*points, *lower)) for end in (min, max))
+    x = Scale(left_end, right_end, 0, 2 * columns - 1, view.log_x)
     y = Scale(low, high, 4 * HEIGHT - 1, 0)
     canvas = Canvas(columns)
-    if view.band is not None:
-        for column in range(columns):
-            for place in {round(y(view.band.low)), round(y(view.band.high))}:
-                canvas.dot(2 * column, place, None)
+    for edge in (lower, upper):
+        canvas.path([(x(a), y(b)) for a, b in edge], None)
     for number, (_, each) in enumerate(drawn):
         canvas.path([(x(a), y(b)) for a, b in each], number)
     lines = [Text(safe(view.y_label), style="dim")]
     sides = {0: marks[0], HEIGHT // 2: marks[1], HEIGHT - 1: marks[2]}
     for row in range(HEIGHT):
         lines.append(Text(f"{sides.get(row, ''):>{gutter}}│", style="dim").append_text(canvas.row(row)))
-    left, right = short(min(x for x, _ in points)), short(max(x for x, _ in points))
+    left, right = short(left_end), short(right_end)
     label = safe(view.x_label) + (" (log scale)" if view.log_x else "")
     lines.append(Text(" " * gutter + "└" + "─" * columns, style="dim"))
     lines.append(
@@ -103,12 +103,7 @@ def curve_text(view: Curve, width: int) -> RenderableType:
         end = f" {short(each[-1][1])}" if each else ""
         legend.append("━━ ", style=COLOURS[number % len(COLOURS)]).append(f"{safe(line.name)}{end}   ")
     if view.band is not None:
-        low_high = (
-            short(view.band.low)
-            if view.band.low == view.band.high
-            else f"{short(view.band.low)}–{short(view.band.high)}"
-        )
-        legend.append("⠒⠒ ", style="dim").append(f"{safe(view.band.name)} {low_high}")
+        legend.append("⠒⠒ ", style="dim").append(safe(view.band.name))
     return framed(view.title, view.look, Group(*lines, legend))
 
 
@@ -129,7 +124,7 @@ class Canvas:
             self.dots[place] = self.dots.get(place, 0) | self.BITS[y % 4][x % 2]
             self.inks[place] = ink
 
-    def path(self, points: Sequence[tuple[float, float]], ink: int) -> None:
+    def path(self, points: Sequence[tuple[float, float]], ink: int | None) -> None:
         """A line through points."""
         for a, b in zip(points, points[1:] or points, strict=False):
             steps = max(1, round(max(abs(b[0] - a[0]), abs(b[1] - a[1]))))

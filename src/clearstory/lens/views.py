@@ -70,11 +70,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """A level to compare lines with: from `low` to `high`, all the way across; equal, it is one level."""
+    """A strip to compare lines with: at each place from `low` to `high`, such as the runs of several seeds."""
 
     name: str
-    low: float
-    high: float
+    x: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.x) == len(self.low) == len(self.high):
+            raise BadInput(
+                f"band '{self.name}' has {len(self.x)} places, {len(self.low)} lows and {len(self.high)} highs; "
+                "give one of each"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +100,17 @@ class Curve(_Plain):
 
     def points(self, line: Line) -> list[tuple[float, float]]:
         """The points that can be drawn: numbers, and above zero where the axis is logarithmic."""
-        pairs = zip(line.x, line.y, strict=True)
+        return self.drawable(line.x, line.y)
+
+    def edges(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        """The lower and the upper edge of the band, as far as they can be drawn."""
+        if self.band is None:
+            return [], []
+        return self.drawable(self.band.x, self.band.low), self.drawable(self.band.x, self.band.high)
+
+    def drawable(self, xs: tuple[float, ...], ys: tuple[float, ...]) -> list[tuple[float, float]]:
+        """Those of the points that have a place on the axes."""
+        pairs = zip(xs, ys, strict=True)
         return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x)]
 
 

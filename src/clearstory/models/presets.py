@@ -77,7 +77,7 @@ CLEAR = replace(
     hidden=512,
     norm_eps=1e-6,
     rope_theta=10_000.0,
-    tied=True,
+    tied=False,
     qk_norm=True,
 )
 
@@ -168,9 +168,10 @@ def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
     """
     best: tuple[float, TransformerConfig] | None = None
     for width in range(32, 4097, 32):
-        head_width = 32 if width < 256 else 64
+        head_width = 16 if width <= 128 else 32 if width < 384 else 64
         if width % head_width:
             continue
+        heads = width // head_width
         for layers in range(max(1, width // 96), max(1, width // 40) + 1):
             shape = replace(
                 CLEAR,
@@ -178,10 +179,10 @@ def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
                 context=context,
                 width=width,
                 layers=layers,
-                heads=width // head_width,
-                kv_heads=width // head_width,
+                heads=heads,
+                kv_heads=heads // 4 if heads % 4 == 0 else 1,
                 head_width=head_width,
-                hidden=-(-8 * width // 3 // 32) * 32,
+                hidden=2 * width,
             )
             miss = abs(math.log(parameters(shape) / target))
             if best is None or miss < best[0]:

@@ -13,6 +13,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 def sample(model: nn.Module, tokenizer: Tokenizer, *, seed: int, tokens: int = 100, prompt: str = "") -> str:
     """What the model writes after `prompt`, drawn at temperature 0.8. Disturbs neither the model nor torch's chance."""
+    cast(Any, model).arithmetic = None  # that of training is not for caches
     begin = tokenizer.eos if tokenizer.eos is not None else tokenizer.bos
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)

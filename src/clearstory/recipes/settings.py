@@ -263,6 +263,17 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "clear": {
         "training.optimizer": "muon",
+        "training.muon_learning_rate": 0.04,
+        "training.learning_rate": 0.02,
+        "training.beta1": 0.8,
+        "training.beta2": 0.95,
+        "training.epsilon": 1e-10,
+        "training.weight_decay": 0.0,
+        "training.gradient_clip": 0.0,
+        "training.schedule": "linear",
+        "training.final_learning_rate": 0.02,
+        "training.warmup_steps": 20,
+        "training.initialization": "still",
     },
 }
 """What a preset brings along for training, under the keys of TrainRecipe."""

@@ -25,8 +25,8 @@ from clearstory.training.schedule import rate
 from clearstory.training.settings import TrainingSettings
 
 
-ARITHMETIC = {"fp32": None, "bf16": torch.bfloat16}
-"""Of the stream and the matrix products; weights, sums and updates are always fp32."""
+ARITHMETIC = {"fp32": None, "auto": None, "bf16": torch.bfloat16}
+"""Of the stream and the matrix products; weights, sums and updates are always fp32. "auto" is decided by who measures."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""Quickstart: from nothing to a model that writes, on a text that is at hand, and a first look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearstory.formats.folders import Opened, open_model
+from clearstory.lens.attention import attention
+from clearstory.lens.draw import save
+from clearstory.lens.neighbours import neighbours
+from clearstory.lens.views import Table
+from clearstory.recipes.events import Event, Finished
+from clearstory.recipes.sample import sample
+from clearstory.recipes.settings import QuickstartRecipe, train_recipe
+from clearstory.recipes.train import train_events
+
+CORPUS = "corpus:kjv"
+PROMPTS = {"corpus:kjv": "And it came to pass", "corpus:python-docs": "Return a list of"}
+WORDS = {"corpus:kjv": ("king", "water", "sons"), "corpus:python-docs": ("list", "file", "error")}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of what quickstart shows: its title and its text."""
+
+    title: str
+    text: str
+
+
+def quickstart_events(recipe: QuickstartRecipe) -> Iterator[Event]:
+    """Train `clear` on the built-in corpus for the minutes that are given."""
+    out = recipe.out or Path("runs/quickstart")
+    given = {
+        "text": (CORPUS,),
+        "model": "clear",
+        "minutes": recipe.minutes,
+        "out": out,
+        # A quickstart is repeated without thinking about folders; a folder named by hand is asked about.
+        "overwrite": recipe.out is None,
+        "training": {"seed": recipe.seed},
+    }
+    yield from train_events(train_recipe(given))
+
+
+def tour(finished: Finished, *, seed: int) -> list[Part]:
+    """What the model can do and what it has learnt: its curve, a passage, a word's neighbours, a head's attention."""
+    opened = open_model(finished.folder)
+    corpus = opened.card.trained_on[0][0]
+    prompt = PROMPTS.get(corpus, PROMPTS["corpus:kjv"])
+    assert opened.tokenizer is not None
+    passage = sample(opened.model, opened.tokenizer, seed=seed, tokens=160, prompt=prompt)
+    parts = [Part("A passage it wrote", passage)]
+    if (words := nearest_words(opened, WORDS.get(corpus, ()))) is not None:
+        parts.append(Part("Words whose vectors came to point the same way", words))
+    line = " ".join(prompt.split()[:5])
+    grid = save(attention(opened.model, opened.tokenizer, line), finished.run / "attention.html")
+    parts.append(Part("Files", "\n".join(f"{what:16} {path}" for what, path in (
+        ("learning curve", finished.curve), ("attention grid", grid), ("model", finished.folder)))))  # fmt: skip
+    parts.append(Part("What to try next", advice(finished, prompt)))
+    return parts
+
+
+def nearest_words(opened: Opened, words: tuple[str, ...]) -> str | None:
+    """A line for each word that is one token: its nearest neighbours."""
+    assert opened.tokenizer is not None
+    lines = []
+    for word in words:
+        if len(opened.tokenizer.encode(f" {word}")) == 1:
+            view: Table = neighbours(opened.model, opened.tokenizer, word, top=6)
+            lines.append(f"{word:8} " + "  ".join(f"{str(token).strip('␣')} {cosine}" for token, cosine in view.rows))
+    return "\n".join(lines) if lines else None
+
+
+def advice(finished: Finished, prompt: str) -> str:
+    """Commands to go on with, as they would be typed."""
+    return "\n".join(
+        (
+            f'clearstory generate {finished.folder} "{prompt}" --temperature 0.8 --max-tokens 200',
+            f'clearstory inspect {finished.folder} "{prompt}" --view next',
+            f"clearstory evaluate {finished.folder} README.md",
+            "clearstory train ~/notes --minutes 10          your own folder of text",
+        )
+    )
+
