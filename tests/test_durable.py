@@ -189,6 +189,21 @@ def test_the_next_write_settles_what_a_killed_one_left(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
+def test_the_next_write_removes_what_a_killed_one_left_on_the_way(tmp_path: Path) -> None:
+    def stop(label: str, path: Path) -> None:
+        if label == "flush":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    durable.steps.append(stop)
+    assert killed(lambda: durable.write_text(tmp_path / "notes", "x"), after=0.2)
+    durable.steps.clear()
+    assert len(names(tmp_path)) == 1
+    durable.write_text(tmp_path / "other", "y")  # another name: not in its way
+    assert len(names(tmp_path)) == 2
+    durable.write_text(tmp_path / "notes", "z")
+    assert names(tmp_path) == ["notes", "other"]
+
+
 def test_an_exception_in_the_block_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path / "model", KeyboardInterrupt())

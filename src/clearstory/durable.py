@@ -151,6 +151,13 @@ def check_space(folder: Path | str, need: int) -> None:
         raise OutOfSpace(_says(_whole(folder), f"{need:,} bytes", free))
 
 
+@contextmanager
+def space(path: Path | str) -> Iterator[None]:
+    """A block that adds to a file: raises OutOfSpace, whoever says that the disk is full."""
+    with _space(_whole(path), _whole(path), None):
+        yield
+
+
 def step(label: str, path: Path) -> None:
     """Tell whoever listens what is about to be done."""
     for listener in steps:
@@ -199,6 +206,8 @@ def _begin(path: Path, need: int | None) -> Path:
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)
         _flush_folder(parent.parent)
+    # No one sweeps a folder that many share, such as a cache; there, whoever writes a name again clears the way to it.
+    _sweep([left for left in _siblings(path) if not _alive(left)])
     return _beside(path)
 
 
@@ -299,6 +308,20 @@ def _busy(path: Path) -> bool:
             return not free
     except OSError:  # gone, or not to be opened
         return False
+
+
+def _alive(path: Path) -> bool:
+    """Whether the process that made a temporary may still be there; between making and locking it, it is not busy."""
+    pid = re.search(r"-tmp-(\d+)-", path.name)
+    if pid is None or os.name == "nt":  # to ask there is to end it
+        return True
+    try:
+        os.kill(int(pid[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

@@ -43,14 +43,14 @@ def text(folder: Path) -> Path:
     return file
 
 
-def recipe(file: Path, home: Path) -> TrainRecipe:
+def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
     """A tiny model with all that depends on chance: dropout, shuffled windows, micro-batches."""
     return train_recipe(
         {
             "text": (str(file),),
             "out": home / "run",
             "resume": True,
-            "steps": STEPS,
+            "steps": steps,
             "tokenizer": "characters",
             "model": {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_width": 8, "dropout": 0.2},
             "data": {"cache": home / "cache"},
@@ -115,7 +115,7 @@ def same_end(home: Path, alone: Path) -> None:
     assert story(run) == story(reference)  # json writes a float so that it is read back the same
     assert [path.name for path in checkpoint.saved(run)] == [path.name for path in checkpoint.saved(reference)]
     one, other = (checkpoint.load(checkpoint.saved(each)[-1]) for each in (run, reference))
-    assert one.step == other.step == STEPS
+    assert one.step == other.step
     for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -160,3 +160,35 @@ def test_a_run_killed_at_random_instants_ends_as_one_left_alone(tmp_path: Path, 
     assert while_saving > kills // 20
     assert read > kills // 2
     print(json.dumps({"kills": died, "while_saving": while_saving, "checkpoints_read": read, "runs": ended}))
+
+
+def test_a_run_killed_at_every_step_that_touches_the_disk_ends_as_one_left_alone(tmp_path: Path) -> None:
+    file = text(tmp_path)
+    saving = mmap.mmap(-1, 1)
+    alone, home = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, home):
+        folder.mkdir()
+    for _ in train_events(recipe(file, alone, SAVE_STEPS)):
+        pass
+
+    def die_at(place: int) -> None:
+        left = [place]
+
+        def stop(label: str, path: Path) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        durable.steps[:] = [stop]
+
+    place = 0
+    while True:  # the first life dies at its first step on disk, the next at its second, until one has no more
+        die_at(place)
+        if lived(recipe(file, home, SAVE_STEPS), home, saving):
+            break
+        for folder in checkpoint.saved(home / "run"):
+            checkpoint.load(folder)
+        place += 1
+    assert place > 30
+    same_end(home, alone)
+    print(json.dumps({"steps_on_disk": place}))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from clearstory import durable
 
@@ -24,14 +25,22 @@ class Record:
     def __init__(self, path: Path, *, since: int | None = None) -> None:
         """Open a record. `since`: keep only what was written up to this step; None begins anew."""
         self.path = path
-        lines = [] if since is None else [json.dumps(row) for row in read(path) if row.get("step", 0) <= since]
+        kept = [] if since is None else [row for row in read(path) if row.get("step", 0) <= since]
+        # A run that goes on, or ends again, has not ended there.
+        lines = [json.dumps(row) for row in kept if row.get("kind") != "end"]
         durable.write_text(path, "".join(f"{line}\n" for line in lines))
-        self.file: TextIO = path.open("a", encoding="utf-8")
+        self.file: BinaryIO = path.open("ab", buffering=0)
 
     def write(self, **row: Any) -> None:
-        """One more line, out of our hands when this returns: a killed process loses no finished line."""
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
+        """One more line, out of our hands when this returns: a killed process loses no finished line.
+
+        Raises OutOfSpace where the disk is full.
+        """
+        with durable.space(self.path):
+            durable.step("append", self.path)
+            line = memoryview(json.dumps(row).encode() + b"\n")
+            while line:  # a disk that fills takes a part, and says so only of the rest
+                line = line[self.file.write(line) :]
 
     def close(self) -> None:
         """No more lines."""
@@ -85,12 +94,12 @@ class Watchman:
         if self.overfitting or len(self.looks) < 4:
             return None
         last = self.looks[-4:]
-        rising = all(later[1] > earlier[1] for earlier, later in zip(last, last[1:], strict=False))
+        rising = all(later[1] > earlier[1] for earlier, later in pairwise(last))
         if not (rising and last[-1][2] < last[0][2]):
             return None
         self.overfitting = True
         return (
-            f"overfitting since step {last[0][0]:,}: validation rose from {last[0][1]:.3f} to {last[-1][1]:.3f} nats while "
-            f"training fell to {last[-1][2]:.3f}; the best model is kept; more text, --model.dropout or "
+            f"overfitting since step {last[0][0]:,}: validation rose from {last[0][1]:.3f} to {last[-1][1]:.3f} nats "
+            f"while training fell to {last[-1][2]:.3f}; the best model is kept; more text, --model.dropout or "
             "--training.patience 3 would help"
         )
