@@ -66,8 +66,8 @@ def by_hand(model: Any, prompt: list[int], count: int) -> list[int]:
 
 def test_greedy_takes_the_likeliest_even_beyond_the_context(model: Any) -> None:
     prompt = [3, 1, 4]
-    tokens = list(generate(model, prompt, Sampling(max_tokens=60, temperature=0)))
-    assert [token.id for token in tokens] == by_hand(model, prompt, 60)
+    tokens = list(generate(model, prompt, Sampling(max_tokens=40, temperature=0)))
+    assert [token.id for token in tokens] == by_hand(model, prompt, 40)
     full = IDS.flatten()[: model.context or 24].tolist()
     assert [t.id for t in generate(model, full, Sampling(max_tokens=3, temperature=0))] == by_hand(model, full, 3)
 
@@ -82,11 +82,11 @@ def test_logprobs_are_the_models_own(model: Any) -> None:
 
 
 REQUESTS = [
-    ([3, 1, 4], Sampling(max_tokens=40, temperature=0)),
-    ([1], Sampling(max_tokens=33, temperature=0.9, seed=1)),
+    ([3, 1, 4], Sampling(max_tokens=28, temperature=0)),
+    ([1], Sampling(max_tokens=20, temperature=0.9, seed=1)),
     ([5] * 20, Sampling(max_tokens=12, top_p=0.8, seed=2)),
     ([2, 7], Sampling(max_tokens=1, top_k=4, seed=3)),
-    ([9, 9, 8], Sampling(max_tokens=25, min_p=0.1, repetition_penalty=1.2, seed=4)),
+    ([9, 9, 8], Sampling(max_tokens=9, min_p=0.1, repetition_penalty=1.2, seed=4)),
 ]
 
 
@@ -96,7 +96,7 @@ def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> N
         engine = Engine(model, limit=limit)
         answers: dict[int, list[Token]] = {}
         late = list(REQUESTS)
-        for _ in range(200):
+        for _ in range(120):
             # They come one at a time, while others are under way.
             if late:
                 answers[engine.add(*late.pop(0))] = []
@@ -124,7 +124,7 @@ def test_a_cancelled_request_leaves_the_others_alone(model: Any) -> None:
 
 def test_a_seed_repeats_and_another_differs(model: Any) -> None:
     def ids(seed: int | None) -> list[int]:
-        return [token.id for token in generate(model, [1, 2], Sampling(max_tokens=30, seed=seed))]
+        return [token.id for token in generate(model, [1, 2], Sampling(max_tokens=12, seed=seed))]
 
     assert ids(5) == ids(5)
     assert ids(5) != ids(6)

@@ -75,7 +75,7 @@ def to_html(view: View) -> str:
     """One page that needs no other file: the drawing, and its numbers as a table. No script runs in it."""
     head = "".join(f"<th scope=col>{clean(name)}</th>" for name in header(view))
     rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in records(view))
-    drawing = svg(view) if isinstance(view, Curve | Table) else ""
+    drawing = svg(view) if isinstance(view, Curve | Grid | Table) else ""
     # Said again for readers of the drawing only where it is not in the drawing.
     look = f"<p>{clean(view.look)}</p>" if view.look and not drawing else ""
     return PAGE.format(title=clean(view.title), look=look, drawing=drawing, head=head, rows=rows)
@@ -131,5 +131,9 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             return table_text(view, width)
         case Curve():
             return curve_text(view, width)
-        case Grid() | Spans():
+        case Grid():
+            from clearstory.lens.grid import grid_text
+
+            return grid_text(view)
+        case Spans():
             return plain_text(view.title, view.look, header(view), records(view))

@@ -41,7 +41,7 @@ def even_ticks(low: float, high: float, most: int) -> list[float]:
     >>> even_ticks(0.3, 4.2, 5)
     [1.0, 2.0, 3.0, 4.0]
     """
-    if high <= low:
+    if high - low < 1e-300:
         return [low]
     step = next_step((high - low) / most)
     first = math.ceil(low / step - 1e-9)
@@ -77,8 +77,21 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
 def bounds(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
     """The least and the greatest with a little air around; never of no height."""
     low, high = min(values), max(values)
+    # A billionth at least, or rounding would leave no room between neighbouring floats.
     air = (high - low) * margin or abs(high) * margin or 1.0
+    air = max(air, abs(low) * 1e-9, abs(high) * 1e-9, 1e-300)
     return low - air, high + air
+
+
+def shares(values: Sequence[object]) -> list[float]:
+    """Each number as a share of the largest, for bars; 0 for what is no number.
+
+    >>> shares([0.5, -0.25, None, math.nan])
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    sizes = [abs(float(v)) if isinstance(v, int | float) and math.isfinite(v) else 0.0 for v in values]
+    most = max(sizes, default=0.0)
+    return [size / most if most else 0.0 for size in sizes]
 
 
 def short(value: float) -> str:

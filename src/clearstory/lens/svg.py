@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from clearstory.errors import CannotDo
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
-from clearstory.lens.scales import Scale, bounds, cell_text, short
-from clearstory.lens.views import Curve, Table, View
+from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
+from clearstory.lens.views import Curve, Grid, Table, View
 
 
 def svg(view: View) -> str:
@@ -16,6 +16,10 @@ def svg(view: View) -> str:
         return curve_svg(view)
     if isinstance(view, Table):
         return table_svg(view)
+    if isinstance(view, Grid):
+        from clearstory.lens.grid import grid_svg
+
+        return grid_svg(view)
     raise CannotDo(f"a {view.kind} is not drawn as SVG yet; write it to .json or .csv")
 
 
@@ -167,16 +171,13 @@ def table_svg(view: Table) -> str:
         x += widths[i]
     drawing.y += 8
     drawing.line(PAD, drawing.y, WIDTH - PAD, drawing.y, "axis")
-    most = (
-        max((abs(float(v)) for v in view.column(view.bar) if isinstance(v, int | float)), default=0) if view.bar else 0
-    )
-    for row, values in zip(cells, view.rows, strict=True):
+    bars = shares(view.column(view.bar)) if view.bar is not None else [0.0] * len(cells)
+    for row, share in zip(cells, bars, strict=True):
         middle = drawing.y + 13
         for i, text in enumerate(row):
             if i == bar:
                 room = WIDTH - PAD - starts[i] - (0 if bar == len(row) - 1 else sum(widths[i + 1 :]))
-                value = values[i]
-                length = (room - 60) * abs(float(value)) / most if isinstance(value, int | float) and most else 0.0
+                length = (room - 60) * share
                 drawing.parts.append(
                     f'<rect class="bar" x="{starts[i]:.1f}" y="{middle - 7:.1f}" width="{max(length, 1):.1f}" '
                     f'height="14" rx="2"/>'

@@ -11,6 +11,8 @@ from clearstory.lens.views import View
 
 VIEWS: dict[str, str] = {
     "next": "clearstory.lens.next:next_token",
+    "attention": "clearstory.lens.attention:attention",
+    "neighbours": "clearstory.lens.neighbours:neighbours",
 }
 """From a view's name to the function that makes it: (model, tokenizer, text, **settings) -> View."""
 

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from clearstory.lens.drawing import STEERING
-from clearstory.lens.scales import Scale, bounds, cell_text, short
+from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
 from clearstory.lens.views import Curve, Table
 
 COLOURS = ("blue", "yellow", "green", "magenta", "red", "cyan")
@@ -36,16 +36,13 @@ def table_text(view: Table, width: int) -> RenderableType:
         table.add_column(Text(safe(name)), justify="right" if number else "left", no_wrap=True)
     used = sum(max([len(name), *(len(row[i]) for row in rows)]) + 2 for i, name in enumerate(view.columns))
     room = max(8, min(40, width - used - 2))
-    bars = view.column(view.bar) if view.bar is not None else []
-    most = max((abs(float(v)) for v in bars if isinstance(v, int | float)), default=0.0)
+    bars = shares(view.column(view.bar)) if view.bar is not None else []
     if view.bar is not None:
         table.add_column("", no_wrap=True)
     for i, row in enumerate(rows):
         cells = [Text(text) for text in row]
         if view.bar is not None:
-            value = bars[i]
-            share = abs(float(value)) / most if isinstance(value, int | float) and most else 0.0
-            cells.append(Text(bar(share, room), style="blue"))
+            cells.append(Text(bar(bars[i], room), style="blue"))
         table.add_row(*cells)
     return framed(view.title, view.look, table)
 

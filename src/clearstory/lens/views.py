@@ -111,7 +111,8 @@ class Curve(_Plain):
     def drawable(self, xs: tuple[float, ...], ys: tuple[float, ...]) -> list[tuple[float, float]]:
         """Those of the points that have a place on the axes."""
         pairs = zip(xs, ys, strict=True)
-        return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x)]
+        # Beyond 1e300 differences overflow.
+        return [(x, y) for x, y in pairs if abs(x) < 1e300 and abs(y) < 1e300 and (x > 0 or not self.log_x)]
 
 
 @dataclass(frozen=True, kw_only=True)

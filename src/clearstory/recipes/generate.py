@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine, Token
-from clearstory.models.prompts import Truncate, first_token
 from clearstory.generation.search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.generation.writer import Writer
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.layout import for_decoding
+from clearstory.models.prompts import Truncate, first_token
 from clearstory.recipes.opening import Ready, ready
 from clearstory.text.tokenizers import Tokenizer
 
@@ -87,7 +87,7 @@ class Generation:
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The first completion's fields, and all of them under `completions` where there are several; with the speed."""
+        """The first completion, all of them under `completions` where there are several, and the speed."""
         speed = {"tokens": self.tokens, "tokens_per_second": self.tokens_per_second, "seconds": self.seconds}
         first = self.completions[0].to_json()
         if len(self.completions) == 1:

@@ -1,0 +1,111 @@
+"""Engine, generate and search: what is refused, what is left as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
+from clearstory.generation.engine import Engine, generate, groups
+from clearstory.generation.search import beam_search
+from clearstory.generation.settings import Sampling
+from clearstory.models.families import build
+from clearstory.models.prompts import renewed, resting
+from tiny import TINY_CLEAR, TINY_GPT2, shaken
+
+GREEDY = Sampling(max_tokens=4, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return shaken(TINY_CLEAR)
+
+
+def test_a_prompt_longer_than_the_context_names_both_lengths(model: torch.nn.Module) -> None:
+    with pytest.raises(ContextOverflow, match=r"25 tokens.*24.*--truncate left"):
+        generate(model, [1] * 25, GREEDY)
+    with pytest.raises(ContextOverflow):
+        beam_search(model, [1] * 25, GREEDY)
+
+
+def test_a_prompt_cut_on_the_left_keeps_its_end(model: torch.nn.Module) -> None:
+    long = [1] * 20 + list(range(10))
+    cut = list(generate(model, long, GREEDY, truncate="left"))
+    assert cut == list(generate(model, long[-24:], GREEDY))
+
+
+def test_an_empty_prompt_begins_after_the_token_that_texts_begin_after(model: torch.nn.Module) -> None:
+    assert list(generate(model, [], GREEDY, begin=3)) == list(generate(model, [3], GREEDY))
+    with pytest.raises(BadInput, match="empty"):
+        generate(model, [], GREEDY)
+
+
+def test_ids_of_another_vocabulary_are_refused(model: torch.nn.Module) -> None:
+    for wrong in (23, -1):
+        with pytest.raises(VocabularyMismatch):
+            generate(model, [wrong], GREEDY)
+
+
+def test_an_engine_does_not_search(model: torch.nn.Module) -> None:
+    with pytest.raises(BadSetting, match="beam"):
+        generate(model, [1], replace(GREEDY, beam=2))
+    with pytest.raises(BadSetting):
+        Engine(model, limit=0)
+
+
+def test_generating_leaves_modes_and_gradients_as_they_were() -> None:
+    model = build(replace(TINY_GPT2, dropout=0.5), seed=1)
+    model.train()
+    model.blocks[0].eval()
+    modes = [module.training for module in model.modules()]
+    first = [token.id for token in generate(model, [1, 2], GREEDY)]
+    assert first == [token.id for token in generate(model, [1, 2], GREEDY)]  # no dropout while writing
+    assert [module.training for module in model.modules()] == modes
+    beam_search(model, [1], replace(GREEDY, beam=2))
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    with pytest.raises(ZeroDivisionError), resting(model):
+        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_a_full_context_begins_anew_with_its_last_half() -> None:
+    assert list(renewed(range(100), 24)) == list(range(88, 100))
+    assert list(renewed([1, 2], 1)) == [2]
+    model = shaken(replace(TINY_GPT2, context=1))
+    assert len(list(generate(model, [1], GREEDY))) == 4
+
+
+def test_beams_outgrow_the_context_too() -> None:
+    model = shaken(replace(TINY_GPT2, context=6))
+    settings = Sampling(max_tokens=15, beam=3)
+    found = beam_search(model, [1, 2], settings)
+    assert [len(each.ids) for each in found] == [15, 15, 15]
+    assert len({each.ids for each in found}) == 3
+
+
+def test_a_length_penalty_changes_what_is_best(model: torch.nn.Module) -> None:
+    # The likeliest first token ends the text, so one beam is short and the others long.
+    [first, *_] = generate(model, [3, 1], GREEDY)
+    settings = Sampling(max_tokens=12, beam=4, length_penalty=0.0)
+    plain = beam_search(model, [3, 1], settings, eos=first.id)
+    assert plain[0].ids == (first.id,)
+    assert [each.score for each in plain] == pytest.approx([sum(each.logprobs) for each in plain])
+    weighed = beam_search(model, [3, 1], replace(settings, length_penalty=3.0), eos=first.id)
+    assert len(weighed[0].ids) > 1
+    assert {each.ids for each in weighed} == {each.ids for each in plain}
+
+
+def test_newcomers_are_read_together_when_their_lengths_are_alike() -> None:
+    engine = Engine(shaken(TINY_CLEAR))
+    for length in (3, 20, 4, 21, 4, 10):
+        engine.add([1] * length, GREEDY)
+    assert [[len(row.unread) for row in group] for group in groups(list(engine.waiting))] == [
+        [3],
+        [4, 4],
+        [10],
+        [20, 21],
+    ]

@@ -1,0 +1,133 @@
+"""Sampling: the cuts keep what they should, in the order the settings say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadSetting, Diverged
+from clearstory.generation.sampling import choose, kept, penalised
+from clearstory.generation.settings import Sampling
+
+# Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625, out of order.
+LOGITS = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625], dtype=torch.float64).log()
+
+
+def survivors(**settings: Any) -> dict[int, float]:
+    ids, probabilities = kept(LOGITS, Sampling(**settings))
+    assert ids is not None
+    return {int(id): round(float(p), 6) for id, p in zip(ids, probabilities, strict=True)}
+
+
+def test_top_k_keeps_the_k_likeliest() -> None:
+    # 0.5 / 0.75 and 0.25 / 0.75
+    assert survivors(top_k=2) == {1: 0.666667, 3: 0.333333}
+
+
+def test_top_p_keeps_the_fewest_that_hold_so_much() -> None:
+    # 0.5 + 0.25 = 0.75 reaches 0.7 and also 0.75; for 0.76 the third is needed.
+    assert list(survivors(top_p=0.7)) == [1, 3]
+    assert list(survivors(top_p=0.75)) == [1, 3]
+    assert list(survivors(top_p=0.76)) == [1, 3, 0]
+    assert list(survivors(top_p=1e-9)) == [1]
+
+
+def test_min_p_drops_what_is_a_small_share_of_the_likeliest() -> None:
+    # 0.125 = a quarter of 0.5 stays at a share of 0.25; 0.0625 goes.
+    assert list(survivors(min_p=0.25)) == [1, 3, 0]
+    assert list(survivors(min_p=1.0)) == [1]
+
+
+def test_each_cut_sees_the_leavings_of_the_one_before() -> None:
+    # After top-k 3 the probabilities are 4/7, 2/7, 1/7; 4/7 = 0.571 does not reach 0.58, so top-p keeps two.
+    assert list(survivors(top_k=3, top_p=0.58)) == [1, 3]
+    # Without top-k, 0.5 alone does not reach 0.51 either; with it, 4/7 does.
+    assert list(survivors(top_k=3, top_p=0.51)) == [1]
+
+
+def test_no_cut_keeps_all_in_their_places() -> None:
+    ids, probabilities = kept(LOGITS, Sampling())
+    assert ids is None
+    assert probabilities.tolist() == pytest.approx(LOGITS.exp().tolist())
+
+
+def test_the_penalty_makes_seen_tokens_less_likely_on_both_sides_of_zero() -> None:
+    logits = torch.tensor([2.0, -2.0, 1.0])
+    assert penalised(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
+    assert penalised(logits, [], 2.0) is logits
+    assert logits.tolist() == [2.0, -2.0, 1.0]
+
+
+def test_temperature_comes_before_top_p() -> None:
+    # At temperature 0.5 probabilities are squared: 0.25 / 0.34375 = 0.727 alone reaches 0.7.
+    ids = [
+        int(choose(LOGITS[None], [Sampling(temperature=0.5, top_p=0.7)], [generator(s)], [[]])[0]) for s in range(50)
+    ]
+    assert set(ids) == {1}
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    random = generator(3)
+    counts = Counter(int(choose(LOGITS[None], [Sampling()], [random], [[]])[0]) for _ in range(4000))
+    for id, p in enumerate(LOGITS.exp().tolist()):
+        # Four standard deviations of a count: 4 √(4000 p (1 - p)).
+        assert abs(counts[id] - 4000 * p) < 4 * (4000 * p * (1 - p)) ** 0.5
+
+
+def test_a_rows_draw_does_not_depend_on_its_company() -> None:
+    settings = Sampling(top_p=0.9)
+    alone = [int(choose(LOGITS[None], [settings], [generator(seed)], [[]])[0]) for seed in range(8)]
+    rows = LOGITS.expand(8, -1)
+    together, _ = choose(rows, [settings] * 8, [generator(seed) for seed in range(8)], [[]] * 8)
+    assert together.tolist() == alone
+    assert len(set(alone)) > 1
+
+
+def test_logprobs_are_those_before_any_cut() -> None:
+    rows = LOGITS.expand(2, -1)
+    settings = [Sampling(temperature=0), Sampling(temperature=0.1, top_k=1, repetition_penalty=1.1)]
+    ids, logprobs = choose(rows, settings, [None, generator(1)], [[], [1]])
+    assert ids.tolist() == [1, 1]
+    assert logprobs.exp().tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_a_tiny_temperature_does_not_overflow() -> None:
+    ids, _ = choose(torch.tensor([[5.0, 5.1, -3.0]]), [Sampling(temperature=1e-30)], [generator(1)], [[]])
+    assert ids.tolist() == [1]
+
+
+def test_impossible_tokens_are_never_drawn() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
+    seen = {int(choose(logits, [Sampling()], [generator(seed)], [[]])[0]) for seed in range(50)}
+    assert seen == {1, 3}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+    with pytest.raises(Diverged):
+        choose(torch.tensor([[0.0, bad]]), [Sampling()], [generator(1)], [[]])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_tokens": 0},
+        {"temperature": -0.1},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"repetition_penalty": 0.0},
+        {"beam": 0},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(BadSetting):
+        Sampling(**bad)

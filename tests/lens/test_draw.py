@@ -1,0 +1,176 @@
+"""Drawing: every number arrives, and nothing in a view is obeyed by what shows it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from clearstory.errors import CannotDo, UnknownName
+from clearstory.lens.draw import save, to_csv, to_html, to_json, to_terminal
+from clearstory.lens.scales import Scale, even_ticks, log_ticks
+from clearstory.lens.svg import svg
+from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View
+
+HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
+TABLE = Table(
+    title=HOSTILE,
+    columns=("token", "id", HOSTILE),
+    rows=(("a", 1, 0.75), (HOSTILE, 2, 1 / 3), ("c", 3, None)),
+    bar=HOSTILE,
+    look=HOSTILE,
+)
+CURVE = Curve(
+    title=HOSTILE,
+    lines=(Line(HOSTILE, (1.0, 10.0, 100.0), (3.0, 2.0, 1.0)), Line("other", (1.0, 2.0), (math.nan, 2.5), dashed=True)),
+    x_label=HOSTILE,
+    y_label="nats per token",
+    log_x=True,
+    band=Band(HOSTILE, (1.0, 10.0), (1.4, 1.3), (1.6, 1.5)),
+    look=HOSTILE,
+)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+
+
+def shown(view: View, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(to_terminal(view, width))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("view", [TABLE, CURVE], ids=["table", "curve"])
+def test_hostile_text_stays_text(view: View) -> None:
+    drawing = ET.fromstring(svg(view))
+    assert {each.tag for each in drawing.iter()} <= {
+        SVG + tag for tag in ("svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle")
+    }
+    parser = Tags()
+    page = to_html(view)
+    page.encode()  # a half of a surrogate pair could not be written
+    parser.feed(page)
+    assert "script" not in parser.seen
+    assert "src=" not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    assert "\x1b" not in shown(view)
+    assert "[bold]" in shown(view)  # rich's own markup is text as well
+
+
+@given(st.text(), st.floats(), st.floats())
+def test_any_text_and_number_can_be_drawn(text: str, first: float, second: float) -> None:
+    table = Table(title=text, columns=("a", "b"), rows=((text, first), (text, second)), bar="b", look=text)
+    ET.fromstring(svg(table))
+    curve = Curve(title=text, lines=(Line(text, (first, 1.0), (1.0, second)),), x_label=text, y_label=text)
+    ET.fromstring(svg(curve))
+    assert shown(table)
+    assert shown(curve)
+
+
+def test_the_csv_holds_every_digit() -> None:
+    read = list(csv.reader(io.StringIO(to_csv(TABLE))))
+    assert read[0] == list(TABLE.columns)
+    assert [row[1] for row in read[1:]] == ["1", "2", "3"]
+    assert float(read[2][2]) == 1 / 3
+    assert read[2][0] == HOSTILE
+    assert [row[0] for row in csv.reader(io.StringIO(to_csv(CURVE)))][1:] == [HOSTILE] * 3 + ["other"] * 2
+
+
+def test_the_json_is_the_view() -> None:
+    assert json.loads(to_json(CURVE)) == CURVE.to_json()
+
+
+def test_bars_are_as_long_as_their_numbers() -> None:
+    view = Table(title="t", columns=("token", "p"), rows=(("a", 0.5), ("b", 0.25), ("c", 0.0)), bar="p")
+    widths = [float(each.get("width", 0)) for each in ET.fromstring(svg(view)).iter(SVG + "rect")][1:]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=1e-3)
+    lengths = [line.count("█") for line in shown(view, 60).splitlines() if line and line[0] in "abc"]
+    assert lengths[0] == 2 * lengths[1] > 0
+
+
+def test_a_falling_line_falls() -> None:
+    [line] = ET.fromstring(svg(Curve(title="t", lines=(CURVE.lines[0],), x_label="x", y_label="y", log_x=True))).iter(
+        SVG + "polyline"
+    )
+    points = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
+    assert [x for x, _ in points] == sorted(x for x, _ in points)
+    assert [y for _, y in points] == sorted(y for _, y in points)  # downwards is more in SVG
+    assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)  # equal decades
+
+
+def test_an_empty_curve_says_so() -> None:
+    for lines in ((), (Line("l", (), ()),), (Line("l", (1.0,), (math.nan,)),)):
+        empty = Curve(title="t", lines=lines, x_label="x", y_label="y")
+        assert "nothing to draw" in svg(empty)
+        assert "nothing to draw" in shown(empty)
+
+
+def test_a_million_points_are_drawn_as_few() -> None:
+    many = tuple(float(i) for i in range(100_000))
+    drawing = svg(
+        Curve(title="t", lines=(Line("l", many, tuple(math.sin(x) for x in many)),), x_label="x", y_label="y")
+    )
+    assert len(drawing) < 60_000
+
+
+def test_files_are_of_the_kind_their_name_says(tmp_path: Path) -> None:
+    for suffix in (".html", ".svg", ".csv", ".json"):
+        view = Table(title="t", columns=("a",), rows=((1,),))
+        assert save(view, tmp_path / f"view{suffix}").stat().st_size
+    with pytest.raises(UnknownName, match="png"):
+        save(TABLE, tmp_path / "view.png")
+
+
+def test_other_kinds_are_told_in_numbers(tmp_path: Path) -> None:
+    grid = Grid(title="g", row_labels=("a",), column_labels=("b",), values=((0.25,),))
+    assert to_csv(grid) == ",b\na,0.25\n"
+    assert "0.25" in to_html(grid)
+    spans = Spans(title="s", spans=(Span(HOSTILE, 0.5),))
+    assert to_csv(Spans(title="s", spans=())) == "text,value,note\n"
+    assert "0.5" in shown(spans)
+    assert "0.5" in to_html(spans)
+    with pytest.raises(CannotDo):
+        svg(spans)
+
+
+def test_a_grid_is_as_strong_as_its_numbers() -> None:
+    grid = Grid(title="g", row_labels=("a", HOSTILE), column_labels=("b", HOSTILE), values=((1.0, 0.0), (0.5, -0.25)))
+    squares = list(ET.fromstring(svg(grid)).iter(SVG + "rect"))[1:]
+    assert [each.get("opacity") for each in squares] == ["1", "0.52", "0.28"]  # 0.04 + 0.96 share
+    assert squares[2].get("fill") == "none"
+    assert "████" not in shown(grid)
+    assert "██" in shown(grid)
+    assert "\x1b" not in shown(grid)
+    assert "nothing" in svg(Grid(title="g", row_labels=(), column_labels=(), values=()))
+
+
+def test_ticks_are_round_numbers_within() -> None:
+    assert even_ticks(0, 1, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert even_ticks(-3, 12, 4) == [0.0, 5.0, 10.0]
+    assert even_ticks(2, 2, 4) == [2]
+    assert log_ticks(10, 1990, 7) == [10, 20, 50, 100, 200, 500, 1000]
+    assert log_ticks(1, 1e9, 6) == [1, 1e2, 1e4, 1e6, 1e8]
+    assert Scale(5, 5, 0, 10)(5) == 5
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_lie_within_and_are_few(low: float, span: float) -> None:
+    for ticks in (even_ticks(low, low + span, 6), log_ticks(low, low + span, 6)):
+        assert 1 <= len(ticks) <= 8
+        assert all(low - 1e-6 * span <= tick <= (low + span) * (1 + 1e-6) for tick in ticks)

@@ -1,0 +1,45 @@
+"""Views as data: shapes are checked, and plain data is all there is."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from clearstory.errors import BadInput
+from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View
+
+VIEWS: list[View] = [
+    Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),
+    Curve(
+        title="c",
+        lines=(Line("l", (1.0,), (math.inf,)),),
+        x_label="steps",
+        y_label="nats",
+        band=Band("b", (1.0,), (1.0,), (2.0,)),
+    ),
+    Grid(title="g", row_labels=("a", "b"), column_labels=("c",), values=((0.1,), (0.2,))),
+    Spans(title="s", spans=(Span("a", 0.5, "n"), Span("b", None))),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.kind)
+def test_a_view_is_plain_data(view: View) -> None:
+    said = view.to_json()
+    assert said["kind"] == type(view).__name__.lower()
+    # allow_nan=False: numbers that are none have become null.
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    with pytest.raises(BadInput):
+        Table(title="t", columns=("a", "b"), rows=((1,),))
+    with pytest.raises(BadInput):
+        Table(title="t", columns=("a",), rows=(), bar="b")
+    with pytest.raises(BadInput):
+        Line("l", (1.0, 2.0), (1.0,))
+    with pytest.raises(BadInput):
+        Grid(title="g", row_labels=("a",), column_labels=("b",), values=((1.0, 2.0),))
+    with pytest.raises(BadInput):
+        Grid(title="g", row_labels=("a", "b"), column_labels=("b",), values=((1.0,),))
