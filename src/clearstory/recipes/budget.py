@@ -23,6 +23,7 @@ class Clock:
 
     seconds: float
     began: float = field(default_factory=time.monotonic)
+    cpu_began: float = field(default_factory=time.process_time)
     reserve: float = 0.0
 
     def left(self) -> float:

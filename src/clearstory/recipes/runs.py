@@ -12,6 +12,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -30,6 +31,9 @@ from clearstory.training import checkpoint
 
 FREE = {"out", "resume", "overwrite", "minutes", "steps", "data.cache"}
 """Settings that may differ when a run is resumed: they say where and how long, not what."""
+
+OPEN = {"training.device": "auto", "training.precision": "auto", "training.threads": 0, "parameters": None}
+"""Settings that a run decides for itself, and the values that leave them open."""
 
 
 @dataclass(frozen=True)
@@ -102,23 +106,32 @@ def clear(run: Run) -> None:
 
 
 def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
-    """The saved recipe of a run, with what this call may change. Raises CheckpointMismatch naming what it may not."""
-    saved = read_yaml(run.config)
-    then = train_recipe(saved)
-    if recipe.text:
-        before, now = (flatten(TrainRecipe, plain(r)) for r in (then, recipe))
-        for key in sorted(before.keys() | now.keys()):
-            old, new = before.get(key), now.get(key)
-            resolved = new in ("auto", None, 0) or key.startswith("model")  # what was left open was decided then
-            if key not in FREE and old != new and not resolved:
-                raise CheckpointMismatch(
-                    f"the run in {run.folder} was made with {key} {old}, and now it is {new}; "
-                    "resume with the settings it was made with, or choose another --out"
-                )
+    """The saved recipe of a run, with what this call may change. Raises CheckpointMismatch naming what it may not.
+
+    A call that names the text is a whole recipe, one that does not says only what differs from the usual.
+    """
+    then = train_recipe(read_yaml(run.config))
+    usual = train_recipe({"model": recipe.model.name})
+    before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, recipe, usual))
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        open = OPEN[key] == new if key in OPEN else not recipe.text and new == unsaid.get(key)
+        if key not in FREE and old != new and not open:
+            raise CheckpointMismatch(
+                f"the run in {run.folder} was made with {key} {said(old)}, and now it is {said(new)}; "
+                "resume with the settings it was made with, or choose another --out"
+            )
     budget: dict[str, Any] = {"minutes": recipe.minutes, "steps": recipe.steps}
     if not any(budget.values()):
         budget = {"minutes": then.minutes, "steps": then.steps}
     return replace(then, out=run.folder, resume=True, overwrite=False, **budget)
+
+
+def said(value: Any) -> str:
+    """A setting's value as one would type it."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "not set" if value is None else str(value)
 
 
 def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
@@ -140,6 +153,19 @@ def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
             **decided,
         },
     )
+
+
+def same_text(run: Run, fingerprint: str) -> None:
+    """Refuse to go on with a text that is not the one the run began with. Raises CheckpointMismatch."""
+    try:
+        before = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["corpus"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no one knows what it was
+    if before != fingerprint:
+        raise CheckpointMismatch(
+            f"the text of the run in {run.folder} has changed since it began (its hash was {before[:8]} and is "
+            f"{fingerprint[:8]}); put it back as it was, or choose another --out"
+        )
 
 
 def processor() -> str:

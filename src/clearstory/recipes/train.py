@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory import durable
-from clearstory.errors import BadSetting, Diverged
+from clearstory.errors import BadSetting, CorruptFile, Diverged
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import config_json, save_model
 from clearstory.formats.own import OWN
@@ -67,7 +67,6 @@ def train_events(recipe: TrainRecipe) -> Iterator[Event]:
     checkpoint of the last good weights and Diverged.
     """
     clock = budget.Clock(seconds=float("inf"))
-    cpu = time.process_time()
     run, recipe = runs.begin(recipe)
     if recipe.minutes is not None:
         clock.seconds = 60 * recipe.minutes
@@ -76,7 +75,7 @@ def train_events(recipe: TrainRecipe) -> Iterator[Event]:
         yield session.prepared
         yield from session.plan()
         yield from session.learn(stop)
-        yield session.finish(cpu)
+        yield session.finish()
 
 
 def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
@@ -85,6 +84,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     corpus = Corpus.open(recipe.text, recipe.data)
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
+        runs.same_text(run, corpus.fingerprint)
         tokenizer = Tokenizer.open(run.tokenizer)
     else:
         tokenizer = learn_tokenizer(corpus, recipe.tokenizer or recipe.model.tokenizer or "bpe")
@@ -118,20 +118,14 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     trainer = Trainer(
         model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=recipe.steps or DEFAULT_STEPS
     )
-    # Only now is anything written: what cannot be trained leaves nothing behind, and an old run as it was.
-    if recipe.overwrite:
-        runs.clear(run)
-    runs.describe(run, recipe, {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint})
-    if not known:
-        with durable.write_folder(run.tokenizer) as folder:
-            tokenizer.save(folder)
     card = Card(
         name=run.folder.name,
         family="transformer",
         parameters=count,
         trained_on=((corpus.name, rows["train"].bytes),) if rows["train"].bytes is not None else (),
     )
-    return Session(run, recipe, trainer, tokenizer, rows, card, clock, prepared)
+    decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
+    return Session(run, recipe, trainer, tokenizer, rows, card, clock, prepared, decided)
 
 
 DEFAULT_STEPS = 2000
@@ -177,6 +171,7 @@ class Session:
     card: Card
     clock: budget.Clock
     prepared: Prepared
+    decided: Mapping[str, str]
     watchman: Watchman = field(default_factory=Watchman)
     best: float = float("inf")
     best_step: int = -1
@@ -207,7 +202,8 @@ class Session:
             if self.clock.left() < self.seconds_per_step:
                 raise BadSetting(
                     f"{self.recipe.minutes:g} minutes are over before the first step, which takes "
-                    f"{self.seconds_per_step:.2g} s beside {self.clock.reserve:.2g} s of measuring; give more, or a smaller model"
+                    f"{self.seconds_per_step:.2g} s beside {self.clock.reserve:.2g} s of measuring; "
+                    "give more, or a smaller model"
                 )
             share = 1 - budget.LOOK_SHARE
             trainer.replan(self.clock.steps(trainer.step, self.seconds_per_step / share))
@@ -221,6 +217,9 @@ class Session:
         self.save_steps = s.save_steps or self.look_steps
         tokens = trainer.steps * s.batch_size * s.gradient_accumulation_steps * trainer.context
         self.look_tokens = s.evaluate_tokens or budget.look_tokens(tokens, trainer.steps // self.look_steps)
+        if s.patience and self.looks_without_better >= s.patience:
+            trainer.replan(trainer.step)  # it had stopped early, and was killed before its end
+        self.write_down()
         self.record = Record(self.run.metrics, since=None if last is None else trainer.step)
         seconds = trainer.steps * self.seconds_per_step if self.seconds_per_step else None
         yield Planned(
@@ -231,6 +230,15 @@ class Session:
         )
         if trainer.step == 0:
             yield self.save()
+
+    def write_down(self) -> None:
+        """Begin the run folder. Not before: what cannot be trained leaves nothing behind, and an old run as it was."""
+        if self.recipe.overwrite:
+            runs.clear(self.run)
+        runs.describe(self.run, self.recipe, self.decided)
+        if not (self.run.tokenizer / "tokenizer.json").is_file():
+            with durable.write_folder(self.run.tokenizer) as folder:
+                self.tokenizer.save(folder)
 
     def compile(self, seconds: float | None) -> Iterator[Event]:
         """torch.compile the stack where that pays."""
@@ -364,7 +372,7 @@ class Session:
             "looks_without_better": self.looks_without_better,
             "watchman": vars(self.watchman),
             "seconds": self.seconds(),
-            "cpu_seconds": self.cpu_before + time.process_time(),
+            "cpu_seconds": self.cpu_seconds(),
         }
 
         def describe(folder: Path) -> None:
@@ -385,14 +393,20 @@ class Session:
         tensors = {f"model.{name}": value for name, value in saved.model.items()}
         tensors |= {f"optimizer.{name}": value for name, value in saved.optimizer.items()}
         values = saved.values
-        self.trainer.load_state(tensors, {"step": saved.step, **values})
-        self.best = float("inf") if values["best"] is None else float(values["best"])
-        self.best_step = int(values["best_step"])
-        self.looks_without_better = int(values["looks_without_better"])
-        vars(self.watchman).update(values["watchman"])
-        self.before, self.cpu_before = float(values["seconds"]), float(values["cpu_seconds"])
+        try:
+            self.trainer.load_state(tensors, {**values, "step": saved.step})
+            self.best = float("inf") if values["best"] is None else float(values["best"])
+            self.best_step = int(values["best_step"])
+            self.looks_without_better = int(values["looks_without_better"])
+            vars(self.watchman).update(values["watchman"])
+            self.before, self.cpu_before = float(values["seconds"]), float(values["cpu_seconds"])
+        except (KeyError, TypeError, ValueError) as reason:
+            raise CorruptFile(
+                f"the checkpoint of step {saved.step:,} in {self.run.folder} is not one of ours ({reason!r}); "
+                "delete it, and the run goes on from the one before"
+            ) from None
 
-    def finish(self, cpu: float) -> Finished:
+    def finish(self) -> Finished:
         """Measure the best model on all of the validation split, in fp32, and draw the curve."""
         if self.best_step != self.trainer.step:
             from clearstory.formats.folders import open_model
@@ -411,7 +425,7 @@ class Session:
             run=self.run.folder,
             bits_per_byte=score.bits_per_byte,
             nats_per_token=score.nats_per_token,
-            cpu_seconds=self.cpu_before + time.process_time() - cpu,
+            cpu_seconds=self.cpu_seconds(),
             seconds=self.seconds(),
             tokens=self.trainer.tokens,
             steps=self.trainer.step,
@@ -427,6 +441,10 @@ class Session:
     def seconds(self) -> float:
         """How long the run has taken, interruptions not counted."""
         return self.before + time.monotonic() - self.clock.began
+
+    def cpu_seconds(self) -> float:
+        """Processor time of the run, all threads added."""
+        return self.cpu_before + time.process_time() - self.clock.cpu_began
 
 
 @contextmanager
