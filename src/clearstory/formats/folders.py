@@ -15,7 +15,7 @@ from clearstory.durable import write_folder, write_json, write_text
 from clearstory.errors import BadInput, FolderExists, VocabularyMismatch
 from clearstory.formats.assemble import as_stored, open_weights, same, to_store
 from clearstory.formats.cards import Card, read_card, readme
-from clearstory.formats.config_file import Format, choose, renaming
+from clearstory.formats.config_file import Format, choose, read_json, renaming, which
 from clearstory.formats.own import OWN
 from clearstory.formats.paths import resolve
 from clearstory.formats.weights import SHARD_BYTES, write_weights
@@ -98,6 +98,17 @@ def save_model(
         write_weights(temporary, plan, rules.push(state), shard_bytes)
         same(temporary, model, config)
     return folder
+
+
+def write_card(folder: Path | str, card: Card) -> None:
+    """Say something new of a saved model; its weights are left alone."""
+    folder = Path(folder)
+    theirs = read_json(folder / "config.json")
+    form = which(theirs)
+    said = theirs.get("clearstory")
+    extra = {**(said if isinstance(said, dict) else {}), "card": card.json()}
+    write_json(folder / "config.json", {**theirs, "clearstory": extra})
+    write_text(folder / "README.md", readme(card, None if form is OWN else form.name))
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:

@@ -31,14 +31,17 @@ class Recall(nn.Module):
         self.orders = tuple(orders)
         self.rows = rows
         # Sparse: a batch touches some thousands of a million rows, and only they are updated.
-        self.table = nn.Embedding(len(self.orders) * rows, vocab, sparse=True)
+        # Given its zeros: drawing seventy million numbers first takes a second.
+        self.table = nn.Embedding(
+            len(self.orders) * rows, vocab, sparse=True, _weight=torch.zeros(len(self.orders) * rows, vocab)
+        )
         self.trust = Linear(width, len(self.orders))
         self.into = Linear(len(self.orders) * vocab, width, bias=False)
 
     @torch.no_grad()
     def reset(self) -> None:
         """At birth the tables say nothing, and what they will say is believed."""
-        nn.init.zeros_(self.table.weight)
+        self.table.weight.zero_()
         nn.init.zeros_(self.trust.weight)
         nn.init.ones_(self.trust.bias)
         nn.init.normal_(self.into.weight, std=0.1)

@@ -68,6 +68,8 @@ class Transformer(nn.Module):
         for name, weight in self.named_parameters():
             if weight.is_meta:
                 return
+            if name.startswith("recall."):
+                continue
             # What is added to the residual stream, or is the answer itself.
             residual = name.endswith(("output.weight", "down.weight"))
             if weight.ndim < 2:

@@ -17,8 +17,8 @@ from clearstory.recipes.settings import QuickstartRecipe, train_recipe
 from clearstory.recipes.train import train_events
 
 CORPUS = "corpus:kjv"
-PROMPTS = {"corpus:kjv": "And it came to pass", "corpus:python-docs": "Return a list of"}
-WORDS = {"corpus:kjv": ("king", "water", "sons"), "corpus:python-docs": ("list", "file", "error")}
+PROMPTS = {"kjv": "And it came to pass", "python-docs": "Return a list of"}
+WORDS = {"kjv": ("king", "water", "sons"), "python-docs": ("list", "file", "error")}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def tour(finished: Finished, *, seed: int) -> list[Part]:
     """What the model can do and what it has learnt: its curve, a passage, a word's neighbours, a head's attention."""
     opened = open_model(finished.folder)
     corpus = opened.card.trained_on[0][0]
-    prompt = PROMPTS.get(corpus, PROMPTS["corpus:kjv"])
+    prompt = PROMPTS.get(corpus, PROMPTS["kjv"])
     assert opened.tokenizer is not None
     passage = sample(opened.model, opened.tokenizer, seed=seed, tokens=160, prompt=prompt)
     parts = [Part("A passage it wrote", passage)]

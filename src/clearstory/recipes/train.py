@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from clearstory import durable
 from clearstory.errors import BadSetting, CorruptFile, Diverged
 from clearstory.formats.cards import Card
-from clearstory.formats.folders import config_json, save_model
+from clearstory.formats.folders import config_json, save_model, write_card
 from clearstory.formats.own import OWN
 from clearstory.metrics import Score
 from clearstory.models.families import build
@@ -413,7 +413,7 @@ class Session:
 
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
         score = self.look_at(None, fast=False)
-        self.keep(score)
+        write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
         self.record.write(
             kind="end", step=self.trainer.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
             tokens=self.trainer.tokens, seconds=self.seconds(),
