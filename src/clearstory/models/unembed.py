@@ -87,8 +87,21 @@ def nats(
     0.0
     """
     flat = hidden.flatten(0, -2)
+    if not torch.is_grad_enabled():
+        return _nats_only(flat, weight.to(flat.dtype), targets.flatten()).view(targets.shape)
     out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten())  # type: ignore[no-untyped-call]  # torch's
     return out.unflatten(0, targets.shape)
+
+
+def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Without gradients: autograd's `needs_input_grad` is true of a parameter even where none are wanted, and what is
+    not scored needs no logits either. Evaluating takes a third of the time.
+    """
+    known = (targets != IGNORE).nonzero().squeeze(1)
+    if len(known) == len(targets):
+        return walk(flat, weight, targets, None, False)[0]
+    scored = walk(flat[known], weight, targets[known], None, False)[0]
+    return scored.new_zeros(len(targets)).index_copy_(0, known, scored)
 
 
 def logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:
