@@ -1,18 +1,18 @@
 """Every error a user can meet. One sentence each: the two things that disagree, and the way out.
 
-    ClearstoryError
-    ├── BadInput             a text, file or folder that cannot be read as what it should be
-    ├── UnknownName          a model, setting, view or corpus that does not exist; names the nearest
-    ├── BadSetting           a setting whose value cannot work; says which values do
-    ├── VocabularyMismatch   a model and a tokenizer that do not belong together
-    ├── CorruptFile          a saved file that is truncated, lies about itself or is not ours
-    ├── CheckpointMismatch   a checkpoint of another configuration
-    ├── ContextOverflow      more tokens than the model can hold
-    ├── Diverged             a loss that stopped being a number
-    ├── FolderExists         an output that would be overwritten
-    ├── OutOfSpace           a disk that is full; says how much was needed
-    ├── MissingExtra         an optional dependency that is not installed; says how to get it
-    └── CannotDo             something this kind of model does not do; says what it does
+ClearstoryError
+├── BadInput             a text, file or folder that cannot be read as what it should be
+├── UnknownName          a model, setting, view or corpus that does not exist; names the nearest
+├── BadSetting           a setting whose value cannot work; says which values do
+├── VocabularyMismatch   a model and a tokenizer that do not belong together
+├── CorruptFile          a saved file that is truncated, lies about itself or is not ours
+├── CheckpointMismatch   a checkpoint of another configuration
+├── ContextOverflow      more tokens than the model can hold
+├── Diverged             a loss that stopped being a number
+├── FolderExists         an output that would be overwritten
+├── OutOfSpace           a disk that is full; says how much was needed
+├── MissingExtra         an optional dependency that is not installed; says how to get it
+└── CannotDo             something this kind of model does not do; says what it does
 """
 
 from __future__ import annotations
