@@ -15,6 +15,7 @@ VOCAB = 23
 
 TINY_GPT2 = replace(GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
 TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_width=4, hidden=24)
+TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 
 
 def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
@@ -32,5 +33,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "clear": lambda: shaken(TINY_CLEAR),
     "grouped": lambda: shaken(replace(TINY_CLEAR, kv_heads=2)),
     "windowed": lambda: shaken(replace(TINY_CLEAR, window=5)),
+    "recalling": lambda: shaken(TINY_RECALL),
     "placeless": lambda: shaken(replace(TINY_GPT2, positions="none", tied=False)),
 }

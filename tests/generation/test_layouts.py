@@ -16,7 +16,7 @@ from clearstory.models.base import IGNORE, LanguageModel, Padded
 from clearstory.models.families import build
 from clearstory.models.int8 import int8
 from clearstory.models.layout import View, for_decoding
-from tiny import TINY_CLEAR, TINY_GPT2
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))
 VIEWS: dict[str, tuple[Callable[[Any], Any], float]] = {
@@ -27,7 +27,10 @@ VIEWS: dict[str, tuple[Callable[[Any], Any], float]] = {
 }
 
 
-@pytest.fixture(params=[TINY_GPT2, TINY_CLEAR, replace(TINY_GPT2, tied=False)], ids=["gpt2", "clear", "untied"])
+@pytest.fixture(
+    params=[TINY_GPT2, TINY_CLEAR, replace(TINY_GPT2, tied=False), TINY_RECALL],
+    ids=["gpt2", "clear", "untied", "recall"],
+)
 def model(request: pytest.FixtureRequest) -> Any:
     model = build(request.param, seed=3).eval()
     with torch.no_grad():

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, Padded, State
+from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
 
 PREFILL_TOKENS = 4096
 """Most tokens, padding included, that newcomers read at once: bounds the memory of one step."""
@@ -163,7 +163,7 @@ class Engine:
             for row, id, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True)
         ]
         self.keep([reply.finished is None for reply in replies])
-        return replies
+        return sorted(replies, key=lambda reply: reply.request)
 
     def take(self, row: Row, token: Token) -> Reply:
         """Write a token down as its request's next."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from clearstory.errors import Diverged
-from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
 from clearstory.generation.sampling import penalised
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, Padded
+from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
 
 
 @dataclass(frozen=True)

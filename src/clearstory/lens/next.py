@@ -87,7 +87,7 @@ def look(probabilities: Sequence[float], pieces: Sequence[str], bits: float, voc
     """What these numbers say, in words.
 
     >>> look([0.5, 0.25], ["a", "b"], 1.5, 4)
-    "Entropy 1.50 bits of at most 2.00: as unsure as among 2.8 ... ‘a’ is 2.0 times as likely as ‘b’."
+    'Entropy 1.50 bits of at most 2.00: as unsure as among 2.8 ... ‘a’ is 2.0 times as likely as ‘b’.'
     """
     most = math.log2(vocab) if vocab > 1 else 0.0
     said = f"Entropy {bits:.2f} bits of at most {most:.2f}: as unsure as among {2**bits:,.1f} equally likely tokens."

@@ -107,7 +107,7 @@ def short(value: float) -> str:
         if size >= least:
             return f"{value / (1e3 if letter == 'k' else least):,.3g}{letter}" if size < 1e13 else f"{value:.2g}"
     if size < 1e-3:
-        return f"{value:.0e}" if f"{value:.0e}" == f"{value:.1e}" else f"{value:.1e}"
+        return f"{value:.1e}".replace(".0e", "e")
     return f"{value:,.4g}" if size < 1000 else f"{value:,.0f}"
 
 

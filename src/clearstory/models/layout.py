@@ -55,6 +55,7 @@ class View(nn.Module):
         made: dict[int, nn.Module] = {}
         self.inner = replaced(model, make, made)
         self.unembed = made.get(id(weight)) or make(linear_of(weight))
+        self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context
         self.requires_grad_(False)
@@ -72,7 +73,9 @@ class View(nn.Module):
     @torch.no_grad()
     def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token."""
-        return cast(Tensor, self.unembed(hidden))
+        logits: Tensor = self.unembed(hidden[..., : self.width])
+        # What stands behind the vector are logits already: those that `Recall` found.
+        return logits if hidden.shape[-1] == self.width else logits + hidden[..., self.width :]
 
     @torch.no_grad()
     def score(
