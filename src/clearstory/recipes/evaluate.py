@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from clearstory.errors import BadInput
-from clearstory.models.prompts import first_token, resting
 from clearstory.metrics import Score
 from clearstory.models.int8 import int8 as in_int8
+from clearstory.models.prompts import first_token, resting
 from clearstory.models.scoring import Windows, score_parts, window_shape
 from clearstory.recipes.opening import Ready, ready
 from clearstory.text.documents import Document, read_documents
