@@ -1,6 +1,6 @@
-"""Peak memory of training GPT-2 124M at context 512 with 2 rows, beside a plain loop over transformers; fresh processes.
+"""Peak memory of training GPT-2 124M at context 512 with 2 rows, beside a loop over transformers; fresh processes.
 
-    python benchmarks/memory.py [--steps 3]
+python benchmarks/memory.py [--steps 3]
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/time_to_quality.py [--seeds 3]
 
-The baseline is nanoGPT's documented recipe for a processor (4 layers of width 128, context 64, 2,000 steps of 12 rows,
-AdamW) in fp32, as `nanogpt-char` here. Every run ends with the whole last tenth of the text, in blocks of its context as
-nanoGPT evaluates: no token sees further back than its block. Shapes, rates and steps of `clear` and `recall` were chosen
-on presidents' addresses (state-of-the-union), not on this text.
+The baseline is nanoGPT's documented recipe for a processor (4 layers of width 128, context 64, 2,000 steps of 12
+rows, AdamW) in fp32, as `nanogpt-char` here. Every run ends with the whole last tenth of the text, in blocks of its
+context as nanoGPT evaluates: no token sees further back than its block. Shapes, rates and steps of `clear` and
+`recall` were chosen on presidents' addresses (state-of-the-union), not on this text.
 """
 
 from __future__ import annotations

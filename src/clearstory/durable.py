@@ -39,6 +39,9 @@ FULL = re.compile(r"No space left on device|os error 28\b|unexpected pos \d+ vs 
 
 _count = itertools.count()
 
+MASK = os.umask(0o022)
+os.umask(MASK)  # the only way to ask for it is to set it
+
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Put `data` where `path` says, replacing what was there. Raises OutOfSpace."""
@@ -248,6 +251,8 @@ def _flush(path: Path) -> None:
     # Read and write: Windows refuses to flush what was opened for reading.
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
+    # safetensors makes files for their owner alone; what lies beside them is readable as the user's mask says.
+    path.chmod(0o666 & ~MASK)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -159,7 +160,7 @@ def kinds() -> list[Any]:
 def test_schedules_rise_to_one_and_end_low(settings: Any) -> None:
     rates = [rate(step, 100, settings) for step in range(101)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[4:]))
     assert rates[100] == pytest.approx(1.0 if settings.schedule == "constant" else 0.1)
 
 

@@ -151,7 +151,7 @@ def summary(event: Finished) -> str:
     lines.append(f"model: {event.folder}")
     if event.curve is not None:
         lines.append(f"curve: {event.curve}")
-    lines.append(f'next:  clearstory generate {event.run} "Once"')
+    lines.append(f"next:  clearstory generate {event.run}")
     return "\n".join(lines)
 
 

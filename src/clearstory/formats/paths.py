@@ -9,10 +9,10 @@ from clearstory.errors import BadInput, CannotDo, nearest
 
 
 def resolve(path: Path | str) -> Path:
-    """The model folder that is meant: a folder with a config.json, or a run's `model/`.
+    """The model folder that is meant: a folder with a config.json, as a checkpoint is one too, or a run's `model/`.
 
-    Raises BadInput where there is none, with what is there instead; CannotDo for a checkpoint, which holds a run to
-    resume and not a model to use.
+    Raises BadInput where there is none, with what is there instead; CannotDo for a checkpoint that says nothing of its
+    model.
     """
     given = Path(path).expanduser()
     folder = standing(given)

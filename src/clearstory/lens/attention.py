@@ -44,7 +44,8 @@ def attention_weights(model: Any, ids: list[int], layer: int) -> Float[Tensor, "
     k = k.repeat_interleave(q.shape[0] // k.shape[0], 0)
     scores = q @ k.mT / math.sqrt(attention.head_width)
     allowed = band(len(ids), len(ids), attention.window, scores.device)
-    return scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+    weights: Tensor = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+    return weights
 
 
 def attention(model: Any, tokenizer: Any, text: str, *, layer: int = -1, head: int | None = None) -> Grid:
@@ -68,5 +69,6 @@ def attention(model: Any, tokenizer: Any, text: str, *, layer: int = -1, head: i
         column_labels=labels,
         values=tuple(tuple(row) for row in weights[head].tolist()),
         unit="weight",
-        look=f"each token takes {float(decided[head]):.0%} from its favourite and looks {float(back):.1f} tokens back on average",
+        look=f"each token takes {float(decided[head]):.0%} from its favourite "
+        f"and looks {float(back):.1f} tokens back on average",
     )

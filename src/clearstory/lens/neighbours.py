@@ -28,9 +28,7 @@ def neighbours(model: Any, tokenizer: Any, word: str, *, top: int = 8) -> Table:
     cosines = vectors @ vectors[own]
     cosines[own] = -2
     best = cosines.topk(min(top, len(cosines) - 1))
-    rows = tuple(
-        (tokenizer.piece(int(i)), round(float(c), 3)) for c, i in zip(best.values, best.indices, strict=True)
-    )
+    rows = tuple((tokenizer.piece(int(i)), round(float(c), 3)) for c, i in zip(best.values, best.indices, strict=True))
     return Table(
         title=f"Nearest to {tokenizer.piece(own)}",
         columns=("token", "cosine"),

@@ -33,7 +33,8 @@ class _RMS(torch.autograd.Function):
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
         scale = square.div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
         ctx.save_for_backward(x, gain, scale)
-        return (x * scale).mul_(gain.to(x.dtype))
+        out: Tensor = (x * scale).mul_(gain.to(x.dtype))
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -141,7 +142,7 @@ def attend(
     rows = q.shape[:2]
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     out: Tensor = _Attend.apply(*flat, mask)  # type: ignore[no-untyped-call]  # torch's
-    return out.unflatten(0, rows)
+    return out.view(*rows, *out.shape[1:])
 
 
 class _GELU(torch.autograd.Function):
@@ -163,7 +164,8 @@ class _GELU(torch.autograd.Function):
         # gate + x gate (1 - gate) (b + 3 a x²)
         slope = (x * x).mul_(3 * _GELU_A).add_(_GELU_B).mul_(x)
         slope.mul_(1 - gate).add_(1).mul_(gate)
-        return slope.mul_(grad)
+        out: Tensor = slope.mul_(grad)
+        return out
 
 
 def _gate(x: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ class Attention(nn.Module):
             q, k = rotate(q, turn), rotate(k, turn)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, head_width)
         answer = self.attend(q, k, v) if past is None else self.attend_past(q, k, v, past)
-        return self.output(answer.transpose(1, 2).flatten(-2))
+        out: Tensor = self.output(answer.transpose(1, 2).flatten(-2))
+        return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All tokens at once, none before them: the way training reads. (B, heads, T, head_width)."""
@@ -134,7 +135,7 @@ def attend_row(q: Tensor, keys: Tensor, values: Tensor, window: int | None) -> T
 
 
 def band(new: int, kept: int, window: int | None, device: torch.device) -> Tensor:
-    """Which of `kept` tokens each of the last `new` may see: itself, those before it, no further back than the window."""
+    """Which of `kept` tokens each of the last `new` may see: itself and those before it, within the window."""
     places = torch.arange(kept, device=device)
     own = places[kept - new :, None]
     seen = places <= own

@@ -25,8 +25,8 @@ class Buffer:
 
 @dataclass(frozen=True)
 class RowCache:
-    """What one row has read: `length` tokens, of which the last `kept` are in the buffer; `recent` are the last few ids,
-    where the model looks up n-grams.
+    """What one row has read: `length` tokens, of which the last `kept` are in the buffer. `recent` are the last few
+    ids, where the model looks up n-grams.
     """
 
     buffer: Buffer

@@ -79,7 +79,9 @@ class TransformerConfig:
             raise BadSetting(f"model.dropout is {self.dropout}; it must be at least 0 and under 1")
         if self.window is not None and self.window < 1:
             raise BadSetting(f"model.window is {self.window}; it must be at least 1, or null for all of the context")
-        if self.recall and (min(self.recall) < 2 or list(self.recall) != sorted(set(self.recall)) or self.recall[-1] > 32):
+        if self.recall and (
+            min(self.recall) < 2 or list(self.recall) != sorted(set(self.recall)) or self.recall[-1] > 32
+        ):
             raise BadSetting(f"model.recall is {self.recall}; give rising orders from 2 to 32")
         if self.recall and not 1 <= self.recall_rows * len(self.recall) * self.vocab <= 2**31:
             raise BadSetting(

@@ -24,5 +24,5 @@ class Rotary(nn.Module):
         self.sin: Tensor
 
     def at(self, places: Int[Tensor, "*B T"] | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of these places, each (..., T, 1, head_width / 2): one for each pair, alike in every head."""
+        """Cosines and sines of these places, each (..., T, 1, head_width / 2): one a pair, alike in every head."""
         return self.cos[places].to(dtype).unsqueeze(-2), self.sin[places].to(dtype).unsqueeze(-2)

@@ -188,10 +188,10 @@ def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
             if best is None or miss < best[0]:
                 best = (miss, shape)
     assert best is not None
-    if best[0] > math.log(2):
+    if best[0] > math.log(1.5):
         smallest = vocab * 32
         raise BadSetting(
-            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the embedding of the narrowest "
+            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's embedding "
             f"has {smallest:,}; ask for more parameters or a smaller vocabulary"
         )
     return best[1]

@@ -51,7 +51,7 @@ class Recall(nn.Module):
         count = ids.shape[1]
         golden, prime, last = MIX
         key = ids + 1
-        found = []
+        found: list[Tensor] = []
         for back in range(1, max(self.orders)):
             before = F.pad(ids[:, : max(0, count - back)] + 1, (min(back, count), 0))
             key = key * prime + before * golden
@@ -74,4 +74,5 @@ class Recall(nn.Module):
     def weigh(self, rows: Float[Tensor, "B T N V"], hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B T V"]:
         """The orders' logits added up, each as far as it is trusted here."""
         trust = self.trust(hidden).to(rows.dtype)
-        return (trust.unsqueeze(-2) @ rows).squeeze(-2)
+        weighed: Tensor = (trust.unsqueeze(-2) @ rows).squeeze(-2)
+        return weighed

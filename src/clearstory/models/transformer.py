@@ -62,8 +62,8 @@ class Transformer(nn.Module):
 
         normal: N(0, 0.02), what is added to the residual stream scaled down by its depth (Radford et al. 2019).
         still: every block and the unembedding begin by saying nothing, embeddings at N(0, 1), all else at a scale that
-        keeps a norm's output as large as it was (Zhang et al. 2019, "Fixup"; Yang et al. 2022 for the scales). It learns
-        faster where the steps are few; with tied embeddings the unembedding cannot be zero, and 0.02 is kept.
+        keeps a norm's output as large as it was (Zhang et al. 2019, "Fixup"; Yang et al. 2022 for the scales). It
+        learns faster where the steps are few; tied embeddings cannot be zero, and keep 0.02.
         """
         for name, weight in self.named_parameters():
             if weight.is_meta:
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
     def read(self, tokens: Padded, state: Cache | None = None) -> tuple[Float[Tensor, "B T W"], Cache | None]:
         """What the model knows after each token.
 
-        Raises ContextOverflow when a row grows past the context, VocabularyMismatch when an id is not in the vocabulary.
+        Raises ContextOverflow when a row grows past the context, VocabularyMismatch for an id it does not know.
         """
         if state is None:
             self.check(tokens.ids, tokens.ids.shape[1])
@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         """Logits of the next token, only where asked for."""
         if self.recall is None:
             return unembed.logits(hidden, self.output_weight)
-        known, recalled = hidden.split([self.config.width, self.vocab], -1)
+        known, recalled = hidden[..., : self.config.width], hidden[..., self.config.width :]
         return unembed.logits(known, self.output_weight) + recalled
 
     def score(

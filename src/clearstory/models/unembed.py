@@ -90,7 +90,7 @@ def nats(
     if not torch.is_grad_enabled():
         return _nats_only(flat, weight.to(flat.dtype), targets.flatten()).view(targets.shape)
     out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten())  # type: ignore[no-untyped-call]  # torch's
-    return out.unflatten(0, targets.shape)
+    return out.view(targets.shape)
 
 
 def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

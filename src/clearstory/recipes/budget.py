@@ -77,8 +77,8 @@ def compiler() -> str | None:
 def should_compile(asked: str, parameters: int, seconds: float | None) -> tuple[bool, str | None]:
     """Whether to compile, and a sentence where that is not what was asked for or costs something.
 
-    Measured: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays for small models
-    in runs of ten minutes and more.
+    Measured: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays for small
+    models in runs of ten minutes and more.
     """
     if asked == "off":
         return False, None

@@ -1,7 +1,7 @@
 """Curve: how a run learnt, drawn over what runs of its kind usually look like.
 
-A reference is a file of recipes/references/, made by benchmarks/references.py: bits per byte against tokens learnt from,
-the lowest and highest of several seeds. Against tokens, since seconds belong to a machine.
+A reference is a file of recipes/references/, made by benchmarks/references.py: bits per byte against tokens learnt
+from, the lowest and highest of several seeds. Against tokens, since seconds belong to a machine.
 """
 
 from __future__ import annotations

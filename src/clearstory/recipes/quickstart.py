@@ -83,4 +83,3 @@ def advice(finished: Finished, prompt: str) -> str:
             "clearstory train ~/notes --minutes 10          your own folder of text",
         )
     )
-

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -149,7 +148,6 @@ def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
             "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "command": sys.argv,
             **decided,
         },
     )

@@ -7,37 +7,30 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from clearstory import durable
-from clearstory.errors import BadSetting, CorruptFile, Diverged
+from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
-from clearstory.formats.folders import config_json, save_model, write_card
-from clearstory.formats.own import OWN
-from clearstory.metrics import Score
 from clearstory.models.families import build
-from clearstory.models.machine import bf16_is_fast, fastest_threads
-from clearstory.models.scoring import score_rows
+from clearstory.models.machine import bf16_is_fast, fastest_threads, matmul_gflops
 from clearstory.recipes import budget, runs
-from clearstory.recipes.curve import draw_curve
-from clearstory.recipes.events import Event, Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
-from clearstory.recipes.sample import sample
+from clearstory.recipes.events import Event, Finished, Prepared
+from clearstory.recipes.session import DEFAULT_STEPS, Session
 from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training import checkpoint
 from clearstory.training.objectives.causal import OBJECTIVES
-from clearstory.training.record import Record, Watchman
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import ARITHMETIC, Trainer
+
+TOKENIZERS = {"digits": "characters"}
+"""Corpora that name the tokenizer they are meant for."""
 
 
 def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finished:
@@ -82,12 +75,13 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
     corpus = Corpus.open(recipe.text, recipe.data)
+    spec = recipe.tokenizer or recipe.model.tokenizer or TOKENIZERS.get(corpus.name, "bpe:8192")
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
         runs.same_text(run, corpus.fingerprint)
         tokenizer = Tokenizer.open(run.tokenizer)
     else:
-        tokenizer = learn_tokenizer(corpus, recipe.tokenizer or recipe.model.tokenizer or "bpe")
+        tokenizer = learn_tokenizer(corpus, spec)
     rows = corpus.encode(tokenizer)
     parameters = recipe.parameters
     if recipe.minutes is not None and parameters is None and recipe.model.name == "clear":
@@ -110,10 +104,10 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         bytes=corpus.text_bytes,
         tokens=len(rows["train"].ids),
         validation_tokens=len(rows["validation"].ids),
-        tokenizer=recipe.tokenizer or recipe.model.tokenizer or "bpe:8192",
+        tokenizer=spec,
         vocab=tokenizer.vocab,
         parameters=count,
-        shape=f"{config.layers} layers of width {config.width}, context {config.context}",
+        shape=f"{config.layers} layer{'s' * (config.layers > 1)} of width {config.width}, context {config.context}",
     )
     trainer = Trainer(
         model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=recipe.steps or DEFAULT_STEPS
@@ -122,14 +116,10 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         name=run.folder.name,
         family="transformer",
         parameters=count,
-        trained_on=((corpus.name, rows["train"].bytes),) if rows["train"].bytes is not None else (),
+        trained_on=((corpus.name, rows["train"].text_bytes),),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
     return Session(run, recipe, trainer, tokenizer, rows, card, clock, prepared, decided)
-
-
-DEFAULT_STEPS = 2000
-"""Where neither steps nor minutes are given."""
 
 
 def decide(settings: TrainingSettings) -> TrainingSettings:
@@ -154,297 +144,7 @@ def decide(settings: TrainingSettings) -> TrainingSettings:
 
 def training_speed(settings: TrainingSettings) -> float:
     """Operations a second that training reaches here: half of what matrix products alone do."""
-    from clearstory.models.machine import matmul_gflops
-
     return 0.5e9 * matmul_gflops(ARITHMETIC[settings.precision] or torch.float32, threads=settings.threads)
-
-
-@dataclass
-class Session:
-    """One run from its plan to its end."""
-
-    run: runs.Run
-    recipe: TrainRecipe
-    trainer: Trainer
-    tokenizer: Tokenizer
-    rows: Mapping[str, Any]
-    card: Card
-    clock: budget.Clock
-    prepared: Prepared
-    decided: Mapping[str, str]
-    watchman: Watchman = field(default_factory=Watchman)
-    best: float = float("inf")
-    best_step: int = -1
-    looks_without_better: int = 0
-    before: float = 0.0  # seconds that the run had taken when it was resumed
-    cpu_before: float = 0.0
-    look_steps: int = 0
-    look_tokens: int = 0
-    save_steps: int = 0
-    seconds_per_step: float | None = None
-
-    @property
-    def model(self) -> nn.Module:
-        """What is being trained."""
-        return self.trainer.model
-
-    def plan(self) -> Iterator[Event]:
-        """How far to go: as asked, or as far as the time reaches."""
-        s, trainer = self.recipe.training, self.trainer
-        last = runs.last_checkpoint(self.run) if self.recipe.resume else None
-        if last is not None:
-            self.restore(checkpoint.load(last))
-        timed = self.recipe.minutes is not None
-        if timed:
-            yield from self.compile(self.clock.left())
-            self.seconds_per_step = self.probe()
-            self.clock.reserve = self.closing_seconds()
-            if self.clock.left() < self.seconds_per_step:
-                raise BadSetting(
-                    f"{self.recipe.minutes:g} minutes are over before the first step, which takes "
-                    f"{self.seconds_per_step:.2g} s beside {self.clock.reserve:.2g} s of measuring; "
-                    "give more, or a smaller model"
-                )
-            share = 1 - budget.LOOK_SHARE
-            trainer.replan(self.clock.steps(trainer.step, self.seconds_per_step / share))
-        else:
-            yield from self.compile(None)
-            if last is None or self.recipe.steps is not None:
-                trainer.replan(self.recipe.steps or DEFAULT_STEPS)
-        if trainer.step == 0:
-            trainer.plans = [(0, trainer.steps)]
-        self.look_steps = s.evaluate_steps or max(10, trainer.steps // budget.LOOKS)
-        self.save_steps = s.save_steps or self.look_steps
-        tokens = trainer.steps * s.batch_size * s.gradient_accumulation_steps * trainer.context
-        self.look_tokens = s.evaluate_tokens or budget.look_tokens(tokens, trainer.steps // self.look_steps)
-        if s.patience and self.looks_without_better >= s.patience:
-            trainer.replan(trainer.step)  # it had stopped early, and was killed before its end
-        self.write_down()
-        self.record = Record(self.run.metrics, since=None if last is None else trainer.step)
-        seconds = trainer.steps * self.seconds_per_step if self.seconds_per_step else None
-        yield Planned(
-            steps=trainer.steps,
-            seconds=seconds,
-            sentence=f"{trainer.steps:,} steps, {tokens / max(1, self.prepared.tokens):.1f} times over the text, "
-            f"in {s.precision} on {s.device} with {s.threads} thread{'s' * (s.threads > 1)}",
-        )
-        if trainer.step == 0:
-            yield self.save()
-
-    def write_down(self) -> None:
-        """Begin the run folder. Not before: what cannot be trained leaves nothing behind, and an old run as it was."""
-        if self.recipe.overwrite:
-            runs.clear(self.run)
-        runs.describe(self.run, self.recipe, self.decided)
-        if not (self.run.tokenizer / "tokenizer.json").is_file():
-            with durable.write_folder(self.run.tokenizer) as folder:
-                self.tokenizer.save(folder)
-
-    def compile(self, seconds: float | None) -> Iterator[Event]:
-        """torch.compile the stack where that pays."""
-        yes, sentence = budget.should_compile(self.recipe.training.compile, self.prepared.parameters, seconds)
-        if sentence:
-            yield Warned(step=self.trainer.step, sentence=sentence)
-        if yes:
-            self.model.compile()
-
-    def probe(self) -> float:
-        """Seconds that a step takes; the trainer stands afterwards as it stood before."""
-        model = {name: value.clone() for name, value in self.model.state_dict().items()}
-        optimizer = {name: value.clone() for name, value in self.trainer.optimizers.tensors(self.model).items()}
-        values = {"step": self.trainer.step, "tokens": self.trainer.tokens, "plans": self.trainer.plans}
-        steps, self.trainer.plans = self.trainer.plans, [(0, 10**9)]
-        seconds = budget.seconds_per_step(self.trainer.advance)
-        self.trainer.plans = steps
-        self.trainer.optimizers.forget()
-        self.trainer.load_state(
-            {f"model.{k}": v for k, v in model.items()} | {f"optimizer.{k}": v for k, v in optimizer.items()}, values
-        )
-        return seconds
-
-    def closing_seconds(self) -> float:
-        """What the end of the run will take: the complete look, saving, the curve."""
-        began = time.perf_counter()
-        some = min(self.prepared.validation_tokens, 20 * self.trainer.context)
-        self.look_at(some, fast=False)
-        per_token = (time.perf_counter() - began) / max(1, some)
-        return per_token * self.prepared.validation_tokens + 1.0 + 1e-8 * self.prepared.parameters
-
-    def learn(self, stop: threading.Event) -> Iterator[Event]:
-        """Step after step; look, save and sample now and then."""
-        s, trainer = self.recipe.training, self.trainer
-        speed = 0.0
-        began, first = time.monotonic(), trainer.step
-        while trainer.step < trainer.steps:
-            try:
-                progress = trainer.advance()
-            except Diverged:
-                yield self.save()
-                raise
-            tokens = s.batch_size * s.gradient_accumulation_steps * trainer.context
-            speed = tokens / progress.seconds if not speed else 0.9 * speed + 0.1 * tokens / progress.seconds
-            self.record.write(
-                kind="step", step=progress.step, loss=progress.loss, learning_rate=progress.learning_rate,
-                gradient_norm=progress.gradient_norm, tokens=progress.tokens, seconds=self.seconds(),
-            )  # fmt: skip
-            left = (trainer.steps - progress.step) * (time.monotonic() - began) / (progress.step - first)
-            yield Step(
-                step=progress.step, steps=progress.steps, loss=progress.loss, learning_rate=progress.learning_rate,
-                gradient_norm=progress.gradient_norm, tokens=progress.tokens, tokens_per_second=speed,
-                seconds=self.seconds(), eta=left,
-            )  # fmt: skip
-            if sentence := self.watchman.step(progress.step, progress.loss):
-                yield self.warn(sentence)
-            if self.recipe.minutes is not None:
-                if self.clock.left() <= 0:
-                    trainer.replan(trainer.step)
-                elif progress.step % self.look_steps == 0:
-                    per_step = (time.monotonic() - began) / (progress.step - first)
-                    trainer.replan(self.clock.steps(trainer.step, per_step))
-            over = trainer.step >= trainer.steps
-            if over or progress.step % self.look_steps == 0:
-                yield from self.look()
-                if s.patience and self.looks_without_better >= s.patience:
-                    yield self.warn(
-                        f"stopped early: {s.patience} looks brought nothing better than step {self.best_step:,}"
-                    )
-                    trainer.replan(trainer.step)
-                    over = True
-            if s.sample_steps and progress.step % s.sample_steps == 0:
-                yield Sampled(step=progress.step, text=sample(self.model, self.tokenizer, seed=s.seed + progress.step))
-            if over or stop.is_set() or progress.step % self.save_steps == 0:
-                yield self.save()
-            if stop.is_set():
-                raise KeyboardInterrupt(
-                    f"stopped at step {trainer.step:,}; go on with: clearstory train --resume --out {self.run.folder}"
-                )
-        if self.best_step < 0:  # a resumed run that was over already
-            yield from self.look()
-
-    def look(self) -> Iterator[Event]:
-        """Read some of the validation split; keep the model if it is the best yet."""
-        score = self.look_at(self.look_tokens)
-        nats = score.nats_per_token
-        better = nats < self.best
-        step = self.trainer.step
-        if better:
-            self.best, self.best_step, self.looks_without_better = nats, step, 0
-        else:
-            self.looks_without_better += 1
-        self.record.write(
-            kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
-            tokens=self.trainer.tokens, seconds=self.seconds(),
-        )  # fmt: skip
-        complete = self.look_tokens >= self.prepared.validation_tokens
-        yield Looked(step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete)
-        if better:
-            self.keep(score)
-            yield Saved(step=step, path=self.run.model, kind="model")
-        if sentence := self.watchman.look(step, nats):
-            yield self.warn(sentence)
-
-    def look_at(self, limit: int | None, fast: bool = True) -> Score:
-        """Nats on the validation split, in blocks; `fast` in the arithmetic of training, else in that of the weights."""
-        model: Any = self.model
-        model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
-        model.eval()
-        # Documents are read after the separator that stood before them in training.
-        begin = self.tokenizer.eos if self.prepared.documents > 1 else None
-        rows, context = self.rows["validation"], self.trainer.context
-        return score_rows(model, rows, context=context, windows="blocks", begin=begin, batch_size=16, limit=limit)
-
-    def keep(self, score: Score) -> None:
-        """Write the model folder: what to use, as others open it too."""
-        card = replace(self.card, bits_per_byte=score.bits_per_byte)
-        self.model.eval()
-        save_model(self.run.model, self.model, self.tokenizer, card, overwrite=True)
-
-    def save(self) -> Saved:
-        """Write a checkpoint: what to go on from. It opens as a model too."""
-        tensors, values = self.trainer.state()
-        parts: dict[str, dict[str, Tensor]] = {
-            part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-            for part in ("model", "optimizer")
-        }
-        values |= {
-            "best": self.best if self.best_step >= 0 else None,
-            "best_step": self.best_step,
-            "looks_without_better": self.looks_without_better,
-            "watchman": vars(self.watchman),
-            "seconds": self.seconds(),
-            "cpu_seconds": self.cpu_seconds(),
-        }
-
-        def describe(folder: Path) -> None:
-            config: Any = self.model.config
-            durable.write_json(
-                folder / "config.json", config_json(OWN, config, {}, self.model, self.tokenizer, self.card)
-            )
-            self.tokenizer.save(folder)
-
-        path = checkpoint.save(
-            self.run.folder, self.trainer.step, parts["model"], parts["optimizer"], values, describe=describe
-        )
-        checkpoint.thin(self.run.folder, self.recipe.training.keep_checkpoints)
-        return Saved(step=self.trainer.step, path=path, kind="checkpoint")
-
-    def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Go back to where a checkpoint was written."""
-        tensors = {f"model.{name}": value for name, value in saved.model.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in saved.optimizer.items()}
-        values = saved.values
-        try:
-            self.trainer.load_state(tensors, {**values, "step": saved.step})
-            self.best = float("inf") if values["best"] is None else float(values["best"])
-            self.best_step = int(values["best_step"])
-            self.looks_without_better = int(values["looks_without_better"])
-            vars(self.watchman).update(values["watchman"])
-            self.before, self.cpu_before = float(values["seconds"]), float(values["cpu_seconds"])
-        except (KeyError, TypeError, ValueError) as reason:
-            raise CorruptFile(
-                f"the checkpoint of step {saved.step:,} in {self.run.folder} is not one of ours ({reason!r}); "
-                "delete it, and the run goes on from the one before"
-            ) from None
-
-    def finish(self) -> Finished:
-        """Measure the best model on all of the validation split, in fp32, and draw the curve."""
-        if self.best_step != self.trainer.step:
-            from clearstory.formats.folders import open_model
-
-            self.model.load_state_dict(open_model(self.run.model).model.state_dict())
-        score = self.look_at(None, fast=False)
-        write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
-        self.record.write(
-            kind="end", step=self.trainer.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
-            tokens=self.trainer.tokens, seconds=self.seconds(),
-        )  # fmt: skip
-        self.record.close()
-        curve = draw_curve(self.run, self.recipe.model.name, self.prepared.corpus)
-        return Finished(
-            folder=self.run.model,
-            run=self.run.folder,
-            bits_per_byte=score.bits_per_byte,
-            nats_per_token=score.nats_per_token,
-            cpu_seconds=self.cpu_seconds(),
-            seconds=self.seconds(),
-            tokens=self.trainer.tokens,
-            steps=self.trainer.step,
-            parameters=self.prepared.parameters,
-            curve=curve,
-        )
-
-    def warn(self, sentence: str) -> Warned:
-        """Say it, and write it down."""
-        self.record.write(kind="warning", step=self.trainer.step, sentence=sentence)
-        return Warned(step=self.trainer.step, sentence=sentence)
-
-    def seconds(self) -> float:
-        """How long the run has taken, interruptions not counted."""
-        return self.before + time.monotonic() - self.clock.began
-
-    def cpu_seconds(self) -> float:
-        """Processor time of the run, all threads added."""
-        return self.cpu_before + time.process_time() - self.clock.cpu_began
 
 
 @contextmanager

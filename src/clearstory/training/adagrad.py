@@ -1,4 +1,7 @@
-"""Row-wise Adagrad: for tables of which a batch touches a few rows. Duchi et al. 2011; one sum a row as in Naumov et al. 2019."""
+"""Row-wise Adagrad: for tables of which a batch touches a few rows.
+
+Duchi et al. 2011; one sum for each row as in Naumov et al. 2019.
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ class Optimizers:
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         """The reverse of `tensors`; copies, so that the file they came from may go."""
-        owner = {p: optimizer for optimizer, _, _ in self.all for group in optimizer.param_groups for p in group["params"]}
+        owner = {
+            p: optimizer for optimizer, _, _ in self.all for group in optimizer.param_groups for p in group["params"]
+        }
         named = dict(model.named_parameters())
         for key, value in tensors.items():
             name, _, what = key.rpartition(".")

@@ -13,7 +13,8 @@ def rate(step: int, steps: int, settings: TrainingSettings) -> float:
     Warm-up rises linearly; then cosine (Loshchilov and Hutter 2017, eq. 5), linear, constant, or wsd: constant until
     the last `decay_share` of the run, then linear (Hu et al. 2024).
 
-    >>> [round(rate(s, 10, TrainingSettings(schedule="linear", warmup_steps=2, final_learning_rate=0)), 3) for s in (0, 1, 2, 9)]
+    >>> linear = TrainingSettings(schedule="linear", warmup_steps=2, final_learning_rate=0)
+    >>> [round(rate(step, 10, linear), 3) for step in (0, 1, 2, 9)]
     [0.5, 1.0, 1.0, 0.125]
     """
     # Half a short run at most: a warm-up longer than the run would never reach its peak.

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,8 @@ from clearstory.training.optimizer import Optimizers
 from clearstory.training.schedule import rate
 from clearstory.training.settings import TrainingSettings
 
-
 ARITHMETIC = {"fp32": None, "auto": None, "bf16": torch.bfloat16}
-"""Of the stream and the matrix products; weights, sums and updates are always fp32. "auto" is decided by who measures."""
+"""Of the stream and the matrix products; weights and updates are always fp32. "auto" is decided by who measures."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Trainer:
         began = time.perf_counter()
         s = self.settings
         self.model.train()
-        self.model.arithmetic = ARITHMETIC[s.precision]
+        cast(Any, self.model).arithmetic = ARITHMETIC[s.precision]
         first = self.step * s.gradient_accumulation_steps
         batches = [self.batches.batch(first + i) for i in range(s.gradient_accumulation_steps)]
         counts = [self.objective.counts(batch) for batch in batches]
@@ -107,8 +106,8 @@ class Trainer:
         norm = self.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
-                f"the loss became {loss} (gradient {norm}) at step {self.step + 1:,}; the weights of step {self.step:,} "
-                f"are kept; lower --training.learning_rate (now {s.learning_rate:g}) or raise --training.warmup_steps"
+                f"the loss became {loss} (gradient {norm}) at step {self.step + 1:,}; the weights of step "
+                f"{self.step:,} are kept; lower --training.learning_rate (now {s.learning_rate:g}) or raise --training.warmup_steps"
             )
         share = rate(self.step, self.steps, s)
         self.optimizers.step(share)
@@ -149,8 +148,8 @@ class Trainer:
             here, there = own.get(name), model.get(name)
             if here is None or there is None or here.shape != there.shape:
                 raise CheckpointMismatch(
-                    f"the checkpoint's '{name}' is {'missing' if there is None else tuple(there.shape)} where this run's "
-                    f"is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was made with"
+                    f"the checkpoint's '{name}' is {'missing' if there is None else tuple(there.shape)} where this "
+                    f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was made with"
                 )
         self.model.load_state_dict(model)
         prefix = "optimizer."

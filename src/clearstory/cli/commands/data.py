@@ -19,7 +19,9 @@ def run(recipe: DataRecipe, talk: Talk) -> Mapping[str, Any]:
         out = talk.out
         if report.note:
             talk.aside.print(report.note, style="yellow")
-        out.print(f"{report.corpus}: {report.documents:,} documents, {report.bytes:,} bytes")
+        out.print(
+            f"{report.corpus}: {report.documents:,} document{'s' * (report.documents != 1)}, {report.bytes:,} bytes"
+        )
         for split, length in report.split_bytes.items():
             counted = "" if report.tokens is None else f", {report.tokens[split]:,} tokens"
             if counted and report.tokens and report.tokens[split]:

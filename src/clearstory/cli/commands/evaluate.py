@@ -35,7 +35,8 @@ def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
         read = "read whole" if found.context is None else f"{found.windows} windows of {found.context:,}"
         if found.windows == "strided":
             read += f", {found.stride:,} apart"
-        talk.out.print(f"{score.tokens:,} tokens of {found.documents:,} documents in {clock(found.seconds)}; {read}")
+        documents = f"{found.documents:,} document{'s' * (found.documents != 1)}"
+        talk.out.print(f"{score.tokens:,} tokens of {documents} in {clock(found.seconds)}; {read}")
     return found.to_json()
 
 
