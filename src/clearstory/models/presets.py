@@ -191,8 +191,8 @@ def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
     if best[0] > math.log(1.5):
         smallest = vocab * 32
         raise BadSetting(
-            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's embedding "
-            f"has {smallest:,}; ask for more parameters or a smaller vocabulary"
+            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
+            f"embedding has {smallest:,}; ask for more parameters or a smaller vocabulary"
         )
     return best[1]
 

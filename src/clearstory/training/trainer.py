@@ -107,7 +107,8 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {loss} (gradient {norm}) at step {self.step + 1:,}; the weights of step "
-                f"{self.step:,} are kept; lower --training.learning_rate (now {s.learning_rate:g}) or raise --training.warmup_steps"
+                f"{self.step:,} are kept; lower --training.learning_rate (now {s.learning_rate:g}) or raise "
+                "--training.warmup_steps"
             )
         share = rate(self.step, self.steps, s)
         self.optimizers.step(share)
@@ -149,7 +150,8 @@ class Trainer:
             if here is None or there is None or here.shape != there.shape:
                 raise CheckpointMismatch(
                     f"the checkpoint's '{name}' is {'missing' if there is None else tuple(there.shape)} where this "
-                    f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was made with"
+                    f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was "
+                    "made with"
                 )
         self.model.load_state_dict(model)
         prefix = "optimizer."
