@@ -20,6 +20,7 @@ from clearstory.formats.cards import Card
 from clearstory.formats.folders import config_json, open_model, save_model, write_card
 from clearstory.formats.own import OWN
 from clearstory.metrics import Score
+from clearstory.models.prompts import first_token
 from clearstory.models.scoring import score_rows
 from clearstory.recipes import budget, runs
 from clearstory.recipes.curve import draw_curve
@@ -50,6 +51,8 @@ class Session:
     clock: budget.Clock
     prepared: Prepared
     decided: Mapping[str, str]
+    lost: str | None  # why there are no bits per byte
+    record: Record | None = None
     watchman: Watchman = field(default_factory=Watchman)
     best: float = float("inf")
     best_step: int = -1
@@ -161,7 +164,7 @@ class Session:
                 raise
             tokens = s.batch_size * s.gradient_accumulation_steps * trainer.context
             speed = tokens / progress.seconds if not speed else 0.9 * speed + 0.1 * tokens / progress.seconds
-            self.record.write(
+            self.note(
                 kind="step", step=progress.step, loss=progress.loss, learning_rate=progress.learning_rate,
                 gradient_norm=progress.gradient_norm, tokens=progress.tokens, seconds=self.seconds(),
             )  # fmt: skip
@@ -209,7 +212,7 @@ class Session:
             self.best, self.best_step, self.looks_without_better = nats, step, 0
         else:
             self.looks_without_better += 1
-        self.record.write(
+        self.note(
             kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
             tokens=self.trainer.tokens, seconds=self.seconds(),
         )  # fmt: skip
@@ -226,13 +229,16 @@ class Session:
         model: Any = self.model
         model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
         model.eval()
-        # Documents are read after the separator that stood before them in training.
-        begin = self.tokenizer.eos if self.prepared.documents > 1 else None
-        rows, context = self.rows["validation"], self.trainer.context
-        score = score_rows(model, rows, context=context, windows="blocks", begin=begin, batch_size=16, limit=limit)
-        if rows.bytes == rows.text_bytes:
-            return score
-        return score.without_bytes("the tokenizer loses some of the held-out text")
+        score = score_rows(
+            model,
+            self.rows["validation"],
+            context=self.trainer.context,
+            windows="blocks",
+            begin=first_token(self.tokenizer),  # as `evaluate` does, so that both say the same
+            batch_size=16,
+            limit=limit,
+        )
+        return score if self.lost is None else score.without_bytes(self.lost)
 
     def keep(self, score: Score) -> None:
         """Write the model folder: what to use, as others open it too."""
@@ -293,11 +299,10 @@ class Session:
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
         score = self.look_at(None, fast=False)
         write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
-        self.record.write(
+        self.note(
             kind="end", step=self.trainer.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
             tokens=self.trainer.tokens, seconds=self.seconds(),
         )  # fmt: skip
-        self.record.close()
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
         curve = draw_curve(self.run, self.recipe.model.name, self.prepared.corpus)
@@ -314,9 +319,14 @@ class Session:
             curve=curve,
         )
 
+    def note(self, **row: Any) -> None:
+        """Write a line into the record."""
+        assert self.record is not None, "a run is planned before anything happens in it"
+        self.record.write(**row)
+
     def warn(self, sentence: str) -> Warned:
         """Say it, and write it down."""
-        self.record.write(kind="warning", step=self.trainer.step, sentence=sentence)
+        self.note(kind="warning", step=self.trainer.step, sentence=sentence)
         return Warned(step=self.trainer.step, sentence=sentence)
 
     def seconds(self) -> float:

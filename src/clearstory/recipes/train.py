@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from clearstory.formats.cards import Card
 from clearstory.models.families import build
 from clearstory.models.machine import bf16_is_fast, fastest_threads, matmul_gflops
 from clearstory.recipes import budget, runs
+from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.session import DEFAULT_STEPS, Session
 from clearstory.recipes.settings import TrainRecipe, train_recipe
@@ -65,10 +66,14 @@ def train_events(recipe: TrainRecipe) -> Iterator[Event]:
         clock.seconds = 60 * recipe.minutes
     with stoppable() as stop:
         session = prepare(run, recipe, clock)
-        yield session.prepared
-        yield from session.plan()
-        yield from session.learn(stop)
-        yield session.finish()
+        try:
+            yield session.prepared
+            yield from session.plan()
+            yield from session.learn(stop)
+            yield session.finish()
+        finally:
+            if session.record is not None:
+                session.record.close()
 
 
 def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
@@ -85,9 +90,11 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     rows = corpus.encode(tokenizer)
     parameters = recipe.parameters
     if recipe.minutes is not None and parameters is None and recipe.model.name == "clear":
-        parameters = budget.parameters_for(
-            0.9 * clock.left(), training_speed(settings), len(rows["train"].ids), tokenizer.vocab
-        )
+        seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
+        parameters = budget.parameters_for(seconds, speed, tokens, tokenizer.vocab)
+        dropout = budget.dropout_for(seconds, speed, parameters, tokens)
+        usual = {"dropout": dropout, **({} if settings.context else {"context": 128 if seconds < 600 else 256})}
+        recipe = replace(recipe, model=replace(recipe.model, overrides={**usual, **recipe.model.overrides}))
     config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
     if settings.context is not None and settings.context > config.context:
         raise BadSetting(
@@ -119,7 +126,22 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         trained_on=((corpus.name, rows["train"].text_bytes),),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
-    return Session(run, recipe, trainer, tokenizer, rows, card, clock, prepared, decided)
+    return Session(
+        run, recipe, trainer, tokenizer, rows, card, clock, prepared, decided, lost=lost(corpus, tokenizer, rows)
+    )
+
+
+def lost(corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, Any]) -> str | None:
+    """Why there are no bits per byte, where the tokenizer does not give the validation text back; else None."""
+    held_out, size = rows["validation"], 0
+    lossless = held_out.bytes == held_out.text_bytes
+    for text in corpus.texts("validation"):
+        if not lossless or size > 2**20:  # a megabyte shows what a tokenizer does; the count above is of all
+            break
+        lossless, size = tokenizer.lossless(text), size + len(text)
+    if lossless:
+        return None
+    return reason(0 if tokenizer.unknown is None else int((held_out.ids == tokenizer.unknown).sum()))
 
 
 def usual_tokenizer(corpus: Corpus) -> str:

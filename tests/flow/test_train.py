@@ -1,0 +1,399 @@
+"""From a small text to a model that writes: through the recipe and through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import clearstory
+from clearstory import durable
+from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
+from clearstory.metrics import Score
+from clearstory.recipes.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step
+from clearstory.recipes.session import Session
+from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.train import train_events
+from clearstory.text.corpus import Corpus
+from clearstory.training import checkpoint
+from clearstory.training.trainer import Progress, Trainer
+from trained import contents, flags, recipe, story, text_file, told, words
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return text_file(tmp_path)
+
+
+def test_train_says_in_json_where_the_model_is_and_how_good(made: Any) -> None:
+    assert {"folder", "bits_per_byte", "cpu_seconds", "seconds", "tokens"} <= made.said.keys()
+    assert Path(made.said["folder"]) == made.run / "model"
+    # 8 steps of 4 rows of 8 tokens
+    assert made.said["tokens"] == 8 * 4 * 8
+    assert 0 < made.said["bits_per_byte"] < 8
+    assert made.said["seconds"] > 0
+    assert made.said["cpu_seconds"] > 0
+
+
+def test_the_run_folder_has_what_the_plan_says(made: Any) -> None:
+    names = {path.name for path in made.run.iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "tokenizer", "checkpoints", "model"} <= names
+    assert [path.name for path in checkpoint.saved(made.run)] == ["step-000000", "step-000004", "step-000008"]
+    assert [row["step"] for row in story(made.run) if row["kind"] == "step"] == list(range(1, 9))
+    for row in (json.loads(line) for line in (made.run / "metrics.jsonl").read_text().splitlines()):
+        assert row["seconds"] >= 0
+
+
+@pytest.mark.parametrize("which", ["run", "run/model", "run/checkpoints/step-000008"])
+def test_it_writes_from_the_command_line(made: Any, cli: Callable[..., Any], which: str) -> None:
+    words = ["generate", made.run.parent / which, "the c", "--max-tokens", "7", "--seed", "1", "--json"]
+    answer = cli(*words)
+    assert answer.status == 0
+    said = json.loads(answer.out)
+    assert said["tokens"] == 7
+    assert len(said["text"]) == 7  # its tokens are characters
+    assert said["tokens_per_second"] > 0
+    assert json.loads(cli(*words).out)["text"] == said["text"]
+
+
+def test_it_writes_in_plain_text_too(made: Any, cli: Callable[..., Any]) -> None:
+    answer = cli("generate", made.run, "the c", "--max-tokens", "7", "--seed", "1")
+    assert answer.status == 0
+    assert answer.out.startswith("the c")
+    assert len(answer.out.rstrip("\n")) >= len("the c")
+
+
+def test_evaluate_agrees_with_what_training_said(made: Any, cli: Callable[..., Any], tmp_path: Path) -> None:
+    held_out = "".join(Corpus.open(made.text).texts("validation"))
+    (tmp_path / "held-out.txt").write_text(held_out, encoding="utf-8")
+    answer = cli("evaluate", made.run, tmp_path / "held-out.txt", "--windows", "blocks", "--json")
+    assert answer.status == 0
+    said = json.loads(answer.out)
+    assert said["nats_per_token"] == pytest.approx(made.said["nats_per_token"], rel=1e-6)
+    assert said["bits_per_byte"] == pytest.approx(made.said["bits_per_byte"], rel=1e-6)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "characters", "words"])
+def test_evaluate_agrees_where_there_are_several_documents(tmp_path: Path, tokenizer: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(30):
+        (tmp_path / "texts" / f"{number:02}.txt").write_text(words(20, seed=number), encoding="utf-8")
+    *_, finished = told(recipe(tmp_path / "texts", tmp_path / "run", tokenizer=tokenizer))
+    assert isinstance(finished, Finished)
+    held_out = [document.text for document in Corpus.open(tmp_path / "texts").documents("validation")]
+    assert len(held_out) > 1
+    found = clearstory.evaluate(tmp_path / "run", texts=held_out, windows="blocks")
+    assert found.score.nats_per_token == pytest.approx(finished.nats_per_token, rel=1e-6)
+    if tokenizer == "words":  # which loses white space
+        assert found.bits_per_byte is finished.bits_per_byte is None
+    else:
+        assert finished.bits_per_byte is not None
+        assert found.bits_per_byte == pytest.approx(finished.bits_per_byte, rel=1e-6)
+
+
+def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
+    events = told(recipe(text, tmp_path / "run"))
+    kinds = [type(event).__name__ for event in events]
+    first = ["Prepared", "Planned", "Saved"]
+    half = ["Step"] * 4 + ["Looked", "Saved", "Saved"]  # the model, being the best so far, and the checkpoint
+    assert kinds == first + half + half + ["Finished"]
+    prepared, planned = events[:2]
+    assert isinstance(prepared, Prepared)
+    assert isinstance(planned, Planned)
+    assert (prepared.bytes, planned.steps) == (len(text.read_bytes()), 8)
+    assert [event.step for event in events if isinstance(event, Step)] == list(range(1, 9))
+
+
+def stopped_after(step: int, run: Any, number: int = signal.SIGINT) -> list[Any]:
+    """Events of a run that is told to stop after a step, as by Ctrl-C."""
+    events = []
+
+    def watch() -> None:
+        for event in train_events(run):
+            events.append(event)
+            if isinstance(event, Step) and event.step == step:
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt, match=r"go on with: clearstory train --resume --out"):
+        watch()
+    return events
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path, number: int) -> None:
+    more: dict[str, Any] = {"model.dropout": 0.2, "training.gradient_accumulation_steps": 2}
+    told(recipe(text, tmp_path / "alone" / "run", **more))
+    out = tmp_path / "stopped" / "run"
+    before = signal.getsignal(signal.SIGINT)
+    *_, saved = stopped_after(3, recipe(text, out, **more), number)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert isinstance(saved, Saved)
+    assert saved.path.name in ("step-000003", "step-000004")  # it stops when the step at hand is done
+    told(recipe(text, out, resume=True, **more))
+    assert story(out) == story(tmp_path / "alone" / "run")
+    assert contents(out / "model") == contents(tmp_path / "alone" / "run" / "model")
+
+
+def test_a_finished_run_can_be_made_longer(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.run, tmp_path / "run")
+    finished = told(recipe(made.text, tmp_path / "run", resume=True, steps=12, **{"data.cache": tmp_path}))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.steps == 12
+    rows = story(tmp_path / "run")
+    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 13))
+    assert [row["step"] for row in rows if row["kind"] == "end"] == [12]
+
+
+def test_resuming_what_is_finished_changes_nothing(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.run, tmp_path / "run")
+    told(recipe(made.text, tmp_path / "run", resume=True, **{"data.cache": tmp_path}))
+    assert story(tmp_path / "run") == story(made.run)
+    assert contents(tmp_path / "run" / "model") == contents(made.run / "model")
+
+
+def test_resuming_where_nothing_is_starts_anew(text: Path, tmp_path: Path) -> None:
+    assert isinstance(told(recipe(text, tmp_path / "new" / "run", resume=True))[-1], Finished)
+
+
+def test_a_run_in_the_way_is_left_alone(made: Any, tmp_path: Path) -> None:
+    before = contents(made.run)
+    with pytest.raises(FolderExists, match=r"already has a run; --resume goes on with a run, --overwrite replaces"):
+        told(recipe(made.text, made.run))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(FolderExists, match="already has files"):
+        told(recipe(made.text, tmp_path / "mine"))
+    with pytest.raises(FolderExists, match="is a file, and the run needs a folder"):
+        told(recipe(made.text, tmp_path / "mine" / "letter.txt"))
+    assert contents(made.run) == before
+    assert contents(tmp_path / "mine") == {"letter.txt": b"dear"}
+
+
+def test_overwriting_replaces_the_run_and_nothing_else(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.run, tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    told(recipe(made.text, tmp_path / "run", overwrite=True, steps=4))
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in checkpoint.saved(tmp_path / "run")] == ["step-000000", "step-000004"]
+
+
+def test_an_overwriting_that_cannot_begin_leaves_the_old_run_as_it_was(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.run, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(BadInput):
+        told(recipe(tmp_path / "nowhere.txt", tmp_path / "run", overwrite=True))
+    with pytest.raises(BadInput, match="one window needs"):
+        told(recipe(made.text, tmp_path / "run", overwrite=True, **{"training.context": 10_000}))
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("training.learning_rate", 0.5, "training.learning_rate 0.01, and now it is 0.5"),
+        ("training.warmup_steps", 0, "training.warmup_steps 2, and now it is 0"),
+        ("training.device", "meta", "training.device cpu, and now it is meta"),
+        ("model.width", 32, "model.width 16, and now it is 32"),
+        ("tokenizer", "bytes", "tokenizer characters, and now it is bytes"),
+        ("data.validation", 0.5, "data.validation 0.1, and now it is 0.5"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["with the text", "without"])
+def test_resuming_with_other_settings_is_refused(made: Any, key: str, value: object, says: str, whole: bool) -> None:
+    said: dict[str, Any] = {"resume": True, key: value, "data.cache": made.run.parent / "cache"}
+    other = recipe(made.text, made.run, **said) if whole else train_recipe({"out": made.run, **said})
+    before = contents(made.run)
+    with pytest.raises(CheckpointMismatch, match=f"was made with {says}"):
+        told(other)
+    assert contents(made.run) == before
+
+
+def test_resuming_with_another_text_is_refused(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.run.parent, tmp_path / "copy")
+    out, text = tmp_path / "copy" / "run", tmp_path / "copy" / "text.txt"
+    settings = (out / "config.yaml").read_text().replace(str(made.text), str(text))
+    (out / "config.yaml").write_text(settings)
+    text.write_text(words(seed=5), encoding="utf-8")
+    with pytest.raises(CheckpointMismatch, match="the text of the run in .* has changed since it began"):  # noqa: RUF043
+        told(recipe(text, out, resume=True, **{"data.cache": tmp_path}))
+
+
+class FakeTime:
+    """Time that passes only where the run works: so much for a step, a look and a save."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], look: float, save: float) -> None:
+        self.now = time.monotonic()  # a run keeps the real one as the default of its beginning
+        self.patch(monkeypatch, Trainer, "advance", lambda trainer: step(trainer.step))
+        self.patch(monkeypatch, Session, "look_at", lambda session: look)
+        self.patch(monkeypatch, Session, "save", lambda session: save)
+        self.patch(monkeypatch, Session, "keep", lambda session: save)
+        # What measures until time has passed would measure forever.
+        monkeypatch.setattr("clearstory.recipes.train.training_speed", lambda settings: 1e9)
+        monkeypatch.setattr(time, "monotonic", self.tick)
+        monkeypatch.setattr(time, "perf_counter", self.tick)
+
+    def tick(self) -> float:
+        """A microsecond later."""
+        self.now += 1e-6
+        return self.now
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, cost: Callable[[Any], float]) -> None:
+        real = getattr(owner, name)
+
+        def slow(self_: Any, *args: Any, **kind: Any) -> Any:
+            self.now += cost(self_)
+            return real(self_, *args, **kind)
+
+        monkeypatch.setattr(owner, name, slow)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda step: 0.5, lambda step: 0.5 if step < 60 else 1.0, lambda step: 1.0 if step < 30 else 0.4],
+    ids=["steady", "ever slower", "ever faster"],
+)
+def test_minutes_are_kept_whatever_the_speed(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float]
+) -> None:
+    begun = FakeTime(monkeypatch, step, look=0.5, save=0.2)
+    at_first = begun.now
+    more = {"training.evaluate_steps": 0, "training.save_steps": 0, "steps": None}
+    finished = told(recipe(text, tmp_path / "run", minutes=2.0, **more))[-1]
+    assert isinstance(finished, Finished)
+    took = begun.now - at_first
+    assert 100 < took <= 126  # of 120; the last step and what closes the run may cost a little more than was thought
+    assert finished.seconds == pytest.approx(took, abs=0.1)
+    assert finished.steps > 60
+
+
+def test_too_few_minutes_are_refused_and_leave_nothing(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeTime(monkeypatch, lambda step: 5.0, look=0.5, save=0.2)
+    with pytest.raises(BadSetting, match=r"0.05 minutes are over before the first step, which takes 5 s"):
+        told(recipe(text, tmp_path / "run", minutes=0.05, steps=None))
+    assert not (tmp_path / "run").exists()
+
+
+def as_if(monkeypatch: pytest.MonkeyPatch, nats: list[float]) -> None:
+    """Looks at the validation split see these numbers; the one at the end sees what is there."""
+    real, left = Session.look_at, list(nats)
+
+    def look_at(session: Session, limit: int | None, fast: bool = True) -> Score:
+        return real(session, limit, fast) if limit is None else Score(nats=left.pop(0) * 10, tokens=10, bytes=10)
+
+    monkeypatch.setattr(Session, "look_at", look_at)
+
+
+EVERY = {"training.evaluate_steps": 1, "training.save_steps": 1, "training.keep_checkpoints": 9}
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = clearstory.open(path).model.state_dict()
+    return state
+
+
+def test_patience_stops_early_and_the_best_model_is_kept(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_if(monkeypatch, [3.0, 2.0, 2.5, 2.4, 1.0])
+    events = told(recipe(text, tmp_path / "run", **EVERY, **{"training.patience": 2}))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.steps == 4
+    assert [event.best for event in events if isinstance(event, Looked)] == [True, True, False, False]
+    best, last = (weights(tmp_path / "run" / "checkpoints" / f"step-00000{step}") for step in (2, 4))
+    kept = weights(tmp_path / "run" / "model")
+    assert all(torch.equal(kept[name], best[name]) for name in best)
+    assert not all(torch.equal(kept[name], last[name]) for name in last)
+    before = story(tmp_path / "run")
+    assert [row["sentence"] for row in before if row["kind"] == "warning"] == [
+        "stopped early: 2 looks brought nothing better than step 2"
+    ]
+    # Killed before its end and resumed, it is as stopped as before.
+    told(recipe(text, tmp_path / "run", resume=True, **EVERY, **{"training.patience": 2}))
+    assert story(tmp_path / "run") == before
+
+
+def test_samples_are_told_and_change_nothing(made: Any, text: Path, tmp_path: Path) -> None:
+    events = told(recipe(text, tmp_path / "run", **{"training.sample_steps": 4}))
+    samples = [event for event in events if isinstance(event, Sampled)]
+    assert [event.step for event in samples] == [4, 8]
+    assert all(event.text for event in samples)
+    assert story(tmp_path / "run") == story(made.run)
+    assert contents(tmp_path / "run" / "model") == contents(made.run / "model")
+
+
+def stop_at(step: int, times: int = 1) -> None:
+    """Ctrl-C while the checkpoint of a step is written."""
+    left = [times]
+
+    def listen(label: str, path: Path) -> None:
+        if label == "flush" and f"step-{step:06d}" in str(path) and left[0]:
+            left[0] -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+
+    durable.steps.append(listen)
+
+
+def test_ctrl_c_ends_with_a_checkpoint_one_line_and_status_130(
+    made: Any, text: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    stop_at(4)
+    answer = cli(*flags(text, out), "--json")
+    assert answer.status == 130
+    assert answer.out == ""
+    # The event is looked at after a save as well: step 4 was whole, so there it ends.
+    assert answer.last == f"stopped at step 4; go on with: clearstory train --resume --out {out}"
+    assert "Traceback" not in answer.err
+    durable.steps.clear()
+    assert checkpoint.load(checkpoint.saved(out)[-1]).step == 4
+    resumed = cli("train", "--resume", "--out", out, "--json")
+    assert resumed.status == 0
+    assert json.loads(resumed.out)["bits_per_byte"] == made.said["bits_per_byte"]
+    assert story(out) == story(made.run)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
+    text: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    stop_at(8, times=2)
+    answer = cli(*flags(text, out))
+    assert answer.status == 130
+    assert answer.last == "clearstory train: stopped"
+    durable.steps.clear()
+    assert [checkpoint.load(path).step for path in checkpoint.saved(out)] == [0, 4]
+    assert cli("train", "--resume", "--out", out).status == 0
+
+
+def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
+    text: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer.advance
+
+    def advance(trainer: Trainer) -> Progress:
+        if trainer.step == 5:
+            with torch.no_grad():
+                next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are well; the loss is not
+            monkeypatch.setattr(Trainer, "backward", lambda *_: float("nan"))
+        return real(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", advance)
+    answer = cli(*flags(text, tmp_path / "run"))
+    assert answer.status == 1
+    assert "the loss became nan" in answer.last
+    assert "at step 6; the weights of step 5 are kept; lower --training.learning_rate" in answer.last
+    last = checkpoint.load(checkpoint.saved(tmp_path / "run")[-1])
+    assert last.step == 5
+    assert all(value.isfinite().all() for value in last.model.values())
+    assert [row["step"] for row in story(tmp_path / "run") if row["kind"] == "step"] == [1, 2, 3, 4, 5]
