@@ -15,7 +15,8 @@ from clearstory.lens.views import Table
 def neighbours(model: Any, tokenizer: Any, word: str, *, top: int = 8) -> Table:
     """The `top` tokens nearest to a word by cosine, exact over the whole vocabulary.
 
-    The vectors' mean is taken away first: they all share a direction that says nothing (Mu and Viswanath 2018).
+    The vectors are those of the unembedding, which words are predicted by (the embedding's own where they are tied):
+    every step moves all of them, where the embedding moves only the words it has read. The vectors' mean is taken away first: they all share a direction that says nothing (Mu and Viswanath 2018).
     Raises BadInput for a word that is more than one token.
     """
     forms = [ids for form in (f" {word}", word) if len(ids := tokenizer.encode(form)) == 1]
@@ -23,7 +24,7 @@ def neighbours(model: Any, tokenizer: Any, word: str, *, top: int = 8) -> Table:
         pieces = " · ".join(tokenizer.piece(i) for i in tokenizer.encode(word))
         raise BadInput(f"'{word}' is not one token but {pieces}; choose a shorter or more frequent word")
     (own,) = forms[0]
-    vectors = model.embedding.weight.float()
+    vectors = model.output_weight.float()
     vectors = F.normalize(vectors - vectors.mean(0), dim=-1)
     cosines = vectors @ vectors[own]
     cosines[own] = -2

@@ -42,7 +42,6 @@ class Attention(nn.Module):
         c = config
         self.head_width = c.head_width
         self.window = c.window
-        self.dropout = c.dropout
         self.query = Linear(c.width, c.heads * c.head_width, bias=c.bias)
         self.key = Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
         self.value = Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
@@ -70,7 +69,7 @@ class Attention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All tokens at once, none before them: the way training reads. (B, heads, T, head_width)."""
         count = q.shape[-2]
-        if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not (self.training and self.dropout):
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu":
             shared = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
             seen = band(count, count, self.window, q.device)
@@ -84,7 +83,6 @@ class Attention(nn.Module):
             k,
             v,
             attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
             is_causal=mask is None,
             enable_gqa=k.shape[1] != q.shape[1],
         )

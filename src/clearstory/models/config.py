@@ -35,7 +35,7 @@ class TransformerConfig:
         tied: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
         qk_norm: whether each head's queries and keys are root-mean-square normalised (Dehghani et al. 2023).
         window: tokens each one may look back on, itself included; None for all of the context.
-        dropout: share of activations dropped in training.
+        dropout: share of the embedding, and of what each step adds to the stream, that is dropped in training.
         recall: orders of the hashed n-grams whose learnt rows stand beside the network; none for most.
         recall_rows: rows of each order's table.
     """

@@ -18,7 +18,7 @@ from clearstory.recipes.train import train_events
 
 CORPUS = "corpus:kjv"
 PROMPTS = {"kjv": "And it came to pass", "python-docs": "Return a list of"}
-WORDS = {"kjv": ("king", "water", "sons"), "python-docs": ("list", "file", "error")}
+WORDS = {"kjv": ("Moses", "day", "went", "sons"), "python-docs": ("list", "file", "error")}
 
 
 @dataclass(frozen=True)
