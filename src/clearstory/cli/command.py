@@ -134,7 +134,7 @@ def read(words: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:
             places.append(word)
             continue
         name, equals, value = word.partition("=")
-        key = name[2:].replace("-", "_") if name.startswith("--") else ""
+        key = known_as(name[2:].replace("-", "_"), known) if name.startswith("--") else ""
         if (kind := flag_kind(key, known)) is None:
             flags = [*COMMON, *known, "help"]
             close = nearest(key, flags)
@@ -158,6 +158,23 @@ def read(words: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:
         else:
             said[key] = value
     return said | by_place(places, known)
+
+
+READING = ("errors", "text_field")
+"""Settings of how text is read. The sentences that name them as a way out do not know which command was run."""
+
+
+def known_as(key: str, known: Mapping[str, Field]) -> str:
+    """The key under which this command has a setting: some have --errors, some --data.errors, and both understand both.
+
+    >>> from clearstory.recipes.settings import TrainRecipe
+    >>> known_as("errors", table(TrainRecipe))
+    'data.errors'
+    """
+    name = key.removeprefix("data.")
+    if key in known or name not in READING:
+        return key
+    return name if name in known else f"data.{name}"
 
 
 def flag_kind(key: str, known: Mapping[str, Field]) -> Any:

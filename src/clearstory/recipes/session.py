@@ -53,6 +53,7 @@ class Session:
     decided: Mapping[str, str]
     lost: str | None  # why there are no bits per byte
     record: Record | None = None
+    last: Path | None = None  # the checkpoint that the run goes on from
     watchman: Watchman = field(default_factory=Watchman)
     best: float = float("inf")
     best_step: int = -1
@@ -69,12 +70,15 @@ class Session:
         """What is being trained."""
         return self.trainer.model
 
+    def go_back(self) -> None:
+        """Go to where the run stood, if it is resumed. Raises CorruptFile and CheckpointMismatch."""
+        self.last = runs.last_checkpoint(self.run) if self.recipe.resume else None
+        if self.last is not None:
+            self.restore(checkpoint.load(self.last))
+
     def plan(self) -> Iterator[Event]:
         """How far to go: as asked, or as far as the time reaches."""
-        s, trainer = self.recipe.training, self.trainer
-        last = runs.last_checkpoint(self.run) if self.recipe.resume else None
-        if last is not None:
-            self.restore(checkpoint.load(last))
+        s, trainer, last = self.recipe.training, self.trainer, self.last
         timed = self.recipe.minutes is not None
         if timed:
             yield from self.compile(self.clock.left())
@@ -229,9 +233,10 @@ class Session:
         model: Any = self.model
         model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
         model.eval()
+        rows = self.rows["validation"]
         score = score_rows(
             model,
-            self.rows["validation"],
+            rows if limit is None else rows.spread(limit),
             context=self.trainer.context,
             windows="blocks",
             begin=first_token(self.tokenizer),  # as `evaluate` does, so that both say the same

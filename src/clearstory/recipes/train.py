@@ -66,6 +66,7 @@ def train_events(recipe: TrainRecipe) -> Iterator[Event]:
         clock.seconds = 60 * recipe.minutes
     with stoppable() as stop:
         session = prepare(run, recipe, clock)
+        session.go_back()
         try:
             yield session.prepared
             yield from session.plan()

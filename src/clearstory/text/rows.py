@@ -59,6 +59,19 @@ class TokenRows:
             counts += np.bincount(self.ids[start : start + BATCH], minlength=len(counts))
         return int(counts @ self.byte_lengths)
 
+    def spread(self, limit: int) -> TokenRows:
+        """Documents from all over, of about `limit` tokens together: its first ones alone may be easier than the rest.
+
+        Itself where it has no more tokens, or is a single document.
+        """
+        if limit >= len(self) or self.documents == 1:
+            return self
+        chosen = np.unique(np.arange(0, self.documents, len(self) / max(1, limit)).astype(np.int64))
+        parts = [np.asarray(self.ids[self.starts[d] : self.starts[d + 1]]) for d in chosen]
+        ids = np.concatenate(parts)
+        starts = np.cumsum([0, *map(len, parts)]).astype(np.int64)
+        return TokenRows(ids, starts, self.byte_lengths, int(self.byte_lengths[ids].sum()))
+
 
 def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenRows:
     """The ids of texts, each a document of its own, in memory.

@@ -1,0 +1,21 @@
+"""Rows of tokens: documents end to end."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from clearstory.text.documents import Document
+from clearstory.text.learning import learn
+from clearstory.text.rows import encode_documents
+
+
+def test_spread_takes_documents_from_all_over() -> None:
+    rows = encode_documents(
+        learn("bytes", []), [Document(str(number), f"{number:03d}") for number in range(100)], several=True
+    )
+    some = rows.spread(40)
+    kept = [bytes(some.ids[a : b - 1].tolist()) for a, b in pairwise(some.starts.tolist())]
+    assert 8 <= some.documents <= 14
+    assert int(kept[-1][:3]) > 85
+    assert some.bytes == some.text_bytes == 3 * some.documents
+    assert rows.spread(10**6) is rows
