@@ -26,9 +26,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     "clear": (
         *("--model", "clear", "--tokenizer", "characters", "--model.layers", "2", "--model.width", "128"),
         *("--model.heads", "8", "--model.kv_heads", "1", "--model.hidden", "256", "--model.context", "64"),
-        *("--training.batch_size", "12", "--steps", "CLEAR_STEPS"),
+        *("--training.batch_size", "12", "--steps", "350"),
     ),
-    "recall, fast": ("--model", "recall", "--steps", "RECALL_STEPS"),
+    "recall, fast": ("--model", "recall", "--steps", "250"),
     "recall, one pass": ("--model", "recall", "--steps", "980"),
 }
 

@@ -16,7 +16,8 @@ def neighbours(model: Any, tokenizer: Any, word: str, *, top: int = 8) -> Table:
     """The `top` tokens nearest to a word by cosine, exact over the whole vocabulary.
 
     The vectors are those of the unembedding, which words are predicted by (the embedding's own where they are tied):
-    every step moves all of them, where the embedding moves only the words it has read. The vectors' mean is taken away first: they all share a direction that says nothing (Mu and Viswanath 2018).
+    every step moves all of them, where the embedding moves only the words it has read. Their mean is taken away first:
+    they all share a direction that says nothing (Mu and Viswanath 2018).
     Raises BadInput for a word that is more than one token.
     """
     forms = [ids for form in (f" {word}", word) if len(ids := tokenizer.encode(form)) == 1]
