@@ -23,7 +23,7 @@ from clearstory.recipes import budget, runs
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.session import DEFAULT_STEPS, Session
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.settings import TRAINING, TrainRecipe, train_recipe
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.objectives.causal import OBJECTIVES
@@ -102,6 +102,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
             f"training.context is {settings.context:,} and model.context {config.context:,}; "
             "a model cannot learn from longer rows than it can read"
         )
+    if recipe.model.name == "clear" and not known:
+        settings = rates_for(config.width, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
     model = build(config, seed=settings.seed, birth=settings.initialization, device=settings.device)
     count = sum(p.numel() for p in model.parameters())
@@ -143,6 +145,19 @@ def lost(corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, Any]) -> str |
     if lossless:
         return None
     return reason(0 if tokenizer.unknown is None else int((held_out.ids == tokenizer.unknown).sum()))
+
+
+def rates_for(width: int, settings: TrainingSettings) -> TrainingSettings:
+    """The rates that `clear` brings along are for widths up to 192; wider ones take smaller steps in proportion
+    (Yang et al. 2022, table 3). A rate that was set by hand stays.
+    """
+    usual, share = TRAINING["clear"], min(1.0, 192 / width)
+    rates = {
+        name: getattr(settings, name) * share
+        for name in ("learning_rate", "muon_learning_rate")
+        if getattr(settings, name) == usual[f"training.{name}"]
+    }
+    return replace(settings, **rates)
 
 
 def usual_tokenizer(corpus: Corpus) -> str:
