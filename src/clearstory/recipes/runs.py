@@ -31,8 +31,9 @@ from clearstory.training import checkpoint
 FREE = {"out", "resume", "overwrite", "minutes", "steps", "data.cache"}
 """Settings that may differ when a run is resumed: they say where and how long, not what."""
 
-OPEN = {"training.device": "auto", "training.precision": "auto", "training.threads": 0, "parameters": None}
-"""Settings that a run decides for itself, and the values that leave them open."""
+DECIDED = {"training.device", "training.precision", "training.threads", "parameters"}
+RATES = {"training.learning_rate", "training.muon_learning_rate"}
+"""Settings that a run decides for itself where they are not set; `clear` its rates and its shape as well."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
     before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, recipe, usual))
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
-        open = OPEN[key] == new if key in OPEN else not recipe.text and new == unsaid.get(key)
+        decided = key in DECIDED or (then.model.name == "clear" and (key in RATES or key.startswith("model.")))
+        open = new == unsaid.get(key) and (decided or not recipe.text)
         if key not in FREE and old != new and not open:
             raise CheckpointMismatch(
                 f"the run in {run.folder} was made with {key} {said(old)}, and now it is {said(new)}; "
