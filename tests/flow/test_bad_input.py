@@ -194,7 +194,11 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
     run = copy(made, tmp_path)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("width: 16", "width: 32"))
-    refused(cli("train", "--resume", "--out", run), "the checkpoint's 'blocks.0.", "resume with the settings it was made with")
+    refused(
+        cli("train", "--resume", "--out", run),
+        "the checkpoint's 'blocks.0.",
+        "resume with the settings it was made with",
+    )
     assert contents(made.run) == before
 
 

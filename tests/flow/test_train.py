@@ -18,7 +18,7 @@ import clearstory
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
-from clearstory.recipes.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step
+from clearstory.recipes.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.session import Session
 from clearstory.recipes.settings import train_recipe
 from clearstory.recipes.train import train_events
@@ -321,6 +321,28 @@ def test_patience_stops_early_and_the_best_model_is_kept(
     # Killed before its end and resumed, it is as stopped as before.
     told(recipe(text, tmp_path / "run", resume=True, **EVERY, **{"training.patience": 2}))
     assert story(tmp_path / "run") == before
+
+
+def test_threads_are_as_many_as_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    told(recipe(text, tmp_path / "run", steps=1, **{"training.threads": 7}))
+    assert asked[0] == 7
+
+
+def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
+    monkeypatch.setattr("clearstory.recipes.budget.compiler", lambda: "/usr/bin/c++")
+    told(recipe(text, tmp_path / "off", steps=1, **{"training.compile": "off"}))
+    assert compiled == []
+    told(recipe(text, tmp_path / "on", steps=1, **{"training.compile": "on"}))
+    assert len(compiled) == 1
+    monkeypatch.setattr("clearstory.recipes.budget.compiler", lambda: None)
+    events = told(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
+    assert len(compiled) == 1
+    (warned,) = [event for event in events if isinstance(event, Warned)]
+    assert warned.sentence.startswith("there is no C++ compiler, so steps run uncompiled")
 
 
 def test_samples_are_told_and_change_nothing(made: Any, text: Path, tmp_path: Path) -> None:

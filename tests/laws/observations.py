@@ -5,12 +5,30 @@ A function gets the recipe with its usual value and again with an odd one, in a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from unittest import mock
 
+import torch
+
+from clearstory.errors import ClearstoryError
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import save_model
 from clearstory.models.config import TransformerConfig
+from clearstory.models.families import build as born
+from clearstory.recipes.choice import ModelChoice
+from clearstory.recipes.fields import build, flatten, plain
+from clearstory.recipes.settings import TrainRecipe
+from clearstory.recipes.train import train_events
+from clearstory.text.learning import learn
+from clearstory.training import checkpoint
+from trained import words
 
 Observation = Callable[[Any], Any] | str
 
@@ -19,6 +37,10 @@ ODD = {
     "training.context": "16",
     "training.device": "meta",
     "training.threads": "1",
+    "training.precision": "bf16",
+    "training.optimizer": "muon",
+    "training.epsilon": "0.0625",
+    "view": "odd",
     "model.window": "5",
     "model.recall": "3",
     "model.tied": "false",
@@ -39,7 +61,7 @@ ODD = {
 NEEDED: dict[str, dict[str, Any]] = {
     "TrainRecipe": {"model": "nanogpt-char", "model.recall_rows": 8},
     "PlanRecipe": {"model": "nanogpt-char", "model.recall_rows": 8, "measure": False},
-    "EvaluateRecipe": {"text": ("corpus:python-docs",)},
+    "EvaluateRecipe": {"text": ("usual.txt",)},
     "DataRecipe": {"text": ("corpus:python-docs",), "tokenizer": "bytes"},
 }
 """What a recipe is given besides the setting that is observed."""
@@ -75,11 +97,181 @@ def counted(recipe: Any) -> Any:
     return report.bytes, report.split_bytes, report.tokens, len(report.shown), sorted(map(str, Path().rglob("*")))
 
 
+TINY = {
+    "text": ("usual.txt",),
+    "out": "run",
+    "steps": 4,
+    "model.width": 16,
+    "model.layers": 1,
+    "model.heads": 2,
+    "training.batch_size": 4,
+    "training.context": 8,
+    "training.warmup_steps": 1,
+    "training.precision": "fp32",
+    "training.compile": "off",
+    "training.device": "cpu",
+    "training.threads": 1,
+}
+"""What makes a run small, where the recipe has its usual value."""
+
+
+def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
+    """All that one can see of a tiny run but the settings that it writes down: news, weights, folders.
+
+    `more` is needed for the setting to matter; not `sized`, the model keeps its own size.
+    """
+    usual = flatten(TrainRecipe, plain(build(TrainRecipe, NEEDED["TrainRecipe"])))
+    values = flatten(TrainRecipe, plain(recipe))
+    tiny = {key: value for key, value in TINY.items() if sized or not key.startswith("model.")}
+    values |= {key: value for key, value in (tiny | more).items() if values.get(key) == usual.get(key)}
+    write_texts()
+    if "data.cache" not in values or values["data.cache"] is None:
+        values["data.cache"] = str(Path(mkdtemp()))  # elsewhere: only one that is asked for is seen
+    small = build(TrainRecipe, values)
+    seen: list[Any] = []
+    with mock.patch("os.fsync"):  # no power is lost here
+        for event in train_events(small):
+            said = {key: value for key, value in vars(event).items() if key not in ("tokenizer", *TIMES)}
+            seen.append((type(event).__name__, said))
+    assert small.out is not None
+    last = checkpoint.load(checkpoint.saved(small.out)[-1])
+    sums = {name: value.double().sum().item() for name, value in last.model.items()}
+    return repr(
+        (seen, sums, sorted(str(path) for path in Path().rglob("*") if path.is_dir() and "rows" not in str(path)))
+    )
+
+
+TIMES = ("seconds", "cpu_seconds", "eta", "tokens_per_second")
+
+
+def write_texts() -> None:
+    """The texts that settings speak of, in the present folder."""
+    for number, name in enumerate(("usual", "odd")):
+        Path(f"{name}.txt").write_text(words(seed=number), encoding="utf-8")
+        Path(name).write_text(words(seed=number), encoding="utf-8")
+    rows = [json.dumps({"text": words(20, seed=n), "odd": words(20, seed=n + 100)}) for n in range(40)]
+    Path("rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+def used(command: str, recipe: Any, **more: Any) -> Any:
+    """What a command that uses a model says, or why it refuses."""
+    from clearstory.cli.command import Talk
+
+    write_texts()
+    write_models()
+    for key, value in more.items():
+        section = recipe.sampling if hasattr(recipe, "sampling") and hasattr(recipe.sampling, key) else recipe
+        if getattr(section, key) == next(field.default for field in fields(section) if field.name == key):
+            changed = replace(section, **{key: value})
+            recipe = changed if section is recipe else replace(recipe, sampling=changed)
+    try:
+        answer = dict(import_module(f"clearstory.cli.commands.{command}").COMMAND.run(recipe, Talk(json=True)))
+    except ClearstoryError as refusal:
+        answer = {"refused": str(refusal)}
+    return repr(({key: value for key, value in answer.items() if key not in TIMES}, sorted(map(str, Path().iterdir()))))
+
+
+def write_models() -> None:
+    """Two small models of the same text, under the names that settings give."""
+    tokenizer = learn("characters", [words()])
+    for seed, name in enumerate(("model", "gpt2")):
+        config = ModelChoice(name="nanogpt-char", overrides={"width": 16, "layers": 1, "heads": 2, "context": 8})
+        model = born(config.config(vocab=tokenizer.vocab), seed=seed)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(8)  # far from all tokens being alike
+        save_model(Path(name), model, tokenizer, Card(name=name, family="transformer", parameters=0))
+
+
+def wrote(recipe: Any, **more: Any) -> Any:
+    """What generate says."""
+    return used("generate", recipe, **{"prompt": "the", "max_tokens": 6, "seed": 1, "ignore_eos": True} | more)
+
+
+def measured(recipe: Any, **more: Any) -> Any:
+    """What evaluate says, and how many windows it reads at a time."""
+    from clearstory.models import scoring
+
+    sizes: list[int] = []
+    real = scoring.score_parts
+
+    def watched(*args: Any, **kind: Any) -> Any:
+        sizes.append(kind["batch_size"])
+        return real(*args, **kind)
+
+    with mock.patch("clearstory.recipes.evaluate.score_parts", watched):
+        return used("evaluate", recipe, **more), sizes
+
+
+def looked(recipe: Any, **more: Any) -> Any:
+    """What inspect says."""
+    return used("inspect", recipe, **{"text": "the"} | more)
+
+
+def begun(recipe: Any) -> Any:
+    """The training that quickstart begins."""
+    from clearstory.recipes import quickstart
+
+    def remember(recipe: Any) -> Any:
+        yield plain(recipe)
+
+    with mock.patch.object(quickstart, "train_events", remember):
+        (found,) = quickstart.quickstart_events(recipe)
+    return found
+
+
 CONFIG = [field.name for field in fields(TransformerConfig)]
+
+STEPPING = (
+    "batch_size", "gradient_accumulation_steps", "context", "optimizer", "learning_rate", "weight_decay", "beta1",
+    "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "evaluate_tokens", "precision",
+    "initialization", "seed",
+)  # fmt: skip
+WRITING = (
+    "prompt", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "beam", "seed", "int8",
+    "device",
+)  # fmt: skip
 
 OBSERVED: dict[str, Observation] = {
     **{f"{recipe}.model.{name}": built for recipe in ("TrainRecipe", "PlanRecipe") for name in CONFIG},
     "TrainRecipe.model": built,
+    **{f"TrainRecipe.{name}": trained for name in ("text", "out", "steps", "tokenizer")},
+    **{f"TrainRecipe.training.{name}": trained for name in STEPPING},
+    "TrainRecipe.parameters": partial(trained, sized=False),
+    "TrainRecipe.minutes": "flow/test_train.py::test_minutes_are_kept_whatever_the_speed",
+    # There is only one so far.
+    "TrainRecipe.objective": "flow/test_bad_input.py::test_names_and_values_that_do_not_exist",
+    "TrainRecipe.resume": "flow/test_train.py::test_stopped_and_resumed_it_ends_as_if_left_alone",
+    "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
+    "TrainRecipe.training.muon_learning_rate": partial(trained, **{"training.optimizer": "muon"}),
+    "TrainRecipe.training.recall_learning_rate": partial(trained, **{"model.recall": [2], "model.recall_rows": 64}),
+    "TrainRecipe.training.decay_share": partial(trained, **{"training.schedule": "wsd", "steps": 12}),
+    "TrainRecipe.training.warmup_steps": partial(trained, steps=16),
+    "TrainRecipe.training.evaluate_steps": partial(trained, steps=8),
+    "TrainRecipe.training.save_steps": partial(trained, steps=8),
+    "TrainRecipe.training.sample_steps": partial(trained, steps=8),
+    "TrainRecipe.training.keep_checkpoints": partial(trained, **{"training.save_steps": 1}),
+    "TrainRecipe.training.patience": "flow/test_train.py::test_patience_stops_early_and_the_best_model_is_kept",
+    "TrainRecipe.training.compile": "flow/test_train.py::test_compiling_is_done_where_it_is_asked_for",
+    "TrainRecipe.training.device": "flow/test_bad_input.py::test_settings_that_do_not_go_together",
+    "TrainRecipe.training.threads": "flow/test_train.py::test_threads_are_as_many_as_asked_for",
+    "TrainRecipe.data.text_field": partial(trained, text=("rows.jsonl",)),
+    "TrainRecipe.data.validation": trained,
+    "TrainRecipe.data.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
+    "TrainRecipe.data.cache": trained,
+    **{f"GenerateRecipe.{name}": wrote for name in WRITING},
+    "GenerateRecipe.model": wrote,
+    "GenerateRecipe.length_penalty": partial(wrote, beam=2),
+    "GenerateRecipe.stop": "generation/test_recipes.py::test_a_stop_string_ends_the_text_and_is_not_in_it",
+    "GenerateRecipe.ignore_eos": partial(wrote, ignore_eos=False, max_tokens=100),
+    "GenerateRecipe.truncate": partial(wrote, prompt="the cat sat on"),
+    **{f"EvaluateRecipe.{name}": measured for name in ("model", "text", "windows", "batch_size", "limit")},
+    **{f"EvaluateRecipe.{name}": measured for name in ("stride", "int8", "device")},
+    "EvaluateRecipe.text_field": partial(measured, text=("rows.jsonl",)),
+    "EvaluateRecipe.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
+    **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
+    "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
+    **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
     "PlanRecipe.model": planned,
     "PlanRecipe.parameters": planned,
     "PlanRecipe.devices": planned,

@@ -54,7 +54,7 @@ def test_neighbours_are_the_highest_cosines() -> None:
     model: Any = next(iter(MODELS.values()))()
     tokenizer = learn("characters", ["abcdefghij"])
     view = neighbours(model, tokenizer, "c", top=3)
-    vectors = model.output_weight - model.output_weight.mean(0)
+    vectors = (model.output_weight - model.output_weight.mean(0)).detach()
     own = tokenizer.encode("c")[0]
     by_hand = sorted(
         ((float(F.cosine_similarity(vectors[i], vectors[own], 0)), i) for i in range(model.vocab) if i != own),
