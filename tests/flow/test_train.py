@@ -257,7 +257,7 @@ class FakeTime:
 
 @pytest.mark.parametrize(
     "step",
-    [lambda step: 0.5, lambda step: 0.5 if step < 60 else 1.0, lambda step: 1.0 if step < 30 else 0.4],
+    [lambda step: 0.5, lambda step: 0.5 if step < 30 else 1.0, lambda step: 1.0 if step < 15 else 0.4],
     ids=["steady", "ever slower", "ever faster"],
 )
 def test_minutes_are_kept_whatever_the_speed(
@@ -266,12 +266,12 @@ def test_minutes_are_kept_whatever_the_speed(
     begun = FakeTime(monkeypatch, step, look=0.5, save=0.2)
     at_first = begun.now
     more = {"training.evaluate_steps": 0, "training.save_steps": 0, "steps": None}
-    finished = told(recipe(text, tmp_path / "run", minutes=2.0, **more))[-1]
+    finished = told(recipe(text, tmp_path / "run", minutes=1.0, **more))[-1]
     assert isinstance(finished, Finished)
     took = begun.now - at_first
-    assert 100 < took <= 126  # of 120; the last step and what closes the run may cost a little more than was thought
+    assert 48 < took <= 64  # of 60; the last step and what closes the run may cost a little more than was thought
     assert finished.seconds == pytest.approx(took, abs=0.1)
-    assert finished.steps > 60
+    assert finished.steps > 20
 
 
 def test_too_few_minutes_are_refused_and_leave_nothing(
@@ -332,7 +332,7 @@ def test_threads_are_as_many_as_asked_for(text: Path, tmp_path: Path, monkeypatc
 
 def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[object] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
     monkeypatch.setattr("clearstory.recipes.budget.compiler", lambda: "/usr/bin/c++")
     told(recipe(text, tmp_path / "off", steps=1, **{"training.compile": "off"}))
     assert compiled == []

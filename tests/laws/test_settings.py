@@ -104,6 +104,22 @@ def test_an_odd_value_changes_something(id: str, tmp_path: Path, monkeypatch: py
     assert seen[0] != seen[1], f"{id} = {odd(row)} changes nothing"
 
 
+@pytest.mark.parametrize(
+    "id", ["TrainRecipe.steps", "GenerateRecipe.seed", "EvaluateRecipe.limit", "InspectRecipe.top"]
+)
+def test_what_is_observed_is_the_same_twice(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, key = id.partition(".")
+    observe = OBSERVED[id]
+    assert callable(observe)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    seen = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        seen.append(observe(build(RECIPES[name], given(name, key))))
+    assert seen[0] == seen[1]
+
+
 TESTS = Path(__file__).parents[1]
 
 
