@@ -81,17 +81,20 @@ class Session:
         s, trainer, last = self.recipe.training, self.trainer, self.last
         timed = self.recipe.minutes is not None
         if timed:
+            self.clock.seconds -= self.before  # the minutes are those of the whole run, however often it is resumed
             yield from self.compile(self.clock.left())
             self.seconds_per_step = self.probe()
             self.clock.reserve = self.closing_seconds()
-            if self.clock.left() < self.seconds_per_step:
+            enough = self.clock.left() >= self.seconds_per_step
+            if not enough and trainer.step == 0:
                 raise BadSetting(
                     f"{self.recipe.minutes:g} minutes are over before the first step, which takes "
                     f"{self.seconds_per_step:.2g} s beside {self.clock.reserve:.2g} s of measuring; "
                     "give more, or a smaller model"
                 )
             share = 1 - budget.LOOK_SHARE
-            trainer.replan(self.clock.steps(trainer.step, self.seconds_per_step / share))
+            steps = self.clock.steps(trainer.step, self.seconds_per_step / share) if enough else trainer.step
+            trainer.replan(steps)
         else:
             yield from self.compile(None)
             if last is None or self.recipe.steps is not None:

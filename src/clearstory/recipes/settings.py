@@ -27,7 +27,7 @@ class TrainRecipe:
         text: files, folders or globs of txt, jsonl and parquet; or corpus:kjv, corpus:python-docs, corpus:digits.
         model: the preset; its config's fields are set as --model.width, --model.layers and so on.
         out: the run folder; runs/ and the date when not given.
-        minutes: how long to train; the steps are planned from a probe of this machine.
+        minutes: how long to train, all in all; the steps are planned from a probe of this machine.
         steps: how many optimizer steps to take.
         parameters: about how large the model shall be; the preset gives the wiring.
         tokenizer: characters, bytes, words, bpe:8192, or a folder that has one; the preset's own when not given.

@@ -62,7 +62,7 @@ def save(
             save_file(whole, temporary / f"{name}.safetensors", metadata={"format": "pt"})
         if describe is not None:
             describe(temporary)
-        (temporary / "state.json").write_text(json.dumps({"step": step, **values}), encoding="utf-8")
+        (temporary / "state.json").write_text(json.dumps({"step": step, **values}, allow_nan=False), encoding="utf-8")
     return folder
 
 

@@ -69,7 +69,7 @@ class Watchman:
 
     def __init__(self) -> None:
         self.smooth: float | None = None
-        self.lowest = float("inf")
+        self.lowest: float | None = None
         self.lowest_step = 0
         self.diverging = False
         self.looks: list[tuple[int, float, float]] = []
@@ -78,7 +78,7 @@ class Watchman:
     def step(self, step: int, loss: float) -> str | None:
         """A sentence when the smoothed loss has climbed a fifth and 0.3 nats above its lowest; once a run."""
         self.smooth = loss if self.smooth is None else 0.95 * self.smooth + 0.05 * loss
-        if self.smooth < self.lowest:
+        if self.lowest is None or self.smooth < self.lowest:
             self.lowest, self.lowest_step = self.smooth, step
         if self.diverging or step < 50 or self.smooth < max(1.2 * self.lowest, self.lowest + 0.3):
             return None
