@@ -16,7 +16,7 @@ EACH = 6
 
 
 def draw_digits(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> Path | None:
-    """Let the model draw each digit a few times, a column for each; None when it wrote no whole picture of some digit.
+    """Let the model draw each digit a few times, a column for each; None when it writes other things than shades.
 
     The prompt is the label alone, as every document of the corpus begins.
     """
@@ -43,8 +43,8 @@ def draw_digits(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> P
 
 
 def whole_picture(text: str) -> Picture | None:
-    """The picture, where the text is one."""
+    """The picture, where the text is one; what a model that stopped too early left out stays paper."""
     try:
-        return picture(text)
+        return picture(text.ljust(SIDE * SIDE))
     except BadInput:
         return None
