@@ -53,7 +53,7 @@ def fastest_threads() -> int:
     every = torch.get_num_threads()
     if every == 1:
         return 1
-    alone = max(matmul_gflops(size=256, threads=1, seconds=0.03) for _ in range(3))
-    # The mean of several, not the best: a busy machine is slow now and then, not always.
-    rounds = [matmul_gflops(size=256, threads=every, seconds=0.0) for _ in range(30)]
-    return every if len(rounds) / sum(1 / speed for speed in rounds) > 1.1 * alone else 1
+    # The median of single products, in turn: a busy machine is slow most of the time, an idle one only at first.
+    rounds = [(matmul_gflops(size=512, threads=t, seconds=0.0) for t in (1, every)) for _ in range(25)]
+    alone, together = zip(*rounds, strict=True)
+    return every if sorted(together)[12] > sorted(alone)[12] else 1
