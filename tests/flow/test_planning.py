@@ -1,0 +1,63 @@
+"""What a run decides for itself: size, dropout, tokenizer, rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clearstory.models.presets import clear_shape, parameters
+from clearstory.recipes import budget
+from clearstory.recipes.pictures import whole_picture
+from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.train import rates_for, usual_tokenizer
+from clearstory.text.corpus import Corpus
+from clearstory.text.digits import save_png
+
+
+def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> None:
+    sizes = [budget.parameters_for(seconds, 1e11, 10**7, 1024) for seconds in (60, 240, 960)]
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-3)  # √4: time is shared by size and tokens
+    assert sizes[2] == pytest.approx(4 * sizes[0], rel=1e-3)
+    assert budget.parameters_for(10**6, 1e11, 100_000, 64) == 400_000
+
+
+def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
+    # 6 · 10⁶ parameters · 10⁶ tokens are 6·10¹² operations a pass
+    passes = [budget.dropout_for(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
+    assert passes == [0.0, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("target", [300_000, 3_000_000, 30_000_000])
+def test_the_dial_of_clear_comes_near(target: int) -> None:
+    assert parameters(clear_shape(target, 1024, 256)) == pytest.approx(target, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("size", "spec"), [(1, "bpe:512"), (1_115_394, "bpe:1024"), (4_143_068, "bpe:4096"), (10**9, "bpe:8192")]
+)
+def test_the_usual_tokenizer_has_a_token_for_every_thousand_bytes(size: int, spec: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some text of no account")
+    corpus = replace(Corpus.open(tmp_path / "a.txt"), text_bytes=size)
+    assert usual_tokenizer(corpus) == spec
+    assert usual_tokenizer(replace(corpus, name="digits")) == "characters"
+
+
+def test_wide_models_take_smaller_steps_unless_told() -> None:
+    usual: Any = train_recipe({"model": "clear"}).training
+    assert rates_for(128, usual) == usual
+    assert rates_for(384, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
+    told = replace(usual, learning_rate=0.5)
+    assert rates_for(384, told).learning_rate == 0.5
+    assert rates_for(384, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
+
+
+def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path: Path) -> None:
+    short = whole_picture("@@@@")
+    assert short is not None
+    assert short.sum() == 4 * 16
+    assert whole_picture(" 7 and some words") is None
+    save_png([short] * 3, tmp_path / "digits.png")
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
