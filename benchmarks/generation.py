@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from shared import machine
 
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
@@ -189,27 +189,6 @@ def loss(model: Any, eight: Any, args: argparse.Namespace) -> dict[str, Any]:
     )()
     scores = [score_rows(each, rows, windows="blocks") for each in (model, eight)]
     return {"on": "random ids", "tokens": 512, "nats_per_token": scores[1].nats_per_token - scores[0].nats_per_token}
-
-
-def machine() -> dict[str, Any]:
-    """What this was measured on."""
-    name = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    import transformers
-
-    return {
-        "cpu": name,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":
