@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clearstory.models.presets import clear_shape, parameters
+from clearstory.models.presets import blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes import budget
 from clearstory.recipes.pictures import whole_picture
 from clearstory.recipes.settings import train_recipe
@@ -18,10 +18,11 @@ from clearstory.text.digits import save_png
 
 
 def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> None:
-    sizes = [budget.parameters_for(seconds, 1e11, 10**7, 1024) for seconds in (60, 240, 960)]
+    sizes = [budget.parameters_for(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-3)  # √4: time is shared by size and tokens
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=1e-3)
-    assert budget.parameters_for(10**6, 1e11, 100_000, 64) == 400_000
+    assert budget.parameters_for(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(2 * sizes[0], rel=1e-3)  # longer tokens
+    assert budget.parameters_for(10**6, 1e11, 100_000, 100_000) == 400_000
 
 
 def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
@@ -33,6 +34,11 @@ def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
 @pytest.mark.parametrize("target", [300_000, 3_000_000, 30_000_000])
 def test_the_dial_of_clear_comes_near(target: int) -> None:
     assert parameters(clear_shape(target, 1024, 256)) == pytest.approx(target, rel=0.35)
+
+
+@pytest.mark.parametrize("vocab", [67, 4096])
+def test_clear_can_be_sized_by_its_blocks(vocab: int) -> None:
+    assert blocks(clear_of_blocks(600_000, vocab, 256)) == pytest.approx(600_000, rel=0.35)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import pytest
 from observations import NEEDED, OBSERVED, ODD
 
 from clearstory.cli.command import flag, read
+from clearstory.models.presets import PRESETS, preset
 from clearstory.recipes import settings as recipes
+from clearstory.recipes.choice import ModelChoice
 from clearstory.recipes.fields import Field, build, plain, table, without_none
 from clearstory.recipes.files import read_yaml, to_yaml
 
@@ -50,6 +52,8 @@ def given(name: str, odd: str) -> dict[str, Any]:
     """What a recipe is given besides the setting that shall be odd."""
     known = table(RECIPES[name])
     needed = {key: key for key, row in known.items() if row.default is MISSING} | NEEDED.get(name, {})
+    if odd.startswith("model.") and not hasattr(preset(ModelChoice().name), odd.removeprefix("model.")):
+        needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, odd.removeprefix("model.")))
     return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
 
 

@@ -102,7 +102,7 @@ class Display:
 
     def news(self, event: Step) -> str:
         """What stands beside the bar."""
-        parts = [f"loss {event.loss:.3f}"]
+        parts = [] if event.loss is None else [f"loss {event.loss:.3f}"]
         if self.looked is not None:
             parts.append(quality(self.looked))
         parts += [f"{event.tokens_per_second:,.0f} tokens/s", f"{clock(event.eta)} left"]
@@ -113,7 +113,8 @@ class Display:
         self.looked = event
         parts = [f"step {event.step:,}{f'/{self.step.steps:,}' if self.step else ''}", quality(event)]
         if self.step is not None:
-            parts += [f"loss {self.step.loss:.3f}", f"{self.step.tokens_per_second:,.0f} tokens/s"]
+            parts += [] if self.step.loss is None else [f"loss {self.step.loss:.3f}"]
+            parts.append(f"{self.step.tokens_per_second:,.0f} tokens/s")
             parts.append(f"{clock(self.step.eta)} left")
         self.console.print(" · ".join(parts) + (" · best so far" if event.best else ""))
 

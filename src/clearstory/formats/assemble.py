@@ -44,7 +44,8 @@ class Shell(TorchFunctionMode):
 def empty(config: Any) -> nn.Module:
     """A model on the meta device, to be given its weights."""
     with Shell():
-        return build(config, device="meta")
+        model: nn.Module = build(config, device="meta")
+    return model
 
 
 @lru_cache(maxsize=4)

@@ -19,6 +19,7 @@ from clearstory.formats.config_file import Format, choose, read_json, renaming, 
 from clearstory.formats.own import OWN
 from clearstory.formats.paths import resolve
 from clearstory.formats.weights import SHARD_BYTES, write_weights
+from clearstory.models.families import count
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -83,7 +84,7 @@ def save_model(
     config: Any = getattr(model, "config", None)
     form, noted = choose(config)
     check_tokenizer(model, tokenizer)
-    card = replace(card, parameters=sum(each.numel() for each in model.parameters()))
+    card = replace(card, parameters=count(model))
     state = to_store(model, config, noted)
     rules = renaming(form, as_stored(config, noted))
     shells = {name: tensor.to("meta") for name, tensor in state.items()}
@@ -118,14 +119,14 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
     Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
     """
     folder = resolve(path)
+    model: Any
     model, theirs = open_weights(folder, widen if dtype is None else lambda tensor: narrow(tensor, dtype))
     tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else None
     check_tokenizer(model, tokenizer)
-    count = sum(each.numel() for each in model.parameters())
     extra = theirs.get("clearstory")
     said = extra.get("card") if isinstance(extra, dict) else None
-    kind = type(model).__name__.lower()
-    card = read_card(said, Card(name=Path(path).expanduser().absolute().name, family=kind, parameters=count))
+    name, kind = Path(path).expanduser().absolute().name, model.config.family
+    card = read_card(said, Card(name=name, family=kind, parameters=count(model)))
     return Opened(model, tokenizer, card)
 
 

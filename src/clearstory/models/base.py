@@ -5,9 +5,9 @@ Letters in shapes: B rows, T tokens, V vocabulary, W width, H heads, N tokens of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -90,6 +90,41 @@ class LanguageModel(Protocol):
         self, tokens: Padded, targets: Int[Tensor, "B T"], state: State | None = None
     ) -> tuple[Float[Tensor, "B T"], State | None]:
         """Nats of each target after reading up to it; 0 where the target is IGNORE. Dense logits are never kept."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One finished round of counting. `nats` per token of the training text, where the round knows them."""
+
+    tokens: int
+    nats: float | None = None
+
+
+class Documents(Protocol):
+    """Documents as one long row of ids: document d is ids[starts[d]:starts[d + 1]]."""
+
+    @property
+    def ids(self) -> Any:
+        """(N,)"""
+
+    @property
+    def starts(self) -> Any:
+        """(D + 1,)"""
+
+    @property
+    def byte_lengths(self) -> Any:
+        """(V,) how many bytes of text each id stands for."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Learns by counting, round by round (n-gram counts, Baum-Welch), rather than by gradient."""
+
+    counted: bool  # False where this model is to learn by gradient after all
+    rounds: int | None  # how many rounds learning takes; None: as many as asked for, each making it better
+
+    def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
+        """Learn from the documents, the model changed in place by each round; `done` rounds were taken before."""
 
 
 IGNORE = -100

@@ -1,15 +1,33 @@
-"""TransformerConfig: the fields in which Transformers differ, and nothing else."""
+"""Config: what every family's config can say; TransformerConfig: the fields in which Transformers differ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from clearstory.errors import BadSetting
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Norm = Literal["layer", "rms"]
 Positions = Literal["learned", "rotary", "none"]
+
+
+class Config(Protocol):
+    """A family's settings as a frozen dataclass that imports no torch; its type names the model in FAMILIES."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def vocab(self) -> int:
+        """Tokens the model knows."""
+
+    @property
+    def family(self) -> str:
+        """The kind in one word: transformer, ngram, lstm."""
+
+    @property
+    def shape(self) -> str:
+        """The model in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +79,16 @@ class TransformerConfig:
     dropout: float = 0.0
     recall: tuple[int, ...] = ()
     recall_rows: int = 0
+
+    @property
+    def family(self) -> str:
+        """The kind in one word."""
+        return "transformer"
+
+    @property
+    def shape(self) -> str:
+        """The model in words."""
+        return f"{self.layers} layer{'s' * (self.layers > 1)} of width {self.width}, context {self.context}"
 
     def __post_init__(self) -> None:
         for name in ("vocab", "context", "width", "layers", "heads", "kv_heads", "head_width", "hidden"):

@@ -1,12 +1,14 @@
-"""Presets: named shapes, each a difference from another, and the dial that sizes `clear`."""
+"""Presets: named models of every family, each a difference from another, and the dials that size them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from clearstory.errors import BadSetting, UnknownName, nearest
-from clearstory.models.config import TransformerConfig
+from clearstory.models.config import Config, TransformerConfig
 
 
 def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **other: object) -> TransformerConfig:
@@ -101,7 +103,7 @@ RECALL = replace(
     recall_rows=2**17,
 )
 
-PRESETS: dict[str, TransformerConfig] = {
+PRESETS: dict[str, Config] = {
     "gpt2": GPT2,
     "gpt2-medium": _heads(GPT2, width=1024, heads=16, layers=24),
     "gpt2-large": _heads(GPT2, width=1280, heads=20, layers=36),
@@ -128,7 +130,11 @@ DEFAULT_PARAMETERS = 3_000_000
 """`clear` without a budget."""
 
 
-def preset(name: str) -> TransformerConfig:
+FIELDS: tuple[type[Config], ...] = tuple({type(config): None for config in PRESETS.values()})
+"""The type of each family's config, in the order of the presets."""
+
+
+def preset(name: str) -> Config:
     """The config of a preset. Raises UnknownName with the nearest."""
     if name not in PRESETS:
         raise UnknownName(f"there is no model called '{name}'; {nearest(name, PRESETS)}")
@@ -161,19 +167,37 @@ def parameters(config: TransformerConfig) -> int:
 
 
 def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
-    """`clear` with about `target` parameters: the deepest shape whose width is at least 32 per layer.
+    """`clear` with about `target` parameters. Raises BadSetting where the embeddings alone have more."""
+    found = min(clear_shapes(vocab, context), key=lambda shape: abs(math.log(parameters(shape) / target)))
+    if abs(math.log(parameters(found) / target)) > math.log(1.5):
+        raise BadSetting(
+            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
+            f"embedding has {vocab * 32:,}; ask for more parameters or a smaller vocabulary"
+        )
+    return found
 
-    Width in steps of 32 (a multiple of what vector units and heads like); depth grows with width as in
-    Kaplan et al. 2020, figure 5: a width of 30 to 100 per layer costs next to nothing.
+
+def clear_of_blocks(target: int, vocab: int, context: int) -> TransformerConfig:
+    """`clear` with about `target` parameters in its blocks, whatever its embeddings have."""
+    return min(clear_shapes(vocab, context), key=lambda shape: abs(math.log(blocks(shape) / target)))
+
+
+def blocks(config: TransformerConfig) -> int:
+    """The parameters that are not embeddings."""
+    return parameters(config) - config.vocab * config.width * (1 if config.tied else 2)
+
+
+def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
+    """Every shape of `clear`: width in steps of 32 (a multiple of what vector units and heads like), and 40 to 96 of it
+    a layer; from 30 to 100 the proportion costs next to nothing (Kaplan et al. 2020, figure 5).
     """
-    best: tuple[float, TransformerConfig] | None = None
     for width in range(32, 4097, 32):
         head_width = 16 if width <= 128 else 32 if width < 384 else 64
         if width % head_width:
             continue
         heads = width // head_width
         for layers in range(max(1, width // 96), max(1, width // 40) + 1):
-            shape = replace(
+            yield replace(
                 CLEAR,
                 vocab=vocab,
                 context=context,
@@ -184,21 +208,24 @@ def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
                 head_width=head_width,
                 hidden=2 * width,
             )
-            miss = abs(math.log(parameters(shape) / target))
-            if best is None or miss < best[0]:
-                best = (miss, shape)
-    assert best is not None
-    if best[0] > math.log(1.5):
-        smallest = vocab * 32
+
+
+def size(config: Any, target: int) -> Any:
+    """The same wiring at about `target` parameters: what `compare` and `--parameters` ask for.
+
+    Raises BadSetting for a family whose size its text decides.
+    """
+    dial = DIALS.get(type(config))
+    if dial is None:
         raise BadSetting(
-            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
-            f"embedding has {smallest:,}; ask for more parameters or a smaller vocabulary"
+            f"parameters is {target:,}, and the size of {config.family} follows from its text and its own settings; "
+            "leave parameters out"
         )
-    return best[1]
+    return dial(config, target)
 
 
-def size(config: TransformerConfig, target: int) -> TransformerConfig:
-    """The same wiring at about `target` parameters, its proportions kept: what `compare` and `--parameters` ask for."""
+def size_transformer(config: TransformerConfig, target: int) -> TransformerConfig:
+    """The same wiring at about `target` parameters, its proportions kept."""
     best = config
     for heads in range(1, 129):
         width = heads * config.head_width if config.head_width <= 64 else heads * 64
@@ -215,3 +242,7 @@ def size(config: TransformerConfig, target: int) -> TransformerConfig:
             if abs(math.log(parameters(shape) / target)) < abs(math.log(parameters(best) / target)):
                 best = shape
     return best
+
+
+DIALS: dict[type[Config], Callable[[Any, int], Any]] = {TransformerConfig: size_transformer}
+"""How each family is made larger and smaller; one that is not here has no such dial."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,28 +17,14 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.metrics import Score
-from clearstory.models.base import IGNORE, LanguageModel, Padded
+from clearstory.models.base import IGNORE, Documents, LanguageModel, Padded, State
 
 Windows = Literal["strided", "blocks"]
 
-PIECE = 256
-"""Tokens read at a time by a model that never forgets: its state is carried over, so no number depends on it."""
-
-
-class Rows(Protocol):
-    """Documents as one long row of ids: document d is ids[starts[d]:starts[d + 1]]."""
-
-    @property
-    def ids(self) -> Any:
-        """(N,)"""
-
-    @property
-    def starts(self) -> Any:
-        """(D + 1,)"""
-
-    @property
-    def byte_lengths(self) -> Any:
-        """(V,) how many bytes of text each id stands for."""
+STRETCH = 256
+"""Tokens read at a time by a model that never forgets, where it has no `stretch` of its own: its state is carried over,
+so no number depends on it.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +39,7 @@ class Window:
 
 def score_rows(
     model: LanguageModel,
-    rows: Rows,
+    rows: Documents,
     *,
     context: int | None = None,
     windows: Windows = "strided",
@@ -78,7 +64,7 @@ def score_rows(
 
 def score_parts(
     model: LanguageModel,
-    rows: Rows,
+    rows: Documents,
     *,
     context: int | None = None,
     windows: Windows = "strided",
@@ -103,7 +89,7 @@ def score_parts(
     device = torch.device("cpu") if weight is None else weight.device
     texts = Texts(rows, begin)
     if length is None:
-        yield from score_whole(model, texts, device, limit)
+        yield from score_whole(model, texts, batch_size, device, limit)
         return
     for batch in batches(windows_of(texts, length, stride, limit), batch_size):
         yield score_windows(model, texts, batch, device)
@@ -137,7 +123,7 @@ def window_shape(
 class Texts:
     """Documents as inputs and targets: input t foresees target t."""
 
-    def __init__(self, rows: Rows, begin: int | None) -> None:
+    def __init__(self, rows: Documents, begin: int | None) -> None:
         self.rows = rows
         self.begin = begin
 
@@ -192,6 +178,13 @@ def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
 @torch.no_grad()
 def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device) -> Score:
     """One batch."""
+    return score_batch(model, texts, windows, device, None)[0]
+
+
+def score_batch(
+    model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device, state: State | None
+) -> tuple[Score, State | None]:
+    """One batch, read after what `state` remembers."""
     inputs: list[list[int]] = []
     wanted: list[list[int]] = []
     for window in windows:
@@ -201,26 +194,32 @@ def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window],
     tokens = Padded.rows(inputs, device)
     longest = max(map(len, wanted))
     padded = [row + [IGNORE] * (longest - len(row)) for row in wanted]
-    nats, _ = model.score(tokens, torch.tensor(padded, device=device))
+    nats, state = model.score(tokens, torch.tensor(padded, device=device), state)
     scored = [id for row in wanted for id in row if id != IGNORE]
-    return Score(nats=total(nats), tokens=len(scored), bytes=texts.bytes(scored))
+    return Score(nats=total(nats), tokens=len(scored), bytes=texts.bytes(scored)), state
 
 
-def score_whole(model: LanguageModel, texts: Texts, device: torch.device, limit: int | None) -> Iterator[Score]:
-    """Every document by a model that never forgets: piece by piece, its state carried over."""
-    scored = 0
-    for document in range(len(texts)):
-        size = texts.size(document)
-        state = model.begin(1)
-        for begin in range(0, size, PIECE):
-            inputs, targets = texts.part(document, begin, min(begin + PIECE, size))
-            wanted = torch.tensor([targets], device=device)
+def score_whole(
+    model: LanguageModel, texts: Texts, batch_size: int, device: torch.device, limit: int | None
+) -> Iterator[Score]:
+    """Documents side by side by a model that never forgets: stretch by stretch, each one's state carried over."""
+    stretch, scored = int(getattr(model, "stretch", STRETCH)), 0
+    # A window that is a whole document sorts documents of like lengths together.
+    whole = (Window(d, 0, 0, size) for d in range(len(texts)) if (size := texts.size(d)))
+    for group in batches(whole, batch_size):
+        state: State | None = model.begin(len(group))
+        for begin in range(0, max(document.end for document in group), stretch):
+            going = [place for place, document in enumerate(group) if begin < document.end]
+            if len(going) < len(group):
+                assert state is not None
+                group, state = [group[place] for place in going], state.select(going)
+            parts = [Window(each.document, begin, begin, min(begin + stretch, each.end)) for each in group]
             with torch.no_grad():
-                nats, after = model.score(Padded.rows([inputs], device), wanted, state)
+                score, after = score_batch(model, texts, parts, device, state)
             assert after is not None
             state = after.detach()
-            yield Score(nats=total(nats), tokens=len(targets), bytes=texts.bytes(targets))
-            scored += len(targets)
+            yield score
+            scored += score.tokens
             if limit is not None and scored >= limit:
                 return
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clearstory.errors import UnknownName, nearest
-from clearstory.models.config import TransformerConfig
-from clearstory.models.presets import DEFAULT_PARAMETERS, TOKENIZERS, clear_shape, preset, size
+from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.presets import DEFAULT_PARAMETERS, FIELDS, TOKENIZERS, clear_shape, preset, size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +26,27 @@ class ModelChoice:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        preset(self.name)
-        known = TransformerConfig.__dataclass_fields__
+        known = preset(self.name).__dataclass_fields__
         for key in self.overrides:
             if key not in known:
-                raise UnknownName(f"there is no setting called 'model.{key}'; {nearest(key, known)}")
+                raise UnknownName(f"{self.name} has no setting called 'model.{key}'; {nearest(key, known)}")
 
     @staticmethod
-    def overridable() -> type[TransformerConfig]:
-        """The config whose fields may be set by hand: what tells `fields` that this is a name with overrides."""
-        return TransformerConfig
+    def overridable() -> tuple[type[Config], ...]:
+        """The configs whose fields may be set by hand: what tells `fields` that this is a name with overrides."""
+        return FIELDS
 
     @property
     def tokenizer(self) -> str | None:
         """The tokenizer this preset is meant for; None for any."""
         return TOKENIZERS.get(self.name)
 
-    def config(self, *, vocab: int, context: int | None = None, parameters: int | None = None) -> TransformerConfig:
+    @property
+    def family(self) -> str:
+        """The kind of model in one word."""
+        return preset(self.name).family
+
+    def config(self, *, vocab: int, context: int | None = None, parameters: int | None = None) -> Any:
         """The config of a model for a tokenizer of `vocab` tokens, at about `parameters` parameters if that is given.
 
         What is set by hand is kept exactly; where a width is, heads and hidden follow it unless they are set as well.
@@ -50,8 +54,12 @@ class ModelChoice:
         >>> ModelChoice(name="gpt2", overrides={"width": 384}).config(vocab=50_257).heads
         6
         """
+        usual: Any = preset(self.name)
+        if not isinstance(usual, TransformerConfig):
+            base: Any = replace(usual, **{"vocab": vocab, **self.overrides})
+            return base if parameters is None else size(base, parameters)
         wiring = {key: value for key, value in self.overrides.items() if key not in SHAPE}
-        base = replace(preset(self.name), **{"vocab": vocab, **wiring})
+        base = replace(usual, **{"vocab": vocab, **wiring})
         if context is not None and "context" not in self.overrides:
             base = replace(base, context=context)
         sized = not any(key in SHAPE for key in self.overrides)

@@ -56,9 +56,9 @@ class Step:
     Args:
         step: how many are done.
         steps: how many there will be, as planned now.
-        loss: nats per token of this step's batch.
-        learning_rate: the rate it was taken at.
-        gradient_norm: the gradient's length before it was clipped.
+        loss: nats per token of this step's batch; None where counting does not tell.
+        learning_rate: the rate it was taken at; None where nothing is learnt by gradient.
+        gradient_norm: the gradient's length before it was clipped; None likewise.
         tokens: tokens read since the run began.
         tokens_per_second: the present speed.
         seconds: time since the run began.
@@ -67,9 +67,9 @@ class Step:
 
     step: int
     steps: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
+    loss: float | None
+    learning_rate: float | None
+    gradient_norm: float | None
     tokens: int
     tokens_per_second: float
     seconds: float

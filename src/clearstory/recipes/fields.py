@@ -69,9 +69,11 @@ def walk(settings: type[Any], prefix: str, path: tuple[str, ...]) -> Iterator[Fi
             yield Field(
                 key, (*place, "name"), str, default(own), helps.get(own.name, ""), own.metadata.get("positional")
             )
-            config = hint.overridable()
-            for row in walk(config, f"{key}.", (*place, "overrides")):
-                yield Field(row.key, row.path, row.hint, None, row.help)
+            named: dict[str, Field] = {}
+            for config in hint.overridable():  # where two have a field of one name, the first explains it
+                for row in walk(config, f"{key}.", (*place, "overrides")):
+                    named.setdefault(row.key, Field(row.key, row.path, row.hint, None, row.help))
+            yield from named.values()
         elif is_dataclass(hint):
             yield from walk(typing.cast(type, hint), prefix if own.metadata.get("flat") else f"{key}.", place)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clearstory.errors import CannotDo
 from clearstory.models.config import TransformerConfig
 from clearstory.recipes.fields import build
 from clearstory.recipes.hardware import PROCESSORS, Processor
@@ -96,6 +97,11 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     recipe = model if isinstance(model, PlanRecipe) else build(PlanRecipe, {"model": model, **settings})
     from clearstory.models.presets import preset
 
+    if not isinstance(preset(recipe.model.name), TransformerConfig):
+        raise CannotDo(
+            f"plan reckons with Transformers, and {recipe.model.name} is a model of the family {recipe.model.family}; "
+            "its training says how large it is and how long it takes"
+        )
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
     parts = parts_of(config)
     total = sum(part.parameters for part in parts)

@@ -20,6 +20,7 @@ from clearstory.formats.cards import Card
 from clearstory.formats.folders import config_json, open_model, save_model, write_card
 from clearstory.formats.own import OWN
 from clearstory.metrics import Score
+from clearstory.models.families import count
 from clearstory.models.prompts import first_token
 from clearstory.models.scoring import score_rows
 from clearstory.recipes import budget, runs
@@ -31,11 +32,15 @@ from clearstory.recipes.settings import TrainRecipe
 from clearstory.text.rows import TokenRows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
+from clearstory.training.learner import Learner
 from clearstory.training.record import Record, Watchman
-from clearstory.training.trainer import ARITHMETIC, Trainer
+from clearstory.training.trainer import ARITHMETIC
 
 DEFAULT_STEPS = 2000
 """Where neither steps nor minutes are given."""
+
+MOST_ROUNDS = 1000
+"""Where minutes are given and the first rounds have yet to tell how long one takes."""
 
 
 @dataclass
@@ -44,7 +49,7 @@ class Session:
 
     run: runs.Run
     recipe: TrainRecipe
-    trainer: Trainer
+    learner: Learner
     tokenizer: Tokenizer
     rows: Mapping[str, TokenRows]
     card: Card
@@ -68,7 +73,7 @@ class Session:
     @property
     def model(self) -> nn.Module:
         """What is being trained."""
-        return self.trainer.model
+        return self.learner.model
 
     def go_back(self) -> None:
         """Go to where the run stood, if it is resumed. Raises CorruptFile and CheckpointMismatch."""
@@ -78,45 +83,49 @@ class Session:
 
     def plan(self) -> Iterator[Event]:
         """How far to go: as asked, or as far as the time reaches."""
-        s, trainer, last = self.recipe.training, self.trainer, self.last
+        s, learner, last = self.recipe.training, self.learner, self.last
         timed = self.recipe.minutes is not None
         if timed:
             self.clock.seconds -= self.before  # the minutes are those of the whole run, however often it is resumed
             yield from self.compile(self.clock.left())
-            self.seconds_per_step = self.probe()
+            self.seconds_per_step = learner.probe()
             self.clock.reserve = self.closing_seconds()
-            enough = self.clock.left() >= self.seconds_per_step
-            if not enough and trainer.step == 0:
+            enough = self.clock.left() >= (self.seconds_per_step or 0.0)
+            if not enough and learner.step == 0:
+                first = f", which takes {self.seconds_per_step:.2g} s," if self.seconds_per_step else ""
                 raise BadSetting(
-                    f"{self.recipe.minutes:g} minutes are over before the first step, which takes "
-                    f"{self.seconds_per_step:.2g} s beside {self.clock.reserve:.2g} s of measuring; "
-                    "give more, or a smaller model"
+                    f"{self.recipe.minutes:g} minutes are over before the first step{first} "
+                    f"beside {self.clock.reserve:.2g} s of measuring; give more, or a smaller model"
                 )
-            share = 1 - budget.LOOK_SHARE
-            steps = self.clock.steps(trainer.step, self.seconds_per_step / share) if enough else trainer.step
-            trainer.replan(steps)
+            if not enough:
+                learner.replan(learner.step)
+            elif self.seconds_per_step:
+                share = 1 - budget.LOOK_SHARE
+                learner.replan(self.clock.steps(learner.step, self.seconds_per_step / share))
+            else:
+                learner.replan(MOST_ROUNDS)
         else:
             yield from self.compile(None)
             if last is None or self.recipe.steps is not None:
-                trainer.replan(self.recipe.steps or DEFAULT_STEPS)
-        if trainer.step == 0:
-            trainer.plans = [(0, trainer.steps)]
-        self.look_steps = s.evaluate_steps or max(10, trainer.steps // budget.LOOKS)
+                learner.replan(self.recipe.steps or DEFAULT_STEPS)
+        if learner.step == 0:
+            learner.plans = [(0, learner.steps)]
+        self.look_steps = s.evaluate_steps or learner.look_steps or max(10, learner.steps // budget.LOOKS)
         self.save_steps = s.save_steps or self.look_steps
-        tokens = trainer.steps * s.batch_size * s.gradient_accumulation_steps * trainer.context
-        self.look_tokens = s.evaluate_tokens or budget.look_tokens(tokens, trainer.steps // self.look_steps)
+        tokens = learner.steps * learner.tokens_per_step
+        self.look_tokens = s.evaluate_tokens or budget.look_tokens(tokens, learner.steps // self.look_steps)
         if s.patience and self.looks_without_better >= s.patience:
-            trainer.replan(trainer.step)  # it had stopped early, and was killed before its end
+            learner.replan(learner.step)  # it had stopped early, and was killed before its end
         self.write_down()
-        self.record = Record(self.run.metrics, since=None if last is None else trainer.step)
-        seconds = trainer.steps * self.seconds_per_step if self.seconds_per_step else None
+        self.record = Record(self.run.metrics, since=None if last is None else learner.step)
+        seconds = learner.steps * self.seconds_per_step if self.seconds_per_step else None
         yield Planned(
-            steps=trainer.steps,
+            steps=learner.steps,
             seconds=seconds,
-            sentence=f"{trainer.steps:,} steps, {tokens / max(1, self.prepared.tokens):.1f} times over the text, "
+            sentence=f"{learner.plan}, {tokens / max(1, self.prepared.tokens):.1f} times over the text, "
             f"in {s.precision} on {s.device} with {s.threads} thread{'s' * (s.threads > 1)}",
         )
-        if trainer.step == 0:
+        if learner.step == 0:
             yield self.save()
 
     def write_down(self) -> None:
@@ -132,71 +141,57 @@ class Session:
         """torch.compile the stack where that pays."""
         yes, sentence = budget.should_compile(self.recipe.training.compile, self.prepared.parameters, seconds)
         if sentence:
-            yield Warned(step=self.trainer.step, sentence=sentence)
+            yield Warned(step=self.learner.step, sentence=sentence)
         if yes:
             self.model.compile()
-
-    def probe(self) -> float:
-        """Seconds that a step takes; the trainer stands afterwards as it stood before."""
-        model = {name: value.clone() for name, value in self.model.state_dict().items()}
-        optimizer = {name: value.clone() for name, value in self.trainer.optimizers.tensors(self.model).items()}
-        values = {"step": self.trainer.step, "tokens": self.trainer.tokens, "plans": self.trainer.plans}
-        steps, self.trainer.plans = self.trainer.plans, [(0, 10**9)]
-        seconds = budget.seconds_per_step(self.trainer.advance)
-        self.trainer.plans = steps
-        self.trainer.optimizers.forget()
-        self.trainer.load_state(
-            {f"model.{k}": v for k, v in model.items()} | {f"optimizer.{k}": v for k, v in optimizer.items()}, values
-        )
-        return seconds
 
     def closing_seconds(self) -> float:
         """What the end of the run will take: the complete look, saving, the curve."""
         began = time.perf_counter()
-        some = min(self.prepared.validation_tokens, 20 * self.trainer.context)
-        self.look_at(some, fast=False)
+        some = min(self.prepared.validation_tokens, 20 * self.learner.context)
+        self.look_at(some, fast=False, spread=False)
         per_token = (time.perf_counter() - began) / max(1, some)
         return per_token * self.prepared.validation_tokens + 1.0 + 1e-8 * self.prepared.parameters
 
     def learn(self, stop: threading.Event) -> Iterator[Event]:
         """Step after step; look, save and sample now and then."""
-        s, trainer = self.recipe.training, self.trainer
+        s, learner = self.recipe.training, self.learner
         speed = 0.0
-        began, first = time.monotonic(), trainer.step
-        while trainer.step < trainer.steps:
+        began, first = time.monotonic(), learner.step
+        while learner.step < learner.steps:
             try:
-                progress = trainer.advance()
+                progress = learner.advance()
             except Diverged:
                 yield self.save()
                 raise
-            tokens = s.batch_size * s.gradient_accumulation_steps * trainer.context
-            speed = tokens / progress.seconds if not speed else 0.9 * speed + 0.1 * tokens / progress.seconds
+            now = learner.tokens_per_step / progress.seconds
+            speed = now if not speed else 0.9 * speed + 0.1 * now
             self.note(
                 kind="step", step=progress.step, loss=progress.loss, learning_rate=progress.learning_rate,
                 gradient_norm=progress.gradient_norm, tokens=progress.tokens, seconds=self.seconds(),
             )  # fmt: skip
-            left = (trainer.steps - progress.step) * (time.monotonic() - began) / (progress.step - first)
+            left = (learner.steps - progress.step) * (time.monotonic() - began) / (progress.step - first)
             yield Step(
                 step=progress.step, steps=progress.steps, loss=progress.loss, learning_rate=progress.learning_rate,
                 gradient_norm=progress.gradient_norm, tokens=progress.tokens, tokens_per_second=speed,
                 seconds=self.seconds(), eta=left,
             )  # fmt: skip
-            if sentence := self.watchman.step(progress.step, progress.loss):
+            if progress.loss is not None and (sentence := self.watchman.step(progress.step, progress.loss)):
                 yield self.warn(sentence)
             if self.recipe.minutes is not None:
                 if self.clock.left() <= 0:
-                    trainer.replan(trainer.step)
+                    learner.replan(learner.step)
                 elif progress.step % self.look_steps == 0:
                     per_step = (time.monotonic() - began) / (progress.step - first)
-                    trainer.replan(self.clock.steps(trainer.step, per_step))
-            over = trainer.step >= trainer.steps
+                    learner.replan(self.clock.steps(learner.step, per_step))
+            over = learner.step >= learner.steps
             if over or progress.step % self.look_steps == 0:
                 yield from self.look()
                 if s.patience and self.looks_without_better >= s.patience:
                     yield self.warn(
                         f"stopped early: {s.patience} looks brought nothing better than step {self.best_step:,}"
                     )
-                    trainer.replan(trainer.step)
+                    learner.replan(learner.step)
                     over = True
             if s.sample_steps and progress.step % s.sample_steps == 0:
                 yield Sampled(step=progress.step, text=sample(self.model, self.tokenizer, seed=s.seed + progress.step))
@@ -204,7 +199,7 @@ class Session:
                 yield self.save()
             if stop.is_set():
                 raise KeyboardInterrupt(
-                    f"stopped at step {trainer.step:,}; go on with: clearstory train --resume --out {self.run.folder}"
+                    f"stopped at step {learner.step:,}; go on with: clearstory train --resume --out {self.run.folder}"
                 )
         if self.best_step < 0:  # a resumed run that was over already
             yield from self.look()
@@ -214,14 +209,14 @@ class Session:
         score = self.look_at(self.look_tokens)
         nats = score.nats_per_token
         better = nats < self.best
-        step = self.trainer.step
+        step = self.learner.step
         if better:
             self.best, self.best_step, self.looks_without_better = nats, step, 0
         else:
             self.looks_without_better += 1
         self.note(
             kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
-            tokens=self.trainer.tokens, seconds=self.seconds(),
+            tokens=self.learner.tokens, seconds=self.seconds(),
         )  # fmt: skip
         complete = self.look_tokens >= self.prepared.validation_tokens
         yield Looked(step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete)
@@ -231,16 +226,18 @@ class Session:
         if sentence := self.watchman.look(step, nats):
             yield self.warn(sentence)
 
-    def look_at(self, limit: int | None, fast: bool = True) -> Score:
-        """Nats on the validation split, in blocks; `fast`: in the arithmetic of training, else in the weights' own."""
+    def look_at(self, limit: int | None, fast: bool = True, spread: bool = True) -> Score:
+        """Nats on the validation split, in blocks, or whole by a model that never forgets. `fast`: in the arithmetic of
+        training, else in the weights' own. `spread`: what is read under a limit comes from all over the split.
+        """
         model: Any = self.model
         model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
         model.eval()
         rows = self.rows["validation"]
         score = score_rows(
             model,
-            rows if limit is None else rows.spread(limit),
-            context=self.trainer.context,
+            rows.spread(limit) if spread and limit is not None else rows,
+            context=None if model.context is None else self.learner.context,
             windows="blocks",
             begin=first_token(self.tokenizer),  # as `evaluate` does, so that both say the same
             batch_size=16,
@@ -256,7 +253,7 @@ class Session:
 
     def save(self) -> Saved:
         """Write a checkpoint: what to go on from. It opens as a model too."""
-        tensors, values = self.trainer.state()
+        tensors, values = self.learner.state()
         parts: dict[str, dict[str, Tensor]] = {
             part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
             for part in ("model", "optimizer")
@@ -278,10 +275,10 @@ class Session:
             self.tokenizer.save(folder)
 
         path = checkpoint.save(
-            self.run.folder, self.trainer.step, parts["model"], parts["optimizer"], values, describe=describe
+            self.run.folder, self.learner.step, parts["model"], parts["optimizer"], values, describe=describe
         )
         checkpoint.thin(self.run.folder, self.recipe.training.keep_checkpoints)
-        return Saved(step=self.trainer.step, path=path, kind="checkpoint")
+        return Saved(step=self.learner.step, path=path, kind="checkpoint")
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go back to where a checkpoint was written."""
@@ -289,7 +286,7 @@ class Session:
         tensors |= {f"optimizer.{name}": value for name, value in saved.optimizer.items()}
         values = saved.values
         try:
-            self.trainer.load_state(tensors, {**values, "step": saved.step})
+            self.learner.load_state(tensors, {**values, "step": saved.step})
             self.best = float("inf") if values["best"] is None else float(values["best"])
             self.best_step = int(values["best_step"])
             self.looks_without_better = int(values["looks_without_better"])
@@ -303,13 +300,13 @@ class Session:
 
     def finish(self) -> Finished:
         """Measure the best model on all of the validation split, in fp32, and draw the curve."""
-        if self.best_step != self.trainer.step:
+        if self.best_step != self.learner.step:
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
         score = self.look_at(None, fast=False)
         write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
         self.note(
-            kind="end", step=self.trainer.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
-            tokens=self.trainer.tokens, seconds=self.seconds(),
+            kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
+            tokens=self.learner.tokens, seconds=self.seconds(),
         )  # fmt: skip
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
@@ -321,9 +318,9 @@ class Session:
             nats_per_token=score.nats_per_token,
             cpu_seconds=self.cpu_seconds(),
             seconds=self.seconds(),
-            tokens=self.trainer.tokens,
-            steps=self.trainer.step,
-            parameters=self.prepared.parameters,
+            tokens=self.learner.tokens,
+            steps=self.learner.step,
+            parameters=count(self.model),
             curve=curve,
         )
 
@@ -334,8 +331,8 @@ class Session:
 
     def warn(self, sentence: str) -> Warned:
         """Say it, and write it down."""
-        self.note(kind="warning", step=self.trainer.step, sentence=sentence)
-        return Warned(step=self.trainer.step, sentence=sentence)
+        self.note(kind="warning", step=self.learner.step, sentence=sentence)
+        return Warned(step=self.learner.step, sentence=sentence)
 
     def seconds(self) -> float:
         """How long the run has taken, interruptions not counted."""

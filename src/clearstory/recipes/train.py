@@ -17,8 +17,10 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
-from clearstory.models.families import build
+from clearstory.models.families import build, count
 from clearstory.models.machine import bf16_is_fast, fastest_threads, matmul_gflops
+from clearstory.models.presets import blocks, clear_of_blocks
+from clearstory.models.presets import parameters as count_on_paper
 from clearstory.recipes import budget, runs
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
@@ -26,7 +28,9 @@ from clearstory.recipes.session import DEFAULT_STEPS, Session
 from clearstory.recipes.settings import TRAINING, TrainRecipe, train_recipe
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.learner import Learner
 from clearstory.training.objectives.causal import OBJECTIVES
+from clearstory.training.rounds import Rounds
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import ARITHMETIC, Trainer
 
@@ -92,21 +96,22 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     parameters = recipe.parameters
     if recipe.minutes is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
-        parameters = budget.parameters_for(seconds, speed, tokens, tokenizer.vocab)
-        dropout = budget.dropout_for(seconds, speed, parameters, tokens)
-        usual = {"dropout": dropout, **({} if settings.context else {"context": 128 if seconds < 600 else 256})}
+        usual: dict[str, Any] = {} if settings.context else {"context": 128 if seconds < 600 else 256}
+        teachable = budget.parameters_for(seconds, speed, tokens, rows["train"].text_bytes)
+        shape = clear_of_blocks(teachable, tokenizer.vocab, settings.context or usual["context"])
+        parameters = count_on_paper(shape)
+        usual["dropout"] = budget.dropout_for(seconds, speed, blocks(shape), tokens)
         recipe = replace(recipe, model=replace(recipe.model, overrides={**usual, **recipe.model.overrides}))
     config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
-    if settings.context is not None and settings.context > config.context:
-        raise BadSetting(
-            f"training.context is {settings.context:,} and model.context {config.context:,}; "
-            "a model cannot learn from longer rows than it can read"
-        )
     if recipe.model.name == "clear" and not known:
         settings = rates_for(config.width, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
     model = build(config, seed=settings.seed, birth=settings.initialization, device=settings.device)
-    count = sum(p.numel() for p in model.parameters())
+    if settings.context is not None and model.context is not None and settings.context > model.context:
+        raise BadSetting(
+            f"training.context is {settings.context:,} and model.context {model.context:,}; "
+            "a model cannot learn from longer rows than it can read"
+        )
     prepared = Prepared(
         corpus=corpus.name,
         note=corpus.note,
@@ -116,21 +121,24 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         validation_tokens=len(rows["validation"].ids),
         tokenizer=spec,
         vocab=tokenizer.vocab,
-        parameters=count,
-        shape=f"{config.layers} layer{'s' * (config.layers > 1)} of width {config.width}, context {config.context}",
+        parameters=count(model),
+        shape=config.shape,
     )
-    trainer = Trainer(
-        model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=recipe.steps or DEFAULT_STEPS
-    )
+    steps = recipe.steps or DEFAULT_STEPS
+    learner: Learner
+    if getattr(model, "counted", False):
+        learner = Rounds(model, rows["train"], settings, steps=steps)
+    else:
+        learner = Trainer(model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=steps)
     card = Card(
         name=run.folder.name,
-        family="transformer",
-        parameters=count,
+        family=config.family,
+        parameters=count(model),
         trained_on=((corpus.name, rows["train"].text_bytes),),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
     return Session(
-        run, recipe, trainer, tokenizer, rows, card, clock, prepared, decided, lost=lost(corpus, tokenizer, rows)
+        run, recipe, learner, tokenizer, rows, card, clock, prepared, decided, lost=lost(corpus, tokenizer, rows)
     )
 
 

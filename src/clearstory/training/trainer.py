@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from clearstory.errors import CheckpointMismatch, Diverged
+from clearstory.errors import Diverged
 from clearstory.training.batches import Batch, Rows
+from clearstory.training.learner import Progress, load_weights
 from clearstory.training.objectives.base import Objective
 from clearstory.training.optimizer import Optimizers
 from clearstory.training.schedule import rate
@@ -26,19 +26,6 @@ from clearstory.training.settings import TrainingSettings
 
 ARITHMETIC = {"fp32": None, "auto": None, "bf16": torch.bfloat16}
 """Of the stream and the matrix products; weights and updates are always fp32. "auto" is decided by who measures."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One finished step: its number (from 1), what it cost and how it went. Loss in nats per token."""
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens: int
-    seconds: float
 
 
 class Trainer:
@@ -79,9 +66,34 @@ class Trainer:
         """Steps of the run as planned now."""
         return self.plans[-1][1]
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens read in each."""
+        s = self.settings
+        return s.batch_size * s.gradient_accumulation_steps * self.context
+
+    @property
+    def plan(self) -> str:
+        """The steps in words."""
+        return f"{self.steps:,} steps"
+
+    @property
+    def look_steps(self) -> None:
+        """As time allows."""
+
     def replan(self, steps: int) -> None:
         """From here on the run is this long; the schedule stretches or shrinks with it."""
         self.plans.append((self.step, max(steps, self.step)))
+
+    def probe(self) -> float:
+        """Seconds that a step takes; the trainer stands afterwards as it stood before."""
+        tensors, values = self.state()
+        tensors = {name: value.clone() for name, value in tensors.items()}
+        plans, self.plans = self.plans, [(0, 10**9)]
+        seconds = seconds_per_step(self.advance)
+        self.optimizers.forget()
+        self.load_state(tensors, {**values, "plans": plans})
+        return seconds
 
     def __iter__(self) -> Iterator[Progress]:
         while self.step < self.steps:
@@ -143,20 +155,23 @@ class Trainer:
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from a saved state. Raises CheckpointMismatch when it belongs to another model."""
-        model = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-        own = self.model.state_dict()
-        for name in sorted(own.keys() | model.keys()):
-            here, there = own.get(name), model.get(name)
-            if here is None or there is None or here.shape != there.shape:
-                raise CheckpointMismatch(
-                    f"the checkpoint's '{name}' is {'missing' if there is None else tuple(there.shape)} where this "
-                    f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was "
-                    "made with"
-                )
-        self.model.load_state_dict(model)
+        load_weights(self.model, tensors)
         prefix = "optimizer."
         self.optimizers.load(
             self.model, {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
         )
         self.step, self.tokens = int(values["step"]), int(values["tokens"])
         self.plans = [(int(step), int(steps)) for step, steps in values["plans"]]
+
+
+def seconds_per_step(step: Callable[[], object], *, warm: int = 2, least: float = 0.5, most: int = 10) -> float:
+    """Time a step takes: the median of a few after a warm-up."""
+    for _ in range(warm):
+        step()
+    times: list[float] = []
+    began = time.monotonic()
+    while len(times) < 3 or (time.monotonic() - began < least and len(times) < most):
+        before = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - before)
+    return sorted(times)[len(times) // 2]
