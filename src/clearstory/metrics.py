@@ -8,9 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from clearstory.errors import BadInput
 
 NATS_PER_BIT = math.log(2)
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,7 @@ class Score:
         return None if self.bytes is None else bits_per_byte(self.nats, self.bytes)
 
 
-def bits_per_byte(nats: float, count: int) -> float:
+def bits_per_byte(nats: float, count: float) -> float:
     """Nats over a text of `count` bytes, as bits for each byte: the yardstick no tokenizer can bend.
 
     >>> bits_per_byte(math.log(2) * 8, 4)
@@ -86,3 +91,73 @@ def perplexity(nats: float, count: int) -> float:
         return math.exp(nats / count)
     except OverflowError:
         return math.inf
+
+
+RESAMPLES = 1000
+"""Enough that the ends of a 95 % interval move by a few per cent of its width when the seed changes."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one model's bits per byte lie above another's on the same units of text.
+
+    Args:
+        bits: the first's minus the second's.
+        low: the interval's lower end.
+        high: its upper end.
+        better: share of the resamples in which the first needed fewer bits.
+    """
+
+    bits: float
+    low: float
+    high: float
+    better: float
+
+
+def bootstrap(
+    nats: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float] | None:
+    """Where bits per byte would lie on other text of the kind: the percentile bootstrap (Efron 1979) over units.
+
+    A unit is a document or a stretch of text, with `nats` (U,) spent on its `sizes` (U,) bytes. Units are drawn again
+    and again with replacement; nats and bytes are summed before they are divided. None for fewer than two units.
+
+    >>> bootstrap(np.full(9, math.log(2)), np.full(9, 2.0))
+    (0.5, 0.5)
+    """
+    if len(sizes) < 2:
+        return None
+    drawn = draws(len(sizes), samples, seed)
+    bits = (drawn @ nats) / (drawn @ sizes) / NATS_PER_BIT
+    return ends(bits, level)
+
+
+def paired(
+    first: Floats, second: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
+) -> Difference | None:
+    """Whether one model beats another: both on the same resampled units (Koehn 2004), so that what makes a text hard
+    for both cancels out. Two models whose own intervals overlap can still differ in nearly every resample.
+
+    `first` and `second` (U,) are nats on the same units of `sizes` (U,) bytes. None for fewer than two units.
+    """
+    if len(sizes) < 2:
+        return None
+    drawn = draws(len(sizes), samples, seed)
+    bits = (drawn @ (first - second)) / (drawn @ sizes) / NATS_PER_BIT
+    low, high = ends(bits, level)
+    return Difference(
+        bits_per_byte(float((first - second).sum()), float(sizes.sum())), low, high, float((bits < 0).mean())
+    )
+
+
+def draws(units: int, samples: int, seed: int) -> Floats:
+    """How often each resample holds each unit, (S, U): as many units as there are, with replacement."""
+    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=samples).astype(np.float64)
+
+
+def ends(values: Floats, level: float) -> tuple[float, float]:
+    """The two values between which `level` of all lie, as many beyond either."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.metrics import Score
@@ -35,6 +35,15 @@ class Window:
     begin: int
     new: int
     end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Foreseen:
+    """What some tokens of a document cost: `nats` (n,) of `rows.ids[place : place + n]`."""
+
+    place: int
+    ids: Sequence[int]
+    nats: npt.NDArray[np.float64]
 
 
 def score_rows(
@@ -82,6 +91,34 @@ def score_parts(
 
     Raises BadSetting for a stride or context that cannot be.
     """
+    sizes = np.asarray(rows.byte_lengths)
+    parts = score_places(
+        model,
+        rows,
+        context=context,
+        windows=windows,
+        stride=stride,
+        begin=begin,
+        batch_size=batch_size,
+        limit=limit,
+    )
+    for part in parts:
+        ids = np.asarray(part.ids, dtype=np.int64)
+        yield Score(nats=float(part.nats.sum()), tokens=len(ids), bytes=int(sizes[ids].sum()))
+
+
+def score_places(
+    model: LanguageModel,
+    rows: Documents,
+    *,
+    context: int | None = None,
+    windows: Windows = "strided",
+    stride: int | None = None,
+    begin: int | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+) -> Iterator[Foreseen]:
+    """The nats of every token, window by window, each with its place in the text; see `score_parts`."""
     length, stride = window_shape(model, context, windows, stride)
     if batch_size < 1:
         raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
@@ -92,7 +129,7 @@ def score_parts(
         yield from score_whole(model, texts, batch_size, device, limit)
         return
     for batch in batches(windows_of(texts, length, stride, limit), batch_size):
-        yield score_windows(model, texts, batch, device)
+        yield from score_batch(model, texts, batch, device, None)[0]
 
 
 def window_shape(
@@ -136,16 +173,16 @@ class Texts:
         count = int(self.rows.starts[document + 1]) - int(self.rows.starts[document])
         return max(0, count - (self.begin is None))
 
+    def place(self, document: int) -> int:
+        """Where the first of its tokens that is scored stands in the row of all ids."""
+        return int(self.rows.starts[document]) + (self.begin is None)
+
     def part(self, document: int, begin: int, end: int) -> tuple[list[int], list[int]]:
         """Inputs and targets begin:end."""
-        start = int(self.rows.starts[document]) + (self.begin is None)
+        start = self.place(document)
         targets = [int(id) for id in self.rows.ids[start + begin : start + end]]
         before = self.begin if self.begin is not None and begin == 0 else int(self.rows.ids[start + begin - 1])
         return [before, *targets[:-1]], targets
-
-    def bytes(self, targets: Sequence[int]) -> int:
-        """Bytes of text these ids stand for."""
-        return int(np.asarray(self.rows.byte_lengths)[np.asarray(targets, dtype=np.int64)].sum())
 
 
 def windows_of(texts: Texts, length: int, stride: int, limit: int | None) -> Iterator[Window]:
@@ -176,14 +213,9 @@ def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
 
 
 @torch.no_grad()
-def score_windows(model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device) -> Score:
-    """One batch."""
-    return score_batch(model, texts, windows, device, None)[0]
-
-
 def score_batch(
     model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device, state: State | None
-) -> tuple[Score, State | None]:
+) -> tuple[list[Foreseen], State | None]:
     """One batch, read after what `state` remembers."""
     inputs: list[list[int]] = []
     wanted: list[list[int]] = []
@@ -195,13 +227,18 @@ def score_batch(
     longest = max(map(len, wanted))
     padded = [row + [IGNORE] * (longest - len(row)) for row in wanted]
     nats, state = model.score(tokens, torch.tensor(padded, device=device), state)
-    scored = [id for row in wanted for id in row if id != IGNORE]
-    return Score(nats=total(nats), tokens=len(scored), bytes=texts.bytes(scored)), state
+    # Sums are taken in float64: in fp32 the 10 millionth token would be rounded to whole nats.
+    every = nats.double().cpu().numpy()
+    found = []
+    for row, (window, ids) in enumerate(zip(windows, wanted, strict=True)):
+        known = window.new - window.begin
+        found.append(Foreseen(texts.place(window.document) + window.new, ids[known:], every[row, known : len(ids)]))
+    return found, state
 
 
 def score_whole(
     model: LanguageModel, texts: Texts, batch_size: int, device: torch.device, limit: int | None
-) -> Iterator[Score]:
+) -> Iterator[Foreseen]:
     """Documents side by side by a model that never forgets: stretch by stretch, each one's state carried over."""
     stretch, scored = int(getattr(model, "stretch", STRETCH)), 0
     # A window that is a whole document sorts documents of like lengths together.
@@ -214,16 +251,10 @@ def score_whole(
                 assert state is not None
                 group, state = [group[place] for place in going], state.select(going)
             parts = [Window(each.document, begin, begin, min(begin + stretch, each.end)) for each in group]
-            with torch.no_grad():
-                score, after = score_batch(model, texts, parts, device, state)
+            found, after = score_batch(model, texts, parts, device, state)
             assert after is not None
             state = after.detach()
-            yield score
-            scored += score.tokens
+            yield from found
+            scored += sum(len(each.ids) for each in found)
             if limit is not None and scored >= limit:
                 return
-
-
-def total(nats: Tensor) -> float:
-    """The sum in float64: in fp32 the 10 millionth token would be rounded to whole nats."""
-    return float(nats.double().sum())

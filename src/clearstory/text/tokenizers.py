@@ -90,6 +90,16 @@ class Tokenizer:
         encoded = self._inside.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
+    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text, and the characters start:stop of it that each was made from.
+
+        >>> from clearstory.text.learning import learn
+        >>> learn("words", ["a cat"]).encode_places(" the  cat")
+        ([0, 2], [(1, 4), (6, 9)])
+        """
+        encoded = self._inside.encode(text, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
+
     def encode_marked(self, text: str) -> list[int]:
         """The ids of a text in which special tokens are spelt out, as chat templates do. Not for text of others."""
         ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
@@ -109,6 +119,11 @@ class Tokenizer:
         if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
             return self.decode(known).encode()
         return b"".join(self._bytes[id] for id in known)
+
+    def own_bytes(self, id: int) -> bytes:
+        """The bytes of text that one token stands for by itself; none for special tokens."""
+        [id] = self._known([id])
+        return self._bytes[id]
 
     def piece(self, id: int) -> str:
         """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
