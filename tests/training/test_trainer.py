@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from clearstory.training.objectives.causal import Causal
 from clearstory.training.schedule import rate
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
+from clearstory.training.update import AdamW
 
 TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_width=8, hidden=24)
 TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
@@ -143,6 +146,38 @@ def test_our_muon_equals_torchs_where_it_computes_in_fp32(
     # torch orthogonalises in bf16, whose steps are 1/256: the updates agree to about two of them
     moved = (ours - start).norm()
     assert float((ours - theirs).detach().norm() / moved.detach()) < 0.02
+
+
+def test_our_adamw_is_torchs() -> None:
+    start = torch.randn(5, 7)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = AdamW([{"params": [ours], "weight_decay": 0.1}], lr=0.02, betas=(0.9, 0.99), eps=1e-8)
+    torchs = torch.optim.AdamW([theirs], lr=0.02, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1, fused=True)
+    for _ in range(3):
+        ours.grad = torch.randn(5, 7)
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        torchs.step()
+    assert torch.equal(ours, theirs)
+    assert all(torch.equal(mine.state[ours][key], value) for key, value in torchs.state[theirs].items())
+
+
+def test_training_starts_without_torchs_compiler() -> None:
+    """Importing it takes about two seconds, which a run of a minute would miss."""
+    code = """
+import sys, torch
+from types import SimpleNamespace
+from clearstory.models.families import build
+from clearstory.models.presets import NANOGPT_CHAR
+from clearstory.training.objectives.causal import Causal
+from clearstory.training.settings import TrainingSettings
+from clearstory.training.trainer import Trainer
+rows = SimpleNamespace(ids=torch.arange(64).numpy())
+settings = TrainingSettings(batch_size=1, context=8, optimizer="muon", muon_learning_rate=0.01)
+list(Trainer(build(NANOGPT_CHAR, seed=1), Causal(), rows, settings, steps=2))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_orthogonalizing_brings_singular_values_near_one() -> None:

@@ -5,25 +5,27 @@ Duchi et al. 2011; one sum for each row as in Naumov et al. 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from clearstory.training.update import Update
 
-class RowAdagrad(torch.optim.Optimizer):
+
+class RowAdagrad(Update):
     """row <- row - lr · gradient / √(sum of all its squared gradients so far), for rows with a sparse gradient only.
 
     What a row costs does not depend on how many rows there are. The step does not depend on the gradient's scale.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        super().__init__(params, {"lr": lr})
+        super().__init__([{"params": params, "lr": lr}])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no closure here
+    def step(self) -> None:
         """One update of every row that was touched."""
-        for group in self.param_groups:
+        for group in self.groups:
             for table in group["params"]:
                 if table.grad is None:
                     continue

@@ -8,11 +8,13 @@ either, all matrices of one shape in one batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from clearstory.training.update import Update
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that pushes singular values towards 1: steepest at 0, not monotone near 1. Jordan et al. 2024."""
@@ -30,7 +32,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Update):
     """theta <- theta - lr · (√max(1, R/C) · orthogonal(momentum) + decay · theta), for matrices only.
 
     `arithmetic` is that of the orthogonalisation alone: bf16 where a processor multiplies it faster.
@@ -44,13 +46,13 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.1,
         arithmetic: torch.dtype | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__([{"params": params, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}])
         self.arithmetic = arithmetic
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no closure here
+    def step(self) -> None:
         """One update of every matrix that has a gradient."""
-        for group in self.param_groups:
+        for group in self.groups:
             for params in by_shape(group["params"]).values():
                 self.update(params, group)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from clearstory.training.adagrad import RowAdagrad
 from clearstory.training.muon import Muon
 from clearstory.training.settings import TrainingSettings
+from clearstory.training.update import AdamW, Update
 
 
 class Optimizers:
@@ -28,14 +29,8 @@ class Optimizers:
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
-        adamw = optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.epsilon,
-            fused=True,
-        )
-        self.all: list[tuple[optim.Optimizer, float, bool]] = [(adamw, settings.learning_rate, True)]
+        adamw = AdamW(groups, settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
+        self.all: list[tuple[Update, float, bool]] = [(adamw, settings.learning_rate, True)]
         if inner:
             dtype = torch.bfloat16 if settings.precision == "bf16" else None
             by_muon = Muon(inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, arithmetic=dtype)
@@ -46,27 +41,25 @@ class Optimizers:
 
     def step(self, share: float) -> None:
         """One update at this share of each optimizer's peak rate; gradients are dropped afterwards."""
-        for optimizer, peak, scheduled in self.all:
-            for group in optimizer.param_groups:
+        for update, peak, scheduled in self.all:
+            for group in update.groups:
                 group["lr"] = peak * share if scheduled else peak
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            update.step()
+            update.drop_gradients()
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """What the optimizers remember of each parameter, by the parameter's name."""
         names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         return {
             f"{names[p]}.{key}": value
-            for optimizer, _, _ in self.all
-            for p, state in optimizer.state.items()
+            for update, _, _ in self.all
+            for p, state in update.state.items()
             for key, value in state.items()
         }
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         """The reverse of `tensors`; copies, so that the file they came from may go."""
-        owner = {
-            p: optimizer for optimizer, _, _ in self.all for group in optimizer.param_groups for p in group["params"]
-        }
+        owner = {p: update for update, _, _ in self.all for p in update.parameters}
         named = dict(model.named_parameters())
         for key, value in tensors.items():
             name, _, what = key.rpartition(".")
@@ -74,5 +67,5 @@ class Optimizers:
 
     def forget(self) -> None:
         """As if no step had been taken."""
-        for optimizer, _, _ in self.all:
-            optimizer.state.clear()
+        for update, _, _ in self.all:
+            update.state.clear()
