@@ -57,7 +57,7 @@ def told(recipe: TrainRecipe) -> list[Event]:
 def story(run: Path) -> list[dict[str, Any]]:
     """What a run has written of itself, but for the time it took."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

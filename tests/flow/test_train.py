@@ -18,6 +18,7 @@ import clearstory
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
+from clearstory.recipes.budget import Clock
 from clearstory.recipes.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.session import Session
 from clearstory.recipes.settings import train_recipe
@@ -230,7 +231,9 @@ class FakeTime:
     """Time that passes only where the run works: so much for a step, a look and a save."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], look: float, save: float) -> None:
-        self.now = time.monotonic()  # a run keeps the real one as the default of its beginning
+        self.now = time.monotonic()
+        # A run keeps the real ones as the defaults of its beginning.
+        monkeypatch.setattr("clearstory.recipes.budget.Clock", lambda **said: Clock(**said, **self.beginning()))
         self.patch(monkeypatch, Trainer, "advance", lambda trainer: step(trainer.step))
         self.patch(monkeypatch, Session, "look_at", lambda session: look)
         self.patch(monkeypatch, Session, "save", lambda session: save)
@@ -239,6 +242,15 @@ class FakeTime:
         monkeypatch.setattr("clearstory.recipes.train.training_speed", lambda settings: 1e9)
         monkeypatch.setattr(time, "monotonic", self.tick)
         monkeypatch.setattr(time, "perf_counter", self.tick)
+        monkeypatch.setattr(time, "process_time", self.work)
+
+    def beginning(self) -> dict[str, float]:
+        """What the clocks say when a run begins."""
+        return {"began": self.tick(), "cpu_began": self.work()}
+
+    def work(self) -> float:
+        """Half of the time is spent waiting for others."""
+        return self.tick() / 2
 
     def tick(self) -> float:
         """A microsecond later."""
@@ -272,6 +284,17 @@ def test_minutes_are_kept_whatever_the_speed(
     assert 48 < took <= 64  # of 60; the last step and what closes the run may cost a little more than was thought
     assert finished.seconds == pytest.approx(took, abs=0.1)
     assert finished.steps > 20
+
+
+def test_processor_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = FakeTime(monkeypatch, lambda step: 0.5, look=0.5, save=0.2)
+    more = {"training.evaluate_steps": 0, "training.save_steps": 0, "steps": None}
+    finished = told(recipe(text, tmp_path / "run", cpu_seconds=30.0, **more))[-1]
+    assert isinstance(finished, Finished)
+    assert 24 < finished.cpu_seconds <= 32
+    assert finished.seconds == pytest.approx(2 * finished.cpu_seconds, abs=0.1)
+    assert finished.steps > 20
+    assert begun.now > finished.seconds
 
 
 def test_too_few_minutes_are_refused_and_leave_nothing(

@@ -55,6 +55,7 @@ ODD = {
     "tokenizer": "words",
     "objective": "causal",
     "minutes": "0.0625",
+    "cpu_seconds": "0.0625",
 }
 """Odd values where the first that comes to mind would be refused or do nothing."""
 
@@ -237,6 +238,7 @@ OBSERVED: dict[str, Observation] = {
     **{f"TrainRecipe.training.{name}": trained for name in STEPPING},
     "TrainRecipe.parameters": partial(trained, sized=False),
     "TrainRecipe.minutes": "flow/test_train.py::test_minutes_are_kept_whatever_the_speed",
+    "TrainRecipe.cpu_seconds": "flow/test_train.py::test_processor_seconds_are_kept",
     # There is only one so far.
     "TrainRecipe.objective": "flow/test_bad_input.py::test_names_and_values_that_do_not_exist",
     "TrainRecipe.resume": "flow/test_train.py::test_stopped_and_resumed_it_ends_as_if_left_alone",

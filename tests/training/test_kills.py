@@ -99,7 +99,8 @@ def lived(recipe: TrainRecipe, home: Path, saving: mmap.mmap, seconds: float | N
 def story(run: Path) -> list[dict[str, Any]]:
     """What a run says of itself, but for the time it took."""
     return [
-        {key: value for key, value in row.items() if key != "seconds"} for row in record.read(run / "metrics.jsonl")
+        {key: value for key, value in row.items() if not key.endswith("seconds")}
+        for row in record.read(run / "metrics.jsonl")
     ]
 
 

@@ -24,16 +24,24 @@ MOST_PARAMETERS_PER_TOKEN = 4
 
 @dataclass
 class Clock:
-    """A stretch of time to be used up: `seconds` from `began`, of which `reserve` at the end are not for training."""
+    """A stretch of time to be used up: `seconds` from `began`, of which `reserve` at the end are not for training.
+
+    `processor`: the seconds are those of the processor, all threads added, and not the clock's on the wall.
+    """
 
     seconds: float
     began: float = field(default_factory=time.monotonic)
     cpu_began: float = field(default_factory=time.process_time)
     reserve: float = 0.0
+    processor: bool = False
+
+    def spent(self) -> float:
+        """Seconds that are used up."""
+        return time.process_time() - self.cpu_began if self.processor else time.monotonic() - self.began
 
     def left(self) -> float:
         """Seconds still left for training."""
-        return self.seconds - self.reserve - (time.monotonic() - self.began)
+        return self.seconds - self.reserve - self.spent()
 
     def steps(self, done: int, seconds_per_step: float) -> int:
         """Steps of the whole run, if `done` are done and the rest take so long each."""

@@ -25,10 +25,10 @@ from clearstory import __version__, durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.fields import flatten, plain
 from clearstory.recipes.files import read_yaml, to_yaml
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.settings import BUDGETS, TrainRecipe, train_recipe
 from clearstory.training import checkpoint
 
-FREE = {"out", "resume", "overwrite", "minutes", "steps", "data.cache"}
+FREE = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
 """Settings that may differ when a run is resumed: they say where and how long, not what."""
 
 DECIDED = {"training.device", "training.precision", "training.threads", "parameters"}
@@ -122,9 +122,9 @@ def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
                 f"the run in {run.folder} was made with {key} {said(old)}, and now it is {said(new)}; "
                 "resume with the settings it was made with, or choose another --out"
             )
-    budget: dict[str, Any] = {"minutes": recipe.minutes, "steps": recipe.steps}
+    budget: dict[str, Any] = {name: getattr(recipe, name) for name in BUDGETS}
     if not any(budget.values()):
-        budget = {"minutes": then.minutes, "steps": then.steps}
+        budget = {name: getattr(then, name) for name in BUDGETS}
     return replace(then, out=run.folder, resume=True, overwrite=False, **budget)
 
 

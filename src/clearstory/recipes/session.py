@@ -84,17 +84,19 @@ class Session:
     def plan(self) -> Iterator[Event]:
         """How far to go: as asked, or as far as the time reaches."""
         s, learner, last = self.recipe.training, self.learner, self.last
-        timed = self.recipe.minutes is not None
-        if timed:
-            self.clock.seconds -= self.before  # the minutes are those of the whole run, however often it is resumed
-            yield from self.compile(self.clock.left())
-            self.seconds_per_step = learner.probe()
+        if self.recipe.seconds is not None:
+            # The time is that of the whole run, however often it is resumed.
+            self.clock.seconds -= self.cpu_before if self.clock.processor else self.before
+            yield from self.compile(self.clock.left() / (s.threads if self.clock.processor else 1))
+            self.seconds_per_step = self.probe()
             self.clock.reserve = self.closing_seconds()
             enough = self.clock.left() >= (self.seconds_per_step or 0.0)
             if not enough and learner.step == 0:
                 first = f", which takes {self.seconds_per_step:.2g} s," if self.seconds_per_step else ""
+                minutes, seconds = self.recipe.minutes, self.recipe.cpu_seconds
+                given = f"{seconds:g} seconds of the processor" if minutes is None else f"{minutes:g} minutes"
                 raise BadSetting(
-                    f"{self.recipe.minutes:g} minutes are over before the first step{first} "
+                    f"{given} are over before the first step{first} "
                     f"beside {self.clock.reserve:.2g} s of measuring; give more, or a smaller model"
                 )
             if not enough:
@@ -145,19 +147,27 @@ class Session:
         if yes:
             self.model.compile()
 
+    def probe(self) -> float | None:
+        """What a step takes of the time that is given; None where trying one out would cost too much."""
+        began, spent = time.perf_counter(), self.clock.spent()
+        seconds = self.learner.probe()
+        if seconds is None or not self.clock.processor:
+            return seconds
+        return seconds * (self.clock.spent() - spent) / (time.perf_counter() - began)
+
     def closing_seconds(self) -> float:
         """What the end of the run will take: the complete look, saving, the curve."""
-        began = time.perf_counter()
+        began = self.clock.spent()
         some = min(self.prepared.validation_tokens, 20 * self.learner.context)
         self.look_at(some, fast=False, spread=False)
-        per_token = (time.perf_counter() - began) / max(1, some)
+        per_token = (self.clock.spent() - began) / max(1, some)
         return per_token * self.prepared.validation_tokens + 1.0 + 1e-8 * self.prepared.parameters
 
     def learn(self, stop: threading.Event) -> Iterator[Event]:
         """Step after step; look, save and sample now and then."""
         s, learner = self.recipe.training, self.learner
         speed = 0.0
-        began, first = time.monotonic(), learner.step
+        began, spent, first = time.monotonic(), self.clock.spent(), learner.step
         while learner.step < learner.steps:
             try:
                 progress = learner.advance()
@@ -178,11 +188,11 @@ class Session:
             )  # fmt: skip
             if progress.loss is not None and (sentence := self.watchman.step(progress.step, progress.loss)):
                 yield self.warn(sentence)
-            if self.recipe.minutes is not None:
+            if self.recipe.seconds is not None:
                 if self.clock.left() <= 0:
                     learner.replan(learner.step)
                 elif progress.step % self.look_steps == 0:
-                    per_step = (time.monotonic() - began) / (progress.step - first)
+                    per_step = (self.clock.spent() - spent) / (progress.step - first)
                     learner.replan(self.clock.steps(learner.step, per_step))
             over = learner.step >= learner.steps
             if over or progress.step % self.look_steps == 0:
@@ -216,7 +226,7 @@ class Session:
             self.looks_without_better += 1
         self.note(
             kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
-            tokens=self.learner.tokens, seconds=self.seconds(),
+            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),
         )  # fmt: skip
         complete = self.look_tokens >= self.prepared.validation_tokens
         yield Looked(step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete)
@@ -306,7 +316,7 @@ class Session:
         write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
-            tokens=self.learner.tokens, seconds=self.seconds(),
+            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),
         )  # fmt: skip
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)

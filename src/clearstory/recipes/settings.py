@@ -28,6 +28,7 @@ class TrainRecipe:
         model: the preset; its config's fields are set as --model.width, --model.layers and so on.
         out: the run folder; runs/ and the date when not given.
         minutes: how long to train, all in all; the steps are planned from a probe of this machine.
+        cpu_seconds: the same in processor time, all threads added.
         steps: how many optimizer steps to take.
         parameters: about how large the model shall be; the preset gives the wiring.
         tokenizer: characters, bytes, words, bpe:8192, or a folder that has one; the preset's own when not given.
@@ -40,6 +41,7 @@ class TrainRecipe:
     model: ModelChoice = field(default_factory=ModelChoice)
     out: Path | None = None
     minutes: float | None = None
+    cpu_seconds: float | None = None
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
@@ -50,16 +52,24 @@ class TrainRecipe:
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
-        if self.minutes is not None and self.steps is not None:
-            raise BadSetting(f"minutes is {self.minutes:g} and steps is {self.steps:,}; give one of them")
-        if self.minutes is not None and self.minutes <= 0:
-            raise BadSetting(f"minutes is {self.minutes:g}; it must be above 0")
+        said = [f"{name} is {getattr(self, name):,g}" for name in BUDGETS if getattr(self, name) is not None]
+        if len(said) > 1:
+            raise BadSetting(f"{' and '.join(said)}; give one of them")
+        for name in ("minutes", "cpu_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise BadSetting(f"{name} is {value:g}; it must be above 0")
         if self.steps is not None and self.steps < 1:
             raise BadSetting(f"steps is {self.steps}; it must be at least 1")
         if self.parameters is not None and self.parameters < 1:
             raise BadSetting(f"parameters is {self.parameters}; it must be at least 1")
         if self.resume and self.overwrite:
             raise BadSetting("resume goes on with a run and overwrite throws it away; give one of them")
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that is given, by whichever clock; None where steps decide."""
+        return 60 * self.minutes if self.minutes is not None else self.cpu_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,8 +302,8 @@ def train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> TrainRec
     return build(TrainRecipe, merge(TrainRecipe, TRAINING.get(str(name), {}), said))
 
 
-BUDGETS = {"minutes": "steps", "steps": "minutes"}
-"""Two ways to say how long: a layer that says one takes back what the layers before it said of the other."""
+BUDGETS = ("minutes", "cpu_seconds", "steps")
+"""Ways to say how long: a layer that says one takes back what the layers before it said of the others."""
 
 
 def merge(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,8 +311,7 @@ def merge(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for layer in layers:
         new = flatten(recipe, layer)
-        for key, other in BUDGETS.items():
-            if new.get(key) is not None and other not in new:
-                said.pop(other, None)
+        if any(new.get(key) is not None for key in BUDGETS):
+            said = {key: value for key, value in said.items() if key not in BUDGETS}
         said |= new
     return said

@@ -66,8 +66,8 @@ def train_events(recipe: TrainRecipe) -> Iterator[Event]:
     """
     clock = budget.Clock(seconds=float("inf"))
     run, recipe = runs.begin(recipe)
-    if recipe.minutes is not None:
-        clock.seconds = 60 * recipe.minutes
+    if recipe.seconds is not None:
+        clock.seconds, clock.processor = recipe.seconds, recipe.cpu_seconds is not None
     with stoppable() as stop:
         session = prepare(run, recipe, clock)
         session.go_back()
@@ -94,8 +94,9 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         tokenizer = learn_tokenizer(corpus, spec)
     rows = corpus.encode(tokenizer)
     parameters = recipe.parameters
-    if recipe.minutes is not None and parameters is None and recipe.model.name == "clear":
+    if recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
+        speed /= settings.threads if clock.processor else 1
         usual: dict[str, Any] = {} if settings.context else {"context": 128 if seconds < 600 else 256}
         teachable = budget.parameters_for(seconds, speed, tokens, rows["train"].text_bytes)
         shape = clear_of_blocks(teachable, tokenizer.vocab, settings.context or usual["context"])
