@@ -18,6 +18,7 @@ NAMES = {
     "train": "clearstory.recipes.train:train",
     "generate": "clearstory.recipes.generate:generate",
     "evaluate": "clearstory.recipes.evaluate:evaluate",
+    "compare": "clearstory.recipes.compare:compare",
     "inspect": "clearstory.recipes.inspect:inspect",
     "plan": "clearstory.recipes.plan:plan",
     "data": "clearstory.recipes.data:data",

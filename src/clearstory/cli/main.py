@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train a model on your text",
     "generate": "let a model write",
     "evaluate": "measure a model in bits per byte",
+    "compare": "which model foresees a text best, in bits per byte",
     "inspect": "see what happens between the text and the prediction",
     "plan": "parameters, memory, time and cost, before anything is spent",
     "data": "look at a text and count it",

@@ -6,14 +6,15 @@ NAME[:KEY=VALUE...][@full][@TOKENIZER]      ngram   ngram:order=3@words   clear@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.choice import ModelChoice
-from clearstory.recipes.fields import positional
+from clearstory.recipes.fields import flatten, plain, positional, table
 from clearstory.recipes.settings import train_recipe
 from clearstory.text.settings import DataSettings
 
@@ -164,3 +165,40 @@ def parse(word: str) -> Entry:
     ModelChoice(name=name)
     train_recipe({"model": name, **settings})
     return Entry(word, name, settings, full, tokenizers[0] if tokenizers else None)
+
+
+def budget(recipe: CompareRecipe) -> str:
+    """What each model is given, in words."""
+    parts = []
+    if recipe.minutes is not None:
+        parts.append(f"{recipe.minutes:g} minute{'s' * (recipe.minutes != 1)}")
+    if recipe.cpu_seconds is not None:
+        parts.append(f"{recipe.cpu_seconds:g} seconds of the processor")
+    if recipe.models and not parts:
+        parts.append("one pass over the text")
+    if recipe.parameters is not None:
+        parts.append(f"about {recipe.parameters:,} parameters")
+    return " and ".join(parts) or "trained before"
+
+
+def names(sources: Sequence[str]) -> str:
+    """Texts by their names."""
+    return ", ".join(source if source.startswith("corpus:") else Path(source).name for source in sources)
+
+
+def command(recipe: CompareRecipe) -> str:
+    """The command line that says the same."""
+    known, values = table(CompareRecipe), flatten(CompareRecipe, plain(recipe))
+    words = ["clearstory", "compare", *recipe.sources]
+    for key, row in known.items():
+        value = values.get(key)
+        if (
+            key in ("sources", "resume", "overwrite")
+            or value in (None, [], row.default, False)
+            or row.default is MISSING
+        ):
+            continue
+        name = f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            words += [name] if value is True else [name, f"{each:g}" if isinstance(each, float) else str(each)]
+    return shlex.join(words)

@@ -43,6 +43,10 @@ MOST_ROUNDS = 1000
 """Where minutes are given and the first rounds have yet to tell how long one takes."""
 
 
+LAST_LOOK = 20_000
+"""Tokens of the last look, where someone else measures on all of them."""
+
+
 @dataclass
 class Session:
     """One run from its plan to its end."""
@@ -57,6 +61,7 @@ class Session:
     prepared: Prepared
     decided: Mapping[str, str]
     lost: str | None  # why there are no bits per byte
+    closing: bool = True  # whether the end measures on all of the validation split
     record: Record | None = None
     last: Path | None = None  # the checkpoint that the run goes on from
     watchman: Watchman = field(default_factory=Watchman)
@@ -161,7 +166,9 @@ class Session:
         some = min(self.prepared.validation_tokens, 20 * self.learner.context)
         self.look_at(some, fast=False, spread=False)
         per_token = (self.clock.spent() - began) / max(1, some)
-        return per_token * self.prepared.validation_tokens + 1.0 + 1e-8 * self.prepared.parameters
+        tokens = self.prepared.validation_tokens
+        tokens = tokens if self.closing else min(tokens, LAST_LOOK)
+        return per_token * tokens + 1.0 + 1e-8 * self.prepared.parameters
 
     def learn(self, stop: threading.Event) -> Iterator[Event]:
         """Step after step; look, save and sample now and then."""
@@ -309,10 +316,10 @@ class Session:
             ) from None
 
     def finish(self) -> Finished:
-        """Measure the best model on all of the validation split, in fp32, and draw the curve."""
+        """Measure the best model in fp32, on all of the validation split if it is to close the run; draw the curve."""
         if self.best_step != self.learner.step:
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
-        score = self.look_at(None, fast=False)
+        score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
         write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,

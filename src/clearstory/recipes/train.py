@@ -58,9 +58,11 @@ def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finish
     return finished
 
 
-def train_events(recipe: TrainRecipe) -> Iterator[Event]:
+def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Event]:
     """The road from text to model, telling what happens on the way; the last event is Finished.
 
+    `closing`: whether the best model is measured on all of the validation split at the end, within the time that is
+    given. Who measures it anyway, as `compare` does, leaves that time to training.
     Ctrl-C (or a termination) ends it with a checkpoint and KeyboardInterrupt; a loss that is no number with a
     checkpoint of the last good weights and Diverged.
     """
@@ -70,6 +72,7 @@ def train_events(recipe: TrainRecipe) -> Iterator[Event]:
         clock.seconds, clock.processor = recipe.seconds, recipe.cpu_seconds is not None
     with stoppable() as stop:
         session = prepare(run, recipe, clock)
+        session.closing = closing
         session.go_back()
         try:
             yield session.prepared
