@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from clearstory.errors import CannotDo, UnknownName
+from clearstory.errors import BadInput, UnknownName
 from clearstory.lens.draw import save, to_csv, to_html, to_json, to_terminal
+from clearstory.lens.drawing import DARK, HEATS, LIGHT
 from clearstory.lens.scales import Scale, even_ticks, log_ticks
 from clearstory.lens.svg import svg
 from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View
@@ -38,6 +39,14 @@ CURVE = Curve(
     band=Band(HOSTILE, (1.0, 10.0), (1.4, 1.3), (1.6, 1.5)),
     look=HOSTILE,
 )
+SPANS = Spans(
+    title=HOSTILE,
+    spans=(Span("a", 0.5, "rank 1", ("a", 1)), Span(HOSTILE + "\n", 20.0, HOSTILE, (HOSTILE, 2)), Span(" ", None)),
+    unit="bits",
+    columns=("token", HOSTILE),
+    totals=((HOSTILE, 20.5),),
+    look=HOSTILE,
+)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -56,7 +65,7 @@ def shown(view: View, width: int = 80) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("view", [TABLE, CURVE], ids=["table", "curve"])
+@pytest.mark.parametrize("view", [TABLE, CURVE, SPANS], ids=["table", "curve", "spans"])
 def test_hostile_text_stays_text(view: View) -> None:
     drawing = ET.fromstring(svg(view))
     assert {each.tag for each in drawing.iter()} <= {
@@ -137,16 +146,89 @@ def test_files_are_of_the_kind_their_name_says(tmp_path: Path) -> None:
         save(TABLE, tmp_path / "view.png")
 
 
-def test_other_kinds_are_told_in_numbers(tmp_path: Path) -> None:
+def test_other_kinds_are_told_in_numbers() -> None:
     grid = Grid(title="g", row_labels=("a",), column_labels=("b",), values=((0.25,),))
     assert to_csv(grid) == ",b\na,0.25\n"
     assert "0.25" in to_html(grid)
-    spans = Spans(title="s", spans=(Span(HOSTILE, 0.5),))
     assert to_csv(Spans(title="s", spans=())) == "text,value,note\n"
-    assert "0.5" in shown(spans)
-    assert "0.5" in to_html(spans)
-    with pytest.raises(CannotDo):
-        svg(spans)
+    read = list(csv.reader(io.StringIO(to_csv(SPANS))))
+    assert read[0] == ["text", "bits", "token", HOSTILE, "note"]
+    assert read[3] == [" ", "", "", "", ""]
+    assert ">0.5<" in to_html(SPANS)
+
+
+def test_pieces_are_coloured_by_the_levels_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (0.5, 1.0, 3.9, 4.0, 8.0, 99.0, None)
+    view = Spans(title="s", spans=tuple(Span("x", value, "n") for value in values), unit="bits")
+    assert [view.level(span) for span in view.spans] == [0, 1, 2, 3, 4, 5, 0]
+    assert [f'heat-{i}" data-note' in to_html(view) for i in range(7)] == [True] * 6 + [False]
+    drawn = [each.get("class") for each in ET.fromstring(svg(view)).iter(SVG + "rect")][7:]
+    assert drawn == [f"heat-{i}" for i in (0, 1, 2, 3, 4, 5, 0)]
+    assert "x[0.5]x[1.0]x[3.9]x[4.0]x[8.0]x[99.0]x" in shown(view)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", no_color=False)
+    console.print(to_terminal(view))
+    assert "\x1b[1;37;41mx\x1b[0m" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_pieces_joined_are_the_text() -> None:
+    class Text(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside, self.text = False, ""
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.inside |= ("class", "text") in attrs
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside &= tag != "p"
+
+        def handle_data(self, data: str) -> None:
+            self.text += data if self.inside else ""
+
+    text = "ab <i> c\nd e"
+    read = Text()
+    read.feed(to_html(Spans(title="s", spans=tuple(Span(c, 1.0) for c in text))))
+    assert read.text == text.replace("\n", "↵\n")
+
+
+def test_a_long_line_of_pieces_stays_on_the_paper() -> None:
+    view = Spans(title="s", spans=(Span("wide " * 40, 1.0), Span("吾" * 200, 9.0), *(Span(" a", 2.0),) * 100))
+    for each in list(ET.fromstring(svg(view)).iter(SVG + "rect"))[7:]:
+        assert float(each.get("x", 0)) + float(each.get("width", 0)) <= 760 - 24 + 1
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2.2: the ratio of relative luminances."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        r, g, b = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_letters_can_be_read_on_every_heat(colours: dict[str, str]) -> None:
+    assert all(contrast(colours[f"heat-{i}"], colours[f"on-{i}"]) >= 4.5 for i in range(HEATS))
+    strength = [contrast(colours[f"heat-{i}"], colours["paper"]) for i in range(HEATS)]
+    assert strength == sorted(set(strength))
+
+
+def test_a_line_that_belongs_to_another_has_its_colour_and_no_entry() -> None:
+    lines = (
+        Line("one", (1.0, 2.0), (1.0, 2.0)),
+        Line("law", (1.0, 2.0), (1.0, 2.5), dashed=True, of="one"),
+        Line("two", (1.0, 2.0), (3.0, 2.0)),
+    )
+    view = Curve(title="t", lines=lines, x_label="x", y_label="y")
+    assert view.inks() == [0, 0, 1]
+    assert ">law<" not in svg(view)
+    assert "law" not in shown(view)
+    with pytest.raises(BadInput, match="no line before it"):
+        Curve(title="t", lines=lines[1:], x_label="x", y_label="y")
 
 
 def test_a_grid_is_as_strong_as_its_numbers() -> None:

@@ -20,7 +20,7 @@ BYTES = learn("bytes", [])
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", [name for name in MODELS if hasattr(MODELS[name](), "blocks")])
 def test_weights_times_values_are_what_attention_adds(name: str) -> None:
     model: Any = MODELS[name]()
     for layer, block in enumerate(model.blocks):

@@ -55,7 +55,7 @@ def header(view: View) -> list[str]:
         case Grid():
             return ["", *view.column_labels]
         case Spans():
-            return ["text", view.unit or "value", "note"]
+            return ["text", view.unit or "value", *view.columns, "note"]
 
 
 def records(view: View) -> list[list[object]]:
@@ -68,17 +68,21 @@ def records(view: View) -> list[list[object]]:
         case Grid():
             return [[label, *row] for label, row in zip(view.row_labels, view.values, strict=True)]
         case Spans():
-            return [[span.text, span.value, span.note] for span in view.spans]
+            blank = (None,) * len(view.columns)
+            return [[span.text, span.value, *(span.facts or blank), span.note] for span in view.spans]
 
 
 def to_html(view: View) -> str:
     """One page that needs no other file: the drawing, and its numbers as a table. No script runs in it."""
     head = "".join(f"<th scope=col>{clean(name)}</th>" for name in header(view))
     rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in records(view))
-    drawing = svg(view) if isinstance(view, Curve | Grid | Table) else ""
-    # Said again for readers of the drawing only where it is not in the drawing.
-    look = f"<p>{clean(view.look)}</p>" if view.look and not drawing else ""
-    return PAGE.format(title=clean(view.title), look=look, drawing=drawing, head=head, rows=rows)
+    if isinstance(view, Spans):
+        from clearstory.lens.spans import spans_html
+
+        drawing = spans_html(view)
+    else:
+        drawing = svg(view)
+    return PAGE.format(title=clean(view.title), drawing=drawing, head=head, rows=rows)
 
 
 def cell(value: object) -> str:
@@ -109,7 +113,7 @@ th, td {{ text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px sol
 .n {{ text-align: right; font-variant-numeric: tabular-nums; }}
 </style>
 <main>
-{look}{drawing}
+{drawing}
 <details><summary>Numbers</summary>
 <div class="wide"><table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 </details>
@@ -124,7 +128,7 @@ WRITERS: dict[str, Callable[[View], str]] = {".html": to_html, ".svg": svg, ".cs
 
 def to_terminal(view: View, width: int = 80) -> RenderableType:
     """A view as rich draws it; what it holds is shown, never obeyed."""
-    from clearstory.lens.terminal import curve_text, plain_text, table_text
+    from clearstory.lens.terminal import curve_text, table_text
 
     match view:
         case Table():
@@ -136,4 +140,6 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
 
             return grid_text(view)
         case Spans():
-            return plain_text(view.title, view.look, header(view), records(view))
+            from clearstory.lens.spans import Coloured
+
+            return Coloured(view)

@@ -11,6 +11,9 @@ PAD = 24
 INKS = 6
 """Colours for lines; the seventh is the first again, dashed."""
 
+HEATS = 6
+"""Colours for pieces of text, from none to strong."""
+
 LIGHT = {
     "paper": "#ffffff",
     "ink": "#1b1f24",
@@ -24,6 +27,15 @@ LIGHT = {
     "line-3": "#8a4fc4",
     "line-4": "#b8336a",
     "line-5": "#6b7280",
+    # Rising heat, and letters on it whose contrast is 4.5 or more (WCAG 2.2, 1.4.3).
+    "heat-0": "#ffffff",
+    "heat-1": "#fff1d6",
+    "heat-2": "#ffd999",
+    "heat-3": "#f7a85c",
+    "heat-4": "#c8481c",
+    "heat-5": "#7d1128",
+    **{f"on-{level}": "#1b1f24" for level in range(4)},
+    **{f"on-{level}": "#ffffff" for level in (4, 5)},
 }
 DARK = {
     "paper": "#14171c",
@@ -38,6 +50,14 @@ DARK = {
     "line-3": "#bd8df0",
     "line-4": "#f0749f",
     "line-5": "#a3adba",
+    "heat-0": "#14171c",
+    "heat-1": "#2f2718",
+    "heat-2": "#523a16",
+    "heat-3": "#86501a",
+    "heat-4": "#d9822b",
+    "heat-5": "#ffd28a",
+    **{f"on-{level}": "#f5f7fa" for level in range(4)},
+    **{f"on-{level}": "#14171c" for level in (4, 5)},
 }
 
 
@@ -50,6 +70,11 @@ def style() -> str:
         f".{name}{{fill:{LIGHT[name]};fill:var(--{name})}}" for name in ("paper", "ink", "soft", "band", "bar")
     )
     dots = "".join(f".dot-{i}{{fill:{LIGHT[f'line-{i}']};fill:var(--line-{i})}}" for i in range(INKS))
+    heats = "".join(
+        f".{name}-{i}{{fill:{LIGHT[f'{name}-{i}']};fill:var(--{name}-{i})}}"
+        for name in ("heat", "on")
+        for i in range(HEATS)
+    )
     strokes = "".join(f".line-{i}{{stroke:{LIGHT[f'line-{i}']};stroke:var(--line-{i})}}" for i in range(INKS))
     rule = f".rule{{stroke:{LIGHT['rule']};stroke:var(--rule)}}.axis{{stroke:{LIGHT['soft']};stroke:var(--soft)}}"
     level = f".level{{stroke:{LIGHT['band']};stroke:var(--band)}}"
@@ -59,7 +84,7 @@ def style() -> str:
     # The root's own colours, so that several drawings on one page do not touch each other's.
     return (
         f"svg.clearstory{{{light}}}@media(prefers-color-scheme:dark){{svg.clearstory{{{dark}}}}}"
-        f"{fills}{dots}{strokes}{rule}{level}{text}{mono}{even}"
+        f"{fills}{dots}{heats}{strokes}{rule}{level}{text}{mono}{even}"
     )
 
 

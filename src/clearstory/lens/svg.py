@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clearstory.errors import CannotDo
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
 from clearstory.lens.views import Curve, Grid, Table, View
@@ -20,7 +19,9 @@ def svg(view: View) -> str:
         from clearstory.lens.grid import grid_svg
 
         return grid_svg(view)
-    raise CannotDo(f"a {view.kind} is not drawn as SVG yet; write it to .json or .csv")
+    from clearstory.lens.spans import spans_svg
+
+    return spans_svg(view)
 
 
 def curve_svg(view: Curve) -> str:
@@ -28,7 +29,7 @@ def curve_svg(view: Curve) -> str:
     drawing = Drawing(view.title, [])
     drawing.head(view.look)
     drawn = [(line, view.points(line)) for line in view.lines]
-    legend(drawing, [line.name for line in view.lines], view.band.name if view.band else None, drawn)
+    legend(drawing, view)
     points = [point for _, each in drawn for point in each]
     if not points:
         drawing.y += 24
@@ -58,16 +59,17 @@ def curve_svg(view: Curve) -> str:
         drawing.line(x(mark), bottom, x(mark), bottom + 5, "axis")
         drawing.text(x(mark), bottom + 19, short(mark), 12, "soft num", "middle")
     taken: list[float] = []
-    for number, (line, each) in enumerate(drawn):
+    for number, (line, each) in zip(view.inks(), drawn, strict=True):
         path_svg(drawing, number, [(x(a), y(b)) for a, b in each], dashed(number, line.dashed))
-        if each:
+        if each and line.of is None:
             place = clear_of(y(each[-1][1]) + 4, taken, top + 8, bottom)
             taken.append(place)
             drawing.text(x(each[-1][0]) + 8, place, short(each[-1][1]), 12, f"dot-{number % INKS} num", bold=True)
     drawing.y = bottom + 40
     drawing.text(WIDTH - PAD, drawing.y, view.x_label + (" (log scale)" if view.log_x else ""), 12, anchor="end")
     drawing.y -= 6
-    ends = "; ".join(f"{line.name} ends at {short(each[-1][1])}" for line, each in drawn if each)
+    own = [(line, each) for line, each in drawn if each and line.of is None]
+    ends = "; ".join(f"{line.name} ends at {short(each[-1][1])}" for line, each in own)
     return drawing.done(f"{view.y_label} over {view.x_label}: {ends}.")
 
 
@@ -83,18 +85,14 @@ def clear_of(place: float, taken: Iterable[float], top: float, bottom: float) ->
     return next(free, place)
 
 
-def legend(
-    drawing: Drawing, names: Sequence[str], band: str | None, drawn: Sequence[tuple[object, Sequence[object]]]
-) -> None:
+def legend(drawing: Drawing, view: Curve) -> None:
     """A swatch and a name for each line, in as many rows as needed; none for a single line that the title names."""
-    if len(names) < 2 and band is None:
+    own = [(line, ink) for line, ink in zip(view.lines, view.inks(), strict=True) if line.of is None]
+    if len(own) < 2 and view.band is None:
         return
     x, drawing.y = float(PAD), drawing.y + 12
-    entries = [
-        (name, f"line-{i % INKS}", dashed(i, bool(getattr(drawn[i][0], "dashed", False))))
-        for i, name in enumerate(names)
-    ]
-    entries += [(band, "level", False)] if band is not None else []
+    entries = [(line.name, f"line-{ink % INKS}", dashed(ink, line.dashed)) for line, ink in own]
+    entries += [(view.band.name, "level", False)] if view.band is not None else []
     for name, look, dash in entries:
         name = clip(name, 240, 12)
         width = 34 + text_width(name, 12)

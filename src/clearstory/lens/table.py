@@ -1,26 +1,61 @@
-"""Table: every view by its name on the command line. Imports nothing until one is asked for."""
+"""Table: every view by its name on the command line, and what a model must have to show it.
+
+Imports nothing until a view is asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from clearstory.errors import UnknownName, nearest
+from clearstory.errors import CannotDo, UnknownName, nearest
 from clearstory.lens.views import View
 
-VIEWS: dict[str, str] = {
-    "next": "clearstory.lens.next:next_token",
-    "attention": "clearstory.lens.attention:attention",
-    "neighbours": "clearstory.lens.neighbours:neighbours",
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a view is made: a function (model, tokenizer, text, **settings) -> View.
+
+    `part` is the attribute of a model that the view looks into and `needs` says in words what that is; None for views
+    that ask only what every language model can do. A model that has no such part, or None there, cannot show it.
+    """
+
+    function: str
+    part: str | None = None
+    needs: str = "any language model"
+
+
+VIEWS: dict[str, Entry] = {
+    "next": Entry("clearstory.lens.next:next_token"),
+    "surprise": Entry("clearstory.lens.surprise:surprise"),
+    "attention": Entry("clearstory.lens.attention:attention", "blocks", "attention, which a Transformer has"),
+    "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
 }
-"""From a view's name to the function that makes it: (model, tokenizer, text, **settings) -> View."""
+"""From a view's name to where it is made and what it needs."""
 
 
 def view_of(name: str) -> Callable[..., View]:
     """The function behind a view's name. Raises UnknownName with the nearest."""
     if name not in VIEWS:
         raise UnknownName(f"there is no view called '{name}'; {nearest(name, VIEWS)}")
-    module, function = VIEWS[name].split(":")
+    module, function = VIEWS[name].function.split(":")
     made: Any = getattr(import_module(module), function)
     return made  # type: ignore[no-any-return]  # a name from the table above
+
+
+def able(model: Any) -> list[str]:
+    """The names of the views that a model can show."""
+    return [name for name, entry in VIEWS.items() if entry.part is None or getattr(model, entry.part, None) is not None]
+
+
+def check_able(name: str, model: Any) -> None:
+    """Raises CannotDo, naming the views that it can show, for a model that cannot show this one."""
+    if name in (can := able(model)):
+        return
+    family = getattr(getattr(model, "config", None), "family", type(model).__name__)
+    raise CannotDo(
+        f"the view '{name}' needs {VIEWS[name].needs}, and this model ({family}) has none; "
+        f"it can show {', '.join(can[:-1])} and {can[-1]}"
+    )

@@ -83,7 +83,7 @@ def curve_text(view: Curve, width: int) -> RenderableType:
     canvas = Canvas(columns)
     for edge in (lower, upper):
         canvas.path([(x(a), y(b)) for a, b in edge], None)
-    for number, (_, each) in enumerate(drawn):
+    for number, (_, each) in zip(view.inks(), drawn, strict=True):
         canvas.path([(x(a), y(b)) for a, b in each], number)
     lines = [Text(safe(view.y_label), style="dim")]
     sides = {0: marks[0], HEIGHT // 2: marks[1], HEIGHT - 1: marks[2]}
@@ -96,7 +96,9 @@ def curve_text(view: Curve, width: int) -> RenderableType:
         Text(" " * (gutter + 1) + left + label.center(max(1, columns - len(left) - len(right))) + right, style="dim")
     )
     legend = Text()
-    for number, (line, each) in enumerate(drawn):
+    for number, (line, each) in zip(view.inks(), drawn, strict=True):
+        if line.of is not None:
+            continue
         end = f" {short(each[-1][1])}" if each else ""
         legend.append("━━ ", style=COLOURS[number % len(COLOURS)]).append(f"{safe(line.name)}{end}   ")
     if view.band is not None:
@@ -138,13 +140,3 @@ class Canvas:
             bits = self.dots.get((row, column), 0)
             text.append(chr(0x2800 + bits) if bits else " ", style=style)
         return text
-
-
-def plain_text(title: str, look: str | None, names: Sequence[str], rows: Sequence[Sequence[object]]) -> RenderableType:
-    """Any view as a table of its numbers."""
-    table = RichTable(box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        table.add_column(Text(safe(name)), no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(safe(cell_text(cell))) for cell in row))
-    return framed(title, look, table)

@@ -22,7 +22,10 @@ class _Plain:
     def to_json(self) -> dict[str, Any]:
         """Plain data with its `kind`; numbers that are none become null."""
         assert isinstance(self, Grid | Curve | Spans | Table)
-        return {"kind": self.kind, **{field.name: plain(getattr(self, field.name)) for field in fields(self)}}
+        said = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+        if isinstance(self, Spans):
+            said["totals"] = dict(said["totals"])
+        return {"kind": self.kind, **said}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,17 @@ class Table(_Plain):
 
 @dataclass(frozen=True)
 class Line:
-    """A named line through points; `dashed` for what is not the main thing."""
+    """A named line through points; `dashed` for what is not the main thing.
+
+    `of` names a line before it that it belongs to, as a law does to what was measured: it has that one's colour, and
+    no place of its own in the legend.
+    """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     dashed: bool = False
+    of: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
@@ -97,6 +105,23 @@ class Curve(_Plain):
     log_x: bool = False
     band: Band | None = None
     look: str | None = None
+
+    def __post_init__(self) -> None:
+        for number, line in enumerate(self.lines):
+            if line.of is not None and line.of not in [other.name for other in self.lines[:number]]:
+                raise BadInput(f"line '{line.name}' belongs to '{line.of}', which is no line before it; name one")
+
+    def inks(self) -> list[int]:
+        """The number of each line's colour."""
+        inks: list[int] = []
+        known: dict[str, int] = {}
+        own = 0
+        for line in self.lines:
+            if line.of is None:
+                # Two lines of one name are still two.
+                known[line.name], own = own, own + 1
+            inks.append(known[line.of or line.name])
+        return inks
 
     def points(self, line: Line) -> list[tuple[float, float]]:
         """The points that can be drawn: numbers, and above zero where the axis is logarithmic."""
@@ -138,22 +163,42 @@ class Grid(_Plain):
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of text and its number."""
+    """A piece of text and its number; `note` says more in words, `facts` what `columns` of the view name."""
 
     text: str
     value: float | None
     note: str = ""
+    facts: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spans(_Plain):
-    """A text in pieces, each coloured by its number: how surprising every token was."""
+    """A text in pieces, each coloured by its number: how surprising every token was.
+
+    The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
+    or fewer: each that a number reaches makes its colour stronger. `totals` are sums over all, by their names.
+    """
 
     kind: ClassVar[str] = "spans"
     title: str
     spans: tuple[Span, ...]
     unit: str = ""
+    columns: tuple[str, ...] = ()
+    levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    totals: tuple[tuple[str, Cell], ...] = ()
     look: str | None = None
+
+    def __post_init__(self) -> None:
+        if list(self.levels) != sorted(self.levels) or len(self.levels) > 5:
+            raise BadInput(f"levels are {self.levels}; give at most five rising numbers")
+        if any(span.facts and len(span.facts) != len(self.columns) for span in self.spans):
+            raise BadInput(
+                f"the view names {len(self.columns)} facts and a piece has another number; give one for each"
+            )
+
+    def level(self, span: Span) -> int:
+        """How many levels a piece's number reaches."""
+        return 0 if span.value is None else sum(span.value >= level for level in self.levels)
 
 
 View = Grid | Curve | Spans | Table

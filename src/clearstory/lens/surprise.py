@@ -1,0 +1,192 @@
+"""Surprise: how many bits each token of a text takes, given those before it. Shannon 1948: −log₂ p.
+
+text ─► windows ─► read ─► predict ─► softmax ─► −log₂ of the token that came · its rank · what was likelier
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.next import Reads
+from clearstory.lens.views import Cell, Span, Spans
+from clearstory.metrics import NATS_PER_BIT
+from clearstory.models.base import LanguageModel, Padded, State
+from clearstory.models.prompts import first_token, resting
+from clearstory.models.scoring import Texts, Window, window_shape, windows_of
+
+STRETCH = 256
+"""Tokens read at a time by a model that never forgets; its state is carried over, so no number depends on it."""
+
+LOGITS = 2**22
+"""Logits held at once: 32 MB in float64."""
+
+
+class Spells(Reads, Protocol):
+    """The part of a tokenizer that says which characters a token stands for."""
+
+    @property
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """How many bytes of text each id stands for."""
+
+    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text, and the characters start:stop that each was made from."""
+
+    def lossless(self, text: str) -> bool:
+        """Whether the ids spell exactly this text."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """How a token was foreseen: its bits, how many are likelier and one, and the likeliest with their probabilities."""
+
+    bits: float
+    rank: int
+    likeliest: tuple[tuple[int, float], ...]
+
+
+def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, top: int = 3) -> Spans:
+    """The bits of every token of a text, with its rank and the `top` likeliest tokens at its place.
+
+    The text is a document of its own: it begins after the token that texts begin after, and with a tokenizer that has
+    none the first token is not foreseen. A text longer than the context is read in overlapping windows, as `evaluate`
+    reads: nothing is cut off, and the sums are the same. Raises BadInput for a text without a token to foresee.
+    """
+    if top < 1:
+        raise BadSetting(f"top is {top}; show at least 1 token")
+    ids, places = tokenizer.encode_places(text)
+    begin = first_token(tokenizer)
+    told: list[Foreseen | None] = [None] if begin is None and ids else []
+    with resting(model):
+        told += foresee(model, ids, begin, min(top, model.vocab))
+    scored = [(id, each) for id, each in zip(ids, told, strict=True) if each is not None]
+    if not scored:
+        raise BadInput("the text is too short: there is no token to foresee; give more of it")
+    bits = math.fsum(each.bits for _, each in scored)
+    size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if tokenizer.lossless(text) else None
+    worst, most = max(scored, key=lambda pair: pair[1].bits)
+    return Spans(
+        title="Surprise: bits of each token, given those before it",
+        spans=tuple(spans(tokenizer, text, ids, places, told)),
+        unit="bits",
+        columns=("token", "id", "rank", "likeliest"),
+        totals=(
+            ("tokens", len(scored)),
+            ("bytes", size),
+            ("bits", bits),
+            ("bits per token", bits / len(scored)),
+            ("bits per byte", bits / size if size else None),
+        ),
+        look=" ".join(
+            (
+                summed(bits, len(scored), size),
+                f"Most surprising: ‘{tokenizer.piece(worst)}’ with {most.bits:.1f} bits, where "
+                f"‘{tokenizer.piece(most.likeliest[0][0])}’ was likeliest.",
+                how(model, len(scored), begin),
+            )
+        ),
+    )
+
+
+def foresee(model: LanguageModel, ids: Sequence[int], begin: int | None, top: int) -> Iterator[Foreseen]:
+    """How each token was foreseen, in order; without `begin`, from the second on."""
+    texts = Texts(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
+    length, stride = window_shape(model, None, "strided", None)
+    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
+    device = torch.device("cpu") if weight is None else weight.device
+    state: State | None = None
+    if length is None:
+        size = texts.size(0)
+        windows = [Window(0, at, at, min(at + STRETCH, size)) for at in range(0, size, STRETCH)]
+        state = model.begin(1)
+    else:
+        windows = list(windows_of(texts, length, stride, None))
+    for window in windows:
+        inputs, targets = texts.part(0, window.begin, window.end)
+        hidden, after = model.read(Padded.rows([inputs], device), state)
+        state = None if length is not None or after is None else after.detach()
+        known, wanted = hidden[0, window.new - window.begin :], targets[window.new - window.begin :]
+        step = max(1, LOGITS // model.vocab)
+        for at in range(0, len(wanted), step):
+            yield from ranked(model.predict(known[at : at + step]), wanted[at : at + step], top)
+
+
+def ranked(logits: Float[Tensor, "N V"], wanted: Sequence[int], top: int) -> Iterator[Foreseen]:
+    """From logits to bits, ranks and the likeliest."""
+    logs = logits.double().log_softmax(-1).cpu()
+    own = logs.gather(1, torch.tensor(wanted)[:, None])
+    ranks = (logs > own).sum(1) + 1
+    best = logs.topk(top)
+    rows = zip(own[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist(), strict=True)
+    for nats, rank, tokens, probabilities in rows:
+        yield Foreseen(-nats / NATS_PER_BIT + 0.0, rank, tuple(zip(tokens, probabilities, strict=True)))
+
+
+def spans(
+    tokenizer: Spells,
+    text: str,
+    ids: Sequence[int],
+    places: Sequence[tuple[int, int]],
+    told: Sequence[Foreseen | None],
+) -> Iterator[Span]:
+    """The text in its tokens; what lies between them, and a first token that nothing foresees, has no number.
+
+    Tokens that share a character (bytes of one) stand behind each other, the first of them with the character.
+    """
+    done = 0
+    for id, (start, stop), each in zip(ids, places, told, strict=True):
+        if start > done:
+            yield Span(text[done:start], None)
+            done = start
+        piece, own = tokenizer.piece(id), text[done:stop]
+        done = max(done, stop)
+        if each is None:
+            yield Span(own, None, f"{piece}: nothing stands before it", (piece, id, None, None))
+            continue
+        likeliest = ", ".join(f"{tokenizer.piece(other)} {share(p)}" for other, p in each.likeliest)
+        note = f"{piece}   {each.bits:.2f} bits   rank {each.rank:,}   likeliest: {likeliest}"
+        facts: tuple[Cell, ...] = (piece, id, each.rank, likeliest)
+        yield Span(own, each.bits, note, facts)
+    if done < len(text):
+        yield Span(text[done:], None)
+
+
+def share(probability: float) -> str:
+    """A probability as people say it.
+
+    >>> share(0.4567), share(0.0004)
+    ('46%', '0.04%')
+    """
+    return f"{probability:.0%}" if probability >= 0.1 else f"{100 * probability:.2g}%"
+
+
+def summed(bits: float, tokens: int, size: int | None) -> str:
+    """The totals in words."""
+    if size:
+        return f"{bits:,.1f} bits for {size:,} bytes in {tokens:,} tokens: {bits / size:.3f} bits per byte."
+    return (
+        f"{bits:,.1f} bits for {tokens:,} tokens: {bits / tokens:.3f} bits per token; bits per byte would mean "
+        "nothing, since this tokenizer does not give the text back exactly."
+    )
+
+
+def how(model: LanguageModel, tokens: int, begin: int | None) -> str:
+    """How the text was read, and what is not counted."""
+    length, stride = window_shape(model, None, "strided", None)
+    first = "" if begin is not None else " The first token is not counted: nothing stands before it."
+    if length is None or tokens <= length:
+        return f"Read whole.{first}"
+    return (
+        f"Longer than the model's context of {length:,} tokens, so read in windows that overlap: after the first, each "
+        f"token is foreseen from at least {length - stride:,} before it.{first}"
+    )

@@ -1,0 +1,131 @@
+"""Surprise: the bits are the model's own, every token is told, and every family can show it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
+from clearstory.lens.surprise import surprise
+from clearstory.lens.table import VIEWS, able, check_able, view_of
+from clearstory.metrics import NATS_PER_BIT
+from clearstory.models.base import Padded
+from clearstory.models.scoring import score_rows
+from clearstory.recipes.inspect import inspect
+from clearstory.text.learning import learn
+from clearstory.text.rows import encode_text
+from tiny import MODELS, TINY_GPT2, TINY_LSTM, VOCAB, shaken
+
+LETTERS = learn("characters", ["abcdefghijklmnopqrst "])
+TEXT = "a bad cab had a bead in a deep lab " * 4
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> Any:
+    return MODELS[request.param]()
+
+
+def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
+    assert LETTERS.vocab == VOCAB
+    view = surprise(model, LETTERS, TEXT)
+    ids = LETTERS.encode(TEXT)
+    rows = SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=LETTERS.byte_lengths)
+    score = score_rows(model, rows, begin=LETTERS.bos)
+    totals = dict(view.totals)
+    assert (totals["tokens"], totals["bytes"]) == (score.tokens, score.bytes) == (len(TEXT), len(TEXT))
+    assert totals["bits"] == pytest.approx(score.nats / NATS_PER_BIT, rel=1e-9)
+    assert totals["bits per byte"] == pytest.approx(score.bits_per_byte, rel=1e-9)
+    assert sum(span.value or 0.0 for span in view.spans) == pytest.approx(totals["bits"], rel=1e-9)
+
+
+def test_nothing_is_cut_off_and_what_was_done_is_said(model: Any) -> None:
+    view = surprise(model, LETTERS, TEXT)
+    assert "".join(span.text for span in view.spans) == TEXT
+    assert all(span.value is not None for span in view.spans)
+    assert view.look is not None
+    assert ("context of 24 tokens" in view.look) == (model.context is not None)
+    assert view.look.endswith("at least 12 before it." if model.context else "Read whole.")
+
+
+def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
+    begin, text = LETTERS.bos, "a bead"
+    view = surprise(model, LETTERS, text, top=4)
+    with torch.no_grad():
+        hidden, _ = model.read(Padded.rows([[begin, *LETTERS.encode(text)[:-1]]]), model.begin())
+        logs = model.predict(hidden)[0].double().log_softmax(-1)
+    for place, (id, span) in enumerate(zip(LETTERS.encode(text), view.spans, strict=True)):
+        assert span.value == pytest.approx(-float(logs[place, id]) / math.log(2), rel=1e-9)
+        assert span.facts[:3] == (LETTERS.piece(id), id, int((logs[place] > logs[place, id]).sum()) + 1)
+        best = [LETTERS.piece(int(i)) for i in logs[place].topk(4).indices]
+        assert [part.rsplit(" ", 1)[0] for part in str(span.facts[3]).split(", ")] == best
+
+
+def test_a_family_asked_for_what_it_cannot_show_names_what_it_can(model: Any) -> None:
+    for name in VIEWS:
+        if name in able(model):
+            check_able(name, model)
+            continue
+        with pytest.raises(CannotDo, match=f"'{name}' needs .* can show next, surprise|can show next and surprise"):
+            check_able(name, model)
+    assert ("attention" in able(model)) == hasattr(model, "blocks")
+
+
+def test_inspect_refuses_before_it_computes() -> None:
+    opened = SimpleNamespace(model=shaken(TINY_LSTM), tokenizer=LETTERS)
+    with pytest.raises(CannotDo, match=r"\(lstm\) has none; it can show next, surprise"):
+        inspect(opened, "a", view="attention")
+    assert inspect(opened, "a", view="surprise").kind == "spans"
+    with pytest.raises(UnknownName, match="did you mean 'surprise'"):
+        view_of("suprise")
+
+
+def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None:
+    tokenizer = learn("bytes", [])
+    text = "né 吾\n"
+    view = surprise(shaken(replace(TINY_GPT2, vocab=tokenizer.vocab)), tokenizer, text)
+    assert [span.text for span in view.spans] == ["n", "é", "", " ", "吾", "", "", "\n"]
+    assert dict(view.totals)["bytes"] == len(text.encode()) == len(view.spans)
+    assert encode_text(tokenizer, [text]).bytes == len(text.encode())
+
+
+def test_a_tokenizer_that_loses_white_space_has_bits_but_none_per_byte() -> None:
+    words = learn("words", ["a cat sat"])
+    view = surprise(shaken(replace(TINY_GPT2, vocab=words.vocab)), words, "a  cat\n")
+    assert [(span.text, span.value is None) for span in view.spans] == [
+        ("a", False),
+        ("  ", True),
+        ("cat", False),
+        ("\n", False),
+    ]
+    assert dict(view.totals)["bits per byte"] is None
+    assert "mean nothing" in str(view.look)
+
+
+def test_without_a_token_to_begin_after_the_first_is_not_counted() -> None:
+    class Beginless:
+        bos = eos = None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(LETTERS, name)
+
+    model = shaken(TINY_GPT2)
+    view = surprise(model, Beginless(), "abc")  # type: ignore[arg-type]
+    assert [span.value is None for span in view.spans] == [True, False, False]
+    assert dict(view.totals)["bytes"] == 2
+    with pytest.raises(BadInput, match="too short"):
+        surprise(model, Beginless(), "a")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_is_refused() -> None:
+    model = shaken(TINY_GPT2)
+    with pytest.raises(BadInput, match="too short"):
+        surprise(model, LETTERS, "")
+    with pytest.raises(BadSetting, match="top is 0"):
+        surprise(model, LETTERS, "a", top=0)
+    assert surprise(model, LETTERS, "a", top=99).spans
+    assert not torch.is_inference_mode_enabled()
