@@ -10,12 +10,15 @@ import torch
 
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, GPT2
+from clearstory.models.recurrent.config import RecurrentConfig
 
 VOCAB = 23
 
 TINY_GPT2 = replace(GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
 TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_width=4, hidden=24)
 TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
+
+TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden=10, layers=2)
 
 
 def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
@@ -35,4 +38,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "windowed": lambda: shaken(replace(TINY_CLEAR, window=5)),
     "recalling": lambda: shaken(TINY_RECALL),
     "placeless": lambda: shaken(replace(TINY_GPT2, positions="none", tied=False)),
+    "rnn": lambda: shaken(replace(TINY_LSTM, cell="rnn")),
+    "gru": lambda: shaken(replace(TINY_LSTM, cell="gru", tied=False)),
+    "lstm": lambda: shaken(TINY_LSTM),
+    "adaptive": lambda: shaken(replace(TINY_LSTM, cutoffs=(5, 12))),
 }

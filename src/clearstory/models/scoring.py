@@ -141,6 +141,8 @@ def window_shape(
     if context is not None and model.context is not None and context > model.context:
         raise BadSetting(f"windows of {context:,} tokens do not fit the model's context of {model.context:,}")
     length = model.context if context is None else context
+    if length is None and stride is not None:
+        raise BadSetting(f"stride is {stride}, and this model never forgets: it reads a text as one; leave stride out")
     if length is None:
         return None, 0
     if length < 1:
