@@ -37,7 +37,7 @@ class CompareRecipe:
         text: what is foreseen; the held-out part of TEXT when not given. Models that are only measured need it.
         windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
         prompt: how the samples begin; as the foreseen text does when not given.
-        max_tokens: how long the samples are.
+        characters: how long the samples are, the beginning included.
         out: the folder of the results; runs/compare- and the date when not given.
         resume: go on with the comparison in the folder: models that are finished are kept.
         overwrite: replace the comparison that is in the folder.
@@ -58,7 +58,7 @@ class CompareRecipe:
     text: tuple[str, ...] = ()
     windows: Literal["strided", "blocks"] = "strided"
     prompt: str | None = None
-    max_tokens: int = 120
+    characters: int = 400
     out: Path | None = None
     resume: bool = False
     overwrite: bool = False
@@ -71,7 +71,7 @@ class CompareRecipe:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise BadSetting(f"{name} is {value:g}; it must be above 0")
-        for name in ("parameters", "seeds", "max_tokens"):
+        for name in ("parameters", "seeds", "characters"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")

@@ -8,7 +8,7 @@ from clearstory.lens.drawing import DARK, INKS, LIGHT, clean
 from clearstory.lens.scales import Scale, short
 from clearstory.lens.svg import svg
 from clearstory.lens.views import Curve, Line
-from clearstory.recipes.ladder import Ladder, Rung
+from clearstory.recipes.ladder import Ladder, Rung, Trial
 
 FAMILIES = {
     "ngram": "counts which token followed each few tokens, and falls back on fewer where it has not met them.",
@@ -139,8 +139,9 @@ def cells(rung: Rung, ink: int | None, scale: Scale | None) -> Iterable[str]:
         "" if ink is None else f"<i class={'ring' if ink >= INKS else 'dot'} style='--of:var(--line-{ink % INKS})'></i>"
     )
     yield f"<th scope=row>{dot}{clean(trial.model)}</th><td>{clean(trial.family)}</td>"
-    yield number(trial.parameters) + number(trial.bytes_on_disk, "B") + number(trial.cpu_seconds)
-    yield number(trial.passes) + number(trial.tokens_per_second) + number(trial.generation_tokens_per_second)
+    yield number(trial.parameters) + number(trial.bytes_on_disk, "B")
+    yield number(trial.cpu_seconds, digits=1) + number(trial.passes, digits=2)
+    yield number(trial.tokens_per_second) + number(trial.generation_tokens_per_second)
     yield f"<td>{clean(trial.measure)}</td>"
     bits = rung.bits_per_byte
     yield "<td class=n>–</td>" if bits is None else f"<td class='n bits' title='{bits!r}'>{bits:.4f}</td>"
@@ -162,11 +163,15 @@ def cells(rung: Rung, ink: int | None, scale: Scale | None) -> Iterable[str]:
     )
 
 
-def number(value: float | None, unit: str = "") -> str:
+def number(value: float | None, unit: str = "", digits: int | None = None) -> str:
     """A cell with a number as people write it; the whole one stands in its title."""
     if value is None:
         return "<td class=n>–</td>"
-    return f"<td class=n title='{value!r}'>{short(value)}{unit}</td>"
+    text = f"{value:,.{digits}f}" if digits is not None else short(value if value < 1000 else round(value))
+    if unit:
+        letter = text[-1] if text[-1].isalpha() else ""
+        text = f"{text.removesuffix(letter)} {letter}{unit}"
+    return f"<td class=n title='{value!r}'>{text}</td>"
 
 
 def samples(ladder: Ladder) -> str:
@@ -189,18 +194,20 @@ def lines(text: str) -> str:
 
 
 def kinds(ladder: Ladder) -> str:
-    """What each model is."""
-    rows = []
-    for rung in ladder.rungs:
-        detail = ", ".join(filter(None, (rung.trial.shape, tokenizer(rung), rung.trial.windows)))
-        family = clean(FAMILIES.get(rung.trial.family, ""))
-        rows.append(f"<dt>{clean(rung.trial.model)}</dt><dd>{family} <span class=soft>{clean(detail)}</span></dd>")
-    return f"<h2>What they are</h2><dl>{''.join(rows)}</dl>"
+    """What each kind of model is, and which models are of it."""
+    parts = []
+    for family in dict.fromkeys(rung.trial.family for rung in ladder.rungs):
+        models = []
+        for trial in (rung.trial for rung in ladder.rungs if rung.trial.family == family):
+            detail = ", ".join(filter(None, (trial.shape, tokenizer(trial), trial.windows)))
+            models.append(f"<li><b>{clean(trial.model)}</b> <span class=soft>{clean(detail)}</span></li>")
+        sentence = f" {clean(FAMILIES[family])}" if family in FAMILIES else ""
+        parts.append(f"<p><b>{clean(family)}</b>{sentence}</p><ul>{''.join(models)}</ul>")
+    return f"<h2>What they are</h2>{''.join(parts)}"
 
 
-def tokenizer(rung: Rung) -> str:
+def tokenizer(trial: Trial) -> str:
     """What makes its tokens."""
-    trial = rung.trial
     return f"{trial.tokenizer} ({trial.vocab:,} tokens)" if trial.vocab else ""
 
 
@@ -246,8 +253,6 @@ figcaption {{ font-weight: 600; font-size: 13px; margin-bottom: .35rem; }}
 pre {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 12.5px/1.55 ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace; }}
 .code {{ background: var(--paper); border: 1px solid var(--rule); border-radius: 8px; padding: .8rem 1rem; }}
-dt {{ font-weight: 600; margin-top: .8rem; }}
-dd {{ margin: 0; max-width: 76ch; }}
 </style>
 <main>
 {body}

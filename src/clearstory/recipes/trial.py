@@ -180,16 +180,15 @@ def tried(
     found = measure(model, own, held, windows=recipe.windows, on_progress=on_progress)
     bits = found.bits_per_byte(held)
     began = time.process_time()
+    # So many characters in its own tokens, and a few more, since what it writes may be in shorter ones.
+    wanted = round(1.3 * max(1, recipe.characters - len(prompt)) * found.tokens / held.bytes) + 1
     written = generate(
-        opened, prompt, max_tokens=recipe.max_tokens, temperature=0.8, seed=recipe.seed, truncate="left",
-        ignore_eos=True,
-    )  # fmt: skip
+        opened, prompt, max_tokens=wanted, temperature=0.8, seed=recipe.seed, truncate="left", ignore_eos=True
+    )
     writing = time.process_time() - began
     curve: tuple[tuple[float, float], ...] = ()
     if finished is not None and bits is not None:
-        # A tokenizer that spells not everything has looked in nats per token: so many tokens, and the same charge.
-        per_token = found.tokens / NATS_PER_BIT / held.bytes
-        curve = learnt(finished, per_token, found.charged / NATS_PER_BIT / held.bytes, bits)
+        curve = learnt(finished, bits)
     return Trial(
         model=label,
         family=model.config.family,
@@ -210,18 +209,22 @@ def tried(
         charged=found.charged / NATS_PER_BIT / held.bytes,
         windows=found.windows,
         generation_tokens_per_second=written.tokens / writing if writing else None,
-        sample=written.text,
+        sample=written.text[: max(1, recipe.characters - len(prompt))],
         folder=folder,
         curve=curve,
         note=found.reason,
     )
 
 
-def learnt(finished: Finished, per_token: float, charged: float, bits: float) -> tuple[tuple[float, float], ...]:
-    """How a model learnt: processor seconds and bits per byte of each look, and where it ended."""
-    looks = [row for row in read(Run(finished.run).metrics) if row["kind"] == "look"]
-    points = [
-        (float(row["cpu_seconds"]), row["bits_per_byte"] or row["nats_per_token"] * per_token + charged)
-        for row in looks
-    ]
-    return (*points, (finished.cpu_seconds, bits))
+def learnt(finished: Finished, bits: float) -> tuple[tuple[float, float], ...]:
+    """How a model learnt: processor seconds and bits per byte of each look, and where it ended.
+
+    Looks read only some of the held-out text, in nats per token, and that part may be harder or easier than the whole.
+    It is the same part in every look, so all are scaled by what makes the best of them what was measured on the whole.
+    """
+    looks = [row for row in read(Run(finished.run).metrics) if row["kind"] == "look" and row["nats_per_token"] > 0]
+    scale = bits / min((float(row["nats_per_token"]) for row in looks), default=1.0)
+    return (
+        *((float(row["cpu_seconds"]), row["nats_per_token"] * scale) for row in looks),
+        (finished.cpu_seconds, bits),
+    )
