@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from clearstory.models.families import build
+from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.presets import CLEAR, GPT2
 from clearstory.models.recurrent.config import RecurrentConfig
 
@@ -19,6 +20,8 @@ TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4
 TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 
 TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden=10, layers=2)
+
+TINY_HMM = HMMConfig(vocab=VOCAB, states=12)
 
 
 def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
@@ -41,5 +44,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "rnn": lambda: shaken(replace(TINY_LSTM, cell="rnn")),
     "gru": lambda: shaken(replace(TINY_LSTM, cell="gru", tied=False)),
     "lstm": lambda: shaken(TINY_LSTM),
+    "hmm": lambda: shaken(TINY_HMM),
+    "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),
     "adaptive": lambda: shaken(replace(TINY_LSTM, cutoffs=(5, 12))),
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.hmm.config import HMMConfig
+from clearstory.models.hmm.config import sized as size_hmm
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.config import sized as size_recurrent
 
@@ -143,6 +145,7 @@ PRESETS: dict[str, Config] = {
     "gru": replace(LSTM, cell="gru"),
     "lstm": LSTM,
     "awd-lstm": AWD_LSTM,
+    "hmm": HMMConfig(vocab=8192, states=256),
 }
 
 TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}
@@ -269,5 +272,6 @@ def size_transformer(config: TransformerConfig, target: int) -> TransformerConfi
 DIALS: dict[type[Config], Callable[[Any, int], Any]] = {
     TransformerConfig: size_transformer,
     RecurrentConfig: size_recurrent,
+    HMMConfig: size_hmm,
 }
 """How each family is made larger and smaller; one that is not here has no such dial."""

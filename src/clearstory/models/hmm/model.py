@@ -1,0 +1,158 @@
+"""HMM: reads left to right into a belief about a hidden state, and foretells the next token from it. Rabiner 1989."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.errors import VocabularyMismatch
+from clearstory.models.base import IGNORE, Documents, Fitted, Padded
+from clearstory.models.hmm import learning
+from clearstory.models.hmm.chain import Chain, follow, foresee, onward, speaking, spread
+from clearstory.models.hmm.config import HMMConfig
+from clearstory.models.hmm.state import Belief
+
+Birth = Literal["normal", "still"]
+
+
+class HMM(nn.Module):
+    """A chain of hidden states: each goes over into the next by chance, and speaks a token by chance.
+
+    Its parameters are logits, whose softmax gives the chances: `initial` over the first state, `transition` of each
+    state over the next, `emission` of each state (column) over the tokens it may speak. Baum-Welch sets them to
+    logarithms of probabilities, which are logits too.
+
+    >>> model = HMM(HMMConfig(vocab=67, states=8))
+    >>> hidden, belief = model.read(Padded.rows([[1, 2, 3]]), model.begin())
+    >>> model.predict(hidden).shape, belief.lengths
+    (torch.Size([1, 3, 67]), [3])
+    """
+
+    def __init__(self, config: HMMConfig) -> None:
+        super().__init__()
+        c = config
+        self.config = c
+        self.vocab = c.vocab
+        self.context: int | None = None  # it forgets, but not on purpose
+        self.arithmetic: torch.dtype | None = None  # taken note of, and left alone: a belief needs its digits
+        self.initial = nn.Parameter(torch.empty(c.states))
+        self.transition = nn.Parameter(torch.empty(c.states, c.states))
+        self.emission = nn.Parameter(torch.empty(c.vocab, c.speakers))
+        self.kept: tuple[Any, Chain] | None = None
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self, birth: Birth = "normal") -> None:
+        """Weights as at birth: drawn, since states that are born alike stay alike. That "still" is the same."""
+        for weight in self.parameters():
+            if not weight.is_meta:
+                nn.init.normal_(weight)
+
+    @property
+    def counted(self) -> bool:
+        """Whether it learns by counting."""
+        return self.config.learn != "gradient"
+
+    @property
+    def rounds(self) -> int | None:
+        """Baum-Welch goes on for as long as one likes; tags are counted once."""
+        return None
+
+    def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
+        """Round after round of Baum-Welch over a text, see `learning`."""
+        return learning.fit(self, rows, done)
+
+    def chain(self) -> Chain:
+        """The probabilities; kept until the parameters change where no gradient is asked for."""
+        weights = (self.initial, self.transition, self.emission)
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return self.probabilities()
+        if any(weight.is_inference() for weight in weights):  # nobody counts their changes
+            return self.probabilities()
+        key = [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights]
+        if self.kept is None or self.kept[0] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                self.kept = (key, self.probabilities())
+        return self.kept[1]
+
+    def probabilities(self) -> Chain:
+        """The chances that the logits stand for."""
+        blocks, words = self.config.blocks, self.emission
+        if blocks == 1:
+            return Chain(self.initial.softmax(0), self.transition.softmax(1), words.softmax(0))
+        short = -self.vocab % blocks
+        padded = F.pad(words, (0, 0, 0, short), value=-torch.inf).view(-1, blocks, self.config.speakers)
+        spoken = padded.softmax(0).flatten(0, 1)[: self.vocab]
+        return Chain(self.initial.softmax(0), self.transition.softmax(1), spoken)
+
+    def begin(self, rows: int = 1) -> Belief:
+        """The belief of `rows` rows that have read nothing."""
+        first = self.chain().initial
+        return Belief(first.expand(rows, -1), (0,) * rows)
+
+    def read(self, tokens: Padded, state: Belief | None = None) -> tuple[Float[Tensor, "B T W"], Belief | None]:
+        """The belief about the next state after each token. Raises VocabularyMismatch for an id it does not know."""
+        self.check(tokens.ids)
+        chain = self.chain()
+        first = chain.initial.expand(len(tokens.ids), -1) if state is None else state.next
+        after = follow(chain, tokens.ids, first)
+        return after, None if state is None else self.later(state, tokens, after)
+
+    def later(self, state: Belief, tokens: Padded, after: Float[Tensor, "B T W"]) -> Belief:
+        """The belief behind each row's last token."""
+        every = torch.cat([state.next.unsqueeze(1), after], 1)  # a row may have read nothing
+        rows = torch.arange(len(every), device=after.device)
+        return Belief(every[rows, tokens.last() + 1], self.longer(state, tokens))
+
+    def longer(self, state: Belief, tokens: Padded) -> tuple[int, ...]:
+        """Tokens of each row with those just read."""
+        new = (tokens.last() + 1).tolist()
+        return tuple(before + more for before, more in zip(state.read, new, strict=True))
+
+    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+        """The logarithm of every token's probability, only where asked for."""
+        told = spread(self.chain(), hidden.reshape(-1, hidden.shape[-1]))
+        logs = told.clamp_min(torch.finfo(told.dtype).tiny).log()
+        return logs.view(*hidden.shape[:-1], self.vocab)
+
+    def score(
+        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Belief | None = None
+    ) -> tuple[Float[Tensor, "B T"], Belief | None]:
+        """Nats of each target after reading up to it, 0 where it is IGNORE; looked up, not searched for."""
+        self.check(tokens.ids)
+        self.check(targets)
+        chain = self.chain()
+        first = chain.initial.expand(len(tokens.ids), -1) if state is None else state.next
+        if self.config.blocks == 1 or not targets.shape[1]:
+            after = follow(chain, tokens.ids, first)
+            told = (after * speaking(chain, targets.clamp(min=0)).transpose(0, 1)).sum(-1)
+            return self.nats(told, targets), None if state is None else self.later(state, tokens, after)
+        told, spoke = foresee(chain, tokens.ids, targets, first)
+        if state is None:
+            return self.nats(told, targets), None
+        rows, last = torch.arange(len(first), device=first.device), tokens.last().clamp(min=0)
+        after = onward(chain, spoke[rows, last], tokens.ids[rows, last])
+        if tokens.lengths is not None:
+            after = torch.where(tokens.lengths[:, None] > 0, after, first)
+        return self.nats(told, targets), Belief(after, self.longer(state, tokens))
+
+    def nats(self, told: Float[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """What probabilities cost, where they are asked for."""
+        costs = -told.clamp_min(torch.finfo(told.dtype).tiny).log()
+        return torch.where(targets == IGNORE, torch.zeros_like(costs), costs)
+
+    def compile(self, *_: object, **__: object) -> None:
+        """Nothing: the steps depend on each other, and each is one matrix product."""
+
+    def check(self, ids: Tensor) -> None:
+        """Refuse what would otherwise fail far away, or not at all."""
+        if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= self.vocab:
+            raise VocabularyMismatch(
+                f"token id {worst:,} lies outside the model's vocabulary of {self.vocab:,}; "
+                "open the tokenizer saved beside the model"
+            )
