@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 NAMES = {
     "train": "clearstory.recipes.train:train",
     "generate": "clearstory.recipes.generate:generate",
+    "tag": "clearstory.recipes.tagging:tag",
     "evaluate": "clearstory.recipes.evaluate:evaluate",
     "compare": "clearstory.recipes.compare:compare",
     "inspect": "clearstory.recipes.inspect:inspect",

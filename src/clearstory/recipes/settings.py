@@ -102,6 +102,7 @@ class EvaluateRecipe:
     Args:
         model: a model folder, a run folder or a checkpoint.
         text: files, folders or globs of txt, jsonl and parquet, or a corpus.
+        task: text, how well it is foreseen; or tag, how many words get the tag that they have in a conllu file.
         windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
         stride: tokens from one strided window's beginning to the next's; half the context when not given.
         batch_size: windows read at a time.
@@ -114,6 +115,7 @@ class EvaluateRecipe:
 
     model: str = positional("MODEL")
     text: tuple[str, ...] = positional("TEXT", ())
+    task: Literal["text", "tag"] = "text"
     windows: Literal["strided", "blocks"] = "strided"
     stride: int | None = None
     batch_size: int = 8
@@ -130,6 +132,22 @@ class EvaluateRecipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagRecipe:
+    """From a model of tags and a text to the tag of each word.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: a text, or a file of it; words stand between white space and each line is a sentence. Of a conllu file,
+            the words as they are.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+    """
+
+    model: str = positional("MODEL")
+    text: str = positional("TEXT", "")
+    errors: Literal["strict", "replace"] = "strict"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.session import DEFAULT_STEPS, Session
 from clearstory.recipes.settings import TRAINING, TrainRecipe, train_recipe
+from clearstory.recipes.tagging import with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.learner import Learner
@@ -88,14 +89,16 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
     corpus = Corpus.open(recipe.text, recipe.data)
-    spec = recipe.tokenizer or recipe.model.tokenizer or usual_tokenizer(corpus)
+    tagging = recipe.model.overrides.get("learn") == "tags"
+    spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
         runs.same_text(run, corpus.fingerprint)
         tokenizer = Tokenizer.open(run.tokenizer)
     else:
         tokenizer = learn_tokenizer(corpus, spec)
-    rows = corpus.encode(tokenizer)
+    read = corpus.encode(tokenizer)
+    rows: dict[str, Any] = {**read}
     parameters = recipe.parameters
     if recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
@@ -107,6 +110,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         usual["dropout"] = budget.dropout_for(seconds, speed, blocks(shape), tokens)
         recipe = replace(recipe, model=replace(recipe.model, overrides={**usual, **recipe.model.overrides}))
     config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
+    if tagging:
+        config, rows = with_tags(config, corpus, tokenizer, rows)
     if recipe.model.name == "clear" and not known:
         settings = rates_for(config.width, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
@@ -138,7 +143,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         name=run.folder.name,
         family=config.family,
         parameters=count(model),
-        trained_on=((corpus.name, rows["train"].text_bytes),),
+        trained_on=((corpus.name, read["train"].text_bytes),),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
     return Session(

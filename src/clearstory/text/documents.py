@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
+from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
 from clearstory.text.files import PACKED, Errors, lines, text_parts
 from clearstory.text.settings import DataSettings
 
 # What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
 TEXT = (".txt", ".md", ".rst", ".text")
-RECORDS = (".jsonl", ".parquet")
+RECORDS = (".jsonl", ".parquet", SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def read_documents(
 ) -> Iterator[Document]:
     """Every document of the sources, in order, a part at a time, never a whole large file in memory.
 
-    A source is a file (txt, md or any other text; jsonl, one document a line; parquet, one a row), any of these
+    A source is a file (txt, md or any other text; jsonl, one document a line; parquet, one a row; conllu, the words of
+    each sentence on a line), any of these
     packed as .gz, .xz or .zst, a folder (its text files, in the order of their paths; hidden ones are left out), a
     glob, or `corpus:NAME`. Line ends are kept as they are; a byte order mark at a file's start is dropped.
 
@@ -67,6 +69,26 @@ def read_documents(
                 yield document
         if empty:
             raise BadInput(f"{source} is empty; give a file with text in it")
+
+
+def tagged_documents(
+    sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
+) -> Iterator[list[Sentence]]:
+    """The same documents as the sentences that they are made of, every word with its tag.
+
+    Raises BadInput for a source that is not CoNLL-U, and for words without a tag.
+    """
+    settings = settings or DataSettings()
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        for path in _expand(source) or [Path(source)]:
+            if _kind(path) != SUFFIX:
+                raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {SUFFIX} has them")
+            for document in by_document(read_conllu(path, settings.errors)):
+                for sentence in document:
+                    if "_" in sentence.tags:
+                        word = sentence.words[sentence.tags.index("_")]
+                        raise BadInput(f"{sentence.place}: '{word}' has no tag in the sentence that begins here")
+                yield document
 
 
 def is_builtin(source: str | Path) -> bool:
@@ -123,6 +145,9 @@ def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
         yield from _read_jsonl(path, settings)
     elif kind == ".parquet":
         yield from _read_parquet(path, settings)
+    elif kind == SUFFIX:
+        for number, sentences in enumerate(by_document(read_conllu(path, settings.errors)), start=1):
+            yield Document(f"{path}:{number}", "\n".join(sentence.text for sentence in sentences))
     else:
         for part, text in enumerate(text_parts(path, settings.errors)):
             yield Document(str(path), text, part)

@@ -11,6 +11,8 @@ from clearstory.recipes.settings import EvaluateRecipe
 
 def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
     """Measure, and print the numbers."""
+    if recipe.task == "tag":
+        return run_tags(recipe, talk)
     from clearstory.cli.display import clock, counting
     from clearstory.recipes.evaluate import evaluate
     from clearstory.text.settings import DataSettings
@@ -38,6 +40,22 @@ def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
         documents = f"{found.documents:,} document{'s' * (found.documents != 1)}"
         talk.out.print(f"{score.tokens:,} tokens of {documents} in {clock(found.seconds)}; {read}")
     return found.to_json()
+
+
+def run_tags(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
+    """Count the words that get the tag they have."""
+    from dataclasses import asdict
+
+    from clearstory.cli.display import clock
+    from clearstory.recipes.tagging import evaluate_tags
+    from clearstory.text.settings import DataSettings
+
+    found = evaluate_tags(recipe.model, recipe.text, DataSettings(errors=recipe.errors))
+    if not talk.json:
+        new = "" if found.unknown_accuracy is None else f", {found.unknown_accuracy:.2%} of {found.unknown:,} new ones"
+        talk.out.print(f"{found.accuracy:.2%} of {found.tokens:,} words tagged right{new}; macro F1 {found.macro_f1:.4f}")
+        talk.out.print(f"{found.sentences:,} sentences in {clock(found.seconds)}")
+    return asdict(found)
 
 
 COMMAND = Command(recipe=EvaluateRecipe, run=run, example="clearstory evaluate runs/book another-book.txt")

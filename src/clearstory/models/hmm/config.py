@@ -49,13 +49,13 @@ class HMMConfig:
     def shape(self) -> str:
         """The model in words."""
         if self.learn == "tags":
-            return f"{len(self.tags)} tags, {'trigrams' if self.order == 3 else 'bigrams'} of them"
+            return f"{len(self.tags)} tags and the line's end, {'trigrams' if self.order == 3 else 'bigrams'} of them"
         parts = f" in {self.blocks} blocks" if self.blocks > 1 else ""
         return f"{self.states:,} state{'s' * (self.states > 1)}{parts}, learnt by {HOW[self.learn]}"
 
     @property
     def width(self) -> int:
-        """Length of a belief: with trigrams a state is a pair of tags."""
+        """Length of a belief: with trigrams it is about pairs of tags."""
         return self.states ** (self.order - 1)
 
     @property
@@ -64,6 +64,11 @@ class HMMConfig:
         return self.states // self.blocks
 
     def __post_init__(self) -> None:
+        if self.tags and (self.learn != "tags" or self.states != len(self.tags) + 1):
+            raise BadSetting(
+                f"model.tags names {len(self.tags):,} tags where model.learn is '{self.learn}' and model.states "
+                f"{self.states:,}; they follow from a tagged text, so leave all but model.learn out"
+            )
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
         # A ceiling, so that a lying config.json is refused before anything is allocated.

@@ -30,7 +30,7 @@ WINDOW = 512
 HELD = 2**25
 """Posteriors held at once: 128 MB in fp32."""
 
-MOVES = 0.1
+MOVES = 1.0
 """Prior counts of each transition, and of each beginning."""
 
 WORDS = 100.0
