@@ -19,8 +19,8 @@ import torch
 from clearstory.errors import ClearstoryError
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build as born
+from clearstory.models.presets import FIELDS
 from clearstory.recipes.choice import ModelChoice
 from clearstory.recipes.fields import build, flatten, plain
 from clearstory.recipes.settings import TrainRecipe
@@ -42,6 +42,8 @@ ODD = {
     "view": "odd",
     "data.cache": "kept",
     "model.window": "5",
+    "model.cell": "gru",
+    "model.cutoffs": "5",
     "model.recall": "3",
     "model.tied": "false",
     "model.norm": "rms",
@@ -219,7 +221,7 @@ def begun(recipe: Any) -> Any:
     return found
 
 
-CONFIG = [field.name for field in fields(TransformerConfig)]
+CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
 
 STEPPING = (
     "batch_size", "gradient_accumulation_steps", "context", "optimizer", "learning_rate", "weight_decay", "beta1",
