@@ -289,6 +289,17 @@ TRAINING: dict[str, dict[str, Any]] = {
         "training.batch_size": 8,
         "training.initialization": "still",
     },
+    # Of a gradient; Baum-Welch takes no notice. Logits of chances want long steps.
+    "hmm": {
+        "training.learning_rate": 0.2,
+        "training.beta2": 0.99,
+        "training.weight_decay": 0.0,
+        "training.gradient_clip": 0.0,
+        "training.schedule": "linear",
+        "training.final_learning_rate": 0.02,
+        "training.warmup_steps": 0,
+        "training.precision": "fp32",
+    },
     "clear": {
         "training.optimizer": "muon",
         "training.muon_learning_rate": 0.04,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,33 +22,30 @@ from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
 
-def with_tags(
-    config: Any, corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, TokenRows]
-) -> tuple[Any, dict[str, Any]]:
-    """A config and rows to learn from, with the tags of the text. Raises BadInput for a text that has none."""
+def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, rows: TokenRows) -> tuple[Any, Tagged]:
+    """A config and rows to learn from, with the tags of the sentences."""
     if tokenizer.kind != "words" or tokenizer.unknown is None or tokenizer.eos is None:
         raise BadSetting(
             f"model.learn is tags, which words have, and the tokenizer makes {tokenizer.kind}; set tokenizer to words"
         )
-    sentences = list(training_sentences(corpus))
-    if not sentences:
-        raise BadInput(f"{corpus.name} has no whole sentence to learn from; give more of it")
     spelt = tokenizer.encode_batch([sentence.text for sentence in sentences])
-    told = Tagged(rows["train"], sentences, spelt, tokenizer.unknown, tokenizer.eos)
+    told = Tagged(rows, sentences, spelt, tokenizer.unknown, tokenizer.eos)
     changed = replace(config, states=len(told.tags) + 1, tags=told.tags, endings=len(told.endings))
-    return changed, {**rows, "train": told}
+    return changed, told
 
 
 def training_sentences(corpus: Corpus) -> Sequence[Sentence]:
-    """The sentences of the training split."""
+    """The sentences of the training split. Raises BadInput for a text whose words have no tags."""
     documents = tagged_documents(corpus.sources, corpus.settings)
     if corpus.size > 1:
         return [each for number, found in enumerate(documents) if not corpus.held_out[number] for each in found]
     kept, place = [], 0
     for sentence in (each for found in documents for each in found):
-        place += len(sentence.text) + 1
+        place += len(sentence.text) + 1  # with the line's end behind it
         if place <= corpus.cut + 1:
             kept.append(sentence)
+    if not kept:
+        raise BadInput(f"{corpus.name} has no whole sentence to learn from; give more of it")
     return kept
 
 

@@ -17,6 +17,7 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
+from clearstory.models.base import Documents
 from clearstory.models.families import build, count
 from clearstory.models.machine import bf16_is_fast, fastest_threads, matmul_gflops
 from clearstory.models.presets import blocks, clear_of_blocks
@@ -26,7 +27,7 @@ from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.session import DEFAULT_STEPS, Session
 from clearstory.recipes.settings import TRAINING, TrainRecipe, train_recipe
-from clearstory.recipes.tagging import with_tags
+from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.learner import Learner
@@ -90,6 +91,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     settings = decide(recipe.training)
     corpus = Corpus.open(recipe.text, recipe.data)
     tagging = recipe.model.overrides.get("learn") == "tags"
+    sentences = training_sentences(corpus) if tagging else ()
     spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
@@ -97,8 +99,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         tokenizer = Tokenizer.open(run.tokenizer)
     else:
         tokenizer = learn_tokenizer(corpus, spec)
-    read = corpus.encode(tokenizer)
-    rows: dict[str, Any] = {**read}
+    rows = corpus.encode(tokenizer)
+    lessons: Documents = rows["train"]
     parameters = recipe.parameters
     if recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
@@ -111,7 +113,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         recipe = replace(recipe, model=replace(recipe.model, overrides={**usual, **recipe.model.overrides}))
     config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
     if tagging:
-        config, rows = with_tags(config, corpus, tokenizer, rows)
+        config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
     if recipe.model.name == "clear" and not known:
         settings = rates_for(config.width, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
@@ -136,14 +138,14 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     steps = recipe.steps or DEFAULT_STEPS
     learner: Learner
     if getattr(model, "counted", False):
-        learner = Rounds(model, rows["train"], settings, steps=steps)
+        learner = Rounds(model, lessons, settings, steps=steps)
     else:
         learner = Trainer(model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=steps)
     card = Card(
         name=run.folder.name,
         family=config.family,
         parameters=count(model),
-        trained_on=((corpus.name, read["train"].text_bytes),),
+        trained_on=((corpus.name, rows["train"].text_bytes),),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
     return Session(

@@ -53,7 +53,9 @@ def run_tags(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
     found = evaluate_tags(recipe.model, recipe.text, DataSettings(errors=recipe.errors))
     if not talk.json:
         new = "" if found.unknown_accuracy is None else f", {found.unknown_accuracy:.2%} of {found.unknown:,} new ones"
-        talk.out.print(f"{found.accuracy:.2%} of {found.tokens:,} words tagged right{new}; macro F1 {found.macro_f1:.4f}")
+        talk.out.print(
+            f"{found.accuracy:.2%} of {found.tokens:,} words tagged right{new}; macro F1 {found.macro_f1:.4f}"
+        )
         talk.out.print(f"{found.sentences:,} sentences in {clock(found.seconds)}")
     return asdict(found)
 

@@ -1,1 +1,1 @@
-"""Hidden Markov models: a chain of states that nobody sees, each of which speaks a word. Learnt by rounds, slopes or tags."""
+"""Hidden Markov models: a chain of states that nobody sees, each of which speaks a word."""

@@ -1,4 +1,4 @@
-"""Config: the fields in which hidden Markov models differ, their parameters counted on paper, and their size as a dial."""
+"""Config: the fields in which hidden Markov models differ, their parameters counted on paper, their size as a dial."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class HMMConfig:
     @property
     def width(self) -> int:
         """Length of a belief: with trigrams it is about pairs of tags."""
-        return self.states ** (self.order - 1)
+        return self.states if self.order == 2 else self.states**2
 
     @property
     def speakers(self) -> int:

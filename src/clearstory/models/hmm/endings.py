@@ -2,8 +2,8 @@
 
 Brants 2000 (TnT), section 2.3: the tags of rare words with the same last letters, longer endings trusted more, words
 with and without capitals apart. Where he weighs by the spread of the tags, each ending here has a Dirichlet prior of
-`TRUST` counts spread as the next shorter one's tags are: on the dev set of UD English-EWT, unknown words were right 76.6
-times in a hundred with 3 and with endings of up to 6 letters, 75.4 with 1 and up to 10.
+`TRUST` counts spread as the next shorter one's tags are: on the dev set of UD English-EWT it made no difference of two
+words in a thousand whether that was 1, 2 or 3, and endings up to 5, 6, 7 or 10 letters long.
 """
 
 from __future__ import annotations

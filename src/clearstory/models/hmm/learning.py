@@ -58,6 +58,7 @@ class Prior:
             (WORDS * words).unsqueeze(1).expand(-1, states),
         )
 
+    @torch.no_grad()
     def penalty(self, chain: Chain) -> float:
         """Σ prior · log parameter: what is maximised beside the likelihood."""
         pairs = zip((self.initial, self.transition, self.emission), chain, strict=True)
@@ -76,7 +77,8 @@ class Expected:
     @classmethod
     def none(cls, chain: Chain) -> Self:
         """Before anything was read. Sums are taken in float64: in fp32 the common words' would stop growing."""
-        return cls(*(torch.zeros_like(each, dtype=torch.float64) for each in chain))
+        first, moves, words = (torch.zeros_like(each, dtype=torch.float64) for each in chain)
+        return cls(first, moves, words)
 
     def add(self, chain: Chain, ids: Int[Tensor, "B T"]) -> None:
         """Windows of equal length, all tokens real."""

@@ -22,9 +22,7 @@ from clearstory.models.hmm.tags import Tagged, count_tags
 Birth = Literal["normal", "still"]
 
 BIRTH_STD = 2.0
-"""Of the logits. States born too much alike take rounds to part: with 64 of them and a million words of WikiText-2, the
-fourteenth round of Baum-Welch stood at a perplexity of 227 with 2, 241 with 1; with 0.3 it had hardly begun.
-"""
+"""Of the logits. States that are born too much alike take many rounds of Baum-Welch to part."""
 
 
 class HMM(nn.Module):

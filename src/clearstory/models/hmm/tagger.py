@@ -90,7 +90,8 @@ class Tagger:
         """The same for one word; of one that is not known, by Bayes' rule from its likely tags."""
         id = self.ids[word]
         if id != self.tokenizer.unknown:
-            return self.words[id]
+            known_well: Tensor = self.words[id]
+            return known_well
         chances = self.endings.guess(word, first)
         for other in spellings(word):
             if (known := self.ids[other]) != self.tokenizer.unknown:

@@ -101,13 +101,13 @@ def words(text: Tagged, told: Sequence[Sequence[int]], vocab: int, size: int, en
     spelling.pop(text.unknown, None)
     for id, word in spelling.items():
         seen = counts[id].sum()
-        tags = np.append(endings.guess(word, False), 0.0)
-        counts[id] = (counts[id] + OWN * tags) * seen / (seen + OWN)
+        likely = np.append(endings.guess(word, False), 0.0)
+        counts[id] = (counts[id] + OWN * likely) * seen / (seen + OWN)
     return counts + NEVER
 
 
 def interpolated(told: Sequence[Sequence[int]], size: int) -> tuple[Numbers, Numbers]:
-    """p(next | tag) (S, S), and p(next | tag before, tag) (S, S, S), by deleted interpolation: Brants 2000, section 2.2.
+    """p(next | tag) (S, S), and p(next | two tags) (S, S, S), by deleted interpolation: Brants 2000, section 2.2.
 
     Every sentence is read after a line's end and before one; behind it, what came before is forgotten.
     """
@@ -140,7 +140,8 @@ def interpolated(told: Sequence[Sequence[int]], size: int) -> tuple[Numbers, Num
 
 def share(counts: Numbers) -> Numbers:
     """Counts over their sums along the last axis; 0 where there are none."""
-    return counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
+    shares: Numbers = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
+    return shares
 
 
 def without(count: float, total: float) -> float:

@@ -1,0 +1,286 @@
+"""Hidden Markov models: the textbook's numbers, every path counted one by one, log space, and hmmlearn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import islice, pairwise, product
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from clearstory.errors import BadSetting, VocabularyMismatch
+from clearstory.models.base import Counted, Padded
+from clearstory.models.families import build, count
+from clearstory.models.hmm import learning
+from clearstory.models.hmm.chain import Chain
+from clearstory.models.hmm.config import HMMConfig, parameters
+from clearstory.models.hmm.decoding import posteriors, viterbi
+from clearstory.models.hmm.learning import Prior, expect, maximise
+from clearstory.models.presets import size
+from tiny import TINY_HMM, VOCAB, shaken
+
+IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
+TEXT = torch.randint(VOCAB, (300,), generator=torch.Generator().manual_seed(8)) % 7 * 3  # 7 words of the 23
+
+# Two states, healthy and feverish; three words, normal, cold and dizzy.
+DOCTOR = Chain(
+    torch.tensor([0.6, 0.4]).double(),
+    torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double(),
+    torch.tensor([[0.5, 0.1], [0.4, 0.3], [0.1, 0.6]]).double(),
+)
+
+
+def doctor() -> Any:
+    model = build(HMMConfig(vocab=3, states=2)).double()
+    model.load_state_dict({name: table.log() for name, table in DOCTOR._asdict().items()})
+    return model.requires_grad_(False)
+
+
+def logs(chain: Chain, ids: torch.Tensor) -> Any:
+    """What Viterbi asks for."""
+    return chain.initial.log()[None], chain.transition.log()[None], chain.emission.log()[ids]
+
+
+def rows(ids: Any) -> Any:
+    return SimpleNamespace(ids=np.asarray(ids), starts=np.array([0, len(ids)]), byte_lengths=np.ones(VOCAB))
+
+
+def test_the_forward_recursion_by_hand() -> None:
+    # normal: 0.6 · 0.5 = 0.3 and 0.4 · 0.1 = 0.04, together 0.34
+    # cold: (0.3 · 0.7 + 0.04 · 0.4) · 0.4 = 0.0904 and (0.3 · 0.3 + 0.04 · 0.6) · 0.3 = 0.0342, together 0.1246
+    # dizzy: (0.0904 · 0.7 + 0.0342 · 0.4) · 0.1 = 0.007696 and (0.0904 · 0.3 + 0.0342 · 0.6) · 0.6 = 0.028584
+    nats, _ = doctor().score(Padded(torch.tensor([[0, 1]])), torch.tensor([[1, 2]]))
+    assert_close(nats.exp(), torch.tensor([[0.34 / 0.1246, 0.1246 / 0.03628]]).double())
+    found = expect(DOCTOR, [torch.tensor([[0, 1, 2]])])
+    assert found.nats == pytest.approx(-math.log(0.03628))
+
+
+def test_the_likeliest_path_by_hand() -> None:
+    # healthy 0.3, feverish 0.04; then healthy 0.3 · 0.7 · 0.4 = 0.084, feverish 0.3 · 0.3 · 0.3 = 0.027;
+    # then healthy 0.084 · 0.7 · 0.1 = 0.00588, feverish 0.084 · 0.3 · 0.6 = 0.01512
+    path, total = viterbi(*logs(DOCTOR, torch.tensor([[0, 1, 2]])))
+    assert path.tolist() == [[0, 0, 1]]
+    assert_close(total.exp(), torch.tensor([0.01512]).double())
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_every_path_counted_one_by_one(blocks: int) -> None:
+    config = HMMConfig(vocab=7, states=3, blocks=blocks, learn="gradient")
+    model: Any = shaken(config).requires_grad_(False)
+    chain, ids = model.chain(), [2, 0, 6, 3, 3]
+    every = {}
+    for path in product(range(3), repeat=5):
+        p = float(chain.initial[path[0]])
+        for t, state in enumerate(path):
+            p *= float(chain.transition[path[t - 1], state]) if t else 1.0
+            p *= speaks(chain, ids[t], state)
+        every[path] = p
+    total = sum(every.values())
+    nats, _ = model.score(Padded(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]]))
+    first = sum(float(chain.initial[k]) * speaks(chain, 2, k) for k in range(3))
+    assert float(nats.sum()) == pytest.approx(-math.log(total / first))
+    found = posteriors(chain, torch.tensor([ids]))[0]
+    for t in range(5):
+        for state in range(3):
+            share = sum(p for path, p in every.items() if path[t] == state) / total
+            assert float(found[t, state]) == pytest.approx(share, abs=1e-12)
+    if blocks == 1:
+        path, best = viterbi(*logs(chain, torch.tensor([ids])))
+        assert tuple(path[0].tolist()) == max(every, key=lambda path: every[path])
+        assert float(best.exp()) == pytest.approx(max(every.values()))
+
+
+def speaks(chain: Chain, word: int, state: int) -> float:
+    block, place = divmod(state, chain.emission.shape[1])
+    return float(chain.emission[word, place]) if word % chain.blocks == block else 0.0
+
+
+def test_a_path_that_depends_on_two_states_counted_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(3)
+    first, ways, spoken = (torch.randn(shape, generator=generator).double() for shape in [(3, 3), (3, 3, 3), (2, 6, 3)])
+    paths, totals = viterbi(first, ways, spoken)
+    for row in range(2):
+        every = {}
+        for before, *path in product(range(3), repeat=7):
+            p, last = first[before, path[0]] + spoken[row, 0, path[0]], before
+            for t in range(1, 6):
+                p = p + ways[last, path[t - 1], path[t]] + spoken[row, t, path[t]]
+                last = path[t - 1]
+            every[(before, *path)] = float(p)
+        best = max(every, key=lambda path: every[path])
+        assert tuple(paths[row].tolist()) == best[1:]
+        assert float(totals[row]) == pytest.approx(every[best])
+
+
+def test_scaled_products_are_what_log_space_says() -> None:
+    model: Any = shaken(TINY_HMM).requires_grad_(False)
+    chain = model.chain()
+    log = chain.initial.log()
+    for t, word in enumerate(TEXT):
+        log = log if not t else torch.logsumexp(log[:, None] + chain.transition.log(), 0)
+        log = log + chain.emission[word].log()
+    assert expect(chain, [TEXT[None]]).nats == pytest.approx(-float(log.logsumexp(0)), rel=1e-12)
+    single = expect(Chain(*(each.float() for each in chain)), [TEXT[None]])
+    assert single.nats == pytest.approx(-float(log.logsumexp(0)), rel=1e-5)
+
+
+def hmmlearns(chain: Chain, prior: Prior) -> Any:
+    """hmmlearn's model with the same numbers; what it calls a prior is one more than ours."""
+    from hmmlearn.hmm import CategoricalHMM
+
+    other = CategoricalHMM(
+        n_components=len(chain.initial), n_iter=1, init_params="", implementation="log",
+        startprob_prior=prior.initial.numpy() + 1, transmat_prior=prior.transition.numpy() + 1,
+        emissionprob_prior=prior.emission.t().numpy() + 1, n_features=len(chain.emission),
+    )  # fmt: skip
+    other.startprob_, other.transmat_ = chain.initial.numpy(), chain.transition.numpy()
+    other.emissionprob_ = chain.emission.t().numpy()
+    return other
+
+
+def test_hmmlearn_says_the_same() -> None:
+    model: Any = shaken(TINY_HMM).requires_grad_(False)
+    prior = Prior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
+    other, ids = hmmlearns(model.chain(), prior), TEXT.view(-1, 1).numpy()
+    lengths = [100, 100, 100]
+    assert -expect(model.chain(), [TEXT.view(3, 100)]).nats == pytest.approx(other.score(ids, lengths), rel=1e-9)
+    assert_close(
+        posteriors(model.chain(), TEXT.view(3, 100)).flatten(0, 1).numpy(),
+        other.predict_proba(ids, lengths),
+        atol=1e-9,
+        rtol=1e-9,
+    )
+    total, path = other.decode(ids, lengths, algorithm="viterbi")
+    ours, totals = viterbi(*logs(model.chain(), TEXT.view(3, 100)))
+    assert ours.flatten().tolist() == path.tolist()
+    assert float(totals.sum()) == pytest.approx(total, rel=1e-9)
+    other.fit(ids, lengths)
+    maximise(model, expect(model.chain(), [TEXT.view(3, 100)]), prior)
+    for ours, theirs in zip(model.chain(), (other.startprob_, other.transmat_, other.emissionprob_.T), strict=True):
+        assert_close(ours.numpy(), theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "WINDOW", 40)  # seven windows, and a shorter one
+    monkeypatch.setattr(learning, "HELD", 12 * 40 * 3)  # of which three go side by side
+    model: Any = shaken(TINY_HMM)
+    assert isinstance(model, Counted)
+    prior = Prior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
+    reached = []
+    for fitted in islice(model.fit(rows(TEXT)), 25):
+        assert fitted.tokens == 300
+        chain = model.chain()
+        found = expect(chain, learning.windows(TEXT.numpy(), 12, torch.device("cpu")))
+        reached.append(prior.penalty(chain) - found.nats)
+    assert all(later >= sooner - 1e-9 for sooner, later in pairwise(reached))
+    assert reached[-1] > reached[0] + 10
+
+
+def test_windows_are_all_of_the_text_once() -> None:
+    ids = np.arange(2 * learning.WINDOW + 5)
+    parts = list(learning.windows(ids, 2**12, torch.device("cpu")))
+    assert [tuple(part.shape) for part in parts] == [(2, learning.WINDOW), (1, 5)]
+    assert torch.cat([part.flatten() for part in parts]).tolist() == ids.tolist()
+
+
+def test_rounds_taken_up_again_are_those_left_alone_bit_for_bit() -> None:
+    alone, stopped = (build(TINY_HMM, seed=1) for _ in range(2))
+    list(islice(alone.fit(rows(TEXT)), 5))
+    list(islice(stopped.fit(rows(TEXT)), 2))
+    again = build(TINY_HMM, seed=2)
+    again.load_state_dict(stopped.state_dict())
+    list(islice(again.fit(rows(TEXT), 2), 3))
+    assert all(torch.equal(one, other) for one, other in zip(alone.parameters(), again.parameters(), strict=True))
+
+
+def test_a_word_that_the_text_has_not_still_has_a_chance() -> None:
+    model = build(TINY_HMM, seed=1)
+    list(islice(model.fit(rows(TEXT)), 10))
+    nats, _ = model.score(Padded(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 1, 1]]))  # 1 is no multiple of 3
+    assert (nats < 30).all()
+
+
+def test_the_gradient_is_what_expected_counts_say() -> None:
+    # Salakhutdinov et al. 2003: d log p / d logit = expected count - probability · expected total of its distribution.
+    model: Any = shaken(TINY_HMM)
+    ids = TEXT[None, :50]
+    found = expect(Chain(*(each.detach() for each in model.chain())), [ids])
+    chain = model.chain()
+    first = (chain.initial * chain.emission[ids[0, 0]]).sum().log()
+    nats, _ = model.score(Padded(ids[:, :-1]), ids[:, 1:])
+    (first - nats.sum()).backward()
+    for weight, counts, dim in ((model.initial, found.initial, 0), (model.transition, found.transition, 1),
+                                (model.emission, found.emission, 0)):  # fmt: skip
+        assert_close(weight.grad, counts - weight.detach().softmax(dim) * counts.sum(dim, keepdim=True))
+
+
+def test_blocks_are_a_model_whose_other_states_never_speak() -> None:
+    config = replace(TINY_HMM, learn="gradient", blocks=4)
+    model: Any = shaken(config)
+    whole: Any = shaken(replace(config, blocks=1))
+    dense = torch.full((VOCAB, 12), -torch.inf).double()
+    for word in range(VOCAB):
+        block = word % 4
+        dense[word, 3 * block : 3 * block + 3] = model.emission.detach()[word]
+    whole.load_state_dict({**model.state_dict(), "emission": dense})
+    tokens, targets = Padded(IDS), IDS.roll(-1, 1)
+    assert_close(model.read(tokens)[0], whole.read(tokens)[0])
+    for others in (targets, targets.flip(0)):  # what is asked for need not be what comes
+        model.zero_grad()
+        whole.zero_grad()
+        one, other = model.score(tokens, others)[0], whole.score(tokens, others)[0]
+        assert_close(one, other)
+        one.sum().backward()
+        other.sum().backward()
+        assert_close(model.transition.grad, whole.transition.grad)
+        assert_close(model.emission.grad[0], whole.emission.grad[0, :3])
+
+
+def test_probabilities_are_kept_until_a_parameter_changes() -> None:
+    model: Any = shaken(TINY_HMM).requires_grad_(False)
+    before = model.chain()
+    assert model.chain().transition is before.transition
+    model.transition.mul_(2)
+    assert not torch.equal(model.chain().transition, before.transition)
+    assert_close(model.double().chain().transition, model.transition.softmax(1))
+
+
+@pytest.mark.parametrize("config", [TINY_HMM, replace(TINY_HMM, learn="gradient", blocks=3)])
+def test_parameters_on_paper_are_those_of_the_model(config: HMMConfig) -> None:
+    assert count(build(config)) == parameters(config)
+
+
+@pytest.mark.parametrize("blocks", [1, 8])
+@pytest.mark.parametrize("target", [20_000, 1_000_000, 20_000_000])
+def test_a_size_is_met(target: int, blocks: int) -> None:
+    config = HMMConfig(vocab=500, states=256, blocks=blocks, learn="gradient")
+    assert parameters(size(config, target)) == pytest.approx(target, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"states": 0}, "model.states is 0; it must lie between 1 and 16,384"),
+        ({"blocks": 5, "learn": "gradient"}, "model.states is 12 and model.blocks 5; blocks must divide"),
+        ({"blocks": 4}, "only gradients go block by block"),
+        ({"order": 3}, "trigrams are of tags"),
+        ({"order": 4}, "model.order is 4; it is 2 for bigrams"),
+        ({"tags": ("NOUN",)}, "they follow from a tagged text"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadSetting, match=sentence):
+        replace(TINY_HMM, **changes)
+
+
+def test_an_unknown_id_is_refused() -> None:
+    model: Any = shaken(TINY_HMM)
+    with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
+        model.read(Padded(torch.tensor([[23]])))
+    with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
+        model.score(Padded(torch.tensor([[2]])), torch.tensor([[23]]))

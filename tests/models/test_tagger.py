@@ -1,0 +1,203 @@
+"""The tagger: counts by hand, endings of words, what a line's end does, and the accuracy that is promised."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clearstory.cli.main import main
+from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError
+from clearstory.formats.folders import open_model
+from clearstory.models.base import Padded
+from clearstory.models.hmm.endings import LONGEST, TRUST, Endings, count_endings, keys_of, shape_of
+from clearstory.models.hmm.tagger import Tagger
+from clearstory.models.hmm.tags import interpolated
+from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.tagging import evaluate_tags, tag
+from clearstory.recipes.train import train_events
+from clearstory.text.conllu import Sentence
+from conllus import TAGS, conllu, sentences
+
+
+def trained(folder: Path, **more: Any) -> Path:
+    """A tagger of the small language, trained on the road a user takes."""
+    file = conllu(folder / "small.conllu")
+    settings = {
+        "text": (str(file),), "out": folder / "run", "model": "hmm", "model.learn": "tags", "training.device": "cpu",
+        "training.threads": 1, "training.precision": "fp32", "data.cache": str(folder / "cache"),
+    }  # fmt: skip
+    list(train_events(train_recipe({**settings, **more})))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("tagger"), **{"model.order": request.param})
+
+
+def test_words_seen_and_words_never_seen_get_their_tags(run: Path) -> None:
+    found = tag(run, "the dog barks loudly .\nThe BIRD zings zingly .\n")
+    assert found.words[1] == ("The", "BIRD", "zings", "zingly", ".")
+    assert found.tags == (("DET", "NOUN", "VERB", "ADV", "PUNCT"),) * 2
+
+
+def test_a_tagger_opens_as_what_was_saved_and_is_a_language_model(run: Path) -> None:
+    opened = open_model(run)
+    assert opened.model.config.tags == TAGS
+    assert opened.model.config.states == len(TAGS) + 1
+    ids = opened.tokenizer.encode("the dog barks loudly .\nthe cat")  # type: ignore[union-attr]
+    chances = opened.logits([ids])[0].exp()
+    assert torch.allclose(chances.sum(-1), torch.ones(len(ids)), atol=1e-5)
+    assert int(chances[4].argmax()) == opened.tokenizer.eos  # type: ignore[union-attr]  # after a full stop
+    hidden, state = opened.model.read(Padded.rows([ids]), opened.model.begin())
+    assert hidden.shape[-1] == opened.model.config.width == state.next.shape[-1]
+
+
+def test_trigrams_see_two_tags_back(tmp_path: Path) -> None:
+    # x is A after B A and B after A A: a bigram cannot know.
+    kinds = (Sentence(("b", "a", "x"), ("B", "A", "A")), Sentence(("a", "a", "x"), ("A", "A", "B")))
+    told = random.Random(0).choices(kinds, k=200)
+    both = {}
+    for order in (2, 3):
+        folder = tmp_path / str(order)
+        folder.mkdir()
+        file = conllu(folder / "pairs.conllu", told, documents=20)
+        both[order] = tag(trained(folder, **{"model.order": order, "text": (str(file),)}), "b a x\na a x").tags
+    assert both[3] == (("B", "A", "A"), ("A", "A", "B"))
+    assert both[2] != both[3]
+
+
+def test_deleted_interpolation_by_hand() -> None:
+    # Tags 0 1, five times: every trigram is | | 0, | 0 1 or 0 1 |, each certain, and so is each bigram.
+    bigrams, trigrams = interpolated([[0, 1]] * 5, 3)
+    # Single tags: 5.5 of 16.5 each; without one case (5.5 - 1) / (16.5 - 1) = 0.29 < (5 - 1) / (5 - 1) = 1.
+    # Bigrams win all 15 cases (of 15 trigrams, each vote beginning at 1): 1 / 17 of one, 16 / 17 of two.
+    assert bigrams[0, 1] == pytest.approx(1 / 17 / 3 + 16 / 17)
+    assert bigrams[0, 0] == pytest.approx(1 / 17 / 3)
+    # Trigrams are as good and longer, and get them: 1 / 18, 1 / 18, 16 / 18.
+    assert trigrams[2, 0, 1] == pytest.approx(1 / 18 / 3 + 1 / 18 + 16 / 18)
+    # Never seen: as after 1 alone; and after a line's end what was before it is forgotten.
+    np.testing.assert_allclose(trigrams[1, 1], bigrams[1])
+    np.testing.assert_allclose(trigrams[0, 2], trigrams[2, 2])
+    np.testing.assert_allclose(trigrams.sum(-1), 1)
+    np.testing.assert_allclose(bigrams.sum(-1), 1)
+
+
+def test_endings_by_hand() -> None:
+    told = [Sentence(("aing", "bing"), ("V", "V")), Sentence(("cing", "the"), ("N", "D"))]
+    found = count_endings(told, {"D": 0, "N": 1, "V": 2})
+    general, plain, *_ = keys_of("zing", False)
+    assert found[general].tolist() == found[plain].tolist() == [1, 1, 2]
+    ing = Endings(np.array(list(found)), np.stack(list(found.values()))).guess("zing", False)
+    # any word: (1 + 1, 1 + 1, 2 + 1) / 7; plain: ([1, 1, 2] + 3 p) / 7; g, ng, ing: each ([0, 1, 2] + 3 p) / 6
+    p = np.array([2, 2, 3]) / 7
+    p = (np.array([1, 1, 2]) + TRUST * p) / (4 + TRUST)
+    for _ in range(3):
+        p = (np.array([0, 1, 2]) + TRUST * p) / (3 + TRUST)
+    np.testing.assert_allclose(ing, p)
+
+
+def test_keys_are_rows_of_one_width_from_general_to_long() -> None:
+    keys = keys_of("Übermäßigkeiten", True)
+    assert len(keys) == 1 + 1 + LONGEST
+    assert {len(key) for key in keys} == {LONGEST + 1}
+    assert "".join(map(chr, keys[-1][1:])) == "keiten"
+    assert len({shape_of(word, False) for word in ("Ab", "AB", "ab", "a-b", "12", "a1", "...")}) == 7
+    assert shape_of("Ab", True) != shape_of("Ab", False)
+
+
+def test_no_path_leads_over_what_is_impossible(run: Path) -> None:
+    """Each word's tags are real ones, however strange the words: the line's end speaks no word."""
+    for text in ("<eos> <unk> <eos>", "😀 ﷽ \u0301", "a" * 5000):
+        found = tag(run, text)
+        assert set(found.tags[0]) <= set(TAGS)
+
+
+def test_sentences_together_are_tagged_as_alone(run: Path) -> None:
+    opened: Any = open_model(run)
+    tagger, told = Tagger(opened.model, opened.tokenizer), [each.words for each in sentences(30, seed=5)]
+    assert tagger.tag(told) == [tagger.tag([one])[0] for one in told]
+    assert tagger.tag([]) == []
+
+
+def test_the_score_of_tags_by_hand(run: Path, tmp_path: Path) -> None:
+    told = [
+        Sentence(("the", "dog", "barks", "."), ("DET", "NOUN", "VERB", "PUNCT")),
+        Sentence(("the", "zot", "."), ("DET", "VERB", "PUNCT")),  # a lie: it is tagged NOUN
+    ]
+    found = evaluate_tags(run, conllu(tmp_path / "gold.conllu", told))
+    assert (found.tokens, found.unknown, found.sentences) == (7, 1, 2)
+    assert (found.accuracy, found.known_accuracy, found.unknown_accuracy) == (6 / 7, 1.0, 0.0)
+    # DET and PUNCT 1; NOUN 2 · 1 / (1 + 2); VERB 2 · 1 / (2 + 1)
+    assert found.macro_f1 == pytest.approx((1 + 1 + 2 / 3 + 2 / 3) / 4)
+
+
+def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gold = conllu(tmp_path / "gold.conllu", sentences(8, seed=9))
+    assert main(["evaluate", str(run), str(gold), "--task", "tag", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["accuracy"] > 0.95
+    assert said["sentences"] == 8
+    assert main(["tag", str(run), str(gold), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["tokens"]) == len(said["tags"]) == sum(said["sentences"])
+    assert main(["tag", str(run), "the dog barks ."]) == 0
+    assert capsys.readouterr().out == "the\tDET\ndog\tNOUN\nbarks\tVERB\n.\tPUNCT\n\n"
+    plain = tmp_path / "plain.txt"
+    plain.write_bytes(b"the dog\n\nbarks \xff .\n")
+    assert main(["tag", str(run), str(plain), "--errors", "replace", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sentences"] == [2, 3]
+
+
+def test_the_same_text_makes_the_same_model(run: Path, tmp_path: Path) -> None:
+    first = open_model(run).model
+    second = open_model(trained(tmp_path, **{"model.order": first.config.order})).model
+    assert all(torch.equal(each, second.state_dict()[name]) for name, each in first.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "sentence"),
+    [
+        ({"tokenizer": "bytes"}, BadSetting, "tags, which words have, and the tokenizer makes bytes"),
+        ({"text": (__file__,)}, BadInput, "holds no tags; give files whose words are tagged"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(
+    tmp_path: Path, more: dict[str, Any], kind: type[ClearstoryError], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        trained(tmp_path, **more)
+
+
+def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
+    from clearstory.formats.cards import Card
+    from clearstory.formats.folders import save_model
+    from clearstory.text.learning import learn
+    from tiny import MODELS
+
+    with pytest.raises(BadInput, match="no word to tag"):
+        tag(run, " \n")
+    with pytest.raises(BadInput, match="there is no file"):
+        tag(run, tmp_path / "nowhere.txt")
+    folder = save_model(tmp_path / "plain", MODELS["lstm"](), learn("characters", ["abc"]), Card())
+    with pytest.raises(CannotDo, match="has learnt no tags; one that tags is made by"):
+        tag(folder, "a")
+    assert main(["tag", str(folder), "a"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("order", "least"), [(2, 0.915), (3, 0.923)])
+def test_english_web_treebank(data: Path, tmp_path: Path, order: int, least: float) -> None:
+    """Brants' way with the dev set's choices; the most frequent tag of each word reaches 0.8613 on it."""
+    folder = data / "ud-english-ewt"
+    run = trained(tmp_path, text=(str(folder / "train.conllu.gz"),), **{"model.order": order})
+    found = evaluate_tags(run, folder / "dev.conllu.gz")
+    assert found.accuracy >= least
+    assert math.isclose(found.unknown / found.tokens, 0.087, abs_tol=0.005)
