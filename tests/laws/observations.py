@@ -45,6 +45,9 @@ ODD = {
     "model.cell": "gru",
     "model.cutoffs": "5",
     "model.recall": "3",
+    "model.learn": "gradient",
+    "model.order": "3",
+    "task": "tag",
     "model.tied": "false",
     "model.norm": "rms",
     "model.positions": "rotary",
@@ -235,6 +238,16 @@ WRITING = (
 
 OBSERVED: dict[str, Observation] = {
     **{f"{recipe}.model.{name}": built for recipe in ("TrainRecipe", "PlanRecipe") for name in CONFIG},
+    **{
+        f"{recipe}.model.{name}": f"models/{test}"
+        for recipe in ("TrainRecipe", "PlanRecipe")
+        for name, test in {
+            "order": "test_tagger.py::test_trigrams_see_two_tags_back",
+            "blocks": "test_hmm.py::test_blocks_are_a_model_whose_other_states_never_speak",
+            "tags": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
+            "endings": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
+        }.items()
+    },
     "TrainRecipe.model": built,
     **{f"TrainRecipe.{name}": trained for name in ("text", "out", "steps", "tokenizer")},
     **{f"TrainRecipe.training.{name}": trained for name in STEPPING},
@@ -269,6 +282,10 @@ OBSERVED: dict[str, Observation] = {
     "GenerateRecipe.truncate": partial(wrote, prompt="the cat sat on"),
     **{f"EvaluateRecipe.{name}": measured for name in ("model", "text", "windows", "batch_size", "limit")},
     **{f"EvaluateRecipe.{name}": measured for name in ("stride", "int8", "device")},
+    "EvaluateRecipe.task": measured,
+    "TagRecipe.model": "models/test_tagger.py::test_what_cannot_be_tagged_is_refused",
+    "TagRecipe.text": "models/test_tagger.py::test_words_seen_and_words_never_seen_get_their_tags",
+    "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
     "EvaluateRecipe.text_field": partial(measured, text=("rows.jsonl",)),
     "EvaluateRecipe.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
     **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
