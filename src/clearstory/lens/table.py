@@ -31,6 +31,7 @@ VIEWS: dict[str, Entry] = {
     "next": Entry("clearstory.lens.next:next_token"),
     "surprise": Entry("clearstory.lens.surprise:surprise"),
     "attention": Entry("clearstory.lens.attention:attention", "blocks", "attention, which a Transformer has"),
+    "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
 }
 """From a view's name to where it is made and what it needs."""

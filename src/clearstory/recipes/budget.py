@@ -22,6 +22,10 @@ MOST_PARAMETERS_PER_TOKEN = 4
 """Beyond, a model learns its text by heart before it has read it twice."""
 
 
+ROUNDS = 20
+"""In which a model that reads all of the text in each round is to learn: Baum-Welch brings little after."""
+
+
 @dataclass
 class Clock:
     """A stretch of time to be used up: `seconds` from `began`, of which `reserve` at the end are not for training.
@@ -57,6 +61,13 @@ def parameters_for(seconds: float, flops_per_second: float, tokens: int, text_by
     """
     by_time = (seconds * flops_per_second / 6 * (text_bytes / tokens) / BYTES_PER_PARAMETER) ** 0.5
     return int(max(min(by_time, MOST_PARAMETERS_PER_TOKEN * tokens), 50_000))
+
+
+def parameters_by_rounds(seconds: float, flops_per_second: float, tokens: int) -> int:
+    """The same for a model that counts, and reads all of the text in each of its rounds. Words are looked up; states
+    are multiplied with states, forwards, backwards and for the counts of pairs.
+    """
+    return max(16, int(seconds * flops_per_second / (6 * tokens * ROUNDS)))
 
 
 def dropout_for(seconds: float, flops_per_second: float, parameters: int, tokens: int) -> float:

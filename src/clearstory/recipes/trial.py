@@ -116,11 +116,13 @@ class Ground:
         found: dict[str, Any] = {}
         if transformer and self.seconds is not None and "training.context" not in entry.settings:
             found["model.context"] = 128 if self.seconds < 600 else 256
-        if type(usual) not in DIALS or any(key in choice.overrides for key in SHAPE):
+        if type(usual) not in DIALS or any(key in choice.overrides for key in (*SHAPE, "states")):
             return found
         if self.recipe.parameters is not None or self.seconds is None:
             return found | {"parameters": self.recipe.parameters}
         speed = training_speed(self.machine)
+        if getattr(build(usual, device="meta"), "counted", False):
+            return {"parameters": whole_for(usual, budget.parameters_by_rounds(0.9 * self.seconds, speed, len(rows)))}
         teachable = budget.parameters_for(0.9 * self.seconds, speed, len(rows), rows.text_bytes)
         if transformer:
             found["model.dropout"] = budget.dropout_for(0.9 * self.seconds, speed, teachable, len(rows))

@@ -1,0 +1,45 @@
+"""The view of states: the likeliest path, how sure it is, and what a model without states says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.lens.states import states
+from clearstory.lens.table import check_able
+from clearstory.models.hmm.decoding import posteriors, viterbi
+from tiny import MODELS
+
+READER: Any = SimpleNamespace(encode=lambda text: [ord(each) - 97 for each in text], piece=lambda id: chr(97 + id))
+
+
+@pytest.mark.parametrize("name", ["hmm", "blocks", "tagger"])
+def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
+    model = MODELS[name]().requires_grad_(False)
+    seen = states(model, READER, "banana", top=3)
+    assert seen.column("token") == list("banana")
+    chances = [share for share in seen.column("probability") if isinstance(share, float)]
+    assert all(0 < share <= 1 for share in chances)
+    if name == "hmm":
+        chain, ids = model.chain(), torch.tensor([READER.encode("banana")])
+        path, _ = viterbi(chain.initial.log()[None], chain.transition.log()[None], chain.emission[ids].log())
+        assert seen.column("state") == path[0].tolist()
+        sure = posteriors(chain, ids)[0]
+        assert chances == pytest.approx([float(sure[t, state]) for t, state in enumerate(path[0].tolist())])
+        best = chain.emission[:, path[0, 0]].topk(3).indices.tolist()
+        assert seen.column("speaks most often")[0] == " ".join(map(READER.piece, best))
+    if name == "tagger":
+        assert set(seen.column("state")) <= {*"ABCD", "line's end"}
+
+
+def test_what_cannot_be_shown_is_refused() -> None:
+    with pytest.raises(BadInput, match="the text has 0 tokens"):
+        states(MODELS["hmm"](), READER, "")
+    with pytest.raises(BadSetting, match="top is 0"):
+        states(MODELS["hmm"](), READER, "a", top=0)
+    with pytest.raises(CannotDo, match="needs hidden states, which an hmm has"):
+        check_able("states", MODELS["lstm"]())
