@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import islice, pairwise, product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import BadSetting, VocabularyMismatch
+from clearstory.formats.folders import open_model
 from clearstory.models.base import Counted, Padded
 from clearstory.models.families import build, count
 from clearstory.models.hmm import learning
@@ -22,7 +24,10 @@ from clearstory.models.hmm.config import HMMConfig, parameters
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from clearstory.models.hmm.learning import Prior, expect, maximise
 from clearstory.models.presets import size
+from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.train import train_events
 from tiny import TINY_HMM, VOCAB, shaken
+from trained import story, text_file
 
 IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
 TEXT = torch.randint(VOCAB, (300,), generator=torch.Generator().manual_seed(8)) % 7 * 3  # 7 words of the 23
@@ -196,6 +201,35 @@ def test_rounds_taken_up_again_are_those_left_alone_bit_for_bit() -> None:
     again.load_state_dict(stopped.state_dict())
     list(islice(again.fit(rows(TEXT), 2), 3))
     assert all(torch.equal(one, other) for one, other in zip(alone.parameters(), again.parameters(), strict=True))
+
+
+def train(folder: Path, name: str, **more: Any) -> Any:
+    """A small run on the road a user takes: its model, and what it wrote of itself."""
+    settings = {
+        "text": (str(text_file(folder)),), "out": folder / name, "steps": 6, "tokenizer": "characters", "model": "hmm",
+        "model.states": 8, "training.context": 16, "training.batch_size": 4, "training.evaluate_tokens": 64,
+        "training.device": "cpu", "training.threads": 1, "data.cache": str(folder / "cache"),
+    }  # fmt: skip
+    list(train_events(train_recipe({**settings, **more})))
+    return open_model(folder / name).model, story(folder / name)
+
+
+def test_a_run_stopped_and_resumed_ends_as_one_left_alone(tmp_path: Path) -> None:
+    alone, told = train(tmp_path, "alone")
+    train(tmp_path, "stopped", steps=3)
+    again, retold = train(tmp_path, "stopped", resume=True)
+    assert all(torch.equal(one, other) for one, other in zip(alone.parameters(), again.parameters(), strict=True))
+    kept = [[row for row in rows if row["kind"] == "step"] for rows in (told, retold)]
+    assert kept[0] == kept[1]
+    losses = [row["loss"] for row in kept[0]]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_gradients_go_through_the_trainer(tmp_path: Path, blocks: int) -> None:
+    _, told = train(tmp_path, "run", **{"model.learn": "gradient", "model.blocks": blocks, "steps": 25})
+    losses = [row["loss"] for row in told if row["kind"] == "step"]
+    assert losses[-1] < 0.75 * losses[0]
 
 
 def test_a_word_that_the_text_has_not_still_has_a_chance() -> None:
