@@ -75,6 +75,6 @@ def look(values: dict[str, Float[Tensor, "T U"]]) -> str:
     typical = kept.clamp(1e-6, 1 - 1e-6).log().mean(0)
     lives = math.log(2) / -typical
     return (
-        f"The {name} gate keeps {float(kept.mean()):.0%} of the memory from one token to the next on average; half "
-        f"of the units have a half-life of {float(lives.median()):.1f} tokens or more, at most {float(lives.max()):.0f}."
+        f"The {name} gate keeps {float(kept.mean()):.0%} of the memory from one token to the next on average; half of "
+        f"the units have a half-life of {float(lives.median()):.1f} tokens or more, at most {float(lives.max()):.0f}."
     )

@@ -75,6 +75,7 @@ class Session:
     look_tokens: int = 0
     save_steps: int = 0
     seconds_per_step: float | None = None
+    compiled: bool = False
 
     @property
     def model(self) -> nn.Module:
@@ -152,9 +153,12 @@ class Session:
             yield Warned(step=self.learner.step, sentence=sentence)
         if yes:
             self.model.compile()
+            self.compiled = True
 
     def probe(self) -> float | None:
         """What a step takes of the time that is given; None where trying one out would cost too much."""
+        if self.compiled:
+            self.learner.probe()  # compiling happens at the first steps, and in other processes, whose time is not ours
         began, spent = time.perf_counter(), self.clock.spent()
         seconds = self.learner.probe()
         if seconds is None or not self.clock.processor:
@@ -163,8 +167,10 @@ class Session:
 
     def closing_seconds(self) -> float:
         """What the end of the run will take: the complete look, saving, the curve."""
-        began = self.clock.spent()
         some = min(self.prepared.validation_tokens, 20 * self.learner.context)
+        if self.compiled:
+            self.look_at(some, fast=False, spread=False)  # as is what only reads
+        began = self.clock.spent()
         self.look_at(some, fast=False, spread=False)
         per_token = (self.clock.spent() - began) / max(1, some)
         tokens = self.prepared.validation_tokens
