@@ -6,11 +6,11 @@ Gradient reach: each model learns characters of corpus:kjv for so many processor
 of a token's loss by the input k tokens back, a mean over 16 tokens in each of 24 windows of the held-out text, and the
 same at birth. The Transformer's window ends at its context.
 
-Memory: each row begins with four pairs of a key and a value (of eight each), and later, among noise, keys come again, at
-places drawn by chance up to 64 tokens on; the model is to say their values (multi-query associative recall, Arora et
+Memory: each row begins with four pairs of a key and a value (of eight each), and later, among noise, keys come again,
+at places drawn by chance up to 64 tokens on; the model is to say their values (multi-query associative recall, Arora et
 al. 2024, with noise between). By chance an eighth is right; who knows the values but not whose they are is right in
-about a third. Accuracy by the distance to where the pair was last read, on rows that were not learnt from. All losses but
-the values' are left out. One thread.
+about a third. Accuracy by the distance to where the pair was last read, on rows that were not learnt from. All losses
+but the values' are left out. One thread.
 """
 
 from __future__ import annotations
