@@ -1,6 +1,6 @@
 """An LSTM on the words of WikiText-2 beside the 5-gram: perplexity on its validation text against processor time.
 
-    python benchmarks/lstm.py [--cpu-seconds 1800] [--folder runs/lstm] [--picture docs/pictures/lstm.svg] [--awd-steps 100]
+    python benchmarks/lstm.py [--cpu-seconds 1800] [--folder runs/lstm] [--picture FILE.svg] [--awd-steps 100]
 
 The LSTM learns with an adaptive softmax and is measured with the whole one, its memory carried from line to line, at
 every checkpoint. The 5-gram is ours (modified Kneser-Ney), on the same words. One thread. Then AWD-LSTM in its
@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ PUBLISHED = {
     "interpolated Kneser-Ney 5-gram, one discount an order": 238.9,
 }
 
-SHAPE = ("--model.cutoffs", "2000", "10000", "--model.hidden", "384", "--model.width", "256")
+SHAPE = ("--model.cutoffs", "2000", "--model.cutoffs", "10000", "--model.hidden", "384", "--model.width", "256")
 
 
 def main() -> None:
@@ -69,8 +70,8 @@ def main() -> None:
     if args.awd_steps:
         out = args.folder / "awd-lstm"
         awd = clearstory(
-            "train", train, "--model", "awd-lstm", *words, "--steps", str(args.awd_steps), "--out", str(out), "--overwrite",
-            "--training.evaluate_tokens", "2000",
+            "train", train, "--model", "awd-lstm", *words, "--steps", str(args.awd_steps), "--out", str(out),
+            "--overwrite", "--training.evaluate_tokens", "2000",
         )  # fmt: skip
         losses = [row["loss"] for row in read(out / "metrics.jsonl") if row["kind"] == "step"]
         result["awd-lstm"] = {
@@ -84,8 +85,8 @@ def main() -> None:
 
 
 def overtakes(points: list[dict[str, Any]], five: float) -> float | None:
-    """When the LSTM needs no more than the 5-gram, between two points on a straight line of log time; None for never."""
-    for before, after in zip(points, points[1:], strict=False):
+    """When the LSTM needs no more than the 5-gram, on a straight line of log time between two points; None for never."""
+    for before, after in pairwise(points):
         if before["perplexity"] > five >= after["perplexity"]:
             a, b = (math.log(point["perplexity"]) for point in (before, after))
             share = (a - math.log(five)) / (a - b)
