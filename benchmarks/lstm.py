@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def overtakes(points: list[dict[str, Any]], five: float) -> float | None:
-    """When the LSTM needs no more than the 5-gram, on a straight line of log time between two points; None for never."""
+    """When the LSTM needs no more than the 5-gram, on a line of log time between two points; None for never."""
     for before, after in pairwise(points):
         if before["perplexity"] > five >= after["perplexity"]:
             a, b = (math.log(point["perplexity"]) for point in (before, after))
