@@ -34,6 +34,7 @@ Observation = Callable[[Any], Any] | str
 ODD = {
     "model": "gpt2",
     "training.context": "16",
+    "training.average": "0.5",
     "training.device": "meta",
     "training.threads": "1",
     "training.precision": "bf16",
@@ -224,11 +225,13 @@ def begun(recipe: Any) -> Any:
     return found
 
 
+SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden": 8})
+
 CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
 
 STEPPING = (
-    "batch_size", "gradient_accumulation_steps", "context", "optimizer", "learning_rate", "weight_decay", "beta1",
-    "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "evaluate_tokens", "precision",
+    "batch_size", "gradient_accumulation_steps", "context", "average", "optimizer", "learning_rate", "weight_decay",
+    "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "evaluate_tokens", "precision",
     "initialization", "seed",
 )  # fmt: skip
 WRITING = (
@@ -260,6 +263,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
     "TrainRecipe.training.muon_learning_rate": partial(trained, **{"training.optimizer": "muon"}),
     "TrainRecipe.training.recall_learning_rate": partial(trained, **{"model.recall": [2], "model.recall_rows": 64}),
+    "TrainRecipe.training.carry": lambda recipe: trained(replace(recipe, model=SMALL_RNN), sized=False),
     "TrainRecipe.training.decay_share": partial(trained, **{"training.schedule": "wsd", "steps": 12}),
     "TrainRecipe.training.warmup_steps": partial(trained, steps=16),
     "TrainRecipe.training.evaluate_steps": partial(trained, steps=8),

@@ -26,7 +26,7 @@ from clearstory.models.hmm.learning import Prior, expect, maximise
 from clearstory.models.presets import size
 from clearstory.recipes.settings import train_recipe
 from clearstory.recipes.train import train_events
-from tiny import TINY_HMM, VOCAB, shaken
+from tiny import MODELS, TINY_HMM, VOCAB, shaken
 from trained import story, text_file
 
 IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
@@ -120,6 +120,24 @@ def test_a_path_that_depends_on_two_states_counted_one_by_one() -> None:
         best = max(every, key=lambda path: every[path])
         assert tuple(paths[row].tolist()) == best[1:]
         assert float(totals[row]) == pytest.approx(every[best])
+
+
+def test_a_chain_of_pairs_counted_one_by_one() -> None:
+    model: Any = MODELS["tagger"]().requires_grad_(False)
+    first, ways = model.initial.softmax(0), model.transition.softmax(2)
+    words, ids = model.emission.softmax(0), [4, 0, 9, 4]
+    totals = []
+    for length in (3, 4):
+        p = 0.0
+        for before, *path in product(range(5), repeat=length + 1):
+            one = float(first[before] * first[path[0]] * words[ids[0], path[0]])
+            for t in range(1, length):
+                last = path[t - 2] if t > 1 else before
+                one *= float(ways[last, path[t - 1], path[t]] * words[ids[t], path[t]])
+            p += one
+        totals.append(p)
+    logs = model.predict(model.read(Padded(torch.tensor([ids[:3]])))[0])
+    assert float(logs[0, 2, ids[3]].exp()) == pytest.approx(totals[1] / totals[0])
 
 
 def test_scaled_products_are_what_log_space_says() -> None:
