@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer import Birth, Transformer
@@ -15,6 +17,7 @@ from clearstory.models.transformer import Birth, Transformer
 FAMILIES: dict[type[Config], type[nn.Module]] = {
     TransformerConfig: Transformer,
     RecurrentConfig: Recurrent,
+    NGramConfig: NGram,
 }
 """From a config's type to the model it describes. A new family is a line here and one in presets."""
 

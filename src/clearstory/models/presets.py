@@ -9,6 +9,7 @@ from typing import Any
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.config import sized as size_recurrent
 
@@ -143,6 +144,7 @@ PRESETS: dict[str, Config] = {
     "gru": replace(LSTM, cell="gru"),
     "lstm": LSTM,
     "awd-lstm": AWD_LSTM,
+    "ngram": NGramConfig(vocab=8192),
 }
 
 TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}

@@ -193,6 +193,8 @@ class Session:
                 gradient_norm=progress.gradient_norm, tokens=progress.tokens, tokens_per_second=speed,
                 seconds=self.seconds(), eta=left,
             )  # fmt: skip
+            if progress.note is not None:
+                yield self.warn(progress.note)
             if progress.loss is not None and (sentence := self.watchman.step(progress.step, progress.loss)):
                 yield self.warn(sentence)
             if self.recipe.seconds is not None:
