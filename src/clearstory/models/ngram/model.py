@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearstory.errors import VocabularyMismatch
@@ -169,12 +169,21 @@ class NGram(nn.Module):
     def contexts(self, ids: Int[Tensor, "B L"]) -> list[Int[Tensor, "B L"]]:
         """For k from 1 to order − 1, the row in table k of the k tokens that end at each place; −1 where there is none."""
         reach = self.reach(ids)
-        out = [ids]
-        for order in range(2, self.config.order):
-            before = torch.nn.functional.pad(out[-1][:, :-1], (1, 0), value=-1) if ids.shape[1] else out[-1]
-            rows = self.rows(order, before, ids)
-            out.append(torch.where(reach >= order, rows, -1))
-        return out[: self.config.order - 1]
+        rows = self.trace(ids, reach, self.config.order - 1)
+        return [each.where(reach >= length, -1) for length, each in enumerate(rows, start=1)]
+
+    def trace(self, ids: Int[Tensor, "B L"], reach: Int[Tensor, "B L"], order: int) -> list[Int[Tensor, "B L"]]:
+        """For k up to `order`, the row of the k-gram that ends at each place and lies within what is looked back on."""
+        out = [ids][:order]
+        for length in range(2, order + 1):
+            before = self.before(out[-1].where(reach >= length - 1, -1))
+            out.append(self.rows(length, before, ids))
+        return out
+
+    @staticmethod
+    def before(rows: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """What stood one place earlier; −1 for the first."""
+        return torch.cat([torch.full_like(rows[:, :1], -1), rows[:, :-1]], 1)
 
     def rows(self, order: int, before: Int[Tensor, "*D"], last: Int[Tensor, "*D"]) -> Int[Tensor, "*D"]:
         """The rows of n-grams by the row of their beginning and their last token; −1 where there is none."""
@@ -215,20 +224,37 @@ class NGram(nn.Module):
         ids = self.after(before, tokens)
         wanted = targets.to(ids.device)
         scored = wanted != IGNORE
-        self.check(torch.where(scored, wanted, 0))
         count = wanted.shape[1]
-        contexts = [each[:, each.shape[1] - count :] for each in self.contexts(ids)]
-        logs = self.grams[0].logs[torch.where(scored, wanted, 0)]
-        for order, context in enumerate(contexts, start=2):
-            weights = taken(self.grams[order - 2].weights, context, 0.0)
+        wanted = wanted.where(scored, 0)
+        self.check(wanted)
+        contexts, found = self.matches(ids, wanted, scored)
+        logs = self.grams[0].logs[wanted]
+        for order, (context, rows) in enumerate(zip(contexts, found, strict=True), start=2):
+            weights = taken(self.grams[order - 2].weights, context[:, -count:], 0.0)
             if self.config.smoothing == "laplace":  # the weight is the probability itself; 0 where nothing follows
                 logs = torch.where(weights < 0, weights, logs)
             else:
                 logs = logs + weights
-            rows = self.rows(order, context, wanted)
             logs = torch.where(rows >= 0, taken(self.grams[order - 1].logs, rows, 0.0), logs)
         nats = torch.where(scored, -logs, 0)
         return nats, None if state is None else self.remember(before, tokens)
+
+    def matches(
+        self, ids: Int[Tensor, "B L"], wanted: Int[Tensor, "B T"], scored: Bool[Tensor, "B T"]
+    ) -> tuple[list[Int[Tensor, "B L"]], list[Int[Tensor, "B T"]]]:
+        """For orders from 2: the row of each context, and of the n-gram that it makes with what is wanted after it."""
+        count, order = wanted.shape[1], self.config.order
+        if not count or bool(((wanted[:, :-1] != ids[:, ids.shape[1] - count + 1 :]) & scored[:, :-1]).any()):
+            contexts = self.contexts(ids)
+            return contexts, [
+                self.rows(length, context[:, -count:], wanted) for length, context in enumerate(contexts, start=2)
+            ]
+        # What is wanted is what is read next: then each n-gram that is found is the next one's beginning.
+        ids = torch.cat([ids, wanted[:, -1:].where(scored[:, -1:], -1)], 1)
+        reach = self.reach(ids)
+        rows = self.trace(ids, reach, order)
+        contexts = [each.where(reach >= length, -1)[:, :-1] for length, each in enumerate(rows[:-1], start=1)]
+        return contexts, [each[:, -count:] for each in rows[1:]]
 
     def check(self, ids: Tensor) -> None:
         """Refuse what would otherwise fail far away, or not at all."""
