@@ -322,7 +322,7 @@ class Session:
         if self.best_step != self.learner.step:
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
         score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
-        write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
+        write_card(self.run.model, replace(self.card, parameters=count(self.model), bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
             tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),

@@ -56,7 +56,7 @@ class NGramConfig:
     @property
     def shape(self) -> str:
         """The model in words."""
-        kept = f", {self.vocab + sum(self.sizes):,} kept" if self.sizes else ""
+        kept = f", {self.vocab + sum(self.sizes):,} kept" if self.sizes else ", none counted yet"
         return f"n-grams of up to {self.order} token{'s' * (self.order > 1)}, {NAMES[self.smoothing]}{kept}"
 
     def threshold(self, order: int) -> int:

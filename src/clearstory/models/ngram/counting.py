@@ -81,7 +81,7 @@ class Text:
             raise BadInput(f"the text has {len(self.ids):,} tokens, and {MOST_ROWS:,} can be counted; give a part of it")
         self.files = 0
         self.reach: npt.NDArray[np.uint8] = self.array(np.uint8)
-        self.longest = self.reaching(order)
+        self.order, self.longest = order, self.reaching(order)
         self.numbers: Whole = self.ids  # the row of the n-gram that ends at each place, of the last order counted
 
     def stretches(self) -> Iterator[slice]:
@@ -133,7 +133,7 @@ class Text:
         """The n-grams of this order, once those one shorter are counted."""
         if self.longest < order - 1:
             raise BadSetting(
-                f"model.order is {order} or more, and no more than {self.longest + 1} tokens stand together anywhere in "
+                f"model.order is {self.order}, and no more than {self.longest + 1} tokens stand together anywhere in "
                 f"this text; set model.order to {self.longest + 1} or less"
             )
         numbers: Whole = self.array(np.int32)
