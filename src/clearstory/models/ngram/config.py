@@ -8,7 +8,7 @@ from typing import Literal
 
 from clearstory.errors import BadSetting
 
-Smoothing = Literal["kneser-ney", "witten-bell", "katz", "laplace", "none"]
+Smoothing = Literal["kneser-ney", "witten-bell", "katz", "laplace", "none", "given"]
 
 NAMES = {
     "kneser-ney": "modified Kneser-Ney",
@@ -16,6 +16,7 @@ NAMES = {
     "katz": "Katz",
     "laplace": "Laplace",
     "none": "no smoothing",
+    "given": "as given",
 }
 
 MOST_ORDER = 32
@@ -32,7 +33,7 @@ class NGramConfig:
         order: tokens in the longest n-gram, the foreseen one included.
         smoothing: how seen tokens leave something to unseen ones: kneser-ney has three discounts an order (Chen and
             Goodman 1999, eq. 26), witten-bell (Witten and Bell 1991), katz (Katz 1987), laplace adds one to every
-            count, none leaves nothing.
+            count, none leaves nothing; given is what a model read from a file of ARPA says.
         prune: for each order from 1, n-grams that were counted so often or less are dropped; the last stands for all
             longer ones. None by default.
         begin: the token that texts begin after, beyond which no n-gram reaches back; the tokenizer's when not given.
@@ -71,7 +72,7 @@ class NGramConfig:
         if self.smoothing not in NAMES:
             raise BadSetting(f"model.smoothing is {self.smoothing!r}; choose one of {', '.join(NAMES)}")
         if len(self.prune) > self.order or any(low > high for low, high in pairwise((0, *self.prune))):
-            raise BadSetting(f"model.prune is {self.prune}; give at most {self.order} counts, none below the one before")
+            raise BadSetting(f"model.prune is {self.prune}; give up to {self.order} counts, none below the one before")
         if self.prune and self.prune[0]:
             raise BadSetting(f"model.prune begins with {self.prune[0]}, and no token can be dropped; begin with 0")
         if self.begin is not None and not 0 <= self.begin < self.vocab:

@@ -46,9 +46,7 @@ class Table:
         return len(self.keys)
 
 
-def count(
-    rows: Documents, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH
-) -> Iterator[Table]:
+def count(rows: Documents, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH) -> Iterator[Table]:
     """The tables of orders 1 to `order`, one after the other. An n-gram lies within a document.
 
     Each document is read after `begin`, where that is given, and an n-gram reaches back to the last `begin` and no
@@ -71,14 +69,14 @@ def count(
 class Text:
     """A text while it is counted. N tokens; arrays of N lie on disk where the text is longer than a stretch."""
 
-    def __init__(
-        self, rows: Documents, order: int, vocab: int, begin: int | None, stretch: int, folder: Path
-    ) -> None:
+    def __init__(self, rows: Documents, order: int, vocab: int, begin: int | None, stretch: int, folder: Path) -> None:
         self.ids: Whole = np.asanyarray(rows.ids)
         self.starts = np.asarray(rows.starts, dtype=np.int64)
         self.vocab, self.begin, self.folder, self.stretch = vocab, begin, folder, stretch
         if len(self.ids) > MOST_ROWS:
-            raise BadInput(f"the text has {len(self.ids):,} tokens, and {MOST_ROWS:,} can be counted; give a part of it")
+            raise BadInput(
+                f"the text has {len(self.ids):,} tokens, and {MOST_ROWS:,} can be counted; give a part of it"
+            )
         self.files = 0
         self.reach: npt.NDArray[np.uint8] = self.array(np.uint8)
         self.order, self.longest = order, self.reaching(order)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from clearstory.models.base import IGNORE, Documents, Fitted, Padded
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import Table, count
 from clearstory.models.ngram.lookup import find
-from clearstory.models.ngram.smoothing import Estimate, estimate
+from clearstory.models.ngram.smoothing import Part, estimate
 from clearstory.models.ngram.state import Recent
 
 
@@ -99,27 +100,23 @@ class NGram(nn.Module):
             tables.append(table)
             if len(tables) < c.order:
                 yield Fitted(tokens=len(rows.ids))
-        found, kept, notes = estimate(tables, c)
-        self.take(tables, found, kept)
+        parts, notes = estimate(tables, c)
+        self.fill(parts)
         yield Fitted(tokens=len(rows.ids), note="; ".join(notes) or None)
 
-    def take(self, tables: Sequence[Table], found: Sequence[Estimate], kept: Sequence[np.ndarray]) -> None:
-        """Fill the tables with what was estimated, pruned n-grams left out."""
-        c, kind = self.config, self.grams[0].logs
-        self.lay_out(replace(c, sizes=tuple(int(each.sum()) for each in kept[1:])))
-        numbers = np.arange(c.vocab)
-        for at, (table, own, stays) in enumerate(zip(tables, found, kept, strict=True)):
-            grams = self.grams[at]
-            if at:
-                keys = table.keys[stays]
-                grams.keys = torch.from_numpy(numbers[keys // c.vocab] * c.vocab + keys % c.vocab)
-                numbers = np.cumsum(stays) - 1
-            grams.logs = torch.from_numpy(own.logs[stays]).to(kind)
-            if at + 1 < len(found):
-                grams.weights = torch.from_numpy(found[at + 1].weights[stays]).to(kind)
-            if c.counts:
-                grams.counts = torch.from_numpy(np.minimum(table.counts[stays], 2**31 - 1).astype(np.int32))
-        self.to(kind.device)
+    def fill(self, parts: Sequence[Part]) -> Self:
+        """Tables with these numbers, order by order; itself."""
+        kind = self.grams[0].logs
+        self.lay_out(replace(self.config, sizes=tuple(len(part.logs) for part in parts[1:])))
+        for grams, part in zip(self.grams, parts, strict=True):
+            if part.keys is not None:
+                grams.keys = torch.from_numpy(part.keys)
+            grams.logs = torch.from_numpy(part.logs).to(kind)
+            if grams.weights is not None and part.weights is not None:
+                grams.weights = torch.from_numpy(part.weights).to(kind)
+            if grams.counts is not None and part.counts is not None:
+                grams.counts = torch.from_numpy(np.minimum(part.counts, 2**31 - 1).astype(np.int32))
+        return self.to(kind.device)
 
     def begin(self, rows: int = 1) -> Recent:
         """The memory of `rows` rows that have read nothing."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clearstory.errors import BadSetting
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.counting import Table, Whole
+from clearstory.models.ngram.counting import Table, Whole, Wide
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -29,11 +30,20 @@ GOOD_TURING = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
-    """The numbers of one order: `logs` (R,) of its n-grams, and `weights` (C,) of their contexts, also logarithms."""
+class Part:
+    """The finished table of one order: R rows by rising key.
 
+    Args:
+        keys: (R,) as in Table; None for order 1, whose rows are the tokens.
+        logs: (R,) log P of the last token after those before.
+        weights: (R,) each n-gram's b as a context; None for the longest.
+        counts: (R,) how often each stood in the text, where that is known.
+    """
+
+    keys: Wide | None
     logs: Floats
-    weights: Floats
+    weights: Floats | None
+    counts: Whole | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,20 +75,34 @@ class Level:
         return np.bincount(self.contexts, weights=values, minlength=self.size)
 
 
-def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Estimate], list[Flags], list[str]]:
-    """The numbers of each order, which n-grams are kept, and what could not be estimated, in sentences."""
+def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Part], list[str]]:
+    """The finished tables, pruned n-grams left out; and what could not be estimated, in sentences.
+
+    Raises BadSetting for a smoothing that is none.
+    """
+    if config.smoothing not in METHODS:
+        raise BadSetting(
+            f"model.smoothing is '{config.smoothing}', which is how probabilities from elsewhere are called; to learn, "
+            f"choose one of {', '.join(METHODS)}"
+        )
     smooth = METHODS[config.smoothing]
     below = np.full(config.vocab, 1 / config.vocab)
+    found: list[tuple[Level, Floats, Floats]] = []
     notes: list[str] = []
-    found: list[Estimate] = []
-    kept: list[Flags] = []
     for level in levels(tables, config):
         shares, below, note = smooth(level, below[level.endings] if level.order > 1 else below)
         notes += [note] if note else []
         with np.errstate(divide="ignore"):  # log 0: what cannot be
-            found.append(Estimate(np.log(below), np.log(shares)))
-        kept.append(level.kept)
-    return found, kept, notes
+            found.append((level, np.log(below), np.log(shares)))
+    parts: list[Part] = []
+    numbers = np.arange(config.vocab)
+    for at, (table, (level, logs, _)) in enumerate(zip(tables, found, strict=True)):
+        stays = level.kept
+        keys = numbers[level.contexts[stays]] * config.vocab + table.keys[stays] % config.vocab if at else None
+        numbers = np.cumsum(stays) - 1
+        weights = found[at + 1][2][stays] if at + 1 < len(found) else None
+        parts.append(Part(keys, logs[stays], weights, table.counts[stays]))
+    return parts, notes
 
 
 def levels(tables: Sequence[Table], config: NGramConfig) -> list[Level]:
