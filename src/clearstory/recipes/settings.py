@@ -158,6 +158,23 @@ class InspectRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertRecipe:
+    """From a model to the same in another format.
+
+    Args:
+        model: a model folder, a run folder, a checkpoint, or an .arpa or .arpa.gz file.
+        out: where to write it: a name that ends in .arpa or .arpa.gz, or a folder.
+        to: arpa, or hf for a model folder; as the name of OUT says when not given.
+        overwrite: replace what is there.
+    """
+
+    model: str = positional("MODEL")
+    out: str = positional("OUT")
+    to: Literal["arpa", "hf"] | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
     """What a model would take, before anything is spent.
 
