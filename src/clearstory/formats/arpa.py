@@ -67,12 +67,10 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
             reader.end()
     except (EOFError, OSError, zlib.error) as error:
         raise CorruptFile(f"{path} cannot be unpacked ({error}); copy it anew") from None
-    config = NGramConfig(
-        vocab=len(reader.names), order=len(sizes), smoothing="given", begin=reader.begin, counts=False
-    )
+    config = NGramConfig(vocab=len(reader.names), order=len(sizes), smoothing="given", begin=reader.begin, counts=False)
     end = END if reader.ends is not None else None
-    roles = {"unk_token": UNKNOWN} | ({"eos_token": end} if end else {})
-    tokenizer = Tokenizer(tokenizer_json(reader.names, end), {**roles, "bos_token": None})
+    roles = {"unk_token": UNKNOWN, "eos_token": end, "bos_token": None, "pad_token": None}
+    tokenizer = Tokenizer(tokenizer_json(reader.names, end), roles)
     return NGram(config).fill(parts), tokenizer
 
 
@@ -126,7 +124,9 @@ class Reader:
     def end(self) -> None:
         """Compare the last line."""
         if (line := self.next()) != b"\\end\\":
-            self.wrong(self.line, f"here \\end\\ must stand, and it says {shown(line) or 'nothing'}; the file is cut off")
+            self.wrong(
+                self.line, f"here \\end\\ must stand, and it says {shown(line) or 'nothing'}; the file is cut off"
+            )
 
     def words(self, size: int) -> Part:
         """The 1-grams: every word there is, and the unknown one."""
@@ -212,7 +212,7 @@ class Reader:
         return rows
 
     def blocks(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
-        """A section's lines in blocks: words by their place, log10 P, the contexts' log10 weights, the first's number."""
+        """A section in blocks of lines: words by their place, log10 P, log10 of the weights, the first line's number."""
         left = size
         while left:
             lines = list(islice(self.file, min(BLOCK, left)))
@@ -243,7 +243,9 @@ class Reader:
         """What is wrong with a line that is no n-gram."""
         line = lines[at].split() if lines else []
         if not line or line[0].startswith(b"\\"):
-            self.wrong(first + at, f"the {order}-grams end after {done + at:,}, and \\data\\ says that they are {size:,}")
+            self.wrong(
+                first + at, f"the {order}-grams end after {done + at:,}, and \\data\\ says that they are {size:,}"
+            )
         words = b" ".join(line)
         self.wrong(first + at, f"a {order}-gram is a number, {order} words, and perhaps a number: {shown(words)}")
 
@@ -267,6 +269,8 @@ def fields(lines: Sequence[bytes]) -> tuple[list[bytes], Rows]:
 
     One list for all: a list for each line would take ten times as long.
     """
+    if not lines:
+        return [], np.empty(0, np.int64)
     joined = b"".join(lines)
     spaces = SPACE[np.frombuffer(joined, np.uint8)]
     begins = ~spaces

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,13 @@ NEVER = -99.0
 """log10 P of <s>, which is never foreseen; what SRILM writes."""
 
 BREAKS = re.compile(r"[\s\x00]")
+
+
+class Takes(Protocol):
+    """Something to write to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take these bytes."""
 
 
 def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
@@ -77,15 +84,16 @@ def names(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
     return out
 
 
-def write(file: IO[bytes], model: NGram, words: list[str]) -> None:
+def write(file: Takes, model: NGram, words: list[str]) -> None:
     """The whole file."""
     begin = model.config.begin
     # One token that ends a line and begins the next is two words there.
     both = begin is not None and words[begin] == END
-    sizes = [len(grams.logs) for grams in model.grams]
+    sizes = [len(model.table(order).logs) for order in range(1, model.config.order + 1)]
     sizes[0] += both
     file.write(b"\\data\\\n")
-    file.writelines(b"ngram %d=%d\n" % (order, size) for order, size in enumerate(sizes, start=1))
+    for order, size in enumerate(sizes, start=1):
+        file.write(b"ngram %d=%d\n" % (order, size))
     for order in range(1, len(sizes) + 1):
         file.write(b"\n\\%d-grams:\n" % order)
         for lines in section(model, order, words, both):
@@ -95,7 +103,7 @@ def write(file: IO[bytes], model: NGram, words: list[str]) -> None:
 
 def section(model: NGram, order: int, words: list[str], both: bool) -> Iterator[str]:
     """The lines of one order, in blocks."""
-    grams, begin = model.grams[order - 1], model.config.begin
+    grams, begin = model.table(order), model.config.begin
     logs = grams.logs.double().cpu().numpy() / math.log(10)
     # A unigram's logarithm may be −inf only under "none"; rounding may put a probability above 1.
     logs = np.minimum(logs, 0.0)
@@ -128,8 +136,8 @@ def section(model: NGram, order: int, words: list[str], both: bool) -> Iterator[
 def columns(model: NGram, order: int, rows: Rows) -> list[Rows]:
     """The ids of some n-grams, place by place."""
     out: list[Rows] = []
-    for grams in reversed(list(model.grams)[1:order]):
-        keys = grams.keys.cpu().numpy()[rows]
+    for length in range(order, 1, -1):
+        keys = model.table(length).keys.cpu().numpy()[rows]
         out.append(keys % model.vocab)
         rows = keys // model.vocab
     return [rows, *reversed(out)]

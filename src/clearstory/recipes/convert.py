@@ -23,7 +23,7 @@ Format = Literal["arpa", "hf"]
 CLOSE = 1e-5
 """Nats by which a token may differ: files of ARPA have eight digits."""
 
-SAMPLES, LENGTH = 16, 64
+SAMPLES, LENGTH = 8, 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,7 @@ class Conversion:
     difference: float
 
 
-def convert(
-    model: str | Path, out: str | Path, to: Format | None = None, *, overwrite: bool = False
-) -> Conversion:
+def convert(model: str | Path, out: str | Path, to: Format | None = None, *, overwrite: bool = False) -> Conversion:
     """Write a model in the format that `to` or the name of `out` says, open it again, and compare.
 
     What is compared are the nats of tokens that the model wrote itself, and of tokens drawn by lot. Raises FolderExists
@@ -72,7 +70,7 @@ def convert(
     else:
         save_model(path, opened.model, opened.tokenizer, opened.card, overwrite=overwrite)
     again = open_model(path)
-    compared, difference = compare(opened, again, renumbered(opened, again) if is_arpa(path) else None)
+    compared, difference = compare(opened, again, Words.of(opened, again) if is_arpa(path) else Words.same(opened))
     if not difference <= CLOSE:
         raise CorruptFile(
             f"{path} gives other numbers than {model}: of {compared:,} tokens one differs by {difference:.2g} nats; "
@@ -88,24 +86,52 @@ def convert(
     )
 
 
-def renumbered(opened: Opened, again: Opened) -> torch.Tensor:
-    """Each token's id in a file of ARPA, where ids go by the order of its words. −1 for what cannot be told there."""
-    assert again.tokenizer is not None
-    known = {again.tokenizer.piece(id): id for id in range(again.tokenizer.vocab)}
-    return torch.tensor([known.get(name, -1) for name in names(opened.model, opened.tokenizer)])
+@dataclass(frozen=True)
+class Words:
+    """One model's tokens as another's.
+
+    Args:
+        ids: (V,) each token's id there.
+        read: (V,) whether it can be read there as here.
+        wanted: (V,) whether it can be foreseen there as here.
+    """
+
+    ids: torch.Tensor
+    read: torch.Tensor
+    wanted: torch.Tensor
+
+    @classmethod
+    def same(cls, opened: Opened) -> Words:
+        """Nothing differs."""
+        all_of_them = torch.ones(opened.model.vocab, dtype=torch.bool)
+        return cls(torch.arange(opened.model.vocab), all_of_them, all_of_them)
+
+    @classmethod
+    def of(cls, opened: Opened, again: Opened) -> Words:
+        """In a file of ARPA ids go by the order of the words, and one token both ends a text and begins the next."""
+        assert again.tokenizer is not None
+        known = {again.tokenizer.piece(id): id for id in range(again.tokenizer.vocab)}
+        ids = torch.tensor([known.get(name, -1) for name in names(opened.model, opened.tokenizer)])
+        read, wanted = ids >= 0, ids >= 0
+        begin = opened.model.config.begin
+        end = begin if opened.tokenizer is None else opened.tokenizer.eos
+        if begin is not None and begin != end:
+            ids[begin], read[begin], wanted[begin] = again.model.config.begin, True, False
+            if end is not None:
+                read[end] = False
+        return cls(ids.clamp(min=0), read, wanted)
 
 
-def compare(one: Opened, other: Opened, ids: torch.Tensor | None) -> tuple[int, float]:
+def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
     """How many tokens' nats were compared, and the largest difference."""
     model: Any = one.model
     texts = torch.cat([written(model), drawn(model)])
-    if ids is None:
-        ids = torch.arange(model.vocab)
+    inputs, targets = texts[:, :-1], texts[:, 1:]
     with torch.inference_mode():
-        nats, _ = model.score(Padded(texts[:, :-1]), texts[:, 1:])
-        again, _ = other.model.score(Padded(ids[texts][:, :-1].clamp(min=0)), ids[texts][:, 1:].clamp(min=0))
-    # Where a token has no word in the file, neither it nor what is read after it can be compared.
-    told = (ids[texts] >= 0).cumprod(1)[:, 1:].bool()
+        nats, _ = model.score(Padded(inputs), targets)
+        again, _ = other.model.score(Padded(words.ids[inputs]), words.ids[targets])
+    # After a token that reads otherwise nothing can be compared.
+    told = words.read[inputs].cumprod(1).bool() & words.wanted[targets]
     differences = (nats.double() - again.double()).abs()[told]
     return int(told.sum()), float(differences.max()) if len(differences) else float("nan")
 

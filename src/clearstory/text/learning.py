@@ -118,7 +118,9 @@ def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenize
     # The commonest first, as adaptive softmax wants them. Neither of the two before them is special to the library:
     # <unk> is a word of the benchmarks' own text, <eos> the text's line feed.
     words = [UNKNOWN, eos, *common_words(texts, eos)][: size or None]
-    return Tokenizer(tokenizer_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN})
+    # Said, or a text in which <s> or <pad> is a word would have it begin texts.
+    none = {"bos_token": None, "pad_token": None}
+    return Tokenizer(tokenizer_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
 
 
 def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:

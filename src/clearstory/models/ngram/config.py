@@ -69,8 +69,6 @@ class NGramConfig:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
         if not 1 <= self.order <= MOST_ORDER:
             raise BadSetting(f"model.order is {self.order}; it must lie between 1 and {MOST_ORDER}")
-        if self.smoothing not in NAMES:
-            raise BadSetting(f"model.smoothing is {self.smoothing!r}; choose one of {', '.join(NAMES)}")
         if len(self.prune) > self.order or any(low > high for low, high in pairwise((0, *self.prune))):
             raise BadSetting(f"model.prune is {self.prune}; give up to {self.order} counts, none below the one before")
         if self.prune and self.prune[0]:

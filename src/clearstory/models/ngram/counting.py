@@ -171,13 +171,19 @@ class Run:
 
     def put(self, folder: Path, number: int) -> Run:
         """The same, on disk."""
-        kept = []
-        for name in ("keys", "counts", "endings"):
-            values: Whole = getattr(self, name)
-            place = np.memmap(folder / f"run-{number}.{name}", values.dtype, "w+", shape=(max(1, len(values)),))
-            place[: len(values)] = values
-            kept.append(place[: len(values)])
-        return Run(*kept)
+        return Run(*(laid_down(folder / f"run-{number}.{name}", getattr(self, name)) for name in PARTS))
+
+
+PARTS = ("keys", "counts", "endings")
+
+
+def laid_down(file: Path, values: Any) -> Any:
+    """The same numbers, on disk."""
+    if not len(values):  # an empty file cannot be mapped
+        return values
+    place = np.memmap(file, values.dtype, "w+", shape=values.shape)
+    place[:] = values
+    return place
 
 
 def grouped(keys: Wide, numbers: Whole, places: Wide) -> tuple[Run, Whole]:

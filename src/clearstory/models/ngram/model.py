@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class NGram(nn.Module):
         self.arithmetic: torch.dtype | None = None  # nothing is multiplied
         self.lay_out(config)
         # Before anything is counted.
-        self.grams[0].logs.fill_(-math.log(self.vocab))
+        self.table(1).logs.fill_(-math.log(self.vocab))
 
     def lay_out(self, config: NGramConfig) -> None:
         """Tables of the sizes that a config states, empty."""
@@ -77,10 +77,19 @@ class NGram(nn.Module):
             Grams(size, keyed=at > 0, context=at < config.order - 1, counted=counted) for at, size in enumerate(rows)
         )
 
+    def table(self, order: int) -> Grams:
+        """The n-grams of an order."""
+        return cast(Grams, self.grams[order - 1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables are."""
+        return self.table(1).logs.device
+
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Tables of the sizes that saved ones have: what was counted is as large as its text made it."""
         sizes = [shapes.get(f"grams.{at}.keys", (0,)) for at in range(1, self.config.order)]
-        kind = self.grams[0].logs
+        kind = self.table(1).logs
         self.lay_out(replace(self.config, sizes=tuple(int(size[0]) for size in sizes) if any(map(any, sizes)) else ()))
         self.to(device=kind.device, dtype=kind.dtype)
 
@@ -106,9 +115,10 @@ class NGram(nn.Module):
 
     def fill(self, parts: Sequence[Part]) -> Self:
         """Tables with these numbers, order by order; itself."""
-        kind = self.grams[0].logs
+        kind = self.table(1).logs
         self.lay_out(replace(self.config, sizes=tuple(len(part.logs) for part in parts[1:])))
-        for grams, part in zip(self.grams, parts, strict=True):
+        for order, part in enumerate(parts, start=1):
+            grams = self.table(order)
             if part.keys is not None:
                 grams.keys = torch.from_numpy(part.keys)
             grams.logs = torch.from_numpy(part.logs).to(kind)
@@ -120,7 +130,7 @@ class NGram(nn.Module):
 
     def begin(self, rows: int = 1) -> Recent:
         """The memory of `rows` rows that have read nothing."""
-        ids = torch.full((rows, self.config.order - 1), -1, device=self.grams[0].logs.device)
+        ids = torch.full((rows, self.config.order - 1), -1, device=self.device)
         return Recent(ids, (0,) * rows)
 
     def read(self, tokens: Padded, state: Recent | None = None) -> tuple[Float[Tensor, "B T W"], Recent | None]:
@@ -164,7 +174,7 @@ class NGram(nn.Module):
         return places - ends.cummax(1).values if ids.shape[1] else places
 
     def contexts(self, ids: Int[Tensor, "B L"]) -> list[Int[Tensor, "B L"]]:
-        """For k from 1 to order − 1, the row in table k of the k tokens that end at each place; −1 where there is none."""
+        """For k from 1 to order − 1, the row in table k of the k tokens that end at each place; −1 for none."""
         reach = self.reach(ids)
         rows = self.trace(ids, reach, self.config.order - 1)
         return [each.where(reach >= length, -1) for length, each in enumerate(rows, start=1)]
@@ -185,26 +195,23 @@ class NGram(nn.Module):
     def rows(self, order: int, before: Int[Tensor, "*D"], last: Int[Tensor, "*D"]) -> Int[Tensor, "*D"]:
         """The rows of n-grams by the row of their beginning and their last token; −1 where there is none."""
         wanted = torch.where((before >= 0) & (last >= 0), before * self.vocab + last, -1)
-        return find(self.grams[order - 1].keys, wanted.flatten()).view(wanted.shape)
+        return find(self.table(order).keys, wanted.flatten()).view(wanted.shape)
 
     def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Log-probabilities of the next token, only where asked for; they add up to one as they are."""
         contexts = hidden.reshape(-1, hidden.shape[-1]).long()
-        logs = self.grams[0].logs.expand(len(contexts), -1).clone()
+        logs = self.table(1).logs.expand(len(contexts), -1).clone()
         for order in range(2, self.config.order + 1):
             self.spread(order, contexts[:, order - 1], logs)
         return logs.view(*hidden.shape[:-1], self.vocab)
 
     def spread(self, order: int, contexts: Int[Tensor, "N"], logs: Float[Tensor, "N V"]) -> None:
         """Let the n-grams of an order have their say: those seen after each context, and its weight for all others."""
-        grams = self.grams[order - 1]
+        grams = self.table(order)
         at = (contexts >= 0).nonzero()[:, 0]
         chosen = contexts[at]
-        weights = self.grams[order - 2].weights[chosen]
-        if self.config.smoothing == "laplace":  # the weight is the probability itself; 0 where nothing follows
-            logs[at] = torch.where(weights[:, None] < 0, weights[:, None], logs[at])
-        else:
-            logs[at] += weights[:, None]
+        weights = self.table(order - 1).weights[chosen]
+        logs[at] = self.left(weights[:, None], logs[at])
         # What follows a context stands together.
         first = torch.searchsorted(grams.keys, chosen * self.vocab)
         sizes = torch.searchsorted(grams.keys, (chosen + 1) * self.vocab) - first
@@ -212,6 +219,12 @@ class NGram(nn.Module):
         shift = torch.repeat_interleave(first - sizes.cumsum(0) + sizes, sizes, output_size=total)
         rows = torch.arange(total, device=shift.device) + shift
         logs[torch.repeat_interleave(at, sizes, output_size=total), grams.keys[rows] % self.vocab] = grams.logs[rows]
+
+    def left(self, weights: Tensor, shorter: Tensor) -> Tensor:
+        """Log P of what a context was not seen with, from its weight and log P after the shorter one."""
+        if self.config.smoothing == "laplace":  # the weight is the probability itself; 0 where nothing follows
+            return torch.where(weights < 0, weights, shorter)
+        return shorter + weights
 
     def score(
         self, tokens: Padded, targets: Int[Tensor, "B T"], state: Recent | None = None
@@ -225,14 +238,11 @@ class NGram(nn.Module):
         wanted = wanted.where(scored, 0)
         self.check(wanted)
         contexts, found = self.matches(ids, wanted, scored)
-        logs = self.grams[0].logs[wanted]
+        logs = self.table(1).logs[wanted]
         for order, (context, rows) in enumerate(zip(contexts, found, strict=True), start=2):
-            weights = taken(self.grams[order - 2].weights, context[:, -count:], 0.0)
-            if self.config.smoothing == "laplace":  # the weight is the probability itself; 0 where nothing follows
-                logs = torch.where(weights < 0, weights, logs)
-            else:
-                logs = logs + weights
-            logs = torch.where(rows >= 0, taken(self.grams[order - 1].logs, rows, 0.0), logs)
+            weights = taken(self.table(order - 1).weights, context[:, -count:], 0.0)
+            logs = self.left(weights, logs)
+            logs = torch.where(rows >= 0, taken(self.table(order).logs, rows, 0.0), logs)
         nats = torch.where(scored, -logs, 0)
         return nats, None if state is None else self.remember(before, tokens)
 

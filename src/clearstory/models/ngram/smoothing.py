@@ -72,7 +72,7 @@ class Level:
 
     def sums(self, values: Floats) -> Floats:
         """(R,) added up over each context, (C,)."""
-        return np.bincount(self.contexts, weights=values, minlength=self.size)
+        return np.asarray(np.bincount(self.contexts, values, self.size), np.float64)
 
 
 def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Part], list[str]]:
@@ -95,7 +95,7 @@ def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Part], 
         with np.errstate(divide="ignore"):  # log 0: what cannot be
             found.append((level, np.log(below), np.log(shares)))
     parts: list[Part] = []
-    numbers = np.arange(config.vocab)
+    numbers: Wide = np.arange(config.vocab)
     for at, (table, (level, logs, _)) in enumerate(zip(tables, found, strict=True)):
         stays = level.kept
         keys = numbers[level.contexts[stays]] * config.vocab + table.keys[stays] % config.vocab if at else None
