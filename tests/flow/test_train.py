@@ -430,7 +430,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
         if trainer.step == 5:
             with torch.no_grad():
                 next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are well; the loss is not
-            monkeypatch.setattr(Trainer, "backward", lambda *_: float("nan"))
+            monkeypatch.setattr(Trainer, "backward", lambda *_: (float("nan"), None))
         return real(trainer)
 
     monkeypatch.setattr(Trainer, "advance", advance)

@@ -19,8 +19,8 @@ import torch
 from clearstory.errors import ClearstoryError
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build as born
+from clearstory.models.presets import FIELDS
 from clearstory.recipes.choice import ModelChoice
 from clearstory.recipes.fields import build, flatten, plain
 from clearstory.recipes.settings import TrainRecipe
@@ -34,6 +34,7 @@ Observation = Callable[[Any], Any] | str
 ODD = {
     "model": "gpt2",
     "training.context": "16",
+    "training.average": "0.5",
     "training.device": "meta",
     "training.threads": "1",
     "training.precision": "bf16",
@@ -42,6 +43,8 @@ ODD = {
     "view": "odd",
     "data.cache": "kept",
     "model.window": "5",
+    "model.cell": "gru",
+    "model.cutoffs": "5",
     "model.recall": "3",
     "model.tied": "false",
     "model.norm": "rms",
@@ -49,6 +52,9 @@ ODD = {
     "model.rope_theta": "500",
     "model.kv_heads": "1",
     "model.norm_eps": "0.0625",
+    "model.prune": "0",
+    "model.begin": "7",
+    "model.sizes": "7",
     "steps": "3",
     "top_p": "0.5",
     "out": "elsewhere",
@@ -207,6 +213,13 @@ def looked(recipe: Any, **more: Any) -> Any:
     return used("inspect", recipe, **{"text": "the"} | more)
 
 
+def converted(recipe: Any, **more: Any) -> Any:
+    """What convert says, where a folder of the name is there already."""
+    Path("out").mkdir()
+    Path("out/mine.txt").write_text("mine", encoding="utf-8")
+    return used("convert", recipe, **more)
+
+
 def begun(recipe: Any) -> Any:
     """The training that quickstart begins."""
     from clearstory.recipes import quickstart
@@ -219,11 +232,13 @@ def begun(recipe: Any) -> Any:
     return found
 
 
-CONFIG = [field.name for field in fields(TransformerConfig)]
+SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden": 8})
+
+CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
 
 STEPPING = (
-    "batch_size", "gradient_accumulation_steps", "context", "optimizer", "learning_rate", "weight_decay", "beta1",
-    "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "evaluate_tokens", "precision",
+    "batch_size", "gradient_accumulation_steps", "context", "average", "optimizer", "learning_rate", "weight_decay",
+    "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "evaluate_tokens", "precision",
     "initialization", "seed",
 )  # fmt: skip
 WRITING = (
@@ -245,6 +260,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
     "TrainRecipe.training.muon_learning_rate": partial(trained, **{"training.optimizer": "muon"}),
     "TrainRecipe.training.recall_learning_rate": partial(trained, **{"model.recall": [2], "model.recall_rows": 64}),
+    "TrainRecipe.training.carry": lambda recipe: trained(replace(recipe, model=SMALL_RNN), sized=False),
     "TrainRecipe.training.decay_share": partial(trained, **{"training.schedule": "wsd", "steps": 12}),
     "TrainRecipe.training.warmup_steps": partial(trained, steps=16),
     "TrainRecipe.training.evaluate_steps": partial(trained, steps=8),
@@ -280,6 +296,10 @@ OBSERVED: dict[str, Observation] = {
     "PlanRecipe.utilization": planned,
     "PlanRecipe.price": priced,
     "PlanRecipe.measure": lambda recipe: recipe.measure,
+    "ConvertRecipe.model": converted,
+    "ConvertRecipe.out": converted,
+    "ConvertRecipe.to": partial(converted, out="model.arpa"),
+    "ConvertRecipe.overwrite": converted,
     "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_speaks_json",
     "DataRecipe.text": "cli/test_contract.py::test_data_speaks_json",
     "DataRecipe.tokenizer": counted,

@@ -54,6 +54,8 @@ def given(name: str, odd: str) -> dict[str, Any]:
     needed = {key: key for key, row in known.items() if row.default is MISSING} | NEEDED.get(name, {})
     if odd.startswith("model.") and not hasattr(preset(ModelChoice().name), odd.removeprefix("model.")):
         needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, odd.removeprefix("model.")))
+        others = [key for key in needed if not hasattr(PRESETS[needed["model"]], key.removeprefix("model."))]
+        needed = {key: value for key, value in needed.items() if not (key.startswith("model.") and key in others)}
     return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
 
 

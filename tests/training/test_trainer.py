@@ -15,18 +15,21 @@ import torch
 from torch import nn
 
 from clearstory.errors import BadInput, CheckpointMismatch, Diverged
+from clearstory.models.base import Padded
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, NANOGPT_CHAR
-from clearstory.training.batches import Windows
+from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.training.batches import Streams, Windows
 from clearstory.training.muon import Muon, orthogonalize
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.schedule import rate
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
-from clearstory.training.update import AdamW
+from clearstory.training.update import SGD, AdamW
 
 TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_width=8, hidden=24)
 TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
+TINY_LSTM = RecurrentConfig(vocab=20, width=6, hidden=10, layers=2, dropout=0.2, weight_drop=0.2)
 SETTINGS = TrainingSettings(batch_size=4, warmup_steps=2, precision="fp32", compile="off", device="cpu")
 
 
@@ -39,11 +42,13 @@ def trainer(config: Any = TINY, settings: TrainingSettings = SETTINGS, steps: in
     return Trainer(model.to(**kind), Causal(), rows(), settings, steps=steps)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_micro_batches_give_the_loss_of_one(optimizer: Any) -> None:
-    whole = trainer(settings=replace(SETTINGS, optimizer=optimizer), dtype=torch.float64)
+@pytest.mark.parametrize("config", [TINY, replace(TINY_LSTM, dropout=0.0, weight_drop=0.0)], ids=["clear", "lstm"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_micro_batches_give_the_loss_of_one(config: Any, optimizer: Any) -> None:
+    whole = trainer(config, settings=replace(SETTINGS, context=8, optimizer=optimizer), dtype=torch.float64)
     parts = trainer(
-        settings=replace(SETTINGS, optimizer=optimizer, batch_size=1, gradient_accumulation_steps=4),
+        config,
+        settings=replace(SETTINGS, context=8, optimizer=optimizer, batch_size=1, gradient_accumulation_steps=4),
         dtype=torch.float64,
     )
     for one, four in zip(whole, parts, strict=True):
@@ -52,10 +57,12 @@ def test_micro_batches_give_the_loss_of_one(optimizer: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimizer: Any, precision: Any) -> None:
-    settings = replace(SETTINGS, optimizer=optimizer, gradient_accumulation_steps=2, precision=precision)
-    config = replace(TINY, dropout=0.1)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("config", [replace(TINY, dropout=0.1), TINY_LSTM], ids=["clear", "lstm"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, optimizer: Any, precision: Any) -> None:
+    settings = replace(
+        SETTINGS, context=8, optimizer=optimizer, gradient_accumulation_steps=2, precision=precision, average=0.9
+    )
     straight = trainer(config, settings, steps=7)
     losses = [p.loss for p in straight]
     first = trainer(config, settings, steps=7)
@@ -67,8 +74,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimizer: Any, p
     second.load_state(saved, values)
     after = [p.loss for p in second]
     assert before + after == losses
-    for name, value in straight.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[name]), name
+    for name, value in straight.state()[0].items():
+        assert torch.equal(value, second.state()[0][name]), name
 
 
 def test_a_state_of_another_model_is_refused() -> None:
@@ -128,6 +135,74 @@ def test_batches_do_not_depend_on_what_was_asked_before() -> None:
 def test_text_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(BadInput, match=r"8 tokens, and one window needs 9"):
         Windows(rows(8), context=8, batch_size=1, seed=0)
+
+
+def test_streams_go_on_where_they_ended_and_epochs_differ() -> None:
+    text = rows(203)
+    streams = Streams(text, context=10, batch_size=4, seed=0)
+    assert (streams.length, streams.per_epoch) == (50, 4)
+    batches = [streams.batch(i) for i in range(5)]
+    assert [streams.goes_on(i) for i in range(5)] == [False, True, True, True, False]
+    for before, after in pairwise(batches[:4]):
+        assert torch.equal(before.targets[:, -1], after.tokens.ids[:, 0])
+    whole = torch.cat([batch.tokens.ids for batch in batches[:4]], 1)
+    row = torch.from_numpy(text.ids.astype(np.int64))
+    begin = next(at for at in range(10) if torch.equal(row[at : at + 40], whole[0]))
+    for stream in range(4):
+        assert torch.equal(whole[stream], row[begin + 50 * stream :][:40])
+    assert not torch.equal(batches[0].tokens.ids, batches[4].tokens.ids)
+
+
+def test_text_shorter_than_the_streams_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"33 tokens, and 4 streams of 9 need 37"):
+        Streams(rows(33), context=9, batch_size=4, seed=0)
+
+
+def test_a_memory_is_carried_from_batch_to_batch_until_the_epoch_ends() -> None:
+    model = build(replace(TINY_LSTM, dropout=0.0, weight_drop=0.0), seed=0).double()
+    still = Trainer(
+        model, Causal(), rows(), replace(SETTINGS, context=8, learning_rate=1e-12, weight_decay=0.0), steps=3
+    )
+    losses = [p.loss for p in still]
+    pieces = [still.batches.batch(i) for i in range(3)]
+    ids, targets = (
+        torch.cat(each, 1) for each in ([p.tokens.ids for p in pieces], [p.targets for p in pieces])
+    )  # fmt: skip
+    with torch.no_grad():
+        nats, _ = model.score(Padded(ids), targets, model.begin(4))
+        alone, _ = model.score(pieces[2].tokens, pieces[2].targets)
+    assert losses == pytest.approx([float(part.mean()) for part in nats.split(8, 1)], rel=1e-6)
+    assert losses[2] != pytest.approx(float(alone.mean()), rel=1e-6)
+
+
+def test_without_carrying_it_learns_from_shuffled_windows() -> None:
+    apart = trainer(TINY_LSTM, replace(SETTINGS, context=8, carry=False))
+    assert isinstance(apart.batches, Windows)
+    apart.advance()
+    assert apart.carried is None
+
+
+def test_weights_are_averaged_over_the_last_steps() -> None:
+    one = trainer(settings=replace(SETTINGS, average=0.5), steps=6)
+    seen = []
+    for _ in one:
+        seen.append(one.model.norm.weight.detach().clone())  # type: ignore[union-attr,operator]
+    with one.averaged():
+        torch.testing.assert_close(one.model.norm.weight.detach(), torch.stack(seen[3:]).mean(0))  # type: ignore[union-attr,operator]
+    assert torch.equal(one.model.norm.weight, seen[-1])  # type: ignore[arg-type]
+
+
+def test_sgd_is_torchs() -> None:
+    start = torch.randn(6, 4)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = SGD([{"params": [ours], "weight_decay": 0.1}], lr=0.3)
+    torchs = torch.optim.SGD([theirs], lr=0.3, weight_decay=0.1)
+    for _ in range(3):
+        ours.grad = torch.randn(6, 4)
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        torchs.step()
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (24, 8), (8, 24)])

@@ -127,6 +127,8 @@ class Reader:
             self.wrong(
                 self.line, f"here \\end\\ must stand, and it says {shown(line) or 'nothing'}; the file is cut off"
             )
+        while self.file.read(1 << 20):  # a packed file has its checksum at the end
+            pass
 
     def words(self, size: int) -> Part:
         """The 1-grams: every word there is, and the unknown one."""

@@ -5,7 +5,7 @@ Letters in shapes: B rows, T tokens, V vocabulary, W width, H heads, N tokens of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -68,6 +68,14 @@ class State(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """The memory as named tensors, to be saved in a checkpoint."""
+
+
+@runtime_checkable
+class Carried(State, Protocol):
+    """A State that goes on from one batch of training to the next, and so must come back from a checkpoint."""
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> Self:
+        """The one of as many rows that gave these `tensors`. Raises KeyError where something is missing."""
 
 
 @runtime_checkable

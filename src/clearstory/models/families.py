@@ -49,7 +49,7 @@ def count(model: nn.Module) -> int:
 
     >>> from clearstory.models.presets import NANOGPT_CHAR
     >>> count(build(NANOGPT_CHAR))
-    803712
+    804352
     """
     learnt = sum(each.numel() for each in model.parameters())
     return learnt or sum(each.numel() for each in model.buffers() if each.is_floating_point())

@@ -106,7 +106,9 @@ RECALL = replace(
     recall_rows=2**17,
 )
 
-LSTM = RecurrentConfig(vocab=8192, width=256, hidden=512, layers=2)
+# Chosen on presidents' addresses in 40 processor seconds: one layer and an unembedding of its own gave 1.73 bits per
+# byte on 2,048 subwords, two tied layers 2.16.
+LSTM = RecurrentConfig(vocab=8192, width=256, hidden=512, layers=1, tied=False)
 
 # Merity et al. 2018, section 4: as trained on words of the Penn Treebank and WikiText-2.
 AWD_LSTM = replace(
@@ -115,6 +117,7 @@ AWD_LSTM = replace(
     width=400,
     hidden=1150,
     layers=3,
+    tied=True,
     dropout=0.4,
     dropout_input=0.4,
     dropout_hidden=0.25,

@@ -94,7 +94,7 @@ def units(sizes: Sequence[int]) -> tuple[Floats, str]:
 
     >>> ends, unit = units([10_000])
     >>> ends[:3].tolist(), len(ends), unit
-    ([256.0, 512.0, 768.0], 40, 'stretches of 256 bytes')
+    ([256.0, 512.0, 768.0], 39, 'stretches of 256 bytes')
     """
     ends = np.cumsum(np.asarray(sizes, np.float64))
     if len(sizes) > MOST_UNITS:

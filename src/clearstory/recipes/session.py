@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Session:
     look_tokens: int = 0
     save_steps: int = 0
     seconds_per_step: float | None = None
+    compiled: bool = False
 
     @property
     def model(self) -> nn.Module:
@@ -151,9 +153,12 @@ class Session:
             yield Warned(step=self.learner.step, sentence=sentence)
         if yes:
             self.model.compile()
+            self.compiled = True
 
     def probe(self) -> float | None:
         """What a step takes of the time that is given; None where trying one out would cost too much."""
+        if self.compiled:
+            self.learner.probe()  # compiling happens at the first steps, and in other processes, whose time is not ours
         began, spent = time.perf_counter(), self.clock.spent()
         seconds = self.learner.probe()
         if seconds is None or not self.clock.processor:
@@ -162,8 +167,10 @@ class Session:
 
     def closing_seconds(self) -> float:
         """What the end of the run will take: the complete look, saving, the curve."""
-        began = self.clock.spent()
         some = min(self.prepared.validation_tokens, 20 * self.learner.context)
+        if self.compiled:
+            self.look_at(some, fast=False, spread=False)  # as is what only reads
+        began = self.clock.spent()
         self.look_at(some, fast=False, spread=False)
         per_token = (self.clock.spent() - began) / max(1, some)
         tokens = self.prepared.validation_tokens
@@ -213,7 +220,9 @@ class Session:
                     learner.replan(learner.step)
                     over = True
             if s.sample_steps and progress.step % s.sample_steps == 0:
-                yield Sampled(step=progress.step, text=sample(self.model, self.tokenizer, seed=s.seed + progress.step))
+                with learner.averaged():
+                    text = sample(self.model, self.tokenizer, seed=s.seed + progress.step)
+                yield Sampled(step=progress.step, text=text)
             if over or stop.is_set() or progress.step % self.save_steps == 0:
                 yield self.save()
             if stop.is_set():
@@ -225,9 +234,11 @@ class Session:
 
     def look(self) -> Iterator[Event]:
         """Read some of the validation split; keep the model if it is the best yet."""
-        score = self.look_at(self.look_tokens)
+        with self.learner.averaged():
+            score = self.look_at(self.look_tokens)
+            if better := score.nats_per_token < self.best:
+                self.keep(score)
         nats = score.nats_per_token
-        better = nats < self.best
         step = self.learner.step
         if better:
             self.best, self.best_step, self.looks_without_better = nats, step, 0
@@ -240,7 +251,6 @@ class Session:
         complete = self.look_tokens >= self.prepared.validation_tokens
         yield Looked(step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete)
         if better:
-            self.keep(score)
             yield Saved(step=step, path=self.run.model, kind="model")
         if sentence := self.watchman.look(step, nats):
             yield self.warn(sentence)
@@ -321,7 +331,8 @@ class Session:
         """Measure the best model in fp32, on all of the validation split if it is to close the run; draw the curve."""
         if self.best_step != self.learner.step:
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
-        score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
+        with self.learner.averaged() if self.best_step == self.learner.step else nullcontext():
+            score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
         write_card(self.run.model, replace(self.card, parameters=count(self.model), bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,

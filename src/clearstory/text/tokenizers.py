@@ -100,7 +100,7 @@ class Tokenizer:
 
         >>> from clearstory.text.learning import learn
         >>> learn("words", ["a cat"]).encode_places(" the  cat")
-        ([0, 2], [(1, 4), (6, 9)])
+        ([0, 3], [(1, 4), (6, 9)])
         """
         encoded = self._inside.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets

@@ -1,4 +1,7 @@
-"""Batches: windows of a long row of tokens, in an order that depends on nothing but a seed and a number.
+"""Batches: pieces of a long row of tokens, in an order that depends on nothing but a seed and a number.
+
+Windows come shuffled, each on its own: for models that look back over a context. Streams go on where the batch before
+ended: for models that remember.
 
 The i-th batch is a function of (rows, seed, i). A run that resumes at step i therefore needs no saved data position:
 the step is the position.
@@ -41,6 +44,22 @@ class Batch:
         lengths = None if self.tokens.lengths is None else self.tokens.lengths.to(device)
         return replace(self, tokens=Padded(self.tokens.ids.to(device), lengths), targets=self.targets.to(device))
 
+    def rows(self, start: int, stop: int) -> Self:
+        """Some of its rows: a micro-batch."""
+        part = slice(start, stop)
+        lengths = None if self.tokens.lengths is None else self.tokens.lengths[part]
+        return replace(self, tokens=Padded(self.tokens.ids[part], lengths), targets=self.targets[part])
+
+
+class Batches(Protocol):
+    """The batches of a split, in order."""
+
+    def batch(self, number: int) -> Batch:
+        """The number-th, however far that is."""
+
+    def goes_on(self, number: int) -> bool:
+        """Whether its rows continue those of the one before, so that a memory of them is worth carrying over."""
+
 
 class Windows:
     """Windows of `context` tokens cut from a long row, every epoch from another offset and in another order.
@@ -73,9 +92,11 @@ class Windows:
                 for epoch in np.unique(places // self.per_epoch)
             ]
         )
-        ids = self.rows.ids[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)
-        both = torch.from_numpy(ids)
-        return Batch(Padded(both[:, :-1]), both[:, 1:])
+        return cut(self.rows, starts, self.context)
+
+    def goes_on(self, number: int) -> bool:
+        """Never: windows are shuffled."""
+        return False
 
     def starts(self, epoch: int) -> npt.NDArray[np.int64]:
         """Where the windows of an epoch begin, in the order in which they are read."""
@@ -85,3 +106,43 @@ class Windows:
             offset = int(rng.integers(0, min(room, self.context - 1) + 1))
             self.order = (epoch, offset + rng.permutation(self.per_epoch).astype(np.int64) * self.context)
         return self.order[1]
+
+
+class Streams:
+    """The row cut into `batch_size` long pieces that are read side by side, `context` tokens of each in every batch.
+
+    What a model remembers of one batch goes on in the next (truncated backpropagation through time, Williams and Peng
+    1990), until an epoch ends and the next one begins at another offset.
+    """
+
+    def __init__(self, rows: Rows, context: int, batch_size: int, seed: int) -> None:
+        have = len(rows.ids) - 1
+        self.length = have // batch_size
+        if self.length < context:
+            raise BadInput(
+                f"the training split has {have + 1:,} tokens, and {batch_size:,} streams of {context:,} need "
+                f"{batch_size * context + 1:,}; use more text, or a smaller --training.batch_size or --training.context"
+            )
+        self.rows = rows
+        self.context = context
+        self.batch_size = batch_size
+        self.seed = seed
+        self.per_epoch = max(1, (self.length - context) // context)
+
+    def batch(self, number: int) -> Batch:
+        """The number-th batch of this order, however far that is."""
+        epoch, place = divmod(number, self.per_epoch)
+        room = self.length - self.per_epoch * self.context
+        offset = int(np.random.default_rng([self.seed, epoch]).integers(0, min(room, self.context - 1) + 1))
+        starts = offset + place * self.context + self.length * np.arange(self.batch_size)
+        return cut(self.rows, starts, self.context)
+
+    def goes_on(self, number: int) -> bool:
+        """Until the epoch ends."""
+        return number % self.per_epoch != 0
+
+
+def cut(rows: Rows, starts: npt.NDArray[np.int64], context: int) -> Batch:
+    """Windows that begin at these places."""
+    both = torch.from_numpy(rows.ids[starts[:, None] + np.arange(context + 1)].astype(np.int64))
+    return Batch(Padded(both[:, :-1]), both[:, 1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,6 +63,9 @@ class Learner(Protocol):
 
     def advance(self) -> Progress:
         """One step."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While this lasts the model is the one to be used, its weights averaged where they are to be."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that the next step depends on: tensors, and plain values."""

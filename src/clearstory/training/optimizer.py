@@ -8,14 +8,17 @@ from torch import Tensor, nn
 from clearstory.training.adagrad import RowAdagrad
 from clearstory.training.muon import Muon
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.update import AdamW, Update
+from clearstory.training.update import SGD, AdamW, Update
+
+INSIDE = ("blocks.", "layers.")
+"""What the names of weights begin with that lie between a model's embedding and its unembedding."""
 
 
 class Optimizers:
     """The optimizers of a run, moved together; each parameter belongs to exactly one.
 
-    AdamW (Loshchilov and Hutter 2019) moves everything, or with `optimizer=muon` all but the matrices inside blocks;
-    tables with sparse gradients are moved by row-wise Adagrad.
+    AdamW (Loshchilov and Hutter 2019) moves everything, or with `optimizer=muon` all but the matrices inside blocks and
+    layers, or with `optimizer=sgd` nothing; tables with sparse gradients are moved by row-wise Adagrad.
     Weight decay pulls matrices only: norms' gains and biases have a place of rest that is not zero.
     """
 
@@ -23,14 +26,16 @@ class Optimizers:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse}
         muon = settings.optimizer == "muon"
-        inner = [p for name, p in named.items() if muon and p.ndim == 2 and ".blocks." in f".{name}"]
+        inner = [p for name, p in named.items() if muon and p.ndim == 2 and name.startswith(INSIDE)]
         rest = [p for p in named.values() if p not in tables and not any(p is each for each in inner)]
         groups = [
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
-        adamw = AdamW(groups, settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
-        self.all: list[tuple[Update, float, bool]] = [(adamw, settings.learning_rate, True)]
+        first: Update = SGD(groups, settings.learning_rate)
+        if settings.optimizer != "sgd":
+            first = AdamW(groups, settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
+        self.all: list[tuple[Update, float, bool]] = [(first, settings.learning_rate, True)]
         if inner:
             dtype = torch.bfloat16 if settings.precision == "bf16" else None
             by_muon = Muon(inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, arithmetic=dtype)

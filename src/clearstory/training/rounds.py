@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -62,6 +63,10 @@ class Rounds:
 
     def probe(self) -> None:
         """A round is not tried out: the first ones tell how long it takes."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Counts are the model to be used as they are."""
+        return nullcontext()
 
     def __iter__(self) -> Iterator[Progress]:
         while self.step < self.steps:

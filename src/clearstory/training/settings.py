@@ -16,8 +16,10 @@ class TrainingSettings:
         batch_size: rows in each micro-batch.
         gradient_accumulation_steps: micro-batches added up before each optimizer step.
         context: tokens in each row; the model's context when not given.
-        optimizer: adamw, or muon for the matrices inside blocks with adamw for the rest.
-        learning_rate: peak rate of adamw.
+        carry: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
+            the one before; else in shuffled windows, as those with a context are.
+        optimizer: adamw, muon for the matrices inside blocks and layers with adamw for the rest, or sgd.
+        learning_rate: peak rate of adamw or sgd.
         muon_learning_rate: peak rate of muon.
         recall_learning_rate: rate of row-wise Adagrad for the rows of model.recall.
         weight_decay: pull of every matrix towards zero, times the learning rate.
@@ -35,6 +37,8 @@ class TrainingSettings:
         save_steps: steps between checkpoints; 0 saves at every look.
         keep_checkpoints: newest checkpoints that are kept besides step 0.
         sample_steps: steps between samples of the model's writing; 0 writes none.
+        average: share of the steps, at the end, whose weights are averaged (Polyak and Juditsky 1992): the mean is what
+            is looked at and kept; 0 takes the last weights as they are.
         patience: looks without a better validation loss before training stops early; 0 never does.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
         compile: whether torch.compile is used; auto decides by the run's planned length.
@@ -47,7 +51,8 @@ class TrainingSettings:
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
     context: int | None = None
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    carry: bool = True
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
     recall_learning_rate: float = 0.5
@@ -65,6 +70,7 @@ class TrainingSettings:
     save_steps: int = 0
     keep_checkpoints: int = 2
     sample_steps: int = 0
+    average: float = 0.0
     patience: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
@@ -89,7 +95,7 @@ class TrainingSettings:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0 and under 1")
-        for name in ("final_learning_rate", "decay_share"):
+        for name in ("final_learning_rate", "decay_share", "average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if self.weight_decay < 0 or self.gradient_clip < 0:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from clearstory.errors import Diverged
+from clearstory.errors import CheckpointMismatch, Diverged
+from clearstory.models.base import Carried, State
+from clearstory.training.average import Average
 from clearstory.training.batches import Batch, Rows
 from clearstory.training.learner import Progress, load_weights
 from clearstory.training.objectives.base import Objective
@@ -53,7 +56,12 @@ class Trainer:
         self.objective = objective
         self.settings = settings
         self.context = settings.context or getattr(model, "context", None) or 256
-        self.batches = objective.batches(rows, self.context, settings.batch_size, settings.seed)
+        # A model with a context looks back no further than its window; there is nothing to carry.
+        self.carries = settings.carry and getattr(model, "context", 0) is None
+        whole = settings.batch_size * settings.gradient_accumulation_steps
+        self.batches = objective.batches(rows, self.context, whole, settings.seed, self.carries)
+        self.carried: Carried | None = None
+        self.average = Average(model)
         self.optimizers = Optimizers(model, settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
@@ -108,13 +116,18 @@ class Trainer:
         s = self.settings
         self.model.train()
         cast(Any, self.model).arithmetic = ARITHMETIC[s.precision]
-        first = self.step * s.gradient_accumulation_steps
-        batches = [self.batches.batch(first + i) for i in range(s.gradient_accumulation_steps)]
+        batch, states = self.batches.batch(self.step), self.remembered()
+        starts = range(0, s.batch_size * s.gradient_accumulation_steps, s.batch_size)
+        batches = [batch.rows(start, start + s.batch_size) for start in starts]
         counts = [self.objective.counts(batch) for batch in batches]
         whole = {term: sum(count[term] for count in counts) for term in counts[0]}
         # Chance is a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
-        loss = sum(self.backward(batch, whole) for batch in batches)
+        loss, after = 0.0, []
+        for part, state in zip(batches, states, strict=True):
+            more, state = self.backward(part, whole, state)
+            loss += more
+            after.append(state)
         norm = self.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
@@ -124,19 +137,36 @@ class Trainer:
             )
         share = rate(self.step, self.steps, s)
         self.optimizers.step(share)
+        self.carried = joined(after)
         self.step += 1
-        self.tokens += sum(batch.targets.numel() for batch in batches)
+        self.tokens += batch.targets.numel()
+        if s.average and (self.average.count or self.step > self.steps * (1 - s.average)):
+            self.average.add()
         seconds = time.perf_counter() - began
         return Progress(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds)
 
-    def backward(self, batch: Batch, whole: dict[str, int]) -> float:
-        """Add one micro-batch's share of the step's gradient; its share of the step's loss."""
+    def remembered(self) -> list[State | None]:
+        """What each micro-batch of the next step goes on from."""
+        rows, parts = self.settings.batch_size, self.settings.gradient_accumulation_steps
+        if not self.carries:
+            return [None] * parts
+        if self.carried is None or not self.batches.goes_on(self.step):
+            self.carried = cast(Any, self.model).begin(rows * parts)
+        assert self.carried is not None
+        return [self.carried.select(range(at * rows, (at + 1) * rows)) for at in range(parts)]
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While this lasts the model is the one to be used: with its mean weights, where they are averaged."""
+        return self.average.shown()
+
+    def backward(self, batch: Batch, whole: dict[str, int], state: State | None) -> tuple[float, State | None]:
+        """Add one micro-batch's share of the step's gradient; its share of the step's loss, and what it remembers."""
         batch = batch.to(self.device)
-        terms, _ = self.objective.loss(self.model, batch)
+        terms, after = self.objective.loss(self.model, batch, state)
         loss = sum((term.weight / max(1, whole[name])) * term.total for name, term in terms.items())
         assert isinstance(loss, Tensor)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
-        return float(loss.detach())
+        return float(loss.detach()), None if after is None else after.detach()
 
     def clip(self) -> float:
         """Shorten the gradient to the longest allowed; its length before."""
@@ -151,17 +181,45 @@ class Trainer:
         """Everything that the next step depends on: tensors, and plain values."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizers.tensors(self.model).items()}
-        return tensors, {"step": self.step, "tokens": self.tokens, "plans": self.plans}
+        tensors |= {f"optimizer.{AVERAGE}{name}": value for name, value in self.average.tensors().items()}
+        if self.carried is not None:
+            tensors |= {f"optimizer.{CARRIED}{name}": value for name, value in self.carried.tensors().items()}
+        averaged = self.average.count
+        return tensors, {"step": self.step, "tokens": self.tokens, "plans": self.plans, "averaged": averaged}
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from a saved state. Raises CheckpointMismatch when it belongs to another model."""
         load_weights(self.model, tensors)
-        prefix = "optimizer."
+        moments = under("optimizer.", tensors)
+        means, carried = under(AVERAGE, moments), under(CARRIED, moments)
         self.optimizers.load(
-            self.model, {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+            self.model, {key: value for key, value in moments.items() if not key.startswith((AVERAGE, CARRIED))}
         )
+        try:
+            self.average.load(means, int(values["averaged"]))
+            rows = self.settings.batch_size * self.settings.gradient_accumulation_steps
+            self.carried = cast(Any, self.model).begin(rows).restored(carried) if carried else None
+        except KeyError as missing:
+            raise CheckpointMismatch(
+                f"the checkpoint lacks {missing}, which the run goes on from; resume from another, or delete it"
+            ) from None
         self.step, self.tokens = int(values["step"]), int(values["tokens"])
         self.plans = [(int(step), int(steps)) for step, steps in values["plans"]]
+
+
+CARRIED, AVERAGE = "carried.", "average."
+"""What a checkpoint has beside the optimizers' own: no parameter's name begins so."""
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def joined(states: list[State | None]) -> Any:
+    """The memory of all micro-batches in one; None where nothing is carried."""
+    known = [state for state in states if state is not None]
+    return type(known[0]).join(known) if known else None
 
 
 def seconds_per_step(step: Callable[[], object], *, warm: int = 2, least: float = 0.5, most: int = 10) -> float:

@@ -76,3 +76,20 @@ class AdamW(Update):
                 eps=self.eps,
                 maximize=False,
             )
+
+
+class SGD(Update):
+    """theta <- theta - lr · (gradient + decay · theta). Robbins and Monro 1951; remembers nothing."""
+
+    def __init__(self, groups: Sequence[dict[str, Any]], lr: float) -> None:
+        super().__init__([{"lr": lr, **group} for group in groups])
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of every parameter that has a gradient."""
+        for group in self.groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(params, [p.grad for p in params if p.grad is not None], alpha=-group["lr"])

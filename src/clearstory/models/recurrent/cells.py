@@ -61,6 +61,7 @@ class Layer(nn.Module):
             )
             return out, Kept(last[0][0], last[1][0] if len(last) > 1 else None)
         packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
+        assert packed.sorted_indices is not None  # as asked for by enforce_sorted=False
         first = tuple(each.index_select(1, packed.sorted_indices) for each in first)
         out, *last = KERNELS[self.cell](
             packed.data, packed.batch_sizes, first if before.cell is not None else first[0], weights, *settings
@@ -126,7 +127,7 @@ class Layer(nn.Module):
 
 def frozen(after: Kept, before: Kept, going: Tensor) -> Kept:
     """What the rows that are `going` remember now, and the others remembered before."""
-    return Kept(*(
-        None if new is None or old is None else torch.where(going[:, None], new, old.to(new.dtype))
-        for new, old in zip(after, before, strict=True)
-    ))  # fmt: skip
+    hidden = torch.where(going[:, None], after.hidden, before.hidden.to(after.hidden.dtype))
+    if after.cell is None or before.cell is None:
+        return Kept(hidden, None)
+    return Kept(hidden, torch.where(going[:, None], after.cell, before.cell.to(after.cell.dtype)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -58,7 +58,7 @@ class Recurrent(nn.Module):
                 nn.init.uniform_(weight, -(units**-0.5), units**-0.5)
             if c.cell == "lstm":
                 # Jozefowicz et al. 2015, section 3.2: what begins by remembering learns faster what to forget.
-                layer.input.bias[units : 2 * units] += 1.0
+                cast(Layer, layer).input.bias[units : 2 * units] += 1.0
         for words in (None if self.unembedding is None else self.unembedding.weight, self.names):
             if words is not None:
                 nn.init.uniform_(words, -0.1, 0.1)

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from clearstory.models.base import State
-from clearstory.training.batches import Batch, Rows, Windows
+from clearstory.training.batches import Batch, Batches, Rows
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ Loss = dict[str, Term]
 class Objective(Protocol):
     """How examples are made from tokens, and how wrong an answer is. One file each."""
 
-    def batches(self, rows: Rows, context: int, batch_size: int, seed: int) -> Windows:
-        """The batches of a split, in an order decided by the seed."""
+    def batches(self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False) -> Batches:
+        """The batches of a split, in an order decided by the seed. carry: each goes on where the one before ended."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many answers each term will count, known before the forward pass: accumulation and ranks are exact."""

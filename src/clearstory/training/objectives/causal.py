@@ -7,16 +7,16 @@ from typing import Any, cast
 from torch import nn
 
 from clearstory.models.base import IGNORE, State
-from clearstory.training.batches import Batch, Rows, Windows
+from clearstory.training.batches import Batch, Batches, Rows, Streams, Windows
 from clearstory.training.objectives.base import Loss, Term
 
 
 class Causal:
     """The sum of -log p(next token | those before it), over all tokens."""
 
-    def batches(self, rows: Rows, context: int, batch_size: int, seed: int) -> Windows:
-        """Shuffled windows, packed end to end."""
-        return Windows(rows, context, batch_size, seed)
+    def batches(self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False) -> Batches:
+        """Shuffled windows, packed end to end; or streams for a model that carries its memory over."""
+        return (Streams if carry else Windows)(rows, context, batch_size, seed)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be predicted."""

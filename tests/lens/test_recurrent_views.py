@@ -1,0 +1,86 @@
+"""Gates and reach: what is shown is what the model computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.lens.gates import gate_values, gates
+from clearstory.lens.reach import gradient_reach, reach
+from clearstory.lens.table import check_able
+from clearstory.models.base import Padded
+from clearstory.text.learning import learn
+from tiny import MODELS
+
+IDS = [3, 1, 4, 1, 5, 9, 2, 6]
+LETTERS = learn("characters", ["abcdefghij"])
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_gates_make_the_memory_that_the_model_computes(name: str) -> None:
+    model: Any = MODELS[name]()
+    _, memory = model.read(Padded.rows([IDS]), model.begin())
+    for layer in range(len(model.layers)):
+        seen = gate_values(model, IDS, layer)
+        kept = memory.cells[layer] if memory.cells else memory.hidden[layer]
+        assert_close(seen["memory"][-1], kept[0])
+    # Gers et al. 2000, eq. 9: what is remembered is what was kept of it, and what was let in
+    if name == "lstm":
+        before, now = seen["memory"][:-1], seen["memory"][1:]
+        assert_close(now, seen["forget"][1:] * before + seen["input"][1:] * seen["new"][1:])
+
+
+def test_gates_are_shown_as_means_over_units() -> None:
+    view = gates(MODELS["lstm"](), LETTERS, "abca", layer=0)
+    assert view.row_labels == ("a", "b", "c", "a")
+    assert view.column_labels == ("input", "forget", "output", "new", "memory")
+    assert all(0 < value < 1 for row in view.values for value in row[:3])
+    assert "half-life" in (view.look or "")
+    assert "no gates" in (gates(MODELS["rnn"](), LETTERS, "abc").look or "")
+    with pytest.raises(BadSetting, match="layer is 7, and the model has 2"):
+        gates(MODELS["gru"](), LETTERS, "ab", layer=7)
+    with pytest.raises(BadSetting, match="the text is empty"):
+        gates(MODELS["gru"](), LETTERS, "")
+
+
+def test_a_transformer_has_no_gates_and_says_what_it_can_show() -> None:
+    with pytest.raises(CannotDo, match=r"needs gates.*it can show next, surprise, attention"):
+        check_able("gates", MODELS["gpt2"]())
+
+
+# Untied ones: else moving a word's vector would move its logit as well.
+@pytest.mark.parametrize("name", ["gru", "placeless", "clear"])
+def test_reach_is_the_slope_that_differences_find(name: str) -> None:
+    model: Any = MODELS[name]()
+    ids = IDS * 2
+    found = gradient_reach(model, ids, targets=1)
+    table = model.embedding.weight.data
+    whole = len(ids) - 1
+    # The token k back gets a vector of its own: an id that occurs nowhere else, moved a little in each direction.
+    for back in (0, 3):
+        place, spare = whole - 1 - back, 11
+        table[spare] = table[ids[place]]
+        row = [*ids[:place], spare, *ids[place + 1 : -1]]
+        slopes = []
+        for unit in range(table.shape[1]):
+            ends = []
+            for step in (1e-5, -1e-5):
+                table[spare, unit] += step
+                nats, _ = model.score(Padded.rows([row]), torch.tensor([ids[1:]]))
+                ends.append(float(nats[0, -1].detach()))
+                table[spare, unit] -= step
+            slopes.append((ends[0] - ends[1]) / 2e-5)
+        assert float(found[back]) == pytest.approx(torch.tensor(slopes).norm().item(), rel=1e-5)
+
+
+def test_reach_is_a_curve_over_distances() -> None:
+    view = reach(MODELS["lstm"](), LETTERS, "abcdefghij" * 6)
+    (line,) = view.lines
+    assert line.x == tuple(range(1, 45))
+    assert all(value > 0 for value in line.y)
+    with pytest.raises(BadInput, match="the text has 3 tokens"):
+        reach(MODELS["lstm"](), LETTERS, "abc")
