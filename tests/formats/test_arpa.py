@@ -233,3 +233,10 @@ def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
     for sentence in ("the cat sat", "a dog on the zebra .", "", "mat mat mat a"):
         wanted = [p for p, _, _ in theirs.full_scores(sentence, bos=True, eos=True)]
         assert nats(ours, sentence) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
+    found = convert(folder, tmp_path / "copy")
+    assert (found.format, found.difference) == ("hf", 0.0)
+    assert found.compared == 2 * 8 * 23

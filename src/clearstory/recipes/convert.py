@@ -125,7 +125,8 @@ class Words:
 def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
     """How many tokens' nats were compared, and the largest difference."""
     model: Any = one.model
-    texts = torch.cat([written(model), drawn(model)])
+    length = LENGTH if model.context is None else min(LENGTH, model.context + 1)
+    texts = torch.cat([written(model, length), drawn(model, length)])
     inputs, targets = texts[:, :-1], texts[:, 1:]
     with torch.inference_mode():
         nats, _ = model.score(Padded(inputs), targets)
@@ -136,18 +137,18 @@ def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
     return int(told.sum()), float(differences.max()) if len(differences) else float("nan")
 
 
-def written(model: Any) -> torch.Tensor:
-    """Texts by the model itself, (SAMPLES, LENGTH): what it knows best."""
+def written(model: Any, length: int) -> torch.Tensor:
+    """Texts by the model itself, (SAMPLES, length): what it knows best."""
     engine = Engine(model)
     begin = getattr(model.config, "begin", None) or 0
-    rows = {engine.add([begin], Sampling(max_tokens=LENGTH, seed=seed)): [begin] for seed in range(SAMPLES)}
+    rows = {engine.add([begin], Sampling(max_tokens=length, seed=seed)): [begin] for seed in range(SAMPLES)}
     while engine.busy:
         for reply in engine.step():
             rows[reply.request].append(reply.token.id)
-    return torch.tensor(list(rows.values()))[:, :LENGTH]
+    return torch.tensor(list(rows.values()))[:, :length]
 
 
-def drawn(model: Any) -> torch.Tensor:
-    """Tokens by lot, (SAMPLES, LENGTH): what it knows least."""
-    ids = np.random.default_rng(1).integers(model.vocab, size=(SAMPLES, LENGTH))
+def drawn(model: Any, length: int) -> torch.Tensor:
+    """Tokens by lot, (SAMPLES, length): what it knows least."""
+    ids = np.random.default_rng(1).integers(model.vocab, size=(SAMPLES, length))
     return torch.from_numpy(ids)
