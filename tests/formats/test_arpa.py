@@ -239,4 +239,4 @@ def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
     found = convert(folder, tmp_path / "copy")
     assert (found.format, found.difference) == ("hf", 0.0)
-    assert found.compared == 2 * 8 * 23
+    assert found.compared == 2 * 8 * 24
