@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -25,11 +26,13 @@ from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
 from clearstory.models.scoring import score_rows
 from clearstory.recipes.opening import ready
+from clearstory.recipes.settings import train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.text.learning import learn
 from clearstory.text.rows import encode_text
 from clearstory.training.learner import load_weights
 from tiny import VOCAB, counted
+from trained import words
 
 Gram = tuple[int, ...]
 
@@ -311,6 +314,26 @@ def test_a_finished_run_is_gone_on_with() -> None:
     assert again.config == model.config
     ids = torch.tensor([text(50)])
     assert torch.equal(again.predict(again.read(Padded(ids))[0]), model.predict(model.read(Padded(ids))[0]))
+
+
+def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearstory.recipes.events import Finished, Warned
+    from clearstory.recipes.train import train_events
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text(words(3000), encoding="utf-8")
+    given = {"text": (str(tmp_path / "text.txt"),), "model": "ngram", "model.order": 3, "out": str(tmp_path / "run")}
+    with mock.patch("os.fsync"):  # no power is lost here
+        events = list(train_events(train_recipe({**given, "tokenizer": "words"})))
+        again = list(train_events(train_recipe({**given, "tokenizer": "words", "resume": True})))
+    assert [event.sentence for event in events if isinstance(event, Warned)]  # some discounts cannot be estimated
+    first, second = events[-1], again[-1]
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert (first.steps, second.steps, second.nats_per_token) == (3, 3, first.nats_per_token)
+    opened = open_model(tmp_path / "run")
+    assert opened.model.config.begin == opened.tokenizer.eos  # type: ignore[union-attr]
+    assert opened.card.parameters == first.parameters == count(opened.model)
 
 
 @pytest.mark.parametrize(

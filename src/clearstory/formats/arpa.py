@@ -19,7 +19,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -214,7 +214,7 @@ class Reader:
         return rows
 
     def blocks(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
-        """A section in blocks of lines: words by their place, log10 P, log10 of the weights, the first line's number."""
+        """A section in blocks of lines: words by place, log10 P, log10 of the weights, the first line's number."""
         left = size
         while left:
             lines = list(islice(self.file, min(BLOCK, left)))

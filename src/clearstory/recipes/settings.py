@@ -139,7 +139,7 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder or a checkpoint.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, gates, reach, neighbours.
+        view: what to look at: backoff, next, surprise, attention, gates, reach, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
