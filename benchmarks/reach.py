@@ -70,7 +70,7 @@ def felt(name: str, seconds: float, folder: Path) -> dict[str, Any]:
     run = folder / name
     said = clearstory(
         "train", "corpus:kjv", "--model", name, "--tokenizer", "characters", "--cpu-seconds", str(seconds), "--out",
-        str(run), "--training.threads", "1", "--overwrite",
+        str(run), "--parameters", "300000", "--training.threads", "1", "--overwrite",
     )  # fmt: skip
     opened, born = open_model(run / "model"), open_model(run / "checkpoints" / "step-000000")
     assert opened.tokenizer is not None

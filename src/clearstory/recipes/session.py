@@ -44,6 +44,9 @@ MOST_ROUNDS = 1000
 """Where minutes are given and the first rounds have yet to tell how long one takes."""
 
 
+WHOLE_LOOK = 10_000
+"""Tokens from which it is reckoned how long a model takes that reads documents whole."""
+
 LAST_LOOK = 20_000
 """Tokens of the last look, where someone else measures on all of them."""
 
@@ -167,11 +170,13 @@ class Session:
 
     def closing_seconds(self) -> float:
         """What the end of the run will take: the complete look, saving, the curve."""
-        some = min(self.prepared.validation_tokens, 20 * self.learner.context)
+        # A model that never forgets reads documents side by side, and the first one alone would be slow.
+        whole = getattr(self.model, "context", 0) is None
+        some = min(self.prepared.validation_tokens, WHOLE_LOOK if whole else 20 * self.learner.context)
         if self.compiled:
-            self.look_at(some, fast=False, spread=False)  # as is what only reads
+            self.look_at(some, fast=False, spread=whole)  # as is what only reads
         began = self.clock.spent()
-        self.look_at(some, fast=False, spread=False)
+        self.look_at(some, fast=False, spread=whole)
         per_token = (self.clock.spent() - began) / max(1, some)
         tokens = self.prepared.validation_tokens
         tokens = tokens if self.closing else min(tokens, LAST_LOOK)
