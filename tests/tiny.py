@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from clearstory.models.families import build
 from clearstory.models.hmm.config import HMMConfig
+from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import CLEAR, GPT2
 from clearstory.models.recurrent.config import RecurrentConfig
 
@@ -34,6 +38,20 @@ def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
     return model
 
 
+def counted(**settings: Any) -> torch.nn.Module:
+    """An n-gram model in float64 that has learnt documents in which most tokens follow from the one before."""
+    model: Any = build(NGramConfig(vocab=VOCAB, **settings)).double().eval()
+    random, ids = Random(1), [0]
+    # Enough of them that every pair occurs, and that no two tokens are the likeliest.
+    while len(ids) < 20_000:
+        likely = [(7 * ids[-1] + step) % VOCAB for step in (1, 2, 5)]
+        ids += random.choices([*likely, random.randrange(VOCAB)], [5, 3, 2, 4])
+    starts = np.array([0, 250, 250, len(ids)])
+    rounds = model.fit(SimpleNamespace(ids=np.array(ids, np.uint16), starts=starts, byte_lengths=np.ones(VOCAB)))
+    assert len(list(rounds)) == model.config.order
+    return model
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: shaken(TINY_GPT2),
     "clear": lambda: shaken(TINY_CLEAR),
@@ -48,4 +66,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),
     "tagger": lambda: shaken(HMMConfig(vocab=VOCAB, states=5, learn="tags", order=3, tags=tuple("ABCD"), endings=2)),
     "adaptive": lambda: shaken(replace(TINY_LSTM, cutoffs=(5, 12))),
+    "ngram": lambda: counted(order=4, begin=2),
+    "pruned": lambda: counted(order=3, prune=(0, 0, 1)),
+    "katz": lambda: counted(order=3, smoothing="katz", counts=False),
+    "laplace": lambda: counted(order=3, smoothing="laplace", begin=2),
 }

@@ -21,6 +21,7 @@ NAMES = {
     "evaluate": "clearstory.recipes.evaluate:evaluate",
     "compare": "clearstory.recipes.compare:compare",
     "inspect": "clearstory.recipes.inspect:inspect",
+    "convert": "clearstory.recipes.convert:convert",
     "plan": "clearstory.recipes.plan:plan",
     "data": "clearstory.recipes.data:data",
     "doctor": "clearstory.recipes.doctor:doctor",

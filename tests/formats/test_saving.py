@@ -67,7 +67,7 @@ def test_paths_that_are_no_model_are_told_apart(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=sentence):
             open_model(path)
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(BadInput, match="opens folders only"):
+    with pytest.raises(BadInput, match=r"opens folders, \.arpa"):
         open_model(tmp_path / "x.gguf")
     run = tmp_path / "run"
     (run / "checkpoints" / "step-000500").mkdir(parents=True)

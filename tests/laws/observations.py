@@ -55,6 +55,11 @@ ODD = {
     "model.rope_theta": "500",
     "model.kv_heads": "1",
     "model.norm_eps": "0.0625",
+    "model.prune": "0",
+    "model.begin": "7",
+    "model.sizes": "7",
+    "model.smoothing": "katz",
+    "model.counts": "false",
     "steps": "3",
     "top_p": "0.5",
     "out": "elsewhere",
@@ -213,6 +218,13 @@ def looked(recipe: Any, **more: Any) -> Any:
     return used("inspect", recipe, **{"text": "the"} | more)
 
 
+def converted(recipe: Any, **more: Any) -> Any:
+    """What convert says, where a folder of the name is there already."""
+    Path("out").mkdir()
+    Path("out/mine.txt").write_text("mine", encoding="utf-8")
+    return used("convert", recipe, **more)
+
+
 def begun(recipe: Any) -> Any:
     """The training that quickstart begins."""
     from clearstory.recipes import quickstart
@@ -303,6 +315,10 @@ OBSERVED: dict[str, Observation] = {
     "PlanRecipe.utilization": planned,
     "PlanRecipe.price": priced,
     "PlanRecipe.measure": lambda recipe: recipe.measure,
+    "ConvertRecipe.model": partial(converted, overwrite=True),
+    "ConvertRecipe.out": converted,
+    "ConvertRecipe.to": partial(converted, out="model.arpa"),
+    "ConvertRecipe.overwrite": converted,
     "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_speaks_json",
     "DataRecipe.text": "cli/test_contract.py::test_data_speaks_json",
     "DataRecipe.tokenizer": counted,

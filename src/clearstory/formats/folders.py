@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_folder, write_json, write_text
 from clearstory.errors import BadInput, FolderExists, VocabularyMismatch
+from clearstory.formats.arpa import is_arpa, read_arpa
 from clearstory.formats.assemble import as_stored, open_weights, same, to_store
 from clearstory.formats.cards import Card, read_card, readme
 from clearstory.formats.config_file import Format, choose, read_json, renaming, which
@@ -113,13 +114,17 @@ def write_card(folder: Path | str, card: Card) -> None:
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
-    """The model that a path means: a model folder of ours or of transformers, or a run folder.
+    """The model that a path means: a model folder of ours or of transformers, a run folder, or a file of ARPA.
 
     Weights stored as float16 or bfloat16 come as float32, others as they are; with `dtype`, all come as that.
     Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
     """
-    folder = resolve(path)
     model: Any
+    if is_arpa(file := Path(path).expanduser()) and file.is_file():
+        model, words = read_arpa(file)
+        kind = torch.float32 if dtype is None else dtype
+        return Opened(model.to(kind), words, Card(name=file.name, family="ngram", parameters=count(model)))
+    folder = resolve(path)
     model, theirs = open_weights(folder, widen if dtype is None else lambda tensor: narrow(tensor, dtype))
     tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else None
     check_tokenizer(model, tokenizer)

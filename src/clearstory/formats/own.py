@@ -14,6 +14,7 @@ from clearstory.errors import BadInput, UnknownName, nearest
 from clearstory.formats.keys import MOST, MOST_LAYERS, Theirs, flag, real, refuse, whole
 from clearstory.formats.rules import Renaming, Same
 from clearstory.models.families import FAMILIES
+from clearstory.models.ngram.config import MOST_ROWS
 
 CONFIGS: dict[str, type[Any]] = {model.__name__: config for config, model in FAMILIES.items()}
 """From the name of a family's model to the type of its config."""
@@ -85,7 +86,8 @@ def read(name: str, hint: Any, value: object) -> Any:
     if hint is bool:
         return flag(name, value)
     if hint is int:
-        return whole(name, value, MOST_LAYERS if name == "model.layers" else MOST, least=0)
+        most = {"model.layers": MOST_LAYERS, "model.sizes": MOST_ROWS}.get(name, MOST)
+        return whole(name, value, most, least=0)
     if hint is float:
         return real(name, value, 0.0, 1e12)
     if not isinstance(value, str):

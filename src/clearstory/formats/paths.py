@@ -37,8 +37,8 @@ def resolve(path: Path | str) -> Path:
 
 def file_given(file: Path) -> str:
     """The way out for a path to a file."""
-    if file.suffix in (".gguf", ".arpa", ".gz"):
-        return f"{file} is a file, and this build opens folders only; convert it to a folder first"
+    if file.suffix in (".gguf", ".gz"):
+        return f"{file} is a file, and this build opens folders, .arpa and .arpa.gz; convert it first"
     if (file.parent / "config.json").is_file():
         return f"{file} is a file of a model folder; open the folder, {file.parent}"
     return f"{file} is a file, and a model is a folder; name a model folder or a run folder"

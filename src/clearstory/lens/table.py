@@ -34,6 +34,7 @@ VIEWS: dict[str, Entry] = {
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
     "reach": Entry("clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches"),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
+    "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
     "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
 }
 """From a view's name to where it is made and what it needs."""

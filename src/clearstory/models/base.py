@@ -102,10 +102,13 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class Fitted:
-    """One finished round of counting. `nats` per token of the training text, where the round knows them."""
+    """One finished round of counting. `nats` per token of the training text, where the round knows them; a `note` is
+    what its user should know.
+    """
 
     tokens: int
     nats: float | None = None
+    note: str | None = None
 
 
 class Documents(Protocol):

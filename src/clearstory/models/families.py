@@ -10,6 +10,8 @@ from torch import nn
 from clearstory.models.config import Config, TransformerConfig
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.model import HMM
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer import Birth, Transformer
@@ -18,6 +20,7 @@ FAMILIES: dict[type[Config], type[nn.Module]] = {
     TransformerConfig: Transformer,
     RecurrentConfig: Recurrent,
     HMMConfig: HMM,
+    NGramConfig: NGram,
 }
 """From a config's type to the model it describes. A new family is a line here and one in presets."""
 

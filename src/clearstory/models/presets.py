@@ -11,6 +11,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config, TransformerConfig
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.config import sized as size_hmm
+from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.config import sized as size_recurrent
 
@@ -149,6 +150,7 @@ PRESETS: dict[str, Config] = {
     "lstm": LSTM,
     "awd-lstm": AWD_LSTM,
     "hmm": HMMConfig(vocab=8192, states=256),
+    "ngram": NGramConfig(vocab=8192),
 }
 
 TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}

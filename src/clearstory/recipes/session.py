@@ -205,6 +205,8 @@ class Session:
                 gradient_norm=progress.gradient_norm, tokens=progress.tokens, tokens_per_second=speed,
                 seconds=self.seconds(), eta=left,
             )  # fmt: skip
+            if progress.note is not None:
+                yield self.warn(progress.note)
             if progress.loss is not None and (sentence := self.watchman.step(progress.step, progress.loss)):
                 yield self.warn(sentence)
             if self.recipe.seconds is not None:
@@ -336,7 +338,7 @@ class Session:
             self.model.load_state_dict(open_model(self.run.model).model.state_dict())
         with self.learner.averaged() if self.best_step == self.learner.step else nullcontext():
             score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
-        write_card(self.run.model, replace(self.card, bits_per_byte=score.bits_per_byte))
+        write_card(self.run.model, replace(self.card, parameters=count(self.model), bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
             tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),

@@ -157,7 +157,7 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder or a checkpoint.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, gates, reach, states, neighbours.
+        view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
@@ -173,6 +173,23 @@ class InspectRecipe:
     temperature: float | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRecipe:
+    """From a model to the same in another format.
+
+    Args:
+        model: a model folder, a run folder, a checkpoint, or an .arpa or .arpa.gz file.
+        out: where to write it: a name that ends in .arpa or .arpa.gz, or a folder.
+        to: arpa, or hf for a model folder; as the name of OUT says when not given.
+        overwrite: replace what is there.
+    """
+
+    model: str = positional("MODEL")
+    out: str = positional("OUT")
+    to: Literal["arpa", "hf"] | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from clearstory.models.families import build, count
 from clearstory.models.machine import bf16_is_fast, fastest_threads, matmul_gflops
 from clearstory.models.presets import blocks, clear_of_blocks
 from clearstory.models.presets import parameters as count_on_paper
+from clearstory.models.prompts import first_token
 from clearstory.recipes import budget, runs
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
@@ -114,6 +115,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
     if tagging:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
+    if getattr(config, "begin", 0) is None:  # a family that counts must be told where texts begin
+        config = replace(config, begin=first_token(tokenizer))
     if recipe.model.name == "clear" and not known:
         settings = rates_for(config.width, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)

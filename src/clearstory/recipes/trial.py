@@ -199,7 +199,7 @@ def tried(
         tokenizer=tokenizer or own.kind,
         vocab=own.vocab,
         parameters=count(model),
-        bytes_on_disk=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        bytes_on_disk=sum(file.stat().st_size for file in (folder, *folder.rglob("*")) if file.is_file()),
         cpu_seconds=None if finished is None else finished.cpu_seconds,
         seconds=None if finished is None else finished.seconds,
         tokens=None if finished is None else finished.tokens,

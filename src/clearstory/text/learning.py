@@ -19,6 +19,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.pieces import ALPHABET
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.words import UNKNOWN, common_words, tokenizer_json
 
 END = "<|endoftext|>"
 SIZE = 8192  # the vocabulary where none is asked for: a Bible of 4 MB learns it in two seconds
@@ -113,27 +114,13 @@ def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokeni
 
 
 def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
-    from tokenizers import Tokenizer as Inside
-
     eos = "<eos>"  # a line's end, as the word-level benchmarks write it
-    # A text that spells <eos> must not end a line by it.
-    spelt = [normalizers.Replace(eos, "<unk>"), normalizers.Replace("\n", f" {eos} ")]
-    inside = Inside(models.WordLevel(unk_token="<unk>"))
-    inside.normalizer = normalizers.Sequence(spelt)
-    inside.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(vocab_size=1 << 31, min_frequency=0, show_progress=False)
-    inside.train_from_iterator(iter(texts), trainer)
-    counted = inside.get_vocab()
-    # The commonest first, as adaptive softmax wants them; the trainer has ordered them so.
-    words = ["<unk>", eos, *sorted(counted.keys() - {"<unk>", eos}, key=counted.__getitem__)][: size or None]
-    # Neither is special to the library: <unk> is a word of the benchmarks' own text, <eos> the text's line feed.
-    whole = Inside(models.WordLevel(vocab={word: id for id, word in enumerate(words)}, unk_token="<unk>"))
-    whole.normalizer, whole.pre_tokenizer = inside.normalizer, inside.pre_tokenizer
-    whole.decoder = decoders.Sequence(
-        [decoders.WordPiece(prefix="\n", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(f" ?{eos} ?"), "\n")]
-    )
-    return _finish(whole, eos=eos, unk="<unk>")
+    # The commonest first, as adaptive softmax wants them. Neither of the two before them is special to the library:
+    # <unk> is a word of the benchmarks' own text, <eos> the text's line feed.
+    words = [UNKNOWN, eos, *common_words(texts, eos)][: size or None]
+    # Said, or a text in which <s> or <pad> is a word would have it begin texts.
+    none = {"bos_token": None, "pad_token": None}
+    return Tokenizer(tokenizer_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
 
 
 def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:

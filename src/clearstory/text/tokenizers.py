@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput, CorruptFile, VocabularyMismatch
 from clearstory.text.pieces import piece_bytes, readable, style_of
+from clearstory.text.words import encoder
 
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -82,11 +83,15 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without any special tokens around or inside it."""
+        if self._quick is not None:
+            return self._quick(text)
         ids: list[int] = self._inside.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of several texts, on all cores unless TOKENIZERS_PARALLELISM=false."""
+        if self._quick is not None:
+            return [self._quick(text) for text in texts]
         encoded = self._inside.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
@@ -197,6 +202,11 @@ class Tokenizer:
         inside = _build(self.contents)
         inside.encode_special_tokens = True  # their name for: encode them like any text
         return inside
+
+    @cached_property
+    def _quick(self) -> Callable[[str], list[int]] | None:
+        """Words are cut and looked up faster here than there."""
+        return encoder(self._parts)
 
     @cached_property
     def _marked(self) -> Any:

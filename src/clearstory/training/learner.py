@@ -26,6 +26,7 @@ class Progress:
     gradient_norm: float | None
     tokens: int
     seconds: float
+    note: str | None = None  # what the user should know
 
 
 class Learner(Protocol):
@@ -76,6 +77,8 @@ class Learner(Protocol):
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """The tensors under "model." into the model. Raises CheckpointMismatch when they belong to another."""
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    if callable(resize := getattr(model, "resize", None)):  # a model that is as large as what it has counted
+        resize({name: tuple(value.shape) for name, value in saved.items()})
     own = model.state_dict()
     for name in sorted(own.keys() | saved.keys()):
         here, there = own.get(name), saved.get(name)

@@ -82,7 +82,7 @@ class Rounds:
         self.step += 1
         self.tokens += fitted.tokens
         seconds = time.perf_counter() - began
-        return Progress(self.step, self.steps, fitted.nats, None, None, self.tokens, seconds)
+        return Progress(self.step, self.steps, fitted.nats, None, None, self.tokens, seconds, fitted.note)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model and where the run stands."""

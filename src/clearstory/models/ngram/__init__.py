@@ -1,0 +1,1 @@
+"""n-grams: the next token from counts of what followed the last few."""

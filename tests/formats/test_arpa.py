@@ -1,0 +1,242 @@
+"""ARPA: what is written is read back, what others wrote is read as they mean it, and what lies is told by its line."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory import durable
+from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, CorruptFile, FolderExists
+from clearstory.formats.arpa import read_arpa
+from clearstory.formats.arpa_writing import write_arpa
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.models.base import Padded
+from clearstory.models.families import build
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.recipes.convert import convert
+from clearstory.recipes.evaluate import evaluate
+from clearstory.recipes.generate import generate
+from clearstory.text.learning import learn
+from clearstory.text.rows import encode_text
+from tiny import TINY_GPT2, counted, shaken
+
+# As SRILM writes: remarks before, log10 to seven digits, a back-off only where a context needs one.
+SMALL = """a remark
+
+\\data\\
+ngram  1 =5
+ngram 2=4
+ngram 3=1
+
+\\1-grams:
+-1.5\t<unk>
+-99\t<s>\t-0.25
+-0.6\t</s>
+-0.4\ta\t-0.5
+-0.7\tb\t-0.125
+
+\\2-grams:
+-0.2\t<s> a\t-0.3
+-0.3\ta b
+-0.1\tb </s>
+-0.9\ta </s>
+
+\\3-grams:
+-0.05\t<s> a b
+
+\\end\\
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "small.arpa"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def nats(opened: Any, sentence: str) -> list[float]:
+    """log10 P of each word of a line, and of its end."""
+    ids = opened.tokenizer.encode(sentence + "\n")
+    found, _ = opened.model.score(Padded(torch.tensor([[opened.tokenizer.eos, *ids[:-1]]])), torch.tensor([ids]))
+    return [-each / math.log(10) for each in found[0].tolist()]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_of_others_means_what_they_mean(tmp_path: Path, packed: bool) -> None:
+    file = written(tmp_path, SMALL)
+    if packed:
+        file = tmp_path / "small.arpa.gz"
+        file.write_bytes(gzip.compress(SMALL.encode()))
+    opened = open_model(file)
+    assert opened.model.config == NGramConfig(vocab=4, order=3, smoothing="given", begin=1, counts=False, sizes=(4, 1))
+    # <s> a: a bigram. <s> a b: a trigram. a b </s>: no trigram, and "a b" has no back-off; b </s> is a bigram.
+    assert nats(opened, "a b") == pytest.approx([-0.2, -0.05, -0.1], abs=1e-6)
+    # <s> b: none; the back-off of <s>, then b. b a: that of b, then a. a a: that of a, and so on.
+    assert nats(opened, "b a a") == pytest.approx([-0.25 - 0.7, -0.125 - 0.4, -0.5 - 0.4, -0.9], abs=1e-6)
+    # An unknown word; what follows it has no context.
+    assert nats(opened, "z b") == pytest.approx([-0.25 - 1.5, -0.7, -0.1], abs=1e-6)
+    # After "<s> a" the back-off of the bigram and that of a.
+    assert nats(opened, "a a")[1] == pytest.approx(-0.3 - 0.5 - 0.4, abs=1e-6)
+
+
+def test_without_an_unknown_word_one_is_next_to_impossible(tmp_path: Path) -> None:
+    text = SMALL.replace("-1.5\t<unk>\n", "").replace("ngram  1 =5", "ngram 1=4")
+    assert nats(open_model(written(tmp_path, text)), "z")[0] == pytest.approx(-0.25 - 100, abs=1e-4)
+
+
+def test_what_can_never_be_reached_is_left_out(tmp_path: Path) -> None:
+    text = SMALL.replace("ngram 2=4", "ngram 2=6").replace("-0.9\ta </s>\n", "-0.9\ta </s>\n-2\ta <s>\n-2\t</s> a\n")
+    assert open_model(written(tmp_path, text)).model.config.sizes == (4, 1)
+
+
+def test_a_file_without_sentences_has_none(tmp_path: Path) -> None:
+    file = written(tmp_path, "\\data\\\nngram 1=2\n\\1-grams:\n-0.3 a\n-0.3 b\n\\end\\\n")
+    opened = open_model(file)
+    assert opened.model.config.begin is None
+    assert opened.tokenizer is not None
+    assert opened.tokenizer.eos is None
+    assert opened.tokenizer.encode("a\nb") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("\\data\\", "data", r"line 24: the file ends without"),
+        ("ngram 2=4", "ngram 3=4", r"line 5: here it must say how many 2-grams there are: 'ngram 3=4'"),
+        ("ngram 2=4", "ngram 2=many", "line 5: here it must say"),
+        ("ngram 2=4", "ngram 2=4000000000000", "line 5: more than this house holds"),
+        ("ngram 2=4", "ngram 2=5", r"line 20: the 2-grams end after 4, and \\data\\ says that they are 5"),
+        ("ngram 2=4", "ngram 2=3", r"line 19: here .3-grams: must begin, and it says '-0.9"),
+        ("ngram 3=1", "", "line 21: here .end. must stand, and it says '..3-grams:'"),
+        ("\\2-grams:", "\\4-grams:", r"line 15: here .2-grams: must begin"),
+        ("-0.3\ta b", "-0.3\ta c", "line 17: the word 'c' is not among the 1-grams"),
+        ("-0.3\ta b", "0.3\ta b", "line 17: a probability's logarithm is '0.3', and none is above 0"),
+        ("-0.3\ta b", "nan\ta b", "line 17: 'nan' is no finite number"),
+        ("-0.3\ta b", "-inf\ta b", "line 17: '-inf' is no finite number"),
+        ("-0.3\ta b", "x\ta b", "line 17: 'x' is no finite number"),
+        ("-0.4\ta\t-0.5", "-0.4\ta\tnan", "line 12: 'nan' is no finite number"),
+        ("-0.3\ta b", "-0.3\ta", "line 17: a 2-gram is a number, 2 words, and perhaps a number: '-0.3 a'"),
+        ("-0.3\ta b", "-0.3\ta b -1 -1", "line 17: a 2-gram is a number, 2 words"),
+        ("-0.9\ta </s>", "-0.9\ta b", "line 19: the same 2-gram has stood in line 17 already"),
+        ("-0.7\tb\t", "-0.7\ta\t", "line 13: the word 'a' has stood in line 12 already"),
+        ("<s> a b", "b a b", "line 22: its context 'b a' is not among the 2-grams"),
+        ("\\end\\", "", "line 24: here .end. must stand, and it says nothing"),
+        ("-0.7\tb", "-0.7\tb\udcff", "line 13: the word .* is not UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, before: str, after: str, says: str) -> None:
+    file = tmp_path / "small.arpa"
+    assert SMALL.count(before) == 1
+    file.write_bytes(SMALL.replace(before, after).encode("utf-8", "surrogateescape"))
+    with pytest.raises(CorruptFile, match=says):
+        read_arpa(file)
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(SMALL.encode())
+    for size in range(0, len(SMALL) - 2, 7):
+        with pytest.raises(CorruptFile):
+            read_arpa(written(tmp_path, SMALL[:size]))
+    for size in (5, 30, len(whole) - 3):
+        (tmp_path / "small.arpa.gz").write_bytes(whole[:size])
+        with pytest.raises(CorruptFile):
+            read_arpa(tmp_path / "small.arpa.gz")
+
+
+@pytest.mark.parametrize(
+    ("kind", "smoothing"),
+    [("words", "kneser-ney"), ("characters", "witten-bell"), ("bytes", "katz"), ("wordpiece:60", "kneser-ney")],
+)
+def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any) -> None:
+    text = "a rose is a rose.\nis a rose a rose?\n\nno: a_b ␣ <s> </s> rose\n" * 3
+    tokenizer = learn(kind, [text])
+    begin = tokenizer.eos if tokenizer.bos is None else tokenizer.bos
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, begin=begin))
+    assert list(model.fit(encode_text(tokenizer, [text, "rose is"])))
+    folder = save_model(tmp_path / "model", model, tokenizer, Card())
+    for name in ("a.arpa", "b.arpa.gz"):
+        found = convert(folder, tmp_path / name)
+        assert (found.format, found.compared > 100, found.difference < 2e-6) == ("arpa", True, True)
+    one, other = tmp_path / "again.arpa", tmp_path / "third.arpa"
+    convert(tmp_path / "b.arpa.gz", tmp_path / "folder")
+    convert(tmp_path / "folder", one)
+    convert(one, other)
+    assert one.read_bytes() == other.read_bytes()
+    if kind == "words":  # the text's own <s> is a word of the folder, and none that a file of ARPA can have
+        ours, theirs = (evaluate(place, texts=["is a rose\n\na rose rose?\n"]) for place in (folder, one))
+        assert theirs.score.nats == pytest.approx(ours.score.nats, rel=1e-6)
+
+
+def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
+    import clearstory
+
+    file = written(tmp_path, SMALL)
+    assert set(generate(file, "a", max_tokens=20, seed=1, ignore_eos=True).text.split()) <= {"a", "b", "<unk>"}
+    assert generate(file, "", max_tokens=5, beam=2).completions
+    assert clearstory.inspect(file, "a b", "surprise").totals  # type: ignore[attr-defined]
+    assert evaluate(file, texts=["a b\n"]).score.nats == pytest.approx(0.35 * math.log(10), rel=1e-6)
+
+
+def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
+    network = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
+    with pytest.raises(CannotDo, match="ARPA holds n-grams, and this is a Transformer"):
+        convert(network, tmp_path / "a.arpa")
+    flat = save_model(tmp_path / "flat", counted(order=2, smoothing="laplace"), None, Card())
+    with pytest.raises(CannotDo, match="with smoothing 'laplace' it leaves nothing"):
+        convert(flat, tmp_path / "a.arpa")
+    assert not (tmp_path / "a.arpa").exists()
+    ngram = save_model(tmp_path / "ngram", counted(order=2), None, Card())
+    assert convert(ngram, tmp_path / "b.arpa").difference < 1e-6
+    with pytest.raises(FolderExists, match="--overwrite"):
+        convert(ngram, tmp_path / "b.arpa")
+    assert convert(ngram, tmp_path / "b.arpa", overwrite=True)
+    for out, to in (("c.arpa", "hf"), ("c", "arpa")):
+        with pytest.raises(BadSetting, match="change one of them"):
+            convert(ngram, tmp_path / out, to)  # type: ignore[arg-type]
+    with pytest.raises(BadInput):
+        convert(tmp_path / "nowhere.arpa", tmp_path / "d")
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.arpa"
+    file.write_text("old", encoding="utf-8")
+
+    def fail(label: str, path: Path) -> None:
+        if label == "flush":
+            raise OSError("the disk is gone")
+
+    durable.steps.append(fail)
+    try:
+        with pytest.raises((OSError, ClearstoryError)):
+            write_arpa(file, counted(order=2), None)
+    finally:
+        durable.steps.remove(fail)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.arpa"]
+    assert file.read_text(encoding="utf-8") == "old"
+
+
+def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
+    kenlm = pytest.importorskip("kenlm", reason="KenLM's queries have to be compiled, which not every machine can")
+    text = "the cat sat on the mat .\nthe dog sat .\na cat and a dog\n" * 2 + "on the dog sat a mat\n"
+    tokenizer = learn("words", [text])
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.eos))
+    assert list(model.fit(encode_text(tokenizer, [text])))
+    file = tmp_path / "a.arpa"
+    write_arpa(file, model, tokenizer)
+    theirs, ours = kenlm.Model(str(file)), open_model(file)
+    for sentence in ("the cat sat", "a dog on the zebra .", "", "mat mat mat a"):
+        wanted = [p for p, _, _ in theirs.full_scores(sentence, bos=True, eos=True)]
+        assert nats(ours, sentence) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
+    found = convert(folder, tmp_path / "copy")
+    assert (found.format, found.difference) == ("hf", 0.0)
+    assert found.compared == 2 * 8 * 24

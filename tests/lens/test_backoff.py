@@ -1,0 +1,61 @@
+"""Back-off: the table says what the model did."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clearstory.errors import BadInput, CannotDo
+from clearstory.lens.backoff import backoff
+from clearstory.lens.table import able, check_able
+from clearstory.models.families import build
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.text.learning import learn
+from tiny import TINY_GPT2, shaken
+
+TEXT = "ab abc ab abd"
+
+
+def model(tokenizer: Any, **settings: Any) -> Any:
+    made: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.bos, **settings)).double()
+    ids = np.array(tokenizer.encode(TEXT))
+    assert list(made.fit(SimpleNamespace(ids=ids, starts=np.array([0, len(ids)]), byte_lengths=np.ones(10))))
+    return made
+
+
+def test_each_token_says_who_answered() -> None:
+    tokenizer = learn("characters", [TEXT])
+    view = backoff(model(tokenizer, smoothing="witten-bell"), tokenizer, "abdd")
+    assert view.column("token") == ["a", "b", "d", "d"]
+    # The text's beginning and a; after it b; "ab" and d once; "bd" was the text's end, and of d alone nothing is known.
+    assert view.column("order") == [2, 3, 3, 1]
+    assert view.column("count") == [1, 1, 1, 1]
+    assert view.column("after") == ["<|endoftext|>", "<|endoftext|> a", "a b", ""]
+    assert view.column("left by longer ones") == ["", "", "", "3: 100%, 2: 100%"]
+    # Witten-Bell, 'd' of 13 characters with 5 kinds among 7 tokens: (1 + 5 / 7) / (13 + 5).
+    assert view.rows[3][3] == pytest.approx((1 + 5 / 7) / 18)
+    assert view.look == "Of 4 tokens, 2 from order 3, 1 from order 2, 1 from order 1; the longest n-grams have 3."
+
+
+def test_probabilities_are_the_models_own_for_every_smoothing() -> None:
+    tokenizer = learn("characters", [TEXT])
+    for smoothing in ("kneser-ney", "katz", "laplace"):
+        made = model(tokenizer, smoothing=smoothing, counts=False)
+        view = backoff(made, tokenizer, "abda")
+        assert view.column("count")[0] is None
+        shares = [float(str(value)) for value in view.column("probability")]
+        assert all(0 < share < 1 for share in shares)
+        assert sum(map(math.log, shares)) < 0
+
+
+def test_what_it_cannot_show_is_refused() -> None:
+    tokenizer = learn("characters", [TEXT])
+    assert "backoff" in able(model(tokenizer))
+    with pytest.raises(CannotDo, match="tables of n-grams"):
+        check_able("backoff", shaken(TINY_GPT2))
+    with pytest.raises(BadInput, match="too short"):
+        backoff(model(tokenizer), tokenizer, "")

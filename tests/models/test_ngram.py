@@ -1,0 +1,408 @@
+"""n-grams: counted as by hand, smoothed as the papers say, scored as KenLM scores."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMismatch
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.models.base import IGNORE, Padded
+from clearstory.models.families import build, count
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.ngram.counting import count as count_rows
+from clearstory.models.ngram.counting import grouped
+from clearstory.models.ngram.lookup import find
+from clearstory.models.ngram.smoothing import FALLBACK, discounts
+from clearstory.models.scoring import score_rows
+from clearstory.recipes.opening import ready
+from clearstory.recipes.settings import train_recipe
+from clearstory.text.corpus import Corpus
+from clearstory.text.learning import learn
+from clearstory.text.rows import encode_text
+from clearstory.training.learner import load_weights
+from tiny import VOCAB, counted
+from trained import words
+
+Gram = tuple[int, ...]
+
+
+def rows(*documents: Sequence[int]) -> Any:
+    starts = np.cumsum([0, *map(len, documents)])
+    ids = np.array([id for document in documents for id in document], np.uint16)
+    return SimpleNamespace(ids=ids, starts=starts, byte_lengths=np.ones(VOCAB, int))
+
+
+def text(size: int = 900, seed: int = 3, begin: int = 2) -> list[int]:
+    """Tokens of which 19 occur, `begin` at the end of each of its sentences."""
+    random, ids = Random(seed), [0]
+    while len(ids) < size:
+        ids.append(begin if random.random() < 0.1 else (3 * ids[-1] + random.choice((1, 1, 1, 4, 6, 7))) % 19)
+    return [*ids, begin]
+
+
+def learnt(documents: Sequence[Sequence[int]], **settings: Any) -> Any:
+    model = build(NGramConfig(vocab=VOCAB, **settings)).double()
+    for _ in model.fit(rows(*documents)):
+        pass
+    return model
+
+
+class Oracle:
+    """Every formula as it is printed, with dictionaries, one probability at a time."""
+
+    def __init__(self, documents: Sequence[Sequence[int]], order: int, smoothing: str, begin: int | None) -> None:
+        self.order, self.smoothing = order, smoothing
+        self.counts: list[Counter[Gram]] = [Counter() for _ in range(order + 1)]
+        for document in documents:
+            before: Gram = () if begin is None else (begin,)
+            for id in document:
+                for n in range(1, order + 1):
+                    if n - 1 <= len(before):
+                        self.counts[n][(*before[len(before) - n + 1 :], id)] += 1
+                before = (begin,) if id == begin and begin is not None else (*before, id)
+        self.used = self.counts
+        if smoothing == "kneser-ney":
+            self.used = [Counter(), *(self.adjusted(n, begin) for n in range(1, order)), self.counts[order]]
+        self.after: list[dict[Gram, Counter[int]]] = [defaultdict(Counter) for _ in range(order + 1)]
+        for n in range(1, order + 1):
+            for gram, times in self.used[n].items():
+                self.after[n - 1][gram[:-1]][gram[-1]] = times
+        self.of = [Counter(self.used[n].values()) for n in range(order + 1)]  # counts of counts
+
+    def adjusted(self, n: int, begin: int | None) -> Counter[Gram]:
+        found = Counter(gram[1:] for gram in self.counts[n + 1])
+        if n > 1:
+            found |= Counter({gram: times for gram, times in self.counts[n].items() if gram[0] == begin})
+        return found
+
+    def p(self, id: int, context: Gram) -> float:
+        """P(id | context)."""
+        n = len(context)
+        below = self.p(id, context[1:]) if n else 1 / VOCAB
+        if n >= self.order:
+            return below
+        if context not in self.after[n]:
+            return below
+        return float(getattr(self, self.smoothing.replace("-", "_"))(id, context, below))
+
+    def kneser_ney(self, id: int, context: Gram, below: float) -> float:
+        after, of = self.after[len(context)][context], self.of[len(context) + 1]
+        y = of[1] / (of[1] + 2 * of[2]) if of[1] else 0
+        d = [0.0, *FALLBACK]
+        if all(of[k] for k in (1, 2, 3, 4)):
+            exact = [0.0, *(k - (k + 1) * y * of[k + 1] / of[k] for k in (1, 2, 3))]
+            d = exact if all(0 <= exact[k] <= k for k in (1, 2, 3)) else d
+        total = sum(after.values())
+        left = sum(d[min(times, 3)] for times in after.values())
+        return (after[id] - d[min(after[id], 3)]) / total + left / total * below
+
+    def witten_bell(self, id: int, context: Gram, below: float) -> float:
+        after = self.after[len(context)][context]
+        kinds = len(after)
+        return (after[id] + kinds * below) / (sum(after.values()) + kinds)
+
+    def katz(self, id: int, context: Gram, below: float) -> float:
+        after, of = self.after[len(context)][context], self.of[len(context) + 1]
+        ratio = {r: (r - 0.5) / r for r in range(1, 6)}
+        if all(of[r] for r in range(1, 7)):
+            common = 6 * of[6] / of[1]
+            exact = {r: ((r + 1) * of[r + 1] / (r * of[r]) - common) / (1 - common) for r in range(1, 6)}
+            ratio = exact if common < 1 and all(0 < each <= 1 for each in exact.values()) else ratio
+        total = sum(after.values())
+        kept = {w: times * ratio.get(times, 1.0) for w, times in after.items() if times}
+        if math.isclose(sum(kept.values()), total):
+            total += 1
+        unseen = 1 - sum(self.p(w, context[1:]) if context else 1 / VOCAB for w in kept)
+        if unseen < 1e-12:
+            total = sum(kept.values())
+        if id in kept:
+            return kept[id] / total
+        return (1 - sum(kept.values()) / total) / unseen * below
+
+    def laplace(self, id: int, context: Gram, below: float) -> float:
+        after = self.after[len(context)][context]
+        return (after[id] + 1) / (sum(after.values()) + VOCAB)
+
+    def none(self, id: int, context: Gram, below: float) -> float:
+        after = self.after[len(context)][context]
+        return after[id] / sum(after.values())
+
+
+SMOOTHINGS = ["kneser-ney", "witten-bell", "katz", "laplace", "none"]
+
+
+@pytest.mark.parametrize("begin", [2, None])
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None) -> None:
+    documents = [text(), text(300, seed=4), [5, 5]]
+    model = learnt(documents, order=4, smoothing=smoothing, begin=begin)
+    oracle = Oracle(documents, 4, smoothing, begin)
+    contexts = [(), (7,), (2,), (2, 5), (22, 3), (4, 22), *(tuple(text()[i : i + 3]) for i in range(0, 60, 7))]
+    for context in contexts:
+        if begin in context[1:]:  # what stands before it is never looked back on
+            continue
+        hidden, _ = model.read(Padded(torch.tensor([[9, 9, *context]])))
+        known = hidden[0, -1].clone()
+        known[len(context) + 1 :] = -1
+        logs = model.predict(known)
+        wanted = [oracle.p(id, context) for id in range(VOCAB)]
+        assert logs.exp().tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-15), (context, smoothing)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+@pytest.mark.parametrize("prune", [(), (0, 1, 2)])
+def test_probabilities_add_up_to_one_as_they_are(smoothing: str, prune: tuple[int, ...]) -> None:
+    model = learnt([text()], order=4, smoothing=smoothing, prune=prune, begin=2)
+    hidden, _ = model.read(Padded(torch.arange(VOCAB)[None]))
+    more, _ = model.read(Padded(torch.tensor([text(60, seed=9)])))
+    sums = torch.cat([model.predict(hidden), model.predict(more)], 1).exp().sum(-1)
+    assert torch.allclose(sums, torch.ones_like(sums), rtol=1e-9, atol=1e-9)
+
+
+def test_a_bigram_by_hand() -> None:
+    """0 1 0 2 0 1 | P(1 | 0) with both discounts of order 2 at their fallback."""
+    model = learnt([[0, 1, 0, 2, 0, 1]], order=2)
+    logs = model.predict(model.read(Padded(torch.tensor([[0]])))[0])[0, 0]
+    # Bigrams: 01 twice, 10, 02, 20 once. Unigrams follow: 0 follows 1 and 2, so 2; 1 and 2 follow 0, so 1 each.
+    # Discounts fall back: once 0.5, twice 1. Order 1: (1 - 0.5) / 4 + (0.5 + 0.5 + 1) / 4 / 23 for token 1.
+    below = 0.5 / 4 + 2 / 4 / 23
+    # Order 2, context 0: counts 2 and 1, of 3 in all; (2 - 1) / 3, and (1 + 0.5) / 3 is left.
+    assert float(logs[1].exp()) == pytest.approx(1 / 3 + 1.5 / 3 * below, rel=1e-12)
+    assert float(logs[9].exp()) == pytest.approx(1.5 / 3 * 2 / 4 / 23, rel=1e-12)
+
+
+def test_the_discounts_are_those_of_chen_and_goodman() -> None:
+    adjusted = np.repeat([1, 2, 3, 4, 9], [100, 40, 20, 11, 7])
+    values, note = discounts(adjusted, 2)
+    y = 100 / (100 + 2 * 40)  # 0.5556
+    assert values.tolist() == pytest.approx([1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.55])
+    assert note is None
+    values, note = discounts(np.repeat([1, 2, 4], [3, 2, 1]), 3)
+    assert values.tolist() == list(FALLBACK)
+    assert "order 3" in str(note)
+    assert "3, 2, 0 and 1" in str(note)
+
+
+@pytest.mark.parametrize("begin", [2, None])
+@pytest.mark.parametrize("stretch", [7, 100, 1 << 20])
+def test_counts_are_those_of_a_dictionary_in_memory_and_on_disk(stretch: int, begin: int | None) -> None:
+    documents = [text(200), [], [7], text(150, seed=5), [2, 2, 2], []]
+    oracle = Oracle(documents, 4, "none", begin)
+    shorter: list[Gram] = []
+    for order, table in enumerate(count_rows(rows(*documents), 4, VOCAB, begin, stretch), start=1):
+        if order == 1:
+            grams: list[Gram] = [(id,) for id in range(VOCAB)]
+        else:
+            grams = [(*shorter[key // VOCAB], key % VOCAB) for key in table.keys.tolist()]
+            assert grams == sorted(set(grams))
+            assert [shorter[row] for row in table.endings] == [gram[1:] for gram in grams]
+        found = {gram: times for gram, times in zip(grams, table.counts.tolist(), strict=True) if times}
+        assert found == dict(oracle.counts[order])
+        shorter = grams
+
+
+def test_large_keys_are_grouped_as_small_ones() -> None:
+    keys = np.array([5, 3, 5, 9, 3, 3])
+    places, numbers = np.arange(6), np.array([50, 30, 50, 90, 30, 30])
+    for scale in (1, 2**59):
+        run, which = grouped(keys * scale, numbers, places)
+        assert (run.keys // scale).tolist() == [3, 5, 9]
+        assert (run.counts.tolist(), run.endings.tolist(), which.tolist()) == (
+            [3, 2, 1],
+            [30, 50, 90],
+            [1, 0, 1, 2, 0, 0],
+        )
+
+
+@pytest.mark.parametrize("scale", [1, 2**40])
+@pytest.mark.parametrize("size", [0, 3, 5000])
+def test_keys_are_found_where_they_stand(size: int, scale: int) -> None:
+    random = np.random.default_rng(size)
+    keys = np.unique(random.integers(0, 9000, 3000)) * scale
+    wanted = random.integers(-1, 9100, size) * scale
+    places = {key: place for place, key in enumerate(keys.tolist())}
+    found = find(torch.from_numpy(keys), torch.from_numpy(wanted))
+    assert found.tolist() == [places.get(key, -1) for key in wanted.tolist()]
+
+
+def test_texts_are_read_from_their_beginning() -> None:
+    """What begins a text is looked back on, and nothing before it."""
+    model = learnt([text()], order=4, begin=2)
+    after = [
+        model.predict(model.read(Padded(torch.tensor([ids])))[0])[0, -1] for ids in ([5, 7, 2, 7], [9, 2, 7], [2, 7])
+    ]
+    assert torch.equal(after[0], after[2])
+    assert torch.equal(after[1], after[2])
+    assert not torch.equal(after[2], model.predict(model.read(Padded(torch.tensor([[7]])))[0])[0, -1])
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_targets_that_are_not_read_next_cost_the_same(order: int) -> None:
+    """Scoring takes a shorter way where what is wanted is what is read next."""
+    model = learnt([text()], order=order, begin=2)
+    ids = torch.tensor([text(400, seed=8)])
+    nats, _ = model.score(Padded(ids[:, :-1]), ids[:, 1:])
+    apart, _ = model.score(Padded(ids[:, :-1].repeat(2, 1)), torch.cat([ids[:, 1:], ids[:, :-1]]))
+    assert torch.allclose(nats[0], apart[0], rtol=1e-12)
+    hidden, _ = model.read(Padded(ids[:, :-1]))
+    logs = model.predict(hidden)
+    assert torch.allclose(apart[1], -logs[0].gather(1, ids[0, :-1, None])[:, 0], rtol=1e-12)
+    some = ids[:, 1:].clone()
+    some[:, 100:] = IGNORE
+    assert torch.allclose(model.score(Padded(ids[:, :-1]), some)[0], nats * (some != IGNORE), rtol=1e-12)
+
+
+def test_an_unsmoothed_model_has_seen_all_that_it_foresees() -> None:
+    model = learnt([[0, 1, 0, 1, 2]], order=2, smoothing="none")
+    nats, _ = model.score(Padded(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 2, 1]]))
+    assert nats[0].tolist() == pytest.approx([0, math.log(2), math.inf])
+
+
+def test_before_it_has_learnt_all_tokens_are_alike() -> None:
+    model = build(NGramConfig(vocab=VOCAB, order=3))
+    nats, state = model.score(Padded(torch.tensor([[1, 2, 3]])), torch.tensor([[2, 3, 4]]), model.begin())
+    assert nats[0].tolist() == pytest.approx([math.log(VOCAB)] * 3)
+    assert state.lengths == [3]
+    assert model.predict(model.read(Padded(torch.tensor([[1]])))[0]).exp().sum() == pytest.approx(1)
+
+
+def test_pruning_drops_what_was_counted_so_often_or_less() -> None:
+    whole, pruned = (learnt([text()], order=3, prune=prune) for prune in ((), (0, 1, 2)))
+    assert pruned.config.sizes == tuple(
+        int((whole.table(order).counts > least).sum()) for order, least in ((2, 1), (3, 2))
+    )
+    assert int(pruned.table(3).counts.min()) == 3
+
+
+def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
+    model = counted(order=3)
+    assert count(model) == sum(len(model.table(n).logs) for n in (1, 2, 3)) + sum(
+        len(model.table(n).logs) for n in (1, 2)
+    )
+    keys, counts = model.table(3).keys.clone(), model.table(3).counts.clone()
+    model.half()
+    assert model.table(3).logs.dtype == torch.float16
+    assert torch.equal(model.table(3).keys, keys)
+    assert torch.equal(model.table(3).counts, counts)
+
+
+@pytest.mark.parametrize("settings", [{"begin": 2}, {"counts": False, "order": 2}, {"order": 1}, {"smoothing": "katz"}])
+def test_a_folder_holds_all_of_it(settings: dict[str, Any], tmp_path: Any) -> None:
+    model = counted(**settings)
+    opened = open_model(save_model(tmp_path / "model", model, None, Card())).model
+    assert opened.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], tensor)
+
+
+def test_a_finished_run_is_gone_on_with() -> None:
+    """Its tables are larger than those of a model that has not learnt."""
+    model = counted(order=3)
+    again = build(NGramConfig(vocab=VOCAB, order=3)).double()
+    load_weights(again, {f"model.{name}": value for name, value in model.state_dict().items()})
+    assert again.config == model.config
+    ids = torch.tensor([text(50)])
+    assert torch.equal(again.predict(again.read(Padded(ids))[0]), model.predict(model.read(Padded(ids))[0]))
+
+
+def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearstory.recipes.events import Finished, Warned
+    from clearstory.recipes.train import train_events
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text(words(3000), encoding="utf-8")
+    given = {"text": (str(tmp_path / "text.txt"),), "model": "ngram", "model.order": 3, "out": str(tmp_path / "run")}
+    with mock.patch("os.fsync"):  # no power is lost here
+        events = list(train_events(train_recipe({**given, "tokenizer": "words"})))
+        again = list(train_events(train_recipe({**given, "tokenizer": "words", "resume": True})))
+    assert [event.sentence for event in events if isinstance(event, Warned)]  # some discounts cannot be estimated
+    first, second = events[-1], again[-1]
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert (first.steps, second.steps, second.nats_per_token) == (3, 3, first.nats_per_token)
+    opened = open_model(tmp_path / "run")
+    assert opened.model.config.begin == opened.tokenizer.eos  # type: ignore[union-attr]
+    assert opened.card.parameters == first.parameters == count(opened.model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"order": 0}, "between 1 and 32"),
+        ({"order": 40}, "between 1 and 32"),
+        ({"vocab": 0}, "between 1"),
+        ({"prune": (1,)}, "begin with 0"),
+        ({"prune": (0, 2, 1)}, "none below the one before"),
+        ({"order": 2, "prune": (0, 1, 1)}, "up to 2 counts"),
+        ({"begin": 23}, "one of the 23 tokens"),
+        ({"sizes": (3,) * 5}, "from 2 to 5"),
+    ],
+)
+def test_configs_that_cannot_be_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadSetting, match=says):
+        NGramConfig(**{"vocab": VOCAB, **settings})
+
+
+def test_texts_that_cannot_be_counted_are_refused() -> None:
+    with pytest.raises(VocabularyMismatch, match=r"token id 40, and the model knows 23"):
+        learnt([[1, 40]], order=2)
+    with pytest.raises(
+        BadSetting, match=r"model.order is 5, and no more than 3 tokens .* set model.order to 3 or less"
+    ):
+        learnt([[1, 2, 3], [4, 5]], order=5)
+    with pytest.raises(BadSetting, match=r"no more than 4 tokens"):
+        learnt([[1, 2, 3], [4, 5]], order=5, begin=0)
+    with pytest.raises(BadSetting, match="from elsewhere"):
+        learnt([[1, 2, 3]], order=2, smoothing="given")
+
+
+def test_ids_it_does_not_know_are_refused() -> None:
+    model = counted(order=2)
+    for ids, targets in ([[3, VOCAB]], [[1, 1]]), ([[3, 3]], [[1, VOCAB]]):
+        with pytest.raises(VocabularyMismatch, match="lies outside"):
+            model.score(Padded(torch.tensor(ids)), torch.tensor(targets))
+
+
+def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
+    import clearstory
+    from clearstory.models.int8 import int8
+
+    tokenizer = learn("characters", ["abcdefghij klmnopqrst"])
+    model = counted(order=2)
+    opened = open_model(save_model(tmp_path / "model", model, tokenizer, Card()))
+    for view in ("attention", "neighbours"):
+        with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show next.*surprise"):
+            clearstory.inspect(opened, "abc", view)
+    with pytest.raises(CannotDo, match="without --int8"):
+        int8(ready(opened)[0])
+    with pytest.raises(UnknownName):
+        clearstory.inspect(opened, "abc", "entropies")
+
+
+# What KenLM's lmplz (0.3.0) and query say of the same lines:
+#   lmplz -o ORDER [--prune ...] < first 1,500 lines | query -v summary < lines 4,001 to 4,200; "including OOVs"
+KENLM = [((3, ()), 618.4465), ((5, ()), 595.7741), ((4, (0, 0, 1, 2)), 594.5533), ((6, ()), 595.1607)]
+
+
+@pytest.mark.parametrize(("settings", "perplexity"), KENLM)
+def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perplexity: float) -> None:
+    whole = "\n".join(Corpus.open(("corpus:kjv",)).texts("train"))
+    lines = [line + "\n" for line in whole.split("\n") if line.strip()]
+    train, held = "".join(lines[:1500]), "".join(lines[4000:4200])
+    tokenizer = learn("words", [train])
+    order, prune = settings
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, begin=tokenizer.eos))
+    assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None
+    found = score_rows(model, encode_text(tokenizer, [held]), begin=tokenizer.eos)
+    assert found.perplexity == pytest.approx(perplexity, rel=2e-6)
