@@ -26,6 +26,7 @@ from clearstory.models.hmm.learning import Prior, expect, maximise
 from clearstory.models.presets import size
 from clearstory.recipes.settings import train_recipe
 from clearstory.recipes.train import train_events
+from clearstory.training.update import AdamW
 from tiny import MODELS, TINY_HMM, VOCAB, shaken
 from trained import story, text_file
 
@@ -248,6 +249,20 @@ def test_gradients_go_through_the_trainer(tmp_path: Path, blocks: int) -> None:
     _, told = train(tmp_path, "run", **{"model.learn": "gradient", "model.blocks": blocks, "steps": 25})
     losses = [row["loss"] for row in told if row["kind"] == "step"]
     assert losses[-1] < 0.75 * losses[0]
+    looks = [row["nats_per_token"] for row in told if row["kind"] == "look"]
+    assert len(set(looks)) == len(looks)  # each sees the parameters of its step, not those of the look before
+
+
+def test_probabilities_follow_the_fused_kernels_of_an_optimizer() -> None:
+    model = build(replace(TINY_HMM, learn="gradient"), seed=1)
+    optimizer = AdamW([{"params": list(model.parameters()), "weight_decay": 0.0}], 0.1, (0.9, 0.99), 1e-8)
+    seen = []
+    for _ in range(3):
+        with torch.no_grad():
+            seen.append(model.score(Padded(IDS), IDS)[0].sum())
+        model.score(Padded(IDS), IDS)[0].sum().backward()
+        optimizer.step()
+    assert seen[0] > seen[1] > seen[2]
 
 
 def test_a_word_that_the_text_has_not_still_has_a_chance() -> None:

@@ -83,6 +83,8 @@ class HMM(nn.Module):
         """The probabilities; kept until the parameters change where no gradient is asked for."""
         weights = (self.initial, self.transition, self.emission)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            # What is about to be updated: torch's fused kernels change a parameter and leave its version as it was.
+            self.kept = None
             return self.probabilities()
         if any(weight.is_inference() for weight in weights):  # nobody counts their changes
             return self.probabilities()
