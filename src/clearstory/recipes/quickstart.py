@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,16 @@ from clearstory.lens.attention import attention
 from clearstory.lens.draw import save
 from clearstory.lens.neighbours import neighbours
 from clearstory.lens.views import Table
+from clearstory.models.families import build
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.prompts import first_token
+from clearstory.models.scoring import score_rows
 from clearstory.recipes.events import Event, Finished
 from clearstory.recipes.sample import sample
 from clearstory.recipes.settings import QuickstartRecipe, train_recipe
 from clearstory.recipes.train import train_events
+from clearstory.text.corpus import Corpus
+from clearstory.text.tokenizers import Tokenizer
 
 CORPUS = "corpus:kjv"
 PROMPTS = {"kjv": "And it came to pass", "python-docs": "Return a list of"}
@@ -51,7 +58,10 @@ def tour(finished: Finished, *, seed: int) -> list[Part]:
     prompt = PROMPTS.get(corpus, PROMPTS["kjv"])
     assert opened.tokenizer is not None
     passage = sample(opened.model, opened.tokenizer, seed=seed, tokens=160, prompt=prompt)
-    parts = [Part("A passage it wrote", passage)]
+    parts = [
+        Part("Bits per byte of the held-out text", beside_counting(finished, opened.tokenizer)),
+        Part("A passage it wrote", passage),
+    ]
     if (words := nearest_words(opened, WORDS.get(corpus, ()))) is not None:
         parts.append(Part("Words whose vectors came to point the same way", words))
     line = " ".join(prompt.split()[:5])
@@ -60,6 +70,22 @@ def tour(finished: Finished, *, seed: int) -> list[Part]:
         ("learning curve", finished.curve), ("attention grid", grid), ("model", finished.folder)))))  # fmt: skip
     parts.append(Part("What to try next", advice(finished, prompt)))
     return parts
+
+
+def beside_counting(finished: Finished, tokenizer: Tokenizer) -> str:
+    """The model's bits per byte, and those of an n-gram of order 5 that counted the same tokens of the same split."""
+    began = time.process_time()
+    rows = Corpus.open((CORPUS,)).encode(tokenizer)
+    begin = first_token(tokenizer)
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=5, begin=begin))
+    for _ in model.fit(rows["train"]):
+        pass
+    bits = score_rows(model, rows["validation"], begin=begin).bits_per_byte
+    spent = time.process_time() - began
+    return (
+        f"the model                {finished.bits_per_byte:.3f}   {finished.cpu_seconds:.0f} seconds of the processor\n"
+        f"counting, 5 tokens deep  {bits:.3f}   {spent:.0f}"
+    )
 
 
 def nearest_words(opened: Opened, words: tuple[str, ...]) -> str | None:
