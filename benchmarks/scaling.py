@@ -38,7 +38,7 @@ from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR
 from clearstory.models.prompts import first_token, resting
 from clearstory.models.scoring import score_rows
-from clearstory.recipes.settings import TRAINING
+from clearstory.recipes.rates import TRAINING
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings

@@ -115,6 +115,7 @@ def test_names_and_values_that_do_not_exist(made: Any, tmp_path: Path, cli: Cli,
         (["--model.context", "4"], "training.context is 8 and model.context 4"),
         (["--model.heads", "3", "--model.kv_heads", "2"], "do not share"),
         (["--tokenizer", "byte"], "did you mean"),
+        (["--data.validation", "0"], "data.validation is 0 and nothing of text.txt is held out"),
     ],
 )
 def test_settings_that_do_not_go_together(made: Any, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:

@@ -26,8 +26,9 @@ from clearstory.models.prompts import first_token
 from clearstory.recipes import budget, runs
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
+from clearstory.recipes.rates import TRAINING
 from clearstory.recipes.session import DEFAULT_STEPS, Session
-from clearstory.recipes.settings import TRAINING, TrainRecipe, train_recipe
+from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
@@ -101,6 +102,11 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     else:
         tokenizer = learn_tokenizer(corpus, spec)
     rows = corpus.encode(tokenizer)
+    if not len(rows["validation"]):
+        raise BadSetting(
+            f"data.validation is {recipe.data.validation:g} and nothing of {corpus.name} is held out, while the best "
+            "model is chosen by what it has not read; give a share such as 0.01"
+        )
     lessons: Documents = rows["train"]
     parameters = recipe.parameters
     if recipe.seconds is not None and parameters is None and recipe.model.name == "clear":

@@ -22,9 +22,9 @@ class Average:
     ...     _ = nn.init.constant_(model.weight, weight)
     ...     average.add()
     >>> with average.shown():
-    ...     float(model.weight)
+    ...     model.weight.item()
     2.0
-    >>> float(model.weight)
+    >>> model.weight.item()
     3.0
     """
 
