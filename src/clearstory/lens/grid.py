@@ -62,12 +62,17 @@ def grid_svg(view: Grid) -> str:
 
 
 def grid_text(view: Grid) -> RenderableType:
-    """Two characters for each number, from blank to full."""
+    """Two characters for each number, from blank to full; as many as its label has where a few columns are named."""
+    named = view.column_labels != view.row_labels and sum(map(len, view.column_labels)) <= 60
+    widths = [max(2, len(label)) if named else 2 for label in view.column_labels]
+    gap = " " if named else ""
     strengths = shares([value for row in view.values for value in row])
     gutter = min(18, max((len(label) for label in view.row_labels), default=0))
-    lines = []
+    names = gap.join(safe(label).ljust(width) for label, width in zip(view.column_labels, widths, strict=True))
+    lines = [Text(f"{'':>{gutter}}  {names}", style="dim")] if named else []
     for number, (label, row) in enumerate(zip(view.row_labels, view.values, strict=True)):
         part = strengths[number * len(row) : (number + 1) * len(row)]
-        squares = "".join(SHADES[math.ceil(share * 4 - 1e-9)] * 2 for share in part)
+        shades = (SHADES[math.ceil(share * 4 - 1e-9)] for share in part)
+        squares = gap.join(shade * width for shade, width in zip(shades, widths, strict=True))
         lines.append(Text(f"{safe(label)[:gutter]:>{gutter}} │").append(squares, style="blue"))
     return framed(view.title, view.look, Group(*lines))

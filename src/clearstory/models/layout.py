@@ -51,7 +51,8 @@ class View(nn.Module):
         super().__init__()
         weight = getattr(model, "output_weight", None)
         if not isinstance(weight, Tensor):
-            raise CannotDo(f"a {type(model).__name__} has no matrices to lay out anew; open it without --int8")
+            kind = getattr(getattr(model, "config", None), "family", type(model).__name__)
+            raise CannotDo(f"this model ({kind}) has no matrices to lay out anew; open it without --int8")
         made: dict[int, nn.Module] = {}
         self.inner = replaced(model, make, made)
         self.unembed = made.get(id(weight)) or make(linear_of(weight))
