@@ -59,7 +59,7 @@ def parameters_for(seconds: float, flops_per_second: float, tokens: int, text_by
     Training takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1), and each parameter
     wants BYTES_PER_PARAMETER of text, however many tokens spell them.
     """
-    by_time = (seconds * flops_per_second / 6 * (text_bytes / tokens) / BYTES_PER_PARAMETER) ** 0.5
+    by_time = (max(0.0, seconds) * flops_per_second / 6 * (text_bytes / tokens) / BYTES_PER_PARAMETER) ** 0.5
     return int(max(min(by_time, MOST_PARAMETERS_PER_TOKEN * tokens), 50_000))
 
 

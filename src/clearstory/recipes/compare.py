@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from clearstory import __version__, durable
-from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, Diverged, FolderExists
+from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, Diverged, FolderExists
 from clearstory.formats.folders import Opened, open_model, write_card
 from clearstory.lens.draw import save
 from clearstory.models.presets import preset
@@ -203,7 +203,7 @@ def train_all(ground: Ground, held: Held) -> Iterator[Trying | Tried]:
                     finished = event
                     yield Trying(entry.label, event)
                 assert isinstance(finished, Finished)
-            except (BadSetting, CannotDo, Diverged) as reason:
+            except (BadInput, BadSetting, CannotDo, Diverged) as reason:
                 # Kept nowhere: a comparison that goes on tries again.
                 yield Tried(failed(entry, seed, str(reason)))
                 break

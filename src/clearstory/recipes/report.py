@@ -8,7 +8,7 @@ from clearstory.lens.drawing import DARK, INKS, LIGHT, clean
 from clearstory.lens.scales import Scale, short
 from clearstory.lens.svg import svg
 from clearstory.lens.views import Curve, Line
-from clearstory.recipes.ladder import Ladder, Rung, Trial
+from clearstory.recipes.ladder import LIKELIHOOD, Ladder, Rung, Trial
 
 FAMILIES = {
     "ngram": "counts which token followed each few tokens, and falls back on fewer where it has not met them.",
@@ -110,8 +110,7 @@ def setting(ladder: Ladder) -> str:
 
 HEADS = (
     ("model", ""), ("family", ""), ("parameters", "n"), ("on disk", "n"), ("training, CPU s", "n"), ("passes", "n"),
-    ("learns, tokens/s", "n"), ("writes, tokens/s", "n"), ("measure", ""), ("bits per byte", "n"),
-    ("95 % interval", ""),
+    ("learns, tokens/s", "n"), ("writes, tokens/s", "n"), ("bits per byte", "n"), ("95 % interval", ""),
 )  # fmt: skip
 
 
@@ -138,11 +137,11 @@ def cells(rung: Rung, ink: int | None, scale: Scale | None) -> Iterable[str]:
     dot = (
         "" if ink is None else f"<i class={'ring' if ink >= INKS else 'dot'} style='--of:var(--line-{ink % INKS})'></i>"
     )
-    yield f"<th scope=row>{dot}{clean(trial.model)}</th><td>{clean(trial.family)}</td>"
+    how = "" if trial.measure == LIKELIHOOD else f" ({trial.measure})"
+    yield f"<th scope=row>{dot}{clean(trial.model)}</th><td>{clean(trial.family + how)}</td>"
     yield number(trial.parameters) + number(trial.bytes_on_disk, "B")
     yield number(trial.cpu_seconds, digits=1) + number(trial.passes, digits=2)
     yield number(trial.tokens_per_second) + number(trial.generation_tokens_per_second)
-    yield f"<td>{clean(trial.measure)}</td>"
     bits = rung.bits_per_byte
     yield "<td class=n>–</td>" if bits is None else f"<td class='n bits' title='{bits!r}'>{bits:.4f}</td>"
     if rung.interval is None or scale is None or bits is None:
