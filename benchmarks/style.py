@@ -1,9 +1,9 @@
-"""Style, shown: models of two corpora each need fewer bits for their own, and a trigram judge tells their samples apart.
+"""Style, shown: models of two corpora need fewer bits for their own, and a trigram judge tells their samples apart.
 
     python benchmarks/style.py [--cpu-seconds 40] [--samples 40] [--folder runs/style]
 
-Writers are `clear` and `ngram` on subwords, one of each for corpus:kjv and corpus:python-docs; bits per byte are those of
-each on the held-out part of both. The judge is a trigram of characters for each corpus, learnt from the same text as the
+Writers are `clear` and `ngram` on subwords, one of each for corpus:kjv and corpus:python-docs; bits per byte are those
+of each on the held-out part of both. The judge is a trigram of bytes for each corpus, learnt from the same text as the
 writers: a sample is said to be of the corpus whose trigram needs fewer bits for it. Samples are of 200 characters,
 drawn at temperature 0.8 after an empty prompt. One thread.
 """
@@ -54,13 +54,13 @@ def main() -> None:
     }
     print(bits, file=sys.stderr)
     judged = {name: judge(opened, name, args.samples) for name in ("clear", "ngram")}
-    real = {of: share([text for text in passages(of, args.samples)], opened, of) for of in CORPORA}
+    real = {of: share(passages(of, args.samples), opened, of) for of in CORPORA}
     show({"bits_per_byte_of_model_on_text": bits, "samples_told_apart": judged, "held_out_passages_told_apart": real})
 
 
 def held_out(corpus: str) -> Held:
     """Some of the held-out documents."""
-    documents = [document for document in Corpus.open((f"corpus:{corpus}",)).documents("validation")]
+    documents = list(Corpus.open((f"corpus:{corpus}",)).documents("validation"))
     return Held.of(corpus, documents[:: max(1, len(documents) // 60)], True)
 
 
