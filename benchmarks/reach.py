@@ -50,16 +50,17 @@ def main() -> None:
     """Measure, draw, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=40)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=4000, help="of the memory task; 0 leaves it out")
     parser.add_argument("--folder", type=Path, default=Path("runs/reach"))
     parser.add_argument("--pictures", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     reach = [felt(name, args.seconds, args.folder) for name in MODELS]
-    memory = [remembered(name, args.steps) for name in MODELS]
+    memory = [remembered(name, args.steps) for name in MODELS if args.steps]
     if args.pictures:
         save(reach_picture(reach), args.pictures / "gradient-reach.svg")
-        save(memory_picture(memory), args.pictures / "memory.svg")
+        if memory:
+            save(memory_picture(memory), args.pictures / "memory.svg")
     show(
         {"seconds": args.seconds, "reach": reach, "recall": {"steps": args.steps, "chance": 1 / KEYS, "models": memory}}
     )
