@@ -20,9 +20,9 @@ MODELS = f"ngram,ngram:order=2@words,{SMALL}"
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty documents."""
+    """Eighty documents."""
     file = tmp_path_factory.mktemp("text") / "text.jsonl"
-    rows = [json.dumps({"text": words(60, seed=number)}) for number in range(300)]
+    rows = [json.dumps({"text": words(60, seed=number)}) for number in range(80)]
     file.write_text("\n".join(rows), encoding="utf-8")
     return file
 
