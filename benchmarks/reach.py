@@ -71,14 +71,16 @@ def felt(name: str, seconds: float, folder: Path) -> dict[str, Any]:
     run = folder / name
     said = clearstory(
         "train", "corpus:kjv", "--model", name, "--tokenizer", "characters", "--cpu-seconds", str(seconds), "--out",
-        str(run), "--parameters", "300000", "--training.threads", "1", "--overwrite",
+        str(run), "--parameters", "300000", "--training.threads", "1", "--resume",
     )  # fmt: skip
-    opened, born = open_model(run / "model"), open_model(run / "checkpoints" / "step-000000")
+    opened = open_model(run / "model")
     assert opened.tokenizer is not None
+    # Not as the presets are born, whose unembedding begins at zero and lets no gradient through.
+    born = build(opened.model.config, seed=0)
     texts = [text for text in Corpus.open(("corpus:kjv",)).texts("validation") if len(text) > LENGTH + 1][:WINDOWS]
     longest = min(LENGTH, opened.model.context or LENGTH)
     curves = {}
-    for label, model in (("trained", opened.model), ("born", born.model)):
+    for label, model in (("trained", opened.model), ("born", born)):
         rows = [opened.tokenizer.encode(text[: longest + 1]) for text in texts]
         curves[label] = torch.stack([gradient_reach(model, ids, TARGETS) for ids in rows]).mean(0).tolist()
     print(name, said["bits_per_byte"], file=sys.stderr)
