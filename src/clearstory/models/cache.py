@@ -26,13 +26,15 @@ class Buffer:
 @dataclass(frozen=True)
 class RowCache:
     """What one row has read: `length` tokens, of which the last `kept` are in the buffer. `recent` are the last few
-    ids, where the model looks up n-grams.
+    ids, where the model looks up n-grams; `source` the keys and values of the text it looks across at, where there is
+    one: (layers, 2, kv_heads, S, head_width).
     """
 
     buffer: Buffer
     length: int
     kept: int
     recent: tuple[int, ...] = ()
+    source: Tensor | None = None
 
     def grown(self, count: int, window: int | None) -> Self:
         """Room for `count` more tokens, as a new cache; copies when the buffer is full or another grew in it.
@@ -89,6 +91,8 @@ class Cache:
         for i, row in enumerate(self.rows):
             out[f"rows.{i}.kept"] = row.buffer.data[:, :, :, : row.kept].contiguous()
             out[f"rows.{i}.length"] = torch.tensor(row.length)
+            if row.source is not None:
+                out[f"rows.{i}.source"] = row.source.contiguous()
         return out
 
     @classmethod

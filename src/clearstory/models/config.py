@@ -9,7 +9,8 @@ from clearstory.errors import BadSetting
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Norm = Literal["layer", "rms"]
-Positions = Literal["learned", "rotary", "none"]
+Positions = Literal["learned", "rotary", "sinusoids", "buckets", "none"]
+Kind = Literal["encoder", "decoder", "encoder-decoder"]
 
 
 class Config(Protocol):
@@ -35,39 +36,57 @@ class TransformerConfig:
     """One Transformer's shape and wiring. A preset is a difference from another (`dataclasses.replace`).
 
     Args:
+        kind: encoder (reads both ways), decoder (left to right), or a decoder that looks across at an encoder.
         vocab: tokens the model knows.
         context: tokens it can look back on, itself included.
         width: length of the residual stream's vectors (d_model).
         layers: blocks, one above the other.
+        decoder_layers: blocks of the decoder beside an encoder; 0 for as many as the encoder's.
         heads: query heads in each block.
         kv_heads: key and value heads; fewer than heads means grouped queries (Ainslie et al. 2023).
         head_width: length of each head's queries and keys.
         hidden: width of the feed-forward layer.
         norm: layer norm (Ba et al. 2016) or root-mean-square norm (Zhang and Sennrich 2019).
         norm_eps: added under the norm's root.
-        positions: learned rows, rotary angles (Su et al. 2021) or none.
+        norm_first: each step reads a normed stream (Radford et al. 2019), or the norm follows (Vaswani et al. 2017).
+        embed_norm: whether what the first block reads is normed (Devlin et al. 2019).
+        embed_scale: whether embeddings are multiplied by the root of the width (Vaswani et al. 2017, section 3.4).
+        segments: kinds of sentence a token may belong to, each with a vector (Devlin et al. 2019); 0 for none.
+        positions: learned rows, rotary angles (Su et al. 2021), sines and cosines (Vaswani et al. 2017), learnt biases
+            by bucketed distance (Raffel et al. 2020) or none.
         rope_theta: longest wavelength of the rotary angles, in tokens over two pi.
         activation: the feed-forward layer's bend.
         gated: whether the feed-forward layer multiplies by a gate (Shazeer 2020).
         bias: whether linear maps and layer norms add a vector.
         tied: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
         qk_norm: whether each head's queries and keys are root-mean-square normalised (Dehghani et al. 2023).
+        attention_scale: what queries times keys are multiplied by; None for 1/√head_width (T5: 1).
+        logit_scale: whether vectors are divided by the root of the width before the unembedding (T5).
+        unembed_bias: whether each word has a logit of its own beside its vector (BERT, Marian).
+        transform: whether a linear map, a bend and a norm stand before the unembedding (BERT).
+        pooler: whether an encoder's first vector says if a sentence follows another (BERT).
         window: tokens each one may look back on, itself included; None for all of the context.
         dropout: share of the embedding, and of what each step adds to the stream, that is dropped in training.
         recall: orders of the hashed n-grams whose learnt rows stand beside the network; none for most.
         recall_rows: rows of each order's table.
     """
 
+    kind: Kind = "decoder"
     vocab: int
     context: int
     width: int
     layers: int
+    decoder_layers: int = 0
     heads: int
     kv_heads: int
     head_width: int
     hidden: int
     norm: Norm = "layer"
     norm_eps: float = 1e-5
+    norm_first: bool = True
+    embed_norm: bool = False
+    embed_scale: bool = False
+    segments: int = 0
     positions: Positions = "learned"
     rope_theta: float = 10_000.0
     activation: Activation = "gelu_tanh"
@@ -75,6 +94,11 @@ class TransformerConfig:
     bias: bool = True
     tied: bool = True
     qk_norm: bool = False
+    attention_scale: float | None = None
+    logit_scale: bool = False
+    unembed_bias: bool = False
+    transform: bool = False
+    pooler: bool = False
     window: int | None = None
     dropout: float = 0.0
     recall: tuple[int, ...] = ()
@@ -88,7 +112,10 @@ class TransformerConfig:
     @property
     def shape(self) -> str:
         """The model in words."""
-        return f"{self.layers} layer{'s' * (self.layers > 1)} of width {self.width}, context {self.context}"
+        layers = f"{self.layers} layer{'s' * (self.layers > 1)}"
+        if self.kind == "encoder-decoder":
+            layers = f"{self.layers} and {self.decoder_layers or self.layers} layers"
+        return f"{layers} of width {self.width}, context {self.context}"
 
     def __post_init__(self) -> None:
         for name in ("vocab", "context", "width", "layers", "heads", "kv_heads", "head_width", "hidden"):
@@ -116,7 +143,32 @@ class TransformerConfig:
                 f"{len(self.recall)} tables of {self.recall_rows:,} rows of {self.vocab:,} tokens are none or too many "
                 "numbers; set model.recall_rows, and use a small vocabulary: characters or bytes"
             )
+        if not 0 <= self.decoder_layers <= 2**12 or not 0 <= self.segments <= 2**12:
+            raise BadSetting(
+                f"model.decoder_layers is {self.decoder_layers} and model.segments {self.segments}; "
+                "neither may be negative, nor over 4,096"
+            )
+        if self.attention_scale is not None and not 0 < self.attention_scale < 1e6:
+            raise BadSetting(f"model.attention_scale is {self.attention_scale}; it must be positive, or null")
+        for name, kinds in ONLY.items():
+            if getattr(self, name) and self.kind not in kinds:
+                raise BadSetting(
+                    f"model.{name} is {getattr(self, name)} and model.kind '{self.kind}'; only {' and '.join(kinds)} "
+                    f"models have it, so leave model.{name} out or choose such a kind"
+                )
         if self.norm_eps <= 0 or self.rope_theta <= 0:
             raise BadSetting(
                 f"model.norm_eps ({self.norm_eps}) and model.rope_theta ({self.rope_theta}) must be positive"
             )
+
+
+ONLY: dict[str, tuple[Kind, ...]] = {
+    "decoder_layers": ("encoder-decoder",),
+    "segments": ("encoder",),
+    "transform": ("encoder",),
+    "pooler": ("encoder",),
+    "unembed_bias": ("encoder", "encoder-decoder"),
+    "logit_scale": ("encoder-decoder",),
+    "recall": ("decoder",),
+}
+"""Fields that only some kinds have."""

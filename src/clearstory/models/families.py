@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.encoder import Encoder
+from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.transformer import Birth, Transformer
+from clearstory.models.stack import Birth
+from clearstory.models.transformer import Transformer
 
 FAMILIES: dict[type[Config], type[nn.Module]] = {
     TransformerConfig: Transformer,
@@ -22,7 +25,11 @@ FAMILIES: dict[type[Config], type[nn.Module]] = {
     HMMConfig: HMM,
     NGramConfig: NGram,
 }
-"""From a config's type to the model it describes. A new family is a line here and one in presets."""
+"""From a config's type to the model it describes; a Transformer's other shapes are below. A new family is a line here
+and one in presets."""
+
+SHAPES: dict[str, type[nn.Module]] = {"decoder": Transformer, "encoder": Encoder, "encoder-decoder": EncoderDecoder}
+"""The three shapes of the Transformer, by `TransformerConfig.kind`."""
 
 
 def build(
@@ -36,7 +43,7 @@ def build(
 
     On device "meta" nothing is allocated: a way to count the largest.
     """
-    family: Any = FAMILIES[type(config)]
+    family: Any = SHAPES[config.kind] if isinstance(config, TransformerConfig) else FAMILIES[type(config)]
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

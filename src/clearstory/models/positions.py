@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -26,3 +28,52 @@ class Rotary(nn.Module):
     def at(self, places: Int[Tensor, "*B T"] | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines of these places, each (..., T, 1, head_width / 2): one a pair, alike in every head."""
         return self.cos[places].to(dtype).unsqueeze(-2), self.sin[places].to(dtype).unsqueeze(-2)
+
+
+def sinusoids(context: int, width: int) -> Float[Tensor, "T W"]:
+    """Sines and cosines of each place, at wavelengths from 2π to 10,000 · 2π. Vaswani et al. 2017, section 3.5.
+
+    Sines fill the first half and cosines the second, as in Marian and the authors' own code; the paper's text has them
+    take turns, which is the same to a network up to the order of its rows.
+
+    >>> sinusoids(2, 4)[0].tolist()
+    [0.0, 0.0, 1.0, 1.0]
+    """
+    pairs = (width + 1) // 2
+    wavelengths = 10_000 ** (-2 * torch.arange(pairs, dtype=torch.float64) / width)
+    angles = torch.outer(torch.arange(context, dtype=torch.float64), wavelengths)
+    return torch.cat([angles.sin(), angles[:, : width // 2].cos()], 1).float()
+
+
+class Buckets(nn.Module):
+    """A learnt bias on each head's scores by how far apart query and key stand: exactly when near, in buckets of
+    growing width when far, all alike from 128 on. Raffel et al. 2020, section 2.1.
+    """
+
+    COUNT, REACH = 32, 128
+
+    def __init__(self, heads: int, both_ways: bool) -> None:
+        super().__init__()
+        self.both_ways = both_ways
+        self.bias = nn.Embedding(self.COUNT, heads)
+
+    def forward(self, new: int, kept: int) -> Float[Tensor, "H new kept"]:
+        """Biases of the last `new` of `kept` places towards all of them."""
+        places = torch.arange(kept, device=self.bias.weight.device)
+        distance = places[None] - places[kept - new :, None]
+        out: Tensor = self.bias(self.bucket(distance))
+        return out.permute(2, 0, 1)
+
+    def bucket(self, distance: Int[Tensor, "Q K"]) -> Int[Tensor, "Q K"]:
+        """The bucket of each distance (key's place minus query's). Both ways: half of the buckets for each."""
+        count, offset = self.COUNT, torch.zeros_like(distance)
+        if self.both_ways:
+            count //= 2
+            offset = (distance > 0) * count
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = count // 2
+        growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.REACH / exact)
+        far = (exact + (growth * (count - exact)).long()).clamp(max=count - 1)
+        return offset + torch.where(distance < exact, distance, far)

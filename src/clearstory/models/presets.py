@@ -88,6 +88,66 @@ CLEAR = replace(
     qk_norm=True,
 )
 
+# Devlin et al. 2019, section 3; eps and positions as in the published config.json.
+BERT_BASE = replace(
+    _heads(GPT2, width=768, heads=12, layers=12),
+    kind="encoder",
+    vocab=30_522,
+    context=512,
+    norm_eps=1e-12,
+    norm_first=False,
+    embed_norm=True,
+    segments=2,
+    activation="gelu",
+    unembed_bias=True,
+    transform=True,
+    pooler=True,
+    dropout=0.1,
+)
+
+# Turc et al. 2019, table 1: the small BERTs.
+BERT_TINY = _heads(BERT_BASE, width=128, heads=2, layers=2)
+
+# Wang et al. 2020 (MiniLM), as the published sentence encoder has it: twelve heads of 32, no head for words.
+MINILM = replace(_heads(BERT_BASE, width=384, heads=12, layers=6), transform=False, unembed_bias=False)
+
+# Vaswani et al. 2017, table 3: base. Post-norm, sinusoids, one embedding for source, target and answer.
+TRANSFORMER_BASE = replace(
+    _heads(GPT2, width=512, heads=8, layers=6),
+    kind="encoder-decoder",
+    vocab=37_000,
+    norm_first=False,
+    embed_scale=True,
+    positions="sinusoids",
+    activation="relu",
+    dropout=0.1,
+)
+
+# Raffel et al. 2020, section 3.1.2, as the published config.json has it. Relative places, so no context of its own.
+T5_SMALL = replace(
+    _heads(GPT2, width=512, heads=8, layers=6),
+    kind="encoder-decoder",
+    vocab=32_128,
+    context=512,
+    norm="rms",
+    norm_eps=1e-6,
+    positions="buckets",
+    activation="relu",
+    bias=False,
+    attention_scale=1.0,
+    logit_scale=True,
+    dropout=0.1,
+)
+
+# Shazeer 2020, and T5's release 1.1: gated, the unembedding a matrix of its own.
+T5_11_SMALL = replace(
+    T5_SMALL, heads=6, kv_heads=6, layers=8, hidden=1024, activation="gelu_tanh", gated=True, tied=False,
+    logit_scale=False,
+)  # fmt: skip
+
+# Junczys-Dowmunt et al. 2018 (Marian), as Helsinki-NLP's opus-mt models have it.
+MARIAN = replace(TRANSFORMER_BASE, vocab=58_101, context=512, activation="silu", unembed_bias=True)
+
 # nanoGPT's config/train_shakespeare_char.py as its README runs it on a CPU: no biases, no dropout.
 NANOGPT_CHAR = _heads(replace(GPT2, vocab=67, context=64, bias=False), width=128, heads=4, layers=4)
 
@@ -142,6 +202,20 @@ PRESETS: dict[str, Config] = {
     "gpt3-175b": _heads(GPT3, width=12_288, heads=96, layers=96),
     "llama3-8b": LLAMA3_8B,
     "phi3-mini": PHI3_MINI,
+    "bert-tiny": BERT_TINY,
+    "bert-mini": _heads(BERT_BASE, width=256, heads=4, layers=4),
+    "bert-small": _heads(BERT_BASE, width=512, heads=8, layers=4),
+    "bert-base": BERT_BASE,
+    "bert-large": _heads(BERT_BASE, width=1024, heads=16, layers=24),
+    "minilm": MINILM,
+    "transformer-base": TRANSFORMER_BASE,
+    "transformer-big": replace(_heads(TRANSFORMER_BASE, width=1024, heads=16, layers=6), dropout=0.3),
+    "t5-small": T5_SMALL,
+    "t5-base": _heads(T5_SMALL, width=768, heads=12, layers=12),
+    "t5-large": _heads(T5_SMALL, width=1024, heads=16, layers=24),
+    "t5-v1.1-small": T5_11_SMALL,
+    "t5-v1.1-base": replace(T5_11_SMALL, width=768, heads=12, kv_heads=12, layers=12, hidden=2048),
+    "marian": MARIAN,
     "nanogpt-char": NANOGPT_CHAR,
     "clear": CLEAR,
     "recall": RECALL,
@@ -188,9 +262,13 @@ def parameters(config: TransformerConfig) -> int:
         attention += c.head_width * (c.heads + 2 * c.kv_heads) + c.width
         think += c.hidden * (2 if c.gated else 1) + c.width
     block = attention + think + 2 * norm
-    total = c.vocab * c.width * (1 if c.tied else 2) + c.layers * block + norm
-    if c.positions == "learned":
-        total += c.context * c.width
+    stack = (c.norm_first + c.embed_norm) * norm + c.segments * c.width
+    stack += {"learned": c.context * c.width, "buckets": 32 * c.heads}.get(c.positions, 0)
+    total = c.vocab * (c.width * (1 if c.tied else 2) + c.unembed_bias) + c.layers * block + stack
+    if c.kind == "encoder-decoder":
+        total += (c.decoder_layers or c.layers) * (block + attention + norm) + stack
+    square = c.width**2
+    total += c.transform * (square + c.width * c.bias + norm) + c.pooler * (square + c.width + 2 * c.width + 2)
     if c.recall:
         total += len(c.recall) * (c.recall_rows * c.vocab + c.width + 1 + c.vocab * c.width)
     return total

@@ -78,15 +78,21 @@ def walk(
 
 
 def nats(
-    hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"], targets: Int[Tensor, "*D"]
+    hidden: Float[Tensor, "*D W"],
+    weight: Float[Tensor, "V W"],
+    targets: Int[Tensor, "*D"],
+    bias: Float[Tensor, "V"] | None = None,
 ) -> Float[Tensor, "*D"]:
-    """Nats of each target under softmax(hidden Wᵀ), 0 where the target is IGNORE; differentiable.
+    """Nats of each target under softmax(hidden Wᵀ + bias), 0 where the target is IGNORE; differentiable.
 
     >>> from math import log
     >>> round(nats(torch.zeros(1, 4), torch.randn(8, 4), torch.tensor([3])).item() - log(8), 5)
     0.0
     """
     flat = hidden.flatten(0, -2)
+    if bias is not None:  # one more number in every vector, which is 1 in those of the model
+        weight = torch.cat([weight, bias.unsqueeze(1)], 1)
+        flat = torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
     if not torch.is_grad_enabled():
         return _nats_only(flat, weight.to(flat.dtype), targets.flatten()).view(targets.shape)
     out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten())  # type: ignore[no-untyped-call]  # torch's

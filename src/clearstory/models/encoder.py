@@ -1,0 +1,130 @@
+"""Encoder: reads both ways; every token's vector has seen all the others. Devlin et al. 2019 (BERT)."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clearstory.errors import CannotDo
+from clearstory.models import unembed
+from clearstory.models.arithmetic import Linear
+from clearstory.models.base import IGNORE, Padded, State
+from clearstory.models.block import BENDS, make_norm
+from clearstory.models.config import TransformerConfig
+from clearstory.models.stack import Birth, Stack, draw
+
+
+class Encoder(Stack):
+    """A stack without a mask, and what BERT learns by: the words behind [MASK], and whether a sentence follows another.
+
+    >>> from clearstory.models.presets import BERT_TINY
+    >>> model = Encoder(BERT_TINY)
+    >>> model.encode(Padded.rows([[2, 5, 6, 3], [2, 3]])).shape
+    torch.Size([2, 4, 128])
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, config.layers, causal=False)
+        c = config
+        self.transform = Linear(c.width, c.width, bias=c.bias) if c.transform else None
+        self.transform_norm = make_norm(c, c.width) if c.transform else None
+        self.bend = BENDS[c.activation]
+        self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
+        self.pooler = Linear(c.width, c.width) if c.pooler else None
+        self.follows = Linear(c.width, 2) if c.pooler else None
+        self.reset()
+
+    def reset(self, birth: Birth = "normal") -> None:
+        """Weights as at birth; see `draw`."""
+        draw(self, self.config, birth)
+
+    @property
+    def output_weight(self) -> Float[Tensor, "V W"]:
+        """One vector for each word, to be held against what the model knows."""
+        return self.embedding.weight if self.unembedding is None else self.unembedding.weight
+
+    def encode(self, tokens: Padded, segments: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
+        """Every token's vector, padding excepted, whose vectors mean nothing.
+
+        Raises ContextOverflow when a row is longer than the context, VocabularyMismatch for an id it does not know.
+        """
+        self.check(tokens.ids, tokens.ids.shape[1])
+        out: Tensor = self(tokens.ids, tokens.lengths, segments)
+        return out
+
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        lengths: Int[Tensor, "B"] | None = None,
+        segments: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T W"]:
+        """The stack: what training reads with, and torch.compile sees."""
+        x = self.drop(self.foot(self.embedding(ids), slice(0, ids.shape[1]), segments))
+        return self.climb(x, lengths)
+
+    def transformed(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
+        """What is held against each word's vector."""
+        if self.transform is None or self.transform_norm is None:
+            return hidden
+        out: Tensor = self.transform_norm(self.bend(self.transform(hidden)))
+        return out
+
+    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+        """Logits of the token that stands at each place, or stood there before it was masked."""
+        logits = unembed.logits(self.transformed(hidden), self.output_weight)
+        return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
+
+    def pool(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B W"]:
+        """The first token's vector, mapped and bent: BERT's word on a whole text. Raises CannotDo without a pooler."""
+        if self.pooler is None:
+            raise CannotDo(
+                "this encoder has no pooler; train one with --model.pooler true, or use the mean of its vectors"
+            )
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
+    def relate(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B 2"]:
+        """Logits of whether the second segment follows the first (0) or was drawn by chance (1): BERT's order."""
+        pooled = self.pool(hidden)
+        assert self.follows is not None
+        out: Tensor = self.follows(pooled)
+        return out
+
+    def nats(self, hidden: Float[Tensor, "B T W"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """Nats of each target at its place, 0 where it is IGNORE; what is not asked for costs no logits."""
+        known = (targets != IGNORE).flatten().nonzero().squeeze(1)
+        vectors = self.transformed(hidden.flatten(0, 1)[known])
+        found = unembed.nats(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
+        return found.new_zeros(targets.numel()).index_copy(0, known, found).view(targets.shape)
+
+    def score(
+        self,
+        tokens: Padded,
+        targets: Int[Tensor, "B T"],
+        state: State | None = None,
+        segments: Int[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, "B T"], None]:
+        """Nats of the tokens that stood at masked places (IGNORE everywhere else), given all the others."""
+        if state is not None:
+            self.cannot_go_on()
+        return self.nats(self.encode(tokens, segments), targets), None
+
+    def read(self, tokens: Padded, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
+        """`encode`, where nothing is to be remembered."""
+        if state is not None:
+            self.cannot_go_on()
+        return self.encode(tokens), None
+
+    def begin(self, rows: int = 1) -> NoReturn:
+        """Raises CannotDo: who has seen what comes after cannot be asked what comes next."""
+        self.cannot_go_on()
+
+    def cannot_go_on(self) -> NoReturn:
+        """The one sentence for who asks an encoder to write."""
+        raise CannotDo(
+            "this model is an encoder: it reads both ways and does not write on; use `clearstory fill` for a [MASK], "
+            "`embed` for vectors, or `classify` once it is fine-tuned"
+        )

@@ -1,0 +1,139 @@
+"""Encoder-decoder: one stack reads a source, another writes and looks across at it. Vaswani et al. 2017; T5; Marian."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clearstory.errors import CannotDo
+from clearstory.models import unembed
+from clearstory.models.base import Padded
+from clearstory.models.block import Block, Source
+from clearstory.models.cache import Cache
+from clearstory.models.config import TransformerConfig
+from clearstory.models.stack import Birth, Stack, draw, hide
+
+
+class EncoderDecoder(nn.Module):
+    """Reads a source both ways, then writes left to right; one embedding serves both, and by its transpose the answer.
+
+    >>> from clearstory.models.presets import T5_SMALL
+    >>> small = replace(T5_SMALL, vocab=32, width=16, heads=2, kv_heads=2, head_width=8, hidden=32, layers=1)
+    >>> model = EncoderDecoder(small)
+    >>> state = model.begin(1, source=Padded.rows([[5, 6, 7]]))
+    >>> hidden, state = model.read(Padded.rows([[0]]), state)
+    >>> model.predict(hidden).shape
+    torch.Size([1, 1, 32])
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = config
+        self.config = c
+        self.vocab = c.vocab
+        self.context: int | None = c.context
+        self.embedding = nn.Embedding(c.vocab, c.width)
+        self.encoder = Stack(c, c.layers, causal=False, words=False)
+        self.decoder = Stack(c, c.decoder_layers or c.layers, cross=True, words=False)
+        self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
+        self.reset()
+
+    def reset(self, birth: Birth = "normal") -> None:
+        """Weights as at birth; see `draw`."""
+        draw(self, self.config, birth)
+
+    @property
+    def arithmetic(self) -> torch.dtype | None:
+        """Of both streams; None: that of the weights."""
+        return self.encoder.arithmetic
+
+    @arithmetic.setter
+    def arithmetic(self, dtype: torch.dtype | None) -> None:
+        self.encoder.arithmetic = self.decoder.arithmetic = dtype
+
+    @property
+    def output_weight(self) -> Float[Tensor, "V W"]:
+        """One vector for each word, to be held against what the model knows."""
+        return self.embedding.weight if self.unembedding is None else self.unembedding.weight
+
+    def encode(self, source: Padded) -> Float[Tensor, "B S W"]:
+        """Every source token's vector. Raises ContextOverflow for a source longer than the context."""
+        self.encoder.check(source.ids, source.ids.shape[1])
+        x = self.encoder.foot(self.embedding(source.ids), slice(0, source.ids.shape[1]))
+        return self.encoder.climb(self.encoder.drop(x), source.lengths)
+
+    @torch.no_grad()
+    def begin(self, rows: int = 1, source: Padded | None = None) -> Cache:
+        """The memory of `rows` rows that have read their source, one row of it for each, and written nothing.
+
+        Raises CannotDo without a source.
+        """
+        if source is None or source.ids.shape[0] != rows:
+            given = "none" if source is None else f"{source.ids.shape[0]:,}"
+            raise CannotDo(
+                f"this model reads a source before it writes, one for each of {rows:,} rows, and was given {given}; "
+                "hand in what is to be translated or summarized"
+            )
+        vectors = self.encode(source)
+        c = self.config
+        cache = Cache.empty(rows, vectors, len(self.decoder.blocks), c.kv_heads, c.head_width)
+        known = torch.stack(
+            [cast(Block, block).look_at(vectors) for block in self.decoder.blocks], 1
+        )  # (B, layers, 2, kv_heads, S, head_width)
+        sizes = [source.ids.shape[1]] * rows if source.lengths is None else source.lengths.tolist()
+        parts = [each[:, :, :, :size] for each, size in zip(known.unbind(), sizes, strict=True)]
+        return replace(
+            cache, rows=tuple(replace(row, source=part) for row, part in zip(cache.rows, parts, strict=True))
+        )
+
+    def read(
+        self, tokens: Padded, state: Cache | None = None, source: Padded | None = None
+    ) -> tuple[Float[Tensor, "B T W"], Cache | None]:
+        """What the model knows after each token it has written: after a state, or from the first on with a source.
+
+        Raises CannotDo with neither, ContextOverflow when a row grows past the context, VocabularyMismatch for an id it
+        does not know.
+        """
+        if state is not None:
+            return self.read_on(tokens, state)
+        if source is None:
+            raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
+        self.decoder.check(tokens.ids, tokens.ids.shape[1])
+        return self(tokens.ids, source), None
+
+    def forward(self, ids: Int[Tensor, "B T"], source: Padded) -> Float[Tensor, "B T W"]:
+        """Both stacks without a cache: what training reads with."""
+        vectors = self.encode(source)
+        shade = None if source.lengths is None else hide(source.lengths, source.ids.shape[1], vectors.dtype)
+        across: Source = (vectors, shade)
+        x = self.decoder.drop(self.decoder.foot(self.embedding(ids), slice(0, ids.shape[1])))
+        return self.finish(self.decoder.climb(x, source=across))
+
+    @torch.no_grad()
+    def read_on(self, tokens: Padded, state: Cache) -> tuple[Tensor, Cache]:
+        """Read on after what each row has written already."""
+        rows, new, places = self.decoder.grow(tokens, state.rows)
+        x = self.decoder.drop(self.decoder.foot(self.embedding(tokens.ids), places))
+        return self.finish(self.decoder.climb_on(x, rows, new, places)), replace(state, rows=rows)
+
+    def finish(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+        """T5 divides by √width where the unembedding is the embedding. Raffel et al. 2020, in their code."""
+        return x / math.sqrt(self.config.width) if self.config.logit_scale else x
+
+    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+        """Logits of the next token, only where asked for."""
+        logits = unembed.logits(hidden, self.output_weight)
+        return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
+
+    def score(
+        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Cache | None = None, source: Padded | None = None
+    ) -> tuple[Float[Tensor, "B T"], Cache | None]:
+        """Nats of each target after the source and what was written up to it, 0 where it is IGNORE."""
+        hidden, state = self.read(tokens, state, source)
+        return unembed.nats(hidden, self.output_weight, targets, self.unembedding_bias), state

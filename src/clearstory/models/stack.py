@@ -1,0 +1,189 @@
+"""Stack: what stands between a model's words and its answer: places, blocks, last norm. Every shape is made of these.
+
+Vaswani et al. 2017, figure 1: its left half is one stack, its right half another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.errors import ContextOverflow, VocabularyMismatch
+from clearstory.models.base import Padded
+from clearstory.models.block import Block, Source, Turn, make_norm
+from clearstory.models.cache import RowCache
+from clearstory.models.config import TransformerConfig
+from clearstory.models.positions import Buckets, Rotary, sinusoids
+
+Birth = Literal["normal", "still"]
+
+INIT_STD = 0.02
+"""Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""
+
+EMBEDDINGS = ("embedding", "places", "segments", "encoder.places", "decoder.places")
+"""What the names of tables begin with whose rows are added up at the foot of a stack."""
+
+
+class Stack(nn.Module):
+    """Blocks one above the other, over vectors that know their places.
+
+    causal: each token sees those before it; else all. cross: every block also looks across at a source. words: whether
+    the stack has an embedding of its own, or is handed vectors.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, layers: int, *, causal: bool = True, cross: bool = False, words: bool = True
+    ) -> None:
+        super().__init__()
+        c = config
+        self.config = c
+        self.vocab = c.vocab
+        self.context: int | None = c.context
+        self.arithmetic: torch.dtype | None = None  # of the stream; None: that of the weights
+        if words:
+            self.embedding = nn.Embedding(c.vocab, c.width)
+        self.places = nn.Embedding(c.context, c.width) if c.positions == "learned" else None
+        self.segments = nn.Embedding(c.segments, c.width) if c.segments else None
+        self.rotary = Rotary(c.head_width, c.context, c.rope_theta) if c.positions == "rotary" else None
+        self.buckets = Buckets(c.heads, both_ways=not causal) if c.positions == "buckets" else None
+        self.waves: Tensor | None
+        self.register_buffer(
+            "waves", sinusoids(c.context, c.width) if c.positions == "sinusoids" else None, persistent=False
+        )
+        self.embedding_norm = make_norm(c, c.width) if c.embed_norm else None
+        self.blocks = nn.ModuleList(Block(c, causal, cross) for _ in range(layers))
+        # Where norms follow their steps, the last block ends with one.
+        self.norm = make_norm(c, c.width) if c.norm_first else None
+
+    def foot(
+        self,
+        x: Float[Tensor, "B T W"],
+        places: Int[Tensor, "B T"] | slice,
+        segments: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T W"]:
+        """What the first block reads: each token's vector, plus its place's and its segment's, as the config has them.
+
+        Without `segments` every token is of segment 0.
+        """
+        if self.config.embed_scale:
+            x = x * math.sqrt(self.config.width)
+        if self.places is not None:
+            x = x + self.places.weight[places]
+        if self.waves is not None:
+            x = x + self.waves[places].to(x.dtype)
+        if self.segments is not None:
+            x = x + (self.segments.weight[0] if segments is None else self.segments(segments))
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return x if self.arithmetic is None else x.to(self.arithmetic)
+
+    def climb(
+        self, x: Float[Tensor, "B T W"], lengths: Int[Tensor, "B"] | None = None, source: Source | None = None
+    ) -> Float[Tensor, "B T W"]:
+        """All blocks and the last norm, without a cache. `lengths`: of the rows, where what follows must not be seen;
+        a causal stack needs none.
+        """
+        count = x.shape[1]
+        turn = None if self.rotary is None else self.rotary.at(slice(0, count), x.dtype)
+        bias = None if lengths is None else hide(lengths, count, x.dtype)
+        if self.buckets is not None:
+            near = self.buckets(count, count).to(x.dtype)
+            bias = near if bias is None else near + bias
+        for block in self.blocks:
+            x = block(x, turn, None, bias, source)
+        return x if self.norm is None else self.norm(x)
+
+    def climb_on(
+        self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], places: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T W"]:
+        """All blocks over the caches of rows that have just grown by `new` tokens each, whose vectors are x."""
+        turn: Turn | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
+        bias = None
+        if self.buckets is not None:
+            bias = [self.buckets(n, row.kept) for row, n in zip(rows, new, strict=True)]
+        layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
+        across = sources(rows)
+        for number, (block, past) in enumerate(zip(self.blocks, layers, strict=True)):
+            x = block(x, turn, list(past), bias, None if across is None else across[number])
+        return x if self.norm is None else self.norm(x)
+
+    def grow(self, tokens: Padded, before: Sequence[RowCache]) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
+        """Room in every row for its new tokens: the caches, how many are new in each, and the places they take."""
+        count = tokens.ids.shape[1]
+        new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()
+        self.check(tokens.ids, max(row.length + n for row, n in zip(before, new, strict=True)))
+        rows = tuple(row.grown(n, self.config.window) for row, n in zip(before, new, strict=True))
+        starts = torch.tensor([row.length for row in before], device=tokens.ids.device)
+        # Padding may stand past the context; its place does not matter, only that it has one.
+        places = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
+        return rows, new, places
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout at the foot of the stack."""
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def check(self, ids: Tensor, length: int) -> None:
+        """Refuse what would otherwise fail far away, or not at all."""
+        if length > self.config.context:
+            raise ContextOverflow(
+                f"{length:,} tokens do not fit the model's context of {self.config.context:,}; "
+                "shorten the text, or pass --truncate left to keep its end"
+            )
+        if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= self.vocab:
+            raise VocabularyMismatch(
+                f"token id {worst:,} lies outside the model's vocabulary of {self.vocab:,}; "
+                "open the tokenizer saved beside the model"
+            )
+
+
+def hide(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> Float[Tensor, "B 1 1 T"]:
+    """-inf where a row has ended, 0 where it has not."""
+    padding = torch.arange(count, device=lengths.device) >= lengths[:, None]
+    return torch.zeros(padding.shape, dtype=dtype, device=lengths.device).masked_fill_(padding, -torch.inf)[
+        :, None, None
+    ]
+
+
+def sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | None:
+    """Layer by layer, every row's keys and values of the text it looks across at; None where there is none."""
+    if not rows or rows[0].source is None:
+        return None
+    every = [row.source.unbind() for row in rows if row.source is not None]
+    return [[(pair[0], pair[1]) for pair in layer] for layer in zip(*every, strict=True)]
+
+
+@torch.no_grad()
+def draw(model: nn.Module, config: TransformerConfig, birth: Birth = "normal") -> None:
+    """Weights as at birth.
+
+    normal: N(0, 0.02), what is added to the residual stream scaled down by its depth (Radford et al. 2019).
+    still: every block and the unembedding begin by saying nothing, embeddings at N(0, 1), all else at a scale that
+    keeps a norm's output as large as it was (Zhang et al. 2019, "Fixup"; Yang et al. 2022 for the scales). It
+    learns faster where the steps are few; tied embeddings cannot be zero, and keep 0.02.
+    """
+    for name, weight in model.named_parameters():
+        if weight.is_meta:
+            return
+        if name.startswith("recall."):
+            continue
+        # What is added to the residual stream, or is the answer itself.
+        residual = name.endswith(("output.weight", "down.weight", "buckets.bias.weight"))
+        if weight.ndim < 2:
+            nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
+        elif config.logit_scale and name == "embedding.weight":
+            nn.init.normal_(weight)  # as large as the division of what it is held against takes away
+        elif birth == "normal":
+            # Section 2.3: 1/√N for N residual layers.
+            nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * config.layers) if residual else INIT_STD)
+        elif residual or name == "unembedding.weight":
+            nn.init.zeros_(weight)
+        elif name.startswith(EMBEDDINGS):
+            nn.init.normal_(weight, std=INIT_STD if config.tied else 1.0)
+        else:
+            nn.init.normal_(weight, std=0.5 / math.sqrt(weight.shape[1]))
