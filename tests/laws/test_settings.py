@@ -11,6 +11,7 @@ import pytest
 from observations import NEEDED, OBSERVED, ODD
 
 from clearstory.cli.command import flag, read
+from clearstory.models.config import ONLY
 from clearstory.models.presets import PRESETS, preset
 from clearstory.recipes import settings as recipes
 from clearstory.recipes.choice import ModelChoice
@@ -56,6 +57,10 @@ def given(name: str, odd: str) -> dict[str, Any]:
         needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, odd.removeprefix("model.")))
         others = [key for key in needed if not hasattr(PRESETS[needed["model"]], key.removeprefix("model."))]
         needed = {key: value for key, value in needed.items() if not (key.startswith("model.") and key in others)}
+    kinds = ONLY.get(odd.removeprefix("model."), ())
+    if kinds and "decoder" not in kinds:
+        needed = {key: value for key, value in needed.items() if not key.startswith("model.")}
+        needed["model"] = next(name for name, config in PRESETS.items() if getattr(config, "kind", None) in kinds)
     return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
 
 
