@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -82,6 +82,7 @@ def test_hostile_text_stays_text(view: View) -> None:
     assert "[bold]" in shown(view)  # rich's own markup is text as well
 
 
+@settings(deadline=None)  # on a busy machine one example may take any time
 @given(st.text(), st.floats(), st.floats())
 def test_any_text_and_number_can_be_drawn(text: str, first: float, second: float) -> None:
     table = Table(title=text, columns=("a", "b"), rows=((text, first), (text, second)), bar="b", look=text)
@@ -251,6 +252,7 @@ def test_ticks_are_round_numbers_within() -> None:
     assert Scale(5, 5, 0, 10)(5) == 5
 
 
+@settings(deadline=None)  # as above
 @given(st.floats(1e-6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_lie_within_and_are_few(low: float, span: float) -> None:
     for ticks in (even_ticks(low, low + span, 6), log_ticks(low, low + span, 6)):
