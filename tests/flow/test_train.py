@@ -197,6 +197,45 @@ def test_an_overwriting_that_cannot_begin_leaves_the_old_run_as_it_was(made: Any
 
 
 @pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("text.txt", "old [1]/text.txt"),
+        ("../old [1]/text.txt", "other/../old [1]/text.txt"),
+        ("*.txt", "old [[]1]/*.txt"),
+        (".", "old [1]"),
+    ],
+)
+def test_a_run_goes_on_from_any_folder(
+    here: str, there: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old [1]", "other"):
+        (tmp_path / name).mkdir()
+    shutil.copy(made.text, tmp_path / "old [1]")
+    monkeypatch.chdir(tmp_path / "old [1]")
+    told(recipe(here, tmp_path / "run", steps=1))
+    monkeypatch.chdir(tmp_path)
+    prepared, *_, finished = told(train_recipe({"out": "run", "resume": True, "steps": 2}))
+    assert isinstance(prepared, Prepared)
+    assert isinstance(finished, Finished)
+    assert finished.steps == 2
+    assert prepared.corpus == (Path(here).name or "old [1]")
+    told(recipe(there, Path("run"), resume=True, steps=2))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"), [({"order": 9}, "set model.order to 8 or less"), ({"smoothing": "given"}, "from elsewhere")]
+)
+def test_what_cannot_be_counted_leaves_nothing(tmp_path: Path, overrides: dict[str, Any], says: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(30):  # six characters, between the token that begins texts and the one that ends them
+        (tmp_path / "texts" / f"{number:02}.txt").write_text(f"{number:06}")
+    said = {"text": (str(tmp_path / "texts"),), "tokenizer": "characters", "data.cache": tmp_path / "cache"}
+    with pytest.raises(BadSetting, match=says):
+        told(train_recipe({**said, "model": {"name": "ngram", **overrides}, "out": tmp_path / "run"}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("key", "value", "says"),
     [
         ("training.learning_rate", 0.5, "training.learning_rate 0.01, and now it is 0.5"),

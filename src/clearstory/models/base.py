@@ -134,6 +134,9 @@ class Counted(Protocol):
     counted: bool  # False where this model is to learn by gradient after all
     rounds: int | None  # how many rounds learning takes; None: as many as asked for, each making it better
 
+    def accept(self, rows: Documents) -> None:
+        """Raises BadSetting where nothing can be learnt from the documents as the model is set; told at a glance."""
+
     def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
         """Learn from the documents, the model changed in place by each round; `done` rounds were taken before."""
 

@@ -23,12 +23,13 @@ class Rounds:
 
     Everything that a round depends on is in the model, so a run that goes on from a checkpoint takes the same rounds.
     Where the rounds are numbered by the model itself, only the last leaves something to go on from: a run that was
-    stopped before it begins anew.
+    stopped before it begins anew. Raises what the model's `accept` does, before anything is counted.
     """
 
     def __init__(self, model: nn.Module, rows: Documents, settings: TrainingSettings, *, steps: int) -> None:
         self.model = model
         self.counted = cast(Counted, model)
+        self.counted.accept(rows)
         self.rows = rows
         self.settings = settings
         self.context = settings.context or getattr(model, "context", None) or 256

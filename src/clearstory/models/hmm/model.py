@@ -72,6 +72,9 @@ class HMM(nn.Module):
         """Baum-Welch goes on for as long as one likes; tags are counted once."""
         return 1 if self.config.learn == "tags" else None
 
+    def accept(self, rows: Documents) -> None:
+        """Any text will do."""
+
     def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
         """Round after round of Baum-Welch over a text, see `learning`; or all tags at once, see `tags`."""
         if not isinstance(rows, Tagged):

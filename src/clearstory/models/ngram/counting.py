@@ -9,7 +9,7 @@ several, what each gave waits on disk, and all are merged key range by key range
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,15 @@ class Table:
         return len(self.keys)
 
 
-def count(rows: Documents, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH) -> Iterator[Table]:
+def count(
+    rows: Documents, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH
+) -> Generator[Table, None, None]:
     """The tables of orders 1 to `order`, one after the other. An n-gram lies within a document.
 
     Each document is read after `begin`, where that is given, and an n-gram reaches back to the last `begin` and no
     further: where a token ends every line, lines are sentences. Order 1 has a row for every token of the vocabulary.
 
-    Raises VocabularyMismatch for an id that is none, BadSetting where nothing is as long as `order`.
+    Raises VocabularyMismatch for an id that is none, BadSetting where nothing is as long as `order`; before order 1.
 
     >>> from types import SimpleNamespace
     >>> rows = SimpleNamespace(ids=np.array([0, 1, 0, 1]), starts=np.array([0, 4]), byte_lengths=None)
@@ -79,7 +81,12 @@ class Text:
             )
         self.files = 0
         self.reach: npt.NDArray[np.uint8] = self.array(np.uint8)
-        self.order, self.longest = order, self.reaching(order)
+        longest = self.reaching(order)
+        if longest < order - 1:
+            raise BadSetting(
+                f"model.order is {order}, and no more than {longest + 1} tokens stand together anywhere in "
+                f"this text; set model.order to {longest + 1} or less"
+            )
         self.numbers: Whole = self.ids  # the row of the n-gram that ends at each place, of the last order counted
 
     def stretches(self) -> Iterator[slice]:
@@ -129,11 +136,6 @@ class Text:
 
     def longer(self, order: int) -> Table:
         """The n-grams of this order, once those one shorter are counted."""
-        if self.longest < order - 1:
-            raise BadSetting(
-                f"model.order is {self.order}, and no more than {self.longest + 1} tokens stand together anywhere in "
-                f"this text; set model.order to {self.longest + 1} or less"
-            )
         numbers: Whole = self.array(np.int32)
         runs: list[Run] = []
         for part in self.stretches():

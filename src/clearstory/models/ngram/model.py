@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Self, cast
 
@@ -21,7 +22,7 @@ from clearstory.models.base import IGNORE, Documents, Fitted, Padded
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import Table, count
 from clearstory.models.ngram.lookup import find
-from clearstory.models.ngram.smoothing import Part, estimate
+from clearstory.models.ngram.smoothing import Part, estimate, method
 from clearstory.models.ngram.state import Recent
 
 
@@ -97,6 +98,13 @@ class NGram(nn.Module):
     def rounds(self) -> int:
         """An order a round."""
         return self.config.order
+
+    def accept(self, rows: Documents) -> None:
+        """Raises BadSetting as `count` does, and for a smoothing that is none."""
+        c = self.config
+        method(c)
+        with closing(count(rows, c.order, c.vocab, c.begin)) as tables:
+            next(tables)
 
     def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
         """Count order by order; the last round smooths. Always from the start: before the last, nothing is kept.

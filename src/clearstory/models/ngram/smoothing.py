@@ -9,7 +9,7 @@ R n-grams of one order, C contexts: those of the order before. All arithmetic is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,12 +80,7 @@ def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Part], 
 
     Raises BadSetting for a smoothing that is none.
     """
-    if config.smoothing not in METHODS:
-        raise BadSetting(
-            f"model.smoothing is '{config.smoothing}', which is how probabilities from elsewhere are called; to learn, "
-            f"choose one of {', '.join(METHODS)}"
-        )
-    smooth = METHODS[config.smoothing]
+    smooth = method(config)
     below = np.full(config.vocab, 1 / config.vocab)
     found: list[tuple[Level, Floats, Floats]] = []
     notes: list[str] = []
@@ -226,10 +221,22 @@ def good_turing(counts: Whole, order: int) -> tuple[Floats, str | None]:
     )
 
 
-METHODS = {
+Method = Callable[[Level, Floats], tuple[Floats, Floats, str | None]]
+
+METHODS: dict[str, Method] = {
     "kneser-ney": kneser_ney,
     "witten-bell": witten_bell,
     "katz": katz,
     "laplace": laplace,
     "none": unsmoothed,
 }
+
+
+def method(config: NGramConfig) -> Method:
+    """How a level is smoothed. Raises BadSetting where the config names no way to learn."""
+    if config.smoothing not in METHODS:
+        raise BadSetting(
+            f"model.smoothing is '{config.smoothing}', which is how probabilities from elsewhere are called; to learn, "
+            f"choose one of {', '.join(METHODS)}"
+        )
+    return METHODS[config.smoothing]
