@@ -34,7 +34,7 @@ def text_file(folder: Path, name: str = "text.txt", **kind: Any) -> Path:
     return file
 
 
-def recipe(file: Path, out: Path, **more: Any) -> TrainRecipe:
+def recipe(file: Path | str, out: Path, **more: Any) -> TrainRecipe:
     """A tiny run of eight steps; `more` is said over it, nested or dotted."""
     usual = {"text": (str(file),), "out": out, "steps": 8, "tokenizer": "characters"}
     return train_recipe({**usual, "model": MODEL, "training": TRAINING}, more)

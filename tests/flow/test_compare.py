@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clearstory.errors import ClearstoryError
+from clearstory.recipes.compare import begin, write_down
 from clearstory.recipes.comparing import CompareRecipe, parse
 from clearstory.recipes.fields import build
 from flow.conftest import Answer
@@ -161,3 +163,14 @@ def test_models_are_written_with_their_settings_and_tokenizer() -> None:
         build(CompareRecipe, {"sources": ("a",), "models": ("rnn,gru", "hmm"), "same_data": True}).entries[1].name
         == "gru"
     )
+
+
+def test_a_comparison_goes_on_from_any_folder(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"models": ("ngram",), "same_data": True, "out": tmp_path / "out", "resume": True}
+    monkeypatch.chdir(text.parent)
+    write_down(*begin(build(CompareRecipe, {"sources": (text.name,), **given})))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for sources in ((), (os.path.relpath(text),)):
+        _, goes_on = begin(build(CompareRecipe, {"sources": sources, **given}))
+        assert goes_on.sources == (str(text.resolve()),)

@@ -29,11 +29,11 @@ from clearstory.recipes.files import read_yaml, to_yaml
 from clearstory.recipes.ladder import Ladder, Trial, pairs, rungs
 from clearstory.recipes.measuring import Held
 from clearstory.recipes.report import curves, html
-from clearstory.recipes.runs import Run, processor
+from clearstory.recipes.runs import Run, processor, said
 from clearstory.recipes.train import train_events
 from clearstory.recipes.trial import Ground, born_by_chance, tried
 from clearstory.text.corpus import Corpus
-from clearstory.text.documents import read_documents
+from clearstory.text.documents import from_anywhere, read_documents
 
 FREE = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
 """Settings that may differ when a comparison goes on: it may learn of more models, and of more seeds."""
@@ -133,8 +133,8 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     if folder.is_dir():
         durable.sweep(folder)
     if recipe.resume and file.is_file():
-        then = build(CompareRecipe, read_yaml(file))
-        before, now = (flatten(CompareRecipe, plain(each)) for each in (then, recipe))
+        then = placed(build(CompareRecipe, read_yaml(file)))
+        before, now = (flatten(CompareRecipe, plain(each)) for each in (then, placed(recipe)))
         for key in before if recipe.sources else ():
             if key not in FREE and before[key] != now.get(key):
                 raise CheckpointMismatch(
@@ -153,11 +153,10 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     return folder, replace(recipe, out=folder)
 
 
-def said(value: Any) -> str:
-    """A setting's value as one would type it."""
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "not set"
-    return "not set" if value is None else str(value)
+def placed(recipe: CompareRecipe) -> CompareRecipe:
+    """The comparison as it is written down: what it reads is found from any folder."""
+    sources, text = (tuple(map(from_anywhere, each)) for each in (recipe.sources, recipe.text))
+    return replace(recipe, sources=sources, text=text)
 
 
 def write_down(folder: Path, recipe: CompareRecipe) -> None:
@@ -169,7 +168,7 @@ def write_down(folder: Path, recipe: CompareRecipe) -> None:
         for name in ("compare.json", "report.html", "curves.svg"):
             (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    durable.write_text(folder / "config.yaml", to_yaml(recipe))
+    durable.write_text(folder / "config.yaml", to_yaml(placed(recipe)))
 
 
 def held_out(recipe: CompareRecipe, corpus: Corpus) -> Held:

@@ -26,6 +26,8 @@ from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.fields import flatten, plain
 from clearstory.recipes.files import read_yaml, to_yaml
 from clearstory.recipes.settings import BUDGETS, TrainRecipe, train_recipe
+from clearstory.text.documents import from_anywhere
+from clearstory.text.learning import KINDS
 from clearstory.training import checkpoint
 
 FREE = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
@@ -110,9 +112,9 @@ def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
 
     A call that names the text is a whole recipe, one that does not says only what differs from the usual.
     """
-    then = train_recipe(read_yaml(run.config))
+    then = placed(train_recipe(read_yaml(run.config)))
     usual = train_recipe({"model": recipe.model.name})
-    before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, recipe, usual))
+    before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, placed(recipe), usual))
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         decided = key in DECIDED or (then.model.name == "clear" and (key in RATES or key.startswith("model.")))
@@ -128,10 +130,19 @@ def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
     return replace(then, out=run.folder, resume=True, overwrite=False, **budget)
 
 
+def placed(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe as it is written down: what it reads is found from any folder."""
+    tokenizer, cache = recipe.tokenizer, recipe.data.cache
+    if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
+        tokenizer = from_anywhere(tokenizer)
+    data = replace(recipe.data, cache=None if cache is None else cache.absolute())
+    return replace(recipe, text=tuple(map(from_anywhere, recipe.text)), tokenizer=tokenizer, data=data)
+
+
 def said(value: Any) -> str:
     """A setting's value as one would type it."""
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return " ".join(map(str, value)) or "not set"
     return "not set" if value is None else str(value)
 
 
@@ -139,7 +150,7 @@ def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
     """Write down what is run, and where."""
     import torch
 
-    durable.write_text(run.config, to_yaml(recipe))
+    durable.write_text(run.config, to_yaml(placed(recipe)))
     durable.write_json(
         run.folder / "environment.json",
         {

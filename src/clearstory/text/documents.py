@@ -96,6 +96,21 @@ def is_builtin(source: str | Path) -> bool:
     return isinstance(source, str) and source.startswith("corpus:")
 
 
+def from_anywhere(source: str) -> str:
+    """The same source, to be found from any folder: files and globs by their whole path, `corpus:NAME` as it is.
+
+    >>> from_anywhere("corpus:kjv"), Path(from_anywhere("book.txt")).is_absolute()
+    ('corpus:kjv', True)
+    """
+    if is_builtin(source):
+        return source
+    path = Path(source).expanduser()
+    if path.exists() or not glob.has_magic(str(path)):
+        # Links are kept in the name, which the text is called by, and followed before `..`.
+        return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
+    return os.path.join(glob.escape(os.getcwd()), path)
+
+
 def _corpus_name(source: str | Path) -> str:
     return str(source).removeprefix("corpus:")
 
