@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderEx
 from clearstory.metrics import Score
 from clearstory.recipes.budget import Clock
 from clearstory.recipes.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.files import read_yaml
 from clearstory.recipes.session import Session
 from clearstory.recipes.settings import train_recipe
 from clearstory.recipes.train import train_events
@@ -481,3 +483,12 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
     assert last.step == 5
     assert all(value.isfinite().all() for value in last.model.values())
     assert [row["step"] for row in story(tmp_path / "run") if row["kind"] == "step"] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="corpus:digits is scikit-learn's")
+def test_windows_of_digits_begin_with_a_picture_unless_told(tmp_path: Path) -> None:
+    for number, (said, found) in enumerate([({}, True), ({"training.align": False}, False)]):
+        out = tmp_path / f"run{number}"
+        told(recipe("corpus:digits", out, steps=1, **said))
+        assert read_yaml(out / "config.yaml")["training"]["align"] is found
+        told(train_recipe({"out": out, "resume": True, "steps": 2}))

@@ -280,6 +280,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.muon_learning_rate": partial(trained, **{"training.optimizer": "muon"}),
     "TrainRecipe.training.recall_learning_rate": partial(trained, **{"model.recall": [2], "model.recall_rows": 64}),
     "TrainRecipe.training.carry": lambda recipe: trained(replace(recipe, model=SMALL_RNN), sized=False),
+    "TrainRecipe.training.align": partial(trained, text=("rows.jsonl",)),
     "TrainRecipe.training.decay_share": partial(trained, **{"training.schedule": "wsd", "steps": 12}),
     "TrainRecipe.training.warmup_steps": partial(trained, steps=16),
     "TrainRecipe.training.evaluate_steps": partial(trained, steps=8),

@@ -37,6 +37,12 @@ def rows(count: int = 400, vocab: int = 20) -> Any:
     return SimpleNamespace(ids=np.random.default_rng(0).integers(0, vocab, count).astype(np.uint16))
 
 
+def documents(*sizes: int) -> Any:
+    """Documents whose tokens count up from 1, each ended by 0."""
+    ids = np.concatenate([[*range(1, size), 0] for size in sizes]).astype(np.uint16)
+    return SimpleNamespace(ids=ids, starts=np.cumsum([0, *sizes]))
+
+
 def trainer(config: Any = TINY, settings: TrainingSettings = SETTINGS, steps: int = 6, **kind: Any) -> Trainer:
     model = build(config, seed=settings.seed)
     return Trainer(model.to(**kind), Causal(), rows(), settings, steps=steps)
@@ -123,8 +129,29 @@ def test_every_epoch_reads_every_window_once_and_epochs_differ() -> None:
     assert not np.array_equal(windows.starts(0), windows.starts(1))
 
 
-def test_batches_do_not_depend_on_what_was_asked_before() -> None:
-    one, other = (Windows(rows(), context=8, batch_size=4, seed=3) for _ in range(2))
+def test_aligned_windows_begin_with_every_document_but_the_first_once_an_epoch() -> None:
+    windows = Windows(documents(5, 3, 12, 4, 4, 4), context=5, batch_size=2, seed=0, align=True)
+    # Begun with the 0 before them, the twelve tokens of the third take windows at 0, 5 and 10 of it. The last document
+    # ends with the text: a window of five, and what is foreseen after it, would be two more than its four.
+    assert windows.per_epoch == 1 + 3 + 1 + 1
+    epochs = [sorted(windows.starts(epoch).tolist()) for epoch in (0, 1)]
+    assert epochs == [[4, 7, 12, 17, 19, 23]] * 2
+    assert not np.array_equal(windows.starts(0), windows.starts(1))
+    read = torch.cat([windows.batch(i).tokens.ids for i in range(3)]).tolist()
+    assert sorted(read) == sorted(
+        [[0, 1, 2, 0, 1], [0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 0, 1, 2], [0, 1, 2, 3, 0], [0, 1, 2, 3, 0]]
+    )
+
+
+def test_documents_too_few_to_begin_with_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"no document but the first begins a window of 5 .* --training.align false"):
+        Windows(documents(9, 4), context=5, batch_size=1, seed=0, align=True)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_batches_do_not_depend_on_what_was_asked_before(align: bool) -> None:
+    text = documents(*[7, 12, 30] * 5)
+    one, other = (Windows(text, context=8, batch_size=4, seed=3, align=align) for _ in range(2))
     late = one.batch(40)
     for i in (40, 3, 0):
         other.batch(i)

@@ -33,7 +33,7 @@ from clearstory.training import checkpoint
 FREE = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
 """Settings that may differ when a run is resumed: they say where and how long, not what."""
 
-DECIDED = {"training.device", "training.precision", "training.threads", "parameters"}
+DECIDED = {"training.device", "training.precision", "training.threads", "training.align", "parameters"}
 RATES = {"training.learning_rate", "training.muon_learning_rate"}
 """Settings that a run decides for itself where they are not set; `clear` its rates and its shape as well."""
 

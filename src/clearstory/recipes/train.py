@@ -41,6 +41,9 @@ from clearstory.training.trainer import ARITHMETIC, Trainer
 TOKENIZERS = {"digits": "characters"}
 """Corpora that name the tokenizer they are meant for."""
 
+ALIGNED = {"digits"}
+"""Corpora whose documents are all of a kind: windows begin with one."""
+
 
 def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finished:
     """Train a model on text and keep the best in a folder.
@@ -92,6 +95,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
     corpus = Corpus.open(recipe.text, recipe.data)
+    if settings.align is None:
+        settings = replace(settings, align=corpus.name in ALIGNED)
     tagging = recipe.model.overrides.get("learn") == "tags"
     sentences = training_sentences(corpus) if tagging else ()
     spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))

@@ -29,6 +29,10 @@ class Rows(Protocol):
     def ids(self) -> npt.NDArray[np.generic]:
         """All ids, (N,)."""
 
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Where documents begin, and the end, (D + 1,); asked for by aligned windows only."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -66,9 +70,13 @@ class Windows:
 
     Every token is read once an epoch, but for less than a window at either end. Documents lie end to end ("packing"):
     a window may hold the end of one and the start of the next, with the separator between them.
+
+    `align`: each begins where a document does, with the separator before it, as a prompt begins; or so many windows
+    further on in a long one. Every document is begun with once an epoch, and what follows a short one in its window is
+    read again in another. The first is never begun with, nor is one less than a window from the end.
     """
 
-    def __init__(self, rows: Rows, context: int, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: Rows, context: int, batch_size: int, seed: int, align: bool = False) -> None:
         have = len(rows.ids)
         if have < context + 1:
             raise BadInput(
@@ -79,8 +87,9 @@ class Windows:
         self.context = context
         self.batch_size = batch_size
         self.seed = seed
+        self.aligned = aligned(rows, context) if align else None
         # The same for every offset, so that a place in the order tells its epoch.
-        self.per_epoch = max(1, (have - context) // context)
+        self.per_epoch = max(1, (have - context) // context) if self.aligned is None else len(self.aligned)
         self.order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def batch(self, number: int) -> Batch:
@@ -102,10 +111,28 @@ class Windows:
         """Where the windows of an epoch begin, in the order in which they are read."""
         if self.order is None or self.order[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch])
+            if self.aligned is not None:
+                self.order = (epoch, rng.permutation(self.aligned))
+                return self.order[1]
             room = len(self.rows.ids) - 1 - self.per_epoch * self.context
             offset = int(rng.integers(0, min(room, self.context - 1) + 1))
             self.order = (epoch, offset + rng.permutation(self.per_epoch).astype(np.int64) * self.context)
         return self.order[1]
+
+
+def aligned(rows: Rows, context: int) -> npt.NDArray[np.int64]:
+    """Where windows begin that begin with documents, in order. Raises BadInput where there are none."""
+    before, sizes = rows.starts[1:-1] - 1, np.diff(rows.starts)[1:]
+    windows = -(-sizes // context)
+    nth = np.arange(windows.sum()) - np.repeat(windows.cumsum() - windows, windows)
+    places: npt.NDArray[np.int64] = np.repeat(before, windows) + nth * context
+    places = places[places + context < len(rows.ids)]
+    if not len(places):
+        raise BadInput(
+            f"no document but the first begins a window of {context:,} tokens before the text ends; "
+            "use more documents, a smaller --training.context, or --training.align false"
+        )
+    return places
 
 
 class Streams:

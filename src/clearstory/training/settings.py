@@ -18,6 +18,8 @@ class TrainingSettings:
         context: tokens in each row; the model's context when not given.
         carry: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
             the one before; else in shuffled windows, as those with a context are.
+        align: whether shuffled windows begin where documents do, for documents that are all of a kind, such as the
+            pictures of corpus:digits, where it is so unless said otherwise; else they begin anywhere.
         optimizer: adamw, muon for the matrices inside blocks and layers with adamw for the rest, or sgd.
         learning_rate: peak rate of adamw or sgd.
         muon_learning_rate: peak rate of muon.
@@ -52,6 +54,7 @@ class TrainingSettings:
     gradient_accumulation_steps: int = 1
     context: int | None = None
     carry: bool = True
+    align: bool | None = None
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02

@@ -59,7 +59,7 @@ class Trainer:
         # A model with a context looks back no further than its window; there is nothing to carry.
         self.carries = settings.carry and getattr(model, "context", 0) is None
         whole = settings.batch_size * settings.gradient_accumulation_steps
-        self.batches = objective.batches(rows, self.context, whole, settings.seed, self.carries)
+        self.batches = objective.batches(rows, self.context, whole, settings.seed, self.carries, bool(settings.align))
         self.carried: Carried | None = None
         self.average = Average(model)
         self.optimizers = Optimizers(model, settings)

@@ -29,8 +29,13 @@ Loss = dict[str, Term]
 class Objective(Protocol):
     """How examples are made from tokens, and how wrong an answer is. One file each."""
 
-    def batches(self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False) -> Batches:
-        """The batches of a split, in an order decided by the seed. carry: each goes on where the one before ended."""
+    def batches(
+        self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False, align: bool = False
+    ) -> Batches:
+        """The batches of a split, in an order decided by the seed.
+
+        carry: each goes on where the one before ended; else align: windows begin where documents do.
+        """
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many answers each term will count, known before the forward pass: accumulation and ranks are exact."""

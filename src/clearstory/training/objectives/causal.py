@@ -14,9 +14,13 @@ from clearstory.training.objectives.base import Loss, Term
 class Causal:
     """The sum of -log p(next token | those before it), over all tokens."""
 
-    def batches(self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False) -> Batches:
+    def batches(
+        self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False, align: bool = False
+    ) -> Batches:
         """Shuffled windows, packed end to end; or streams for a model that carries its memory over."""
-        return (Streams if carry else Windows)(rows, context, batch_size, seed)
+        if carry:
+            return Streams(rows, context, batch_size, seed)
+        return Windows(rows, context, batch_size, seed, align)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be predicted."""
