@@ -126,7 +126,7 @@ def test_a_disk_that_fills_while_saving_costs_nothing_that_was_there(tmp_path: P
 def test_what_cannot_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 7)
     before = contents(tmp_path)
-    monkeypatch.setattr(durable, "_free", lambda path: 10)
+    monkeypatch.setattr("clearstory.durable.disk._free", lambda path: 10)
     with pytest.raises(OutOfSpace, match="its disk has 10 bytes free"):
         saved(tmp_path, 8)
     assert contents(tmp_path) == before

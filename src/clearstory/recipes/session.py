@@ -1,4 +1,4 @@
-"""Session: one training run from its plan to its end. What happens between two steps is decided here.
+"""Session: one training run. What happens between two steps is decided here; how many there are, in `course`.
 
 plan ─► (step · look · save · sample)* ─► the best model, measured on all
 """
@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearstory import durable
-from clearstory.errors import BadSetting, CorruptFile, Diverged
+from clearstory.errors import CorruptFile, Diverged
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import config_json, open_model, save_model, write_card
 from clearstory.formats.own import OWN
@@ -26,7 +26,7 @@ from clearstory.models.prompts import first_token
 from clearstory.models.scoring import score_rows
 from clearstory.recipes import budget, runs
 from clearstory.recipes.curve import draw_curve
-from clearstory.recipes.events import Event, Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.events import Event, Finished, Looked, Prepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.pictures import draw_digits
 from clearstory.recipes.sample import sample
 from clearstory.recipes.settings import TrainRecipe
@@ -36,16 +36,6 @@ from clearstory.training import checkpoint
 from clearstory.training.learner import Learner
 from clearstory.training.record import Record, Watchman
 from clearstory.training.trainer import ARITHMETIC
-
-DEFAULT_STEPS = 2000
-"""Where neither steps nor minutes are given."""
-
-MOST_ROUNDS = 1000
-"""Where minutes are given and the first rounds have yet to tell how long one takes."""
-
-
-WHOLE_LOOK = 10_000
-"""Tokens from which it is reckoned how long a model takes that reads documents whole."""
 
 LAST_LOOK = 20_000
 """Tokens of the last look, where someone else measures on all of them."""
@@ -77,7 +67,6 @@ class Session:
     look_steps: int = 0
     look_tokens: int = 0
     save_steps: int = 0
-    seconds_per_step: float | None = None
     compiled: bool = False
 
     @property
@@ -91,55 +80,6 @@ class Session:
         if self.last is not None:
             self.restore(checkpoint.load(self.last))
 
-    def plan(self) -> Iterator[Event]:
-        """How far to go: as asked, or as far as the time reaches."""
-        s, learner, last = self.recipe.training, self.learner, self.last
-        if self.recipe.seconds is not None:
-            # The time is that of the whole run, however often it is resumed.
-            self.clock.seconds -= self.cpu_before if self.clock.processor else self.before
-            yield from self.compile(self.clock.left() / (s.threads if self.clock.processor else 1))
-            self.seconds_per_step = self.probe()
-            self.clock.reserve = self.closing_seconds()
-            enough = self.clock.left() >= (self.seconds_per_step or 0.0)
-            if not enough and learner.step == 0:
-                first = f", which takes {self.seconds_per_step:.2g} s," if self.seconds_per_step else ""
-                minutes, seconds = self.recipe.minutes, self.recipe.cpu_seconds
-                given = f"{seconds:g} seconds of the processor" if minutes is None else f"{minutes:g} minutes"
-                raise BadSetting(
-                    f"{given} are over before the first step{first} "
-                    f"beside {self.clock.reserve:.2g} s of measuring; give more, or a smaller model"
-                )
-            if not enough:
-                learner.replan(learner.step)
-            elif self.seconds_per_step:
-                share = 1 - budget.LOOK_SHARE
-                learner.replan(self.clock.steps(learner.step, self.seconds_per_step / share))
-            else:
-                learner.replan(MOST_ROUNDS)
-        else:
-            yield from self.compile(None)
-            if last is None or self.recipe.steps is not None:
-                learner.replan(self.recipe.steps or DEFAULT_STEPS)
-        if learner.step == 0:
-            learner.plans = [(0, learner.steps)]
-        self.look_steps = s.evaluate_steps or learner.look_steps or max(10, learner.steps // budget.LOOKS)
-        self.save_steps = s.save_steps or self.look_steps
-        tokens = learner.steps * learner.tokens_per_step
-        self.look_tokens = s.evaluate_tokens or budget.look_tokens(tokens, learner.steps // self.look_steps)
-        if s.patience and self.looks_without_better >= s.patience:
-            learner.replan(learner.step)  # it had stopped early, and was killed before its end
-        self.write_down()
-        self.record = Record(self.run.metrics, since=None if last is None else learner.step)
-        seconds = learner.steps * self.seconds_per_step if self.seconds_per_step else None
-        yield Planned(
-            steps=learner.steps,
-            seconds=seconds,
-            sentence=f"{learner.plan}, {tokens / max(1, self.prepared.tokens):.1f} times over the text, "
-            f"in {s.precision} on {s.device} with {s.threads} thread{'s' * (s.threads > 1)}",
-        )
-        if learner.step == 0:
-            yield self.save()
-
     def write_down(self) -> None:
         """Begin the run folder. Not before: what cannot be trained leaves nothing behind, and an old run as it was."""
         if self.recipe.overwrite:
@@ -148,39 +88,7 @@ class Session:
         if not (self.run.tokenizer / "tokenizer.json").is_file():
             with durable.write_folder(self.run.tokenizer) as folder:
                 self.tokenizer.save(folder)
-
-    def compile(self, seconds: float | None) -> Iterator[Event]:
-        """torch.compile the stack where that pays."""
-        yes, sentence = budget.should_compile(self.recipe.training.compile, self.prepared.parameters, seconds)
-        if sentence:
-            yield Warned(step=self.learner.step, sentence=sentence)
-        if yes:
-            self.model.compile()
-            self.compiled = True
-
-    def probe(self) -> float | None:
-        """What a step takes of the time that is given; None where trying one out would cost too much."""
-        if self.compiled:
-            self.learner.probe()  # compiling happens at the first steps, and in other processes, whose time is not ours
-        began, spent = time.perf_counter(), self.clock.spent()
-        seconds = self.learner.probe()
-        if seconds is None or not self.clock.processor:
-            return seconds
-        return seconds * (self.clock.spent() - spent) / (time.perf_counter() - began)
-
-    def closing_seconds(self) -> float:
-        """What the end of the run will take: the complete look, saving, the curve."""
-        # A model that never forgets reads documents side by side, and the first one alone would be slow.
-        whole = getattr(self.model, "context", 0) is None
-        some = min(self.prepared.validation_tokens, WHOLE_LOOK if whole else 20 * self.learner.context)
-        if self.compiled:
-            self.look_at(some, fast=False, spread=whole)  # as is what only reads
-        began = self.clock.spent()
-        self.look_at(some, fast=False, spread=whole)
-        per_token = (self.clock.spent() - began) / max(1, some)
-        tokens = self.prepared.validation_tokens
-        tokens = tokens if self.closing else min(tokens, LAST_LOOK)
-        return per_token * tokens + 1.0 + 1e-8 * self.prepared.parameters
+        self.record = Record(self.run.metrics, since=None if self.last is None else self.learner.step)
 
     def learn(self, stop: threading.Event) -> Iterator[Event]:
         """Step after step; look, save and sample now and then."""

@@ -24,10 +24,11 @@ from clearstory.models.presets import blocks, clear_of_blocks
 from clearstory.models.presets import parameters as count_on_paper
 from clearstory.models.prompts import first_token
 from clearstory.recipes import budget, runs
+from clearstory.recipes.course import DEFAULT_STEPS, plan
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.rates import TRAINING
-from clearstory.recipes.session import DEFAULT_STEPS, Session
+from clearstory.recipes.session import Session
 from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
@@ -83,7 +84,7 @@ def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Event
         session.go_back()
         try:
             yield session.prepared
-            yield from session.plan()
+            yield from plan(session)
             yield from session.learn(stop)
             yield session.finish()
         finally:

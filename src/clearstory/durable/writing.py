@@ -1,46 +1,34 @@
-"""Durable: what this house writes to last. Killed at any instant, a name holds its old contents or its new, whole.
-
-    temporary beside NAME ─► fsync every file ─► rename to NAME ─► fsync the folder
-
-Files are replaced by one rename. A folder cannot be renamed over another, so the old one is set aside first; until the
-new one has its name the old is complete under its aside name, where `standing` finds it and `sweep` puts it back.
-Of 200 kills during saves, plain writes left 80 corrupt files, unswept temporaries 16 orphans, this none of either.
-"""
+"""Writing: files and folders by way of a temporary name, and what killed writers leave, swept up."""
 
 from __future__ import annotations
 
-import errno
 import glob
 import itertools
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clearstory.errors import BadInput, OutOfSpace
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there an open file cannot be deleted anyway
-    fcntl = None  # type: ignore[assignment]  # the way to say "not there"
-
-steps: list[Callable[[str, Path], None]] = []
-"""Called with a label and a path before each step that touches the disk: where tests make writing fail or stop."""
+from clearstory.durable.disk import (
+    check_space,
+    flush,
+    flush_folder,
+    flush_tree,
+    full_disk_said,
+    held,
+    remove,
+    step,
+    whole_path,
+)
+from clearstory.errors import BadInput
 
 # Long enough that no file of a user's is ever taken for one of ours.
 OURS = re.compile(r"^\.(?P<name>.+)\.clearstory-(?P<kind>tmp-\d+-\d+|old)$")
 
-FULL = re.compile(r"No space left on device|os error 28\b|unexpected pos \d+ vs \d+|Disk quota exceeded")
-"""How writers say that a disk is full: the system, safetensors, torch's zip writer, the system again."""
-
 _count = itertools.count()
-
-MASK = os.umask(0o022)
-os.umask(MASK)  # the only way to ask for it is to set it
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -70,10 +58,10 @@ def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
 
     `need` is the size in bytes where it is known, compared with the free space before anything is written.
     """
-    path = _whole(path)
+    path = whole_path(path)
     if path.is_dir():
         raise BadInput(f"{path} is a folder, and a file should be written there; remove it or choose another name")
-    with _replacing(path, need, Path.touch, _flush) as temporary:
+    with _replacing(path, need, Path.touch, flush) as temporary:
         yield temporary
 
 
@@ -91,32 +79,32 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     ...     os.listdir(home)
     ['model']
     """
-    path = _whole(path)
+    path = whole_path(path)
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
     settle(path)
-    with _replacing(path, need, Path.mkdir, _flush_tree) as temporary:
+    with _replacing(path, need, Path.mkdir, flush_tree) as temporary:
         yield temporary
 
 
 def remove_folder(path: Path | str) -> None:
     """Take away a folder so that no half of it is ever found under its name."""
-    path = _whole(path)
+    path = whole_path(path)
     doomed = _beside(path)
     step("doom", path)
     os.rename(path, doomed)
-    _remove(doomed)
+    remove(doomed)
 
 
 def standing(path: Path | str) -> Path:
     """Where the contents of a folder stand: under its name, or set aside by a writer that was killed in between."""
-    path = _whole(path)
+    path = whole_path(path)
     return _aside(path) if not path.exists() and _aside(path).exists() else path
 
 
 def settle(path: Path | str) -> bool:
     """End the half-done replacement of one folder, if there is one: back to the old, or on with the new."""
-    path = _whole(path)
+    path = whole_path(path)
     aside = _aside(path)
     if not os.path.lexists(aside):
         return False
@@ -125,11 +113,11 @@ def settle(path: Path | str) -> bool:
         doomed = _beside(path)
         step("doom", aside)
         os.rename(aside, doomed)
-        _remove(doomed)
+        remove(doomed)
     else:
         step("restore", path)
         os.rename(aside, path)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
     return True
 
 
@@ -138,38 +126,13 @@ def sweep(folder: Path | str) -> list[Path]:
 
     What another process is writing at this moment is left alone. Call it when a run begins.
     """
-    folder = _whole(folder)
+    folder = whole_path(folder)
     settled = _sweep(_siblings(folder))
     for here, folders, files in os.walk(folder):
         ours = [name for name in folders + files if OURS.match(name)]
         folders[:] = [name for name in folders if name not in ours]
         settled += _sweep([Path(here, name) for name in ours])
     return settled
-
-
-def check_space(folder: Path | str, need: int) -> None:
-    """Refuse to begin what cannot end. Raises OutOfSpace when `need` bytes exceed what is free where `folder` lies."""
-    free = _free(_whole(folder))
-    if need > free:
-        raise OutOfSpace(_says(_whole(folder), f"{need:,} bytes", free))
-
-
-@contextmanager
-def space(path: Path | str) -> Iterator[None]:
-    """A block that adds to a file: raises OutOfSpace, whoever says that the disk is full."""
-    with _space(_whole(path), _whole(path), None):
-        yield
-
-
-def step(label: str, path: Path) -> None:
-    """Tell whoever listens what is about to be done."""
-    for listener in steps:
-        listener(label, path)
-
-
-def _whole(path: Path | str) -> Path:
-    """The path from the root, so that it has a name and a folder; links are kept."""
-    return Path(os.path.abspath(path))
 
 
 @contextmanager
@@ -179,10 +142,10 @@ def _replacing(
     """The road of the picture above, for files and folders alike."""
     temporary = _begin(path, need)
     try:
-        with _space(path, temporary, need):
+        with full_disk_said(path, temporary, need):
             step("make", temporary)
             make(temporary)
-            with _held(temporary):
+            with held(temporary):
                 step("write", temporary)
                 yield temporary
                 flush(temporary)
@@ -192,12 +155,12 @@ def _replacing(
                 step("rename", path)
                 os.replace(temporary, path)
             # Before the old one goes: after a loss of power, one of the two must be there.
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
             settle(path)
     except BaseException:
         with suppress(OSError):
             settle(path)
-        _remove(temporary)
+        remove(temporary)
         raise
 
 
@@ -208,7 +171,7 @@ def _begin(path: Path, need: int | None) -> Path:
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)
-        _flush_folder(parent.parent)
+        flush_folder(parent.parent)
     # No one sweeps a folder that many share, such as a cache; there, whoever writes a name again clears the way to it.
     _sweep([left for left in _siblings(path) if not _alive(left)])
     return _beside(path)
@@ -239,77 +202,17 @@ def _sweep(found: list[Path]) -> list[Path]:
         if match["kind"] != "old":
             if _busy(path):
                 continue
-            _remove(path)
+            remove(path)
         elif any(map(_busy, _siblings(whole))) or not settle(whole):
             continue
         settled.append(path)
     return settled
 
 
-def _flush(path: Path) -> None:
-    step("flush", path)
-    # Read and write: Windows refuses to flush what was opened for reading.
-    with open(path, "r+b") as file:
-        os.fsync(file.fileno())
-    # safetensors makes files for their owner alone; what lies beside them is readable as the user's mask says.
-    path.chmod(0o666 & ~MASK)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    step("flush folder", folder)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush_tree(folder: Path) -> None:
-    for here, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            _flush(Path(here, name))
-        _flush_folder(Path(here))
-
-
-def _remove(path: Path) -> None:
-    """Take away a temporary, whatever it is; what cannot be removed now is left to the next sweep."""
-    step("remove", path)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[bool]:
-    """A lock on a temporary while it is written, or False where another has it.
-
-    The system drops it when the process dies, however it dies. Some network disks lock no folders;
-    there a sweep must not meet a writer.
-    """
-    if fcntl is None:
-        yield True
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        free = not isinstance(error, BlockingIOError)
-    else:
-        free = True
-    try:
-        yield free
-    finally:
-        os.close(handle)
-
-
 def _busy(path: Path) -> bool:
     """Whether someone is writing this temporary now."""
     try:
-        with _held(path) as free:
+        with held(path) as free:
             return not free
     except OSError:  # gone, or not to be opened
         return False
@@ -327,29 +230,3 @@ def _alive(path: Path) -> bool:
     except PermissionError:
         return True
     return True
-
-
-@contextmanager
-def _space(path: Path, temporary: Path, need: int | None) -> Iterator[None]:
-    """A disk that fills while we write, said in one way whoever was writing."""
-    try:
-        yield
-    except BaseException as error:  # torch's CheckpointException is no Exception
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if isinstance(error, OutOfSpace) or not (full or FULL.search(str(error))):
-            raise
-        files = [temporary, *temporary.rglob("*")] if temporary.exists() else []
-        written = sum(file.stat().st_size for file in files if file.is_file())
-        wanted = f"more than {written:,} bytes" if need is None else f"{need:,} bytes"
-        raise OutOfSpace(_says(path, wanted, _free(path))) from error
-
-
-def _says(path: Path, wanted: str, free: int) -> str:
-    return f"writing {path} needs {wanted} and its disk has {free:,} bytes free; make room or choose another folder"
-
-
-def _free(path: Path) -> int:
-    """Bytes free on the disk where `path` is or would be."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
