@@ -34,6 +34,7 @@ from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE, Padded
 from clearstory.models.families import build, count
 from clearstory.recipes.choice import ModelChoice
+from clearstory.recipes.rates import rates_for
 from clearstory.recipes.settings import train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.training.optimizer import Optimizers
@@ -99,7 +100,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     choice = ModelChoice(name=name, overrides={"layers": 2, "width": 48} if name == "clear" else {})
     parameters = None if name == "clear" else RECALL_PARAMETERS
     config = choice.config(vocab=2 * KEYS + NOISE, context=2 * PAIRS + SPAN, parameters=parameters)
-    settings = train_recipe({"model": name}).training
+    settings = rates_for(name, config, train_recipe({"model": name}).training)
     model = build(config, seed=0, birth=settings.initialization)
     optimizers, began = Optimizers(model, settings), time.process_time()
     chance = torch.Generator().manual_seed(0)

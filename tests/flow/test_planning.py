@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from clearstory.models.presets import blocks, clear_of_blocks, clear_shape, parameters
+from clearstory.models.presets import CLEAR, blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes import budget
 from clearstory.recipes.pictures import whole_picture
+from clearstory.recipes.rates import rates_for
 from clearstory.recipes.settings import train_recipe
-from clearstory.recipes.train import rates_for, usual_tokenizer
+from clearstory.recipes.train import usual_tokenizer
 from clearstory.text.corpus import Corpus
 from clearstory.text.digits import save_png
 
@@ -53,11 +54,13 @@ def test_the_usual_tokenizer_has_a_token_for_every_thousand_bytes(size: int, spe
 
 def test_wide_models_take_smaller_steps_unless_told() -> None:
     usual: Any = train_recipe({"model": "clear"}).training
-    assert rates_for(128, usual) == usual
-    assert rates_for(384, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
+    narrow, wide = replace(CLEAR, width=128), replace(CLEAR, width=384)
+    assert rates_for("clear", narrow, usual) == usual
+    assert rates_for("clear", wide, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
     told = replace(usual, learning_rate=0.5)
-    assert rates_for(384, told).learning_rate == 0.5
-    assert rates_for(384, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
+    assert rates_for("clear", wide, told).learning_rate == 0.5
+    assert rates_for("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
+    assert rates_for("gpt2", wide, usual) == usual
 
 
 def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+from clearstory.training.settings import TrainingSettings
 
 CLEAR: dict[str, Any] = {
     "training.optimizer": "muon",
@@ -70,3 +73,22 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
 }
 """What a preset brings along for training, under the keys of TrainRecipe."""
+
+WIDTHS = {"clear": ("width", 192), "rnn": ("hidden", 128), "gru": ("hidden", 128), "lstm": ("hidden", 128)}
+"""The field that says how wide a preset's model is, and the widest that its rates are meant for."""
+
+
+def rates_for(name: str, config: Any, settings: TrainingSettings) -> TrainingSettings:
+    """The rates of a preset for a model of this config: those of wider ones fall in proportion (Yang et al. 2022, table
+    3). A rate that was set by hand stays.
+    """
+    if name not in WIDTHS:
+        return settings
+    field, widest = WIDTHS[name]
+    share, usual = min(1.0, widest / getattr(config, field)), TRAINING[name]
+    rates = {
+        rate: getattr(settings, rate) * share
+        for rate in ("learning_rate", "muon_learning_rate")
+        if getattr(settings, rate) == usual[f"training.{rate}"]
+    }
+    return replace(settings, **rates)

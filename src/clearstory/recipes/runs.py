@@ -25,6 +25,7 @@ from clearstory import __version__, durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.fields import flatten, plain
 from clearstory.recipes.files import read_yaml, to_yaml
+from clearstory.recipes.rates import WIDTHS
 from clearstory.recipes.settings import BUDGETS, TrainRecipe, train_recipe
 from clearstory.text.documents import from_anywhere
 from clearstory.text.learning import KINDS
@@ -35,7 +36,7 @@ FREE = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.c
 
 DECIDED = {"training.device", "training.precision", "training.threads", "training.align", "parameters"}
 RATES = {"training.learning_rate", "training.muon_learning_rate"}
-"""Settings that a run decides for itself where they are not set; `clear` its rates and its shape as well."""
+"""Settings that a run decides for itself where they are not set; rates where they go by width, `clear` its shape."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
     before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, placed(recipe), usual))
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
-        decided = key in DECIDED or (then.model.name == "clear" and (key in RATES or key.startswith("model.")))
+        sizes = then.model.name == "clear" and key.startswith("model.")
+        decided = key in DECIDED or sizes or (key in RATES and then.model.name in WIDTHS)
         open = new == unsaid.get(key) and (decided or not recipe.text)
         if key not in FREE and old != new and not open:
             raise CheckpointMismatch(

@@ -1,4 +1,4 @@
-"""Train: from text to a model, as a generator of events. What happens between two steps is decided here.
+"""Train: from text to a model, as a generator of events. What happens between two steps is decided in `session`.
 
 corpus ─► tokenizer ─► rows ─► model ─► plan ─► (step · look · save · sample)* ─► the best model, measured on all
 """
@@ -27,7 +27,7 @@ from clearstory.recipes import budget, runs
 from clearstory.recipes.course import DEFAULT_STEPS, plan
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
-from clearstory.recipes.rates import TRAINING
+from clearstory.recipes.rates import rates_for
 from clearstory.recipes.session import Session
 from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.recipes.tagging import training_sentences, with_tags
@@ -129,8 +129,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
     if getattr(config, "begin", 0) is None:  # a family that counts must be told where texts begin
         config = replace(config, begin=first_token(tokenizer))
-    if recipe.model.name == "clear" and not known:
-        settings = rates_for(config.width, settings)
+    if not known:
+        settings = rates_for(recipe.model.name, config, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
     model = build(config, seed=settings.seed, birth=settings.initialization, device=settings.device)
     if settings.context is not None and model.context is not None and settings.context > model.context:
@@ -179,19 +179,6 @@ def lost(corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, Any]) -> str |
     if lossless:
         return None
     return reason(0 if tokenizer.unknown is None else int((held_out.ids == tokenizer.unknown).sum()))
-
-
-def rates_for(width: int, settings: TrainingSettings) -> TrainingSettings:
-    """The rates that `clear` brings along are for widths up to 192; wider ones take smaller steps in proportion
-    (Yang et al. 2022, table 3). A rate that was set by hand stays.
-    """
-    usual, share = TRAINING["clear"], min(1.0, 192 / width)
-    rates = {
-        name: getattr(settings, name) * share
-        for name in ("learning_rate", "muon_learning_rate")
-        if getattr(settings, name) == usual[f"training.{name}"]
-    }
-    return replace(settings, **rates)
 
 
 def usual_tokenizer(corpus: Corpus) -> str:
