@@ -59,7 +59,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """Over the last dimension."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or x.device.type != "cpu":  # elsewhere it is one kernel, and this were seven
             return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
         out: Tensor = _RMS.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]  # torch's
         return out

@@ -142,8 +142,11 @@ class Attention(nn.Module):
         for fresh, (_, _, room) in zip(torch.stack((k, v), 1).unbind(), past, strict=True):
             # A row shorter than the batch is padded on the right; its padding is neither kept nor answered.
             room.copy_(fresh[:, :, : room.shape[2]])
-        if count == 1 and bias is None and all(room.shape[2] == 1 for _, _, room in past):
+        alone = bias is not None or len(past) == 1 or q.device.type == "cpu"
+        if count == 1 and alone and bias is None and all(room.shape[2] == 1 for _, _, room in past):
             return attend_one(q, past, self.window)
+        if not alone:
+            return attend_together(q, past, self.window)
         out = torch.zeros_like(q)
         for i, (keys, values, room) in enumerate(past):
             new = room.shape[2]
@@ -188,6 +191,27 @@ def attend_all(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(
         q.unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0), enable_gqa=keys.shape[0] != q.shape[0]
     ).squeeze(0)
+
+
+def attend_together(q: Tensor, past: list[Past], window: int | None) -> Tensor:
+    """The last tokens of all rows at once, (B, heads, T, D), over caches copied side by side: a GPU has copied them
+    before it could be asked row by row.
+    """
+    kept, new = [keys.shape[1] for keys, _, _ in past], [room.shape[2] for _, _, room in past]
+    if not max(kept):
+        return torch.zeros_like(q)
+    ends, fresh = torch.tensor([kept, new], device=q.device)
+    places = torch.arange(max(kept), device=q.device)
+    own = (ends - fresh)[:, None] + torch.arange(q.shape[2], device=q.device)
+    seen = places <= own[..., None]
+    if window is not None:
+        seen &= places > own[..., None] - window
+    # Behind a shorter row's end stands what is another's, which none of its tokens sees.
+    at = ((ends.cumsum(0) - ends)[:, None] + places).clamp(max=sum(kept) - 1)
+    keys, values = (torch.cat([row[part] for row in past], 1)[:, at].transpose(0, 1) for part in (0, 1))
+    return F.scaled_dot_product_attention(
+        q, keys, values, attn_mask=seen.unsqueeze(1), enable_gqa=keys.shape[1] != q.shape[1]
+    )
 
 
 def band(new: int, kept: int, window: int | None, device: torch.device) -> Tensor:

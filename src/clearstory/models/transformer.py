@@ -123,6 +123,7 @@ class Transformer(Stack):
         """Nats of each target after reading up to it, 0 where it is IGNORE."""
         hidden, state = self.read(tokens, state)
         if self.recall is not None:  # for small vocabularies, whose logits may be dense
-            logits = self.predict(hidden).transpose(1, 2)
-            return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORE), state
+            logits = self.predict(hidden).flatten(0, 1)
+            nats = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE)
+            return nats.view(targets.shape), state
         return unembed.nats(hidden, self.output_weight, targets), state

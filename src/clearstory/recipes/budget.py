@@ -76,6 +76,11 @@ def dropout_for(seconds: float, flops_per_second: float, parameters: int, tokens
     return 0.0 if passes < 4 else 0.1 if passes < 12 else 0.2
 
 
+def context_for(seconds: float, device: str) -> int:
+    """How far to look back where nothing else is said. A processor pays for every token of it, a GPU hardly."""
+    return 128 if seconds < 600 and device == "cpu" else 256
+
+
 def look_tokens(tokens: int, looks: int) -> int:
     """Validation tokens for each look, so that all of them take a tenth of the time of learning `tokens`.
 
@@ -89,20 +94,21 @@ def compiler() -> str | None:
     return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
 
 
-def should_compile(asked: str, parameters: int, seconds: float | None) -> tuple[bool, str | None]:
+def should_compile(asked: str, parameters: int, seconds: float | None, device: str = "cpu") -> tuple[bool, str | None]:
     """Whether to compile, and a sentence where that is not what was asked for or costs something.
 
-    Measured: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays for small
-    models in runs of ten minutes and more.
+    Measured on a processor: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays
+    for small models in runs of ten minutes and more. On a GPU it pays for all sizes, since steps wait for memory.
     """
     if asked == "off":
         return False, None
-    worth = seconds is not None and seconds > 600 and parameters < 5_000_000
+    gpu = device.startswith("cuda")
+    worth = seconds is not None and seconds > 600 and (gpu or parameters < 5_000_000)
     if compiler() is None:
         if asked == "on" or worth:
+            slower = "training is slower" if gpu else "a small model trains up to 17 % slower"
             return False, (
-                "there is no C++ compiler, so steps run uncompiled and a small model trains up to 17 % slower; "
-                "install g++ or clang to change that"
+                f"there is no C++ compiler, so steps run uncompiled and {slower}; install g++ or clang to change that"
             )
         return False, None
     return asked == "on" or worth, None

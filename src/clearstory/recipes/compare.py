@@ -21,6 +21,7 @@ from clearstory import __version__, durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, Diverged, FolderExists
 from clearstory.formats.folders import Opened, open_model, write_card
 from clearstory.lens.draw import save
+from clearstory.models.machine import usable
 from clearstory.models.presets import preset
 from clearstory.recipes.comparing import CompareRecipe, Entry, budget, command, names
 from clearstory.recipes.events import Event, Finished
@@ -250,7 +251,7 @@ def measure_all(recipe: CompareRecipe, held: Held) -> Iterator[Trying | Tried]:
     for label, opened in found:
         yield Trying(label)
         if recipe.device != "auto":
-            opened.model.to(recipe.device)
+            opened.model.to(usable(recipe.device))
         folder = Path(label)
         folder = Run(folder).model if Run(folder).model.is_dir() else folder
         yield Tried(tried(label, opened, held, recipe, folder=folder, prompt=prompt))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 
 from clearstory.errors import BadSetting
@@ -72,10 +73,13 @@ def plan(session: Session) -> Iterator[Event]:
 
 def compile_stack(session: Session, seconds: float | None) -> Iterator[Event]:
     """torch.compile the stack where that pays."""
-    yes, sentence = budget.should_compile(session.recipe.training.compile, session.prepared.parameters, seconds)
+    s = session.recipe.training
+    yes, sentence = budget.should_compile(s.compile, session.prepared.parameters, seconds, s.device)
     if sentence:
         yield Warned(step=session.learner.step, sentence=sentence)
     if yes:
+        # Said at every compilation on a GPU; that fp32 means fp32 is meant.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         session.model.compile()
         session.compiled = True
 
@@ -96,8 +100,8 @@ def closing_seconds(session: Session) -> float:
     # A model that never forgets reads documents side by side, and the first one alone would be slow.
     whole = getattr(session.model, "context", 0) is None
     some = min(session.prepared.validation_tokens, WHOLE_LOOK if whole else 20 * session.learner.context)
-    if session.compiled:
-        session.look_at(some, fast=False, spread=whole)  # as is what only reads
+    if session.compiled or session.recipe.training.device != "cpu":
+        session.look_at(some, fast=False, spread=whole)  # as is what only reads; a GPU loads its kernels at first use
     began = session.clock.spent()
     session.look_at(some, fast=False, spread=whole)
     per_token = (session.clock.spent() - began) / max(1, some)

@@ -51,7 +51,7 @@ def doctor(*, measure: bool = True) -> Report:
     findings = [python(), torch_build(), processor(), memory(), disk()]
     if measure:
         findings.append(speed())
-    return Report((*findings, accelerator(), compiler(), *extras(), corpora()))
+    return Report((*findings, accelerator(measure), compiler(), *extras(), corpora()))
 
 
 def python() -> Finding:
@@ -105,11 +105,15 @@ def memory() -> Finding:
     found = memory_bytes()
     if found is None:
         return Finding("memory", "note", "this system does not say how much memory it has", {"bytes": None})
-    # fp32 weights, gradients and AdamW's moments, in half of what there is.
-    most = found // 2 // 16
+    most = trainable(found)
     sentence = f"{found / 1e9:.1f} GB: room to train about {most / 1e6:,.0f} million parameters"
     verdict: Literal["good", "note"] = "good" if found >= 4e9 else "note"
     return Finding("memory", verdict, sentence, {"bytes": found, "trainable_parameters": most})
+
+
+def trainable(memory: int) -> int:
+    """Parameters whose fp32 weights, gradients and AdamW's moments take half of so many bytes."""
+    return memory // 2 // 16
 
 
 def disk() -> Finding:
@@ -142,15 +146,12 @@ def speed() -> Finding:
     return Finding("speed", "good", sentence, values)
 
 
-def accelerator() -> Finding:
-    """A GPU, if torch sees one."""
+def accelerator(measure: bool) -> Finding:
+    """A GPU, if torch sees one; its matrix products if they are to be measured."""
     import torch
 
     if torch.cuda.is_available():
-        name = torch.cuda.get_device_name(0)
-        return Finding(
-            "accelerator", "good", f"{name}: --training.device auto uses it", {"device": "cuda", "name": name}
-        )
+        return cuda(measure)
     if torch.backends.mps.is_available():
         return Finding(
             "accelerator", "good", "Apple's GPU: --training.device auto uses it", {"device": "mps", "name": None}
@@ -159,6 +160,26 @@ def accelerator() -> Finding:
         way = "there may be a GPU, but this torch is built for processors only; install torch's CUDA build to use it"
         return Finding("accelerator", "note", way, {"device": None, "name": None})
     return Finding("accelerator", "good", "none: everything runs on the processor", {"device": None, "name": None})
+
+
+def cuda(measure: bool) -> Finding:
+    """The GPU that CUDA names first."""
+    import torch
+
+    from clearstory.models.machine import GPU_SIZE, matmul_gflops
+
+    name = torch.cuda.get_device_name(0)
+    free, found = torch.cuda.mem_get_info(0)
+    bf16 = torch.cuda.is_bf16_supported()
+    values: dict[str, Any] = {"device": "cuda", "name": name, "bytes": found, "free": free, "bf16": bf16}
+    values["trainable_parameters"] = trainable(found)
+    sentence = f"{name}, {found / 1e9:.1f} GB of which {free / 1e9:.1f} are free: room to train about "
+    sentence += f"{trainable(found) / 1e6:,.0f} million parameters"
+    if measure:
+        for kind, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bf16 else {})}.items():
+            values[f"{kind}_gflops"] = round(matmul_gflops(dtype, GPU_SIZE, seconds=0.3, device="cuda"))
+            sentence += f", {values[f'{kind}_gflops'] / 1000:,.0f} TFLOP/s in {kind}"
+    return Finding("accelerator", "good", f"{sentence}; --training.device auto uses it", values)
 
 
 def compiler() -> Finding:

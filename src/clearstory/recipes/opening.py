@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from clearstory.errors import BadInput, BadSetting
+from clearstory.errors import BadInput
+from clearstory.models.machine import usable
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -36,9 +37,5 @@ def ready(model: str | Path | Ready, device: str | None = None) -> tuple[Any, To
         raise BadInput("this model has no tokenizer.json beside it, so text cannot become tokens; put one there")
     network = model.model
     if device is not None and isinstance(network, torch.nn.Module):
-        try:
-            network = network.to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise BadSetting(f"device is '{device}', which torch cannot use here ({reason}); try 'cpu'") from None
+        network = network.to(usable(device))
     return network, model.tokenizer

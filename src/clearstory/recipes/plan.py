@@ -115,7 +115,8 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     work = float(flops["training"]) * tokens
     runs = [run_on(processor, work, per_device, recipe, recipe.devices) for processor in PROCESSORS]
     if recipe.measure:
-        runs.append(run_on(this_machine(), work, shared + memory["activations_bf16"], recipe, 1))
+        alone = shared + memory["activations_bf16"]
+        runs += [run_on(processor, work, alone, recipe, 1) for processor in (*this_gpu(), this_machine())]
     return Plan(recipe.model.name, config, parts, total, memory, per_device, flops, tokens, work, tuple(runs), recipe)
 
 
@@ -223,6 +224,28 @@ def this_machine() -> Processor:
         watts=None,
         source=f"measured just now: matrix products in {str(dtype).removeprefix('torch.')}",
         precision="bf16" if dtype is torch.bfloat16 else "fp32",
+    )
+
+
+def this_gpu() -> tuple[Processor, ...]:
+    """This machine's GPU, measured, if there is one."""
+    import torch
+
+    from clearstory.models.machine import GPU_SIZE, matmul_gflops
+
+    if not torch.cuda.is_available():
+        return ()
+    precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return (
+        Processor(
+            name="this machine's GPU",
+            flops=matmul_gflops(dtype, GPU_SIZE, seconds=0.3, device="cuda") * 1e9,
+            memory=torch.cuda.mem_get_info(0)[1],
+            watts=None,
+            source=f"{torch.cuda.get_device_name(0)}, measured just now: matrix products in {precision}",
+            precision=precision,
+        ),
     )
 
 

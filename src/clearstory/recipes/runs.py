@@ -161,6 +161,7 @@ def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
             "torch": torch.__version__,
             "system": platform.platform(),
             "processor": processor(),
+            "gpu": torch.cuda.get_device_name() if recipe.training.device.startswith("cuda") else None,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             **decided,

@@ -84,7 +84,7 @@ class GenerateRecipe:
         truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
         ignore_eos: write on past the token that ends a text.
         int8: multiply in 8-bit integers: less memory, faster, slightly other numbers.
-        device: cpu, cuda or mps; the processor when not given.
+        device: cpu, cuda, mps or auto; the processor when not given.
     """
 
     model: str = positional("MODEL")
@@ -111,7 +111,7 @@ class EvaluateRecipe:
         text_field: the field (jsonl) or column (parquet) that holds the text.
         errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
         int8: multiply in 8-bit integers.
-        device: cpu, cuda or mps; the processor when not given.
+        device: cpu, cuda, mps or auto; the processor when not given.
     """
 
     model: str = positional("MODEL")
@@ -163,7 +163,7 @@ class InspectRecipe:
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
-        device: cpu, cuda or mps; the processor when not given.
+        device: cpu, cuda, mps or auto; the processor when not given.
     """
 
     model: str = positional("MODEL")

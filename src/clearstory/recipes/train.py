@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
 from clearstory.models.base import Documents
 from clearstory.models.families import build, count
-from clearstory.models.machine import bf16_is_fast, fastest_threads, matmul_gflops
+from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
 from clearstory.models.presets import blocks, clear_of_blocks
 from clearstory.models.presets import parameters as count_on_paper
 from clearstory.models.prompts import first_token
@@ -118,7 +118,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     if recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
         speed /= settings.threads if clock.processor else 1
-        usual: dict[str, Any] = {} if settings.context else {"context": 128 if seconds < 600 else 256}
+        usual: dict[str, Any] = {} if settings.context else {"context": budget.context_for(seconds, settings.device)}
         teachable = budget.parameters_for(seconds, speed, tokens, rows["train"].text_bytes)
         shape = clear_of_blocks(teachable, tokenizer.vocab, settings.context or usual["context"])
         parameters = count_on_paper(shape)
@@ -132,7 +132,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     if not known:
         settings = rates_for(recipe.model.name, config, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
-    model = build(config, seed=settings.seed, birth=settings.initialization, device=settings.device)
+    model = build(config, seed=settings.seed, birth=settings.initialization, device=place_of(config, settings.device))
     if settings.context is not None and model.context is not None and settings.context > model.context:
         raise BadSetting(
             f"training.context is {settings.context:,} and model.context {model.context:,}; "
@@ -194,27 +194,28 @@ def usual_tokenizer(corpus: Corpus) -> str:
 
 def decide(settings: TrainingSettings) -> TrainingSettings:
     """What was left to this machine, decided."""
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as reason:
-        first = str(reason).splitlines()[0]
-        raise BadSetting(
-            f"training.device is {settings.device!r}, which is not to be had here ({first}); try cpu"
-        ) from None
-    torch.set_num_threads(settings.threads or fastest_threads())
+    device = usable(settings.device, "training.device")
+    # Beside a GPU threads have little to do, and need no measuring.
+    torch.set_num_threads(settings.threads or (fastest_threads() if device == "cpu" else torch.get_num_threads()))
     precision = settings.precision
     if precision == "auto":
-        fast = bf16_is_fast() if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported()
+        fast = bf16_is_fast() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
         precision = "bf16" if fast else "fp32"
     return replace(settings, device=device, precision=precision, threads=torch.get_num_threads())
 
 
+def place_of(config: Any, device: str) -> str:
+    """Where a model is to be: what counts in a fixed number of rounds does so in tables of the processor."""
+    looks_up = device != "cpu" and getattr(build(config, device="meta"), "rounds", None) is not None
+    return "cpu" if looks_up else device
+
+
 def training_speed(settings: TrainingSettings) -> float:
-    """Operations a second that training reaches here: half of what matrix products alone do."""
-    return 0.5e9 * matmul_gflops(ARITHMETIC[settings.precision] or torch.float32, threads=settings.threads)
+    """Operations a second that training reaches here: half of what matrix products alone do, a third on a GPU."""
+    dtype = ARITHMETIC[settings.precision] or torch.float32
+    if settings.device.startswith("cuda"):
+        return 0.33e9 * matmul_gflops(dtype, GPU_SIZE, device=settings.device)
+    return 0.5e9 * matmul_gflops(dtype, threads=settings.threads)
 
 
 @contextmanager

@@ -60,5 +60,5 @@ class Average:
 
     def load(self, tensors: Mapping[str, Tensor], count: int) -> None:
         """The reverse of `tensors`; copies, so that the file they came from may go."""
-        self.means = {name: tensors[name].to(each.device).clone() for name, each in self.parameters.items() if count}
+        self.means = {name: tensors[name].to(each.device, copy=True) for name, each in self.parameters.items() if count}
         self.count = count

@@ -45,8 +45,15 @@ class Batch:
         """The same batch on a device."""
         if device.type == "cpu":
             return self
-        lengths = None if self.tokens.lengths is None else self.tokens.lengths.to(device)
-        return replace(self, tokens=Padded(self.tokens.ids.to(device), lengths), targets=self.targets.to(device))
+
+        def there(part: Tensor) -> Tensor:
+            if device.type != "cuda":
+                return part.to(device)
+            # From locked pages a GPU copies by itself, while it is told what to do next.
+            return part.contiguous().pin_memory().to(device, non_blocking=True)
+
+        lengths = None if self.tokens.lengths is None else there(self.tokens.lengths)
+        return replace(self, tokens=Padded(there(self.tokens.ids), lengths), targets=there(self.targets))
 
     def rows(self, start: int, stop: int) -> Self:
         """Some of its rows: a micro-batch."""

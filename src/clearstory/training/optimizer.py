@@ -68,7 +68,7 @@ class Optimizers:
         named = dict(model.named_parameters())
         for key, value in tensors.items():
             name, _, what = key.rpartition(".")
-            owner[named[name]].state[named[name]][what] = value.clone()
+            owner[named[name]].state[named[name]][what] = value.to(named[name].device, copy=True)
 
     def forget(self) -> None:
         """As if no step had been taken."""

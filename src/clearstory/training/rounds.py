@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.models.base import Counted, Documents, Fitted
+from clearstory.models.machine import repeatable
 from clearstory.training.learner import Progress, load_weights
 from clearstory.training.settings import TrainingSettings
 
@@ -79,7 +80,9 @@ class Rounds:
         if self.going is None:
             torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
             self.going = self.counted.fit(self.rows, self.step)
-        fitted = next(self.going)
+        weight = next(iter(self.model.parameters()), None)
+        with nullcontext() if weight is None else repeatable(weight.device):
+            fitted = next(self.going)
         self.step += 1
         self.tokens += fitted.tokens
         seconds = time.perf_counter() - began

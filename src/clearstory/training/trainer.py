@@ -17,8 +17,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clearstory.errors import CheckpointMismatch, Diverged
+from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import Carried, State
+from clearstory.models.machine import repeatable
 from clearstory.training.average import Average
 from clearstory.training.batches import Batch, Rows
 from clearstory.training.learner import Progress, load_weights
@@ -124,11 +125,12 @@ class Trainer:
         # Chance is a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
         loss, after = 0.0, []
-        for part, state in zip(batches, states, strict=True):
-            more, state = self.backward(part, whole, state)
-            loss += more
-            after.append(state)
-        norm = self.clip()
+        with repeatable(self.device):
+            for part, state in zip(batches, states, strict=True):
+                more, state = self.backward(part, whole, state)
+                loss += more
+                after.append(state)
+            norm = self.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {loss} (gradient {norm}) at step {self.step + 1:,}; the weights of step "
@@ -136,7 +138,8 @@ class Trainer:
                 "--training.warmup_steps"
             )
         share = rate(self.step, self.steps, s)
-        self.optimizers.step(share)
+        with repeatable(self.device):
+            self.optimizers.step(share)
         self.carried = joined(after)
         self.step += 1
         self.tokens += batch.targets.numel()
@@ -160,12 +163,22 @@ class Trainer:
         return self.average.shown()
 
     def backward(self, batch: Batch, whole: dict[str, int], state: State | None) -> tuple[float, State | None]:
-        """Add one micro-batch's share of the step's gradient; its share of the step's loss, and what it remembers."""
-        batch = batch.to(self.device)
-        terms, after = self.objective.loss(self.model, batch, state)
-        loss = sum((term.weight / max(1, whole[name])) * term.total for name, term in terms.items())
-        assert isinstance(loss, Tensor)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        """Add one micro-batch's share of the step's gradient; its share of the step's loss, and what it remembers.
+
+        Raises BadSetting where a GPU's memory does not hold it.
+        """
+        try:
+            batch = batch.to(self.device)
+            terms, after = self.objective.loss(self.model, batch, state)
+            loss = sum((term.weight / max(1, whole[name])) * term.total for name, term in terms.items())
+            assert isinstance(loss, Tensor)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        except torch.OutOfMemoryError:
+            s = self.settings
+            raise BadSetting(
+                f"{s.batch_size:,} rows of {self.context:,} tokens do not fit into the memory of {self.device}; lower "
+                "--training.batch_size, and raise --training.gradient_accumulation_steps to read as many in a step"
+            ) from None
         return float(loss.detach()), None if after is None else after.detach()
 
     def clip(self) -> float:

@@ -133,7 +133,7 @@ def maximise(model: Any, found: Expected, prior: Prior) -> None:
 def fit(model: Any, rows: Documents, done: int) -> Iterator[Fitted]:
     """Round after round; `nats` are those of the text before the round changed the model."""
     ids = np.asarray(rows.ids)
-    counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).double()
+    counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()
     prior = Prior.of(counts, model.config.states)
     if not done:
         with torch.no_grad():  # what every state says at first: the text's own words, each state in its own way

@@ -11,6 +11,9 @@ oneDNN packs the weights anew at every call, which a single token does not repay
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from clearstory.models.arithmetic import Linear
 from clearstory.models.recurrent.config import GATES, Cell
 
 KERNELS: dict[Cell, Any] = {"rnn": torch.rnn_tanh, "gru": torch.gru, "lstm": torch.lstm}
@@ -41,8 +45,8 @@ class Layer(nn.Module):
         super().__init__()
         self.cell: Cell = cell
         self.weight_drop = weight_drop
-        self.input = nn.Linear(inputs, GATES[cell] * units)
-        self.memory = nn.Linear(units, GATES[cell] * units)
+        self.input = Linear(inputs, GATES[cell] * units)
+        self.memory = Linear(units, GATES[cell] * units)
 
     def forward(
         self, x: Float[Tensor, "T B I"], before: Kept, lengths: Int[Tensor, "B"] | None
@@ -56,16 +60,18 @@ class Layer(nn.Module):
         first = tuple(each.to(x.dtype)[None] for each in before if each is not None)
         settings = (True, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, to be learnt, both ways
         if lengths is None:
-            out, *last = KERNELS[self.cell](
-                x, first if before.cell is not None else first[0], weights, *settings, False
-            )
+            with quiet(x.device):
+                out, *last = KERNELS[self.cell](
+                    x, first if before.cell is not None else first[0], weights, *settings, False
+                )
             return out, Kept(last[0][0], last[1][0] if len(last) > 1 else None)
         packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
         assert packed.sorted_indices is not None  # as asked for by enforce_sorted=False
         first = tuple(each.index_select(1, packed.sorted_indices) for each in first)
-        out, *last = KERNELS[self.cell](
-            packed.data, packed.batch_sizes, first if before.cell is not None else first[0], weights, *settings
-        )
+        with quiet(x.device):
+            out, *last = KERNELS[self.cell](
+                packed.data, packed.batch_sizes, first if before.cell is not None else first[0], weights, *settings
+            )
         found = packed._replace(data=out)
         after = [each[0].index_select(0, packed.unsorted_indices) for each in last]
         return (
@@ -82,7 +88,8 @@ class Layer(nn.Module):
         self, x: Float[Tensor, "T B I"], before: Kept, lengths: Int[Tensor, "B"] | None
     ) -> tuple[Float[Tensor, "T B U"], Kept]:
         """Token by token."""
-        kept, out = before, []
+        kept = Kept(before.hidden.to(x.dtype), None if before.cell is None else before.cell.to(x.dtype))
+        out = []
         for place, given in enumerate(self.input(x)):
             after = self.step(given, kept)
             kept = after if lengths is None else frozen(after, kept, lengths > place)
@@ -123,6 +130,19 @@ class Layer(nn.Module):
             "output": torch.sigmoid(out),
             "new": torch.tanh(new),
         }
+
+
+@contextmanager
+def quiet(device: torch.device) -> Iterator[None]:
+    """cuDNN wants all weights in one stretch of memory and says so at every call. Ours are cast, and some of them
+    dropped, for each call: they are copied together anyway.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk", UserWarning)
+        yield
 
 
 def frozen(after: Kept, before: Kept, going: Tensor) -> Kept:
