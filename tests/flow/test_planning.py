@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from clearstory.models.presets import CLEAR, blocks, clear_of_blocks, clear_shape, parameters
+from clearstory.models.hmm.config import HMMConfig
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.presets import CLEAR, NANOGPT_CHAR, blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes import budget
 from clearstory.recipes.pictures import whole_picture
 from clearstory.recipes.rates import rates_for
 from clearstory.recipes.settings import train_recipe
-from clearstory.recipes.train import usual_tokenizer
+from clearstory.recipes.train import place_of, usual_tokenizer
 from clearstory.text.corpus import Corpus
 from clearstory.text.digits import save_png
 
@@ -70,3 +72,19 @@ def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path:
     assert whole_picture(" 7 and some words") is None
     save_png([short] * 3, tmp_path / "digits.png")
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_gpu_reads_far_back_and_compiles_large_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [budget.context_for(seconds, "cpu") for seconds in (60, 600)] == [128, 256]
+    assert budget.context_for(60, "cuda") == 256
+    monkeypatch.setattr(budget, "compiler", lambda: "g++")
+    assert [budget.should_compile("auto", 10**8, 3600, device)[0] for device in ("cpu", "cuda")] == [False, True]
+    assert not budget.should_compile("auto", 10**8, 60, "cuda")[0]
+    monkeypatch.setattr(budget, "compiler", lambda: None)
+    assert "training is slower" in str(budget.should_compile("on", 10**8, None, "cuda")[1])
+
+
+def test_what_counts_in_tables_stays_with_the_processor() -> None:
+    assert place_of(NGramConfig(vocab=9), "cuda") == "cpu"
+    assert place_of(HMMConfig(vocab=9, states=2), "cuda") == "cuda"
+    assert place_of(NANOGPT_CHAR, "cuda") == "cuda"

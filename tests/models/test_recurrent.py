@@ -173,3 +173,15 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> No
 def test_an_unknown_id_is_refused() -> None:
     with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
         Recurrent(TINY_LSTM).read(Padded(torch.tensor([[23]])))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_single_token_is_read_in_the_arithmetic_of_the_others(cell: Any) -> None:
+    model: Any = build(replace(TINY_LSTM, cell=cell), seed=1).eval()
+    model.arithmetic = torch.bfloat16
+    with torch.no_grad():
+        whole, _ = model.read(Padded(IDS))
+        _, state = model.read(Padded(IDS[:, :-1]), model.begin(3))
+        last, _ = model.read(Padded(IDS[:, -1:]), state)
+    assert last.dtype == whole.dtype == torch.bfloat16
+    assert_close(last[:, 0], whole[:, -1], rtol=0, atol=0.02)

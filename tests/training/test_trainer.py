@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from clearstory.errors import BadInput, CheckpointMismatch, Diverged
+from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import Padded
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, NANOGPT_CHAR
@@ -111,6 +111,17 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched() -> None
         sick.advance()
     after = sick.model.state_dict()
     assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
+
+
+def test_rows_that_a_gpu_cannot_hold_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = trainer()
+
+    def loss(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(full.objective, "loss", loss)
+    with pytest.raises(BadSetting, match=r"4 rows of 8 tokens do not fit .* cpu; lower --training.batch_size"):
+        full.advance()
 
 
 def test_chance_is_a_function_of_seed_and_step() -> None:

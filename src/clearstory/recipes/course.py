@@ -65,7 +65,7 @@ def plan(session: Session) -> Iterator[Event]:
         steps=learner.steps,
         seconds=seconds,
         sentence=f"{learner.plan}, {tokens / max(1, session.prepared.tokens):.1f} times over the text, "
-        f"in {s.precision} on {s.device} with {s.threads} thread{'s' * (s.threads > 1)}",
+        f"in {s.precision} on {session.device} with {s.threads} thread{'s' * (s.threads > 1)}",
     )
     if learner.step == 0:
         yield session.save()

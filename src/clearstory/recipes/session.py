@@ -74,6 +74,11 @@ class Session:
         """What is being trained."""
         return self.learner.model
 
+    @property
+    def device(self) -> str:
+        """Where it is."""
+        return next(each.device.type for each in (*self.model.parameters(), *self.model.buffers()))
+
     def go_back(self) -> None:
         """Go to where the run stood, if it is resumed. Raises CorruptFile and CheckpointMismatch."""
         self.last = runs.last_checkpoint(self.run) if self.recipe.resume else None
