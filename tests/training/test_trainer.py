@@ -154,6 +154,17 @@ def test_aligned_windows_begin_with_every_document_but_the_first_once_an_epoch()
     )
 
 
+def test_aligned_windows_are_no_longer_than_the_longest_document_unless_told() -> None:
+    text, settings = documents(5, 7, 4), replace(SETTINGS, align=True)
+    model = build(TINY, seed=0)  # of a context of 8
+    assert [Trainer(model, Causal(), text, s, steps=1).context for s in (settings, replace(settings, context=3))] == [
+        7,
+        3,
+    ]
+    assert Trainer(model, Causal(), text, SETTINGS, steps=1).context == 8
+    assert Trainer(build(TINY_LSTM, seed=0), Causal(), rows(), replace(settings, context=8), steps=1).carries
+
+
 def test_documents_too_few_to_begin_with_are_refused() -> None:
     with pytest.raises(BadInput, match=r"no document but the first begins a window of 5 .* --training.align false"):
         Windows(documents(9, 4), context=5, batch_size=1, seed=0, align=True)

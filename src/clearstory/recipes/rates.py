@@ -34,7 +34,7 @@ RECURRENT: dict[str, Any] = {
 }
 
 TRAINING: dict[str, dict[str, Any]] = {
-    "rnn": RECURRENT,
+    "rnn": {**RECURRENT, "training.muon_learning_rate": 0.04},
     "gru": RECURRENT,
     "lstm": RECURRENT,
     # Merity et al. 2018, section 5; averaging begins after a share of the steps here, not when looks stop improving.
@@ -74,7 +74,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 }
 """What a preset brings along for training, under the keys of TrainRecipe."""
 
-WIDTHS = {"clear": ("width", 192), "rnn": ("hidden", 128), "gru": ("hidden", 128), "lstm": ("hidden", 128)}
+WIDTHS = {"clear": ("width", 192), "rnn": ("hidden", 512)}
 """The field that says how wide a preset's model is, and the widest that its rates are meant for."""
 
 

@@ -29,12 +29,13 @@ from clearstory.recipes.ladder import Trial
 from clearstory.recipes.measuring import Held, measure
 from clearstory.recipes.runs import Run
 from clearstory.recipes.settings import TrainRecipe, train_recipe
-from clearstory.recipes.train import decide, training_speed, usual_tokenizer
+from clearstory.recipes.train import ALIGNED, decide, training_speed, usual_tokenizer
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.rows import TokenRows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.record import read
 from clearstory.training.settings import TrainingSettings
+from clearstory.training.trainer import window
 
 
 @dataclass
@@ -90,13 +91,14 @@ class Ground:
             "training.seed": seed,
             "training.device": self.machine.device,
             "training.threads": self.machine.threads,
+            "training.align": self.corpus.name in ALIGNED,
             "data": plain(r.data),
             "minutes": r.minutes,
             "cpu_seconds": r.cpu_seconds,
         }
         given |= {**self.sized(entry, tokenizer, rows), **entry.settings}
         if r.minutes is None and r.cpu_seconds is None:
-            given["steps"] = one_pass(train_recipe(given), tokenizer, len(rows))
+            given["steps"] = one_pass(train_recipe(given), tokenizer, rows)
         return train_recipe({key: value for key, value in given.items() if value is not None})
 
     @property
@@ -145,15 +147,14 @@ def whole_for(config: Any, inner: int) -> int:
     return min(targets, key=lambda target: abs(math.log(max(1, inside(target)) / inner)))
 
 
-def one_pass(recipe: TrainRecipe, tokenizer: Tokenizer, tokens: int) -> int:
+def one_pass(recipe: TrainRecipe, tokenizer: Tokenizer, rows: TokenRows) -> int:
     """Steps that read a text once; a model that counts reads all of it in each round."""
     s = recipe.training
     config = recipe.model.config(vocab=tokenizer.vocab, context=s.context, parameters=recipe.parameters)
     model = build(config, device="meta")
     if getattr(model, "counted", False):
         return 1
-    context = s.context or getattr(model, "context", None) or 256
-    return max(1, round(tokens / (s.batch_size * s.gradient_accumulation_steps * context)))
+    return max(1, round(len(rows) / (s.batch_size * s.gradient_accumulation_steps * window(model, rows, s))))
 
 
 def born_by_chance(recipe: TrainRecipe, tokenizer: Tokenizer) -> bool:

@@ -18,8 +18,9 @@ class TrainingSettings:
         context: tokens in each row; the model's context when not given.
         carry: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
             the one before; else in shuffled windows, as those with a context are.
-        align: whether shuffled windows begin where documents do, for documents that are all of a kind, such as the
-            pictures of corpus:digits, where it is so unless said otherwise; else they begin anywhere.
+        align: whether shuffled windows begin where documents do and, where context is not given, are no longer than the
+            longest of them; else they begin anywhere. For documents that are all of a kind: the pictures of
+            corpus:digits, unless said otherwise.
         optimizer: adamw, muon for the matrices inside blocks and layers with adamw for the rest, or sgd.
         learning_rate: peak rate of adamw or sgd.
         muon_learning_rate: peak rate of muon.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,9 +57,8 @@ class Trainer:
         self.model = model
         self.objective = objective
         self.settings = settings
-        self.context = settings.context or getattr(model, "context", None) or 256
-        # A model with a context looks back no further than its window; there is nothing to carry.
-        self.carries = settings.carry and getattr(model, "context", 0) is None
+        self.context = window(model, rows, settings)
+        self.carries = carries(model, settings)
         whole = settings.batch_size * settings.gradient_accumulation_steps
         self.batches = objective.batches(rows, self.context, whole, settings.seed, self.carries, bool(settings.align))
         self.carried: Carried | None = None
@@ -218,6 +218,22 @@ class Trainer:
             ) from None
         self.step, self.tokens = int(values["step"]), int(values["tokens"])
         self.plans = [(int(step), int(steps)) for step, steps in values["plans"]]
+
+
+def carries(model: nn.Module, settings: TrainingSettings) -> bool:
+    """Whether memory goes on from batch to batch. A model with a context looks back no further than its window."""
+    return settings.carry and getattr(model, "context", 0) is None
+
+
+def window(model: nn.Module, rows: Rows, settings: TrainingSettings) -> int:
+    """Tokens that are read at once: the model's context where the settings name none; of aligned windows no more than
+    the longest document has, since what follows it is another's.
+    """
+    if settings.context:
+        return settings.context
+    context = getattr(model, "context", None) or 256
+    aligned = settings.align and not carries(model, settings)
+    return min(context, int(np.diff(rows.starts).max())) if aligned else context
 
 
 CARRIED, AVERAGE = "carried.", "average."
