@@ -110,7 +110,10 @@ def test_only_a_and_b_learn_and_the_seed_decides_a() -> None:
     adapted = adapt(base, rank=3, seed=5)
     learning = {name for name, each in adapted.named_parameters() if each.requires_grad}
     assert learning == {
-        f"blocks.{layer}.attention.{name}.lora_{side}" for layer in (0, 1) for name in ("query", "value") for side in "ab"
+        f"blocks.{layer}.attention.{name}.lora_{side}"
+        for layer in (0, 1)
+        for name in ("query", "value")
+        for side in "ab"
     }
     same, other = adapt(base, rank=3, seed=5), adapt(base, rank=3, seed=6)
     a, b, c = (next(iter(adaptations(each).values())).lora_a for each in (adapted, same, other))

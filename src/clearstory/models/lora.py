@@ -97,8 +97,8 @@ def adapt(
 
     >>> from clearstory.models.families import build
     >>> from clearstory.models.presets import NANOGPT_CHAR
-    >>> adapted_model = adapt(build(NANOGPT_CHAR), rank=2)
-    >>> sum(each.numel() for each in adapted_model.parameters() if each.requires_grad)  # 4 layers · 2 maps · 2 · 2 · 128
+    >>> model = adapt(build(NANOGPT_CHAR), rank=2)  # 4 layers, 2 maps in each, 2 · 128 numbers in A and in B
+    >>> sum(each.numel() for each in model.parameters() if each.requires_grad)
     4096
     """
     settings = LoRASettings(rank=rank, alpha=alpha, targets=targets, dropout=dropout)
@@ -113,7 +113,9 @@ def adapt(
     for target in targets:
         if not any(named(name, target) for name in maps):
             known = sorted({name.rpartition(".")[2] for name in maps})
-            raise UnknownName(f"lora.targets names '{target}', and no linear map is called so; {nearest(target, known)}")
+            raise UnknownName(
+                f"lora.targets names '{target}', and no linear map is called so; {nearest(target, known)}"
+            )
 
     def beside(name: str, module: nn.Module) -> nn.Module | None:
         if name not in maps or not any(named(name, target) for target in targets):
@@ -137,6 +139,11 @@ def merge(model: nn.Module) -> Any:
     """
     plain = twin(model, lambda name, each: each.merged() if isinstance(each, Adapted) else None)
     return plain.requires_grad_(True)
+
+
+def unadapted(model: nn.Module) -> Any:
+    """The model as it was before it was adapted, its weights shared."""
+    return twin(model, lambda name, each: each.base if isinstance(each, Adapted) else None)
 
 
 def adaptations(model: nn.Module) -> dict[str, Adapted]:
