@@ -74,6 +74,16 @@ TRAINING: dict[str, dict[str, Any]] = {
 }
 """What a preset brings along for training, under the keys of TrainRecipe."""
 
+CONTINUED: dict[str, Any] = {"training.learning_rate": 3e-4, "training.warmup_steps": 20}
+"""What a model that is there brings along for going on with all of its weights."""
+
+ADAPTED: dict[str, Any] = {
+    "training.learning_rate": 3e-3,
+    "training.warmup_steps": 20,
+    "training.weight_decay": 0.0,
+}
+"""And for learning beside them."""
+
 WIDTHS = {"clear": ("width", 192), "rnn": ("hidden", 128), "gru": ("hidden", 128), "lstm": ("hidden", 128)}
 """The field that says how wide a preset's model is, and the widest that its rates are meant for."""
 
