@@ -326,6 +326,7 @@ OBSERVED: dict[str, Observation] = {
     "PlanRecipe.parameters": planned,
     "PlanRecipe.devices": planned,
     "PlanRecipe.batch_size": planned,
+    "PlanRecipe.context": planned,
     "PlanRecipe.tokens": planned,
     "PlanRecipe.utilization": planned,
     "PlanRecipe.price": priced,

@@ -229,6 +229,7 @@ class PlanRecipe:
         parameters: about how large the model shall be; the preset gives the wiring.
         devices: processors the model and its training are spread over.
         batch_size: rows on each device at a time.
+        context: tokens in each row and in the cache; the model's own when not given.
         tokens: tokens to train on; 20 for each parameter (Hoffmann et al. 2022) when not given.
         utilization: share of a processor's peak that training reaches; 0.3 to 0.5 is usual.
         price: what one device costs for an hour, in dollars; no cost is reckoned when not given.
@@ -239,13 +240,14 @@ class PlanRecipe:
     parameters: int | None = None
     devices: int = 1
     batch_size: int = 1
+    context: int | None = None
     tokens: int | None = None
     utilization: float = 0.4
     price: float | None = None
     measure: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "devices", "batch_size", "tokens"):
+        for name in ("parameters", "devices", "batch_size", "context", "tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
