@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.models.base import Padded
 from clearstory.models.lora import Adapted, adapt, adaptations, linear_maps, merge
+from clearstory.models.presets import PRESETS
 from clearstory.models.twin import twin
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
@@ -126,6 +127,26 @@ def test_dropout_is_of_training_only() -> None:
     assert torch.equal(logits(adapted), logits(adapted))
     adapted.train()
     assert not torch.equal(logits(adapted), logits(adapted))
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "transformer-base", "t5-small"])
+def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
+    config = replace(TINY_GPT2, layers=1)
+    shape = {key: getattr(config, key) for key in ("vocab", "context", "width", "heads", "kv_heads", "head_width")}
+    base: Any = shaken(replace(PRESETS[name], **shape, hidden=32, layers=1))
+
+    def answer(model: Any) -> Tensor:
+        with torch.no_grad():
+            ids = Padded(IDS)
+            vectors = model(IDS, ids) if base.config.kind == "encoder-decoder" else model.encode(ids)
+            out: Tensor = model.predict(vectors)
+        return out
+
+    adapted = adapt(base, rank=2, targets=("query", "up"))
+    assert torch.equal(answer(adapted), answer(base))
+    moved(adapted)
+    assert float((answer(adapted) - answer(base)).abs().max()) > 1e-3
+    assert torch.allclose(answer(merge(adapted)), answer(adapted), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

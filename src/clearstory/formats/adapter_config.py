@@ -133,12 +133,18 @@ def pattern(said: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def describe(
-    pairs: Mapping[str, tuple[int, float]], others: Collection[str], *, base: str, dropout: float, turned: bool
+    pairs: Mapping[str, tuple[int, float]],
+    others: Collection[str],
+    *,
+    base: str,
+    dropout: float,
+    turned: bool,
+    task: str | None,
 ) -> dict[str, Any]:
     """adapter_config.json of maps with their (rank, alpha); `others` are maps of the base that are not adapted.
 
     >>> said = describe({"h.0.attn.c_attn": (6, 12.0), "h.0.attn.c_proj": (2, 4.0)}, ["h.0.mlp.c_proj"], base="b",
-    ...                 dropout=0.0, turned=True)
+    ...                 dropout=0.0, turned=True, task="CAUSAL_LM")
     >>> said["target_modules"], said["r"], said["rank_pattern"]
     (['attn.c_proj', 'c_attn'], 6, {'attn.c_proj': 2})
     """
@@ -147,7 +153,7 @@ def describe(
     odd = {shortest(place, [*others, *same[place]]): each for place, each in pairs.items() if each != usual}
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": task,
         "base_model_name_or_path": base,
         "inference_mode": True,
         "r": usual[0],

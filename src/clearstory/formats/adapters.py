@@ -34,6 +34,9 @@ FILE, NOTES = "adapter_model.safetensors", "clearstory.json"
 PREFIX = "base_model.model."
 """What peft puts before every name."""
 
+TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
+"""What peft calls models of each kind, to give them the methods of such; it opens others as they are."""
+
 LOOKED_AT = 64
 """Numbers of each weight that tell one base from another: training changes them all."""
 
@@ -79,6 +82,7 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: Card) 
         base=str(base),
         dropout=next(iter(found.values())).dropout,
         turned=any(slot.turned for slot in places if slot.theirs in pairs),
+        task=TASKS.get(getattr(model.config, "kind", "decoder")),
     )
     write_json(folder / CONFIG, said)
     ranks = {each: adapted.rank for each, adapted in found.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 from clearstory.models.recurrent.config import RecurrentConfig
@@ -18,49 +17,65 @@ SCORES, ANSWERS = "attention: Q Kᵀ", "attention: their values"
 RECALLED = "rows"
 """The part of `recall` that is a table."""
 
-LOOKED_UP = ("embedding", "states")
-"""Groups whose rows are looked up, not multiplied."""
+LOOKED_UP = ("embedding", "states", "heads")
+"""Groups that a token is not multiplied with: rows that are looked up, and heads for whole texts."""
 
 
-def activations_of(parts: Sequence[Part], config: Any) -> tuple[int, str]:
-    """Numbers that the backward pass needs of each token, with nothing computed twice but attention's own weights.
+def activations_of(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
+    """Numbers that the backward pass needs of each token, with nothing computed twice but fused attention's weights;
+    and the formula in words.
 
     A Transformer keeps, for each step, the stream that goes into its norm and what comes out; for attention queries,
     keys, values and answers; for the feed-forward layer what stands before and after its bend.
     """
     if isinstance(config, RecurrentConfig):
-        kept = sum(prod(part.shape[:1]) * part.layers for part in parts if part.symbol == "W")
-        gates = [part for part in parts if part.symbol == "U"]
-        vectors = 2 if config.cell == "lstm" else 1
-        kept += sum(part.shape[1] * (part.each + vectors) * part.layers for part in gates)
-        return kept, "each layer's inputs, gates and memory; kernels may keep more"
+        memories = 2 if config.cell == "lstm" else 1
+        inputs = sum(part.shape[0] * part.layers for part in parts if part.symbol == "W")
+        gates = sum(part.shape[1] * (part.each + memories) * part.layers for part in parts if part.symbol == "U")
+        return inputs + gates, "each layer's inputs, gates and memory; kernels may keep more"
     c = config
-    attended = [part for part in parts if part.symbol == "W_q"]
-    thought = [part for part in parts if part.symbol == "W_1"]
-    per_head = sum((2 + c.qk_norm) * part.shape[1] * part.each * part.layers for part in attended)
-    per_head += sum((1 + c.qk_norm) * part.shape[1] * part.each * part.layers for part in parts if part.symbol == "W_k")
-    per_head += sum(part.shape[1] * part.each * part.layers for part in parts if part.symbol == "W_v")
+    kept = {"W_q": 3 if c.qk_norm else 2, "W_k": 2 if c.qk_norm else 1, "W_v": 1}
     bent = KEPT_BY[c.activation] + 2 * c.gated
-    steps = sum(part.layers for part in (*attended, *thought))
-    inside = sum(part.shape[1] * bent * part.layers for part in thought)
+    numbers = 2 * c.width
+    for part in parts:
+        if part.symbol in kept:
+            numbers += kept[part.symbol] * part.shape[1] * part.each * part.layers
+        if part.symbol == "W_1":
+            numbers += bent * part.shape[1] * part.layers
+        if part.symbol in ("W_q", "W_1"):  # one of each step
+            numbers += 2 * c.width * part.layers
     heads = "3 q + 2 k + v" if c.qk_norm else "2 q + k + v"
+    formula = f"L (4 d + {heads} + {bent if bent > 1 else ''} h) + 2 d".replace("  ", " ")
     words = (
-        f"L (4 d + {heads} + {bent} h) + 2 d numbers for each token, with q, k, v and h the queries, keys, values and "
-        "feed-forward width of a layer. Attention is fused and keeps no T × T weights, and nothing is computed twice; "
-        "compare Korthikanti et al. 2022, eq. 2"
+        f"{formula} numbers for each token, with q, k, v and h the queries, keys, values and feed-forward width of a "
+        "layer. Attention is fused and keeps no T × T weights, and nothing is computed twice; compare Korthikanti et "
+        "al. 2022, eq. 2"
     )
-    return 2 * c.width * (steps + 1) + per_head + inside, words
+    if c.kind == "encoder-decoder":
+        words += f". For a token of the source and one of the answer; looking across is another 2 d + {heads}"
+    if c.positions == "buckets":
+        numbers += sum(
+            part.each * part.layers * context for part in parts if part.symbol == "W_q" and part.name != "cross query"
+        )
+        words += ". Learnt biases keep attention to itself from being fused: T more for each of its heads"
+    return numbers, words
 
 
 def cache_of(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
-    """Numbers that generating keeps of one row: keys and values of a context, or a memory of fixed size."""
+    """Numbers that generating keeps of one row, and the formula in words: keys and values of a context (and of a
+    source of that length, where there is one), a memory of fixed size, or nothing.
+    """
     if isinstance(config, RecurrentConfig):
-        vectors = 2 if config.cell == "lstm" else 1
-        return vectors * sum(config.units), "a memory of fixed size for each row, however long"
-    window = getattr(config, "window", None)
-    kept = context if window is None else min(context, window)
-    per_token = sum(part.shape[1] * part.each * part.layers for part in parts if part.symbol in ("W_k", "W_v"))
-    return per_token * kept, "L (k + v) numbers for each token of the context"
+        memories = 2 if config.cell == "lstm" else 1
+        return memories * sum(config.units), "a memory of fixed size for each row, however long"
+    c = config
+    if c.kind == "encoder":
+        return 0, "an encoder generates nothing"
+    kept = context if c.window is None else min(context, c.window)
+    read = [part for part in parts if part.symbol in ("W_k", "W_v") and not part.name.startswith("encoder ")]
+    per_token = sum(part.shape[1] * part.each * part.layers for part in read)
+    words = "L (k + v) numbers for each token of the context"
+    return per_token * kept, f"{words}, and of the source" if c.kind == "encoder-decoder" else words
 
 
 def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> dict[str, int]:
@@ -72,7 +87,7 @@ def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> di
     parameters = sum(part.parameters for part in parts)
     rows_recalled = sum(part.shape[0] for part in parts if part.name == RECALLED)
     dense = sum(part.parameters for part in parts if part.name != RECALLED)
-    activations = rows * context * activations_of(parts, config)[0]
+    activations = rows * context * activations_of(parts, config, context)[0]
     cache = rows * cache_of(parts, config, context)[0]
     return {
         "weights_fp32": 4 * parameters,
@@ -87,8 +102,9 @@ def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> di
 
 
 def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
-    """Floating-point operations of reading one token: two for each number it is multiplied with, and attention over a
-    full context, scores (Q Kᵀ) and answers (their sum of values) alike.
+    """Floating-point operations of reading one token (one of the source and one of the answer, where a model has both):
+    two for each number it is multiplied with, and attention over a full context, scores (Q Kᵀ) and answers (their sum
+    of values) alike.
 
     Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F, but for embeddings, which are looked up here.
     """
@@ -98,7 +114,7 @@ def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str,
     queries = sum(part.shape[1] * part.each * part.layers for part in parts if part.symbol == "W_q")
     found: dict[str, int] = {}
     for part in parts:
-        if part.group not in LOOKED_UP and part.name != RECALLED:
+        if part.group not in LOOKED_UP and part.name not in (RECALLED, "distances"):
             found[part.group] = found.get(part.group, 0) + 2 * part.parameters
             if part.group == "attention":
                 found |= {SCORES: 2 * queries * seen, ANSWERS: 2 * queries * seen}

@@ -83,7 +83,7 @@ def to_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]
 
 @dataclass(frozen=True)
 class Kind:
-    """What names that end so are. `{}` in a name is what stands before "attention": empty, or "cross "."""
+    """What names that end so are. Where there are several attentions or stacks, theirs stands before the name."""
 
     ending: str
     group: str
@@ -98,16 +98,19 @@ KINDS = (
     Kind(r"embedding\.weight", "embedding", "tokens", "W_e"),
     Kind(r"places\.weight", "embedding", "positions", "W_p"),
     Kind(r"segments\.weight", "embedding", "segments"),
-    Kind(rf"{ATTENTION}query\.weight", "attention", "{}query", "W_q", to_heads),
-    Kind(rf"{ATTENTION}key\.weight", "attention", "{}key", "W_k", to_heads),
-    Kind(rf"{ATTENTION}value\.weight", "attention", "{}value", "W_v", to_heads),
-    Kind(rf"{ATTENTION}output\.weight", "attention", "{}output", "W_o", from_heads),
-    Kind(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "{}biases"),
+    Kind(r"buckets\.bias\.weight", "attention", "distances"),
+    Kind(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
+    Kind(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
+    Kind(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
+    Kind(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", from_heads),
+    Kind(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
     Kind(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", turned),
     Kind(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", turned),
     Kind(r"feed_forward\.down\.weight", "feed-forward", "down", "W_2", turned),
     Kind(r"feed_forward\.(gate|up|down)\.bias", "feed-forward", "biases"),
-    Kind(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "{}query and key"),
+    Kind(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "query and key"),
+    Kind(r"embedding_norm\.(weight|bias)", "norms", "first"),
+    Kind(r"transform_norm\.(weight|bias)", "norms", "before words"),
     Kind(r"\w+_norm\.(weight|bias)", "norms", "in blocks"),
     Kind(r"norm\.(weight|bias)", "norms", "last"),
     Kind(r"recall\.table\.weight", "recall", "rows"),
@@ -120,12 +123,16 @@ KINDS = (
     Kind(r"transition", "states", "state to state"),
     Kind(r"emission", "states", "state to token"),
     Kind(r"unembedding\.weight", "unembedding", "tokens", "W_u", turned),
-    Kind(r"names", "unembedding", "names of rarer parts"),
+    Kind(r"names", "unembedding", "rarer parts"),
+    Kind(r"transform\.(weight|bias)", "unembedding", "before words", "", turned),
+    Kind(r"unembedding_bias", "unembedding", "biases"),
+    Kind(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
+    Kind(r"follows\.(weight|bias)", "heads", "next sentence", "", turned),
 )
 """The first row whose ending fits decides."""
 
 GROUPS = (
-    *("embedding", "attention", "feed-forward", "cells", "states", "norms", "recall", "unembedding", "other"),
+    *("embedding", "attention", "feed-forward", "cells", "states", "norms", "recall", "unembedding", "heads", "other"),
 )  # fmt: skip
 """In the order in which they are shown."""
 
@@ -166,17 +173,18 @@ def sorted_into(name: str) -> tuple[str, str, str, Split]:
     """The group, the name and the symbol of a parameter, and how it comes apart.
 
     >>> sorted_into("decoder.blocks.3.cross_attention.query.weight")[:3]
-    ('attention', 'decoder cross query', 'W_q')
-    >>> sorted_into("pooler.weight")[:2]
-    ('other', 'pooler.weight')
+    ('attention', 'cross query', 'W_q')
+    >>> sorted_into("sieve.weight")[:2]
+    ('other', 'sieve.weight')
     """
     stack = re.match(r"(encoder|decoder)\.", name)
     for kind in KINDS:
         match = re.search(rf"(?:^|\.){kind.ending}$", name)
         if match is not None:
-            which = match.groupdict().get("which")
-            label = kind.name.format(f"{which} " if which else "")
-            return kind.group, f"{stack[1]} {label}" if stack else label, kind.symbol, kind.split
+            # Only decoders look across.
+            where = match.groupdict().get("which") or (stack[1] if stack else "")
+            label = f"{where} {kind.name}" if where else kind.name
+            return kind.group, label, kind.symbol, kind.split
     return "other", re.sub(r"\.\d+\.", ".*.", name), "", whole
 
 
@@ -204,8 +212,8 @@ def terms_of(config: Any) -> tuple[Term, ...]:
     """
     c = config
     wired = (
-        *(("norm", "layer"), ("positions", "learned"), ("bias", True), ("tied", True), ("gated", False)),
-        *(("qk_norm", False), ("recall", ())),
+        *(("kind", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False)),
+        *(("positions", "learned"), ("bias", True), ("tied", True), ("gated", False), ("qk_norm", False), ("recall", ())),
     )  # fmt: skip
     if not all(hasattr(c, name) and getattr(c, name) == value for name, value in wired):
         return ()

@@ -30,6 +30,11 @@ BANDED = (
     "every layer attends to all, which changes no parameter, and the sheet's attention is that of dense layers"
 )
 
+BOTH = (
+    "arithmetic is that of one token of the source and one of the answer together, each with as many around it as the "
+    "context holds; a token of either kind meets its own stack only"
+)
+
 NOTES = dict.fromkeys(
     (
         *("gpt3-small", "gpt3-medium", "gpt3-large", "gpt3-xl"),
@@ -145,6 +150,8 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         "context": context,
         "tokens": recipe.tokens or TOKENS_PER_PARAMETER * total,
     }
+    if getattr(config, "kind", None) == "encoder-decoder":
+        notes = (*notes, BOTH)
     if not isinstance(config, TransformerConfig | RecurrentConfig):
         note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"
         return Plan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
@@ -162,7 +169,10 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         notes=notes,
         memory=memory,
         terms=terms_of(config),
-        formulas={"activations": activations_of(parts, config)[1], "cache": cache_of(parts, config, context)[1]},
+        formulas={
+            "activations": activations_of(parts, config, context)[1],
+            "cache": cache_of(parts, config, context)[1],
+        },
         training_per_device=per_device,
         flops=flops,
         flops_by_part=flops_by_part(parts, config, context),

@@ -138,7 +138,8 @@ def placed(recipe: TrainRecipe) -> TrainRecipe:
     if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
         tokenizer = from_anywhere(tokenizer)
     data = replace(recipe.data, cache=None if cache is None else cache.absolute())
-    return replace(recipe, text=tuple(map(from_anywhere, recipe.text)), tokenizer=tokenizer, data=data)
+    init = None if recipe.init is None else from_anywhere(recipe.init)
+    return replace(recipe, text=tuple(map(from_anywhere, recipe.text)), init=init, tokenizer=tokenizer, data=data)
 
 
 def said(value: Any) -> str:
