@@ -212,8 +212,8 @@ def terms_of(config: Any) -> tuple[Term, ...]:
     """
     c = config
     wired = (
-        *(("kind", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False)),
-        *(("positions", "learned"), ("bias", True), ("tied", True), ("gated", False), ("qk_norm", False), ("recall", ())),
+        *(("kind", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False), ("bias", True)),
+        *(("positions", "learned"), ("tied", True), ("gated", False), ("qk_norm", False), ("recall", ())),
     )  # fmt: skip
     if not all(hasattr(c, name) and getattr(c, name) == value for name, value in wired):
         return ()

@@ -75,9 +75,9 @@ TRAINING: dict[str, dict[str, Any]] = {
 """What a preset brings along for training, under the keys of TrainRecipe."""
 
 CONTINUED: dict[str, Any] = {"training.learning_rate": 3e-4, "training.warmup_steps": 20}
-"""What a model that is there brings along for going on with all of its weights. Low, so that it does not forget: after
-400 steps of 16 × 64 bytes a small model of Python's documentation had come from 3.47 to 2.58, 2.30 and 2.05 bits per byte
-of the King James Bible at 1e-4, 3e-4 and 1e-3.
+"""What a model that is there brings along for going on with all of its weights. Lower than a new one's, since it has
+something to forget: after 400 steps of 16 × 64 bytes a small model of Python's documentation had come from 3.47 to 2.58,
+2.30 and 2.05 bits per byte of the King James Bible at 1e-4, 3e-4 and 1e-3.
 """
 
 ADAPTED: dict[str, Any] = {
