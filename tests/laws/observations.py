@@ -65,6 +65,8 @@ ODD = {
     "model.smoothing": "katz",
     "model.counts": "false",
     "steps": "3",
+    "init": "gpt2",
+    "lora.targets": "key",
     "top_p": "0.5",
     "out": "elsewhere",
     "tokenizer": "words",
@@ -152,6 +154,12 @@ def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
     sums = {name: value.double().sum().item() for name, value in last.model.items()}
     folders = sorted(str(path) for path in Path().rglob("*") if path.is_dir() and "rows" not in path.parts)
     return repr((seen, sums, folders))
+
+
+def continued(recipe: Any) -> Any:
+    """All that one can see of a tiny run that goes on with one of two models that are there."""
+    write_models()
+    return trained(recipe, sized=False)
 
 
 TIMES = ("seconds", "cpu_seconds", "eta", "tokens_per_second")
@@ -271,6 +279,8 @@ OBSERVED: dict[str, Observation] = {
     **{f"TrainRecipe.{name}": trained for name in ("text", "out", "steps", "tokenizer")},
     **{f"TrainRecipe.training.{name}": trained for name in STEPPING},
     "TrainRecipe.parameters": partial(trained, sized=False),
+    "TrainRecipe.init": continued,
+    **{f"TrainRecipe.lora.{name}": continued for name in ("rank", "alpha", "targets", "dropout")},
     "TrainRecipe.minutes": "flow/test_train.py::test_minutes_are_kept_whatever_the_speed",
     "TrainRecipe.cpu_seconds": "flow/test_train.py::test_processor_seconds_are_kept",
     # There is only one so far.
@@ -316,6 +326,7 @@ OBSERVED: dict[str, Observation] = {
     "PlanRecipe.parameters": planned,
     "PlanRecipe.devices": planned,
     "PlanRecipe.batch_size": planned,
+    "PlanRecipe.context": planned,
     "PlanRecipe.tokens": planned,
     "PlanRecipe.utilization": planned,
     "PlanRecipe.price": priced,

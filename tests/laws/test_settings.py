@@ -53,6 +53,8 @@ def given(name: str, odd: str) -> dict[str, Any]:
     """What a recipe is given besides the setting that shall be odd."""
     known = table(RECIPES[name])
     needed = {key: key for key, row in known.items() if row.default is MISSING} | NEEDED.get(name, {})
+    if odd == "init" or odd.startswith("lora."):  # which need no preset, and one that is there
+        return {"init": "model", **({} if odd in ("init", "lora.rank") else {"lora.rank": 2})}
     if odd.startswith("model.") and not hasattr(preset(ModelChoice().name), odd.removeprefix("model.")):
         needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, odd.removeprefix("model.")))
         others = [key for key in needed if not hasattr(PRESETS[needed["model"]], key.removeprefix("model."))]

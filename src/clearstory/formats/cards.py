@@ -68,11 +68,8 @@ def read_card(said: object, instead: Card) -> Card:
 
 def readme(card: Card, architecture: str | None) -> str:
     """The model card as Markdown. `architecture` is the class that opens the folder in transformers, if one does."""
-    texts = "".join(f"| `{plain(name)}` | {size:,} bytes |\n" for name, size in card.trained_on)
-    bits = "not measured" if card.bits_per_byte is None else f"{card.bits_per_byte:.4f} on held-out text"
-    library = "transformers" if architecture else "clearstory"
     return f"""---
-library_name: {library}
+library_name: {"transformers" if architecture else "clearstory"}
 pipeline_tag: text-generation
 tags:
 - clearstory
@@ -82,15 +79,7 @@ tags:
 
 A language model made with Clearstory.
 
-| | |
-|---|---|
-| family | {plain(card.family)} |
-| parameters | {card.parameters:,} |
-| bits per byte | {bits} |
-
-## Trained on
-
-{"| text | size |" + chr(10) + "|---|---|" + chr(10) + texts if texts else "Not recorded." + chr(10)}
+{facts(card)}
 ## Open it here
 
     clearstory generate FOLDER "Once upon a time"
@@ -105,6 +94,60 @@ logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
 ## Open it in transformers
 
 {over_there(architecture)}"""
+
+
+def adapter_readme(card: Card, architecture: str | None, base: str) -> str:
+    """The card of an adapter as Markdown. `architecture` is the class of its base in transformers, if there is one."""
+    return f"""---
+library_name: {"peft" if architecture else "clearstory"}
+pipeline_tag: text-generation
+tags:
+- lora
+- clearstory
+---
+
+# {plain(card.name)}
+
+What a language model learnt beside its weights (LoRA), made with Clearstory. The model itself is in `{plain(base)}`.
+
+{facts(card)}
+## Open it here
+
+    clearstory generate FOLDER "Once upon a time"
+    clearstory convert FOLDER MERGED
+
+## Open it in peft
+
+{beside(architecture)}"""
+
+
+def facts(card: Card) -> str:
+    """What is known of a model, as tables."""
+    texts = "".join(f"| `{plain(name)}` | {size:,} bytes |\n" for name, size in card.trained_on)
+    bits = "not measured" if card.bits_per_byte is None else f"{card.bits_per_byte:.4f} on held-out text"
+    return f"""| | |
+|---|---|
+| family | {plain(card.family)} |
+| parameters | {card.parameters:,} |
+| bits per byte | {bits} |
+
+## Trained on
+
+{"| text | size |" + chr(10) + "|---|---|" + chr(10) + texts if texts else "Not recorded." + chr(10)}"""
+
+
+def beside(architecture: str | None) -> str:
+    """How peft opens an adapter, or why it cannot."""
+    if architecture is None:
+        return "No class of transformers expresses the base, so only Clearstory opens its adapter.\n"
+    return f"""The files are peft's, in the names of `{architecture}`:
+
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("FOLDER")
+```
+"""
 
 
 def over_there(architecture: str | None) -> str:

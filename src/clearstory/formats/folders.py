@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearstory.durable import write_folder, write_json, write_text
-from clearstory.errors import BadInput, FolderExists, VocabularyMismatch
+from clearstory.errors import BadInput, CannotDo, FolderExists, VocabularyMismatch
+from clearstory.formats.adapters import base_folder, read_adapter, read_notes, write_adapter_card
 from clearstory.formats.arpa import is_arpa, read_arpa
 from clearstory.formats.assemble import as_stored, open_weights, same, to_store
 from clearstory.formats.cards import Card, read_card, readme
@@ -21,6 +22,7 @@ from clearstory.formats.own import OWN
 from clearstory.formats.paths import resolve
 from clearstory.formats.weights import SHARD_BYTES, write_weights
 from clearstory.models.families import count
+from clearstory.models.lora import adaptations, merge
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -83,6 +85,8 @@ def save_model(
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderExists(f"{folder} is there already; choose another name, or pass --overwrite to replace it")
     config: Any = getattr(model, "config", None)
+    if adaptations(model):
+        raise CannotDo("this model is adapted; merge it and save that, or save its adapter beside it")
     form, noted = choose(config)
     check_tokenizer(model, tokenizer)
     card = replace(card, parameters=count(model))
@@ -103,8 +107,11 @@ def save_model(
 
 
 def write_card(folder: Path | str, card: Card) -> None:
-    """Say something new of a saved model; its weights are left alone."""
+    """Say something new of a saved model or adapter; its weights are left alone."""
     folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        write_adapter_card(folder, card)
+        return
     theirs = read_json(folder / "config.json")
     form = which(theirs)
     said = theirs.get("clearstory")
@@ -114,7 +121,8 @@ def write_card(folder: Path | str, card: Card) -> None:
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
-    """The model that a path means: a model folder of ours or of transformers, a run folder, or a file of ARPA.
+    """The model that a path means: a model folder of ours or of transformers, an adapter of peft's whose base is there
+    (merged), a run folder, or a file of ARPA.
 
     Weights stored as float16 or bfloat16 come as float32, others as they are; with `dtype`, all come as that.
     Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
@@ -125,6 +133,8 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
         kind = torch.float32 if dtype is None else dtype
         return Opened(model.to(kind), words, Card(name=file.name, family="ngram", parameters=count(model)))
     folder = resolve(path)
+    if not (folder / "config.json").is_file():
+        return open_adapter(folder, dtype)
     model, theirs = open_weights(folder, widen if dtype is None else lambda tensor: narrow(tensor, dtype))
     tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else None
     check_tokenizer(model, tokenizer)
@@ -133,6 +143,17 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
     name, kind = Path(path).expanduser().absolute().name, model.config.family
     card = read_card(said, Card(name=name, family=kind, parameters=count(model)))
     return Opened(model, tokenizer, card)
+
+
+def open_adapter(folder: Path, dtype: torch.dtype | None) -> Opened:
+    """The model that an adapter was made for, with what it has learnt merged into it."""
+    base = open_model(base_folder(folder), dtype=dtype)
+    # In other numbers than those it was made for, a base can only be trusted.
+    model = merge(read_adapter(folder, base.model, same_base=dtype is None))
+    tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else base.tokenizer
+    check_tokenizer(model, tokenizer)
+    card = read_card(read_notes(folder).get("card"), replace(base.card, name=folder.absolute().name))
+    return Opened(model.eval(), tokenizer, card)
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from clearstory.errors import BadInput, CannotDo, nearest
 
 
 def resolve(path: Path | str) -> Path:
-    """The model folder that is meant: a folder with a config.json, as a checkpoint is one too, or a run's `model/`.
+    """The model folder that is meant: a folder with a config.json, as a checkpoint is one too, or a run's `model/`. A
+    folder with an adapter_config.json serves as well.
 
     Raises BadInput where there is none, with what is there instead; CannotDo for a checkpoint that says nothing of its
     model.
@@ -20,19 +21,24 @@ def resolve(path: Path | str) -> Path:
         raise BadInput(file_given(folder))
     if not folder.exists():
         raise BadInput(f"there is no folder {given}; {neighbours(given)}")
-    if (folder / "config.json").is_file():
+    if holds_model(folder):
         return folder
     if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
         run = folder.parent.parent
         raise CannotDo(f"{given} is a checkpoint, with which a run goes on; open its run, {run}")
     inner = standing(folder / "model")
-    if (inner / "config.json").is_file():
+    if holds_model(inner):
         return inner
     if (folder / "config.yaml").is_file():
         raise BadInput(
             f"the run {given} has saved no model yet; let it go on with: clearstory train --out {given} --resume"
         )
     raise BadInput(f"{given} holds no config.json; name a model folder or a run folder")
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether there is a model, or what was learnt beside one."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def file_given(file: Path) -> str:

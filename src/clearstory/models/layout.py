@@ -10,7 +10,6 @@ of an AVX-512 machine that reads memory at 28 GB/s, GPT-2's matrices, GB/s of we
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE, Padded, State
+from clearstory.models.twin import twin
 from clearstory.models.unembed import CHUNK_NUMBERS
 
 Make = Callable[[nn.Linear], nn.Module]
@@ -54,7 +54,11 @@ class View(nn.Module):
             kind = getattr(getattr(model, "config", None), "family", type(model).__name__)
             raise CannotDo(f"this model ({kind}) has no matrices to lay out anew; open it without --int8")
         made: dict[int, nn.Module] = {}
-        self.inner = replaced(model, make, made)
+
+        def laid_out(name: str, module: nn.Module) -> nn.Module | None:
+            return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
+
+        self.inner = twin(model, laid_out)
         self.unembed = made.get(id(weight)) or make(linear_of(weight))
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
@@ -98,23 +102,6 @@ class View(nn.Module):
         raise CannotDo(
             "this is a view of a model laid out for speed, and cannot be saved; save the model it was made of"
         )
-
-
-def replaced(module: nn.Module, make: Make, made: dict[int, nn.Module]) -> Any:
-    """A twin of a module with every linear map replaced; `made` notes each new one under the id of its old weight."""
-    if isinstance(module, nn.Linear):
-        made[id(module.weight)] = make(module)
-        return made[id(module.weight)]
-    twin = copy.copy(module)
-    twin._modules = {
-        name: None if child is None else replaced(child, make, made) for name, child in module._modules.items()
-    }
-    # Parameters are shared; the dictionary is not, or switching off gradients here would switch them off there.
-    twin._parameters = {
-        name: None if each is None else nn.Parameter(each.data, requires_grad=False)
-        for name, each in module._parameters.items()
-    }
-    return twin
 
 
 def linear_of(weight: Tensor) -> nn.Linear:

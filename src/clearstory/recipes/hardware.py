@@ -13,7 +13,7 @@ class Processor:
         name: what it is called.
         flops: peak floating-point operations a second in dense bf16 products, accumulated in fp32.
         memory: bytes.
-        watts: board power.
+        watts: board power; None where its maker does not say.
         source: where the three numbers stand.
         precision: what training on it is reckoned in.
     """
@@ -48,4 +48,19 @@ PROCESSORS = (
         watts=700,
         source="NVIDIA H100 Tensor Core GPU Architecture whitepaper, table 2: bf16 tensor, dense",
     ),
+    Processor(
+        name="TPU v5e",
+        flops=197e12,
+        memory=16 * 10**9,
+        watts=None,
+        source="Google Cloud documentation, TPU v5e: peak compute per chip, bf16",
+    ),
+    Processor(
+        name="TPU v5p",
+        flops=459e12,
+        memory=95 * 10**9,
+        watts=None,
+        source="Google Cloud documentation, TPU v5p: peak compute per chip, bf16",
+    ),
 )
+"""Each figure was looked up in the document that is named; dense products, not the doubled figures of sparse ones."""

@@ -1,40 +1,52 @@
 """Plan: parameters, memory, arithmetic, time and cost of a model, before anything is spent.
 
-Every number is counted on paper, and the number of parameters is counted a second time on the model itself, built on
-torch's meta device where nothing is allocated.
+The model is built on torch's meta device, where nothing is allocated, and its numbers are sorted by their names
+(`parts`); memory and arithmetic follow from the parts (`costs`), time from what processors do at most (`hardware`).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clearstory.errors import CannotDo
 from clearstory.models.config import TransformerConfig
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.recipes.costs import activations_of, cache_of, flops_by_part, flops_of, memory_of
 from clearstory.recipes.fields import build
 from clearstory.recipes.hardware import PROCESSORS, Processor
+from clearstory.recipes.parts import Part, Term, parts_of, terms_of
 from clearstory.recipes.settings import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022, table 3: the ratio at which a training budget is best spent."""
 
+CONTEXT = 256
+"""Tokens at a time for a model that has no end of its own, as training takes them where nothing is said."""
 
-@dataclass(frozen=True)
-class Part:
-    """One kind of matrix or vector: how large one is, how many there are in a layer, and in how many layers."""
+BANDED = (
+    "GPT-3's layers alternate between dense and locally banded sparse attention (Brown et al. 2020, section 2.1); here "
+    "every layer attends to all, which changes no parameter, and the sheet's attention is that of dense layers"
+)
 
-    name: str
-    shape: tuple[int, ...]
-    each: int
-    layers: int
+BOTH = (
+    "arithmetic is that of one token of the source and one of the answer together, each with as many around it as the "
+    "context holds; a token of either kind meets its own stack only"
+)
 
-    @property
-    def parameters(self) -> int:
-        """Numbers learnt in all of them."""
-        size = 1
-        for side in self.shape:
-            size *= side
-        return size * self.each * self.layers
+NOTES = dict.fromkeys(
+    (
+        *("gpt3-small", "gpt3-medium", "gpt3-large", "gpt3-xl"),
+        *("gpt3-2.7b", "gpt3-6.7b", "gpt3-13b", "gpt3-175b"),
+    ),
+    BANDED,
+)
+"""What is to be known of a preset's numbers."""
+
+
+REPEATED = ("attention", "feed-forward", "cells")
+"""Groups whose parts stand in layers."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +61,38 @@ class Run:
     fits: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a model would take.
 
-    Memory is in bytes, for the whole model; `training_per_device` is one device's share. FLOPs are per token.
+    Memory is in bytes, for the whole model; `training_per_device` is one device's share. FLOPs are per token. A family
+    that is not reckoned with has parts and weights, and a note that says why nothing else.
     """
 
     model: str
-    config: TransformerConfig
+    config: Any
+    recipe: PlanRecipe
     parts: tuple[Part, ...]
     parameters: int
-    memory: dict[str, int]
-    training_per_device: int
-    flops: dict[str, int]
+    context: int
     tokens: int
-    training_flops: float
-    runs: tuple[Run, ...]
-    recipe: PlanRecipe
+    notes: tuple[str, ...]
+    memory: dict[str, int]
+    terms: tuple[Term, ...] = ()
+    formulas: dict[str, str] = field(default_factory=dict)
+    training_per_device: int | None = None
+    flops: dict[str, int] = field(default_factory=dict)
+    flops_by_part: dict[str, int] = field(default_factory=dict)
+    training_flops: float | None = None
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def in_layer(self) -> int | None:
+        """Parameters of each layer, where there are several and all are alike."""
+        layers = getattr(self.config, "layers", 1)
+        if layers == 1 or any(part.layers != layers for part in self.parts if part.group in REPEATED):
+            return None
+        return sum(part.in_layer for part in self.parts if part.layers == layers)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan for JSON."""
@@ -74,22 +100,31 @@ class Plan:
             "model": self.model,
             "config": asdict(self.config),
             "parameters": self.parameters,
-            "parts": [{**asdict(part), "parameters": part.parameters} for part in self.parts],
+            "parameters_per_layer": self.in_layer,
+            "parts": [
+                {**asdict(part), "per_layer": part.in_layer, "parameters": part.parameters} for part in self.parts
+            ],
+            "formula": [asdict(term) for term in self.terms],
+            "context": self.context,
             "memory_bytes": self.memory,
+            "memory_formulas": self.formulas,
             "training_bytes_per_device": self.training_per_device,
             "flops_per_token": self.flops,
+            "flops_per_token_by_part": self.flops_by_part,
             "tokens": self.tokens,
             "training_flops": self.training_flops,
             "devices": self.recipe.devices,
             "utilization": self.recipe.utilization,
             "runs": [asdict(run) for run in self.runs],
+            "notes": list(self.notes),
         }
 
 
 def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     """What a model would take: its parts, memory, arithmetic and time.
 
-    `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for a preset that does not exist.
+    `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for a preset that does not exist,
+    CannotDo for an n-gram model, whose text decides how large it is.
 
     >>> plan("gpt3-175b", measure=False).parameters
     174604259328
@@ -97,116 +132,53 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     recipe = model if isinstance(model, PlanRecipe) else build(PlanRecipe, {"model": model, **settings})
     from clearstory.models.presets import preset
 
-    if not isinstance(preset(recipe.model.name), TransformerConfig):
-        raise CannotDo(
-            f"plan reckons with Transformers, and {recipe.model.name} is a model of the family {recipe.model.family}; "
-            "its training says how large it is and how long it takes"
-        )
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
-    parts = parts_of(config)
+    if isinstance(config, NGramConfig):
+        raise CannotDo(
+            f"how large {recipe.model.name} becomes follows from its text, with a row for each different n-gram in it; "
+            "train one and it says: clearstory train TEXT --model ngram"
+        )
+    parts, notes = parts_of(config), (NOTES[recipe.model.name],) if recipe.model.name in NOTES else ()
     total = sum(part.parameters for part in parts)
-    counted = count_on_meta(config)
-    assert counted == total, f"the built model has {counted:,} parameters, on paper it has {total:,}"
-    memory = memory_of(config, total, recipe.batch_size)
+    context = recipe.context or getattr(config, "context", None) or CONTEXT
+    known: dict[str, Any] = {
+        "model": recipe.model.name,
+        "config": config,
+        "recipe": recipe,
+        "parts": parts,
+        "parameters": total,
+        "context": context,
+        "tokens": recipe.tokens or TOKENS_PER_PARAMETER * total,
+    }
+    if getattr(config, "kind", None) == "encoder-decoder":
+        notes = (*notes, BOTH)
+    if not isinstance(config, TransformerConfig | RecurrentConfig):
+        note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"
+        return Plan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
+    memory = memory_of(parts, config, recipe.batch_size, context)
     shared = memory["weights_fp32"] + memory["gradients_fp32"] + memory["adamw_fp32"]
     per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
-    flops = flops_of(config, total)
-    tokens = recipe.tokens or TOKENS_PER_PARAMETER * total
-    work = float(flops["training"]) * tokens
-    runs = [run_on(processor, work, per_device, recipe, recipe.devices) for processor in PROCESSORS]
+    flops = flops_of(parts, config, context)
+    work = float(flops["training"]) * known["tokens"]
+    runs = [run_on(each, work, per_device, recipe, recipe.devices, recipe.price) for each in PROCESSORS]
     if recipe.measure:
         alone = shared + memory["activations_bf16"]
-        runs += [run_on(processor, work, alone, recipe, 1) for processor in (*this_gpu(), this_machine())]
-    return Plan(recipe.model.name, config, parts, total, memory, per_device, flops, tokens, work, tuple(runs), recipe)
-
-
-def parts_of(config: TransformerConfig) -> tuple[Part, ...]:
-    """Every matrix and vector of a model, head by head.
-
-    >>> from clearstory.models.presets import GPT2
-    >>> parts_of(GPT2)[2]
-    Part(name='query', shape=(768, 64), each=12, layers=12)
-    """
-    c = config
-    gate = [Part("feed-forward gate", (c.width, c.hidden), 1, c.layers)] if c.gated else []
-    parts = [
-        Part("embedding", (c.vocab, c.width), 1, 1),
-        *([Part("positions", (c.context, c.width), 1, 1)] if c.positions == "learned" else []),
-        Part("query", (c.width, c.head_width), c.heads, c.layers),
-        Part("key", (c.width, c.head_width), c.kv_heads, c.layers),
-        Part("value", (c.width, c.head_width), c.kv_heads, c.layers),
-        Part("attention output", (c.head_width, c.width), c.heads, c.layers),
-        *gate,
-        Part("feed-forward up", (c.width, c.hidden), 1, c.layers),
-        Part("feed-forward down", (c.hidden, c.width), 1, c.layers),
-    ]
-    if c.bias:
-        parts += [
-            Part("query, key, value biases", (c.head_width,), c.heads + 2 * c.kv_heads, c.layers),
-            Part("attention output bias", (c.width,), 1, c.layers),
-            Part("feed-forward up biases", (c.hidden,), 2 if c.gated else 1, c.layers),
-            Part("feed-forward down bias", (c.width,), 1, c.layers),
-        ]
-    vectors = 2 if c.norm == "layer" and c.bias else 1  # a scale, and with it a shift
-    if c.qk_norm:
-        parts.append(Part("query and key norms", (c.head_width,), 2, c.layers))
-    parts += [Part("norms in blocks", (c.width,), 2 * vectors, c.layers), Part("last norm", (c.width,), vectors, 1)]
-    if c.recall:
-        orders = len(c.recall)
-        parts += [
-            Part("recall rows", (c.recall_rows, c.vocab), orders, 1),
-            Part("recall trust", (c.width + 1,), orders, 1),
-            Part("recall into the stream", (c.vocab, c.width), orders, 1),
-        ]
-    if not c.tied:
-        parts.append(Part("unembedding", (c.width, c.vocab), 1, 1))
-    return tuple(parts)
-
-
-def count_on_meta(config: TransformerConfig) -> int:
-    """The parameters of the model itself, built without memory."""
-    from clearstory.models.families import build as build_model
-
-    return sum(parameter.numel() for parameter in build_model(config, device="meta").parameters())
-
-
-def memory_of(config: TransformerConfig, parameters: int, rows: int) -> dict[str, int]:
-    """Bytes of the weights, what training adds to them, and what generating keeps.
-
-    Activations are what the backward pass needs of each token, with fused attention (whose weights are computed
-    again) and without recomputing anything else; compare Korthikanti et al. 2022, section 4.
-    """
-    c = config
-    queries, keys = c.heads * c.head_width, 2 * c.kv_heads * c.head_width
-    # Twice the stream and its norm; queries and what they found; keys and values; the feed-forward layer's insides.
-    per_layer = 4 * c.width + 2 * queries + keys + c.hidden * (4 if c.gated else 2)
-    numbers = rows * c.context * (c.layers * per_layer + 2 * c.width)
-    kept = c.context if c.window is None else min(c.context, c.window)
-    return {
-        "weights_fp32": 4 * parameters,
-        "weights_bf16": 2 * parameters,
-        "gradients_fp32": 4 * parameters,
-        "adamw_fp32": 8 * parameters,
-        "activations_fp32": 4 * numbers,
-        "activations_bf16": 2 * numbers,
-        "cache_bf16": 2 * rows * kept * c.layers * keys,
-    }
-
-
-def flops_of(config: TransformerConfig, parameters: int) -> dict[str, int]:
-    """Floating-point operations for each token: two for each weight it meets, and attention over a full context.
-
-    The backward pass takes twice the forward pass. Kaplan et al. 2020, table 1; Chowdhery et al. 2022, appendix B.
-    """
-    c = config
-    looked_up = c.context * c.width if c.positions == "learned" else 0
-    if not c.tied:
-        looked_up += c.vocab * c.width
-    seen = c.context if c.window is None else min(c.context, c.window)
-    weights = 2 * (parameters - looked_up)
-    attention = 4 * c.layers * c.heads * c.head_width * seen
-    forward = weights + attention
-    return {"weights": weights, "attention": attention, "forward": forward, "training": 3 * forward}
+        runs += [run_on(each, work, alone, recipe, 1, None) for each in (*this_gpu(), this_machine())]
+    return Plan(
+        **known,
+        notes=notes,
+        memory=memory,
+        terms=terms_of(config),
+        formulas={
+            "activations": activations_of(parts, config, context)[1],
+            "cache": cache_of(parts, config, context)[1],
+        },
+        training_per_device=per_device,
+        flops=flops,
+        flops_by_part=flops_by_part(parts, config, context),
+        training_flops=work,
+        runs=tuple(runs),
+    )
 
 
 def this_machine() -> Processor:
@@ -249,7 +221,9 @@ def this_gpu() -> tuple[Processor, ...]:
     )
 
 
-def run_on(processor: Processor, work: float, per_device: int, recipe: PlanRecipe, devices: int) -> Run:
+def run_on(
+    processor: Processor, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
+) -> Run:
     """Time, energy and price of so much work."""
     seconds = work / (processor.flops * recipe.utilization * devices)
     hours = seconds / 3600 * devices
@@ -258,6 +232,6 @@ def run_on(processor: Processor, work: float, per_device: int, recipe: PlanRecip
         devices=devices,
         seconds=seconds,
         kilowatt_hours=None if processor.watts is None else hours * processor.watts / 1000,
-        dollars=None if recipe.price is None or processor.watts is None else hours * recipe.price,
+        dollars=None if price is None else hours * price,
         fits=per_device <= processor.memory,
     )

@@ -76,7 +76,7 @@ def begin(recipe: TrainRecipe) -> tuple[Run, TrainRecipe]:
 
     Raises FolderExists where something is already, CheckpointMismatch where a run to be resumed was another.
     """
-    folder = recipe.out or Path("runs") / f"{recipe.model.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = recipe.out or Path("runs") / f"{recipe.called}-{datetime.now():%Y%m%d-%H%M%S}"
     run = Run(folder)
     if folder.is_file():
         raise FolderExists(f"{folder} is a file, and the run needs a folder; choose another --out")
@@ -138,7 +138,8 @@ def placed(recipe: TrainRecipe) -> TrainRecipe:
     if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
         tokenizer = from_anywhere(tokenizer)
     data = replace(recipe.data, cache=None if cache is None else cache.absolute())
-    return replace(recipe, text=tuple(map(from_anywhere, recipe.text)), tokenizer=tokenizer, data=data)
+    init = None if recipe.init is None else from_anywhere(recipe.init)
+    return replace(recipe, text=tuple(map(from_anywhere, recipe.text)), init=init, tokenizer=tokenizer, data=data)
 
 
 def said(value: Any) -> str:
@@ -171,13 +172,23 @@ def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
 
 def same_text(run: Run, fingerprint: str) -> None:
     """Refuse to go on with a text that is not the one the run began with. Raises CheckpointMismatch."""
+    same(run, "corpus", "text", fingerprint)
+
+
+def same_start(run: Run, fingerprint: str) -> None:
+    """Refuse to go on beside weights that are not those the run began with. Raises CheckpointMismatch."""
+    same(run, "init", "model to go on from", fingerprint)
+
+
+def same(run: Run, key: str, what: str, fingerprint: str) -> None:
+    """Compare a hash with the one that was written down when the run began."""
     try:
-        before = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["corpus"]
+        before = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
         return  # no one knows what it was
     if before != fingerprint:
         raise CheckpointMismatch(
-            f"the text of the run in {run.folder} has changed since it began (its hash was {before[:8]} and is "
+            f"the {what} of the run in {run.folder} has changed since it began (its hash was {before[:8]} and is "
             f"{fingerprint[:8]}); put it back as it was, or choose another --out"
         )
 

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from clearstory import durable
 from clearstory.errors import CorruptFile, Diverged
+from clearstory.formats.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import config_json, open_model, save_model, write_card
 from clearstory.formats.own import OWN
 from clearstory.metrics import Score
 from clearstory.models.families import count
+from clearstory.models.lora import unadapted
 from clearstory.models.prompts import first_token
 from clearstory.models.scoring import score_rows
 from clearstory.recipes import budget, runs
@@ -54,6 +56,7 @@ class Session:
     clock: budget.Clock
     prepared: Prepared
     decided: Mapping[str, str]
+    base: Path | None  # the folder of the model that rests, where one learns beside it
     lost: str | None  # why there are no bits per byte
     closing: bool = True  # whether the end measures on all of the validation split
     record: Record | None = None
@@ -196,7 +199,10 @@ class Session:
         """Write the model folder: what to use, as others open it too."""
         card = replace(self.card, bits_per_byte=score.bits_per_byte)
         self.model.eval()
-        save_model(self.run.model, self.model, self.tokenizer, card, overwrite=True)
+        if self.base is not None:
+            save_adapter(self.run.model, self.model, self.base, self.tokenizer, card, overwrite=True)
+        else:
+            save_model(self.run.model, self.model, self.tokenizer, card, overwrite=True)
 
     def save(self) -> Saved:
         """Write a checkpoint: what to go on from. It opens as a model too."""
@@ -215,11 +221,14 @@ class Session:
         }
 
         def describe(folder: Path) -> None:
+            self.tokenizer.save(folder)
+            if self.base is not None:
+                write_adapter(folder, self.model, self.base, self.card)
+                return
             config: Any = self.model.config
             durable.write_json(
                 folder / "config.json", config_json(OWN, config, {}, self.model, self.tokenizer, self.card)
             )
-            self.tokenizer.save(folder)
 
         path = checkpoint.save(
             self.run.folder, self.learner.step, parts["model"], parts["optimizer"], values, describe=describe
@@ -248,17 +257,20 @@ class Session:
     def finish(self) -> Finished:
         """Measure the best model in fp32, on all of the validation split if it is to close the run; draw the curve."""
         if self.best_step != self.learner.step:
-            self.model.load_state_dict(open_model(self.run.model).model.state_dict())
+            folder = self.run.model
+            best = open_model(folder).model if self.base is None else read_adapter(folder, self.model)
+            self.model.load_state_dict(best.state_dict())
         with self.learner.averaged() if self.best_step == self.learner.step else nullcontext():
             score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
-        write_card(self.run.model, replace(self.card, parameters=count(self.model), bits_per_byte=score.bits_per_byte))
+        parameters = count(unadapted(self.model))
+        write_card(self.run.model, replace(self.card, parameters=parameters, bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
             tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),
         )  # fmt: skip
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
-        curve = draw_curve(self.run, self.recipe.model.name, self.prepared.corpus)
+        curve = draw_curve(self.run, self.recipe.called, self.prepared.corpus)
         return Finished(
             folder=self.run.model,
             run=self.run.folder,
@@ -268,7 +280,7 @@ class Session:
             seconds=self.seconds(),
             tokens=self.learner.tokens,
             steps=self.learner.step,
-            parameters=count(self.model),
+            parameters=parameters,
             curve=curve,
         )
 

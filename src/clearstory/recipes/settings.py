@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.generation.settings import Sampling
+from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.choice import ModelChoice
 from clearstory.recipes.fields import FLAT, build, flatten, positional
-from clearstory.recipes.rates import TRAINING
+from clearstory.recipes.rates import ADAPTED, CONTINUED, TRAINING
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
 
@@ -27,6 +28,7 @@ class TrainRecipe:
     Args:
         text: files, folders or globs of txt, jsonl and parquet; or corpus:kjv, corpus:python-docs, corpus:digits.
         model: the preset; its config's fields are set as --model.width, --model.layers and so on.
+        init: a model folder or run to go on from, with its weights, its shape and its tokenizer.
         out: the run folder; runs/ and the date when not given.
         minutes: how long to train, all in all; the steps are planned from a probe of this machine.
         cpu_seconds: the same in processor time, all threads added.
@@ -40,6 +42,7 @@ class TrainRecipe:
 
     text: tuple[str, ...] = positional("TEXT", ())
     model: ModelChoice = field(default_factory=ModelChoice)
+    init: str | None = None
     out: Path | None = None
     minutes: float | None = None
     cpu_seconds: float | None = None
@@ -49,6 +52,7 @@ class TrainRecipe:
     objective: Literal["causal"] = "causal"
     resume: bool = False
     overwrite: bool = False
+    lora: LoRASettings = field(default_factory=LoRASettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     data: DataSettings = field(default_factory=DataSettings)
 
@@ -66,6 +70,29 @@ class TrainRecipe:
             raise BadSetting(f"parameters is {self.parameters}; it must be at least 1")
         if self.resume and self.overwrite:
             raise BadSetting("resume goes on with a run and overwrite throws it away; give one of them")
+        if self.init is None:
+            if self.lora.rank:
+                raise BadSetting(
+                    f"lora.rank is {self.lora.rank}, and LoRA adapts a model that is there; name one with --init"
+                )
+            return
+        for name, given, usual in (
+            ("model", self.model, ModelChoice()),
+            ("parameters", self.parameters, None),
+            ("tokenizer", self.tokenizer, None),
+            ("training.initialization", self.training.initialization, "normal"),
+        ):
+            if given != usual:
+                raise BadSetting(
+                    f"{name} is of a new model, and init goes on with {self.init} as it is; give one of them"
+                )
+        if not self.lora.rank and self.lora != LoRASettings():
+            raise BadSetting("lora.rank is 0, so nothing is adapted and the other settings of lora say nothing; set it")
+
+    @property
+    def called(self) -> str:
+        """The model in a word: its preset, or what it goes on from."""
+        return self.model.name if self.init is None else f"{Path(self.init).name}-continued"
 
     @property
     def seconds(self) -> float | None:
@@ -202,6 +229,7 @@ class PlanRecipe:
         parameters: about how large the model shall be; the preset gives the wiring.
         devices: processors the model and its training are spread over.
         batch_size: rows on each device at a time.
+        context: tokens in each row and in the cache; the model's own when not given.
         tokens: tokens to train on; 20 for each parameter (Hoffmann et al. 2022) when not given.
         utilization: share of a processor's peak that training reaches; 0.3 to 0.5 is usual.
         price: what one device costs for an hour, in dollars; no cost is reckoned when not given.
@@ -212,13 +240,14 @@ class PlanRecipe:
     parameters: int | None = None
     devices: int = 1
     batch_size: int = 1
+    context: int | None = None
     tokens: int | None = None
     utilization: float = 0.4
     price: float | None = None
     measure: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "devices", "batch_size", "tokens"):
+        for name in ("parameters", "devices", "batch_size", "context", "tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
@@ -290,8 +319,11 @@ def train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> TrainRec
     TrainingSettings(batch_size=4, ...)
     """
     said = merge(TrainRecipe, given, *more)
-    name = said.get("model", ModelChoice().name)
-    return build(TrainRecipe, merge(TrainRecipe, TRAINING.get(str(name), {}), said))
+    if said.get("init") is None:
+        usual = TRAINING.get(str(said.get("model", ModelChoice().name)), {})
+    else:
+        usual = CONTINUED if str(said.get("lora.rank", 0)) == "0" else ADAPTED
+    return build(TrainRecipe, merge(TrainRecipe, usual, said))
 
 
 BUDGETS = ("minutes", "cpu_seconds", "steps")

@@ -19,6 +19,7 @@ from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
 from clearstory.models.base import Documents
 from clearstory.models.families import build, count
+from clearstory.models.lora import unadapted
 from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
 from clearstory.models.presets import blocks, clear_of_blocks
 from clearstory.models.presets import parameters as count_on_paper
@@ -30,6 +31,7 @@ from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.rates import rates_for
 from clearstory.recipes.session import Session
 from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.starting import start
 from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
@@ -100,11 +102,14 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         settings = replace(settings, align=corpus.name in ALIGNED)
     tagging = recipe.model.overrides.get("learn") == "tags"
     sentences = training_sentences(corpus) if tagging else ()
+    begun = None if recipe.init is None else start(recipe, settings.device)
     spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
         runs.same_text(run, corpus.fingerprint)
         tokenizer = Tokenizer.open(run.tokenizer)
+    elif begun is not None:
+        tokenizer = begun.tokenizer
     else:
         tokenizer = learn_tokenizer(corpus, spec)
     rows = corpus.encode(tokenizer)
@@ -115,7 +120,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         )
     lessons: Documents = rows["train"]
     parameters = recipe.parameters
-    if recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
+    new = begun is None
+    if new and recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
         speed /= settings.threads if clock.processor else 1
         usual: dict[str, Any] = {} if settings.context else {"context": budget.context_for(seconds, settings.device)}
@@ -124,15 +130,23 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         parameters = count_on_paper(shape)
         usual["dropout"] = budget.dropout_for(seconds, speed, blocks(shape), tokens)
         recipe = replace(recipe, model=replace(recipe.model, overrides={**usual, **recipe.model.overrides}))
-    config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
+    if begun is not None:
+        config = begun.model.config
+    else:
+        config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
     if tagging:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
     if getattr(config, "begin", 0) is None:  # a family that counts must be told where texts begin
         config = replace(config, begin=first_token(tokenizer))
-    if not known:
+    if new and not known:
         settings = rates_for(recipe.model.name, config, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
-    model = build(config, seed=settings.seed, birth=settings.initialization, device=place_of(config, settings.device))
+    if begun is not None:
+        model = begun.model
+        runs.same_start(run, begun.hash)
+    else:
+        place = place_of(config, settings.device)
+        model = build(config, seed=settings.seed, birth=settings.initialization, device=place)
     if settings.context is not None and model.context is not None and settings.context > model.context:
         raise BadSetting(
             f"training.context is {settings.context:,} and model.context {model.context:,}; "
@@ -145,10 +159,10 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         bytes=corpus.text_bytes,
         tokens=len(rows["train"].ids),
         validation_tokens=len(rows["validation"].ids),
-        tokenizer=spec,
+        tokenizer=tokenizer.kind if begun else spec,
         vocab=tokenizer.vocab,
-        parameters=count(model),
-        shape=config.shape,
+        parameters=count(unadapted(model)),
+        shape=begun.shape if begun else config.shape,
     )
     steps = recipe.steps or DEFAULT_STEPS
     learner: Learner
@@ -159,13 +173,16 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     card = Card(
         name=run.folder.name,
         family=config.family,
-        parameters=count(model),
-        trained_on=((corpus.name, rows["train"].text_bytes),),
+        parameters=prepared.parameters,
+        trained_on=(*(begun.card.trained_on if begun else ()), (corpus.name, rows["train"].text_bytes)),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
+    if begun is not None:
+        decided["init"] = begun.hash
     return Session(
-        run, recipe, learner, tokenizer, rows, card, clock, prepared, decided, lost=lost(corpus, tokenizer, rows)
-    )
+        run, recipe, learner, tokenizer, rows, card, clock, prepared, decided,
+        base=begun.base if begun else None, lost=lost(corpus, tokenizer, rows),
+    )  # fmt: skip
 
 
 def lost(corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, Any]) -> str | None:

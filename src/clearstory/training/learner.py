@@ -74,12 +74,18 @@ class Learner(Protocol):
         """Go on from a saved state. Raises CheckpointMismatch when it belongs to another model."""
 
 
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """All that training can change of a model: parameters that rest stand in the folder it began with."""
+    resting = {name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in resting}
+
+
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """The tensors under "model." into the model. Raises CheckpointMismatch when they belong to another."""
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     if callable(resize := getattr(model, "resize", None)):  # a model that is as large as what it has counted
         resize({name: tuple(value.shape) for name, value in saved.items()})
-    own = model.state_dict()
+    own = weights(model)
     for name in sorted(own.keys() | saved.keys()):
         here, there = own.get(name), saved.get(name)
         if here is None or there is None or here.shape != there.shape:
@@ -88,4 +94,4 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was "
                 "made with"
             )
-    model.load_state_dict(saved)
+    model.load_state_dict(saved, strict=len(own) == len(model.state_dict()))

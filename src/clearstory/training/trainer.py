@@ -23,7 +23,7 @@ from clearstory.models.base import Carried, State
 from clearstory.models.machine import repeatable
 from clearstory.training.average import Average
 from clearstory.training.batches import Batch, Rows
-from clearstory.training.learner import Progress, load_weights
+from clearstory.training.learner import Progress, load_weights, weights
 from clearstory.training.objectives.base import Objective
 from clearstory.training.optimizer import Optimizers
 from clearstory.training.schedule import rate
@@ -192,7 +192,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that the next step depends on: tensors, and plain values."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in weights(self.model).items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizers.tensors(self.model).items()}
         tensors |= {f"optimizer.{AVERAGE}{name}": value for name, value in self.average.tensors().items()}
         if self.carried is not None:

@@ -1,0 +1,34 @@
+"""LoRA settings: which maps of a model learn anew, and how narrowly. Without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clearstory.errors import BadSetting
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRASettings:
+    """How a model that rests is adapted. Hu et al. 2021.
+
+    Args:
+        rank: columns of B and rows of A, the two matrices that each map learns; 0 adapts nothing and lets all learn.
+        alpha: what they add is multiplied by alpha / rank.
+        targets: names of the maps, such as query, value, up; or patterns of whole names, such as blocks.0.*.
+        dropout: share of what goes into A that is dropped in training.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("query", "value")
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise BadSetting(f"lora.rank is {self.rank}; it must be at least 1, or 0 for none")
+        if self.alpha <= 0:
+            raise BadSetting(f"lora.alpha is {self.alpha:g}; it must be above 0")
+        if not self.targets:
+            raise BadSetting("lora.targets is empty; name the maps to adapt, such as query and value")
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"lora.dropout is {self.dropout:g}; it must be at least 0 and under 1")

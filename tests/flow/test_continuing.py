@@ -1,0 +1,184 @@
+"""Going on with a model that is there: all of it, or what it learns beside its weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_train import as_if, stopped_after
+
+import clearstory
+from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.recipes.events import Finished, Looked, Prepared
+from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.training import checkpoint
+from trained import TRAINING, contents, story, told, words
+
+LORA = {"lora.rank": 2, "lora.dropout": 0.1, "lora.targets": ["query", "up"]}
+
+
+def going_on(text: Path, model: Path, out: Path, /, **more: Any) -> TrainRecipe:
+    """A tiny run of eight steps from a model."""
+    return train_recipe({"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": TRAINING}, more)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = open_model(path).model.state_dict()
+    return state
+
+
+def learnt(path: Path) -> dict[str, torch.Tensor]:
+    """What the newest checkpoint of a run holds."""
+    return checkpoint.load(checkpoint.saved(path)[-1]).model
+
+
+@pytest.fixture(scope="module")
+def adapted(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run with LoRA beside the finished run's model, with the events it told."""
+    out = tmp_path_factory.mktemp("adapted") / "run"
+    return out, told(going_on(made.text, made.run, out, **LORA))
+
+
+def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path: Path) -> None:
+    before = contents(made.run)
+    prepared, *_, finished = told(going_on(made.text, made.run, tmp_path / "run"))
+    assert isinstance(prepared, Prepared)
+    assert isinstance(finished, Finished)
+    assert prepared.shape.endswith(f"from {made.run}")
+    assert prepared.tokenizer == "characters"
+    first = checkpoint.load(checkpoint.saved(tmp_path / "run")[0]).model
+    assert all(torch.equal(first[name], value) for name, value in weights(made.run).items())
+    assert finished.nats_per_token < made.said["nats_per_token"]
+    assert contents(made.run) == before
+    card = open_model(tmp_path / "run").card
+    assert [size for _, size in card.trained_on] == [open_model(made.run).card.trained_on[0][1]] * 2
+
+
+def test_beside_its_weights_it_gets_better_and_they_rest(made: Any, adapted: Any) -> None:
+    out, events = adapted
+    prepared, *_, finished = events
+    assert isinstance(prepared, Prepared)
+    assert isinstance(finished, Finished)
+    # 1 layer; query 16 → 16 and up 16 → 40: 2 · (16 + 16) + 2 · (16 + 40)
+    assert f"{2 * 32 + 2 * 56} more learn beside them (LoRA of rank 2)" in prepared.shape
+    assert finished.parameters == made.said["parameters"]
+    assert finished.nats_per_token < made.said["nats_per_token"]
+    assert sorted(path.name for path in finished.folder.iterdir()) == [
+        *("README.md", "adapter_config.json", "adapter_model.safetensors", "clearstory.json"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    ]
+    assert {name.rpartition(".")[2] for name in learnt(out)} == {"lora_a", "lora_b"}
+    base, both = weights(made.run), weights(out)
+    changed = {name for name, value in base.items() if not torch.equal(value, both[name])}
+    assert changed == {"blocks.0.attention.query.weight", "blocks.0.feed_forward.up.weight"}
+
+
+def test_an_adapter_opens_wherever_a_model_does(
+    made: Any, adapted: Any, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    out, _ = adapted
+    held_out = tmp_path / "a.txt"
+    held_out.write_text(words(100, seed=3), encoding="utf-8")
+    bits = [clearstory.evaluate(path, str(held_out)).bits_per_byte for path in (out, out / "model")]
+    assert bits[0] == bits[1]
+    answer = cli("generate", out, "the", "--max-tokens", "4", "--json")
+    assert answer.status == 0
+    # A checkpoint opens too; the last one of this run is its best.
+    last = weights(checkpoint.saved(out)[-1])
+    assert all(torch.equal(last[name], value) for name, value in weights(out).items())
+    answer = cli("convert", out, tmp_path / "merged", "--json")
+    assert answer.status == 0
+    assert json.loads(answer.out)["difference"] == 0
+    assert all(torch.equal(value, weights(tmp_path / "merged")[name]) for name, value in weights(out).items())
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    # Merged, it is a model to go on with.
+    assert told(going_on(made.text, tmp_path / "merged", tmp_path / "again", **LORA))
+
+
+@pytest.mark.parametrize("more", [{"training.gradient_accumulation_steps": 2}, LORA], ids=["whole", "lora"])
+def test_stopped_and_resumed_it_ends_as_if_left_alone(made: Any, tmp_path: Path, more: dict[str, Any]) -> None:
+    told(going_on(made.text, made.run, tmp_path / "alone", **more))
+    stopped_after(3, going_on(made.text, made.run, tmp_path / "stopped", **more))
+    assert not (tmp_path / "stopped" / "curve.svg").exists()
+    told(train_recipe({"out": tmp_path / "stopped", "resume": True}))
+    assert story(tmp_path / "stopped") == story(tmp_path / "alone")
+    ends = learnt(tmp_path / "alone"), learnt(tmp_path / "stopped")
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    ends = weights(tmp_path / "alone"), weights(tmp_path / "stopped")
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_the_best_adapter_is_kept(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_if(monkeypatch, [1.0, 2.0, 3.0, 4.0])
+    more = {"training.evaluate_steps": 2, "training.save_steps": 2, "training.keep_checkpoints": 9}
+    events = told(going_on(made.text, made.run, tmp_path / "run", **LORA, **more))
+    assert [event.best for event in events if isinstance(event, Looked)] == [True, False, False, False]
+    best = weights(tmp_path / "run" / "checkpoints" / "step-000002")
+    assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path / "run").items())
+    assert isinstance(events[-1], Finished)
+    held = clearstory.evaluate(tmp_path / "run", str(made.text), windows="blocks")
+    assert held.bits_per_byte is not None
+
+
+def test_a_model_that_changed_is_not_resumed_from(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.run / "model", tmp_path / "base")
+    stopped_after(3, going_on(made.text, tmp_path / "base", tmp_path / "run", **LORA))
+    opened = open_model(tmp_path / "base")
+    with torch.no_grad():
+        opened.model.embedding.weight.add_(1)
+    save_model(tmp_path / "base", opened.model, opened.tokenizer, opened.card, overwrite=True)
+    with pytest.raises(CheckpointMismatch, match=r"the model to go on from of the run in .* has changed"):
+        told(train_recipe({"out": tmp_path / "run", "resume": True}))
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "says"),
+    [
+        ({"model": "gpt2"}, BadSetting, "model is of a new model, and init goes on with"),
+        ({"parameters": 1000}, BadSetting, "parameters is of a new model"),
+        ({"tokenizer": "bytes"}, BadSetting, "tokenizer is of a new model"),
+        ({"training.initialization": "still"}, BadSetting, "initialization is of a new model"),
+        ({"lora.alpha": 3.0}, BadSetting, "lora.rank is 0, so nothing is adapted"),
+        ({"lora.rank": 2, "init": None}, BadSetting, "lora.rank is 2, .* name one with --init"),
+        ({"lora.rank": 2, "lora.targets": ["querry"]}, UnknownName, "did you mean 'query'"),
+        ({"lora.rank": 2, "lora.dropout": 1.5}, BadSetting, "lora.dropout is 1.5"),
+        ({"init": "nowhere"}, BadInput, "there is no folder nowhere"),
+        ({"training.context": 9}, BadSetting, "cannot learn from longer rows than it can read"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    made: Any, tmp_path: Path, more: dict[str, Any], error: Any, says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        told(going_on(made.text, made.run, tmp_path / "run", **more))
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_that_cannot_go_on_say_why(made: Any, adapted: Any, tmp_path: Path) -> None:
+    told(train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
+    with pytest.raises(CannotDo, match=r"\(ngram\) has learnt by counting"):
+        told(going_on(made.text, tmp_path / "ngram", tmp_path / "run"))
+    save_model(tmp_path / "mute", open_model(made.run).model, None, Card())
+    with pytest.raises(BadInput, match=r"has no tokenizer.json"):
+        told(going_on(made.text, tmp_path / "mute", tmp_path / "run"))
+    out, _ = adapted
+    with pytest.raises(BadSetting, match="one adapter does not stand on another; merge it first: clearstory convert"):
+        told(going_on(made.text, out, tmp_path / "run", **LORA))
+    with pytest.raises(BadSetting, match=r"would overwrite .*model, which it begins with"):
+        told(going_on(made.text, out, out, overwrite=True))
+
+
+def test_on_the_command_line(made: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    flags = [f"--training.{key}={value}" for key, value in TRAINING.items()]
+    said = ["train", made.text, "--init", made.run, "--out", tmp_path / "run", "--steps", "4", "--json", *flags]
+    answer = cli(*said, "--lora.rank", "2", "--lora.targets", "value")
+    assert answer.status == 0, answer.err
+    assert json.loads(answer.out)["folder"] == str(tmp_path / "run" / "model")
+    assert "more learn beside them (LoRA of rank 2)" in answer.err

@@ -1,0 +1,273 @@
+"""Adapters: what is saved opens as it was, and files that lie or ask for too much are refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clearstory.errors import BadInput, CannotDo, ClearstoryError, CorruptFile, FolderExists
+from clearstory.formats.adapters import fingerprint, read_adapter, save_adapter, slots_of
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model, write_card
+from clearstory.formats.slots import joined, parted
+from clearstory.models.base import Padded
+from clearstory.models.lora import adapt, adaptations, merge
+from clearstory.text.learning import learn
+from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, shaken
+
+IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
+
+
+def learnt(config: Any, rank: int = 3, **settings: Any) -> tuple[Any, Any]:
+    """A base, and an adapted model that has learnt."""
+    base = shaken(config).float()
+    adapted = adapt(base, rank=rank, **settings)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for each in adaptations(adapted).values():
+            each.lora_b.add_(torch.randn(each.lora_b.shape, generator=generator))
+    return base, adapted
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base and an adapter of it."""
+    folder = tmp_path_factory.mktemp("made")
+    base, adapted = learnt(TINY_GPT2, targets=("query", "value", "down"))
+    save_model(folder / "base", base, learn("characters", ["abcdefghijklm"]), Card(name="base", bits_per_byte=2.0))
+    save_adapter(folder / "adapter", adapted, folder / "base", None, Card(name="small"))
+    return folder
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """The adapter, to be spoilt."""
+    return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))
+
+
+def logits(model: Any) -> Tensor:
+    out: Tensor = model.predict(model.read(Padded(IDS))[0])
+    return out.detach()
+
+
+@pytest.mark.parametrize(
+    ("config", "targets"),
+    [
+        (TINY_CLEAR, ("query", "gate")),
+        (TINY_GPT2, ("query", "key", "value", "output", "up", "down")),
+        (TINY_RECALL, ("query", "into")),
+        (TINY_LSTM, ("input", "memory")),
+    ],
+    ids=["qwen3", "gpt2", "own names", "lstm"],
+)
+def test_what_was_saved_opens_as_it_was(config: Any, targets: tuple[str, ...], tmp_path: Path) -> None:
+    base, adapted = learnt(config, targets=targets)
+    save_model(tmp_path / "base", base, None, Card(name="base"))
+    save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, Card(name="small", bits_per_byte=1.5))
+    opened = open_model(tmp_path / "adapter")
+    # A recurrent model reads step by step while it is adapted, and sums in another order.
+    assert torch.allclose(logits(opened.model), logits(adapted), rtol=1e-4, atol=1e-5)
+    assert torch.equal(logits(opened.model), logits(merge(adapted)))
+    assert (opened.card.name, opened.card.bits_per_byte, opened.model.training) == ("small", 1.5, False)
+    again = read_adapter(tmp_path / "adapter", base).state_dict()
+    assert again.keys() == adapted.state_dict().keys()
+    assert all(torch.equal(again[name], each) for name, each in adapted.state_dict().items())
+
+
+def test_an_adapter_at_birth_is_its_base_and_keeps_its_blocks(tmp_path: Path) -> None:
+    base = shaken(TINY_GPT2).float()
+    adapted = adapt(base, rank=2, targets=("query", "value"))
+    save_model(tmp_path / "base", base, None, Card())
+    save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, Card())
+    assert torch.equal(logits(open_model(tmp_path / "adapter").model), logits(base))
+    assert {each.rank for each in adaptations(read_adapter(tmp_path / "adapter", base)).values()} == {2}
+
+
+def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path) -> None:
+    tensors = load_file(copy / "adapter_model.safetensors")
+    name = next(name for name in tensors if "c_attn.lora_B" in name)
+    tensors[name] = tensors[name] + 1
+    save_file(tensors, copy / "adapter_model.safetensors", {"format": "pt"})
+    base = open_model(made / "base").model
+    found = adaptations(read_adapter(copy, base))
+    layer = name.split(".")[4]
+    # 3 columns of query and 3 of value: all six serve each of the three
+    assert [found[f"blocks.{layer}.attention.{part}"].rank for part in ("query", "key", "value")] == [6, 6, 6]
+    whole = merge(read_adapter(copy, base)).state_dict()[f"blocks.{layer}.attention.key.weight"]
+    a, b = tensors[name.replace("lora_B", "lora_A")], tensors[name]
+    rows = slice(16, 32)  # query, key and value have 16 each
+    was = base.state_dict()[f"blocks.{layer}.attention.key.weight"]
+    # alpha / rank is 16 / 3
+    assert torch.allclose(whole, was + 16 / 3 * b[rows] @ a, atol=1e-5)
+
+
+def test_joined_and_parted_are_each_others_reverse_on_the_product() -> None:
+    _, adapted = learnt(TINY_GPT2, targets=("query", "key", "value"))
+    found = adaptations(adapted)
+    for slot in slots_of(adapted)[1]:
+        if len(slot.ours) == 3:
+            pair = joined(slot, found)
+            products = [pair.alpha / len(pair.a) * part for part in torch.split(pair.b @ pair.a, list(slot.rows))]
+            for name, product in zip(slot.ours, products, strict=True):
+                each = found[name]
+                assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
+            for ranks in ({}, dict.fromkeys(slot.ours, 3)):
+                for name, one in parted(slot, pair, ranks).items():
+                    each = found[name]
+                    product = one.alpha / len(one.a) * one.b @ one.a
+                    assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
+
+
+def test_a_tokenizer_comes_from_the_base(made: Path) -> None:
+    opened = open_model(made / "adapter")
+    assert opened.tokenizer is not None
+    assert opened.tokenizer.vocab == open_model(made / "base").tokenizer.vocab  # type: ignore[union-attr]
+
+
+def test_the_base_may_have_moved_along(made: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(made, tmp_path / "moved")
+    edit(whole / "adapter", lambda said: said.update(base_model_name_or_path="base"))
+    assert torch.equal(logits(open_model(whole / "adapter").model), logits(open_model(made / "adapter").model))
+
+
+def test_a_card_can_be_written_anew(copy: Path) -> None:
+    before = (copy / "adapter_model.safetensors").read_bytes()
+    write_card(copy, Card(name="other", bits_per_byte=1.25))
+    assert open_model(copy).card.bits_per_byte == 1.25
+    assert (copy / "adapter_model.safetensors").read_bytes() == before
+    text = (copy / "README.md").read_text()
+    assert "library_name: peft" in text
+    assert "AutoPeftModelForCausalLM" in text
+    assert "1.2500" in text
+
+
+def test_an_adapted_model_is_not_saved_as_a_whole_one_nor_the_other_way_round(made: Path, tmp_path: Path) -> None:
+    base, adapted = learnt(TINY_GPT2)
+    with pytest.raises(CannotDo, match="is adapted; merge it"):
+        save_model(tmp_path / "model", adapted, None, Card())
+    with pytest.raises(CannotDo, match="is not adapted"):
+        save_adapter(tmp_path / "model", base, "base", None, Card())
+    with pytest.raises(FolderExists, match="is there already"):
+        save_adapter(made / "adapter", adapted, "base", None, Card())
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_fingerprint_sees_what_training_changes_and_no_adapter() -> None:
+    base, adapted = learnt(TINY_GPT2)
+    assert fingerprint(adapted) == fingerprint(base)
+    assert fingerprint(merge(adapted)) != fingerprint(base)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "adapter_config.json") -> None:
+    said = json.loads((folder / name).read_text())
+    change(said)
+    (folder / name).write_text(json.dumps(said))
+
+
+def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    found = load_file(folder / "adapter_model.safetensors")
+    change(found)
+    save_file(found, folder / "adapter_model.safetensors", {"format": "pt"})
+
+
+FIRST = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
+
+ASKS: dict[str, tuple[dict[str, Any], str]] = {
+    "dora": ({"use_dora": True}, r"asks for use_dora = True; this house adapts by plain LoRA.*merge it once"),
+    "bias": ({"bias": "lora_only"}, r"asks for bias = 'lora_only'; this house adapts linear maps"),
+    "saved": ({"modules_to_save": ["lm_head"]}, r"asks for modules_to_save = \['lm_head'\]"),
+    "pissa": ({"init_lora_weights": "pissa"}, "asks for init_lora_weights = 'pissa'; it changes the base too"),
+    "unknown": ({"use_more": 1}, "asks for use_more = 1"),
+    "ia3": ({"peft_type": "IA3"}, "asks for peft_type = 'IA3'; this house opens LoRA"),
+    "no base": ({"base_model_name_or_path": None}, "names no base"),
+    "hub": ({"base_model_name_or_path": "who/what"}, "made for the model who/what, and there is no such folder"),
+    "rank": ({"r": 2**40}, "asks for r = 1099511627776; it must be a whole number from 1 to 65,536"),
+    "alpha": ({"lora_alpha": "much"}, "asks for lora_alpha = 'much'"),
+    "pattern": ({"rank_pattern": {"(a+)+$": 3}}, r"asks for rank_pattern = '\(a\+\)\+\$'; .* no regular expressions"),
+    "no pattern": ({"rank_pattern": [3]}, "it must be an object"),
+    "other rank": ({"r": 4}, r"lora_A of .* with shape \[4, .*\], and adapter_model.safetensors holds \[6, "),
+}
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_what_cannot_be_honoured_is_refused(name: str, copy: Path) -> None:
+    said, sentence = ASKS[name]
+    edit(copy, lambda config: config.update(said))
+    with pytest.raises(ClearstoryError, match=sentence):
+        open_model(copy)
+
+
+SPOILS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
+    "half": (lambda found: found.pop(FIRST), "holds half of transformer.h.0.attn.c_attn, without its lora_A"),
+    "wide": (lambda found: found.update({FIRST: torch.ones(6, 5)}), r"shape \[6, 16\], and .* holds \[6, 5\]"),
+    "whole": (
+        lambda found: found.update({"base_model.model.lm_head.lora_A.weight": torch.ones(2, 2)}),
+        r"holds base_model.model.lm_head.lora_A.weight of shape \[2, 2\], .* no linear map for it",
+    ),
+    "embedding": (
+        lambda found: found.update({"base_model.model.transformer.wte.lora_embedding_A": torch.ones(2, 2)}),
+        "it adapts more than linear maps",
+    ),
+    "magnitude": (
+        lambda found: found.update({FIRST.replace("lora_A", "lora_magnitude_vector"): torch.ones(2)}),
+        "it adapts more than linear maps",
+    ),
+    "counts": (lambda found: found.update({FIRST: torch.ones(6, 16, dtype=torch.int32)}), "stored as I32"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_tensors_that_do_not_fit_are_refused(name: str, copy: Path) -> None:
+    change, sentence = SPOILS[name]
+    tensors(copy, change)
+    with pytest.raises(ClearstoryError, match=sentence):
+        open_model(copy)
+
+
+def test_another_base_of_the_same_shape_is_refused(made: Path, copy: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "other", shaken(TINY_GPT2, seed=9).float(), None, Card())
+    edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "other")))
+    with pytest.raises(CorruptFile, match=r"made for another model than stands in .*other now"):
+        open_model(copy)
+    # Who does not say for which, is believed.
+    (copy / "clearstory.json").unlink()
+    open_model(copy)
+
+
+def test_an_adapter_of_an_adapter_and_one_of_itself_are_refused(made: Path, copy: Path) -> None:
+    for base in (made / "adapter", copy):
+        edit(copy, lambda said, base=base: said.update(base_model_name_or_path=str(base)))
+        with pytest.raises(BadInput, match="which is an adapter itself; merge that one first"):
+            open_model(copy)
+
+
+def test_files_that_are_missing_or_no_files_of_ours_are_named(copy: Path) -> None:
+    (copy / "clearstory.json").write_text('{"ranks": {"a": -1}, "card": 3}')
+    with pytest.raises(BadInput, match="card is no object"):
+        open_model(copy)
+    (copy / "clearstory.json").write_text("[]")
+    with pytest.raises(CorruptFile, match="holds a list"):
+        open_model(copy)
+    (copy / "clearstory.json").unlink()
+    (copy / "adapter_model.safetensors").rename(copy / "adapter_model.bin")
+    with pytest.raises(BadInput, match="can run code when it is opened"):
+        open_model(copy)
+    (copy / "adapter_model.bin").unlink()
+    with pytest.raises(BadInput, match=r"no adapter_model.safetensors; copy the whole"):
+        open_model(copy)
+
+
+def test_a_model_of_a_counted_family_is_no_base(made: Path, copy: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "ngram", MODELS["ngram"](), None, Card())
+    edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "ngram")))
+    (copy / "clearstory.json").unlink()
+    with pytest.raises(CorruptFile, match="no linear map for it"):
+        open_model(copy)

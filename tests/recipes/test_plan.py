@@ -1,0 +1,268 @@
+"""The plan sheet: numbers to the digit, parts that add up, memory and arithmetic against what is measured."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import clearstory
+from clearstory.cli.tables import draw_plan
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.models.base import Padded
+from clearstory.models.families import build
+from clearstory.models.presets import CLEAR, GPT2, PRESETS
+from clearstory.models.presets import parameters as on_paper
+from clearstory.models.recurrent.config import parameters as recurrent_on_paper
+from clearstory.recipes.costs import activations_of, cache_of, flops_of
+from clearstory.recipes.hardware import PROCESSORS
+from clearstory.recipes.parts import parts_of, sorted_into, terms_of
+from clearstory.recipes.plan import NOTES, Plan, plan
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
+
+PLANNED = [name for name in PRESETS if name != "ngram"]
+
+
+def sheet(found: Plan, width: int) -> list[str]:
+    """The plan as it is printed, line by line."""
+    stream = io.StringIO()
+    draw_plan(found, Console(file=stream, width=width, soft_wrap=True, highlight=False, color_system=None))
+    return stream.getvalue().splitlines()
+
+
+def part(found: Plan, name: str) -> Any:
+    (one,) = [each for each in found.parts if each.name == name]
+    return one
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-xl", 1_557_611_200),
+        ("llama3-8b", 8_030_261_248),
+        ("phi3-mini", 3_821_079_552),
+        ("bert-base", 110_106_428),
+        ("t5-small", 60_506_624),
+        ("gpt3-175b", 174_604_259_328),
+    ],
+)
+def test_published_sizes_to_the_digit(name: str, count: int) -> None:
+    found = plan(name, measure=False)
+    assert found.parameters == sum(each.parameters for each in found.parts) == count
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
+    found = plan(name, measure=False)
+    assert not [each.name for each in found.parts if each.group == "other"]
+    paper: dict[str, Any] = {"transformer": on_paper, "rnn": recurrent_on_paper, "gru": recurrent_on_paper}
+    paper["lstm"] = recurrent_on_paper
+    if found.config.family in paper:
+        assert found.parameters == paper[found.config.family](found.config)
+        assert found.flops["training"] == 3 * found.flops["forward"] == 3 * sum(found.flops_by_part.values())
+    for width in (80, 140):
+        lines = sheet(found, width)
+        assert max(map(len, lines)) <= width
+        assert any(f"{found.parameters:,}" in line for line in lines)
+
+
+def test_gpt3_head_by_head_and_term_by_term() -> None:
+    found = plan("gpt3-175b", measure=False)
+    query = part(found, "query")
+    assert (query.symbol, query.shape, query.each, query.layers) == ("W_q", (12_288, 128), 96, 96)
+    assert part(found, "output").shape == (128, 12_288)
+    assert part(found, "tokens").shape == (50_257, 12_288)
+    # 12 L d², 13 L d, V d, T d, 2 d with L = 96, d = 12,288, V = 50,257, T = 2,048
+    terms = [12 * 96 * 12_288**2, 13 * 96 * 12_288, 50_257 * 12_288, 2_048 * 12_288, 2 * 12_288]
+    assert [term.parameters for term in found.terms] == terms
+    assert sum(terms) == 174_604_259_328
+    # 12 d² + 13 d
+    assert found.in_layer == 12 * 12_288**2 + 13 * 12_288
+    text = "\n".join(sheet(found, 80))
+    for said in ("12,288 × 128", "50,257 × 12,288", "96", *(f"{term:,}" for term in terms), "banded sparse attention"):
+        assert said in text
+
+
+def test_the_formula_is_shown_only_where_it_holds() -> None:
+    assert all(terms_of(PRESETS[name]) for name in ("gpt2", "gpt2-xl", "gpt3-6.7b"))
+    # Heads of another width, no biases, other norms
+    assert not any(terms_of(PRESETS[name]) for name in ("gpt3-13b", "nanogpt-char", "llama3-8b", "lstm", "hmm"))
+    assert NOTES.keys() == {name for name in PRESETS if name.startswith("gpt3")}
+
+
+def test_an_lstm_by_its_gates() -> None:
+    found = plan("lstm", measure=False)
+    # 4 gates of 512 units, from 256 inputs and from 512 units; two biases a gate
+    assert (part(found, "from the input").shape, part(found, "from the input").each) == ((256, 512), 4)
+    assert (part(found, "from memory").shape, part(found, "from memory").each) == ((512, 512), 4)
+    assert (part(found, "biases").shape, part(found, "biases").each) == ((512,), 8)
+    # 2 · (4 · 256 · 512 + 4 · 512 · 512 + 8 · 512) and 2 · 512 · 8,192
+    assert found.flops["forward"] == 3_153_920 + 8_388_608
+    assert found.memory["cache_fp32"] == 4 * 2 * 512
+
+
+def test_what_has_no_row_is_listed_as_other_and_counted() -> None:
+    assert sorted_into("sieve.dense.weight")[:2] == ("other", "sieve.dense.weight")
+    assert sorted_into("blocks.7.attention.bias_table.weight")[:2] == ("other", "blocks.*.attention.bias_table.weight")
+    assert sorted_into("encoder.blocks.7.attention.value.weight")[:2] == ("attention", "encoder value")
+    assert sorted_into("decoder.blocks.7.cross_attention.key.bias")[:2] == ("attention", "cross biases")
+
+
+def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearstory.recipes import parts
+
+    known = list(parts.shapes_of(TINY_GPT2))
+    parts_of.cache_clear()
+    monkeypatch.setattr(parts, "shapes_of", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
+    found = parts_of(TINY_GPT2)
+    assert [(each.name, each.parameters) for each in found[-2:]] == [("sieve.weight", 35), ("sieve.bias", 5)]
+    assert sum(each.parameters for each in found) == on_paper(TINY_GPT2) + 40
+    parts_of.cache_clear()
+
+
+def kept_by(config: Any, rows: int, context: int) -> float:
+    """Numbers that torch keeps of each token for the backward pass, counted on a real model."""
+    model = build(config, seed=0).train()
+    learnt = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+    seen: dict[int, Any] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in learnt:
+            seen[storage.data_ptr()] = storage  # held, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        ids = Padded(torch.zeros(rows, context, dtype=torch.long))
+        _ = model(ids.ids, ids) if getattr(config, "kind", "") == "encoder-decoder" else model.read(ids)
+        return sum(each.nbytes() for each in seen.values()) / 4 / rows / context
+
+
+WIDE = {"width": 64, "head_width": 16, "heads": 4, "hidden": 200, "context": 64}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(TINY_GPT2, **WIDE, kv_heads=4),
+        replace(TINY_GPT2, **WIDE, kv_heads=4, activation="relu", layers=3),
+        replace(TINY_GPT2, **WIDE, kv_heads=4, activation="gelu"),
+        replace(TINY_CLEAR, **WIDE, kv_heads=2),
+        replace(TINY_CLEAR, **WIDE, kv_heads=4, qk_norm=False),
+        replace(PRESETS["bert-tiny"], **WIDE, kv_heads=4, vocab=9, dropout=0.0),
+        replace(PRESETS["transformer-base"], **WIDE, kv_heads=4, vocab=9, layers=2, dropout=0.0),
+        replace(PRESETS["t5-small"], **WIDE, kv_heads=4, vocab=9, layers=2, dropout=0.0),
+    ],
+    ids=["gpt2", "relu", "gelu", "clear", "llama", "bert", "2017", "t5"],
+)
+def test_activations_are_those_that_torch_keeps(config: Any) -> None:
+    reckoned, words = activations_of(parts_of(config), config, 64)
+    # Norms' means and deviations, the softmax's sums and the ids are left out of the formula.
+    assert kept_by(config, 2, 64) == pytest.approx(reckoned, rel=0.05)
+    assert words.startswith("L (4 d")
+
+
+def test_activations_of_recurrent_models_are_at_least_reckoned() -> None:
+    config = replace(TINY_LSTM, cell="rnn", width=32, hidden=48, tied=False)
+    # 32 + 48 · 2 and 48 + 48 · 2
+    assert activations_of(parts_of(config), config, 64)[0] == 32 + 96 + 48 + 96
+    assert kept_by(TINY_LSTM, 2, 64) > activations_of(parts_of(TINY_LSTM), TINY_LSTM, 64)[0]
+
+
+def test_the_cache_is_what_a_state_holds() -> None:
+    for config in (TINY_GPT2, TINY_CLEAR, replace(TINY_CLEAR, kv_heads=2), replace(TINY_CLEAR, window=5)):
+        model = build(config, seed=0)
+        _, state = model.read(Padded(torch.zeros(1, 20, dtype=torch.long)), model.begin())
+        held = sum(each.numel() for name, each in state.tensors().items() if each.is_floating_point())
+        reckoned, _ = cache_of(parts_of(config), config, 20)
+        assert reckoned == held if config.window is None else reckoned <= held
+
+
+def test_an_encoder_keeps_nothing_and_a_decoder_both_of_its_attentions() -> None:
+    assert plan("bert-base", measure=False).memory["cache_fp32"] == 0
+    found = plan("transformer-base", context=100, measure=False)
+    # 6 layers, to itself and across, keys and values of 512, 100 tokens, 4 bytes
+    assert found.memory["cache_fp32"] == 6 * 2 * 2 * 512 * 100 * 4
+    assert "one token of the source and one of the answer" in found.notes[0]
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for config in (TINY_GPT2, replace(TINY_CLEAR, kv_heads=2), TINY_RECALL):
+        model = build(config, seed=0)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            model.predict(model.read(Padded(torch.zeros(1, 24, dtype=torch.long)))[0])
+        by_torch = counter.get_total_flops() / 24
+        vectors = sum(2 * each.parameters for each in parts_of(config) if each.vector)
+        assert flops_of(parts_of(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
+
+
+def test_a_longer_context_costs_attention_and_memory_alone() -> None:
+    short, long = (plan("llama3-8b", context=context, measure=False) for context in (1024, 4096))
+    assert long.parameters == short.parameters
+    assert long.flops["weights"] == short.flops["weights"]
+    for key in ("activations_bf16", "cache_bf16"):
+        assert long.memory[key] == 4 * short.memory[key]
+    assert long.flops["attention"] == 4 * short.flops["attention"]
+    # 32 layers of 8 heads of 128, keys and values, 2 bytes: 131,072 bytes a token
+    assert short.memory["cache_bf16"] == 1024 * 131_072
+
+
+def test_devices_share_what_learns_and_not_what_flows() -> None:
+    one, many = (plan("gpt2", devices=devices, measure=False) for devices in (1, 8))
+    # 16 bytes of each parameter
+    assert one.training_per_device == 16 * 124_439_808 + one.memory["activations_bf16"]
+    assert many.training_per_device == 16 * 124_439_808 // 8 + many.memory["activations_bf16"]
+    assert many.runs[0].seconds == pytest.approx(one.runs[0].seconds / 8)
+
+
+def test_recalled_rows_have_no_moments() -> None:
+    found = plan("recall", measure=False)
+    rows, others = 6 * 2**17, found.parameters - 6 * 2**17 * 67
+    assert found.memory["adamw_fp32"] == 8 * others + 4 * rows
+    assert found.memory["gradients_fp32"] == 4 * others
+
+
+def test_processors_name_their_sources() -> None:
+    assert all(each.source and each.precision == "bf16" for each in PROCESSORS)
+    priced = clearstory.plan("gpt2", price=2.0, measure=False)
+    assert all(run.dollars for run in priced.runs)
+    assert "$" in "\n".join(sheet(priced, 80))
+
+
+def test_families_that_count_say_so() -> None:
+    with pytest.raises(CannotDo, match="follows from its text, with a row for each different n-gram"):
+        plan("ngram")
+    found = plan("hmm", measure=False)
+    assert "what learning takes is not reckoned for this family (hmm)" in found.notes[0]
+    assert (found.runs, found.flops, found.training_flops) == ((), {}, None)
+    # 256 + 256² + 8,192 · 256
+    assert found.parameters == 256 + 256**2 + 8192 * 256
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(BadSetting, match="context is 0; it must be at least 1"):
+        plan("gpt2", context=0)
+
+
+def test_nothing_is_allocated_for_the_largest() -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plan("gpt3-175b", measure=False)
+    # kilobytes; the weights would be 700 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_other_sizes_of_a_preset_have_their_own_sheet() -> None:
+    found = plan("gpt2", measure=False, **{"model.width": 384, "model.layers": 3})
+    assert (found.config.heads, found.config.layers) == (6, 3)
+    assert found.parameters == on_paper(replace(GPT2, width=384, heads=6, kv_heads=6, hidden=1536, layers=3))
+    assert plan("clear", parameters=1_000_000, measure=False).config != CLEAR
