@@ -57,6 +57,7 @@ ODD = {
     "model.unembed_bias": "false",
     "model.positions": "rotary",
     "model.rope_theta": "500",
+    "model.rope_factor": "2.5",
     "model.kv_heads": "1",
     "model.norm_eps": "0.0625",
     "model.prune": "0",
