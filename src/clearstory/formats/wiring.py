@@ -134,16 +134,21 @@ STRETCHES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Window:
-    """A window on every layer, or on none."""
+    """A window on every layer, or on none: then it says nothing, or `never`."""
 
-    names = ("sliding_window",)
+    said: str = "sliding_window"
+    never: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.said,)
 
     def pull(self, theirs: Theirs) -> dict[str, Any]:
-        value = theirs.get("sliding_window")
-        return {"window": None if value is None else whole("sliding_window", value)}
+        value = theirs.get(self.said)
+        return {"window": None if value in (None, self.never) else whole(self.said, value)}
 
     def push(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {"sliding_window": ours.window}
+        return {self.said: self.never if ours.window is None else ours.window}
 
 
 @dataclass(frozen=True)
