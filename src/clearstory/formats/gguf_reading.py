@@ -93,5 +93,5 @@ def check_weights(header: Header, expected: Mapping[str, Any]) -> None:
     for name, placed in header.tensors.items():
         if name not in expected and name != FACTORS:
             raise CorruptFile(
-                f"{header.path} holds {name[:60]} of shape {list(placed.shape)}, for which its architecture has no place"
+                f"{header.path} holds {name[:60]} of shape {list(placed.shape)}, and its architecture has none"
             )

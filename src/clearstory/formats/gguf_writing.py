@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +17,15 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_file
 from clearstory.errors import BadInput, CannotDo, FolderExists, MissingExtra
-from clearstory.formats.assemble import to_store
+from clearstory.formats.assemble import empty, to_store
 from clearstory.formats.gguf_dialects import FACTORS, Dialect, dialect_of
 from clearstory.formats.gguf_numbers import KINDS, Kind
 from clearstory.formats.gguf_tokenizer import write_tokenizer
 from clearstory.models.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
-Numbers = Literal["f32", "f16", "q8_0"]
-
-CODES: dict[Numbers, int] = {"f32": 0, "f16": 1, "q8_0": 8}
-FILE_TYPES: dict[Numbers, int] = {"f32": 0, "f16": 1, "q8_0": 7}
+CODES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}
+FILE_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 7}
 """general.file_type: what most of a file's matrices are."""
 
 ALWAYS_WIDE = frozenset({"position_embd.weight", FACTORS})
@@ -40,7 +38,7 @@ class Writing:
     dialect: Dialect
     config: TransformerConfig
     fields: dict[str, Any]
-    numbers: Numbers
+    numbers: str
 
     def kind(self, name: str, shape: tuple[int, ...]) -> Kind:
         """How one tensor's numbers are written."""
@@ -62,7 +60,7 @@ def write_gguf(
     model: nn.Module,
     tokenizer: Tokenizer | None,
     name: str,
-    numbers: Numbers = "f32",
+    numbers: str = "f32",
     *,
     overwrite: bool = False,
 ) -> None:
@@ -156,8 +154,8 @@ def put(writer: Any, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def expected(model: nn.Module, numbers: Numbers) -> dict[str, Tensor]:
-    """What reading a file should give: the weights of a model as `numbers` has them, in float32, by our names."""
+def as_written(model: nn.Module, numbers: str) -> nn.Module:
+    """The model that reading a file should give: its weights rounded as `numbers` rounds them, in float32."""
     given: Any = model.config
     config, dialect = stored_as(given)
     writing = Writing(dialect, config, {}, numbers)
@@ -165,8 +163,10 @@ def expected(model: nn.Module, numbers: Numbers) -> dict[str, Tensor]:
 
     def rounded(name: str, tensor: Tensor) -> Tensor:
         kind = writing.kind(name, tuple(tensor.shape))
-        raw = torch.from_numpy(written(tensor, kind)).contiguous().view(torch.uint8).flatten()
+        raw = torch.from_numpy(written(tensor, kind)).view(torch.uint8).flatten()
         return kind.numbers(raw, tuple(tensor.shape))
 
     theirs = {name: rounded(name, tensor) for name, tensor in dialect.renaming(config).push(state)}
-    return dict(dialect.renaming(config).pull(theirs))
+    back = empty(config)
+    back.load_state_dict(dict(dialect.renaming(config).pull(theirs)), assign=True)
+    return back.eval()

@@ -9,7 +9,7 @@ written as a space.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,11 @@ HEADER = struct.Struct("<7i")
 MOST_PIECE = 4096
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
+
+
+def is_bin(path: Path) -> bool:
+    """Whether a file may be one by its name; `read_header` tells it from others of that name."""
+    return path.suffix == ".bin"
 
 
 def read_header(path: Path) -> TransformerConfig | None:
@@ -91,8 +96,8 @@ def count(shape: tuple[int, ...]) -> int:
     return out
 
 
-def read_llama2c(path: Path, config: TransformerConfig) -> nn.Module:
-    """The model of a file whose header gave this config."""
+def read_llama2c(path: Path, config: TransformerConfig, cast: Callable[[Tensor], Tensor]) -> nn.Module:
+    """The model of a file whose header gave this config; `cast` is applied to every weight."""
     numbers = torch.from_numpy(np.memmap(path, np.float32, mode="c", offset=HEADER.size))
     weights: dict[str, Tensor] = {}
     at = 0
@@ -100,12 +105,12 @@ def read_llama2c(path: Path, config: TransformerConfig) -> nn.Module:
         part = numbers[at : at + count(shape)].view(shape)
         at += count(shape)
         if name in ("embedding", "norm", "unembedding"):
-            weights[f"{name}.weight"] = part
+            weights[f"{name}.weight"] = cast(part)
         elif name != "angles":
             heads = {"attention.query": config.heads, "attention.key": config.kv_heads}.get(name)
             for layer in range(config.layers):
                 own = part[layer] if heads is None else to_halves(part[layer], heads)
-                weights[f"blocks.{layer}.{name}.weight"] = own
+                weights[f"blocks.{layer}.{name}.weight"] = cast(own)
     model = empty(config)
     model.load_state_dict(weights, assign=True)
     return model.eval()

@@ -37,7 +37,7 @@ class Beside:
 
 def byte_pairs(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, beside: Beside) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
-    pairs = [[a, b] for a, b in merges if a in ids and b in ids and a + b in ids]
+    pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe(ids, pairs, ignore_merges=way.whole)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     return whole(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
@@ -58,10 +58,10 @@ def scored_pairs(
     A piece may come of any two that make it up; the better its score, the earlier.
     """
     usable = {piece for piece, _ in pieces}
-    pairs: list[list[str]] = []
+    pairs: list[tuple[str, str]] = []
     for piece, _ in sorted(pieces, key=lambda each: -each[1]):
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
-        pairs += [[a, b] for a, b in cuts if a in usable and b in usable]
+        pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
     return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
 
@@ -97,7 +97,7 @@ def word_pieces(
         "unk_token": unknown,
         "continuing_subword_prefix": "##",
         "max_input_chars_per_word": 100,
-        "vocab": dict(ids),
+        "vocab": ids,
     }
     normalizer = {
         "type": "BertNormalizer",
@@ -110,7 +110,7 @@ def word_pieces(
     return whole(model, ids, beside, normalizer, {"type": "BertPreTokenizer"}, decoder)
 
 
-def bpe(ids: Mapping[str, int], merges: Sequence[Sequence[str]], **more: Any) -> dict[str, Any]:
+def bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
     """The model of pairs, with all that the library's file says."""
     usual = {
         "type": "BPE",
@@ -122,7 +122,7 @@ def bpe(ids: Mapping[str, int], merges: Sequence[Sequence[str]], **more: Any) ->
         "byte_fallback": False,
         "ignore_merges": False,
     }
-    return {**usual, **more, "vocab": dict(ids), "merges": [list(pair) for pair in merges]}
+    return {**usual, **more, "vocab": ids, "merges": merges}
 
 
 def spaces(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:

@@ -115,7 +115,8 @@ class Tokenizer:
         known = self._known(ids)
         if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
             return self.decode(known).encode()
-        return b"".join(self._bytes[id] for id in known)
+        text = b"".join(self._bytes[id] for id in known)
+        return text.removeprefix(b" ") if self._prefixed else text
 
     def own_bytes(self, id: int) -> bytes:
         """The bytes of text that one token stands for by itself; none for special tokens."""
@@ -232,6 +233,12 @@ class Tokenizer:
     @cached_property
     def _model_name(self) -> str:
         return type(self._inside.model).__name__  # old files do not state it
+
+    @cached_property
+    def _prefixed(self) -> bool:
+        """Whether a space is put before every text and taken away again, as SentencePiece does."""
+        steps = (self._parts.get("decoder") or {}).get("decoders") or []
+        return any(step.get("type") == "Strip" and step.get("start") for step in steps)
 
     @cached_property
     def _tokens(self) -> list[str | None]:
