@@ -122,6 +122,7 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
     Weights stored as float16 or bfloat16 come as float32, quantised ones too, others as they are; with `dtype`, all
     come as that. Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
     """
+    model: Any
     cast = widen if dtype is None else lambda tensor: narrow(tensor, dtype)
     if (file := Path(path).expanduser()).is_file():
         for known, read in FILES:

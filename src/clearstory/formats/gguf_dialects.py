@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName, nearest
-from clearstory.formats.keys import MOST_LAYERS, Default, Fixed, Key, Real, Theirs, Unread, Whole, check_known, refuse
+from clearstory.formats.gguf_keys import ORIGINAL, gpt2_keys, llama_keys, phi3_keys
+from clearstory.formats.keys import Key, Theirs, check_known
 from clearstory.formats.rotary_order import Paired
 from clearstory.formats.rules import Fused, Moved, Renaming, Rule
-from clearstory.formats.wiring import MOST_THETA, AllHeads, HeadWidth, Window
 from clearstory.models.config import TransformerConfig
 from clearstory.models.positions import slowness
 
 FACTORS = "rope_freqs.weight"
 """Where a file keeps by how much each pair is slowed: the result of Llama 3.1's rule, not the rule."""
-
-ORIGINAL = "rope.scaling.original_context_length"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Dialect:
 
     def carries(self, config: TransformerConfig) -> bool:
         """Whether a file of this dialect gives the config back."""
-        shapes = {"token_embd.weight": (config.vocab, config.width)}
+        shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.vocab, config.width)}
         shapes |= {} if config.tied else {"output.weight": (config.vocab, config.width)}
         shapes |= {self.biased: ()} if self.biased is not None and config.bias else {}
         factors = self.push_factors(config)
@@ -112,109 +110,6 @@ def slowed(config: TransformerConfig, factors: Tensor, said: object) -> Transfor
     raise BadInput(
         f"{FACTORS} slows the rotary pairs by up to {factor:g} in a way that Llama 3.1's rule does not give; "
         "this house has no other"
-    )
-
-
-@dataclass(frozen=True)
-class Length:
-    """The length of each head, said three times or not at all; all of it is turned."""
-
-    name: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(
-            f"{self.name}.{key}" for key in ("attention.key_length", "attention.value_length", "rope.dimension_count")
-        )
-
-    def pull(self, theirs: Theirs) -> dict[str, Any]:
-        width, heads = f"{self.name}.embedding_length", f"{self.name}.attention.head_count"
-        said = {key: theirs[key] for key in self.names if theirs.get(key) is not None}
-        first = next(iter(said), None)
-        found = HeadWidth(first, width, heads, even=first is None).pull(theirs)
-        for key, value in said.items():
-            if value != found["head_width"]:
-                refuse(
-                    key,
-                    value,
-                    f"but {first} = {found['head_width']}, and this house has one length and turns all of it",
-                )
-        return found
-
-    def push(self, ours: TransformerConfig) -> dict[str, Any]:
-        return dict.fromkeys(self.names, ours.head_width)
-
-
-@dataclass(frozen=True)
-class Turns:
-    """Rotary angles: their base, and one factor by which all are slowed."""
-
-    name: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        keys = ("freq_base", "scaling.type", "scaling.factor", "scaling.original_context_length", "scaling.finetuned")
-        return tuple(f"{self.name}.rope.{key}" for key in (*keys, "scale_linear"))
-
-    def pull(self, theirs: Theirs) -> dict[str, Any]:
-        base, kind, factor, _, _, older = self.names
-        how = theirs.get(kind, "linear" if factor in theirs or older in theirs else "none")
-        if how not in ("none", "linear"):
-            refuse(kind, how, "this house has none, linear, and the factors of Llama 3.1")
-        out: dict[str, Any] = (
-            {"rope_theta": 10_000.0}
-            if theirs.get(base) is None
-            else Real(base, "rope_theta", 1.0, MOST_THETA).pull(theirs)
-        )
-        said = factor if factor in theirs else older
-        if how == "linear" and theirs.get(said) not in (None, 0, 0.0):
-            out |= Real(said, "rope_factor", 1.0, 2**16).pull(theirs)
-        return out
-
-    def push(self, ours: TransformerConfig) -> dict[str, Any]:
-        base, kind, factor, *_ = self.names
-        stretched = ours.rope_original is None and ours.rope_factor != 1
-        return {base: ours.rope_theta} | ({kind: "linear", factor: ours.rope_factor} if stretched else {})
-
-
-def sizes(name: str) -> tuple[Key, ...]:
-    """What all say alike."""
-    return (
-        Whole(f"{name}.context_length", "context"),
-        Whole(f"{name}.embedding_length", "width"),
-        Whole(f"{name}.block_count", "layers", MOST_LAYERS),
-        Whole(f"{name}.feed_forward_length", "hidden"),
-        Whole(f"{name}.attention.head_count", "heads"),
-        # Said a second time by the embedding and by the list of tokens.
-        Unread((f"{name}.vocab_size",)),
-    )
-
-
-def llama_keys(name: str) -> tuple[Key, ...]:
-    """Llama's and Qwen's."""
-    return (
-        *sizes(name),
-        Default(f"{name}.attention.head_count_kv", "kv_heads", f"{name}.attention.head_count"),
-        Real(f"{name}.attention.layer_norm_rms_epsilon", "norm_eps", 1e-12, 1.0),
-        Length(name),
-        Turns(name),
-        Fixed(f"{name}.attention.causal", True, True),
-        Unread((f"{name}.tensor_data_layout",)),
-    )
-
-
-def phi3_keys(name: str) -> tuple[Key, ...]:
-    """Llama's, and a window, which llama.cpp reads and does not heed."""
-    return (*llama_keys(name), Window(f"{name}.attention.sliding_window", never=0))
-
-
-def gpt2_keys(name: str) -> tuple[Key, ...]:
-    """GPT-2's."""
-    return (
-        *sizes(name),
-        AllHeads(f"{name}.attention.head_count"),
-        HeadWidth(None, f"{name}.embedding_length", f"{name}.attention.head_count"),
-        Real(f"{name}.attention.layer_norm_epsilon", "norm_eps", 1e-12, 1.0),
     )
 
 

@@ -87,7 +87,7 @@ class Header:
         placed = self.tensors[name]
         return torch.frombuffer(self.data, dtype=torch.uint8, count=placed.size, offset=placed.start)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def numbers(self, name: str) -> Tensor:
         """One tensor's numbers: float32, or float64 where they are."""
         placed = self.tensors[name]
         return placed.kind.numbers(self.raw(name), placed.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,22 @@ class Read:
     name: str
 
 
+@dataclass(frozen=True)
+class Numbers(Mapping[str, Tensor]):
+    """A file's weights by name, read when asked for."""
+
+    header: Header
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.header.numbers(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.header.tensors)
+
+    def __len__(self) -> int:
+        return len(self.header.tensors)
+
+
 def is_gguf(path: Path) -> bool:
     """Whether a file is one by its name."""
     return path.name.endswith(".gguf")
@@ -44,7 +60,7 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> Read:
     config, dialect = read_config(header)
     expected = dict(dialect.renaming(config).push(shapes(config)))
     check_weights(header, expected)
-    ours = dict(dialect.renaming(config).pull(Wanted(header, expected, cast)))
+    ours = dict(dialect.renaming(config).pull(Wanted(Numbers(header), expected, cast)))
     model = empty(config)
     model.load_state_dict(ours, assign=True)
     left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
@@ -71,7 +87,7 @@ def read_config(header: Header) -> tuple[TransformerConfig, Dialect]:
         if FACTORS in tensors:
             if not dialect.factors:
                 raise BadInput(f"it holds {FACTORS}, which the architecture {dialect.name!r} does not have")
-            factors = header[FACTORS]
+            factors = header.numbers(FACTORS)
         config = dialect.pull_config(fields, lengths, factors)
         if config.layers > len(tensors):
             raise BadInput(f"it says {config.layers:,} layers, and holds {len(tensors):,} tensors; copy it anew")

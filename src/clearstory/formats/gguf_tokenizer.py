@@ -254,10 +254,8 @@ def write_tokenizer(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
         merges = [f"{a} {b}" for a, b in pairs] or [f"{tokens[-1]} {tokens[-1]}"]
         fields = {"model": "gpt2", "pre": name, "merges": merges}
     fields |= {"tokens": tokens, "token_type": kinds}
-    for role in ("bos", "eos", "unk", "pad"):
-        id = {"bos": tokenizer.bos, "eos": tokenizer.eos, "unk": tokenizer.unknown, "pad": tokenizer.padding}[role]
-        if id is not None:
-            fields[ROLES[role]] = id
+    roles = {"bos": tokenizer.bos, "eos": tokenizer.eos, "unk": tokenizer.unknown, "pad": tokenizer.padding}
+    fields |= {ROLES[role]: id for role, id in roles.items() if id is not None}
     begins = tokenizer.bos is not None and tokenizer.around[:1] == (tokenizer.bos,)
     ends = tokenizer.eos is not None and tokenizer.around[begins:] == (tokenizer.eos,)
     fields |= {"add_bos_token": begins, "add_eos_token": ends}
@@ -298,4 +296,4 @@ def prefixed(parts: Mapping[str, Any]) -> bool:
         raise CannotDo(
             "this tokenizer changes text before it cuts it in a way that GGUF cannot say; keep the model as a folder"
         )
-    return kinds[0] == "Prepend"
+    return bool(kinds[0] == "Prepend")

@@ -6,6 +6,7 @@ converter has it. Rows that are no multiple of 32 numbers cannot be cut into Q8_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,8 @@ def write_gguf(
         raise BadInput("this model has no tokenizer beside it, and a GGUF file holds both; put one there")
     given: Any = model.config
     config, dialect = stored_as(given)
+    # llama.cpp looks for "phi3" in a model's name, and then for Phi-3's own tokens, which ours may not have.
+    name = re.sub("(?i)phi-?3", "Phi 3", name)
     said = {
         "general.type": "model",
         "general.name": name,
@@ -97,6 +100,17 @@ def stored_as(config: Any) -> tuple[TransformerConfig, Dialect]:
             raise
         with_biases = replace(config, bias=True)
         return with_biases, dialect_of(with_biases)
+
+
+def heeded(model: Any) -> str | None:
+    """What llama.cpp reads in a file of this model and does not heed; None where it heeds all."""
+    config, _ = stored_as(model.config)
+    if config.window is None or config.window >= config.context:
+        return None
+    return (
+        f"llama.cpp does not heed the window of Phi-3: it gives the same numbers for texts of up to {config.window:,} "
+        "tokens"
+    )
 
 
 def write(path: Path, writing: Writing, state: dict[str, Tensor]) -> None:

@@ -34,8 +34,14 @@ def to_halves(rows: Tensor, heads: int) -> Tensor:
 
 
 def reorder(rows: Tensor, parts: tuple[int, int, int]) -> Tensor:
-    """Rows as (heads, a, b), told b first. A shell has no order, and copying one would import torch._dynamo."""
-    return rows if rows.is_meta else rows.unflatten(0, parts).transpose(1, 2).flatten(0, 2).contiguous()
+    """Rows as (heads, a, b), told b first; a or b may be -1.
+
+    A shell has no order, and copying one would import torch._dynamo.
+    """
+    if rows.is_meta:
+        return rows
+    heads, a, b = parts
+    return rows.reshape(heads, a, b, -1).transpose(1, 2).reshape(rows.shape).contiguous()
 
 
 @dataclass(frozen=True)

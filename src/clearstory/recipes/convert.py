@@ -14,7 +14,7 @@ from clearstory.formats.arpa import is_arpa
 from clearstory.formats.arpa_writing import names, write_arpa
 from clearstory.formats.folders import Opened, open_model, save_model
 from clearstory.formats.gguf_reading import is_gguf
-from clearstory.formats.gguf_writing import CODES, as_written, write_gguf
+from clearstory.formats.gguf_writing import CODES, as_written, heeded, write_gguf
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import Padded
@@ -49,6 +49,7 @@ class Conversion:
         difference: the largest, in nats.
         rounding: the largest that rounding the numbers makes, in nats.
         portability: what transformers makes of it, where that was asked for.
+        note: what readers of the format do not heed, where there is such a thing.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Conversion:
     difference: float
     rounding: float = 0.0
     portability: Portability | None = None
+    note: str | None = None
 
 
 def convert(
@@ -117,6 +119,7 @@ def convert(
         difference=difference,
         rounding=0.0 if given is opened else compare(opened, again, words)[1],
         portability=check_portable(path, again) if check and form != "arpa" else None,
+        note=heeded(opened.model) if form == "gguf" else None,
     )
 
 
@@ -133,7 +136,7 @@ def format_of(path: Path, to: Format | None) -> Format:
 
 def numbers_of(form: Format, dtype: Numbers | None) -> Numbers:
     """How numbers shall be written, where the format can."""
-    can: dict[Format, tuple[Numbers, ...]] = {"arpa": ("f32",), "gguf": tuple(CODES), "hf": ("f32", "f16", "bf16")}
+    can: dict[Format, tuple[str, ...]] = {"arpa": ("f32",), "gguf": tuple(CODES), "hf": ("f32", "f16", "bf16")}
     if dtype is not None and dtype not in can[form]:
         raise BadSetting(
             f"--dtype says {dtype}, and {form} is written here in {', '.join(can[form])}; choose one of them"

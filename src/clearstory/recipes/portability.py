@@ -65,9 +65,10 @@ def check_portable(path: Path, opened: Opened) -> Portability:
     Raises MissingExtra where transformers is not installed.
     """
     try:
-        import transformers
+        import transformers as oracle
     except ImportError:
         raise MissingExtra("--check compares with transformers: pip install 'clearstory[test]'") from None
+    transformers: Any = oracle
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(path), "local_files_only": True}
     if is_gguf(path):
         place = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}

@@ -65,7 +65,7 @@ def assemble(model: Model) -> str:
     if model.squeeze:
         before.append({"type": "Strip", "strip_left": True, "strip_right": True})
         before.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    usual = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
+    usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
         return scored_pairs(usable, ids, model.pieces[unknown][0], beside, **usual)

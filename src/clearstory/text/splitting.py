@@ -105,13 +105,13 @@ def name_of(parts: Mapping[str, Any]) -> str | None:
             return name
     # Where nothing is merged it does not matter how text is cut.
     pre = parts.get("pre_tokenizer")
-    unmerged = not model.get("merges") and isinstance(pre, Mapping) and pre.get("type") == "ByteLevel"
-    return "gpt-2" if unmerged and parts.get("normalizer") is None and not pre.get("add_prefix_space") else None
+    only_bytes = isinstance(pre, Mapping) and pre.get("type") == "ByteLevel" and not pre.get("add_prefix_space")
+    return "gpt-2" if only_bytes and not model.get("merges") and parts.get("normalizer") is None else None
 
 
 def same(one: Any, other: Any) -> bool:
     """Whether two parts do the same: offsets that are trimmed, or a Sequence of one step, change no id."""
-    return plain(one) == plain(other)
+    return bool(plain(one) == plain(other))
 
 
 def plain(part: Any) -> Any:

@@ -25,6 +25,8 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
         talk.out.print(
             f"opened again: {found.compared:,} tokens need the same, to {found.difference:.1g} nats at most{rounding}"
         )
+        if found.note:
+            talk.out.print(f"note: {found.note}")
         if seen is not None and seen.portable:
             more = f"{seen.texts} texts the same ids" if seen.texts else "no text was compared"
             template = ", and the chat template the same text" * seen.template
