@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,19 +123,20 @@ def write(path: Path, writing: Writing, state: dict[str, Tensor]) -> None:
     shells = {name: tensor.to("meta") for name, tensor in state.items()}
     plan = [(name, tuple(tensor.shape)) for name, tensor in writing.tensors(shells)]
     sizes = {name: size(shape, writing.kind(name, shape)) for name, shape in plan}
-    with write_file(path, need=sum(sizes.values())) as temporary:
-        writer = GGUFWriter(temporary, writing.dialect.name)
+    with (
+        write_file(path, need=sum(sizes.values())) as temporary,
+        closing(GGUFWriter(temporary, writing.dialect.name)) as writer,
+    ):
         for key, value in writing.fields.items():
             put(writer, key, value)
         for name, shape in plan:
-            kind = writing.kind(name, shape)
-            writer.add_tensor_info(name, shape, np.dtype(np.float32), sizes[name], GGMLQuantizationType(kind.code))
+            kind = GGMLQuantizationType(writing.kind(name, shape).code)
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), sizes[name], kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, tensor in writing.tensors(state):
-            writer.write_tensor_data(written(tensor, writing.kind(name, tuple(tensor.shape))))
-        writer.close()
+            writer.write_tensor_data(as_bytes(tensor, writing.kind(name, tuple(tensor.shape))))
 
 
 def size(shape: tuple[int, ...], kind: Kind) -> int:
@@ -145,7 +147,7 @@ def size(shape: tuple[int, ...], kind: Kind) -> int:
     return count // kind.block * kind.bytes
 
 
-def written(tensor: Tensor, kind: Kind) -> Any:
+def as_bytes(tensor: Tensor, kind: Kind) -> Any:
     """A tensor's numbers as they will lie in the file."""
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
@@ -177,7 +179,7 @@ def as_written(model: nn.Module, numbers: str) -> nn.Module:
 
     def rounded(name: str, tensor: Tensor) -> Tensor:
         kind = writing.kind(name, tuple(tensor.shape))
-        raw = torch.from_numpy(written(tensor, kind)).view(torch.uint8).flatten()
+        raw = torch.from_numpy(as_bytes(tensor, kind)).view(torch.uint8).flatten()
         return kind.numbers(raw, tuple(tensor.shape))
 
     theirs = {name: rounded(name, tensor) for name, tensor in dialect.renaming(config).push(state)}

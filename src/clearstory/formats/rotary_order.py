@@ -41,7 +41,7 @@ def reorder(rows: Tensor, parts: tuple[int, int, int]) -> Tensor:
     if rows.is_meta:
         return rows
     heads, a, b = parts
-    return rows.reshape(heads, a, b, -1).transpose(1, 2).reshape(rows.shape).contiguous()
+    return rows.reshape(heads, a, b, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape).contiguous()
 
 
 @dataclass(frozen=True)
