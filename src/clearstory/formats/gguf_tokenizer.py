@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.assembling import Beside, byte_pairs, likeliest, scored_pairs, word_pieces
+from clearstory.text.assembling import SQUEEZED, Beside, byte_pairs, likeliest, scored_pairs, word_pieces
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.splitting import ALIKE, SPLITTINGS, known, name_of
 from clearstory.text.tokenizers import Tokenizer
@@ -172,13 +172,12 @@ def read_scored_pairs(vocabulary: Vocabulary) -> str:
 def read_likeliest(vocabulary: Vocabulary) -> str:
     """SentencePiece's Unigram."""
     table = vocabulary.fields.get(f"{KEY}.precompiled_charsmap")
-    before: list[dict[str, Any]] = []
+    before: list[Mapping[str, Any]] = []
     if isinstance(table, np.ndarray) and len(table):
         packed = base64.b64encode(table.astype(np.uint8).tobytes()).decode()
         before.append({"type": "Precompiled", "precompiled_charsmap": packed})
     if vocabulary.flag("remove_extra_whitespaces", False):
-        before.append({"type": "Strip", "strip_left": True, "strip_right": True})
-        before.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+        before += SQUEEZED
     unknown = vocabulary.role("unk")
     return likeliest(
         vocabulary.scores(),

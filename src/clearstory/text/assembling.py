@@ -134,6 +134,13 @@ def spaces(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] 
     return {"type": "Sequence", "normalizers": steps}
 
 
+SQUEEZED: tuple[Mapping[str, Any], ...] = (
+    {"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+)
+"""Steps that leave single spaces, and none at the ends."""
+
+
 def unspaces(prefix: bool) -> dict[str, Any]:
     """The decoder to `spaces`."""
     steps: list[dict[str, Any]] = [

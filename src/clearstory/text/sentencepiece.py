@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.assembling import Beside, likeliest, scored_pairs
+from clearstory.text.assembling import SQUEEZED, Beside, likeliest, scored_pairs
 
 MOST_BYTES = 256 * 2**20
 
@@ -59,12 +59,11 @@ def assemble(model: Model) -> str:
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
     special = [piece for piece, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)]
     beside = Beside(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
-    before: list[dict[str, Any]] = []
+    before: list[Mapping[str, Any]] = []
     if model.charsmap:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.squeeze:
-        before.append({"type": "Strip", "strip_left": True, "strip_right": True})
-        before.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+        before += SQUEEZED
     usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
