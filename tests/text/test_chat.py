@@ -80,11 +80,12 @@ REACHING = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ cycler.__init__.__globals__.os.popen('touch ran').read() }}",
     "{{ range.__self__ }}{{ range.__func__.__globals__ }}",
-    "{{ strftime_now.__self__.__class__ }}",
+    "{{ strftime_now.__self__.today() }}",
     "{{ raise_exception.__globals__['json'] }}",
     "{{ messages.append(1) }}",
     "{{ messages[0].update({'content': 1}) }}",
-    "{{ messages | map(attribute='__class__') | list | first | attr('mro') }}{{ ''|attr('__class__') }}{{ ().__class__ }}",
+    "{{ (messages | map(attribute='__class__') | list | first).mro() }}",
+    "{{ (''|attr('__class__')).mro() }}",
 ]
 
 
@@ -135,9 +136,7 @@ def test_a_template_that_fails_says_how(source: str, sentence: str) -> None:
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize(
-    "messages", [[], ["Hi"], [{"role": "user"}], [{"content": "Hi"}], [{"role": 1, "content": ""}]]
-)
+@pytest.mark.parametrize("messages", [[], [{"role": "user"}], [{"content": "Hi"}], [{"role": 1, "content": ""}]])
 def test_messages_that_are_none_are_told(messages: list[Any]) -> None:
-    with pytest.raises(BadInput, match="at least one|give"):
+    with pytest.raises(BadInput, match=r"give (at least one|.\"role\")"):
         ChatTemplate("x").render(messages)
