@@ -47,6 +47,14 @@ def drop(folder: Path, key: str) -> None:
     file.write_text(json.dumps(said))
 
 
+STRETCH = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
+
 REFUSED = [
     # What would hang or fill the memory of a reader that believes it.
     (GPT2, {"n_layer": 2**64 - 1}, r"n_layer = 18446744073709551615; it must be a whole number from 1 to 4,096"),
@@ -73,7 +81,12 @@ REFUSED = [
         {"quantization_config": {"bits": 4}},
         r"quantization_config = \{'bits': 4\}; this house's GPT2LMHeadModel has no",
     ),
-    (LLAMA, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, r"rope_scaling\.rope_type = 'llama3'"),
+    (LLAMA, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, r"lacks 'rope_scaling\.low_freq_factor'"),
+    (LLAMA, {"rope_scaling": {**STRETCH, "factor": 0.5}}, r"rope_scaling\.factor = 0\.5"),
+    (LLAMA, {"rope_scaling": {**STRETCH, "low_freq_factor": 2}}, r"rope_scaling\.low_freq_factor = 2"),
+    (LLAMA, {"rope_scaling": {**STRETCH, "rope_type": "yarn"}}, r"rope_scaling\.rope_type = 'yarn'; .* linear, llama3"),
+    (LLAMA, {"rope_scaling": {"type": "su", "long_factor": [1.0]}}, r"rope_scaling\.type = 'su'"),
+    (LLAMA, {"rope_scaling": {"rope_type": "longrope", "long_factor": [1.0]}}, r"rope_type = 'longrope'"),
     (LLAMA, {"rope_scaling": {"factor": 8.0}}, r"rope_scaling\.factor = 8\.0"),
     (LLAMA, {"rope_scaling": "linear"}, r"rope_scaling = 'linear'; it must be null or an object"),
     (LLAMA, {"rope_theta": 5.0}, r"rope_parameters\.rope_theta = 10000\.0; but rope_theta = 5\.0"),

@@ -55,6 +55,8 @@ def wirings() -> list[TransformerConfig]:
         replace(llama, kv_heads=1, window=4, head_width=6),
         replace(llama, heads=3, kv_heads=3, qk_norm=True),
         replace(llama, rope_theta=0.5),
+        replace(llama, rope_factor=8.0, rope_original=8),
+        replace(llama, rope_factor=2.0),
     ]
 
 

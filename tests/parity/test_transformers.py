@@ -17,6 +17,7 @@ from clearstory.models.base import Padded
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS, parameters
+from clearstory.models.published import PUBLISHED
 from clearstory.models.transformer import Transformer
 from clearstory.text.learning import learn
 
@@ -36,6 +37,9 @@ CASES: dict[str, TransformerConfig] = {
     "llama-grouped-tied": replace(LLAMA, kv_heads=2, tied=True, rope_theta=500.0),
     "llama-bias-gelu": replace(LLAMA, bias=True, activation="gelu_tanh"),
     "llama-wide-heads": replace(LLAMA, head_width=10, kv_heads=1, norm_eps=1e-3),
+    # Of 16 tokens: the angles of the first pair stay, of the last are slowed, and one is between the two.
+    "llama3.1": replace(LLAMA, rope_theta=8.0, rope_factor=8.0, rope_original=16),
+    "llama-linear": replace(LLAMA, rope_theta=500.0, rope_factor=4.0, kv_heads=2),
     "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, tied=True),
     "qwen3-window": replace(LLAMA, qk_norm=True, window=5, head_width=8),
     "phi3": replace(LLAMA, window=7),
@@ -50,6 +54,8 @@ CASES: dict[str, TransformerConfig] = {
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM",
+    "llama3.1": "LlamaForCausalLM",
+    "llama-linear": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -163,6 +169,19 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-untied": ("GPT2", {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 64, "tie_word_embeddings": False}),
     "llama": ("Llama", {"num_key_value_heads": 2}),
     "llama-bias-tied": ("Llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "llama3.1": (
+        "Llama",
+        {
+            "rope_parameters": {
+                "rope_theta": 8.0,
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
     "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 8}),
     "qwen3-window": ("Qwen3", {"head_dim": 8, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}),
     "phi3": ("Phi3", {"sliding_window": 5, "num_key_value_heads": 2}),
@@ -267,17 +286,43 @@ def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
     assert worst(layers_of_ours(opened.model, ids), layers_of_theirs(oracle, ids)) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("gpt2", 124_439_808),
-        ("gpt2-xl", 1_557_611_200),
-        ("llama3-8b", 8_030_261_248),
-        ("phi3-mini", 3_821_079_552),
-        # 12Ld² + 13Ld + Vd + Td + 2d with L = 96, d = 12,288, V = 50,257, T = 2,048
-        ("gpt3-175b", 12 * 96 * 12_288**2 + 13 * 96 * 12_288 + 50_257 * 12_288 + 2_048 * 12_288 + 2 * 12_288),
-    ],
-)
-def test_published_sizes_to_the_digit(name: str, count: int) -> None:
-    model = build(PRESETS[name], device="meta")
-    assert sum(weight.numel() for weight in model.parameters()) == count == parameters(PRESETS[name])
+SIZES = {
+    "gpt2": 124_439_808,
+    "gpt2-xl": 1_557_611_200,
+    "llama3-8b": 8_030_261_248,
+    "llama3-70b": 70_553_706_496,
+    "llama3.1-8b": 8_030_261_248,
+    "llama3.1-70b": 70_553_706_496,
+    "llama3.2-1b": 1_235_814_400,
+    "llama3.2-3b": 3_212_749_824,
+    "phi3-mini": 3_821_079_552,
+    "phi3-medium": 13_960_238_080,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "qwen3-14b": 14_768_307_200,
+    "qwen3-32b": 32_762_123_264,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+    # 12Ld² + 13Ld + Vd + Td + 2d with L = 96, d = 12,288, V = 50,257, T = 2,048
+    "gpt3-175b": 12 * 96 * 12_288**2 + 13 * 96 * 12_288 + 50_257 * 12_288 + 2_048 * 12_288 + 2 * 12_288,
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_sizes_to_the_digit(name: str) -> None:
+    config = PRESETS[name]
+    model = build(config, device="meta")
+    assert sum(weight.numel() for weight in model.parameters()) == SIZES[name] == parameters(config)
+    # And as the class of transformers that carries it counts, from the config.json that we write.
+    said = choose(config)[0].push_config(config)
+    with torch.device("meta"):
+        oracle = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**said))
+    assert type(oracle).__name__ == said["architectures"][0]
+    assert sum(weight.numel() for weight in oracle.parameters()) == SIZES[name]
+
+
+def test_every_published_preset_has_its_size_stated() -> None:
+    assert set(PUBLISHED) <= set(SIZES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from clearstory.formats.arpa import is_arpa, read_arpa
 from clearstory.formats.assemble import as_stored, open_weights, same, to_store
 from clearstory.formats.cards import Card, read_card, readme
 from clearstory.formats.config_file import Format, choose, read_json, renaming, which
+from clearstory.formats.gguf_reading import is_gguf, read_gguf
+from clearstory.formats.llama2c import beside, is_bin, read_header, read_llama2c, read_vocabulary
 from clearstory.formats.own import OWN
 from clearstory.formats.paths import resolve
 from clearstory.formats.weights import SHARD_BYTES, write_weights
 from clearstory.models.families import count
 from clearstory.models.lora import adaptations, merge
+from clearstory.text.saved import find
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -122,21 +125,23 @@ def write_card(folder: Path | str, card: Card) -> None:
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
     """The model that a path means: a model folder of ours or of transformers, an adapter of peft's whose base is there
-    (merged), a run folder, or a file of ARPA.
+    (merged), a run folder, or a file of FILES.
 
-    Weights stored as float16 or bfloat16 come as float32, others as they are; with `dtype`, all come as that.
-    Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
+    Weights stored as float16 or bfloat16 come as float32, quantised ones too, others as they are; with `dtype`, all
+    come as that. Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
     """
     model: Any
-    if is_arpa(file := Path(path).expanduser()) and file.is_file():
-        model, words = read_arpa(file)
-        kind = torch.float32 if dtype is None else dtype
-        return Opened(model.to(kind), words, Card(name=file.name, family="ngram", parameters=count(model)))
+    cast = widen if dtype is None else lambda tensor: narrow(tensor, dtype)
+    if (file := Path(path).expanduser()).is_file():
+        for known, read in FILES:
+            if known(file) and (opened := read(file, cast)) is not None:
+                check_tokenizer(opened.model, opened.tokenizer)
+                return opened
     folder = resolve(path)
     if not (folder / "config.json").is_file():
         return open_adapter(folder, dtype)
-    model, theirs = open_weights(folder, widen if dtype is None else lambda tensor: narrow(tensor, dtype))
-    tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else None
+    model, theirs = open_weights(folder, cast)
+    tokenizer = Tokenizer.open(folder) if find(folder) is not None else None
     check_tokenizer(model, tokenizer)
     extra = theirs.get("clearstory")
     said = extra.get("card") if isinstance(extra, dict) else None
@@ -150,10 +155,44 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> Opened:
     base = open_model(base_folder(folder), dtype=dtype)
     # In other numbers than those it was made for, a base can only be trusted.
     model = merge(read_adapter(folder, base.model, same_base=dtype is None))
-    tokenizer = Tokenizer.open(folder) if (folder / "tokenizer.json").is_file() else base.tokenizer
+    tokenizer = Tokenizer.open(folder) if find(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_notes(folder).get("card"), replace(base.card, name=folder.absolute().name))
     return Opened(model.eval(), tokenizer, card)
+
+
+Cast = Callable[[Tensor], Tensor]
+
+
+def open_arpa(file: Path, cast: Cast) -> Opened:
+    """An n-gram model as text."""
+    model, words = read_arpa(file)
+    model = model.to(cast(torch.zeros(1)).dtype)
+    return Opened(model, words, Card(name=file.name, family="ngram", parameters=count(model)))
+
+
+def open_gguf(file: Path, cast: Cast) -> Opened:
+    """A model of llama.cpp."""
+    read = read_gguf(file, cast)
+    return Opened(read.model, read.tokenizer, Card(name=read.name, parameters=count(read.model)))
+
+
+def open_llama2c(file: Path, cast: Cast) -> Opened | None:
+    """A checkpoint of llama2.c with the vocabulary beside it; None for a .bin of another kind."""
+    config = read_header(file)
+    if config is None:
+        return None
+    model, words = read_llama2c(file, config, cast), beside(file, config.vocab)
+    tokenizer = None if words is None else read_vocabulary(words, config.vocab)
+    return Opened(model, tokenizer, Card(name=file.stem, parameters=count(model)))
+
+
+FILES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], Opened | None]], ...] = (
+    (is_arpa, open_arpa),
+    (is_gguf, open_gguf),
+    (is_bin, open_llama2c),
+)
+"""Files that are models by themselves: how each is known by its name, and opened."""
 
 
 def widen(tensor: Tensor) -> Tensor:

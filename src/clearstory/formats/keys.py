@@ -43,10 +43,12 @@ def refuse(key: str, value: object, have: str) -> NoReturn:
     raise BadInput(f"config.json asks for {key} = {shown}; {have}")
 
 
-def need(theirs: Theirs, key: str) -> Any:
-    """The value of a key that must be there."""
+def need(theirs: Theirs, key: str, within: str = "") -> Any:
+    """The value of a key that must be there; `within` is what it is nested in."""
     if theirs.get(key) is None:
-        raise BadInput(f"config.json lacks '{key}', without which the model's shape is unknown; copy the whole folder")
+        raise BadInput(
+            f"config.json lacks '{within}{key}', without which the model's shape is unknown; copy the whole folder"
+        )
     return theirs[key]
 
 

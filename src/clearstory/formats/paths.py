@@ -7,6 +7,8 @@ from pathlib import Path
 from clearstory.durable import standing
 from clearstory.errors import BadInput, CannotDo, nearest
 
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
 
 def resolve(path: Path | str) -> Path:
     """The model folder that is meant: a folder with a config.json, as a checkpoint is one too, or a run's `model/`. A
@@ -43,11 +45,16 @@ def holds_model(folder: Path) -> bool:
 
 def file_given(file: Path) -> str:
     """The way out for a path to a file."""
-    if file.suffix in (".gguf", ".gz"):
-        return f"{file} is a file, and this build opens folders, .arpa and .arpa.gz; convert it first"
+    if file.suffix == ".gz":
+        return f"{file} is packed, and this house opens folders, .arpa, .arpa.gz, .gguf and .bin; unpack it first"
     if (file.parent / "config.json").is_file():
         return f"{file} is a file of a model folder; open the folder, {file.parent}"
-    return f"{file} is a file, and a model is a folder; name a model folder or a run folder"
+    if file.suffix in PICKLES:
+        return (
+            f"{file} can run code when it is opened, and it is no checkpoint of llama2.c; where you trust it, convert "
+            f'it once: transformers.AutoModelForCausalLM.from_pretrained("{file.parent}").save_pretrained("NEW")'
+        )
+    return f"{file} is a file, and a model is a folder or a .gguf; name one of them"
 
 
 def neighbours(path: Path) -> str:

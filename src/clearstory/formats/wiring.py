@@ -7,6 +7,7 @@ from typing import Any
 
 from clearstory.formats.keys import Theirs, flag, need, real, refuse, whole
 from clearstory.models.config import TransformerConfig
+from clearstory.models.positions import FAST_TURNS, SLOW_TURNS
 
 MOST_THETA = 1e12
 
@@ -63,29 +64,44 @@ class Rope:
     names = ("rope_theta", "rope_parameters", "rope_scaling", "partial_rotary_factor", "rope_interleaved")
 
     def pull(self, theirs: Theirs) -> dict[str, Any]:
-        theta = theirs.get("rope_theta")
+        theta, stretch = theirs.get("rope_theta"), dict[str, Any]()
         for name in ("rope_parameters", "rope_scaling"):
             nested = theirs.get(name)
             if nested is None:
                 continue
             if not isinstance(nested, dict):
                 refuse(name, nested, "it must be null or an object")
-            for key, value in nested.items():
-                if key in ("rope_type", "type"):
-                    if value != "default":
-                        refuse(f"{name}.{key}", value, "this house turns by plain rotary angles only ('default')")
-                elif key == "rope_theta":
-                    if theta is not None and theta != value:
-                        refuse(f"{name}.rope_theta", value, f"but rope_theta = {theta!r}; make them agree")
-                    theta = value
-                elif key == "partial_rotary_factor":
-                    self.check_whole_turn(f"{name}.{key}", value)
-                else:
-                    refuse(f"{name}.{key}", value, "this house's rotary angles have no such setting")
-        self.check_whole_turn("partial_rotary_factor", theirs.get("partial_rotary_factor", 1.0))
+            if (said := nested.get("rope_theta")) is not None:
+                if theta is not None and theta != said:
+                    refuse(f"{name}.rope_theta", said, f"but rope_theta = {theta!r}; make them agree")
+                theta = said
+            self.check_whole_turn(f"{name}.partial_rotary_factor", nested.get("partial_rotary_factor"))
+            stretch = self.stretch(name, nested) or stretch
+        self.check_whole_turn("partial_rotary_factor", theirs.get("partial_rotary_factor"))
         if theirs.get("rope_interleaved", False):
             refuse("rope_interleaved", True, "this house turns pairs (i, i + half)")
-        return {"rope_theta": 10_000.0 if theta is None else real("rope_theta", theta, 1.0, MOST_THETA)}
+        return {"rope_theta": 10_000.0 if theta is None else real("rope_theta", theta, 1.0, MOST_THETA), **stretch}
+
+    def stretch(self, name: str, nested: Theirs) -> dict[str, Any]:
+        """How the angles were slowed for a longer context; nothing where they were not."""
+        kind = nested.get("rope_type", nested.get("type", "default"))
+        if not isinstance(kind, str) or kind not in STRETCHES:
+            key = f"{name}.{'rope_type' if 'rope_type' in nested else 'type'}"
+            refuse(key, kind, f"this house has the rotary angles {', '.join(STRETCHES)}")
+        known = {"rope_theta", "rope_type", "type", "partial_rotary_factor", *STRETCHES[kind]}
+        for key in sorted(nested.keys() - known):
+            refuse(f"{name}.{key}", nested[key], f"this house's rotary angles of type {kind!r} have no such setting")
+        said = {key: need(nested, key, f"{name}.") for key in STRETCHES[kind]}
+        for key, turns in (("low_freq_factor", SLOW_TURNS), ("high_freq_factor", FAST_TURNS)):
+            if key in said and said[key] != turns:
+                refuse(f"{name}.{key}", said[key], f"this house has only {turns}, as all published models")
+        out: dict[str, Any] = {}
+        if "factor" in said:
+            out["rope_factor"] = real(f"{name}.factor", said["factor"], 1.0, 2**16)
+        if "original_max_position_embeddings" in said:
+            key = "original_max_position_embeddings"
+            out["rope_original"] = whole(f"{name}.{key}", said[key])
+        return out
 
     def check_whole_turn(self, key: str, value: object) -> None:
         """All of each head is turned here, never a part of it."""
@@ -93,24 +109,46 @@ class Rope:
             refuse(key, value, "this house turns the whole of each head (1.0)")
 
     def push(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {
-            "rope_theta": ours.rope_theta,
-            "rope_parameters": {"rope_theta": ours.rope_theta, "rope_type": "default"},
-        }
+        said: dict[str, Any] = {"rope_type": "default"}
+        if ours.rope_original is not None:
+            said = {
+                "rope_type": "llama3",
+                "factor": ours.rope_factor,
+                "low_freq_factor": SLOW_TURNS,
+                "high_freq_factor": FAST_TURNS,
+                "original_max_position_embeddings": ours.rope_original,
+            }
+        elif ours.rope_factor != 1:
+            said = {"rope_type": "linear", "factor": ours.rope_factor}
+        flat = {"rope_theta": ours.rope_theta, "rope_parameters": {"rope_theta": ours.rope_theta, **said}}
+        return flat if said["rope_type"] == "default" else {**flat, "rope_scaling": said}
+
+
+STRETCHES: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+"""Ways to slow the angles, and what each must say."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window on every layer, or on none."""
+    """A window on every layer, or on none: then it says nothing, or `never`."""
 
-    names = ("sliding_window",)
+    said: str = "sliding_window"
+    never: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.said,)
 
     def pull(self, theirs: Theirs) -> dict[str, Any]:
-        value = theirs.get("sliding_window")
-        return {"window": None if value is None else whole("sliding_window", value)}
+        value = theirs.get(self.said)
+        return {"window": None if value in (None, self.never) else whole(self.said, value)}
 
     def push(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {"sliding_window": ours.window}
+        return {self.said: self.never if ours.window is None else ours.window}
 
 
 @dataclass(frozen=True)

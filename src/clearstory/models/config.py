@@ -55,6 +55,9 @@ class TransformerConfig:
         positions: learned rows, rotary angles (Su et al. 2021), sines and cosines (Vaswani et al. 2017), learnt biases
             by bucketed distance (Raffel et al. 2020) or none.
         rope_theta: longest wavelength of the rotary angles, in tokens over two pi.
+        rope_factor: how many times slower the angles turn, so that a model reads texts longer than it learnt on.
+        rope_original: context before it was stretched: pairs that turn often within it keep their speed, as in
+            Llama 3.1; None slows all pairs alike (Chen et al. 2023).
         activation: the feed-forward layer's bend.
         gated: whether the feed-forward layer multiplies by a gate (Shazeer 2020).
         bias: whether linear maps and layer norms add a vector.
@@ -89,6 +92,8 @@ class TransformerConfig:
     segments: int = 0
     positions: Positions = "learned"
     rope_theta: float = 10_000.0
+    rope_factor: float = 1.0
+    rope_original: int | None = None
     activation: Activation = "gelu_tanh"
     gated: bool = False
     bias: bool = True
@@ -130,6 +135,12 @@ class TransformerConfig:
             )
         if self.positions == "rotary" and self.head_width % 2:
             raise BadSetting(f"rotary positions turn pairs, and model.head_width is {self.head_width}; make it even")
+        if not 1 <= self.rope_factor <= 2**16:
+            raise BadSetting(f"model.rope_factor is {self.rope_factor}; it must lie between 1 and {2**16:,}")
+        if self.rope_original is not None and not 1 <= self.rope_original <= 2**24:
+            raise BadSetting(
+                f"model.rope_original is {self.rope_original}; it must lie between 1 and {2**24:,}, or null"
+            )
         if not 0 <= self.dropout < 1:
             raise BadSetting(f"model.dropout is {self.dropout}; it must be at least 0 and under 1")
         if self.window is not None and self.window < 1:

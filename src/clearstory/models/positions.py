@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+SLOW_TURNS, FAST_TURNS = 1.0, 4.0
+"""Llama 3.1: pairs that turn less than once within the original context are slowed, those over four times are not."""
+
 
 class Rotary(nn.Module):
     """Turns each pair of a query's or key's numbers by an angle that grows with its place. Su et al. 2021, eq. 34.
@@ -15,11 +18,14 @@ class Rotary(nn.Module):
     Pairs are (i, i + half), the order in which Llama's published weights come in Hugging Face folders.
     """
 
-    def __init__(self, head_width: int, context: int, theta: float) -> None:
+    def __init__(
+        self, head_width: int, context: int, theta: float, factor: float = 1.0, original: int | None = None
+    ) -> None:
         super().__init__()
         # float64, so that angles of late places are exact to the last bit of fp32.
-        wavelengths = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
-        angles = torch.outer(torch.arange(context, dtype=torch.float64), wavelengths)
+        speeds = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
+        speeds = speeds / slowness(speeds, factor, original)
+        angles = torch.outer(torch.arange(context, dtype=torch.float64), speeds)
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
         self.cos: Tensor
@@ -28,6 +34,23 @@ class Rotary(nn.Module):
     def at(self, places: Int[Tensor, "*B T"] | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines of these places, each (..., T, 1, head_width / 2): one a pair, alike in every head."""
         return self.cos[places].to(dtype).unsqueeze(-2), self.sin[places].to(dtype).unsqueeze(-2)
+
+
+def slowness(speeds: Float[Tensor, "P"], factor: float, original: int | None) -> Float[Tensor, "P"]:
+    """By how much each pair of numbers is slowed, given its speed in radians a token.
+
+    Without `original` all by `factor`, linear interpolation (Chen et al. 2023). With it as in Llama 3.1: by `factor`
+    those that turn less than once in `original` tokens, not at all those that turn over four times, and between the
+    two the speed itself goes evenly from one to the other (Grattafiori et al. 2024; the published rope_scaling).
+
+    >>> slowness(torch.tensor([1.0, 1e-2, 1e-6]), 8.0, 1000)
+    tensor([1.0000, 3.0606, 8.0000])
+    """
+    if original is None:
+        return torch.full_like(speeds, factor)
+    turns = original * speeds / (2 * math.pi)
+    kept = ((turns - SLOW_TURNS) / (FAST_TURNS - SLOW_TURNS)).clamp(0, 1)
+    return 1 / (kept + (1 - kept) / factor)
 
 
 def sinusoids(context: int, width: int) -> Float[Tensor, "T W"]:

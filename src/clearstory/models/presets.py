@@ -12,6 +12,7 @@ from clearstory.models.config import Config, TransformerConfig
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.config import sized as size_hmm
 from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.published import LLAMA3_8B, PUBLISHED
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.config import sized as size_recurrent
 
@@ -37,39 +38,6 @@ GPT2 = TransformerConfig(
 
 # Brown et al. 2020, table 2.1. Their alternating banded attention is not modelled: every layer attends to all.
 GPT3 = replace(GPT2, context=2048)
-
-# Grattafiori et al. 2024, table 3; eps and theta as in the published config.json.
-LLAMA3_8B = TransformerConfig(
-    vocab=128_256,
-    context=8192,
-    width=4096,
-    layers=32,
-    heads=32,
-    kv_heads=8,
-    head_width=128,
-    hidden=14_336,
-    norm="rms",
-    positions="rotary",
-    rope_theta=500_000.0,
-    activation="silu",
-    gated=True,
-    bias=False,
-    tied=False,
-)
-
-# Abdin et al. 2024, section 2; the 4k model's published config.json. Its window is 2,047 tokens.
-PHI3_MINI = replace(
-    LLAMA3_8B,
-    vocab=32_064,
-    context=4096,
-    width=3072,
-    heads=32,
-    kv_heads=32,
-    head_width=96,
-    hidden=8192,
-    rope_theta=10_000.0,
-    window=2047,
-)
 
 # Our own recipe: the wiring of Qwen3 (Yang et al. 2025), so that other tools open it; sized by `clear_shape`.
 CLEAR = replace(
@@ -200,8 +168,7 @@ PRESETS: dict[str, Config] = {
     "gpt3-6.7b": _heads(GPT3, width=4096, heads=32, layers=32),
     "gpt3-13b": replace(_heads(GPT3, width=5140, heads=40, layers=40), head_width=128),
     "gpt3-175b": _heads(GPT3, width=12_288, heads=96, layers=96),
-    "llama3-8b": LLAMA3_8B,
-    "phi3-mini": PHI3_MINI,
+    **PUBLISHED,
     "bert-tiny": BERT_TINY,
     "bert-mini": _heads(BERT_BASE, width=256, heads=4, layers=4),
     "bert-small": _heads(BERT_BASE, width=512, heads=8, layers=4),

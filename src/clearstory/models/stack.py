@@ -50,7 +50,8 @@ class Stack(nn.Module):
             self.embedding = nn.Embedding(c.vocab, c.width)
         self.places = nn.Embedding(c.context, c.width) if c.positions == "learned" else None
         self.segments = nn.Embedding(c.segments, c.width) if c.segments else None
-        self.rotary = Rotary(c.head_width, c.context, c.rope_theta) if c.positions == "rotary" else None
+        stretch = (c.rope_theta, c.rope_factor, c.rope_original)
+        self.rotary = Rotary(c.head_width, c.context, *stretch) if c.positions == "rotary" else None
         self.buckets = Buckets(c.heads, both_ways=not causal) if c.positions == "buckets" else None
         self.waves: Tensor | None
         self.register_buffer(

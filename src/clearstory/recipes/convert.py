@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,21 @@ from clearstory.errors import BadSetting, CorruptFile, FolderExists
 from clearstory.formats.arpa import is_arpa
 from clearstory.formats.arpa_writing import names, write_arpa
 from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.formats.gguf_reading import is_gguf
+from clearstory.formats.gguf_writing import CODES, as_written, heeded, write_gguf
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import Padded
 from clearstory.models.families import count
+from clearstory.recipes.portability import TEXTS, Portability, check_portable
+from clearstory.recipes.settings import Numbers
 
-Format = Literal["arpa", "hf"]
+Format = Literal["arpa", "gguf", "hf"]
+
+ENDINGS: dict[Format, str] = {"arpa": ".arpa or .arpa.gz", "gguf": ".gguf"}
+"""How the names of files end; a name that ends otherwise is a folder's."""
+
+HALVES: dict[Numbers, torch.dtype] = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 CLOSE = 1e-5
 """Nats by which a token may differ: files of ARPA have eight digits."""
@@ -32,58 +41,119 @@ class Conversion:
 
     Args:
         path: where it stands.
-        format: arpa, or hf for a model folder.
+        format: arpa, gguf, or hf for a model folder.
+        dtype: how its numbers are written.
         parameters: numbers it has learnt.
         bytes: on disk.
-        compared: tokens whose nats were compared with the original's.
+        compared: tokens whose nats were compared with the original's, its numbers rounded as asked for.
         difference: the largest, in nats.
+        rounding: the largest that rounding the numbers makes, in nats.
+        portability: what transformers makes of it, where that was asked for.
+        note: what readers of the format do not heed, where there is such a thing.
     """
 
     path: Path
     format: Format
+    dtype: Numbers
     parameters: int
     bytes: int
     compared: int
     difference: float
+    rounding: float = 0.0
+    portability: Portability | None = None
+    note: str | None = None
 
 
-def convert(model: str | Path, out: str | Path, to: Format | None = None, *, overwrite: bool = False) -> Conversion:
+def convert(
+    model: str | Path,
+    out: str | Path,
+    to: Format | None = None,
+    *,
+    dtype: Numbers | None = None,
+    check: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
     """Write a model in the format that `to` or the name of `out` says, open it again, and compare.
 
-    What is compared are the nats of tokens that the model wrote itself, and of tokens drawn by lot. Raises FolderExists
-    where something is, CannotDo for what the format cannot hold, CorruptFile where the two differ.
+    What is compared are the ids of texts, and the nats of tokens that the model wrote itself and of tokens drawn by
+    lot; with `check`, transformers is asked as well. Raises FolderExists where something is, CannotDo for what the
+    format cannot hold, CorruptFile where the two differ.
 
     >>> import clearstory
     >>> clearstory.convert("runs/book/model", "book.arpa.gz").difference  # doctest: +SKIP
     3e-07
     """
     path = Path(out).expanduser()
-    if is_arpa(path) and to == "hf":
-        raise BadSetting(f"{path} is the name of an ARPA file, and --to says hf, a folder; change one of them")
-    if not is_arpa(path) and to == "arpa":
-        raise BadSetting(f"--to says arpa, and {path} does not end in .arpa or .arpa.gz; change one of them")
+    form = format_of(path, to)
+    numbers = numbers_of(form, dtype)
     opened = open_model(model)
-    if is_arpa(path):
+    # Reopened as it shall be saved: a large model is then never held in two widths.
+    given = open_model(model, dtype=HALVES[numbers]) if form == "hf" and numbers in HALVES else opened
+    if form == "arpa":
         if path.exists() and not overwrite:
             raise FolderExists(f"{path} is there already; choose another name, or pass --overwrite to replace it")
         write_arpa(path, opened.model, opened.tokenizer)
+    elif form == "gguf":
+        write_gguf(path, opened.model, opened.tokenizer, opened.card.name, numbers, overwrite=overwrite)
+        given = opened if numbers == "f32" else replace(opened, model=as_written(opened.model, numbers))
     else:
-        save_model(path, opened.model, opened.tokenizer, opened.card, overwrite=overwrite)
+        save_model(path, given.model, given.tokenizer, given.card, overwrite=overwrite)
     again = open_model(path)
-    compared, difference = compare(opened, again, Words.of(opened, again) if is_arpa(path) else Words.same(opened))
+    words = Words.of(opened, again) if form == "arpa" else Words.same(opened)
+    if given is not opened:
+        given.model.float()
+    compared, difference = compare(given, again, words)
     if not difference <= CLOSE:
         raise CorruptFile(
             f"{path} gives other numbers than {model}: of {compared:,} tokens one differs by {difference:.2g} nats; "
             "do not use it, and please report this"
         )
+    check_ids(path, opened, again, form)
     return Conversion(
         path=path,
-        format="arpa" if is_arpa(path) else "hf",
+        format=form,
+        dtype=numbers,
         parameters=count(again.model),
         bytes=sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir())),
         compared=compared,
         difference=difference,
+        rounding=0.0 if given is opened else compare(opened, again, words)[1],
+        portability=check_portable(path, again) if check and form != "arpa" else None,
+        note=heeded(opened.model) if form == "gguf" else None,
     )
+
+
+def format_of(path: Path, to: Format | None) -> Format:
+    """What a name says, and what was asked for, which must agree."""
+    named: Format = "arpa" if is_arpa(path) else "gguf" if is_gguf(path) else "hf"
+    if to is None or to == named:
+        return named
+    if named == "hf":
+        raise BadSetting(f"--to says {to}, and {path} does not end in {ENDINGS[to]}; change one of them")
+    kind = "a folder" if to == "hf" else f"a file that ends in {ENDINGS[to]}"
+    raise BadSetting(f"{path} is the name of a file of {named.upper()}, and --to says {to}, {kind}; change one of them")
+
+
+def numbers_of(form: Format, dtype: Numbers | None) -> Numbers:
+    """How numbers shall be written, where the format can."""
+    can: dict[Format, tuple[str, ...]] = {"arpa": ("f32",), "gguf": tuple(CODES), "hf": ("f32", "f16", "bf16")}
+    if dtype is not None and dtype not in can[form]:
+        raise BadSetting(
+            f"--dtype says {dtype}, and {form} is written here in {', '.join(can[form])}; choose one of them"
+        )
+    return dtype or "f32"
+
+
+def check_ids(path: Path, opened: Opened, again: Opened, form: Format) -> None:
+    """The same ids from the tokenizer that was read back. Of ARPA's words only the order is kept."""
+    if opened.tokenizer is None or again.tokenizer is None or form == "arpa":
+        return
+    for text in TEXTS:
+        if (ours := opened.tokenizer.encode(text)) != (other := again.tokenizer.encode(text)):
+            raise CorruptFile(
+                f"{path} makes {str(other)[:60]} of {text[:30]!r}, and {str(ours)[:60]} was meant; do not use it, and "
+                "please report this"
+            )
 
 
 @dataclass(frozen=True)

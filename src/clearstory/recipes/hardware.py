@@ -63,6 +63,6 @@ PROCESSORS = (
         source="Google Cloud documentation, TPU v5p: peak compute per chip, bf16",
     ),
 )
-"""Dense products, not the doubled figures of sparse ones. The TPUs' were read in the document that is named, NVIDIA's where
-others cite it: check them before much money hangs on one.
+"""Dense products, not the doubled figures of sparse ones. The TPUs' were read in the document that is named, NVIDIA's
+where others cite it: check them before much money hangs on one.
 """

@@ -203,20 +203,28 @@ class InspectRecipe:
     device: str | None = None
 
 
+Numbers = Literal["f32", "f16", "bf16", "q8_0"]
+"""How the numbers of a model may be written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConvertRecipe:
     """From a model to the same in another format.
 
     Args:
-        model: a model folder, a run folder, a checkpoint, or an .arpa or .arpa.gz file.
-        out: where to write it: a name that ends in .arpa or .arpa.gz, or a folder.
-        to: arpa, or hf for a model folder; as the name of OUT says when not given.
+        model: a model folder, a run folder, a checkpoint, an .arpa, .arpa.gz or .gguf file, or a .bin of llama2.c.
+        out: where to write it: a name that ends in .arpa, .arpa.gz or .gguf, or a folder.
+        to: arpa, gguf, or hf for a model folder; as the name of OUT says when not given.
+        dtype: how the numbers of a folder (f32, f16, bf16) or a GGUF file (f32, f16, q8_0) are written.
+        check: ask transformers whether it gives the same ids, chat template and logits.
         overwrite: replace what is there.
     """
 
     model: str = positional("MODEL")
     out: str = positional("OUT")
-    to: Literal["arpa", "hf"] | None = None
+    to: Literal["arpa", "gguf", "hf"] | None = None
+    dtype: Numbers | None = None
+    check: bool = False
     overwrite: bool = False
 
 

@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.errors import BadInput, CorruptFile, VocabularyMismatch
+from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.pieces import piece_bytes, readable, style_of
+from clearstory.text.saved import CONFIG, FILE, read_saved
 from clearstory.text.words import encoder
-
-FILE = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
 
 # Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
 USUAL = {
@@ -51,24 +49,18 @@ class Tokenizer:
 
     @classmethod
     def open(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer of a model folder, or of a tokenizer.json.
+        """The tokenizer of a folder or a file: tokenizer.json, GPT-2's vocab.json with merges.txt, BERT's vocab.txt,
+        SentencePiece's .model or tiktoken's .tiktoken.
 
         Raises BadInput where there is none, CorruptFile where it is cut off or is none.
         """
         path = Path(path).expanduser()
-        file = path / FILE if path.is_dir() else path
-        if not file.is_file():
-            raise BadInput(f"there is no {FILE} in {path}; name a folder that a model or a tokenizer was saved in")
-        config: dict[str, Any] = {}
-        for name in ("special_tokens_map.json", CONFIG):  # the second wins; the first is how older folders say it
-            if (file.parent / name).is_file():
-                config |= _read_json(file.parent / name)
-        _read_json(file)
-        tokenizer = cls(file.read_bytes().decode("utf-8"), config)
+        contents, config = read_saved(path)
+        tokenizer = cls(contents, config)
         try:
             _ = tokenizer._inside
         except Exception as error:  # the library raises bare Exceptions
-            raise CorruptFile(f"{file} is not a {FILE} that can be used ({error}); save or fetch it again") from None
+            raise CorruptFile(f"{path} holds no {FILE} that can be used ({error}); save or fetch it again") from None
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
@@ -123,7 +115,8 @@ class Tokenizer:
         known = self._known(ids)
         if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
             return self.decode(known).encode()
-        return b"".join(self._bytes[id] for id in known)
+        text = b"".join(self._bytes[id] for id in known)
+        return text.removeprefix(b" ") if self._prefixed else text
 
     def own_bytes(self, id: int) -> bytes:
         """The bytes of text that one token stands for by itself; none for special tokens."""
@@ -150,7 +143,7 @@ class Tokenizer:
     @cached_property
     def vocab(self) -> int:
         """Ids run from 0 to below this."""
-        return max(self._ids.values(), default=-1) + 1
+        return max(self.ids.values(), default=-1) + 1
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int64]:
@@ -174,6 +167,17 @@ class Tokenizer:
         if name == "bpe" and not model.get("merges"):
             return "bytes" if self._style == "byte-level" else "characters"
         return name
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Each token, as the vocabulary writes it, with its id."""
+        ids: dict[str, int] = self._inside.get_vocab(with_added_tokens=True)
+        return ids
+
+    @cached_property
+    def around(self) -> tuple[int, ...]:
+        """What other tools put around a text by default; here only `encode_marked` spells special tokens."""
+        return tuple(self._inside.encode("", add_special_tokens=True).ids)
 
     @cached_property
     def eos(self) -> int | None:
@@ -231,21 +235,22 @@ class Tokenizer:
         return type(self._inside.model).__name__  # old files do not state it
 
     @cached_property
-    def _ids(self) -> dict[str, int]:
-        ids: dict[str, int] = self._inside.get_vocab(with_added_tokens=True)
-        return ids
+    def _prefixed(self) -> bool:
+        """Whether a space is put before every text and taken away again, as SentencePiece does."""
+        steps = (self._parts.get("decoder") or {}).get("decoders") or []
+        return any(step.get("type") == "Strip" and step.get("start") for step in steps)
 
     @cached_property
     def _tokens(self) -> list[str | None]:
         tokens: list[str | None] = [None] * self.vocab
-        for token, id in self._ids.items():
+        for token, id in self.ids.items():
             tokens[id] = token
         return tokens
 
     @cached_property
     def _special(self) -> frozenset[int]:
         """Ids that stand for no text of their own."""
-        marked = {self._ids[token["content"]] for token in self._added if token.get("special")}
+        marked = {self.ids[token["content"]] for token in self._added if token.get("special")}
         # Words and characters keep <unk> and <eos> among their ordinary tokens.
         roles = map(self._role, USUAL) if self.kind in ("words", "characters") else ()
         return frozenset(marked.union(role for role in roles if role is not None))
@@ -254,7 +259,7 @@ class Tokenizer:
     def _bytes(self) -> list[bytes]:
         """The text of each id, as bytes."""
         # Added tokens are matched in the text itself, so they are written as they are.
-        added = {self._ids[token["content"]] for token in self._added}
+        added = {self.ids[token["content"]] for token in self._added}
         return [
             b"" if token is None or id in self._special else piece_bytes(token, "plain" if id in added else self._style)
             for id, token in enumerate(self._tokens)
@@ -264,8 +269,8 @@ class Tokenizer:
         if f"{role}_token" in self.config:
             token = self.config[f"{role}_token"]
             token = token.get("content") if isinstance(token, Mapping) else token
-            return self._ids.get(token) if token else None
-        return next((self._ids[token] for token in USUAL[role] if token in self._ids), None)
+            return self.ids.get(token) if token else None
+        return next((self.ids[token] for token in USUAL[role] if token in self.ids), None)
 
     def _known(self, ids: Iterable[int]) -> list[int]:
         known = [int(id) for id in ids]
@@ -285,13 +290,3 @@ def _build(contents: str) -> Any:
     inside.no_truncation()
     inside.no_padding()
     return inside
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(file.read_bytes().decode("utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise CorruptFile(f"{file} is cut off or damaged ({error}); save or fetch it again") from None
-    if not isinstance(read, dict):
-        raise CorruptFile(f"{file} holds a {type(read).__name__}, not an object; save or fetch it again")
-    return read

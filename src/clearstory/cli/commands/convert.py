@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
+from clearstory.errors import CorruptFile
 from clearstory.recipes.settings import ConvertRecipe
 
 
@@ -14,13 +15,27 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
     """Convert, and say how it compares."""
     from clearstory.recipes.convert import convert
 
-    found = convert(recipe.model, recipe.out, recipe.to, overwrite=recipe.overwrite)
+    found = convert(
+        recipe.model, recipe.out, recipe.to, dtype=recipe.dtype, check=recipe.check, overwrite=recipe.overwrite
+    )
+    seen = found.portability
     if not talk.json:
         talk.out.print(f"{found.path}: {found.parameters:,} parameters in {found.bytes:,} bytes")
+        rounding = f", and rounding to {found.dtype} costs or gains up to {found.rounding:.2g}" * (found.rounding > 0)
         talk.out.print(
-            f"opened again: {found.compared:,} tokens need the same, to {found.difference:.1g} nats at the most"
+            f"opened again: {found.compared:,} tokens need the same, to {found.difference:.1g} nats at most{rounding}"
         )
+        if found.note:
+            talk.out.print(f"note: {found.note}")
+        if seen is not None and seen.portable:
+            more = f"{seen.texts} texts the same ids" if seen.texts else "no text was compared"
+            template = ", and the chat template the same text" * seen.template
+            talk.out.print(
+                f"transformers gives the same logits, to {seen.difference:.1g} of the largest; {more}{template}"
+            )
+    if seen is not None and not seen.portable:
+        raise CorruptFile(f"{found.path} is not portable: {seen.reason}; it opens here, and may not elsewhere")
     return {**asdict(found), "path": str(found.path)}
 
 
-COMMAND = Command(recipe=ConvertRecipe, run=run, example="clearstory convert runs/book book.arpa.gz")
+COMMAND = Command(recipe=ConvertRecipe, run=run, example="clearstory convert runs/book book.gguf")

@@ -1,0 +1,131 @@
+"""Portability: whether transformers, which shares no line with this house, makes the same of what was written.
+
+Ids of texts, the text that the chat template makes, and logits are compared. transformers is an oracle here and is
+imported nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
+from clearstory.formats.folders import Opened
+from clearstory.formats.gguf_reading import is_gguf
+from clearstory.text.chat import ChatTemplate
+
+CLOSE = 1e-4
+"""The share of the largest logit by which one may differ: both add up in float32, in another order."""
+
+TEXTS = (
+    "Hello, world! It's 3:45 on the 12th of March 2024.",
+    "  two spaces,\ttabs\n\n\nand lines  \r\n",
+    "naïve café, Führer, нещо на Български, 東京タワー 🙂",
+    "def f(x):\n    return x**2 + 1000000\n",
+    "'em I'll WE'RE don't 1234567890 !!!???",
+    "",
+)
+
+MESSAGES = (
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris."},
+    {"role": "user", "content": "And of Italy?"},
+)
+
+ROWS, LENGTH = 2, 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portability:
+    """What transformers made of it.
+
+    Args:
+        portable: whether all that was compared is equal.
+        reason: the first thing that is not.
+        texts: how many texts' ids were compared.
+        template: whether a chat template was.
+        difference: the largest between two logits, as a share of the largest logit.
+    """
+
+    portable: bool
+    reason: str | None = None
+    texts: int = 0
+    template: bool = False
+    difference: float | None = None
+
+
+def check_portable(path: Path, opened: Opened) -> Portability:
+    """Compare what stands at `path`, open as `opened`, with what transformers makes of it.
+
+    Raises MissingExtra where transformers is not installed.
+    """
+    try:
+        import transformers as oracle
+    except ImportError:
+        raise MissingExtra("--check compares with transformers: pip install 'clearstory[test]'") from None
+    transformers: Any = oracle
+    place: dict[str, Any] = {"pretrained_model_name_or_path": str(path), "local_files_only": True}
+    if is_gguf(path):
+        place = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
+    found = Portability(portable=True)
+    showing = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
+        found = compare_logits(opened, lambda ids: model(ids).logits)
+        # Of a GGUF's tokenizer transformers guesses how it cuts text; there llama.cpp is the judge.
+        if found.portable and opened.tokenizer is not None and not is_gguf(path):
+            theirs = transformers.AutoTokenizer.from_pretrained(**place)
+            found = compare_text(opened, theirs, found.difference)
+    except ClearstoryError:
+        raise
+    except Exception as error:  # whatever a foreign library raises is the finding
+        reason = " ".join(str(error).split())[:200]
+        return Portability(portable=False, reason=f"transformers cannot open it ({type(error).__name__}: {reason})")
+    finally:
+        if showing:
+            transformers.utils.logging.enable_progress_bar()
+    return found
+
+
+@torch.no_grad()
+def compare_logits(opened: Opened, theirs: Callable[[torch.Tensor], torch.Tensor]) -> Portability:
+    """Rows of tokens drawn by lot, read by both."""
+    length = min(LENGTH, opened.model.context or LENGTH)
+    ids = torch.from_numpy(np.random.default_rng(1).integers(opened.model.vocab, size=(ROWS, length)))
+    ours, other = opened.logits(ids).float(), theirs(ids).float()
+    if ours.shape != other.shape:
+        return Portability(portable=False, reason=f"logits of shape {list(other.shape)} there, {list(ours.shape)} here")
+    difference = float((ours - other).abs().max() / other.abs().max())
+    if not difference <= CLOSE:
+        return Portability(
+            portable=False, reason=f"logits differ by {difference:.1g} of the largest", difference=difference
+        )
+    return Portability(portable=True, difference=difference)
+
+
+def compare_text(opened: Opened, theirs: Any, difference: float | None) -> Portability:
+    """Ids of TEXTS, and the template's text of MESSAGES."""
+    tokenizer = opened.tokenizer
+    assert tokenizer is not None
+    for text in TEXTS:
+        ours, other = tokenizer.encode(text), theirs(text, add_special_tokens=False)["input_ids"]
+        if ours != other:
+            reason = f"the text {text[:30]!r} has the ids {str(other)[:60]} there and {str(ours)[:60]} here"
+            return Portability(portable=False, reason=reason, difference=difference)
+    template = False
+    try:
+        written = ChatTemplate.of(tokenizer).render(MESSAGES)
+    except CannotDo:
+        written = None
+    if written is not None:
+        template = True
+        if (other := theirs.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)) != written:
+            reason = f"the chat template writes {other[:60]!r} there and {written[:60]!r} here"
+            return Portability(portable=False, reason=reason, difference=difference)
+    return Portability(portable=True, texts=len(TEXTS), template=template, difference=difference)

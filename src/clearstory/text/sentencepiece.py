@@ -1,0 +1,131 @@
+"""SentencePiece: its .model files, read without its library.
+
+Such a file is a protocol buffer: numbered fields, each a number, four or eight bytes, or a length and as many bytes.
+Only the fields that decide about ids are read here (sentencepiece_model.proto); the library is what the tests compare
+with.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clearstory.errors import BadInput, CorruptFile
+from clearstory.text.assembling import SQUEEZED, Beside, likeliest, scored_pairs
+
+MOST_BYTES = 256 * 2**20
+
+NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""Kinds of pieces; GGUF numbers them alike."""
+
+UNIGRAM, PAIRS = 1, 2
+
+
+@dataclass
+class Model:
+    """What a file says: its pieces with score and kind, and how text is prepared."""
+
+    pieces: list[tuple[str, float, int]] = field(default_factory=list)
+    kind: int = UNIGRAM
+    byte_fallback: bool = False
+    prefix: bool = True
+    squeeze: bool = True
+    charsmap: bytes = b""
+    roles: dict[str, int] = field(default_factory=lambda: {"unk": 0, "bos": 1, "eos": 2, "pad": -1})
+
+
+def read_model(path: Path) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, BadInput for a kind that is not here."""
+    if path.stat().st_size > MOST_BYTES:
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no SentencePiece model has {MOST_BYTES:,}")
+    try:
+        model = parse(path.read_bytes())
+    except (IndexError, ValueError, struct.error, TypeError) as error:
+        raise CorruptFile(f"{path} is cut off or is no SentencePiece model ({error}); copy it anew") from None
+    if not model.pieces:
+        raise CorruptFile(f"{path} is no SentencePiece model: it holds no pieces; copy it anew")
+    if model.kind not in (UNIGRAM, PAIRS):
+        raise BadInput(f"{path} is a SentencePiece model of words or characters; this house reads unigram and bpe")
+    return assemble(model), config(model)
+
+
+def assemble(model: Model) -> str:
+    """The tokenizer.json."""
+    ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
+    unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
+    special = [piece for piece, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)]
+    beside = Beside(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
+    before: list[Mapping[str, Any]] = []
+    if model.charsmap:
+        before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
+    if model.squeeze:
+        before += SQUEEZED
+    usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
+    if model.kind == PAIRS:
+        usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
+        return scored_pairs(usable, ids, model.pieces[unknown][0], beside, **usual)
+    return likeliest([(piece, score) for piece, score, _ in model.pieces], unknown, beside, **usual)
+
+
+def config(model: Model) -> dict[str, Any]:
+    """Which pieces begin and end a text, stand for the unknown and fill rows."""
+    known = {role: id for role, id in model.roles.items() if 0 <= id < len(model.pieces)}
+    return {f"{role}_token": model.pieces[known[role]][0] if role in known else None for role in model.roles}
+
+
+def parse(data: bytes) -> Model:
+    """Raises IndexError, ValueError or struct.error for what is no model."""
+    model = Model()
+    for number, value in message(data):
+        if number == 1:
+            said = dict(message(value))
+            (score,) = struct.unpack("<f", said.get(2, bytes(4)))
+            model.pieces.append(
+                (said[1].decode("utf-8"), score, said.get(3, NORMAL)) if 1 in said else ("", score, UNUSED)
+            )
+        elif number == 2:
+            said = dict(message(value))
+            model.kind, model.byte_fallback = said.get(3, UNIGRAM), bool(said.get(35, 0))
+            for role, key in (("unk", 40), ("bos", 41), ("eos", 42), ("pad", 43)):
+                # Of 64 bits, the negative ones wrap round.
+                model.roles[role] = (said.get(key, model.roles[role] % 2**64) + 2**63) % 2**64 - 2**63
+        elif number == 3:
+            said = dict(message(value))
+            model.charsmap = said.get(2, b"")
+            model.prefix, model.squeeze = bool(said.get(3, 1)), bool(said.get(4, 1))
+    return model
+
+
+def message(data: bytes) -> Iterator[tuple[int, Any]]:
+    """The numbered fields of a message, one after another."""
+    at = 0
+    while at < len(data):
+        key, at = varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = varint(data, at)
+            yield number, value
+            continue
+        size = {1: 8, 5: 4}.get(wire)
+        if wire == 2:
+            size, at = varint(data, at)
+        if size is None or size > len(data) - at:
+            raise ValueError(f"field {number} at byte {at:,} does not fit")
+        yield number, data[at : at + size]
+        at += size
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and the place after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError(f"a number at byte {at:,} does not end")

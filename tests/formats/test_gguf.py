@@ -1,0 +1,299 @@
+"""GGUF: what is written is read back to the bit, and what other tools wrote is read as they mean it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from ggufs import BASE, DIALECTS, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shaken, written
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, FolderExists, UnknownName
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import Opened, open_model
+from clearstory.formats.gguf_dialects import dialect_of
+from clearstory.formats.gguf_header import Header
+from clearstory.formats.gguf_numbers import KINDS
+from clearstory.formats.gguf_writing import heeded, write_gguf
+from clearstory.formats.rotary_order import to_halves, to_pairs
+from clearstory.models.families import count
+from clearstory.models.positions import slowness
+from clearstory.models.presets import PRESETS
+from clearstory.recipes.convert import convert
+from clearstory.recipes.evaluate import evaluate
+from clearstory.recipes.generate import generate
+from clearstory.recipes.inspect import inspect
+from clearstory.text.learning import learn
+
+gguf = pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
+
+ROWS = [[3, 1, 4, 1, 5, 9, 2, 6, 299], [18, 0, 17, 5, 8, 2, 8, 4, 299]]
+
+
+@pytest.mark.parametrize("name", WIRINGS)
+def test_export_then_import_is_the_identity(name: str, tmp_path: Path) -> None:
+    config = WIRINGS[name]
+    assert dialect_of(config).name == DIALECTS[name]
+    model = written(tmp_path / "model.gguf", config)
+    after = open_model(tmp_path / "model.gguf")
+    assert after.model.config == config
+    assert (after.card.name, after.card.parameters) == ("tiny", count(model))
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, after.model.state_dict()[key]), key
+    assert torch.equal(Opened(model, None, Card()).logits(ROWS), after.logits(ROWS))
+
+
+def test_a_folder_becomes_a_file_and_the_same_folder_again(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", WIRINGS["llama"])
+    found = convert(folder, tmp_path / "model.gguf")
+    assert (found.format, found.dtype, found.difference, found.rounding) == ("gguf", "f32", 0.0, 0.0)
+    assert found.compared > 100
+    assert found.bytes == (tmp_path / "model.gguf").stat().st_size
+    convert(tmp_path / "model.gguf", tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_biases_that_gpt2_always_has_are_written_as_zeros(tmp_path: Path) -> None:
+    model = written(tmp_path / "model.gguf", replace(BASE, bias=False))
+    after = open_model(tmp_path / "model.gguf")
+    assert after.model.config == BASE
+    assert torch.equal(after.logits(ROWS), Opened(model, None, Card()).logits(ROWS))
+
+
+@pytest.mark.parametrize("dtype", ["f16", "q8_0"])
+def test_rounding_stays_within_what_the_kind_allows(dtype: Any, tmp_path: Path) -> None:
+    before = written(tmp_path / "model.gguf", WIRINGS["llama"], numbers=dtype).state_dict()
+    after = open_model(tmp_path / "model.gguf").model.state_dict()
+    wide = 0
+    for name, tensor in before.items():
+        error = (tensor - after[name]).abs()
+        if tensor.ndim == 1:
+            assert not error.any(), f"{name} is a norm, and stays in float32"
+            continue
+        if dtype == "f16" or tensor.shape[1] % 32:
+            assert bool((error <= tensor.abs() * 2**-11 + 2**-25).all()), name
+            wide += dtype == "q8_0"
+        else:
+            # A 127th of the block's largest is a step; half a step, and the rounding of the step itself.
+            blocks = tensor.reshape(-1, 32).abs().amax(1, keepdim=True)
+            assert bool((error.reshape(-1, 32) <= blocks * (0.5 / 127 + 2**-11)).all()), name
+    assert wide == (2 if dtype == "q8_0" else 0), "rows of 48 make no blocks of 32: two maps down stay F16"
+
+
+def test_queries_and_keys_stand_in_pairs_in_llama_and_in_no_other(tmp_path: Path) -> None:
+    # Two heads of four: in halves 0 turns with 2 and 1 with 3; in pairs those stand side by side.
+    assert to_pairs(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    rows = torch.randn(3 * 10, 7)
+    assert torch.equal(to_halves(to_pairs(rows, 3), 3), rows)
+    assert torch.equal(to_pairs(to_halves(rows, 3), 3), rows)
+    for name in ("llama", "qwen3"):
+        ours = written(tmp_path / f"{name}.gguf", WIRINGS[name]).state_dict()
+        header = Header.read(tmp_path / f"{name}.gguf")
+        for theirs, mine, heads in (("attn_q", "query", 4), ("attn_k", "key", 2), ("attn_v", "value", None)):
+            weight = ours[f"blocks.1.attention.{mine}.weight"]
+            turned = to_pairs(weight, heads) if name == "llama" and heads else weight
+            assert torch.equal(header.numbers(f"blk.1.{theirs}.weight"), turned), (name, theirs)
+
+
+def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
+    config = WIRINGS["llama3.1"]
+    written(tmp_path / "model.gguf", config)
+    factors = Header.read(tmp_path / "model.gguf").numbers("rope_freqs.weight")
+    # Speeds 1, 0.316, 0.1, 0.0316: in 128 tokens 20.4, 6.44, 2.04 and 0.64 turns. The first two turn over four times
+    # and are kept, the last not once; of the third (2.037 − 1) / (4 − 1) = 0.3457 is kept and the rest an eighth.
+    assert factors.tolist() == pytest.approx([1, 1, 1 / (0.3457 + 0.6543 / 8), 8], rel=1e-3)
+    assert torch.equal(slowness(torch.tensor([1e-9]), 8.0, 256), torch.tensor([8.0]))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_numbers_are_read_as_the_package_reads_them(kind: Any) -> None:
+    generator = torch.Generator().manual_seed(kind.code)
+    raw = torch.randint(0, 256, (6, kind.bytes * 2), dtype=torch.uint8, generator=generator)
+    sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind.code)]
+    assert (kind.block, kind.bytes) == sizes
+    assert kind.name == gguf.GGMLQuantizationType(kind.code).name
+    with np.errstate(all="ignore"):  # scales drawn by lot may be infinite
+        ours = kind.numbers(raw.flatten(), (6, 2 * kind.block))
+        if kind.name == "F64":
+            assert torch.equal(ours, raw.flatten().view(torch.float64).view(6, 2))
+            return
+        theirs = torch.from_numpy(gguf.quants.dequantize(raw.numpy(), gguf.GGMLQuantizationType(kind.code)).copy())
+    assert torch.equal(ours.float().nan_to_num(7, 8, 9), theirs.view(6, -1).nan_to_num(7, 8, 9))
+
+
+def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
+    written(tmp_path / "model.gguf", WIRINGS["qwen3"])
+    ours, theirs = Header.read(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
+    said = {name: each.contents() for name, each in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert ours.fields.keys() == said.keys()
+    for name, value in ours.fields.items():
+        if isinstance(value, float):
+            assert value == pytest.approx(said[name], rel=1e-7)
+        else:
+            assert (value.tolist() if hasattr(value, "tolist") else value) == said[name], name
+    assert list(ours.tensors) == [tensor.name for tensor in theirs.tensors]
+    for tensor in theirs.tensors:
+        placed = ours.tensors[tensor.name]
+        assert (placed.start, placed.size, list(reversed(placed.shape))) == (
+            int(tensor.data_offset),
+            int(tensor.n_bytes),
+            tensor.shape.tolist(),
+        )
+    for key, value in {
+        "general.architecture": "qwen3",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.eos_token_id": 0,
+        "tokenizer.ggml.add_bos_token": False,
+        "qwen3.attention.key_length": 8,
+    }.items():
+        assert ours.fields[key] == value
+
+
+def test_rows_without_a_token_get_a_name_and_lose_it_again(tmp_path: Path) -> None:
+    tokenizer = bpe()
+    written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab + 7), tokenizer)
+    fields = Header.read(tmp_path / "model.gguf").fields
+    assert fields["tokenizer.ggml.tokens"][-1] == f"[PAD{tokenizer.vocab + 6}]"
+    after = open_model(tmp_path / "model.gguf")
+    assert after.tokenizer is not None
+    assert (after.tokenizer.vocab, after.model.vocab) == (tokenizer.vocab, tokenizer.vocab + 7)
+
+
+def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
+    tokenizer = bpe()
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": template, "pad_token": None})
+    written(tmp_path / "model.gguf", LLAMA, tokenizer)
+    after = open_model(tmp_path / "model.gguf").tokenizer
+    assert after is not None
+    assert after.config["chat_template"] == template
+    assert (after.eos, after.bos, after.padding, after.unknown) == (tokenizer.eos, tokenizer.bos, None, None)
+    assert 0 not in after.encode("<|endoftext|>"), "text is never a command"
+    assert after.encode_marked("<|endoftext|>") == [0]
+
+
+@pytest.mark.parametrize("spec", ["bytes", "bpe:300"])
+def test_tokenizers_of_ours_come_back_with_the_same_ids(spec: str, tmp_path: Path) -> None:
+    tokenizer = learn(spec, [TEXT])
+    written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab), tokenizer)
+    after = open_model(tmp_path / "model.gguf").tokenizer
+    assert after is not None
+    for text in ("Call me\n\n  Ishmael, 1851!", "naïve 東京 🙂", ""):
+        assert after.encode(text) == tokenizer.encode(text)
+        assert after.decode(after.encode(text)) == text
+
+
+@pytest.mark.parametrize("spec", ["characters", "words", "unigram:280", "wordpiece:200"])
+def test_tokenizers_that_llama_cpp_has_not_are_refused(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(CannotDo, match="keep the model as a folder"):
+        written(tmp_path / "model.gguf", LLAMA, learn(spec, [TEXT * 5]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_wirings_that_llama_cpp_has_not_are_refused(tmp_path: Path) -> None:
+    odd = {
+        "none": replace(BASE, positions="none"),
+        "relu": replace(BASE, activation="relu"),
+        "wide": replace(BASE, head_width=10),
+        "window": replace(LLAMA, window=4, qk_norm=True),
+        "slow": replace(LLAMA, qk_norm=True, rope_factor=8.0, rope_original=16),
+    }
+    for name, config in odd.items():
+        with pytest.raises(CannotDo, match=r"llama\.cpp has no architecture for this model"):
+            written(tmp_path / f"{name}.gguf", config)
+    assert not list(tmp_path.iterdir())
+    for name in ("rnn", "ngram", "bert-base", "t5-small", "recall"):
+        with pytest.raises(CannotDo, match="keep the model as a folder"):
+            dialect_of(PRESETS[name])
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no tokenizer beside it, and a GGUF file holds both"):
+        write_gguf(tmp_path / "model.gguf", shaken(LLAMA), None, "tiny")
+
+
+def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_text("mine")
+    with pytest.raises(FolderExists, match="is there already"):
+        written(file, LLAMA)
+    with (
+        pytest.raises(ZeroDivisionError),
+        mock.patch("clearstory.formats.gguf_writing.as_bytes", side_effect=ZeroDivisionError),
+    ):
+        written(file, LLAMA, overwrite=True)
+    assert file.read_text() == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["model.gguf"]
+    written(file, LLAMA, overwrite=True)
+    assert open_model(file).model.config == LLAMA
+
+
+def test_names_formats_and_numbers_must_agree(tmp_path: Path) -> None:
+    for out, to, dtype, sentence in (
+        ("model.gguf", "hf", None, "is the name of a file of GGUF, and --to says hf, a folder"),
+        ("model.arpa", "gguf", None, r"is the name of a file of ARPA, and --to says gguf, a file that ends in \.gguf"),
+        ("model", "gguf", None, r"--to says gguf, and .* does not end in \.gguf"),
+        ("model.gguf", None, "bf16", "--dtype says bf16, and gguf is written here in f32, f16, q8_0"),
+        ("model", None, "q8_0", "--dtype says q8_0, and hf is written here in f32, f16, bf16"),
+        ("model.arpa", "arpa", "f16", "--dtype says f16, and arpa is written here in f32"),
+    ):
+        with pytest.raises(BadSetting, match=sentence):
+            convert("nothing", tmp_path / out, to, dtype=dtype)  # type: ignore[arg-type]  # what is typed
+
+
+def test_a_folder_can_be_written_in_halves(tmp_path: Path) -> None:
+    written(tmp_path / "model.gguf", LLAMA, numbers="q8_0")
+    found = convert(tmp_path / "model.gguf", tmp_path / "half", dtype="f16")
+    assert (found.dtype, found.difference) == ("f16", 0.0)
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "float16"
+    assert 0 < found.rounding < 0.05
+
+
+def test_what_llama_cpp_does_not_heed_is_said(tmp_path: Path) -> None:
+    found = convert(saved(tmp_path / "model", WIRINGS["phi3"]), tmp_path / "model.gguf", dtype="f16")
+    assert found.note is not None
+    assert "texts of up to 40 tokens" in found.note
+    assert found.difference == 0.0 < found.rounding < 0.1
+    assert heeded(shaken(LLAMA)) is None
+
+
+def test_a_name_that_llama_cpp_would_take_for_phi3_is_written_otherwise(tmp_path: Path) -> None:
+    written(tmp_path / "model.gguf", LLAMA, name="my-Phi3-mini")
+    assert Header.read(tmp_path / "model.gguf").fields["general.name"] == "my-Phi 3-mini"
+
+
+def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", LLAMA)
+    written(tmp_path / "model.gguf", LLAMA)
+    (tmp_path / "text.txt").write_text("Call me Ishmael. Some years ago")
+    both = [str(folder), str(tmp_path / "model.gguf")]
+    texts = [generate(each, "Call me", max_tokens=8, temperature=0).text for each in both]
+    assert texts[0] == texts[1]
+    nats = [evaluate(each, tmp_path / "text.txt").score.nats for each in both]
+    assert nats[0] == nats[1]
+    views = [inspect(each, "Call me", view="next") for each in both]
+    assert views[0] == views[1]
+
+
+def test_changing_an_opened_model_leaves_its_file_as_it_was(tmp_path: Path) -> None:
+    written(tmp_path / "model.gguf", LLAMA)
+    before = (tmp_path / "model.gguf").read_bytes()
+    opened = open_model(tmp_path / "model.gguf")
+    with torch.no_grad():
+        for weight in opened.model.parameters():
+            weight.zero_()
+    assert (tmp_path / "model.gguf").read_bytes() == before
+
+
+def test_an_architecture_that_is_not_here_is_named_with_the_nearest(tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(packed({"general.architecture": "llama4"}, {"a": ([4], 0, 0)}, bytes(16)))
+    with pytest.raises(UnknownName, match=r"x\.gguf: its general\.architecture is 'llama4'; did you mean 'llama'\?"):
+        open_model(file)

@@ -1,0 +1,256 @@
+"""GGUF files of others are data: what they claim is compared with what they hold, in a sentence and without a bomb."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ggufs import LLAMA, WIRINGS, packed, text, value_of, written
+
+from clearstory.errors import BadInput, ClearstoryError, CorruptFile
+from clearstory.formats.folders import open_model
+from clearstory.formats.gguf_header import Header
+from clearstory.formats.gguf_tokenizer import read_tokenizer
+
+pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
+
+ONE: dict[str, tuple[list[int], int, int]] = {"a": ([4, 2], 0, 0)}
+NUMBERS = bytes(32)
+HUGE = 2**60
+
+
+def listed(inner: int, count: int, rest: bytes = b"") -> bytes:
+    """A list that says how long it is."""
+    return struct.pack("<IIQ", 9, inner, count) + rest
+
+
+def nested(depth: int) -> bytes:
+    """A list in a list in a list."""
+    return struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * depth + struct.pack("<IQ", 4, 0)
+
+
+FIELD, TENSOR = text("a") + value_of(1), text("a") + struct.pack("<IQIQ", 1, 8, 0, 0)
+
+LIES: dict[str, tuple[bytes, str]] = {
+    "tensors": (packed({}, ONE, NUMBERS, counts=(HUGE, 0)), "it says it has 1,152,921,504,606,846,976 tensors"),
+    "fields": (packed({}, ONE, NUMBERS, counts=(1, HUGE)), "976 fields, more than the rest of it could hold"),
+    "few": (packed({"a": 1}, ONE, NUMBERS, counts=(2, 1)), "tensor"),
+    "text": (packed({"a": struct.pack("<IQ", 8, HUGE)}, {}, b""), "the text of 'a' of 1,152,921,504,606,846,976 bytes"),
+    "name": (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, HUGE) + bytes(64), "the name of a field of 1,152,9"),
+    "list": (packed({"a": listed(4, HUGE)}, {}, b""), "the list 'a' of 4,611,686,018,427,387,904 bytes"),
+    "texts": (packed({"a": listed(8, HUGE)}, {}, b""), "976 items of 'a', more than the rest"),
+    "item": (packed({"a": listed(8, 1, struct.pack("<Q", HUGE))}, {}, bytes(64)), "item 0 of 'a' is said to have"),
+    "lists": (packed({"a": listed(9, HUGE)}, {}, b""), "976 items of 'a', more than the rest"),
+    "deep": (packed({"a": nested(50)}, {}, b""), "holds lists in lists 4 deep"),
+    "type": (packed({"a": struct.pack("<II", 99, 0)}, {}, b""), "is of type 99, and GGUF has 0 to 12"),
+    "twice": (
+        packed({}, {}, b"", counts=(0, 2))[:24] + FIELD * 2,
+        "the field 'a' stands in it twice",
+    ),
+    "latin": (packed({"a": struct.pack("<IQ", 8, 2) + b"\xe9\xe9"}, {}, b""), "the text of 'a' is not UTF-8"),
+    "words": (packed({"a": listed(8, 1, struct.pack("<Q", 1) + b"\xff")}, {}, b""), "item 0 of 'a' is not UTF-8"),
+    "sides": (packed({}, {"a": ([1] * 9, 0, 0)}, NUMBERS), "has 9 sides, and GGUF's have 1 to 4"),
+    "none": (packed({}, {"a": ([], 0, 0)}, NUMBERS), "has 0 sides"),
+    "empty": (packed({}, {"a": ([4, 0], 0, 0)}, NUMBERS), r"of shape \[0, 4\] in F32, which cannot be"),
+    "large": (packed({}, {"a": ([HUGE, HUGE], 0, 0)}, NUMBERS), "which cannot be"),
+    "wraps": (packed({}, {"a": ([2**32, 2**32 + 1], 0, 0)}, NUMBERS), "which cannot be"),
+    "block": (packed({}, {"a": ([33, 2], 8, 0)}, bytes(256)), r"of shape \[2, 33\] in Q8_0, which cannot be"),
+    "beyond": (packed({}, {"a": ([4, 2], 0, HUGE)}, NUMBERS), "is said to begin at .* where it cannot"),
+    "over": (packed({}, {"a": ([4, 4], 0, 0)}, NUMBERS), "the tensor 'a' of 64 bytes is said to begin at"),
+    "crooked": (packed({}, {"a": ([4, 1], 0, 3)}, NUMBERS), "where it cannot"),
+    "overlap": (packed({}, {"a": ([4, 4], 0, 0), "b": ([4, 2], 0, 32)}, bytes(96)), "the tensors 'a' and 'b' overlap"),
+    "again": (
+        packed({}, {}, b"", counts=(2, 0))[:24] + TENSOR * 2 + bytes(96),
+        "the tensor 'a' stands in it twice",
+    ),
+    "aligned": (
+        packed({"general.alignment": 48}, ONE, NUMBERS),
+        "alignment is 48, and it must be a power of two",
+    ),
+    "wide": (packed({"general.alignment": 2**31}, ONE, NUMBERS), "general.alignment is 2147483648"),
+    "worded": (packed({"general.alignment": "32"}, ONE, NUMBERS), "general.alignment is '32'"),
+    "short": (b"GGUF\3\0\0\0", "has 8 bytes, and a GGUF file's header alone has 24"),
+    "nothing": (b"", "has 0 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_header_that_lies_is_told_in_a_sentence_and_allocates_nothing(name: str, tmp_path: Path) -> None:
+    raw, sentence = LIES[name]
+    file = tmp_path / "x.gguf"
+    file.write_bytes(raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFile, match=sentence) as told:
+            Header.read(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(told.value)
+    assert "x.gguf" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (packed({}, {}, b"", magic=b"GGML"), "begins with b'GGML', and a GGUF file with b'GGUF'"),
+        (b"<html>" * 9, "it is another kind of file"),
+        (packed({}, {}, b"", version=1), "of GGUF version 1; this house reads 2 and 3"),
+        (packed({}, {}, b"", version=3 << 24), "for a big-endian machine"),
+        (packed({}, {"a": ([32], 24, 0)}, NUMBERS), "numbers of kind 24; this house reads F32, F16, Q4_0"),
+        (packed({"general.architecture": "llama"}, {}, b""), "holds a vocabulary and no weights"),
+        (packed({"general.architecture": "llama", "split.count": 3}, ONE, NUMBERS), "is one of 3 parts"),
+        (packed({"general.architecture": "llama"}, ONE, NUMBERS), "lacks the embedding token_embd.weight"),
+        (packed({"general.architecture": "phi3"}, {"rope_factors_long.weight": ([4], 0, 0)}, NUMBERS), "longrope"),
+        (packed({"general.architecture": "llama"}, {"token_embd.weight": ([4, 2], 0, 0)}, NUMBERS), "x.gguf: it lacks"),
+    ],
+    ids=["magic", "html", "version", "big-endian", "kind", "vocabulary", "parts", "embedding", "longrope", "sizes"],
+)
+def test_what_is_no_model_of_this_house_is_refused(raw: bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(raw)
+    with pytest.raises(BadInput, match=sentence) as told:
+        open_model(file)
+    assert "\n" not in str(told.value)
+    assert "config.json" not in str(told.value)
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    written(file, LLAMA)
+    raw = file.read_bytes()
+    for end in sorted({*range(0, len(raw), len(raw) // 60), len(raw) - 1}):
+        file.write_bytes(raw[:end])
+        with pytest.raises(CorruptFile):
+            open_model(file)
+
+
+def test_bytes_changed_anywhere_in_the_header_give_a_sentence_or_a_model(tmp_path: Path) -> None:
+    """No traceback and no bomb, whatever is in it."""
+    file = tmp_path / "x.gguf"
+    written(file, LLAMA)
+    raw = file.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    end = raw.index(b"blk.1.ffn_up")
+    for _ in range(120):
+        place, value = (int(torch.randint(0, most, (), generator=generator)) for most in (end, 256))
+        changed = bytearray(raw)
+        changed[place] = value
+        file.write_bytes(changed)
+        try:
+            open_model(file)
+        except ClearstoryError as told:
+            assert "\n" not in str(told)  # noqa: PT017  # most bytes may be anything
+
+
+def changed(tmp_path: Path, fields: dict[str, Any], name: str = "llama") -> Path:
+    """A file of a whole model, some of whose fields say something else; None leaves one out."""
+    import gguf
+
+    file = tmp_path / "x.gguf"
+    written(file, WIRINGS[name])
+    header = Header.read(file)
+    writer = gguf.GGUFWriter(tmp_path / "y.gguf", str(header.fields["general.architecture"]))
+    for key, value in {**header.fields, **fields}.items():
+        if value is None or key == "general.architecture":
+            continue
+        kind = gguf.GGUFValueType.get_type(value) if not hasattr(value, "tolist") else None
+        value = value.tolist() if kind is None else value
+        if isinstance(value, int) and not isinstance(value, bool):
+            writer.add_uint32(key, value)
+        elif isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_key_value(key, value, kind)
+    for tensor in header.tensors:
+        writer.add_tensor(tensor, header.numbers(tensor).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "y.gguf"
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"llama.block_count": 3}, "lacks blk.2.attn_norm.weight of shape"),
+        ({"llama.block_count": 1}, r"holds blk\.1\.\w+\.weight of shape .*, and its architecture has none"),
+        ({"llama.block_count": 4000}, "says 4,000 layers, and holds 2[0-9] tensors"),
+        ({"llama.feed_forward_length": 47}, r"ffn_down\.weight of shape \[32, 48\], and its fields ask for \[32, 47\]"),
+        (
+            {"llama.embedding_length": 16},
+            r"token_embd\.weight of shape \[300, 32\], .* ask for \[300, 16\]",
+        ),
+        ({"llama.embedding_length": 2**31}, "it asks for llama.embedding_length = 2147483648"),
+        ({"llama.attention.head_count": 0}, "it asks for llama.attention.head_count = 0"),
+        ({"llama.attention.head_count": "four"}, "it asks for llama.attention.head_count = 'four'"),
+        ({"llama.attention.head_count_kv": 3}, "4 query heads do not share 3 key-value heads"),
+        ({"llama.attention.key_length": 16}, "value_length = 8; but llama.attention.key_length = 16"),
+        ({"llama.rope.dimension_count": 4}, r"rope\.dimension_count = 4; but llama\.attention\.key_length = 8"),
+        ({"llama.rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type = 'yarn'; this house has none, linear"),
+        ({"llama.expert_count": 8}, "it asks for llama.expert_count = 8; this house's llama has no such setting"),
+        ({"llama.context_length": None}, "it lacks 'llama.context_length'"),
+        ({"llama.attention.layer_norm_rms_epsilon": 5.0}, "layer_norm_rms_epsilon = 5"),
+        ({"general.architecture": "qwen3"}, "it lacks 'qwen3"),
+        (
+            {"tokenizer.ggml.pre": "llama-bqe"},
+            "cuts text as 'llama-bqe', and how that is done is unknown here; did",
+        ),
+        ({"tokenizer.ggml.pre": None}, "holds no tokenizer.ggml.pre, so how it cuts text is unknown"),
+        ({"tokenizer.ggml.model": "rwkv"}, "a tokenizer of the kind 'rwkv'"),
+        ({"tokenizer.ggml.tokens": ["a", "b"]}, "holds 2 tokens and another number of kinds"),
+        ({"tokenizer.ggml.tokens": 5}, "holds no tokenizer.ggml.tokens, a list of texts"),
+        ({"tokenizer.ggml.merges": [1, 2]}, "holds no tokenizer.ggml.merges, a list of texts"),
+        ({"tokenizer.ggml.model": "llama"}, "and not as many scores"),
+        ({"tokenizer.ggml.eos_token_id": "</s>"}, "eos_token_id is '</s>', and it must be an id"),
+    ],
+    ids=str,
+)
+def test_fields_that_do_not_fit_are_told_by_name(fields: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    if fields.get("general.architecture") == "qwen3":
+        file = tmp_path / "z.gguf"
+        raw = changed(tmp_path, {}).read_bytes()
+        file.write_bytes(raw.replace(b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0qwen3", 1))
+    else:
+        file = changed(tmp_path, fields)
+    with pytest.raises(ClearstoryError, match=sentence) as told:
+        open_model(file)
+    assert "\n" not in str(told.value)
+    assert "config.json" not in str(told.value)
+
+
+def test_fields_that_change_nothing_are_no_hindrance(tmp_path: Path) -> None:
+    fields = {"llama.expert_count": 0, "llama.vocab_size": 12, "general.license": "mit"}
+    file = changed(tmp_path, {**fields, "tokenizer.ggml.eos_token_id": 99_999})
+    opened = open_model(file)
+    assert opened.model.config == WIRINGS["llama"]
+    assert opened.tokenizer is not None
+    assert opened.tokenizer.eos is None
+
+
+def test_a_context_whose_angles_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    # 2^24 places of 10 numbers: more than 2^27.
+    with pytest.raises(BadInput, match="a context of 16,777,216, whose rotary angles are too many to hold"):
+        open_model(changed(tmp_path, {"llama.context_length": 2**24}, "llama-wide-heads"))
+
+
+def test_factors_that_no_rule_gives_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    written(file, WIRINGS["llama3.1"])
+    header = Header.read(file)
+    raw = bytearray(file.read_bytes())
+    at = header.tensors["rope_freqs.weight"].start
+    raw[at : at + 16] = struct.pack("<4f", 1, 3, 2, 8)
+    file.write_bytes(raw)
+    with pytest.raises(BadInput, match=r"in a way that Llama 3\.1's rule does not give"):
+        open_model(file)
+
+
+def test_a_file_without_a_tokenizer_has_none() -> None:
+    assert read_tokenizer(Path("x.gguf"), {"tokenizer.ggml.model": "none"}) is None
+    assert read_tokenizer(Path("x.gguf"), {}) is None

