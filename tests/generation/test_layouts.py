@@ -23,7 +23,7 @@ VIEWS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "one row": (lambda model: for_decoding(model, 1), 1e-5),
     "three rows": (lambda model: for_decoding(model, 3), 1e-5),
     # A weight is rounded to 1/127 of its row's largest, what it multiplies likewise; to 1/63 without VNNI. Heads of
-    # four numbers let one place in a hundred be off by three times the rest, so it is the root mean square that is bounded.
+    # four numbers let one place in a hundred be off by three times the rest, so the root mean square is bounded.
     "int8": (int8, 0.2 if NARROW else 0.1),
 }
 
