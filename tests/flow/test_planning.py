@@ -10,7 +10,7 @@ import pytest
 
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import CLEAR, NANOGPT_CHAR, blocks, clear_of_blocks, clear_shape, parameters
+from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS, blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes import budget
 from clearstory.recipes.pictures import whole_picture
 from clearstory.recipes.rates import rates_for
@@ -54,6 +54,9 @@ def test_the_usual_tokenizer_has_a_token_for_every_thousand_bytes(size: int, spe
     assert usual_tokenizer(replace(corpus, name="digits")) == "characters"
 
 
+RNN = PRESETS["rnn"]
+
+
 def test_wide_models_take_smaller_steps_unless_told() -> None:
     usual: Any = train_recipe({"model": "clear"}).training
     narrow, wide = replace(CLEAR, width=128), replace(CLEAR, width=384)
@@ -63,6 +66,9 @@ def test_wide_models_take_smaller_steps_unless_told() -> None:
     assert rates_for("clear", wide, told).learning_rate == 0.5
     assert rates_for("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
     assert rates_for("gpt2", wide, usual) == usual
+    taught, units = train_recipe({"model": "rnn"}).training, replace(RNN, hidden=1024)
+    assert rates_for("rnn", RNN, taught) == taught
+    assert rates_for("rnn", units, taught).muon_learning_rate == pytest.approx(taught.muon_learning_rate / 2)
 
 
 def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ RECURRENT: dict[str, Any] = {
 }
 
 TRAINING: dict[str, dict[str, Any]] = {
+    # At 0.08 gradients burst after some hundred steps; docs/recurrent.md has the figures.
     "rnn": {**RECURRENT, "training.muon_learning_rate": 0.04},
     "gru": RECURRENT,
     "lstm": RECURRENT,
