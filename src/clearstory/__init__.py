@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 NAMES = {
     "train": "clearstory.recipes.train:train",
     "generate": "clearstory.recipes.generate:generate",
+    "fill": "clearstory.recipes.fill:fill",
+    "embed": "clearstory.recipes.embed:embed",
     "tag": "clearstory.recipes.tagging:tag",
     "evaluate": "clearstory.recipes.evaluate:evaluate",
     "compare": "clearstory.recipes.compare:compare",

@@ -471,7 +471,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
         if trainer.step == 5:
             with torch.no_grad():
                 next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are well; the loss is not
-            monkeypatch.setattr(Trainer, "backward", lambda *_: (float("nan"), None))
+            monkeypatch.setattr(Trainer, "backward", lambda *_: ({"next": float("nan")}, None))
         return real(trainer)
 
     monkeypatch.setattr(Trainer, "advance", advance)

@@ -109,7 +109,7 @@ REFUSED = [
     (QWEN, {"layer_types": ["full_attention", "chunked_attention"]}, r"layer_types = \["),
     # What is not ours, or not a model's at all.
     (GPT2, {"architectures": ["GPT2LMHeadModels"]}, r"'GPT2LMHeadModels'; did you mean 'GPT2LMHeadModel'\?"),
-    (GPT2, {"architectures": ["BertForMaskedLM"], "model_type": "bert"}, r"'BertForMaskedLM'; "),
+    (GPT2, {"architectures": ["RobertaForMaskedLM"], "model_type": "roberta"}, r"'RobertaForMaskedLM'; "),
     (GPT2, {"architectures": None, "model_type": None}, r"names no architecture and no model_type"),
     (GPT2, {"clearstory": {"card": {"trained_on": [["a", -1]]}}}, r"card\.trained_on = -1"),
     (GPT2, {"clearstory": {"card": 3}}, r"card is no object"),

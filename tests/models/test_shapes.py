@@ -171,7 +171,8 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
     if isinstance(model, Encoder):
         hidden = model.encode(SOURCE, torch.ones_like(SOURCE.ids) if config.segments else None)
         loss = model.predict(hidden).square().sum()
-        loss = loss + (model.relate(hidden).square().sum() if config.pooler else 0)
+        loss = loss + (model.relate(hidden).square().sum() if config.pooler and config.transform else 0)
+        loss = loss + (model.pool(hidden).square().sum() if config.pooler else 0)
     else:
         loss = model.predict(model.read(WRITTEN, source=SOURCE)[0]).log_softmax(-1).square().sum()
     loss.backward()

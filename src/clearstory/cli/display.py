@@ -102,7 +102,7 @@ class Display:
 
     def news(self, event: Step) -> str:
         """What stands beside the bar."""
-        parts = [] if event.loss is None else [f"loss {event.loss:.3f}"]
+        parts = [] if event.loss is None else [loss(event)]
         if self.looked is not None:
             parts.append(quality(self.looked))
         parts += [f"{event.tokens_per_second:,.0f} tokens/s", f"{clock(event.eta)} left"]
@@ -113,7 +113,7 @@ class Display:
         self.looked = event
         parts = [f"step {event.step:,}{f'/{self.step.steps:,}' if self.step else ''}", quality(event)]
         if self.step is not None:
-            parts += [] if self.step.loss is None else [f"loss {self.step.loss:.3f}"]
+            parts += [] if self.step.loss is None else [loss(self.step)]
             parts.append(f"{self.step.tokens_per_second:,.0f} tokens/s")
             parts.append(f"{clock(self.step.eta)} left")
         self.console.print(" · ".join(parts) + (" · best so far" if event.best else ""))
@@ -140,11 +140,16 @@ def counting(talk: Talk, words: str) -> Iterator[Callable[[int, int], None]]:
 def summary(event: Finished) -> str:
     """The end of a run, for a reader."""
     lines = []
-    if event.bits_per_byte is not None:
+    masks = event.objective.startswith("masked")
+    if masks:
+        lines.append(f"{event.nats_per_token:.4f} nats per masked token of the held-out text")
+        if event.next_sentence_accuracy is not None:
+            lines[0] += f"; of its pairs of sentences {event.next_sentence_accuracy:.1%} told rightly"
+    elif event.bits_per_byte is not None:
         lines.append(f"{event.bits_per_byte:.4f} bits per byte on the held-out text")
     else:
         lines.append("no bits per byte: the tokenizer loses some of the text")
-    lines[0] += f" ({event.nats_per_token:.4f} nats per token)"
+    lines[0] += "" if masks else f" ({event.nats_per_token:.4f} nats per token)"
     lines.append(
         f"{event.parameters:,} parameters, {count(event.steps, 'step')}, {event.tokens:,} tokens "
         f"in {clock(event.seconds)} ({clock(event.cpu_seconds)} of processor time)"
@@ -152,15 +157,25 @@ def summary(event: Finished) -> str:
     lines.append(f"model: {event.folder}")
     if event.curve is not None:
         lines.append(f"curve: {event.curve}")
-    lines.append(f"next:  clearstory generate {event.run}")
+    lines.append(
+        f'next:  clearstory fill {event.run} "... [MASK] ..."' if masks else f"next:  clearstory generate {event.run}"
+    )
     return "\n".join(lines)
+
+
+def loss(event: Step) -> str:
+    """What a step cost, and of what that is the sum."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
+    return f"loss {event.loss:.3f}{f' ({parts})' if parts else ''}"
 
 
 def quality(event: Looked) -> str:
     """How well the validation text is predicted."""
     share = "" if event.complete else "≈ "
     if event.bits_per_byte is None:
-        return f"validation {share}{event.nats_per_token:.3f} nats per token"
+        told = f"validation {share}{event.nats_per_token:.3f} nats per {event.token}"
+        accuracy = event.next_sentence_accuracy
+        return told if accuracy is None else f"{told} · next sentence {accuracy:.1%}"
     return f"validation {share}{event.bits_per_byte:.3f} bits per byte"
 
 

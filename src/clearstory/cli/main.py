@@ -21,6 +21,8 @@ COMMANDS = {
     "quickstart": "from nothing to a model that writes, in a few minutes",
     "train": "train a model on your text",
     "generate": "let a model write",
+    "fill": "what may stand at a [MASK], with probabilities",
+    "embed": "a vector for each text",
     "tag": "let a model that has learnt tags say which each word has",
     "evaluate": "measure a model in bits per byte",
     "compare": "which model foresees a text best, in bits per byte",

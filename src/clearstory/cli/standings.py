@@ -15,7 +15,7 @@ from clearstory.lens.scales import short
 from clearstory.lens.terminal import COLOURS, safe
 from clearstory.recipes.compare import Begun, Told, Tried, Trying
 from clearstory.recipes.events import Finished, Looked, Planned, Step, Warned
-from clearstory.recipes.ladder import Ladder, Rung, Trial
+from clearstory.recipes.ladder import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 
 def follow(told: Iterator[Told], talk: Talk) -> Ladder:
@@ -103,6 +103,7 @@ class Standings:
             self.console.print(f"{name}: {safe(trial.failed)}", style="yellow")
             return
         bits = "no bits per byte" if trial.bits_per_byte is None else f"{trial.bits_per_byte:.4f} bits per byte"
+        bits += "" if trial.measure == LIKELIHOOD else f" of {trial.measure}"
         took = "" if trial.cpu_seconds is None else f" after {trial.cpu_seconds:,.1f} s of the processor"
         self.console.print(f"{name}: {bits}{took}{', kept' * kept}")
         self.place += kept
@@ -139,7 +140,8 @@ def row(rung: Rung, wide: bool, colour: str) -> list[Text]:
     numbers = [trial.parameters, trial.bytes_on_disk, trial.cpu_seconds, *([trial.passes] if wide else []),
                trial.tokens_per_second]  # fmt: skip
     cells += [Text("–" if value is None else short(value)) for value in numbers]
-    cells.append(Text("–" if rung.bits_per_byte is None else f"{rung.bits_per_byte:.4f}", style="bold"))
+    pseudo = " *" if trial.measure != LIKELIHOOD else ""
+    cells.append(Text("–" if rung.bits_per_byte is None else f"{rung.bits_per_byte:.4f}{pseudo}", style="bold"))
     cells.append(
         Text("–" if rung.interval is None else f"{rung.interval[0]:.3f} to {rung.interval[1]:.3f}", style="dim")
     )
@@ -156,5 +158,7 @@ def summary(ladder: Ladder, console: Console) -> None:
             console.print(f"{safe(rung.trial.model)}: {safe(note)}", style="dim")
     for pair in ladder.pairs:
         console.print(safe(pair.sentence))
+    if any(rung.trial.measure != LIKELIHOOD for rung in ladder.rungs):
+        console.print(f"* by {PSEUDO}, another yardstick than that of the others")
     console.print(f"intervals: 95 % of a bootstrap over {ladder.units:,} {ladder.unit}; speeds per processor second")
     console.print(f"report: {ladder.folder / 'report.html'}")

@@ -6,112 +6,18 @@ give the config again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
-
-from clearstory.errors import BadInput, BadSetting
-from clearstory.formats.keys import (
-    MOST_LAYERS,
-    Choice,
-    Default,
-    Fixed,
-    Flag,
-    Key,
-    Real,
-    Theirs,
-    Unread,
-    Whole,
-    check_known,
-)
+from clearstory.formats.architecture import BENDS, Architecture
+from clearstory.formats.bert import BERTS
+from clearstory.formats.keys import MOST_LAYERS, Choice, Default, Fixed, Flag, Key, Real, Unread, Whole
 from clearstory.formats.rules import Fused, Moved, Renaming, Rule
 from clearstory.formats.wiring import AllHeads, Dropout, HeadWidth, QwenWindow, Rope, Window
 from clearstory.models.config import TransformerConfig
-
-# Of the file and the run, not of the model; ids of special tokens come from the tokenizer beside it.
-OF_THE_FILE = Unread(
-    (
-        *("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "clearstory"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "initializer_range", "use_cache"),
-        *("attention_dropout", "task_specific_params", "id2label", "label2id", "problem_type", "n_ctx", "auto_map"),
-        *("return_dict", "gradient_checkpointing", "chunk_size_feed_forward", "_attn_implementation"),
-    )
-)
 
 # GPT-2's head for choosing among answers, which reads the same stack.
 SUMMARY = (
     *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"),
     "summary_first_dropout",
 )
-
-BENDS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-"""transformers' names of activations, and ours."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """One class of transformers: its keys, its weights, and what it always is.
-
-    Args:
-        name: the class.
-        model_type: its short name in config.json.
-        keys: how config.json and our fields say the same.
-        given: what of ours it always is.
-        noted: fields of ours it cannot say but that change no logit; noted in config.json under `clearstory`.
-        prefix: what all names but the unembedding's begin with, left out by some.
-        renaming: the weights' names and layouts for one config.
-        idle: buffers that older files carry and nobody needs, as regular expressions.
-    """
-
-    name: str
-    model_type: str
-    keys: tuple[Key, ...]
-    given: Mapping[str, Any]
-    noted: frozenset[str] = frozenset({"dropout"})
-    prefix: str
-    renaming: Callable[[TransformerConfig], Renaming]
-    idle: tuple[str, ...] = ()
-
-    def pull_config(self, theirs: Theirs) -> TransformerConfig:
-        """Our config from theirs. Raises BadInput naming the key that cannot be honoured."""
-        keys = (*self.keys, OF_THE_FILE)
-        check_known(theirs, {name for key in keys for name in key.names}, self.name)
-        found: dict[str, Any] = dict(self.given)
-        for key in keys:
-            found |= key.pull(theirs)
-        return TransformerConfig(**found)
-
-    def push_config(self, config: TransformerConfig) -> dict[str, Any]:
-        """Theirs from ours: what transformers reads, and under `clearstory` what it has no word for."""
-        out: dict[str, Any] = {"architectures": [self.name], "model_type": self.model_type}
-        for key in self.keys:
-            out |= key.push(config)
-        return out
-
-    def note(self, config: TransformerConfig) -> dict[str, Any] | None:
-        """The fields of a config that get lost on the way there and back; None where one of them changes a logit."""
-        try:
-            back = self.pull_config(self.push_config(config))
-        except (BadInput, BadSetting, KeyError):  # KeyError: a word they have no word for
-            return None
-        lost = {
-            f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != getattr(back, f.name)
-        }
-        return lost if lost.keys() <= self.noted and lost.get("bias") is not True else None
-
-    def remember(self, config: TransformerConfig, noted: Mapping[str, Any]) -> TransformerConfig:
-        """The config with what was noted. Whether biases are truly zero is for the weights to say."""
-        known = {name: value for name, value in noted.items() if name in self.noted and name != "bias"}
-        if "dropout" in known and not isinstance(known["dropout"], (int, float)):
-            raise BadInput(f"config.json notes a dropout of {known['dropout']!r}; it must be a number under 1")
-        return replace(config, **known)
 
 
 def gpt2_weights(config: TransformerConfig) -> Renaming:
@@ -192,6 +98,8 @@ def llama_frame(block: str, ours: str) -> tuple[Rule, ...]:
 
 LLAMA_GIVEN = {"norm": "rms", "positions": "rotary", "gated": True}
 
+LLAMA_COPIES = {"lm_head.weight": "model.embed_tokens.weight"}
+
 LLAMA_KEYS: tuple[Key, ...] = (
     Whole("vocab_size", "vocab"),
     Whole("max_position_embeddings", "context"),
@@ -239,6 +147,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             renaming=gpt2_weights,
             # The causal mask and its filling, which openai's own files carry.
             idle=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
+            copies={"lm_head.weight": "transformer.wte.weight"},
         ),
         Architecture(
             name="LlamaForCausalLM",
@@ -250,6 +159,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
             given=LLAMA_GIVEN,
             prefix="model.",
+            copies=LLAMA_COPIES,
             renaming=llama_weights,
             idle=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
         ),
@@ -264,6 +174,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
             given={**LLAMA_GIVEN, "bias": False, "qk_norm": True},
             prefix="model.",
+            copies=LLAMA_COPIES,
             renaming=llama_weights,
         ),
         Architecture(
@@ -279,6 +190,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
             given={**LLAMA_GIVEN, "bias": False},
             prefix="model.",
+            copies=LLAMA_COPIES,
             renaming=phi3_weights,
         ),
         Architecture(
@@ -287,8 +199,10 @@ ARCHITECTURES: dict[str, Architecture] = {
             keys=(*LLAMA_KEYS, HeadWidth("head_dim", "hidden_size", "num_attention_heads", even=False), Window()),
             given={**LLAMA_GIVEN, "bias": False},
             prefix="model.",
+            copies=LLAMA_COPIES,
             renaming=llama_weights,
         ),
+        *BERTS,
     )
 }
 """In the order in which they are tried for a config of ours."""

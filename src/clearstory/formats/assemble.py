@@ -21,8 +21,6 @@ from clearstory.models.families import build
 MOST_ANGLES = 2**27
 """Rotary angles are computed, not stored, so no file's length bounds them: a context of a million at width 128."""
 
-UNEMBEDDING = "lm_head.weight"
-
 
 class Shell(TorchFunctionMode):
     """Modules built within have weights without numbers, and angles with them, which no file holds.
@@ -77,10 +75,11 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
     Raises CorruptFile naming a tensor that is missing, not expected or of another shape, with both shapes.
     """
     form, config, noted, theirs = read_config(folder)
-    shards = Shards.open(folder).under(form.prefix, [UNEMBEDDING])
+    shards = Shards.open(folder).renamed(form.old).under(form.prefix, form.copies)
+    config = form.settle(config, shards.keys())
     check_size(config, shards)
     expected = dict(renaming(form, config).push(shapes(config)))
-    check_names(expected, shards, form, bool(getattr(config, "tied", False)))
+    check_names(expected, shards, form)
     wanted = Wanted(shards, expected, cast)
     ours = dict(renaming(form, config).pull(wanted))
     # Trained on elsewhere, noted zeros may have become numbers; then they are biases like any other.
@@ -135,7 +134,7 @@ def check_size(config: Any, shards: Shards) -> None:
             )
 
 
-def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format, tied: bool) -> None:
+def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format) -> None:
     """Compare what a config asks for with what the files hold."""
     idle = re.compile("|".join(form.idle) or r"(?!)")
     for name, tensor in expected.items():
@@ -157,8 +156,8 @@ def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format, ti
     for name in shards:
         if name in expected or idle.fullmatch(name):
             continue
-        if name == UNEMBEDDING and tied:
-            check_tied(expected, shards)
+        if name in form.copies:
+            check_copy(name, form.copies[name], shards)
             continue
         raise CorruptFile(
             f"the weights hold {name} of shape {list(shards.stored[name].shape)}, and config.json has no place for it; "
@@ -166,12 +165,11 @@ def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format, ti
         )
 
 
-def check_tied(expected: Mapping[str, Tensor], shards: Shards) -> None:
-    """A tied unembedding may lie in a file a second time, but not differ."""
-    embedding = next(iter(expected))
-    if not torch.equal(shards[UNEMBEDDING], shards[embedding]):
+def check_copy(name: str, original: str, shards: Shards) -> None:
+    """What config.json ties may lie in a file a second time, but not differ."""
+    if not torch.equal(shards[name], shards[original]):
         raise CorruptFile(
-            f"config.json ties {UNEMBEDDING} to {embedding}, and the weights hold two that differ; "
+            f"config.json ties {name} to {original}, and the weights hold two that differ; "
             "set tie_word_embeddings to false"
         )
 

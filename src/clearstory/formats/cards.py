@@ -66,11 +66,23 @@ def read_card(said: object, instead: Card) -> Card:
     )
 
 
-def readme(card: Card, architecture: str | None) -> str:
-    """The model card as Markdown. `architecture` is the class that opens the folder in transformers, if one does."""
+PIPELINES = {
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModelForPreTraining": "fill-mask",
+    "AutoModel": "feature-extraction",
+}
+"""What a model is for over there, by what opens it; all others write text."""
+
+
+def readme(card: Card, architecture: str | None, auto: str = "AutoModelForCausalLM") -> str:
+    """The model card as Markdown. `architecture` is the class that opens the folder in transformers, if one does, and
+    `auto` the one that finds it.
+    """
+    pipeline = PIPELINES.get(auto, "text-generation")
+    library = "transformers" if architecture else "clearstory"
     return f"""---
-library_name: {"transformers" if architecture else "clearstory"}
-pipeline_tag: text-generation
+library_name: {library}
+pipeline_tag: {pipeline}
 tags:
 - clearstory
 ---
@@ -82,7 +94,14 @@ A language model made with Clearstory.
 {facts(card)}
 ## Open it here
 
-    clearstory generate FOLDER "Once upon a time"
+{USES[pipeline]}
+## Open it in transformers
+
+{over_there(architecture, auto)}"""
+
+
+USES = {
+    "text-generation": """    clearstory generate FOLDER "Once upon a time"
 
 ```python
 import clearstory
@@ -90,10 +109,14 @@ import clearstory
 opened = clearstory.open("FOLDER")
 logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
 ```
-
-## Open it in transformers
-
-{over_there(architecture)}"""
+""",
+    "fill-mask": """    clearstory fill FOLDER "Once upon a [MASK]"
+    clearstory embed FOLDER "Once upon a time"
+""",
+    "feature-extraction": """    clearstory embed FOLDER "Once upon a time"
+""",
+}
+"""How each is used here."""
 
 
 def adapter_readme(card: Card, architecture: str | None, base: str) -> str:
@@ -150,7 +173,7 @@ model = AutoPeftModelForCausalLM.from_pretrained("FOLDER")
 """
 
 
-def over_there(architecture: str | None) -> str:
+def over_there(architecture: str | None, auto: str) -> str:
     """How transformers opens the folder, or why it cannot."""
     if architecture is None:
         return (
@@ -160,9 +183,9 @@ def over_there(architecture: str | None) -> str:
     return f"""The folder carries the names of `{architecture}`, so it opens as it is:
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
+model = {auto}.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 ```
 """

@@ -37,6 +37,26 @@ class Format(Protocol):
         """Fields of ours that it cannot say but can note."""
 
     @property
+    def auto(self) -> str:
+        """What opens it over there by itself."""
+
+    @property
+    def copies(self) -> Mapping[str, str]:
+        """Weights that may lie in a file a second time, each with the one that it must equal."""
+
+    @property
+    def old(self) -> Mapping[str, str]:
+        """Ends of names in older files, and what they are now."""
+
+    @property
+    def settle(self) -> Any:
+        """From a config and the names of the weights to the config that only they tell."""
+
+    @property
+    def left_out(self) -> str | None:
+        """A sentence on what is not taken over."""
+
+    @property
     def idle(self) -> tuple[str, ...]:
         """Names of weights that nobody needs, as regular expressions."""
 
@@ -123,7 +143,7 @@ def which(theirs: Mapping[str, Any]) -> Format:
     name = named[0] if isinstance(named, list) and named else None
     if isinstance(name, str) and name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    types = {each.model_type: each for each in ARCHITECTURES.values()}
+    types = {each.model_type: each for each in reversed(ARCHITECTURES.values())}  # of several, the first
     bare = name is None or (isinstance(name, str) and name.endswith("Model") and "LMHead" not in name)
     kind = theirs.get("model_type")
     if bare and isinstance(kind, str) and kind in types:

@@ -31,11 +31,14 @@ from clearstory.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Opened:
-    """A model with its tokenizer and its card. `tokenizer` is None where the folder has none."""
+    """A model with its tokenizer and its card. `tokenizer` is None where the folder has none; `note` says what
+    of it was left out.
+    """
 
     model: Any
     tokenizer: Tokenizer | None
     card: Card
+    note: str | None = None
 
     @torch.no_grad()
     def logits(self, ids: Sequence[Any] | Tensor) -> Float[Tensor, "B T V"]:
@@ -100,13 +103,19 @@ def save_model(
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
     with write_folder(folder, need=size) as temporary:
         write_json(temporary / "config.json", config_json(form, config, noted, model, tokenizer, card))
-        write_json(temporary / "generation_config.json", special_ids(tokenizer))
-        write_text(temporary / "README.md", readme(card, None if form is OWN else form.name))
+        if getattr(config, "kind", "") != "encoder":  # which generates nothing
+            write_json(temporary / "generation_config.json", special_ids(tokenizer))
+        write_text(temporary / "README.md", card_page(card, form))
         if tokenizer is not None:
             tokenizer.save(temporary)
         write_weights(temporary, plan, rules.push(state), shard_bytes)
         same(temporary, model, config)
     return folder
+
+
+def card_page(card: Card, form: Format) -> str:
+    """README.md."""
+    return readme(card, None, "") if form is OWN else readme(card, form.name, form.auto)
 
 
 def write_card(folder: Path | str, card: Card) -> None:
@@ -120,7 +129,7 @@ def write_card(folder: Path | str, card: Card) -> None:
     said = theirs.get("clearstory")
     extra = {**(said if isinstance(said, dict) else {}), "card": card.json()}
     write_json(folder / "config.json", {**theirs, "clearstory": extra})
-    write_text(folder / "README.md", readme(card, None if form is OWN else form.name))
+    write_text(folder / "README.md", card_page(card, form))
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
@@ -147,7 +156,7 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
     said = extra.get("card") if isinstance(extra, dict) else None
     name, kind = Path(path).expanduser().absolute().name, model.config.family
     card = read_card(said, Card(name=name, family=kind, parameters=count(model)))
-    return Opened(model, tokenizer, card)
+    return Opened(model, tokenizer, card, which(theirs).left_out)
 
 
 def open_adapter(folder: Path, dtype: torch.dtype | None) -> Opened:

@@ -187,8 +187,8 @@ class Fixed:
     """A switch that this house has in one position only."""
 
     theirs: str
-    value: bool | int | float | None
-    default: bool | int | float | None
+    value: bool | int | float | str | None
+    default: bool | int | float | str | None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Any family of the house fits: config.json holds the fields of its config, model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,6 +29,14 @@ class Own:
     prefix: str = ""
     noted: frozenset[str] = frozenset()
     idle: tuple[str, ...] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
+    old: Mapping[str, str] = field(default_factory=dict)
+    left_out: str | None = None
+    auto: str = ""
+
+    def settle(self, config: Any, names: object) -> Any:
+        """Everything is in the config."""
+        return config
 
     def pull_config(self, theirs: Theirs) -> Any:
         """The config of any family, its fields checked against their types and bounds."""

@@ -54,6 +54,20 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Bare:
+    """A tensor that is no map's weight or bias, under another name."""
+
+    theirs: str
+    ours: str
+
+    def pull(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
+        return {self.ours: theirs[self.theirs]} if self.theirs in theirs else {}
+
+    def push(self, ours: Weights, layer: int) -> dict[str, Tensor]:
+        return {self.theirs: ours[self.ours]} if self.ours in ours else {}
+
+
+@dataclass(frozen=True)
 class Fused:
     """Several maps stored as one, their outputs one after another: `rows` says how many each has."""
 

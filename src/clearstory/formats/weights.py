@@ -82,6 +82,12 @@ class Shards(Mapping[str, Tensor]):
         spared = set(outside)
         return replace(self, stored={(n if n in spared else prefix + n): each for n, each in self.stored.items()})
 
+    def renamed(self, ends: Mapping[str, str]) -> Self:
+        """With the ends of old names as they are now."""
+        new = {next((n.removesuffix(old) + now for old, now in ends.items() if n.endswith(old)), n): each
+               for n, each in self.stored.items()}  # fmt: skip
+        return replace(self, stored=new)
+
     def __getitem__(self, name: str) -> Tensor:
         stored = self.stored[name]
         try:

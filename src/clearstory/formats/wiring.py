@@ -193,12 +193,12 @@ class QwenWindow:
 
 @dataclass(frozen=True)
 class Dropout:
-    """GPT-2's three shares of activations dropped in training. Ours is one, read from the residual's."""
+    """Several shares of activations dropped in training, GPT-2's by default. Ours is one, the first: the residual's."""
 
-    names = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    names: tuple[str, ...] = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
     def pull(self, theirs: Theirs) -> dict[str, Any]:
-        return {"dropout": real("resid_pdrop", theirs.get("resid_pdrop", 0.1), 0.0, 0.999)}
+        return {"dropout": real(self.names[0], theirs.get(self.names[0], 0.1), 0.0, 0.999)}
 
     def push(self, ours: TransformerConfig) -> dict[str, Any]:
         return dict.fromkeys(self.names, ours.dropout)

@@ -14,11 +14,13 @@ from clearstory.lens.views import Grid
 from clearstory.models.arithmetic import rotate
 from clearstory.models.base import Padded
 from clearstory.models.block import band
+from clearstory.models.encoder import Encoder
+from clearstory.text.framing import framed
 
 
 @torch.no_grad()
 def attention_weights(model: Any, ids: list[int], layer: int) -> Float[Tensor, "H T T"]:
-    """How much each token (row) takes from each token before it (column), for all heads of a layer; rows sum to 1.
+    """How much each token (row) takes from each it may see (column), for all heads of a layer; rows sum to 1.
 
     torch's fused attention gives no weights, so they are computed from the very queries and keys that it was given.
     """
@@ -43,8 +45,9 @@ def attention_weights(model: Any, ids: list[int], layer: int) -> Float[Tensor, "
     q, k = q[0].transpose(0, 1), k[0].transpose(0, 1)
     k = k.repeat_interleave(q.shape[0] // k.shape[0], 0)
     scores = q @ k.mT / math.sqrt(attention.head_width)
-    allowed = band(len(ids), len(ids), attention.window, scores.device)
-    weights: Tensor = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+    if attention.causal:
+        scores = scores.masked_fill(~band(len(ids), len(ids), attention.window, scores.device), -torch.inf)
+    weights: Tensor = scores.softmax(-1)
     return weights
 
 
@@ -53,6 +56,8 @@ def attention(model: Any, tokenizer: Any, text: str, *, layer: int = -1, head: i
     ids = tokenizer.encode(text)
     if not ids:
         raise BadSetting("the text is empty; give a few words to look at")
+    both_ways = isinstance(model, Encoder)
+    ids = framed(tokenizer, ids)[0] if both_ways else ids
     weights = attention_weights(model, ids, layer)
     heads = weights.shape[0]
     if head is not None and not 0 <= head < heads:
@@ -62,7 +67,7 @@ def attention(model: Any, tokenizer: Any, text: str, *, layer: int = -1, head: i
     head = int(decided.argmax()) if head is None else head
     labels = tuple(tokenizer.piece(i) for i in ids)
     number = layer if layer >= 0 else layer + len(model.blocks)
-    back = (weights[head] * (torch.arange(len(ids))[:, None] - torch.arange(len(ids)))).sum(-1).mean()
+    back = (weights[head] * (torch.arange(len(ids))[:, None] - torch.arange(len(ids))).abs()).sum(-1).mean()
     return Grid(
         title=f"Attention of layer {number}, head {head}: each row takes from the columns",
         row_labels=labels,
@@ -70,5 +75,5 @@ def attention(model: Any, tokenizer: Any, text: str, *, layer: int = -1, head: i
         values=tuple(tuple(row) for row in weights[head].tolist()),
         unit="weight",
         look=f"each token takes {float(decided[head]):.0%} from its favourite "
-        f"and looks {float(back):.1f} tokens back on average",
+        f"and looks {float(back):.1f} tokens {'away' if both_ways else 'back'} on average",
     )

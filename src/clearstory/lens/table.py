@@ -12,6 +12,7 @@ from typing import Any
 
 from clearstory.errors import CannotDo, UnknownName, nearest
 from clearstory.lens.views import View
+from clearstory.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,25 @@ class Entry:
 
     `part` is the attribute of a model that the view looks into and `needs` says in words what that is; None for views
     that ask only what every language model can do. A model that has no such part, or None there, cannot show it.
+    `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked.
     """
 
     function: str
     part: str | None = None
     needs: str = "any language model"
+    forwards: bool = False
 
+
+FORWARDS = "a model that reads left to right"
 
 VIEWS: dict[str, Entry] = {
-    "next": Entry("clearstory.lens.next:next_token"),
-    "surprise": Entry("clearstory.lens.surprise:surprise"),
+    "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
+    "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "attention": Entry("clearstory.lens.attention:attention", "blocks", "attention, which a Transformer has"),
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
-    "reach": Entry("clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches"),
+    "reach": Entry(
+        "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True
+    ),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
     "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
@@ -51,7 +58,12 @@ def view_of(name: str) -> Callable[..., View]:
 
 def able(model: Any) -> list[str]:
     """The names of the views that a model can show."""
-    return [name for name, entry in VIEWS.items() if entry.part is None or getattr(model, entry.part, None) is not None]
+    encoder = isinstance(model, Encoder)
+    return [
+        name
+        for name, entry in VIEWS.items()
+        if (entry.part is None or getattr(model, entry.part, None) is not None) and not (encoder and entry.forwards)
+    ]
 
 
 def check_able(name: str, model: Any) -> None:
@@ -59,7 +71,9 @@ def check_able(name: str, model: Any) -> None:
     if name in (can := able(model)):
         return
     family = getattr(getattr(model, "config", None), "family", type(model).__name__)
+    lacks = f"and this model ({family}) has none"
+    if isinstance(model, Encoder):
+        lacks = "and this model is an encoder, which sees both sides (clearstory fill tells what may stand at a [MASK])"
     raise CannotDo(
-        f"the view '{name}' needs {VIEWS[name].needs}, and this model ({family}) has none; "
-        f"it can show {', '.join(can[:-1])} and {can[-1]}"
+        f"the view '{name}' needs {VIEWS[name].needs}, {lacks}; it can show {', '.join(can[:-1])} and {can[-1]}"
     )

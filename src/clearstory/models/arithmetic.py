@@ -136,10 +136,13 @@ class _Attend(torch.autograd.Function):
 
 
 def attend(
-    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], mask: Float[Tensor, "T T"]
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], mask: Float[Tensor, "..."]
 ) -> Float[Tensor, "B H T D"]:
-    """Attention for training in bf16 on a processor; `mask` is 0 where a token may look and -inf where not."""
+    """Attention for training in bf16 on a processor; `mask` is 0 where a token may look and -inf where not: (T, T), or
+    (B, 1, 1, T) where rows differ, as padding makes them.
+    """
     rows = q.shape[:2]
+    mask = mask.expand(*rows, -1, -1).flatten(0, 1) if mask.ndim == 4 else mask
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     out: Tensor = _Attend.apply(*flat, mask)  # type: ignore[no-untyped-call]  # torch's
     return out.view(*rows, *out.shape[1:])

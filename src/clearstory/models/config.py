@@ -67,7 +67,8 @@ class TransformerConfig:
         logit_scale: whether vectors are divided by the root of the width before the unembedding (T5).
         unembed_bias: whether each word has a logit of its own beside its vector (BERT, Marian).
         transform: whether a linear map, a bend and a norm stand before the unembedding (BERT).
-        pooler: whether an encoder's first vector says if a sentence follows another (BERT).
+        pooler: whether an encoder's first vector is mapped once more, to stand for the text; beside `transform`, to say
+            if a sentence follows another too (BERT).
         window: tokens each one may look back on, itself included; None for all of the context.
         dropout: share of the embedding, and of what each step adds to the stream, that is dropped in training.
         recall: orders of the hashed n-grams whose learnt rows stand beside the network; none for most.

@@ -35,7 +35,8 @@ class Encoder(Stack):
         self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
         self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
         self.pooler = Linear(c.width, c.width) if c.pooler else None
-        self.follows = Linear(c.width, 2) if c.pooler else None
+        # Beside the head for words, as BERT was pre-trained; a bare stack has a pooler alone.
+        self.follows = Linear(c.width, 2) if c.pooler and c.transform else None
         self.reset()
 
     def reset(self, birth: Birth = "normal") -> None:
@@ -89,7 +90,11 @@ class Encoder(Stack):
     def relate(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B 2"]:
         """Logits of whether the second segment follows the first (0) or was drawn by chance (1): BERT's order."""
         pooled = self.pool(hidden)
-        assert self.follows is not None
+        if self.follows is None:
+            raise CannotDo(
+                "this encoder has no head that says whether a sentence follows another; train one with "
+                "--objective masked+next-sentence"
+            )
         out: Tensor = self.follows(pooled)
         return out
 

@@ -195,6 +195,7 @@ PRESETS: dict[str, Config] = {
 }
 
 TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}
+TOKENIZERS |= {name: "wordpiece:8192" for name, config in PRESETS.items() if getattr(config, "kind", "") == "encoder"}
 """Presets that name the tokenizer they are meant for; all others learn byte-level BPE."""
 
 DEFAULT_PARAMETERS = 3_000_000
@@ -235,7 +236,9 @@ def parameters(config: TransformerConfig) -> int:
     if c.kind == "encoder-decoder":
         total += (c.decoder_layers or c.layers) * (block + attention + norm) + stack
     square = c.width**2
-    total += c.transform * (square + c.width * c.bias + norm) + c.pooler * (square + c.width + 2 * c.width + 2)
+    total += c.transform * (square + c.width * c.bias + norm) + c.pooler * (
+        square + c.width + c.transform * (2 * c.width + 2)
+    )
     if c.recall:
         total += len(c.recall) * (c.recall_rows * c.vocab + c.width + 1 + c.vocab * c.width)
     return total

@@ -46,6 +46,11 @@ class ModelChoice:
         """The kind of model in one word."""
         return preset(self.name).family
 
+    @property
+    def kind(self) -> str:
+        """Of Transformers, which of their shapes; all others read left to right, as decoders do."""
+        return str(self.overrides.get("kind", getattr(preset(self.name), "kind", "decoder")))
+
     def config(self, *, vocab: int, context: int | None = None, parameters: int | None = None) -> Any:
         """The config of a model for a tokenizer of `vocab` tokens, at about `parameters` parameters if that is given.
 

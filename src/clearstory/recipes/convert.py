@@ -18,6 +18,7 @@ from clearstory.formats.gguf_writing import CODES, as_written, heeded, write_ggu
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import Padded
+from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.recipes.portability import TEXTS, Portability, check_portable
 from clearstory.recipes.settings import Numbers
@@ -196,7 +197,12 @@ def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
     """How many tokens' nats were compared, and the largest difference."""
     model: Any = one.model
     length = LENGTH if model.context is None else min(LENGTH, model.context + 1)
-    texts = torch.cat([written(model, length), drawn(model, length)])
+    # An encoder does not write; it tells tokens by what stands around them, itself included.
+    texts = (
+        drawn(model, length)
+        if isinstance(model, Encoder)
+        else torch.cat([written(model, length), drawn(model, length)])
+    )
     inputs, targets = texts[:, :-1], texts[:, 1:]
     with torch.inference_mode():
         nats, _ = model.score(Padded(inputs), targets)

@@ -29,7 +29,9 @@ def learning_curve(run: Run, preset: str, corpus: str) -> Curve | None:
     if not looks:
         return None
     bits = all(row["bits_per_byte"] is not None for row in looks)
-    unit, key = ("bits per byte", "bits_per_byte") if bits else ("nats per token", "nats_per_token")
+    unit, key = (
+        ("bits per byte", "bits_per_byte") if bits else (f"nats per {looks[0].get('token', 'token')}", "nats_per_token")
+    )
     points = [(float(row["tokens"]), float(row[key])) for row in looks if row["tokens"] > 0]
     line = Line(f"{run.folder.name}, validation", tuple(x for x, _ in points), tuple(y for _, y in points))
     band = reference(preset, corpus) if bits else None

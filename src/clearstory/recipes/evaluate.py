@@ -12,10 +12,12 @@ import numpy as np
 
 from clearstory.errors import BadInput
 from clearstory.metrics import Score
+from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.prompts import first_token, resting
 from clearstory.models.scoring import Windows, score_parts, window_shape
-from clearstory.recipes.opening import Ready, ready
+from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
+from clearstory.recipes.opening import Ready, ready, with_words
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.rows import TokenRows, encode_documents
 from clearstory.text.settings import DataSettings
@@ -83,7 +85,7 @@ def evaluate(
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+) -> Evaluation | BothSides:
     """How well a model foresees the text of `sources` (files, folders, globs, corpora), or of `texts` given as such.
 
     All of it is read; a document longer than the context, window by window. Each document begins after the token that
@@ -94,11 +96,14 @@ def evaluate(
     Raises BadInput for text that cannot be read, BadSetting for windows that cannot be.
     """
     network, tokenizer = ready(model, device)
-    length, step = window_shape(network, None, windows, stride)
     if texts is None:
         documents: Iterable[Document] = read_documents([sources] if isinstance(sources, str | Path) else sources, data)
     else:
         documents = (Document(str(number), text) for number, text in enumerate(texts))
+    if isinstance(network, Encoder):
+        with_words(network)
+        return evaluate_both_sides(network, tokenizer, documents, limit=limit, on_progress=on_progress)
+    length, step = window_shape(network, None, windows, stride)
     watch = Watch(tokenizer, documents)
     rows = encode_documents(tokenizer, watch)
     begin = first_token(tokenizer)

@@ -7,6 +7,7 @@ A recipe is a generator of these; the terminal, the studio and a notebook each d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Step:
         step: how many are done.
         steps: how many there will be, as planned now.
         loss: nats per token of this step's batch; None where counting does not tell.
+        terms: what the loss is the sum of, by name.
         learning_rate: the rate it was taken at; None where nothing is learnt by gradient.
         gradient_norm: the gradient's length before it was clipped; None likewise.
         tokens: tokens read since the run began.
@@ -68,6 +70,7 @@ class Step:
     step: int
     steps: int
     loss: float | None
+    terms: Mapping[str, float]
     learning_rate: float | None
     gradient_norm: float | None
     tokens: int
@@ -86,6 +89,8 @@ class Looked:
         bits_per_byte: the same per byte of text; None where the tokenizer loses some of it.
         best: whether no look before was better.
         complete: whether all of the split was read, or only its first tokens.
+        token: what is counted: token, or masked token.
+        next_sentence_accuracy: share of the pairs told rightly; None where none are told.
     """
 
     step: int
@@ -93,6 +98,8 @@ class Looked:
     bits_per_byte: float | None
     best: bool
     complete: bool
+    token: str = "token"
+    next_sentence_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +134,18 @@ class Finished:
     Args:
         folder: the model folder, the best of the run.
         run: the run folder.
-        bits_per_byte: over all of the validation split; None where the tokenizer loses some of the text.
-        nats_per_token: over the same tokens.
+        bits_per_byte: over all of the validation split; None where the tokenizer loses some of the text, and of models
+            that see both sides.
+        nats_per_token: over the same tokens; of models that see both sides, over those that are masked.
         cpu_seconds: processor time of the whole run, all threads added.
         seconds: time by the clock.
         tokens: tokens learnt from.
         steps: optimizer steps taken.
         parameters: numbers the model learnt.
         curve: the drawn learning curve; None where none was drawn.
+        objective: what it learnt by.
+        reason: why there are no bits per byte; None where there are.
+        next_sentence_accuracy: share of the pairs told rightly; None where none are told.
     """
 
     folder: Path
@@ -147,6 +158,9 @@ class Finished:
     steps: int
     parameters: int
     curve: Path | None
+    objective: str = "causal"
+    reason: str | None = None
+    next_sentence_accuracy: float | None = None
 
 
 Event = Prepared | Planned | Step | Looked | Sampled | Saved | Warned | Finished

@@ -13,6 +13,7 @@ from clearstory.generation.engine import Engine, Token
 from clearstory.generation.search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.generation.writer import Writer
+from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.layout import for_decoding
 from clearstory.models.prompts import Truncate, first_token
@@ -140,6 +141,8 @@ def write(
     come only from sampling: a beam is not certain of anything before its end.
     """
     network, tokenizer = ready(model, device)
+    if isinstance(network, Encoder):
+        network.cannot_go_on()
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")

@@ -19,6 +19,9 @@ from clearstory.metrics import LEVEL, NATS_PER_BIT, Difference, Floats, bootstra
 LIKELIHOOD = "likelihood"
 """How a model is measured that reads left to right: what all its predictions cost together."""
 
+PSEUDO = "pseudo-likelihood"
+"""How an encoder is measured: what each token costs, told from all the others, of some of the text."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -28,7 +31,7 @@ class Trial:
         model: as it was asked for.
         family: its kind in one word.
         shape: the model in words.
-        measure: what its bits per byte are: likelihood.
+        measure: what its bits per byte are: likelihood, or pseudo-likelihood.
         seed: of its birth; None where it was found trained.
         tokenizer: what makes its tokens.
         vocab: how many there are.
@@ -39,7 +42,7 @@ class Trial:
         tokens: tokens it learnt from, repetitions counted.
         steps: optimizer steps, or rounds of counting.
         passes: how many times it went over the text.
-        nats: what each unit of the text cost it, (U,).
+        nats: what each unit of the text cost it, (U,); nan for units that were not read.
         bits_per_byte: all of them together.
         nats_per_token: of its own tokens.
         charged: the part of its bits per byte that pays for what its tokenizer leaves out.
@@ -85,14 +88,16 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, to be read again by `from_json`."""
-        return asdict(self) | {"folder": None if self.folder is None else str(self.folder)}
+        nats = None if self.nats is None else [None if np.isnan(each) else each for each in self.nats]
+        return asdict(self) | {"nats": nats, "folder": None if self.folder is None else str(self.folder)}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Trial:
         """What `to_json` wrote. Raises TypeError and KeyError for anything else."""
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in said.items() if key in known}
-        values["nats"] = None if said["nats"] is None else tuple(map(float, said["nats"]))
+        nats = said["nats"]
+        values["nats"] = None if nats is None else tuple(np.nan if each is None else float(each) for each in nats)
         values["curve"] = tuple((float(x), float(y)) for x, y in said["curve"])
         values["folder"] = None if said["folder"] is None else Path(said["folder"])
         return cls(**values)
@@ -211,10 +216,19 @@ class Ladder:
 
 
 def rungs(trials: Sequence[Trial], sizes: Floats) -> tuple[Rung, ...]:
-    """A rung for each model, best first. `sizes` (U,) are the units' bytes."""
+    """A rung for each model, best first; encoders, whose pseudo-likelihood is another yardstick, behind all others.
+
+    `sizes` (U,) are the units' bytes.
+    """
     models = dict.fromkeys(trial.model for trial in trials)
     found = [rung([trial for trial in trials if trial.model == model], sizes) for model in models]
-    return tuple(sorted(found, key=lambda each: np.inf if each.bits_per_byte is None else each.bits_per_byte))
+    return tuple(sorted(found, key=place))
+
+
+def place(rung: Rung) -> tuple[bool, bool, float]:
+    """What rungs are sorted by."""
+    bits = rung.bits_per_byte
+    return bits is None, rung.trial.measure != LIKELIHOOD, 0.0 if bits is None else bits
 
 
 def rung(seeds: Sequence[Trial], sizes: Floats) -> Rung:
@@ -226,10 +240,11 @@ def rung(seeds: Sequence[Trial], sizes: Floats) -> Rung:
     if not measured:
         return Rung(trial=seeds[0], bits_per_byte=None, interval=None, seeds=tuple(seeds), nats=None)
     nats = np.mean(np.array([trial.nats for trial in measured], np.float64), axis=0)
+    read = np.isfinite(nats)
     return Rung(
         trial=measured[(len(measured) - 1) // 2],
-        bits_per_byte=float(nats.sum() / sizes.sum() / NATS_PER_BIT),
-        interval=bootstrap(nats, sizes),
+        bits_per_byte=float(nats[read].sum() / sizes[read].sum() / NATS_PER_BIT),
+        interval=bootstrap(nats[read], sizes[read]),
         seeds=tuple(seeds),
         nats=nats,
     )
@@ -243,7 +258,10 @@ def pairs(rungs: Sequence[Rung], sizes: Floats) -> tuple[Pair, ...]:
             continue
         assert first.nats is not None
         assert second.nats is not None
-        difference = paired(first.nats, second.nats, sizes)
+        if first.trial.measure != second.trial.measure:
+            continue
+        read = np.isfinite(first.nats) & np.isfinite(second.nats)
+        difference = paired(first.nats[read], second.nats[read], sizes[read])
         if difference is not None:
             found.append(Pair(first.trial.model, second.trial.model, difference))
     return tuple(found)

@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from clearstory.metrics import NATS_PER_BIT, Floats
+from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, resting
 from clearstory.models.scoring import Windows, score_places, window_shape
+from clearstory.recipes.both_sides import one_by_one
 from clearstory.recipes.evaluate import scorable
+from clearstory.recipes.ladder import LIKELIHOOD, PSEUDO
+from clearstory.recipes.opening import with_words
 from clearstory.recipes.spelling import Spelling
 from clearstory.text.documents import Document
 from clearstory.text.rows import TokenRows, encode_documents
@@ -122,7 +126,7 @@ class Measured:
         unknown: how many tokens the tokenizer had no word for.
         windows: how the model read, in words.
         reason: why there are no bits per byte, or what was charged; None where there is nothing to say.
-        seconds: processor time it took.
+        measure: likelihood; or pseudo-likelihood, where `nats` of units that were not read are nan.
     """
 
     nats: Floats | None
@@ -132,10 +136,14 @@ class Measured:
     unknown: int
     windows: str
     reason: str | None
+    measure: str = LIKELIHOOD
 
     def bits_per_byte(self, held: Held) -> float | None:
         """The yardstick."""
-        return None if self.nats is None else float(self.nats.sum()) / NATS_PER_BIT / held.bytes
+        if self.nats is None:
+            return None
+        read = np.isfinite(self.nats)
+        return float(self.nats[read].sum() / held.sizes[read].sum()) / NATS_PER_BIT
 
 
 def measure(
@@ -149,6 +157,8 @@ def measure(
 ) -> Measured:
     """How well a model foresees a text, unit by unit."""
     rows = encode_documents(tokenizer, held.documents, held.several)
+    if isinstance(model, Encoder):
+        return measure_both_sides(model, tokenizer, held, rows, on_progress)
     begin = first_token(tokenizer)
     length, stride = window_shape(model, None, windows, None)
     nats = np.zeros(len(rows))
@@ -181,6 +191,50 @@ def measure(
     return replace(
         found, nats=divided(nats + extra, sizes, held.ends), charged=charged, unknown=unknown,
         reason=f"{words}{charged / NATS_PER_BIT / held.bytes:.3f} of its bits per byte",
+    )  # fmt: skip
+
+
+MOST_TOLD = 4000
+"""Tokens that an encoder tells one by one: each costs a reading of its window."""
+
+
+def measure_both_sides(
+    model: Encoder,
+    tokenizer: Tokenizer,
+    held: Held,
+    rows: TokenRows,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """The pseudo-likelihood of units from all over the text, of about MOST_TOLD tokens together; see `pseudo`."""
+    with_words(model)
+    context = model.config.context
+    found = Measured(
+        nats=None, model_nats=0.0, tokens=0, charged=0.0, unknown=0, measure=PSEUDO, reason=None,
+        windows=f"each token told from both sides, in blocks of {context:,} tokens",
+    )  # fmt: skip
+    extra, sizes, unknown = np.zeros(len(rows)), tokenizer.byte_lengths[rows.ids].astype(np.float64), 0
+    if rows.bytes != rows.text_bytes or not all(tokenizer.lossless(each.text) for each in held.documents):
+        spelt = spell(tokenizer, held, rows)
+        if isinstance(spelt, str):
+            return replace(found, reason=spelt)
+        extra, sizes, unknown = spelt
+    count = len(held.ends)
+    share = max(1, min(count, round(count * MOST_TOLD / max(1, len(rows)))))
+    chosen = np.unique(np.linspace(0, count - 1, share).round().astype(np.int64))
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    begins = np.concatenate([[0.0], held.ends[:-1]])
+    inside = [np.flatnonzero((ends > begins[unit]) & (starts < held.ends[unit])) for unit in chosen]
+    nats = np.zeros(len(rows))
+    with resting(model):
+        places, told = one_by_one(model, tokenizer, rows, np.unique(np.concatenate(inside)).tolist(), on_progress)
+    nats[places] = told
+    units = np.full(count, np.nan)
+    units[chosen] = divided(nats + extra, sizes, held.ends)[chosen]
+    return replace(
+        found, nats=units, model_nats=float(told.sum()), tokens=len(places), unknown=unknown,
+        reason=f"pseudo-likelihood (Salazar et al. 2020) of {len(chosen):,} of {count:,} {held.unit}: each token is "
+        "told from what follows as well, so it stands beside other encoders only",
     )  # fmt: skip
 
 

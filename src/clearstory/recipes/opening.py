@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, CannotDo
+from clearstory.models.encoder import Encoder
 from clearstory.models.machine import usable
 from clearstory.text.tokenizers import Tokenizer
 
@@ -39,3 +40,30 @@ def ready(model: str | Path | Ready, device: str | None = None) -> tuple[Any, To
     if device is not None and isinstance(network, torch.nn.Module):
         network = network.to(usable(device))
     return network, model.tokenizer
+
+
+def encoder(model: str | Path | Ready, device: str | None = None, *, words: bool = False) -> tuple[Encoder, Tokenizer]:
+    """An encoder and its tokenizer. `words`: it must be able to say which word stands at a place.
+
+    Raises CannotDo for any other model.
+    """
+    network, tokenizer = ready(model, device)
+    if not isinstance(network, Encoder):
+        config = getattr(network, "config", None)
+        kind = getattr(config, "kind", getattr(config, "family", type(network).__name__))
+        raise CannotDo(
+            f"this model ({kind}) reads left to right and is no encoder; it writes on (clearstory generate), and an "
+            "encoder is made by: clearstory train TEXT --model bert-mini"
+        )
+    if words:
+        with_words(network)
+    return network, tokenizer
+
+
+def with_words(network: Encoder) -> None:
+    """Raises CannotDo for an encoder that cannot say which word stands at a place."""
+    if network.transform is None:
+        raise CannotDo(
+            "this encoder has no head for words: it gives vectors (clearstory embed); one that tells a [MASK] is made "
+            "by: clearstory train TEXT --model bert-mini"
+        )

@@ -33,7 +33,18 @@ RECURRENT: dict[str, Any] = {
     "training.context": 64,
 }
 
+ENCODER: dict[str, Any] = {
+    **CLEAR,
+    "training.muon_learning_rate": 0.02,
+    "training.learning_rate": 0.01,
+    "training.warmup_steps": 60,
+    "training.initialization": "normal",
+    "training.batch_size": 32,
+    "training.context": 128,
+}
+
 TRAINING: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("bert-tiny", "bert-mini", "bert-small", "bert-base", "bert-large", "minilm"), ENCODER),
     # At 0.08 gradients burst after some hundred steps; docs/recurrent.md has the figures.
     "rnn": {**RECURRENT, "training.muon_learning_rate": 0.04},
     "gru": RECURRENT,

@@ -8,7 +8,7 @@ from clearstory.lens.drawing import DARK, INKS, LIGHT, clean
 from clearstory.lens.scales import Scale, short
 from clearstory.lens.svg import svg
 from clearstory.lens.views import Curve, Line
-from clearstory.recipes.ladder import LIKELIHOOD, Ladder, Rung, Trial
+from clearstory.recipes.ladder import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 FAMILIES = {
     "ngram": "counts which token followed each few tokens, and falls back on fewer where it has not met them.",
@@ -94,6 +94,8 @@ def verdict(ladder: Ladder) -> str:
     best = [rung for rung in ladder.rungs if rung.bits_per_byte is not None]
     if not best:
         return f"No model gives bits per byte of {ladder.text}"
+    if best[0].trial.measure != LIKELIHOOD:
+        return f"{best[0].trial.model} tells {ladder.text} best from both sides: {best[0].bits_per_byte:.3f} ({PSEUDO})"
     first = f"{best[0].trial.model} foresees {ladder.text} best: {best[0].bits_per_byte:.3f} bits per byte"
     return first if len(best) > 1 else f"{best[0].trial.model}: {best[0].bits_per_byte:.3f} bits per byte"
 

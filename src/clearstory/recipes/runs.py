@@ -34,7 +34,15 @@ from clearstory.training import checkpoint
 FREE = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
 """Settings that may differ when a run is resumed: they say where and how long, not what."""
 
-DECIDED = {"training.device", "training.precision", "training.threads", "training.align", "parameters"}
+DECIDED = {
+    "training.device",
+    "training.precision",
+    "training.threads",
+    "training.align",
+    "parameters",
+    "objective",
+    "model.pooler",
+}
 RATES = {"training.learning_rate", "training.muon_learning_rate"}
 """Settings that a run decides for itself where they are not set; rates where they go by width, `clear` its shape."""
 

@@ -35,7 +35,9 @@ from clearstory.recipes.settings import TrainRecipe
 from clearstory.text.rows import TokenRows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
+from clearstory.training.exam import examine
 from clearstory.training.learner import Learner
+from clearstory.training.objectives.masked import Masked
 from clearstory.training.record import Record, Watchman
 from clearstory.training.trainer import ARITHMETIC
 
@@ -58,10 +60,12 @@ class Session:
     decided: Mapping[str, str]
     base: Path | None  # the folder of the model that rests, where one learns beside it
     lost: str | None  # why there are no bits per byte
+    masked: Masked | None = None  # the objective of a model that tells hidden tokens, which looks ask about too
     closing: bool = True  # whether the end measures on all of the validation split
     record: Record | None = None
     last: Path | None = None  # the checkpoint that the run goes on from
     watchman: Watchman = field(default_factory=Watchman)
+    accuracy: float | None = None  # of the last look: share of pairs told rightly
     best: float = float("inf")
     best_step: int = -1
     looks_without_better: int = 0
@@ -109,17 +113,20 @@ class Session:
             except Diverged:
                 yield self.save()
                 raise
+            terms = dict(progress.terms or {})
+            terms = terms if len(terms) > 1 else {}
             now = learner.tokens_per_step / progress.seconds
             speed = now if not speed else 0.9 * speed + 0.1 * now
             self.note(
                 kind="step", step=progress.step, loss=progress.loss, learning_rate=progress.learning_rate,
                 gradient_norm=progress.gradient_norm, tokens=progress.tokens, seconds=self.seconds(),
+                **({"terms": terms} if terms else {}),
             )  # fmt: skip
             left = (learner.steps - progress.step) * (time.monotonic() - began) / (progress.step - first)
             yield Step(
-                step=progress.step, steps=progress.steps, loss=progress.loss, learning_rate=progress.learning_rate,
-                gradient_norm=progress.gradient_norm, tokens=progress.tokens, tokens_per_second=speed,
-                seconds=self.seconds(), eta=left,
+                step=progress.step, steps=progress.steps, loss=progress.loss, terms=terms,
+                learning_rate=progress.learning_rate, gradient_norm=progress.gradient_norm, tokens=progress.tokens,
+                tokens_per_second=speed, seconds=self.seconds(), eta=left,
             )  # fmt: skip
             if progress.note is not None:
                 yield self.warn(progress.note)
@@ -167,10 +174,13 @@ class Session:
             self.looks_without_better += 1
         self.note(
             kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
-            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),
+            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.beside(),
         )  # fmt: skip
         complete = self.look_tokens >= self.prepared.validation_tokens
-        yield Looked(step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete)
+        yield Looked(
+            step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete,
+            **self.beside(),
+        )  # fmt: skip
         if better:
             yield Saved(step=step, path=self.run.model, kind="model")
         if sentence := self.watchman.look(step, nats):
@@ -178,12 +188,17 @@ class Session:
 
     def look_at(self, limit: int | None, fast: bool = True, spread: bool = True) -> Score:
         """Nats on the validation split, in blocks, or whole by a model that never forgets. `fast`: in the arithmetic of
-        training, else in the weights' own. `spread`: what is read under a limit comes from all over the split.
+        training, else in the weights' own. `spread`: what is read under a limit comes from all over the split. A model
+        that tells hidden tokens is asked for those, always the same ones.
         """
         model: Any = self.model
         model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
         model.eval()
         rows = self.rows["validation"]
+        if self.masked is not None:
+            marks = examine(model, self.masked, rows, self.learner.context, limit=limit)
+            self.accuracy = marks.accuracy
+            return Score(nats=marks.nats, tokens=marks.tokens, bytes=None, reason=self.lost)
         score = score_rows(
             model,
             rows.spread(limit) if spread and limit is not None else rows,
@@ -194,6 +209,12 @@ class Session:
             limit=limit,
         )
         return score if self.lost is None else score.without_bytes(self.lost)
+
+    def beside(self) -> dict[str, Any]:
+        """What a look tells of a model that tells hidden tokens, beside their nats."""
+        if self.masked is None:
+            return {}
+        return {"token": "masked token", "next_sentence_accuracy": self.accuracy}
 
     def keep(self, score: Score) -> None:
         """Write the model folder: what to use, as others open it too."""
@@ -266,7 +287,7 @@ class Session:
         write_card(self.run.model, replace(self.card, parameters=parameters, bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
-            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(),
+            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.beside(),
         )  # fmt: skip
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
@@ -282,6 +303,9 @@ class Session:
             steps=self.learner.step,
             parameters=parameters,
             curve=curve,
+            objective=self.recipe.objective,
+            reason=score.reason,
+            next_sentence_accuracy=self.accuracy,
         )
 
     def note(self, **row: Any) -> None:

@@ -35,7 +35,7 @@ class TrainRecipe:
         steps: how many optimizer steps to take.
         parameters: about how large the model shall be; the preset gives the wiring.
         tokenizer: characters, bytes, words, bpe:8192, or a folder that has one; the preset's own when not given.
-        objective: what the model is asked to get right.
+        objective: what the model is asked to get right; auto takes what is usual for its kind.
         resume: go on from the newest checkpoint in the run folder; starts anew where there is none.
         overwrite: replace the run that is in the run folder.
     """
@@ -49,7 +49,7 @@ class TrainRecipe:
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
-    objective: Literal["causal"] = "causal"
+    objective: Literal["auto", "causal", "masked", "masked+next-sentence"] = "auto"
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)
@@ -160,6 +160,54 @@ class EvaluateRecipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillRecipe:
+    """From an encoder and a text with [MASK] in it to what may stand there.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files with a text on each line or in each record (jsonl, parquet).
+        top: how many tokens to show for each mask.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    top: int = 5
+    text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedRecipe:
+    """From an encoder and texts to a vector for each.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files with a text on each line or in each record (jsonl, parquet).
+        pooling: mean of all tokens' vectors; cls, that of [CLS]; or pooled, that of [CLS] as the pooler maps it.
+        normalize: make each vector one of length 1, so that products are cosines.
+        truncate: which end of a text that does not fit is dropped; not given, that is an error.
+        batch_size: texts read at a time.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    pooling: Literal["mean", "cls", "pooled"] = "mean"
+    normalize: bool = False
+    truncate: Literal["left", "right"] | None = None
+    batch_size: int = 32
+    text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,12 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import Tagged
+from clearstory.recipes.asked import lines_of
 from clearstory.recipes.opening import Ready, ready
 from clearstory.text.conllu import SUFFIX, Sentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import tagged_documents
-from clearstory.text.files import Errors, lines
+from clearstory.text.files import Errors
 from clearstory.text.rows import TokenRows
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
@@ -82,20 +83,8 @@ def tag(model: str | Path | Ready, text: str | Path, *, errors: Errors = "strict
 
 def to_tag(text: str | Path, errors: Errors) -> list[str]:
     """The sentences of a text or of the file that it names."""
-    path = Path(text).expanduser()
-    try:
-        file = path.is_file()
-    except (OSError, ValueError):  # too long to be a path, or with a NUL
-        file = False
-    if not file:
-        if isinstance(text, Path):
-            raise BadInput(f"there is no file {path}; check the path, or give the text itself")
-        return text.splitlines()
-    if SUFFIX in path.suffixes:
-        from clearstory.text.conllu import read_conllu
-
-        return [sentence.text for sentence in read_conllu(path, errors)]
-    return list(lines(path, errors))
+    inside = lines_of(text, errors)
+    return str(text).splitlines() if inside is None else inside
 
 
 def tagger_of(model: str | Path | Ready) -> Tagger:

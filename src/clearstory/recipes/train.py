@@ -25,6 +25,8 @@ from clearstory.models.presets import blocks, clear_of_blocks
 from clearstory.models.presets import parameters as count_on_paper
 from clearstory.models.prompts import first_token
 from clearstory.recipes import budget, runs
+from clearstory.recipes.aims import aimed, check_heads
+from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.course import DEFAULT_STEPS, plan
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
@@ -36,7 +38,8 @@ from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.learner import Learner
-from clearstory.training.objectives.causal import OBJECTIVES
+from clearstory.training.objectives.masked import Masked
+from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.rounds import Rounds
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import ARITHMETIC, Trainer
@@ -103,6 +106,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     tagging = recipe.model.overrides.get("learn") == "tags"
     sentences = training_sentences(corpus) if tagging else ()
     begun = None if recipe.init is None else start(recipe, settings.device)
+    recipe = aimed(recipe, None if begun is None else begun.model)
+    aim = OBJECTIVES[recipe.objective]
     spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
@@ -112,7 +117,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         tokenizer = begun.tokenizer
     else:
         tokenizer = learn_tokenizer(corpus, spec)
-    rows = corpus.encode(tokenizer)
+    objective = aim.make(tokenizer, settings)
+    rows = corpus.encode(tokenizer, sentences=aim.sentences)
     if not len(rows["validation"]):
         raise BadSetting(
             f"data.validation is {recipe.data.validation:g} and nothing of {corpus.name} is held out, while the best "
@@ -138,6 +144,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
     if getattr(config, "begin", 0) is None:  # a family that counts must be told where texts begin
         config = replace(config, begin=first_token(tokenizer))
+    check_heads(recipe, config)
     if new and not known:
         settings = rates_for(recipe.model.name, config, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
@@ -169,7 +176,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     if getattr(model, "counted", False):
         learner = Rounds(model, lessons, settings, steps=steps)
     else:
-        learner = Trainer(model, OBJECTIVES[recipe.objective](), rows["train"], settings, steps=steps)
+        learner = Trainer(model, objective, rows["train"], settings, steps=steps)
     card = Card(
         name=run.folder.name,
         family=config.family,
@@ -177,11 +184,13 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         trained_on=(*(begun.card.trained_on if begun else ()), (corpus.name, rows["train"].text_bytes)),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
+    masked = objective if isinstance(objective, Masked) else None
+    why = lost(corpus, tokenizer, rows) if masked is None else BOTH_SIDES
     if begun is not None:
         decided["init"] = begun.hash
     return Session(
         run, recipe, learner, tokenizer, rows, card, clock, prepared, decided,
-        base=begun.base if begun else None, lost=lost(corpus, tokenizer, rows),
+        base=begun.base if begun else None, lost=why, masked=masked,
     )  # fmt: skip
 
 

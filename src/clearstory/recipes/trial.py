@@ -16,6 +16,7 @@ from clearstory import durable
 from clearstory.formats.folders import Opened
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.config import TransformerConfig
+from clearstory.models.encoder import Encoder
 from clearstory.models.families import build, count
 from clearstory.models.presets import DEFAULT_PARAMETERS, DIALS, size
 from clearstory.recipes import budget
@@ -25,7 +26,7 @@ from clearstory.recipes.events import Finished
 from clearstory.recipes.fields import plain
 from clearstory.recipes.files import read_yaml
 from clearstory.recipes.generate import generate
-from clearstory.recipes.ladder import Trial
+from clearstory.recipes.ladder import LIKELIHOOD, Trial
 from clearstory.recipes.measuring import Held, measure
 from clearstory.recipes.runs import Run
 from clearstory.recipes.settings import TrainRecipe, train_recipe
@@ -182,20 +183,24 @@ def tried(
     assert own is not None
     found = measure(model, own, held, windows=recipe.windows, on_progress=on_progress)
     bits = found.bits_per_byte(held)
-    began = time.process_time()
-    # So many characters in its own tokens, and a few more, since what it writes may be in shorter ones.
-    wanted = round(1.3 * max(1, recipe.characters - len(prompt)) * found.tokens / held.bytes) + 1
-    written = generate(
-        opened, prompt, max_tokens=wanted, temperature=0.8, seed=recipe.seed, truncate="left", ignore_eos=True
-    )
-    writing = time.process_time() - began
+    text, speed = "", None
+    if not isinstance(model, Encoder):
+        # So many characters in its own tokens, and a few more, since what it writes may be in shorter ones.
+        wanted = round(1.3 * max(1, recipe.characters - len(prompt)) * found.tokens / held.bytes) + 1
+        began = time.process_time()
+        written = generate(
+            opened, prompt, max_tokens=wanted, temperature=0.8, seed=recipe.seed, truncate="left", ignore_eos=True
+        )
+        writing = time.process_time() - began
+        text, speed = written.text, written.tokens / writing if writing else None
     curve: tuple[tuple[float, float], ...] = ()
-    if finished is not None and bits is not None:
+    if finished is not None and bits is not None and found.measure == LIKELIHOOD:
         curve = learnt(finished, bits)
     return Trial(
         model=label,
         family=model.config.family,
         shape=model.config.shape,
+        measure=found.measure,
         seed=seed,
         tokenizer=tokenizer or own.kind,
         vocab=own.vocab,
@@ -208,11 +213,11 @@ def tried(
         passes=None if finished is None or not tokens else finished.tokens / tokens,
         nats=None if found.nats is None else tuple(map(float, found.nats)),
         bits_per_byte=bits,
-        nats_per_token=found.model_nats / found.tokens,
+        nats_per_token=found.model_nats / found.tokens if found.tokens else None,
         charged=found.charged / NATS_PER_BIT / held.bytes,
         windows=found.windows,
-        generation_tokens_per_second=written.tokens / writing if writing else None,
-        sample=written.text[: max(1, recipe.characters - len(prompt))],
+        generation_tokens_per_second=speed,
+        sample=text[: max(1, recipe.characters - len(prompt))],
         folder=folder,
         curve=curve,
         note=found.reason,

@@ -26,6 +26,7 @@ from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
 from clearstory.text.learning import learn
 from clearstory.text.rows import TokenRows, open_rows, write_rows
+from clearstory.text.sentences import by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
@@ -86,22 +87,26 @@ class Corpus:
         """The text of a split in parts; it can be gone through again and again."""
         return _Texts(self, split)
 
-    def encode(self, tokenizer: Tokenizer) -> dict[str, TokenRows]:
+    def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenRows]:
         """The ids of both splits, mapped from the cache; made first where they are not there, or damaged.
 
-        Documents end with the tokenizer's eos if the corpus has several. Raises BadSetting where the cache cannot be
-        written, OutOfSpace where the disk is full, BadInput where a file changed since the corpus was opened.
+        Documents end with the tokenizer's eos if the corpus has several. `sentences`: the rows' documents are its
+        sentences, without eos, and an empty one stands where a document of the corpus ends.
+
+        Raises BadSetting where the cache cannot be written, OutOfSpace where the disk is full, BadInput where a file
+        changed since the corpus was opened.
         """
         from clearstory.durable import write_folder
 
-        folder = cache_folder(self.settings) / "rows" / self._key(tokenizer)
+        folder = cache_folder(self.settings) / "rows" / self._key(tokenizer, sentences)
         rows = open_rows(folder, tokenizer)
         if rows is not None:
             return rows
         try:
             with write_folder(folder) as temporary:
-                splits = ((split, self.documents(split)) for split in SPLITS)
-                read = write_rows(temporary, tokenizer, splits, several=self.size > 1)
+                cut = by_sentence if sentences else iter
+                splits = ((split, cut(self.documents(split))) for split in SPLITS)
+                read = write_rows(temporary, tokenizer, splits, self.size > 1 or sentences, endings=not sentences)
                 if read != self.text_bytes:
                     raise self._changed()
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
@@ -112,10 +117,11 @@ class Corpus:
         assert rows is not None, "rows that were just written measure up"
         return rows
 
-    def _key(self, tokenizer: Tokenizer) -> str:
+    def _key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
         """The name of what is cached: all that the ids depend on."""
         version = 1  # of the way ids are written
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos]
+        parts += ["sentences"] if sentences else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
     def _by_document(self, documents: Iterable[Document], split: str) -> Iterator[Document]:

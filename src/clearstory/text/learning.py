@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,11 @@ def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Toke
     whole.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
     )
-    return _finish(whole, eos="[SEP]", bos="[CLS]", unk="[UNK]", pad="[PAD]", cls="[CLS]", sep="[SEP]", mask="[MASK]")
+    roles = {"eos": "[SEP]", "bos": "[CLS]", "unk": "[UNK]", "pad": "[PAD]"}
+    made = _finish(whole, **roles, cls="[CLS]", sep="[SEP]", mask="[MASK]")
+    # Or transformers would not say which of two texts a token is of.
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return replace(made, config={**made.config, "model_input_names": inputs})
 
 
 KINDS: dict[str, Callable[[Iterable[str], int, str, bool], Tokenizer]] = {

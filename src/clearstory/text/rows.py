@@ -84,25 +84,34 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenRows:
     return encode_documents(tokenizer, (Document(str(number), text) for number, text in enumerate(texts)))
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], several: bool = False) -> TokenRows:
+def encode_documents(
+    tokenizer: Tokenizer, documents: Iterable[Document], several: bool = False, endings: bool = True
+) -> TokenRows:
     """The ids of documents, in memory; a document's parts are put together again.
 
     Each document ends with the tokenizer's eos, if it has one and there are several documents. `several` says that
-    there are more of them elsewhere.
+    there are more of them elsewhere, and `endings` whether that token is written at all.
     """
-    encoding = _Encoding(tokenizer, several)
+    encoding = _Encoding(tokenizer, several, endings)
     blocks = list(encoding.blocks(documents))
     ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_type(tokenizer))
     return TokenRows(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
 
 
 def write_rows(
-    folder: Path, tokenizer: Tokenizer, splits: Iterable[tuple[str, Iterable[Document]]], several: bool
+    folder: Path,
+    tokenizer: Tokenizer,
+    splits: Iterable[tuple[str, Iterable[Document]]],
+    several: bool,
+    endings: bool = True,
 ) -> int:
-    """Encode the splits into a folder, a few megabytes of text at a time; returns the bytes of text read."""
+    """Encode the splits into a folder, a few megabytes of text at a time; returns the bytes of text read.
+
+    endings: whether each document ends with eos, where there are several.
+    """
     index: dict[str, dict[str, int]] = {}
     for name, documents in splits:
-        encoding = _Encoding(tokenizer, several)
+        encoding = _Encoding(tokenizer, several, endings)
         with (folder / f"{name}.ids").open("wb") as file:
             for block in encoding.blocks(documents):
                 file.write(block.tobytes())
@@ -142,12 +151,12 @@ def id_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
 class _Encoding:
     """Encodes documents block by block, and keeps what is known only at the end: starts and bytes."""
 
-    def __init__(self, tokenizer: Tokenizer, several: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, several: bool, endings: bool = True) -> None:
         self.starts = array("q")
         self.text_bytes = 0
         self._tokenizer = tokenizer
         self._several = several
-        self._ending = [] if tokenizer.eos is None else [tokenizer.eos]
+        self._ending = [tokenizer.eos] if endings and tokenizer.eos is not None else []
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
         """The ids, each document's followed by eos where there are several."""

@@ -28,6 +28,9 @@ USUAL = {
     "bos": ("<|endoftext|>", "<s>", "<bos>", "[CLS]", "<|begin_of_text|>"),
     "unk": ("<unk>", "[UNK]"),
     "pad": ("<pad>", "[PAD]"),
+    "cls": ("[CLS]",),
+    "sep": ("[SEP]",),
+    "mask": ("[MASK]", "<mask>"),
 }
 
 
@@ -201,6 +204,28 @@ class Tokenizer:
         return self._role("pad")
 
     @cached_property
+    def cls(self) -> int | None:
+        """The token before every text that an encoder reads, whose vector stands for the whole."""
+        return self._special_role("cls")
+
+    @cached_property
+    def sep(self) -> int | None:
+        """The token behind each of the texts that an encoder reads together."""
+        return self._special_role("sep")
+
+    @cached_property
+    def mask(self) -> int | None:
+        """The token that hides another."""
+        return self._special_role("mask")
+
+    @cached_property
+    def special(self) -> npt.NDArray[np.bool_]:
+        """Which ids stand for no text of their own, (V,)."""
+        marked = np.zeros(self.vocab, dtype=np.bool_)
+        marked[list(self._special)] = True
+        return marked
+
+    @cached_property
     def _inside(self) -> Any:
         """The library's tokenizer; it reads special tokens in text as plain characters, and never cuts text off."""
         inside = _build(self.contents)
@@ -252,7 +277,7 @@ class Tokenizer:
         """Ids that stand for no text of their own."""
         marked = {self.ids[token["content"]] for token in self._added if token.get("special")}
         # Words and characters keep <unk> and <eos> among their ordinary tokens.
-        roles = map(self._role, USUAL) if self.kind in ("words", "characters") else ()
+        roles = map(self._role, ("eos", "bos", "unk", "pad")) if self.kind in ("words", "characters") else ()
         return frozenset(marked.union(role for role in roles if role is not None))
 
     @cached_property
@@ -271,6 +296,11 @@ class Tokenizer:
             token = token.get("content") if isinstance(token, Mapping) else token
             return self.ids.get(token) if token else None
         return next((self.ids[token] for token in USUAL[role] if token in self.ids), None)
+
+    def _special_role(self, role: str) -> int | None:
+        """A role that only a special token plays: in a text of words, [MASK] may be one of them."""
+        id = self._role(role)
+        return id if id in self._special else None
 
     def _known(self, ids: Iterable[int]) -> list[int]:
         known = [int(id) for id in ids]

@@ -9,7 +9,8 @@ the step is the position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -36,10 +37,15 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass reads, and what it should say: targets[b, t] follows tokens[b, t]."""
+    """What one forward pass reads, and what it should say: targets[b, t] follows tokens[b, t], or stood there before it
+    was masked. Of pairs of texts, `segments` say which of the two a token is of, and `strangers` are 1 where the second
+    does not follow the first.
+    """
 
     tokens: Padded
     targets: Int[Tensor, "B T"]
+    segments: Int[Tensor, "B T"] | None = None
+    strangers: Int[Tensor, "B"] | None = None
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
@@ -52,14 +58,23 @@ class Batch:
             # From locked pages a GPU copies by itself, while it is told what to do next.
             return part.contiguous().pin_memory().to(device, non_blocking=True)
 
-        lengths = None if self.tokens.lengths is None else there(self.tokens.lengths)
-        return replace(self, tokens=Padded(there(self.tokens.ids), lengths), targets=there(self.targets))
+        return self.each(there)
 
     def rows(self, start: int, stop: int) -> Self:
         """Some of its rows: a micro-batch."""
-        part = slice(start, stop)
-        lengths = None if self.tokens.lengths is None else self.tokens.lengths[part]
-        return replace(self, tokens=Padded(self.tokens.ids[part], lengths), targets=self.targets[part])
+        return self.each(lambda tensor: tensor[start:stop])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same batch with all of its tensors changed."""
+        whole = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {name: change(value) for name, value in whole.items() if isinstance(value, Tensor)}
+        lengths = None if self.tokens.lengths is None else change(self.tokens.lengths)
+        return replace(self, tokens=Padded(change(self.tokens.ids), lengths), **parts)
+
+    @property
+    def size(self) -> int:
+        """How many tokens are read, padding excepted."""
+        return self.targets.numel() if self.tokens.lengths is None else int(self.tokens.lengths.sum())
 
 
 class Batches(Protocol):

@@ -27,6 +27,7 @@ class Progress:
     tokens: int
     seconds: float
     note: str | None = None  # what the user should know
+    terms: Mapping[str, float] | None = None  # what the loss is the sum of
 
 
 class Learner(Protocol):

@@ -16,6 +16,7 @@ class TrainingSettings:
         batch_size: rows in each micro-batch.
         gradient_accumulation_steps: micro-batches added up before each optimizer step.
         context: tokens in each row; the model's context when not given.
+        whole_words: whether all pieces of a word are masked together (objective masked).
         carry: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
             the one before; else in shuffled windows, as those with a context are.
         align: whether shuffled windows begin where documents do and, where context is not given, are no longer than the
@@ -54,6 +55,7 @@ class TrainingSettings:
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
     context: int | None = None
+    whole_words: bool = False
     carry: bool = True
     align: bool | None = None
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"

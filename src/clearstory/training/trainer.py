@@ -124,13 +124,14 @@ class Trainer:
         whole = {term: sum(count[term] for count in counts) for term in counts[0]}
         # Chance is a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
-        loss, after = 0.0, []
+        terms, after = dict.fromkeys(whole, 0.0), []
         with repeatable(self.device):
             for part, state in zip(batches, states, strict=True):
                 more, state = self.backward(part, whole, state)
-                loss += more
+                terms = {name: terms[name] + more[name] for name in terms}
                 after.append(state)
             norm = self.clip()
+        loss = sum(terms.values())
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"the loss became {loss} (gradient {norm}) at step {self.step + 1:,}; the weights of step "
@@ -142,11 +143,11 @@ class Trainer:
             self.optimizers.step(share)
         self.carried = joined(after)
         self.step += 1
-        self.tokens += batch.targets.numel()
+        self.tokens += batch.size
         if s.average and (self.average.count or self.step > self.steps * (1 - s.average)):
             self.average.add()
         seconds = time.perf_counter() - began
-        return Progress(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds)
+        return Progress(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds, terms=terms)
 
     def remembered(self) -> list[State | None]:
         """What each micro-batch of the next step goes on from."""
@@ -162,15 +163,19 @@ class Trainer:
         """While this lasts the model is the one to be used: with its mean weights, where they are averaged."""
         return self.average.shown()
 
-    def backward(self, batch: Batch, whole: dict[str, int], state: State | None) -> tuple[float, State | None]:
-        """Add one micro-batch's share of the step's gradient; its share of the step's loss, and what it remembers.
+    def backward(
+        self, batch: Batch, whole: dict[str, int], state: State | None
+    ) -> tuple[dict[str, float], State | None]:
+        """Add one micro-batch's share of the step's gradient; its share of each term of the loss, and what it
+        remembers.
 
         Raises BadSetting where a GPU's memory does not hold it.
         """
         try:
             batch = batch.to(self.device)
             terms, after = self.objective.loss(self.model, batch, state)
-            loss = sum((term.weight / max(1, whole[name])) * term.total for name, term in terms.items())
+            shares = {name: (term.weight / max(1, whole[name])) * term.total for name, term in terms.items()}
+            loss = sum(shares.values())
             assert isinstance(loss, Tensor)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
         except torch.OutOfMemoryError:
@@ -179,7 +184,8 @@ class Trainer:
                 f"{s.batch_size:,} rows of {self.context:,} tokens do not fit into the memory of {self.device}; lower "
                 "--training.batch_size, and raise --training.gradient_accumulation_steps to read as many in a step"
             ) from None
-        return float(loss.detach()), None if after is None else after.detach()
+        told = {name: float(share.detach()) for name, share in shares.items()}
+        return told, None if after is None else after.detach()
 
     def clip(self) -> float:
         """Shorten the gradient to the longest allowed; its length before."""

