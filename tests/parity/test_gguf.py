@@ -30,9 +30,9 @@ BASE = TransformerConfig(vocab=330, context=96, width=64, layers=2, heads=4, kv_
 LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tied=False)
 
 CASES: dict[str, TransformerConfig] = {
-    # transformers takes the hidden width of every GPT-2 in GGUF for four times the width.
-    "gpt2": replace(BASE, hidden=256),
-    "gpt2-no-bias": replace(BASE, hidden=256, bias=False),
+    # transformers takes the context of every GPT-2 in GGUF for 1,024, and its hidden width for four times the width.
+    "gpt2": replace(BASE, context=1024, hidden=256),
+    "gpt2-no-bias": replace(BASE, context=1024, hidden=256, bias=False),
     "llama": replace(LLAMA, kv_heads=2, tied=True),
     "llama-wide-heads": replace(LLAMA, head_width=32, kv_heads=1),
     "llama-linear": replace(LLAMA, rope_factor=4.0),
