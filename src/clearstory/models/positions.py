@@ -44,7 +44,7 @@ def slowness(speeds: Float[Tensor, "P"], factor: float, original: int | None) ->
     two the speed itself goes evenly from one to the other (Grattafiori et al. 2024; the published rope_scaling).
 
     >>> slowness(torch.tensor([1.0, 1e-2, 1e-6]), 8.0, 1000)
-    tensor([1.0000, 3.0606, 8.0000])
+    tensor([1.0000, 3.3609, 8.0000])
     """
     if original is None:
         return torch.full_like(speeds, factor)

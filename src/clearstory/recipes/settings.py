@@ -105,7 +105,7 @@ class GenerateRecipe:
     """From a model and a beginning to a text.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
         prompt: how the text begins.
         sampling: how the next token is chosen.
         truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
@@ -128,7 +128,7 @@ class EvaluateRecipe:
     """From a model and a text to bits per byte.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: files, folders or globs of txt, jsonl and parquet, or a corpus.
         task: text, how well it is foreseen; or tag, how many words get the tag that they have in a conllu file.
         windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
@@ -215,7 +215,7 @@ class TagRecipe:
     """From a model of tags and a text to the tag of each word.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: a text, or a file of it; words stand between white space and each line is a sentence. Of a conllu file,
             the words as they are.
         errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
@@ -231,7 +231,7 @@ class InspectRecipe:
     """From a model and a text to a view of what happens between them.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
         view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
