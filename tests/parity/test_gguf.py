@@ -17,6 +17,7 @@ from clearstory.formats.folders import Opened, open_model, save_model
 from clearstory.formats.gguf_writing import write_gguf
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
+from clearstory.models.presets import BERT_TINY
 from clearstory.recipes.convert import convert
 from clearstory.recipes.generate import generate
 from clearstory.recipes.portability import TEXTS, check_portable
@@ -85,9 +86,18 @@ def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, cap
     odd = save_model(tmp_path / "odd", shaken(replace(BASE, positions="none")), tokenizer, Card())
     assert main(["convert", str(odd), str(tmp_path / "copy"), "--check"]) == 1
     told = capsys.readouterr().err
-    assert "copy is not portable: transformers cannot open it" in told
+    assert "copy is not portable: transformers has no class Transformer" in told
     assert "it opens here, and may not elsewhere" in told
     assert open_model(tmp_path / "copy").model.config.positions == "none"
+
+
+def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> None:
+    tokenizer = learn("wordpiece:200", [TEXT])
+    folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, Card())
+    found = check_portable(folder, open_model(folder))
+    assert found.portable, found.reason
+    assert found.difference is not None
+    assert found.difference < 1e-5
 
 
 def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> None:

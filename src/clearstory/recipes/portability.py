@@ -6,7 +6,6 @@ imported nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
+from clearstory.formats.config_file import read_json
 from clearstory.formats.folders import Opened
 from clearstory.formats.gguf_reading import is_gguf
 from clearstory.text.chat import ChatTemplate
@@ -69,19 +69,10 @@ def check_portable(path: Path, opened: Opened) -> Portability:
     except ImportError:
         raise MissingExtra("--check compares with transformers: pip install 'clearstory[test]'") from None
     transformers: Any = oracle
-    place: dict[str, Any] = {"pretrained_model_name_or_path": str(path), "local_files_only": True}
-    if is_gguf(path):
-        place = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
-    found = Portability(portable=True)
     showing = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
-        found = compare_logits(opened, lambda ids: model(ids).logits)
-        # Of a GGUF's tokenizer transformers guesses how it cuts text; there llama.cpp is the judge.
-        if found.portable and opened.tokenizer is not None and not is_gguf(path):
-            theirs = transformers.AutoTokenizer.from_pretrained(**place)
-            found = compare_text(opened, theirs, found.difference)
+        found = compare_all(transformers, path, opened)
     except ClearstoryError:
         raise
     except Exception as error:  # whatever a foreign library raises is the finding
@@ -93,12 +84,38 @@ def check_portable(path: Path, opened: Opened) -> Portability:
     return found
 
 
+def compare_all(transformers: Any, path: Path, opened: Opened) -> Portability:
+    """All that can be compared. Of a GGUF's tokenizer transformers guesses how it cuts text, so that is left out."""
+    if is_gguf(path):
+        place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+        model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
+        return compare_logits(opened, model)
+    name = read_json(path / "config.json").get("architectures", ["no class"])[0]
+    if not hasattr(transformers, name):
+        return Portability(portable=False, reason=f"transformers has no class {name}")
+    kind = getattr(transformers, name)
+    model, said = kind.from_pretrained(path, local_files_only=True, dtype=torch.float32, output_loading_info=True)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if said.get(what):
+            return Portability(
+                portable=False, reason=f"{name} has {what.replace('_', ' ')}: {min(map(str, said[what]))}"
+            )
+    found = compare_logits(opened, model.eval())
+    if found.portable and opened.tokenizer is not None:
+        theirs = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return compare_text(opened, theirs, found.difference)
+    return found
+
+
 @torch.no_grad()
-def compare_logits(opened: Opened, theirs: Callable[[torch.Tensor], torch.Tensor]) -> Portability:
+def compare_logits(opened: Opened, model: Any) -> Portability:
     """Rows of tokens drawn by lot, read by both."""
     length = min(LENGTH, opened.model.context or LENGTH)
     ids = torch.from_numpy(np.random.default_rng(1).integers(opened.model.vocab, size=(ROWS, length)))
-    ours, other = opened.logits(ids).float(), theirs(ids).float()
+    out = model(ids)
+    # BERT's class for both of its objectives gives two answers, and names them.
+    other = (out.prediction_logits if hasattr(out, "prediction_logits") else out.logits).float()
+    ours = opened.logits(ids).float()
     if ours.shape != other.shape:
         return Portability(portable=False, reason=f"logits of shape {list(other.shape)} there, {list(ours.shape)} here")
     difference = float((ours - other).abs().max() / other.abs().max())
