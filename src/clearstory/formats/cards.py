@@ -70,6 +70,7 @@ PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForPreTraining": "fill-mask",
     "AutoModel": "feature-extraction",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
 }
 """What a model is for over there, by what opens it; all others write text."""
 
