@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from clearstory.formats.cards import Card
 from clearstory.formats.config_file import choose
 from clearstory.formats.folders import open_model, save_model
+from clearstory.generation.engine import Engine
+from clearstory.generation.search import beam_searches
+from clearstory.generation.settings import Sampling
 from clearstory.models.base import Padded
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder_decoder import EncoderDecoder
@@ -56,9 +60,9 @@ def shake(model: nn.Module, by: float = 0.1) -> None:
                 weight.add_(torch.randn(weight.shape, generator=generator).to(weight.dtype) * by)
 
 
-def ours(config: TransformerConfig, dtype: torch.dtype = torch.float32, by: float = 0.1) -> EncoderDecoder:
+def ours(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> EncoderDecoder:
     model: EncoderDecoder = build(config, seed=0).to(dtype).eval()
-    shake(model, by)
+    shake(model)
     return model
 
 
@@ -231,3 +235,62 @@ def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
     assert opened.model.config == replace(CASES["2017"], unembed_bias=True)
     ids = written()
     assert worst(layers_of_ours(opened.model, ids), layers_of_theirs(oracle, ids)) <= 1e-5
+
+
+def generated(oracle: Any, **settings: Any) -> list[list[int]]:
+    """What transformers writes for each source, after the start token and up to the end token."""
+    source, mask = padded()
+    out = oracle.generate(source, attention_mask=mask, do_sample=False, max_new_tokens=50, **settings)
+    rows = [row[1:] for row in out.tolist()]
+    eos = settings.get("eos_token_id")
+    return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+
+
+def lively(name: str) -> EncoderDecoder:
+    """A model that does not say one word for ever."""
+    model = ours(CASES[name])
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.ndim == 2 and key != "embedding.weight":
+                weight.copy_(torch.randn(weight.shape, generator=generator) * (0.4 if name.startswith("t5") else 1.0))
+            elif weight.ndim == 1:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1 + (not key.endswith("bias")))
+    return model
+
+
+WRITING = ["t5", "t5-v1.1", "2017", "marian"]
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", lively(name), None, Card())
+    opened = open_model(folder)
+    engine = Engine(opened.model)
+    for source in SOURCES:
+        engine.add([], Sampling(max_tokens=50, temperature=0), begin=60, source=source)
+    mine: list[list[int]] = [[] for _ in SOURCES]
+    while engine.busy:
+        for reply in engine.step():
+            mine[reply.request].append(reply.token.id)
+    assert mine == generated(theirs(folder), eos_token_id=None, pad_token_id=60)
+    assert len({id for row in mine for id in row}) > 4, "a model that repeats one token proves little"
+
+
+@pytest.mark.parametrize("name", ["t5", "marian"])
+def test_beams_are_equal(name: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", lively(name), None, Card())
+    opened, oracle = open_model(folder), theirs(folder)
+    settings = Sampling(max_tokens=50, beam=4)
+    free = beam_searches(opened.model, [[]] * 3, settings, begin=60, sources=SOURCES, never=(60, 12))
+    said = [id for each in free for found in each for id in found.ids]
+    ends = sorted(set(said), key=lambda id: abs(said.count(id) / len(said) - 0.05))[:2]  # now and then
+    lengths = set()
+    for penalty, eos in product((0.0, 0.6, 2.0), ends):
+        settings = replace(settings, length_penalty=penalty)
+        found = beam_searches(opened.model, [[]] * 3, settings, eos=eos, begin=60, sources=SOURCES, never=(60, 12))
+        mine = [list(each[0].ids) for each in found]
+        asked = {"num_beams": 4, "length_penalty": penalty, "bad_words_ids": [[60], [12]]}
+        assert mine == generated(oracle, eos_token_id=eos, pad_token_id=60, **asked), (penalty, eos)
+        lengths |= set(map(len, mine))
+    assert len(lengths) > 2, "searches that all end alike prove little"

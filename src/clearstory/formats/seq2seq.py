@@ -10,14 +10,14 @@ from torch import Tensor
 from clearstory.formats.architecture import BENDS, Architecture
 from clearstory.formats.keys import MOST_LAYERS, Choice, Fixed, Flag, Real, Unread, Whole
 from clearstory.formats.rules import Moved, Renaming, Rule, Weights
-from clearstory.formats.seq2seq_wiring import Alike, Begin, DecoderLayers, FeedForwardWords, LogitScale, Places, Share
+from clearstory.formats.seq2seq_wiring import Alike, Begin, DecoderLayers, FeedForwardWords, LogitScale, Places, Share, Unforced
 from clearstory.formats.wiring import AllHeads, HeadWidth
 from clearstory.models.config import TransformerConfig
 
 # What generation does unless told otherwise, and shares dropped in training only.
 OF_GENERATION = Unread(
     (
-        *("max_length", "num_beams", "bad_words_ids", "forced_eos_token_id", "length_penalty", "early_stopping"),
+        *("max_length", "num_beams", "bad_words_ids", "length_penalty", "early_stopping"),
         *("no_repeat_ngram_size", "num_hidden_layers", "output_past", "is_decoder", "prefix", "activation_dropout"),
         *("classifier_dropout", "classif_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std"),
         *("initializer_factor", "num_labels"),
@@ -180,6 +180,7 @@ ENCODER_DECODERS = (
             Share("dropout"),
             Flag(("scale_embedding",), "embed_scale", False),
             Begin(),
+            Unforced(),
             Fixed("static_position_embeddings", True, True),
             Fixed("share_encoder_decoder_embeddings", True, True),
             Fixed("tie_word_embeddings", True, True),

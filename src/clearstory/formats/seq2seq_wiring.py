@@ -28,6 +28,19 @@ class Begin:
 
 
 @dataclass(frozen=True)
+class Unforced:
+    """Marian ends a text that became too long with a token, by default that of id 0: of ours it may be any word."""
+
+    names = ("forced_eos_token_id",)
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        return {}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return {"forced_eos_token_id": None}
+
+
+@dataclass(frozen=True)
 class DecoderLayers:
     """The depth of the second stack; as deep as the first where nothing is said."""
 
@@ -89,7 +102,7 @@ class FeedForwardWords:
         return {"activation": bend, "gated": gated}
 
     def push(self, ours: TransformerConfig) -> dict[str, Any]:
-        word = {value: word for word, value in reversed(FEED_FORWARDS.items())}[ours.activation, ours.gated]
+        word = {value: word for word, value in reversed(list(FEED_FORWARDS.items()))}[ours.activation, ours.gated]
         bend = {"gelu_tanh": "gelu_new"}.get(ours.activation, ours.activation)
         return {"feed_forward_proj": word, "dense_act_fn": bend, "is_gated_act": ours.gated}
 

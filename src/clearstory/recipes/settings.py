@@ -106,7 +106,7 @@ class GenerateRecipe:
 
     Args:
         model: a model folder, a run folder or a checkpoint.
-        prompt: how the text begins.
+        prompt: how the text begins; for an encoder-decoder, what it is to rewrite.
         sampling: how the next token is chosen.
         truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
         ignore_eos: write on past the token that ends a text.
