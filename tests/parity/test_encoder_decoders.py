@@ -50,7 +50,7 @@ def name_of(case: str) -> str:
 
 
 def shake(model: nn.Module, by: float = 0.1) -> None:
-    """Add noise to every parameter and to what else is learnt: at birth biases are 0, which hides that they are lost."""
+    """Add noise to all that is learnt: at birth biases are 0, which hides that they are lost."""
     generator = torch.Generator().manual_seed(1)
     learnt = [*model.parameters(), *(each for name, each in model.named_buffers() if name == "final_logits_bias")]
     frozen = [weight for name, weight in model.named_parameters() if "embed_positions" in name]
@@ -98,7 +98,7 @@ def layers_of_ours(model: EncoderDecoder, ids: Tensor) -> list[Tensor]:
     hidden, _ = model.read(Padded(ids), source=Padded.rows(SOURCES))
     for hook in hooks:
         hook.remove()
-    return unpadded(heard, len(model.encoder.blocks)) + [model.predict(hidden)]
+    return [*unpadded(heard, len(model.encoder.blocks)), model.predict(hidden)]
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def layers_of_theirs(model: Any, ids: Tensor) -> list[Tensor]:
     source, mask = padded()
     out = model(input_ids=source, attention_mask=mask, decoder_input_ids=ids, output_hidden_states=True)
     heard = [*out.encoder_hidden_states[1:], *out.decoder_hidden_states[1:]]
-    return unpadded(heard, len(out.encoder_hidden_states) - 1) + [out.logits]
+    return [*unpadded(heard, len(out.encoder_hidden_states) - 1), out.logits]
 
 
 def unpadded(heard: list[Tensor], layers: int) -> list[Tensor]:

@@ -117,7 +117,7 @@ FEED_FORWARDS: Mapping[str, tuple[str, bool]] = {
     "silu": ("silu", False),
     "gated-gelu_new": ("gelu_tanh", True),
 }
-"""T5's words, each a bend and whether it is gated. The gated gelu is its approximation by tanh, the plain one is not."""
+"""T5's words: a bend each, and whether it is gated. The gated gelu is approximated by tanh, the plain one is not."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ def choose(
     """One token for each row, and its log-probability under the model's own distribution, before any cut or penalty.
 
     Each row is drawn by its own settings and its own generator, so its result does not depend on its company.
-    `seen` holds the tokens each row's repetition penalty falls on, `never` those that no row may be given. Raises Diverged when a row holds no numbers.
+    `seen` holds the tokens each row's repetition penalty falls on, `never` those that no row may be given. Raises
+    Diverged when a row holds no numbers.
 
     >>> ids, logprobs = choose(torch.tensor([[0.0, 2.0]]), [Sampling(temperature=0)], [None], [[]])
     >>> ids.tolist(), round(logprobs.exp().item(), 4)  # e² / (e⁰ + e²)

@@ -83,10 +83,10 @@ def beam_searches(
     """
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
-    searches = [
-        _Search(fit_prompt(model, prompt, begin, truncate), fit_source(model, source, truncate))
-        for prompt, source in zip(prompts, sources or [None] * len(prompts), strict=True)
-    ]
+    given: Sequence[Sequence[int] | None] = [None] * len(prompts) if sources is None else sources
+    read = [fit_source(model, source, truncate) for source in given]
+    first = [fit_prompt(model, prompt, begin, truncate) for prompt in prompts]
+    searches = [_Search(*each) for each in zip(first, read, strict=True)]
     state: State | None = None
     with resting(model):
         for step in range(sampling.max_tokens):
