@@ -10,7 +10,16 @@ from torch import Tensor
 from clearstory.formats.architecture import BENDS, Architecture
 from clearstory.formats.keys import MOST_LAYERS, Choice, Fixed, Flag, Real, Unread, Whole
 from clearstory.formats.rules import Moved, Renaming, Rule, Weights
-from clearstory.formats.seq2seq_wiring import Alike, Begin, DecoderLayers, FeedForwardWords, LogitScale, Places, Share, Unforced
+from clearstory.formats.seq2seq_wiring import (
+    Alike,
+    Begin,
+    DecoderLayers,
+    FeedForwardWords,
+    LogitScale,
+    Places,
+    Share,
+    Unforced,
+)
 from clearstory.formats.wiring import AllHeads, HeadWidth
 from clearstory.models.config import TransformerConfig
 
