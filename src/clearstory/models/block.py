@@ -112,7 +112,7 @@ class Attention(nn.Module):
         """All tokens at once, none before them: the way training reads. (B, heads, T, head_width)."""
         count = q.shape[-2]
         cut = self.causal and (bias is not None or (self.window is not None and count > self.window))
-        by_hand = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not (bias is not None and bias.requires_grad)
+        by_hand = q.dtype == torch.bfloat16 and q.device.type == "cpu"
         mask = bias
         if self.causal and (cut or by_hand):
             seen = band(count, count, self.window, q.device)

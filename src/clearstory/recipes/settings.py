@@ -26,7 +26,8 @@ class TrainRecipe:
     """From text to a model.
 
     Args:
-        text: files, folders or globs of txt, jsonl and parquet; or corpus:kjv, corpus:python-docs, corpus:digits.
+        text: files, folders or globs of txt, jsonl and parquet, or pairs as tsv and jsonl; or corpus:kjv,
+            corpus:python-docs, corpus:digits.
         model: the preset; its config's fields are set as --model.width, --model.layers and so on.
         init: a model folder or run to go on from, with its weights, its shape and its tokenizer.
         out: the run folder; runs/ and the date when not given.
@@ -49,7 +50,7 @@ class TrainRecipe:
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
-    objective: Literal["auto", "causal", "masked", "masked+next-sentence"] = "auto"
+    objective: Literal["auto", "causal", "masked", "masked+next-sentence", "rewrite", "denoise"] = "auto"
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)

@@ -37,9 +37,9 @@ SPLITS = ("train", "validation")
 class Corpus:
     """Text to learn from and text held out. Open one with `Corpus.open`.
 
-    `note` says what is not as asked for, `size` how many documents there are (two for each pair), `text_bytes` how large they are in
-    UTF-8, `fingerprint` is a hash of their text in order. `held_out` (D,) marks the documents kept for validation;
-    of a single document, the characters from `cut` on are.
+    `note` says what is not as asked for, `size` how many documents there are (two for each pair), `text_bytes` how
+    large they are in UTF-8, `fingerprint` is a hash of their text in order. `held_out` (D,) marks the documents kept
+    for validation; of a single document, the characters from `cut` on are.
     """
 
     name: str
