@@ -114,6 +114,8 @@ logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
     "fill-mask": """    clearstory fill FOLDER "Once upon a [MASK]"
     clearstory embed FOLDER "Once upon a time"
 """,
+    "text2text-generation": """    clearstory generate FOLDER "Once upon a time" --beam 4
+""",
     "feature-extraction": """    clearstory embed FOLDER "Once upon a time"
 """,
 }

@@ -212,6 +212,31 @@ class EmbedRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TranslateRecipe:
+    """From a model that has learnt from pairs and texts to what it makes of them.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files of them, one a line.
+        beam: how many translations are followed at once; 1 is greedy.
+        length_penalty: translations are compared by log-probability / length ** this.
+        max_tokens: most tokens of a translation; 50 more than its source has when not given.
+        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    beam: int = 4
+    length_penalty: float = 1.0
+    max_tokens: int | None = None
+    truncate: Literal["left"] | None = None
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagRecipe:
     """From a model of tags and a text to the tag of each word.
 
