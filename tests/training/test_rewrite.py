@@ -107,7 +107,7 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted() -> None:
     assert all(batches.batch(number).tokens.ids.shape[1] <= 8 for number in range(batches.per_epoch))
     with pytest.raises(BadInput, match=r"there are 0 pairs \(of 200: the others .* more than 1 tokens\)"):
         Paired(text, 1, 8, 0, BEGIN)
-    with pytest.raises(BadInput, match="there are 200 pairs to learn from, and a batch takes 201"):
+    with pytest.raises(BadInput, match="there are 200 pairs, and a batch takes 201"):
         Paired(text, 24, 201, 0, BEGIN)
 
 

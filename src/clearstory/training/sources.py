@@ -48,7 +48,7 @@ class Paired:
         if len(self.known) < batch_size:
             less = f" (of {len(sizes):,}: the others have a side of more than {context:,} tokens)"
             raise BadInput(
-                f"there are {len(self.known):,} pairs{less if self.left_out else ''} to learn from, and a batch takes "
+                f"there are {len(self.known):,} pairs{less if self.left_out else ''}, and a batch takes "
                 f"{batch_size:,}; use more, or a smaller --training.batch_size"
             )
         self.rows = rows
