@@ -6,12 +6,14 @@ Every total carries its own counts, so that parts of a text, ranks and files add
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, MissingExtra
 
 NATS_PER_BIT = math.log(2)
 
@@ -91,6 +93,32 @@ def perplexity(nats: float, count: int) -> float:
         return math.exp(nats / count)
     except OverflowError:
         return math.inf
+
+
+def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
+    """How many character n-grams texts share with what they should be, from 0 to 100. Popović 2015; sacrebleu's."""
+    return float(_sacrebleu().corpus_chrf(*_paired(texts, references)).score)
+
+
+def bleu(texts: Sequence[str], references: Sequence[str], tokens: str | None = "13a") -> float:
+    """How many n-grams of words texts share with what they should be, from 0 to 100. Papineni et al. 2002; sacrebleu's,
+    with one of its tokenizers, or none for text whose words stand apart already.
+    """
+    return float(_sacrebleu().corpus_bleu(*_paired(texts, references), tokenize=tokens or "none", force=True).score)
+
+
+def _paired(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    if len(texts) != len(references) or not texts:
+        raise BadInput(f"{len(texts):,} texts cannot be held against {len(references):,} references; give one for each")
+    return list(texts), [list(references)]
+
+
+def _sacrebleu() -> Any:
+    try:
+        import sacrebleu
+    except ModuleNotFoundError:
+        raise MissingExtra("chrF and BLEU need sacrebleu: pip install 'clearstory[eval]'") from None
+    return sacrebleu
 
 
 RESAMPLES = 1000

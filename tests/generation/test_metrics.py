@@ -7,7 +7,7 @@ import math
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.metrics import Score, bits_per_byte, perplexity
+from clearstory.metrics import Score, bits_per_byte, bleu, chrf, perplexity
 
 
 def test_scores_add_up_as_their_texts_do() -> None:
@@ -22,6 +22,19 @@ def test_scores_add_up_as_their_texts_do() -> None:
 def test_unknown_bytes_make_the_sum_unknown_and_keep_their_reason() -> None:
     total = Score(nats=2.0, tokens=1, bytes=4) + Score(nats=1.0, tokens=1, bytes=4).without_bytes("it is uncased")
     assert (total.bytes, total.bits_per_byte, total.reason) == (None, None, "it is uncased")
+
+
+def test_texts_are_held_against_what_they_should_be() -> None:
+    pytest.importorskip("sacrebleu", reason="chrF and BLEU are sacrebleu's, which is not installed")
+    right = ["Der Hund bellt laut heute.", "Guten Morgen zusammen, Freunde."]
+    assert [chrf(right, right), bleu(right, right)] == pytest.approx([100, 100])
+    half = ["Der Hund schweigt heute.", "Guten Abend zusammen, Freunde."]
+    assert 0 < bleu(half, right) < chrf(half, right) < 100
+    # Words that stand apart already: the full stop is one of its own only where it is written so.
+    assert bleu(["a b c d ."], ["a b c d ."], tokens=None) == pytest.approx(100)
+    assert bleu(["a b c d."], ["a b c d ."], tokens=None) < bleu(["a b c d."], ["a b c d ."]) == pytest.approx(100)
+    with pytest.raises(BadInput, match="2 texts cannot be held against 1 references"):
+        chrf(right, right[:1])
 
 
 def test_nothing_scored_is_no_number() -> None:

@@ -107,11 +107,13 @@ def built(recipe: Any) -> Any:
     return recipe.model.config(vocab=67)
 
 
-def counted(recipe: Any) -> Any:
-    """What is said of a text in two formats."""
+def counted(recipe: Any, **more: Any) -> Any:
+    """What is said of a text in two formats. `more` settings of its data are needed for the setting to matter."""
     from clearstory.recipes.data import data
 
-    lines = [f'{{"text": "one two {n}", "odd": "four {n}"}}\n' for n in range(50)]
+    recipe = replace(recipe, data=replace(recipe.data, **more))
+    fields = '"text": "one two {n}", "odd": "four {n}", "source": "five {n}", "target": "six"'
+    lines = ["{" + fields.replace("{n}", str(n)) + "}\n" for n in range(50)]
     Path("a.jsonl").write_text("".join(lines), encoding="utf-8")
     report = data(recipe=replace(recipe, text=("a.jsonl",)))
     return report.bytes, report.split_bytes, report.tokens, len(report.shown), sorted(map(str, Path().rglob("*")))
@@ -174,6 +176,9 @@ def write_texts() -> None:
         Path(name).write_text(words(seed=number), encoding="utf-8")
     rows = [json.dumps({"text": words(20, seed=n), "odd": words(20, seed=n + 100)}) for n in range(40)]
     Path("rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    sides = [{"source": words(4, seed=n), "target": words(3, seed=n + 1), "odd": words(5, seed=n)} for n in range(60)]
+    lines = [json.dumps({name: text.replace("\n", "") + "." for name, text in each.items()}) for each in sides]
+    Path("pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 def used(command: str, recipe: Any, **more: Any) -> Any:
@@ -251,6 +256,9 @@ def begun(recipe: Any) -> Any:
     return found
 
 
+PAIRS = {"model": "clear-translate", "text": ("pairs.jsonl",), "training.context": 64}
+"""What makes a tiny run one that learns from pairs."""
+
 SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden": 8})
 
 CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
@@ -289,6 +297,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.whole_words": "training/test_masked.py::test_whole_words_come_from_the_settings",
     "TrainRecipe.resume": "flow/test_train.py::test_stopped_and_resumed_it_ends_as_if_left_alone",
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
+    "TrainRecipe.training.label_smoothing": partial(trained, **PAIRS),
     "TrainRecipe.training.muon_learning_rate": partial(trained, **{"training.optimizer": "muon"}),
     "TrainRecipe.training.recall_learning_rate": partial(trained, **{"model.recall": [2], "model.recall_rows": 64}),
     "TrainRecipe.training.carry": lambda recipe: trained(replace(recipe, model=SMALL_RNN), sized=False),
@@ -304,6 +313,9 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.device": "flow/test_bad_input.py::test_settings_that_do_not_go_together",
     "TrainRecipe.training.threads": "flow/test_train.py::test_threads_are_as_many_as_asked_for",
     "TrainRecipe.data.text_field": partial(trained, text=("rows.jsonl",)),
+    "TrainRecipe.data.pairs": "flow/test_rewrite.py::test_two_files_are_pairs_where_that_is_said",
+    "TrainRecipe.data.source_field": partial(trained, **PAIRS),
+    "TrainRecipe.data.target_field": partial(trained, **PAIRS),
     "TrainRecipe.data.validation": trained,
     "TrainRecipe.data.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
     "TrainRecipe.data.cache": trained,
@@ -331,6 +343,19 @@ OBSERVED: dict[str, Observation] = {
     "EmbedRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.device": "flow/test_encoders.py::test_what_an_encoder_cannot_be_asked",
+    **{
+        f"TranslateRecipe.{name}": f"generation/test_sources.py::{test}"
+        for name, test in {
+            "model": "test_texts_are_translated_in_the_order_given",
+            "text": "test_texts_are_translated_in_the_order_given",
+            "beam": "test_texts_are_translated_in_the_order_given",
+            "length_penalty": "test_texts_are_translated_in_the_order_given",
+            "max_tokens": "test_texts_are_translated_in_the_order_given",
+            "truncate": "test_texts_are_translated_in_the_order_given",
+        }.items()
+    },
+    "TranslateRecipe.errors": "flow/test_rewrite.py::test_translations_of_files_and_what_is_refused",
+    "TranslateRecipe.device": "flow/test_rewrite.py::test_translations_of_files_and_what_is_refused",
     "TagRecipe.model": "models/test_tagger.py::test_what_cannot_be_tagged_is_refused",
     "TagRecipe.text": "models/test_tagger.py::test_words_seen_and_words_never_seen_get_their_tags",
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
@@ -352,13 +377,16 @@ OBSERVED: dict[str, Observation] = {
     "ConvertRecipe.out": converted,
     "ConvertRecipe.to": partial(converted, out="model.arpa"),
     "ConvertRecipe.dtype": partial(converted, overwrite=True),
-    "ConvertRecipe.check": "parity/test_gguf.py::test_convert_check_says_what_is_portable_and_what_is_not",
+    "ConvertRecipe.check": "parity/test_gguf_reading.py::test_convert_check_says_what_is_portable_and_what_is_not",
     "ConvertRecipe.overwrite": converted,
     "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_speaks_json",
     "DataRecipe.text": "cli/test_contract.py::test_data_speaks_json",
     "DataRecipe.tokenizer": counted,
     "DataRecipe.show": counted,
     "DataRecipe.data.text_field": counted,
+    "DataRecipe.data.pairs": counted,
+    "DataRecipe.data.source_field": partial(counted, pairs=True),
+    "DataRecipe.data.target_field": partial(counted, pairs=True),
     "DataRecipe.data.validation": counted,
     "DataRecipe.data.errors": "text/test_documents.py::test_half_characters_of_jsonl_can_be_replaced",
     "DataRecipe.data.cache": counted,

@@ -77,7 +77,7 @@ class Display:
         if event.note:
             self.console.print(event.note, style="yellow")
         self.console.print(
-            f"{event.corpus}: {count(event.documents, 'document')}, {event.bytes:,} bytes; "
+            f"{event.corpus}: {count(event.documents, event.unit)}, {event.bytes:,} bytes; "
             f"{event.tokens:,} tokens to learn from and {event.validation_tokens:,} held back "
             f"({event.tokenizer}, {event.vocab:,} different)"
         )
@@ -141,7 +141,10 @@ def summary(event: Finished) -> str:
     """The end of a run, for a reader."""
     lines = []
     masks = event.objective.startswith("masked")
-    if masks:
+    writes = event.objective in ("rewrite", "denoise")
+    if writes:
+        lines.append(f"{event.nats_per_token:.4f} nats per target token of what was held out")
+    elif masks:
         lines.append(f"{event.nats_per_token:.4f} nats per masked token of the held-out text")
         if event.next_sentence_accuracy is not None:
             lines[0] += f"; of its pairs of sentences {event.next_sentence_accuracy:.1%} told rightly"
@@ -149,7 +152,7 @@ def summary(event: Finished) -> str:
         lines.append(f"{event.bits_per_byte:.4f} bits per byte on the held-out text")
     else:
         lines.append("no bits per byte: the tokenizer loses some of the text")
-    lines[0] += "" if masks else f" ({event.nats_per_token:.4f} nats per token)"
+    lines[0] += "" if masks or writes else f" ({event.nats_per_token:.4f} nats per token)"
     lines.append(
         f"{event.parameters:,} parameters, {count(event.steps, 'step')}, {event.tokens:,} tokens "
         f"in {clock(event.seconds)} ({clock(event.cpu_seconds)} of processor time)"
@@ -160,6 +163,9 @@ def summary(event: Finished) -> str:
     lines.append(
         f'next:  clearstory fill {event.run} "... [MASK] ..."' if masks else f"next:  clearstory generate {event.run}"
     )
+    if writes:
+        verb = "translate" if event.objective == "rewrite" else "generate"
+        lines[-1] = f'next:  clearstory {verb} {event.run} "..."'
     return "\n".join(lines)
 
 

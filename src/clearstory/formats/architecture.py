@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.keys import Key, Theirs, Unread, check_known
-from clearstory.formats.rules import Renaming
+from clearstory.formats.rules import Renaming, Weights
 from clearstory.models.config import TransformerConfig
 
 # Of the file and the run, not of the model; ids of special tokens come from the tokenizer beside it.
@@ -32,6 +31,9 @@ BENDS = {
 }
 """transformers' names of activations, and ours."""
 
+ZEROS = ("bias", "unembed_bias")
+"""Fields of ours that, where they are False, some classes can only say with biases of zero."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -48,7 +50,7 @@ class Architecture:
         idle: weights that some files carry and nobody needs, as regular expressions.
         copies: weights that may lie in a file a second time, each with the one that it must equal.
         old: ends of names in older files, and what they are now.
-        settle: what of a config only the names of the weights tell.
+        settle: what of a config only the weights tell.
         left_out: a sentence on what of this class is not taken over; None where all is.
         auto: the class over there that opens it by itself.
     """
@@ -63,7 +65,7 @@ class Architecture:
     idle: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     old: Mapping[str, str] = field(default_factory=dict)
-    settle: Callable[[TransformerConfig, AbstractSet[str]], TransformerConfig] = lambda config, names: config
+    settle: Callable[[TransformerConfig, Weights], TransformerConfig] = lambda config, weights: config
     left_out: str | None = None
     auto: str = "AutoModelForCausalLM"
 
@@ -92,11 +94,12 @@ class Architecture:
         lost = {
             f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != getattr(back, f.name)
         }
-        return lost if lost.keys() <= self.noted and lost.get("bias") is not True else None
+        invented = any(lost.get(name) is True for name in ZEROS)
+        return lost if lost.keys() <= self.noted and not invented else None
 
     def remember(self, config: TransformerConfig, noted: Mapping[str, Any]) -> TransformerConfig:
         """The config with what was noted. Whether biases are truly zero is for the weights to say."""
-        known = {name: value for name, value in noted.items() if name in self.noted and name != "bias"}
+        known = {name: value for name, value in noted.items() if name in self.noted and name not in ZEROS}
         if "dropout" in known and not isinstance(known["dropout"], (int, float)):
             raise BadInput(f"config.json notes a dropout of {known['dropout']!r}; it must be a number under 1")
         return replace(config, **known)

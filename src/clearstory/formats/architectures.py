@@ -10,6 +10,7 @@ from clearstory.formats.architecture import BENDS, Architecture
 from clearstory.formats.bert import BERTS
 from clearstory.formats.keys import MOST_LAYERS, Choice, Default, Fixed, Flag, Key, Real, Unread, Whole
 from clearstory.formats.rules import Fused, Moved, Renaming, Rule
+from clearstory.formats.seq2seq import ENCODER_DECODERS
 from clearstory.formats.wiring import AllHeads, Dropout, HeadWidth, QwenWindow, Rope, Window
 from clearstory.models.config import TransformerConfig
 
@@ -203,6 +204,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             renaming=llama_weights,
         ),
         *BERTS,
+        *ENCODER_DECODERS,
     )
 }
 """In the order in which they are tried for a config of ours."""

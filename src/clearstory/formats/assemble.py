@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clearstory.errors import BadInput, CorruptFile
+from clearstory.formats.architecture import ZEROS
 from clearstory.formats.config_file import Format, read_config, renaming
 from clearstory.formats.weights import FLOATS, WHOLES, Shards
 from clearstory.models.families import build
@@ -56,13 +57,18 @@ def shapes(config: Any) -> dict[str, Tensor]:
 
 def as_stored(config: Any, noted: Mapping[str, Any]) -> Any:
     """The config whose weights lie in the folder: with biases where the format always has them."""
-    return replace(config, bias=True) if noted.get("bias") is False else config
+    return replace(config, **dict.fromkeys(zeros(noted), True))
+
+
+def zeros(noted: Mapping[str, Any]) -> list[str]:
+    """The fields that the format can only say with biases of zero."""
+    return [name for name in ZEROS if noted.get(name) is False]
 
 
 def to_store(model: nn.Module, config: Any, noted: Mapping[str, Any]) -> dict[str, Tensor]:
     """A model's state, with zeros for the biases that the format always has and the model has not."""
     state = dict(model.state_dict())
-    if noted.get("bias") is False:
+    if zeros(noted):
         like = next(iter(state.values()))
         missing = {name: each for name, each in shapes(as_stored(config, noted)).items() if name not in state}
         state |= {name: like.new_zeros(each.shape) for name, each in missing.items()}
@@ -76,16 +82,18 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
     """
     form, config, noted, theirs = read_config(folder)
     shards = Shards.open(folder).renamed(form.old).under(form.prefix, form.copies)
-    config = form.settle(config, shards.keys())
+    config = form.settle(config, shards)
     check_size(config, shards)
     expected = dict(renaming(form, config).push(shapes(config)))
     check_names(expected, shards, form)
     wanted = Wanted(shards, expected, cast)
     ours = dict(renaming(form, config).pull(wanted))
-    # Trained on elsewhere, noted zeros may have become numbers; then they are biases like any other.
-    if "bias" in form.noted and noted.get("bias") is False and not any(bool(ours[n].any()) for n in biases(ours)):
-        config = replace(config, bias=False)
-        ours = {name: tensor for name, tensor in ours.items() if name not in biases(ours)}
+    for field in zeros(noted):
+        # Trained on elsewhere, noted zeros may have become numbers; then they are biases like any other.
+        names = biases(ours, field)
+        if field in form.noted and not any(bool(ours[name].any()) for name in names):
+            config = replace(config, **{field: False})
+            ours = {name: tensor for name, tensor in ours.items() if name not in names}
     model = empty(config)
     model.load_state_dict(ours, assign=True)
     left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
@@ -93,9 +101,9 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
     return model.eval(), theirs
 
 
-def biases(weights: Mapping[str, Tensor]) -> set[str]:
-    """The names of all biases."""
-    return {name for name in weights if name.endswith(".bias")}
+def biases(weights: Mapping[str, Tensor], field: str) -> set[str]:
+    """The names of all biases that a field of ours is about."""
+    return {name for name in weights if name.endswith("unembedding_bias" if field == "unembed_bias" else ".bias")}
 
 
 class Wanted(Mapping[str, Tensor]):
@@ -170,7 +178,7 @@ def check_copy(name: str, original: str, shards: Shards) -> None:
     if not torch.equal(shards[name], shards[original]):
         raise CorruptFile(
             f"config.json ties {name} to {original}, and the weights hold two that differ; "
-            "set tie_word_embeddings to false"
+            "untie them in config.json where it can say so, or save the model anew"
         )
 
 

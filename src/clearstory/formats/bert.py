@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from clearstory.formats.architecture import BENDS, Architecture
 from clearstory.formats.keys import MOST_LAYERS, Choice, Fixed, Key, Real, Unread, Whole
-from clearstory.formats.rules import Bare, Moved, Renaming
+from clearstory.formats.rules import Bare, Moved, Renaming, Weights
 from clearstory.formats.wiring import AllHeads, Dropout, HeadWidth
 from clearstory.models.config import TransformerConfig
 
@@ -44,14 +43,14 @@ def bert_weights(config: TransformerConfig) -> Renaming:
 POOLER = "bert.pooler.dense.weight"
 
 
-def with_pooler(config: TransformerConfig, names: AbstractSet[str]) -> TransformerConfig:
+def with_pooler(config: TransformerConfig, weights: Weights) -> TransformerConfig:
     """A bare stack is saved with a pooler, or without; config.json does not say."""
-    return replace(config, pooler=POOLER in names)
+    return replace(config, pooler=POOLER in weights)
 
 
-def with_both_heads(config: TransformerConfig, names: AbstractSet[str]) -> TransformerConfig:
+def with_both_heads(config: TransformerConfig, weights: Weights) -> TransformerConfig:
     """The published BERTs call themselves masked, and bring the head for the next sentence along."""
-    return replace(config, pooler={POOLER, "cls.seq_relationship.weight"} <= names)
+    return replace(config, pooler={POOLER, "cls.seq_relationship.weight"} <= weights.keys())
 
 
 KEYS: tuple[Key, ...] = (

@@ -70,6 +70,7 @@ PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForPreTraining": "fill-mask",
     "AutoModel": "feature-extraction",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
 }
 """What a model is for over there, by what opens it; all others write text."""
 
@@ -112,6 +113,8 @@ logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
 """,
     "fill-mask": """    clearstory fill FOLDER "Once upon a [MASK]"
     clearstory embed FOLDER "Once upon a time"
+""",
+    "text2text-generation": """    clearstory generate FOLDER "Once upon a time" --beam 4
 """,
     "feature-extraction": """    clearstory embed FOLDER "Once upon a time"
 """,

@@ -50,7 +50,7 @@ class Format(Protocol):
 
     @property
     def settle(self) -> Any:
-        """From a config and the names of the weights to the config that only they tell."""
+        """From a config and the weights to the config that only they tell."""
 
     @property
     def left_out(self) -> str | None:
@@ -127,12 +127,24 @@ def read_config(folder: Path) -> tuple[Format, Any, dict[str, Any], dict[str, An
 
     Raises UnknownName for an architecture that is not here, BadInput for a setting that is not.
     """
-    theirs = read_json(folder / "config.json")
+    theirs = started(read_json(folder / "config.json"), folder)
     form = which(theirs)
     extra = theirs.get("clearstory")
     noted = extra.get("model") if isinstance(extra, dict) else None
     noted = noted if isinstance(noted, dict) else {}
     return form, form.remember(form.pull_config(theirs), noted), noted, theirs
+
+
+def started(theirs: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The keys with the token that a decoder's writing begins after, which some folders say in the other file only."""
+    other = folder / "generation_config.json"
+    if theirs.get("is_encoder_decoder") is not True or START in theirs or not other.is_file():
+        return theirs
+    said = read_json(other)
+    return {**theirs, START: said[START]} if START in said else theirs
+
+
+START = "decoder_start_token_id"
 
 
 def which(theirs: Mapping[str, Any]) -> Format:

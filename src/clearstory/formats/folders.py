@@ -17,7 +17,7 @@ from clearstory.formats.adapters import base_folder, read_adapter, read_notes, w
 from clearstory.formats.arpa import is_arpa, read_arpa
 from clearstory.formats.assemble import as_stored, open_weights, same, to_store
 from clearstory.formats.cards import Card, read_card, readme
-from clearstory.formats.config_file import Format, choose, read_json, renaming, which
+from clearstory.formats.config_file import START, Format, choose, read_json, renaming, which
 from clearstory.formats.gguf_reading import is_gguf, read_gguf
 from clearstory.formats.llama2c import beside, is_bin, read_header, read_llama2c, read_vocabulary
 from clearstory.formats.own import OWN
@@ -41,10 +41,13 @@ class Opened:
     note: str | None = None
 
     @torch.no_grad()
-    def logits(self, ids: Sequence[Any] | Tensor) -> Float[Tensor, "B T V"]:
+    def logits(
+        self, ids: Sequence[Any] | Tensor, source: Sequence[Sequence[int]] | None = None
+    ) -> Float[Tensor, "B T V"]:
         """What the model expects after each token of `ids`: rows of equal length, in lists or a (B, T) tensor.
 
-        Raises BadInput for rows that differ in length or are no ids, VocabularyMismatch for ids it does not know.
+        An encoder-decoder reads a row of `source` for each, of any length. Raises BadInput for rows that differ in
+        length or are no ids, VocabularyMismatch for ids it does not know, CannotDo where a source is missing.
         """
         from clearstory.models.base import Padded
 
@@ -52,7 +55,8 @@ class Opened:
         if rows.numel() and int(rows.min()) < 0:
             raise VocabularyMismatch(f"token id {int(rows.min())} is negative; ids begin at 0")
         device = next((each.device for each in (*self.model.parameters(), *self.model.buffers())), rows.device)
-        hidden, _ = self.model.read(Padded(rows.to(device)))
+        read = {} if source is None else {"source": Padded.rows(source, device)}
+        hidden, _ = self.model.read(Padded(rows.to(device)), **read)
         out: Tensor = self.model.predict(hidden)
         return out
 
@@ -104,7 +108,7 @@ def save_model(
     with write_folder(folder, need=size) as temporary:
         write_json(temporary / "config.json", config_json(form, config, noted, model, tokenizer, card))
         if getattr(config, "kind", "") != "encoder":  # which generates nothing
-            write_json(temporary / "generation_config.json", special_ids(tokenizer))
+            write_json(temporary / "generation_config.json", generation_json(config, tokenizer))
         write_text(temporary / "README.md", card_page(card, form))
         if tokenizer is not None:
             tokenizer.save(temporary)
@@ -230,6 +234,12 @@ def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
         "eos_token_id": None if tokenizer is None else tokenizer.eos,
         "pad_token_id": None if tokenizer is None else tokenizer.padding,
     }
+
+
+def generation_json(config: Any, tokenizer: Tokenizer | None) -> dict[str, int | None]:
+    """The whole generation_config.json."""
+    begin = config.begin if getattr(config, "kind", None) == "encoder-decoder" else None
+    return special_ids(tokenizer) | ({} if begin is None else {START: begin})
 
 
 def config_json(

@@ -34,7 +34,7 @@ class Own:
     left_out: str | None = None
     auto: str = ""
 
-    def settle(self, config: Any, names: object) -> Any:
+    def settle(self, config: Any, weights: object) -> Any:
         """Everything is in the config."""
         return config
 

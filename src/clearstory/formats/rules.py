@@ -123,11 +123,14 @@ def turn(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Renaming:
-    """All rules of one architecture: those outside the layers, and those that every layer repeats."""
+    """All rules of one architecture: those outside the layers, those that every layer repeats, and those of a second
+    stack beside the first.
+    """
 
     outside: tuple[Rule, ...]
     inside: tuple[Rule, ...] = ()
     layers: int = 0
+    beside: Renaming | None = None
 
     def push(self, ours: Weights) -> Iterator[tuple[str, Tensor]]:
         """Theirs from ours, one after another."""
@@ -146,3 +149,5 @@ class Renaming:
         for layer in range(self.layers):
             for rule in self.inside:
                 yield layer, rule
+        if self.beside is not None:
+            yield from self.beside.walk()

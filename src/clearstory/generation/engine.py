@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, Padded, State
-from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
+from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
 
 PREFILL_TOKENS = 4096
 """Most tokens, padding included, that newcomers read at once: bounds the memory of one step."""
@@ -51,7 +51,13 @@ class Row:
     generator: torch.Generator
     ids: list[int]  # the prompt and what has been written
     unread: Sequence[int]  # what the model has not read yet
+    source: Sequence[int] = ()  # what it reads before anything is written, where it does
     written: int = 0
+
+    @property
+    def size(self) -> int:
+        """Tokens of the longer of what is to be read."""
+        return max(len(self.unread), len(self.source))
 
 
 def generate(
@@ -62,17 +68,22 @@ def generate(
     eos: int | None = None,
     begin: int | None = None,
     truncate: Truncate | None = None,
+    source: Sequence[int] | None = None,
+    never: Sequence[int] = (),
 ) -> Iterator[Token]:
     """Write on from a prompt, token by token, until `eos` (which is the last token given) or `sampling.max_tokens`.
+
+    An encoder-decoder reads a `source`, and its prompt is what it has written already: mostly nothing. `never` are
+    tokens that are not to be written.
 
     A prompt may be as long as the context. When prompt and answer outgrow it, the model begins anew with the last half
     of the context: the answer goes on for as long as was asked. `begin` is what an empty prompt reads; pass eos=None to
     write on past the end token. Stop strings are the Writer's business, beams are `search`'s.
 
-    Raises ContextOverflow, BadInput, VocabularyMismatch or BadSetting before the first token is asked for.
+    Raises ContextOverflow, BadInput, VocabularyMismatch, BadSetting or CannotDo before the first token is asked for.
     """
-    engine = Engine(model)
-    engine.add(prompt, sampling, eos=eos, begin=begin, truncate=truncate)
+    engine = Engine(model, never=tuple(never))
+    engine.add(prompt, sampling, eos=eos, begin=begin, truncate=truncate, source=source)
 
     def tokens() -> Iterator[Token]:
         while engine.busy:
@@ -89,6 +100,7 @@ class Engine:
     Args:
         model: any LanguageModel.
         limit: most requests under way at once; others wait their turn.
+        never: tokens that nobody is to write.
 
     >>> from clearstory.models.families import build
     >>> from clearstory.models.presets import NANOGPT_CHAR
@@ -101,6 +113,7 @@ class Engine:
 
     model: LanguageModel
     limit: int = 64
+    never: tuple[int, ...] = ()
     waiting: deque[Row] = field(default_factory=deque)
     running: list[Row] = field(default_factory=list)  # their states stand in `state`, in this order
     state: State | None = None
@@ -123,19 +136,21 @@ class Engine:
         eos: int | None = None,
         begin: int | None = None,
         truncate: Truncate | None = None,
+        source: Sequence[int] | None = None,
     ) -> int:
         """Take a request; its number. Refuses at once what cannot be answered, as `generate` does."""
         if sampling.beam > 1:
             raise BadSetting(
                 f"beam is {sampling.beam}, and an engine samples; search with generation.search.beam_search"
             )
+        read = fit_source(self.model, source, truncate)
         ids = fit_prompt(self.model, prompt, begin, truncate)
         generator = torch.Generator()
         if sampling.seed is None:
             generator.seed()
         else:
             generator.manual_seed(sampling.seed)
-        self.waiting.append(Row(self.count, sampling, eos, generator, ids, tuple(ids)))
+        self.waiting.append(Row(self.count, sampling, eos, generator, ids, tuple(ids), read))
         self.count += 1
         return self.count - 1
 
@@ -157,6 +172,7 @@ class Engine:
                 [row.sampling for row in rows],
                 [row.generator for row in rows],
                 [row.ids if row.sampling.repetition_penalty != 1 else () for row in rows],
+                self.never,
             )
         replies = [
             self.take(row, Token(id, logprob))
@@ -200,7 +216,8 @@ class Engine:
         ]
         for group in groups(fresh):
             tokens = Padded.rows([row.unread for row in group], self.device)
-            hidden, after = self.model.read(tokens, self.model.begin(len(group)))
+            start = begun(self.model, len(group), [row.source for row in group], self.device)
+            hidden, after = self.model.read(tokens, start)
             assert after is not None
             vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last()])
             states.append(after)
@@ -243,10 +260,10 @@ class Engine:
 def groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """Newcomers to be read together: of like lengths, so that little is padding, and not too much at once."""
     group: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.unread)):
+    for row in sorted(rows, key=lambda row: row.size):
         # Sorted: this row would be the longest of its group, the first is the shortest.
-        size = len(row.unread) * (len(group) + 1)
-        if group and (size > PREFILL_TOKENS or len(row.unread) > 1.25 * len(group[0].unread)):
+        whole = row.size * (len(group) + 1)
+        if group and (whole > PREFILL_TOKENS or row.size > 1.25 * group[0].size):
             yield group
             group = []
         group.append(row)

@@ -20,11 +20,13 @@ def choose(
     samplings: Sequence[Sampling],
     generators: Sequence[Generator | None],
     seen: Sequence[Sequence[int]],
+    never: Sequence[int] = (),
 ) -> tuple[Int[Tensor, "R"], Float[Tensor, "R"]]:
     """One token for each row, and its log-probability under the model's own distribution, before any cut or penalty.
 
     Each row is drawn by its own settings and its own generator, so its result does not depend on its company.
-    `seen` holds the tokens each row's repetition penalty falls on. Raises Diverged when a row holds no numbers.
+    `seen` holds the tokens each row's repetition penalty falls on, `never` those that no row may be given. Raises
+    Diverged when a row holds no numbers.
 
     >>> ids, logprobs = choose(torch.tensor([[0.0, 2.0]]), [Sampling(temperature=0)], [None], [[]])
     >>> ids.tolist(), round(logprobs.exp().item(), 4)  # e² / (e⁰ + e²)
@@ -34,6 +36,8 @@ def choose(
     totals = wide.logsumexp(-1)
     if not bool(totals.isfinite().all()):
         raise Diverged("the model's logits are not finite numbers; its weights are damaged or its training diverged")
+    if never:
+        wide = wide.index_fill(-1, torch.tensor(never, device=wide.device), -torch.inf)
     greedy = all(sampling.temperature == 0 and sampling.repetition_penalty == 1 for sampling in samplings)
     if greedy:
         ids = wide.argmax(-1)

@@ -1,20 +1,24 @@
 """Search: the likeliest continuations found by following several at once.
 
-Beam search as in Sutskever et al. 2014, lengths weighed as in Wu et al. 2016 without their constant.
+Beam search as in Sutskever et al. 2014, lengths weighed as in Wu et al. 2016 (eq. 14) without their constant:
+log-probability / length ** penalty. What is followed and when it ends is what `generate(num_beams=…)` of transformers
+does, which the parity tests hold it to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from clearstory.errors import Diverged
 from clearstory.generation.sampling import penalised
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, Padded
-from clearstory.models.prompts import Truncate, fit_prompt, renewed, resting
+from clearstory.models.base import LanguageModel, Padded, State
+from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
 
 
 @dataclass(frozen=True)
@@ -33,63 +37,158 @@ class _Beam:
     total: float  # what candidates are compared by: the sum of log-probabilities, penalties included
 
 
+@dataclass
+class _Search:
+    """One prompt's search: what is followed, and the best that has ended, at most `sampling.beam` of each."""
+
+    first: list[int]
+    source: list[int]
+    beams: list[_Beam] = field(default_factory=lambda: [_Beam((), (), 0.0)])
+    ended: list[Found] = field(default_factory=list)
+    over: bool = False
+
+
 def beam_search(
     model: LanguageModel,
     prompt: Sequence[int],
     sampling: Sampling,
     *,
+    source: Sequence[int] | None = None,
+    **reading: Any,
+) -> list[Found]:
+    """The `sampling.beam` best continuations of one prompt, best first; see `beam_searches`."""
+    sources = None if source is None else [source]
+    return beam_searches(model, [prompt], sampling, sources=sources, **reading)[0]
+
+
+def beam_searches(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
     eos: int | None = None,
     begin: int | None = None,
     truncate: Truncate | None = None,
-) -> list[Found]:
-    """The `sampling.beam` best continuations, best first: log-probability / length ** `sampling.length_penalty`.
+    sources: Sequence[Sequence[int]] | None = None,
+    never: Sequence[int] = (),
+) -> list[list[Found]]:
+    """For each prompt the `sampling.beam` best continuations, best first: log-probability / length **
+    `sampling.length_penalty`.
 
-    Each step goes on with the likeliest continuations of all beams together; one that ends with `eos` keeps its place
-    and leaves the others one fewer, so a beam of width 1 is greedy. Temperature and cuts play no part; the repetition
-    penalty does. Contexts that are full begin anew as in `generate`. Raises as `generate` does.
+    Each step goes on with the likeliest continuations of all of a prompt's beams together. One that ends with `eos`
+    makes room for the next likeliest; a search is over when as many have ended as there are beams, and the best that
+    is still followed would not be among them if it ended now. A beam of width 1 is therefore greedy. Temperature and
+    cuts play no part; the repetition penalty does. Contexts that are full begin anew as in `generate`. Prompts are
+    searched side by side, and each finds what it would find alone. Raises as `generate` does.
     """
-    first = fit_prompt(model, prompt, begin, truncate)
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
-    beams = [_Beam((), (), 0.0)]
-    ended: list[_Beam] = []
+    given: Sequence[Sequence[int] | None] = [None] * len(prompts) if sources is None else sources
+    read = [fit_source(model, source, truncate) for source in given]
+    first = [fit_prompt(model, prompt, begin, truncate) for prompt in prompts]
+    searches = [_Search(*each) for each in zip(first, read, strict=True)]
+    state: State | None = None
     with resting(model):
-        state = model.begin(1)
-        unread = torch.tensor([first], device=device)
         for step in range(sampling.max_tokens):
-            if model.context is not None and step and state.lengths[0] >= model.context:
-                again = [renewed((*first, *beam.ids), model.context) for beam in beams]
-                state, unread = model.begin(len(beams)), torch.tensor(again, device=device)
-            hidden, after = model.read(Padded(unread), state)
-            assert after is not None
-            logits = model.predict(hidden[:, -1]).double()
+            going = [search for search in searches if not search.over]
+            if not going:
+                break
+            hidden, after = advance(model, going, state, device)
+            logits = model.predict(hidden).double()
             if not bool(logits.logsumexp(-1).isfinite().all()):
                 raise Diverged("the model's logits are not finite numbers; its weights are damaged")
             own = logits.log_softmax(-1)
-            if sampling.repetition_penalty != 1:
-                seen = [(*first, *beam.ids) for beam in beams]
-                rows = zip(logits, seen, strict=True)
-                logits = torch.stack([penalised(row, ids, sampling.repetition_penalty) for row, ids in rows])
-            sofar = torch.tensor([[beam.total] for beam in beams], dtype=torch.float64, device=device)
-            totals = logits.log_softmax(-1) + sofar
-            best, places = totals.flatten().topk(min(sampling.beam - len(ended), totals.numel()))
-            going: list[_Beam] = []
             parents: list[int] = []
-            for total, place in zip(best.tolist(), places.tolist(), strict=True):
-                parent, id = divmod(place, model.vocab)
-                beam = beams[parent]
-                grown = _Beam((*beam.ids, id), (*beam.logprobs, float(own[parent, id])), total)
-                if eos is not None and id == eos:
-                    ended.append(grown)
-                else:
-                    going.append(grown)
-                    parents.append(parent)
-            beams = going
-            if not beams:
-                break
+            place = 0
+            for search in going:
+                rows = slice(place, place + len(search.beams))
+                last = step == sampling.max_tokens - 1
+                kept = grow(search, logits[rows], own[rows], sampling, eos, never, last)
+                parents += [place + parent for parent in kept]
+                place = rows.stop
             state = after.select(parents)
-            unread = torch.tensor([[beam.ids[-1]] for beam in beams], device=device)
-    scored = [
-        Found(beam.ids, beam.logprobs, beam.total / len(beam.ids) ** sampling.length_penalty) for beam in ended + beams
-    ]
-    return sorted(scored, key=lambda found: -found.score)
+    return [search.ended for search in searches]
+
+
+def advance(
+    model: LanguageModel, searches: Sequence[_Search], state: State | None, device: torch.device
+) -> tuple[Tensor, State]:
+    """Have every beam's last token read: what the model knows after it, (R, W), and its memory of all R beams."""
+    beams = [(search, beam) for search in searches for beam in search.beams]
+    lengths = [0] * len(beams) if state is None else state.lengths
+    full = [state is None or (model.context is not None and length >= model.context) for length in lengths]
+    order: list[int] = []
+    vectors: list[Tensor] = []
+    states: list[State] = []
+    old = [place for place, anew in enumerate(full) if not anew]
+    if old:
+        assert state is not None
+        ids = torch.tensor([[beams[place][1].ids[-1]] for place in old], device=device)
+        hidden, after = model.read(Padded(ids), state if len(old) == len(beams) else state.select(old))
+        assert after is not None
+        vectors, states, order = [hidden[:, -1]], [after], old
+    new = [place for place, anew in enumerate(full) if anew]
+    if new:
+        sources = [beams[place][0].source for place in new]
+        texts = [(*beams[place][0].first, *beams[place][1].ids) for place in new]
+        if state is not None and model.context is not None:
+            texts = [tuple(renewed(text, model.context)) for text in texts]
+        tokens = Padded.rows(texts, device)
+        hidden, after = model.read(tokens, begun(model, len(new), sources, device))
+        assert after is not None
+        vectors.append(hidden[torch.arange(len(new), device=device), tokens.last()])
+        states.append(after)
+        order = order + new
+    if len(states) == 1:
+        return vectors[0], states[0]
+    back = [order.index(place) for place in range(len(beams))]
+    return torch.cat(vectors)[back], type(states[0]).join(states).select(back)
+
+
+def grow(
+    search: _Search,
+    logits: Tensor,
+    own: Tensor,
+    sampling: Sampling,
+    eos: int | None,
+    never: Sequence[int],
+    last: bool,
+) -> list[int]:
+    """One step of one search over the logits and log-probabilities of its beams, (R, V): what was ended, what is
+    followed further, and of the latter which beam each came from.
+    """
+    weighed = own
+    if sampling.repetition_penalty != 1:
+        seen = [(*search.first, *beam.ids) for beam in search.beams]
+        pairs = zip(logits, seen, strict=True)
+        weighed = torch.stack([penalised(row, ids, sampling.repetition_penalty) for row, ids in pairs]).log_softmax(-1)
+    totals = weighed + weighed.new_tensor([[beam.total] for beam in search.beams])
+    if never:
+        totals = totals.index_fill(-1, torch.tensor(never, device=totals.device), -torch.inf)
+    width, vocab = sampling.beam, totals.shape[-1]
+    # Of each beam only one candidate ends, so that of twice as many at least `width` go on.
+    best, places = totals.flatten().topk(min(2 * width, totals.numel()))
+    followed: list[_Beam] = []
+    parents: list[int] = []
+    for rank, (total, place) in enumerate(zip(best.tolist(), places.tolist(), strict=True)):
+        parent, id = divmod(place, vocab)
+        if total == -torch.inf:
+            break
+        beam = search.beams[parent]
+        ends = id == eos
+        # What would end, but is not among the likeliest, is dropped.
+        if (not ends and len(followed) == width) or ((ends or last) and rank >= width):
+            continue
+        grown = _Beam((*beam.ids, id), (*beam.logprobs, float(own[parent, id])), total)
+        if ends or last:
+            score = total / len(grown.ids) ** sampling.length_penalty
+            search.ended.append(Found(grown.ids, grown.logprobs, score))
+        else:
+            followed.append(grown)
+            parents.append(parent)
+    search.ended = sorted(search.ended, key=lambda found: -found.score)[:width]
+    full = len(search.ended) == width
+    hope = followed[0].total / len(followed[0].ids) ** sampling.length_penalty if followed else -torch.inf
+    search.over = last or not followed or (full and hope <= search.ended[-1].score)
+    search.beams = [] if search.over else followed
+    return [] if search.over else parents

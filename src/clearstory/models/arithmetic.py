@@ -121,7 +121,7 @@ class _Attend(torch.autograd.Function):
         return torch.bmm(weights, v)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         (grad,) = grads
         q, k, v, weights = ctx.saved_tensors
         scale = 1 / math.sqrt(q.shape[-1])
@@ -131,18 +131,18 @@ class _Attend(torch.autograd.Function):
             torch.bmm(slope, k).mul_(scale),
             torch.bmm(slope.mT, q).mul_(scale),
             torch.bmm(weights.mT, grad),
-            None,
+            slope if ctx.needs_input_grad[3] else None,
         )
 
 
 def attend(
     q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], mask: Float[Tensor, "..."]
 ) -> Float[Tensor, "B H T D"]:
-    """Attention for training in bf16 on a processor; `mask` is 0 where a token may look and -inf where not: (T, T), or
-    (B, 1, 1, T) where rows differ, as padding makes them.
+    """Attention for training in bf16 on a processor; `mask` is 0 where a token may look and -inf where not: (T, T); or
+    (B, 1, 1, T) where rows differ, as padding makes them; or (H, T, T), where it holds learnt biases as well.
     """
     rows = q.shape[:2]
-    mask = mask.expand(*rows, -1, -1).flatten(0, 1) if mask.ndim == 4 else mask
+    mask = mask.expand(*rows, -1, -1).flatten(0, 1) if mask.ndim > 2 else mask
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     out: Tensor = _Attend.apply(*flat, mask)  # type: ignore[no-untyped-call]  # torch's
     return out.view(*rows, *out.shape[1:])

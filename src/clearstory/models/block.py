@@ -112,7 +112,7 @@ class Attention(nn.Module):
         """All tokens at once, none before them: the way training reads. (B, heads, T, head_width)."""
         count = q.shape[-2]
         cut = self.causal and (bias is not None or (self.window is not None and count > self.window))
-        by_hand = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not (bias is not None and bias.requires_grad)
+        by_hand = q.dtype == torch.bfloat16 and q.device.type == "cpu"
         mask = bias
         if self.causal and (cut or by_hand):
             seen = band(count, count, self.window, q.device)
@@ -121,7 +121,7 @@ class Attention(nn.Module):
         if by_hand:
             shared = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-            return arithmetic.attend(q, k, v, q.new_zeros(count, k.shape[-2]) if mask is None else mask)
+            return arithmetic.attend(q, k, v, q.new_zeros(count, k.shape[-2]) if mask is None else mask.to(q.dtype))
         # A mask keeps the fused kernel off its fast path, so it is built only where a window cuts or a bias is added.
         return F.scaled_dot_product_attention(
             q,

@@ -42,6 +42,7 @@ class TransformerConfig:
         width: length of the residual stream's vectors (d_model).
         layers: blocks, one above the other.
         decoder_layers: blocks of the decoder beside an encoder; 0 for as many as the encoder's.
+        begin: the token that a decoder beside an encoder writes after; the tokenizer's when not given.
         heads: query heads in each block.
         kv_heads: key and value heads; fewer than heads means grouped queries (Ainslie et al. 2023).
         head_width: length of each head's queries and keys.
@@ -81,6 +82,7 @@ class TransformerConfig:
     width: int
     layers: int
     decoder_layers: int = 0
+    begin: int | None = None
     heads: int
     kv_heads: int
     head_width: int
@@ -160,6 +162,8 @@ class TransformerConfig:
                 f"model.decoder_layers is {self.decoder_layers} and model.segments {self.segments}; "
                 "neither may be negative, nor over 4,096"
             )
+        if self.begin is not None and not 0 <= self.begin < self.vocab:
+            raise BadSetting(f"model.begin is {self.begin:,}; it must be one of the {self.vocab:,} tokens, from 0")
         if self.attention_scale is not None and not 0 < self.attention_scale < 1e6:
             raise BadSetting(f"model.attention_scale is {self.attention_scale}; it must be positive, or null")
         for name, kinds in ONLY.items():
@@ -176,6 +180,7 @@ class TransformerConfig:
 
 ONLY: dict[str, tuple[Kind, ...]] = {
     "decoder_layers": ("encoder-decoder",),
+    "begin": ("encoder-decoder",),
     "segments": ("encoder",),
     "transform": ("encoder",),
     "pooler": ("encoder",),

@@ -31,6 +31,8 @@ class EncoderDecoder(nn.Module):
     torch.Size([1, 1, 32])
     """
 
+    reads_source = True
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = config

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE, Padded, State
+from clearstory.models.prompts import reads_source
 from clearstory.models.twin import twin
 from clearstory.models.unembed import CHUNK_NUMBERS
 
@@ -59,16 +60,17 @@ class View(nn.Module):
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
         self.inner = twin(model, laid_out)
-        self.unembed = made.get(id(weight)) or make(linear_of(weight))
+        self.unembed = made.get(id(weight)) or make(linear_of(weight, getattr(model, "unembedding_bias", None)))
+        self.reads_source = reads_source(model)
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context
         self.requires_grad_(False)
         self.eval()
 
-    def begin(self, rows: int = 1) -> State:
-        """The memory of `rows` rows that have read nothing."""
-        return cast(State, self.inner.begin(rows))
+    def begin(self, rows: int = 1, **source: Padded) -> State:
+        """The memory of `rows` rows that have written nothing, after a `source` where the model reads one."""
+        return cast(State, self.inner.begin(rows, **source))
 
     @torch.no_grad()
     def read(self, tokens: Padded, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
@@ -104,10 +106,12 @@ class View(nn.Module):
         )
 
 
-def linear_of(weight: Tensor) -> nn.Linear:
-    """A linear map of this very weight."""
+def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """A linear map of this very weight, and of this bias."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight.data, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.data, requires_grad=False)
     return linear
 
 

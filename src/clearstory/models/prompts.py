@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 
-from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
-from clearstory.models.base import LanguageModel
+from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
+from clearstory.models.base import LanguageModel, Padded, State
 
 Truncate = Literal["left"]
 """What to do with a prompt longer than the context: keep its end."""
@@ -30,6 +30,37 @@ class Begins(Protocol):
 def first_token(tokenizer: Begins) -> int | None:
     """The token that texts begin after: the one meant for it, else the one that ends the text before."""
     return tokenizer.bos if tokenizer.bos is not None else tokenizer.eos
+
+
+def reads_source(model: object) -> bool:
+    """Whether a model is handed a source before it writes: what is to be translated, summarized, filled in."""
+    return bool(getattr(model, "reads_source", False))
+
+
+def writes_after(config: object, tokenizer: Begins) -> int | None:
+    """The token that a model's writing begins after, where its prompt has none: its own, or the tokenizer's."""
+    begin = getattr(config, "begin", None)
+    return first_token(tokenizer) if begin is None else int(begin)
+
+
+def begun(model: LanguageModel, rows: int, sources: Sequence[Sequence[int]], device: torch.device) -> State:
+    """The memory of rows that have written nothing; where a model reads sources, one row has read each of these."""
+    if not reads_source(model):
+        return model.begin(rows)
+    state: State = cast(Any, model).begin(rows, source=Padded.rows(sources, device))
+    return state
+
+
+def fit_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncate | None = None) -> list[int]:
+    """The ids of a source, as `fit_prompt` has those of a prompt; none for a model that reads none.
+
+    Raises CannotDo where a source is missing, or given to a model that only writes on.
+    """
+    if reads_source(model) and source is None:
+        raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
+    if source is not None and not reads_source(model):
+        raise CannotDo("this model writes on from a prompt and reads no source; hand the text in as the prompt")
+    return [] if source is None else fit_prompt(model, source, None, truncate)
 
 
 def fit_prompt(

@@ -25,34 +25,38 @@ class LinearCrossEntropy(torch.autograd.Function):
     """-log softmax(hidden Wᵀ)[target] for each token, its gradient computed on the way while the logits are warm.
 
     The forward pass assumes what nearly always holds, that every token's nats will be weighted alike (a sum); if the
-    backward pass is handed unequal weights it computes the logits a second time.
+    backward pass is handed unequal weights it computes the logits a second time. Smoothed as `walk` says.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """Nats of each token: hidden (N, W), weight (V, W), targets (N,) -> (N,)."""
         want = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        nats, hidden_grad, weight_grad = walk(hidden, weight, targets, None, want)
+        nats, hidden_grad, weight_grad = walk(hidden, weight, targets, None, want, smoothing)
+        ctx.smoothing = smoothing
         ctx.save_for_backward(hidden, weight, targets, hidden_grad, weight_grad)
         return nats
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Gradients of hidden and weight."""
         (grad,) = grads
         hidden, weight, targets, hidden_grad, weight_grad = ctx.saved_tensors
         scale = grad.flatten()[0] if grad.numel() else grad.sum()
         if not torch.equal(grad, scale.expand_as(grad)):
-            _, hidden_grad, weight_grad = walk(hidden, weight, targets, grad, True)
-            return hidden_grad, weight_grad, None
+            _, hidden_grad, weight_grad = walk(hidden, weight, targets, grad, True, ctx.smoothing)
+            return hidden_grad, weight_grad, None, None
         # In place: these buffers were made for this, and the weight's is as large as the embedding.
-        return hidden_grad.mul_(scale), weight_grad.mul_(scale), None
+        return hidden_grad.mul_(scale), weight_grad.mul_(scale), None, None
 
 
 def walk(
-    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, want_grad: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, want_grad: bool, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Chunk by chunk over the tokens: nats, and if wanted the gradients of hidden and weight."""
+    """Chunk by chunk over the tokens: nats, and if wanted the gradients of hidden and weight.
+
+    smoothing: this share of each target is spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
+    """
     step = max(1, (CHUNK_NUMBERS if hidden.device.type == "cpu" else GPU_CHUNK_NUMBERS) // weight.shape[0])
     # Once: on a GPU every question waits for all that was asked before it.
     alike = not want_grad or (upstream is None and bool((targets != IGNORE).all()))
@@ -68,11 +72,15 @@ def walk(
         known = target != IGNORE
         place = target.clamp(min=0).unsqueeze(1)
         nats[part] = -logs.gather(1, place).squeeze(1) * known
+        if smoothing:
+            nats[part] = (1 - smoothing) * nats[part] - smoothing * logs.mean(1) * known
         if hidden_grad is None or weight_grad is None:
             continue
-        # d nats / d logits = softmax - one_hot
+        # d nats / d logits = softmax - what is wanted
         slope = logs.exp_()
-        slope.scatter_add_(1, place, slope.new_full(place.shape, -1.0))
+        slope.scatter_add_(1, place, slope.new_full(place.shape, smoothing - 1.0))
+        if smoothing:
+            slope -= smoothing / slope.shape[1]
         if not alike:
             weighting = known.to(slope.dtype) if upstream is None else known * upstream[part]
             slope *= weighting.unsqueeze(1)
@@ -87,8 +95,11 @@ def nats(
     weight: Float[Tensor, "V W"],
     targets: Int[Tensor, "*D"],
     bias: Float[Tensor, "V"] | None = None,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, "*D"]:
     """Nats of each target under softmax(hidden Wᵀ + bias), 0 where the target is IGNORE; differentiable.
+
+    With `smoothing`, of a target that is this share of all words alike: a loss to train by, not a surprise.
 
     >>> from math import log
     >>> round(nats(torch.zeros(1, 4), torch.randn(8, 4), torch.tensor([3])).item() - log(8), 5)
@@ -99,19 +110,19 @@ def nats(
         weight = torch.cat([weight, bias.unsqueeze(1)], 1)
         flat = torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
     if not torch.is_grad_enabled():
-        return _nats_only(flat, weight.to(flat.dtype), targets.flatten()).view(targets.shape)
-    out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten())  # type: ignore[no-untyped-call]  # torch's
+        return _nats_only(flat, weight.to(flat.dtype), targets.flatten(), smoothing).view(targets.shape)
+    out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten(), smoothing)  # type: ignore[no-untyped-call]  # torch's
     return out.view(targets.shape)
 
 
-def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     """Without gradients: autograd's `needs_input_grad` is true of a parameter even where none are wanted, and what is
     not scored needs no logits either. Evaluating takes a third of the time.
     """
     known = (targets != IGNORE).nonzero().squeeze(1)
     if len(known) == len(targets):
-        return walk(flat, weight, targets, None, False)[0]
-    scored = walk(flat[known], weight, targets[known], None, False)[0]
+        return walk(flat, weight, targets, None, False, smoothing)[0]
+    scored = walk(flat[known], weight, targets[known], None, False, smoothing)[0]
     return scored.new_zeros(len(targets)).index_copy_(0, known, scored)
 
 

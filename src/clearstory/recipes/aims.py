@@ -7,17 +7,30 @@ from typing import Any, cast
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings import TrainRecipe
+from clearstory.text.documents import are_pairs
 from clearstory.training.objectives.table import OBJECTIVES, choose
 
 
 def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
-    """The recipe with its objective decided, for a preset or for a model that is there already.
+    """The recipe with its objective decided, for a preset or for a model that is there already, and with it whether the
+    text is taken as pairs: where that is said, where the objective is rewrite, or, for an encoder-decoder, where its
+    files look so.
 
-    Raises BadSetting for an objective that does not teach models of this kind.
+    Raises BadSetting for an objective that does not teach models of this kind, or learns from other text.
     """
     kind = recipe.model.kind if begun is None else getattr(begun.config, "kind", "decoder")
-    recipe = replace(recipe, objective=cast(Any, choose(recipe.objective, kind)))
+    pairs = recipe.data.pairs or recipe.objective == "rewrite"
+    if kind == "encoder-decoder" and not pairs:
+        pairs = are_pairs(recipe.text, recipe.data)
+    recipe = replace(recipe, objective=cast(Any, choose(recipe.objective, kind, pairs)))
     aim = OBJECTIVES[recipe.objective]
+    recipe = replace(recipe, data=replace(recipe.data, pairs=aim.pairs))
+    if recipe.training.label_smoothing and not aim.writes:
+        able = " and ".join(each for each, entry in OBJECTIVES.items() if entry.writes)
+        raise BadSetting(
+            f"training.label_smoothing is {recipe.training.label_smoothing:g} and the objective {recipe.objective}, "
+            f"which has none; it is for {able}"
+        )
     if aim.masks and recipe.training.sample_steps:
         raise BadSetting(
             f"training.sample_steps is {recipe.training.sample_steps}, and an encoder does not write; leave it out, "

@@ -163,7 +163,11 @@ def parse(word: str) -> Entry:
         if not key.startswith(("model.", "training.")):
             raise BadSetting(f"'{key}' in the model '{word}' is not its own; set --{key} for all models")
     ModelChoice(name=name)
-    train_recipe({"model": name, **settings})
+    if train_recipe({"model": name, **settings}).model.kind == "encoder-decoder":
+        raise BadSetting(
+            f"{name} makes a text of another, and models are compared by how they foresee running text; leave it out, "
+            "and hold encoder-decoders against each other with clearstory evaluate"
+        )
     return Entry(word, name, settings, full, tokenizers[0] if tokenizers else None)
 
 

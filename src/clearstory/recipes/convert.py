@@ -22,6 +22,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.recipes.portability import TEXTS, Portability, check_portable
 from clearstory.recipes.settings import Numbers
+from clearstory.models.prompts import reads_source
 
 Format = Literal["arpa", "gguf", "hf"]
 
@@ -204,9 +205,10 @@ def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
         else torch.cat([written(model, length), drawn(model, length)])
     )
     inputs, targets = texts[:, :-1], texts[:, 1:]
+    source = {"source": Padded(drawn(model, length).repeat(2, 1))} if reads_source(model) else {}
     with torch.inference_mode():
-        nats, _ = model.score(Padded(inputs), targets)
-        again, _ = other.model.score(Padded(words.ids[inputs]), words.ids[targets])
+        nats, _ = model.score(Padded(inputs), targets, **source)
+        again, _ = other.model.score(Padded(words.ids[inputs]), words.ids[targets], **source)
     # After a token that reads otherwise nothing can be compared.
     told = words.read[inputs].cumprod(1).bool() & words.wanted[targets]
     differences = (nats.double() - again.double()).abs()[told]
@@ -217,7 +219,11 @@ def written(model: Any, length: int) -> torch.Tensor:
     """Texts by the model itself, (SAMPLES, length): what it knows best."""
     engine = Engine(model)
     begin = getattr(model.config, "begin", None) or 0
-    rows = {engine.add([begin], Sampling(max_tokens=length, seed=seed)): [begin] for seed in range(SAMPLES)}
+    sources = drawn(model, length).tolist() if reads_source(model) else [None] * SAMPLES
+    rows = {
+        engine.add([begin], Sampling(max_tokens=length, seed=seed), source=source): [begin]
+        for seed, source in enumerate(sources)
+    }
     while engine.busy:
         for reply in engine.step():
             rows[reply.request].append(reply.token.id)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 from clearstory.errors import BadSetting
+from clearstory.models.prompts import reads_source
 from clearstory.recipes import budget
 from clearstory.recipes.events import Event, Planned, Warned
 from clearstory.recipes.session import LAST_LOOK, Session
@@ -74,7 +75,9 @@ def plan(session: Session) -> Iterator[Event]:
 def compile_stack(session: Session, seconds: float | None) -> Iterator[Event]:
     """torch.compile the stack where that pays."""
     s = session.recipe.training
-    yes, sentence = budget.should_compile(s.compile, session.prepared.parameters, seconds, s.device)
+    # Batches of pairs differ in length, and each length would be compiled anew.
+    asked = "off" if s.compile == "auto" and reads_source(session.model) else s.compile
+    yes, sentence = budget.should_compile(asked, session.prepared.parameters, seconds, s.device)
     if sentence:
         yield Warned(step=session.learner.step, sentence=sentence)
     if yes:

@@ -14,10 +14,11 @@ from clearstory.errors import BadInput
 from clearstory.metrics import Score
 from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
-from clearstory.models.prompts import first_token, resting
+from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.models.scoring import Windows, score_parts, window_shape
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.opening import Ready, ready, with_words
+from clearstory.recipes.writers import score_writer
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.rows import TokenRows, encode_documents
 from clearstory.text.settings import DataSettings
@@ -96,6 +97,13 @@ def evaluate(
     Raises BadInput for text that cannot be read, BadSetting for windows that cannot be.
     """
     network, tokenizer = ready(model, device)
+    if reads_source(network):
+        given = [sources] if isinstance(sources, str | Path) else sources
+        score, count, lossless, seconds = score_writer(network, tokenizer, given, texts, data, limit)
+        return Evaluation(
+            score=score, documents=count, windows="whole", stride=None, context=None, unknown=0,
+            lossless=lossless, seconds=seconds,
+        )  # fmt: skip
     if texts is None:
         documents: Iterable[Document] = read_documents([sources] if isinstance(sources, str | Path) else sources, data)
     else:

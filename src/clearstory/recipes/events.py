@@ -20,6 +20,7 @@ class Prepared:
         corpus: what was read, as the user named it.
         note: something to know about it, such as what serves in its place; None when there is nothing.
         documents: how many, validation included.
+        unit: what a document is: document, or pair.
         bytes: their length in UTF-8.
         tokens: tokens to learn from.
         validation_tokens: tokens held back.
@@ -39,6 +40,7 @@ class Prepared:
     vocab: int
     parameters: int
     shape: str
+    unit: str = "document"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,26 +10,31 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine, Token
-from clearstory.generation.search import beam_search
+from clearstory.generation.search import beam_searches
 from clearstory.generation.settings import Sampling
 from clearstory.generation.writer import Writer
 from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.layout import for_decoding
-from clearstory.models.prompts import Truncate, first_token
+from clearstory.models.prompts import Truncate
 from clearstory.recipes.opening import Ready, ready
+from clearstory.recipes.reading import Reading
 from clearstory.text.tokenizers import Tokenizer
 
 WORTH_IT = 32
 """Tokens from which laying the weights out for decoding costs less than it saves."""
 
+SIDE_BY_SIDE = 16
+"""Prompts whose beams are searched together."""
+
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that is certain now, of one of the completions."""
+    """Text that is certain now, of one of the completions; `goes_on` as there."""
 
     completion: int
     text: str
+    goes_on: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,7 @@ class Completion:
         logprobs: each one's log-probability in nats, under the model's own distribution.
         finished: why it ended: the end token, as many tokens as asked for, or a stop string.
         score: beam search's; None otherwise.
+        goes_on: whether the text goes on from the prompt; else the prompt was a source, and this is what came of it.
     """
 
     prompt: str
@@ -51,6 +57,7 @@ class Completion:
     logprobs: tuple[float, ...]
     finished: Literal["eos", "length", "stop"]
     score: float | None = None
+    goes_on: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -108,7 +115,8 @@ def generate(
     on_text: Callable[[Piece], None] | None = None,
     **settings: Any,
 ) -> Generation:
-    """What a model writes after one prompt or several; `settings` are fields of Sampling by name.
+    """What a model writes after one prompt or several; `settings` are fields of Sampling by name. To an encoder-decoder
+    a prompt is its source: what is to be translated, summarized, filled in.
 
     `on_text` is called with each piece of text as soon as it is certain. For an iterator of them, see `write`.
 
@@ -146,21 +154,19 @@ def write(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")
-    rows = len(prompts) if sampling.beam == 1 else sampling.beam
+    reading = Reading.of(network, tokenizer, truncate, ignore_eos)
+    if reading.source and not all(prompts):
+        raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
+    rows = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), SIDE_BY_SIDE)
     if int8:
         network = in_int8(network)
     elif sampling.max_tokens >= WORTH_IT:
         network = for_decoding(network, rows)
     started = time.perf_counter()
-    reading = {
-        "eos": None if ignore_eos else tokenizer.eos,
-        "begin": first_token(tokenizer),
-        "truncate": truncate,
-    }
     written: list[Completion] = []
     if sampling.beam > 1:
-        for text in prompts:
-            written += search(network, tokenizer, text, sampling, reading)
+        for start in range(0, len(prompts), SIDE_BY_SIDE):
+            written += search(network, tokenizer, prompts[start : start + SIDE_BY_SIDE], sampling, reading)
     else:
         written = yield from sample(network, tokenizer, prompts, sampling, reading)
     yield Generation(completions=tuple(written), seconds=time.perf_counter() - started)
@@ -169,9 +175,9 @@ def write(
 class Answer:
     """A completion as it grows."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: Reading) -> None:
         self.prompt = prompt
-        self.prompt_ids = tokenizer.encode(prompt)
+        self.prompt_ids, self.source = reading.ids(tokenizer, prompt)
         self.writer = Writer(tokenizer, sampling.stop, after=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
@@ -201,19 +207,21 @@ class Answer:
             logprobs=tuple(token.logprob for token in self.tokens),
             finished=self.finished,
             score=score,
+            goes_on=self.source is None,
         )
 
 
 def sample(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: dict[str, Any]
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: Reading
 ) -> Generator[Piece, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
-    engine = Engine(network)
+    engine = Engine(network, never=reading.never)
+    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "truncate": reading.truncate}
     answers: list[Answer] = []
     for number, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + number
-        answers.append(Answer(tokenizer, prompt, sampling))
-        engine.add(answers[-1].prompt_ids, replace(sampling, seed=seed), **reading)
+        answers.append(Answer(tokenizer, prompt, sampling, reading))
+        engine.add(answers[-1].prompt_ids, replace(sampling, seed=seed), source=answers[-1].source, **how)
     while engine.busy:
         for reply in engine.step():
             answer = answers[reply.request]
@@ -225,23 +233,35 @@ def sample(
             elif answer.writer.stopped and not reply.finished:
                 engine.cancel(reply.request)
             if text:
-                yield Piece(reply.request, text)
+                yield Piece(reply.request, text, not reading.source)
     return [answer.completion() for answer in answers]
 
 
 def search(
-    network: Any, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: dict[str, Any]
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: Reading
 ) -> list[Completion]:
-    """One prompt's beams, best first."""
+    """The beams of several prompts, best first, one prompt after the other."""
+    ids = [reading.ids(tokenizer, prompt) for prompt in prompts]
+    every = beam_searches(
+        network,
+        [written for written, _ in ids],
+        sampling,
+        eos=reading.eos,
+        begin=reading.begin,
+        truncate=reading.truncate,
+        sources=[source for _, source in ids if source is not None] or None,
+        never=reading.never,
+    )
     completions = []
-    for found in beam_search(network, tokenizer.encode(prompt), sampling, **reading):
-        answer = Answer(tokenizer, prompt, sampling)
-        for id, logprob in zip(found.ids, found.logprobs, strict=True):
-            answer.take(Token(id, logprob))
-            if answer.writer.stopped:
-                break
-        answer.close()
-        if answer.finished == "length" and found.ids[-1] == reading["eos"]:
-            answer.finished = "eos"
-        completions.append(answer.completion(found.score))
+    for prompt, beams in zip(prompts, every, strict=True):
+        for found in beams:
+            answer = Answer(tokenizer, prompt, sampling, reading)
+            for id, logprob in zip(found.ids, found.logprobs, strict=True):
+                answer.take(Token(id, logprob))
+                if answer.writer.stopped:
+                    break
+            answer.close()
+            if answer.finished == "length" and found.ids[-1] == reading.eos:
+                answer.finished = "eos"
+            completions.append(answer.completion(found.score))
     return completions

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from clearstory.errors import CannotDo
 from clearstory.metrics import NATS_PER_BIT, Floats
 from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import first_token, resting
+from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.models.scoring import Windows, score_places, window_shape
 from clearstory.recipes.both_sides import one_by_one
 from clearstory.recipes.evaluate import scorable
@@ -156,6 +157,11 @@ def measure(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """How well a model foresees a text, unit by unit."""
+    if reads_source(model):
+        raise CannotDo(
+            "this model makes a text of another, and models are compared by how they foresee running text; see "
+            "clearstory evaluate"
+        )
     rows = encode_documents(tokenizer, held.documents, held.several)
     if isinstance(model, Encoder):
         return measure_both_sides(model, tokenizer, held, rows, on_progress)

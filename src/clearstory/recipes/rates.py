@@ -43,6 +43,20 @@ ENCODER: dict[str, Any] = {
     "training.context": 128,
 }
 
+# Vaswani et al. 2017, section 5.3 and 5.4; of the rate, `rates_for` knows more. Their batches are 25,000 tokens a side.
+VASWANI: dict[str, Any] = {
+    "training.learning_rate": (512 * 4000) ** -0.5,
+    "training.beta1": 0.9,
+    "training.beta2": 0.98,
+    "training.epsilon": 1e-9,
+    "training.weight_decay": 0.0,
+    "training.gradient_clip": 0.0,
+    "training.schedule": "noam",
+    "training.warmup_steps": 4000,
+    "training.label_smoothing": 0.1,
+    "training.batch_size": 64,
+}
+
 TRAINING: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert-tiny", "bert-mini", "bert-small", "bert-base", "bert-large", "minilm"), ENCODER),
     # At 0.08 gradients burst after some hundred steps; docs/recurrent.md has the figures.
@@ -71,6 +85,8 @@ TRAINING: dict[str, dict[str, Any]] = {
         "training.warmup_steps": 100,
     },
     "clear": CLEAR,
+    "clear-translate": {**CLEAR, "training.batch_size": 64},
+    **dict.fromkeys(("transformer-base", "transformer-big", "marian"), VASWANI),
     "recall": {**CLEAR, "training.recall_learning_rate": 0.5, "training.batch_size": 8},
     # Of a gradient; Baum-Welch takes no notice. Logits of chances want long steps.
     "hmm": {
@@ -101,14 +117,16 @@ ADAPTED: dict[str, Any] = {
 3e-3 and 1e-2.
 """
 
-WIDTHS = {"clear": ("width", 192), "rnn": ("hidden", 512)}
+WIDTHS = {"clear": ("width", 192), "clear-translate": ("width", 192), "rnn": ("hidden", 512)}
 """The field that says how wide a preset's model is, and the widest that its rates are meant for."""
 
 
 def rates_for(name: str, config: Any, settings: TrainingSettings) -> TrainingSettings:
     """The rates of a preset for a model of this config: those of wider ones fall in proportion (Yang et al. 2022, table
-    3). A rate that was set by hand stays.
+    3), and that of noam as Vaswani et al. 2017, eq. 3, have it. A rate that was set by hand stays.
     """
+    if settings.schedule == "noam" and settings.learning_rate == VASWANI["training.learning_rate"]:
+        return replace(settings, learning_rate=(config.width * max(1, settings.warmup_steps)) ** -0.5)
     if name not in WIDTHS:
         return settings
     field, widest = WIDTHS[name]

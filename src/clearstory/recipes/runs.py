@@ -42,6 +42,7 @@ DECIDED = {
     "parameters",
     "objective",
     "model.pooler",
+    "data.pairs",
 }
 RATES = {"training.learning_rate", "training.muon_learning_rate"}
 """Settings that a run decides for itself where they are not set; rates where they go by width, `clear` its shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -11,11 +12,25 @@ from clearstory.generation.settings import Sampling
 from clearstory.text.tokenizers import Tokenizer
 
 
-def sample(model: nn.Module, tokenizer: Tokenizer, *, seed: int, tokens: int = 100, prompt: str = "") -> str:
-    """What the model writes after `prompt`, drawn at temperature 0.8. Disturbs neither the model nor torch's chance."""
+def sample(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    tokens: int = 100,
+    prompt: str = "",
+    source: Sequence[int] | None = None,
+) -> str:
+    """What the model writes after `prompt`, or from `source`, drawn at temperature 0.8. Disturbs neither the model nor
+    torch's chance.
+    """
     cast(Any, model).arithmetic = None  # that of training is not for caches
     begin = tokenizer.eos if tokenizer.eos is not None else tokenizer.bos
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
-    written = generate(cast(Any, model), ids, sampling, eos=tokenizer.eos, begin=begin if begin is not None else 0)
+    reading: dict[str, Any] = {"eos": tokenizer.eos, "begin": begin if begin is not None else 0}
+    if source is not None:
+        prompt = f"{tokenizer.decode(source)} → "
+        reading |= {"source": source, "begin": cast(Any, model).config.begin}
+    written = generate(cast(Any, model), ids, sampling, **reading)
     return prompt + tokenizer.decode([token.id for token in written if token.id != tokenizer.eos])

@@ -38,6 +38,7 @@ from clearstory.training import checkpoint
 from clearstory.training.exam import examine
 from clearstory.training.learner import Learner
 from clearstory.training.objectives.masked import Masked
+from clearstory.training.objectives.rewrite import Denoise, Rewrite
 from clearstory.training.record import Record, Watchman
 from clearstory.training.trainer import ARITHMETIC
 
@@ -60,6 +61,7 @@ class Session:
     decided: Mapping[str, str]
     base: Path | None  # the folder of the model that rests, where one learns beside it
     lost: str | None  # why there are no bits per byte
+    writing: Rewrite | Denoise | None = None  # the objective of a model that writes from a source, the same
     masked: Masked | None = None  # the objective of a model that tells hidden tokens, which looks ask about too
     closing: bool = True  # whether the end measures on all of the validation split
     record: Record | None = None
@@ -149,7 +151,8 @@ class Session:
                     over = True
             if s.sample_steps and progress.step % s.sample_steps == 0:
                 with learner.averaged():
-                    text = sample(self.model, self.tokenizer, seed=s.seed + progress.step)
+                    source = None if self.writing is None else self.source(progress.step)
+                    text = sample(self.model, self.tokenizer, seed=s.seed + progress.step, source=source)
                 yield Sampled(step=progress.step, text=text)
             if over or stop.is_set() or progress.step % self.save_steps == 0:
                 yield self.save()
@@ -195,6 +198,8 @@ class Session:
         model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
         model.eval()
         rows = self.rows["validation"]
+        if self.writing is not None:
+            return self.writing.look(model, rows, self.learner.context, limit)
         if self.masked is not None:
             marks = examine(model, self.masked, rows, self.learner.context, limit=limit)
             self.accuracy = marks.accuracy
@@ -210,8 +215,18 @@ class Session:
         )
         return score if self.lost is None else score.without_bytes(self.lost)
 
+    def source(self, number: int) -> list[int]:
+        """A source of the validation split, to see what the model makes of it."""
+        assert self.writing is not None
+        given = self.writing.batches(self.rows["validation"], self.learner.context, 1, 0).batch(number).source
+        assert given is not None
+        ids: list[int] = given.ids[0].tolist()
+        return ids
+
     def beside(self) -> dict[str, Any]:
         """What a look tells of a model that tells hidden tokens, beside their nats."""
+        if self.writing is not None:
+            return {"token": "target token"}
         if self.masked is None:
             return {}
         return {"token": "masked token", "next_sentence_accuracy": self.accuracy}

@@ -26,7 +26,8 @@ class TrainRecipe:
     """From text to a model.
 
     Args:
-        text: files, folders or globs of txt, jsonl and parquet; or corpus:kjv, corpus:python-docs, corpus:digits.
+        text: files, folders or globs of txt, jsonl and parquet, or pairs as tsv and jsonl; or corpus:kjv,
+            corpus:python-docs, corpus:digits.
         model: the preset; its config's fields are set as --model.width, --model.layers and so on.
         init: a model folder or run to go on from, with its weights, its shape and its tokenizer.
         out: the run folder; runs/ and the date when not given.
@@ -49,7 +50,7 @@ class TrainRecipe:
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
-    objective: Literal["auto", "causal", "masked", "masked+next-sentence"] = "auto"
+    objective: Literal["auto", "causal", "masked", "masked+next-sentence", "rewrite", "denoise"] = "auto"
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)
@@ -106,7 +107,7 @@ class GenerateRecipe:
 
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
-        prompt: how the text begins.
+        prompt: how the text begins; for an encoder-decoder, what it is to rewrite.
         sampling: how the next token is chosen.
         truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
         ignore_eos: write on past the token that ends a text.
@@ -206,6 +207,31 @@ class EmbedRecipe:
     truncate: Literal["left", "right"] | None = None
     batch_size: int = 32
     text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateRecipe:
+    """From a model that has learnt from pairs and texts to what it makes of them.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files of them, one a line.
+        beam: how many translations are followed at once; 1 is greedy.
+        length_penalty: translations are compared by log-probability / length ** this.
+        max_tokens: most tokens of a translation; 50 more than its source has when not given.
+        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    beam: int = 4
+    length_penalty: float = 1.0
+    max_tokens: int | None = None
+    truncate: Literal["left"] | None = None
     errors: Literal["strict", "replace"] = "strict"
     device: str | None = None
 

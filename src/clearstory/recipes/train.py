@@ -18,6 +18,7 @@ import torch
 from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
 from clearstory.models.base import Documents
+from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.lora import unadapted
 from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
@@ -36,9 +37,11 @@ from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.recipes.starting import start
 from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
+from clearstory.text.sentinels import with_sentinels
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.learner import Learner
 from clearstory.training.objectives.masked import Masked
+from clearstory.training.objectives.rewrite import Denoise, Rewrite
 from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.rounds import Rounds
 from clearstory.training.settings import TrainingSettings
@@ -100,14 +103,14 @@ def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Event
 def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
+    begun = None if recipe.init is None else start(recipe, settings.device)
+    recipe = aimed(recipe, None if begun is None else begun.model)
+    aim = OBJECTIVES[recipe.objective]
     corpus = Corpus.open(recipe.text, recipe.data)
     if settings.align is None:
         settings = replace(settings, align=corpus.name in ALIGNED)
     tagging = recipe.model.overrides.get("learn") == "tags"
     sentences = training_sentences(corpus) if tagging else ()
-    begun = None if recipe.init is None else start(recipe, settings.device)
-    recipe = aimed(recipe, None if begun is None else begun.model)
-    aim = OBJECTIVES[recipe.objective]
     spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))
     known = recipe.resume and (run.tokenizer / "tokenizer.json").is_file()
     if known:
@@ -117,6 +120,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         tokenizer = begun.tokenizer
     else:
         tokenizer = learn_tokenizer(corpus, spec)
+        tokenizer = with_sentinels(tokenizer) if aim.sentinels else tokenizer
     objective = aim.make(tokenizer, settings)
     rows = corpus.encode(tokenizer, sentences=aim.sentences)
     if not len(rows["validation"]):
@@ -142,8 +146,11 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
     if tagging:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
-    if getattr(config, "begin", 0) is None:  # a family that counts must be told where texts begin
-        config = replace(config, begin=first_token(tokenizer))
+    if isinstance(objective, Rewrite | Denoise):
+        config = replace(config, begin=objective.begin if config.begin is None else config.begin)
+        objective = replace(objective, begin=config.begin)
+    elif not isinstance(config, TransformerConfig) and getattr(config, "begin", 0) is None:
+        config = replace(config, begin=first_token(tokenizer))  # a family that counts must be told where texts begin
     check_heads(recipe, config)
     if new and not known:
         settings = rates_for(recipe.model.name, config, settings)
@@ -162,7 +169,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     prepared = Prepared(
         corpus=corpus.name,
         note=corpus.note,
-        documents=corpus.size,
+        documents=corpus.size // 2 if aim.pairs else corpus.size,
         bytes=corpus.text_bytes,
         tokens=len(rows["train"].ids),
         validation_tokens=len(rows["validation"].ids),
@@ -170,6 +177,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         vocab=tokenizer.vocab,
         parameters=count(unadapted(model)),
         shape=begun.shape if begun else config.shape,
+        unit="pair" if aim.pairs else "document",
     )
     steps = recipe.steps or DEFAULT_STEPS
     learner: Learner
@@ -177,6 +185,7 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         learner = Rounds(model, lessons, settings, steps=steps)
     else:
         learner = Trainer(model, objective, rows["train"], settings, steps=steps)
+        prepared = with_left_out(prepared, learner)
     card = Card(
         name=run.folder.name,
         family=config.family,
@@ -185,13 +194,26 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
     masked = objective if isinstance(objective, Masked) else None
-    why = lost(corpus, tokenizer, rows) if masked is None else BOTH_SIDES
+    writing = objective if isinstance(objective, Rewrite | Denoise) else None
+    why = BOTH_SIDES if masked else writing.reason if writing else lost(corpus, tokenizer, rows)
     if begun is not None:
         decided["init"] = begun.hash
     return Session(
         run, recipe, learner, tokenizer, rows, card, clock, prepared, decided,
-        base=begun.base if begun else None, lost=why, masked=masked,
+        base=begun.base if begun else None, lost=why, masked=masked, writing=writing,
     )  # fmt: skip
+
+
+def with_left_out(prepared: Prepared, trainer: Trainer) -> Prepared:
+    """What is known of a corpus, and how many of its pairs are too long to learn from."""
+    count = getattr(trainer.batches, "left_out", 0)
+    if not count:
+        return prepared
+    sentence = (
+        f"{count:,} pairs with a side of more than {trainer.context:,} tokens are left out; "
+        "--training.context and --model.context say how long they may be"
+    )
+    return replace(prepared, note="; ".join(filter(None, (prepared.note, sentence))))
 
 
 def lost(corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, Any]) -> str | None:

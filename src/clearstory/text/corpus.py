@@ -37,9 +37,9 @@ SPLITS = ("train", "validation")
 class Corpus:
     """Text to learn from and text held out. Open one with `Corpus.open`.
 
-    `note` says what is not as asked for, `size` how many documents there are, `text_bytes` how large they are in
-    UTF-8, `fingerprint` is a hash of their text in order. `held_out` (D,) marks the documents kept for validation;
-    of a single document, the characters from `cut` on are.
+    `note` says what is not as asked for, `size` how many documents there are (two for each pair), `text_bytes` how
+    large they are in UTF-8, `fingerprint` is a hash of their text in order. `held_out` (D,) marks the documents kept
+    for validation; of a single document, the characters from `cut` on are.
     """
 
     name: str
@@ -70,6 +70,9 @@ class Corpus:
         scan = _scan(read_documents(sources, settings))
         if not scan.text_bytes:
             raise BadInput(f"{name} holds no text; give files with text in them")
+        if settings.pairs:
+            held_out = np.repeat(_hold_out(name, scan.of_sources(), settings.validation), 2)
+            return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, note)
         single = len(scan.sizes) == 1
         cut = _cut(name, scan.characters, settings.validation) if single else 0
         held_out = np.zeros(1, dtype=np.bool_) if single else _hold_out(name, scan, settings.validation)
@@ -122,6 +125,7 @@ class Corpus:
         version = 1  # of the way ids are written
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos]
         parts += ["sentences"] if sentences else []
+        parts += ["pairs"] if self.settings.pairs else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
     def _by_document(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
@@ -180,6 +184,10 @@ class _Scan:
     @property
     def text_bytes(self) -> int:
         return int(self.sizes.sum())
+
+    def of_sources(self) -> _Scan:
+        """A pair as one document, known by its source."""
+        return _Scan(self.hashes[::2], self.sizes[::2] + self.sizes[1::2], self.characters, self.fingerprint)
 
 
 def _scan(documents: Iterable[Document]) -> _Scan:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
-from clearstory.text.files import PACKED, Errors, lines, text_parts
+from clearstory.text.files import PACKED, Errors, lines, suffix_of, text_parts
+from clearstory.text.pairs import holds_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
 # What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
@@ -56,6 +57,9 @@ def read_documents(
     if not sources:
         raise BadInput("no text was given; name a file, a folder, a glob or corpus:kjv")
     plans = [(source, _expand(source)) for source in sources]  # all of them first: a wrong path is said at once
+    if settings.pairs:
+        yield from _paired(plans, settings)
+        return
     for source, paths in plans:
         if paths is None:
             from clearstory.text.builtin import load
@@ -81,7 +85,7 @@ def tagged_documents(
     settings = settings or DataSettings()
     for source in [sources] if isinstance(sources, str | Path) else sources:
         for path in _expand(source) or [Path(source)]:
-            if _kind(path) != SUFFIX:
+            if suffix_of(path) != SUFFIX:
                 raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {SUFFIX} has them")
             for document in by_document(read_conllu(path, settings.errors)):
                 for sentence in document:
@@ -89,6 +93,28 @@ def tagged_documents(
                         word = sentence.words[sentence.tags.index("_")]
                         raise BadInput(f"{sentence.place}: '{word}' has no tag in the sentence that begins here")
                 yield document
+
+
+def are_pairs(sources: Iterable[str | Path], settings: DataSettings) -> bool:
+    """Whether the sources are pairs by the looks of their files; see `pairs.holds_pairs`."""
+    expanded = [_expand(source) for source in sources]
+    return all(paths is not None for paths in expanded) and holds_pairs(
+        [path for paths in expanded for path in paths or ()], settings
+    )
+
+
+def _paired(plans: list[tuple[str | Path, list[Path] | None]], settings: DataSettings) -> Iterator[Document]:
+    """Sources and targets in turn."""
+    for source, paths in plans:
+        if paths is None:
+            raise BadInput(f"{source} holds no pairs; give .tsv or .jsonl files, or two files line by line")
+    empty = True
+    for place, source, target in read_pairs([path for _, paths in plans for path in paths or ()], settings):
+        empty = False
+        for side, text in (("source", source), ("target", target)):
+            yield Document(f"{place}, {side}", _without_surrogates(place, text, settings.errors))
+    if empty:
+        raise BadInput(f"{plans[0][0]} is empty; give a file with pairs in it")
 
 
 def is_builtin(source: str | Path) -> bool:
@@ -145,17 +171,12 @@ def _text_files(folder: Path) -> Iterator[Path]:
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
     # As POSIX paths, so that the order, and with it every result, is the same on every machine.
     for path in sorted(paths, key=lambda path: path.as_posix()):
-        if path.is_file() and _kind(path) in TEXT + RECORDS:
+        if path.is_file() and suffix_of(path) in TEXT + RECORDS:
             yield path
 
 
-def _kind(path: Path) -> str:
-    """The suffix that says what a file holds, beneath the one that says how it is packed."""
-    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
-
-
 def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
-    kind = _kind(path)
+    kind = suffix_of(path)
     if kind == ".jsonl":
         yield from _read_jsonl(path, settings)
     elif kind == ".parquet":

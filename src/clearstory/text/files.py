@@ -25,6 +25,11 @@ BLOCK = 1 << 19  # bytes read at once; a part of a document is then at most abou
 SEAM = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix that says what a file holds, beneath the one that says how it is packed."""
+    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
+
+
 def text_parts(path: Path, errors: Errors) -> Iterator[str]:
     """A file's text in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
 

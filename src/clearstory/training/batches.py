@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,14 +38,15 @@ class Rows(Protocol):
 @dataclass(frozen=True)
 class Batch:
     """What one forward pass reads, and what it should say: targets[b, t] follows tokens[b, t], or stood there before it
-    was masked. Of pairs of texts, `segments` say which of the two a token is of, and `strangers` are 1 where the second
-    does not follow the first.
+    was masked. What is written from a `source` has one for each row. Of pairs of texts, `segments` say which of the two
+    a token is of, and `strangers` are 1 where the second does not follow the first.
     """
 
     tokens: Padded
     targets: Int[Tensor, "B T"]
     segments: Int[Tensor, "B T"] | None = None
     strangers: Int[Tensor, "B"] | None = None
+    source: Padded | None = None
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
@@ -67,14 +68,24 @@ class Batch:
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same batch with all of its tensors changed."""
         whole = {field.name: getattr(self, field.name) for field in fields(self)}
-        parts = {name: change(value) for name, value in whole.items() if isinstance(value, Tensor)}
-        lengths = None if self.tokens.lengths is None else change(self.tokens.lengths)
-        return replace(self, tokens=Padded(change(self.tokens.ids), lengths), **parts)
+        parts: dict[str, Tensor | Padded] = {}
+        for name, value in whole.items():
+            if isinstance(value, Tensor):
+                parts[name] = change(value)
+            elif isinstance(value, Padded):
+                lengths = None if value.lengths is None else change(value.lengths)
+                parts[name] = Padded(change(value.ids), lengths)
+        return replace(self, **cast(dict[str, Any], parts))
 
     @property
     def size(self) -> int:
         """How many tokens are read, padding excepted."""
-        return self.targets.numel() if self.tokens.lengths is None else int(self.tokens.lengths.sum())
+        return real(self.tokens) + (0 if self.source is None else real(self.source))
+
+
+def real(tokens: Padded) -> int:
+    """How many tokens there are, padding excepted."""
+    return tokens.ids.numel() if tokens.lengths is None else int(tokens.lengths.sum())
 
 
 class Batches(Protocol):

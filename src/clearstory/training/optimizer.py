@@ -10,7 +10,7 @@ from clearstory.training.muon import Muon
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.update import SGD, AdamW, Update
 
-INSIDE = ("blocks.", "layers.")
+INSIDE = ("blocks.", "layers.", "encoder.blocks.", "decoder.blocks.")
 """What the names of weights begin with that lie between a model's embedding and its unembedding."""
 
 

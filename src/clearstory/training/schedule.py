@@ -11,7 +11,8 @@ def rate(step: int, steps: int, settings: TrainingSettings) -> float:
     """The share of the peak learning rate at a step (counted from 0) of a run of `steps`.
 
     Warm-up rises linearly; then cosine (Loshchilov and Hutter 2017, eq. 5), linear, constant, or wsd: constant until
-    the last `decay_share` of the run, then linear (Hu et al. 2024).
+    the last `decay_share` of the run, then linear (Hu et al. 2024); or noam: √(warmup / step), which with a peak of
+    1/√(width · warmup) is Vaswani et al. 2017, eq. 3.
 
     >>> linear = TrainingSettings(schedule="linear", warmup_steps=2, final_learning_rate=0)
     >>> [round(rate(step, 10, linear), 3) for step in (0, 1, 2, 9)]
@@ -21,6 +22,8 @@ def rate(step: int, steps: int, settings: TrainingSettings) -> float:
     warmup = min(settings.warmup_steps, steps // 2)
     if step < warmup:
         return (step + 1) / warmup
+    if settings.schedule == "noam":
+        return math.sqrt(max(1, warmup) / (step + 1))
     done = (step - warmup) / max(1, steps - warmup)
     low = settings.final_learning_rate
     if settings.schedule == "constant":

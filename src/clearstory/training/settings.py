@@ -30,10 +30,13 @@ class TrainingSettings:
         beta1: memory of the gradient's mean (adamw).
         beta2: memory of the gradient's square (adamw).
         epsilon: added under the gradient's root mean square (adamw).
-        schedule: how the rate falls after the warm-up: cosine, linear, constant, or wsd (constant, then linear).
+        schedule: how the rate falls after the warm-up: cosine, linear, constant, wsd (constant, then linear), or noam:
+            with the root of the steps, however many there will be (Vaswani et al. 2017, eq. 3).
         warmup_steps: steps over which the rate rises from zero.
         decay_share: share of the steps over which wsd falls.
         final_learning_rate: where the rate ends, as a share of its peak.
+        label_smoothing: share of each target that is spread over the vocabulary (Szegedy et al. 2016), for what is made
+            of a source; looks report nats without it.
         gradient_clip: longest allowed gradient; 0 never clips.
         evaluate_steps: steps between looks at the validation split; 0 takes about twenty looks in the run.
         evaluate_tokens: validation tokens each look takes; 0 takes as many as cost a tenth of the training's time. The
@@ -66,10 +69,11 @@ class TrainingSettings:
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "wsd", "noam"] = "cosine"
     warmup_steps: int = 100
     decay_share: float = 0.2
     final_learning_rate: float = 0.1
+    label_smoothing: float = 0.0
     gradient_clip: float = 1.0
     evaluate_steps: int = 0
     evaluate_tokens: int = 0
@@ -104,6 +108,8 @@ class TrainingSettings:
         for name in ("final_learning_rate", "decay_share", "average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise BadSetting(f"training.label_smoothing is {self.label_smoothing}; it must be at least 0 and under 1")
         if self.weight_decay < 0 or self.gradient_clip < 0:
             raise BadSetting("training.weight_decay and training.gradient_clip must be at least 0")
         if self.context is not None and self.context < 1:

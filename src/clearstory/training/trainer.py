@@ -79,7 +79,7 @@ class Trainer:
     def tokens_per_step(self) -> int:
         """Tokens read in each."""
         s = self.settings
-        return s.batch_size * s.gradient_accumulation_steps * self.context
+        return int(getattr(self.batches, "size", s.batch_size * s.gradient_accumulation_steps * self.context))
 
     @property
     def plan(self) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Talk
 from clearstory.recipes.settings import GenerateRecipe
+
+if TYPE_CHECKING:
+    from clearstory.recipes.generate import Piece
 
 
 def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
@@ -16,10 +19,10 @@ def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
     streamed = not talk.json and recipe.sampling.beam == 1
     begun = False
 
-    def show(piece: str) -> None:
+    def show(piece: Piece) -> None:
         nonlocal begun
         # After the model is open: an error must not follow half a text.
-        talk.write(piece if begun else recipe.prompt + piece)
+        talk.write(piece.text if begun or not piece.goes_on else recipe.prompt + piece.text)
         begun = True
 
     made = generate(
@@ -30,13 +33,14 @@ def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
         ignore_eos=recipe.ignore_eos,
         int8=recipe.int8,
         device=recipe.device,
-        on_text=(lambda piece: show(piece.text)) if streamed else None,
+        on_text=show if streamed else None,
     )
+    before = recipe.prompt if made.completions[0].goes_on else ""
     if streamed:
-        talk.write("\n" if begun else recipe.prompt + "\n")
+        talk.write("\n" if begun else before + "\n")
     elif not talk.json:
         for beam in made.completions:
-            talk.write(f"{recipe.prompt}{beam.text}\n")
+            talk.write(f"{before}{beam.text}\n")
     if not talk.json and talk.aside.is_terminal:
         talk.aside.print(f"{made.tokens:,} tokens, {made.tokens_per_second:,.0f} a second", style="dim")
     return made.to_json()

@@ -1,0 +1,167 @@
+"""Encoder-decoders from files to what they write: pairs and running text, resumed runs, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clearstory
+from clearstory.recipes.events import Finished, Looked, Prepared, Sampled
+from clearstory.recipes.files import read_yaml
+from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.train import train_events
+from trained import TRAINING, contents, text_file
+
+Cli = Callable[..., Any]
+
+ENGLISH = ["the cat", "a dog", "my friend", "the old man", "sees", "hears", "a bird", "the sea", "today", "again"]
+GERMAN = ["die Katze", "ein Hund", "mein Freund", "der Mann", "sieht", "hört", "einen Vogel", "das Meer", "heute", "ja"]
+SMALL = {"width": 16, "layers": 1, "heads": 2, "context": 48, "dropout": 0.0}
+QUICK = {**TRAINING, "context": None, "learning_rate": 0.01}
+
+
+def sentences(count: int = 80) -> list[tuple[str, str]]:
+    rng = random.Random(0)
+    ways = [(rng.randrange(4), 4 + rng.randrange(2), 6 + rng.randrange(2), 8 + rng.randrange(2)) for _ in range(count)]
+    return [(" ".join(ENGLISH[at] for at in way), " ".join(GERMAN[at] for at in way)) for way in ways]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in sentences()), encoding="utf-8")
+    return file
+
+
+def told(file: Path | tuple[str, ...], out: Path, name: str = "clear-translate", **more: Any) -> list[Any]:
+    text = file if isinstance(file, tuple) else (str(file),)
+    usual = {"text": text, "out": out, "steps": 8, "tokenizer": "bpe:300"}
+    return list(train_events(train_recipe({**usual, "model": {"name": name, **SMALL}, "training": QUICK}, more)))
+
+
+def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli: Cli) -> None:
+    events = told(pairs, tmp_path / "run", **{"training.sample_steps": 4})
+    [prepared] = [event for event in events if isinstance(event, Prepared)]
+    assert (prepared.documents, prepared.unit) == (80, "pair")
+    looks = [event for event in events if isinstance(event, Looked)]
+    assert all(look.token == "target token" and look.bits_per_byte is None for look in looks)
+    assert looks[-1].nats_per_token < looks[0].nats_per_token + 0.1
+    assert all(" → " in event.text for event in events if isinstance(event, Sampled))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.objective == "rewrite"
+    assert "from its source" in str(finished.reason)
+    saved = read_yaml(tmp_path / "run" / "config.yaml")
+    assert (saved["objective"], saved["data"]["pairs"]) == ("rewrite", True)
+
+    opened = clearstory.open(tmp_path / "run")
+    begin = opened.model.config.begin
+    assert begin == opened.tokenizer.padding
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "run" / "model" / name).read_text())["decoder_start_token_id"] == begin
+
+    answer = cli("generate", tmp_path / "run", "the cat sees", "--max-tokens", "5", "--seed", "1")
+    assert answer.status == 0
+    assert "the cat sees" not in answer.out  # a source is not what is written on from
+    made = json.loads(
+        cli("generate", tmp_path / "run", "the cat sees", "--max-tokens", "5", "--seed", "1", "--json").out
+    )
+    assert made["text"] + "\n" == answer.out
+
+
+def test_translations_of_files_and_what_is_refused(pairs: Path, tmp_path: Path, cli: Cli) -> None:
+    told(pairs, tmp_path / "run", steps=2)
+    old = tmp_path / "old.txt"
+    old.write_bytes(b"caf\xe9\nthe cat\n")
+    assert "not UTF-8" in cli("translate", tmp_path / "run", old).last
+    answer = cli("translate", tmp_path / "run", old, "a dog", "--errors", "replace", "--max-tokens", "4", "--json")
+    said = json.loads(answer.out)
+    assert [each["source"] for each in said["translations"]] == ["caf�", "the cat", "a dog"]
+    lines = cli("translate", tmp_path / "run", old, "a dog", "--errors", "replace", "--max-tokens", "4").out
+    assert lines == "".join(f"{each['text']}\n" for each in said["translations"])
+    assert "device is 'cuda:99'" in cli("translate", tmp_path / "run", "x", "--device", "cuda:99").last
+    assert "there is no text" in cli("translate", tmp_path / "run").last
+    assert "give it the text" in cli("generate", tmp_path / "run").last
+
+
+def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> None:
+    steady = {"training.schedule": "noam"}  # which does not ask how long a run will be
+    told(pairs, tmp_path / "whole", **steady)
+    told(pairs, tmp_path / "half", steps=4, **steady)
+    told(pairs, tmp_path / "half", steps=8, resume=True, **steady)
+    whole, half = (contents(tmp_path / name / "checkpoints" / "step-000008") for name in ("whole", "half"))
+    assert {name: data for name, data in whole.items() if name.endswith("safetensors")} == {
+        name: data for name, data in half.items() if name.endswith("safetensors")
+    }
+
+
+def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -> None:
+    events = told(text_file(tmp_path), tmp_path / "run", "t5-small")
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.objective == "denoise"
+    assert "dropped" in str(finished.reason)
+    [prepared] = [event for event in events if isinstance(event, Prepared)]
+    assert prepared.unit == "document"
+    opened = clearstory.open(tmp_path / "run")
+    assert opened.tokenizer.encode_marked("<extra_id_99>") == [opened.tokenizer.vocab - 1]
+    assert cli("generate", tmp_path / "run", "the cat", "--max-tokens", "3").status == 0
+
+
+def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
+    for side, name in enumerate(("text.en", "text.de")):
+        (tmp_path / name).write_text("\n".join(pair[side] for pair in sentences()), encoding="utf-8")
+    both = (str(tmp_path / "text.en"), str(tmp_path / "text.de"))
+    runs = {
+        "plain": told(both, tmp_path / "plain", steps=1),
+        "asked": told(both, tmp_path / "asked", steps=1, objective="rewrite"),
+        "said": told(both, tmp_path / "said", steps=1, **{"data.pairs": True}),
+    }
+    assert {name: events[-1].objective for name, events in runs.items()} == {
+        "plain": "denoise", "asked": "rewrite", "said": "rewrite",
+    }  # fmt: skip
+    assert runs["asked"][-1].nats_per_token == runs["said"][-1].nats_per_token
+
+
+def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
+    [prepared] = [
+        event
+        for event in told(pairs, tmp_path / "run", steps=1, **{"model.context": 20})
+        if isinstance(event, Prepared)
+    ]
+    assert "pairs with a side of more than 20 tokens are left out" in str(prepared.note)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--objective", "causal"], "causal, which does not teach an encoder-decoder"),
+        (["--objective", "denoise"], "denoise, which does not learn from pairs"),
+        (["--model", "gpt2", "--objective", "rewrite"], "rewrite, which does not teach a decoder"),
+        (["--model", "gpt2", "--data.pairs"], "the model is a decoder, which does not learn from pairs"),
+        (["--model", "gpt2", "--training.label_smoothing", "0.1"], "label_smoothing is 0.1 and the objective causal"),
+        (["--training.batch_size", "900"], "there are 7"),
+        (["--model.begin", "5000"], "model.begin is 5,000"),
+        (["--tokenizer", "words", "--data.source_field", "target"], "name two fields"),
+    ],
+)
+def test_what_does_not_go_together(pairs: Path, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
+    answer = cli(
+        "train", pairs, "--model", "clear-translate", "--tokenizer", "bpe:300", "--out", tmp_path / "r", *words
+    )
+    assert answer.status in (1, 2)
+    assert says in answer.last
+    assert "Traceback" not in answer.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_running_text_is_no_pairs(tmp_path: Path, cli: Cli) -> None:
+    file = text_file(tmp_path)
+    answer = cli("train", file, "--model", "clear-translate", "--objective", "rewrite", "--out", tmp_path / "r")
+    assert answer.status == 1
+    assert "1 files of text are no pairs" in answer.last

@@ -1,0 +1,189 @@
+"""Writing from sources: alone or in company the same, from the model's own cache, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models.test_shapes import WRITERS
+from tests.tiny import TINY_GPT2, VOCAB, shaken
+
+from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMismatch
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import Opened
+from clearstory.generation.engine import Engine, generate
+from clearstory.generation.search import beam_search, beam_searches
+from clearstory.generation.settings import Sampling
+from clearstory.models.base import Padded
+from clearstory.models.families import build
+from clearstory.models.int8 import int8
+from clearstory.models.layout import for_decoding
+from clearstory.recipes.generate import Generation, write
+from clearstory.recipes.generate import generate as generate_text
+from clearstory.recipes.translate import translate
+from clearstory.text.learning import learn
+
+SOURCES = [[5, 6, 7, 8, 9, 3], [4, 2], [9, 8, 7], [1] * 12]
+DRAWN = Sampling(max_tokens=9, seed=4)
+
+
+def ids(model: Any, source: list[int], sampling: Sampling = DRAWN, **more: Any) -> list[int]:
+    return [token.id for token in generate(model, [], sampling, begin=0, source=source, **more)]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_answer_does_not_depend_on_its_company(name: str) -> None:
+    model: Any = shaken(WRITERS[name])
+    engine = Engine(model, limit=3)  # one waits until another is done
+    for number, source in enumerate(SOURCES):
+        engine.add([], replace(DRAWN, max_tokens=5 + number), begin=0, source=source)
+    said: dict[int, list[int]] = {}
+    while engine.busy:
+        for reply in engine.step():
+            said.setdefault(reply.request, []).append(reply.token.id)
+    alone = [ids(model, source, replace(DRAWN, max_tokens=5 + number)) for number, source in enumerate(SOURCES)]
+    assert [said[number] for number in range(4)] == alone
+    assert len({tuple(each[:5]) for each in alone}) > 1  # the source is heard
+
+    settings = Sampling(max_tokens=7, beam=3)
+    together = beam_searches(model, [[]] * 4, settings, eos=1, begin=0, sources=SOURCES)
+    for source, found in zip(SOURCES, together, strict=True):
+        [*apart] = beam_search(model, [], settings, eos=1, begin=0, source=source)
+        assert [each.ids for each in found] == [each.ids for each in apart]
+        assert [each.score for each in found] == pytest.approx([each.score for each in apart], rel=1e-9)
+
+
+def test_beams_of_prompts_of_different_lengths_are_those_of_each_alone() -> None:
+    model: Any = shaken(replace(TINY_GPT2, context=7))  # which they outgrow, each at its own time
+    prompts = [[3], [4, 5, 6, 7, 8], [9, 1]]
+    settings = Sampling(max_tokens=9, beam=3)
+    together = beam_searches(model, prompts, settings, eos=2)
+    for prompt, found in zip(prompts, together, strict=True):
+        assert [each.ids for each in found] == [each.ids for each in beam_search(model, prompt, settings, eos=2)]
+
+
+def test_what_a_beam_finds_is_as_likely_as_it_says() -> None:
+    model: Any = shaken(WRITERS["t5"])
+    for found in beam_search(model, [], Sampling(max_tokens=6, beam=4), eos=1, begin=0, source=SOURCES[0]):
+        written = torch.tensor([[0, *found.ids[:-1]]])
+        targets = torch.tensor([found.ids])
+        nats, _ = model.score(Padded(written), targets, source=Padded.rows([SOURCES[0]]))
+        assert [-each for each in nats[0].tolist()] == pytest.approx(found.logprobs, rel=1e-9)
+
+
+def test_a_source_is_read_once_however_much_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = shaken(WRITERS["2017"])
+    read: list[int] = []
+    encode = type(model).encode
+    monkeypatch.setattr(type(model), "encode", lambda self, source: read.append(1) or encode(self, source))
+    ids(model, SOURCES[0])
+    beam_search(model, [], Sampling(max_tokens=6, beam=4), begin=0, source=SOURCES[0])
+    assert len(read) == 2
+
+
+def test_more_than_the_context_can_be_written() -> None:
+    model: Any = shaken(replace(WRITERS["t5"], context=6))
+    assert len(ids(model, [5, 6], Sampling(max_tokens=20, seed=1))) == 20
+    [best, *_] = beam_search(model, [], Sampling(max_tokens=20, beam=2), begin=0, source=[5, 6])
+    assert len(best.ids) == 20
+
+
+def test_tokens_that_are_never_written_are_not() -> None:
+    model: Any = shaken(WRITERS["marian"])
+    free = ids(model, SOURCES[0], Sampling(max_tokens=60, seed=1))
+    never = sorted(set(free))[:3]
+    assert not set(ids(model, SOURCES[0], Sampling(max_tokens=60, seed=1), never=never)) & set(never)
+    greedy = ids(model, SOURCES[0], Sampling(max_tokens=8, temperature=0), never=never)
+    assert not set(greedy) & set(never)
+    for found in beam_search(model, [], Sampling(max_tokens=8, beam=3), begin=0, source=SOURCES[0], never=never):
+        assert not set(found.ids) & set(never)
+    # Log-probabilities stay the model's own, over all tokens.
+    [token] = generate(model, [], Sampling(max_tokens=1, temperature=0), begin=0, source=SOURCES[0], never=never)
+    logs = model.predict(model.read(Padded.rows([[0]]), source=Padded.rows(SOURCES[:1]))[0])[0, 0].log_softmax(-1)
+    assert token.logprob == pytest.approx(float(logs[token.id].detach()), rel=1e-9)
+
+
+def test_what_cannot_be_written_from_is_refused_at_once() -> None:
+    writer, decoder = shaken(WRITERS["t5"]), shaken(TINY_GPT2)
+    with pytest.raises(CannotDo, match="reads a source before it writes"):
+        generate(writer, [], DRAWN, begin=0)
+    with pytest.raises(CannotDo, match="writes on from a prompt and reads no source"):
+        generate(decoder, [1], DRAWN, source=[1])
+    with pytest.raises(BadInput, match="empty"):
+        generate(writer, [], DRAWN, begin=0, source=[])
+    with pytest.raises(ContextOverflow, match="25 tokens"):
+        generate(writer, [], DRAWN, begin=0, source=[1] * 25)
+    assert len(ids(writer, [*range(1, 20)] * 2, truncate="left")) == 9
+    with pytest.raises(VocabularyMismatch):
+        beam_search(writer, [], DRAWN, begin=0, source=[VOCAB])
+
+
+@pytest.mark.parametrize("name", ["marian", "t5 1.1", "2017"])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_view_writes_as_its_model(name: str, rows: int) -> None:
+    model = shaken(WRITERS[name]).float()
+    source = Padded.rows(SOURCES[:rows])
+    written = Padded(torch.tensor([[0, 4, 5]] * rows))
+    whole = model.predict(model.read(written, model.begin(rows, source=source))[0])
+    for view, tolerance in ((for_decoding(model, rows), 1e-5), (int8(model), 0.15)):
+        assert view is not model
+        seen = view.predict(view.read(written, view.begin(rows, source=source))[0])
+        assert (seen - whole).abs().max() <= tolerance * whole.abs().max()
+
+
+@pytest.fixture(scope="module")
+def opened() -> Opened:
+    tokenizer = learn("bytes", [])
+    config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, begin=tokenizer.eos)
+    model = build(config, seed=1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    return Opened(model, tokenizer, Card())
+
+
+def test_the_recipe_takes_prompts_as_sources(opened: Opened) -> None:
+    sources = ["one", "another", "x"]
+    made = generate_text(opened, sources, max_tokens=6, seed=3)
+    assert [each.prompt for each in made.completions] == sources
+    assert not any(each.goes_on for each in made.completions)
+    for number, source in enumerate(sources):
+        alone = generate_text(opened, source, max_tokens=6, seed=3 + number)
+        assert alone.text == made.completions[number].text
+    *pieces, last = write(opened, "one", Sampling(max_tokens=6, seed=3))
+    assert isinstance(last, Generation)
+    assert "".join(piece.text for piece in pieces) == last.text == made.text
+    beams = generate_text(opened, ["one", "x"], max_tokens=6, beam=2)
+    assert [each.prompt for each in beams.completions] == ["one", "one", "x", "x"]
+    with pytest.raises(BadInput, match="give it the text to be rewritten"):
+        generate_text(opened, "", max_tokens=2)
+
+
+def test_texts_are_translated_in_the_order_given(opened: Opened, tmp_path: Path) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text("bb\n\na long one\nc\n", encoding="utf-8")
+    made = translate(opened, [str(file), "ddd"], max_tokens=5)
+    assert [each.source for each in made.texts] == ["bb", "a long one", "c", "ddd"]
+    for each in made.texts:
+        [best, *_] = generate_text(opened, each.source, max_tokens=5, beam=4).completions
+        assert each.text == best.text
+        assert each.score == pytest.approx(best.score, rel=1e-4)
+    assert made.to_json()["text"] == made.texts[0].text
+    plain = [each.text for each in translate(opened, ["bb", "c"], beam=1, max_tokens=5).texts]
+    assert plain == [generate_text(opened, text, max_tokens=5, temperature=0).text for text in ("bb", "c")]
+    assert translate(opened, "bb", length_penalty=0.0, max_tokens=5).texts[0].score < made.texts[0].score
+    with pytest.raises(ContextOverflow):
+        translate(opened, "x" * 40)
+    assert translate(opened, "x" * 40, truncate="left", max_tokens=3).texts[0].tokens <= 3
+    decoder = Opened(build(replace(TINY_GPT2, vocab=257)), opened.tokenizer, Card())
+    with pytest.raises(CannotDo, match="made by: clearstory train"):
+        translate(decoder, "x")
+
+
+def test_logits_of_an_opened_writer_ask_for_its_source(opened: Opened) -> None:
+    assert opened.logits([[256, 65]], source=[[72, 105, 256]]).shape == (1, 2, 257)
+    with pytest.raises(CannotDo, match="source"):
+        opened.logits([[256, 65]])

@@ -1,0 +1,126 @@
+"""Pairs: tsv, jsonl with two fields, two files line by line; divided once, by their sources."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.text.corpus import Corpus
+from clearstory.text.documents import are_pairs, read_documents
+from clearstory.text.learning import learn
+from clearstory.text.sentinels import sentinels, with_sentinels
+from clearstory.text.settings import DataSettings
+
+PAIRED = DataSettings(pairs=True)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def texts(*files: Path, settings: DataSettings = PAIRED) -> list[str]:
+    return [document.text for document in read_documents(files, settings)]
+
+
+def test_every_form_holds_the_same_pairs(tmp_path: Path) -> None:
+    wanted = ["a b", "c", "d", "é ü"]
+    # A third column, a blank line, a carriage return: as files of the world have them.
+    assert texts(write(tmp_path, "p.tsv", "a b\tc\tattribution\n\nd\té ü\r\n")) == wanted
+    rows = [{"source": "a b", "target": "c", "text": "x"}, {"target": "é ü", "source": "d"}]
+    assert texts(write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))) == wanted
+    assert texts(write(tmp_path, "p.en", "a b\nd\n\n"), write(tmp_path, "p.de", "c\né ü\n\n")) == wanted
+    (tmp_path / "p.tsv.gz").write_bytes(gzip.compress((tmp_path / "p.tsv").read_bytes()))
+    assert texts(tmp_path / "p.tsv.gz") == wanted
+
+
+def test_fields_have_the_names_they_are_given(tmp_path: Path) -> None:
+    file = write(tmp_path, "p.jsonl", json.dumps({"en": "a", "de": "b"}))
+    assert texts(file, settings=DataSettings(pairs=True, source_field="de", target_field="en")) == ["b", "a"]
+    with pytest.raises(BadInput, match=r"no field 'source', only 'en', 'de'; choose one with --data.source_field"):
+        texts(file)
+    with pytest.raises(BadSetting, match="name two fields"):
+        DataSettings(source_field="text", target_field="text")
+
+
+def test_pairs_are_known_by_their_looks(tmp_path: Path) -> None:
+    tsv, text = write(tmp_path, "p.tsv", "a\tb\n"), write(tmp_path, "p.txt", "a\tb\n")
+    both = write(tmp_path, "both.jsonl", json.dumps({"source": "a", "target": "b"}))
+    other = write(tmp_path, "text.jsonl", json.dumps({"text": "a"}))
+    known = [are_pairs(files, DataSettings()) for files in ([tsv], [both], [tsv, both], [text], [other], [tsv, text])]
+    assert known == [True, True, True, False, False, False]
+    assert not are_pairs(["corpus:python-docs"], DataSettings())
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a.tsv": "one\n"}, r"a.tsv, line 1 has no tab"),
+        ({"a.tsv": "one\tx\ntwo\t \n"}, r"a.tsv, line 2 has no target"),
+        ({"a.tsv": "\tx\n"}, "line 1 has no source"),
+        ({"a.tsv": "\n\n"}, "is empty"),
+        ({"a.en": "one\ntwo\n", "a.de": "eins\n"}, r"a.de ends after 1 lines and .*a.en goes on"),
+        ({"a.en": "one\n"}, "1 files of text are no pairs"),
+        ({"a.en": "one\n\n", "b.de": "eins\nzwei\n"}, r"line 2 of .* has no source"),
+        ({"a.tsv": "a\tb\n", "b.txt": "c\n"}, "b.txt holds no pairs, and stands beside files that do"),
+        ({"a.jsonl": "[1]"}, "line 1 is not a JSON object"),
+        ({"a.jsonl": '{"source": ["a"], "target": "b"}'}, "'source' holds list, not text"),
+        ({"a.jsonl": '{"source": "a"'}, "line 1 is not JSON"),
+    ],
+)
+def test_what_holds_no_pairs_says_where(files: dict[str, str], says: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=says):
+        texts(*(write(tmp_path, name, text) for name, text in files.items()))
+
+
+def test_a_built_in_corpus_holds_no_pairs() -> None:
+    with pytest.raises(BadInput, match="corpus:python-docs holds no pairs"):
+        list(read_documents(["corpus:python-docs"], PAIRED))
+
+
+def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> None:
+    lines = [f"source {n % 300}\ttarget {n}\n" for n in range(900)]  # every source thrice
+    file = write(tmp_path, "p.tsv", "".join(lines))
+    corpus = Corpus.open(file, DataSettings(pairs=True, validation=0.1, cache=tmp_path / "cache"))
+    sides = {split: [document.text for document in corpus.documents(split)] for split in ("train", "validation")}
+    sources = {split: set(found[::2]) for split, found in sides.items()}
+    assert not sources["train"] & sources["validation"]
+    assert len(sides["train"]) + len(sides["validation"]) == corpus.size == 1800
+    assert 0.03 < len(sides["validation"]) / 1800 < 0.25
+    pairs = {tuple(found[i : i + 2]) for found in sides.values() for i in range(0, len(found), 2)}
+    assert pairs == {tuple(line.strip().split("\t")) for line in lines}
+
+    tokenizer = learn("bytes", [])
+    rows = corpus.encode(tokenizer)
+    held_out = rows["validation"]
+    assert held_out.documents == len(sides["validation"])
+    # Source and target each end with the token that ends texts.
+    first = held_out.ids[held_out.starts[0] : held_out.starts[1]].tolist()
+    assert first == [*tokenizer.encode(sides["validation"][0]), tokenizer.eos]
+    # The same text as running text is another corpus, with a cache of its own.
+    plain = Corpus.open(file, DataSettings(validation=0.1, cache=tmp_path / "cache"))
+    assert plain.size == 1
+    assert not np.array_equal(plain.encode(tokenizer)["validation"].ids, held_out.ids)
+
+
+@pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "wordpiece:60"])
+def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
+    text = "a <extra_id_7> b"
+    plain = learn(spec, [text * 9])
+    known = with_sentinels(plain)
+    ids = sentinels(known)
+    assert sentinels(plain) == ()
+    assert len(set(ids)) == 100
+    assert with_sentinels(known) is known
+    assert known.vocab == plain.vocab + 100
+    # Text that spells one is text; and nothing else has changed.
+    assert known.encode(text) == plain.encode(text)
+    assert not set(known.encode(text)) & set(ids)
+    assert known.decode([ids[3], *known.encode("a b")]) == plain.decode(plain.encode("a b"))
+    assert known.byte_lengths[list(ids)].sum() == 0
+    assert (known.eos, known.padding) == (plain.eos, plain.padding)
