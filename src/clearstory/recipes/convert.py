@@ -20,9 +20,9 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
+from clearstory.models.prompts import reads_source
 from clearstory.recipes.portability import TEXTS, Portability, check_portable
 from clearstory.recipes.settings import Numbers
-from clearstory.models.prompts import reads_source
 
 Format = Literal["arpa", "gguf", "hf"]
 
