@@ -66,9 +66,9 @@ def test_paths_that_are_no_model_are_told_apart(tmp_path: Path) -> None:
     for path, sentence in sentences.items():
         with pytest.raises(BadInput, match=sentence):
             open_model(path)
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(BadInput, match=r"opens folders, \.arpa"):
-        open_model(tmp_path / "x.gguf")
+    (tmp_path / "x.onnx").write_bytes(b"ONNX")
+    with pytest.raises(BadInput, match=r"a model is a folder or a \.gguf"):
+        open_model(tmp_path / "x.onnx")
     run = tmp_path / "run"
     (run / "checkpoints" / "step-000500").mkdir(parents=True)
     (run / "config.yaml").write_text("{}")

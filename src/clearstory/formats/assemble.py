@@ -109,9 +109,7 @@ def biases(weights: Mapping[str, Tensor], field: str) -> set[str]:
 class Wanted(Mapping[str, Tensor]):
     """The weights a model needs and no others, cast as they are read."""
 
-    def __init__(
-        self, shards: Mapping[str, Tensor], expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, shards: Shards, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]) -> None:
         self.shards, self.expected, self.cast = shards, expected, cast
 
     def __getitem__(self, name: str) -> Tensor:

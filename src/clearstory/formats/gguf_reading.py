@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.formats.assemble import MOST_ANGLES, Wanted, empty, shapes
+from clearstory.formats.assemble import MOST_ANGLES, empty, shapes
 from clearstory.formats.gguf_dialects import FACTORS, Dialect, speaking_of, which
 from clearstory.formats.gguf_header import Header
 from clearstory.formats.gguf_tokenizer import read_tokenizer
@@ -30,22 +30,6 @@ class Read:
     name: str
 
 
-@dataclass(frozen=True)
-class Numbers(Mapping[str, Tensor]):
-    """A file's weights by name, read when asked for."""
-
-    header: Header
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.header.numbers(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.header.tensors)
-
-    def __len__(self) -> int:
-        return len(self.header.tensors)
-
-
 def is_gguf(path: Path) -> bool:
     """Whether a file is one by its name."""
     return path.name.endswith(".gguf")
@@ -60,7 +44,8 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> Read:
     config, dialect = read_config(header)
     expected = dict(dialect.renaming(config).push(shapes(config)))
     check_weights(header, expected)
-    ours = dict(dialect.renaming(config).pull(Wanted(Numbers(header), expected, cast)))
+    weights = {name: cast(header.numbers(name)) for name in expected}
+    ours = dict(dialect.renaming(config).pull(weights))
     model = empty(config)
     model.load_state_dict(ours, assign=True)
     left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
