@@ -35,8 +35,11 @@ RECURRENT: dict[str, Any] = {
 
 ENCODER: dict[str, Any] = {
     **CLEAR,
+    # Chosen on WikiText-2 by articles: bert-mini after 300 steps of 32 × 128, nats per masked token of others of them,
+    # where frequencies alone give 6.6. Muon 0.02 with AdamW 0.002: 6.01; Muon 0.01: 6.37; AdamW 0.01 beside Muon 0.02:
+    # 6.53; `clear`'s 0.04 and 0.02: 6.73; AdamW alone at 0.001: 6.61. Tied embeddings, born small, want small steps.
     "training.muon_learning_rate": 0.02,
-    "training.learning_rate": 0.01,
+    "training.learning_rate": 0.002,
     "training.warmup_steps": 60,
     "training.initialization": "normal",
     "training.batch_size": 32,
