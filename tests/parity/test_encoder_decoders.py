@@ -24,6 +24,8 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
+from clearstory.recipes.convert import convert
+from clearstory.text.learning import learn
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -209,6 +211,17 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
     for key, tensor in oracle.state_dict().items():
         assert torch.equal(tensor, back.state_dict()[key]), key
     assert worst(layers_of_theirs(back, ids), layers_of_theirs(oracle, ids)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["t5-v1.1", "marian"])
+def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> None:
+    tokenizer = learn("bytes", [])
+    model = ours(replace(CASES[name], vocab=tokenizer.vocab, begin=tokenizer.padding))
+    folder = save_model(tmp_path / "model", model, tokenizer, Card())
+    found = convert(folder, tmp_path / "again", check=True)
+    assert found.portable is not None
+    assert found.portable.portable, found.portable.reason
+    assert found.difference == 0
 
 
 def test_two_embeddings_are_refused(tmp_path: Path) -> None:
