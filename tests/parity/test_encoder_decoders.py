@@ -219,8 +219,8 @@ def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> Non
     model = ours(replace(CASES[name], vocab=tokenizer.vocab, begin=tokenizer.padding))
     folder = save_model(tmp_path / "model", model, tokenizer, Card())
     found = convert(folder, tmp_path / "again", check=True)
-    assert found.portable is not None
-    assert found.portable.portable, found.portable.reason
+    assert found.portability is not None
+    assert found.portability.portable, found.portability.reason
     assert found.difference == 0
 
 
@@ -236,7 +236,7 @@ def test_two_embeddings_are_refused(tmp_path: Path) -> None:
     assert open_model(folder).model.config == CASES["marian"]
     weights["model.decoder.embed_tokens.weight"][3] += 1
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(CorruptFile, match="one for both stacks"):
+    with pytest.raises(CorruptFile, match="this house has one of them"):
         open_model(folder)
 
 
