@@ -85,7 +85,14 @@ TRAINING: dict[str, dict[str, Any]] = {
         "training.warmup_steps": 100,
     },
     "clear": CLEAR,
-    "clear-translate": {**CLEAR, "training.batch_size": 64},
+    # Chosen on tatoeba-en-de in 90 processor seconds, nats per target token: 3.77; batches of 64 pairs 3.89; twice
+    # these rates 4.5 and rising gradients, since no norm stands before the scores. AdamW at 3e-3 was at 5.4.
+    "clear-translate": {
+        **CLEAR,
+        "training.muon_learning_rate": 0.0175,
+        "training.learning_rate": 0.009,
+        "training.batch_size": 128,
+    },
     **dict.fromkeys(("transformer-base", "transformer-big", "marian"), VASWANI),
     "recall": {**CLEAR, "training.recall_learning_rate": 0.5, "training.batch_size": 8},
     # Of a gradient; Baum-Welch takes no notice. Logits of chances want long steps.
