@@ -83,3 +83,17 @@ def test_chunked_cross_entropy_equals_dense(weights: str, monkeypatch: pytest.Mo
         strict=True,
     ):
         assert torch.allclose(mine, theirs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (2, 1, 1, 7), (2, 3, 5, 7)])
+def test_attention_by_hand_teaches_its_mask_too(shape: tuple[int, ...]) -> None:
+    """Other keys than queries, as in looking across; biases of distance, padding, and both at once."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, count, 4, dtype=torch.float64, requires_grad=True) for count in (5, 7, 7))
+    mask = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    ours = arithmetic.attend(q, k, v, mask)
+    theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(theirs)
+    mine, wanted = (torch.autograd.grad((out * weights).sum(), (q, k, v, mask)) for out in (ours, theirs))
+    torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)

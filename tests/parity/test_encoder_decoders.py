@@ -24,6 +24,8 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
+from clearstory.recipes.convert import convert
+from clearstory.text.learning import learn
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -211,6 +213,17 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
     assert worst(layers_of_theirs(back, ids), layers_of_theirs(oracle, ids)) <= 1e-5
 
 
+@pytest.mark.parametrize("name", ["t5-v1.1", "marian"])
+def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> None:
+    tokenizer = learn("bytes", [])
+    model = ours(replace(CASES[name], vocab=tokenizer.vocab, begin=tokenizer.padding))
+    folder = save_model(tmp_path / "model", model, tokenizer, Card())
+    found = convert(folder, tmp_path / "again", check=True)
+    assert found.portability is not None
+    assert found.portability.portable, found.portability.reason
+    assert found.difference == 0
+
+
 def test_two_embeddings_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -223,7 +236,7 @@ def test_two_embeddings_are_refused(tmp_path: Path) -> None:
     assert open_model(folder).model.config == CASES["marian"]
     weights["model.decoder.embed_tokens.weight"][3] += 1
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(CorruptFile, match="one for both stacks"):
+    with pytest.raises(CorruptFile, match="this house has one of them"):
         open_model(folder)
 
 

@@ -3,7 +3,7 @@
 folders.py        save_model, open_model: the two calls all others make
 paths.py          which folder a path means: a model, a run's best, a checkpoint
 architecture.py   one class of transformers, as a row
-architectures.py  the table: GPT-2, Llama, Qwen3, Phi-3, Mistral, and those of bert.py
+architectures.py  the table: GPT-2, Llama, Qwen3, Phi-3, Mistral, and those of bert.py and seq2seq.py
 own.py            what no architecture over there can express, under our own names
 keys.py           config.json: a closed schema, every number bounded
 rules.py          the names and layouts of weights

@@ -174,10 +174,8 @@ def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format) ->
 def check_copy(name: str, original: str, shards: Shards) -> None:
     """What config.json ties may lie in a file a second time, but not differ."""
     if not torch.equal(shards[name], shards[original]):
-        raise CorruptFile(
-            f"config.json ties {name} to {original}, and the weights hold two that differ; "
-            "untie them in config.json where it can say so, or save the model anew"
-        )
+        way = "set tie_word_embeddings to false" if name.startswith("lm_head") else "this house has one of them"
+        raise CorruptFile(f"config.json ties {name} to {original}, and the weights hold two that differ; {way}")
 
 
 def shape(tensor: Tensor) -> list[int]:

@@ -136,10 +136,10 @@ class _Attend(torch.autograd.Function):
 
 
 def attend(
-    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], mask: Float[Tensor, "..."]
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H S D"], v: Float[Tensor, "B H S D"], mask: Float[Tensor, "..."]
 ) -> Float[Tensor, "B H T D"]:
-    """Attention for training in bf16 on a processor; `mask` is 0 where a token may look and -inf where not: (T, T); or
-    (B, 1, 1, T) where rows differ, as padding makes them; or (H, T, T), where it holds learnt biases as well.
+    """Attention for training in bf16 on a processor; `mask` is 0 where a token may look and -inf where not: (T, S); or
+    (B, 1, 1, S) where rows differ, as padding makes them; or (H, T, S), where it holds learnt biases as well.
     """
     rows = q.shape[:2]
     mask = mask.expand(*rows, -1, -1).flatten(0, 1) if mask.ndim > 2 else mask

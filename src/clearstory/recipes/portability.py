@@ -17,6 +17,7 @@ from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
 from clearstory.formats.config_file import read_json
 from clearstory.formats.folders import Opened
 from clearstory.formats.gguf_reading import is_gguf
+from clearstory.models.prompts import reads_source
 from clearstory.text.chat import ChatTemplate
 
 CLOSE = 1e-4
@@ -109,13 +110,14 @@ def compare_all(transformers: Any, path: Path, opened: Opened) -> Portability:
 
 @torch.no_grad()
 def compare_logits(opened: Opened, model: Any) -> Portability:
-    """Rows of tokens drawn by lot, read by both."""
+    """Rows of tokens drawn by lot, read by both; by an encoder-decoder as sources as well."""
     length = min(LENGTH, opened.model.context or LENGTH)
     ids = torch.from_numpy(np.random.default_rng(1).integers(opened.model.vocab, size=(ROWS, length)))
-    out = model(ids)
+    writes = reads_source(opened.model)
+    out = model(ids, decoder_input_ids=ids) if writes else model(ids)
     # BERT's class for both of its objectives gives two answers, and names them.
     other = (out.prediction_logits if hasattr(out, "prediction_logits") else out.logits).float()
-    ours = opened.logits(ids).float()
+    ours = opened.logits(ids, ids.tolist() if writes else None).float()
     if ours.shape != other.shape:
         return Portability(portable=False, reason=f"logits of shape {list(other.shape)} there, {list(ours.shape)} here")
     difference = float((ours - other).abs().max() / other.abs().max())
