@@ -13,6 +13,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 ARGS ?=
+# Processes that run tests, a file at a time: those of one file share what they have trained.
+JOBS ?= 2
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -24,7 +26,7 @@ quickstart: .venv/.installed .venv/.installed-kjv
 	$(BIN)/clearstory quickstart $(ARGS)
 
 test: .venv/.installed-test .venv/.installed-kjv .venv/.installed-weights
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: .venv/.installed-check
 	$(BIN)/ruff format --check .
