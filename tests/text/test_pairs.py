@@ -13,7 +13,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import are_pairs, read_documents
 from clearstory.text.learning import learn
-from clearstory.text.sentinels import sentinels, with_sentinels
+from clearstory.text.sentinels import encode_gaps, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
 
 PAIRED = DataSettings(pairs=True)
@@ -123,4 +123,8 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     assert not set(known.encode(text)) & set(ids)
     assert known.decode([ids[3], *known.encode("a b")]) == plain.decode(plain.encode("a b"))
     assert known.byte_lengths[list(ids)].sum() == 0
+    # A source may spell them where something is to be filled in.
+    assert encode_gaps(known, "a <extra_id_1>") == [*known.encode("a "), ids[1]]
+    assert encode_gaps(known, "<extra_id_100>") == known.encode("<extra_id_100>")
+    assert encode_gaps(plain, text) == plain.encode(text)
     assert (known.eos, known.padding) == (plain.eos, plain.padding)

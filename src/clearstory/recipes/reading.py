@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.models.prompts import Truncate, reads_source, writes_after
+from clearstory.text.sentinels import encode_gaps
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -43,7 +44,6 @@ class Reading:
 
     def ids(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int] | None]:
         """A prompt as what has been written, and as a source."""
-        ids = tokenizer.encode(prompt)
         if not self.source:
-            return ids, None
-        return [], [*ids, *([] if self.end is None else [self.end])]
+            return tokenizer.encode(prompt), None
+        return [], [*encode_gaps(tokenizer, prompt), *([] if self.end is None else [self.end])]

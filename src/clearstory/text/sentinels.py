@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from clearstory.text.tokenizers import Tokenizer
 
@@ -18,6 +19,23 @@ def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
             break
         found += ids
     return tuple(found)
+
+
+def encode_gaps(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text in which `<extra_id_0>` and so on stand for what is to be filled in. All else is text.
+
+    >>> from clearstory.text.learning import learn
+    >>> encode_gaps(with_sentinels(learn("bytes", [])), "a<extra_id_0>b<extra_id_500>")[:3]
+    [97, 257, 98]
+    """
+    known = sentinels(tokenizer)
+    ids: list[int] = []
+    place = 0
+    for mark in re.finditer(r"<extra_id_(\d{1,4})>", text):
+        if int(mark[1]) < len(known):
+            ids += [*tokenizer.encode(text[place : mark.start()]), known[int(mark[1])]]
+            place = mark.end()
+    return ids + tokenizer.encode(text[place:])
 
 
 def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
