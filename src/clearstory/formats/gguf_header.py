@@ -29,7 +29,7 @@ VERSIONS = (2, 3)
 SCALARS: dict[int, str] = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """GGUF's types of values, as struct and numpy name them."""
 
-FLOAT32, STRING, LIST = 6, 8, 9
+STRING, LIST = 8, 9
 
 MOST_DEPTH = 3
 """Lists within lists; real files have none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
-from clearstory.text.files import PACKED, Errors, lines, suffix_of, text_parts
+from clearstory.text.files import PACKED, Errors, records, suffix_of, text_parts
 from clearstory.text.pairs import holds_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
@@ -190,16 +189,7 @@ def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
 
 
 def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
-    for number, line in enumerate(lines(path, settings.errors), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number:,}"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInput(f"{place} is not JSON ({error}); jsonl holds one object a line") from None
-        if not isinstance(record, dict):
-            raise BadInput(f"{place} is not a JSON object; each line is one, with its text under a name")
+    for number, place, record in records(path, settings.errors):
         if settings.text_field not in record:
             raise BadInput(_no_field(place, "field", settings.text_field, record))
         yield _record(place, f"{path}:{number}", record[settings.text_field], settings)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import lzma
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 
@@ -60,6 +61,24 @@ def lines(path: Path, errors: Errors) -> Iterator[str]:
     last = "".join(held)
     if last:
         yield last
+
+
+def records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects of a jsonl file, each with its line's number and its place in words. Blank lines are left out.
+
+    Raises BadInput for a line that is not one.
+    """
+    for number, line in enumerate(lines(path, errors), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number:,}"
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BadInput(f"{place} is not JSON ({error}); jsonl holds one object a line") from None
+        if not isinstance(record, dict):
+            raise BadInput(f"{place} is not a JSON object; each line is one, with its text under a name")
+        yield number, place, record
 
 
 def decoded(path: Path, errors: Errors) -> Iterator[str]:

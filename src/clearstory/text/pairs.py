@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import lines, suffix_of
+from clearstory.text.files import lines, records, suffix_of
 from clearstory.text.settings import DataSettings
 
 Pair = tuple[str, str, str]
@@ -87,16 +87,7 @@ def _columns(path: Path, settings: DataSettings) -> Iterator[Pair]:
 
 
 def _fields(path: Path, settings: DataSettings) -> Iterator[Pair]:
-    for number, line in enumerate(lines(path, settings.errors), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number:,}"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInput(f"{place} is not JSON ({error}); jsonl holds one object a line") from None
-        if not isinstance(record, dict):
-            raise BadInput(f"{place} is not a JSON object; each line is one, with a source and a target")
+    for _, place, record in records(path, settings.errors):
         yield place, _text(place, record, settings, "source_field"), _text(place, record, settings, "target_field")
 
 
