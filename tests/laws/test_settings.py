@@ -13,22 +13,22 @@ from observations import NEEDED, OBSERVED, ODD
 from clearstory.cli.command import flag, read
 from clearstory.models.config import ONLY
 from clearstory.models.presets import PRESETS, preset
-from clearstory.recipes import settings as recipes
+from clearstory.recipes import settings, using
 from clearstory.recipes.choice import ModelChoice
 from clearstory.recipes.fields import Field, build, plain, table, without_none
 from clearstory.recipes.files import read_yaml, to_yaml
 
-RECIPES = {name: getattr(recipes, name) for name in vars(recipes) if name.endswith("Recipe")}
+RECIPES = {name: each for home in (settings, using) for name, each in vars(home).items() if name.endswith("Recipe")}
 
 
-def settings() -> Iterator[tuple[str, Field]]:
+def every_setting() -> Iterator[tuple[str, Field]]:
     """Every field of every recipe."""
     for name, recipe in RECIPES.items():
         for row in table(recipe).values():
             yield name, row
 
 
-ALL = list(settings())
+ALL = list(every_setting())
 IDS = [f"{name}.{row.key}" for name, row in ALL]
 
 

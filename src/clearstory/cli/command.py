@@ -118,7 +118,7 @@ def needed(recipe: type[Any]) -> dict[str, Any]:
 def read(words: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:
     """Flags and places as dotted keys with their words. Dashes and underscores in names are the same.
 
-    >>> from clearstory.recipes.settings import GenerateRecipe
+    >>> from clearstory.recipes.using import GenerateRecipe
     >>> read(["runs/a", "--max-tokens", "8", "Once"], table(GenerateRecipe))
     {'max_tokens': '8', 'model': 'runs/a', 'prompt': 'Once'}
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import EmbedRecipe
+from clearstory.recipes.using import EmbedRecipe
 
 
 def run(recipe: EmbedRecipe, talk: Talk) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import EvaluateRecipe
+from clearstory.recipes.using import EvaluateRecipe
 
 if TYPE_CHECKING:
     from clearstory.recipes.both_sides import BothSides

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import FillRecipe
+from clearstory.recipes.using import FillRecipe
 
 
 def run(recipe: FillRecipe, talk: Talk) -> Mapping[str, Any]:

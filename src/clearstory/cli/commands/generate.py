@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import GenerateRecipe
+from clearstory.recipes.using import GenerateRecipe
 
 if TYPE_CHECKING:
     from clearstory.recipes.generate import Piece

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import InspectRecipe
+from clearstory.recipes.using import InspectRecipe
 
 
 def run(recipe: InspectRecipe, talk: Talk) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import TagRecipe
+from clearstory.recipes.using import TagRecipe
 
 
 def run(recipe: TagRecipe, talk: Talk) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import TranslateRecipe
+from clearstory.recipes.using import TranslateRecipe
 
 
 def run(recipe: TranslateRecipe, talk: Talk) -> Mapping[str, Any]:

@@ -1,0 +1,187 @@
+"""Using: settings of the verbs that ask something of a model that is there. Without torch, as those in settings.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from clearstory.errors import BadSetting
+from clearstory.generation.settings import Sampling
+from clearstory.recipes.fields import FLAT, positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRecipe:
+    """From a model and a beginning to a text.
+
+    Args:
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
+        prompt: how the text begins; for an encoder-decoder, what it is to rewrite.
+        sampling: how the next token is chosen.
+        truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
+        ignore_eos: write on past the token that ends a text.
+        int8: multiply in 8-bit integers: less memory, faster, slightly other numbers.
+        device: cpu, cuda, mps or auto; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    prompt: str = positional("PROMPT", "")
+    sampling: Sampling = field(default_factory=Sampling, metadata=FLAT)
+    truncate: Literal["left"] | None = None
+    ignore_eos: bool = False
+    int8: bool = False
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe:
+    """From a model and a text to bits per byte.
+
+    Args:
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
+        text: files, folders or globs of txt, jsonl and parquet, or a corpus.
+        task: text, how well it is foreseen; or tag, how many words get the tag that they have in a conllu file.
+        windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
+        stride: tokens from one strided window's beginning to the next's; half the context when not given.
+        batch_size: windows read at a time.
+        limit: stop after about so many tokens.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        int8: multiply in 8-bit integers.
+        device: cpu, cuda, mps or auto; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    task: Literal["text", "tag"] = "text"
+    windows: Literal["strided", "blocks"] = "strided"
+    stride: int | None = None
+    batch_size: int = 8
+    limit: int | None = None
+    text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    int8: bool = False
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise BadSetting("TEXT is missing; name a file, a folder or a corpus")
+        for name in ("stride", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadSetting(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillRecipe:
+    """From an encoder and a text with [MASK] in it to what may stand there.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files with a text on each line or in each record (jsonl, parquet).
+        top: how many tokens to show for each mask.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    top: int = 5
+    text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedRecipe:
+    """From an encoder and texts to a vector for each.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files with a text on each line or in each record (jsonl, parquet).
+        pooling: mean of all tokens' vectors; cls, that of [CLS]; or pooled, that of [CLS] as the pooler maps it.
+        normalize: make each vector one of length 1, so that products are cosines.
+        truncate: which end of a text that does not fit is dropped; not given, that is an error.
+        batch_size: texts read at a time.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    pooling: Literal["mean", "cls", "pooled"] = "mean"
+    normalize: bool = False
+    truncate: Literal["left", "right"] | None = None
+    batch_size: int = 32
+    text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateRecipe:
+    """From a model that has learnt from pairs and texts to what it makes of them.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files of them, one a line.
+        beam: how many translations are followed at once; 1 is greedy.
+        length_penalty: translations are compared by log-probability / length ** this.
+        max_tokens: most tokens of a translation; 50 more than its source has when not given.
+        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    beam: int = 4
+    length_penalty: float = 1.0
+    max_tokens: int | None = None
+    truncate: Literal["left"] | None = None
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagRecipe:
+    """From a model of tags and a text to the tag of each word.
+
+    Args:
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
+        text: a text, or a file of it; words stand between white space and each line is a sentence. Of a conllu file,
+            the words as they are.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+    """
+
+    model: str = positional("MODEL")
+    text: str = positional("TEXT", "")
+    errors: Literal["strict", "replace"] = "strict"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRecipe:
+    """From a model and a text to a view of what happens between them.
+
+    Args:
+        model: a model folder, a run folder, a checkpoint or a .gguf file.
+        text: what the model reads.
+        view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
+        out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
+        top: how many tokens to show; the view's own number when not given.
+        temperature: divides the logits; 1 is as trained.
+        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
+        device: cpu, cuda, mps or auto; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: str = positional("TEXT", "")
+    view: str = "next"
+    out: Path | None = None
+    top: int | None = None
+    temperature: float | None = None
+    truncate: Literal["left"] | None = None
+    device: str | None = None
