@@ -1,8 +1,9 @@
 """Reference curves that ship with the package: `clear` on corpus:kjv, bits per byte against tokens, a band over seeds.
 
-    python benchmarks/references.py [--seeds 3] [--minutes 3] [--write]
+    python benchmarks/references.py [--seeds 3] [--minutes 3] [--alone] [--write]
 
-With --write the band goes to src/clearstory/recipes/references/. Both cores, one run after another.
+With --write the band goes to src/clearstory/recipes/references/. All cores, one run after another; with --alone one
+thread takes the processor time that all cores have in those minutes, for machines that are shared.
 """
 
 from __future__ import annotations
@@ -26,14 +27,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--alone", action="store_true", help="one thread, for the same processor time")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    curves, ends = [], []
+    cores, curves, ends = os.cpu_count() or 1, [], []
+    budget = ("--cpu-seconds", str(args.minutes * cores * 60)) if args.alone else ("--minutes", str(args.minutes))
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, args.seeds + 1):
             out = Path(folder) / str(seed)
-            words = ("quickstart", "--minutes", str(args.minutes), "--seed", str(seed), "--out", str(out))
-            run = clearstory(*words, threads=os.cpu_count() or 1)
+            words = (
+                "train",
+                "corpus:kjv",
+                "--model",
+                "clear",
+                *budget,
+                "--training.seed",
+                str(seed),
+                "--out",
+                str(out),
+            )
+            run = clearstory(*words, threads=1 if args.alone else cores)
             looks = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
             curves.append([(row["tokens"], row["bits_per_byte"]) for row in looks if row["kind"] == "look"])
             ends.append({key: run[key] for key in ("bits_per_byte", "seconds", "cpu_seconds", "parameters", "tokens")})
