@@ -1,0 +1,146 @@
+"""Trace: what is watched is what the model computes, and watching changes nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadSetting, CannotDo, UnknownName
+from clearstory.lens.trace import PROBES, answered, edit, stacks, taps, watch
+from clearstory.models.base import Padded
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from tiny import MODELS, VOCAB, shaken
+
+IDS = [3, 1, 4, 1, 5, 9, 2, 6]
+
+TINY = {
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_width": 8,
+    "hidden": 24,
+    "vocab": VOCAB,
+    "context": 24,
+}
+MAKE: dict[str, Any] = {
+    **{name: make for name, make in MODELS.items() if name in ("gpt2", "clear", "grouped", "windowed", "recalling")},
+    "placeless": MODELS["placeless"],
+    "encoder": lambda: shaken(replace(BERT_TINY, **TINY)),
+    "t5": lambda: shaken(replace(T5_SMALL, **TINY)),
+    "lstm": MODELS["lstm"],
+    "rnn": MODELS["rnn"],
+}
+
+
+def read(model: Any) -> torch.Tensor:
+    """A model's answer to a text, and to a source where it reads one."""
+    more = {"source": Padded.rows([IDS[::-1]])} if getattr(model, "reads_source", False) else {}
+    with torch.no_grad():
+        hidden, _ = model.read(Padded.rows([IDS]), **more)
+        return model.predict(hidden)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_watched_model_answers_as_an_unwatched_one_bit_for_bit(name: str) -> None:
+    model = MAKE[name]()
+    alone = read(model)
+    with watch(model, "**") as seen:
+        assert torch.equal(read(model), alone)
+    assert set(seen) == set(taps(model))
+    assert not PROBES
+    assert torch.equal(read(model), alone)
+    assert not any("attend" in vars(module) or "add" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if name not in ("lstm", "rnn")])
+def test_what_is_seen_adds_up(name: str) -> None:
+    model = MAKE[name]()
+    with watch(model, "**") as seen:
+        read(model)
+    for prefix, stack in stacks(model):
+        before = seen[f"{prefix}foot"]
+        for number, block in enumerate(stack.blocks):
+            own = f"{prefix}blocks.{number}"
+            for step, after, norm in (
+                ("attention", f"{own}.middle", block.attention_norm),
+                ("cross_attention", f"{own}.across", block.cross_attention_norm),
+                ("feed_forward", own, block.feed_forward_norm),
+            ):
+                if norm is None:
+                    continue
+                total = before + seen[f"{own}.{step}"]
+                assert torch.equal(seen[after], total if block.norm_first else norm(total))
+                before = seen[after]
+                if step == "feed_forward":
+                    assert torch.equal(block.feed_forward.down(seen[f"{own}.{step}.neurons"]), seen[f"{own}.{step}"])
+                    continue
+                at = f"{own}.{step}"
+                pattern = seen[f"{at}.pattern"]
+                assert torch.allclose(pattern.sum(-1), torch.ones(()).to(pattern))
+                hidden = pattern == 0
+                assert torch.equal(hidden, torch.isinf(seen[f"{at}.scores"]))
+                assert bool(hidden.any()) == (step == "attention" and block.attention.causal)
+                # Equal to what torch's fused kernel answers.
+                answer = answered(pattern, seen[f"{at}.value"])
+                assert torch.allclose(answer, seen[f"{at}.answer"], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_change_that_changes_nothing_answers_the_same_and_another_does_not(name: str) -> None:
+    model = MAKE[name]()
+    alone = read(model)
+    for tap in taps(model):
+        with edit(model, {tap: lambda value: value}):
+            assert torch.allclose(read(model), alone, rtol=1e-9, atol=1e-12), tap
+        if tap.endswith(".scores"):
+            continue
+        with edit(model, {tap: lambda value: value.roll(1, -1)}):
+            assert not torch.allclose(read(model), alone), tap
+
+
+def test_edits_are_seen_and_come_one_after_another() -> None:
+    model = MAKE["gpt2"]()
+    tap = "blocks.0.attention.pattern"
+    first = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
+    first[..., 0] = 1.0
+    with watch(model, tap, "blocks.0.attention.answer", "blocks.0.attention.value") as seen:
+        with edit(model, {tap: first}), edit(model, {tap: lambda value: value * 2}):
+            read(model)
+        assert torch.equal(seen[tap], first * 2)
+        values = seen["blocks.0.attention.value"]
+        assert torch.allclose(seen["blocks.0.attention.answer"], values[:, :, :1].expand_as(values) * 2)
+
+
+def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
+    for name in ("gpt2", "grouped", "windowed"):
+        model: Any = MAKE[name]()
+        tap = "blocks.*.attention.pattern"
+        with watch(model, tap) as whole:
+            read(model)
+        with watch(model, tap) as last:
+            _, state = model.read(Padded.rows([IDS[:-1]]), model.begin())
+            model.read(Padded.rows([IDS[-1:]]), state)
+        for at, pattern in last.items():
+            kept = pattern.shape[-1]
+            assert torch.allclose(pattern[0, :, 0], whole[at][0, :, -1, -kept:], rtol=1e-9)
+            assert math.isclose(float(pattern.sum()), pattern.shape[1])
+
+
+def test_what_cannot_be_watched_is_refused() -> None:
+    model = MAKE["gpt2"]()
+    with pytest.raises(UnknownName, match=r"no tap is called 'blocks\.7\.middle'"), watch(model, "blocks.7.middle"):
+        pass
+    with pytest.raises(UnknownName, match="there is no tap called 'block'"), edit(model, {"block": torch.zeros(1)}):
+        pass
+    with pytest.raises(BadSetting, match="give one of the same shape"), edit(model, {"foot": torch.zeros(1)}):
+        read(model)
+    with pytest.raises(CannotDo, match="has no taps"), watch(MODELS["ngram"](), "foot"):
+        pass
+    with pytest.raises(CannotDo, match="rows of several lengths"), watch(model, "blocks.0.attention.pattern"):
+        model.read(Padded.rows([[1, 2], [3]]), model.begin(2))
+    assert not PROBES
