@@ -31,7 +31,7 @@ MAKE: dict[str, Any] = {
     **{name: make for name, make in MODELS.items() if name in ("gpt2", "clear", "grouped", "windowed", "recalling")},
     "placeless": MODELS["placeless"],
     "encoder": lambda: shaken(replace(BERT_TINY, **TINY)),
-    "t5": lambda: shaken(replace(T5_SMALL, **TINY)),
+    "t5": lambda: shaken(replace(T5_SMALL, **TINY | {"layers": 1})),
     "lstm": MODELS["lstm"],
     "rnn": MODELS["rnn"],
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View
+from clearstory.lens.draw import to_csv, to_html
+from clearstory.lens.svg import svg
+from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View, Walk
 
 VIEWS: list[View] = [
     Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),
@@ -43,3 +46,25 @@ def test_what_does_not_fit_together_is_refused() -> None:
         Grid(title="g", row_labels=("a",), column_labels=("b",), values=((1.0, 2.0),))
     with pytest.raises(BadInput):
         Grid(title="g", row_labels=("a", "b"), column_labels=("b",), values=((1.0,),))
+
+
+def test_a_walk_is_its_steps_in_every_form() -> None:
+    walk = Walk(title="w", steps=(VIEWS[2], VIEWS[0]), look="from one to the other")  # type: ignore[arg-type]
+    said = walk.to_json()
+    assert said["kind"] == "walk"
+    assert [step["kind"] for step in said["steps"]] == ["grid", "table"]
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+    assert to_csv(walk) == f"g\n{to_csv(VIEWS[2])}\nt\n{to_csv(VIEWS[0])}"
+    page = to_html(walk)
+    assert page.count("<details>") == 2
+    assert "from one to the other" in page
+    assert svg(walk).count("<svg ") == 3
+    with pytest.raises(BadInput, match="has no steps"):
+        Walk(title="w", steps=())
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.kind)
+def test_a_notebook_shows_the_page_in_a_frame(view: View) -> None:
+    shown = view._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert html.unescape(shown.split('"')[1]) == to_html(view)

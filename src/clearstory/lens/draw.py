@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.drawing import clean
 from clearstory.lens.scales import cell_text
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Curve, Grid, Spans, Table, View
+from clearstory.lens.views import Curve, Grid, Spans, Step, Table, View, Walk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +37,9 @@ def to_json(view: View) -> str:
 
 
 def to_csv(view: View) -> str:
-    """A view's numbers as one table, exact to the last digit."""
+    """A view's numbers as one table, exact to the last digit; of a walk one table a step, a blank line between two."""
+    if isinstance(view, Walk):
+        return "\n".join(f"{plain_line(step.title)}\n{to_csv(step)}" for step in view.steps)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header(view))
@@ -45,7 +47,14 @@ def to_csv(view: View) -> str:
     return out.getvalue()
 
 
-def header(view: View) -> list[str]:
+def plain_line(text: str) -> str:
+    """A text as one quoted cell."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow([text])
+    return out.getvalue()
+
+
+def header(view: Step) -> list[str]:
     """Names of the columns of `records`."""
     match view:
         case Table():
@@ -58,7 +67,7 @@ def header(view: View) -> list[str]:
             return ["text", view.unit or "value", *view.columns, "note"]
 
 
-def records(view: View) -> list[list[object]]:
+def records(view: Step) -> list[list[object]]:
     """A view's numbers, row by row."""
     match view:
         case Table():
@@ -73,7 +82,20 @@ def records(view: View) -> list[list[object]]:
 
 
 def to_html(view: View) -> str:
-    """One page that needs no other file: the drawing, and its numbers as a table. No script runs in it."""
+    """One page that needs no other file: each drawing, and its numbers as a table. No script runs in it."""
+    steps = view.steps if isinstance(view, Walk) else (view,)
+    head = f"<h1>{clean(view.title)}</h1><p>{clean(view.look or '')}</p>" if isinstance(view, Walk) else ""
+    return PAGE.format(title=clean(view.title), body=head + "".join(map(part_html, steps)))
+
+
+def to_frame(view: View) -> str:
+    """The page in a frame, for a notebook: its styles touch nothing around it, and it runs no script there either."""
+    page = html.escape(to_html(view))
+    return f'<iframe srcdoc="{page}" sandbox="" style="width:100%;height:560px;border:0"></iframe>'
+
+
+def part_html(view: Step) -> str:
+    """A drawing, and its numbers as a table that can be opened."""
     head = "".join(f"<th scope=col>{clean(name)}</th>" for name in header(view))
     rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in records(view))
     if isinstance(view, Spans):
@@ -82,7 +104,7 @@ def to_html(view: View) -> str:
         drawing = spans_html(view)
     else:
         drawing = svg(view)
-    return PAGE.format(title=clean(view.title), drawing=drawing, head=head, rows=rows)
+    return PART.format(title=clean(view.title), drawing=drawing, head=head, rows=rows)
 
 
 def cell(value: object) -> str:
@@ -113,12 +135,14 @@ th, td {{ text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px sol
 .n {{ text-align: right; font-variant-numeric: tabular-nums; }}
 </style>
 <main>
-{drawing}
+{body}</main>
+</html>
+"""
+
+PART = """{drawing}
 <details><summary>Numbers</summary>
 <div class="wide"><table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 </details>
-</main>
-</html>
 """
 
 
@@ -143,3 +167,9 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.spans import Coloured
 
             return Coloured(view)
+        case Walk():
+            from rich.console import Group
+
+            from clearstory.lens.terminal import framed
+
+            return framed(view.title, view.look, Group(*(to_terminal(step, width) for step in view.steps)))

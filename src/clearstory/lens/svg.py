@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views import Curve, Grid, Table, View
+from clearstory.lens.views import Curve, Grid, Table, View, Walk
 
 
 def svg(view: View) -> str:
     """A view as one SVG document."""
+    if isinstance(view, Walk):
+        return walk_svg(view)
     if isinstance(view, Curve):
         return curve_svg(view)
     if isinstance(view, Table):
@@ -22,6 +25,18 @@ def svg(view: View) -> str:
     from clearstory.lens.spans import spans_svg
 
     return spans_svg(view)
+
+
+def walk_svg(view: Walk) -> str:
+    """The drawings of all steps, one below the other."""
+    drawing = Drawing(view.title, [])
+    drawing.head(view.look)
+    for step in view.steps:
+        part = svg(step)
+        height = float(re.search(r' height="(\d+)"', part).group(1))  # type: ignore[union-attr]  # `done` writes it
+        drawing.parts.append(part.replace("<svg ", f'<svg y="{drawing.y:.0f}" ', 1).strip())
+        drawing.y += height
+    return drawing.done(view.title)
 
 
 def curve_svg(view: Curve) -> str:

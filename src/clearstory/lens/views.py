@@ -1,4 +1,5 @@
-"""Views: a view is data. Four kinds, plain enough for JSON, that `draw` sets in the terminal or a file.
+"""Views: a view is data. Four kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
+a file.
 
 Every view has a title, and a `look` where there is something to look for: one sentence reckoned from the numbers.
 """
@@ -21,11 +22,18 @@ class _Plain:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with its `kind`; numbers that are none become null."""
-        assert isinstance(self, Grid | Curve | Spans | Table)
+        assert isinstance(self, Grid | Curve | Spans | Table | Walk)
         said = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
         if isinstance(self, Spans):
             said["totals"] = dict(said["totals"])
         return {"kind": self.kind, **said}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows in place of the name: the page of `inspect --out`, in a frame of its own."""
+        from clearstory.lens.draw import to_frame
+
+        assert isinstance(self, Grid | Curve | Spans | Table | Walk)
+        return to_frame(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,12 +209,32 @@ class Spans(_Plain):
         return 0 if span.value is None else sum(span.value >= level for level in self.levels)
 
 
-View = Grid | Curve | Spans | Table
+Step = Grid | Curve | Spans | Table
 """The four kinds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk(_Plain):
+    """Views one after another, each made from those before it: queries, keys, their products, what comes of them."""
+
+    kind: ClassVar[str] = "walk"
+    title: str
+    steps: tuple[Step, ...]
+    look: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise BadInput(f"the walk '{self.title}' has no steps; give it at least one view")
+
+
+View = Step | Walk
+"""The four kinds, and walks through them."""
 
 
 def plain(value: Any) -> Any:
     """Plain data: lists, dictionaries, text and finite numbers."""
+    if isinstance(value, _Plain):
+        return value.to_json()
     if isinstance(value, Line | Band | Span):
         return {name: plain(item) for name, item in asdict(value).items()}
     if isinstance(value, tuple | list):
