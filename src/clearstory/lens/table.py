@@ -46,6 +46,8 @@ VIEWS: dict[str, Entry] = {
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
     "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),
+    "roles": Entry("clearstory.lens.roles:roles", STACKS, ATTENTION),
+    "weights": Entry("clearstory.lens.weights:weights", STACKS, ATTENTION),
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
     "reach": Entry(
         "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True
