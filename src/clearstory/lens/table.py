@@ -20,17 +20,26 @@ class Entry:
     """Where a view is made: a function (model, tokenizer, text, **settings) -> View.
 
     `part` is the attribute of a model that the view looks into and `needs` says in words what that is; None for views
-    that ask only what every language model can do. A model that has no such part, or None there, cannot show it.
+    that ask only what every language model can do; one of several parts is enough. A model that has no such part, or
+    None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked.
     """
 
     function: str
-    part: str | None = None
+    part: str | tuple[str, ...] | None = None
     needs: str = "any language model"
     forwards: bool = False
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The attributes of which a model must have one."""
+        return (self.part,) if isinstance(self.part, str) else self.part or ()
+
 
 FORWARDS = "a model that reads left to right"
+
+STACK = ("blocks", "decoder")
+"""The blocks of a Transformer, or of the half of it that writes."""
 
 VIEWS: dict[str, Entry] = {
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
@@ -42,6 +51,12 @@ VIEWS: dict[str, Entry] = {
     ),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
+    "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACK, "a Transformer's stream"),
+    "contributions": Entry(
+        "clearstory.lens.contributions:contributions", STACK, "a Transformer that writes: its logits are sums", True
+    ),
+    "norms": Entry("clearstory.lens.norms:norms", STACK, "a Transformer's stream"),
+    "neurons": Entry("clearstory.lens.neurons:neurons", STACK, "a Transformer that writes", True),
     "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
 }
 """From a view's name to where it is made and what it needs."""
@@ -62,7 +77,8 @@ def able(model: Any) -> list[str]:
     return [
         name
         for name, entry in VIEWS.items()
-        if (entry.part is None or getattr(model, entry.part, None) is not None) and not (encoder and entry.forwards)
+        if (not entry.parts or any(getattr(model, part, None) is not None for part in entry.parts))
+        and not (encoder and entry.forwards)
     ]
 
 

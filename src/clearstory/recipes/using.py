@@ -169,10 +169,15 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
+        view: what to look at: next, surprise, attention, lens, contributions, norms, neurons, gates, reach, states,
+            backoff, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
+        layer: the layer to look into, from 0; the view's own choice when not given.
+        target: what an encoder-decoder has written already, or the word asked about.
+        words: the word asked about; given twice, why the first and not the second.
+        show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
     """
@@ -183,5 +188,9 @@ class InspectRecipe:
     out: Path | None = None
     top: int | None = None
     temperature: float | None = None
+    layer: int | None = None
+    target: str | None = None
+    words: tuple[str, ...] = ()
+    show: Literal["answer", "rank", "entropy", "kl"] | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
