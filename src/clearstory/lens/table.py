@@ -19,8 +19,8 @@ from clearstory.models.encoder import Encoder
 class Entry:
     """Where a view is made: a function (model, tokenizer, text, **settings) -> View.
 
-    `part` is the attribute of a model that the view looks into and `needs` says in words what that is; None for views
-    that ask only what every language model can do; one of several parts is enough. A model that has no such part, or
+    `part` is the attribute of a model that the view looks into, or several of which any will do, and `needs` says in
+    words what that is; None for views that ask only what every language model can do. A model that has no such part, or
     None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked.
     """
@@ -30,16 +30,16 @@ class Entry:
     needs: str = "any language model"
     forwards: bool = False
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The attributes of which a model must have one."""
-        return (self.part,) if isinstance(self.part, str) else self.part or ()
+    def fits(self, model: Any) -> bool:
+        """Whether a model has what the view looks into."""
+        parts = (self.part,) if isinstance(self.part, str) else self.part
+        return parts is None or any(getattr(model, part, None) is not None for part in parts)
 
 
 FORWARDS = "a model that reads left to right"
-
-STACK = ("blocks", "decoder")
-"""The blocks of a Transformer, or of the half of it that writes."""
+STACKS = ("blocks", "decoder")
+STREAM = "a Transformer's stream"
+WRITES = "the stream of a Transformer that writes: its logits are sums of what was added there"
 
 VIEWS: dict[str, Entry] = {
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
@@ -51,12 +51,13 @@ VIEWS: dict[str, Entry] = {
     ),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
-    "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACK, "a Transformer's stream"),
-    "contributions": Entry(
-        "clearstory.lens.contributions:contributions", STACK, "a Transformer that writes: its logits are sums", True
-    ),
-    "norms": Entry("clearstory.lens.norms:norms", STACK, "a Transformer's stream"),
-    "neurons": Entry("clearstory.lens.neurons:neurons", STACK, "a Transformer that writes", True),
+    "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACKS, STREAM),
+    "contributions": Entry("clearstory.lens.contributions:contributions", STACKS, WRITES, forwards=True),
+    "norms": Entry("clearstory.lens.norms:norms", STACKS, STREAM),
+    "neurons": Entry("clearstory.lens.neurons:neurons", STACKS, WRITES, forwards=True),
+    "edits": Entry("clearstory.lens.edited:edited", STACKS, STREAM),
+    "ablation": Entry("clearstory.lens.ablation:ablation", STACKS, STREAM),
+    "patching": Entry("clearstory.lens.patching:patching", STACKS, STREAM),
     "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
 }
 """From a view's name to where it is made and what it needs."""
@@ -74,12 +75,7 @@ def view_of(name: str) -> Callable[..., View]:
 def able(model: Any) -> list[str]:
     """The names of the views that a model can show."""
     encoder = isinstance(model, Encoder)
-    return [
-        name
-        for name, entry in VIEWS.items()
-        if (not entry.parts or any(getattr(model, part, None) is not None for part in entry.parts))
-        and not (encoder and entry.forwards)
-    ]
+    return [name for name, entry in VIEWS.items() if entry.fits(model) and not (encoder and entry.forwards)]
 
 
 def check_able(name: str, model: Any) -> None:

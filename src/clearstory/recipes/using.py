@@ -169,8 +169,8 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, lens, contributions, norms, neurons, gates, reach, states,
-            backoff, neighbours.
+        view: what to look at: next, surprise, attention, lens, contributions, norms, neurons, edits, ablation,
+            patching, gates, reach, states, backoff, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
@@ -178,6 +178,9 @@ class InspectRecipe:
         target: what an encoder-decoder has written already, or the word asked about.
         words: the word asked about; given twice, why the first and not the second.
         show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
+        other: a second text, to be compared with the first.
+        edit: a change inside of the model, such as "head 5.3 off"; may be given again.
+        ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
     """
@@ -192,5 +195,8 @@ class InspectRecipe:
     target: str | None = None
     words: tuple[str, ...] = ()
     show: Literal["answer", "rank", "entropy", "kl"] | None = None
+    other: str | None = None
+    edit: tuple[str, ...] = ()
+    ablate: Literal["zero", "mean"] | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
