@@ -96,7 +96,7 @@ def test_a_change_that_changes_nothing_answers_the_same_and_another_does_not(nam
     alone = read(model)
     for tap in taps(model):
         with edit(model, {tap: lambda value: value}):
-            assert torch.allclose(read(model), alone, rtol=1e-9, atol=1e-12), tap
+            assert torch.equal(read(model), alone), tap
         if tap.endswith(".scores"):
             continue
         with edit(model, {tap: lambda value: value.roll(1, -1)}):

@@ -62,7 +62,7 @@ def header(view: Step) -> list[str]:
         case Curve():
             return ["line", view.x_label, view.y_label]
         case Grid():
-            return ["", *view.column_labels]
+            return ["", *view.column_labels] if view.texts is None else ["row", "column", view.unit or "value", "text"]
         case Spans():
             return ["text", view.unit or "value", *view.columns, "note"]
         case Mosaic():
@@ -77,6 +77,8 @@ def records(view: Step) -> list[list[object]]:
         case Curve():
             return [[line.name, x, y] for line in view.lines for x, y in zip(line.x, line.y, strict=True)]
         case Grid():
+            if view.texts is not None:
+                return worded(view, view.texts)
             return [[label, *row] for label, row in zip(view.row_labels, view.values, strict=True)]
         case Spans():
             blank = (None,) * len(view.columns)
@@ -85,6 +87,15 @@ def records(view: Step) -> list[list[object]]:
             labels = [(row, column) for row in view.row_labels for column in view.column_labels]
             tiles = [tile for row in view.tiles for tile in row]
             return [[*pair, tile.name, tile.score] for pair, tile in zip(labels, tiles, strict=True)]
+
+
+def worded(view: Grid, texts: tuple[tuple[str, ...], ...]) -> list[list[object]]:
+    """A row for each cell of a grid that has words."""
+    return [
+        [label, column, value, text.replace("\n", " ")]
+        for label, values, words in zip(view.row_labels, view.values, texts, strict=True)
+        for column, value, text in zip(view.column_labels, values, words, strict=True)
+    ]
 
 
 def to_html(view: View) -> str:
@@ -166,6 +177,10 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
         case Curve():
             return curve_text(view, width)
         case Grid():
+            if view.texts is not None:
+                from clearstory.lens.worded import worded_text
+
+                return worded_text(view, view.texts, width)
             from clearstory.lens.grid import grid_text
 
             return grid_text(view, width)

@@ -18,6 +18,10 @@ def svg(view: View) -> str:
         return curve_svg(view)
     if isinstance(view, Table):
         return table_svg(view)
+    if isinstance(view, Grid) and view.texts is not None:
+        from clearstory.lens.worded import worded_svg
+
+        return worded_svg(view, view.texts)
     if isinstance(view, Grid):
         from clearstory.lens.grid import grid_svg
 
@@ -56,15 +60,15 @@ def curve_svg(view: Curve) -> str:
         return drawing.done(view.title)
     lower, upper = view.edges()
     heights = [y for _, y in (*points, *lower, *upper)]
-    low, high = bounds(heights)
+    low, high = (min(heights) / 1.2, max(heights) * 1.2) if view.log_y else bounds(heights)
     if min(heights) >= 0:
         low = max(low, 0.0)
     left, right = (end(x for x, _ in (*points, *lower)) for end in (min, max))
     drawing.y += 22
-    drawing.text(PAD, drawing.y, view.y_label, 12)
+    drawing.text(PAD, drawing.y, view.y_label + (" (log scale)" if view.log_y else ""), 12)
     top = drawing.y + 14
     bottom = top + 300
-    y = Scale(low, high, bottom, top)
+    y = Scale(low, high, bottom, top, view.log_y)
     marks = y.ticks(6)
     gutter = PAD + max(text_width(short(mark), 12) for mark in marks) + 10
     # Room on the right for the last point's number.
@@ -195,8 +199,10 @@ def table_svg(view: Table) -> str:
             if i == bar:
                 room = WIDTH - PAD - starts[i] - (0 if bar == len(row) - 1 else sum(widths[i + 1 :]))
                 length = (room - 60) * share
+                # Below zero an outline, as in grids.
+                ink = 'class="level" fill="none"' if text.startswith("-") else 'class="bar"'
                 drawing.parts.append(
-                    f'<rect class="bar" x="{starts[i]:.1f}" y="{middle - 7:.1f}" width="{max(length, 1):.1f}" '
+                    f'<rect {ink} x="{starts[i]:.1f}" y="{middle - 7:.1f}" width="{max(length, 1):.1f}" '
                     f'height="14" rx="2"/>'
                 )
                 drawing.text(starts[i] + max(length, 1) + 7, middle + 4.5, text, 12.5, "ink num")

@@ -39,6 +39,8 @@ class Entry:
 FORWARDS = "a model that reads left to right"
 STACKS = ("blocks", "decoder")
 ATTENTION = "attention, which a Transformer has"
+STREAM = "a Transformer's stream"
+WRITES = "the stream of a Transformer that writes: its logits are sums of what was added there"
 
 VIEWS: dict[str, Entry] = {
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
@@ -54,6 +56,13 @@ VIEWS: dict[str, Entry] = {
     ),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
+    "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACKS, STREAM),
+    "contributions": Entry("clearstory.lens.contributions:contributions", STACKS, WRITES, forwards=True),
+    "norms": Entry("clearstory.lens.norms:norms", STACKS, STREAM),
+    "neurons": Entry("clearstory.lens.neurons:neurons", STACKS, WRITES, forwards=True),
+    "edits": Entry("clearstory.lens.edited:edited", STACKS, STREAM),
+    "ablation": Entry("clearstory.lens.ablation:ablation", STACKS, STREAM),
+    "patching": Entry("clearstory.lens.patching:patching", STACKS, STREAM),
     "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
 }
 """From a view's name to where it is made and what it needs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 
@@ -42,7 +43,8 @@ def table_text(view: Table, width: int) -> RenderableType:
     for i, row in enumerate(rows):
         cells = [Text(text) for text in row]
         if view.bar is not None:
-            cells.append(Text(bar(bars[i], room), style="blue"))
+            below = row[view.columns.index(view.bar)].startswith("-")
+            cells.append(Text(bar(bars[i], room), style="red" if below else "blue"))
         table.add_row(*cells)
     return framed(view.title, view.look, table)
 
@@ -73,19 +75,19 @@ def curve_text(view: Curve, width: int) -> RenderableType:
         return framed(view.title, view.look, Text("There is nothing to draw yet."))
     lower, upper = view.edges()
     heights = [y for _, y in (*points, *lower, *upper)]
-    low, high = bounds(heights, 0.02)
-    marks = [short(high), short((low + high) / 2), short(low)]
+    low, high = (min(heights) / 1.05, max(heights) * 1.05) if view.log_y else bounds(heights, 0.02)
+    marks = [short(high), short(math.sqrt(low * high) if view.log_y else (low + high) / 2), short(low)]
     gutter = max(map(len, marks)) + 1
     columns = max(20, min(width, 100) - gutter - 2)
     left_end, right_end = (end(x for x, _ in (*points, *lower)) for end in (min, max))
     x = Scale(left_end, right_end, 0, 2 * columns - 1, view.log_x)
-    y = Scale(low, high, 4 * HEIGHT - 1, 0)
+    y = Scale(low, high, 4 * HEIGHT - 1, 0, view.log_y)
     canvas = Canvas(columns)
     for edge in (lower, upper):
         canvas.path([(x(a), y(b)) for a, b in edge], None)
     for number, (_, each) in zip(view.inks(), drawn, strict=True):
         canvas.path([(x(a), y(b)) for a, b in each], number)
-    lines = [Text(safe(view.y_label), style="dim")]
+    lines = [Text(safe(view.y_label) + (" (log scale)" if view.log_y else ""), style="dim")]
     sides = {0: marks[0], HEIGHT // 2: marks[1], HEIGHT - 1: marks[2]}
     for row in range(HEIGHT):
         lines.append(Text(f"{sides.get(row, ''):>{gutter}}│", style="dim").append_text(canvas.row(row)))

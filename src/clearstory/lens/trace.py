@@ -265,13 +265,17 @@ def install_block(block: Any, own: str, probe: Probe) -> None:
 
 def install_attention(attention: Attention, own: str, probe: Probe) -> None:
     """Taps in an attention. torch's fused kernel gives no weights: they are computed beside it, from the very queries
-    and keys that it is given, and only where someone asks; where they are changed they are multiplied out.
+    and keys that it is given, and only where someone asks; where they have been changed they are multiplied out.
     """
     names = (f"{own}.scores", f"{own}.pattern")
 
-    def weigh(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-        scores = probe(names[0], masked_scores(attention, q, k, bias))
-        return probe(names[1], scores.softmax(-1))
+    def weigh(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The weights, if they are others than the kernel's own."""
+        computed = masked_scores(attention, q, k, bias)
+        scores = probe(names[0], computed.clone())  # who changes it may do so in place
+        pattern = scores.softmax(-1)
+        weights = probe(names[1], pattern.clone())
+        return None if torch.equal(scores, computed) and torch.equal(weights, pattern) else weights
 
     def queries(queries: Callable[..., Tensor], *given: Any) -> Tensor:
         return probe(f"{own}.query", queries(*given))
@@ -284,7 +288,7 @@ def install_attention(attention: Attention, own: str, probe: Probe) -> None:
         if not any(map(probe.wants, names)):
             return attend(q, k, v, bias)
         weights = weigh(q, k, bias)
-        return answered(weights, v) if any(map(probe.changing, names)) else attend(q, k, v, bias)
+        return attend(q, k, v, bias) if weights is None else answered(weights, v)
 
     def attend_past(
         attend: Callable[..., Tensor],
@@ -300,9 +304,7 @@ def install_attention(attention: Attention, own: str, probe: Probe) -> None:
         if len({(keys.shape[1], room.shape[2]) for keys, _, room in past}) > 1:
             raise CannotDo("rows of several lengths cannot be watched while they are read on; read them one at a time")
         weights = weigh(q, torch.stack([keys for keys, _, _ in past]), None if bias is None else torch.stack(bias))
-        if not any(map(probe.changing, names)):
-            return out
-        return answered(weights, torch.stack([values for _, values, _ in past]))
+        return out if weights is None else answered(weights, torch.stack([values for _, values, _ in past]))
 
     def leave(leave: Callable[..., Tensor], answer: Tensor) -> Tensor:
         return leave(probe(f"{own}.answer", answer))

@@ -114,6 +114,7 @@ class Curve(_Plain):
     x_label: str
     y_label: str
     log_x: bool = False
+    log_y: bool = False
     band: Band | None = None
     look: str | None = None
 
@@ -135,7 +136,7 @@ class Curve(_Plain):
         return inks
 
     def points(self, line: Line) -> list[tuple[float, float]]:
-        """The points that can be drawn: numbers, and above zero where the axis is logarithmic."""
+        """The points that can be drawn: numbers, and above zero where an axis is logarithmic."""
         return self.drawable(line.x, line.y)
 
     def edges(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
@@ -148,7 +149,11 @@ class Curve(_Plain):
         """Those of the points that have a place on the axes."""
         pairs = zip(xs, ys, strict=True)
         # Beyond 1e300 differences overflow.
-        return [(x, y) for x, y in pairs if abs(x) < 1e300 and abs(y) < 1e300 and (x > 0 or not self.log_x)]
+        return [
+            (x, y)
+            for x, y in pairs
+            if abs(x) < 1e300 and abs(y) < 1e300 and (x > 0 or not self.log_x) and (y > 0 or not self.log_y)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +162,7 @@ class Grid(_Plain):
 
     They are squares, stronger for more; or `dots` whose area is the number, hollow below zero, for those that may be
     either. -inf is no number of the scale: nobody may look there. `ink`: what they are the numbers of.
+    `texts` are words to stand in the cells, coloured by the numbers; what follows a line feed is a remark in small.
     """
 
     kind: ClassVar[str] = "grid"
@@ -164,12 +170,15 @@ class Grid(_Plain):
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
+    texts: tuple[tuple[str, ...], ...] | None = None
     unit: str = ""
     ink: Ink = "bar"
     dots: bool = False
     look: str | None = None
 
     def __post_init__(self) -> None:
+        if self.texts is not None and [len(row) for row in self.texts] != [len(row) for row in self.values]:
+            raise BadInput("a grid has words in other cells than numbers; give a text for each number")
         shape = (len(self.values), {len(row) for row in self.values} or {len(self.column_labels)})
         if shape != (len(self.row_labels), {len(self.column_labels)}):
             raise BadInput(

@@ -169,15 +169,20 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, head, heads, roles, weights, gates, reach, states, backoff,
-            neighbours.
+        view: what to look at: next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons,
+            edits, ablation, patching, gates, reach, states, backoff, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
-        layer: the layer to look into, from 0, or from -1 backwards; the last when not given.
+        layer: the layer to look into, from 0, or from -1 backwards; the view's own choice when not given.
         head: the head to look into, from 0; when not given the one whose tokens are most decided.
         part: of an encoder-decoder: encoder, decoder or cross, how the one looks across at the other.
-        target: what an encoder-decoder has written.
+        target: what an encoder-decoder has written already, or the word asked about.
+        words: the word asked about; given twice, why the first and not the second.
+        show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
+        other: a second text, to be compared with the first.
+        edit: a change inside of the model, such as "head 5.3 off"; may be given again.
+        ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
         sentences: how many sentences of a parsed file to read; the view's own number when not given.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
@@ -193,6 +198,11 @@ class InspectRecipe:
     head: int | None = None
     part: Literal["encoder", "decoder", "cross"] | None = None
     target: str | None = None
+    words: tuple[str, ...] = ()
+    show: Literal["answer", "rank", "entropy", "kl"] | None = None
+    other: str | None = None
+    edit: tuple[str, ...] = ()
+    ablate: Literal["zero", "mean"] | None = None
     sentences: int | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None

@@ -1,0 +1,277 @@
+"""Edits: what is changed inside changes what is said, and what changes nothing leaves every bit as it was."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_stream import MORE, TINY, read_of
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
+from clearstory.lens.ablation import ablated, ablation
+from clearstory.lens.edited import edited
+from clearstory.lens.edits import Cell, Edit, Patch, Scale, Steer, from_data, parse, to_data, to_python
+from clearstory.lens.intervene import changes, intervene, reweighed
+from clearstory.lens.passage import Passage, passage
+from clearstory.lens.patching import patching, patchings
+from clearstory.lens.trace import PROBES, edit, watch
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, TINY_GPT2, shaken
+
+TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
+SAID = [
+    "head 1.0 off", "head 0.1 x0.5", "head 1.1 mean", "attention 0 off", "feed-forward 1 mean", "layer 1 x2",
+    "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer foot -1.5 last 'ab c' d", "patch 1 2 'dcba'", "patch foot 0 bbca",
+    "encoder head 0.1 off", "cross-head 0.0 off", "cross-attention 0 x0.1", "cross-cell 0.1 0 2 1",
+]  # fmt: skip
+
+
+def model_of(config: Any, **more: Any) -> Any:
+    return shaken(replace(config, vocab=TOKENIZER.vocab, **more))
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_edits_are_words_and_data_and_python(said: str) -> None:
+    wanted = parse(said)
+    assert parse(str(wanted)) == wanted
+    assert from_data(to_data([wanted])) == [wanted]
+    names = {"Scale": Scale, "Cell": Cell, "Steer": Steer, "Patch": Patch}
+    assert eval(repr(wanted), names) == wanted
+    assert repr(wanted) in to_python("model", "abca", [wanted])
+
+
+def test_what_python_is_written_runs(tmp_path: Any, monkeypatch: Any) -> None:
+    from clearstory.formats.cards import Card
+    from clearstory.formats.folders import save_model
+
+    model = model_of(TINY_CLEAR)
+    folder = save_model(
+        tmp_path / "model", model.float(), TOKENIZER, Card(name="m", family="transformer", parameters=0)
+    )
+    edits = [parse("head 1.0 off"), parse("cell 0.1 3 2 0.9")]
+    names: dict[str, Any] = {}
+    exec(to_python(str(folder), "abca", edits), names)
+    own = intervene(model, TOKENIZER, passage(model, TOKENIZER, "abca"), edits)
+    assert names["outcome"].kl == pytest.approx(own.kl, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "clear", "windowed", "recalling", "after", "2017"])
+def test_an_edit_that_changes_nothing_leaves_every_bit(name: str) -> None:
+    base = {"gpt2": TINY_GPT2, "clear": TINY_CLEAR}.get(name)
+    model = model_of(base or MORE[name]().config)
+    written = {"target": "abca"} if name == "2017" else {}
+    read = passage(model, TOKENIZER, "bca", **written) if written else passage(model, TOKENIZER, "abca")
+    tap = f"{'decoder.' if written else ''}blocks.1.attention.pattern"
+    with watch(model, tap) as seen, torch.no_grad():
+        read.hidden(model)
+    nothing: list[Edit] = [
+        *(parse(f"{part} 1{'.0' * (part == 'head')} x1") for part in ("head", "attention", "feed-forward", "layer")),
+        parse("steer 0 0 all a b"),
+        Cell(layer=1, head=1, row=3, column=2, weight=float(seen[tap][0, 1, 3, 2])),
+    ]
+    if not written:
+        nothing.append(parse("patch 1 2 abca"))
+    for wanted in nothing:
+        outcome = intervene(model, TOKENIZER, read, [wanted])
+        assert torch.equal(outcome.before, outcome.after), wanted
+        assert outcome.kl == 0
+    assert torch.equal(intervene(model, TOKENIZER, read, []).after, outcome.before)
+    assert not PROBES
+
+
+def test_each_edit_does_what_its_words_say() -> None:
+    model = model_of(TINY_CLEAR)
+    read = passage(model, TOKENIZER, "abca")
+    other = passage(model, TOKENIZER, "dcba")
+    with torch.no_grad(), watch(model, "**") as at:
+        read.hidden(model)
+    with torch.no_grad(), watch(model, "**") as there:
+        other.hidden(model)
+
+    def after(said: str, tap: str) -> torch.Tensor:
+        with torch.no_grad(), edit(model, changes(model, TOKENIZER, read, parse(said))), watch(model, tap) as seen:
+            read.hidden(model)
+        return seen[tap]
+
+    answer = after("head 1.0 off", "blocks.1.attention.answer")
+    assert not answer[:, 0].any()
+    assert torch.equal(answer[:, 1:], at["blocks.1.attention.answer"][:, 1:])
+    mean = after("head 1.2 mean", "blocks.1.attention.answer")[0, 2]
+    assert torch.allclose(mean, at["blocks.1.attention.answer"][0, 2].mean(0).expand_as(mean))
+    assert torch.equal(after("feed-forward 0 x0.5", "blocks.0.feed_forward"), at["blocks.0.feed_forward"] * 0.5)
+    assert torch.equal(after("layer 0 off", "blocks.0"), at["foot"])
+    assert torch.equal(after("attention 0 off", "blocks.0.middle"), at["foot"])
+    pattern, before = (
+        each[0, 1]
+        for each in (after("cell 1.1 3 2 0.9", "blocks.1.attention.pattern"), at["blocks.1.attention.pattern"])
+    )
+    assert float(pattern[3, 2]) == 0.9
+    assert float(pattern[3].sum()) == pytest.approx(1)
+    assert float(pattern[3, 0] / pattern[3, 1]) == pytest.approx(float(before[3, 0] / before[3, 1]))
+    assert torch.equal(pattern[:3], before[:3])
+    assert torch.equal(after("patch 0 2 dcba", "blocks.0")[0, 2], there["blocks.0"][0, 2])
+    with torch.no_grad(), watch(model, "blocks.0") as b:
+        passage(model, TOKENIZER, "bb").hidden(model)
+    with torch.no_grad(), watch(model, "blocks.0") as d:
+        passage(model, TOKENIZER, "d").hidden(model)
+    moved = after("steer 0 2 all bb d", "blocks.0")[0] - at["blocks.0"][0]
+    assert torch.allclose(moved, (2 * (b["blocks.0"][0, -1] - d["blocks.0"][0, -1])).expand_as(moved))
+    last = after("steer 0 2 last bb d", "blocks.0")[0] - at["blocks.0"][0]
+    assert not last[:-1].any()
+    assert torch.allclose(last[-1], moved[-1])
+
+
+def test_a_row_that_gave_all_to_one_shares_evenly() -> None:
+    pattern = torch.tensor([[[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]])
+    cell = Cell(layer=0, head=0, row=2, column=0, weight=0.4)
+    assert reweighed(pattern, cell, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.4, 0.3, 0.3])
+    one = replace(cell, column=2, weight=0.5)
+    assert reweighed(pattern, one, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.5, 0.0, 0.5])
+
+
+def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
+    model = model_of(TINY_GPT2)
+    read = passage(model, TOKENIZER, "abca")
+    edits = [parse("head 0.0 x3"), parse("head 0.0 x0.5"), parse("steer 1 2 last b a")]
+    assert torch.allclose(
+        intervene(model, TOKENIZER, read, edits[:2]).after,
+        intervene(model, TOKENIZER, read, [parse("head 0.0 x1.5")]).after,
+    )
+    assert torch.equal(
+        intervene(model, TOKENIZER, read, edits[:-1]).after, intervene(model, TOKENIZER, read, edits[:2]).after
+    )
+    outcome = intervene(model, TOKENIZER, read, edits)
+    (id, before, after), *_ = outcome.moves(3)
+    assert abs(after - before) == pytest.approx(float((outcome.after - outcome.before).abs().max()))
+    by_hand = sum(p * math.log2(p / q) for p, q in zip(outcome.before.tolist(), outcome.after.tolist(), strict=True))
+    assert outcome.kl == pytest.approx(by_hand)
+    view = edited(model, TOKENIZER, "abca", edit=tuple(map(str, edits)), top=5)
+    assert view.columns == ("token", "before", "change", "after")
+    assert TOKENIZER.piece(id) in view.column("token")
+    assert f"KL {outcome.kl:.3g} bits" in (view.look or "")
+    assert "next to nothing" in (edited(model, TOKENIZER, "abca", edit=("layer 0 x1",)).look or "")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "encoder", "t5"])
+@pytest.mark.parametrize("ablate", ["zero", "mean"])
+def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None:
+    model, read = MORE[name](), read_of(name)
+    seen = ablated(model, read, 7, ablate=ablate)
+    place = Passage(read.ids, read.pieces, read.source, read.source_pieces)
+    prefix = "decoder." if name == "t5" else ""
+    with torch.no_grad():
+        before = model.predict(read.hidden(model)[7]).log_softmax(-1)
+    assert seen.answer == int(before.argmax())
+    for column in ("h1", "ff", *(("x0",) if prefix else ())):
+        part = {"h": "head", "x": "cross-head", "f": "feed-forward"}[column[0]]
+        wanted = Scale(
+            part=part, layer=0, head=None if column == "ff" else int(column[1]), by="mean" if ablate == "mean" else 0.0
+        )
+        with torch.no_grad(), edit(model, changes(model, TOKENIZER, place, wanted)):
+            after = model.predict(read.hidden(model)[7]).log_softmax(-1)
+        at = 0, seen.columns.index(column)
+        bits = float(after[seen.answer] - before[seen.answer]) / math.log(2)
+        assert float(seen.change[at]) == pytest.approx(bits, rel=1e-9, abs=1e-9)
+        kl = float((before.exp() * (before - after)).sum()) / math.log(2)
+        assert float(seen.kl[at]) == pytest.approx(kl, rel=1e-6, abs=1e-9)
+
+
+def test_patching_everything_is_the_other_text() -> None:
+    for config in (TINY_GPT2, TINY_CLEAR):
+        model = model_of(config)
+        read, other = passage(model, TOKENIZER, "abcab"), passage(model, TOKENIZER, "abdab")
+        seen = patchings(model, read, other, (4, 4), (3, 7))
+        with torch.no_grad():
+            ours, theirs = (model.predict(each.hidden(model)[-1]) for each in (read, other))
+        assert seen.own == pytest.approx(float(ours[3] - ours[7]))
+        assert seen.other == pytest.approx(float(theirs[3] - theirs[7]))
+        # What stands before the difference is the same, and at the foot only the word that differs.
+        assert not seen.recovered[:, :2].any()
+        assert not seen.recovered[0, [0, 1, 3, 4]].any()
+        assert float(seen.recovered[0, 2]) == pytest.approx(1)
+        # Above the last layer only the last token speaks.
+        assert seen.recovered[-1].tolist() == pytest.approx([0, 0, 0, 0, 1])
+        one = intervene(model, TOKENIZER, read, [Patch(layer=0, place=3, other="abdab")]).after.log()
+        assert float(seen.recovered[1, 3]) == pytest.approx(
+            (float(one[3] - one[7]) - seen.own) / (seen.other - seen.own)
+        )
+
+
+def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
+    model = shaken(replace(T5_SMALL, **TINY | {"vocab": TOKENIZER.vocab, "begin": 0}))
+    view = patching(model, TOKENIZER, "abc", other="abd", words=("a", "b"), target="b")
+    assert view.column_labels[2] == "c/d"
+    assert view.values[0][2] == pytest.approx(1)
+    last = "encoder cell 1.0 2 0 0.5"
+    assert edited(model, TOKENIZER, "abc", target="b", edit=(last, "cross-cell 1.1 0 2 0.9")).rows
+    assert "encoder" in edited(model, TOKENIZER, "abc", edit=("encoder patch 0 1 abd",)).title
+
+
+def test_an_encoder_answers_at_its_mask() -> None:
+    pieces = learn("wordpiece:20", ["a b c", "a c b"])
+    model = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
+    grid = ablation(model, pieces, "a [MASK] c")
+    assert grid.column_labels == ("h0", "h1", "ff")
+    assert edited(model, pieces, "a [MASK] c", edit=("cell 0.1 1 3 0.7",)).rows
+    assert patching(model, pieces, "a [MASK] c", other="b [MASK] c", words=("a", "b")).values[0][1] != 0
+    for view, more in ((ablation, {}), (edited, {"edit": ("layer 0 off",)})):
+        with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
+            view(model, pieces, "a b c", **more)
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "words"),
+    [
+        ("hed 1.0 off", UnknownName, "did you mean 'head'"),
+        ("head 1 off", BadSetting, r"write head L.H off\|mean\|xN"),
+        ("head 1.0", BadSetting, "cannot be read"),
+        ("head 1.0 xx", BadSetting, "cannot be read"),
+        ("layer 1.0 off", BadSetting, "write layer L off"),
+        ("cell 1.0 3 2", BadSetting, "write cell L.H ROW COLUMN WEIGHT"),
+        ("cell a.b 3 2 1", BadSetting, "cannot be read"),
+        ("steer 1 2 some a b", BadSetting, "write steer L N all"),
+        ("patch 1 2 'abca", BadSetting, "a quote that is not closed"),
+        ("", UnknownName, "there is no edit called ''"),
+        ("head 1.9 off", BadSetting, "is of head 9, and the layer has 4; give 0 to 3"),
+        ("head 7.0 off", BadSetting, "is of layer 7, and there are 2"),
+        ("attention foot off", BadSetting, "cannot be read"),
+        ("patch -2 0 abca", BadSetting, "is of layer -2"),
+        ("cell 1.0 3 9 0.5", BadSetting, "a token that is not there; rows go to 3"),
+        ("cell 1.0 1 2 0.5", BadSetting, "it sees 0 to 1"),
+        ("cell 1.0 0 0 0.5", BadSetting, "the only token that 0 can see"),
+        ("cell 1.0 3 2 1.5", BadSetting, "weights lie between 0 and 1"),
+        ("cell 1.0 3 2 nan", BadSetting, "cannot be read"),
+        ("steer 1 1e308 all a b", BadSetting, "numbers are none any more"),
+        ("patch 1 2 abc", BadSetting, "the text has 4 tokens and the other 3"),
+        ("patch 1 4 dcba", BadSetting, "is of token 4, and there are 4"),
+        ("cross-head 1.0 off", CannotDo, "this stack looks at none"),
+        ("encoder layer 1 off", CannotDo, "this model has one stack"),
+        ("steer 1 2 all a ''", BadInput, "the text is empty"),
+        ("layer 1 xnan", BadSetting, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused(said: str, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        edited(model_of(TINY_CLEAR), TOKENIZER, "abca", edit=(said,))
+
+
+def test_other_refusals() -> None:
+    model = model_of(TINY_CLEAR)
+    with pytest.raises(BadSetting, match="there is no edit"):
+        edited(model, TOKENIZER, "abca")
+    with pytest.raises(BadSetting, match="is no edit"):
+        from_data([{"edit": "Scales", "layer": 1}])
+    with pytest.raises(BadSetting, match="needs a second text"):
+        patching(model, TOKENIZER, "abca")
+    with pytest.raises(BadSetting, match="the text has 4 tokens and the other 2"):
+        patching(model, TOKENIZER, "abca", other="ab")
+    with pytest.raises(BadInput, match="both texts have the same likeliest word"):
+        patching(model, TOKENIZER, "abca", other="abca")
+    with pytest.raises(BadInput, match="nothing moves"):
+        patching(model, TOKENIZER, "abca", other="abca", words=("a", "b"))
+    with pytest.raises(BadSetting, match="an ablation shows answer or kl"):
+        ablation(model, TOKENIZER, "abca", show="rank")
