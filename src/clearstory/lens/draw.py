@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.drawing import clean
 from clearstory.lens.scales import cell_text
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Curve, Grid, Spans, Step, Table, View, Walk
+from clearstory.lens.views import Curve, Figure, Grid, Map, Spans, Step, Table, View, Walk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,6 +65,10 @@ def header(view: Step) -> list[str]:
             return ["", *view.column_labels]
         case Spans():
             return ["text", view.unit or "value", *view.columns, "note"]
+        case Map():
+            return ["point", view.x_label, view.y_label, "group", "note"]
+        case Figure():
+            return ["part", "shape", "parameters of each", "times"]
 
 
 def records(view: Step) -> list[list[object]]:
@@ -79,6 +83,11 @@ def records(view: Step) -> list[list[object]]:
         case Spans():
             blank = (None,) * len(view.columns)
             return [[span.text, span.value, *(span.facts or blank), span.note] for span in view.spans]
+        case Map():
+            groups = view.groups or ("",) * (1 + max((point.group for point in view.points), default=0))
+            return [[each.label, each.x, each.y, groups[each.group], each.note] for each in view.points]
+        case Figure():
+            return [[box.name, box.shape, box.parameters, view.times(box)] for box in view.boxes]
 
 
 def to_html(view: View) -> str:
@@ -167,6 +176,14 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.spans import Coloured
 
             return Coloured(view)
+        case Map():
+            from clearstory.lens.map import map_text
+
+            return map_text(view, width)
+        case Figure():
+            from clearstory.lens.figure import figure_text
+
+            return figure_text(view)
         case Walk():
             from rich.console import Group
 

@@ -1,43 +1,23 @@
-"""Views: a view is data. Four kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
-a file.
+"""Views: a view is data. Six kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
+a file. Tables, curves, grids and texts are here; maps and figures in placed.py.
 
 Every view has a title, and a `look` where there is something to look for: one sentence reckoned from the numbers.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from clearstory.errors import BadInput
-
-Cell = str | int | float | None
-
-
-class _Plain:
-    """What all kinds share: themselves as plain data."""
-
-    kind: ClassVar[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data with its `kind`; numbers that are none become null."""
-        assert isinstance(self, Grid | Curve | Spans | Table | Walk)
-        said = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
-        if isinstance(self, Spans):
-            said["totals"] = dict(said["totals"])
-        return {"kind": self.kind, **said}
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows in place of the name: the page of `inspect --out`, in a frame of its own."""
-        from clearstory.lens.draw import to_frame
-
-        assert isinstance(self, Grid | Curve | Spans | Table | Walk)
-        return to_frame(self)
+from clearstory.lens.placed import Figure as Figure
+from clearstory.lens.placed import Map as Map
+from clearstory.lens.plain import Cell as Cell
+from clearstory.lens.plain import Plain
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(_Plain):
+class Table(Plain):
     """Rows of cells under named columns; the column named in `bar` is drawn as bars too.
 
     >>> Table(title="Next", columns=("token", "probability"), rows=(("a", 0.75),), bar="probability").to_json()["kind"]
@@ -102,7 +82,7 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve(_Plain):
+class Curve(Plain):
     """Lines over a common axis: a training curve, a calibration. Labels carry their units: "bits per byte"."""
 
     kind: ClassVar[str] = "curve"
@@ -149,7 +129,7 @@ class Curve(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(_Plain):
+class Grid(Plain):
     """Numbers with a label for each row and column: attention of every token on every other."""
 
     kind: ClassVar[str] = "grid"
@@ -180,7 +160,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spans(_Plain):
+class Spans(Plain):
     """A text in pieces, each coloured by its number: how surprising every token was.
 
     The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
@@ -208,13 +188,18 @@ class Spans(_Plain):
         """How many levels a piece's number reaches."""
         return 0 if span.value is None else sum(span.value >= level for level in self.levels)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the totals by their names."""
+        said = super().to_json()
+        return {**said, "totals": dict(said["totals"])}
 
-Step = Grid | Curve | Spans | Table
-"""The four kinds."""
+
+Step = Grid | Curve | Spans | Table | Map | Figure
+"""The six kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk(_Plain):
+class Walk(Plain):
     """Views one after another, each made from those before it: queries, keys, their products, what comes of them."""
 
     kind: ClassVar[str] = "walk"
@@ -228,17 +213,4 @@ class Walk(_Plain):
 
 
 View = Step | Walk
-"""The four kinds, and walks through them."""
-
-
-def plain(value: Any) -> Any:
-    """Plain data: lists, dictionaries, text and finite numbers."""
-    if isinstance(value, _Plain):
-        return value.to_json()
-    if isinstance(value, Line | Band | Span):
-        return {name: plain(item) for name, item in asdict(value).items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+"""The six kinds, and walks through them."""
