@@ -33,6 +33,7 @@ class Entry:
 FORWARDS = "a model that reads left to right"
 
 VIEWS: dict[str, Entry] = {
+    "tokens": Entry("clearstory.lens.tokens:tokens"),
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "attention": Entry("clearstory.lens.attention:attention", "blocks", "attention, which a Transformer has"),
