@@ -363,6 +363,15 @@ OBSERVED: dict[str, Observation] = {
     "EvaluateRecipe.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
     **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
     "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
+    "InspectRecipe.layer": partial(looked, view="context", target="the", other="the cat"),
+    "InspectRecipe.target": partial(looked, view="context", other="the cat"),
+    "InspectRecipe.words": partial(looked, view="axis", text="t h e"),
+    "InspectRecipe.other": partial(looked, view="tokens"),
+    **{
+        f"InspectRecipe.{name}": partial(looked, view="neighbours", text="t") for name in ("centre", "remove", "within")
+    },
+    "InspectRecipe.gate": "lens/test_units.py::test_a_gate_is_shown_by_unit",
+    "InspectRecipe.bank": "lens/test_context.py::test_the_bank_may_lie_in_a_file",
     **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
     "PlanRecipe.model": planned,
     "PlanRecipe.parameters": planned,

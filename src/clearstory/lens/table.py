@@ -19,18 +19,26 @@ from clearstory.models.encoder import Encoder
 class Entry:
     """Where a view is made: a function (model, tokenizer, text, **settings) -> View.
 
-    `part` is the attribute of a model that the view looks into and `needs` says in words what that is; None for views
-    that ask only what every language model can do. A model that has no such part, or None there, cannot show it.
+    `part` is the attribute of a model that the view looks into, or several of which any will do, and `needs` says in
+    words what that is; None for views that ask only what every language model can do. A model that has no such part, or
+    None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked.
     """
 
     function: str
-    part: str | None = None
+    part: str | tuple[str, ...] | None = None
     needs: str = "any language model"
     forwards: bool = False
 
+    def fits(self, model: Any) -> bool:
+        """Whether a model has what the view looks into."""
+        parts = (self.part,) if isinstance(self.part, str) else self.part
+        return parts is None or any(getattr(model, part, None) is not None for part in parts)
+
 
 FORWARDS = "a model that reads left to right"
+STACKS = ("blocks", "decoder")
+WORDS = "a vector for each word"
 
 VIEWS: dict[str, Entry] = {
     "tokens": Entry("clearstory.lens.tokens:tokens"),
@@ -43,8 +51,16 @@ VIEWS: dict[str, Entry] = {
     ),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
+    "units": Entry("clearstory.lens.units:units", "layers", "units, which a recurrent model has"),
+    "trellis": Entry("clearstory.lens.trellis:trellis", "chain", "hidden states, which an hmm has"),
+    "counts": Entry("clearstory.lens.counts:counts", "grams", "tables of n-grams"),
+    "positions": Entry("clearstory.lens.positions:positions", STACKS, "places, which a Transformer is told"),
     "architecture": Entry("clearstory.lens.architecture:architecture"),
-    "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
+    "embeddings": Entry("clearstory.lens.embeddings:embeddings", "embedding", WORDS),
+    "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", WORDS),
+    "analogy": Entry("clearstory.lens.neighbours:analogy", "output_weight", WORDS),
+    "map": Entry("clearstory.lens.word_map:words_map", "output_weight", WORDS),
+    "axis": Entry("clearstory.lens.word_map:axis", "output_weight", WORDS),
 }
 """From a view's name to where it is made and what it needs."""
 
@@ -61,11 +77,7 @@ def view_of(name: str) -> Callable[..., View]:
 def able(model: Any) -> list[str]:
     """The names of the views that a model can show."""
     encoder = isinstance(model, Encoder)
-    return [
-        name
-        for name, entry in VIEWS.items()
-        if (entry.part is None or getattr(model, entry.part, None) is not None) and not (encoder and entry.forwards)
-    ]
+    return [name for name, entry in VIEWS.items() if entry.fits(model) and not (encoder and entry.forwards)]
 
 
 def check_able(name: str, model: Any) -> None:

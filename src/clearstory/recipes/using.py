@@ -169,10 +169,20 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
+        view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
+            next, surprise, attention, gates, units, reach, states, trellis, backoff, counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
+        layer: the layer to look into, from 0; the view's own choice when not given.
+        target: what an encoder-decoder has written already, or the word asked about.
+        words: the word asked about; given twice, the two ends of an axis.
+        other: a second text, to be compared with the first; or a second tokenizer: characters, bytes or a folder.
+        centre: whether the mean of all word vectors is taken away before they are compared.
+        remove: how many main directions of all word vectors are taken away besides.
+        within: only tokens with ids below this are looked for; tokenizers give frequent tokens small ones.
+        gate: the gate whose units are shown, such as forget; the units themselves when not given.
+        bank: a file of sentences, one a line, among which a word's neighbours in context are looked for.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
     """
@@ -183,5 +193,14 @@ class InspectRecipe:
     out: Path | None = None
     top: int | None = None
     temperature: float | None = None
+    layer: int | None = None
+    target: str | None = None
+    words: tuple[str, ...] = ()
+    other: str | None = None
+    centre: bool | None = None
+    remove: int | None = None
+    within: int | None = None
+    gate: str | None = None
+    bank: Path | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
