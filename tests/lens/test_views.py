@@ -10,8 +10,9 @@ import pytest
 
 from clearstory.errors import BadInput
 from clearstory.lens.draw import to_csv, to_html
+from clearstory.lens.placed import Arrow, Box, Group, Point
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View, Walk
+from clearstory.lens.views import Band, Curve, Figure, Grid, Line, Map, Span, Spans, Table, View, Walk
 
 VIEWS: list[View] = [
     Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),
@@ -24,6 +25,19 @@ VIEWS: list[View] = [
     ),
     Grid(title="g", row_labels=("a", "b"), column_labels=("c",), values=((0.1,), (0.2,))),
     Spans(title="s", spans=(Span("a", 0.5, "n"), Span("b", None))),
+    Map(
+        title="m",
+        points=(Point("a", 0.0, 1.0, note="n"), Point("b", 1.0, 0.0)),
+        links=((0, 1),),
+        x_label="x",
+        y_label="y",
+    ),
+    Figure(
+        title="f",
+        boxes=(Box("norm", 2, 1, 12, 3, "8", 16, "norm"), Box("+", 7, 5, 3, 1, tone="add")),
+        arrows=(Arrow(((8, 5), (8, 4))),),
+        groups=(Group(2, 0, 0, 16, 5),),
+    ),
 ]
 
 
@@ -46,6 +60,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
         Grid(title="g", row_labels=("a",), column_labels=("b",), values=((1.0, 2.0),))
     with pytest.raises(BadInput):
         Grid(title="g", row_labels=("a", "b"), column_labels=("b",), values=((1.0,),))
+    with pytest.raises(BadInput, match=r"a link is \(0, 1\) and the map has 1 points"):
+        Map(title="m", points=(Point("a", 0.0, 0.0),), links=((0, 1),), x_label="x", y_label="y")
+    with pytest.raises(BadInput, match="names 1 groups"):
+        Map(title="m", points=(Point("a", 0.0, 0.0, 1),), groups=("one",), x_label="x", y_label="y")
 
 
 def test_a_walk_is_its_steps_in_every_form() -> None:

@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.drawing import clean
 from clearstory.lens.scales import cell_text
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Curve, Grid, Mosaic, Spans, Step, Table, View, Walk
+from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Spans, Step, Table, View, Walk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,6 +67,10 @@ def header(view: Step) -> list[str]:
             return ["text", view.unit or "value", *view.columns, "note"]
         case Mosaic():
             return ["row", "column", "name", "score"]
+        case Map():
+            return ["point", view.x_label, view.y_label, "group", "note"]
+        case Figure():
+            return ["part", "shape", "parameters of each", "times"]
 
 
 def records(view: Step) -> list[list[object]]:
@@ -87,6 +91,11 @@ def records(view: Step) -> list[list[object]]:
             labels = [(row, column) for row in view.row_labels for column in view.column_labels]
             tiles = [tile for row in view.tiles for tile in row]
             return [[*pair, tile.name, tile.score] for pair, tile in zip(labels, tiles, strict=True)]
+        case Map():
+            groups = view.groups or ("",) * (1 + max((point.group for point in view.points), default=0))
+            return [[each.label, each.x, each.y, groups[each.group], each.note] for each in view.points]
+        case Figure():
+            return [[box.name, box.shape, box.parameters, view.times(box)] for box in view.boxes]
 
 
 def worded(view: Grid, texts: tuple[tuple[str, ...], ...]) -> list[list[object]]:
@@ -192,6 +201,14 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.mosaic import mosaic_text
 
             return mosaic_text(view, width)
+        case Map():
+            from clearstory.lens.map import map_text
+
+            return map_text(view, width)
+        case Figure():
+            from clearstory.lens.figure import figure_text
+
+            return figure_text(view)
         case Walk():
             from rich.console import Group
             from rich.padding import Padding

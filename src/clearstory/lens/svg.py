@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views import Curve, Grid, Mosaic, Table, View, Walk
+from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Table, View, Walk
 
 
 def svg(view: View) -> str:
@@ -30,6 +30,14 @@ def svg(view: View) -> str:
         from clearstory.lens.mosaic import mosaic_svg
 
         return mosaic_svg(view)
+    if isinstance(view, Map):
+        from clearstory.lens.map import map_svg
+
+        return map_svg(view)
+    if isinstance(view, Figure):
+        from clearstory.lens.figure import figure_svg
+
+        return figure_svg(view)
     from clearstory.lens.spans import spans_svg
 
     return spans_svg(view)

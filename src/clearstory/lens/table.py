@@ -41,8 +41,17 @@ STACKS = ("blocks", "decoder")
 ATTENTION = "attention, which a Transformer has"
 STREAM = "a Transformer's stream"
 WRITES = "the stream of a Transformer that writes: its logits are sums of what was added there"
+WORDS = "a vector for each word"
 
 VIEWS: dict[str, Entry] = {
+    "tokens": Entry("clearstory.lens.tokens:tokens"),
+    "embeddings": Entry("clearstory.lens.embeddings:embeddings", "embedding", WORDS),
+    "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", WORDS),
+    "analogy": Entry("clearstory.lens.neighbours:analogy", "output_weight", WORDS),
+    "map": Entry("clearstory.lens.word_map:words_map", "output_weight", WORDS),
+    "axis": Entry("clearstory.lens.word_map:axis", "output_weight", WORDS),
+    "positions": Entry("clearstory.lens.positions:positions", STACKS, "places, which a Transformer is told"),
+    "architecture": Entry("clearstory.lens.architecture:architecture"),
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
@@ -50,12 +59,6 @@ VIEWS: dict[str, Entry] = {
     "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),
     "roles": Entry("clearstory.lens.roles:roles", STACKS, ATTENTION),
     "weights": Entry("clearstory.lens.weights:weights", STACKS, ATTENTION),
-    "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
-    "reach": Entry(
-        "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True
-    ),
-    "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
-    "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
     "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACKS, STREAM),
     "contributions": Entry("clearstory.lens.contributions:contributions", STACKS, WRITES, forwards=True),
     "norms": Entry("clearstory.lens.norms:norms", STACKS, STREAM),
@@ -63,7 +66,15 @@ VIEWS: dict[str, Entry] = {
     "edits": Entry("clearstory.lens.edited:edited", STACKS, STREAM),
     "ablation": Entry("clearstory.lens.ablation:ablation", STACKS, STREAM),
     "patching": Entry("clearstory.lens.patching:patching", STACKS, STREAM),
-    "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", "a vector for each word"),
+    "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
+    "units": Entry("clearstory.lens.units:units", "layers", "units, which a recurrent model has"),
+    "reach": Entry(
+        "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True
+    ),
+    "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
+    "trellis": Entry("clearstory.lens.trellis:trellis", "chain", "hidden states, which an hmm has"),
+    "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
+    "counts": Entry("clearstory.lens.counts:counts", "grams", "tables of n-grams"),
 }
 """From a view's name to where it is made and what it needs."""
 

@@ -113,14 +113,15 @@ class Canvas:
 
     BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, rows: int = HEIGHT) -> None:
         self.columns = columns
+        self.rows = rows
         self.dots: dict[tuple[int, int], int] = {}
         self.inks: dict[tuple[int, int], int | None] = {}
 
     def dot(self, x: int, y: int, ink: int | None) -> None:
         """One dot, of a line's colour, or dim."""
-        if 0 <= x < 2 * self.columns and 0 <= y < 4 * HEIGHT:
+        if 0 <= x < 2 * self.columns and 0 <= y < 4 * self.rows:
             place = (y // 4, x // 2)
             self.dots[place] = self.dots.get(place, 0) | self.BITS[y % 4][x % 2]
             self.inks[place] = ink

@@ -1,46 +1,26 @@
-"""Views: a view is data. A few kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
-a file.
+"""Views: a view is data. Seven kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
+a file. Tables, curves, grids and texts are here; maps and figures in placed.py.
 
 Every view has a title, and a `look` where there is something to look for: one sentence reckoned from the numbers.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from clearstory.errors import BadInput
-
-Cell = str | int | float | None
+from clearstory.lens.placed import Figure as Figure
+from clearstory.lens.placed import Map as Map
+from clearstory.lens.plain import Cell as Cell
+from clearstory.lens.plain import Plain
 
 Ink = Literal["bar", "query", "key", "value"]
 """The colours of a grid: any numbers; what a head asks for, answers to, and answers with."""
 
 
-class _Plain:
-    """What all kinds share: themselves as plain data."""
-
-    kind: ClassVar[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data with its `kind`; numbers that are none become null."""
-        assert isinstance(self, Grid | Curve | Spans | Table | Mosaic | Walk)
-        said = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
-        if isinstance(self, Spans):
-            said["totals"] = dict(said["totals"])
-        return {"kind": self.kind, **said}
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows in place of the name: the page of `inspect --out`, in a frame of its own."""
-        from clearstory.lens.draw import to_frame
-
-        assert isinstance(self, Grid | Curve | Spans | Table | Mosaic | Walk)
-        return to_frame(self)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Table(_Plain):
+class Table(Plain):
     """Rows of cells under named columns; the column named in `bar` is drawn as bars too.
 
     >>> Table(title="Next", columns=("token", "probability"), rows=(("a", 0.75),), bar="probability").to_json()["kind"]
@@ -105,7 +85,7 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve(_Plain):
+class Curve(Plain):
     """Lines over a common axis: a training curve, a calibration. Labels carry their units: "bits per byte"."""
 
     kind: ClassVar[str] = "curve"
@@ -157,7 +137,7 @@ class Curve(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(_Plain):
+class Grid(Plain):
     """Numbers with a label for each row and column: attention of every token on every other.
 
     They are squares, stronger for more; or `dots` whose area is the number, hollow below zero, for those that may be
@@ -198,7 +178,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spans(_Plain):
+class Spans(Plain):
     """A text in pieces, each coloured by its number: how surprising every token was.
 
     The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
@@ -226,6 +206,11 @@ class Spans(_Plain):
         """How many levels a piece's number reaches."""
         return 0 if span.value is None else sum(span.value >= level for level in self.levels)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the totals by their names."""
+        said = super().to_json()
+        return {**said, "totals": dict(said["totals"])}
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -237,7 +222,7 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mosaic(_Plain):
+class Mosaic(Plain):
     """A small picture for each row and column: every head of every layer. `kinds` are the names that tiles may have."""
 
     kind: ClassVar[str] = "mosaic"
@@ -258,12 +243,12 @@ class Mosaic(_Plain):
             raise BadInput(f"a mosaic's tiles are called {', '.join(sorted(unknown))}, which are none of its kinds")
 
 
-Step = Grid | Curve | Spans | Table | Mosaic
+Step = Grid | Curve | Spans | Table | Mosaic | Map | Figure
 """The kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk(_Plain):
+class Walk(Plain):
     """Views one after another, each made from those before it: queries, keys, their products, what comes of them."""
 
     kind: ClassVar[str] = "walk"
@@ -278,16 +263,3 @@ class Walk(_Plain):
 
 View = Step | Walk
 """The kinds, and walks through them."""
-
-
-def plain(value: Any) -> Any:
-    """Plain data: lists, dictionaries, text and finite numbers."""
-    if isinstance(value, _Plain):
-        return value.to_json()
-    if isinstance(value, Line | Band | Span | Tile):
-        return {name: plain(item) for name, item in asdict(value).items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

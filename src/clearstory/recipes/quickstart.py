@@ -95,7 +95,9 @@ def nearest_words(opened: Opened, words: tuple[str, ...]) -> str | None:
     for word in words:
         if len(opened.tokenizer.encode(f" {word}")) == 1:
             view: Table = neighbours(opened.model, opened.tokenizer, word, top=6)
-            lines.append(f"{word:8} " + "  ".join(f"{str(token).strip('␣')} {cosine}" for token, cosine in view.rows))
+            lines.append(
+                f"{word:8} " + "  ".join(f"{str(token).strip('␣')} {cosine:.3f}" for token, cosine, _ in view.rows)
+            )
     return "\n".join(lines) if lines else None
 
 

@@ -169,8 +169,9 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons,
-            edits, ablation, patching, gates, reach, states, backoff, neighbours.
+        view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
+            next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons, edits, ablation,
+            patching, gates, units, reach, states, trellis, backoff, counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
@@ -178,12 +179,17 @@ class InspectRecipe:
         head: the head to look into, from 0; when not given the one whose tokens are most decided.
         part: of an encoder-decoder: encoder, decoder or cross, how the one looks across at the other.
         target: what an encoder-decoder has written already, or the word asked about.
-        words: the word asked about; given twice, why the first and not the second.
+        words: the word asked about; given twice, why the first and not the second, or the two ends of an axis.
         show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
-        other: a second text, to be compared with the first.
+        other: a second text, to be compared with the first; or a second tokenizer: characters, bytes or a folder.
         edit: a change inside of the model, such as "head 5.3 off"; may be given again.
         ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
         sentences: how many sentences of a parsed file to read; the view's own number when not given.
+        centre: whether the mean of all word vectors is taken away before they are compared.
+        remove: how many main directions of all word vectors are taken away besides.
+        within: only tokens with ids below this are looked for; tokenizers give frequent tokens small ones.
+        gate: the gate whose units are shown, such as forget; the units themselves when not given.
+        bank: a file of sentences, one a line, among which a word's neighbours in context are looked for.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
     """
@@ -204,5 +210,10 @@ class InspectRecipe:
     edit: tuple[str, ...] = ()
     ablate: Literal["zero", "mean"] | None = None
     sentences: int | None = None
+    centre: bool | None = None
+    remove: int | None = None
+    within: int | None = None
+    gate: str | None = None
+    bank: Path | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None

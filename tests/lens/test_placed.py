@@ -1,0 +1,135 @@
+"""Maps and figures: labels do not cover each other, and every learnt number of a model is in one box."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from clearstory.lens.architecture import architecture
+from clearstory.lens.draw import to_csv, to_html, to_terminal
+from clearstory.lens.map import overlap, settled
+from clearstory.lens.placed import Arrow, Box, Figure, Group, Map, Point
+from clearstory.lens.svg import svg
+from clearstory.lens.views import View
+from clearstory.models.families import build, count
+from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
+from tiny import MODELS
+
+HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
+SVG = "{http://www.w3.org/2000/svg}"
+
+MAP = Map(
+    title=HOSTILE,
+    points=(Point(HOSTILE, 0.0, 0.0, 0, HOSTILE), Point("b", 3.0, 4.0, 1), Point("c", math.nan, 1.0)),
+    links=((0, 1), (1, 2)),
+    groups=(HOSTILE, "other"),
+    x_label=HOSTILE,
+    y_label="second",
+    look=HOSTILE,
+)
+FIGURE = Figure(
+    title=HOSTILE,
+    boxes=(Box(HOSTILE, 2, 1, 16, 5, HOSTILE, 12, "norm"), Box("+", 9, 7, 3, 1, tone="add")),
+    arrows=(Arrow(((10, 7), (10, 6))), Arrow(((10, 8), (20, 8), (20, 7), (12, 7)))),
+    groups=(Group(3, 0, 0, 23, 9),),
+    look=HOSTILE,
+)
+
+
+def shown(view: View, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(to_terminal(view, width))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("view", [MAP, FIGURE], ids=["map", "figure"])
+def test_hostile_text_stays_text(view: View) -> None:
+    parts = {each.tag.removeprefix(SVG) for each in ET.fromstring(svg(view)).iter()}
+    assert parts <= {"svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle"}
+    page = to_html(view)
+    page.encode()
+    assert "<script" not in page
+    assert "\x1b" not in shown(view)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.text(max_size=20), st.floats(), st.floats()), max_size=8))
+def test_any_points_can_be_drawn(points: list[tuple[str, float, float]]) -> None:
+    view = Map(title="m", points=tuple(Point(*each) for each in points), x_label="x", y_label="y")
+    ET.fromstring(svg(view))
+    assert shown(view)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.floats(0, 700), st.floats(0, 400), st.floats(5, 120)), max_size=40))
+def test_labels_cover_neither_each_other_nor_a_dot(labels: list[tuple[float, float, float]]) -> None:
+    places = [(x, y) for x, y, _ in labels]
+    homes = [home for home in settled(places, [(w, 15.0) for *_, w in labels], (0, 0, 700, 400)) if home is not None]
+    assert not any(overlap(one, other) for at, one in enumerate(homes) for other in homes[:at])
+    assert not any(overlap(home, (x - 4, y - 4, x + 4, y + 4)) for home in homes for x, y in places)
+
+
+def test_distances_on_a_map_can_be_compared() -> None:
+    there = (Point("a", 0.0, 0.0), Point("b", 3.0, 0.0), Point("c", 0.0, 4.0))
+    view = Map(title="m", points=there, links=((0, 1), (0, 2)), x_label="x", y_label="y")
+    drawn = [
+        [float(each.get(name, 0)) for name in ("cx", "cy")] for each in ET.fromstring(svg(view)).iter(SVG + "circle")
+    ]
+    a, b, c = drawn
+    assert (b[0] - a[0]) / 3 == pytest.approx((a[1] - c[1]) / 4, rel=1e-3)
+    assert [row[:3] for row in csv.reader(io.StringIO(to_csv(view)))][1:] == [
+        ["a", "0.0", "0.0"],
+        ["b", "3.0", "0.0"],
+        ["c", "0.0", "4.0"],
+    ]
+    assert all(name in shown(view, 60) for name in "abc")
+
+
+SMALL: dict[str, Any] = {
+    "width": 16,
+    "layers": 3,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_width": 8,
+    "hidden": 24,
+    "vocab": 40,
+}
+OTHERS = {
+    "bert": replace(BERT_TINY, **SMALL),
+    "bare": replace(BERT_TINY, **SMALL, transform=False, unembed_bias=False),
+    "t5": replace(T5_SMALL, **SMALL),
+    "marian": replace(PRESETS["transformer-base"], **SMALL),
+}
+
+
+@pytest.mark.parametrize("name", [*MODELS, *OTHERS])
+def test_every_learnt_number_is_in_one_box(name: str) -> None:
+    model = MODELS[name]() if name in MODELS else build(OTHERS[name], seed=1)
+    view = architecture(model, None, "")
+    assert sum((box.parameters or 0) * view.times(box) for box in view.boxes) == count(model)
+    assert f"{count(model):,} numbers are learnt" in str(view.look)
+    drawn = shown(view)
+    assert all(box.name in drawn for box in view.boxes)
+    assert max(map(len, drawn.splitlines())) <= 80
+    spots = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in view.boxes]
+    assert not any(overlap(one, other) for at, one in enumerate(spots) for other in spots[:at])
+    assert min(min(spot) for spot in spots) >= 0
+
+
+def test_gpt2_is_drawn_as_its_paper_counts_it() -> None:
+    view = architecture(build(replace(PRESETS["gpt2"], layers=3), device="meta"), None, "")
+    assert view.groups[0].times == 3
+    rows = {box.name: box.parameters for box in view.boxes}
+    # 768 · 3,072 · 2 and biases 3,072 + 768; 4 · 768² and 4 · 768
+    assert (rows["feed-forward"], rows["attention"]) == (4_722_432, 2_362_368)
+    assert (rows["embedding"], rows["+ places"], rows["unembedding"]) == (38_597_376, 786_432, 0)
+    assert "12 heads of 64, looks back" in to_csv(view)

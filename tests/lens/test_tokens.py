@@ -1,0 +1,89 @@
+"""Tokens: every token with its bytes and characters; two tokenizers row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.tokens import aligned, pieces, split_words, tokens
+from clearstory.lens.views import Table
+from clearstory.models.families import build
+from clearstory.models.presets import BERT_TINY
+from clearstory.text.learning import learn
+from trained import words
+
+TEXT = words(200)
+LEARNT = {
+    spec: learn(spec, [TEXT]) for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
+}
+
+
+def test_a_row_for_each_token() -> None:
+    view = pieces(learn("characters", ["ab \n"]), "ab\n吾 a")
+    assert view.rows == (
+        (0, "a", 2, 1, "a", ""),
+        (1, "b", 3, 1, "b", ""),
+        (2, "↵", 0, 1, "↵", ""),
+        (3, "<unk>", 5, 0, "吾", "unknown"),
+        (4, "␣", 1, 1, "␣", ""),
+        (5, "a", 2, 1, "a", ""),
+    )
+    assert view.look == (
+        "8 bytes in 6 tokens: 1.33 bytes a token. 1 of them are unknown to the vocabulary: what stood there is lost."
+    )
+
+
+def test_an_encoder_shows_what_it_reads_between() -> None:
+    tokenizer = LEARNT["wordpiece:60"]
+    sizes: Any = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+    model = build(replace(BERT_TINY, **sizes, vocab=tokenizer.vocab), seed=1)
+    table = tokens(model, tokenizer, "the [MASK] sat").steps[0]
+    assert isinstance(table, Table)
+    assert table.column("token")[0] == "[CLS]"
+    assert table.column("token")[-1] == "[SEP]"
+    assert table.column("characters").count("[MASK]") == 1
+    assert [row[5] for row in table.rows].count("special") == 3
+
+
+@pytest.mark.parametrize("one", LEARNT)
+@settings(deadline=None, max_examples=20)
+@given(text=st.text(max_size=30) | st.text("the cat sat\n吾é ", max_size=30), other=st.sampled_from(list(LEARNT)))
+def test_stretches_hold_all_tokens_of_both_and_are_in_order(one: str, text: str, other: str) -> None:
+    first, second = LEARNT[one], LEARNT[other]
+    found = aligned(first, second, text)
+    assert [id for each in found for id in each.one] == first.encode(text)
+    assert [id for each in found for id in each.other] == second.encode(text)
+    assert all(before.stop <= after.start for before, after in pairwise(found))
+
+
+def test_two_tokenizers_are_compared_row_by_row() -> None:
+    walk = tokens(None, LEARNT["bpe:300"], "the cat", other="characters")
+    assert [step.title for step in walk.steps][1] == "Beside characters"
+    table = walk.steps[1]
+    assert isinstance(table, Table)
+    assert sum(int(str(each)) for each in table.column("characters: tokens")) == 7
+    assert "7, 1.00 bytes each" in str(table.look)
+
+
+def test_words_that_split_worst_come_first() -> None:
+    table = tokens(None, LEARNT["bpe:300"], "the cat xyzzy the mat.", top=2).steps[-1]
+    assert isinstance(table, Table)
+    assert table.rows[0][:4] == ("xyzzy", 5, 5, 1.0)
+    assert [each.text for each in split_words(LEARNT["bpe:300"], "a b a")] == ["a", "b"]
+    sizes = [float(str(each)) for each in table.column("bytes per token")]
+    assert sizes == sorted(sizes)
+
+
+def test_what_cannot_be_shown_is_refused() -> None:
+    with pytest.raises(BadInput, match="the text is empty"):
+        tokens(None, LEARNT["bpe:300"], "")
+    with pytest.raises(BadInput, match="4,001 characters"):
+        tokens(None, LEARNT["bpe:300"], "a" * 4001)
+    with pytest.raises(BadSetting, match="top is 0"):
+        tokens(None, LEARNT["bpe:300"], "a", top=0)

@@ -1,0 +1,149 @@
+"""Word vectors: neighbours, sums, maps and axes against the same by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.embeddings import embeddings, telling
+from clearstory.lens.neighbours import analogy, neighbours, summands
+from clearstory.lens.table import able
+from clearstory.lens.vectors import nearest_to, on_two_axes, one_token, principal, tokens_of, word_vectors
+from clearstory.lens.word_map import along, axis, words_map
+from clearstory.text.learning import learn
+from tiny import MODELS
+
+TOKENIZER = learn("words", ["a b c d e f g h king queen man woman\n"])
+FULL = learn("words", [" ".join(f"w{number}" for number in range(21)) + "\n"])  # as many as the tiny models know
+HAVE = [name for name in MODELS if "neighbours" in able(MODELS[name]())]
+
+
+def test_which_models_have_word_vectors() -> None:
+    assert set(HAVE) == {"gpt2", "clear", "grouped", "windowed", "recalling", "placeless", "rnn", "gru", "lstm"}
+    assert "embeddings" in able(MODELS["adaptive"]())  # whose unembedding is no plain product
+
+
+def test_main_directions_are_those_of_the_covariance() -> None:
+    torch.manual_seed(1)
+    for rows in (40, 5):  # more vectors than dimensions, and fewer
+        vectors = torch.randn(rows, 8).double() * torch.tensor([5.0, 3, 1, 1, 1, 1, 1, 1])
+        main = principal(vectors, 3)
+        assert torch.allclose(main @ main.T, torch.eye(3).double(), atol=1e-9)
+        covariance = (vectors - vectors.mean(0)).T @ (vectors - vectors.mean(0))
+        values = torch.linalg.eigvalsh(covariance).flip(0)
+        assert torch.allclose((main @ covariance @ main.T).diagonal(), values[:3], rtol=1e-9)
+        assert (main.gather(1, main.abs().argmax(1, keepdim=True)) > 0).all()
+        places, kept = on_two_axes(vectors)
+        assert torch.allclose(places.mean(0), torch.zeros(2).double(), atol=1e-9)
+        assert kept == pytest.approx(float(values[:2].sum() / values.sum()))
+
+
+@pytest.mark.parametrize("name", HAVE)
+def test_what_words_share_is_taken_away(name: str) -> None:
+    model: Any = MODELS[name]()
+    assert FULL.vocab == model.vocab
+    plain = word_vectors(model, FULL, centre=False)
+    assert torch.allclose(plain, F.normalize(model.output_weight.detach().float(), dim=-1))
+    clear = word_vectors(model, FULL, remove=2)
+    raw = model.output_weight.detach().float()
+    assert torch.allclose(clear.norm(dim=-1), torch.ones(len(clear)))
+    # Nothing is left along the two directions: not of a vector, and so not of a cosine.
+    assert (clear @ principal(raw, 2).T).abs().max() < 1e-5
+    with pytest.raises(BadSetting, match="take away fewer"):
+        word_vectors(model, FULL, remove=raw.shape[1])
+
+
+def test_neighbours_with_everything_and_within_the_frequent() -> None:
+    model = MODELS["lstm"]()
+    every = neighbours(model, TOKENIZER, "king", top=50)
+    assert TOKENIZER.vocab < model.vocab  # whose other rows no token has
+    assert len(every.rows) == TOKENIZER.vocab - 1
+    assert TOKENIZER.piece(TOKENIZER.encode("king")[0]) not in every.column("token")
+    few = neighbours(model, TOKENIZER, "king", top=50, within=6)
+    assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
+    vectors = word_vectors(model, TOKENIZER, centre=False)
+    by_chance = (vectors @ vectors.T).mean()  # of every word with every word
+    assert f"{float(by_chance):.2f} on average as the model has learnt them" in str(every.look)
+    for wrong in ({"top": 0}, {"within": 0}):
+        with pytest.raises(BadSetting):
+            neighbours(model, TOKENIZER, "king", **wrong)
+    with pytest.raises(BadInput, match="unknown to the vocabulary"):
+        neighbours(model, TOKENIZER, "prince")
+
+
+def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:
+    model = MODELS["gpt2"]()
+    view = analogy(model, TOKENIZER, "king - man + woman", top=3, centre=False)
+    vectors = F.normalize(model.output_weight.detach()[: TOKENIZER.vocab].float(), dim=-1)
+    k, m, w = (one_token(TOKENIZER, word) for word in ("king", "man", "woman"))
+    cosines = F.cosine_similarity(vectors, (vectors[k] - vectors[m] + vectors[w])[None])
+    best = [id for id in cosines.argsort(descending=True).tolist() if id not in (k, m, w)][:3]
+    assert view.column("id") == best
+    assert view.column("cosine") == pytest.approx([float(cosines[id]) for id in best], abs=1e-5)
+    assert "king, man, woman are passed over" in str(view.look)
+    first = int(cosines.argmax())
+    assert (f"{TOKENIZER.piece(first)} itself would be first" in str(view.look)) == (first in (k, m, w))
+    assert summands("a-b − c") == [(1, "a-b"), (-1, "c")]
+    with pytest.raises(BadInput, match="no sum of words"):
+        analogy(model, TOKENIZER, "king")
+
+
+def test_ranks_count_what_is_passed_over() -> None:
+    vectors = torch.eye(4)
+    found = nearest_to(vectors, torch.tensor([4.0, 3.0, 2.0, 1.0]), 2, without=(0,))
+    length = math.sqrt(16 + 9 + 4 + 1)
+    assert [(each.id, each.rank) for each in found] == [(1, 2), (2, 3)]
+    assert [each.cosine for each in found] == pytest.approx([3 / length, 2 / length])
+
+
+def test_a_map_shows_each_word_once_and_where_it_leads() -> None:
+    model = MODELS["gru"]()
+    view = words_map(model, TOKENIZER, "king queen king", top=2)
+    assert tokens_of(TOKENIZER, "king queen king") == [one_token(TOKENIZER, word) for word in ("king", "queen")]
+    labels = [point.label for point in view.points]
+    assert len(set(labels)) == len(labels)
+    for word in ("king", "queen"):
+        near = {row[0] for row in neighbours(model, TOKENIZER, word, top=2).rows}
+        assert {labels[to] for one, to in view.links if labels[one] == word} == near
+    assert words_map(model, TOKENIZER, "king", top=0).groups == ("the text's own",)
+    with pytest.raises(BadInput, match="the text is empty"):
+        words_map(model, TOKENIZER, " ")
+    with pytest.raises(BadInput, match="more than the 120"):
+        words_map(model, TOKENIZER, "a b c", top=40)
+
+
+def test_a_word_stands_where_it_is_between_two_ends() -> None:
+    # From (1, 0) to (1, 4): (3, 1) is a quarter along and 2 / 4 off.
+    places, off = along(torch.tensor([[3.0, 1.0], [1.0, 4.0]]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0]))
+    assert (places.tolist(), off.tolist()) == ([0.25, 1.0], [0.5, 0.0])
+    model = MODELS["lstm"]()
+    view = axis(model, TOKENIZER, "a b", words=("king", "queen"))
+    found = {point.label: (point.x, point.y) for point in view.points}
+    assert found["king"] == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert found["queen"] == pytest.approx((1.0, 0.0), abs=1e-6)
+    both = axis(model, TOKENIZER, "a", words=("king man", "queen, woman"))
+    middle = [sum(point.x for point in both.points if point.group == group) / 2 for group in (1, 2)]
+    assert middle == pytest.approx([0.0, 1.0], abs=1e-5)
+    for ends, error in (((), BadSetting), (("king", "king"), BadInput), (("king", " "), BadSetting)):
+        with pytest.raises(error):
+            axis(model, TOKENIZER, "a", words=ends)
+
+
+def test_embeddings_are_the_rows_as_learnt_and_thinned_where_wide() -> None:
+    model = MODELS["clear"]()
+    view = embeddings(model, TOKENIZER, "a b a", top=5)
+    ids = TOKENIZER.encode("a b a")
+    columns = [int(label) for label in view.column_labels]
+    assert torch.equal(torch.tensor(view.values).float(), model.embedding.weight[ids][:, columns].float())
+    assert columns == sorted(columns)
+    assert view.row_labels == ("a·0", "b", "a·2")
+    varied = model.embedding.weight[ids].float().var(0, correction=0)
+    assert set(columns) == set(varied.topk(5).indices.tolist())
+    assert telling(torch.ones(2, 3), 3)[1] == "All 3 dimensions are shown."
+    with pytest.raises(BadInput, match="the text is empty"):
+        embeddings(model, TOKENIZER, "")
