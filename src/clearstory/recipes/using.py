@@ -170,8 +170,8 @@ class InspectRecipe:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
         view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
-            next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons, edits, ablation,
-            patching, gates, units, reach, states, trellis, backoff, counts.
+            next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons, edits,
+            ablation, patching, gates, units, reach, states, trellis, backoff, counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
