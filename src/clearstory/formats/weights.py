@@ -53,12 +53,15 @@ class Shards(Mapping[str, Tensor]):
     stored: Mapping[str, Stored]
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The headers of all the folder's files. Raises BadInput where there are none, CorruptFile where one lies."""
+    def open(cls, folder: Path, auto: str = "") -> Self:
+        """The headers of all the folder's files; `auto` is what opens its class in transformers.
+
+        Raises BadInput where there are none, CorruptFile where one lies.
+        """
         if (folder / FILE).is_file():
             return cls(read_header(folder / FILE))
         if not (folder / INDEX).is_file():
-            raise BadInput(nothing_to_read(folder))
+            raise BadInput(nothing_to_read(folder, auto))
         places = read_json(folder / INDEX, MOST_INDEX_BYTES).get("weight_map")
         if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
             raise CorruptFile(f"{folder / INDEX} holds no 'weight_map' of names to files; copy the folder anew")
@@ -115,14 +118,15 @@ def read_header(path: Path) -> dict[str, Stored]:
         ) from error
 
 
-def nothing_to_read(folder: Path) -> str:
+def nothing_to_read(folder: Path, auto: str) -> str:
     """Why a folder without safetensors cannot be opened, and the way out."""
     pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
     if not pickles:
         return f"{folder} holds no {FILE}; copy the whole folder"
     return (
         f"{folder} holds {pickles[0]}, which can run code when it is opened, and no {FILE}; where you trust it, "
-        f'convert it once: transformers.AutoModelForCausalLM.from_pretrained("{folder}").save_pretrained("NEW")'
+        f'convert it once: transformers.{auto or "AutoModel"}.from_pretrained("{folder}").save_pretrained("NEW"), '
+        "and copy the tokenizer's files there"
     )
 
 
