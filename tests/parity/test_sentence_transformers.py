@@ -20,8 +20,8 @@ SENTENCES = [
     "The train to London leaves at 9:45.", "Water boils at 100 °C.", "E = mc²", "π is about 3.14159.",
     "Der Hund läuft über die Straße.", "Le café est fermé le dimanche.", "東京タワーへ行きました。",
     "Привет, как дела?", "naïve façade, coöperate", "WHY ARE YOU SHOUTING?", "why are you shouting?",
-    "  spaces   and\ttabs\n", "e-mail: someone@example.org", "https://example.org/a/b?c=d", "def f(x): return x ** 2", "🙂🙃", "x",
-    "", "...",
+    "  spaces   and\ttabs\n", "e-mail: someone@example.org", "https://example.org/a/b?c=d", "def f(x): return x ** 2",
+    "🙂🙃", "x", "", "...",
     "supercalifragilisticexpialidocious antidisestablishmentarianism",
     "To be, or not to be, that is the question. " * 12,
 ]  # fmt: skip
