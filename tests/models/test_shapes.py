@@ -27,6 +27,8 @@ ENCODERS = {
     "bert": replace(BERT_TINY, **SMALL),
     "minilm": replace(MINILM, **SMALL),
     "rotary": replace(BERT_TINY, **SMALL, positions="rotary", norm="rms", norm_first=True, tied=False, pooler=False),
+    "labelled": replace(MINILM, **SMALL, labels=("bad", "good", "neither")),
+    "labelled tokens": replace(BERT_TINY, **SMALL, labels=("O", "B"), labels_of="token"),
 }
 
 WRITERS = {
@@ -76,6 +78,25 @@ def test_masked_nats_are_those_of_the_softmax() -> None:
     assert state is None
     nothing, _ = model.score(tokens, torch.full_like(targets, IGNORE))
     assert nothing.tolist() == [[0.0] * 4]
+
+
+def test_labels_are_told_of_the_first_vector_or_of_every_one() -> None:
+    whole: Any = shaken(ENCODERS["labelled"])
+    hidden = whole.encode(SOURCE)
+    head = whole.classifier
+    first = torch.tanh(hidden[:, 0] @ whole.pooler.weight.T + whole.pooler.bias)
+    torch.testing.assert_close(whole.classify(hidden), first @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
+    tokens: Any = shaken(ENCODERS["labelled tokens"])
+    hidden = tokens.encode(SOURCE)
+    head = tokens.classifier
+    torch.testing.assert_close(tokens.classify(hidden), hidden @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
+    dropping: Any = build(replace(ENCODERS["labelled"], dropout=0.5), seed=1)
+    hidden = dropping.eval().encode(SOURCE)
+    torch.testing.assert_close(dropping.classify(hidden), dropping.classify(hidden), rtol=0, atol=0)
+    dropping.train()
+    assert not torch.equal(dropping.classify(hidden), dropping.classify(hidden))
+    with pytest.raises(CannotDo, match="no head that tells labels"):
+        build(ENCODERS["bert"], seed=1).classify(hidden)
 
 
 def test_an_encoder_says_what_it_is_for() -> None:
@@ -173,6 +194,7 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
         loss = model.predict(hidden).square().sum()
         loss = loss + (model.relate(hidden).square().sum() if config.pooler and config.transform else 0)
         loss = loss + (model.pool(hidden).square().sum() if config.pooler else 0)
+        loss = loss + (model.classify(hidden).square().sum() if config.labels else 0)
     else:
         loss = model.predict(model.read(WRITTEN, source=SOURCE)[0]).log_softmax(-1).square().sum()
     loss.backward()
@@ -211,3 +233,11 @@ def test_fields_of_one_kind_are_refused_for_another() -> None:
         replace(WRITERS["t5"], segments=2)
     with pytest.raises(BadSetting, match="decoder_layers"):
         replace(ENCODERS["bert"], decoder_layers=2)
+    with pytest.raises(BadSetting, match=r"model\.labels is \('a', 'b'\)"):
+        replace(WRITERS["t5"], labels=("a", "b"))
+    with pytest.raises(BadSetting, match=r"model\.labels has 'a' more than once"):
+        replace(ENCODERS["bert"], labels=("a", "b", "a"))
+    with pytest.raises(BadSetting, match=r"model\.labels are 65,537"):
+        replace(ENCODERS["bert"], labels=tuple(map(str, range(2**16 + 1))))
+    with pytest.raises(BadSetting, match=r"model\.pooler is false; set it to true, or model\.labels_of to token"):
+        replace(ENCODERS["rotary"], labels=("a", "b"))

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from test_transformers import shake, worst
 from torch import Tensor
 
-from clearstory.errors import BadInput, CorruptFile
+import clearstory
+from clearstory.errors import BadInput, ClearstoryError, CorruptFile
 from clearstory.formats.cards import Card
 from clearstory.formats.config_file import choose
 from clearstory.formats.folders import open_model, save_model
@@ -23,6 +24,7 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MINILM, PRESETS, parameters
+from clearstory.recipes.portability import check_portable
 from clearstory.text.framing import framed
 from clearstory.text.learning import learn
 
@@ -38,6 +40,11 @@ CASES: dict[str, tuple[str, TransformerConfig]] = {
     "three segments, relu, eps": ("BertForPreTraining", replace(BERT, segments=3, activation="relu", norm_eps=1e-5)),
     "masked": ("BertForMaskedLM", replace(BERT, pooler=False)),
     "minilm": ("BertModel", replace(MINILM, **SMALL)),
+    "labels of texts": ("BertForSequenceClassification", replace(MINILM, **SMALL, labels=("joy", "anger", "LABEL_0"))),
+    "labels of tokens": (
+        "BertForTokenClassification",
+        replace(MINILM, **SMALL, pooler=False, labels=("O", "B-PER", "I-PER"), labels_of="token"),
+    ),
 }
 
 
@@ -48,8 +55,7 @@ def ours(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def theirs(folder: Path, kind: str, dtype: torch.dtype = torch.float32) -> Any:
-    auto = {"BertForPreTraining": "AutoModelForPreTraining", "BertForMaskedLM": "AutoModelForMaskedLM"}
-    opened = getattr(transformers, auto.get(kind, "AutoModel"))
+    opened = getattr(transformers, "AutoModel" if kind == "BertModel" else kind.replace("Bert", "AutoModel"))
     model, said = opened.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     assert not any(said.values()), f"transformers is not content with our names: {said}"
     assert type(model).__name__ == kind
@@ -75,6 +81,9 @@ def heard(model: Encoder, tokens: Padded, segments: Tensor, real: Tensor) -> lis
         hook.remove()
     out += [model.pool(hidden)] if model.pooler is not None else []
     out += [model.predict(hidden)[real]] if model.transform is not None else []
+    if model.classifier is not None:
+        told = model.classify(hidden)
+        out += [told if model.config.labels_of == "text" else told[real]]
     return out + ([model.relate(hidden)] if model.follows is not None else [])
 
 
@@ -90,7 +99,10 @@ def heard_there(oracle: Any, tokens: Padded, segments: Tensor, real: Tensor) -> 
     if kind == "BertForPreTraining":
         answer = oracle(**said)
         out += [answer.prediction_logits[real], answer.seq_relationship_logits]
-    return [*out, oracle(**said).logits[real]] if kind == "BertForMaskedLM" else out
+    if kind == "BertForSequenceClassification":
+        out += [oracle(**said).logits]
+    words = kind in ("BertForMaskedLM", "BertForTokenClassification")
+    return [*out, oracle(**said).logits[real]] if words else out
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -121,8 +133,15 @@ THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "BertForPreTraining": ({}, {"pooler": True, "transform": True}),
     "BertForMaskedLM": ({}, {"pooler": False, "transform": True}),
     "BertModel": ({"type_vocab_size": 3}, {"pooler": True, "transform": False}),
-    "BertForSequenceClassification": ({"num_labels": 5}, {"pooler": True, "transform": False}),
-    "BertForTokenClassification": ({}, {"pooler": False, "transform": False}),
+    "BertForSequenceClassification": (
+        {"num_labels": 5},
+        {"pooler": True, "transform": False, "labels": tuple(f"LABEL_{i}" for i in range(5)), "labels_of": "text"},
+    ),
+    "BertForTokenClassification": (
+        {"id2label": {0: "O", 1: "B-LOC"}, "label2id": {"O": 0, "B-LOC": 1}, "classifier_dropout": 0.3},
+        {"pooler": False, "transform": False, "labels": ("O", "B-LOC"), "labels_of": "token"},
+    ),
+    "BertForQuestionAnswering": ({}, {"pooler": False, "transform": False, "labels": ()}),
 }
 
 
@@ -145,16 +164,93 @@ def test_their_folder_opens_here_with_the_same_numbers(kind: str, tmp_path: Path
     assert {name: getattr(opened.model.config, name) for name in fields} == fields
     asked = batch(opened.model.config)
     assert worst(heard(opened.model, *asked), heard_there(oracle, *asked)) <= 1e-5
-    left_out = "Classification" in kind
+    left_out = kind == "BertForQuestionAnswering"
     assert (opened.note is not None) == left_out
-    assert not left_out or f"the head of {kind} (classifier) is left out" in str(opened.note)
+    assert not left_out or f"the head of {kind} (qa_outputs) is left out" in str(opened.note)
     # And back, where nothing was left out.
     saved = save_model(tmp_path / "ours", opened.model, None, opened.card)
     if not left_out:
         back = theirs(saved, kind)
         for key, tensor in oracle.state_dict().items():
             assert torch.equal(tensor, back.state_dict()[key]), key
+        assert (back.config.id2label, back.config.label2id) == (oracle.config.id2label, oracle.config.label2id)
     assert open_model(saved).model.config == opened.model.config
+
+
+REFUSED = [
+    (
+        {"problem_type": "multi_label_classification"},
+        r"problem_type = 'multi_label_classification'; .*\[\"BertModel\"\]",
+    ),
+    ({"problem_type": "regression"}, r"problem_type = 'regression'"),
+    ({"id2label": {"0": "score"}}, r"id2label = \{'0': 'score'\}; this house chooses among 2 labels or more"),
+    ({"id2label": {"0": "a", "2": "b"}}, "it must name a label for each number from 0 on"),
+    ({"id2label": {"0": "a", "1": 7}}, "it must name a label for each number from 0 on"),
+    ({"id2label": ["a", "b"]}, "it must be an object"),
+    ({"id2label": {"0": "a", "1": "a"}}, r"model\.labels has 'a' more than once"),
+    ({"num_labels": 3}, "num_labels = 3; but id2label names 2"),
+    ({"id2label": None, "num_labels": 2**40}, "num_labels = 1099511627776"),
+    ({"id2label": None, "num_labels": 3}, r"classifier\.weight of shape \[3, 24\], and the weights hold \[2, 24\]"),
+]
+
+
+def test_labels_that_lie_or_are_no_choice_are_refused(tmp_path: Path) -> None:
+    made_there("BertForSequenceClassification", {}, tmp_path / "theirs")
+    file = tmp_path / "theirs" / "config.json"
+    said = {"id2label": {"0": "bad", "1": "good"}, **json.loads(file.read_text())}
+    for keys, says in REFUSED:
+        file.write_text(json.dumps({**said, **keys}))
+        with pytest.raises(ClearstoryError, match=says):
+            open_model(tmp_path / "theirs")
+    # The way out of a head that is not here.
+    file.write_text(json.dumps({**said, "problem_type": "regression", "architectures": ["BertModel"]}))
+    opened = open_model(tmp_path / "theirs")
+    assert opened.model.classifier is None
+    assert opened.model.pooler is not None
+    # Where nothing is said of labels there are two, as over there.
+    file.write_text(json.dumps({key: value for key, value in said.items() if key != "id2label"}))
+    assert open_model(tmp_path / "theirs").model.config.labels == ("LABEL_0", "LABEL_1")
+
+
+def test_a_text_and_its_words_are_labelled_as_their_pipelines_do(tmp_path: Path) -> None:
+    texts = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!", "fox"]
+    tokenizer = learn("wordpiece:90", texts * 3)
+    folders = {
+        kind: save_model(tmp_path / kind, ours(replace(CASES[kind][1], vocab=tokenizer.vocab)), tokenizer, Card())
+        for kind in ("labels of texts", "labels of tokens")
+    }
+    whole = transformers.pipeline("text-classification", model=str(folders["labels of texts"]), top_k=None)
+    for text, found in zip(texts, clearstory.classify(folders["labels of texts"], texts, batch_size=2), strict=True):
+        [wanted] = whole([text])
+        assert (found.text, [each.label for each in found.labels]) == (text, [each["label"] for each in wanted])
+        chances = [each["score"] for each in wanted]
+        assert [each.probability for each in found.labels] == pytest.approx(chances, abs=1e-5)
+    by_token = transformers.pipeline("token-classification", str(folders["labels of tokens"]), ignore_labels=[])
+    for text, found in zip(texts, clearstory.classify(folders["labels of tokens"], texts, batch_size=2), strict=True):
+        first = {each["start"]: each for each in by_token(text)}
+        place = 0
+        for word in found.words:
+            place = text.index(word.word, place)
+            assert word.label == first[place]["entity"]
+            assert word.probability == pytest.approx(float(first[place]["score"]), abs=1e-5)
+            place += len(word.word)
+        assert [word.word for word in found.words] == text.split()
+
+
+def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
+    tokenizer = learn("wordpiece:90", ["a text to learn from"] * 3)
+    for name in ("minilm", "labels of texts", "labels of tokens"):
+        model = ours(replace(CASES[name][1], vocab=tokenizer.vocab))
+        folder = save_model(tmp_path / name, model, tokenizer, Card())
+        found = clearstory.convert(folder, tmp_path / f"{name} again", check=True)
+        assert found.portability.reason is None
+        assert (found.portability.portable, found.difference) == (True, 0.0)
+        if name == "minilm":
+            continue
+        other = open_model(folder)
+        with torch.no_grad():
+            other.model.classifier.bias += 1
+        assert "logits differ by" in str(check_portable(folder, other).reason)
 
 
 def test_the_published_files_open_old_names_second_copies_and_all(tmp_path: Path) -> None:
@@ -236,8 +332,6 @@ TEXTS = [
 
 def test_a_real_encoder_gives_the_vectors_of_its_own_recipe(minilm: Path) -> None:
     """Mean over tokens, then length one: what its modules.json says, reckoned with transformers."""
-    import clearstory
-
     oracle = transformers.AutoModel.from_pretrained(minilm).eval()
     asked = transformers.AutoTokenizer.from_pretrained(minilm)(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():

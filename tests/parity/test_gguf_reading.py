@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from clearstory.cli.main import main
+from clearstory.errors import CorruptFile
+from clearstory.formats import gguf_reading
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import Opened, open_model, save_model
 from clearstory.formats.gguf_writing import write_gguf
@@ -22,6 +25,7 @@ from clearstory.recipes.convert import convert
 from clearstory.recipes.generate import generate
 from clearstory.recipes.portability import TEXTS, check_portable
 from clearstory.text.learning import learn
+from clearstory.text.splitting import SPLITTINGS
 from clearstory.text.tokenizers import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
@@ -48,6 +52,8 @@ READ_THERE = [name for name in CASES if name not in ("llama-bias", "llama3.1", "
 
 TEXT = " ".join(TEXTS) * 4
 
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+
 
 def shaken(config: TransformerConfig) -> Any:
     model = build(config, seed=0).eval()
@@ -65,18 +71,73 @@ def bpe() -> Tokenizer:
 @pytest.mark.parametrize("name", READ_THERE)
 def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: Path) -> None:
     model = shaken(CASES[name])
-    write_gguf(tmp_path / "model.gguf", model, bpe(), "tiny")
-    found = check_portable(tmp_path / "model.gguf", Opened(model, bpe(), Card()))
+    tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
+    write_gguf(tmp_path / "model.gguf", model, tokenizer, "tiny")
+    found = check_portable(tmp_path / "model.gguf", Opened(model, tokenizer, Card()))
     print(f"measured {name}: {found.difference}")  # shown with -rP
     assert found.portable, found.reason
     assert found.difference is not None
     assert found.difference < 1e-5
+    assert (found.texts, found.template, found.note) == (len(TEXTS), True, None)
+
+
+def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any) -> None:
+    tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
+    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, Card())
+    assert main(["convert", str(folder), str(tmp_path / "model.gguf"), "--check"]) == 0
+    assert f"{len(TEXTS)} texts the same ids, and the chat template the same text" in capsys.readouterr().out
+    opened = open_model(tmp_path / "model.gguf")
+    other = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE.replace("<", "[")})
+    found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=other))
+    assert "the chat template writes '<user>" in str(found.reason)
+    found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=learn("bytes", [])))
+    assert "has the ids" in str(found.reason)
+
+
+def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: Path, tmp_path: Path) -> None:
+    bytewise = learn("bytes", [])
+    folder = save_model(tmp_path / "bytes", shaken(replace(LLAMA, vocab=bytewise.vocab)), bytewise, Card())
+    found = convert(folder, tmp_path / "bytes.gguf", check=True).portability
+    assert found is not None
+    assert (found.portable, found.texts) == (True, 0)
+    assert "merges nothing" in str(found.note)
+    # Digits one by one, as SmolLM2 has them.
+    parts = json.loads(bpe().contents)
+    parts["pre_tokenizer"] = SPLITTINGS["smollm"].pre_tokenizer
+    by_digit = replace(bpe(), contents=json.dumps(parts))
+    folder = save_model(tmp_path / "digits", shaken(LLAMA), by_digit, Card())
+    found = convert(folder, tmp_path / "digits.gguf", check=True).portability
+    assert found is not None
+    assert (found.portable, found.texts) == (True, 0)
+    assert "does not know how 'smollm' cuts text" in str(found.note)
+    # SentencePiece's: all but the text that begins with a space.
+    found = convert(data / "stories260k" / "stories260K.bin", tmp_path / "stories.gguf", check=True).portability
+    assert found is not None
+    assert (found.portable, found.texts) == (True, len(TEXTS) - 1)
+    assert "a space that a text begins with" in str(found.note)
+
+
+def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": "{{ tools }}"}]
+    tokenizer = replace(bpe(), config={**bpe().config, "chat_template": several})
+    folder = save_model(tmp_path / "model", shaken(LLAMA), tokenizer, Card())
+    convert(folder, tmp_path / "model.gguf")  # of several, the default
+    written = open_model(tmp_path / "model.gguf").tokenizer
+    assert written is not None
+    assert written.config["chat_template"] == TEMPLATE
+    real = gguf_reading.read_tokenizer
+
+    def forgetful(path: Path, fields: Any) -> Any:
+        return real(path, {key: value for key, value in fields.items() if key != "tokenizer.chat_template"})
+
+    monkeypatch.setattr(gguf_reading, "read_tokenizer", forgetful)
+    with pytest.raises(CorruptFile, match=r"has the chat template 'None', and '\{% for m in messages"):
+        convert(folder, tmp_path / "other.gguf")
 
 
 def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, capsys: Any) -> None:
     tokenizer = bpe()
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-    tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": template})
+    tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE})
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, Card())
     found = convert(folder, tmp_path / "again", check=True).portability
     assert found is not None

@@ -56,6 +56,20 @@ def test_published_sizes_to_the_digit(name: str, count: int) -> None:
     assert found.parameters == sum(each.parameters for each in found.parts) == count
 
 
+@pytest.mark.parametrize("of", ["text", "token"])
+def test_a_head_for_labels_is_on_the_sheet(of: str) -> None:
+    bare, found = (
+        plan("minilm", measure=False, **{"model.labels": labels, "model.labels_of": of})
+        for labels in ([], ["a", "b", "c"])
+    )
+    head = [each for each in found.parts if each.name == "labels"]
+    # 384 numbers of a vector to each of three labels, and a bias each.
+    assert sum(each.parameters for each in head) == 3 * 384 + 3 == found.parameters - bare.parameters
+    assert {each.group for each in head} == {"heads"}
+    # A token is multiplied with it where it tells tokens; a text is, once.
+    assert found.flops["forward"] - bare.flops["forward"] == (2 * (3 * 384 + 3) if of == "token" else 0)
+
+
 @pytest.mark.parametrize("name", PLANNED)
 def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
     found = plan(name, measure=False)

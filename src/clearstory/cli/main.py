@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "let a model write",
     "fill": "what may stand at a [MASK], with probabilities",
     "embed": "a vector for each text",
+    "classify": "the label of each text, or of each of its words",
     "translate": "let a model that has learnt from pairs rewrite texts",
     "tag": "let a model that has learnt tags say which each word has",
     "evaluate": "measure a model in bits per byte",

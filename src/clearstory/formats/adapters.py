@@ -174,7 +174,7 @@ def read_pairs(folder: Path, config: AdapterConfig, places: Mapping[str, Slot]) 
                     f"{CONFIG} and the base ask for {side} of {place} with shape {list(shape)}, and {FILE} holds "
                     f"{list(sides[side].shape)}; they belong to different models"
                 )
-        a, b = (sides[side].file.get_tensor(sides[side].name) for side in SIDES)
+        a, b = (sides[side].read() for side in SIDES)
         pairs[place] = Pair(a, b, config.alpha(place))
     return pairs
 

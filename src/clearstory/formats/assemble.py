@@ -81,7 +81,7 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
     Raises CorruptFile naming a tensor that is missing, not expected or of another shape, with both shapes.
     """
     form, config, noted, theirs = read_config(folder)
-    shards = Shards.open(folder).renamed(form.old).under(form.prefix, form.copies)
+    shards = Shards.open(folder, form.auto).renamed(form.old).under(form.prefix, form.copies)
     config = form.settle(config, shards)
     check_size(config, shards)
     expected = dict(renaming(form, config).push(shapes(config)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from clearstory.formats.architecture import BENDS, Architecture
 from clearstory.formats.keys import MOST_LAYERS, Choice, Fixed, Key, Real, Unread, Whole
 from clearstory.formats.rules import Bare, Moved, Renaming, Weights
-from clearstory.formats.wiring import AllHeads, Dropout, HeadWidth
+from clearstory.formats.wiring import AllHeads, Dropout, HeadWidth, Labels
 from clearstory.models.config import TransformerConfig
 
 
@@ -25,6 +27,7 @@ def bert_weights(config: TransformerConfig) -> Renaming:
             Moved("cls.predictions.transform.LayerNorm", "transform_norm"),
             Bare("cls.predictions.bias", "unembedding_bias"),
             Moved("cls.seq_relationship", "follows"),
+            Moved("classifier", "classifier"),
         ),
         inside=(
             Moved(f"{block}.attention.self.query", f"{ours}.attention.query"),
@@ -91,8 +94,8 @@ OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"
 PLACES = r"bert\.embeddings\.(position_ids|token_type_ids)"
 
 
-def bert(name: str, head: str | None = None) -> Architecture:
-    """A stack with a head for a task, which is left out: it answers in labels, and those are not a language model's."""
+def bare(name: str, head: str | None = None) -> Architecture:
+    """A stack alone. Heads for tasks are left out; of `head`, which makes the class, that is told."""
     return Architecture(
         name=name,
         model_type="bert",
@@ -101,18 +104,31 @@ def bert(name: str, head: str | None = None) -> Architecture:
         noted=frozenset({"dropout", "pooler"}),
         prefix="bert.",
         renaming=bert_weights,
-        idle=(PLACES, r"cls\..*", *((rf"{head}\..*",) if head else ())),
+        idle=(PLACES, r"(cls|classifier|qa_outputs)\..*"),
         old=OLD,
         settle=with_pooler,
-        left_out=None
-        if head is None
-        else f"the head of {name} ({head}) is left out: what opens is the encoder below it",
+        left_out=f"the head of {name} ({head}) is left out: what opens is the encoder below it" if head else None,
         auto="AutoModel",
     )
 
 
+def labelled(name: str, auto: str, given: Mapping[str, Any], least: int) -> Architecture:
+    """A stack with a head that tells labels."""
+    return Architecture(
+        name=name,
+        model_type="bert",
+        keys=(*KEYS, Labels(least)),
+        given={**STACK, **given},
+        prefix="bert.",
+        renaming=bert_weights,
+        idle=(PLACES, *(() if given.get("pooler") else (r"bert\.pooler\.dense\..*",))),
+        old=OLD,
+        auto=auto,
+    )
+
+
 BERTS = (
-    bert("BertModel"),
+    bare("BertModel"),
     Architecture(
         name="BertForPreTraining",
         model_type="bert",
@@ -138,8 +154,13 @@ BERTS = (
         settle=with_both_heads,
         auto="AutoModelForMaskedLM",
     ),
-    bert("BertForSequenceClassification", "classifier"),
-    bert("BertForTokenClassification", "classifier"),
-    bert("BertForQuestionAnswering", "qa_outputs"),
+    labelled(
+        "BertForSequenceClassification",
+        "AutoModelForSequenceClassification",
+        {"pooler": True, "labels_of": "text"},
+        least=2,
+    ),
+    labelled("BertForTokenClassification", "AutoModelForTokenClassification", {"labels_of": "token"}, least=1),
+    bare("BertForQuestionAnswering", "qa_outputs"),
 )
-"""The bare stack comes first: it carries what the others below it without their heads could carry as well."""
+"""The bare stack comes first: it carries what the last, without its head, could carry as well."""

@@ -70,6 +70,8 @@ PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForPreTraining": "fill-mask",
     "AutoModel": "feature-extraction",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
     "AutoModelForSeq2SeqLM": "text2text-generation",
 }
 """What a model is for over there, by what opens it; all others write text."""
@@ -101,6 +103,10 @@ A language model made with Clearstory.
 {over_there(architecture, auto)}"""
 
 
+CLASSIFY = """    clearstory classify FOLDER "Once upon a time"
+    clearstory embed FOLDER "Once upon a time"
+"""
+
 USES = {
     "text-generation": """    clearstory generate FOLDER "Once upon a time"
 
@@ -114,6 +120,8 @@ logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
     "fill-mask": """    clearstory fill FOLDER "Once upon a [MASK]"
     clearstory embed FOLDER "Once upon a time"
 """,
+    "text-classification": CLASSIFY,
+    "token-classification": CLASSIFY,
     "text2text-generation": """    clearstory generate FOLDER "Once upon a time" --beam 4
 """,
     "feature-extraction": """    clearstory embed FOLDER "Once upon a time"

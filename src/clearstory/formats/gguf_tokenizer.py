@@ -19,6 +19,7 @@ import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
 from clearstory.text.assembling import SQUEEZED, Beside, byte_pairs, likeliest, scored_pairs, word_pieces
+from clearstory.text.chat import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.splitting import ALIKE, SPLITTINGS, known, name_of
 from clearstory.text.tokenizers import Tokenizer
@@ -259,8 +260,10 @@ def write_tokenizer(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
     ends = tokenizer.eos is not None and tokenizer.around[begins:] == (tokenizer.eos,)
     fields |= {"add_bos_token": begins, "add_eos_token": ends}
     out = {f"{KEY}.{name}": value for name, value in fields.items()}
-    template = tokenizer.config.get("chat_template")
-    return {**out, TEMPLATE: template} if isinstance(template, str) and template else out
+    try:
+        return {**out, TEMPLATE: ChatTemplate.of(tokenizer).source}
+    except CannotDo:
+        return out
 
 
 BYTE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in range(256))

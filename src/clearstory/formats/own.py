@@ -76,6 +76,9 @@ class Own:
 
 OWN = Own()
 
+MOST_ITEMS = 2**16
+"""Of a list: no model has more layers, orders, tags or labels."""
+
 
 def read(name: str, hint: Any, value: object) -> Any:
     """A value of JSON as the type of a config's field, within the bounds of sense."""
@@ -88,8 +91,8 @@ def read(name: str, hint: Any, value: object) -> Any:
         inner = [each for each in get_args(hint) if each is not NoneType]
         return None if value is None else read(name, inner[0], value)
     if origin is tuple:
-        if not isinstance(value, list) or len(value) > MOST_LAYERS:
-            refuse(name, value, f"it must be a list of at most {MOST_LAYERS:,}")
+        if not isinstance(value, list) or len(value) > MOST_ITEMS:
+            refuse(name, value, f"it must be a list of at most {MOST_ITEMS:,}")
         return tuple(read(name, get_args(hint)[0], each) for each in value)
     if hint is bool:
         return flag(name, value)

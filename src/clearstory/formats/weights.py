@@ -40,10 +40,17 @@ WHOLES = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 class Stored:
     """One tensor that lies in a file: which, under what name, how large, in what numbers."""
 
-    file: Any
+    file: Path
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    def read(self) -> Tensor:
+        """The tensor, by a mapping of its own, which goes when nobody needs it any more: of GPT-2, whose matrices are
+        turned as they are read, the file would otherwise stay in memory beside them (1.8 times its size).
+        """
+        tensor: Tensor = mapped(self.file).get_tensor(self.name)
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,15 @@ class Shards(Mapping[str, Tensor]):
     stored: Mapping[str, Stored]
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The headers of all the folder's files. Raises BadInput where there are none, CorruptFile where one lies."""
+    def open(cls, folder: Path, auto: str = "") -> Self:
+        """The headers of all the folder's files; `auto` is what opens its class in transformers.
+
+        Raises BadInput where there are none, CorruptFile where one lies.
+        """
         if (folder / FILE).is_file():
             return cls(read_header(folder / FILE))
         if not (folder / INDEX).is_file():
-            raise BadInput(nothing_to_read(folder))
+            raise BadInput(nothing_to_read(folder, auto))
         places = read_json(folder / INDEX, MOST_INDEX_BYTES).get("weight_map")
         if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
             raise CorruptFile(f"{folder / INDEX} holds no 'weight_map' of names to files; copy the folder anew")
@@ -91,10 +101,9 @@ class Shards(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         stored = self.stored[name]
         try:
-            tensor: Tensor = stored.file.get_tensor(stored.name)
-        except SafetensorError as error:
+            return stored.read()
+        except (SafetensorError, OSError) as error:
             raise CorruptFile(f"{name} cannot be read ({error}); copy the folder anew") from error
-        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.stored)
@@ -103,26 +112,32 @@ class Shards(Mapping[str, Tensor]):
         return len(self.stored)
 
 
+def mapped(path: Path) -> Any:
+    """A file, mapped into memory."""
+    return safe_open(path, framework="pt", device="cpu")
+
+
 def read_header(path: Path) -> dict[str, Stored]:
     """What one file holds. The library checks lengths, offsets and overlaps against the file's size; we say it."""
     try:
-        file: Any = safe_open(path, framework="pt", device="cpu")
+        file = mapped(path)
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-        return {n: Stored(file, n, tuple(part.get_shape()), str(part.get_dtype())) for n, part in parts.items()}
+        return {n: Stored(path, n, tuple(part.get_shape()), str(part.get_dtype())) for n, part in parts.items()}
     except (SafetensorError, OSError, UnicodeDecodeError, MemoryError) as error:
         raise CorruptFile(
             f"{path} with its {path.stat().st_size:,} bytes is not whole ({error}); copy or save it anew"
         ) from error
 
 
-def nothing_to_read(folder: Path) -> str:
+def nothing_to_read(folder: Path, auto: str) -> str:
     """Why a folder without safetensors cannot be opened, and the way out."""
     pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
     if not pickles:
         return f"{folder} holds no {FILE}; copy the whole folder"
     return (
         f"{folder} holds {pickles[0]}, which can run code when it is opened, and no {FILE}; where you trust it, "
-        f'convert it once: transformers.AutoModelForCausalLM.from_pretrained("{folder}").save_pretrained("NEW")'
+        f'convert it once: transformers.{auto or "AutoModel"}.from_pretrained("{folder}").save_pretrained("NEW"), '
+        "and copy the tokenizer's files there"
     )
 
 

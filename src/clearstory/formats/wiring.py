@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clearstory.formats.keys import Theirs, flag, need, real, refuse, whole
-from clearstory.models.config import TransformerConfig
+from clearstory.models.config import MOST_LABELS, TransformerConfig
 from clearstory.models.positions import FAST_TURNS, SLOW_TURNS
 
 MOST_THETA = 1e12
@@ -202,3 +203,43 @@ class Dropout:
 
     def push(self, ours: TransformerConfig) -> dict[str, Any]:
         return dict.fromkeys(self.names, ours.dropout)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a head tells apart: id2label, and label2id as its inverse. Where nothing is said, LABEL_0 and LABEL_1.
+
+    `least` labels make a choice: a head over texts that has one is a regression over there.
+    """
+
+    least: int
+
+    names = ("id2label", "label2id", "num_labels", "_num_labels", "problem_type")
+
+    def pull(self, theirs: Theirs) -> dict[str, Any]:
+        kind = theirs.get("problem_type")
+        if kind not in (None, "single_label_classification"):
+            refuse("problem_type", kind, f"this house tells one label of several; {BELOW}")
+        said = theirs.get("id2label")
+        count = next((theirs[name] for name in self.names[2:4] if theirs.get(name) is not None), None)
+        if said is None:
+            said = {str(place): f"LABEL_{place}" for place in range(whole("num_labels", count or 2, MOST_LABELS))}
+        if not isinstance(said, Mapping) or len(said) > MOST_LABELS:
+            refuse("id2label", said, f"it must be an object of at most {MOST_LABELS:,} labels by number")
+        labels = tuple(said.get(str(place)) for place in range(len(said)))
+        if not all(isinstance(label, str) for label in labels):
+            refuse("id2label", said, "it must name a label for each number from 0 on")
+        if len(labels) < self.least:
+            refuse("id2label", said, f"this house chooses among {self.least} labels or more; {BELOW}")
+        if count is not None and count != len(labels):
+            refuse("num_labels", count, f"but id2label names {len(labels):,}")
+        return {"labels": labels}
+
+    def push(self, ours: TransformerConfig) -> dict[str, Any]:
+        return {
+            "id2label": {str(place): label for place, label in enumerate(ours.labels)},
+            "label2id": {label: place for place, label in enumerate(ours.labels)},
+        }
+
+
+BELOW = 'to open the encoder below this head, write "architectures": ["BertModel"]'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -11,6 +12,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Norm = Literal["layer", "rms"]
 Positions = Literal["learned", "rotary", "sinusoids", "buckets", "none"]
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
+Labelled = Literal["text", "token"]
 
 
 class Config(Protocol):
@@ -70,6 +72,8 @@ class TransformerConfig:
         transform: whether a linear map, a bend and a norm stand before the unembedding (BERT).
         pooler: whether an encoder's first vector is mapped once more, to stand for the text; beside `transform`, to say
             if a sentence follows another too (BERT).
+        labels: what a head tells apart, by name, in the order of its logits; none for most.
+        labels_of: what has a label, a text (told from the pooler's vector) or each token (from its own).
         window: tokens each one may look back on, itself included; None for all of the context.
         dropout: share of the embedding, and of what each step adds to the stream, that is dropped in training.
         recall: orders of the hashed n-grams whose learnt rows stand beside the network; none for most.
@@ -107,6 +111,8 @@ class TransformerConfig:
     unembed_bias: bool = False
     transform: bool = False
     pooler: bool = False
+    labels: tuple[str, ...] = ()
+    labels_of: Labelled = "text"
     window: int | None = None
     dropout: float = 0.0
     recall: tuple[int, ...] = ()
@@ -164,19 +170,32 @@ class TransformerConfig:
             )
         if self.begin is not None and not 0 <= self.begin < self.vocab:
             raise BadSetting(f"model.begin is {self.begin:,}; it must be one of the {self.vocab:,} tokens, from 0")
+        if len(self.labels) > MOST_LABELS:
+            raise BadSetting(f"model.labels are {len(self.labels):,}; give at most {MOST_LABELS:,}")
+        if len(set(self.labels)) < len(self.labels):
+            [(twice, _)] = Counter(self.labels).most_common(1)
+            raise BadSetting(f"model.labels has {twice[:60]!r} more than once; give each label a name of its own")
         if self.attention_scale is not None and not 0 < self.attention_scale < 1e6:
             raise BadSetting(f"model.attention_scale is {self.attention_scale}; it must be positive, or null")
         for name, kinds in ONLY.items():
-            if getattr(self, name) and self.kind not in kinds:
+            if getattr(self, name) != self.__dataclass_fields__[name].default and self.kind not in kinds:
                 raise BadSetting(
                     f"model.{name} is {getattr(self, name)} and model.kind '{self.kind}'; only {' and '.join(kinds)} "
                     f"models have it, so leave model.{name} out or choose such a kind"
                 )
+        if self.labels and self.labels_of == "text" and not self.pooler:
+            raise BadSetting(
+                "model.labels are of texts, which a pooler's vector stands for, and model.pooler is false; set it to "
+                "true, or model.labels_of to token"
+            )
         if self.norm_eps <= 0 or self.rope_theta <= 0:
             raise BadSetting(
                 f"model.norm_eps ({self.norm_eps}) and model.rope_theta ({self.rope_theta}) must be positive"
             )
 
+
+MOST_LABELS = 2**16
+"""The longest list of classes that anyone tells of a text has some thirty thousand."""
 
 ONLY: dict[str, tuple[Kind, ...]] = {
     "decoder_layers": ("encoder-decoder",),
@@ -184,6 +203,8 @@ ONLY: dict[str, tuple[Kind, ...]] = {
     "segments": ("encoder",),
     "transform": ("encoder",),
     "pooler": ("encoder",),
+    "labels": ("encoder",),
+    "labels_of": ("encoder",),
     "unembed_bias": ("encoder", "encoder-decoder"),
     "logit_scale": ("encoder-decoder",),
     "recall": ("decoder",),

@@ -7,6 +7,7 @@ from typing import NoReturn
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models import unembed
@@ -18,7 +19,8 @@ from clearstory.models.stack import Birth, Stack, draw
 
 
 class Encoder(Stack):
-    """A stack without a mask, and what BERT learns by: the words behind [MASK], and whether a sentence follows another.
+    """A stack without a mask, and what BERT learns by: the words behind [MASK], and whether a sentence follows another;
+    or the labels of a text or of its tokens, which it is taught afterwards.
 
     >>> from clearstory.models.presets import BERT_TINY
     >>> model = Encoder(BERT_TINY)
@@ -37,6 +39,7 @@ class Encoder(Stack):
         self.pooler = Linear(c.width, c.width) if c.pooler else None
         # Beside the head for words, as BERT was pre-trained; a bare stack has a pooler alone.
         self.follows = Linear(c.width, 2) if c.pooler and c.transform else None
+        self.classifier = Linear(c.width, len(c.labels)) if c.labels else None
         self.reset()
 
     def reset(self, birth: Birth = "normal") -> None:
@@ -98,6 +101,17 @@ class Encoder(Stack):
         out: Tensor = self.follows(pooled)
         return out
 
+    def classify(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B *places labels"]:
+        """Logits of the config's labels: (B, labels) of texts, (B, T, labels) of tokens. Devlin et al. 2019, section 4.
+
+        Raises CannotDo for a model that has learnt no labels.
+        """
+        if self.classifier is None:
+            self.cannot_label()
+        known = self.pool(hidden) if self.config.labels_of == "text" else hidden
+        out: Tensor = self.classifier(F.dropout(known, self.config.dropout, self.training))
+        return out
+
     def nats(self, hidden: Float[Tensor, "B T W"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Nats of each target at its place, 0 where it is IGNORE; what is not asked for costs no logits."""
         known = (targets != IGNORE).flatten().nonzero().squeeze(1)
@@ -131,5 +145,12 @@ class Encoder(Stack):
         """The one sentence for who asks an encoder to write."""
         raise CannotDo(
             "this model is an encoder: it reads both ways and does not write on; use `clearstory fill` for a [MASK], "
-            "`embed` for vectors, or `classify` once it is fine-tuned"
+            "`embed` for vectors, or `classify` where it has learnt labels"
+        )
+
+    def cannot_label(self) -> NoReturn:
+        """The one sentence for who asks for labels that nobody taught."""
+        raise CannotDo(
+            "this encoder has no head that tells labels; it gives vectors (clearstory embed), and folders of "
+            "BertForSequenceClassification and BertForTokenClassification have such a head"
         )

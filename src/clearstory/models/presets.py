@@ -246,6 +246,7 @@ def parameters(config: TransformerConfig) -> int:
     total += c.transform * (square + c.width * c.bias + norm) + c.pooler * (
         square + c.width + c.transform * (2 * c.width + 2)
     )
+    total += len(c.labels) * (c.width + 1)
     if c.recall:
         total += len(c.recall) * (c.recall_rows * c.vocab + c.width + 1 + c.vocab * c.width)
     return total

@@ -36,6 +36,10 @@ def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
             f"training.sample_steps is {recipe.training.sample_steps}, and an encoder does not write; leave it out, "
             "and ask the finished model with: clearstory fill"
         )
+    if begun is None and recipe.model.overrides.get("labels"):
+        raise BadSetting(
+            f"model.labels are what a head tells, and the objective {recipe.objective} teaches none; leave them out"
+        )
     if begun is None and aim.masks and not aim.sentences:
         # A head that is never asked would stay as it was born.
         recipe = replace(recipe, model=replace(recipe.model, overrides={"pooler": False, **recipe.model.overrides}))

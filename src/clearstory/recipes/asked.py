@@ -1,11 +1,11 @@
-"""Asked: the texts that a verb is asked about, each given as such or in a file."""
+"""Asked: the texts that a verb is asked about, each given as such or in a file; and how they are read together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, BadSetting
 from clearstory.text.conllu import SUFFIX, read_conllu
 from clearstory.text.documents import RECORDS, read_documents
 from clearstory.text.files import Errors, lines
@@ -48,3 +48,16 @@ def asked(texts: str | Path | Sequence[str | Path], errors: Errors = "strict", t
     if not found:
         raise BadInput("there is no text; give one, or a file with a text on each line")
     return found
+
+
+def groups(rows: Sequence[Sized], batch_size: int) -> list[list[int]]:
+    """The places of all rows in groups to be read together, those of like lengths side by side: padding is work for
+    nothing.
+
+    >>> groups(["aa", "b", "ccc"], 2)
+    [[1, 0], [2]]
+    """
+    if batch_size < 1:
+        raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

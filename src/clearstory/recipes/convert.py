@@ -21,7 +21,7 @@ from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
-from clearstory.recipes.portability import TEXTS, Portability, check_portable
+from clearstory.recipes.portability import TEXTS, Portability, check_portable, template_of
 from clearstory.recipes.settings import Numbers
 
 Format = Literal["arpa", "gguf", "hf"]
@@ -77,9 +77,9 @@ def convert(
 ) -> Conversion:
     """Write a model in the format that `to` or the name of `out` says, open it again, and compare.
 
-    What is compared are the ids of texts, and the nats of tokens that the model wrote itself and of tokens drawn by
-    lot; with `check`, transformers is asked as well. Raises FolderExists where something is, CannotDo for what the
-    format cannot hold, CorruptFile where the two differ.
+    What is compared are the ids of texts, the chat template, and the nats of tokens that the model wrote itself and of
+    tokens drawn by lot; with `check`, transformers is asked as well. Raises FolderExists where something is, CannotDo
+    for what the format cannot hold, CorruptFile where the two differ.
 
     >>> import clearstory
     >>> clearstory.convert("runs/book/model", "book.arpa.gz").difference  # doctest: +SKIP
@@ -110,7 +110,7 @@ def convert(
             f"{path} gives other numbers than {model}: of {compared:,} tokens one differs by {difference:.2g} nats; "
             "do not use it, and please report this"
         )
-    check_ids(path, opened, again, form)
+    check_text(path, opened, again, form)
     return Conversion(
         path=path,
         format=form,
@@ -146,8 +146,10 @@ def numbers_of(form: Format, dtype: Numbers | None) -> Numbers:
     return dtype or "f32"
 
 
-def check_ids(path: Path, opened: Opened, again: Opened, form: Format) -> None:
-    """The same ids from the tokenizer that was read back. Of ARPA's words only the order is kept."""
+def check_text(path: Path, opened: Opened, again: Opened, form: Format) -> None:
+    """The same ids and the same chat template from the tokenizer that was read back. Of ARPA's words only the order is
+    kept.
+    """
     if opened.tokenizer is None or again.tokenizer is None or form == "arpa":
         return
     for text in TEXTS:
@@ -156,6 +158,11 @@ def check_ids(path: Path, opened: Opened, again: Opened, form: Format) -> None:
                 f"{path} makes {str(other)[:60]} of {text[:30]!r}, and {str(ours)[:60]} was meant; do not use it, and "
                 "please report this"
             )
+    if (meant := template_of(opened.tokenizer)) != (found := template_of(again.tokenizer)):
+        raise CorruptFile(
+            f"{path} has the chat template {str(found)[:60]!r}, and {str(meant)[:60]!r} was meant; do not use it, and "
+            "please report this"
+        )
 
 
 @dataclass(frozen=True)
@@ -212,7 +219,17 @@ def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
     # After a token that reads otherwise nothing can be compared.
     told = words.read[inputs].cumprod(1).bool() & words.wanted[targets]
     differences = (nats.double() - again.double()).abs()[told]
+    if isinstance(model, Encoder) and model.classifier is not None:
+        differences = torch.cat(
+            [differences, (labelled(model, inputs) - labelled(other.model, inputs)).abs().flatten()]
+        )
     return int(told.sum()), float(differences.max()) if len(differences) else float("nan")
+
+
+@torch.inference_mode()
+def labelled(model: Encoder, ids: torch.Tensor) -> torch.Tensor:
+    """Logarithms of what a head says of labels."""
+    return model.classify(model.encode(Padded(ids))).double().log_softmax(-1)
 
 
 def written(model: Any, length: int) -> torch.Tensor:

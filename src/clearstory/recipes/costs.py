@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.parts import Part
+from clearstory.recipes.parts import LABELS, Part
 
 KEPT_BY = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
 """Vectors of the feed-forward layer's width that a bend's backward pass needs, what comes out of it included; relu
@@ -114,7 +114,8 @@ def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str,
     queries = sum(part.shape[1] * part.each * part.layers for part in parts if part.symbol == "W_q")
     found: dict[str, int] = {}
     for part in parts:
-        if part.group not in LOOKED_UP and part.name not in (RECALLED, "distances"):
+        told = part.name == LABELS and c.labels_of == "token"
+        if (part.group not in LOOKED_UP or told) and part.name not in (RECALLED, "distances"):
             found[part.group] = found.get(part.group, 0) + 2 * part.parameters
             if part.group == "attention":
                 found |= {SCORES: 2 * queries * seen, ANSWERS: 2 * queries * seen}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clearstory.errors import BadSetting, CannotDo, ContextOverflow
+from clearstory.errors import CannotDo, ContextOverflow
 from clearstory.models.base import Padded
 from clearstory.models.prompts import resting
-from clearstory.recipes.asked import asked
+from clearstory.recipes.asked import asked, groups
 from clearstory.recipes.opening import Ready, encoder
 from clearstory.text.files import Errors
 from clearstory.text.framing import framed
@@ -67,19 +67,14 @@ def embed(
     >>> clearstory.embed("runs/bert/model", ["A cat sat.", "A dog lay."]).vectors.shape  # doctest: +SKIP
     (2, 256)
     """
-    if batch_size < 1:
-        raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
     network, tokenizer = encoder(model, device)
     if pooling == "pooled" and network.pooler is None:
         raise CannotDo("this encoder has no pooler; pool by mean or cls")
     known = tuple(asked(texts, errors, text_field))
     rows = [framed(tokenizer, fit(tokenizer.encode(text), network.config.context - 2, truncate))[0] for text in known]
-    # Texts of like lengths together: padding is work for nothing.
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     vectors = np.zeros((len(rows), network.config.width), dtype=np.float32)
     with resting(network):
-        for start in range(0, len(order), batch_size):
-            group = order[start : start + batch_size]
+        for group in groups(rows, batch_size):
             tokens = Padded.rows([rows[place] for place in group], next(network.parameters()).device)
             pooled = POOLINGS[pooling](network, network.encode(tokens), tokens)
             pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
@@ -87,8 +82,11 @@ def embed(
     return Embeddings(known, vectors, pooling)
 
 
-def fit(ids: list[int], room: int, truncate: Cut | None) -> list[int]:
-    """The ids that are read."""
+T = TypeVar("T")
+
+
+def fit(ids: list[T], room: int, truncate: Cut | None) -> list[T]:
+    """The ids that are read, or whatever else stands token by token."""
     if len(ids) <= room:
         return ids
     if truncate is None:

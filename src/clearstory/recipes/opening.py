@@ -42,8 +42,11 @@ def ready(model: str | Path | Ready, device: str | None = None) -> tuple[Any, To
     return network, model.tokenizer
 
 
-def encoder(model: str | Path | Ready, device: str | None = None, *, words: bool = False) -> tuple[Encoder, Tokenizer]:
-    """An encoder and its tokenizer. `words`: it must be able to say which word stands at a place.
+def encoder(
+    model: str | Path | Ready, device: str | None = None, *, words: bool = False, labels: bool = False
+) -> tuple[Encoder, Tokenizer]:
+    """An encoder and its tokenizer. `words`: it must be able to say which word stands at a place; `labels`: which label
+    a text has, or its tokens.
 
     Raises CannotDo for any other model.
     """
@@ -57,6 +60,8 @@ def encoder(model: str | Path | Ready, device: str | None = None, *, words: bool
         )
     if words:
         with_words(network)
+    if labels and network.classifier is None:
+        network.cannot_label()
     return network, tokenizer
 
 

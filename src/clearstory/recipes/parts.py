@@ -92,6 +92,9 @@ class Kind:
     split: Split = whole
 
 
+LABELS = "labels"
+"""The part that tells labels."""
+
 ATTENTION = r"(?P<which>\w*?)_?attention\."
 
 KINDS = (
@@ -128,6 +131,7 @@ KINDS = (
     Kind(r"unembedding_bias", "unembedding", "biases"),
     Kind(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
     Kind(r"follows\.(weight|bias)", "heads", "next sentence", "", turned),
+    Kind(r"classifier\.(weight|bias)", "heads", LABELS, "", turned),
 )
 """The first row whose ending fits decides."""
 

@@ -6,19 +6,25 @@ imported nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
 from clearstory.formats.config_file import read_json
 from clearstory.formats.folders import Opened
+from clearstory.formats.gguf_header import Header
 from clearstory.formats.gguf_reading import is_gguf
+from clearstory.models.base import Padded
+from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import reads_source
 from clearstory.text.chat import ChatTemplate
+from clearstory.text.tokenizers import Tokenizer
 
 CLOSE = 1e-4
 """The share of the largest logit by which one may differ: both add up in float32, in another order."""
@@ -50,7 +56,8 @@ class Portability:
         reason: the first thing that is not.
         texts: how many texts' ids were compared.
         template: whether a chat template was.
-        difference: the largest between two logits, as a share of the largest logit.
+        difference: the largest between two logits, as a share of the largest logit; vectors of a model without.
+        note: which ids were not asked for, and why.
     """
 
     portable: bool
@@ -58,6 +65,7 @@ class Portability:
     texts: int = 0
     template: bool = False
     difference: float | None = None
+    note: str | None = None
 
 
 def check_portable(path: Path, opened: Opened) -> Portability:
@@ -74,9 +82,9 @@ def check_portable(path: Path, opened: Opened) -> Portability:
     transformers.utils.logging.disable_progress_bar()
     try:
         found = compare_all(transformers, path, opened)
-    except ClearstoryError:
+    except (ClearstoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # whatever a foreign library raises is the finding
+    except BaseException as error:  # whatever a foreign library raises is the finding, a panic of Rust's included
         reason = " ".join(str(error).split())[:200]
         return Portability(portable=False, reason=f"transformers cannot open it ({type(error).__name__}: {reason})")
     finally:
@@ -86,11 +94,9 @@ def check_portable(path: Path, opened: Opened) -> Portability:
 
 
 def compare_all(transformers: Any, path: Path, opened: Opened) -> Portability:
-    """All that can be compared. Of a GGUF's tokenizer transformers guesses how it cuts text, so that is left out."""
+    """All that can be compared."""
     if is_gguf(path):
-        place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
-        model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
-        return compare_logits(opened, model)
+        return compare_file(transformers, path, opened)
     name = read_json(path / "config.json").get("architectures", ["no class"])[0]
     if not hasattr(transformers, name):
         return Portability(portable=False, reason=f"transformers has no class {name}")
@@ -108,16 +114,46 @@ def compare_all(transformers: Any, path: Path, opened: Opened) -> Portability:
     return found
 
 
+def compare_file(transformers: Any, path: Path, opened: Opened) -> Portability:
+    """A GGUF: logits, and ids and template where transformers knows from the file alone how it cuts text."""
+    place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
+    found = compare_logits(opened, model)
+    texts, note = comparable(Header.read(path).fields)
+    if not found.portable or opened.tokenizer is None or not texts:
+        return replace(found, note=note)
+    theirs = transformers.AutoTokenizer.from_pretrained(**place)
+    return replace(compare_text(opened, theirs, found.difference, texts), note=note)
+
+
+CUT_THERE = frozenset(("gpt-2", "llama-bpe", "dbrx", "qwen2", "gpt-4o"))
+"""Ways of cutting text that transformers 5.23 knows by name; it takes all others for GPT-2's."""
+
+
+def comparable(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
+    """Texts of which transformers should make the same ids by a file's fields; where they are not all of TEXTS, why."""
+    if fields.get("tokenizer.ggml.model") == "llama":
+        # "Nothing in a GGUF says which a model wants", says transformers, and puts no space before a space.
+        return tuple(text for text in TEXTS if not text.startswith(" ")), (
+            "transformers does not see in a GGUF file what becomes of a space that a text begins with"
+        )
+    cut, ids = fields.get("tokenizer.ggml.pre"), set(fields.get("tokenizer.ggml.tokens", ()))
+    if cut not in CUT_THERE:
+        return (), f"transformers does not know how {cut!r} cuts text, so ids were compared with our own reading only"
+    if not any("".join(pair.split(" ")) in ids for pair in fields.get("tokenizer.ggml.merges", ())):
+        return (
+            (),
+            "transformers reads no GGUF tokenizer that merges nothing, so ids were compared with our reading only",
+        )
+    return TEXTS, None
+
+
 @torch.no_grad()
 def compare_logits(opened: Opened, model: Any) -> Portability:
-    """Rows of tokens drawn by lot, read by both; by an encoder-decoder as sources as well."""
+    """Rows of tokens drawn by lot, read by both."""
     length = min(LENGTH, opened.model.context or LENGTH)
     ids = torch.from_numpy(np.random.default_rng(1).integers(opened.model.vocab, size=(ROWS, length)))
-    writes = reads_source(opened.model)
-    out = model(ids, decoder_input_ids=ids) if writes else model(ids)
-    # BERT's class for both of its objectives gives two answers, and names them.
-    other = (out.prediction_logits if hasattr(out, "prediction_logits") else out.logits).float()
-    ours = opened.logits(ids, ids.tolist() if writes else None).float()
+    ours, other = (each.float() for each in answers(opened, model, ids))
     if ours.shape != other.shape:
         return Portability(portable=False, reason=f"logits of shape {list(other.shape)} there, {list(ours.shape)} here")
     difference = float((ours - other).abs().max() / other.abs().max())
@@ -128,23 +164,43 @@ def compare_logits(opened: Opened, model: Any) -> Portability:
     return Portability(portable=True, difference=difference)
 
 
-def compare_text(opened: Opened, theirs: Any, difference: float | None) -> Portability:
-    """Ids of TEXTS, and the template's text of MESSAGES."""
+def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """What ours and theirs say of the same tokens: logits of words; of labels, or vectors, where those are all it has.
+
+    An encoder-decoder reads them as sources as well.
+    """
+    ours = opened.model
+    if reads_source(ours):
+        return opened.logits(ids, ids.tolist()), model(ids, decoder_input_ids=ids).logits
+    out = model(ids)
+    if isinstance(ours, Encoder) and ours.classifier is not None:
+        return ours.classify(ours.encode(Padded(ids))), out.logits
+    if isinstance(ours, Encoder) and ours.transform is None:
+        return ours.encode(Padded(ids)), out.last_hidden_state
+    # BERT's class for both of its objectives gives two answers, and names them.
+    return opened.logits(ids), out.prediction_logits if hasattr(out, "prediction_logits") else out.logits
+
+
+def compare_text(opened: Opened, theirs: Any, difference: float | None, texts: Sequence[str] = TEXTS) -> Portability:
+    """Ids of texts, and the template's text of MESSAGES."""
     tokenizer = opened.tokenizer
     assert tokenizer is not None
-    for text in TEXTS:
+    for text in texts:
         ours, other = tokenizer.encode(text), theirs(text, add_special_tokens=False)["input_ids"]
         if ours != other:
             reason = f"the text {text[:30]!r} has the ids {str(other)[:60]} there and {str(ours)[:60]} here"
             return Portability(portable=False, reason=reason, difference=difference)
-    template = False
-    try:
+    if template := (template_of(tokenizer) is not None):
         written = ChatTemplate.of(tokenizer).render(MESSAGES)
-    except CannotDo:
-        written = None
-    if written is not None:
-        template = True
         if (other := theirs.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)) != written:
             reason = f"the chat template writes {other[:60]!r} there and {written[:60]!r} here"
             return Portability(portable=False, reason=reason, difference=difference)
-    return Portability(portable=True, texts=len(TEXTS), template=template, difference=difference)
+    return Portability(portable=True, texts=len(texts), template=template, difference=difference)
+
+
+def template_of(tokenizer: Tokenizer) -> str | None:
+    """A tokenizer's chat template; None where it has none."""
+    try:
+        return ChatTemplate.of(tokenizer).source
+    except CannotDo:
+        return None

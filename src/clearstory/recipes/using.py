@@ -122,6 +122,31 @@ class EmbedRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifyRecipe:
+    """From an encoder that has learnt labels and texts to the label of each, or of each word.
+
+    Args:
+        model: a model folder, a run folder or a checkpoint.
+        text: texts, or files with a text on each line or in each record (jsonl, parquet).
+        input: such a file, which must be there; its texts come behind the others.
+        truncate: which end of a text that does not fit is dropped; not given, that is an error.
+        batch_size: texts read at a time.
+        text_field: the field (jsonl) or column (parquet) that holds the text.
+        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        device: cpu, cuda or mps; the processor when not given.
+    """
+
+    model: str = positional("MODEL")
+    text: tuple[str, ...] = positional("TEXT", ())
+    input: Path | None = None
+    truncate: Literal["left", "right"] | None = None
+    batch_size: int = 32
+    text_field: str = "text"
+    errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TranslateRecipe:
     """From a model that has learnt from pairs and texts to what it makes of them.
 

@@ -33,6 +33,8 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
             talk.out.print(
                 f"transformers gives the same logits, to {seen.difference:.1g} of the largest; {more}{template}"
             )
+            if seen.note:
+                talk.out.print(f"note: {seen.note}")
     if seen is not None and not seen.portable:
         raise CorruptFile(f"{found.path} is not portable: {seen.reason}; it opens here, and may not elsewhere")
     return {**asdict(found), "path": str(found.path)}

@@ -1,0 +1,183 @@
+"""From an encoder with a head to the labels of texts and of words: on the road a user takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import clearstory
+from clearstory.errors import BadInput, ContextOverflow
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.models.base import Padded
+from clearstory.models.families import build
+from clearstory.models.presets import MINILM
+from clearstory.recipes.classify import Word
+from clearstory.text.framing import framed
+from clearstory.text.learning import learn
+
+Cli = Callable[..., Any]
+
+TEXTS = ["the cat sat on a mat.", "Dogs bark!", "", "A bird sings, it sings."]
+LABELS = ("joy", "anger", "none")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders that nobody writes to: one labels texts, the other words."""
+    home = tmp_path_factory.mktemp("labelled")
+    tokenizer = learn("wordpiece:60", TEXTS * 3)
+    base = replace(
+        MINILM, vocab=tokenizer.vocab, context=24, width=16, layers=1, heads=2, kv_heads=2, head_width=8, hidden=32
+    )
+    for name, config in {
+        "texts": replace(base, labels=LABELS),
+        "words": replace(base, pooler=False, labels=LABELS, labels_of="token"),
+    }.items():
+        model: Any = build(config, seed=1)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(8)  # so that labels are not all as likely
+        save_model(home / name, model, tokenizer, Card(name=name))
+    return home
+
+
+def test_a_text_is_given_the_chance_of_every_label(home: Path, cli: Cli) -> None:
+    opened = open_model(home / "texts")
+    tokenizer: Any = opened.tokenizer
+    said = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
+    assert [each["text"] for each in said["texts"]] == TEXTS
+    for text, each in zip(TEXTS, said["texts"], strict=True):
+        hidden = opened.model.encode(Padded.rows([framed(tokenizer, text)[0]]))
+        chances = opened.model.classify(hidden)[0].softmax(-1).tolist()
+        assert {chance["label"]: chance["probability"] for chance in each["labels"]} == pytest.approx(
+            dict(zip(LABELS, chances, strict=True)), abs=1e-5
+        )
+        values = [chance["probability"] for chance in each["labels"]]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1)
+    assert said["labels"] == said["texts"][0]["labels"]
+    assert len({each["labels"][0]["label"] for each in said["texts"]}) > 1
+    told = cli("classify", home / "texts", *TEXTS[:2]).out
+    assert told.startswith(f"{TEXTS[0]}\n")
+    assert told.count("%") == 2 * len(LABELS)
+
+
+def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -> None:
+    opened = open_model(home / "words")
+    tokenizer: Any = opened.tokenizer
+    text = "  the birds,  sat\u200b on\n \u200b mats. "
+    [found] = clearstory.classify(home / "words", [text])
+    assert [word.word for word in found.words] == text.split()
+    ids, places = tokenizer.encode_places(text)
+    hidden = opened.model.encode(Padded.rows([framed(tokenizer, ids)[0]]))
+    chances = opened.model.classify(hidden)[0].softmax(-1).detach()
+    place = 0
+    for word in found.words:
+        place = text.index(word.word, place)
+        first = next(
+            (i for i, (start, stop) in enumerate(places) if start < place + len(word.word) and stop > place), None
+        )
+        if word.word == "\u200b":  # which the tokenizer throws away
+            assert word == Word("\u200b")
+        else:
+            assert first is not None
+            assert (word.label, word.probability) == (
+                LABELS[int(chances[1 + first].argmax())], pytest.approx(float(chances[1 + first].max()), abs=1e-5)
+            )  # fmt: skip
+        place += len(word.word)
+    said = json.loads(cli("classify", home / "words", "the cat", "--json").out)
+    assert [set(word) for word in said["words"]] == [{"word", "label", "probability"}] * 2
+    assert "labels" not in said
+    lines = cli("classify", home / "words", "the cat", "A bird").out.splitlines()
+    assert [line.partition("\t")[0] for line in lines] == ["the", "cat", "", "A", "bird", ""]
+    assert all(line.partition("\t")[2] in LABELS for line in lines if line)
+    assert clearstory.classify(home / "words", "")[0].words == ()
+
+
+def test_labels_do_not_depend_on_their_company(home: Path) -> None:
+    for name in ("texts", "words"):
+        together = clearstory.classify(home / name, TEXTS, batch_size=3)
+        alone = [clearstory.classify(home / name, [text], batch_size=1)[0] for text in TEXTS]
+        for one, other in zip(together, alone, strict=True):
+            parts = zip(one.labels + one.words, other.labels + other.words, strict=True)
+            assert all(a.label == b.label and a.probability == pytest.approx(b.probability, abs=1e-5) for a, b in parts)
+
+
+def test_texts_may_lie_in_files(home: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "texts.txt").write_text("the cat\n\na bird\n", encoding="utf-8")
+    (tmp_path / "texts.jsonl").write_text('{"text": "a", "mine": "the cat"}\n', encoding="utf-8")
+    (tmp_path / "old.txt").write_bytes(b"the caf\xe9\n")
+
+    def texts(*words: Any) -> list[str]:
+        return [each["text"] for each in json.loads(cli("classify", home / "texts", *words, "--json").out)["texts"]]
+
+    assert texts("Dogs", "--input", tmp_path / "texts.txt") == ["Dogs", "the cat", "a bird"]
+    assert texts(tmp_path / "texts.txt") == ["the cat", "a bird"]
+    assert texts("--input", tmp_path / "texts.jsonl", "--text-field", "mine") == ["the cat"]
+    assert "not UTF-8" in cli("classify", home / "texts", "--input", tmp_path / "old.txt").err
+    assert texts("--input", tmp_path / "old.txt", "--errors", "replace") == ["the caf\ufffd"]
+    assert "there is no file" in cli("classify", home / "texts", "--input", tmp_path / "nowhere.txt").err
+
+
+def test_a_text_that_is_too_long_is_refused_or_cut(home: Path, cli: Cli) -> None:
+    long = "Dogs bark! " + "the cat sat on a mat. " * 8
+    with pytest.raises(ContextOverflow, match="pass --truncate right"):
+        clearstory.classify(home / "texts", long)
+    for name in ("texts", "words"):
+        left, right = (clearstory.classify(home / name, long, truncate=end)[0] for end in ("left", "right"))
+        assert left != right
+        if name == "words":
+            for found, place in ((left, 0), (right, -1)):
+                assert [word.word for word in found.words] == long.split()
+                assert found.words[place] == Word(long.split()[place])  # cut off
+                assert found.words[-1 - place].label in LABELS
+    assert cli("classify", home / "texts", long, "--truncate", "right").status == 0
+
+
+def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: Path, cli: Cli) -> None:
+    tokenizer = open_model(home / "texts").tokenizer
+    bare = replace(open_model(home / "texts").model.config, labels=())
+    save_model(tmp_path / "bare", build(bare, seed=1), tokenizer, Card())
+    for words, says in (
+        (
+            (tmp_path / "bare", "the cat"),
+            ("no head that tells labels", "clearstory embed", "BertForTokenClassification"),
+        ),
+        ((made.run, "the cat"), ("this model (decoder)", "no encoder")),
+        ((home / "texts",), ("there is no text",)),
+        ((home / "texts", "the cat", "--device", "nowhere"), ("device is 'nowhere'",)),
+        ((home / "texts", "the cat", "--batch-size", "0"), ("batch_size is 0",)),
+    ):
+        answer = cli("classify", *words)
+        assert (answer.status, answer.out) == (1, "")
+        assert len(answer.err.strip().splitlines()) == 1
+        assert all(part in answer.err for part in says), answer.err
+    answer = cli("train", made.text, "--model", "bert-tiny", "--model.labels", "a", "--model.labels", "b")
+    assert "the objective masked teaches none; leave them out" in answer.err
+    with pytest.raises(BadInput, match="there is no text"):
+        clearstory.classify(home / "texts", [])
+
+
+def test_its_page_says_how_it_is_used(home: Path, tmp_path: Path, cli: Cli) -> None:
+    for name, task in (("texts", "text-classification"), ("words", "token-classification")):
+        page = (home / name / "README.md").read_text(encoding="utf-8")
+        assert f"pipeline_tag: {task}" in page
+        assert "clearstory classify FOLDER" in page
+    assert "clearstory fill" not in page
+    found = json.loads(cli("convert", home / "texts", tmp_path / "same", "--json").out)
+    assert (found["difference"], open_model(tmp_path / "same").model.config.labels) == (0, LABELS)
+
+
+def test_labels_beside_a_head_for_words_are_kept_under_our_own_names(home: Path, tmp_path: Path) -> None:
+    config = replace(open_model(home / "texts").model.config, transform=True, unembed_bias=True)
+    folder = save_model(tmp_path / "both", build(config, seed=1), open_model(home / "texts").tokenizer, Card())
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "clearstory"
+    assert open_model(folder).model.config == config
+    assert clearstory.classify(folder, "the cat")[0].labels

@@ -1,0 +1,24 @@
+"""transformers makes of every golden folder of its classes what this house makes of it: ids, template and logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clearstory.formats.folders import open_model
+from clearstory.recipes.portability import TEXTS, check_portable
+
+pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
+
+HERE = Path(__file__).parents[1] / "golden"
+CLASSES = sorted(each.name for each in HERE.iterdir() if each.is_dir() and each.name[0].isupper())
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_golden_folder_is_portable(name: str) -> None:
+    found = check_portable(HERE / name, open_model(HERE / name))
+    assert found.portable, found.reason
+    assert found.difference is not None
+    assert found.difference < 1e-5
+    assert found.texts == len(TEXTS)
