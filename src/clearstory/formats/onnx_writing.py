@@ -23,7 +23,7 @@ from clearstory.models.prompts import resting
 from clearstory.text.tokenizers import Tokenizer
 
 OPSET = 20
-"""The version of ONNX's words. From this one on GELU is one of them; onnxruntime has read it since 1.17, of 2024."""
+"""The version of ONNX's words. From this one on GELU is one of them; onnxruntime has read it since early 2024."""
 
 MOST_BYTES = 2**31 - 2**24
 """Of one file: protobuf counts in 31 bits. What is larger lies beside it, in model.onnx.data."""
@@ -81,7 +81,8 @@ def save(folder: Path, graph: Graph) -> None:
             raise CannotDo(
                 f"torch's exporter cannot draw {graph.file} ({reason}); please report this, with the config.json"
             ) from error
-        size = sum(each.numel() * each.element_size() for each in graph.module.parameters())
+        numbers = [*graph.module.parameters(), *graph.module.buffers()]
+        size = sum(each.numel() * each.element_size() for each in numbers)
         program.save(folder / graph.file, external_data=size > MOST_BYTES)
 
 

@@ -143,7 +143,8 @@ def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Co
             "--check asks transformers, which opens no ONNX; leave it out: what is written is compared in any case, by "
             "onnxruntime"
         )
-    opened = open_model(model, dtype=torch.float32)
+    opened = open_model(model)
+    opened.model.float()
     with write_onnx(path, opened.model, opened.tokenizer, opened.card, overwrite=overwrite) as temporary:
         if opened.tokenizer is not None:
             check_ids(path, opened.tokenizer, Tokenizer.open(temporary))

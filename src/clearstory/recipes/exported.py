@@ -73,8 +73,14 @@ class Seen:
 
 def compare_onnx(folder: Path, model: Any, path: Path) -> Exported:
     """Try the graphs in `folder`, which is to become `path`. Raises CorruptFile where they differ from the model."""
-    with resting(model):
-        seen = list(READINGS[type(model)](folder, model))
+    try:
+        with resting(model):
+            seen = list(READINGS[type(model)](folder, model))
+    except Exception as error:  # whatever onnxruntime raises is the finding
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptFile(
+            f"onnxruntime cannot run what was drawn ({reason}); {path} is not written, please report this"
+        ) from error
     shares = [each.share for each in seen]
     # NaN is no difference at all, and so compares as too large.
     if not all(share <= CLOSE for share in shares):
