@@ -16,6 +16,9 @@ gguf_dialects.py  the table: gpt2, llama, qwen3, phi3
 gguf_tokenizer.py its vocabularies and ours
 gguf_reading.py   from a file to a model
 gguf_writing.py   and from a model to a file
+onnx_modules.py   models as functions of tensors alone
+onnx_graphs.py    the table: which files each kind becomes, with their inputs and outputs
+onnx_writing.py   from a model to a folder that onnxruntime reads
 rotary_order.py   which rows of queries and keys are turned together
 llama2c.py        checkpoints of llama2.c
 cards.py          what a model is and was trained on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,35 @@ What a language model learnt beside its weights (LoRA), made with Clearstory. Th
 ## Open it in peft
 
 {beside(architecture)}"""
+
+
+def onnx_readme(card: Card, files: Sequence[str]) -> str:
+    """The card of a folder of ONNX graphs as Markdown."""
+    sessions = "\n".join(
+        f'{file.split(".")[0].removesuffix("_model")} = onnxruntime.InferenceSession("FOLDER/{file}")' for file in files
+    )
+    return f"""---
+library_name: onnx
+tags:
+- onnx
+- clearstory
+---
+
+# {plain(card.name)}
+
+A language model made with Clearstory, as ONNX.
+
+{facts(card)}
+## Open it in onnxruntime
+
+```python
+import onnxruntime
+from tokenizers import Tokenizer
+
+{sessions}
+tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")
+```
+"""
 
 
 def facts(card: Card) -> str:

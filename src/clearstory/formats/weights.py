@@ -131,6 +131,8 @@ def read_header(path: Path) -> dict[str, Stored]:
 
 def nothing_to_read(folder: Path, auto: str) -> str:
     """Why a folder without safetensors cannot be opened, and the way out."""
+    if graphs := sorted(each.name for each in folder.glob("*.onnx")):
+        return f"{folder} holds {graphs[0]}, which onnxruntime runs; here, open the model that it was drawn from"
     pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
     if not pickles:
         return f"{folder} holds no {FILE}; copy the whole folder"

@@ -15,19 +15,24 @@ from clearstory.formats.arpa_writing import names, write_arpa
 from clearstory.formats.folders import Opened, open_model, save_model
 from clearstory.formats.gguf_reading import is_gguf
 from clearstory.formats.gguf_writing import CODES, as_written, heeded, write_gguf
+from clearstory.formats.onnx_writing import write_onnx
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
+from clearstory.recipes.exported import compare_onnx
 from clearstory.recipes.portability import TEXTS, Portability, check_portable, template_of
 from clearstory.recipes.settings import Numbers
+from clearstory.text.tokenizers import Tokenizer
 
-Format = Literal["arpa", "gguf", "hf"]
+Format = Literal["arpa", "gguf", "hf", "onnx"]
 
 ENDINGS: dict[Format, str] = {"arpa": ".arpa or .arpa.gz", "gguf": ".gguf"}
 """How the names of files end; a name that ends otherwise is a folder's."""
+
+FOLDERS: tuple[Format, ...] = ("hf", "onnx")
 
 HALVES: dict[Numbers, torch.dtype] = {"f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -43,15 +48,16 @@ class Conversion:
 
     Args:
         path: where it stands.
-        format: arpa, gguf, or hf for a model folder.
+        format: arpa, gguf, hf for a model folder, or onnx.
         dtype: how its numbers are written.
         parameters: numbers it has learnt.
         bytes: on disk.
         compared: tokens whose nats were compared with the original's, its numbers rounded as asked for.
-        difference: the largest, in nats.
+        difference: the largest, in nats; None for an encoder's graph that gives vectors only.
         rounding: the largest that rounding the numbers makes, in nats.
         portability: what transformers makes of it, where that was asked for.
         note: what readers of the format do not heed, where there is such a thing.
+        share: the largest between two numbers that onnxruntime and the model make, as a share of the largest; of ONNX.
     """
 
     path: Path
@@ -60,10 +66,11 @@ class Conversion:
     parameters: int
     bytes: int
     compared: int
-    difference: float
+    difference: float | None
     rounding: float = 0.0
     portability: Portability | None = None
     note: str | None = None
+    share: float | None = None
 
 
 def convert(
@@ -78,8 +85,9 @@ def convert(
     """Write a model in the format that `to` or the name of `out` says, open it again, and compare.
 
     What is compared are the ids of texts, the chat template, and the nats of tokens that the model wrote itself and of
-    tokens drawn by lot; with `check`, transformers is asked as well. Raises FolderExists where something is, CannotDo
-    for what the format cannot hold, CorruptFile where the two differ.
+    tokens drawn by lot; with `check`, transformers is asked as well. What ONNX makes of tokens drawn by lot is asked of
+    onnxruntime. Raises FolderExists where something is, CannotDo for what the format cannot hold, CorruptFile where the
+    two differ.
 
     >>> import clearstory
     >>> clearstory.convert("runs/book/model", "book.arpa.gz").difference  # doctest: +SKIP
@@ -88,6 +96,8 @@ def convert(
     path = Path(out).expanduser()
     form = format_of(path, to)
     numbers = numbers_of(form, dtype)
+    if form == "onnx":
+        return export(model, path, check=check, overwrite=overwrite)
     opened = open_model(model)
     # Reopened as it shall be saved: a large model is then never held in two widths.
     given = open_model(model, dtype=HALVES[numbers]) if form == "hf" and numbers in HALVES else opened
@@ -110,7 +120,9 @@ def convert(
             f"{path} gives other numbers than {model}: of {compared:,} tokens one differs by {difference:.2g} nats; "
             "do not use it, and please report this"
         )
-    check_text(path, opened, again, form)
+    # Of ARPA's words only the order is kept.
+    if opened.tokenizer is not None and again.tokenizer is not None and form != "arpa":
+        check_text(path, opened.tokenizer, again.tokenizer)
     return Conversion(
         path=path,
         format=form,
@@ -125,20 +137,58 @@ def convert(
     )
 
 
+def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Conversion:
+    """A folder of ONNX, which takes its name once onnxruntime has made the same of it."""
+    if check:
+        raise BadSetting(
+            "--check asks transformers, which opens no ONNX; leave it out: what is written is compared in any case, by "
+            "onnxruntime"
+        )
+    opened = open_model(model)
+    opened.model.float()
+    with write_onnx(path, opened.model, opened.tokenizer, opened.card, overwrite=overwrite) as temporary:
+        if opened.tokenizer is not None:
+            check_text(path, opened.tokenizer, Tokenizer.open(temporary))
+        found = compare_onnx(temporary, opened.model, path)
+    return Conversion(
+        path=path,
+        format="onnx",
+        dtype="f32",
+        parameters=count(opened.model),
+        bytes=sum(each.stat().st_size for each in path.iterdir()),
+        compared=found.tokens,
+        difference=found.nats,
+        share=found.share,
+        note=opened.note,
+    )
+
+
 def format_of(path: Path, to: Format | None) -> Format:
     """What a name says, and what was asked for, which must agree."""
     named: Format = "arpa" if is_arpa(path) else "gguf" if is_gguf(path) else "hf"
+    if path.suffix == ".onnx":
+        raise BadSetting(
+            f"{path} is the name of a file, and ONNX is written as a folder with tokenizer and config.json; name a "
+            "folder, and say --to onnx"
+        )
     if to is None or to == named:
         return named
+    if named == "hf" and to == "onnx":
+        return to
     if named == "hf":
         raise BadSetting(f"--to says {to}, and {path} does not end in {ENDINGS[to]}; change one of them")
-    kind = "a folder" if to == "hf" else f"a file that ends in {ENDINGS[to]}"
+    kind = "a folder" if to in FOLDERS else f"a file that ends in {ENDINGS[to]}"
     raise BadSetting(f"{path} is the name of a file of {named.upper()}, and --to says {to}, {kind}; change one of them")
 
 
 def numbers_of(form: Format, dtype: Numbers | None) -> Numbers:
     """How numbers shall be written, where the format can."""
-    can: dict[Format, tuple[str, ...]] = {"arpa": ("f32",), "gguf": tuple(CODES), "hf": ("f32", "f16", "bf16")}
+    can: dict[Format, tuple[str, ...]] = {
+        "arpa": ("f32",),
+        "gguf": tuple(CODES),
+        "hf": ("f32", "f16", "bf16"),
+        "onnx": ("f32",),
+    }
     if dtype is not None and dtype not in can[form]:
         raise BadSetting(
             f"--dtype says {dtype}, and {form} is written here in {', '.join(can[form])}; choose one of them"
@@ -146,19 +196,15 @@ def numbers_of(form: Format, dtype: Numbers | None) -> Numbers:
     return dtype or "f32"
 
 
-def check_text(path: Path, opened: Opened, again: Opened, form: Format) -> None:
-    """The same ids and the same chat template from the tokenizer that was read back. Of ARPA's words only the order is
-    kept.
-    """
-    if opened.tokenizer is None or again.tokenizer is None or form == "arpa":
-        return
+def check_text(path: Path, tokenizer: Tokenizer, again: Tokenizer) -> None:
+    """The same ids and the same chat template from the tokenizer that was read back."""
     for text in TEXTS:
-        if (ours := opened.tokenizer.encode(text)) != (other := again.tokenizer.encode(text)):
+        if (ours := tokenizer.encode(text)) != (other := again.encode(text)):
             raise CorruptFile(
                 f"{path} makes {str(other)[:60]} of {text[:30]!r}, and {str(ours)[:60]} was meant; do not use it, and "
                 "please report this"
             )
-    if (meant := template_of(opened.tokenizer)) != (found := template_of(again.tokenizer)):
+    if (meant := template_of(tokenizer)) != (found := template_of(again)):
         raise CorruptFile(
             f"{path} has the chat template {str(found)[:60]!r}, and {str(meant)[:60]!r} was meant; do not use it, and "
             "please report this"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 EXTRAS = {
     "data": (("pyarrow", "zstandard", "sklearn"), "parquet, compressed text and the handwritten digits"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "writing models as ONNX"),
     "test": (("pytest", "hypothesis", "beartype", "transformers"), "running the tests"),
 }
 """Optional dependencies: the modules that show an extra is there, and what it is for."""

@@ -111,7 +111,8 @@ class ConvertRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint, an .arpa, .arpa.gz or .gguf file, or a .bin of llama2.c.
         out: where to write it: a name that ends in .arpa, .arpa.gz or .gguf, or a folder.
-        to: arpa, gguf, or hf for a model folder; as the name of OUT says when not given.
+        to: arpa, gguf, hf for a model folder, or onnx for a folder that onnxruntime reads; as the name of OUT says when
+            not given.
         dtype: how the numbers of a folder (f32, f16, bf16) or a GGUF file (f32, f16, q8_0) are written.
         check: ask transformers whether it gives the same ids, chat template and logits.
         overwrite: replace what is there.
@@ -119,7 +120,7 @@ class ConvertRecipe:
 
     model: str = positional("MODEL")
     out: str = positional("OUT")
-    to: Literal["arpa", "gguf", "hf"] | None = None
+    to: Literal["arpa", "gguf", "hf", "onnx"] | None = None
     dtype: Numbers | None = None
     check: bool = False
     overwrite: bool = False

@@ -22,9 +22,14 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
     if not talk.json:
         talk.out.print(f"{found.path}: {found.parameters:,} parameters in {found.bytes:,} bytes")
         rounding = f", and rounding to {found.dtype} costs or gains up to {found.rounding:.2g}" * (found.rounding > 0)
-        talk.out.print(
-            f"opened again: {found.compared:,} tokens need the same, to {found.difference:.1g} nats at most{rounding}"
-        )
+        nats = "" if found.difference is None else f", to {found.difference:.1g} nats at most"
+        if found.share is None:
+            talk.out.print(f"opened again: {found.compared:,} tokens need the same{nats}{rounding}")
+        else:
+            talk.out.print(
+                f"onnxruntime gives the same numbers for {found.compared:,} tokens, to {found.share:.1g} of the largest"
+                f"{nats}"
+            )
         if found.note:
             talk.out.print(f"note: {found.note}")
         if seen is not None and seen.portable:

@@ -1,0 +1,350 @@
+"""ONNX: what is written gives the model's own numbers in onnxruntime, at any length, in company and in pieces."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from clearstory.cli.main import main
+from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, MissingExtra, OutOfSpace
+from clearstory.formats import onnx_graphs, onnx_writing
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.onnx_graphs import GRAPHS
+from clearstory.models.base import Padded
+from clearstory.models.families import FAMILIES, SHAPES
+from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
+from clearstory.recipes import exported
+from clearstory.recipes.convert import Conversion, convert
+from clearstory.text.learning import learn
+from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, shaken
+
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package, reason=f"the package {package} is not installed: clearstory[onnx]")
+
+SMALL = {"vocab": 23, "context": 24, "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 32}
+TINY_BERT = replace(BERT_TINY, **SMALL | {"layers": 1})
+TINY_PHI3 = replace(PRESETS["phi3-mini"], **SMALL | {"heads": 4, "kv_heads": 2, "head_width": 4}, window=5)
+
+WIRINGS: dict[str, Any] = {
+    "gpt2": replace(TINY_GPT2, layers=1),
+    "phi3": TINY_PHI3,
+    "bert": TINY_BERT,
+    "lstm": TINY_LSTM,
+}
+"""What is drawn in every run of the tests: each costs seconds."""
+
+SLOW: dict[str, Any] = {
+    "clear": TINY_CLEAR,
+    "llama": replace(TINY_CLEAR, qk_norm=False, rope_factor=4.0, rope_original=16, tied=False),
+    "gpt2 without biases": replace(TINY_GPT2, bias=False),
+    "distances": replace(TINY_GPT2, positions="buckets", window=7),
+    "waves": replace(TINY_GPT2, positions="sinusoids", embed_scale=True),
+    "placeless": replace(TINY_GPT2, positions="none", norm_first=False),
+    "vectors": replace(TINY_BERT, transform=False, unembed_bias=False, pooler=False),
+    "clear both ways": replace(TINY_CLEAR, kind="encoder"),
+    "distances both ways": replace(TINY_GPT2, kind="encoder", positions="buckets"),
+    "t5": replace(T5_SMALL, **SMALL, decoder_layers=1),
+    "rnn": replace(TINY_LSTM, cell="rnn"),
+    "gru": replace(TINY_LSTM, cell="gru", tied=False),
+    "adaptive": replace(TINY_LSTM, cutoffs=(5, 12)),
+}
+
+
+WORDS = learn("wordpiece:20", ["a cab, a bad cab; a bad dad"])
+"""No more tokens than the tiny models know."""
+
+
+def written(folder: Path, config: Any, seed: int = 1) -> Path:
+    """A shaken model as a folder of ours."""
+    return save_model(folder, shaken(config, seed).float(), WORDS, Card(name="tiny"))
+
+
+class Drawn:
+    """A model, and what became of it as ONNX."""
+
+    def __init__(self, home: Path, config: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.found: Conversion = convert(written(home / "model", config), home / "onnx", "onnx")
+        self.home, self.folder = home, home / "onnx"
+        self.model = open_model(home / "model").model
+
+    def run(self, ids: Any, mask: Any = None, past: Any = None) -> dict[str, Any]:
+        """What the decoder's graph makes of rows, (B, T), after what was read before."""
+        c = self.model.config
+        nothing = np.zeros((len(ids), c.kv_heads, 0, c.head_width), np.float32)
+        kept = {f"{layer}.{part}": nothing for layer in range(c.layers) for part in ("key", "value")}
+        if past is not None:
+            kept = {name: past[f"present.{name}"] for name in kept}
+        known = kept["0.key"].shape[2]
+        mask = np.ones((len(ids), known + len(ids[0])), np.int64) if mask is None else np.array(mask)
+        graph = exported.session(self.folder / "model.onnx")
+        given = {f"past_key_values.{name}": each for name, each in kept.items()}
+        return exported.ask(graph, {"input_ids": np.array(ids), "attention_mask": mask, **given})
+
+    def logits(self, row: list[int]) -> Any:
+        """The model's own."""
+        hidden, _ = self.model.read(Padded.rows([row]))
+        return self.model.predict(hidden)[0].detach().numpy()
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: Any) -> Any:
+    """Every wiring, drawn once, when it is first asked for."""
+    return lru_cache(None)(lambda name: Drawn(tmp_path_factory.mktemp(name.replace(" ", "-")), WIRINGS[name]))
+
+
+@pytest.mark.parametrize("name", WIRINGS)
+def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
+    found = shelf(name).found
+    assert (found.format, found.dtype) == ("onnx", "f32")
+    assert found.share < 1e-5
+    assert found.difference < 1e-4
+    assert found.compared > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_every_wiring_can_be_drawn(name: str, tmp_path: Path) -> None:
+    found = Drawn(tmp_path, SLOW[name]).found
+    assert found.share is not None
+    assert found.share < 1e-5
+    vectors_only = name in ("vectors", "clear both ways", "distances both ways")
+    assert (found.difference is None) == vectors_only
+
+
+DECODERS = ("gpt2", "phi3")
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_padding_stands_on_either_side_whatever_is_in_it(name: str, shelf: Any) -> None:
+    drawn = shelf(name)
+    long, short = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8, 9, 7, 9]
+    ones, zeros = [1] * 4, [0] * 7
+    for junk in (0, 22):
+        left = drawn.run([long, [junk] * 7 + short], [[1] * 11, zeros + ones])["logits"]
+        right = drawn.run([long, short + [junk] * 7], [[1] * 11, ones + zeros])["logits"]
+        assert np.isfinite(left).all(), "what is no number would spread from padding to all that looks at it"
+        for found, row in ((left[0], long), (right[0], long), (left[1, 7:], short), (right[1, :4], short)):
+            assert found == pytest.approx(drawn.logits(row), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_rows_of_several_lengths_are_written_on_through_the_cache(name: str, shelf: Any) -> None:
+    drawn = shelf(name)
+    rows = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [8, 9, 7]]
+    mask = [[1] * 10, [0] * 7 + [1] * 3]
+    past = drawn.run([rows[0], [0] * 7 + rows[1]], mask)
+    # Longer than the window of 5, and then one token at a time.
+    for step in range(4):
+        rows, mask = [[*row, step] for row in rows], [[*row, 1] for row in mask]
+        past = drawn.run([[step], [step]], mask, past)
+        for found, row in zip(past["logits"], rows, strict=True):
+            assert found[0] == pytest.approx(drawn.logits(row)[-1], abs=1e-4)
+
+
+def test_a_row_beyond_the_context_is_refused_and_not_answered_wrongly(shelf: Any, capfd: Any) -> None:
+    for name in DECODERS:
+        assert shelf(name).run([[1] * 24])["logits"].shape == (1, 24, 23)
+        with pytest.raises(Exception, match="invalid index found, index = 24"):
+            shelf(name).run([[1] * 25])
+    capfd.readouterr()  # onnxruntime tells it to the terminal as well
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpt2", "GPT2LMHeadModel"), ("bert", "BertForPreTraining")])
+def test_transformers_makes_the_same_of_the_folder_it_was_drawn_from(name: str, kind: str, shelf: Any) -> None:
+    import transformers
+
+    drawn = shelf(name)
+    assert json.loads((drawn.folder / "config.json").read_text())["architectures"] == [kind]
+    theirs = getattr(transformers, kind).from_pretrained(drawn.home / "model").eval()
+    ids, mask = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]]), np.array([[1] * 5, [1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        out = theirs(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+    wanted = (out.logits if name == "gpt2" else out.prediction_logits).numpy()[mask > 0]
+    if name == "gpt2":
+        found = drawn.run(ids, mask)["logits"]
+    else:
+        graph = exported.session(drawn.folder / "model.onnx")
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        found = exported.ask(graph, given)["logits"]
+    assert found[mask > 0] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_inputs_and_outputs_have_the_names_that_others_read(shelf: Any) -> None:
+    kept = [f"{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
+    past, present = [f"past_key_values.{each}" for each in kept], [f"present.{each}" for each in kept]
+    wanted = {
+        "phi3": (["input_ids", "attention_mask", *past], ["logits", *present]),
+        "bert": (["input_ids", "attention_mask", "token_type_ids"], ["last_hidden_state", "logits", "pooler_output"]),
+        "lstm": (
+            ["input_ids", "past.0.hidden", "past.0.cell", "past.1.hidden", "past.1.cell"],
+            ["logits", "present.0.hidden", "present.0.cell", "present.1.hidden", "present.1.cell"],
+        ),
+    }
+    for name, (inputs, outputs) in wanted.items():
+        graph = exported.session(shelf(name).folder / "model.onnx")
+        assert [each.name for each in graph.get_inputs()] == inputs
+        assert [each.name for each in graph.get_outputs()] == outputs
+        assert graph.get_inputs()[0].shape == ["batch_size", "sequence_length"]
+    graph = exported.session(shelf("phi3").folder / "model.onnx")
+    assert graph.get_inputs()[2].shape == ["batch_size", 2, "past_sequence_length", 4]
+
+
+def test_a_folder_holds_all_that_is_needed_and_standard_words_only(shelf: Any) -> None:
+    import onnx
+    from tokenizers import Tokenizer
+
+    for name in WIRINGS:
+        folder = shelf(name).folder
+        names = {"README.md", "config.json", "generation_config.json", "model.onnx", "tokenizer.json"}
+        names = {*names, "tokenizer_config.json"} - ({"generation_config.json"} if name == "bert" else set())
+        assert {each.name for each in folder.iterdir()} == names
+        assert shelf(name).found.bytes == sum(each.stat().st_size for each in folder.iterdir())
+        proto = onnx.load(folder / "model.onnx")
+        onnx.checker.check_model(proto, full_check=True)
+        assert {each.domain for each in proto.graph.node} == {""}
+        assert [(each.domain, each.version) for each in proto.opset_import] == [("", onnx_writing.OPSET)]
+        ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a bad cab", add_special_tokens=False).ids
+        assert ids == WORDS.encode("a bad cab")
+    with pytest.raises(BadInput, match=r"holds model\.onnx, which onnxruntime runs; here, open the model"):
+        open_model(shelf("gpt2").folder)
+
+
+def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
+    other = written(tmp_path / "other", WIRINGS["gpt2"], seed=2)
+
+    def wrong(folder: Path, graph: Any) -> None:
+        shutil.copy(shelf("gpt2").folder / "model.onnx", folder / graph.file)
+
+    with mock.patch.object(onnx_writing, "save", wrong):
+        with pytest.raises(
+            CorruptFile, match=r"onnxruntime gives other numbers than the model: one differs by .*/out is not"
+        ):
+            convert(other, tmp_path / "out", "onnx")
+        # The same weights, by the same road, are taken; and an old folder outlives a new one that fails.
+        assert convert(shelf("gpt2").home / "model", tmp_path / "good", "onnx").share < 1e-5
+        before = (tmp_path / "good" / "config.json").read_bytes()
+        with pytest.raises(FolderExists, match="is there already"):
+            convert(other, tmp_path / "good", "onnx")
+        with pytest.raises(CorruptFile):
+            convert(other, tmp_path / "good", "onnx", overwrite=True)
+        assert (tmp_path / "good" / "config.json").read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["good", "other"]
+
+
+def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", TINY_GPT2)
+    broken = mock.patch.object(onnx_writing, "save", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
+    with broken, pytest.raises(CorruptFile, match=r"onnxruntime cannot run what was drawn \(.*Protobuf"):
+        convert(folder, tmp_path / "out", "onnx")
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_no_number_is_no_agreement() -> None:
+    model = torch.nn.Linear(1, 1)
+    nothing = [exported.Seen(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
+    readings = mock.patch.dict(exported.READINGS, {type(model): lambda folder, model: nothing})
+    with readings, pytest.raises(CorruptFile, match="differs by nan"):
+        exported.compare_onnx(Path("here"), model, Path("there"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "needs more than .* bytes; make room|make room"),
+        (
+            ValueError("an operator\nis missing"),
+            CannotDo,
+            r"cannot draw model\.onnx \(an operator is missing\); please",
+        ),
+    ],
+)
+def test_what_stops_the_exporter_is_one_sentence(error: Exception, kind: Any, sentence: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", TINY_GPT2)
+    full = isinstance(error, OSError)
+    program = SimpleNamespace(save=mock.Mock(side_effect=error))
+    drawing = mock.Mock(return_value=program) if full else mock.Mock(side_effect=error)
+    with mock.patch.object(onnx_writing, "draw", drawing), pytest.raises(kind, match=sentence):
+        convert(folder, tmp_path / "out", "onnx")
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    for name, sentence in (
+        ("recalling", "recalls n-grams of ids"),
+        ("ngram", r"looks up what it has counted, .* \.arpa"),
+        ("hmm", "hidden Markov model"),
+    ):
+        folder = save_model(tmp_path / name, MODELS[name]().float(), None, Card())
+        with pytest.raises(CannotDo, match=sentence):
+            convert(folder, tmp_path / "out", "onnx")
+    assert not (tmp_path / "out").exists()
+    folder = written(tmp_path / "model", TINY_GPT2)
+    missing = mock.patch.dict(sys.modules, {"onnxscript": None})
+    with missing, pytest.raises(MissingExtra, match=r"ONNX needs onnxscript: pip install 'clearstory\[onnx\]'"):
+        convert(folder, tmp_path / "out", "onnx")
+    for out, to, more, sentence in (
+        ("model.onnx", "onnx", {}, "ONNX is written as a folder"),
+        ("model.onnx", None, {}, "name a folder, and say --to onnx"),
+        ("model.gguf", "onnx", {}, "is the name of a file of GGUF, and --to says onnx, a folder"),
+        ("out", "onnx", {"dtype": "f16"}, "--dtype says f16, and onnx is written here in f32"),
+        ("out", "onnx", {"check": True}, "--check asks transformers, which opens no ONNX"),
+    ):
+        with pytest.raises(BadSetting, match=sentence):
+            convert(folder, tmp_path / out, to, **more)  # type: ignore[arg-type]  # what is typed
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_kind_of_model_is_drawn_or_refused() -> None:
+    assert set(GRAPHS) == {*FAMILIES.values(), *SHAPES.values()}
+    drawn = {kind for kind, draw in GRAPHS.items() if draw not in (onnx_graphs.ngram, onnx_graphs.hmm)}
+    assert drawn == set(exported.READINGS)
+
+
+def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: Any) -> None:
+    def copied(folder: Path, graph: Any) -> None:
+        shutil.copy(shelf("gpt2").folder / "model.onnx", folder / graph.file)
+
+    model = str(shelf("gpt2").home / "model")
+    with mock.patch.object(onnx_writing, "save", copied):
+        assert main(["convert", model, str(tmp_path / "a"), "--to", "onnx"]) == 0
+        out, err = capsys.readouterr()
+        assert "onnxruntime gives the same numbers for 345 tokens" in out.replace("\n", " ")
+        assert err == ""
+        assert main(["convert", model, str(tmp_path / "b"), "--to", "onnx", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["format"], said["compared"]) == ("onnx", 345)
+    assert said["share"] < 1e-5
+
+
+@pytest.mark.slow
+def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None:
+    with mock.patch.object(onnx_writing, "MOST_BYTES", 1000):
+        folder = Drawn(tmp_path, TINY_GPT2).folder
+    assert (folder / "model.onnx.data").stat().st_size > 10_000
+    assert exported.compare_onnx(folder, open_model(tmp_path / "model").model, folder).share < 1e-5
+
+
+@pytest.mark.slow
+def test_the_exporter_leaves_the_terminal_clean(tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", TINY_BERT)
+    words = [sys.executable, "-W", "always", "-m", "clearstory", "convert", folder, tmp_path / "out", "--to", "onnx"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") < 5
