@@ -361,7 +361,10 @@ OBSERVED: dict[str, Observation] = {
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
     "EvaluateRecipe.text_field": partial(measured, text=("rows.jsonl",)),
     "EvaluateRecipe.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
-    **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
+    **{
+        f"InspectRecipe.{name}": looked
+        for name in ("model", "text", "target", "view", "out", "top", "temperature", "device")
+    },
     "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
     **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
     "PlanRecipe.model": planned,

@@ -168,7 +168,8 @@ class InspectRecipe:
 
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
-        text: what the model reads.
+        text: what the model reads; for an encoder-decoder, the source.
+        target: what an encoder-decoder has written from it so far.
         view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
@@ -179,6 +180,7 @@ class InspectRecipe:
 
     model: str = positional("MODEL")
     text: str = positional("TEXT", "")
+    target: str | None = None
     view: str = "next"
     out: Path | None = None
     top: int | None = None

@@ -15,7 +15,11 @@ def run(recipe: InspectRecipe, talk: Talk) -> Mapping[str, Any]:
     from clearstory.recipes.inspect import inspect
 
     # What a view does not know it refuses, so only what was said is passed on.
-    own = {name: value for name in ("top", "temperature", "truncate") if (value := getattr(recipe, name)) is not None}
+    own = {
+        name: value
+        for name in ("target", "top", "temperature", "truncate")
+        if (value := getattr(recipe, name)) is not None
+    }
     seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, device=recipe.device, **own)
     if recipe.out is not None:
         talk.aside.print(f"written to {recipe.out}")
