@@ -15,6 +15,7 @@ from clearstory.recipes.events import Finished, Looked, Prepared, Sampled
 from clearstory.recipes.files import read_yaml
 from clearstory.recipes.settings import train_recipe
 from clearstory.recipes.train import train_events
+from clearstory.text.sentinels import sentinels
 from trained import TRAINING, contents, text_file
 
 Cli = Callable[..., Any]
@@ -101,7 +102,7 @@ def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> Non
 
 
 def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -> None:
-    events = told(text_file(tmp_path), tmp_path / "run", "t5-small")
+    events = told(text_file(tmp_path), tmp_path / "run", "t5-small", **{"training.sample_steps": 4})
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.objective == "denoise"
@@ -110,7 +111,17 @@ def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -
     assert prepared.unit == "document"
     opened = clearstory.open(tmp_path / "run")
     assert opened.tokenizer.encode_marked("<extra_id_99>") == [opened.tokenizer.vocab - 1]
-    assert cli("generate", tmp_path / "run", "the cat", "--max-tokens", "3").status == 0
+    # What it writes is read by its sentinels.
+    spoken = [event.text for event in events if isinstance(event, Sampled)]
+    assert spoken
+    assert all("<extra_id_0>" in text.split(" → ")[0] for text in spoken)
+    made = json.loads(cli("generate", tmp_path / "run", "the cat", "--max-tokens", "40", "--seed", "1", "--json").out)
+    assert made["text"].count("<extra_id_") == sum(id in sentinels(opened.tokenizer) for id in made["ids"]) > 0
+    streamed = cli("generate", tmp_path / "run", "the cat", "--max-tokens", "40", "--seed", "1")
+    assert streamed.out == made["text"] + "\n"
+    beams = json.loads(cli("generate", tmp_path / "run", "the cat", "--max-tokens", "40", "--beam", "2", "--json").out)
+    for beam in beams["completions"]:
+        assert beam["text"].count("<extra_id_") == sum(id in sentinels(opened.tokenizer) for id in beam["ids"])
 
 
 def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:

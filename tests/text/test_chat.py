@@ -32,6 +32,19 @@ WORDY = """{{- bos_token }}
 {%- endfor %}
 {%- if add_generation_prompt %}
 [ASSISTANT]{% endif %}{{ eos_token }}"""
+# What is measured beside that: operators, slices, lists, calls of methods and macros, a set block, tests and filters.
+BUSY = """{% macro said(m, loud=false) %}{{ (m.role ~ ':' ~ number) | upper if loud else m['role'] }}{% endmacro %}
+{%- set number = 1 + 2 * 3 ** 2 // 4 % 5 %}
+{%- for m in messages[::-1] if m.role != 'system' %}
+{{ loop.length }}{{ loop.last }}{{ said(m) }}{{ said(m, loud=true) }}
+{{ m.content.split('>')[-1].strip().replace('e', 'E') }}
+{%- endfor %}
+{%- set block %}{% for pair in {'a': [1, 2.5], 'b': none}.items() %}{{ pair }}{% endfor %}{% endset %}{{ block * 2 }}
+{{ messages | map(attribute='role') | unique | join(', ') }} {{ ['x', 3] + [messages | length] }} {{ 'a' in 'cat' }}
+{{ '{} and {name}'.format('one', name='two') }} {{ ', '.join(messages | map(attribute='role')) }}
+{{ (messages | selectattr('role', 'equalto', 'user') | list | first).content | tojson(indent=2) }}
+{{ dict(a=(1, 'b')) }} {{ block | replace('a', 'bb') }} {{ 'b' < 'c' <= 'd' }} {{ 'x' | default('y') }}
+{{ messages[5] is defined }} {{ none is none }} {{ 7 is divisibleby(7) }} {{ -3 | abs }}"""
 
 MESSAGES = [
     {"role": "user", "content": "What's <b>bold</b> & naïve?"},
@@ -40,7 +53,7 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize("source", [CHATML, WORDY], ids=["chatml", "wordy"])
+@pytest.mark.parametrize("source", [CHATML, WORDY, BUSY], ids=["chatml", "wordy", "busy"])
 @pytest.mark.parametrize("answer", [True, False])
 def test_a_template_writes_what_transformers_writes(source: str, answer: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
@@ -50,7 +63,7 @@ def test_a_template_writes_what_transformers_writes(source: str, answer: bool, t
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
     written = ChatTemplate.of(tokenizer).render(MESSAGES, answer=answer)
     assert written == theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=answer)
-    assert ("assistant" in written.lower()) == answer or source is CHATML
+    assert ("assistant" in written.lower()) == answer or source is not WORDY
 
 
 def test_of_several_templates_the_one_called_default_is_taken() -> None:
@@ -78,9 +91,9 @@ def test_messages_are_left_as_they_were() -> None:
 
 REACHING = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "{{ cycler.__init__.__globals__.os.popen('touch ran').read() }}",
-    "{{ range.__self__ }}{{ range.__func__.__globals__ }}",
-    "{{ strftime_now.__self__.today() }}",
+    "{{ namespace.__init__.__globals__.os.popen('touch ran').read() }}",
+    "{{ range.__globals__['json'] }}",
+    "{{ strftime_now.__globals__['json'] }}",
     "{{ raise_exception.__globals__['json'] }}",
     "{{ messages.append(1) }}",
     "{{ messages[0].update({'content': 1}) }}",
@@ -98,22 +111,58 @@ def test_a_template_that_reaches_for_python_is_stopped(source: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+DOUBLED = "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = ! %}{% endfor %}"
+LISTS = "{% set n = namespace(x=['ab']) %}{% for i in range(99) %}{% set n.x = ! %}{% endfor %}"
+LONG = "{% set n = namespace(x='ab') %}{% for i in range(16) %}{% set n.x = n.x + n.x %}{% endfor %}{% set x = n.x %}"
 ENDLESS = {
     "{{ 'a' * 10**12 }}": "makes something 1,000,000,000,000 times as large",
     "{{ 10**12 * 'a' }}": "makes something 1,000,000,000,000 times as large",
     "{{ [1] * 10**9 }}": "1,000,000,000 times as large",
     "{{ 10 ** 10000000 }}": "10,000,000 times as large",
     "{{ '%1000000000d' % 1 }}": "formats text by %",
-    "{% for i in range(10**9) %}{% endfor %}": "counts past 1,000,000",
-    "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}": "counts past 1,000,000",
-    "{% for i in range(999999) %}0123456789012345678901234567890123456789{% endfor %}": "writes more than 16,777,216",
+    "{{ '{:1000000000}'.format(1) }}": "formats text by a width",
+    "{{ ('{0}' * 9999).format('a' * 9999) }}": "makes a text or a list of",
+    "{% for i in range(10**9) %}{% endfor %}": "counts past 3,000",
+    "{% for i in range(99) %}{% for j in range(99) %}{% endfor %}{% endfor %}": "counts past 3,000",
+    "{% set l = range(99)|list %}{% for i in l %}{% for j in l %}{% endfor %}{% endfor %}": "counts past 3,000",
+    "{% for i in [[1]] recursive %}{{ loop(i) }}{% endfor %}": "a loop that calls itself",
+    "{% for i in range(2999) %}" + "0123456789" * 999 + "{% endfor %}": "writes more than 262,144",
+    "{% set x %}{% for i in range(2999) %}"
+    + "0123456789" * 20
+    + "{% endfor %}{% endset %}": "writes more than 262,144",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}": "fails on these messages",
+    "{% macro m(x) %}{{ x }}{{ x }}{% endmacro %}" + "{{ " + "m(" * 30 + "'a'" + ")" * 30 + " }}": "writes more than",
     "{{ 'x' | center(10**12) }}": "No filter named 'center'",
+    "{{ 'x'.ljust(10**12) }}": "calls ljust, whose answer can be of any size",
+    "{{ (1).to_bytes(10**12) }}": "calls to_bytes",
+    "{{ 'x'.expandtabs(10**12) }}": "calls expandtabs",
+    **{
+        DOUBLED.replace("!", way): "makes a text or a list of [35]|more than 262,144 characters"
+        for way in ("n.x + n.x", "n.x ~ n.x", "[n.x, n.x] | join", "''.join([n.x, n.x])", "n.x | replace('ab', 'abab')")
+    },
+    DOUBLED.replace("!", "n.x.replace('ab', 'abab')"): "makes a text or a list of",
+    DOUBLED.replace("!", "'{}{}'.format(n.x, n.x)"): "makes a text or a list of",
+    LISTS.replace("!", "n.x + n.x"): "lists in lists of more than 262,144 characters",
+    LISTS.replace("!", "[n.x, n.x]"): "lists in lists of more than 262,144 characters",
+    LISTS.replace("!", "(n.x, n.x)"): "lists in lists of more than 262,144 characters",
+    LISTS.replace("!", "{'a': n.x, 'b': n.x}"): "lists in lists of more than 262,144 characters",
+    LISTS.replace("!", "dict(a=n.x, b=n.x)"): "lists in lists of more than 262,144 characters",
+    "{% macro m(n) %}{% set n.x = varargs %}{% endmacro %}"
+    + LISTS.replace("{% set n.x = ! %}", "{{ m(n, n.x, n.x) }}"): ("lists in lists of more than 262,144 characters"),
+    "{% set n = namespace(x=3) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}": "times as large",
+    # No step of these is large; together they would go on for hours, or fill the memory.
+    LONG + "{% set y = x ~ '' %}{% for i in range(2900) %}{% if x == y %}{% endif %}{% endfor %}": "more than -1 s",
+    LONG + "{% for i in range(999) %}{% set y = x[1:] %}{% endfor %}": r"and 2,[0-9,]+ in all",
+    LONG + "{% for i in range(999) %}{% set y = x ~ i %}{% endfor %}": r"and 2,[0-9,]+ in all",
 }
 
 
 @pytest.mark.parametrize("source", ENDLESS)
-def test_a_template_without_end_is_stopped(source: str) -> None:
+def test_a_template_without_end_is_stopped(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Smaller bounds, sooner reached: types are checked while tests run, and turns take ten times as long.
+    smaller = {"TEXT": 2**18, "MADE": 2**21, "TURNS": 3000, "SECONDS": -1.0 if "x == y" in source else 60.0}
+    for name, most in smaller.items():
+        monkeypatch.setattr(f"clearstory.text.budget.MOST_{name}", most)
     with pytest.raises(BadInput, match=ENDLESS[source]):
         ChatTemplate(source).render(MESSAGES)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from clearstory.errors import BadInput, BadSetting
+from clearstory.generation.writer import Writer
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import are_pairs, read_documents
 from clearstory.text.learning import learn
-from clearstory.text.sentinels import encode_gaps, sentinels, with_sentinels
+from clearstory.text.sentinels import Gaps, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
 
 PAIRED = DataSettings(pairs=True)
@@ -124,7 +125,25 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     assert known.decode([ids[3], *known.encode("a b")]) == plain.decode(plain.encode("a b"))
     assert known.byte_lengths[list(ids)].sum() == 0
     # A source may spell them where something is to be filled in.
-    assert encode_gaps(known, "a <extra_id_1>") == [*known.encode("a "), ids[1]]
-    assert encode_gaps(known, "<extra_id_100>") == known.encode("<extra_id_100>")
-    assert encode_gaps(plain, text) == plain.encode(text)
+    assert Gaps(known).encode("a <extra_id_1>") == [*known.encode("a "), ids[1]]
+    assert Gaps(known).encode("<extra_id_100>") == known.encode("<extra_id_100>")
+    assert Gaps(plain).encode(text) == plain.encode(text)
     assert (known.eos, known.padding) == (plain.eos, plain.padding)
+
+
+@pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "unigram:300"])
+def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
+    text = "<extra_id_0> né <extra_id_7><extra_id_7>b a<extra_id_99>"
+    known = with_sentinels(learn(spec, ["a b né " * 9]))
+    gaps = Gaps(known)
+    ids, places = gaps.encode_places(text)
+    assert gaps.decode([*ids, known.padding or known.eos]) == text
+    assert [text[start:stop] for start, stop in places if "extra" in text[start:stop]] == [
+        "<extra_id_0>", "<extra_id_7>", "<extra_id_7>", "<extra_id_99>",
+    ]  # fmt: skip
+    assert gaps.source(text) == [*ids, known.eos]
+    # Piece by piece the same, a character cut in two included.
+    writer = Writer(gaps)
+    assert "".join([*map(writer.write, ids), writer.close()]) == text
+    writer = Writer(gaps, stop=("<extra_id_7>",))
+    assert "".join([*map(writer.write, ids), writer.close()]) == text.split("<extra_id_7>")[0]

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
+from clearstory.lens.sources import sides
 from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel, Padded
-from clearstory.models.prompts import Truncate, first_token, fit_prompt, resting
+from clearstory.models.prompts import Truncate, begun, first_token, fit_prompt, resting
 
 
 class Reads(Protocol):
@@ -42,11 +43,15 @@ def next_token(
     tokenizer: Reads,
     text: str,
     *,
+    target: str | None = None,
     top: int = 20,
     temperature: float = 1.0,
     truncate: Truncate | None = None,
 ) -> Table:
     """The likeliest next tokens after a text: each one's logit and probability, and the entropy of all in bits.
+
+    Of an encoder-decoder the text is the source, and `target` what has been written from it already: nothing, where it
+    is not given.
 
     Raises as `generate` does for a text that cannot be read; BadSetting for a `top` or `temperature` that cannot be.
     """
@@ -54,19 +59,25 @@ def next_token(
         raise BadSetting(f"top is {top}; show at least 1 token")
     if temperature <= 0:
         raise BadSetting(f"temperature is {temperature}; probabilities need one above 0")
-    ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
+    both = sides(model, tokenizer, text, target, truncate)
+    if both is None:
+        ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
+    else:
+        ids = [both.begin, *both.ids]
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     with resting(model):
-        tokens = Padded.rows([ids], "cpu" if weight is None else weight.device)
-        hidden, _ = model.read(tokens)
+        device = torch.device("cpu") if weight is None else weight.device
+        state = None if both is None else begun(model, 1, [both.source], device)
+        hidden, _ = model.read(Padded.rows([ids], device), state)
         logits = model.predict(hidden[0, -1]).double().cpu()
         probabilities = (logits / temperature).softmax(-1)
         bits = entropy(probabilities)
         places = probabilities.argsort(descending=True, stable=True)[:top].tolist()
     rows = tuple((tokenizer.piece(id), id, float(logits[id]), float(probabilities[id])) for id in places)
+    after = f"“{shown(text)}”" if not target else f"“{shown(target)}”, from “{shown(text)}”"
     warm = "" if temperature == 1 else f", temperature {temperature:g}"
     return Table(
-        title=f"Next token after “{shown(text)}”{warm}",
+        title=f"Next token after {after}{warm}",
         columns=("token", "id", "logit", "probability"),
         rows=rows,
         bar="probability",

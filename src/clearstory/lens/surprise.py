@@ -19,10 +19,11 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.next import Reads
+from clearstory.lens.sources import sides
 from clearstory.lens.views import Cell, Span, Spans
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, Padded, State
-from clearstory.models.prompts import first_token, resting
+from clearstory.models.prompts import begun, first_token, resting
 from clearstory.models.scoring import Texts, Window, window_shape, windows_of
 
 STRETCH = 256
@@ -55,28 +56,41 @@ class Foreseen:
     likeliest: tuple[tuple[int, float], ...]
 
 
-def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, top: int = 3) -> Spans:
+def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str | None = None, top: int = 3) -> Spans:
     """The bits of every token of a text, with its rank and the `top` likeliest tokens at its place.
 
     The text is a document of its own: it begins after the token that texts begin after, and with a tokenizer that has
     none the first token is not foreseen. A text longer than the context is read in overlapping windows, as `evaluate`
-    reads: nothing is cut off, and the sums are the same. Raises BadInput for a text without a token to foresee.
+    reads: nothing is cut off, and the sums are the same. Of an encoder-decoder the text is the source, and what is told
+    are the tokens of the `target` that is written from it.
+
+    Raises BadInput for a text without a token to foresee, or a source without a target.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    ids, places = tokenizer.encode_places(text)
-    begin = first_token(tokenizer)
+    both = sides(model, tokenizer, text, target)
+    if both is None:
+        ids, places = tokenizer.encode_places(text)
+        begin = first_token(tokenizer)
+    elif target is None:
+        raise BadInput(
+            "this model writes a target from a source, and surprise is that of the target's tokens; give the target "
+            "too, with --target"
+        )
+    else:
+        text, ids, places, begin = target, both.ids, both.places, both.begin
     told: list[Foreseen | None] = [None] if begin is None and ids else []
     with resting(model):
-        told += foresee(model, ids, begin, min(top, model.vocab))
+        told += foresee(model, ids, begin, min(top, model.vocab), None if both is None else both.source)
     scored = [(id, each) for id, each in zip(ids, told, strict=True) if each is not None]
     if not scored:
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
     bits = math.fsum(each.bits for _, each in scored)
-    size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if tokenizer.lossless(text) else None
+    exact = both is None and tokenizer.lossless(text)
+    size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if exact else None
     worst, most = max(scored, key=lambda pair: pair[1].bits)
     return Spans(
-        title="Surprise: bits of each token, given those before it",
+        title=f"Surprise: bits of each token, given those before it{'' if both is None else ' and the source'}",
         spans=tuple(spans(tokenizer, text, ids, places, told)),
         unit="bits",
         columns=("token", "id", "rank", "likeliest"),
@@ -89,24 +103,28 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, top: int = 3
         ),
         look=" ".join(
             (
-                summed(bits, len(scored), size),
+                summed(bits, len(scored), size, LOSSY if both is None else CONDITIONAL),
                 f"Most surprising: ‘{tokenizer.piece(worst)}’ with {most.bits:.1f} bits, where "
                 f"‘{tokenizer.piece(most.likeliest[0][0])}’ was likeliest.",
-                how(model, len(scored), begin),
+                how(model, len(scored), begin) if both is None else "Read whole, after the source.",
             )
         ),
     )
 
 
-def foresee(model: LanguageModel, ids: Sequence[int], begin: int | None, top: int) -> Iterator[Foreseen]:
-    """How each token was foreseen, in order; without `begin`, from the second on."""
+def foresee(
+    model: LanguageModel, ids: Sequence[int], begin: int | None, top: int, source: Sequence[int] | None = None
+) -> Iterator[Foreseen]:
+    """How each token was foreseen, in order; without `begin`, from the second on. After a `source`, all at once."""
     texts = Texts(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
     length, stride = window_shape(model, None, "strided", None)
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     state: State | None = None
-    if length is None:
-        size = texts.size(0)
+    size = texts.size(0)
+    if source is not None:
+        state, windows = begun(model, 1, [source], device), [Window(0, 0, 0, size)] if size else []
+    elif length is None:
         windows = [Window(0, at, at, min(at + STRETCH, size)) for at in range(0, size, STRETCH)]
         state = model.begin(1)
     else:
@@ -170,13 +188,18 @@ def share(probability: float) -> str:
     return f"{probability:.0%}" if probability >= 0.1 else f"{100 * probability:.2g}%"
 
 
-def summed(bits: float, tokens: int, size: int | None) -> str:
+LOSSY = "this tokenizer does not give the text back exactly"
+CONDITIONAL = "a target is foreseen from its source"
+"""Why there are no bits per byte."""
+
+
+def summed(bits: float, tokens: int, size: int | None, reason: str) -> str:
     """The totals in words."""
     if size:
         return f"{bits:,.1f} bits for {size:,} bytes in {tokens:,} tokens: {bits / size:.3f} bits per byte."
     return (
         f"{bits:,.1f} bits for {tokens:,} tokens: {bits / tokens:.3f} bits per token; bits per byte would mean "
-        "nothing, since this tokenizer does not give the text back exactly."
+        f"nothing, since {reason}."
     )
 
 

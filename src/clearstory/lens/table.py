@@ -13,6 +13,7 @@ from typing import Any
 from clearstory.errors import CannotDo, UnknownName, nearest
 from clearstory.lens.views import View
 from clearstory.models.encoder import Encoder
+from clearstory.models.prompts import reads_source
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Entry:
     `part` is the attribute of a model that the view looks into, or several of which any will do, and `needs` says in
     words what that is; None for views that ask only what every language model can do. A model that has no such part, or
     None there, cannot show it.
-    `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked.
+    `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked. `sourced`: a
+    model that reads a source and writes from it can show it too.
     """
 
     function: str
     part: str | tuple[str, ...] | None = None
     needs: str = "any language model"
     forwards: bool = False
+    sourced: bool = True
 
     def fits(self, model: Any) -> bool:
         """Whether a model has what the view looks into."""
@@ -69,7 +72,7 @@ VIEWS: dict[str, Entry] = {
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
     "units": Entry("clearstory.lens.units:units", "layers", "units, which a recurrent model has"),
     "reach": Entry(
-        "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True
+        "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True, False
     ),
     "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
     "trellis": Entry("clearstory.lens.trellis:trellis", "chain", "hidden states, which an hmm has"),
@@ -90,8 +93,12 @@ def view_of(name: str) -> Callable[..., View]:
 
 def able(model: Any) -> list[str]:
     """The names of the views that a model can show."""
-    encoder = isinstance(model, Encoder)
-    return [name for name, entry in VIEWS.items() if entry.fits(model) and not (encoder and entry.forwards)]
+    encoder, sourced = isinstance(model, Encoder), reads_source(model)
+    return [
+        name
+        for name, entry in VIEWS.items()
+        if entry.fits(model) and not (encoder and entry.forwards) and not (sourced and not entry.sourced)
+    ]
 
 
 def check_able(name: str, model: Any) -> None:
@@ -102,6 +109,8 @@ def check_able(name: str, model: Any) -> None:
     lacks = f"and this model ({family}) has none"
     if isinstance(model, Encoder):
         lacks = "and this model is an encoder, which sees both sides (clearstory fill tells what may stand at a [MASK])"
+    if reads_source(model) and not VIEWS[name].sourced:
+        lacks = "and this model reads a source and writes another text"
     raise CannotDo(
         f"the view '{name}' needs {VIEWS[name].needs}, {lacks}; it can show {', '.join(can[:-1])} and {can[-1]}"
     )

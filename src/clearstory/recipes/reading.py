@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from clearstory.generation.writer import Decodes
 from clearstory.models.prompts import Truncate, reads_source, writes_after
-from clearstory.text.sentinels import encode_gaps
+from clearstory.text.sentinels import Gaps
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -46,4 +47,8 @@ class Reading:
         """A prompt as what has been written, and as a source."""
         if not self.source:
             return tokenizer.encode(prompt), None
-        return [], [*encode_gaps(tokenizer, prompt), *([] if self.end is None else [self.end])]
+        return [], Gaps(tokenizer).source(prompt)
+
+    def speller(self, tokenizer: Tokenizer) -> Decodes:
+        """What spells the ids that the model writes: with the sentinels of a text's gaps, where it fills them."""
+        return Gaps(tokenizer) if self.source else tokenizer

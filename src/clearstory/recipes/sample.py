@@ -9,6 +9,7 @@ from torch import nn
 
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
+from clearstory.text.sentinels import Gaps
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -29,8 +30,10 @@ def sample(
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
     reading: dict[str, Any] = {"eos": tokenizer.eos, "begin": begin if begin is not None else 0}
+    spells: Gaps | Tokenizer = tokenizer
     if source is not None:
-        prompt = f"{tokenizer.decode(source)} → "
+        spells = Gaps(tokenizer)
+        prompt = f"{spells.decode(source)} → "
         reading |= {"source": source, "begin": cast(Any, model).config.begin}
     written = generate(cast(Any, model), ids, sampling, **reading)
-    return prompt + tokenizer.decode([token.id for token in written if token.id != tokenizer.eos])
+    return prompt + spells.decode([token.id for token in written if token.id != tokenizer.eos])

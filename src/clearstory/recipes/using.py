@@ -193,7 +193,7 @@ class InspectRecipe:
 
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
-        text: what the model reads.
+        text: what the model reads; for an encoder-decoder, the source.
         view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
             next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons, edits,
             ablation, patching, gates, units, reach, states, trellis, backoff, counts.

@@ -1,12 +1,11 @@
 """Chat: messages as the one text that a model was taught to answer, by the template that came with it.
 
-A template is a small program of Jinja by whoever made the model. It runs in Jinja's sandbox, where Python cannot be
-reached and nothing that was handed in can be changed, and with an end to what it may write, repeat and count.
+A template is a small program of Jinja by whoever made the model. It runs in a `sandbox`: Python cannot be reached,
+nothing that was handed in can be changed, and what it may write, make and repeat has an end.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,10 @@ from clearstory.errors import BadInput, CannotDo
 from clearstory.text.tokenizers import Tokenizer
 
 MOST_SOURCE = 2**20
-MOST_TEXT = 2**24
-"""Characters of a template, and of what it may write."""
+"""Characters of a template."""
 
-MOST_TURNS = 1_000_000
-"""What all ranges of one text may count to together."""
+MOST_DATE = 200
+"""Characters of how a date is to be written."""
 
 Message = Mapping[str, Any]
 
@@ -64,24 +62,17 @@ class ChatTemplate:
 
         check(messages)
         date = datetime.now() if today is None else today
-        budget = Budget()
         given = {
             **self.tokens,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": answer,
             "tools": None,
             "documents": None,
-            "strftime_now": date.strftime,
-            "range": budget.range,
+            "strftime_now": lambda form: date.strftime(str(form)[:MOST_DATE]),
+            "raise_exception": refuse,
         }
-        written: list[str] = []
-        size = 0
         try:
-            for part in compiled(self.source).generate(**given):
-                size += len(part)
-                if size > MOST_TEXT:
-                    raise BadInput(f"the chat template writes more than {MOST_TEXT:,} characters; use another")
-                written.append(part)
+            return str(compiled(self.source).render(**given))
         except SecurityError as error:
             raise BadInput(
                 f"the chat template tries to reach what is no concern of a text ({error}); it was stopped, so do not "
@@ -94,22 +85,6 @@ class ChatTemplate:
         except Exception as error:  # whatever a template's own arithmetic and filters may raise
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise BadInput(f"the chat template fails on these messages ({reason}); use another") from None
-        return "".join(written)
-
-
-@dataclass
-class Budget:
-    """How far the ranges of one text have counted."""
-
-    turns: int = 0
-
-    def range(self, *bounds: int) -> Any:
-        """Python's, with an end."""
-        numbers = range(*bounds)
-        self.turns += len(numbers)
-        if self.turns > MOST_TURNS:
-            raise BadInput(f"the chat template counts past {MOST_TURNS:,}; use another")
-        return numbers
 
 
 @lru_cache(maxsize=16)
@@ -117,52 +92,19 @@ def compiled(source: str) -> Any:
     """A template made ready once. Raises BadInput for one that is no Jinja."""
     from jinja2 import TemplateError
 
+    from clearstory.text.sandbox import Sandbox
+
     if len(source) > MOST_SOURCE:
         raise BadInput(f"the chat template has {len(source):,} characters, and none that is known has {MOST_SOURCE:,}")
     try:
-        return sandbox().from_string(GENERATION.sub("", source))
+        return Sandbox().from_string(GENERATION.sub("", source))
     except (TemplateError, RecursionError) as error:
         raise BadInput(f"the chat template is not Jinja that this house can read: {one_line(error)}") from None
-
-
-def sandbox() -> Any:
-    """Jinja's strictest environment, with the words that chat templates use."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Bounded(ImmutableSandboxedEnvironment):
-        """Jinja's own way to look at what an operator is given: 'a' * 10**12 would fill the memory."""
-
-        intercepted_binops = frozenset(("*", "**", "%"))
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
-            if numbers and operator != "**":
-                return super().call_binop(context, operator, left, right)
-            if operator == "%" and isinstance(left, str):
-                raise BadInput("the chat template formats text by %, which can be of any size; use another")
-            size = len(left) if isinstance(left, Sequence) else len(right) if isinstance(right, Sequence) else 1
-            times = right if isinstance(right, (int, float)) else left if isinstance(left, (int, float)) else 1
-            if (operator == "**" and abs(times) > 64) or size * abs(times) > MOST_TEXT:
-                raise BadInput(f"the chat template makes something {times:,} times as large; use another")
-            return super().call_binop(context, operator, left, right)
-
-    bounded = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    bounded.globals.pop("lipsum", None)
-    for name in ("center", "format", "indent", "wordwrap"):  # a width of 10**12 is as good as a product
-        bounded.filters.pop(name, None)
-    bounded.filters["tojson"] = to_json
-    bounded.globals["raise_exception"] = refuse
-    return bounded
 
 
 def refuse(message: object) -> NoReturn:
     """What a template calls for messages it does not take."""
     raise BadInput(f"the chat template does not take these messages: {one_line(message)}")
-
-
-def to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
-    """As transformers writes it: plain, where Jinja's own would escape for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=None if indent is None else min(int(indent), 16))
 
 
 def check(messages: Sequence[Message]) -> None:

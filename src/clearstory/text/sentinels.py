@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 from clearstory.text.tokenizers import Tokenizer
 
@@ -21,21 +25,66 @@ def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(found)
 
 
-def encode_gaps(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text in which `<extra_id_0>` and so on stand for what is to be filled in. All else is text.
+@dataclass(frozen=True)
+class Gaps:
+    """A tokenizer that reads sentinels in a text, and writes them: what fills gaps cannot be read without them.
+
+    `<extra_id_0>` and so on are the sentinels that the tokenizer has; all else is text.
 
     >>> from clearstory.text.learning import learn
-    >>> encode_gaps(with_sentinels(learn("bytes", [])), "a<extra_id_0>b<extra_id_500>")[:3]
-    [97, 257, 98]
+    >>> gaps = Gaps(with_sentinels(learn("bytes", [])))
+    >>> gaps.encode("a<extra_id_0>b<extra_id_500>")[:3], gaps.decode([97, 257, 98])
+    ([97, 257, 98], 'a<extra_id_0>b')
     """
-    known = sentinels(tokenizer)
-    ids: list[int] = []
-    place = 0
-    for mark in re.finditer(r"<extra_id_(\d{1,4})>", text):
-        if int(mark[1]) < len(known):
-            ids += [*tokenizer.encode(text[place : mark.start()]), known[int(mark[1])]]
-            place = mark.end()
-    return ids + tokenizer.encode(text[place:])
+
+    tokenizer: Tokenizer
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """From a sentinel's id to how it is spelt."""
+        return {id: f"<extra_id_{number}>" for number, id in enumerate(sentinels(self.tokenizer))}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+        return self.encode_places(text)[0]
+
+    def source(self, text: str) -> list[int]:
+        """The ids of a source: a text, and the token that ends it."""
+        end = self.tokenizer.eos
+        return [*self.encode(text), *([] if end is None else [end])]
+
+    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text, and the characters start:stop of it that each was made from."""
+        known = list(self.names)
+        ids: list[int] = []
+        places: list[tuple[int, int]] = []
+
+        def plain(start: int, stop: int) -> None:
+            own, at = self.tokenizer.encode_places(text[start:stop])
+            ids.extend(own)
+            places.extend((start + begin, start + end) for begin, end in at)
+
+        done = 0
+        for mark in re.finditer(r"<extra_id_(\d{1,4})>", text):
+            if int(mark[1]) < len(known):
+                plain(done, mark.start())
+                ids.append(known[int(mark[1])])
+                places.append(mark.span())
+                done = mark.end()
+        plain(done, len(text))
+        return ids, places
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, other special tokens left out."""
+        return self.decode_bytes(list(ids)).decode(errors="replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of ids, also where they end within a character; what stands between sentinels is a text each."""
+        parts = []
+        for name, run in groupby(ids, self.names.get):
+            own = list(run)
+            parts.append(self.tokenizer.decode_bytes(own) if name is None else name.encode() * len(own))
+        return b"".join(parts)
 
 
 def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:

@@ -1,0 +1,96 @@
+"""Views of a model that reads a source: the numbers of teacher forcing, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.models.test_shapes import WRITERS
+from tests.tiny import TINY_GPT2, shaken
+
+from clearstory.errors import BadInput, CannotDo, ContextOverflow, UnknownName
+from clearstory.lens.next import next_token
+from clearstory.lens.surprise import surprise
+from clearstory.lens.table import able, check_able
+from clearstory.models.base import Padded
+from clearstory.recipes.inspect import inspect
+from clearstory.text.learning import learn
+from clearstory.text.sentinels import Gaps, with_sentinels
+
+TOKENIZER = with_sentinels(learn("bytes", []))
+BEGIN = 7
+
+
+@pytest.fixture(scope="module", params=["2017", "t5", "marian"])
+def model(request: pytest.FixtureRequest) -> Any:
+    config = replace(WRITERS[request.param], vocab=TOKENIZER.vocab, begin=BEGIN)
+    return shaken(config).requires_grad_(False)
+
+
+def taught(model: Any, source: str, target: str) -> torch.Tensor:
+    """Log-probabilities of every token after the source and each beginning of the target, as training reads them."""
+    ids = [*Gaps(TOKENIZER).encode(source), TOKENIZER.eos]
+    written = Padded.rows([[BEGIN, *Gaps(TOKENIZER).encode(target)]])
+    hidden, _ = model.read(written, source=Padded.rows([ids]))
+    logs: torch.Tensor = model.predict(hidden)[0].double().log_softmax(-1)
+    return logs
+
+
+def test_what_comes_next_is_what_was_taught(model: Any) -> None:
+    for target in (None, "", "die K"):
+        view = next_token(model, TOKENIZER, "the cat", target=target, top=9)
+        logs = taught(model, "the cat", target or "")[-1]
+        best = logs.topk(9)
+        assert view.column("id") == best.indices.tolist()
+        assert view.column("probability") == pytest.approx(best.values.exp().tolist(), rel=1e-9)
+    assert view.title == "Next token after “die K”, from “the cat”"
+    other = next_token(model, TOKENIZER, "a dog", target="die K", top=9)
+    assert other.column("probability") != view.column("probability")  # the source is heard
+
+
+def test_surprise_is_that_of_the_target(model: Any) -> None:
+    target = "né <extra_id_1>!"
+    view = surprise(model, TOKENIZER, "a <extra_id_0>", target=target)
+    ids = Gaps(TOKENIZER).encode(target)
+    logs = taught(model, "a <extra_id_0>", target)
+    nats = [-float(logs[place, id]) for place, id in enumerate(ids)]
+    assert [span.value for span in view.spans] == pytest.approx([each / math.log(2) for each in nats], rel=1e-9)
+    assert "".join(span.text for span in view.spans) == target
+    assert "<extra_id_1>" in [span.text for span in view.spans]
+    totals = dict(view.totals)
+    assert (totals["tokens"], totals["bytes"], totals["bits per byte"]) == (len(ids), None, None)
+    assert view.look is not None
+    assert "since a target is foreseen from its source" in view.look
+
+
+def test_what_such_a_model_cannot_show_names_what_it_can(model: Any) -> None:
+    assert able(model) == ["next", "surprise", "neighbours"]
+    for name in ("attention", "reach", "gates"):
+        with pytest.raises(CannotDo, match=r"reads a source and writes another text.* next, surprise and neighbours"):
+            check_able(name, model)
+
+
+def test_a_source_and_a_target_are_asked_for_where_they_are_due(model: Any) -> None:
+    opened = SimpleNamespace(model=model, tokenizer=TOKENIZER)
+    decoder = SimpleNamespace(model=shaken(replace(TINY_GPT2, vocab=TOKENIZER.vocab)), tokenizer=TOKENIZER)
+    with pytest.raises(BadInput, match="give the target too, with --target"):
+        inspect(opened, "the cat", view="surprise")
+    with pytest.raises(BadInput, match="there is no token to foresee"):
+        inspect(opened, "the cat", view="surprise", target="")
+    for view in ("next", "surprise"):
+        with pytest.raises(BadInput, match="give it the text to be rewritten"):
+            inspect(opened, "", view=view, target="x")
+        with pytest.raises(ContextOverflow, match="target has 24 tokens and the model's context holds 23"):
+            inspect(opened, "the cat", view=view, target="x" * 24)
+        assert inspect(opened, "the cat", view=view, target="x" * 23).look
+        with pytest.raises(ContextOverflow, match="prompt has 30 tokens"):
+            inspect(opened, "x" * 29, view=view, target="x")
+        with pytest.raises(CannotDo, match="reads no source, so there is no target; leave --target out"):
+            inspect(decoder, "a", view=view, target="b")
+    assert inspect(opened, "x" * 29, view="next", truncate="left").look
+    with pytest.raises(UnknownName, match="the view 'neighbours' has no setting called 'target'"):
+        inspect(opened, "a", view="neighbours", target="b")
