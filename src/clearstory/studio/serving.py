@@ -46,7 +46,7 @@ class Place:
 
 
 def listen(recipe: StudioRecipe) -> Place:
-    """Take the address. Raises BadInput for a folder that is not there, BadSetting for an address that cannot be had."""
+    """Take the address. Raises BadInput where the folder is not there, BadSetting where the address cannot be had."""
     if not recipe.folder.is_dir():
         raise BadInput(f"there is no folder {recipe.folder}; name one that holds models, or that runs are to go to")
     try:
