@@ -122,8 +122,8 @@ def settings_of(function: Callable[..., Any]) -> list[dict[str, Any]]:
     hints = typing.get_type_hints(function)
     rows = []
     for name, parameter in signatures.signature(function).parameters.items():
-        if name in ("model", "tokenizer", "text"):
-            continue
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue  # model, tokenizer, text
         bare = without_none(hints.get(name, str))
         choices = typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
         kind = "choice" if choices else KINDS.get(typing.get_origin(bare) or bare, "text")

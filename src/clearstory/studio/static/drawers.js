@@ -2,7 +2,8 @@
 //
 // A drawer is mount(root, data, {onPick, picked}) -> {update(data), state(), svg(), csv()}. It knows nothing of the server
 // or of families of models. onPick({row, column, point, stage, pinned}) tells what the reader points at; state() says what
-// is pinned; svg() and csv() give what can be kept, or null where the library's own file of the view serves.
+// is pinned; svg() and csv() give what can be kept, or null where the library's own file of the view serves. It may have
+// end(), which lets go of what it listens to, and point({row, pinned}), by which the sentence's chips mark its rows.
 
 import { mount as curve } from "./draw/curve.js";
 import { mount as grid } from "./draw/grid.js";

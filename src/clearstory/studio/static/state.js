@@ -32,7 +32,8 @@ export const state = {
     const before = now.get();
     const next = { ...before };
     for (const [name, value] of Object.entries(changes)) {
-      if (String(value ?? "") !== String(before[name] ?? ""))
+      // A first model or sentence is no other one: what a link says beside it stays.
+      if (before[name] !== undefined && String(value ?? "") !== String(before[name]))
         for (const other of FORGET[name] ?? []) if (!(other in changes)) delete next[other];
       if (value === null || value === undefined || value === "") delete next[name];
       else next[name] = String(value);

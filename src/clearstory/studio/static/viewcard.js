@@ -34,7 +34,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
   let asked = null; // what was asked last, as one string
   let seen = false;
   const tools = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
-  const card = makeCard({ name, title: title ?? name, says: known?.says ?? null, tools });
+  const card = makeCard({ name, title: title ?? name, says: known?.says.replaceAll("`", "") ?? null, tools });
   const watcher = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) sight();
   }, { rootMargin: "300px" });
@@ -68,20 +68,22 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     const number = row.kind === "whole" || row.kind === "number";
     const input = el("input", {
       type: number ? "number" : "text", step: row.kind === "whole" ? "1" : "any", name: row.name,
-      placeholder: row.default === null ? "as usual" : String(row.default), size: number ? 6 : 16,
+      placeholder: row.default === null ? "usual" : String(row.default), size: number ? 6 : 16,
       oninput: () => later(() => put(row, read(row, input.value))),
     });
     input.value = value === null || value === undefined || value === row.default ? "" : value;
     return el("label", {}, el("span", {}, row.name), input);
   }
 
-  const read = (row, text) => {
+  function read(row, text) {
     if (text === "") return null;
     if (row.kind === "list") return text.split(/\s+/).filter(Boolean);
     return row.kind === "whole" || row.kind === "number" ? Number(text) : text;
-  };
+  }
 
-  const valueOf = (row) => (SHARED.has(row.name) ? context.state.number(row.name) : (own[row.name] ?? row.default));
+  function valueOf(row) {
+    return SHARED.has(row.name) ? context.state.number(row.name) : (own[row.name] ?? row.default);
+  }
 
   let waiting = 0;
   function later(change) {
@@ -121,7 +123,10 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     const box = tools.elements.about;
     if (box && aboutText === null && document.activeElement !== box) box.value = about.usual(context);
     const wanted = question();
-    if (JSON.stringify(wanted) === asked) return Promise.resolve();
+    if (JSON.stringify(wanted) === asked) {
+      point();
+      return Promise.resolve();
+    }
     seen = seen || inSight();
     return seen ? ask(wanted) : Promise.resolve();
   }
@@ -148,6 +153,18 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     );
   }
 
+  let shown = null; // the view that is drawn
+
+  /** Whether its rows are the sentence's tokens, so that pinning a chip is pinning a row. */
+  const ownRows = () => shown?.row_labels?.length === context.tokens().length;
+
+  /** The pinned chip, or the one that is pointed at, as the drawing's row. */
+  function point() {
+    if (!ownRows()) return;
+    card.drawer()?.point?.({ row: context.preview.get(), pinned: context.state.pinned()[0] ?? null });
+  }
+  const unhear = context.preview.on(point);
+
   const filled = (view, wanted) => ({
     title: view.title,
     look: view.look,
@@ -160,13 +177,15 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     },
     mount: (body) => {
       card.drawer()?.end?.();
-      const drawer = draw(body, view, { onPick: (pick) => context.pick(pick, view), picked: { stage: context.state.get("stage") } });
+      shown = view;
+      const picked = { stage: context.state.get("stage"), row: ownRows() ? (context.state.pinned()[0] ?? null) : null };
+      const drawer = draw(body, view, { onPick: (pick) => context.pick(pick, view), picked });
       body.dataset.kind = view.kind;
       return drawer;
     },
   });
 
-  return { root: card.root, update, end: () => (watcher.disconnect(), card.drawer()?.end?.(), asking.drop()) };
+  return { root: card.root, update, end: () => (unhear(), watcher.disconnect(), card.drawer()?.end?.(), asking.drop()) };
 }
 
 /** The call that gives these numbers, to be run in the studio's folder. */

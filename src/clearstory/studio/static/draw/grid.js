@@ -38,7 +38,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     const words = Boolean(view.texts);
     const left = Math.min(words ? 150 : 170, 16 + 7.4 * Math.max(...view.row_labels.map((each) => each.length)));
     const top = Math.min(110, 14 + 6.4 * Math.max(...view.column_labels.map((each) => each.length)));
-    const room = Math.max(120, width - left - 16);
+    const room = Math.max(120, width - left - 12 - (words ? 0 : top / 2)); // labels lean out to the right
     size = words ? Math.max(72, Math.min(120, room / columns)) : Math.min(34, room / columns);
     // Below three pixels a square is no square any more: the field scrolls instead.
     size = Math.max(size, words ? 72 : 3);
@@ -52,6 +52,14 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     drawing.mark(at, pinned);
   }
 
+  /** What somebody else points at or has pinned: a chip of the sentence. Tells nobody. */
+  function point({ row, pinned: held }) {
+    pinned = held;
+    at = row === null ? null : { row, column: at?.column ?? 0 };
+    drawing?.mark(row === null ? null : { row, column: row }, pinned);
+    say();
+  }
+
   function look(place) {
     at = place;
     drawing.mark(at, pinned);
@@ -61,6 +69,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
 
   function pin(row) {
     pinned = row === pinned ? null : row;
+    root.dataset.pinned = pinned ?? "";
     drawing.mark(at, pinned);
     say();
     onPick({ row: pinned, column: at?.column ?? null, pinned: pinned !== null });
@@ -98,7 +107,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   }
 
   update(data);
-  return { update, end, state: () => ({ row: pinned, at }), svg: () => null, csv: () => null };
+  return { update, end, point, state: () => ({ row: pinned, at }), svg: () => null, csv: () => null };
 }
 
 const numberText = (value) => (value === null ? "−∞" : cellText(value));
@@ -111,7 +120,7 @@ function largest(values) {
 
 /** A grid as SVG: text that can be read and found. */
 function inSvg(view, { rows, columns, left, top, size, tall, most }) {
-  const [width, height] = [left + columns * size + 8, top + rows * tall + 8];
+  const [width, height] = [left + columns * size + 8 + (view.texts ? 0 : top / 2), top + rows * tall + 8];
   const node = svg("svg", { class: "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
   const letters = Math.max(8, Math.min(12, size * 0.7));
   const marks = svg("g", {});
@@ -186,7 +195,7 @@ function wordCell(view, r, c, x, y, size, tall, much) {
 
 /** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
 function onCanvas(view, { rows, columns, left, top, size, tall, most }) {
-  const [width, height] = [Math.ceil(left + columns * size + 8), Math.ceil(top + rows * tall + 8)];
+  const [width, height] = [Math.ceil(left + columns * size + 8 + top / 2), Math.ceil(top + rows * tall + 8)];
   const sharp = Math.min(2, devicePixelRatio || 1);
   const base = el("canvas", { width: width * sharp, height: height * sharp, role: "img", "aria-label": view.title });
   const over = el("canvas", { width: width * sharp, height: height * sharp, class: "over", "aria-hidden": "true" });

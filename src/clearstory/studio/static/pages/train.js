@@ -34,7 +34,7 @@ export function mount(root, context) {
   const samples = el("div", { class: "samples" });
   const curve = makeCard({ name: "curve", title: "How it learns", says: "Validation loss against tokens learnt from, over the runs of its kind where a reference is shipped." });
   const losses = makeCard({ name: "losses", title: "Loss of each step" });
-  const rates = makeCard({ name: "rates", title: "Learning rate and length of the gradient" });
+  const rates = makeCard({ name: "gradient", title: "Length of the gradient, before it is clipped" });
   const liveBox = el("div", { class: "live" });
   const watched = el(
     "section",
@@ -46,6 +46,8 @@ export function mount(root, context) {
   );
   root.replaceChildren(form.root, watched);
 
+  blank();
+
   async function update() {
     await form.ready;
     const models = context.models();
@@ -55,6 +57,9 @@ export function mount(root, context) {
     runs.replaceChildren(el("option", { value: "" }, "choose a run"), ...known.map((each) => el("option", { value: each, selected: each === wanted }, each)));
     runs.value = wanted ?? "";
     watched.hidden = !known.length;
+    // What is watched comes first, and where nothing is, the form.
+    if (wanted) root.prepend(watched);
+    else root.prepend(form.root);
     if (wanted !== name) {
       clearTimeout(timer);
       name = wanted;
