@@ -364,6 +364,11 @@ OBSERVED: dict[str, Observation] = {
     **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
     "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
     **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
+    "StudioRecipe.folder": "studio/test_serving.py::test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c",
+    **{
+        f"StudioRecipe.{name}": "studio/test_serving.py::test_addresses_that_others_reach_have_a_token"
+        for name in ("host", "port", "token")
+    },
     "PlanRecipe.model": planned,
     "PlanRecipe.parameters": planned,
     "PlanRecipe.devices": planned,

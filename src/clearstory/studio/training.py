@@ -32,6 +32,9 @@ MOST_ROWS = 4000
 MOST_LOG = 4000
 """Bytes of what a process said that are looked at."""
 
+COMMAND = (sys.executable, "-m", "clearstory", "train")
+"""What trains: the command line, in the same Python."""
+
 AT_ONCE = 4
 """Trainings that may run at a time: more would only make each other slow."""
 
@@ -106,7 +109,7 @@ class Trainings:
             raise BadSetting(f"{len(running)} runs are being trained already ({', '.join(running)}); stop one of them")
         file = self.file(name, ".json")
         file.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "clearstory", "train", f"--out={within(self.root, name)}", *words]
+        command = [*COMMAND, f"--out={within(self.root, name)}", *words]
         with self.file(name, ".log").open("wb") as log:
             # A session of its own: Ctrl-C in the server's terminal is not meant for it.
             child = subprocess.Popen(

@@ -7,14 +7,20 @@ import { el } from "./kit.js";
  * onPick({query: place|null, pinned: boolean, add: boolean}) is told of every move.
  */
 export function mount(root, data, { onPick = () => {} } = {}) {
-  let tokens = [];
+  let tokens = null;
   let at = 0;
   const box = el("div", { class: "chips", role: "listbox", "aria-label": "tokens", onkeydown: keys });
   root.replaceChildren(box);
 
   function update(next) {
+    const same = next.tokens === tokens;
     ({ tokens } = next);
     const pinned = new Set(next.pinned ?? []);
+    if (same && !next.shade) {
+      // Only what is pinned has changed: whoever walks along the chips keeps their place.
+      for (const each of box.children) each.setAttribute("aria-selected", String(pinned.has(Number(each.dataset.place))));
+      return;
+    }
     at = Math.min(at, Math.max(0, tokens.length - 1));
     box.replaceChildren(
       ...tokens.map((token, place) => {
