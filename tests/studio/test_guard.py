@@ -55,7 +55,8 @@ def test_our_own_page_is_answered(studio: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/jsonp"]
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/jsonp"],
 )
 def test_what_a_form_can_send_is_refused(studio: TestClient, kind: str) -> None:
     refused(studio.post("/api/trace", content=json.dumps(ASK), headers={"Content-Type": kind}), 415)
