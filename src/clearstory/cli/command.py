@@ -30,13 +30,13 @@ class Command:
 
     Args:
         recipe: the dataclass of its settings.
-        run: does it; what it returns is the JSON object.
+        run: does it; what it returns is the JSON object. None where it has told that itself.
         example: a command line that works.
         build: makes the recipe from what was said.
     """
 
     recipe: type[Any]
-    run: Callable[[Any, Talk], Mapping[str, Any]]
+    run: Callable[[Any, Talk], Mapping[str, Any] | None]
     example: str
     build: Callable[[Mapping[str, Any]], Any] | None = None
 
@@ -62,6 +62,10 @@ class Talk:
         stream = sys.stderr if self.json else sys.stdout
         stream.write(text)
         stream.flush()
+
+    def tell(self, answer: Mapping[str, Any]) -> None:
+        """The JSON object, at once: by itself only for a command that goes on afterwards."""
+        print(json.dumps(jsonable(answer), ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def console(stderr: bool) -> Console:
@@ -102,8 +106,8 @@ def understand(command: Command, words: Sequence[str]) -> Callable[[], None]:
 
     def task() -> None:
         answer = command.run(recipe, talk)
-        if talk.json:
-            print(json.dumps(jsonable(answer), ensure_ascii=False, allow_nan=False))
+        if talk.json and answer is not None:
+            talk.tell(answer)
 
     return task
 

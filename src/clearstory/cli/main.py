@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "measure a model in bits per byte",
     "compare": "which model foresees a text best, in bits per byte",
     "inspect": "see what happens between the text and the prediction",
+    "studio": "a web page over your models: look into them, let them write, train",
     "convert": "a model in another format",
     "plan": "parameters, memory, time and cost, before anything is spent",
     "data": "look at a text and count it",

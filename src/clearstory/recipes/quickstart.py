@@ -109,5 +109,6 @@ def advice(finished: Finished, prompt: str) -> str:
             f'clearstory inspect {finished.folder} "{prompt}" --view next',
             f"clearstory evaluate {finished.folder} README.md",
             "clearstory train ~/notes --minutes 10          your own folder of text",
+            "clearstory studio                              all of this on a page, and every number in between",
         )
     )

@@ -153,6 +153,7 @@ class Session:
                 with learner.averaged():
                     source = None if self.writing is None else self.source(progress.step)
                     text = sample(self.model, self.tokenizer, seed=s.seed + progress.step, source=source)
+                self.note(kind="sample", step=progress.step, text=text)
                 yield Sampled(step=progress.step, text=text)
             if over or stop.is_set() or progress.step % self.save_steps == 0:
                 yield self.save()

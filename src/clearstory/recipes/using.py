@@ -242,3 +242,26 @@ class InspectRecipe:
     bank: Path | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioRecipe:
+    """A web page over a folder of models and runs.
+
+    Args:
+        folder: where models are looked for, and in whose runs/ new ones are begun.
+        host: the address to listen at; any but this machine's own asks for a token.
+        port: the port; 0 takes a free one.
+        token: what a browser must show; made and shown where others can reach the studio and none is given.
+    """
+
+    folder: Path = field(default=Path(), metadata={"positional": "DIR"})
+    host: str = "127.0.0.1"
+    port: int = 8642
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise BadSetting(f"port is {self.port}; it must lie between 0 and {2**16 - 1:,}")
+        if self.token is not None and not self.token.isascii():
+            raise BadSetting("token has letters that an address cannot carry; take a-z, A-Z, 0-9, - and _")

@@ -1,0 +1,186 @@
+"""App: every path of the studio and who answers it.
+
+Nothing here imports torch before a model is asked for, so the page is there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from clearstory import __version__
+from clearstory.studio import asked as asking
+from clearstory.studio import training
+from clearstory.studio.asked import answer, asked
+from clearstory.studio.found import found
+from clearstory.studio.guard import LOCAL, Guard
+from clearstory.studio.shelf import Shelf
+
+if TYPE_CHECKING:
+    from clearstory.formats.folders import Opened
+
+T = TypeVar("T")
+
+STATIC = Path(__file__).parent / "static"
+"""The page."""
+
+KINDS = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8"}
+"""What a view's files are to a browser."""
+
+
+class Studio:
+    """What all requests share: the models, the runs, and what was reckoned last."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.shelf = Shelf(root)
+        self.trainings = training.Trainings(root)
+        self.chooser: Any = None
+        self.pen: Any = None
+
+    async def page(self, request: Request) -> Response:
+        """The page itself, whatever stands behind the question mark."""
+        return FileResponse(STATIC / "index.html")
+
+    async def health(self, request: Request) -> Response:
+        """Whether the studio is there."""
+        return answer({"status": "ok", "version": __version__})
+
+    async def models(self, request: Request) -> Response:
+        """What lies in the folder, and which runs were begun here and have written nothing yet."""
+        models, whole = await self.shelf.thread(lambda: found(self.root))
+        at_work = [name for name in self.trainings.recorded() if self.trainings.alive(name)]
+        return answer(
+            {
+                "root": self.root.name or str(self.root),
+                "models": [asdict(each) for each in models],
+                "whole": whole,
+                "training": at_work,
+            }
+        )
+
+    async def views(self, request: Request) -> Response:
+        """Which views a model can show, and why not the others."""
+        name = asking.query(request, training.RunAsked).name
+
+        def work(opened: Opened) -> Any:
+            from clearstory.studio.looking import views
+
+            return views(opened)
+
+        return answer({"views": await self.ask(request, name, work)})
+
+    async def view(self, request: Request) -> Response:
+        """A view."""
+        from clearstory.studio.looking import ViewAsked, view
+
+        wanted = await asked(request, ViewAsked)
+        seen = await self.ask(request, wanted.model, lambda opened: view(opened, wanted))
+        return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+
+    async def trace(self, request: Request) -> Response:
+        """A trace."""
+        from clearstory.studio.looking import TraceAsked, trace
+
+        wanted = await asked(request, TraceAsked)
+        return answer(await self.ask(request, wanted.model, lambda opened: trace(opened, wanted)))
+
+    async def numbers(self, request: Request) -> Response:
+        """Numbers as bytes."""
+        from clearstory.studio.looking import NumbersAsked, numbers
+
+        wanted = await asked(request, NumbersAsked)
+        made = await self.ask(request, wanted.model, lambda opened: numbers(opened, wanted))
+        return Response(made, media_type="application/octet-stream")
+
+    async def next(self, request: Request) -> Response:
+        """The next token under a way of choosing."""
+        from clearstory.studio.choosing import Chooser, NextAsked
+
+        self.chooser = self.chooser or Chooser()
+        wanted = await asked(request, NextAsked)
+        return answer(await self.ask(request, wanted.model, lambda opened: self.chooser.choose(opened, wanted)))
+
+    async def step(self, request: Request) -> Response:
+        """One more token."""
+        from clearstory.studio.writing import Pen, StepAsked
+
+        self.pen = self.pen or Pen()
+        wanted = await asked(request, StepAsked)
+        return answer(await self.ask(request, wanted.model, lambda opened: self.pen.step(opened, wanted)))
+
+    async def form(self, request: Request) -> Response:
+        """A training's settings."""
+        from clearstory.studio.forms import form
+
+        return answer(await self.shelf.thread(form))
+
+    async def begin(self, request: Request) -> Response:
+        """Begin a run."""
+        wanted = await asked(request, training.StartAsked)
+        return answer(await self.shelf.thread(lambda: self.trainings.begin(wanted)), 201)
+
+    async def stop(self, request: Request) -> Response:
+        """Stop a run."""
+        wanted = await asked(request, training.RunAsked)
+        return answer(await self.shelf.thread(lambda: self.trainings.stop(wanted)))
+
+    async def resume(self, request: Request) -> Response:
+        """Let a run go on."""
+        wanted = await asked(request, training.RunAsked)
+        return answer(await self.shelf.thread(lambda: self.trainings.resume(wanted)))
+
+    async def rows(self, request: Request) -> Response:
+        """What a run has told since."""
+        wanted = asking.query(request, training.RowsAsked)
+        return answer(await self.shelf.thread(lambda: self.trainings.rows(wanted)))
+
+    async def curve(self, request: Request) -> Response:
+        """A run's learning curve."""
+        wanted = asking.query(request, training.RunAsked)
+        return answer({"view": await self.shelf.thread(lambda: self.trainings.curve(wanted))})
+
+    async def ask(self, request: Request, name: str, work: Callable[[Opened], T]) -> T:
+        """What a model answers, unless whoever asked has gone when its turn comes."""
+        return await self.shelf.use(name, work, request.is_disconnected)
+
+
+def studio_app(
+    root: Path, *, hosts: Iterable[str] = LOCAL, token: str | None = None, cookie: str = "clearstory"
+) -> Starlette:
+    """The studio over a folder, guarded, as an ASGI app."""
+    studio = Studio(root.absolute())
+    routes: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+        ("GET", "/", studio.page),
+        ("GET", "/health", studio.health),
+        ("GET", "/api/models", studio.models),
+        ("GET", "/api/views", studio.views),
+        ("POST", "/api/view", studio.view),
+        ("POST", "/api/trace", studio.trace),
+        ("POST", "/api/numbers", studio.numbers),
+        ("POST", "/api/next", studio.next),
+        ("POST", "/api/step", studio.step),
+        ("GET", "/api/form", studio.form),
+        ("POST", "/api/runs", studio.begin),
+        ("POST", "/api/runs/stop", studio.stop),
+        ("POST", "/api/runs/resume", studio.resume),
+        ("GET", "/api/runs/rows", studio.rows),
+        ("GET", "/api/runs/curve", studio.curve),
+    ]
+    return Starlette(
+        routes=[
+            *(Route(path, answers, methods=[method]) for method, path, answers in routes),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(Guard, hosts=hosts, token=token, cookie=cookie)],
+        exception_handlers=asking.HANDLERS,
+    )

@@ -1,0 +1,196 @@
+"""Found: which models and runs lie in a folder, told from their small files; no model is opened, torch not imported."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from clearstory.durable import standing
+from clearstory.errors import BadInput
+
+DEEP = 4
+"""How far down folders are looked into."""
+
+MOST_FOLDERS = 3000
+"""How many folders are looked into: a studio over a whole disk must answer too."""
+
+SKIPPED = frozenset({"checkpoints", "tokenizer", "node_modules", "site-packages", "__pycache__", "venv"})
+FILES = (".gguf", ".arpa", ".arpa.gz")
+STEP = re.compile(r"step-(\d{6,})")
+HEADER = 64 * 2**20
+"""A safetensors header is never longer than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A model or run by its path under the studio's folder.
+
+    Args:
+        name: the path; "." for the folder itself.
+        kind: run, folder, adapter or file.
+        family: its kind of model in a word, where a file says so.
+        parameters: how many numbers it has learnt; None where that is not told without opening it.
+        bits_per_byte: on held-out text, where it was measured.
+        trained_on: names of the texts.
+        used: when its model was last written, in seconds since 1970.
+        size: bytes of its weights.
+        steps: the steps whose checkpoints are there.
+        note: what keeps it from being opened, in a sentence.
+    """
+
+    name: str
+    kind: Literal["run", "folder", "adapter", "file"]
+    family: str | None = None
+    parameters: int | None = None
+    bits_per_byte: float | None = None
+    trained_on: tuple[str, ...] = ()
+    used: float = 0.0
+    size: int = 0
+    steps: tuple[int, ...] = ()
+    note: str | None = None
+
+
+def found(root: Path) -> tuple[list[Found], bool]:
+    """What lies under a folder, newest first, and whether all of it was looked at. Raises BadInput for no folder."""
+    if not root.is_dir():
+        raise BadInput(f"the studio's folder {root} is not there any more; start the studio with one that is")
+    models: list[Found] = []
+    seen = 0
+    waiting = [(root, 0)]
+    while waiting and seen < MOST_FOLDERS:
+        folder, depth = waiting.pop(0)
+        seen += 1
+        own = described(root, folder)
+        if own is not None:
+            models.append(own)
+            if folder != root:
+                continue
+        for each in children(folder):
+            if each.is_dir():
+                if depth < DEEP and each.name not in SKIPPED and not (own and each.name == "model"):
+                    waiting.append((each, depth + 1))
+            elif each.name.endswith(FILES):
+                models.append(file_found(root, each))
+    return sorted(models, key=lambda each: -each.used), not waiting
+
+
+def children(folder: Path) -> Iterator[Path]:
+    """What is in a folder, hidden things and links to folders (which may go round) left out."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return
+    yield from (each for each in inside if not each.name.startswith(".") and not (each.is_symlink() and each.is_dir()))
+
+
+def within(root: Path, name: str) -> Path:
+    """The path that a name means. Raises BadInput for one that leaves the studio's folder."""
+    given = PurePosixPath(name)
+    if not name or given.is_absolute() or ".." in given.parts or "\0" in name or "\\" in name:
+        raise BadInput(f"'{name}' is no path inside the studio's folder; choose a model from its list")
+    return root / given
+
+
+def name_of(root: Path, path: Path) -> str:
+    """A path as the studio calls it."""
+    return path.relative_to(root).as_posix()
+
+
+def described(root: Path, folder: Path) -> Found | None:
+    """A folder as a run or a model; None where it is neither."""
+    if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
+        model = standing(folder / "model")
+        steps = tuple(step for step, _ in checkpoints(folder))
+        if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
+            used = modified(folder / "config.yaml")
+            return Found(name=name_of(root, folder), kind="run", used=used, steps=steps, note="has no model yet")
+        told = told_of(model)
+        return Found(name=name_of(root, folder), kind="run", steps=steps, **told)
+    if (folder / "adapter_config.json").is_file():
+        return Found(name=name_of(root, folder), kind="adapter", **told_of(folder))
+    if (folder / "config.json").is_file() and says_model(read_object(folder / "config.json")):
+        return Found(name=name_of(root, folder), kind="folder", **told_of(folder))
+    return None
+
+
+def says_model(config: dict[str, Any]) -> bool:
+    """Whether a config.json is a model's: other programs have files of this name as well."""
+    return any(key in config for key in ("model_type", "architectures", "clearstory"))
+
+
+def told_of(model: Path) -> dict[str, Any]:
+    """What a model folder's small files say."""
+    config = read_object(model / "config.json")
+    own = config.get("clearstory")
+    card = own.get("card") if isinstance(own, dict) and isinstance(own.get("card"), dict) else {}
+    weights = sorted(model.glob("*.safetensors"))
+    counted = card.get("parameters") or sum(map(numbers, weights)) or None
+    family = card.get("family") or config.get("model_type")
+    bits = card.get("bits_per_byte")
+    texts = card.get("trained_on")
+    return {
+        "family": family if isinstance(family, str) else None,
+        "parameters": counted if isinstance(counted, int) else None,
+        "bits_per_byte": bits if isinstance(bits, float) else None,
+        "trained_on": tuple(str(text[0]) for text in texts if text) if isinstance(texts, list) else (),
+        "used": max(map(modified, [model / "config.json", *weights])),
+        "size": sum(size_of(each) for each in weights),
+        "note": None if weights else "has no weights (a .safetensors file)",
+    }
+
+
+def file_found(root: Path, file: Path) -> Found:
+    """A file that is a model by itself."""
+    family = "ngram" if ".arpa" in file.name else None
+    return Found(name=name_of(root, file), kind="file", family=family, used=modified(file), size=size_of(file))
+
+
+def checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a run with their steps, oldest first."""
+    try:
+        inside = list((run / "checkpoints").iterdir())
+    except OSError:
+        return []
+    return sorted((int(match[1]), path) for path in inside if (match := STEP.fullmatch(path.name)))
+
+
+def numbers(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header; 0 where it cannot be told."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(length)) if length <= HEADER else {}
+        return sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
+    except (OSError, ValueError, struct.error, TypeError, KeyError, AttributeError):
+        return 0
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none that can be read."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def modified(path: Path) -> float:
+    """When a file was last written; 0 where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def size_of(path: Path) -> int:
+    """A file's bytes; 0 where it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

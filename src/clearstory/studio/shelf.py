@@ -1,0 +1,109 @@
+"""Shelf: models opened once and kept while there is room; each answers one request at a time.
+
+ request ─► lock of its model ─► still wanted? ─► a thread: open or take ─► work(model, tokenizer) ─► answer
+
+Work happens in a thread, so that the page goes on answering. A model whose files have changed is opened anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from clearstory.studio.asked import Dropped
+from clearstory.studio.found import within
+
+if TYPE_CHECKING:
+    from clearstory.formats.folders import Opened
+
+T = TypeVar("T")
+
+Stamp = tuple[tuple[str, int, int], ...]
+"""Names, times and sizes of a model's files: when it differs, so does the model."""
+
+MEMORY = 4 * 2**30
+"""Bytes of models kept open; one that is larger is kept alone."""
+
+THREADS = 2
+"""Models that work at a time."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model that is open."""
+
+    opened: Opened
+    stamp: Stamp
+    bytes: int
+
+
+class Shelf:
+    """The models of a folder, by their paths in it."""
+
+    def __init__(self, root: Path, memory: int = MEMORY) -> None:
+        self.root = root
+        self.memory = memory
+        self.held: OrderedDict[str, Held] = OrderedDict()
+        self.locks: dict[str, asyncio.Lock] = {}
+        self.limiter: CapacityLimiter | None = None
+
+    async def use(self, name: str, work: Callable[[Opened], T], gone: Callable[[], Awaitable[bool]] | None = None) -> T:
+        """What `work` makes of a model, in a thread. Raises Dropped where nobody waits any more when its turn comes,
+        and what `open_model` raises.
+        """
+        within(self.root, name)
+        async with self.locks.setdefault(name, asyncio.Lock()):
+            if gone is not None and await gone():
+                raise Dropped
+            return await self.thread(lambda: work(self.take(name)))
+
+    async def thread(self, work: Callable[[], T]) -> T:
+        """Work that would keep the page waiting, elsewhere."""
+        if self.limiter is None:
+            self.limiter = CapacityLimiter(THREADS)  # belongs to the loop that runs
+        return await to_thread.run_sync(work, limiter=self.limiter)
+
+    def take(self, name: str) -> Opened:
+        """The model of this name, opened if it must be. In the thread of who has its lock."""
+        from clearstory.formats.folders import open_model
+
+        path = within(self.root, name)
+        stamp = stamp_of(path)
+        held = self.held.get(name)
+        if held is None or held.stamp != stamp:
+            self.held.pop(name, None)
+            opened = open_model(path)
+            opened.model.eval()
+            held = Held(opened, stamp, bytes_of(opened))
+            self.held[name] = held
+            self.make_room(name)
+        self.held.move_to_end(name)
+        return held.opened
+
+    def make_room(self, newest: str) -> None:
+        """Put away what was used longest ago."""
+        while sum(each.bytes for each in list(self.held.values())) > self.memory and len(self.held) > 1:
+            oldest = next(iter(self.held))
+            if oldest == newest:
+                break
+            self.held.pop(oldest, None)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """What is seen of a model's files without reading them. Raises as `resolve` does where it has vanished."""
+    from clearstory.formats.paths import resolve
+
+    files = [path] if path.is_file() else sorted(each for each in resolve(path).iterdir() if each.is_file())
+    return tuple((str(each), (seen := each.stat()).st_mtime_ns, seen.st_size) for each in files)
+
+
+def bytes_of(opened: Opened) -> int:
+    """The memory of a model's numbers, those that are shared counted once."""
+    tensors = [*opened.model.parameters(), *opened.model.buffers()]
+    return sum({each.data_ptr(): each.numel() * each.element_size() for each in tensors}.values())

@@ -1,0 +1,286 @@
+// Grid: numbers as a field of squares or dots, or of words. In SVG up to 48 tokens a side, on a canvas above.
+//
+// Squares are stronger for more; dots (view.dots) have the number as their area and are hollow below zero; words
+// (view.texts) are coloured by their numbers. −∞, which is null here, is written in red.
+
+import { colour, el, redrawn, svg } from "../kit.js";
+import { cellText } from "../words.js";
+
+export const MOST_SVG = 48;
+
+/** data: a Grid. Hovering reads a cell, a click pins its row, arrows move, Esc lets go. */
+export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
+  let view = data;
+  let at = null; // the cell that is looked at
+  let pinned = null; // the row that is pinned
+  let size = 0;
+  let drawing = null;
+  const field = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: keys });
+  const said = el("p", { class: "said", "aria-live": "polite" });
+  root.replaceChildren(el("div", { class: "wide" }, field), said);
+  const end = redrawn(root, paint);
+
+  function update(next) {
+    view = next;
+    at = null;
+    pinned = picked?.row ?? null;
+    field.setAttribute("aria-label", `${view.title}; ${view.row_labels.length} rows, ${view.column_labels.length} columns`);
+    paint(root.clientWidth || 600);
+    say();
+  }
+
+  function paint(width) {
+    const [rows, columns] = [view.row_labels.length, view.column_labels.length];
+    if (!rows || !columns) {
+      field.textContent = "There is nothing to draw.";
+      return;
+    }
+    const words = Boolean(view.texts);
+    const left = Math.min(words ? 150 : 170, 16 + 7.4 * Math.max(...view.row_labels.map((each) => each.length)));
+    const top = Math.min(110, 14 + 6.4 * Math.max(...view.column_labels.map((each) => each.length)));
+    const room = Math.max(120, width - left - 12 - (words ? 0 : top / 2)); // labels lean out to the right
+    size = words ? Math.max(72, Math.min(120, room / columns)) : Math.min(34, room / columns);
+    // Below three pixels a square is no square any more: the field scrolls instead.
+    size = Math.max(size, words ? 72 : 3);
+    const layout = { rows, columns, left, top, size, tall: words ? 30 : size, most: largest(view.values) };
+    drawing = rows > MOST_SVG || columns > MOST_SVG ? onCanvas(view, layout) : inSvg(view, layout);
+    field.replaceChildren(drawing.node);
+    drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
+    drawing.node.addEventListener("pointerleave", () => look(null));
+    drawing.node.addEventListener("click", (event) => pin(drawing.place(event)?.row ?? null));
+    Object.assign(root.dataset, { rows, columns, how: drawing.how });
+    drawing.mark(at, pinned);
+  }
+
+  /** What somebody else points at or has pinned: a chip of the sentence. Tells nobody. */
+  function point({ row, pinned: held }) {
+    pinned = held;
+    at = row === null ? null : { row, column: at?.column ?? 0 };
+    drawing?.mark(row === null ? null : { row, column: row }, pinned);
+    say();
+  }
+
+  function look(place) {
+    at = place;
+    drawing.mark(at, pinned);
+    say();
+    if (place) onPick({ row: place.row, column: place.column, pinned: false });
+  }
+
+  function pin(row) {
+    pinned = row === pinned ? null : row;
+    root.dataset.pinned = pinned ?? "";
+    drawing.mark(at, pinned);
+    say();
+    onPick({ row: pinned, column: at?.column ?? null, pinned: pinned !== null });
+  }
+
+  function say() {
+    const words = [];
+    if (at) {
+      const value = view.values[at.row][at.column];
+      const text = view.texts ? `‘${view.texts[at.row][at.column].replace("\n", "’ ")}: ` : "";
+      words.push(`${view.row_labels[at.row]} → ${view.column_labels[at.column]}: ${text}${numberText(value)} ${view.unit}`.trim());
+      root.dataset.value = value ?? "";
+    }
+    if (pinned !== null) words.push(`row ${view.row_labels[pinned]} pinned; Esc lets it go`);
+    said.textContent = words.join(" · ") || "Point at a cell to read it; a click pins its row.";
+  }
+
+  function keys(event) {
+    const way = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+    if (way) {
+      event.preventDefault();
+      const from = at ?? { row: pinned ?? 0, column: 0 };
+      const within = (value, most) => Math.max(0, Math.min(most - 1, value));
+      look({
+        row: within(from.row + (at ? way[0] : 0), view.row_labels.length),
+        column: within(from.column + (at ? way[1] : 0), view.column_labels.length),
+      });
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      pin(at?.row ?? 0);
+    } else if (event.key === "Escape" && pinned !== null) {
+      event.stopPropagation();
+      pin(pinned);
+    }
+  }
+
+  update(data);
+  return { update, end, point, state: () => ({ row: pinned, at }), svg: () => null, csv: () => null };
+}
+
+const numberText = (value) => (value === null ? "−∞" : cellText(value));
+
+function largest(values) {
+  let most = 0;
+  for (const row of values) for (const each of row) if (each !== null && Math.abs(each) > most) most = Math.abs(each);
+  return most;
+}
+
+/** A grid as SVG: text that can be read and found. */
+function inSvg(view, { rows, columns, left, top, size, tall, most }) {
+  const [width, height] = [left + columns * size + 8 + (view.texts ? 0 : top / 2), top + rows * tall + 8];
+  const node = svg("svg", { class: "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
+  const letters = Math.max(8, Math.min(12, size * 0.7));
+  const marks = svg("g", {});
+  view.column_labels.forEach((label, i) => {
+    const [x, y] = [left + (i + 0.6) * size, top - 6];
+    const turned = view.texts ? `translate(${x - 0.5 * size} ${y})` : `translate(${x} ${y}) rotate(-60)`;
+    node.append(svg("text", { transform: turned, "font-size": letters, class: "ink mono", "data-column": i }, clipped(label, 16)));
+  });
+  view.values.forEach((row, r) => {
+    const y = top + r * tall;
+    node.append(svg("text", { x: left - 6, y: y + tall / 2 + letters / 3, "font-size": letters, class: "ink mono end", "data-row": r }, clipped(view.row_labels[r], 20)));
+    row.forEach((value, c) => {
+      const each = mark(view, r, c, left + c * size, y, size, tall, most ? value / most : 0);
+      if (each) marks.append(each);
+    });
+  });
+  const across = svg("rect", { class: "cross", width: columns * size, height: tall, x: left, visibility: "hidden" });
+  const down = svg("rect", { class: "cross", width: size, height: rows * tall, y: top, visibility: "hidden" });
+  const held = svg("rect", { class: "held", width: columns * size, height: tall, x: left, visibility: "hidden" });
+  const frame = svg("path", { class: "axis", d: `M${left} ${top}H${left + columns * size}M${left} ${top}V${top + rows * tall}` });
+  node.append(across, down, marks, held, frame);
+  return {
+    node,
+    how: "svg",
+    place: placer(node, { rows, columns, left, top, size, tall }),
+    mark(at, pinned) {
+      move(across, at && top + at.row * tall, "y");
+      move(down, at && left + at.column * size, "x");
+      move(held, pinned === null ? null : top + pinned * tall, "y");
+      for (const each of node.querySelectorAll("text"))
+        each.classList.toggle("on", at !== null && (each.dataset.row === String(at.row) || each.dataset.column === String(at.column)));
+    },
+  };
+}
+
+function move(rect, where, axis) {
+  rect.setAttribute("visibility", where === null ? "hidden" : "visible");
+  if (where !== null) rect.setAttribute(axis, where);
+}
+
+function mark(view, r, c, x, y, size, tall, strength) {
+  const value = view.values[r][c];
+  const ink = view.ink ?? "bar";
+  if (view.texts) return wordCell(view, r, c, x, y, size, tall, Math.abs(strength));
+  if (value === null)
+    return size < 14
+      ? svg("rect", { class: "value", opacity: 0.5, x: x + size * 0.3, y: y + size / 2 - 0.4, width: size * 0.4, height: 0.8 })
+      : svg("text", { class: "value middle", opacity: 0.75, "font-size": Math.min(11, size * 0.5), x: x + size / 2, y: y + size / 2 + 4 }, "−∞");
+  const much = Math.abs(strength);
+  if (!much) return null;
+  if (view.dots) {
+    // Area, not radius: a number twice as large is to look twice as large.
+    const radius = (size / 2 - 0.5) * Math.sqrt(much) - (value < 0 ? Math.min(0.7, size / 16) : 0);
+    return svg("circle", { class: value < 0 ? `hollow-${ink}` : ink, cx: x + size / 2, cy: y + size / 2, r: Math.max(radius, 0.2) });
+  }
+  const gap = Math.min(0.5, size / 10);
+  const box = { x: x + gap, y: y + gap, width: size - 2 * gap, height: tall - 2 * gap, opacity: 0.04 + 0.96 * much };
+  return svg("rect", { ...box, class: value < 0 ? `hollow-${ink}` : ink });
+}
+
+function wordCell(view, r, c, x, y, size, tall, much) {
+  const level = Math.min(5, Math.floor(much * 5.999));
+  const [word, remark] = view.texts[r][c].split("\n");
+  return svg(
+    "g",
+    {},
+    svg("rect", { class: `heat-${level}`, x: x + 0.5, y: y + 0.5, width: size - 1, height: tall - 1, rx: 2 }),
+    svg("text", { class: `on-${level} mono middle`, "font-size": 11, x: x + size / 2, y: y + (remark ? 13 : 19) }, clipped(word, Math.floor(size / 7))),
+    remark ? svg("text", { class: `on-${level} middle`, "font-size": 9, x: x + size / 2, y: y + 24 }, clipped(remark, Math.floor(size / 5.5))) : "",
+  );
+}
+
+/** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
+function onCanvas(view, { rows, columns, left, top, size, tall, most }) {
+  const [width, height] = [Math.ceil(left + columns * size + 8 + top / 2), Math.ceil(top + rows * tall + 8)];
+  const sharp = Math.min(2, devicePixelRatio || 1);
+  const base = el("canvas", { width: width * sharp, height: height * sharp, role: "img", "aria-label": view.title });
+  const over = el("canvas", { width: width * sharp, height: height * sharp, class: "over", "aria-hidden": "true" });
+  for (const each of [base, over]) Object.assign(each.style, { width: `${width}px`, height: `${height}px` });
+  const node = el("div", { class: "stack", style: { width: `${width}px`, height: `${height}px` } }, base, over);
+  const pen = base.getContext("2d");
+  pen.scale(sharp, sharp);
+  const [ink, text, line, forbidden] = [colour(view.ink ?? "bar"), colour("ink"), colour("soft"), colour("value")];
+  const hollow = colour("soft");
+  view.values.forEach((row, r) =>
+    row.forEach((value, c) => {
+      const [x, y] = [left + c * size, top + r * tall];
+      if (value === null) {
+        pen.globalAlpha = 0.5;
+        pen.fillStyle = forbidden;
+        pen.fillRect(x + size * 0.3, y + tall / 2 - 0.4, size * 0.4, 0.8);
+        return;
+      }
+      const much = most ? Math.abs(value) / most : 0;
+      if (!much) return;
+      pen.fillStyle = value < 0 ? hollow : ink;
+      if (view.dots) {
+        pen.globalAlpha = 1;
+        pen.beginPath();
+        pen.arc(x + size / 2, y + tall / 2, Math.max(0.2, (size / 2 - 0.5) * Math.sqrt(much)), 0, 7);
+        if (value < 0) {
+          pen.strokeStyle = hollow;
+          pen.lineWidth = Math.min(1.2, size / 8);
+          pen.stroke();
+        } else pen.fill();
+        return;
+      }
+      pen.globalAlpha = 0.04 + 0.96 * much;
+      pen.fillRect(x, y, Math.max(size - 0.5, 1), Math.max(tall - 0.5, 1));
+    }),
+  );
+  pen.globalAlpha = 1;
+  pen.fillStyle = text;
+  const letters = Math.max(9, Math.min(12, size * 0.75));
+  pen.font = `${letters}px ui-monospace, "DejaVu Sans Mono", monospace`;
+  const every = Math.ceil((letters + 2) / size);
+  view.column_labels.forEach((label, i) => {
+    if (i % every) return;
+    pen.save();
+    pen.translate(left + (i + 0.6) * size, top - 6);
+    pen.rotate(-Math.PI / 3);
+    pen.fillText(clipped(label, 16), 0, 0);
+    pen.restore();
+  });
+  pen.textAlign = "right";
+  view.row_labels.forEach((label, r) => r % Math.ceil((letters + 2) / tall) || pen.fillText(clipped(label, 20), left - 6, top + r * tall + tall / 2 + letters / 3));
+  pen.strokeStyle = line;
+  pen.strokeRect(left, top, columns * size, rows * tall);
+  const top2 = over.getContext("2d");
+  top2.scale(sharp, sharp);
+  return {
+    node,
+    how: "canvas",
+    place: placer(node, { rows, columns, left, top, size, tall }),
+    mark(at, pinned) {
+      top2.clearRect(0, 0, width, height);
+      top2.strokeStyle = colour("query");
+      top2.lineWidth = 1.5;
+      if (at) {
+        top2.strokeRect(left, top + at.row * tall, columns * size, tall);
+        top2.strokeRect(left + at.column * size, top, size, rows * tall);
+      }
+      top2.strokeStyle = colour("line-1");
+      if (pinned !== null) top2.strokeRect(left, top + pinned * tall, columns * size, tall);
+    },
+  };
+}
+
+/** From a pointer to the cell under it; null outside. */
+function placer(node, { rows, columns, left, top, size, tall }) {
+  return (event) => {
+    const box = node.getBoundingClientRect();
+    const scale = node.viewBox?.baseVal?.width ? node.viewBox.baseVal.width / box.width : 1;
+    const column = Math.floor(((event.clientX - box.left) * scale - left) / size);
+    const row = Math.floor(((event.clientY - box.top) * scale - top) / tall);
+    return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : null;
+  };
+}
+
+function clipped(text, most) {
+  const letters = [...text];
+  return letters.length <= most ? text : `${letters.slice(0, Math.max(1, most - 1)).join("")}…`;
+}

@@ -1,0 +1,26 @@
+// Drawers: what draws each kind of view. A new kind is a file in draw/ and a line here.
+//
+// A drawer is mount(root, data, {onPick, picked}) -> {update(data), state(), svg(), csv()}. It knows nothing of the server
+// or of families of models. onPick({row, column, point, stage, pinned}) tells what the reader points at; state() says what
+// is pinned; svg() and csv() give what can be kept, or null where the library's own file of the view serves. It may have
+// end(), which lets go of what it listens to, and point({row, pinned}), by which the sentence's chips mark its rows.
+
+import { mount as curve } from "./draw/curve.js";
+import { mount as grid } from "./draw/grid.js";
+import { mount as figure, map } from "./draw/placed.js";
+import { mount as spans } from "./draw/spans.js";
+import { mount as table } from "./draw/table.js";
+import { mount as walk } from "./draw/walk.js";
+
+export const DRAWERS = { table, grid, curve, spans, walk, map, figure };
+
+/** Draws a view of any kind; one that no drawer knows is said to be in the numbers. */
+export function draw(root, view, hooks = {}) {
+  const mount = DRAWERS[view.kind] ?? unknown;
+  return mount(root, view, { ...hooks, draw });
+}
+
+function unknown(root, view) {
+  root.textContent = `There is no drawing of a '${view.kind}' here yet; SVG, HTML and CSV have it.`;
+  return { update: () => {}, state: () => ({}), svg: () => null, csv: () => null };
+}

@@ -1,0 +1,110 @@
+// Kit: small things that every page is made of. Text goes in as text nodes, styles through the object model: what a
+// token spells is never read as markup, and the page's policy allows no inline style.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * An element: el("button", {class: "x", onclick: f, data: {row: 3}, style: {width: "3em"}}, "text", child, ...).
+ * @param {string} tag
+ * @param {Record<string, any>} [props]
+ * @param {...(Node|string|number|null|undefined|false)} children
+ */
+export function el(tag, props = {}, ...children) {
+  return dressed(document.createElement(tag), props, children);
+}
+
+/** The same of a drawing: svg("rect", {x: 1, class: "bar"}). */
+export function svg(tag, props = {}, ...children) {
+  return dressed(document.createElementNS(SVG, tag), props, children);
+}
+
+function dressed(node, props, children) {
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "data") Object.assign(node.dataset, value);
+    else if (name === "style") for (const [key, each] of Object.entries(value)) node.style.setProperty(key, each);
+    else if (name in node && !(node instanceof SVGElement) && typeof value !== "string") node[name] = value;
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  node.append(...children.filter((each) => each !== null && each !== undefined && each !== false).map(textOr));
+  return node;
+}
+
+const textOr = (each) => (typeof each === "number" ? String(each) : each);
+
+/** A value that tells when it changes. */
+export function signal(value) {
+  const hearers = new Set();
+  return {
+    get: () => value,
+    set(next) {
+      value = next;
+      for (const hear of [...hearers]) hear(value);
+    },
+    on(hear) {
+      hearers.add(hear);
+      return () => hearers.delete(hear);
+    },
+  };
+}
+
+/** A colour of the theme as it is now, for a canvas: colour("bar"). */
+export function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim() || "#888";
+}
+
+/** Calls back when an element's width changes, and when the theme does; at most once a frame. Returns how to end it. */
+export function redrawn(node, draw) {
+  let width = 0;
+  let waiting = 0;
+  const soon = () => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => node.isConnected && draw(width));
+  };
+  const watcher = new ResizeObserver(([entry]) => {
+    const now = Math.floor(entry.contentRect.width);
+    if (now && now !== width) {
+      width = now;
+      soon();
+    }
+  });
+  watcher.observe(node);
+  document.addEventListener("theme", soon);
+  return () => {
+    watcher.disconnect();
+    document.removeEventListener("theme", soon);
+  };
+}
+
+/** A labelled slider with its value in words: slider({label, min, max, step, value, words, onchange}). */
+export function slider({ label, name, min, max, step, value, words = String, oninput }) {
+  const said = el("output", {}, words(value));
+  const input = el("input", {
+    type: "range", min, max, step, name,
+    oninput: () => {
+      said.textContent = words(Number(input.value));
+      oninput(Number(input.value));
+    },
+  });
+  input.value = value;
+  return el("label", { class: "slider" }, el("span", {}, label), input, said);
+}
+
+/** A file for the reader to keep. */
+export function keep(name, kind, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: kind }));
+  const link = el("a", { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/** Puts text on the clipboard; where the browser forbids that, false. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,85 @@
+// Tokens: what a text becomes before a model reads it.
+
+import { makeCard, tablesCsv } from "../card.js";
+import { mount as chips } from "../chips.js";
+import { el } from "../kit.js";
+import { viewCard } from "../viewcard.js";
+import { python, visible } from "../words.js";
+
+export function mount(root, context, { views }) {
+  const card = makeCard({ name: "tokens", title: "Tokens" });
+  const cards = views.map((name) => viewCard(context, name));
+  root.replaceChildren(el("div", { class: "cards wide-first" }, card.root, ...cards.map((each) => each.root)));
+
+  function update() {
+    const [tokens, text] = [context.tokens(), context.text()];
+    const own = card.fill(async () => ({
+      title: `${tokens.length} tokens of ${new TextEncoder().encode(text).length} bytes`,
+      look: looked(tokens, text),
+      python: `import clearstory\n\ntokenizer = clearstory.open(${python(context.model())}).tokenizer\nprint([(id, tokenizer.piece(id)) for id in tokenizer.encode(${python(text)})])\n`,
+      tables: () => [table(tokens, text)],
+      files: { csv: async () => tablesCsv([table(tokens, text)]) },
+      mount: (body) => paint(body, tokens, text),
+    }));
+    return Promise.all([context.track(own), ...cards.map((each) => each.update())]);
+  }
+
+  function paint(body, tokens, text) {
+    const row = el("div", { class: "large" });
+    const units = [
+      ["tokens", tokens.length],
+      ["characters", [...text].length],
+      ["bytes", new TextEncoder().encode(text).length],
+      ["words", text.split(/\s+/).filter(Boolean).length],
+    ];
+    const counts = el("p", { class: "totals" }, ...units.map(([name, value]) => el("span", { data: { total: name, value } }, `${name} `, el("b", {}, value))));
+    const list = el(
+      "div",
+      { class: "wide" },
+      el(
+        "table",
+        { class: "drawn" },
+        el("thead", {}, el("tr", {}, ...["place", "token", "id", "bytes", "written as", ""].map((name) => el("th", { scope: "col" }, name)))),
+        el("tbody", {}, ...tokens.map((token, place) => line(token, place, text))),
+      ),
+    );
+    body.replaceChildren(row, counts, list);
+    const made = chips(row, { tokens, pinned: context.state.pinned() }, {
+      onPick: ({ query, pinned }) => (pinned ? context.state.set({ query }, { quiet: true }) : context.preview.set(query)),
+    });
+    return { ...made, svg: () => null, csv: () => null };
+  }
+
+  const line = (token, place, text) =>
+    el(
+      "tr",
+      { data: { place, id: token.id }, "aria-selected": String(context.state.pinned().includes(place)) },
+      el("td", { class: "n" }, place),
+      el("td", { class: "mono" }, token.piece),
+      el("td", { class: "n" }, token.id.toLocaleString("en-US")),
+      el("td", { class: "n" }, token.bytes),
+      el("td", { class: "mono" }, visible(text.slice(token.start, token.stop))),
+      el("td", {}, token.special ? "special" : token.unknown ? "unknown" : ""),
+    );
+
+  return { update, end: () => cards.forEach((each) => each.end()) };
+}
+
+const table = (tokens, text) => ({
+  title: "Tokens",
+  columns: ["place", "token", "id", "bytes", "written as", "special", "unknown"],
+  rows: tokens.map((token, place) => [place, token.piece, token.id, token.bytes, text.slice(token.start, token.stop), String(token.special), String(token.unknown)]),
+});
+
+/** What is worth saying: unknown tokens, and the word that falls into most pieces. */
+function looked(tokens, text) {
+  const unknown = tokens.filter((token) => token.unknown).length;
+  if (unknown) return `${unknown} of ${tokens.length} tokens are unknown: this vocabulary cannot spell them.`;
+  const words = [...text.matchAll(/\S+/g)].map((match) => {
+    const [start, stop] = [match.index, match.index + match[0].length];
+    return { word: match[0], pieces: tokens.filter((token) => token.start < stop && token.stop > start).length };
+  });
+  const worst = words.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
+  if (worst.pieces < 2) return words.length ? "Every word is one token." : "";
+  return `‘${worst.word}’ falls into ${worst.pieces} tokens, more than any other word.`;
+}

@@ -1,0 +1,198 @@
+// Viewcard: any view of the library as a card: its settings as a form, its drawing, its numbers, its files.
+
+import { file, line, post } from "./ask.js";
+import { makeCard, tablesCsv } from "./card.js";
+import { draw } from "./drawers.js";
+import { el } from "./kit.js";
+import { numbersOf, python, visible } from "./words.js";
+
+/** Views that are not about the sentence but about a text of their own, and what that is at first. */
+const ABOUT = {
+  neighbours: { label: "Word", usual: (context) => context.word() },
+  map: { label: "Words", usual: (context) => context.text() },
+  analogy: { label: "Analogy", usual: () => "king - man + woman" },
+  axis: { label: "Words", usual: (context) => context.text() },
+  roles: { label: "A .conllu file", usual: () => "" },
+};
+
+/** Settings that all cards share, through the page's address. */
+const SHARED = new Set(["layer", "head"]);
+
+/** Settings that a page has no use for: the card's own buttons do it, or nothing is ever cut off. */
+const LEFT_OUT = new Set(["truncate"]);
+
+/**
+ * A card of the view `name`; update() asks again where model, text or settings have changed. A card below the window
+ * asks when it comes into sight. update({again: true}) asks in any case: the model has learnt on.
+ */
+export function viewCard(context, name, { settings = {}, title = null } = {}) {
+  const asking = line();
+  const about = ABOUT[name];
+  const known = context.views().get(name);
+  const own = {}; // what was set in the card's form
+  let aboutText = null; // what was typed in place of the usual text
+  let asked = null; // what was asked last, as one string
+  let seen = false;
+  const tools = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
+  const card = makeCard({ name, title: title ?? name, says: known?.says.replaceAll("`", "") ?? null, tools });
+  const watcher = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) sight();
+  }, { rootMargin: "300px" });
+  watcher.observe(card.root);
+  fields();
+
+  function fields() {
+    const rows = (known?.settings ?? []).filter((row) => !LEFT_OUT.has(row.name) && !(row.name in settings));
+    tools.replaceChildren(...(about ? [aboutField()] : []), ...rows.map(field));
+    tools.hidden = !tools.children.length;
+  }
+
+  function aboutField() {
+    const input = el("input", { type: "text", name: "about", size: 24, oninput: () => later(() => (aboutText = input.value)) });
+    input.value = aboutText ?? about.usual(context);
+    return el("label", {}, el("span", {}, about.label), input);
+  }
+
+  function field(row) {
+    const value = valueOf(row);
+    if (row.kind === "switch") {
+      const box = el("input", { type: "checkbox", name: row.name, checked: Boolean(value), onchange: () => put(row, box.checked) });
+      return el("label", {}, box, el("span", {}, row.name));
+    }
+    if (row.kind === "choice") {
+      const select = el("select", { name: row.name, onchange: () => put(row, select.value || null) });
+      if (row.default === null) select.append(el("option", { value: "" }, "as usual"));
+      select.append(...row.choices.map((each) => el("option", { value: each, selected: each === value }, each)));
+      return el("label", {}, el("span", {}, row.name), select);
+    }
+    const number = row.kind === "whole" || row.kind === "number";
+    const input = el("input", {
+      type: number ? "number" : "text", step: row.kind === "whole" ? "1" : "any", name: row.name,
+      placeholder: row.default === null ? "usual" : String(row.default), size: number ? 6 : 16,
+      oninput: () => later(() => put(row, read(row, input.value))),
+    });
+    input.value = value === null || value === undefined || value === row.default ? "" : value;
+    return el("label", {}, el("span", {}, row.name), input);
+  }
+
+  function read(row, text) {
+    if (text === "") return null;
+    if (row.kind === "list") return text.split(/\s+/).filter(Boolean);
+    return row.kind === "whole" || row.kind === "number" ? Number(text) : text;
+  }
+
+  function valueOf(row) {
+    return SHARED.has(row.name) ? context.state.number(row.name) : (own[row.name] ?? row.default);
+  }
+
+  let waiting = 0;
+  function later(change) {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => (change(), update()), 250);
+  }
+
+  function put(row, value) {
+    if (SHARED.has(row.name)) context.state.set({ [row.name]: value }, { quiet: true });
+    else {
+      if (value === null) delete own[row.name];
+      else own[row.name] = value;
+      update();
+    }
+  }
+
+  /** What the library is asked. */
+  function question() {
+    const said = { ...settings };
+    for (const row of known?.settings ?? []) {
+      const value = SHARED.has(row.name) ? context.state.number(row.name) : own[row.name];
+      if (value !== null && value !== undefined && !(row.name in settings)) said[row.name] = value;
+    }
+    return { model: context.model(), text: aboutText ?? about?.usual(context) ?? context.text(), view: name, settings: said };
+  }
+
+  const inSight = () => card.root.getBoundingClientRect().top < innerHeight + 300;
+
+  /** Asks, if there is something new to ask and the card is in sight. Resolves when it is painted. */
+  function update({ again = false } = {}) {
+    if (again) asked = null;
+    if (!context.model() || !card.root.isConnected) return Promise.resolve();
+    for (const key of SHARED) {
+      const input = tools.elements[key];
+      if (input && document.activeElement !== input) input.value = context.state.number(key) ?? "";
+    }
+    const box = tools.elements.about;
+    if (box && aboutText === null && document.activeElement !== box) box.value = about.usual(context);
+    const wanted = question();
+    if (JSON.stringify(wanted) === asked) {
+      point();
+      return Promise.resolve();
+    }
+    seen = seen || inSight();
+    return seen ? ask(wanted) : Promise.resolve();
+  }
+
+  function sight() {
+    if (seen) return;
+    seen = true;
+    update();
+  }
+
+  function ask(wanted) {
+    asked = JSON.stringify(wanted);
+    return context.track(
+      card.fill(async () => {
+        let view;
+        try {
+          view = await asking.ask((signal) => post("view", wanted, signal));
+        } catch (error) {
+          asked = null;
+          throw error;
+        }
+        return filled(view, wanted);
+      }),
+    );
+  }
+
+  let shown = null; // the view that is drawn
+
+  /** Whether its rows are the sentence's tokens, so that pinning a chip is pinning a row. */
+  const ownRows = () => shown?.row_labels?.length === context.tokens().length;
+
+  /** The pinned chip, or the one that is pointed at, as the drawing's row. */
+  function point() {
+    if (!ownRows()) return;
+    card.drawer()?.point?.({ row: context.preview.get(), pinned: context.state.pinned()[0] ?? null });
+  }
+  const unhear = context.preview.on(point);
+
+  const filled = (view, wanted) => ({
+    title: view.title,
+    look: view.look,
+    python: snippet(wanted),
+    tables: () => numbersOf(view),
+    files: {
+      svg: () => file(wanted, "svg"),
+      csv: async () => (view.kind in { table: 1, grid: 1, curve: 1, spans: 1 } ? tablesCsv(numbersOf(view)) : file(wanted, "csv")),
+      html: () => file(wanted, "html"),
+    },
+    mount: (body) => {
+      card.drawer()?.end?.();
+      shown = view;
+      const picked = { stage: context.state.get("stage"), row: ownRows() ? (context.state.pinned()[0] ?? null) : null };
+      const drawer = draw(body, view, { onPick: (pick) => context.pick(pick, view), picked });
+      body.dataset.kind = view.kind;
+      return drawer;
+    },
+  });
+
+  return { root: card.root, update, end: () => (unhear(), watcher.disconnect(), card.drawer()?.end?.(), asking.drop()) };
+}
+
+/** The call that gives these numbers, to be run in the studio's folder. */
+export function snippet({ model, text, view, settings }) {
+  const own = Object.entries(settings).map(([name, value]) => `, ${name}=${python(value)}`);
+  return `import clearstory\n\nview = clearstory.inspect(${python(model)}, ${python(text)}, view=${python(view)}${own.join("")})\n`;
+}
+
+/** What is said of a text that is shown in the middle of words. */
+export const quoted = (text) => `“${visible(text)}”`;

@@ -1,0 +1,111 @@
+// Words: numbers and tokens as people read them, the same as the library writes them in its own drawings.
+
+/** A cell as people read it: four digits, a dash for none. */
+export function cellText(value) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return value.toLocaleString("en-US");
+  const size = Math.abs(value);
+  if (size > 0 && size < 1e-4) return digits(value, 3).replace(/e([+-])0*(\d)/, "e$1$2");
+  return size < 1e4 ? trimmed(value.toPrecision(4)) : digits(value, 4);
+}
+
+function digits(value, count) {
+  const text = value.toExponential(count - 1);
+  const [mantissa, power] = text.split("e");
+  return `${trimmed(mantissa)}e${power}`;
+}
+
+function trimmed(text) {
+  const plain = text.includes("e") ? String(Number(text)) : text;
+  const short = plain.includes(".") ? plain.replace(/\.?0+$/, "") : plain;
+  const [whole, rest] = short.split(".");
+  const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
+  return rest === undefined ? grouped : `${grouped}.${rest}`;
+}
+
+/** A number beside an axis. */
+export function short(value) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  for (const [least, unit, letter] of [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]])
+    if (size >= least) return `${Number((value / unit).toPrecision(3))}${letter}`;
+  if (size < 1e-3) return value.toExponential(1).replace(".0e", "e");
+  return size < 1000 ? String(Number(value.toPrecision(4))) : Math.round(value).toLocaleString("en-US");
+}
+
+/** A probability as people say it: 46%, 0.04%. */
+export function share(p) {
+  return p >= 0.1 ? `${Math.round(100 * p)}%` : `${Number((100 * p).toPrecision(2))}%`;
+}
+
+/** 1,234,567 as 1.23 M. */
+export function count(value) {
+  if (value === null || value === undefined) return "size unknown";
+  for (const [least, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]])
+    if (value >= least) return `${Number((value / least).toPrecision(3))} ${letter}`;
+  return String(value);
+}
+
+/** Seconds as 0:07, 12:30, 3:05:00. */
+export function clock(seconds) {
+  const all = Math.max(0, Math.round(seconds));
+  const [h, m, s] = [Math.floor(all / 3600), Math.floor(all / 60) % 60, all % 60];
+  const two = (n) => String(n).padStart(2, "0");
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** How long ago a time in seconds since 1970 is. */
+export function ago(time) {
+  if (!time) return "";
+  const seconds = Date.now() / 1000 - time;
+  for (const [least, word] of [[86_400, "day"], [3600, "hour"], [60, "minute"]])
+    if (seconds >= least) {
+      const n = Math.floor(seconds / least);
+      return `${n} ${word}${n === 1 ? "" : "s"} ago`;
+    }
+  return "just now";
+}
+
+/** Spaces, line ends and tabs made visible. */
+export function visible(text) {
+  return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
+}
+
+/** A value as Python writes it. */
+export function python(value) {
+  if (value === null || value === undefined) return "None";
+  if (value === true) return "True";
+  if (value === false) return "False";
+  if (Array.isArray(value)) return `(${value.map(python).join(", ")}${value.length === 1 ? "," : ""})`;
+  return typeof value === "string" ? JSON.stringify(value) : String(value);
+}
+
+/** A view's numbers as one table: the columns' names and rows of cells; of a walk, a table for each step. */
+export function numbersOf(view) {
+  if (view.kind === "table") return [{ title: view.title, columns: view.columns, rows: view.rows }];
+  if (view.kind === "curve") {
+    const rows = view.lines.flatMap((line) => line.x.map((x, i) => [line.name, x, line.y[i]]));
+    return [{ title: view.title, columns: ["line", view.x_label, view.y_label], rows }];
+  }
+  if (view.kind === "grid") {
+    const rows = view.row_labels.map((label, i) => [label, ...view.values[i]]);
+    return [{ title: view.title, columns: ["", ...view.column_labels], rows }];
+  }
+  if (view.kind === "spans") {
+    const blank = view.columns.map(() => null);
+    const rows = view.spans.map((each) => [each.text, each.value, ...(each.facts.length ? each.facts : blank), each.note]);
+    return [{ title: view.title, columns: ["text", view.unit || "value", ...view.columns, "note"], rows }];
+  }
+  if (view.kind === "walk") return view.steps.flatMap(numbersOf);
+  return [];
+}
+
+/** Rows as comma-separated text. */
+export function csvOf(columns, rows) {
+  const cell = (each) => {
+    const text = each === null || each === undefined ? "" : String(each);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
+}

@@ -1,0 +1,28 @@
+"""The studio's folder, made once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from studio_home import client, make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder; tests that change something take a copy."""
+    return make(tmp_path_factory.mktemp("studio"))
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(made, tmp_path / "home"))
+
+
+@pytest.fixture
+def studio(made: Path) -> TestClient:
+    """The studio as its own page asks it."""
+    return client(made)

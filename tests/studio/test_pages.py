@@ -1,0 +1,364 @@
+"""Every page in a browser, from the wheel: what it shows is what the library says, and it asks nobody else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from browsing import CHROMIUM, SCREENSHOTS, Visit, serving, wheel
+from studio_home import HOSTILE, TEXT
+
+import clearstory
+from clearstory.lens.passage import passage
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
+)
+if not CHROMIUM.exists():
+    pytest.skip(
+        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
+        allow_module_level=True,
+    )
+
+CLEAR = "models/clear"
+Open = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def server(installed: Path, made: Path) -> Iterator[str]:
+    with serving(installed, made) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        # Chromium's own sandbox asks for rights that containers do not give.
+        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, server: str) -> Iterator[Open]:
+    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
+    contexts: list[Any] = []
+    visits: list[Visit] = []
+
+    def opened(url: str = server, width: int = 1280, scheme: str = "light", **state: Any) -> Visit:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        visits.append(Visit(contexts[-1].new_page(), url))
+        visits[-1].listen()
+        return visits[-1].open(**state)
+
+    yield opened
+    for each in contexts:
+        each.close()
+    assert not [url for each in visits for url in each.foreign]
+    assert not [fault for each in visits for fault in each.faults]
+
+
+def last_logits(made: Path, text: str) -> torch.Tensor:
+    """The logits after a text, as the library has them."""
+    opened = clearstory.open(made / CLEAR)
+    return opened.logits([passage(opened.model, opened.tokenizer, text).ids])[0, -1].double()
+
+
+def test_home_lists_the_models_with_their_facts(visit: Open, made: Path) -> None:
+    page = visit(page="home").page
+    tiles = page.locator("[data-model]")
+    assert {each.get_attribute("data-model") for each in tiles.all()} == {
+        "models/clear", "models/lstm", "models/ngram", "models/hostile", "runs/short",
+    }  # fmt: skip
+    bits = clearstory.open(made / "runs" / "short").card.bits_per_byte
+    assert f"{bits:.4g}" in page.locator('[data-model="runs/short"] dl').inner_text()
+    page.locator('[data-model="models/lstm"] button', has_text="Look into it").click()
+    page.locator('body[data-page="tokens"]').wait_for()
+    assert "model=models%2Flstm" in page.url
+
+
+def test_tokens_are_the_tokenizers(visit: Open, made: Path) -> None:
+    page = visit(page="tokens", model=CLEAR, text=TEXT).page
+    tokenizer = clearstory.open(made / CLEAR).tokenizer
+    ids = tokenizer.encode(TEXT)
+    rows = page.locator('[data-card="tokens"] tr[data-id]')
+    assert [int(each.get_attribute("data-id")) for each in rows.all()] == ids
+    assert [each.inner_text() for each in page.locator("#chips .chip").all()] == [tokenizer.piece(id) for id in ids]
+    assert page.locator('[data-total="bytes"]').get_attribute("data-value") == str(len(TEXT.encode()))
+
+
+def test_a_chip_is_pinned_moved_from_and_let_go(visit: Open) -> None:
+    page = visit(page="tokens", model=CLEAR, text=TEXT).page
+    chips = page.locator("#chips .chip")
+    chips.nth(3).hover()
+    assert "Token ␣ (3)" in page.locator("#words").inner_text()
+    chips.nth(3).click()
+    assert "Query ␣ (3), pinned" in page.locator("#words").inner_text()
+    assert "query=3" in page.url
+    chips.nth(5).click(modifiers=["Shift"])
+    assert "query=3%2C5" in page.url
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.place") == "6"
+    page.keyboard.press("Escape")
+    assert "query" not in page.url
+    chips.nth(2).click()
+    page.locator("#text").fill("the dogs")
+    page.keyboard.press("Enter")
+    page.locator("#chips .chips[data-count='8']").wait_for()
+    assert "query" not in page.url  # what was pinned belonged to the old sentence
+    page.go_back()
+    page.locator(f"#chips .chips[data-count='{len(TEXT)}']").wait_for()
+
+
+def test_the_next_token_is_the_librarys_and_cuts_are_grey(visit: Open, made: Path) -> None:
+    seen = visit(page="next", model=CLEAR, text=TEXT, temperature=0.5, top_k=3)
+    logits = last_logits(made, TEXT)
+    warm = (logits / 0.5).softmax(-1)
+    best = warm.topk(3)
+    choices = '[data-card="choice"] .choice'
+    assert seen.numbers(f"{choices}:not(.cut)", "data-id") == best.indices.tolist()
+    assert seen.numbers(f"{choices}:not(.cut)", "data-share") == pytest.approx(
+        (best.values / best.values.sum()).tolist(), rel=1e-4
+    )
+    assert seen.numbers(choices, "data-probability")[:10] == pytest.approx(warm.topk(10).values.tolist(), rel=1e-4)
+    body = seen.page.locator('[data-card="choice"] .card-body')
+    entropy = float(-(warm * warm.log2()).sum())
+    assert float(body.get_attribute("data-entropy")) == pytest.approx(entropy, rel=1e-4)
+    assert f"Entropy {entropy:.2f} bits" in seen.page.locator('[data-card="choice"] .look').inner_text()
+    # The slider moves: everything else may come again.
+    seen.page.locator('input[name="top_k"]').fill("0")
+    seen.page.locator('[data-card="choice"] .card-body:not([data-kept="3"])').wait_for()
+    assert seen.ready().page.locator(f"{choices}.cut").count() == 0
+
+
+def test_a_card_has_its_numbers_its_files_and_its_python(visit: Open, made: Path, tmp_path: Path) -> None:
+    seen = visit(page="next", model=CLEAR, text=TEXT)
+    card = seen.page.locator('[data-card="next"]')
+    view = clearstory.inspect(made / CLEAR, TEXT)
+    drawn = seen.numbers('[data-card="next"] td.bars')
+    assert drawn == pytest.approx(view.column("probability"), rel=1e-12)
+    card.locator("button", has_text="Numbers").click()
+    assert seen.numbers('[data-card="next"] .numbers tr td:nth-child(3)') == pytest.approx(view.column("logit"))
+    for kind in ("SVG", "CSV", "HTML"):
+        with seen.page.expect_download() as kept:
+            card.locator(".tool", has_text=re.compile(f"^{kind}$")).click()
+        file = tmp_path / kept.value.suggested_filename
+        kept.value.save_as(file)
+        own = tmp_path / f"own.{kind.lower()}"
+        clearstory.inspect(made / CLEAR, TEXT, out=own)
+        if kind == "CSV":
+            lines = [line.split(",") for line in file.read_text().splitlines()]
+            assert lines[0] == list(view.columns)
+            assert float(lines[1][-1]) == view.rows[0][-1]
+        else:
+            assert file.read_text() == own.read_text()
+    card.locator("button", has_text="Full screen").click()
+    assert card.bounding_box()["width"] == 1280
+    seen.page.keyboard.press("Escape")
+    assert card.bounding_box()["width"] < 1280
+
+
+def test_copied_python_gives_the_same_numbers(visit: Open, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = visit(page="attention", model=CLEAR, text=TEXT, layer=1, head=2)
+    seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    seen.page.locator('[data-card="attention"] button', has_text="Copy Python").click()
+    seen.page.locator('[data-card="attention"] button', has_text="Copied").wait_for()
+    code = seen.page.evaluate("() => navigator.clipboard.readText()")
+    monkeypatch.chdir(made)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["view"] == clearstory.inspect(made / CLEAR, TEXT, view="attention", layer=1, head=2)
+
+
+@pytest.mark.parametrize(("text", "how"), [(TEXT, "svg"), ("the cat sat on a mat", "svg")])
+def test_attention_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Path, text: str, how: str) -> None:
+    seen = visit(page="attention", model=CLEAR, text=text, layer=0, head=1)
+    view = clearstory.inspect(made / CLEAR, text, view="attention", layer=0, head=1)
+    body = seen.page.locator('[data-card="attention"] .card-body')
+    assert body.get_attribute("data-how") == how
+    seen.page.locator('[data-card="attention"] .grid-field').focus()
+    seen.page.keyboard.press("ArrowDown")  # enters
+    for row in range(1, 4):
+        seen.page.keyboard.press("ArrowDown")
+        assert float(body.get_attribute("data-value")) == view.values[row][0]
+    seen.page.keyboard.press("ArrowRight")
+    assert float(body.get_attribute("data-value")) == view.values[3][1]
+    seen.page.keyboard.press("Enter")
+    assert "query=3" in seen.page.url
+    assert "pinned" in body.locator(".said").inner_text()
+    # The pinned row is a pinned chip, and a link opens it again.
+    assert seen.page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-place") == "3"
+    seen.page.reload()
+    assert seen.ready().page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-place") == "3"
+
+
+def test_every_page_opens_for_every_family(visit: Open) -> None:
+    seen = visit(page="home", model=CLEAR, text="the cat")
+    pages = [each.get_attribute("data-page") for each in seen.page.locator("#rail a").all()]
+    assert pages[:4] == ["home", "tokens", "embeddings", "context"]
+    for model in (CLEAR, "models/lstm", "models/ngram"):
+        seen.open(page="home", model=model, text="the cat")
+        for page in pages:
+            seen.page.locator(f'#rail a[data-page="{page}"]').click(force=True)  # grey ones too
+            seen.page.locator(f'body[data-page="{page}"]').wait_for()
+            assert seen.ready().page.locator("#alarm").is_hidden(), f"{page} of {model}"
+            assert seen.page.locator("main h1").inner_text()
+            assert not seen.page.locator('.card[data-state="busy"]').count()
+            grey = seen.page.locator("main [data-reason]")
+            link = seen.page.locator(f'#rail a[data-page="{page}"]')
+            assert (grey.count() == 1) == (link.get_attribute("aria-disabled") == "true")
+            if grey.count():
+                assert len(grey.inner_text()) > 30
+    seen.open(page="families", model="models/ngram", text="the cat")
+    assert seen.page.locator('[data-card="backoff"][data-state="drawn"]').count() == 1
+
+
+def test_text_is_written_step_by_step_and_another_way_taken(visit: Open, made: Path) -> None:
+    how = {"max_tokens": 6, "temperature": 0.8}
+    wholes = (clearstory.generate(made / CLEAR, TEXT, seed=seed, **how).completions[0] for seed in range(99))
+    seed, whole = next((seed, whole) for seed, whole in enumerate(wholes) if whole.finished == "length")
+    seen = visit(page="generate", model=CLEAR, text=TEXT)
+    page = seen.page
+    page.locator('input[name="most"]').fill("6")
+    page.locator('input[name="seed"]').fill(str(seed))
+    page.locator("button", has_text="Play").click()
+    page.locator('[data-card="written"] .card-body[data-count="6"]').wait_for()
+    page.locator("button", has_text=re.compile("^Play$")).wait_for()
+    pieces = '[data-card="written"] .piece'
+    assert seen.numbers(pieces, "data-id") == list(whole.ids)
+    probabilities = torch.tensor(whole.logprobs).exp().tolist()
+    assert seen.numbers(pieces, "data-probability") == pytest.approx(probabilities, abs=1e-5)
+    assert page.locator('[data-card="written"] .card-body').get_attribute("data-text") == whole.text
+    page.locator("button", has_text="Back").click()
+    seen.ready()
+    assert page.locator(pieces).count() == 5
+    page.locator(pieces).nth(1).click()
+    seen.ready()
+    others = page.locator('[data-card="alternatives"] .choice:not(.taken) button')
+    others.first.click()
+    seen.ready()
+    assert page.locator(pieces).count() == 2
+    assert "forced" in page.locator(pieces).nth(1).get_attribute("class")
+    page.locator("button", has_text="Step").click()
+    page.locator('[data-card="written"] .card-body[data-count="3"]').wait_for()
+
+
+def test_hostile_words_are_text_on_every_page(visit: Open) -> None:
+    text = f"the {HOSTILE} cat"
+    seen = visit(page="tokens", model="models/hostile", text=text)
+    assert HOSTILE in [each.inner_text() for each in seen.page.locator("#chips .chip").all()]
+    for page in ("next", "generate", "attention", "stream", "views", "embeddings"):
+        seen.open(page=page, model="models/hostile", text=text)
+        assert seen.page.locator("img, script:not([src])").count() == 0
+        assert HOSTILE in seen.page.locator("body").inner_text()
+
+
+def test_a_finished_run_shows_how_it_learnt(visit: Open, made: Path) -> None:
+    seen = visit(page="train", run="runs/short")
+    rows = [json.loads(line) for line in (made / "runs" / "short" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["kind"] == "step"]
+    page = seen.page
+    page.locator('[data-card="losses"] button', has_text="Numbers").click()
+    assert seen.numbers('[data-card="losses"] .numbers tr td:nth-child(3)') == losses
+    page.locator('[data-card="curve"] button', has_text="Numbers").click()
+    looks = [row["bits_per_byte"] for row in rows if row["kind"] == "look"]
+    assert seen.numbers('[data-card="curve"] .numbers tr td:nth-child(3)') == looks
+    assert "It has learnt" in page.locator(".status").inner_text()
+    samples = [row["text"] for row in rows if row["kind"] == "sample"]
+    shown = [each.text_content() for each in page.locator(".samples blockquote").all()]
+    assert shown == samples[::-1][:3]
+
+
+def test_a_run_is_begun_and_watched_and_stopped_from_the_page(visit: Open, installed: Path, folder: Path) -> None:
+    from trained import MODEL, TRAINING
+
+    with serving(installed, folder) as (_, url):
+        seen = visit(url=url, page="train")
+        page = seen.page
+        page.locator('input[name="name"]').fill("mine")
+        page.locator('input[name="text"]').fill("words.txt")
+        page.locator('input[name="tokenizer"]').fill("characters")
+        page.locator('input[name="steps"]').fill("100000")
+        page.locator("summary", has_text="All settings").click()
+        small = {f"model.{key}": value for key, value in MODEL.items() if key != "name"}
+        small |= {f"training.{key}": value for key, value in TRAINING.items()}
+        for key, value in {**small, "training.evaluate_steps": 20}.items():
+            field = page.locator(f'.others [name="{key}"]')
+            if field.evaluate("each => each.tagName") == "SELECT":
+                field.select_option(str(value))
+            else:
+                field.fill(str(value))
+        page.locator("button", has_text="Begin").first.click()
+        page.locator('.page[data-state="running"]').wait_for()
+        assert "run=runs%2Fmine" in page.url
+        page.locator('[data-card="curve"][data-state="drawn"]').wait_for()
+        first = int(page.locator(".page").get_attribute("data-step"))
+        page.reload()  # the tab is closed and opened again
+        page.locator('.page[data-state="running"]').wait_for()
+        page.locator("button", has_text="Stop, with a checkpoint").click()
+        page.locator('.page[data-state="stopped"]').wait_for()
+        assert int(page.locator(".page").get_attribute("data-step")) >= first
+        assert "can go on from its newest checkpoint" in page.locator(".status").inner_text()
+
+
+def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installed: Path, folder: Path) -> None:
+    with serving(installed, folder) as (process, url):
+        seen = visit(url=url, page="next", model=CLEAR, text=TEXT)
+        page = seen.page
+        five = {"timeout": 5000}
+        page.locator("#text").fill("the cat " * 20)
+        page.keyboard.press("Enter")
+        page.locator('[data-card="next"] .problem', has_text="context holds 24").wait_for(**five)
+        assert page.locator("#chips .chip").count() == 160  # never cut off
+        shutil.rmtree(folder / "runs" / "short" / "checkpoints" / "step-000004")
+        page.locator("#model").select_option("runs/short")
+        seen.ready()
+        page.locator("#step").fill("1")  # under the slider, a checkpoint that is gone
+        page.locator("#alarm", has_text="there is no folder").wait_for(**five)
+        shutil.rmtree(folder / CLEAR)
+        page.locator("#model").select_option(CLEAR)
+        page.locator("#alarm", has_text="there is no folder").wait_for(**five)
+        port = int(url.rstrip("/").rpartition(":")[2])
+        process.send_signal(signal.SIGKILL)
+        page.locator("#alarm", has_text="does not answer").wait_for(**five)
+        process.wait()
+        with serving(installed, folder, port):
+            page.locator("#alarm", has_text="does not answer").wait_for(state="hidden", timeout=20_000)
+
+
+def test_the_shell_is_painted_before_anything_is_asked(visit: Open, server: str, browser: Any) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(server)
+    assert page.locator("#rail a").count() >= 12
+    assert page.locator("#text").is_visible()
+
+
+@pytest.mark.skipif(not SCREENSHOTS, reason="name a folder in CLEARSTORY_SCREENSHOTS to have pictures of every page")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1280, 3840])
+def test_pictures_of_every_page(visit: Open, width: int, scheme: str) -> None:
+    for page in ("home", "tokens", "next", "attention", "stream", "generate", "train", "families", "views"):
+        model = "models/ngram" if page == "families" else CLEAR
+        seen = visit(width=width, scheme=scheme, page=page, model=model, text=TEXT, run="runs/short", query=3)
+        if page == "generate":
+            seen.page.locator("button", has_text="Step").click()
+            seen.page.locator('[data-card="written"] .card-body[data-count="1"]').wait_for()
+        seen.shot(f"{page}-{width}-{scheme}")
+
+
+@pytest.mark.parametrize("page", ["home", "tokens", "next", "attention", "generate", "train", "views"])
+def test_nothing_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
+    seen = visit(width=420, page=page, model=CLEAR, text=TEXT, run="runs/short")
+    assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420

@@ -1,0 +1,201 @@
+"""Runs are processes of their own: begun from a form, watched by their records, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from studio_home import client
+
+from clearstory.recipes.fields import table
+from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.studio import training
+from clearstory.studio.training import began, flags
+from trained import MODEL, TRAINING, text_file
+
+PATIENCE = 120.0
+"""Seconds: torch is imported in each process, on a machine that may be busy."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with nothing but a text."""
+    text_file(tmp_path)
+    return tmp_path
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    """A tiny run's, as a form says them."""
+    said = {"text": ["text.txt"], "model": MODEL["name"], "tokenizer": "characters", "steps": 8}
+    said |= {f"model.{key}": value for key, value in MODEL.items() if key != "name"}
+    said |= {f"training.{key}": value for key, value in TRAINING.items()}
+    return {**said, **more}
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """What a question answers when it is true at last."""
+    end = time.monotonic() + PATIENCE
+    while not (said := true()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.2)
+    return said
+
+
+def rows(studio: TestClient, name: str = "runs/one", **since: Any) -> dict[str, Any]:
+    """What a run's record says."""
+    answer = studio.get("/api/runs/rows", params={"name": name, **since})
+    assert answer.status_code == 200, answer.text
+    said: dict[str, Any] = answer.json()
+    return said
+
+
+def told_of(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """What a record says, once it has told of something."""
+    return said if any(row["kind"] == kind for row in said["rows"]) else None
+
+
+def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: Path) -> None:
+    studio = client(home)
+    more = {"steps": 100_000, "training.evaluate_steps": 50, "training.save_steps": 50, "training.sample_steps": 20}
+    begun = studio.post("/api/runs", json={"name": "one", "settings": settings(**more)})
+    assert begun.status_code == 201, begun.text
+    assert begun.json()["state"] == "running"
+    # Another tab, the same name: a sentence, and the run goes on.
+    again = studio.post("/api/runs", json={"name": "one", "settings": settings()})
+    assert again.status_code == 409
+    assert "is being trained already" in again.json()["error"]
+    assert studio.get("/api/models").json()["training"] == ["runs/one"]
+    first = until(lambda: (said := rows(studio))["rows"] and said)
+    # The server is killed; a new one, which has no child, finds the run and reads on where the page had read to.
+    later = client(home)
+    second = until(lambda: told_of(rows(later, since=first["since"], file=first["file"]), "look"))
+    assert second["state"] == "running"
+    assert not second["anew"]
+    steps = [row["step"] for row in (*first["rows"], *second["rows"]) if row["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))  # no line twice, none left out
+    assert any(row["kind"] == "sample" and row["text"] for row in rows(later)["rows"])
+    assert later.get("/api/runs/curve", params={"name": "runs/one"}).json()["view"]["kind"] == "curve"
+    assert later.post("/api/runs/stop", json={"name": "runs/one"}).status_code == 200
+    stopped = until(lambda: (said := rows(studio))["state"] != "running" and said)
+    assert stopped["state"] == "stopped"
+    assert "stopped at step" in stopped["said"]
+    assert stopped["has_model"]
+    reached = max(row["step"] for row in stopped["rows"])
+    assert reached in stopped["steps"]  # the checkpoint of where it was stopped
+    answer = later.post("/api/runs/resume", json={"name": "runs/one"})
+    assert answer.status_code == 200, answer.text
+    until(lambda: max(row["step"] for row in rows(later)["rows"]) > reached)
+    assert rows(later)["state"] == "running"
+    assert later.post("/api/runs/resume", json={"name": "runs/one"}).status_code == 409
+    later.post("/api/runs/stop", json={"name": "runs/one"})
+    until(lambda: rows(later)["state"] == "stopped")
+
+
+def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What `clearstory train` does with such a text, without the seconds that torch takes to be imported.
+    fails = "import sys; sys.exit('clearstory train: there is no file nowhere.txt; ' + sys.argv[-1])"
+    monkeypatch.setattr(training, "COMMAND", (sys.executable, "-c", fails))
+    studio = client(home)
+    begun = studio.post("/api/runs", json={"name": "one", "settings": settings(text=["nowhere.txt"])})
+    assert begun.status_code == 201
+    said = until(lambda: (said := rows(studio))["state"] != "running" and said)
+    assert said["state"] == "failed"
+    assert "nowhere.txt" in said["said"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("one", {"training.learning_rate": "fast"}, "must be a number"),
+        ("one", {"training.learning_rte": 1}, "did you mean 'training.learning_rate'?"),
+        ("one", {"model": "clera"}, "did you mean 'clear'?"),
+        ("one", {"steps": 0}, "at least 1"),
+        ("one", {"minutes": 1, "steps": 5}, "give one of them"),
+        ("one", {"text": []}, "no text to learn from"),
+        ("a/b", {}, "no name for a run"),
+        ("..", {}, "no name for a run"),
+        ("", {}, "no name for a run"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_begun(
+    home: Path, name: str, given: dict[str, Any], says: str
+) -> None:
+    answer = client(home).post("/api/runs", json={"name": name, "settings": settings(**given)})
+    assert answer.status_code in (400, 404)
+    assert says in answer.json()["error"]
+    assert not (home / "runs").exists()
+    assert not (home / ".clearstory").exists()
+
+
+def test_a_folder_that_is_there_is_not_written_over(folder: Path) -> None:
+    answer = client(folder).post("/api/runs", json={"name": "short", "settings": settings()})
+    assert answer.status_code == 409
+    assert "is there already" in answer.json()["error"]
+
+
+def test_a_record_is_read_in_parts_and_only_whole_lines(made: Path, folder: Path) -> None:
+    studio = client(folder)
+    whole = rows(studio, "runs/short")
+    assert whole["state"] == "finished"
+    assert {row["kind"] for row in whole["rows"]} == {"step", "look", "sample", "end"}
+    record = folder / "runs" / "short" / "metrics.jsonl"
+    assert whole["since"] == record.stat().st_size
+    with record.open("a") as file:
+        file.write('{"kind": "step", "ste')  # a line that is being written
+    half = rows(studio, "runs/short", since=whole["since"], file=whole["file"])
+    assert half["rows"] == []
+    assert half["since"] == whole["since"]
+    with record.open("a") as file:
+        file.write('p": 9}\n')
+    assert rows(studio, "runs/short", since=whole["since"], file=whole["file"])["rows"] == [{"kind": "step", "step": 9}]
+    other = record.with_suffix(".new")
+    other.write_text('{"kind": "step", "step": 1}\n', encoding="utf-8")
+    other.replace(record)  # as a run does that goes on
+    anew = rows(studio, "runs/short", since=whole["since"], file=whole["file"])
+    assert anew["anew"]
+    assert anew["rows"] == [{"kind": "step", "step": 1}]
+
+
+def test_a_run_that_vanishes_says_so(folder: Path) -> None:
+    import shutil
+
+    studio = client(folder)
+    rows(studio, "runs/short")
+    shutil.rmtree(folder / "runs" / "short")
+    answer = studio.get("/api/runs/rows", params={"name": "runs/short"})
+    assert answer.status_code == 400
+    assert "any more" in answer.json()["error"]
+
+
+def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
+    (home / ".clearstory").mkdir()
+    known = {"name": "runs/one", "pid": os.getpid(), "began": "1", "words": []}
+    (home / ".clearstory" / "runs.one.json").write_text(json.dumps(known), encoding="utf-8")
+    answer = client(home).post("/api/runs/stop", json={"name": "runs/one"})
+    assert "is not being trained" in answer.json()["error"]
+    assert began(os.getpid()) not in (None, "1")
+
+
+def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
+    form = studio.get("/api/form").json()
+    known = table(TrainRecipe)
+    assert {row["key"] for row in form["settings"]} == set(known) - {"resume", "overwrite"}
+    for row in form["settings"]:
+        assert row["help"] == known[row["key"]].help
+        assert tuple(row["choices"]) == known[row["key"]].choices
+    assert {"clear", "ngram", "hmm", "lstm"} <= {row["name"] for row in form["presets"]}
+    assert "corpus:kjv" in form["corpora"]
+
+
+def test_a_forms_settings_are_a_command_line() -> None:
+    from clearstory.cli.command import read
+
+    said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.carry": False, "minutes": 0.5}
+    assert train_recipe(read(flags(said), table(TrainRecipe))) == train_recipe(said)
