@@ -362,6 +362,8 @@ OBSERVED: dict[str, Observation] = {
     "EvaluateRecipe.text_field": partial(measured, text=("rows.jsonl",)),
     "EvaluateRecipe.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
     **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
+    **{f"InspectRecipe.{name}": partial(looked, view="attention") for name in ("layer", "head", "part", "target")},
+    "InspectRecipe.sentences": "lens/test_roles.py::test_as_many_sentences_are_read_as_asked_for",
     "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
     **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
     "PlanRecipe.model": planned,

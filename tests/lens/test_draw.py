@@ -243,6 +243,37 @@ def test_a_grid_is_as_strong_as_its_numbers() -> None:
     assert "nothing" in svg(Grid(title="g", row_labels=(), column_labels=(), values=()))
 
 
+def test_dots_are_as_large_as_their_numbers_and_what_is_forbidden_is_no_number() -> None:
+    values = ((4.0, -1.0), (0.0, -math.inf))
+    grid = Grid(title="g", row_labels=("a", "b"), column_labels=("c", "d"), values=values, ink="query", dots=True)
+    drawing = ET.fromstring(svg(grid))
+    filled, hollow = drawing.iter(SVG + "circle")
+    assert (filled.get("class"), hollow.get("class")) == ("query", "edge-query")
+    # Area: a quarter of the number has half the radius; the edge, 1.4 wide, lies within.
+    assert float(hollow.get("r", 0)) + 0.7 == pytest.approx(float(filled.get("r", 0)) / 2, abs=0.02)
+    assert [each.text for each in drawing.iter(SVG + "text") if each.get("class") == "value"] == ["−∞"]
+    assert "the largest is 4" in svg(grid)
+    assert "████" not in shown(grid)
+    for mark in ("██", "-░", "−∞"):
+        assert mark in shown(grid)
+    assert to_csv(grid).splitlines()[2] == "b,0.0,-inf"
+    assert json.loads(to_json(grid))["values"] == [[4.0, -1.0], [0.0, None]]
+
+
+def test_of_many_numbers_each_mark_is_the_strongest_of_a_block() -> None:
+    names = tuple(map(str, range(250)))
+    values = [[0.0] * 250 for _ in names]
+    values[101][7], values[2][249] = 1.0, -0.5
+    grid = Grid(title="g", row_labels=names, column_labels=names, values=tuple(map(tuple, values)))
+    drawing = ET.fromstring(svg(grid))
+    marks = [each for each in drawing.iter(SVG + "rect") if each.get("opacity")]
+    told = [each.findtext(f"{SVG}title") for each in marks]
+    assert told == ["0 → 249: -0.5", "99 → 6: 1"]  # blocks of 3, named by their first
+    assert "Each mark is the strongest of 3 × 3 numbers" in svg(grid)
+    assert all(len(line) <= 80 for line in shown(grid).splitlines())
+    assert "3 × 4" in shown(grid)  # 75 characters for 250 columns
+
+
 def test_ticks_are_round_numbers_within() -> None:
     assert even_ticks(0, 1, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert even_ticks(-3, 12, 4) == [0.0, 5.0, 10.0]

@@ -162,14 +162,16 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
         case Grid():
             from clearstory.lens.grid import grid_text
 
-            return grid_text(view)
+            return grid_text(view, width)
         case Spans():
             from clearstory.lens.spans import Coloured
 
             return Coloured(view)
         case Walk():
             from rich.console import Group
+            from rich.padding import Padding
 
             from clearstory.lens.terminal import framed
 
-            return framed(view.title, view.look, Group(*(to_terminal(step, width) for step in view.steps)))
+            steps = (Padding(to_terminal(step, width), (0, 0, 1, 0)) for step in view.steps)
+            return framed(view.title, view.look, Group(*steps))

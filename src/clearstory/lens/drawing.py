@@ -21,6 +21,9 @@ LIGHT = {
     "rule": "#e4e7eb",
     "band": "#94a3b8",
     "bar": "#3b6fd4",
+    "query": "#c78a00",
+    "key": "#0d8f85",
+    "value": "#d1373f",
     "line-0": "#2f66d0",
     "line-1": "#c2571a",
     "line-2": "#1a8a62",
@@ -44,6 +47,9 @@ DARK = {
     "rule": "#2b313a",
     "band": "#64748b",
     "bar": "#5b8def",
+    "query": "#ffd43b",
+    "key": "#41d3c4",
+    "value": "#ff6b70",
     "line-0": "#6fa0ff",
     "line-1": "#f0935a",
     "line-2": "#4cc99a",
@@ -66,9 +72,11 @@ def style() -> str:
     light = "".join(f"--{name}:{colour};" for name, colour in LIGHT.items())
     dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
     # Said twice: what does not know var() drops the second and keeps the first.
+    inks = ("bar", "query", "key", "value")
     fills = "".join(
-        f".{name}{{fill:{LIGHT[name]};fill:var(--{name})}}" for name in ("paper", "ink", "soft", "band", "bar")
+        f".{name}{{fill:{LIGHT[name]};fill:var(--{name})}}" for name in ("paper", "ink", "soft", "band", *inks)
     )
+    edges = "".join(f".edge-{name}{{fill:none;stroke:{LIGHT[name]};stroke:var(--{name})}}" for name in inks)
     dots = "".join(f".dot-{i}{{fill:{LIGHT[f'line-{i}']};fill:var(--line-{i})}}" for i in range(INKS))
     heats = "".join(
         f".{name}-{i}{{fill:{LIGHT[f'{name}-{i}']};fill:var(--{name}-{i})}}"
@@ -84,7 +92,7 @@ def style() -> str:
     # The root's own colours, so that several drawings on one page do not touch each other's.
     return (
         f"svg.clearstory{{{light}}}@media(prefers-color-scheme:dark){{svg.clearstory{{{dark}}}}}"
-        f"{fills}{dots}{heats}{strokes}{rule}{level}{text}{mono}{even}"
+        f"{fills}{edges}{dots}{heats}{strokes}{rule}{level}{text}{mono}{even}"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, CannotDo
 from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, first_token, fit_prompt, fit_source, reads_source, writes_after
@@ -62,10 +62,14 @@ def passage(
     A decoder reads it as a prompt. An encoder reads it between its [CLS] and [SEP]; a [MASK] in it is the token, and
     ` ||| ` parts it in two segments. An encoder-decoder reads it as its source, and behind the token that it writes
     after `target`, where one is given. Raises BadInput for an empty text, ContextOverflow for one that is too long
-    unless its beginning may be cut off.
+    unless its beginning may be cut off, CannotDo for a target that the model cannot have written.
     """
     if not text:
         raise BadInput("the text is empty; give a few words to look at")
+    if target is not None and not reads_source(model):
+        raise CannotDo(
+            "target is what an encoder-decoder has written, and this model reads no source; leave target out"
+        )
 
     def pieces(ids: Sequence[int]) -> tuple[str, ...]:
         return tuple(tokenizer.piece(id) for id in ids)

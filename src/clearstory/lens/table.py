@@ -19,23 +19,32 @@ from clearstory.models.encoder import Encoder
 class Entry:
     """Where a view is made: a function (model, tokenizer, text, **settings) -> View.
 
-    `part` is the attribute of a model that the view looks into and `needs` says in words what that is; None for views
-    that ask only what every language model can do. A model that has no such part, or None there, cannot show it.
+    `part` is the attribute of a model that the view looks into, or several of which any will do, and `needs` says in
+    words what that is; None for views that ask only what every language model can do. A model that has no such part, or
+    None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked.
     """
 
     function: str
-    part: str | None = None
+    part: str | tuple[str, ...] | None = None
     needs: str = "any language model"
     forwards: bool = False
 
+    def fits(self, model: Any) -> bool:
+        """Whether a model has what the view looks into."""
+        parts = (self.part,) if isinstance(self.part, str) else self.part
+        return parts is None or any(getattr(model, part, None) is not None for part in parts)
+
 
 FORWARDS = "a model that reads left to right"
+STACKS = ("blocks", "decoder")
+ATTENTION = "attention, which a Transformer has"
 
 VIEWS: dict[str, Entry] = {
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
-    "attention": Entry("clearstory.lens.attention:attention", "blocks", "attention, which a Transformer has"),
+    "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
+    "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
     "reach": Entry(
         "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True
@@ -59,11 +68,7 @@ def view_of(name: str) -> Callable[..., View]:
 def able(model: Any) -> list[str]:
     """The names of the views that a model can show."""
     encoder = isinstance(model, Encoder)
-    return [
-        name
-        for name, entry in VIEWS.items()
-        if (entry.part is None or getattr(model, entry.part, None) is not None) and not (encoder and entry.forwards)
-    ]
+    return [name for name, entry in VIEWS.items() if entry.fits(model) and not (encoder and entry.forwards)]
 
 
 def check_able(name: str, model: Any) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from clearstory.errors import BadInput
 
 Cell = str | int | float | None
+
+Ink = Literal["bar", "query", "key", "value"]
+"""The colours of a grid: any numbers; what a head asks for, answers to, and answers with."""
 
 
 class _Plain:
@@ -150,7 +153,11 @@ class Curve(_Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid(_Plain):
-    """Numbers with a label for each row and column: attention of every token on every other."""
+    """Numbers with a label for each row and column: attention of every token on every other.
+
+    They are squares, stronger for more; or `dots` whose area is the number, hollow below zero, for those that may be
+    either. -inf is no number of the scale: nobody may look there. `ink`: what they are the numbers of.
+    """
 
     kind: ClassVar[str] = "grid"
     title: str
@@ -158,6 +165,8 @@ class Grid(_Plain):
     column_labels: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     unit: str = ""
+    ink: Ink = "bar"
+    dots: bool = False
     look: str | None = None
 
     def __post_init__(self) -> None:

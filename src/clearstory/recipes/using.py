@@ -169,10 +169,16 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads.
-        view: what to look at: next, surprise, attention, gates, reach, states, backoff, neighbours.
+        view: what to look at: next, surprise, attention, head, heads, roles, weights, gates, reach, states, backoff,
+            neighbours.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
+        layer: the layer to look into, from 0, or from -1 backwards; the last when not given.
+        head: the head to look into, from 0; when not given the one whose tokens are most decided.
+        part: of an encoder-decoder: encoder, decoder or cross, how the one looks across at the other.
+        target: what an encoder-decoder has written.
+        sentences: how many sentences of a parsed file to read; the view's own number when not given.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
     """
@@ -183,6 +189,11 @@ class InspectRecipe:
     out: Path | None = None
     top: int | None = None
     temperature: float | None = None
+    layer: int | None = None
+    head: int | None = None
+    part: Literal["encoder", "decoder", "cross"] | None = None
+    target: str | None = None
+    sentences: int | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
@@ -15,7 +16,8 @@ def run(recipe: InspectRecipe, talk: Talk) -> Mapping[str, Any]:
     from clearstory.recipes.inspect import inspect
 
     # What a view does not know it refuses, so only what was said is passed on.
-    own = {name: value for name in ("top", "temperature", "truncate") if (value := getattr(recipe, name)) is not None}
+    names = [field.name for field in fields(recipe) if field.name not in ("model", "text", "view", "out", "device")]
+    own = {name: value for name in names if (value := getattr(recipe, name)) is not None}
     seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, device=recipe.device, **own)
     if recipe.out is not None:
         talk.aside.print(f"written to {recipe.out}")

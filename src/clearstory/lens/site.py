@@ -1,0 +1,143 @@
+"""Site: one attention of a model. Which stack and layer it stands in, and whose tokens its queries and keys are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.lens.passage import Passage
+from clearstory.lens.trace import inner, stacks
+from clearstory.models.block import Attention
+from clearstory.models.encoder import Encoder
+from clearstory.models.encoder_decoder import EncoderDecoder
+from clearstory.models.lora import Adapted
+from clearstory.models.stack import Stack
+
+Part = Literal["encoder", "decoder", "cross"]
+"""Whose attention: the encoder's over what it reads, the decoder's over what it has written, or across from the
+decoder at what the encoder has read."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """An attention and where it stands. `tap` is its name in a trace."""
+
+    stack: Stack
+    attention: Attention
+    norm: nn.Module
+    part: Part
+    layer: int
+    tap: str
+
+    @property
+    def heads(self) -> int:
+        """How many heads it has."""
+        return self.stack.config.heads
+
+    @property
+    def width(self) -> int:
+        """Of one head's queries and keys."""
+        return self.attention.head_width
+
+    @property
+    def words(self) -> str:
+        """The site in words: "layer 3", "layer 3 across", "encoder layer 3"."""
+        if self.part == "cross":
+            return f"layer {self.layer}, across"
+        return f"{'' if self.tap.startswith('blocks') else self.part + ' '}layer {self.layer}"
+
+    def reads(self, passage: Passage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The labels of its queries and of its keys."""
+        labels, source = passage.labels, passage.source_labels
+        if self.part == "cross":
+            return labels, source
+        own = source if self.part == "encoder" and passage.source else labels
+        return own, own
+
+    def head(self, number: int | None, pattern: Float[Tensor, "H T S"]) -> int:
+        """The head asked for; the most decided when none is. Raises BadSetting for one that is not there."""
+        if number is None:
+            return most_decided(pattern)
+        if not 0 <= number < self.heads:
+            raise BadSetting(f"head is {number}, and the layer has {self.heads}; give 0 to {self.heads - 1}")
+        return number
+
+
+def most_decided(pattern: Float[Tensor, "H T S"]) -> int:
+    """The head whose tokens take most from their favourite, where they have a choice.
+
+    >>> import torch
+    >>> most_decided(torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.1, 0.9]]]))
+    1
+    """
+    choice = (pattern > 0).sum(-1) > 1
+    favourite = pattern.amax(-1) * choice
+    return int((favourite.sum(-1) / choice.sum(-1).clamp(min=1)).argmax())
+
+
+def parts(model: Any) -> tuple[Part, ...]:
+    """The attentions that a model has. Raises CannotDo for one that has none."""
+    stacks(model)
+    model = inner(model)
+    if isinstance(model, EncoderDecoder):
+        return ("encoder", "decoder", "cross")
+    return ("encoder",) if isinstance(model, Encoder) else ("decoder",)
+
+
+def sites(model: Any, part: Part | None = None) -> list[Site]:
+    """One part's attentions, layer by layer; of an encoder-decoder the encoder's where no part is named.
+
+    Raises CannotDo for a model or a part without attention, BadSetting for a part that no model has.
+    """
+    has = parts(model)
+    part = has[0] if part is None else part
+    if part not in ("encoder", "decoder", "cross"):
+        raise BadSetting(f"part is '{part}'; it must be encoder, decoder or cross")
+    if part not in has:
+        kind = "an encoder" if has == ("encoder",) else "a decoder"
+        raise CannotDo(f"part is '{part}', and this model is {kind} alone; leave part out")
+    prefix, stack = stacks(model)[0 if part == has[0] else 1]
+    name = "cross_attention" if part == "cross" else "attention"
+    return [
+        Site(
+            stack=stack,
+            attention=getattr(block, name),
+            norm=getattr(block, f"{name}_norm"),
+            part=part,
+            layer=layer,
+            tap=f"{prefix}blocks.{layer}.{name}",
+        )
+        for layer, block in enumerate(stack.blocks)
+    ]
+
+
+def site(model: Any, layer: int = -1, part: Part | None = None) -> Site:
+    """One attention; layers are counted from 0, or back from -1. Raises BadSetting for one that is not there."""
+    known = sites(model, part)
+    if not -len(known) <= layer < len(known):
+        raise BadSetting(f"layer is {layer}, and the model has {len(known)}; give 0 to {len(known) - 1}")
+    return known[layer]
+
+
+def weight_of(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The matrix and the bias of a linear map, with what was learnt beside it added."""
+    whole: Any = linear.merged() if isinstance(linear, Adapted) else linear
+    return whole.weight.detach(), None if whole.bias is None else whole.bias.detach()
+
+
+def of_head(weight: Float[Tensor, "HD W"], head: int, width: int) -> Float[Tensor, "D W"]:
+    """One head's rows of the matrix that makes queries, keys or values."""
+    return weight[head * width : (head + 1) * width]
+
+
+def shared_head(model_heads: int, kv_heads: int, head: int) -> int:
+    """The key-value head that a head looks by, where several share one.
+
+    >>> [shared_head(6, 2, head) for head in range(6)]
+    [0, 0, 0, 1, 1, 1]
+    """
+    return head // (model_heads // kv_heads)
