@@ -80,7 +80,7 @@ def pooled(model: Any, read: Passage, part: Part | None = None, cells: int = 40)
 
 def look(at: Site, weights: Float[Tensor, "T S"], columns: Sequence[str]) -> str | None:
     """What stands out: how decided the tokens are, how far they look, and where all weight goes to one column."""
-    choice = (weights > 0).sum(-1) > 1
+    choice = at.visible(weights) > 1
     if not bool(choice.any()):
         return None
     own = weights[choice].double()

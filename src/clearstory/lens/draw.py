@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.drawing import clean
 from clearstory.lens.scales import cell_text
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Curve, Grid, Spans, Step, Table, View, Walk
+from clearstory.lens.views import Curve, Grid, Mosaic, Spans, Step, Table, View, Walk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,6 +65,8 @@ def header(view: Step) -> list[str]:
             return ["", *view.column_labels]
         case Spans():
             return ["text", view.unit or "value", *view.columns, "note"]
+        case Mosaic():
+            return ["row", "column", "name", "score"]
 
 
 def records(view: Step) -> list[list[object]]:
@@ -79,6 +81,10 @@ def records(view: Step) -> list[list[object]]:
         case Spans():
             blank = (None,) * len(view.columns)
             return [[span.text, span.value, *(span.facts or blank), span.note] for span in view.spans]
+        case Mosaic():
+            labels = [(row, column) for row in view.row_labels for column in view.column_labels]
+            tiles = [tile for row in view.tiles for tile in row]
+            return [[*pair, tile.name, tile.score] for pair, tile in zip(labels, tiles, strict=True)]
 
 
 def to_html(view: View) -> str:
@@ -167,6 +173,10 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.spans import Coloured
 
             return Coloured(view)
+        case Mosaic():
+            from clearstory.lens.mosaic import mosaic_text
+
+            return mosaic_text(view, width)
         case Walk():
             from rich.console import Group
             from rich.padding import Padding

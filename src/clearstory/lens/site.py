@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.passage import Passage
 from clearstory.lens.trace import inner, stacks
-from clearstory.models.block import Attention
+from clearstory.models.block import Attention, band
 from clearstory.models.encoder import Encoder
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.lora import Adapted
@@ -58,25 +59,23 @@ class Site:
         own = source if self.part == "encoder" and passage.source else labels
         return own, own
 
+    def visible(self, pattern: Float[Tensor, "*D T S"]) -> Int[Tensor, "T"]:
+        """How many keys each query may look at."""
+        count, keys = pattern.shape[-2:]
+        if not self.attention.causal:
+            return torch.full((count,), keys, device=pattern.device)
+        return band(count, keys, self.attention.window, pattern.device).sum(-1)
+
     def head(self, number: int | None, pattern: Float[Tensor, "H T S"]) -> int:
-        """The head asked for; the most decided when none is. Raises BadSetting for one that is not there."""
+        """The head asked for; when none is, the one whose tokens take most from their favourite, where they have a
+        choice. Raises BadSetting for one that is not there.
+        """
         if number is None:
-            return most_decided(pattern)
+            choice = self.visible(pattern) > 1
+            return int((pattern.amax(-1) * choice).sum(-1).argmax())
         if not 0 <= number < self.heads:
             raise BadSetting(f"head is {number}, and the layer has {self.heads}; give 0 to {self.heads - 1}")
         return number
-
-
-def most_decided(pattern: Float[Tensor, "H T S"]) -> int:
-    """The head whose tokens take most from their favourite, where they have a choice.
-
-    >>> import torch
-    >>> most_decided(torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.1, 0.9]]]))
-    1
-    """
-    choice = (pattern > 0).sum(-1) > 1
-    favourite = pattern.amax(-1) * choice
-    return int((favourite.sum(-1) / choice.sum(-1).clamp(min=1)).argmax())
 
 
 def parts(model: Any) -> tuple[Part, ...]:

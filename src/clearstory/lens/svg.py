@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views import Curve, Grid, Table, View, Walk
+from clearstory.lens.views import Curve, Grid, Mosaic, Table, View, Walk
 
 
 def svg(view: View) -> str:
@@ -22,6 +22,10 @@ def svg(view: View) -> str:
         from clearstory.lens.grid import grid_svg
 
         return grid_svg(view)
+    if isinstance(view, Mosaic):
+        from clearstory.lens.mosaic import mosaic_svg
+
+        return mosaic_svg(view)
     from clearstory.lens.spans import spans_svg
 
     return spans_svg(view)

@@ -45,6 +45,7 @@ VIEWS: dict[str, Entry] = {
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
+    "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
     "reach": Entry(
         "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True

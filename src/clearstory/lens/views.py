@@ -1,4 +1,4 @@
-"""Views: a view is data. Four kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
+"""Views: a view is data. A few kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
 a file.
 
 Every view has a title, and a `look` where there is something to look for: one sentence reckoned from the numbers.
@@ -25,7 +25,7 @@ class _Plain:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with its `kind`; numbers that are none become null."""
-        assert isinstance(self, Grid | Curve | Spans | Table | Walk)
+        assert isinstance(self, Grid | Curve | Spans | Table | Mosaic | Walk)
         said = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
         if isinstance(self, Spans):
             said["totals"] = dict(said["totals"])
@@ -35,7 +35,7 @@ class _Plain:
         """What a notebook shows in place of the name: the page of `inspect --out`, in a frame of its own."""
         from clearstory.lens.draw import to_frame
 
-        assert isinstance(self, Grid | Curve | Spans | Table | Walk)
+        assert isinstance(self, Grid | Curve | Spans | Table | Mosaic | Walk)
         return to_frame(self)
 
 
@@ -218,8 +218,39 @@ class Spans(_Plain):
         return 0 if span.value is None else sum(span.value >= level for level in self.levels)
 
 
-Step = Grid | Curve | Spans | Table
-"""The four kinds."""
+@dataclass(frozen=True)
+class Tile:
+    """One of many small pictures: what it is called, how much it is that, and its cells, 0 to 255."""
+
+    name: str
+    score: float
+    cells: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mosaic(_Plain):
+    """A small picture for each row and column: every head of every layer. `kinds` are the names that tiles may have."""
+
+    kind: ClassVar[str] = "mosaic"
+    title: str
+    row_labels: tuple[str, ...]
+    column_labels: tuple[str, ...]
+    tiles: tuple[tuple[Tile, ...], ...]
+    kinds: tuple[str, ...]
+    look: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.tiles) != len(self.row_labels) or {len(row) for row in self.tiles} != {len(self.column_labels)}:
+            raise BadInput(
+                f"a mosaic of {len(self.row_labels)} × {len(self.column_labels)} labels has tiles in another shape; "
+                "give one for each pair"
+            )
+        if unknown := {tile.name for row in self.tiles for tile in row} - set(self.kinds):
+            raise BadInput(f"a mosaic's tiles are called {', '.join(sorted(unknown))}, which are none of its kinds")
+
+
+Step = Grid | Curve | Spans | Table | Mosaic
+"""The kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,14 +268,14 @@ class Walk(_Plain):
 
 
 View = Step | Walk
-"""The four kinds, and walks through them."""
+"""The kinds, and walks through them."""
 
 
 def plain(value: Any) -> Any:
     """Plain data: lists, dictionaries, text and finite numbers."""
     if isinstance(value, _Plain):
         return value.to_json()
-    if isinstance(value, Line | Band | Span):
+    if isinstance(value, Line | Band | Span | Tile):
         return {name: plain(item) for name, item in asdict(value).items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]

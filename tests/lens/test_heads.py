@@ -1,0 +1,176 @@
+"""Heads: a head that does one thing is measured as doing it, whatever the model."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from clearstory.errors import BadInput
+from clearstory.lens.draw import to_csv, to_html, to_terminal
+from clearstory.lens.heads import THRESHOLDS, called, heads, measure, repeated
+from clearstory.lens.mosaic import LEVELS, level_of
+from clearstory.lens.passage import Passage
+from clearstory.lens.site import sites
+from clearstory.lens.svg import svg
+from clearstory.lens.trace import edit
+from clearstory.lens.views import Mosaic, Table, Tile
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.text.learning import learn
+from tiny import TINY_GPT2, shaken
+
+TOKENIZER = learn("characters", ["abcdefghijklmnop"])
+SIZES: dict[str, Any] = {
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "width": 16, "hidden": 24, "vocab": TOKENIZER.vocab,
+    "context": 64,
+}  # fmt: skip
+IDS = (5, 6, 7, 5, 8, 6, 9, 10)
+READ = Passage(IDS, tuple(map(str, IDS)))
+
+
+def decoder() -> Any:
+    return shaken(replace(TINY_GPT2, **SIZES))
+
+
+def encoder() -> Any:
+    return shaken(replace(BERT_TINY, **SIZES))
+
+
+def all_on(place: Callable[[int, int], int]) -> Callable[[Tensor], Tensor]:
+    """Heads that put all weight on one key: that at place(query, how many)."""
+
+    def change(pattern: Tensor) -> Tensor:
+        out = torch.zeros_like(pattern)
+        for query in range(pattern.shape[2]):
+            out[:, :, query, max(0, min(place(query, pattern.shape[2]), pattern.shape[3] - 1))] = 1.0
+        return out
+
+    return change
+
+
+# The name of each: what a head of that kind looks at, and a model that can.
+ONE_THING: dict[str, tuple[Callable[[int, int], int], Callable[[], Any]]] = {
+    "previous": (lambda query, count: query - 1, decoder),
+    "first": (lambda query, count: 0, decoder),
+    "same": (lambda query, count: query, decoder),
+    "next": (lambda query, count: query + 1, encoder),
+    "last": (lambda query, count: count - 1, encoder),
+}
+
+
+@pytest.mark.parametrize("name", ONE_THING)
+def test_a_head_that_does_one_thing_is_called_by_it(name: str) -> None:
+    place, make = ONE_THING[name]
+    model = make()
+    with edit(model, {"blocks.1.attention.pattern": all_on(place)}):
+        found = measure(model, TOKENIZER, READ)
+    assert found.names[1] == (name, name)
+    assert torch.allclose(found.scores[name][1], torch.ones(2).double())
+    assert torch.all(found.scores["diffuse"][1] < 0.01)
+
+
+def test_an_induction_head_is_found_in_repeated_tokens() -> None:
+    model = decoder()
+    again, back = repeated(model, TOKENIZER, READ, seed=3)
+    count = back + 1
+    assert again.ids[1 : 1 + count] == again.ids[1 + count :]
+    assert not set(again.ids[1:]) & {i for i, special in enumerate(TOKENIZER.special) if special}
+    with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - back)}):
+        found = measure(model, TOKENIZER, READ, seed=3)
+    assert found.names[1] == ("induction", "induction")
+    # In the second half the token that far back is the one that followed this one.
+    assert all(again.ids[query - back - 1] == again.ids[query] for query in range(2 * back, len(again.ids)))
+    assert torch.allclose(found.scores["induction"][1], torch.ones(2).double())
+    assert "induction" not in measure(encoder(), TOKENIZER, READ).scores
+
+
+def test_even_weights_are_diffuse() -> None:
+    model = decoder()
+    even = torch.ones(8, 8).tril()
+    even = even / even.sum(-1, keepdim=True)
+
+    def change(pattern: Tensor) -> Tensor:
+        return even.to(pattern).expand_as(pattern) if pattern.shape[-1] == 8 else pattern
+
+    with edit(model, {"blocks.0.attention.pattern": change}):
+        found = measure(model, TOKENIZER, READ)
+    assert torch.allclose(found.scores["diffuse"][0], torch.ones(2).double())
+    # The token before, of 2 to 8 tokens seen: mean of 1/2 ... 1/8.
+    assert float(found.scores["previous"][0, 0]) == pytest.approx(sum(1 / n for n in range(2, 9)) / 7)
+    # Itself, and for the 5 at place 3 and the 6 at place 5 their like: sum of 1/n, and 1/4 and 1/6 more.
+    assert float(found.scores["same"][0, 0]) == pytest.approx((sum(1 / n for n in range(2, 9)) + 1 / 4 + 1 / 6) / 7)
+
+
+def test_names_need_their_thresholds() -> None:
+    assert called({"previous": 0.39, "first": 0.1, "diffuse": 0.84}) == "unclear"
+    assert called({"previous": 0.41, "first": 0.59, "diffuse": 0.9}) == "first"
+    assert called({"induction": 0.4, "first": 0.9, "diffuse": 0.1}) == "induction"
+    assert called({"first": 0.1, "diffuse": 0.85}) == "diffuse"
+    assert all(0 < threshold < 1 for threshold in THRESHOLDS.values())
+
+
+def test_one_token_alone_has_no_choice_and_no_name() -> None:
+    found = measure(decoder(), TOKENIZER, Passage((5,), ("a",)))
+    assert float(found.scores["first"].abs().sum()) == 0
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])
+def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
+    model: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
+    view = heads(model, TOKENIZER, "abcab", part=part, target="ba")
+    mosaic, table = view.steps
+    assert isinstance(mosaic, Mosaic)
+    assert isinstance(table, Table)
+    assert ("induction" in table.columns) == (part == "decoder")
+    assert ("last" in table.columns) == (part != "decoder")
+    assert ("next" in table.columns) == (part == "encoder")
+    assert len(table.rows) == 4
+    assert len(mosaic.tiles[0][0].cells) == (6 if part == "encoder" else 3)
+    assert len(mosaic.tiles[0][0].cells[0]) == (3 if part == "decoder" else 6)
+    assert len(sites(model, part)) == len(mosaic.tiles)
+
+
+def test_the_view_says_what_was_measured() -> None:
+    model = decoder()
+    with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
+        view = heads(model, TOKENIZER, "abcabcdd")
+    mosaic, table = view.steps
+    assert isinstance(mosaic, Mosaic)
+    assert isinstance(table, Table)
+    assert "2 previous (clearest 1.0: 1.00)" in str(view.look)
+    assert [row[:3] for row in table.rows[2:]] == [(1, 0, "previous"), (1, 1, "previous")]
+    assert [tile.score for tile in mosaic.tiles[1]] == pytest.approx([1.0, 1.0])
+    assert mosaic.tiles[1][0].cells[1][0] == 255
+    drawn = svg(view)
+    ET.fromstring(drawn)
+    assert "layer 1, 0: previous 1" in drawn
+    assert to_csv(mosaic).splitlines()[3].startswith("layer 1,0,previous,")
+    assert "previous" in to_html(view)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(to_terminal(view, 80))
+    assert "layer 1  prev 1.00" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert json.loads(json.dumps(view.to_json(), allow_nan=False))["steps"][0]["tiles"][1][0]["name"] == "previous"
+
+
+def test_strokes_hold_every_cell_that_is_not_faint() -> None:
+    cells = ((0, 255, 255), (128, 10, 60))
+    view = Mosaic(
+        title="m", row_labels=("r",), column_labels=("c",), tiles=((Tile("a", 0.5, cells),),), kinds=("a", "b")
+    )
+    paths = [each for each in ET.fromstring(svg(view)).iter() if each.tag.endswith("path")]
+    drawn = {(each.get("opacity"), each.get("d")) for each in paths}
+    assert drawn == {("1", "M1 0.5h2"), ("0.6", "M0 1.5h1"), ("0.2", "M2 1.5h1")}
+    assert level_of(255) == LEVELS
+    assert math.isclose(level_of(26), 1)
+    for wrong in ({"row_labels": ("r", "s")}, {"kinds": ("b",)}):
+        with pytest.raises(BadInput):
+            replace(view, **wrong)  # type: ignore[arg-type]
