@@ -4,7 +4,8 @@ import { colour, el, redrawn } from "../kit.js";
 
 /**
  * data: {maps: {shape: [layers, heads, rows, columns], values}, order, names, kinds, scores, title}. `maps` are bytes, 255
- * for 1; `order` lists [layer, head] as they are to stand; `names`, `kinds` and `scores` may come later.
+ * for 1; `order` lists [layer, head] as they are to stand, `inPlace` in rows and columns of layers and heads; `names`,
+ * `kinds` and `scores` may come later. `hideFirst` leaves the first column out and makes the rest as bright as it can be.
  * onPick({layer, head, pinned}); `picked` is {layer, head} or null.
  */
 export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
@@ -31,13 +32,13 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
 
   function paint(width) {
     const [layers, heads, rows, columns] = view.maps.shape;
-    const left = 30;
-    const gap = 4;
-    const size = Math.max(14, Math.min(72, (width - left - 8) / heads - gap));
-    const foot = view.names ? 3 : 0;
-    layout = { heads, left, top: 16, step: size + gap, tall: size + gap + foot, size };
-    const lines = Math.ceil(view.order.length / heads);
-    const [wide, high] = [Math.ceil(left + heads * layout.step), Math.ceil(layout.top + lines * layout.tall + 2)];
+    // The longer side goes across: 30 layers of 9 heads are nine rows.
+    const across = Math.max(layers, heads);
+    const [left, gap, foot] = [30, across > 16 ? 3 : 5, view.names ? 3 : 0];
+    const size = Math.max(14, Math.min(72, (width - left - 8) / across - gap));
+    layout = { across, heads, left, top: 16, step: size + gap, tall: size + gap + foot, size };
+    const lines = Math.ceil(view.order.length / across);
+    const [wide, high] = [Math.ceil(left + across * layout.step), Math.ceil(layout.top + lines * layout.tall + 2)];
     const sharp = Math.min(2, devicePixelRatio || 1);
     for (const each of [base, over]) {
       Object.assign(each, { width: wide * sharp, height: high * sharp });
@@ -53,13 +54,14 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     const small = new OffscreenCanvas(columns, rows);
     const brush = small.getContext("2d");
     const image = brush.createImageData(columns, rows);
-    const inOrder = view.order.every(([layer, head], place) => layer === Math.floor(place / heads) && head === place % heads);
     view.order.forEach(([layer, head], place) => {
       const { x, y } = corner(place);
       const from = (layer * heads + head) * rows * columns;
+      const cells = view.maps.values.subarray(from, from + rows * columns);
+      const bright = view.hideFirst ? brightness(cells, columns) : 1;
       for (let cell = 0; cell < rows * columns; cell++) {
         image.data.set(ink, 4 * cell);
-        image.data[4 * cell + 3] = view.maps.values[from + cell];
+        image.data[4 * cell + 3] = view.hideFirst && cell % columns === 0 ? 0 : cells[cell] * bright;
       }
       brush.putImageData(image, 0, 0);
       pen.drawImage(small, x, y, size, size);
@@ -76,12 +78,14 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     pen.fillStyle = soft;
     pen.textBaseline = "middle";
     pen.textAlign = "right";
-    if (inOrder) {
-      const every = Math.ceil(12 / layout.tall);
-      for (let layer = 0; layer < layers; layer += every) pen.fillText(String(layer), left - 6, layout.top + layer * layout.tall + size / 2);
+    if (view.inPlace) {
+      const [down, right] = layers > heads ? ["head", "layer"] : ["layer", "head"];
+      const [rowsEvery, every] = [Math.ceil(12 / layout.tall), Math.ceil(16 / layout.step)];
+      for (let row = 0; row < lines; row += rowsEvery) pen.fillText(String(row), left - 6, layout.top + row * layout.tall + size / 2);
       pen.textAlign = "center";
-      const across = Math.ceil(16 / layout.step);
-      for (let head = 0; head < heads; head += across) pen.fillText(String(head), left + head * layout.step + size / 2, 7);
+      for (let column = 0; column < across; column += every) pen.fillText(String(column), left + column * layout.step + size / 2, 7);
+      root.dataset.across = right;
+      root.dataset.down = down;
     }
     base.setAttribute("aria-label", `${view.title}; the numbers are in the table behind Numbers`);
     Object.assign(root.dataset, { layers, heads, how: "canvas", cells: `${rows}x${columns}` });
@@ -107,16 +111,16 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   }
 
   const corner = (place) => ({
-    x: layout.left + (place % layout.heads) * layout.step,
-    y: layout.top + Math.floor(place / layout.heads) * layout.tall,
+    x: layout.left + (place % layout.across) * layout.step,
+    y: layout.top + Math.floor(place / layout.across) * layout.tall,
   });
 
   function placeOf(event) {
     const box = stack.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left - layout.left) / layout.step);
     const row = Math.floor((event.clientY - box.top - layout.top) / layout.tall);
-    const place = row * layout.heads + column;
-    return column >= 0 && column < layout.heads && row >= 0 && place < view.order.length ? place : null;
+    const place = row * layout.across + column;
+    return column >= 0 && column < layout.across && row >= 0 && place < view.order.length ? place : null;
   }
 
   function mark() {
@@ -169,7 +173,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   }
 
   function keys(event) {
-    const way = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: layout.heads, ArrowUp: -layout.heads }[event.key];
+    const way = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: layout.across, ArrowUp: -layout.across }[event.key];
     if (way) {
       event.preventDefault();
       const from = at ?? Math.max(0, chosen ? view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head) : 0);
@@ -184,6 +188,13 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
 
 /** The colour of a kind of head. */
 const inkOf = (kind) => colour(kind < 6 ? `line-${kind}` : "band");
+
+/** By how much the strongest cell outside of the first column falls short of full. */
+function brightness(cells, columns) {
+  let most = 1;
+  cells.forEach((cell, place) => (most = place % columns ? Math.max(most, cell) : most));
+  return 255 / most;
+}
 
 /** A colour as four numbers. */
 function rgb(text) {

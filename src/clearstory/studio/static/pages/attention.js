@@ -18,6 +18,8 @@ export function mount(root, context, { views }) {
   let shown = null; // the head that is drawn, as one string
   let part = null;
   let order = "place";
+  let [hideFirst, flip] = [false, false];
+  const tick = (name, words, set) => el("label", {}, el("input", { type: "checkbox", name, onchange: (event) => (set(event.target.checked), repaint()) }), el("span", {}, words));
 
   const orders = el(
     "select",
@@ -27,7 +29,14 @@ export function mount(root, context, { views }) {
   );
   const partBox = el("select", { name: "part", onchange: () => ((part = partBox.value), update()) });
   const partLabel = el("label", { hidden: true }, el("span", {}, "Part"), partBox);
-  const tools = el("div", { class: "settings" }, el("label", {}, el("span", {}, "In order"), orders), partLabel);
+  const tools = el(
+    "div",
+    { class: "settings" },
+    el("label", {}, el("span", {}, "In order"), orders),
+    partLabel,
+    tick("hide-first", "Hide the first column", (on) => (hideFirst = on)),
+    tick("flip", "Flip: columns look", (on) => (flip = on)),
+  );
   const over = makeCard({ name: "mosaic", title: "All heads", tools });
   const pattern = makeCard({ name: "pattern", title: "One head" });
   const pairs = makeCard({ name: "pairs", title: "Strongest pairs" });
@@ -95,16 +104,19 @@ export function mount(root, context, { views }) {
     },
   });
 
-  const data = () => ({ ...seen, order: placed(), title: `${seen.maps.shape[0]} layers of ${seen.maps.shape[1]} heads` });
+  const data = () => ({ ...seen, order: placed(), inPlace: order === "place" || !seen.names, hideFirst, title: `${seen.maps.shape[0]} layers of ${seen.maps.shape[1]} heads` });
 
   function repaint() {
-    if (seen) over.drawer()?.update(data(), chosen());
+    if (!seen) return;
+    over.drawer()?.update(data(), chosen());
+    shown = null;
+    context.track(showHead());
   }
 
   /** Every [layer, head], as they are to stand. */
   function placed() {
     const [layers, heads] = seen.maps.shape;
-    const places = Array.from({ length: layers * heads }, (_, i) => [Math.floor(i / heads), i % heads]);
+    const places = Array.from({ length: layers * heads }, (_, i) => (layers > heads ? [i % layers, Math.floor(i / layers)] : [Math.floor(i / heads), i % heads]));
     if (order === "place" || !seen.names) return places;
     const kind = ([layer, head]) => seen.kinds.indexOf(seen.names[layer][head]);
     return places.toSorted((a, b) => kind(a) - kind(b) || score(b, kind(b)) - score(a, kind(a)));
@@ -157,7 +169,7 @@ export function mount(root, context, { views }) {
       pairs.root.hidden = made.rows.length <= FEW && made.columns.length <= FEW;
       if (!pairs.root.hidden) pairs.fill(async () => listed(strongest));
       return {
-        title: `Layer ${made.layer}, head ${made.head}: each row takes from the columns`,
+        title: `Layer ${made.layer}, head ${made.head}: each ${flip ? "column takes from the rows" : "row takes from the columns"}`,
         look: made.look,
         python: snippet({ ...asked(), view: "attention", settings: { ...asked().settings, layer: made.layer, head: made.head } }),
         tables: () => numbersOf(view),
@@ -165,7 +177,7 @@ export function mount(root, context, { views }) {
         mount: (body) => {
           pattern.drawer()?.end?.();
           Object.assign(body.dataset, { layer: made.layer, head: made.head });
-          return draw(body, view, { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
+          return draw(body, drawn(view), { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
         },
       };
     });
@@ -177,7 +189,15 @@ export function mount(root, context, { views }) {
   function gridOf(made) {
     const [rows, columns] = made.weights.shape;
     const values = Array.from({ length: rows }, (_, row) => [...made.weights.values.subarray(row * columns, (row + 1) * columns)]);
-    return { kind: "grid", title: `Attention of ${made.words}, head ${made.head}`, row_labels: made.rows, column_labels: made.columns, values, unit: "weight", look: made.look };
+    const view = { kind: "grid", title: `Attention of ${made.words}, head ${made.head}`, row_labels: made.rows, column_labels: made.columns, values, unit: "weight", look: made.look };
+    return flip ? { ...view, row_labels: made.columns, column_labels: made.rows, values: made.columns.map((_, column) => values.map((row) => row[column])) } : view;
+  }
+
+  /** The same without its first column, if that is hidden: drawn so, never in the numbers. */
+  function drawn(view) {
+    if (!hideFirst) return view;
+    const blank = flip ? (_, row) => row === 0 : (column) => column === 0;
+    return { ...view, values: view.values.map((row, r) => row.map((value, c) => (blank(c, r) ? 0 : value))) };
   }
 
   function pairsOf(made) {
