@@ -216,7 +216,12 @@ def tap_numbers(
     return {**{name: each.float() for name, each in watched.items()}, "pieces": list(seen.pieces)}
 
 
-NUMBERS: dict[str, str] = {"taps": "clearstory.studio.looking:tap_numbers"}
+NUMBERS: dict[str, str] = {
+    "taps": "clearstory.studio.looking:tap_numbers",
+    "mosaic": "clearstory.studio.attending:mosaic",
+    "measures": "clearstory.studio.attending:measures",
+    "head": "clearstory.studio.attending:head",
+}
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 
 

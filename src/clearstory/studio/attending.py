@@ -1,0 +1,141 @@
+"""Attending: every head of a model over a text, for the page that shows all of them and then one.
+
+The text is read once. Queries and keys of all layers are kept, from which any head's weights are a small product: of 512
+tokens and 270 heads they are 71 MB at most, where the weights themselves are 283.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.errors import BadSetting
+from clearstory.lens.attention import look
+from clearstory.lens.heads import THRESHOLDS, measure
+from clearstory.lens.passage import Passage, passage
+from clearstory.lens.site import Part, Site, parts, sites
+from clearstory.lens.trace import inner, masked_scores, watch
+from clearstory.models.prompts import resting
+
+MOST_BYTES = 2**28
+"""Queries and keys kept of one model; the texts that were asked for longest ago go first."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One reading of a text: the queries (1, H, T, D) and keys (1, K, S, D) of every layer of a part."""
+
+    read: Passage
+    of: list[Site]
+    queries: list[Tensor]
+    keys: list[Tensor]
+
+    def pattern(self, layer: int) -> Float[Tensor, "H T S"]:
+        """A layer's weights."""
+        at, q, k = self.of[layer], self.queries[layer], self.keys[layer]
+        near = None
+        if at.stack.buckets is not None and at.part != "cross":
+            near = at.stack.buckets(q.shape[2], k.shape[2]).to(q.dtype)
+        weights: Tensor = masked_scores(at.attention, q, k, near).softmax(-1)[0]
+        return weights
+
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        return sum(each.nbytes for each in (*self.queries, *self.keys))
+
+
+KEPT: WeakKeyDictionary[nn.Module, OrderedDict[Any, Kept]] = WeakKeyDictionary()
+
+
+def kept(model: Any, tokenizer: Any, text: str, part: Part | None, target: str | None) -> Kept:
+    """A reading of a text, made now or kept from before."""
+    shelf = KEPT.setdefault(inner(model), OrderedDict())
+    key = (text, part, target)
+    if key in shelf:
+        shelf.move_to_end(key)
+        return shelf[key]
+    read, of = passage(model, tokenizer, text, target=target), sites(model, part)
+    names = [[f"{each.tap}.{what}" for each in of] for what in ("query", "key")]
+    with resting(model), watch(model, *names[0], *names[1]) as seen:
+        read.hidden(model)
+    shelf[key] = found = Kept(read, of, *([seen[name] for name in row] for row in names))
+    while len(shelf) > 1 and sum(each.bytes for each in shelf.values()) > MOST_BYTES:
+        shelf.popitem(last=False)
+    return found
+
+
+def mosaic(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    part: Part | None = None,
+    target: str | None = None,
+    cells: int = 40,
+) -> dict[str, Any]:
+    """Every head's weights in at most `cells` × `cells` numbers of a byte, each the greatest under it: (L, H, t, s)."""
+    if not 1 <= cells <= 128:
+        raise BadSetting(f"cells is {cells}; give from 1 to 128")
+    known = kept(model, tokenizer, text, part, target)
+    rows, columns = known.of[0].reads(known.read)
+    size = (min(cells, len(rows)), min(cells, len(columns)))
+    with resting(model):
+        maps = [
+            (F.adaptive_max_pool2d(known.pattern(layer)[None].float(), size)[0] * 255).round().to(torch.uint8)
+            for layer in range(len(known.of))
+        ]
+    return {"maps": torch.stack(maps), "rows": list(rows), "columns": list(columns), "parts": list(parts(model))}
+
+
+def measures(
+    model: Any, tokenizer: Any, text: str, *, part: Part | None = None, target: str | None = None
+) -> dict[str, Any]:
+    """What every head is called, and its measures: see `lens.heads`."""
+    measured = measure(model, tokenizer, passage(model, tokenizer, text, target=target), part)
+    order = [name for name in THRESHOLDS if name in measured.scores]
+    return {
+        "names": [list(row) for row in measured.names],
+        "kinds": [*order, "unclear"],
+        "thresholds": {name: THRESHOLDS[name] for name in order},
+        "scores": torch.stack([measured.scores[name] for name in order], -1).float(),
+    }
+
+
+def head(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    layer: int = -1,
+    head: int | None = None,
+    part: Part | None = None,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """One head's weights (T, S); of the most decided head of the layer when none is named."""
+    known = kept(model, tokenizer, text, part, target)
+    count = len(known.of)
+    if not -count <= layer < count:
+        raise BadSetting(f"layer is {layer}, and the model has {count}; give 0 to {count - 1}")
+    at = known.of[layer]
+    rows, columns = at.reads(known.read)
+    with resting(model):
+        weights = known.pattern(layer % count)
+        number = at.head(head, weights)
+        said = look(at, weights[number], columns)
+    return {
+        "weights": weights[number].float(),
+        "layer": at.layer,
+        "head": number,
+        "words": at.words,
+        "rows": list(rows),
+        "columns": list(columns),
+        "look": said,
+    }

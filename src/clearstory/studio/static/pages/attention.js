@@ -1,0 +1,224 @@
+// Attention: all heads at once, then one of them: who looks at whom, and the walk from what it reads to what it adds.
+
+import { line, numbers, Stale } from "../ask.js";
+import { makeCard, tablesCsv } from "../card.js";
+import { mount as mosaic } from "../draw/mosaic.js";
+import { draw } from "../drawers.js";
+import { el } from "../kit.js";
+import { numbersOf } from "../words.js";
+import { snippet, viewCard } from "../viewcard.js";
+
+/** Up to here every token has its row in the drawing; above, the strongest pairs stand in a table as well. */
+const FEW = 48;
+const PAIRS = 20;
+
+export function mount(root, context, { views }) {
+  const [all, measuring, one] = [line(), line(), line()];
+  let seen = null; // {key, maps, rows, columns, parts, names, kinds, scores}
+  let shown = null; // the head that is drawn, as one string
+  let part = null;
+  let order = "place";
+  let [hideFirst, flip] = [false, false];
+  const tick = (name, words, set) => el("label", {}, el("input", { type: "checkbox", name, onchange: (event) => (set(event.target.checked), repaint()) }), el("span", {}, words));
+
+  const orders = el(
+    "select",
+    { name: "order", onchange: () => ((order = orders.value), repaint()) },
+    el("option", { value: "place" }, "by layer"),
+    el("option", { value: "kind" }, "by pattern"),
+  );
+  const partBox = el("select", { name: "part", onchange: () => ((part = partBox.value), update()) });
+  const partLabel = el("label", { hidden: true }, el("span", {}, "Part"), partBox);
+  const tools = el(
+    "div",
+    { class: "settings" },
+    el("label", {}, el("span", {}, "In order"), orders),
+    partLabel,
+    tick("hide-first", "Hide the first column", (on) => (hideFirst = on)),
+    tick("flip", "Flip: columns look", (on) => (flip = on)),
+  );
+  const over = makeCard({ name: "mosaic", title: "All heads", tools });
+  const pattern = makeCard({ name: "pattern", title: "One head" });
+  const pairs = makeCard({ name: "pairs", title: "Strongest pairs" });
+  pairs.root.hidden = true;
+  const rest = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name));
+  root.replaceChildren(
+    el("div", { class: "cards wide-first" }, over.root, pattern.root, pairs.root),
+    el("div", { class: "cards" }, ...rest.map((card) => card.root)),
+  );
+
+  const asked = () => ({ model: context.model(), text: context.text(), settings: part ? { part } : {} });
+
+  function chosen() {
+    const [layer, head] = [context.state.number("layer"), context.state.number("head")];
+    return layer === null ? null : { layer, head: head ?? 0 };
+  }
+
+  async function update() {
+    const key = JSON.stringify(asked());
+    const waits = rest.map((card) => card.update());
+    if (!seen || seen.key !== key) {
+      seen = null;
+      shown = null;
+      waits.push(context.track(first(key)));
+    } else {
+      over.drawer()?.update(data(), chosen());
+      waits.push(context.track(showHead()));
+    }
+    await Promise.all(waits);
+  }
+
+  /** All heads: their maps first, and what each is called when that is measured. */
+  async function first(key) {
+    await over.fill(async () => {
+      const made = await all.ask((signal) => numbers({ ...asked(), what: "mosaic" }, signal));
+      seen = { key, ...made };
+      partLabel.hidden = made.parts.length < 2;
+      partBox.replaceChildren(...made.parts.map((each) => el("option", { value: each, selected: each === part }, each)));
+      return filled();
+    });
+    if (!seen || seen.key !== key) return;
+    await Promise.all([showHead(), measured(key)]);
+  }
+
+  async function measured(key) {
+    try {
+      const made = await measuring.ask((signal) => numbers({ ...asked(), what: "measures" }, signal));
+      if (seen?.key !== key) return;
+      Object.assign(seen, made);
+      await over.fill(async () => filled());
+    } catch (error) {
+      if (!(error instanceof Stale)) throw error;
+    }
+  }
+
+  const filled = () => ({
+    title: `All ${seen.maps.shape[0] * seen.maps.shape[1]} heads: ${seen.maps.shape[0]} layers of ${seen.maps.shape[1]}`,
+    look: looked(),
+    python: snippet({ ...asked(), view: "heads" }),
+    tables: () => [table()],
+    files: { csv: async () => tablesCsv([table()]) },
+    mount: (body) => {
+      over.drawer()?.end?.();
+      return mosaic(body, data(), { onPick: pick, picked: chosen() });
+    },
+  });
+
+  const data = () => ({ ...seen, order: placed(), inPlace: order === "place" || !seen.names, hideFirst, title: `${seen.maps.shape[0]} layers of ${seen.maps.shape[1]} heads` });
+
+  function repaint() {
+    if (!seen) return;
+    over.drawer()?.update(data(), chosen());
+    shown = null;
+    context.track(showHead());
+  }
+
+  /** Every [layer, head], as they are to stand. */
+  function placed() {
+    const [layers, heads] = seen.maps.shape;
+    const places = Array.from({ length: layers * heads }, (_, i) => (layers > heads ? [i % layers, Math.floor(i / layers)] : [Math.floor(i / heads), i % heads]));
+    if (order === "place" || !seen.names) return places;
+    const kind = ([layer, head]) => seen.kinds.indexOf(seen.names[layer][head]);
+    return places.toSorted((a, b) => kind(a) - kind(b) || score(b, kind(b)) - score(a, kind(a)));
+  }
+
+  const score = ([layer, head], kind) => {
+    const [, heads, kinds] = seen.scores.shape;
+    return kind < kinds ? seen.scores.values[(layer * heads + head) * kinds + kind] : 0;
+  };
+
+  function looked() {
+    if (!seen.names) return "Each small picture is a head: rows look, columns are looked at. What each does is being measured.";
+    const flat = seen.names.flat();
+    const counts = seen.kinds.map((kind) => [kind, flat.filter((each) => each === kind).length]).filter(([, count]) => count);
+    return `Of ${flat.length} heads ${counts.map(([kind, count]) => `${count} ${kind}`).join(", ")}.`;
+  }
+
+  function table() {
+    const [layers, heads] = seen.maps.shape;
+    const kinds = seen.kinds?.slice(0, -1) ?? [];
+    const rows = [];
+    for (let layer = 0; layer < layers; layer++)
+      for (let head = 0; head < heads; head++)
+        rows.push([layer, head, seen.names?.[layer][head] ?? null, ...kinds.map((_, kind) => score([layer, head], kind))]);
+    return { title: "Heads and their measures", columns: ["layer", "head", "pattern", ...kinds], rows };
+  }
+
+  function pick({ layer, head, pinned }) {
+    if (pinned) context.state.set({ layer, head }, { quiet: true });
+  }
+
+  /** The chosen head's weights, exact. */
+  async function showHead() {
+    const wanted = { ...asked(), what: "head" };
+    const now = chosen();
+    wanted.settings = { ...wanted.settings, ...(now ?? {}) };
+    const key = JSON.stringify(wanted);
+    if (key === shown) return pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() });
+    shown = key;
+    return pattern.fill(async () => {
+      let made;
+      try {
+        made = await one.ask((signal) => numbers(wanted, signal));
+      } catch (error) {
+        shown = null;
+        throw error;
+      }
+      const view = gridOf(made);
+      const strongest = pairsOf(made);
+      pairs.root.hidden = made.rows.length <= FEW && made.columns.length <= FEW;
+      if (!pairs.root.hidden) pairs.fill(async () => listed(strongest));
+      return {
+        title: `Layer ${made.layer}, head ${made.head}: each ${flip ? "column takes from the rows" : "row takes from the columns"}`,
+        look: made.look,
+        python: snippet({ ...asked(), view: "attention", settings: { ...asked().settings, layer: made.layer, head: made.head } }),
+        tables: () => numbersOf(view),
+        files: { csv: async () => tablesCsv(numbersOf(view)) },
+        mount: (body) => {
+          pattern.drawer()?.end?.();
+          Object.assign(body.dataset, { layer: made.layer, head: made.head });
+          return draw(body, drawn(view), { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
+        },
+      };
+    });
+  }
+
+  const ownRows = () => seen && seen.rows.length === context.tokens().length;
+  const pinnedRow = () => (ownRows() ? (context.state.pinned()[0] ?? null) : null);
+
+  function gridOf(made) {
+    const [rows, columns] = made.weights.shape;
+    const values = Array.from({ length: rows }, (_, row) => [...made.weights.values.subarray(row * columns, (row + 1) * columns)]);
+    const view = { kind: "grid", title: `Attention of ${made.words}, head ${made.head}`, row_labels: made.rows, column_labels: made.columns, values, unit: "weight", look: made.look };
+    return flip ? { ...view, row_labels: made.columns, column_labels: made.rows, values: made.columns.map((_, column) => values.map((row) => row[column])) } : view;
+  }
+
+  /** The same without its first column, if that is hidden: drawn so, never in the numbers. */
+  function drawn(view) {
+    if (!hideFirst) return view;
+    const blank = flip ? (_, row) => row === 0 : (column) => column === 0;
+    return { ...view, values: view.values.map((row, r) => row.map((value, c) => (blank(c, r) ? 0 : value))) };
+  }
+
+  function pairsOf(made) {
+    const columns = made.weights.shape[1];
+    const places = [...made.weights.values.keys()].toSorted((a, b) => made.weights.values[b] - made.weights.values[a]).slice(0, PAIRS);
+    return places.map((place) => [made.rows[Math.floor(place / columns)], made.columns[place % columns], made.weights.values[place]]);
+  }
+
+  const listed = (rows) => {
+    const view = { kind: "table", title: `The ${PAIRS} strongest pairs`, columns: ["looks", "at", "weight"], rows, bar: "weight" };
+    return { title: view.title, tables: () => numbersOf(view), files: { csv: async () => tablesCsv(numbersOf(view)) }, mount: (body) => draw(body, view) };
+  };
+
+  const unhear = context.preview.on(() => pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() }));
+  return {
+    update,
+    end: () => {
+      unhear();
+      for (const asking of [all, measuring, one]) asking.drop();
+      for (const card of [over, pattern]) card.drawer()?.end?.();
+      rest.forEach((card) => card.end());
+    },
+  };
+}
