@@ -1,7 +1,7 @@
 """Attending: every head of a model over a text, for the page that shows all of them and then one.
 
-The text is read once. Queries and keys of all layers are kept, from which any head's weights are a small product: of 512
-tokens and 270 heads they are 71 MB at most, where the weights themselves are 283.
+The text is read once. Queries and keys of all layers are kept, from which any head's weights are a small product: of
+512 tokens and 270 heads they are 71 MB at most, where the weights themselves are 283.
 """
 
 from __future__ import annotations

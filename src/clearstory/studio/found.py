@@ -128,7 +128,8 @@ def told_of(model: Path) -> dict[str, Any]:
     """What a model folder's small files say."""
     config = read_object(model / "config.json")
     own = config.get("clearstory")
-    card = own.get("card") if isinstance(own, dict) and isinstance(own.get("card"), dict) else {}
+    said = own.get("card") if isinstance(own, dict) else None
+    card: dict[str, Any] = said if isinstance(said, dict) else {}
     weights = sorted(model.glob("*.safetensors"))
     counted = card.get("parameters") or sum(map(numbers, weights)) or None
     family = card.get("family") or config.get("model_type")
