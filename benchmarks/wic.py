@@ -1,4 +1,4 @@
-"""Is a word used in the same sense in two sentences? WiC's pairs by vectors: of the word alone, and in context by layer.
+"""Is a word used in the same sense in two sentences? WiC's pairs by vectors: of the word alone, and in context.
 
     python benchmarks/wic.py [--model NAME=FOLDER ...] [--folds 5] [--only N]
 

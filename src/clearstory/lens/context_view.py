@@ -21,6 +21,8 @@ from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Step, Table, Wal
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
 
+TEXTS = ("in the first text", "in the second text")
+
 STATIC = 10
 """Neighbours of the word by itself that are followed through the layers."""
 
@@ -55,7 +57,10 @@ def context(
     known = bank_of(model, tokenizer, sentences(bank))
     steps: list[Step] = [parting(both, words, known), ways(both, words, known)]
     steps += static(model, tokenizer, both, words, known, spots[0])
-    steps += [near(each, word, known, at, top) for each, word in zip(both, words, strict=True)]
+    steps += [
+        near(word, known, at, f"after {named(both[0].names[at])}, {which}", top)
+        for word, which in zip(words, TEXTS, strict=True)
+    ]
     if not isinstance(inner(model), Recurrent):
         steps.append(heads(model, both, spots, top))
     return Walk(
@@ -92,8 +97,8 @@ def parting(both: Sequence[Layers], words: Sequence[tuple[Tensor, ...]], known: 
     clear = cosines(*[[known.cleared(at, each) for at, each in enumerate(word)] for word in words])
     lines = (
         Line("the two vectors", places, tuple(raw)),
-        Line("the two, cleared of what all words share", places, tuple(clear)),
-        Line("two different words of the bank, on average", places, tuple(known.alike()), dashed=True),
+        Line("the two, cleared", places, tuple(clear)),
+        Line("two words by chance", places, tuple(known.alike()), dashed=True),
     )
     least = min(range(len(raw)), key=clear.__getitem__)
     names = both[0].names
@@ -130,7 +135,7 @@ def ways(both: Sequence[Layers], words: Sequence[tuple[Tensor, ...]], known: Ban
         title="Their ways through the layers",
         points=points,
         links=links,
-        groups=(f"in “{shown(both[0].text)}”", f"in “{shown(both[1].text)}”"),
+        groups=TEXTS,
         x_label="1st principal component",
         y_label="2nd",
         look="Each point is the word's vector after a layer, cleared, at length 1; the plane keeps "
@@ -167,7 +172,7 @@ def static(
     said = f"Of these the first text's word ends nearer than the other's to {first}, the second's to {second}."
     return [
         Grid(
-            title=f"Cosine with what the word is near by itself, in “{shown(each.text)}”",
+            title=f"Cosine with what the word is near by itself, {TEXTS[number]}",
             row_labels=tuple(named(each.names[at]) for at in rows),
             column_labels=labels,
             values=tuple(tuple(row) for row in grid.double().tolist()),
@@ -178,12 +183,12 @@ def static(
     ]
 
 
-def near(seen: Layers, word: Sequence[Tensor], known: Bank, at: int, top: int) -> Table:
+def near(word: Sequence[Tensor], known: Bank, at: int, where: str, top: int) -> Table:
     """The words of the bank nearest to one occurrence after a layer, each in its sentence."""
     values = F.normalize(known.cleared(at, known.values[at]), dim=-1)
     found = nearest_to(values, known.cleared(at, word[at]), top)
     return Table(
-        title=f"Nearest in the bank after {named(seen.names[at])}, in “{shown(seen.text)}”",
+        title=f"Nearest in the bank {where}",
         columns=("word", "cosine", "where it stands"),
         rows=tuple((known.words[each.id][0], each.cosine, known.words[each.id][1]) for each in found),
         bar="cosine",
