@@ -73,6 +73,7 @@ ODD = {
     "top_p": "0.5",
     "show": "rank",
     "ablate": "mean",
+    "centre": "false",
     "out": "elsewhere",
     "tokenizer": "words",
     "objective": "causal",

@@ -87,12 +87,14 @@ def style() -> str:
     rule = f".rule{{stroke:{LIGHT['rule']};stroke:var(--rule)}}.axis{{stroke:{LIGHT['soft']};stroke:var(--soft)}}"
     level = f".level{{stroke:{LIGHT['band']};stroke:var(--band)}}"
     text = "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','DejaVu Sans',sans-serif}"
+    # Letters stand out from lines behind them.
+    halo = f".halo{{paint-order:stroke;stroke:{LIGHT['paper']};stroke:var(--paper);stroke-width:3px}}"
     mono = ".mono{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace}"
     even = ".num{font-variant-numeric:tabular-nums}"
     # The root's own colours, so that several drawings on one page do not touch each other's.
     return (
         f"svg.clearstory{{{light}}}@media(prefers-color-scheme:dark){{svg.clearstory{{{dark}}}}}"
-        f"{fills}{edges}{dots}{heats}{strokes}{rule}{level}{text}{mono}{even}"
+        f"{fills}{edges}{dots}{heats}{strokes}{rule}{level}{halo}{text}{mono}{even}"
     )
 
 

@@ -19,6 +19,9 @@ TALLEST, LOWEST = 560.0, 180.0
 LONGEST = 170.0
 """Of a label, in pixels."""
 
+LISTED = 8
+"""Labels without room that are listed below a map in the terminal; of more their number is told."""
+
 Room = tuple[float, float, float, float]
 """Left, top, right, bottom of what is taken."""
 
@@ -51,7 +54,7 @@ def map_svg(view: Map) -> str:
         drawing.text(left + 2, y(mark) - 3, short(mark), 11, "soft num")
     places = [(x(point.x), y(point.y)) for point in view.points]
     for one, other in view.links:
-        drawing.line(*places[one], *places[other], f"line-{view.points[one].group % INKS}", 1.2)
+        drawing.line(*places[one], *places[other], "level", 1.1)
     names = [clip(point.label, LONGEST, LETTERS) for point in view.points]
     sizes = [(text_width(name, LETTERS) + 4, LETTERS + 3) for name in names]
     homes = settled(places, sizes, (left, top, right, top + height))
@@ -66,7 +69,7 @@ def map_svg(view: Map) -> str:
         )
     for name, home in zip(names, homes, strict=True):
         if home is not None:
-            drawing.text(home[0] + 2, home[3] - 4, name, LETTERS, "ink mono")
+            drawing.text(home[0] + 2, home[3] - 4, name, LETTERS, "ink mono halo")
     drawing.y = top + height + 34
     drawing.text(right, drawing.y, f"across: {view.x_label} · up: {view.y_label}", 12, anchor="end")
     if missing := sum(home is None for home in homes):
@@ -190,7 +193,9 @@ def map_text(view: Map, width: int) -> RenderableType:
         for number, name in enumerate(view.groups):
             key.append("● ", style=COLOURS[number % len(COLOURS)]).append(f"{safe(name)}   ")
         foot.append(key)
-    if left_over:
+    if len(left_over) > LISTED:
+        foot.append(Text(f"{len(left_over)} labels have no room: --out FILE.csv has all of them", style="dim"))
+    elif left_over:
         foot.append(Text("no room for: " + ", ".join(left_over), style="dim"))
     return framed(view.title, view.look, Group(*lines, *foot))
 

@@ -188,6 +188,7 @@ def table_svg(view: Table) -> str:
         for i, name in enumerate(view.columns)
     ]
     bar = view.columns.index(view.bar) if view.bar is not None else None
+    widths = shared_out(widths, numbers, bar)
     drawing.y += 18
     x = float(PAD)
     starts = []
@@ -205,8 +206,7 @@ def table_svg(view: Table) -> str:
         middle = drawing.y + 13
         for i, text in enumerate(row):
             if i == bar:
-                room = WIDTH - PAD - starts[i] - (0 if bar == len(row) - 1 else sum(widths[i + 1 :]))
-                length = (room - 60) * share
+                length = (widths[i] - 68) * share
                 # Below zero an outline, as in grids.
                 ink = 'class="level" fill="none"' if text.startswith("-") else 'class="bar"'
                 drawing.parts.append(
@@ -224,3 +224,25 @@ def table_svg(view: Table) -> str:
         drawing.line(PAD, drawing.y, WIDTH - PAD, drawing.y, "rule")
     drawing.y -= 8
     return drawing.done(f"{len(view.rows)} rows: {', '.join(view.columns)}.")
+
+
+BAR = 150.0
+"""Pixels that a column of bars has at least."""
+
+
+def shared_out(widths: Sequence[float], numbers: Sequence[bool], bar: int | None) -> list[float]:
+    """Widths of columns that stay on the paper: numbers keep theirs, bars have what is left, text is cut where it must.
+
+    >>> shared_out([100.0, 60.0, 80.0], [False, True, True], 2), shared_out([260.0, 260.0, 260.0], [False] * 3, None)
+    ([100.0, 60.0, 552.0], [237.3..., 237.3..., 237.3...])
+    """
+    room = float(WIDTH - 2 * PAD)
+    kept = [at for at, number in enumerate(numbers) if number and at != bar]
+    texts = [at for at, number in enumerate(numbers) if not number and at != bar]
+    room -= sum(widths[at] for at in kept)
+    wanted, own = (
+        sum(widths[at] for at in texts),
+        0.0 if bar is None else max(BAR, room - sum(widths[at] for at in texts)),
+    )
+    share = min(1.0, max(60.0 * len(texts), room - own) / wanted) if wanted else 1.0
+    return [own if at == bar else width * share if at in texts else width for at, width in enumerate(widths)]

@@ -53,6 +53,9 @@ VIEWS: dict[str, Entry] = {
     "analogy": Entry("clearstory.lens.neighbours:analogy", "output_weight", WORDS),
     "map": Entry("clearstory.lens.word_map:words_map", "output_weight", WORDS),
     "axis": Entry("clearstory.lens.word_map:axis", "output_weight", WORDS),
+    "context": Entry(
+        "clearstory.lens.context_view:context", "embedding", "vectors for words that change from layer to layer"
+    ),
     "positions": Entry("clearstory.lens.positions:positions", STACKS, "places, which a Transformer is told"),
     "architecture": Entry("clearstory.lens.architecture:architecture"),
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),

@@ -1,0 +1,202 @@
+"""Context: what a word's vector becomes, layer by layer, among the words around it. Ethayarajh 2019.
+
+One word stands in two texts. Its vector is the same in both until the model has looked at what stands around it.
+
+Vectors are compared as they are, and cleared: in each dimension, less the mean over a bank of words and over their
+spread. A few dimensions are so large that cosines see nothing else (Timkey and van Schijndel 2021).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
+from clearstory.lens.passage import Passage, passage
+from clearstory.lens.tokens import placed
+from clearstory.lens.trace import inner, stacks, watch
+from clearstory.models.prompts import resting
+from clearstory.models.recurrent.model import Recurrent
+from clearstory.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A text as a model reads it, and every token's vector after each layer.
+
+    `names` of the layers: "words", the embedding alone, with places set aside; "foot", what the first block reads;
+    "0" and on, after each block or layer; "norm", after the last norm. `values` are (T, W) each; `spots` are the
+    characters of the text that each token was made from.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    values: tuple[Tensor, ...]
+    read: Passage
+    spots: tuple[tuple[int, int] | None, ...]
+
+    def word(self, start: int, stop: int) -> list[int]:
+        """The tokens that have a part in the characters start:stop."""
+        return [at for at, spot in enumerate(self.spots) if spot and spot[0] < stop and spot[1] > start]
+
+    def vectors(self, tokens: Sequence[int]) -> tuple[Tensor, ...]:
+        """The mean vector of some tokens after each layer, (W,) each."""
+        return tuple(each[list(tokens)].mean(0) for each in self.values)
+
+
+def names_of(model: Any) -> dict[str, str]:
+    """The taps after each layer of what reads a text, by what `Layers` calls them."""
+    if isinstance(inner(model), Recurrent):
+        return {"words": "embedding", **{str(at): f"layers.{at}" for at in range(len(inner(model).layers))}}
+    prefix, stack = stacks(model)[0]
+    last = {"norm": f"{prefix}norm"} if stack.norm is not None else {}
+    blocks = {str(at): f"{prefix}blocks.{at}" for at in range(len(stack.blocks))}
+    return {"words": f"{prefix}embedding", "foot": f"{prefix}foot", **blocks, **last}
+
+
+def layers_of(model: Any, tokenizer: Tokenizer, text: str) -> Layers:
+    """Every token's vector after each layer; of an encoder-decoder, of its encoder.
+
+    Raises as `passage` does, and BadInput for a text in two segments.
+    """
+    read = passage(model, tokenizer, text)
+    if read.segments is not None:
+        raise BadInput("a word is looked at in one text here, and ‘ ||| ’ parts this in two; leave it out")
+    row, own = read.source or read.ids, placed(tokenizer, text)
+    ids = tuple(id for id, _ in own)
+    start = next((at for at in range(len(row) - len(ids) + 1) if row[at : at + len(ids)] == ids), None)
+    if start is None:
+        raise CannotDo("the model reads this text in other tokens than its tokenizer makes; give a plain text")
+    spots = [None] * start + [place for _, place in own] + [None] * (len(row) - start - len(ids))
+    known = names_of(model)
+    with resting(model), watch(model, *known.values()) as seen:
+        read.hidden(model)
+        values = tuple(in_order(seen[tap], len(row)).float().cpu().clone() for tap in known.values())
+    return Layers(text, tuple(known), values, read, tuple(spots))
+
+
+def in_order(value: Tensor, count: int) -> Float[Tensor, "T W"]:
+    """What stands at a tap as rows of tokens: a recurrent model has time first, a Transformer the one row."""
+    return value[:, 0] if value.shape[:2] == (count, 1) else value[0]
+
+
+def found_in(text: str, word: str) -> tuple[int, int]:
+    """The characters start:stop where a word first stands in a text, by itself and in any case.
+
+    >>> found_in("Models and a model.", "model")
+    (13, 18)
+    """
+    match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) if word else None
+    if match is None:
+        raise BadInput(f"the word ‘{word}’ does not stand in ‘{text}’; name one that stands in both texts")
+    return match.span()
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Words in their sentences, and the vector of each after every layer: (N, W) each.
+
+    `missing` sentences did not fit the model.
+    """
+
+    words: tuple[tuple[str, str], ...]
+    values: tuple[Tensor, ...]
+    missing: int
+
+    def cleared(self, at: int, vectors: Float[Tensor, "*N W"]) -> Float[Tensor, "*N W"]:
+        """Vectors from after a layer, each dimension less its mean over the bank and in units of its spread there."""
+        return standard(vectors, self.values[at])
+
+    def alike(self) -> list[float]:
+        """The mean cosine of two different words drawn by chance, after each layer."""
+        out = []
+        for each in self.values:
+            count, unit = len(each), F.normalize(each.double(), dim=-1)
+            out.append(float((unit.sum(0).square().sum() - count) / max(1, count * (count - 1))))
+        return out
+
+
+def standard(vectors: Float[Tensor, "*N W"], among: Float[Tensor, "M W"]) -> Float[Tensor, "*N W"]:
+    """Vectors in units of how others vary: 0 is their mean.
+
+    >>> standard(torch.tensor([5.0, 1.0]), torch.tensor([[1.0, 1.0], [3.0, 1.0]])).tolist()
+    [3.0, 0.0]
+    """
+    spread = among.std(0, correction=0)
+    return (vectors - among.mean(0)) / torch.where(spread > 0, spread, 1.0)
+
+
+def bank_of(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> Bank:
+    """Every word of some sentences in context; those that do not fit the model are counted and left out."""
+    words: list[tuple[str, str]] = []
+    rows: list[tuple[Tensor, ...]] = []
+    missing = 0
+    for sentence in sentences:
+        try:
+            seen = layers_of(model, tokenizer, sentence)
+        except ContextOverflow:
+            missing += 1
+            continue
+        for match in re.finditer(r"\w+", sentence):
+            if tokens := seen.word(*match.span()):
+                words.append((match[0], f"{sentence[: match.start()]}[{match[0]}]{sentence[match.end() :]}"))
+                rows.append(seen.vectors(tokens))
+    if not rows:
+        raise BadInput("no word of the bank could be read: all its sentences are longer than the model's context")
+    return Bank(tuple(words), tuple(map(torch.stack, zip(*rows, strict=True))), missing)
+
+
+def cosines(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[float]:
+    """The cosine of two vectors after each layer; vectors that are the same have 1."""
+    return [float(F.cosine_similarity(a.double(), b.double(), 0)) for a, b in zip(one, other, strict=True)]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What one head adds to a word: (W,), the mean over its tokens, and where it looks from there most."""
+
+    layer: int
+    head: int
+    added: Tensor
+    reads: str
+
+
+def moved_by(model: Any, seen: Layers, tokens: Sequence[int]) -> list[Moved]:
+    """ΔE of every head at some tokens of a text. Raises CannotDo for a model without attention."""
+    if isinstance(inner(model), Recurrent):
+        raise CannotDo("a recurrent model has no heads that could move a word")
+    prefix, stack = stacks(model)[0]
+    row = seen.read.source_labels or seen.read.labels
+    found: list[Moved] = []
+    with (
+        resting(model),
+        watch(model, f"{prefix}blocks.*.attention.answer", f"{prefix}blocks.*.attention.pattern") as at,
+    ):
+        seen.read.hidden(model)
+        for layer, block in enumerate(cast(Any, stack.blocks)):
+            own = f"{prefix}blocks.{layer}.attention"
+            answer, pattern = at[f"{own}.answer"][0], at[f"{own}.pattern"][0]
+            parts = block.attention.output.weight.unflatten(1, (answer.shape[0], -1))  # (W, H, D)
+            added = torch.einsum("htd,whd->htw", answer[:, list(tokens)].to(parts.dtype), parts).mean(1)
+            looks = pattern[:, list(tokens)].mean(1).argmax(-1).tolist()
+            found += [
+                Moved(layer, head, added[head].float().cpu().clone(), row[looks[head]]) for head in range(len(added))
+            ]
+    return found
+
+
+def layer_at(names: Sequence[str], layer: int | None) -> int:
+    """The number among `names` of a layer; of the last when none is asked for. Raises BadSetting for one not there."""
+    blocks = [at for at, name in enumerate(names) if name.isdecimal()]
+    if layer is None:
+        return blocks[-1]
+    if not -len(blocks) <= layer < len(blocks):
+        raise BadSetting(f"layer is {layer}, and the model has {len(blocks)}; give 0 to {len(blocks) - 1}")
+    return blocks[layer]

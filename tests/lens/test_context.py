@@ -1,0 +1,152 @@
+"""Context: a word is the same in two texts until the model has looked around it; and its heads add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.bank import SENTENCES
+from clearstory.lens.context import bank_of, cosines, found_in, layers_of, moved_by, standard
+from clearstory.lens.context_view import context, sentences
+from clearstory.lens.trace import stacks, watch
+from clearstory.lens.views import Curve, Grid, Map, Table
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.text.learning import learn
+from tiny import MODELS, TINY_CLEAR, shaken
+
+BPE = learn("bpe:300", ["a model of a ship and a fashion model " * 9])
+PIECES = learn("wordpiece:60", ["a model of a ship and a fashion model " * 9])
+SMALL: dict[str, Any] = {
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_width": 8,
+    "hidden": 24,
+    "context": 40,
+}
+ONE, OTHER = "a model of a ship", "a fashion model and"
+
+KINDS: dict[str, Any] = {
+    "decoder": (replace(TINY_CLEAR, vocab=BPE.vocab, context=40, kv_heads=2), BPE),
+    "encoder": (replace(BERT_TINY, **SMALL, vocab=PIECES.vocab), PIECES),
+    "encoder-decoder": (replace(T5_SMALL, **SMALL, vocab=BPE.vocab, begin=0), BPE),
+    "lstm": (replace(MODELS["lstm"]().config, vocab=BPE.vocab), BPE),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_word_is_the_same_until_its_place_and_its_company_are_known(name: str) -> None:
+    config, tokenizer = KINDS[name]
+    model = shaken(config)
+    one, other = (layers_of(model, tokenizer, text) for text in (ONE, OTHER))
+    words = [each.vectors(each.word(*found_in(each.text, "model"))) for each in (one, other)]
+    found = cosines(*words)
+    assert one.names[0] == "words"
+    assert found[0] == pytest.approx(1.0, abs=1e-6)
+    assert all(cosine < 0.9999 for cosine in found[2:])
+    # The last is what the model says, but that an encoder-decoder says it of what it writes.
+    if name != "encoder-decoder":
+        assert torch.allclose(one.values[-1], one.read.hidden(model).detach().float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "encoder-decoder"])
+def test_what_heads_add_is_what_attention_adds(name: str) -> None:
+    config, tokenizer = KINDS[name]
+    model = shaken(config)
+    seen = layers_of(model, tokenizer, ONE)
+    tokens = seen.word(*found_in(ONE, "model"))
+    prefix, stack = stacks(model)[0]
+    with torch.no_grad(), watch(model, f"{prefix}blocks.*.attention") as added:
+        seen.read.hidden(model)
+    moved = moved_by(model, seen, tokens)
+    blocks: Any = stack.blocks
+    for layer, block in enumerate(blocks):
+        parts = sum(each.added for each in moved if each.layer == layer)
+        bias = block.attention.output.bias
+        assert isinstance(parts, torch.Tensor)
+        whole = parts if bias is None else parts + bias.detach().float()
+        assert torch.allclose(whole, added[f"{prefix}blocks.{layer}.attention"][0, tokens].mean(0).float(), atol=1e-5)
+    assert {each.reads for each in moved} <= set(seen.read.labels + seen.read.source_labels)
+
+
+def test_cleared_vectors_have_mean_0_and_spread_1() -> None:
+    torch.manual_seed(1)
+    among = torch.randn(50, 8) * torch.tensor([1000.0, *[1.0] * 6, 0.0]) + 5
+    clear = standard(among, among)
+    assert torch.allclose(clear.mean(0), torch.zeros(8), atol=1e-5)
+    assert torch.allclose(clear.std(0, correction=0), torch.tensor([1.0] * 7 + [0.0]), atol=1e-4)
+
+
+def test_the_bank_says_how_alike_two_words_are() -> None:
+    model = shaken(KINDS["lstm"][0])
+    bank = bank_of(model, BPE, ["a model of", "fashion"])
+    assert [word for word, _ in bank.words] == ["a", "model", "of", "fashion"]
+    assert bank.words[1][1] == "a [model] of"
+    vectors = F.normalize(bank.values[-1], dim=-1)
+    pairs = [float(vectors[i] @ vectors[j]) for i in range(4) for j in range(4) if i != j]
+    assert bank.alike()[-1] == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+
+
+def test_sentences_that_do_not_fit_are_counted() -> None:
+    model = shaken(replace(KINDS["decoder"][0], context=12))
+    bank = bank_of(model, BPE, ["a model", "a fashion model " * 9])
+    assert (len(bank.words), bank.missing) == (2, 1)
+    with pytest.raises(BadInput, match="longer than the model's context"):
+        bank_of(model, BPE, ["a fashion model " * 9])
+    assert len(SENTENCES) == len(set(SENTENCES)) >= 40
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_walk_has_a_step_for_each_question(name: str) -> None:
+    config, tokenizer = KINDS[name]
+    model = shaken(config)
+    bank = ["a ship and a model", "a fashion model"]
+    view = context(model, tokenizer, ONE, other=OTHER, target="model", top=3, bank=bank)
+    kinds = [type(step) for step in view.steps]
+    # The word is several tokens of the encoder's tokenizer; an LSTM has no heads.
+    assert kinds == [Curve, Map, Grid, Grid, Table, Table] + [Table] * (name != "lstm")
+    curve = view.steps[0]
+    assert isinstance(curve, Curve)
+    assert curve.lines[0].y[0] == pytest.approx(1.0, abs=1e-6)
+    near = view.steps[4]
+    assert isinstance(near, Table)
+    assert len(near.rows) == 3
+    ways = view.steps[1]
+    assert isinstance(ways, Map)
+    first, second = ways.points[0], ways.points[len(ways.points) // 2]
+    assert (first.x, first.y) == pytest.approx((second.x, second.y), abs=1e-5)
+
+
+def test_the_bank_may_lie_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "bank.txt"
+    file.write_text("a model\n\na ship\n", encoding="utf-8")
+    assert list(sentences(file)) == ["a model", "a ship"]
+    assert sentences(None) is SENTENCES
+    file.write_text("\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="holds no sentence"):
+        sentences(file)
+    with pytest.raises(BadInput, match="cannot be read"):
+        sentences(tmp_path)
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    config, tokenizer = KINDS["encoder"]
+    model = shaken(config)
+    with pytest.raises(BadInput, match="give the second and the word"):
+        context(model, tokenizer, ONE)
+    with pytest.raises(BadInput, match="‘ship’ does not stand in ‘a fashion model and’"):
+        context(model, tokenizer, ONE, other=OTHER, target="ship")
+    with pytest.raises(BadInput, match="parts this in two"):
+        layers_of(model, tokenizer, "a ||| model")
+    with pytest.raises(BadSetting, match="layer is 2"):
+        context(model, tokenizer, ONE, other=OTHER, target="model", layer=2, bank=["a ship"])
+    with pytest.raises(BadInput, match="does not stand"):
+        found_in("models", "model")
+    assert found_in("A MODEL.", "model") == (2, 7)
