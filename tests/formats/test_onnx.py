@@ -59,6 +59,7 @@ SLOW: dict[str, Any] = {
     "clear both ways": replace(TINY_CLEAR, kind="encoder"),
     "distances both ways": replace(TINY_GPT2, kind="encoder", positions="buckets"),
     "t5": replace(T5_SMALL, **SMALL, decoder_layers=1),
+    "two windows": replace(TINY_PHI3, kind="encoder-decoder"),
     "rnn": replace(TINY_LSTM, cell="rnn"),
     "gru": replace(TINY_LSTM, cell="gru", tied=False),
     "adaptive": replace(TINY_LSTM, cutoffs=(5, 12)),
@@ -227,10 +228,10 @@ def test_a_folder_holds_all_that_is_needed_and_standard_words_only(shelf: Any) -
 
 
 def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
-    other = written(tmp_path / "other", WIRINGS["gpt2"], seed=2)
+    drawn, other = shelf("gpt2"), written(tmp_path / "other", WIRINGS["gpt2"], seed=2)
 
     def wrong(folder: Path, graph: Any) -> None:
-        shutil.copy(shelf("gpt2").folder / "model.onnx", folder / graph.file)
+        shutil.copy(drawn.folder / "model.onnx", folder / graph.file)
 
     with mock.patch.object(onnx_writing, "save", wrong):
         with pytest.raises(
@@ -238,7 +239,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
         ):
             convert(other, tmp_path / "out", "onnx")
         # The same weights, by the same road, are taken; and an old folder outlives a new one that fails.
-        assert convert(shelf("gpt2").home / "model", tmp_path / "good", "onnx").share < 1e-5
+        assert convert(drawn.home / "model", tmp_path / "good", "onnx").share < 1e-5
         before = (tmp_path / "good" / "config.json").read_bytes()
         with pytest.raises(FolderExists, match="is there already"):
             convert(other, tmp_path / "good", "onnx")
@@ -318,10 +319,12 @@ def test_every_kind_of_model_is_drawn_or_refused() -> None:
 
 
 def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: Any) -> None:
-    def copied(folder: Path, graph: Any) -> None:
-        shutil.copy(shelf("gpt2").folder / "model.onnx", folder / graph.file)
+    drawn = shelf("gpt2")
+    model = str(drawn.home / "model")
 
-    model = str(shelf("gpt2").home / "model")
+    def copied(folder: Path, graph: Any) -> None:
+        shutil.copy(drawn.folder / "model.onnx", folder / graph.file)
+
     with mock.patch.object(onnx_writing, "save", copied):
         assert main(["convert", model, str(tmp_path / "a"), "--to", "onnx"]) == 0
         out, err = capsys.readouterr()

@@ -7,6 +7,7 @@ and every row is read as if alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -39,30 +40,23 @@ class Decoding(nn.Module):
         here = past[0].shape[2] + torch.arange(input_ids.shape[1])
         places = counted(attention_mask)
         own = places.index_select(1, here)
-        x = model.embed(input_ids, own)
-        turn = None if model.rotary is None else model.rotary.at(own, x.dtype)
-        shade = shaded(model, attention_mask, places, own, here, x.dtype)
-        present: list[Tensor] = []
-        for each, keys, values in zip(model.blocks, past[::2], past[1::2], strict=True):
-            block = cast(Block, each)
-            look = Looking(block.attention, turn, shade, (keys, values))
-            x = block.add(x, block.attention_norm, look)
-            x = block.add(x, block.feed_forward_norm, block.feed_forward)
-            present += look.present
-        return model.predict(x if model.norm is None else model.norm(x)), *present
+        shade = shaded(model, attention_mask, places, own, here)
+        x, present = write_on(model, model.embed(input_ids, own), own, shade, past)
+        return model.predict(x), *present
 
 
 class Looking:
     """One block's attention over the past and itself, which remembers the keys and values it looked at."""
 
-    def __init__(self, attention: Attention, turn: Turn | None, shade: Tensor, past: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, attention: Attention, turn: Turn | None, shade: Tensor, past: Sequence[Tensor]) -> None:
         self.attention, self.turn, self.shade, self.past = attention, turn, shade, past
         self.present: tuple[Tensor, ...] = ()
 
     def __call__(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """What attention adds to each token."""
-        q, fresh = self.attention.queries(x, self.turn), self.attention.keys_and_values(x, self.turn)
-        k, v = (torch.cat(pair, 2) for pair in zip(self.past, fresh, strict=True))
+        q, (k, v) = self.attention.queries(x, self.turn), self.attention.keys_and_values(x, self.turn)
+        if self.past:
+            k, v = (torch.cat(pair, 2) for pair in zip(self.past, (k, v), strict=True))
         self.present = (k, v)
         shared = k.shape[1] != q.shape[1]
         return self.attention.leave(F.scaled_dot_product_attention(q, k, v, attn_mask=self.shade, enable_gqa=shared))
@@ -121,9 +115,13 @@ class WritingAnswer(nn.Module):
     ) -> tuple[Float[Tensor, "B T V"]]:
         """Logits after each token."""
         model = self.model
-        shade = hidden_from(encoder_attention_mask, encoder_hidden_states.dtype)[:, None, None]
-        x = model.decoder.foot(model.embedding(input_ids), slice(0, input_ids.shape[1]))
-        return (model.predict(model.finish(model.decoder.climb(x, source=(encoder_hidden_states, shade)))),)
+        hidden = hidden_from(encoder_attention_mask, encoder_hidden_states.dtype)[:, None, None]
+        written = torch.ones_like(input_ids)  # padding on the right, if there is some, is seen by none before it
+        own = counted(written)
+        shade = shaded(model.decoder, written, own, own, torch.arange(input_ids.shape[1]))
+        x = model.decoder.foot(model.embedding(input_ids), own)
+        x, _ = write_on(model.decoder, x, own, shade, source=(encoder_hidden_states, hidden))
+        return (model.predict(model.finish(x)),)
 
 
 OPERATORS: dict[Cell, tuple[str, tuple[int, ...], dict[str, int]]] = {
@@ -204,13 +202,12 @@ def shaded(
     places: Int[Tensor, "B S"],
     own: Int[Tensor, "B T"],
     here: Int[Tensor, "T"],
-    dtype: torch.dtype,
 ) -> Float[Tensor, "B H T S"]:
     """What a decoder's tokens, which stand at `here` of their rows, may see of them: (B, 1 | H, T, S)."""
     seen = (torch.arange(mask.shape[1]) <= here[:, None]) & (mask[:, None] > 0)
     if stack.config.window is not None:
         seen = seen & (places[:, None] > own[:, :, None] - stack.config.window)
-    shade = hidden_from(seen, dtype)[:, None]
+    shade = hidden_from(seen, torch.float32)[:, None]
     return shade if stack.buckets is None else shade + near(stack, places, own)
 
 
@@ -220,6 +217,28 @@ def near(stack: Stack, places: Int[Tensor, "B S"], own: Int[Tensor, "B T"]) -> F
     distance = places[:, None] - own[:, :, None]
     bias: Tensor = stack.buckets.bias(stack.buckets.bucket(distance.flatten(0, 1)))
     return bias.view(*distance.shape, -1).permute(0, 3, 1, 2)
+
+
+def write_on(
+    stack: Stack,
+    x: Float[Tensor, "B T W"],
+    own: Int[Tensor, "B T"],
+    shade: Float[Tensor, "B H T S"],
+    past: Sequence[Tensor] = (),
+    source: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Float[Tensor, "B T W"], list[Tensor]]:
+    """A stack that reads left to right, after a past: its vectors, and the keys and values of past and present."""
+    turn = None if stack.rotary is None else stack.rotary.at(own, x.dtype)
+    present: list[Tensor] = []
+    for number, each in enumerate(stack.blocks):
+        block = cast(Block, each)
+        look = Looking(block.attention, turn, shade, past[2 * number : 2 * number + 2])
+        x = block.add(x, block.attention_norm, look)
+        if source is not None and block.cross_attention is not None and block.cross_attention_norm is not None:
+            x = block.add(x, block.cross_attention_norm, partial(block.cross_attention.across, source=source))
+        x = block.add(x, block.feed_forward_norm, block.feed_forward)
+        present += look.present
+    return x if stack.norm is None else stack.norm(x), present
 
 
 def climb(
