@@ -40,7 +40,9 @@ const context = {
     const tokens = context.tokens();
     const place = preview.get() ?? state.pinned()[0] ?? tokens.length - 1;
     const token = tokens[place];
-    return token ? context.text().slice(token.start, token.stop).trim() || token.piece : "";
+    if (!token) return "";
+    const written = context.text().slice(token.start, token.stop);
+    return written.trim() || written; // a token of white space is a word too
   },
   /** Waits for a promise before the page is said to be ready. */
   track(promise) {
@@ -171,7 +173,7 @@ function tell() {
   if (preview.get() !== null && !pinned.includes(preview.get())) parts.push(`token ${name(preview.get())}`);
   if (pinned.length) parts.push(`query ${pinned.map(name).join(", ")}, pinned`);
   const sentence = parts.join(", ");
-  const size = traced ? `${tokens.length} tokens${traced.context ? ` of at most ${traced.context.toLocaleString("en-US")}` : ""}` : "";
+  const size = traced ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${traced.context ? ` of at most ${traced.context.toLocaleString("en-US")}` : ""}` : "";
   words.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, traced?.note ?? ""].filter(Boolean).join(" · ");
 }
 
