@@ -93,7 +93,7 @@ def test_tokens_are_the_tokenizers(visit: Open, made: Path) -> None:
     page = visit(page="tokens", model=CLEAR, text=TEXT).page
     tokenizer = clearstory.open(made / CLEAR).tokenizer
     ids = tokenizer.encode(TEXT)
-    rows = page.locator('[data-card="tokens"] tr[data-id]')
+    rows = page.locator('[data-card="pieces"] tr[data-id]')
     assert [int(each.get_attribute("data-id")) for each in rows.all()] == ids
     assert [each.inner_text() for each in page.locator("#chips .chip").all()] == [tokenizer.piece(id) for id in ids]
     assert page.locator('[data-total="bytes"]').get_attribute("data-value") == str(len(TEXT.encode()))
@@ -171,24 +171,26 @@ def test_a_card_has_its_numbers_its_files_and_its_python(visit: Open, made: Path
 
 
 def test_copied_python_gives_the_same_numbers(visit: Open, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = visit(page="attention", model=CLEAR, text=TEXT, layer=1, head=2)
+    seen = visit(page="families", model="models/lstm", text=TEXT, layer=1)
     seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    seen.page.locator('[data-card="attention"] button', has_text="Copy Python").click()
-    seen.page.locator('[data-card="attention"] button', has_text="Copied").wait_for()
+    seen.page.locator('[data-card="gates"] button', has_text="Copy Python").click()
+    seen.page.locator('[data-card="gates"] button', has_text="Copied").wait_for()
     code = seen.page.evaluate("() => navigator.clipboard.readText()")
     monkeypatch.chdir(made)
     names: dict[str, Any] = {}
     exec(code, names)
-    assert names["view"] == clearstory.inspect(made / CLEAR, TEXT, view="attention", layer=1, head=2)
+    assert names["view"] == clearstory.inspect(made / "models" / "lstm", TEXT, view="gates", layer=1)
 
 
-@pytest.mark.parametrize(("text", "how"), [(TEXT, "svg"), ("the cat sat on a mat", "svg")])
-def test_attention_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Path, text: str, how: str) -> None:
-    seen = visit(page="attention", model=CLEAR, text=text, layer=0, head=1)
-    view = clearstory.inspect(made / CLEAR, text, view="attention", layer=0, head=1)
-    body = seen.page.locator('[data-card="attention"] .card-body')
+@pytest.mark.parametrize(
+    ("text", "how"), [(TEXT, "svg"), ("the cat sat on a mat. dogs bark at night. the cat sat", "canvas")]
+)
+def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Path, text: str, how: str) -> None:
+    seen = visit(page="embeddings", model="models/lstm", text=text)
+    view = clearstory.inspect(made / "models" / "lstm", text, view="embeddings")
+    body = seen.page.locator('[data-card="embeddings"] .card-body')
     assert body.get_attribute("data-how") == how
-    seen.page.locator('[data-card="attention"] .grid-field').focus()
+    seen.page.locator('[data-card="embeddings"] .grid-field').focus()
     seen.page.keyboard.press("ArrowDown")  # enters
     for row in range(1, 4):
         seen.page.keyboard.press("ArrowDown")

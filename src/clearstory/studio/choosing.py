@@ -131,7 +131,7 @@ def chances(logits: Float[Tensor, "V"], sampling: Sampling, piece: Callable[[int
         }
         for id in order
     ]
-    left_over = 1.0 - float(probabilities[order].sum())
+    left_over = 1.0 - float(probabilities[order].sum()) if len(order) < len(logits) else 0.0
     return {
         "rows": rows,
         "vocab": len(logits),

@@ -3,14 +3,13 @@
 import { alive, get, line, post, Problem, Stale } from "./ask.js";
 import { mount as chips } from "./chips.js";
 import { el, signal } from "./kit.js";
+import * as models from "./models.js";
 import { DEFAULT_TEXT, state } from "./state.js";
-import { count } from "./words.js";
+import { themed } from "./theme.js";
 
 const at = (id) => document.getElementById(id);
-const [picker, stepBox, stepRange, stepWords] = [at("model"), at("step-box"), at("step"), at("step-words")];
 const [form, box, words, alarm, rail, main] = [at("sentence"), at("text"), at("words"), at("alarm"), at("rail"), at("page")];
 
-let models = [];
 let traced = null; // the newest trace: tokens and what the model is
 let views = new Map(); // the model's views by name
 let page = null; // {id, update, end}
@@ -34,13 +33,15 @@ const context = {
   tokens: () => traced?.tokens ?? [],
   traced: () => traced,
   views: () => views,
-  models: () => models,
+  models: models.known,
   /** The pinned token as a word, or the last one. */
   word() {
     const tokens = context.tokens();
     const place = preview.get() ?? state.pinned()[0] ?? tokens.length - 1;
     const token = tokens[place];
-    return token ? context.text().slice(token.start, token.stop).trim() || token.piece : "";
+    if (!token) return "";
+    const written = context.text().slice(token.start, token.stop);
+    return written.trim() || written; // a token of white space is a word too
   },
   /** Waits for a promise before the page is said to be ready. */
   track(promise) {
@@ -76,55 +77,16 @@ const context = {
   go: (id, changes = {}) => state.set({ page: id, ...changes }),
 };
 
-// ---- models
+// ---- the folder
 
 async function loadModels() {
   try {
-    const said = await get("models");
-    models = said.models;
-    document.title = `Clearstory studio · ${said.root}`;
-    fillPicker();
-    return said;
+    return await models.loadModels();
   } catch (error) {
-    if (error instanceof Stale) return null;
-    context.alarm(error.message);
+    if (!(error instanceof Stale)) context.alarm(error.message);
     return null;
   }
 }
-
-const KINDS = { run: "Runs", folder: "Model folders", adapter: "Adapters", file: "Files" };
-
-function fillPicker() {
-  const chosen = state.get("model");
-  const usable = models.filter((each) => !each.note);
-  const groups = Object.entries(KINDS).flatMap(([kind, title]) => {
-    const inside = usable.filter((each) => each.kind === kind);
-    return inside.length ? [el("optgroup", { label: title }, ...inside.map(option))] : [];
-  });
-  if (chosen && !usable.some((each) => each.name === chosen))
-    groups.unshift(el("option", { value: chosen, selected: true }, `${chosen} (not in the folder)`));
-  if (!groups.length) groups.push(el("option", { value: "" }, "no model yet: see Home"));
-  picker.replaceChildren(...groups);
-  picker.disabled = !usable.length;
-  if (chosen) picker.value = chosen;
-  const steps = models.find((each) => each.name === chosen)?.steps ?? [];
-  stepBox.hidden = !steps.length;
-  stepRange.max = steps.length;
-  const step = state.number("step");
-  stepRange.value = step === null ? steps.length : steps.indexOf(step);
-  stepWords.textContent = step === null ? "the best" : `after ${step.toLocaleString("en-US")}`;
-  stepRange.oninput = () => {
-    const place = Number(stepRange.value);
-    state.set({ step: place === steps.length ? null : steps[place] }, { quiet: true });
-  };
-}
-
-function option(each) {
-  const facts = [each.family, each.parameters ? count(each.parameters) : null].filter(Boolean).join(", ");
-  return el("option", { value: each.name }, facts ? `${each.name} (${facts})` : each.name);
-}
-
-picker.onchange = () => state.set({ model: picker.value });
 
 // ---- the sentence
 
@@ -171,7 +133,7 @@ function tell() {
   if (preview.get() !== null && !pinned.includes(preview.get())) parts.push(`token ${name(preview.get())}`);
   if (pinned.length) parts.push(`query ${pinned.map(name).join(", ")}, pinned`);
   const sentence = parts.join(", ");
-  const size = traced ? `${tokens.length} tokens${traced.context ? ` of at most ${traced.context.toLocaleString("en-US")}` : ""}` : "";
+  const size = traced ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${traced.context ? ` of at most ${traced.context.toLocaleString("en-US")}` : ""}` : "";
   words.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, traced?.note ?? ""].filter(Boolean).join(" · ");
 }
 
@@ -289,7 +251,7 @@ async function follow() {
   if (document.activeElement !== box || box.value.trim() === "") box.value = context.text();
   grow();
   try {
-    if (model) fillPicker();
+    if (model) models.fillPicker();
     if (model && !views.size) await Promise.all([loadViews(), trace()]);
     else if (model) await Promise.all([trace(), loadViews()]);
     else if (reads) await trace();
@@ -302,24 +264,6 @@ async function follow() {
 }
 
 state.on(() => context.track(follow()));
-
-// ---- light and dark
-
-const THEMES = ["system", "light", "dark"];
-let theme = localStorage.getItem("theme") ?? "system";
-
-function dress() {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  at("theme").textContent = `Theme: ${theme}`;
-  document.dispatchEvent(new Event("theme"));
-}
-at("theme").onclick = () => {
-  theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-  localStorage.setItem("theme", theme);
-  dress();
-};
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
 
 // ---- the server may go, and come back
 
@@ -340,12 +284,13 @@ setInterval(() => document.hidden || watch(), 2000);
 // ---- begin
 
 async function begin() {
-  dress();
+  themed(at("theme"));
   box.value = context.text();
   grow();
   await loadModels();
   if (!state.get("model")) {
-    const usual = models.find((each) => !each.note && each.name.endsWith("quickstart")) ?? models.find((each) => !each.note);
+    const usable = models.known().filter((each) => !each.note);
+    const usual = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
     if (usual) return state.set({ model: usual.name }, { quiet: true });
   }
   return context.track(follow());

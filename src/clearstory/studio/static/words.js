@@ -4,6 +4,7 @@
 export function cellText(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
+  if (value === 0) return "0"; // and not -0
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
   const size = Math.abs(value);
   if (size > 0 && size < 1e-4) return digits(value, 3).replace(/e([+-])0*(\d)/, "e$1$2");

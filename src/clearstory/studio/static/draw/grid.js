@@ -37,12 +37,14 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     }
     const words = Boolean(view.texts);
     const left = Math.min(words ? 150 : 170, 16 + 7.4 * Math.max(...view.row_labels.map((each) => each.length)));
-    const top = Math.min(110, 14 + 6.4 * Math.max(...view.column_labels.map((each) => each.length)));
-    const room = Math.max(120, width - left - 12 - (words ? 0 : top / 2)); // labels lean out to the right
+    const longest = Math.max(...view.column_labels.map((each) => each.length));
+    const top = longest > 2 ? Math.min(110, 16 + 6.4 * longest) : 24;
+    const lean = words || longest <= 2 ? 8 : top / 2; // labels lean out to the right
+    const room = Math.max(120, width - left - 12 - lean);
     size = words ? Math.max(72, Math.min(120, room / columns)) : Math.min(34, room / columns);
     // Below three pixels a square is no square any more: the field scrolls instead.
     size = Math.max(size, words ? 72 : 3);
-    const layout = { rows, columns, left, top, size, tall: words ? 30 : size, most: largest(view.values) };
+    const layout = { rows, columns, left, top, size, lean, tall: words ? 30 : size, most: largest(view.values) };
     drawing = rows > MOST_SVG || columns > MOST_SVG ? onCanvas(view, layout) : inSvg(view, layout);
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
@@ -119,14 +121,14 @@ function largest(values) {
 }
 
 /** A grid as SVG: text that can be read and found. */
-function inSvg(view, { rows, columns, left, top, size, tall, most }) {
-  const [width, height] = [left + columns * size + 8 + (view.texts ? 0 : top / 2), top + rows * tall + 8];
+function inSvg(view, { rows, columns, left, top, size, lean, tall, most }) {
+  const [width, height] = [left + columns * size + lean, top + rows * tall + 8];
   const node = svg("svg", { class: "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
   const letters = Math.max(8, Math.min(12, size * 0.7));
   const marks = svg("g", {});
   view.column_labels.forEach((label, i) => {
     const [x, y] = [left + (i + 0.6) * size, top - 6];
-    const turned = view.texts ? `translate(${x - 0.5 * size} ${y})` : `translate(${x} ${y}) rotate(-60)`;
+    const turned = lean === 8 ? `translate(${x - (view.texts ? 0.5 : 0.25) * size} ${y})` : `translate(${x} ${y}) rotate(-60)`;
     node.append(svg("text", { transform: turned, "font-size": letters, class: "ink mono", "data-column": i }, clipped(label, 16)));
   });
   view.values.forEach((row, r) => {
@@ -194,8 +196,8 @@ function wordCell(view, r, c, x, y, size, tall, much) {
 }
 
 /** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
-function onCanvas(view, { rows, columns, left, top, size, tall, most }) {
-  const [width, height] = [Math.ceil(left + columns * size + 8 + top / 2), Math.ceil(top + rows * tall + 8)];
+function onCanvas(view, { rows, columns, left, top, size, lean, tall, most }) {
+  const [width, height] = [Math.ceil(left + columns * size + lean), Math.ceil(top + rows * tall + 8)];
   const sharp = Math.min(2, devicePixelRatio || 1);
   const base = el("canvas", { width: width * sharp, height: height * sharp, role: "img", "aria-label": view.title });
   const over = el("canvas", { width: width * sharp, height: height * sharp, class: "over", "aria-hidden": "true" });
@@ -241,7 +243,7 @@ function onCanvas(view, { rows, columns, left, top, size, tall, most }) {
     if (i % every) return;
     pen.save();
     pen.translate(left + (i + 0.6) * size, top - 6);
-    pen.rotate(-Math.PI / 3);
+    if (lean !== 8) pen.rotate(-Math.PI / 3);
     pen.fillText(clipped(label, 16), 0, 0);
     pen.restore();
   });

@@ -120,7 +120,7 @@ export function mount(root, context) {
     const mean = now.reduce((sum, each) => sum - Math.log2(each.probability), 0) / now.length;
     const wild = now.reduce((a, b) => (b.probability < a.probability ? b : a));
     const end = now.at(-1).ended ? " The text has ended." : "";
-    return `${now.length} tokens, ${mean.toFixed(2)} bits each on average; least likely was ‘${wild.piece}’ with ${share(wild.probability)}.${end}`;
+    return `${now.length} token${now.length === 1 ? "" : "s"}, ${mean.toFixed(2)} bits each on average; least likely was ‘${wild.piece}’ with ${share(wild.probability)}.${end}`;
   }
 
   function paint(body) {

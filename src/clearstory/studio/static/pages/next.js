@@ -71,7 +71,8 @@ function paint(body, said) {
       el("span", { class: "n soft" }, `logit ${cellText(row.logit)}`),
     ),
   );
-  const rest = el("p", { class: "quiet" }, `The other ${(said.vocab - said.rows.length).toLocaleString("en-US")} tokens hold ${share(said.rest)} together.`);
+  const left = said.vocab - said.rows.length;
+  const rest = left === 0 ? "" : el("p", { class: "quiet" }, `The other ${left.toLocaleString("en-US")} tokens hold ${share(said.rest)} together.`);
   body.replaceChildren(el("ol", { class: "choices" }, ...rows), rest);
   Object.assign(body.dataset, { entropy: said.entropy, kept: said.kept });
   return { update: () => {}, state: () => ({ kept: said.kept }), svg: () => null, csv: () => null };

@@ -7,7 +7,7 @@ import { viewCard } from "../viewcard.js";
 import { python, visible } from "../words.js";
 
 export function mount(root, context, { views }) {
-  const card = makeCard({ name: "tokens", title: "Tokens" });
+  const card = makeCard({ name: "pieces", title: "Tokens" });
   const cards = views.map((name) => viewCard(context, name));
   root.replaceChildren(el("div", { class: "cards wide-first" }, card.root, ...cards.map((each) => each.root)));
 
