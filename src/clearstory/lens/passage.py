@@ -15,7 +15,7 @@ from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, first_token, fit_prompt, fit_source, reads_source, writes_after
 from clearstory.text.framing import encode_masked, framed
-from clearstory.text.sentinels import encode_gaps
+from clearstory.text.sentinels import Gaps
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -84,10 +84,10 @@ def passage(
     if not reads_source(model):
         ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
         return Passage(tuple(ids), pieces(ids))
-    end = tokenizer.eos
-    source = fit_source(model, [*encode_gaps(tokenizer, text), *(() if end is None else (end,))], truncate)
+    gaps = Gaps(tokenizer)
+    source = fit_source(model, gaps.source(text), truncate)
     begin = writes_after(model.config, tokenizer)
-    written = [*(() if begin is None else (begin,)), *(tokenizer.encode(target) if target else ())]
+    written = [*(() if begin is None else (begin,)), *(gaps.encode(target) if target else ())]
     written = fit_prompt(model, written, begin, truncate)
     return Passage(tuple(written), pieces(written), tuple(source), pieces(source))
 
