@@ -206,6 +206,23 @@ def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Pa
     assert seen.ready().page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-place") == "3"
 
 
+def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Open, made: Path) -> None:
+    seen = visit(page="views", model=CLEAR, text=TEXT)
+    seen.page.locator('[data-card="heads"]').scroll_into_view_if_needed()
+    body = seen.page.locator('[data-card="heads"] .walk-body')
+    body.locator(".mosaic").wait_for()
+    [mosaic, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").steps
+    names = [tile.name for row in mosaic.tiles for tile in row]
+    counts = {
+        each.get_attribute("data-kind"): each.get_attribute("data-count") for each in body.locator(".legend-item").all()
+    }
+    assert counts == {name: str(names.count(name)) for name in set(names)}
+    body.locator(".mosaic").focus()
+    seen.page.keyboard.press("ArrowRight")
+    seen.page.keyboard.press("Enter")
+    assert body.locator(".said").inner_text().startswith("Layer 0, head 1")
+
+
 def test_every_page_opens_for_every_family(visit: Open) -> None:
     seen = visit(page="home", model=CLEAR, text="the cat")
     pages = [each.get_attribute("data-page") for each in seen.page.locator("#rail a").all()]

@@ -49,6 +49,30 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     ]
 
 
+def test_who_hangs_on_whom_and_how_it_was_written(tmp_path: Path) -> None:
+    rows = [
+        ("1-2", "Don't", "_", "_", "_"),
+        ("1", "Do", "3", "aux", "_"),
+        ("2", "n't", "3", "advmod", "_"),
+        ("3", "go", "0", "root", "SpaceAfter=No"),
+        ("4", "!", "3", "punct", "_"),
+        ("5-6", "cannot", "_", "_", "A=B|SpaceAfter=No"),
+        ("5", "can", "3", "x:y", "_"),
+        ("6", "not", "5", "advmod", "_"),
+        ("7", ".", "3", "punct", "SpaceAfter=No"),
+    ]
+    text = "".join(f"{n}\t{word}\t_\tX\t_\t_\t{head}\t{how}\t_\t{more}\n" for n, word, head, how, more in rows)
+    [found] = read_conllu(written(tmp_path, text))
+    assert found.heads == (2, 2, None, 2, 2, 4, 2)
+    assert found.relations == ("aux", "advmod", "root", "punct", "x:y", "advmod", "punct")
+    assert found.written[0] == "Don't go! cannot."
+    assert [found.written[0][start:stop] for start, stop in found.written[1]] == list(found.words)
+    [unsaid, *_] = read_conllu(written(tmp_path, FILE))
+    assert unsaid.heads == (None, None, None)
+    with pytest.raises(BadInput, match="line 1: the word 'go' hangs on word 9 of a sentence of 1"):
+        list(read_conllu(written(tmp_path, "1\tgo\t_\tX\t_\t_\t9\tx\t_\t_\n")))
+
+
 def test_where_no_document_is_named_each_sentence_is_one() -> None:
     told = [Sentence(("a",), ("X",)), Sentence(("b",), ("X",))]
     assert list(by_document(iter(told))) == [[told[0]], [told[1]]]

@@ -112,9 +112,13 @@ def clean(text: str) -> str:
 STEERING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
+WIDE = "␣↵⇥→"
+"""Characters that most fonts borrow from another, where they are wide."""
+
+
 def text_width(text: str, size: float) -> float:
     """About how wide a text will be: nothing here can measure a font."""
-    return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.56 for c in text) * size
+    return sum(1.0 if unicodedata.east_asian_width(c) in "WF" or c in WIDE else 0.56 for c in text) * size
 
 
 def clip(text: str, width: float, size: float) -> str:

@@ -114,14 +114,17 @@ def measure_roles(model: Any, tokenizer: Any, sentences: Iterable[Sentence], see
 
 
 def pairs(sentence: Sentence, pieces: Pieces, causal: bool) -> list[Pair]:
-    """All that a sentence says about who hangs on whom, both ways, where the one may see the other."""
-    known = pieces.known()
+    """All that a sentence says about who hangs on whom, both ways, where the one may see the other and has a choice."""
+    known = sorted(pieces.known())
     found = []
     for word, (head, relation) in enumerate(zip(sentence.heads, sentence.relations, strict=True)):
-        if head is None or head == word or not {word, head} <= known:
+        if head is None or head == word or not {word, head} <= set(known):
             continue
         both: list[tuple[Way, int, int]] = [("to its head", word, head), ("to its word", head, word)]
-        found += [Pair((relation, way), one, other) for way, one, other in both if not causal or other < one]
+        for way, one, other in both:
+            seen = [each for each in known if each != one and not (causal and each > one)]
+            if other in seen and len(seen) > 1:
+                found.append(Pair((relation, way), one, other))
     return found
 
 
@@ -166,7 +169,9 @@ def ranked(sums: Sequence[dict[Relation, Sums]], offsets: Sequence[dict[Relation
         chosen, held = sums[0][relation], sums[1][relation]
         if min(chosen.pairs, held.pairs) < FEWEST:
             continue
-        layer, head = divmod(int(chosen.favourite.argmax()), chosen.favourite.shape[1])
+        # Of equal favourites the greater share, which is under 1 of what one favourite counts.
+        best = chosen.favourite + chosen.share / (chosen.pairs + 1)
+        layer, head = divmod(int(best.argmax()), best.shape[1])
         [(offset, _)] = offsets[0][relation].most_common(1)
         roles.append(
             Role(

@@ -98,6 +98,10 @@ export function numbersOf(view) {
     const rows = view.spans.map((each) => [each.text, each.value, ...(each.facts.length ? each.facts : blank), each.note]);
     return [{ title: view.title, columns: ["text", view.unit || "value", ...view.columns, "note"], rows }];
   }
+  if (view.kind === "mosaic") {
+    const rows = view.tiles.flatMap((row, i) => row.map((tile, k) => [view.row_labels[i], view.column_labels[k], tile.name, tile.score]));
+    return [{ title: view.title, columns: ["row", "column", "name", "score"], rows }];
+  }
   if (view.kind === "walk") return view.steps.flatMap(numbersOf);
   return [];
 }

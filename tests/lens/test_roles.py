@@ -1,0 +1,181 @@
+"""Roles: a head that follows a relation is found, and one that only looks so far away is told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.roles import Found, look, measure_roles, roles
+from clearstory.lens.site import sites
+from clearstory.lens.trace import edit, watch
+from clearstory.lens.words import pieces_of, word_patterns
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.text.conllu import Sentence
+from clearstory.text.learning import learn
+from tiny import TINY_GPT2, shaken
+
+WORDS = ("dogs", "see", "the", "small", "old", "cat")
+TOKENIZER = learn("characters", [" ".join(WORDS)])
+SIZES: dict[str, Any] = {
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "width": 16, "hidden": 24, "vocab": TOKENIZER.vocab,
+    "context": 32,
+}  # fmt: skip
+
+
+def decoder() -> Any:
+    return shaken(replace(TINY_GPT2, **SIZES))
+
+
+def parsed(count: int = 44, seed: int = 0) -> list[Sentence]:
+    """the dogs see (the) (small) (old) cat: the object stands one to four words after its verb."""
+    rng = Random(seed)
+    found = []
+    for _ in range(count):
+        between = [word for word in ("the", "small", "old") if rng.random() < 0.5]
+        words = ("the", "dogs", "see", *between, "cat")
+        last = len(words) - 1
+        found.append(
+            Sentence(
+                words=words,
+                tags=("X",) * len(words),
+                heads=(1, 2, None, *(last for _ in between), 2),
+                relations=("det", "nsubj", "root", *("det" if word == "the" else "amod" for word in between), "obj"),
+            )
+        )
+    return found
+
+
+def conllu(file: Path, told: list[Sentence], *, syntax: bool = True) -> Path:
+    lines = []
+    for sentence in told:
+        for place, word in enumerate(sentence.words):
+            head = sentence.heads[place]
+            hangs = [str(0 if head is None else head + 1), sentence.relations[place]] if syntax else ["_", "_"]
+            lines.append("\t".join([str(place + 1), word, word, "X", "_", "_", *hangs, "_", "_"]))
+        lines.append("")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def following(model: Any, told: list[Sentence], word: Callable[[Sentence, int], int]) -> Callable[[Tensor], Tensor]:
+    """Heads that look, sentence after sentence, from each word at the pieces of another, evenly."""
+    wanted = iter([(sentence, pieces_of(model, TOKENIZER, sentence)) for sentence in told])
+
+    def change(pattern: Tensor) -> Tensor:
+        sentence, pieces = next(wanted)
+        out = torch.zeros_like(pattern)
+        for query, own in enumerate(pieces.words):
+            other = word(sentence, own) if own >= 0 else -1
+            keys = (
+                [key for key, each in enumerate(pieces.words) if each == other and key <= query] if other >= 0 else []
+            )
+            out[..., query, keys or [0]] = 1 / len(keys or [0])
+        return out
+
+    return change
+
+
+def by_way(found: Found) -> dict[tuple[str, str], Any]:
+    return {(role.relation, role.way): role for role in found.roles}
+
+
+def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> None:
+    model, told = decoder(), parsed()
+    change = following(model, told, lambda sentence, word: sentence.heads[word] or -1)
+    with edit(model, {"blocks.1.attention.pattern": change}):
+        found = measure_roles(model, TOKENIZER, told)
+    role = by_way(found)["obj", "to its head"]
+    assert (role.layer, role.pairs) == (1, 44)
+    assert role.share == pytest.approx(1.0)
+    assert role.favourite == 1.0
+    held = told[1::2]
+    assert role.fixed == sum(len(each.words) - 3 == -role.offset for each in held) / len(held)
+    assert role.fixed < 0.7
+    assert role.shuffled < 0.7
+    assert role.shares[1].tolist() == pytest.approx([1.0, 1.0])
+    # Who hangs on what comes later cannot look there.
+    assert ("nsubj", "to its head") not in by_way(found)
+    assert (
+        look(found, 24).endswith("obj, to its head: head 1.0 100%, offset -2 " + f"{role.fixed:.0%}.")
+        or role.offset != -2
+    )
+
+
+def test_a_head_that_looks_so_far_back_is_no_better_than_its_offset() -> None:
+    model, told = decoder(), parsed()
+    change = following(model, told, lambda sentence, word: word - 1)
+    with edit(model, {"blocks.1.attention.pattern": change}):
+        found = measure_roles(model, TOKENIZER, told)
+    role = by_way(found)["nsubj", "to its word"]
+    assert (role.layer, role.offset, role.fixed, role.favourite) == (1, -1, 1.0, 1.0)
+    assert role.share == pytest.approx(role.shuffled) == pytest.approx(1.0)
+
+
+def test_to_a_word_is_the_sum_and_from_a_word_the_mean() -> None:
+    model = decoder()
+    [sentence] = parsed(1, seed=3)
+    read = pieces_of(model, TOKENIZER, sentence)
+    text = sentence.text
+    assert read.words[0] == -1  # the token that texts begin with
+    # A space is of the word behind it.
+    assert [read.words[1 + text.index(word)] for word in ("the", "dogs", "see")] == [0, 1, 2]
+    assert read.words[1 + text.index("see") - 1] == 2
+    of = sites(model)
+    merged = word_patterns(model, read, of, len(sentence.words))
+    with watch(model, "blocks.1.attention.pattern") as seen:
+        read.passage.hidden(model)
+    pattern = seen["blocks.1.attention.pattern"][0, 1].detach()
+    own, other = ([place for place, word in enumerate(read.words) if word == which] for which in (1, 0))
+    by_hand = sum(float(pattern[a, b]) for a in own for b in other) / len(own)
+    assert float(merged[1, 1, 1, 0]) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_an_encoder_and_one_beside_a_decoder_look_both_ways() -> None:
+    wordpiece = learn("wordpiece:60", [" ".join(WORDS)] * 3)
+    encoder: Any = shaken(replace(BERT_TINY, **SIZES | {"vocab": wordpiece.vocab}))
+    [sentence] = parsed(1)
+    assert pieces_of(encoder, wordpiece, sentence).words[:: len(pieces_of(encoder, wordpiece, sentence).words) - 1] == (
+        -1,
+        -1,
+    )
+    found = by_way(measure_roles(encoder, wordpiece, parsed()))
+    assert {("nsubj", "to its head"), ("nsubj", "to its word")} <= set(found)
+    t5: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
+    read = pieces_of(t5, TOKENIZER, sentence)
+    assert len(read.passage.source) == len(read.words)
+    assert read.words[-1] == -1
+
+
+def test_as_many_sentences_are_read_as_asked_for(tmp_path: Path) -> None:
+    file = conllu(tmp_path / "a.conllu", parsed(60))
+    for count in (40, 50):
+        view = roles(decoder(), TOKENIZER, str(file), sentences=count)
+        assert view.title == f"Heads that follow grammar, in {count} sentences of a.conllu"
+        assert {row[0]: row[2] for row in view.rows}["obj"] == count
+    fewer = roles(decoder(), TOKENIZER, str(file), sentences=40, top=1)
+    assert len(fewer.rows) == 1
+    assert "rarer relations are not shown" in str(fewer.look)
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
+    model = decoder()
+    with pytest.raises(BadInput, match="reads a parsed file and 'dogs see the cat' is none"):
+        roles(model, TOKENIZER, "dogs see the cat")
+    with pytest.raises(BadInput, match="HEAD and DEPREL"):
+        roles(model, TOKENIZER, str(conllu(tmp_path / "b.conllu", parsed(), syntax=False)))
+    with pytest.raises(BadSetting, match="sentences is 3"):
+        roles(model, TOKENIZER, str(tmp_path / "b.conllu"), sentences=3)
+    with pytest.raises(BadSetting, match="top is 0"):
+        roles(model, TOKENIZER, str(tmp_path / "b.conllu"), top=0)
+    long = [replace(each, words=("dogs" * 10, *each.words[1:])) for each in parsed(4)]
+    found = measure_roles(model, TOKENIZER, [*parsed(), *long])
+    assert (found.sentences, found.long) == (44, 4)
+    assert "4 sentences were longer than the context" in look(found, 24)
