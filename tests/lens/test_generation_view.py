@@ -107,10 +107,10 @@ def test_parts_of_a_character_come_with_its_last() -> None:
 
 def test_what_cannot_be_shown_is_refused() -> None:
     opened = ready(TINY_CLEAR)
-    with pytest.raises(BadSetting, match="nothing was written"):
+    with pytest.raises(BadSetting, match="nobody writes here"):
         generation(opened.model, TOKENIZER, "abca")
     with pytest.raises(ContextOverflow, match="4 tokens and 30 written do not fit the model's context of 24"):
-        generation(opened.model, TOKENIZER, "abca", written=(5,) * 30)
+        generation(opened.model, TOKENIZER, "abca", lambda **_: ((5,) * 30, ()))
     with pytest.raises(BadInput, match="the text is empty"):
         inspect(opened, "", "generation")
     with pytest.raises(UnknownName, match="no setting called 'seed'"):

@@ -17,6 +17,7 @@ from clearstory.lens.surprise import LOGITS, share
 from clearstory.lens.views import Node, Span, Spans, Table, Tree, Walk
 from clearstory.models.base import Padded
 from clearstory.models.prompts import Truncate, resting
+from clearstory.text.sentinels import Gaps
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -34,6 +35,15 @@ class Candidate(Protocol):
     @property
     def fate(self) -> Literal["followed", "ended", "dropped"]:
         """What became of it."""
+
+
+class Write(Protocol):
+    """What writes after the text."""
+
+    def __call__(
+        self, *, max_tokens: int, temperature: float, seed: int | None, beam: int
+    ) -> tuple[Sequence[int], Sequence[Candidate]]:
+        """The tokens written, and every candidate of a beam search."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +95,27 @@ def generation(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
+    write: Write | None = None,
     *,
-    written: Sequence[int] = (),
-    candidates: Sequence[Candidate] = (),
+    max_tokens: int = 24,
+    temperature: float = 1.0,
+    seed: int | None = None,
+    beam: int = 1,
     top: int = 5,
     truncate: Truncate | None = None,
 ) -> Walk:
-    """A text and what was `written` after it, each token coloured by its bits; each step with its alternatives; and, of
-    a beam search, every candidate that it weighed as a tree.
+    """A text and what is written after it, each token coloured by its bits; each step with its alternatives; and, of a
+    beam search, every candidate that it weighed as a tree.
 
-    Probabilities are the model's own. Raises BadSetting where nothing was written.
+    `write` writes, by these settings: `clearstory.inspect` hands it in. Probabilities are the model's own. Raises
+    BadSetting without it.
     """
-    if not written:
-        raise BadSetting("nothing was written; give the tokens, or let `inspect` write them")
+    if write is None:
+        raise BadSetting('nobody writes here; ask for it by clearstory.inspect(model, text, "generation")')
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
     read = passage(model, tokenizer, text, truncate=truncate)
+    written, candidates = write(max_tokens=max_tokens, temperature=temperature, seed=seed, beam=beam)
     seen = steps_written(model, read, written, top)
     said = look(seen, tokenizer)
     steps: list[Any] = [coloured(tokenizer, read, seen), listed(tokenizer, seen)]
@@ -124,7 +139,8 @@ def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
 def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spans:
     """The text, what was written coloured by how little it was expected."""
     begun = () if read.source else read.ids
-    pieces = texts(tokenizer, begun, [each.id for each in seen])
+    speller: Any = Gaps(tokenizer) if read.source else tokenizer  # which writes the names of what it fills
+    pieces = texts(speller, begun, [each.id for each in seen])
     first = [Span(tokenizer.decode(list(begun)), None)] if begun else []
     spans = [
         Span(
@@ -138,7 +154,7 @@ def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spa
     return Spans(title="What was written, by how little it was expected", spans=(*first, *spans), unit="bits")
 
 
-def texts(tokenizer: Tokenizer, begun: Sequence[int], written: Iterable[int]) -> Iterator[str]:
+def texts(tokenizer: Any, begun: Sequence[int], written: Iterable[int]) -> Iterator[str]:
     """What each token adds to the text; nothing where it is only a part of a character, which the last part brings."""
     ids, done = list(begun), tokenizer.decode(list(begun))
     for id in written:

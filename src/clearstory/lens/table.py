@@ -24,8 +24,7 @@ class Entry:
     words what that is; None for views that ask only what every language model can do. A model that has no such part, or
     None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked. `sourced`: a
-    model that reads a source and writes from it can show it too. `writes`: it shows how a text was written, and is given
-    the tokens.
+    model that reads a source and writes from it can show it too. `writes`: it is handed what writes after the text.
     """
 
     function: str

@@ -12,7 +12,7 @@ from clearstory.lens.table import VIEWS, check_able, view_of
 from clearstory.lens.views import View
 from clearstory.recipes.opening import Ready, ready
 from clearstory.recipes.over import over_checkpoints
-from clearstory.recipes.written import SAMPLED, written
+from clearstory.recipes.written import writer
 
 
 def inspect(
@@ -27,17 +27,15 @@ def inspect(
 ) -> View:
     """A view of a model reading a text; written to `out` (.html, .svg, .csv or .json) where that is given.
 
-    `settings` are the view's own, such as `top` and `temperature` of "next"; for a view of writing also those of
-    sampling. `over` checkpoints: the view at each checkpoint of a run, one after another. Raises UnknownName for a
-    view or setting that does not exist, CannotDo for a view that this kind of model cannot show, before anything is
-    computed.
+    `settings` are the view's own, such as `top` and `temperature` of "next". `over` checkpoints: the view at
+    each checkpoint of a run, one after another. Raises UnknownName for a view or setting that does not exist, CannotDo
+    for a view that this kind of model cannot show, before anything is computed.
 
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
     """
     function = view_of(view)
-    known = [name for name in signatures.signature(function).parameters if name not in ("model", "tokenizer", "text")]
-    known += SAMPLED if VIEWS[view].writes else ()
+    known = [name for name, each in signatures.signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY]
     for name in settings:
         if name not in known:
             raise UnknownName(f"the view '{view}' has no setting called '{name}'; {nearest(name, known)}")
@@ -47,12 +45,10 @@ def inspect(
     def look(model: str | Path | Ready) -> View:
         network, tokenizer = ready(model, device)
         check_able(view, network)
-        own = settings
-        if VIEWS[view].writes and "written" not in own:
-            how = {name: value for name, value in own.items() if name in SAMPLED}
-            made = written(network, tokenizer, text, own.get("truncate"), **how)
-            own = {name: value for name, value in own.items() if name not in SAMPLED} | made
-        return function(network, tokenizer, text, **own)
+        if VIEWS[view].writes:
+            write = writer(network, tokenizer, text, settings.get("truncate"))
+            return function(network, tokenizer, text, write, **settings)
+        return function(network, tokenizer, text, **settings)
 
     if over is not None and not isinstance(model, str | Path):
         raise BadSetting("a model that is open already has no checkpoints; give the folder of its run")
