@@ -389,6 +389,9 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.other": partial(looked, view="tokens"),
     "InspectRecipe.edit": partial(looked, view="edits"),
     "InspectRecipe.ablate": partial(looked, view="ablation"),
+    **{f"InspectRecipe.{name}": partial(looked, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
+    "InspectRecipe.seed": "lens/test_generation_view.py::test_a_seed_decides_and_greedy_takes_the_likeliest",
+    "InspectRecipe.over": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
     **{
         f"InspectRecipe.{name}": partial(looked, view="neighbours", text="t") for name in ("centre", "remove", "within")
     },

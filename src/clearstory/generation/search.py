@@ -7,9 +7,9 @@ does, which the parity tests hold it to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,15 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A continuation that a step has weighed: its ids, what it was compared by, and what became of it."""
+
+    ids: tuple[int, ...]
+    total: float
+    fate: Literal["followed", "ended", "dropped"]
+
+
+@dataclass(frozen=True)
 class _Beam:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -46,6 +55,7 @@ class _Search:
     beams: list[_Beam] = field(default_factory=lambda: [_Beam((), (), 0.0)])
     ended: list[Found] = field(default_factory=list)
     over: bool = False
+    told: Callable[[Candidate], object] | None = None
 
 
 def beam_search(
@@ -54,11 +64,15 @@ def beam_search(
     sampling: Sampling,
     *,
     source: Sequence[int] | None = None,
+    told: Callable[[Candidate], object] | None = None,
     **reading: Any,
 ) -> list[Found]:
-    """The `sampling.beam` best continuations of one prompt, best first; see `beam_searches`."""
+    """The `sampling.beam` best continuations of one prompt, best first; see `beam_searches`.
+
+    `told` is called with every candidate that a step weighs, the likeliest of a step first: the whole tree.
+    """
     sources = None if source is None else [source]
-    return beam_searches(model, [prompt], sampling, sources=sources, **reading)[0]
+    return beam_searches(model, [prompt], sampling, sources=sources, told=told, **reading)[0]
 
 
 def beam_searches(
@@ -71,6 +85,7 @@ def beam_searches(
     truncate: Truncate | None = None,
     sources: Sequence[Sequence[int]] | None = None,
     never: Sequence[int] = (),
+    told: Callable[[Candidate], object] | None = None,
 ) -> list[list[Found]]:
     """For each prompt the `sampling.beam` best continuations, best first: log-probability / length **
     `sampling.length_penalty`.
@@ -86,7 +101,7 @@ def beam_searches(
     given: Sequence[Sequence[int] | None] = [None] * len(prompts) if sources is None else sources
     read = [fit_source(model, source, truncate) for source in given]
     first = [fit_prompt(model, prompt, begin, truncate) for prompt in prompts]
-    searches = [_Search(*each) for each in zip(first, read, strict=True)]
+    searches = [_Search(*each, told=told) for each in zip(first, read, strict=True)]
     state: State | None = None
     with resting(model):
         for step in range(sampling.max_tokens):
@@ -177,7 +192,11 @@ def grow(
         beam = search.beams[parent]
         ends = id == eos
         # What would end, but is not among the likeliest, is dropped.
-        if (not ends and len(followed) == width) or ((ends or last) and rank >= width):
+        dropped = (not ends and len(followed) == width) or ((ends or last) and rank >= width)
+        if search.told is not None:
+            fate: Any = "dropped" if dropped else "ended" if ends or last else "followed"
+            search.told(Candidate((*beam.ids, id), total, fate))
+        if dropped:
             continue
         grown = _Beam((*beam.ids, id), (*beam.logprobs, float(own[parent, id])), total)
         if ends or last:

@@ -132,6 +132,7 @@ def ablation(
         column_labels=seen.columns,
         values=tuple(map(tuple, numbers.tolist())),
         unit="bits",
+        dots=True,
         look=look(seen, piece),
     )
 

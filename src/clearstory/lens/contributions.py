@@ -184,4 +184,5 @@ def by_layer(what: str, parts: Sequence[Part], values: Sequence[float]) -> Grid:
         column_labels=columns,
         values=tuple(tuple(found.get((layer, column), 0.0) for column in columns) for layer in range(layers)),
         unit="added to the logit",
+        dots=True,
     )

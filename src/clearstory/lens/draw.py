@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.drawing import clean
 from clearstory.lens.scales import cell_text
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Spans, Step, Table, View, Walk
+from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Spans, Step, Table, Tree, View, Walk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,6 +71,8 @@ def header(view: Step) -> list[str]:
             return ["point", view.x_label, view.y_label, "group", "note"]
         case Figure():
             return ["part", "shape", "parameters of each", "times"]
+        case Tree():
+            return ["node", "after", "text", view.unit or "value", "fate"]
 
 
 def records(view: Step) -> list[list[object]]:
@@ -96,6 +98,8 @@ def records(view: Step) -> list[list[object]]:
             return [[each.label, each.x, each.y, groups[each.group], each.note] for each in view.points]
         case Figure():
             return [[box.name, box.shape, box.parameters, view.times(box)] for box in view.boxes]
+        case Tree():
+            return [[at, node.parent, node.text, node.value, node.fate] for at, node in enumerate(view.nodes)]
 
 
 def worded(view: Grid, texts: tuple[tuple[str, ...], ...]) -> list[list[object]]:
@@ -209,6 +213,10 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.figure import figure_text
 
             return figure_text(view)
+        case Tree():
+            from clearstory.lens.tree import tree_text
+
+            return tree_text(view, width)
         case Walk():
             from rich.console import Group
             from rich.padding import Padding

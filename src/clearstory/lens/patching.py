@@ -134,6 +134,7 @@ def patching(
         column_labels=numbered(labels),
         values=tuple(map(tuple, seen.recovered.tolist())),
         unit="of the difference",
+        dots=True,
         look=look(seen, labels, names, said),
     )
 

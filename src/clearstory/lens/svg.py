@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Table, View, Walk
+from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Table, Tree, View, Walk
 
 
 def svg(view: View) -> str:
@@ -38,6 +38,10 @@ def svg(view: View) -> str:
         from clearstory.lens.figure import figure_svg
 
         return figure_svg(view)
+    if isinstance(view, Tree):
+        from clearstory.lens.tree import tree_svg
+
+        return tree_svg(view)
     from clearstory.lens.spans import spans_svg
 
     return spans_svg(view)

@@ -24,7 +24,7 @@ class Entry:
     words what that is; None for views that ask only what every language model can do. A model that has no such part, or
     None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked. `sourced`: a
-    model that reads a source and writes from it can show it too.
+    model that reads a source and writes from it can show it too. `writes`: it is handed what writes after the text.
     """
 
     function: str
@@ -32,6 +32,7 @@ class Entry:
     needs: str = "any language model"
     forwards: bool = False
     sourced: bool = True
+    writes: bool = False
 
     def fits(self, model: Any) -> bool:
         """Whether a model has what the view looks into."""
@@ -60,6 +61,7 @@ VIEWS: dict[str, Entry] = {
     "architecture": Entry("clearstory.lens.architecture:architecture"),
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
+    "generation": Entry("clearstory.lens.generation:generation", needs=FORWARDS, forwards=True, writes=True),
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
     "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),

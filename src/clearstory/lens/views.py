@@ -1,5 +1,5 @@
-"""Views: a view is data. Seven kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
-a file. Tables, curves, grids and texts are here; maps and figures in placed.py.
+"""Views: a view is data. Eight kinds and walks through them, plain enough for JSON, that `draw` sets in the terminal or
+a file. Tables, curves, grids and texts are here; maps and figures in placed.py, trees in branches.py.
 
 Every view has a title, and a `look` where there is something to look for: one sentence reckoned from the numbers.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from clearstory.errors import BadInput
+from clearstory.lens.branches import Node as Node
+from clearstory.lens.branches import Tree as Tree
 from clearstory.lens.placed import Figure as Figure
 from clearstory.lens.placed import Map as Map
 from clearstory.lens.plain import Cell as Cell
@@ -243,7 +245,7 @@ class Mosaic(Plain):
             raise BadInput(f"a mosaic's tiles are called {', '.join(sorted(unknown))}, which are none of its kinds")
 
 
-Step = Grid | Curve | Spans | Table | Mosaic | Map | Figure
+Step = Grid | Curve | Spans | Table | Mosaic | Map | Figure | Tree
 """The kinds."""
 
 

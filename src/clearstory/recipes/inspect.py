@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect as signatures
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from clearstory.errors import UnknownName, nearest
+from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.lens.draw import WRITERS, save
-from clearstory.lens.table import check_able, view_of
+from clearstory.lens.table import VIEWS, check_able, view_of
 from clearstory.lens.views import View
 from clearstory.recipes.opening import Ready, ready
+from clearstory.recipes.over import over_checkpoints
+from clearstory.recipes.written import writer
 
 
 def inspect(
@@ -20,26 +22,37 @@ def inspect(
     out: str | Path | None = None,
     *,
     device: str | None = None,
+    over: Literal["checkpoints"] | None = None,
     **settings: Any,
 ) -> View:
     """A view of a model reading a text; written to `out` (.html, .svg, .csv or .json) where that is given.
 
-    `settings` are the view's own, such as `top` and `temperature` of "next". Raises UnknownName for a view or setting
-    that does not exist, CannotDo for a view that this kind of model cannot show, before anything is computed.
+    `settings` are the view's own, such as `top` and `temperature` of "next". `over` checkpoints: the view at
+    each checkpoint of a run, one after another. Raises UnknownName for a view or setting that does not exist, CannotDo
+    for a view that this kind of model cannot show, before anything is computed.
 
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
     """
     function = view_of(view)
-    known = [name for name in signatures.signature(function).parameters if name not in ("model", "tokenizer", "text")]
+    known = [name for name, each in signatures.signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY]
     for name in settings:
         if name not in known:
             raise UnknownName(f"the view '{view}' has no setting called '{name}'; {nearest(name, known)}")
     if out is not None and Path(out).suffix.lower() not in WRITERS:
         raise UnknownName(f"a view is not written to '{Path(out).name}'; {nearest(Path(out).suffix, WRITERS)}")
-    network, tokenizer = ready(model, device)
-    check_able(view, network)
-    seen = function(network, tokenizer, text, **settings)
+
+    def look(model: str | Path | Ready) -> View:
+        network, tokenizer = ready(model, device)
+        check_able(view, network)
+        if VIEWS[view].writes:
+            write = writer(network, tokenizer, text, settings.get("truncate"))
+            return function(network, tokenizer, text, write, **settings)
+        return function(network, tokenizer, text, **settings)
+
+    if over is not None and not isinstance(model, str | Path):
+        raise BadSetting("a model that is open already has no checkpoints; give the folder of its run")
+    seen = look(model) if over is None else over_checkpoints(cast("str | Path", model), look, view)
     if out is not None:
         save(seen, out)
     return seen

@@ -195,8 +195,8 @@ class InspectRecipe:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads; for an encoder-decoder, the source.
         view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
-            next, surprise, attention, head, heads, roles, weights, lens, contributions, norms, neurons, edits,
-            ablation, patching, gates, units, reach, states, trellis, backoff, counts.
+            next, surprise, generation, attention, head, heads, roles, weights, lens, contributions, norms, neurons,
+            edits, ablation, patching, gates, units, reach, states, trellis, backoff, counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
@@ -209,6 +209,10 @@ class InspectRecipe:
         other: a second text, to be compared with the first; or a second tokenizer: characters, bytes or a folder.
         edit: a change inside of the model, such as "head 5.3 off"; may be given again.
         ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
+        max_tokens: how many tokens the view of writing writes; 24 when not given.
+        seed: decides what it writes; drawn anew each time when not given.
+        beam: how many continuations it follows at once.
+        over: checkpoints, for the view at each checkpoint of a run, eight at most.
         sentences: how many sentences of a parsed file to read; the view's own number when not given.
         centre: whether the mean of all word vectors is taken away before they are compared.
         remove: how many main directions of all word vectors are taken away besides.
@@ -234,6 +238,10 @@ class InspectRecipe:
     other: str | None = None
     edit: tuple[str, ...] = ()
     ablate: Literal["zero", "mean"] | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    beam: int | None = None
+    over: Literal["checkpoints"] | None = None
     sentences: int | None = None
     centre: bool | None = None
     remove: int | None = None

@@ -68,7 +68,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     const number = row.kind === "whole" || row.kind === "number";
     const input = el("input", {
       type: number ? "number" : "text", step: row.kind === "whole" ? "1" : "any", name: row.name,
-      placeholder: row.default === null ? "usual" : String(row.default), size: number ? 6 : 16,
+      placeholder: row.kind === "list" ? "one; another" : row.default === null ? "usual" : String(row.default), size: number ? 6 : 16,
       oninput: () => later(() => put(row, read(row, input.value))),
     });
     input.value = value === null || value === undefined || value === row.default ? "" : value;
@@ -77,7 +77,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
 
   function read(row, text) {
     if (text === "") return null;
-    if (row.kind === "list") return text.split(/\s+/).filter(Boolean);
+    if (row.kind === "list") return text.split(";").map((each) => each.trim()).filter(Boolean);
     return row.kind === "whole" || row.kind === "number" ? Number(text) : text;
   }
 

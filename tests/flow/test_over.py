@@ -1,0 +1,64 @@
+"""Over training: any view at every checkpoint of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clearstory.cli.main import main
+from clearstory.errors import BadInput, BadSetting
+from clearstory.formats.folders import open_model
+from clearstory.recipes.inspect import inspect
+from clearstory.recipes.over import MOST
+from clearstory.training.checkpoint import saved
+from trained import recipe, text_file, told
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("over")
+    told(recipe(text_file(folder), folder / "run", steps=20, training={"save_steps": 2, "keep_checkpoints": 99}))
+    return folder / "run"
+
+
+def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
+    every = saved(run)
+    assert len(every) > MOST
+    walk = inspect(run, "the cat", "next", over="checkpoints", top=30)
+    curve, *views = walk.steps
+    assert len(views) == MOST
+    assert walk.look is not None
+    assert walk.look.startswith(f"{MOST} of {len(every)} checkpoints, steps 0 to 20")
+    assert views[0].title.startswith("Step 0: ")
+    last = inspect(every[-1], "the cat", "next", top=30)
+    assert views[-1].rows == last.rows
+    first = inspect(every[0], "the cat", "next", top=30)
+    for line in curve.lines:
+        own = {row[0]: row[-1] for row in first.rows}
+        assert line.x[-1] == 20
+        assert line.y[-1] == {row[0]: row[-1] for row in last.rows}[line.name]
+        assert line.name not in own or line.y[0] == own[line.name]
+
+
+def test_texts_and_walks_and_grids_over_training(run: Path) -> None:
+    bits = inspect(run, "the cat sat", "surprise", over="checkpoints")
+    assert bits.steps[0].title == "bits per byte over training"
+    assert bits.steps[0].lines[0].y[-1] < bits.steps[0].lines[0].y[0]  # it has learnt something
+    assert len(inspect(run, "the cat", "norms", over="checkpoints").steps) == 2 * MOST
+    assert len(inspect(run, "the cat", "lens", over="checkpoints").steps) == MOST
+
+
+def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(run), "the cat", "--over", "checkpoints", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["kind"] == "walk"
+    assert said["steps"][0]["kind"] == "curve"
+
+
+def test_what_has_no_checkpoints_is_refused(run: Path) -> None:
+    with pytest.raises(BadInput, match="has no checkpoints"):
+        inspect(run / "model", "the cat", over="checkpoints")
+    with pytest.raises(BadSetting, match="open already"):
+        inspect(open_model(run / "model"), "the cat", over="checkpoints")

@@ -1,0 +1,135 @@
+"""Generation: every step is what the model says there, and the tree is the search's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from test_stream import TINY
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, UnknownName
+from clearstory.generation.search import Candidate, beam_search
+from clearstory.generation.settings import Sampling
+from clearstory.lens.draw import to_csv, to_html
+from clearstory.lens.generation import generation, steps_written, texts
+from clearstory.lens.passage import passage
+from clearstory.lens.svg import svg
+from clearstory.lens.views import Node, Tree
+from clearstory.models.base import Padded
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.recipes.inspect import inspect
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, TINY_LSTM, counted, shaken
+
+TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
+
+
+def ready(config: Any) -> Any:
+    return SimpleNamespace(model=shaken(replace(config, vocab=TOKENIZER.vocab)), tokenizer=TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    "config", [TINY_CLEAR, TINY_LSTM, replace(T5_SMALL, **TINY, begin=0)], ids=["clear", "lstm", "t5"]
+)
+def test_each_step_is_what_the_model_says_there(config: Any) -> None:
+    opened = ready(config)
+    model = opened.model
+    read = passage(model, TOKENIZER, "abca")
+    written = [5, 1, 7]
+    seen = steps_written(model, read, written, 4)
+    more = {"source": Padded.rows([read.source])} if read.source else {}
+    for step, each in enumerate(seen):
+        with torch.no_grad():
+            hidden, _ = model.read(Padded.rows([[*read.ids, *written[:step]]]), **more)
+            said = model.predict(hidden)[0, -1].softmax(-1)
+        assert each.probability == pytest.approx(float(said[written[step]]))
+        assert each.rank == 1 + int((said > said[written[step]]).sum())
+        assert each.entropy == pytest.approx(-float((said * said.log2()).sum()))
+        assert [id for id, _ in each.likeliest] == said.topk(4).indices.tolist()
+
+
+def test_a_seed_decides_and_greedy_takes_the_likeliest() -> None:
+    opened = ready(TINY_CLEAR)
+    one, two = (inspect(opened, "abca", "generation", max_tokens=8, seed=3) for _ in range(2))
+    assert one == two
+    other = inspect(opened, "abca", "generation", max_tokens=8, seed=4)
+    assert one != other
+    greedy = inspect(opened, "abca", "generation", max_tokens=8, temperature=0.0)
+    assert greedy.steps[1].column("rank") == [1] * 8
+    spans = greedy.steps[0].spans
+    assert spans[0].text == "abca"
+    assert spans[0].value is None
+    assert "".join(span.text for span in spans) == "abca" + "".join(greedy.steps[1].column("token")).replace("␣", " ")
+    assert spans[1].value == pytest.approx(-math.log2(greedy.steps[1].rows[0][-1]))
+
+
+def test_every_candidate_of_a_beam_search_is_told() -> None:
+    model = ready(TINY_CLEAR).model
+    told: list[Candidate] = []
+    sampling = Sampling(max_tokens=4, beam=3)
+    found = beam_search(model, [1, 2, 3], sampling, told=told.append)
+    assert found == beam_search(model, [1, 2, 3], sampling)
+    for step in range(1, 5):
+        level = [each for each in told if len(each.ids) == step]
+        assert [each.total for each in level] == sorted((each.total for each in level), reverse=True)
+        assert len([each for each in level if each.fate != "dropped"]) == 3
+        before = {each.ids for each in told if len(each.ids) == step - 1 and each.fate == "followed"}
+        assert step == 1 or {each.ids[:-1] for each in level} <= before
+    assert {each.ids for each in told if each.fate == "ended"} == {each.ids for each in found}
+    best = next(each for each in told if each.ids == found[0].ids)
+    assert best.total == pytest.approx(sum(found[0].logprobs))
+
+
+def test_the_tree_is_drawn_and_told() -> None:
+    walk = inspect(ready(TINY_CLEAR), "abca", "generation", max_tokens=4, beam=2)
+    tree = walk.steps[2]
+    assert tree.kind == "tree"
+    assert [len(level) for level in tree.levels()] == [4, 4, 4, 4]
+    assert len(tree.way()) == 4
+    assert svg(tree).count("<title>") == 1 + len(tree.nodes)
+    assert to_csv(tree).splitlines()[0] == "node,after,text,log-probability,fate"
+    assert "dropped" in to_html(walk)
+    with pytest.raises(BadInput, match="give parents first"):
+        Tree(title="t", nodes=(Node("a", 1, 0.0), Node("b", None, 0.0)))
+    assert "nothing to draw" in svg(Tree(title="t", nodes=()))
+
+
+def test_parts_of_a_character_come_with_its_last() -> None:
+    pieces = learn("bytes", [])
+    ids = pieces.encode("aé€b")
+    assert list(texts(pieces, ids[:1], ids[1:])) == ["", "é", "", "", "€", "b"]
+
+
+def test_what_cannot_be_shown_is_refused() -> None:
+    opened = ready(TINY_CLEAR)
+    with pytest.raises(BadSetting, match="nobody writes here"):
+        generation(opened.model, TOKENIZER, "abca")
+    with pytest.raises(ContextOverflow, match="4 tokens and 30 written do not fit the model's context of 24"):
+        generation(opened.model, TOKENIZER, "abca", lambda **_: ((5,) * 30, ()))
+    with pytest.raises(BadInput, match="the text is empty"):
+        inspect(opened, "", "generation")
+    with pytest.raises(UnknownName, match="no setting called 'seed'"):
+        inspect(opened, "abca", "next", seed=1)
+    with pytest.raises(BadSetting, match="max_tokens is 0"):
+        inspect(opened, "abca", "generation", max_tokens=0)
+    encoder = SimpleNamespace(model=shaken(replace(BERT_TINY, **TINY)), tokenizer=TOKENIZER)
+    with pytest.raises(CannotDo, match="an encoder"):
+        inspect(encoder, "abca", "generation")
+
+
+def test_families_without_vectors_write_too() -> None:
+    model: Any = counted(order=3)
+    pieces = learn("characters", ["abcdefghijklmnopqrstu"])
+    assert isinstance(model.config, NGramConfig)
+    opened = SimpleNamespace(model=model, tokenizer=pieces)
+    assert pieces.vocab == model.vocab
+    assert inspect(opened, "abc", "generation", max_tokens=5, seed=1).steps
+    seen = steps_written(model, passage(model, pieces, "abc"), [4, 9], 3)
+    with torch.no_grad():
+        hidden, _ = model.read(Padded.rows([[*pieces.encode("abc"), 4]]))
+        assert seen[1].probability == pytest.approx(float(model.predict(hidden)[0, -1].softmax(-1)[9]))
