@@ -16,7 +16,8 @@ LAYERS = [
     ["training", "generation", "lens", "formats"],
     ["tasks"],
     ["recipes"],
-    ["cli", "server", "studio"],
+    ["server", "studio"],
+    ["cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -6,8 +6,9 @@ import inspect as signatures
 import json
 import struct
 import time
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from clearstory.lens.table import VIEWS, check_able, view_of
 from clearstory.lens.trace import taps, watch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
-from clearstory.recipes.fields import convert, without_none
+from clearstory.recipes.fields import convert
 from clearstory.recipes.inspect import inspect
 from clearstory.recipes.opening import ready
 
@@ -124,12 +125,19 @@ def settings_of(function: Callable[..., Any]) -> list[dict[str, Any]]:
     for name, parameter in signatures.signature(function).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue  # model, tokenizer, text
-        bare = without_none(hints.get(name, str))
+        bare = last_of(hints.get(name, str))
         choices = typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
         kind = "choice" if choices else KINDS.get(typing.get_origin(bare) or bare, "text")
         usual = None if parameter.default is parameter.empty else parameter.default
         rows.append({"name": name, "kind": kind, "choices": list(choices), "default": usual})
     return rows
+
+
+def last_of(hint: Any) -> Any:
+    """The type of a setting that a form can give: of `Path | Sequence[str] | None` the list, for a page names no files."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        *_, hint = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    return tuple[typing.get_args(hint)[0], ...] if typing.get_origin(hint) is Sequence else hint
 
 
 KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "list"}
@@ -139,7 +147,11 @@ KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "
 def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a form as the function's types; a name that it has not is left for it to refuse."""
     hints = typing.get_type_hints(function)
-    return {name: convert(value, hints[name], name) if name in hints else value for name, value in settings.items()}
+    known = {name: last_of(hint) for name, hint in hints.items()}
+    return {
+        name: value if value is None or name not in known else convert(value, known[name], name)
+        for name, value in settings.items()
+    }
 
 
 def trace(opened: Opened, asked: TraceAsked) -> dict[str, Any]:
