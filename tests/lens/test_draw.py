@@ -270,6 +270,8 @@ def test_of_many_numbers_each_mark_is_the_strongest_of_a_block() -> None:
     told = [each.findtext(f"{SVG}title") for each in marks]
     assert told == ["0 → 249: -0.5", "99 → 6: 1"]  # blocks of 3, named by their first
     assert "Each mark is the strongest of 3 × 3 numbers" in svg(grid)
+    assert "62,750 cells are too many for a page; a .csv has them all" in to_html(grid)
+    assert len(to_html(grid)) < 50_000
     assert all(len(line) <= 80 for line in shown(grid).splitlines())
     assert "3 × 4" in shown(grid)  # 75 characters for 250 columns
 

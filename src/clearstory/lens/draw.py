@@ -124,10 +124,18 @@ def to_frame(view: View) -> str:
     return f'<iframe srcdoc="{page}" sandbox="" style="width:100%;height:560px;border:0"></iframe>'
 
 
+MOST_CELLS = 20_000
+"""Cells of a table in a page: 1 MB, which a browser opens at once."""
+
+
 def part_html(view: Step) -> str:
     """A drawing, and its numbers as a table that can be opened."""
     head = "".join(f"<th scope=col>{clean(name)}</th>" for name in header(view))
-    rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in records(view))
+    told = records(view)
+    if (count := sum(map(len, told))) > MOST_CELLS:
+        head, rows = "", f"<tr><td>{count:,} cells are too many for a page; a .csv has them all.</td></tr>"
+    else:
+        rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in told)
     if isinstance(view, Spans):
         from clearstory.lens.spans import spans_html
 
