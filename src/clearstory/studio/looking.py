@@ -104,7 +104,7 @@ def views(opened: Opened) -> list[dict[str, Any]]:
             check_able(name, opened.model)
         except CannotDo as error:
             reason = str(error)
-        said = (function.__doc__ or "").strip().split("\n\n")[0]
+        said = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]
         told.append(
             {
                 "name": name,

@@ -15,6 +15,9 @@ const ABOUT = {
   roles: { label: "A .conllu file", usual: () => "" },
 };
 
+/** What must be filled in before a view can be shown. */
+const NEEDS = { roles: "about", axis: "words", patching: "other", context: "other", edits: "edit" };
+
 /** Settings that all cards share, through the page's address. */
 const SHARED = new Set(["layer", "head"]);
 
@@ -128,7 +131,18 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
       return Promise.resolve();
     }
     seen = seen || inSight();
+    if (missing(wanted)) return Promise.resolve();
     return seen ? ask(wanted) : Promise.resolve();
+  }
+
+  /** Whether something must be filled in first; then the card says what, and asks nothing. */
+  function missing(wanted) {
+    const need = NEEDS[name];
+    const given = need === "about" ? wanted.text : wanted.settings[need];
+    if (!need || (given ?? "").length) return false;
+    asked = null;
+    card.body.replaceChildren(el("p", { class: "quiet" }, `Fill in ‘${need === "about" ? about.label : need}’ above to see this.`));
+    return true;
   }
 
   function sight() {

@@ -38,13 +38,15 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     const words = Boolean(view.texts);
     const left = Math.min(words ? 150 : 170, 16 + 7.4 * Math.max(...view.row_labels.map((each) => each.length)));
     const longest = Math.max(...view.column_labels.map((each) => each.length));
-    const top = longest > 2 ? Math.min(110, 16 + 6.4 * longest) : 24;
+    const top = longest > 2 && !words ? Math.min(110, 16 + 6.4 * longest) : 24;
     const lean = words || longest <= 2 ? 8 : top / 2; // labels lean out to the right
     const room = Math.max(120, width - left - 12 - lean);
     size = words ? Math.max(72, Math.min(120, room / columns)) : Math.min(34, room / columns);
     // Below three pixels a square is no square any more: the field scrolls instead.
     size = Math.max(size, words ? 72 : 3);
-    const layout = { rows, columns, left, top, size, lean, tall: words ? 30 : size, most: largest(view.values) };
+    // A square where tokens look at tokens; where a few rows meet many columns, rows that can be told apart.
+    const tall = words ? 30 : columns > rows ? Math.max(size, 15) : size;
+    const layout = { rows, columns, left, top, size, lean, tall, most: largest(view.values) };
     drawing = rows > MOST_SVG || columns > MOST_SVG ? onCanvas(view, layout) : inSvg(view, layout);
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
@@ -123,17 +125,22 @@ function largest(values) {
 /** A grid as SVG: text that can be read and found. */
 function inSvg(view, { rows, columns, left, top, size, lean, tall, most }) {
   const [width, height] = [left + columns * size + lean, top + rows * tall + 8];
-  const node = svg("svg", { class: "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
+  const node = svg("svg", { class: view.texts ? "grid words" : "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
   const letters = Math.max(8, Math.min(12, size * 0.7));
   const marks = svg("g", {});
+  const every = view.texts ? 1 : Math.ceil((letters + 2) / size); // labels only where they have room
   view.column_labels.forEach((label, i) => {
+    if (i % every) return;
     const [x, y] = [left + (i + 0.6) * size, top - 6];
     const turned = lean === 8 ? `translate(${x - (view.texts ? 0.5 : 0.25) * size} ${y})` : `translate(${x} ${y}) rotate(-60)`;
     node.append(svg("text", { transform: turned, "font-size": letters, class: "ink mono", "data-column": i }, clipped(label, 16)));
   });
+  const own = Math.max(8, Math.min(12, tall * 0.75));
+  const spared = Math.ceil((own + 1) / tall);
   view.values.forEach((row, r) => {
     const y = top + r * tall;
-    node.append(svg("text", { x: left - 6, y: y + tall / 2 + letters / 3, "font-size": letters, class: "ink mono end", "data-row": r }, clipped(view.row_labels[r], 20)));
+    if (r % spared === 0)
+      node.append(svg("text", { x: left - 6, y: y + tall / 2 + own / 3, "font-size": own, class: "ink mono end", "data-row": r }, clipped(view.row_labels[r], 20)));
     row.forEach((value, c) => {
       const each = mark(view, r, c, left + c * size, y, size, tall, most ? value / most : 0);
       if (each) marks.append(each);
@@ -176,7 +183,7 @@ function mark(view, r, c, x, y, size, tall, strength) {
   if (view.dots) {
     // Area, not radius: a number twice as large is to look twice as large.
     const radius = (size / 2 - 0.5) * Math.sqrt(much) - (value < 0 ? Math.min(0.7, size / 16) : 0);
-    return svg("circle", { class: value < 0 ? `hollow-${ink}` : ink, cx: x + size / 2, cy: y + size / 2, r: Math.max(radius, 0.2) });
+    return svg("circle", { class: value < 0 ? `hollow-${ink}` : ink, cx: x + size / 2, cy: y + tall / 2, r: Math.max(radius, 0.2) });
   }
   const gap = Math.min(0.5, size / 10);
   const box = { x: x + gap, y: y + gap, width: size - 2 * gap, height: tall - 2 * gap, opacity: 0.04 + 0.96 * much };
