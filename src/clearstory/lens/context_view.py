@@ -177,6 +177,7 @@ def static(
             column_labels=labels,
             values=tuple(tuple(row) for row in grid.double().tolist()),
             unit="cosine",
+            dots=True,
             look=said if number and float(apart.max()) > 0 > float(apart.min()) else None,
         )
         for number, (each, grid) in enumerate(zip(both, grids, strict=True))

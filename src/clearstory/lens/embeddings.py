@@ -29,9 +29,8 @@ def embeddings(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 48) ->
         row_labels=numbered([tokenizer.piece(id) for id in ids]),
         column_labels=tuple(map(str, shown)),
         values=tuple(tuple(row) for row in rows[:, shown].double().tolist()),
-        unit="as learnt",
-        look=f"The numbers lie between {float(rows.min()):.2g} and {float(rows.max()):.2g}; below 0 they are hollow. "
-        + said,
+        dots=True,
+        look=f"The numbers lie between {float(rows.min()):.2g} and {float(rows.max()):.2g}. {said}",
     )
 
 

@@ -113,7 +113,8 @@ def vectors(title: str, rows: Float[Tensor, "T W"], labels: tuple[str, ...], top
     """Vectors as a field of numbers."""
     shown, said = telling(rows, top)
     values = tuple(tuple(row) for row in rows[:, shown].double().tolist())
-    return Grid(title=title, row_labels=labels, column_labels=tuple(map(str, shown)), values=values, look=said)
+    columns = tuple(map(str, shown))
+    return Grid(title=title, row_labels=labels, column_labels=columns, values=values, dots=True, look=said)
 
 
 def angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
@@ -134,6 +135,7 @@ def angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
         column_labels=tuple(map(str, chosen)),
         values=tuple(tuple(row) for row in turned[:, chosen].tolist()),
         unit="radians",
+        dots=True,
         look=said,
     )
 

@@ -93,9 +93,9 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Wal
     labels = tuple(names[state] for state in states)
     pieces = numbered([tokenizer.piece(id) for id in ids])
 
-    def grid(title: str, values: Tensor, unit: str, look: str | None = None) -> Grid:
+    def grid(title: str, values: Tensor, unit: str) -> Grid:
         chosen = values[:, states].T.double().tolist()
-        return Grid(title=title, row_labels=labels, column_labels=pieces, values=rows(chosen), unit=unit, look=look)
+        return Grid(title=title, row_labels=labels, column_labels=pieces, values=rows(chosen), unit=unit, dots=True)
 
     often = list(dict.fromkeys(id for row in told for id in row.topk(min(WORDS, model.vocab)).indices.tolist()))
     share = float(mass[states].sum() / mass.sum())
@@ -110,6 +110,7 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Wal
             column_labels=labels,
             values=rows(chain.transition[states][:, states].double().tolist()),
             unit="probability",
+            dots=True,
         ),
         Grid(
             title="What each state speaks",
@@ -117,6 +118,7 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Wal
             column_labels=tuple(tokenizer.piece(id) for id in often),
             values=rows(told[:, often].double().tolist()),
             unit="probability",
+            dots=True,
             look=f"The {min(WORDS, model.vocab)} likeliest tokens of each state shown; the table has {model.vocab:,}.",
         ),
     )

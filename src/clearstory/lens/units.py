@@ -47,14 +47,15 @@ def units(
     read = passage(model, tokenizer, text)
     values = unit_values(model, list(read.ids), layer, gate).float().cpu()
     shown, said = telling(values, top)
-    number = layer % len(model.layers)
+    number, opens = layer % len(model.layers), gate not in (None, "new", "memory")
     return Grid(
         title=f"Units of layer {number}" + (f", {gate}" if gate else ""),
         row_labels=read.labels,
         column_labels=tuple(map(str, shown)),
         values=tuple(tuple(row) for row in values[:, shown].double().tolist()),
-        unit="openness" if gate not in (None, "new", "memory") else "value",
-        look=f"{held(values)} {said}" if gate in (None, "new", "memory") else said,
+        unit="openness" if opens else "",
+        dots=not opens,
+        look=said if opens else f"{held(values)} {said}",
     )
 
 
