@@ -125,7 +125,7 @@ def ablation(
     seen = ablated(model, read, answering(model, tokenizer, read), ablate=ablate, answer=answer)
     piece = f"‘{tokenizer.piece(seen.answer)}’"
     numbers = seen.change if show == "answer" else seen.kl
-    what = f"what {piece} loses or gains" if show == "answer" else "how far the answer moves"
+    what = piece if show == "answer" else "all that is said"
     return Grid(
         title=f"Ablation: {what} without each head (h) and feed-forward (ff)",
         row_labels=tuple(f"layer {layer}" for layer in range(len(numbers))),

@@ -33,7 +33,7 @@ UNITS: dict[Show, str] = {
 """What the numbers of each setting are."""
 
 LOGITS = 2**22
-"""Logits held at once: 32 MB in float64."""
+"""Logits held at once: 16 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Lensed:
 
     names: tuple[str, ...]
     columns: tuple[int, ...]
+    answers: Int[Tensor, "C"]
     words: Int[Tensor, "R C K"]
     probabilities: Float[Tensor, "R C K"]
-    answers: Int[Tensor, "C"]
     answer: Float[Tensor, "R C"]
     rank: Int[Tensor, "R C"]
     entropy: Float[Tensor, "R C"]
@@ -68,38 +68,28 @@ def lensed(
     taps = [f"{prefix}foot", *(step.after for step in steps)]
     with resting(model), watch(model, *taps) as seen:
         read.hidden(model)
-        ends = [concluded(model, seen[tap], read.ids)[0] for tap in taps]
-        size = max(1, LOGITS // model.vocab)
-        parts = [
-            compared(model, [end[chosen[at : at + size]] for end in ends], min(top, model.vocab), answer)
-            for at in range(0, len(chosen), size)
-        ]
-    words, probabilities, told, rank, entropy, kl = (torch.cat(part, 1) for part in list(zip(*parts, strict=True))[1:])
-    answers = torch.cat([part[0] for part in parts])
+        ends = torch.stack([concluded(model, seen[tap], read.ids)[0] for tap in taps])
+        # All rows of a column at once: the unembedding's matrix is read from memory once for them.
+        size = max(1, LOGITS // (model.vocab * len(taps)))
+        groups = [chosen[at : at + size] for at in range(0, len(chosen), size)]
+        parts = [compared(model.predict(ends[:, group]), min(top, model.vocab), answer) for group in groups]
+    answers, *told = zip(*parts, strict=True)
     names = ("embedding", *(step.name for step in steps))
-    return Lensed(names, tuple(chosen), words, probabilities, answers, told, rank, entropy, kl)
+    return Lensed(names, tuple(chosen), torch.cat(answers), *(torch.cat(each, 1) for each in told))
 
 
-def compared(
-    model: Any, ends: Sequence[Float[Tensor, "C K"]], top: int, answer: int | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of one stretch of columns: answers, likeliest words, their probabilities, the answer's, its rank, entropy, KL."""
-
-    def told(end: Tensor) -> Tensor:
-        return model.predict(end).double().log_softmax(-1).cpu()  # type: ignore[no-any-return]  # any model's
-
-    final = told(ends[-1])
-    answers = final.argmax(-1) if answer is None else torch.full((len(final),), answer)
-    rows = []
-    for number, end in enumerate(ends):
-        logs = final if number == len(ends) - 1 else told(end)
-        best = logs.exp().topk(top)
-        own = logs.gather(1, answers[:, None])
-        entropy = -(logs.exp() * logs).nan_to_num(0.0).sum(1) / math.log(2)
-        kl = (final.exp() * (final - logs)).nan_to_num(0.0).sum(1) / math.log(2)
-        rows.append((best.indices, best.values, own[:, 0].exp(), (logs > own).sum(1) + 1, entropy, kl.clamp(min=0)))
-    words, probabilities, own, rank, entropy, kl = (torch.stack(row) for row in zip(*rows, strict=True))
-    return answers, words, probabilities, own, rank, entropy, kl
+def compared(logits: Float[Tensor, "R C V"], top: int, answer: int | None) -> tuple[Tensor, ...]:
+    """What some columns say: answers, likeliest words, their probabilities, the answer's, its rank, entropy, KL."""
+    logs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+    shares = logs.exp()
+    answers = logs[-1].argmax(-1) if answer is None else torch.full(logs.shape[1:2], answer, device=logs.device)
+    best = shares.topk(top)
+    own = logs.gather(2, answers.expand(len(logs), -1)[..., None])
+    rank = (logs > own).sum(2) + 1
+    entropy = -(shares * logs).sum(2) / math.log(2)
+    kl = ((logs[-1] - logs) * shares[-1]).sum(2).clamp(min=0) / math.log(2)
+    found = (answers, best.indices, best.values, own[..., 0].exp(), rank, entropy, kl)
+    return tuple(each.cpu() for each in found)
 
 
 def logit_lens(
