@@ -25,6 +25,7 @@ class Entry:
     None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked. `sourced`: a
     model that reads a source and writes from it can show it too. `writes`: it is handed what writes after the text.
+    `slow`: it reads the text anew for each part of the model, so a page asks before it is made.
     """
 
     function: str
@@ -33,6 +34,7 @@ class Entry:
     forwards: bool = False
     sourced: bool = True
     writes: bool = False
+    slow: bool = False
 
     def fits(self, model: Any) -> bool:
         """Whether a model has what the view looks into."""
@@ -65,15 +67,15 @@ VIEWS: dict[str, Entry] = {
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
     "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),
-    "roles": Entry("clearstory.lens.roles:roles", STACKS, ATTENTION),
+    "roles": Entry("clearstory.lens.roles:roles", STACKS, ATTENTION, slow=True),
     "weights": Entry("clearstory.lens.weights:weights", STACKS, ATTENTION),
     "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACKS, STREAM),
     "contributions": Entry("clearstory.lens.contributions:contributions", STACKS, WRITES, forwards=True),
     "norms": Entry("clearstory.lens.norms:norms", STACKS, STREAM),
     "neurons": Entry("clearstory.lens.neurons:neurons", STACKS, WRITES, forwards=True),
     "edits": Entry("clearstory.lens.edited:edited", STACKS, STREAM),
-    "ablation": Entry("clearstory.lens.ablation:ablation", STACKS, STREAM),
-    "patching": Entry("clearstory.lens.patching:patching", STACKS, STREAM),
+    "ablation": Entry("clearstory.lens.ablation:ablation", STACKS, STREAM, slow=True),
+    "patching": Entry("clearstory.lens.patching:patching", STACKS, STREAM, slow=True),
     "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
     "units": Entry("clearstory.lens.units:units", "layers", "units, which a recurrent model has"),
     "reach": Entry(

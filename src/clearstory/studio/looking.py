@@ -111,6 +111,7 @@ def views(opened: Opened) -> list[dict[str, Any]]:
                 "says": " ".join(said.split()),
                 "needs": entry.needs,
                 "able": reason is None,
+                "slow": entry.slow,
                 "reason": reason,
                 "settings": settings_of(function),
             }
@@ -134,10 +135,10 @@ def settings_of(function: Callable[..., Any]) -> list[dict[str, Any]]:
 
 
 def last_of(hint: Any) -> Any:
-    """The type of a setting that a form can give: of `Path | Sequence[str] | None` the list, for a page names no files."""
+    """The type of a setting that a form can give: of `Path | Sequence[str]` the list, as a page names no files."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         *_, hint = (part for part in typing.get_args(hint) if part is not types.NoneType)
-    return tuple[typing.get_args(hint)[0], ...] if typing.get_origin(hint) is Sequence else hint
+    return tuple[str, ...] if typing.get_origin(hint) is Sequence else hint
 
 
 KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "list"}

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, create_task_group, to_thread
 
 from clearstory.studio.asked import Dropped
 from clearstory.studio.found import within
@@ -54,14 +56,30 @@ class Shelf:
         self.limiter: CapacityLimiter | None = None
 
     async def use(self, name: str, work: Callable[[Opened], T], gone: Callable[[], Awaitable[bool]] | None = None) -> T:
-        """What `work` makes of a model, in a thread. Raises Dropped where nobody waits any more when its turn comes,
-        and what `open_model` raises.
+        """What `work` makes of a model, in a thread. Raises Dropped where nobody waits any more, before its turn comes
+        or between two layers of the model; and what `open_model` raises.
         """
         within(self.root, name)
         async with self.locks.setdefault(name, asyncio.Lock()):
             if gone is not None and await gone():
                 raise Dropped
-            return await self.thread(lambda: work(self.take(name)))
+            dropped = Event()
+
+            def worked() -> T:
+                opened = self.take(name)
+                with stopping(opened.model, dropped):
+                    return work(opened)
+
+            async with create_task_group() as beside:
+                if gone is not None:
+                    beside.start_soon(listen, gone, dropped)
+                try:
+                    return await self.thread(worked)
+                except Exception as error:
+                    failed = error  # raised as it is, and not in a group
+                finally:
+                    beside.cancel_scope.cancel()
+            raise failed
 
     async def thread(self, work: Callable[[], T]) -> T:
         """Work that would keep the page waiting, elsewhere."""
@@ -93,6 +111,37 @@ class Shelf:
             if oldest == newest:
                 break
             self.held.pop(oldest, None)
+
+
+async def listen(gone: Callable[[], Awaitable[bool]], dropped: Event) -> None:
+    """Tells when nobody waits any more."""
+    while not dropped.is_set():
+        await asyncio.sleep(0.25)
+        if await gone():
+            dropped.set()
+
+
+@contextmanager
+def stopping(model: Any, dropped: Event) -> Iterator[None]:
+    """A model whose next layer raises Dropped when nobody waits any more. Models without layers are quick."""
+
+    def check(*_: Any) -> None:
+        if dropped.is_set():
+            raise Dropped
+
+    layers = [
+        layer
+        for owner in model.modules()
+        for name in ("blocks", "layers")
+        for layer in (getattr(owner, name, None) or ())
+        if hasattr(layer, "register_forward_pre_hook")
+    ]
+    handles = [layer.register_forward_pre_hook(check) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def stamp_of(path: Path) -> Stamp:

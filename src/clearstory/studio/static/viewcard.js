@@ -36,7 +36,11 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
   let aboutText = null; // what was typed in place of the usual text
   let asked = null; // what was asked last, as one string
   let seen = false;
+  let wished = !known?.slow; // a slow view waits until it is asked for
   const tools = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
+  const compute = el("button", { type: "button", class: "strong", onclick: () => ((wished = true), update()) }, "Compute");
+  const stop = el("button", { type: "button", onclick: () => (asking.drop(), hush()) }, "Stop");
+  const computeBox = el("span", { class: "buttons" }, compute, stop);
   const card = makeCard({ name, title: title ?? name, says: known?.says.replaceAll("`", "") ?? null, tools });
   const watcher = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) sight();
@@ -47,6 +51,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
   function fields() {
     const rows = (known?.settings ?? []).filter((row) => !LEFT_OUT.has(row.name) && !(row.name in settings));
     tools.replaceChildren(...(about ? [aboutField()] : []), ...rows.map(field));
+    if (known?.slow) tools.append(computeBox);
     tools.hidden = !tools.children.length;
   }
 
@@ -132,6 +137,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     }
     seen = seen || inSight();
     if (missing(wanted)) return Promise.resolve();
+    if (!wished) return hush();
     return seen ? ask(wanted) : Promise.resolve();
   }
 
@@ -145,6 +151,16 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
     return true;
   }
 
+  /** A slow view that is not asked for says so. */
+  function hush() {
+    wished = false;
+    asked = null;
+    card.drawer()?.end?.();
+    card.body.replaceChildren(el("p", { class: "quiet" }, "This reads the text once for each part of the model, which takes a while: Compute begins it."));
+    card.root.dataset.state = "waiting";
+    return Promise.resolve();
+  }
+
   function sight() {
     if (seen) return;
     seen = true;
@@ -153,6 +169,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
 
   function ask(wanted) {
     asked = JSON.stringify(wanted);
+    if (known?.slow) wished = false; // another text is another wish
     return context.track(
       card.fill(async () => {
         let view;
