@@ -37,7 +37,8 @@ from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.families import build
 from clearstory.models.machine import matmul_gflops, usable
-from clearstory.models.presets import GPT2, LSTM, NANOGPT_CHAR, parameters
+from clearstory.models.presets import GPT2, LSTM, NANOGPT_CHAR
+from clearstory.models.sizing import parameters
 from clearstory.training import trainer as training
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings

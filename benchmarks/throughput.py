@@ -28,7 +28,8 @@ from shared import show
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
 from clearstory.models.machine import bf16_is_fast, matmul_gflops
-from clearstory.models.presets import GPT2, NANOGPT_CHAR, parameters
+from clearstory.models.presets import GPT2, NANOGPT_CHAR
+from clearstory.models.sizing import parameters
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer

@@ -210,6 +210,8 @@ def test_a_model_and_a_tokenizer_that_do_not_belong_together(made: Any, tmp_path
     learn("bytes", []).save(run / "model")
     answer = cli("generate", run, "the")
     refused(answer, "the model knows 20 tokens, the tokenizer makes 257")
+    learn("characters", ["abc"]).save(run / "model")  # whose numbers would all be another's
+    refused(cli("evaluate", run, made.text), "the model knows 20 tokens, the tokenizer makes")
 
 
 def test_a_model_that_is_not_there(made: Any, tmp_path: Path, cli: Cli) -> None:
@@ -229,6 +231,14 @@ def test_a_prompt_longer_than_the_context(made: Any, cli: Cli) -> None:
 
 def test_a_prompt_the_tokenizer_cannot_spell_goes_on_with_its_unknown(made: Any, cli: Cli) -> None:
     assert cli("generate", made.run, "Ω", "--max-tokens", "2", "--json").status == 0
+
+
+def test_a_place_that_cannot_be_written(made: Any, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    below = tmp_path / "letter.txt" / "view.svg"
+    refused(cli("inspect", made.run, "the", "--out", below), "letter.txt", "check this path, and who may write there")
+    refused(cli("convert", made.run, below.with_suffix("")), "letter.txt", "check this path, and who may write there")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_an_output_folder_that_exists(made: Any, cli: Cli) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from clearstory.errors import ClearstoryError
-from clearstory.recipes.compare import begin, write_down
 from clearstory.recipes.comparing import CompareRecipe, parse
+from clearstory.recipes.comparison import begin, write_down
 from clearstory.recipes.fields import build
 from flow.conftest import Answer
 from trained import words
@@ -142,6 +142,7 @@ def test_a_budget_too_small_for_one_step_is_one_sentence(text: Path, tmp_path: P
     [
         (["t.txt", "--models", "ngram"], "there is no budget"),
         (["t.txt"], "there is nothing to compare t.txt with"),
+        (["t.txt", "--models", "", "--same-data"], "models names none"),
         (["t.txt", "--models", "ngram,ngram", "--same-data"], "models has ngram twice"),
         (["t.txt", "--models", "ngramm", "--same-data"], "did you mean 'ngram'?"),
         (["t.txt", "--models", "ngram:ordr=3", "--same-data"], "did you mean"),

@@ -10,7 +10,8 @@ import pytest
 
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS, blocks, clear_of_blocks, clear_shape, parameters
+from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS
+from clearstory.models.sizing import blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes import budget
 from clearstory.recipes.pictures import whole_picture
 from clearstory.recipes.rates import rates_for

@@ -174,8 +174,9 @@ def test_a_run_in_the_way_is_left_alone(made: Any, tmp_path: Path) -> None:
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(FolderExists, match="already has files"):
         told(recipe(made.text, tmp_path / "mine"))
-    with pytest.raises(FolderExists, match="is a file, and the run needs a folder"):
-        told(recipe(made.text, tmp_path / "mine" / "letter.txt"))
+    for out in (tmp_path / "mine" / "letter.txt", tmp_path / "mine" / "letter.txt" / "run"):
+        with pytest.raises(FolderExists, match=r"letter.txt is a file, and .* is to be a folder"):
+            told(recipe(made.text, out))
     assert contents(made.run) == before
     assert contents(tmp_path / "mine") == {"letter.txt": b"dear"}
 

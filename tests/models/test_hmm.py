@@ -23,7 +23,7 @@ from clearstory.models.hmm.chain import Chain
 from clearstory.models.hmm.config import HMMConfig, parameters
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from clearstory.models.hmm.learning import Prior, expect, maximise
-from clearstory.models.presets import size
+from clearstory.models.sizing import size
 from clearstory.recipes.settings import train_recipe
 from clearstory.recipes.train import train_events
 from clearstory.training.update import AdamW

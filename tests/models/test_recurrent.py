@@ -14,11 +14,12 @@ from torch.testing import assert_close
 from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.models.base import Padded
 from clearstory.models.families import build, count
-from clearstory.models.presets import PRESETS, size
+from clearstory.models.presets import PRESETS
 from clearstory.models.recurrent import softmax
 from clearstory.models.recurrent.cells import Kept, Layer
 from clearstory.models.recurrent.config import RecurrentConfig, parameters
 from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.sizing import size
 from tiny import TINY_LSTM, VOCAB, shaken
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]

@@ -17,7 +17,7 @@ from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import build, count
 from clearstory.models.positions import Buckets, sinusoids
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, PRESETS, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.models.presets import parameters as on_paper
+from clearstory.models.sizing import parameters as on_paper
 
 SMALL: dict[str, Any] = {
     "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 32, "layers": 2,

@@ -23,7 +23,8 @@ from clearstory.models.base import Padded
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import build
-from clearstory.models.presets import BERT_TINY, MINILM, PRESETS, parameters
+from clearstory.models.presets import BERT_TINY, MINILM, PRESETS
+from clearstory.models.sizing import parameters
 from clearstory.recipes.portability import check_portable
 from clearstory.text.framing import framed
 from clearstory.text.learning import learn

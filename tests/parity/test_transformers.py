@@ -16,8 +16,9 @@ from clearstory.formats.folders import Opened, open_model, save_model
 from clearstory.models.base import Padded
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
-from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS, parameters
+from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS
 from clearstory.models.published import PUBLISHED
+from clearstory.models.sizing import parameters
 from clearstory.models.transformer import Transformer
 from clearstory.text.learning import learn
 

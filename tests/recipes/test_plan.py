@@ -16,8 +16,8 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.base import Padded
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, GPT2, PRESETS
-from clearstory.models.presets import parameters as on_paper
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
+from clearstory.models.sizing import parameters as on_paper
 from clearstory.recipes.costs import activations_of, cache_of, flops_of
 from clearstory.recipes.hardware import PROCESSORS
 from clearstory.recipes.parts import parts_of, sorted_into, terms_of

@@ -70,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # What a disk or its rights refuse, wherever that comes to light; all else is a mistake of ours, and is shown.
+        if error.filename is None:
+            raise
+        reason = str(error.strerror or error).lower()
+        return complain(f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1)
     except KeyboardInterrupt as stop:
         return complain(str(stop) or f"clearstory {name}: stopped", 130)
     return 0

@@ -17,17 +17,15 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from clearstory.errors import CorruptFile
+from clearstory.formats.arpa_lines import Lines, Rows, shown
 from clearstory.models.ngram.config import MOST_ORDER, MOST_ROWS, NGramConfig
 from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.model import NGram
@@ -40,13 +38,7 @@ BEGIN, END = "<s>", "</s>"
 UNKNOWN_LOG10 = -100.0
 """log10 P of an unknown word where a file has no <unk>; KenLM's default."""
 
-BLOCK = 50_000
-"""Lines read, or written, at a time."""
-
 MOST_VOCAB = 2**24
-
-Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def is_arpa(path: Path) -> bool:
@@ -58,7 +50,7 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
     """The model of a file, and a tokenizer of its words. Raises CorruptFile with the line and the reason."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            reader = Reader(path, file)
+            reader = Reader(Lines(path, file))
             sizes = reader.header()
             unigrams = reader.words(sizes[0])
             parts = [unigrams]
@@ -76,74 +68,65 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
 
 @dataclass
 class Reader:
-    """A file while it is read: the place in it, and the words it knows."""
+    """A file while it is read, and the words it knows."""
 
-    path: Path
-    file: Any
-    line: int = 0  # lines read
+    lines: Lines
     names: list[str] = field(default_factory=list)
     ids: dict[bytes, int] = field(default_factory=dict)
     ends: int | None = None  # the token that ends a line, and after which the next is read
     begin: int | None = None  # the same, where the file has <s>
 
-    def wrong(self, line: int, reason: str) -> NoReturn:
-        """The one sentence."""
-        raise CorruptFile(f"{self.path}, line {line:,}: {reason}")
-
-    def next(self) -> bytes:
-        """The next line that is not empty; nothing at the end."""
-        for line in self.file:
-            self.line += 1
-            if stripped := line.strip():
-                return bytes(stripped)
-        return b""
-
     def header(self) -> list[int]:
         """How many n-grams of each order there are said to be. Lines before \\data\\ are someone's remarks."""
-        while (line := self.next()) != b"\\data\\":
+        while (line := self.lines.next()) != b"\\data\\":
             if not line:
-                self.wrong(self.line, "the file ends without \\data\\; it is no ARPA file, or cut off")
+                self.lines.wrong(self.lines.line, "the file ends without \\data\\; it is no ARPA file, or cut off")
         sizes: list[int] = []
-        while (line := self.next()).startswith(b"ngram"):
+        while (line := self.lines.next()).startswith(b"ngram"):
             said = re.fullmatch(rb"ngram\s+(\d{1,3})\s*=\s*(\d{1,15})", line)
             if said is None or int(said[1]) != len(sizes) + 1:
-                self.wrong(self.line, f"here it must say how many {len(sizes) + 1}-grams there are: {shown(line)}")
+                self.lines.wrong(
+                    self.lines.line, f"here it must say how many {len(sizes) + 1}-grams there are: {shown(line)}"
+                )
             sizes.append(int(said[2]))
             if sizes[-1] > MOST_ROWS or sizes[0] > MOST_VOCAB or len(sizes) > MOST_ORDER:
-                self.wrong(self.line, f"more than this house holds: {shown(line)}")
+                self.lines.wrong(self.lines.line, f"more than this house holds: {shown(line)}")
         if not sizes:
-            self.wrong(self.line, "\\data\\ says of no order how many n-grams there are")
+            self.lines.wrong(self.lines.line, "\\data\\ says of no order how many n-grams there are")
         self.opens(1, line)
         return sizes
 
     def opens(self, order: int, line: bytes) -> None:
         """Compare the line that begins a section with what must stand there."""
         if line != b"\\%d-grams:" % order:
-            self.wrong(self.line, f"here \\{order}-grams: must begin, and it says {shown(line) or 'nothing'}")
+            self.lines.wrong(
+                self.lines.line, f"here \\{order}-grams: must begin, and it says {shown(line) or 'nothing'}"
+            )
 
     def end(self) -> None:
         """Compare the last line."""
-        if (line := self.next()) != b"\\end\\":
-            self.wrong(
-                self.line, f"here \\end\\ must stand, and it says {shown(line) or 'nothing'}; the file is cut off"
+        if (line := self.lines.next()) != b"\\end\\":
+            self.lines.wrong(
+                self.lines.line, f"here \\end\\ must stand, and it says {shown(line) or 'nothing'}; the file is cut off"
             )
-        while self.file.read(1 << 20):  # a packed file has its checksum at the end
-            pass
+        self.lines.finish()
 
     def words(self, size: int) -> Part:
         """The 1-grams: every word there is, and the unknown one."""
         lines, numbers, weights = [], [], []
-        for columns, probabilities, contexts, _ in self.blocks(1, size):
+        for columns, probabilities, contexts, _ in self.lines.blocks(1, size):
             lines += columns[0]
             numbers.append(probabilities)
             weights.append(contexts)
         logs, left = np.concatenate(numbers), np.concatenate(weights)
-        first = self.line - size + 1
+        first = self.lines.line - size + 1
         places: dict[bytes, int] = {}
         for place, word in enumerate(lines):
             word = UNKNOWN.encode() if word == b"<UNK>" else word
             if word in places:
-                self.wrong(first + place, f"the word {shown(word)} has stood in line {first + places[word]:,} already")
+                self.lines.wrong(
+                    first + place, f"the word {shown(word)} has stood in line {first + places[word]:,} already"
+                )
             places[word] = place
         begin, end, unknown = (places.get(word.encode()) for word in (BEGIN, END, UNKNOWN))
         special = {BEGIN.encode(), END.encode(), UNKNOWN.encode()}
@@ -154,7 +137,7 @@ class Reader:
             self.names = [word.decode("utf-8") for word in ordered]
         except UnicodeDecodeError:
             bad = next(place for word, place in places.items() if not decodes(word))
-            self.wrong(first + bad, f"the word {shown(lines[bad])} is not UTF-8; write the file anew as UTF-8")
+            self.lines.wrong(first + bad, f"the word {shown(lines[bad])} is not UTF-8; write the file anew as UTF-8")
         self.ids = {word: id for id, word in enumerate(ordered)}
         rows = np.array([places.get(word, -1) for word in ordered])
         found = np.where(rows >= 0, logs[rows], -99.0 if unknown is not None else UNKNOWN_LOG10)
@@ -173,17 +156,17 @@ class Reader:
 
     def section(self, order: int, size: int, shorter: Sequence[Part], longest: bool) -> Part:
         """The n-grams of one order from 2."""
-        self.opens(order, self.next())
+        self.opens(order, self.lines.next())
         vocab = len(self.names)
         keys, numbers, weights, lines = [], [], [], []
-        for columns, probabilities, contexts, first in self.blocks(order, size):
+        for columns, probabilities, contexts, first in self.lines.blocks(order, size):
             ids = np.empty((order, len(probabilities)), np.int64)
             for place, column in enumerate(columns):
                 try:
                     ids[place] = list(map(self.ids.__getitem__, column))
                 except KeyError:
                     bad = next(at for at, word in enumerate(column) if word not in self.ids)
-                    self.wrong(first + bad, f"the word {shown(column[bad])} is not among the 1-grams")
+                    self.lines.wrong(first + bad, f"the word {shown(column[bad])} is not among the 1-grams")
             stays = np.ones(len(probabilities), dtype=bool)
             if self.ends is not None:
                 stays = ~((ids[1:] == vocab).any(0) | (ids[:-1] == self.ends).any(0))
@@ -191,7 +174,7 @@ class Reader:
             rows = self.contexts(ids, shorter)
             if (lost := np.flatnonzero(stays & (rows < 0))).size:
                 words = b" ".join(column[lost[0]] for column in columns[:-1])
-                self.wrong(first + int(lost[0]), f"its context {shown(words)} is not among the {order - 1}-grams")
+                self.lines.wrong(first + int(lost[0]), f"its context {shown(words)} is not among the {order - 1}-grams")
             keys.append((rows * vocab + ids[-1])[stays])
             numbers.append(probabilities[stays])
             weights.append(contexts[stays])
@@ -200,7 +183,7 @@ class Reader:
         by = np.argsort(key, kind="stable")
         if (twice := np.flatnonzero(np.diff(key[by]) == 0)).size:
             one, two = line[by[twice[0]]], line[by[twice[0] + 1]]
-            self.wrong(int(two), f"the same {order}-gram has stood in line {int(one):,} already")
+            self.lines.wrong(int(two), f"the same {order}-gram has stood in line {int(one):,} already")
         logs = log[by] * math.log(10)
         return Part(key[by].astype(np.int64), logs, None if longest else left[by] * math.log(10))
 
@@ -213,90 +196,7 @@ class Reader:
             rows = find(torch.from_numpy(part.keys), torch.from_numpy(wanted)).numpy()
         return rows
 
-    def blocks(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
-        """A section in blocks of lines: words by place, log10 P, log10 of the weights, the first line's number."""
-        left = size
-        while left:
-            lines = list(islice(self.file, min(BLOCK, left)))
-            first = self.line + 1
-            self.line += len(lines)
-            flat, lengths = fields(lines)
-            odd = np.flatnonzero((lengths != order + 1) & (lengths != order + 2))
-            if odd.size or not lines:
-                self.odd(order, size, size - left, lines, int(odd[0]) if odd.size else 0, first)
-            begins = np.cumsum(lengths) - lengths
-            given = np.flatnonzero(lengths == order + 2)
-            if given.size in (0, len(lines)):
-                columns = [flat[place :: int(lengths[0])] for place in range(order + 1)]
-            else:
-                columns = [[flat[at] for at in (begins + place).tolist()] for place in range(order + 1)]
-            probabilities = self.numbers(columns[0], first)
-            if (above := np.flatnonzero(probabilities > 0)).size:
-                at = int(above[0])
-                self.wrong(first + at, f"a probability's logarithm is {shown(columns[0][at])}, and none is above 0")
-            contexts = np.zeros(len(lines))
-            if given.size:
-                last = [flat[at] for at in (begins[given] + order + 1).tolist()]
-                contexts[given] = self.numbers(last, first, given)
-            yield columns[1:], probabilities, contexts, first
-            left -= len(lines)
-
-    def odd(self, order: int, size: int, done: int, lines: list[bytes], at: int, first: int) -> NoReturn:
-        """What is wrong with a line that is no n-gram."""
-        line = lines[at].split() if lines else []
-        if not line or line[0].startswith(b"\\"):
-            self.wrong(
-                first + at, f"the {order}-grams end after {done + at:,}, and \\data\\ says that they are {size:,}"
-            )
-        words = b" ".join(line)
-        self.wrong(first + at, f"a {order}-gram is a number, {order} words, and perhaps a number: {shown(words)}")
-
-    def numbers(self, words: Sequence[bytes], first: int, places: Rows | None = None) -> Floats:
-        """What should be numbers."""
-        try:
-            found = np.array(list(map(float, words)), dtype=np.float64)
-        except ValueError:
-            found = np.array([float(word) if number(word) else np.nan for word in words])
-        if (bad := np.flatnonzero(~np.isfinite(found))).size:
-            at = int(bad[0])
-            self.wrong(first + (at if places is None else int(places[at])), f"{shown(words[at])} is no finite number")
-        return found
-
-
-SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
-
-
-def fields(lines: Sequence[bytes]) -> tuple[list[bytes], Rows]:
-    """What white space divides, of all lines one behind the other, and how many stand in each.
-
-    One list for all: a list for each line would take ten times as long.
-    """
-    if not lines:
-        return [], np.empty(0, np.int64)
-    joined = b"".join(lines)
-    spaces = SPACE[np.frombuffer(joined, np.uint8)]
-    begins = ~spaces
-    begins[1:] &= spaces[:-1]
-    ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
-    found = np.concatenate([[0], np.cumsum(begins)])[np.concatenate([[0], ends])]
-    return joined.split(), np.diff(found)
-
-
-def number(word: bytes) -> bool:
-    """Whether it reads as a number."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
 
 def decodes(word: bytes) -> bool:
     """Whether it is UTF-8."""
     return word.decode("utf-8", "replace").encode() == word
-
-
-def shown(line: bytes) -> str:
-    """A line as it may stand in a sentence."""
-    text = line.decode("utf-8", "replace")
-    return repr(text if len(text) <= 60 else text[:57] + "...") if text else ""

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from clearstory import durable
 from clearstory.errors import CannotDo
-from clearstory.formats.arpa import BEGIN, BLOCK, END
+from clearstory.formats.arpa import BEGIN, END
+from clearstory.formats.arpa_lines import BLOCK
 from clearstory.models.ngram.model import NGram
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.words import UNKNOWN

@@ -48,14 +48,17 @@ def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
 
 def check_heads(recipe: TrainRecipe, config: Any) -> None:
     """Raises BadSetting for a model without the heads that its objective asks."""
-    aim = OBJECTIVES[recipe.objective]
+    aim, given = OBJECTIVES[recipe.objective], recipe.init or recipe.model.name
     if aim.masks and not config.transform:
-        raise BadSetting(
-            f"objective is {recipe.objective}, and {recipe.init or recipe.model.name} has no head for words; "
-            "set model.transform and model.unembed_bias to true"
-        )
+        way = "set model.transform and model.unembed_bias to true"
+        if recipe.init:
+            way = "choose one that tells a [MASK], or train a new one: --model bert-mini"
+        raise BadSetting(f"objective is {recipe.objective}, and {given} has no head for words; {way}")
     if aim.sentences and not config.pooler:
+        way = "set model.pooler to true, or objective to masked"
+        if recipe.init:
+            way = "set objective to masked, or train a new one: --model bert-mini"
         raise BadSetting(
-            f"objective is {recipe.objective}, and {recipe.init or recipe.model.name} has no head that says whether a "
-            "sentence follows another; set model.pooler to true, or objective to masked"
+            f"objective is {recipe.objective}, and {given} has no head that says whether a sentence follows another; "
+            f"{way}"
         )

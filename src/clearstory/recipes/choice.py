@@ -8,7 +8,8 @@ from typing import Any
 
 from clearstory.errors import UnknownName, nearest
 from clearstory.models.config import Config, TransformerConfig
-from clearstory.models.presets import DEFAULT_PARAMETERS, FIELDS, TOKENIZERS, clear_shape, preset, size
+from clearstory.models.presets import FIELDS, TOKENIZERS, preset
+from clearstory.models.sizing import DEFAULT_PARAMETERS, clear_shape, size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,42 +5,34 @@ text ─► tokenizers ─► (train ─► measure ─► write)* ─► rungs 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clearstory import __version__, durable
-from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, Diverged, FolderExists
+from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
 from clearstory.formats.folders import Opened, open_model, write_card
 from clearstory.lens.draw import save
 from clearstory.models.machine import usable
 from clearstory.models.presets import preset
 from clearstory.recipes.comparing import CompareRecipe, Entry, budget, command, names
+from clearstory.recipes.comparison import MEASURED, begin, finished_before, write_down
 from clearstory.recipes.events import Event, Finished
-from clearstory.recipes.fields import build, flatten, plain
-from clearstory.recipes.files import read_yaml, to_yaml
+from clearstory.recipes.fields import build
 from clearstory.recipes.ladder import Ladder, Trial, pairs, rungs
 from clearstory.recipes.measuring import Held
 from clearstory.recipes.report import curves, html
-from clearstory.recipes.runs import Run, processor, said
+from clearstory.recipes.runs import Run, processor
 from clearstory.recipes.train import train_events
 from clearstory.recipes.trial import Ground, born_by_chance, tried
 from clearstory.text.corpus import Corpus
-from clearstory.text.documents import from_anywhere, read_documents
-
-FREE = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
-"""Settings that may differ when a comparison goes on: it may learn of more models, and of more seeds."""
-
-MEASURED = "measured.json"
-"""In a run folder: the trial that is finished."""
+from clearstory.text.documents import read_documents
 
 
 @dataclass(frozen=True)
@@ -122,56 +114,6 @@ def compare_events(recipe: CompareRecipe) -> Iterator[Told]:
     yield finish(recipe, folder, held, trials)
 
 
-def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
-    """The folder of the results, and the comparison as it will be made.
-
-    Raises FolderExists where something is already, CheckpointMismatch where the one to go on with was another.
-    """
-    folder = recipe.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    file = folder / "config.yaml"
-    if folder.is_file():
-        raise FolderExists(f"{folder} is a file, and the results need a folder; choose another --out")
-    if folder.is_dir():
-        durable.sweep(folder)
-    if recipe.resume and file.is_file():
-        then = placed(build(CompareRecipe, read_yaml(file)))
-        before, now = (flatten(CompareRecipe, plain(each)) for each in (then, placed(recipe)))
-        for key in before if recipe.sources else ():
-            if key not in FREE and before[key] != now.get(key):
-                raise CheckpointMismatch(
-                    f"the comparison in {folder} was made with {key} {said(before[key])}, and now it is "
-                    f"{said(now.get(key))}; go on with the settings it was made with, or choose another --out"
-                )
-        models, seeds = (recipe.models, recipe.seeds) if recipe.sources else (then.models, then.seeds)
-        return folder, replace(then, out=folder, models=models, seeds=seeds, resume=True, overwrite=False)
-    if not recipe.sources:
-        raise BadSetting(f"there is no comparison in {folder} to go on with; name a text and --models")
-    if folder.is_dir() and any(folder.iterdir()) and not recipe.overwrite:
-        what = "a comparison" if file.is_file() else "files"
-        raise FolderExists(
-            f"{folder} already has {what}; --resume goes on with a comparison, --overwrite replaces what is there"
-        )
-    return folder, replace(recipe, out=folder)
-
-
-def placed(recipe: CompareRecipe) -> CompareRecipe:
-    """The comparison as it is written down: what it reads is found from any folder."""
-    sources, text = (tuple(map(from_anywhere, each)) for each in (recipe.sources, recipe.text))
-    return replace(recipe, sources=sources, text=text)
-
-
-def write_down(folder: Path, recipe: CompareRecipe) -> None:
-    """Begin the folder; what an earlier comparison left in it goes, and nothing else."""
-    if recipe.overwrite and (folder / "config.yaml").is_file():
-        for place in folder.iterdir():
-            if place.is_dir() and (Run(place).exists or place.name == "tokenizers"):
-                durable.remove_folder(place)
-        for name in ("compare.json", "report.html", "curves.svg"):
-            (folder / name).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    durable.write_text(folder / "config.yaml", to_yaml(placed(recipe)))
-
-
 def held_out(recipe: CompareRecipe, corpus: Corpus) -> Held:
     """What is foreseen: the text that is named, else what the corpus holds out."""
     if recipe.text:
@@ -233,14 +175,6 @@ def beyond(recipe: CompareRecipe, finished: Finished) -> str | None:
     if recipe.minutes is not None and finished.seconds > 66 * recipe.minutes + 1:
         return f"took {finished.seconds / 60:.1f} minutes, of {recipe.minutes:g}"
     return None
-
-
-def finished_before(run: Path) -> Trial | None:
-    """The trial that a run folder has kept; None where there is none that can be read."""
-    try:
-        return Trial.from_json(json.loads((run / MEASURED).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def measure_all(recipe: CompareRecipe, held: Held) -> Iterator[Trying | Tried]:

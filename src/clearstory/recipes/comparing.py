@@ -102,6 +102,8 @@ class CompareRecipe:
                 "given; name some, or leave it out"
             )
         labels = [entry.label for entry in self.entries]
+        if self.models and not labels:
+            raise BadSetting("models names none; write some with commas between, such as ngram,lstm,clear")
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise BadSetting(f"models has {twice[0]} twice; --seeds trains each model several times")
 

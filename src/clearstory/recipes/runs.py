@@ -87,8 +87,7 @@ def begin(recipe: TrainRecipe) -> tuple[Run, TrainRecipe]:
     """
     folder = recipe.out or Path("runs") / f"{recipe.called}-{datetime.now():%Y%m%d-%H%M%S}"
     run = Run(folder)
-    if folder.is_file():
-        raise FolderExists(f"{folder} is a file, and the run needs a folder; choose another --out")
+    check_way(folder)
     if folder.is_dir():
         durable.sweep(folder)
     if recipe.resume and run.exists:
@@ -101,6 +100,13 @@ def begin(recipe: TrainRecipe) -> tuple[Run, TrainRecipe]:
             f"{folder} already has {what}; --resume goes on with a run, --overwrite replaces what is there"
         )
     return run, replace(recipe, out=folder)
+
+
+def check_way(folder: Path) -> None:
+    """Raises FolderExists where a file stands in the way of a folder."""
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise FolderExists(f"{place} is a file, and {folder} is to be a folder; choose another --out")
 
 
 def clear(run: Run) -> None:

@@ -24,21 +24,16 @@ from clearstory.formats.own import OWN
 from clearstory.metrics import Score
 from clearstory.models.families import count
 from clearstory.models.lora import unadapted
-from clearstory.models.prompts import first_token
-from clearstory.models.scoring import score_rows
 from clearstory.recipes import budget, runs
 from clearstory.recipes.curve import draw_curve
 from clearstory.recipes.events import Event, Finished, Looked, Prepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.pictures import draw_digits
 from clearstory.recipes.sample import sample
 from clearstory.recipes.settings import TrainRecipe
-from clearstory.text.rows import TokenRows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
-from clearstory.training.exam import examine
 from clearstory.training.learner import Learner
-from clearstory.training.objectives.masked import Masked
-from clearstory.training.objectives.rewrite import Denoise, Rewrite
 from clearstory.training.record import Record, Watchman
 from clearstory.training.trainer import ARITHMETIC
 
@@ -54,20 +49,16 @@ class Session:
     recipe: TrainRecipe
     learner: Learner
     tokenizer: Tokenizer
-    rows: Mapping[str, TokenRows]
+    held: HeldOut
     card: Card
     clock: budget.Clock
     prepared: Prepared
     decided: Mapping[str, str]
     base: Path | None  # the folder of the model that rests, where one learns beside it
-    lost: str | None  # why there are no bits per byte
-    writing: Rewrite | Denoise | None = None  # the objective of a model that writes from a source, the same
-    masked: Masked | None = None  # the objective of a model that tells hidden tokens, which looks ask about too
     closing: bool = True  # whether the end measures on all of the validation split
     record: Record | None = None
     last: Path | None = None  # the checkpoint that the run goes on from
     watchman: Watchman = field(default_factory=Watchman)
-    accuracy: float | None = None  # of the last look: share of pairs told rightly
     best: float = float("inf")
     best_step: int = -1
     looks_without_better: int = 0
@@ -151,7 +142,7 @@ class Session:
                     over = True
             if s.sample_steps and progress.step % s.sample_steps == 0:
                 with learner.averaged():
-                    source = None if self.writing is None else self.source(progress.step)
+                    source = self.held.source(progress.step, learner.context)
                     text = sample(self.model, self.tokenizer, seed=s.seed + progress.step, source=source)
                 self.note(kind="sample", step=progress.step, text=text)
                 yield Sampled(step=progress.step, text=text)
@@ -178,12 +169,12 @@ class Session:
             self.looks_without_better += 1
         self.note(
             kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
-            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.beside(),
+            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.held.beside(),
         )  # fmt: skip
         complete = self.look_tokens >= self.prepared.validation_tokens
         yield Looked(
             step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete,
-            **self.beside(),
+            **self.held.beside(),
         )  # fmt: skip
         if better:
             yield Saved(step=step, path=self.run.model, kind="model")
@@ -191,46 +182,13 @@ class Session:
             yield self.warn(sentence)
 
     def look_at(self, limit: int | None, fast: bool = True, spread: bool = True) -> Score:
-        """Nats on the validation split, in blocks, or whole by a model that never forgets. `fast`: in the arithmetic of
-        training, else in the weights' own. `spread`: what is read under a limit comes from all over the split. A model
-        that tells hidden tokens is asked for those, always the same ones.
+        """Nats on the validation split, of about `limit` tokens of it where that is given. `fast`: in the arithmetic of
+        training, else in the weights' own. `spread`: those tokens come from all over.
         """
         model: Any = self.model
         model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
         model.eval()
-        rows = self.rows["validation"]
-        if self.writing is not None:
-            return self.writing.look(model, rows, self.learner.context, limit)
-        if self.masked is not None:
-            marks = examine(model, self.masked, rows, self.learner.context, limit=limit)
-            self.accuracy = marks.accuracy
-            return Score(nats=marks.nats, tokens=marks.tokens, bytes=None, reason=self.lost)
-        score = score_rows(
-            model,
-            rows.spread(limit) if spread and limit is not None else rows,
-            context=None if model.context is None else self.learner.context,
-            windows="blocks",
-            begin=first_token(self.tokenizer),  # as `evaluate` does, so that both say the same
-            batch_size=16,
-            limit=limit,
-        )
-        return score if self.lost is None else score.without_bytes(self.lost)
-
-    def source(self, number: int) -> list[int]:
-        """A source of the validation split, to see what the model makes of it."""
-        assert self.writing is not None
-        given = self.writing.batches(self.rows["validation"], self.learner.context, 1, 0).batch(number).source
-        assert given is not None
-        ids: list[int] = given.ids[0].tolist()
-        return ids
-
-    def beside(self) -> dict[str, Any]:
-        """What a look tells of a model that tells hidden tokens, beside their nats."""
-        if self.writing is not None:
-            return {"token": "target token"}
-        if self.masked is None:
-            return {}
-        return {"token": "masked token", "next_sentence_accuracy": self.accuracy}
+        return self.held.score(model, self.learner.context, limit, spread)
 
     def keep(self, score: Score) -> None:
         """Write the model folder: what to use, as others open it too."""
@@ -303,7 +261,7 @@ class Session:
         write_card(self.run.model, replace(self.card, parameters=parameters, bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
-            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.beside(),
+            tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.held.beside(),
         )  # fmt: skip
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
@@ -321,7 +279,7 @@ class Session:
             curve=curve,
             objective=self.recipe.objective,
             reason=score.reason,
-            next_sentence_accuracy=self.accuracy,
+            next_sentence_accuracy=self.held.accuracy,
         )
 
     def note(self, **row: Any) -> None:

@@ -22,15 +22,16 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.lora import unadapted
 from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
-from clearstory.models.presets import blocks, clear_of_blocks
-from clearstory.models.presets import parameters as count_on_paper
 from clearstory.models.prompts import first_token
+from clearstory.models.sizing import blocks, clear_of_blocks
+from clearstory.models.sizing import parameters as count_on_paper
 from clearstory.recipes import budget, runs
 from clearstory.recipes.aims import aimed, check_heads
 from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.course import DEFAULT_STEPS, plan
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
+from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.rates import rates_for
 from clearstory.recipes.session import Session
 from clearstory.recipes.settings import TrainRecipe, train_recipe
@@ -193,14 +194,15 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
         trained_on=(*(begun.card.trained_on if begun else ()), (corpus.name, rows["train"].text_bytes)),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
-    masked = objective if isinstance(objective, Masked) else None
-    writing = objective if isinstance(objective, Rewrite | Denoise) else None
-    why = BOTH_SIDES if masked else writing.reason if writing else lost(corpus, tokenizer, rows)
+    if isinstance(objective, Masked):
+        why: str | None = BOTH_SIDES
+    else:
+        why = getattr(objective, "reason", None) or lost(corpus, tokenizer, rows)
+    held = HeldOut(rows["validation"], tokenizer, objective, why)
     if begun is not None:
         decided["init"] = begun.hash
     return Session(
-        run, recipe, learner, tokenizer, rows, card, clock, prepared, decided,
-        base=begun.base if begun else None, lost=why, masked=masked, writing=writing,
+        run, recipe, learner, tokenizer, held, card, clock, prepared, decided, base=begun.base if begun else None,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import build, count
-from clearstory.models.presets import DEFAULT_PARAMETERS, DIALS, size
+from clearstory.models.sizing import DEFAULT_PARAMETERS, DIALS, size
 from clearstory.recipes import budget
 from clearstory.recipes.choice import SHAPE
 from clearstory.recipes.comparing import CompareRecipe, Entry

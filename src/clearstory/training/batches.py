@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -123,7 +124,7 @@ class Windows:
         self.aligned = aligned(rows, context) if align else None
         # The same for every offset, so that a place in the order tells its epoch.
         self.per_epoch = max(1, (have - context) // context) if self.aligned is None else len(self.aligned)
-        self.order: tuple[int, npt.NDArray[np.int64]] | None = None
+        self.starts = lru_cache(maxsize=1)(self.shuffled)
 
     def batch(self, number: int) -> Batch:
         """The number-th batch of this order, however far that is."""
@@ -140,17 +141,14 @@ class Windows:
         """Never: windows are shuffled."""
         return False
 
-    def starts(self, epoch: int) -> npt.NDArray[np.int64]:
+    def shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
         """Where the windows of an epoch begin, in the order in which they are read."""
-        if self.order is None or self.order[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            if self.aligned is not None:
-                self.order = (epoch, rng.permutation(self.aligned))
-                return self.order[1]
-            room = len(self.rows.ids) - 1 - self.per_epoch * self.context
-            offset = int(rng.integers(0, min(room, self.context - 1) + 1))
-            self.order = (epoch, offset + rng.permutation(self.per_epoch).astype(np.int64) * self.context)
-        return self.order[1]
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.aligned is not None:
+            return rng.permutation(self.aligned)
+        room = len(self.rows.ids) - 1 - self.per_epoch * self.context
+        offset = int(rng.integers(0, min(room, self.context - 1) + 1))
+        return offset + rng.permutation(self.per_epoch).astype(np.int64) * self.context
 
 
 def aligned(rows: Rows, context: int) -> npt.NDArray[np.int64]:

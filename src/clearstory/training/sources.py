@@ -7,6 +7,7 @@ Both are functions of (rows, seed, number), as all batches are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -58,14 +59,12 @@ class Paired:
         self.begin = begin
         self.per_epoch = len(self.known) // batch_size
         self.size = int(sizes[self.known].sum(1).mean() * batch_size)
-        self.order: tuple[int, Places] | None = None
+        self.order = lru_cache(maxsize=1)(self.shuffled)
 
     def batch(self, number: int) -> Batch:
         """The number-th batch of this order, however far that is."""
         epoch, place = divmod(number, self.per_epoch)
-        if self.order is None or self.order[0] != epoch:
-            self.order = (epoch, self.shuffled(epoch))
-        return self.take(self.order[1][place])
+        return self.take(self.order(epoch)[place])
 
     def goes_on(self, number: int) -> bool:
         """Never: pairs are shuffled."""

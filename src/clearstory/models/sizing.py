@@ -1,0 +1,138 @@
+"""Sizing: how many numbers a model learns, counted on paper, and the dials that make it larger and smaller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from clearstory.errors import BadSetting
+from clearstory.models.config import Config, TransformerConfig
+from clearstory.models.hmm.config import HMMConfig
+from clearstory.models.hmm.config import sized as size_hmm
+from clearstory.models.presets import CLEAR
+from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.models.recurrent.config import sized as size_recurrent
+
+DEFAULT_PARAMETERS = 3_000_000
+"""`clear` without a budget."""
+
+
+def parameters(config: TransformerConfig) -> int:
+    """Numbers a model of this config learns, counted on paper: embedding, blocks, last norm, unembedding.
+
+    The law that this equals the built model's own count is in the tests.
+
+    >>> from clearstory.models.presets import GPT2
+    >>> parameters(GPT2)
+    124439808
+    """
+    c = config
+    norm = c.width * (2 if c.norm == "layer" and c.bias else 1)
+    attention = c.width * c.head_width * (2 * c.heads + 2 * c.kv_heads)
+    attention += 2 * c.head_width * c.qk_norm
+    think = c.width * c.hidden * (3 if c.gated else 2)
+    if c.bias:
+        attention += c.head_width * (c.heads + 2 * c.kv_heads) + c.width
+        think += c.hidden * (2 if c.gated else 1) + c.width
+    block = attention + think + 2 * norm
+    stack = (c.norm_first + c.embed_norm) * norm + c.segments * c.width
+    stack += {"learned": c.context * c.width, "buckets": 32 * c.heads}.get(c.positions, 0)
+    total = c.vocab * (c.width * (1 if c.tied else 2) + c.unembed_bias) + c.layers * block + stack
+    if c.kind == "encoder-decoder":
+        total += (c.decoder_layers or c.layers) * (block + attention + norm) + stack
+    square = c.width**2
+    total += c.transform * (square + c.width * c.bias + norm) + c.pooler * (
+        square + c.width + c.transform * (2 * c.width + 2)
+    )
+    total += len(c.labels) * (c.width + 1)
+    if c.recall:
+        total += len(c.recall) * (c.recall_rows * c.vocab + c.width + 1 + c.vocab * c.width)
+    return total
+
+
+def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
+    """`clear` with about `target` parameters. Raises BadSetting where the embeddings alone have more."""
+    found = min(clear_shapes(vocab, context), key=lambda shape: abs(math.log(parameters(shape) / target)))
+    if abs(math.log(parameters(found) / target)) > math.log(1.5):
+        raise BadSetting(
+            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
+            f"embedding has {vocab * 32:,}; ask for more parameters or a smaller vocabulary"
+        )
+    return found
+
+
+def clear_of_blocks(target: int, vocab: int, context: int) -> TransformerConfig:
+    """`clear` with about `target` parameters in its blocks, whatever its embeddings have."""
+    return min(clear_shapes(vocab, context), key=lambda shape: abs(math.log(blocks(shape) / target)))
+
+
+def blocks(config: TransformerConfig) -> int:
+    """The parameters that are not embeddings."""
+    return parameters(config) - config.vocab * config.width * (1 if config.tied else 2)
+
+
+def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
+    """Every shape of `clear`: width in steps of 32 (a multiple of what vector units and heads like), and 40 to 96 of it
+    a layer; from 30 to 100 the proportion costs next to nothing (Kaplan et al. 2020, figure 5).
+    """
+    for width in range(32, 4097, 32):
+        head_width = 16 if width <= 128 else 32 if width < 384 else 64
+        if width % head_width:
+            continue
+        heads = width // head_width
+        for layers in range(max(1, width // 96), max(1, width // 40) + 1):
+            yield replace(
+                CLEAR,
+                vocab=vocab,
+                context=context,
+                width=width,
+                layers=layers,
+                heads=heads,
+                kv_heads=heads // 4 if heads % 4 == 0 else 1,
+                head_width=head_width,
+                hidden=2 * width,
+            )
+
+
+def size(config: Any, target: int) -> Any:
+    """The same wiring at about `target` parameters: what `compare` and `--parameters` ask for.
+
+    Raises BadSetting for a family whose size its text decides.
+    """
+    dial = DIALS.get(type(config))
+    if dial is None:
+        raise BadSetting(
+            f"parameters is {target:,}, and the size of {config.family} follows from its text and its own settings; "
+            "leave parameters out"
+        )
+    return dial(config, target)
+
+
+def size_transformer(config: TransformerConfig, target: int) -> TransformerConfig:
+    """The same wiring at about `target` parameters, its proportions kept."""
+    best = config
+    for heads in range(1, 129):
+        width = heads * config.head_width if config.head_width <= 64 else heads * 64
+        for layers in range(max(1, width // 100), max(2, width // 30) + 1):
+            shape = replace(
+                config,
+                width=width,
+                heads=heads,
+                kv_heads=heads if config.heads == config.kv_heads else 1,
+                head_width=width // heads,
+                layers=layers,
+                hidden=max(8, round(config.hidden / config.width * width / 8) * 8),
+            )
+            if abs(math.log(parameters(shape) / target)) < abs(math.log(parameters(best) / target)):
+                best = shape
+    return best
+
+
+DIALS: dict[type[Config], Callable[[Any, int], Any]] = {
+    TransformerConfig: size_transformer,
+    RecurrentConfig: size_recurrent,
+    HMMConfig: size_hmm,
+}
+"""How each family is made larger and smaller; one that is not here has no such dial."""
