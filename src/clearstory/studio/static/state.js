@@ -3,6 +3,7 @@
 //   model, step      which model, and which checkpoint of its run
 //   text             the sentence
 //   page             which page
+//   edits            what is changed inside of the model, one a line
 //   layer, head      which head; query: which tokens are pinned, as 3 or 3,7; stage: which step of a walk
 //
 // A page may keep more under names of its own.
@@ -17,7 +18,7 @@ const now = signal(read());
 
 /** What must be forgotten when something else changes: what was pinned belongs to the old sentence. */
 const FORGET = {
-  model: ["step", "layer", "head", "query", "stage", "run"],
+  model: ["step", "layer", "head", "query", "stage", "run", "edits"],
   text: ["query", "stage"],
   page: ["stage"],
 };

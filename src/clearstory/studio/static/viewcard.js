@@ -26,9 +26,9 @@ const LEFT_OUT = new Set(["truncate"]);
 
 /**
  * A card of the view `name`; update() asks again where model, text or settings have changed. A card below the window
- * asks when it comes into sight. update({again: true}) asks in any case: the model has learnt on.
+ * asks when it comes into sight. `bound()` gives settings that the page keeps; they have no field in the form. update({again: true}) asks in any case: the model has learnt on.
  */
-export function viewCard(context, name, { settings = {}, title = null } = {}) {
+export function viewCard(context, name, { settings = {}, bound = null, title = null } = {}) {
   const asking = line();
   const about = ABOUT[name];
   const known = context.views().get(name);
@@ -49,7 +49,7 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
   fields();
 
   function fields() {
-    const rows = (known?.settings ?? []).filter((row) => !LEFT_OUT.has(row.name) && !(row.name in settings));
+    const rows = (known?.settings ?? []).filter((row) => !LEFT_OUT.has(row.name) && !(row.name in { ...settings, ...bound?.() }));
     tools.replaceChildren(...(about ? [aboutField()] : []), ...rows.map(field));
     if (known?.slow) tools.append(computeBox);
     tools.hidden = !tools.children.length;
@@ -110,10 +110,10 @@ export function viewCard(context, name, { settings = {}, title = null } = {}) {
 
   /** What the library is asked. */
   function question() {
-    const said = { ...settings };
+    const said = { ...settings, ...bound?.() };
     for (const row of known?.settings ?? []) {
       const value = SHARED.has(row.name) ? context.state.number(row.name) : own[row.name];
-      if (value !== null && value !== undefined && !(row.name in settings)) said[row.name] = value;
+      if (value !== null && value !== undefined && !(row.name in said)) said[row.name] = value;
     }
     return { model: context.model(), text: aboutText ?? about?.usual(context) ?? context.text(), view: name, settings: said };
   }

@@ -47,7 +47,8 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     // A square where tokens look at tokens; where a few rows meet many columns, rows that can be told apart.
     const tall = words ? 30 : columns > rows ? Math.max(size, 15) : size;
     const layout = { rows, columns, left, top, size, lean, tall, most: largest(view.values) };
-    drawing = rows > MOST_SVG || columns > MOST_SVG ? onCanvas(view, layout) : inSvg(view, layout);
+    // Words are drawn as such however many rows they have; a canvas would hold them no better.
+    drawing = !words && (rows > MOST_SVG || columns > MOST_SVG) ? onCanvas(view, layout) : inSvg(view, layout);
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
     drawing.node.addEventListener("pointerleave", () => look(null));
