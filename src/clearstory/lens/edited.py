@@ -28,11 +28,13 @@ def edited(
     top: int = 12,
     truncate: Truncate | None = None,
 ) -> Table:
-    """The words whose probability the edits change most: before, after, and by how much. How an edit is written is
-    told in `edits`. Raises BadSetting without any.
+    """The words whose probability the edits change most: before, after, and by how much. An edit is written like
+    “head 5.3 off”, “cell 5.3 7 2 0.9” or “layer 5 x0.5”.
+
+    All kinds are in edits.py. Raises BadSetting without any.
     """
     if not edit:
-        raise BadSetting('there is no edit; give one, such as --edit "head 0.0 off"')
+        raise BadSetting('there is no edit; give one as "edit", such as "head 0.0 off"')
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
     edits = [parse(each) for each in edit]

@@ -62,7 +62,7 @@ def patchings(
             before = {tap: seen[tap][0] for tap in taps}
         words = (int(theirs.argmax()), int(ours.argmax())) if words is None else words
         if words[0] == words[1]:
-            raise BadInput("both texts have the same likeliest word; name the two to be compared with --words, twice")
+            raise BadInput("both texts have the same likeliest word; name the two to compare in words")
 
         def difference(logits: Tensor) -> Tensor:
             return logits[..., words[0]] - logits[..., words[1]]
@@ -112,7 +112,7 @@ def patching(
     BadSetting without another text, or for one of another number of tokens.
     """
     if not other:
-        raise BadSetting('patching needs a second text; give one of as many tokens with --other "…"')
+        raise BadSetting('patching needs a second text; give one of as many tokens as "other"')
     target, words = asked(model, target, words)
     if len(words) not in (0, 2):
         raise BadSetting(

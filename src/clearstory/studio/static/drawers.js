@@ -11,9 +11,10 @@ import { mount as figure, map } from "./draw/placed.js";
 import { mount as spans } from "./draw/spans.js";
 import { mount as table } from "./draw/table.js";
 import { mount as mosaic } from "./draw/tiles.js";
+import { mount as tree } from "./draw/tree.js";
 import { mount as walk } from "./draw/walk.js";
 
-export const DRAWERS = { table, grid, curve, spans, walk, map, figure, mosaic };
+export const DRAWERS = { table, grid, curve, spans, walk, map, figure, mosaic, tree };
 
 /** Draws a view of any kind; one that no drawer knows is said to be in the numbers. */
 export function draw(root, view, hooks = {}) {

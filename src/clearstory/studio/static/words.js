@@ -102,6 +102,10 @@ export function numbersOf(view) {
     const rows = view.tiles.flatMap((row, i) => row.map((tile, k) => [view.row_labels[i], view.column_labels[k], tile.name, tile.score]));
     return [{ title: view.title, columns: ["row", "column", "name", "score"], rows }];
   }
+  if (view.kind === "tree") {
+    const rows = view.nodes.map((each, place) => [place, each.parent, each.text, each.value, each.fate]);
+    return [{ title: view.title, columns: ["node", "after", "text", view.unit || "value", "fate"], rows }];
+  }
   if (view.kind === "walk") return view.steps.flatMap(numbersOf);
   return [];
 }
