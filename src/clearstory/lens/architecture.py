@@ -24,7 +24,8 @@ LEFT, WIDE, BETWEEN, SIDE = 2, 34, 9, 26
 
 NORMS = {"rms": "root-mean-square norm", "layer": "layer norm"}
 
-PLACES = {"rotary": "queries and keys turned by place", "buckets": "biased by distance"}
+ATTENTION = {"rotary": "rotary attention", "buckets": "attention biased by distance"}
+"""What attention is called where it, and not the stream, is told of places."""
 
 
 def architecture(model: Any, tokenizer: Any, text: str) -> Figure:
@@ -125,7 +126,7 @@ def climb(tower: Tower, stack: Any) -> Box | None:
     heads = f"{c.heads} heads of {c.head_width}"
     shared = f", {c.kv_heads} for keys" if c.kv_heads != c.heads else ""
     sees = "sees all" if not block.attention.causal else f"{c.window:,} back" if c.window else "looks back"
-    step("attention", f"{heads}{shared}, {sees}", block.attention, block.attention_norm)
+    step(ATTENTION.get(c.positions, "attention"), f"{heads}{shared}, {sees}", block.attention, block.attention_norm)
     if block.cross_attention is not None:
         across = step("cross-attention", f"{heads}, at source", block.cross_attention, block.cross_attention_norm)
     middle = f"{c.width:,} → {c.hidden:,} → {c.width:,}"

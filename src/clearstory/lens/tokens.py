@@ -196,7 +196,7 @@ def aligned(one: Tokenizer, other: Tokenizer, text: str) -> list[Stretch]:
     """The smallest stretches of a text whose ends no token of either crosses.
 
     >>> [(each.one, each.other) for each in aligned(learn("words", ["a b"]), learn("bytes", []), "a b")]
-    [((0,), (97,)), ((), (32,)), ((1,), (98,))]
+    [((2,), (97,)), ((), (32,)), ((3,), (98,))]
     """
     sides = [list(zip(*side.encode_places(text), strict=True)) for side in (one, other)]
     spans = sorted({place for side in sides for _, place in side})

@@ -69,6 +69,7 @@ def along(
     """How far along the way from one point to another each vector stands (0 at the one, 1 at the other), and how far
     off that line, both in lengths of the way.
 
+    >>> import torch
     >>> [each.tolist() for each in along(torch.eye(2), torch.zeros(2), torch.tensor([2.0, 0.0]))]
     [[0.5, 0.0], [0.0, 0.5]]
     """
