@@ -132,7 +132,11 @@ class Tokenizer:
         >>> from clearstory.text.learning import learn
         >>> [learn("bytes", []).piece(id) for id in (32, 65, 227)]
         ['␣', 'A', '<0xE3>']
+
+        Models may have rows to spare behind the vocabulary; one of those is <its number>.
         """
+        if id >= self.vocab:
+            return f"<{id}>"
         [id] = self._known([id])
         token = self._tokens[id] or f"<{id}>"
         if id in self._special or self._style == "wordpiece":
