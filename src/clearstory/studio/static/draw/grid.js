@@ -45,7 +45,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     // Below three pixels a square is no square any more: the field scrolls instead.
     size = Math.max(size, words ? 72 : 3);
     // A square where tokens look at tokens; where a few rows meet many columns, rows that can be told apart.
-    const tall = words ? 30 : columns > rows ? Math.max(size, 15) : size;
+    const tall = words ? 22 : columns > rows ? Math.max(size, 15) : size;
     const layout = { rows, columns, left, top, size, lean, tall, most: largest(view.values) };
     // Words are drawn as such however many rows they have; a canvas would hold them no better.
     drawing = !words && (rows > MOST_SVG || columns > MOST_SVG) ? onCanvas(view, layout) : inSvg(view, layout);
@@ -198,8 +198,8 @@ function wordCell(view, r, c, x, y, size, tall, much) {
     "g",
     {},
     svg("rect", { class: `heat-${level}`, x: x + 0.5, y: y + 0.5, width: size - 1, height: tall - 1, rx: 2 }),
-    svg("text", { class: `on-${level} mono middle`, "font-size": 11, x: x + size / 2, y: y + (remark ? 13 : 19) }, clipped(word, Math.floor(size / 7))),
-    remark ? svg("text", { class: `on-${level} middle`, "font-size": 9, x: x + size / 2, y: y + 24 }, clipped(remark, Math.floor(size / 5.5))) : "",
+    svg("text", { class: `on-${level} mono`, style: { "font-size": "11px" }, x: x + 5, y: y + tall / 2 + 4 }, clipped(word, Math.floor((size - (remark ? 28 : 8)) / 7))),
+    remark ? svg("text", { class: `on-${level} end`, style: { "font-size": "9px" }, x: x + size - 5, y: y + tall / 2 + 4 }, clipped(remark, 5)) : "",
   );
 }
 
