@@ -71,7 +71,7 @@ ODD = {
     "init": "gpt2",
     "lora.targets": "key",
     "top_p": "0.5",
-    "show": "rank",
+    "InspectRecipe.show": "rank",
     "ablate": "mean",
     "centre": "false",
     "out": "elsewhere",

@@ -32,10 +32,11 @@ ALL = list(every_setting())
 IDS = [f"{name}.{row.key}" for name, row in ALL]
 
 
-def odd(row: Field) -> str:
+def odd(name: str, row: Field) -> str:
     """A value nobody has by default, as it is typed."""
-    if row.key in ODD:
-        return ODD[row.key]
+    for key in (f"{name}.{row.key}", row.key):
+        if key in ODD:
+            return ODD[key]
     hint = without_none(row.hint)
     kind = get_origin(hint) or hint
     if row.choices:
@@ -77,7 +78,7 @@ def at(tree: dict[str, Any], key: str) -> Any:
 @pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
 def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Field) -> None:
     recipe = RECIPES[name]
-    word = odd(row)
+    word = odd(name, row)
     said = read([f"{flag(row.key)}={word}"], table(recipe))
     before = plain(build(recipe, given(name, row.key)))
     after = plain(build(recipe, {**given(name, row.key), **said}))
@@ -89,7 +90,7 @@ def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Field) -> N
 
 @pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
 def test_settings_survive_a_file(name: str, row: Field, tmp_path: Path) -> None:
-    recipe = build(RECIPES[name], {**given(name, row.key), row.key: odd(row)})
+    recipe = build(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
     file = tmp_path / "settings.yaml"
     file.write_text(to_yaml(recipe), encoding="utf-8")
     assert build(RECIPES[name], read_yaml(file)) == recipe
@@ -110,11 +111,11 @@ def test_an_odd_value_changes_something(id: str, tmp_path: Path, monkeypatch: py
     assert callable(observe)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seen = []
-    for place, more in (("usual", {}), ("odd", {key: odd(row)})):
+    for place, more in (("usual", {}), ("odd", {key: odd(name, row)})):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
         seen.append(observe(build(recipe, {**given(name, row.key), **more})))
-    assert seen[0] != seen[1], f"{id} = {odd(row)} changes nothing"
+    assert seen[0] != seen[1], f"{id} = {odd(name, row)} changes nothing"
 
 
 @pytest.mark.parametrize(

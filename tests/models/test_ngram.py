@@ -382,7 +382,7 @@ def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
     model = counted(order=2)
     opened = open_model(save_model(tmp_path / "model", model, tokenizer, Card()))
     for view in ("attention", "neighbours"):
-        with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show next.*surprise"):
+        with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show tokens.*next.*surprise"):
             clearstory.inspect(opened, "abc", view)
     with pytest.raises(CannotDo, match="without --int8"):
         int8(ready(opened)[0])

@@ -186,7 +186,7 @@ def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
         tag(run, " \n")
     with pytest.raises(BadInput, match="there is no file"):
         tag(run, tmp_path / "nowhere.txt")
-    folder = save_model(tmp_path / "plain", MODELS["lstm"](), learn("characters", ["abc"]), Card())
+    folder = save_model(tmp_path / "plain", MODELS["lstm"](), learn("characters", ["abcdefghijklmnop"]), Card())
     with pytest.raises(CannotDo, match="has learnt no tags; one that tags is made by"):
         tag(folder, "a")
     assert main(["tag", str(folder), "a"]) == 1

@@ -99,7 +99,7 @@ def generation(
     *,
     max_tokens: int = 24,
     temperature: float = 1.0,
-    seed: int | None = None,
+    seed: int = 0,
     beam: int = 1,
     top: int = 5,
     truncate: Truncate | None = None,
