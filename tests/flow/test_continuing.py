@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.recipes.events import Finished, Looked, Prepared
+from clearstory.recipes.files import read_yaml
+from clearstory.recipes.rates import rates_for
 from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told, words
@@ -59,6 +62,73 @@ def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path
     assert contents(made.run) == before
     card = open_model(tmp_path / "run").card
     assert [size for _, size in card.trained_on] == [open_model(made.run).card.trained_on[0][1]] * 2
+
+
+SHAPES: dict[str, tuple[str, str, str]] = {
+    "encoder": ("bert-mini", "wordpiece:300", "masked"),
+    "both losses": ("bert-mini", "wordpiece:300", "masked+next-sentence"),
+    "denoise": ("t5-small", "bpe:300", "denoise"),
+    "rewrite": ("clear-translate", "bpe:300", "rewrite"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Path, cli: Any) -> None:
+    name, tokenizer, objective = SHAPES[shape]
+    texts = [words(40, seed=n).replace("\n", "") + "It was over. " + words(20, seed=n) for n in range(40)]
+    text = tmp_path / ("pairs.tsv" if shape == "rewrite" else "text.jsonl")
+    lines = [f"{each[:20]}\t{each[:10]}" if shape == "rewrite" else json.dumps({"text": each}) for each in texts]
+    text.write_text("\n".join(lines), encoding="utf-8")
+    given = {"text": (str(text),), "steps": 4, "training": {**TRAINING, "context": 32}}
+    small = {"name": name, "width": 16, "layers": 1, "heads": 2, "context": 32, "dropout": 0.0}
+    new = {**given, "model": small, "tokenizer": tokenizer, "objective": objective, "out": tmp_path / "one"}
+    *_, one = told(train_recipe(new))
+    asked = {"objective": objective} if shape == "both losses" else {}  # the others are what is usual
+    _, *_, two = told(train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}, asked))
+    assert isinstance(one, Finished)
+    assert isinstance(two, Finished)
+    assert two.objective == objective
+    assert two.nats_per_token < one.nats_per_token
+    first = checkpoint.load(checkpoint.saved(tmp_path / "two")[0]).model
+    assert all(torch.equal(first[name], value) for name, value in weights(tmp_path / "one").items())
+    beside = told(train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
+    assert isinstance(beside, Finished)
+    assert beside.objective == objective
+    assert {key.rpartition(".")[2] for key in learnt(tmp_path / "three")} == {"lora_a", "lora_b"}
+    wrong = cli("train", text, "--init", tmp_path / "one", "--objective", "causal", "--out", tmp_path / "four")
+    assert wrong.status == 1
+    assert "objective is causal, which does not teach" in wrong.last
+    if shape == "encoder":
+        wrong = cli(
+            *("train", text, "--init", tmp_path / "one", "--objective", "masked+next-sentence"),
+            *("--out", tmp_path / "four"),
+        )
+        assert wrong.status == 1
+        assert "set objective to masked, or train a new one: --model bert-mini" in wrong.last
+    assert not (tmp_path / "four").exists()
+
+
+def test_wider_models_go_on_at_lower_rates_unless_one_is_set() -> None:
+    usual = train_recipe({"text": ("a",), "init": "m"}).training
+    rates = {width: rates_for(None, SimpleNamespace(width=width), usual).learning_rate for width in (16, 192, 768)}
+    assert rates == {16: 2**-10, 192: 2**-10, 768: 2**-12}
+    assert rates_for(None, SimpleNamespace(), usual).learning_rate == 2**-10  # a family without a width
+    by_hand = train_recipe({"text": ("a",), "init": "m", "training.learning_rate": 1e-3}).training
+    assert rates_for(None, SimpleNamespace(width=768), by_hand).learning_rate == 1e-3
+
+
+def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) -> None:
+    text, small = tmp_path / "text.txt", {"name": "gpt2", "width": 384, "layers": 1, "heads": 2, "context": 16}
+    text.write_text(words(), encoding="utf-8")
+    quick = {key: value for key, value in TRAINING.items() if key != "learning_rate"}
+    given = {"text": (str(text),), "training": quick, "steps": 1}
+    told(train_recipe({**given, "model": small, "tokenizer": "characters", "out": tmp_path / "one"}))
+    more = {**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}
+    told(train_recipe(more))
+    assert read_yaml(tmp_path / "two" / "config.yaml")["training"]["learning_rate"] == 2**-11
+    finished = told(train_recipe({**more, "steps": 2, "resume": True}))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.steps == 2
 
 
 def test_beside_its_weights_it_gets_better_and_they_rest(made: Any, adapted: Any) -> None:

@@ -129,12 +129,12 @@ def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
     A call that names the text is a whole recipe, one that does not says only what differs from the usual.
     """
     then = placed(train_recipe(read_yaml(run.config)))
-    usual = train_recipe({"model": recipe.model.name})
+    usual = train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
     before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, placed(recipe), usual))
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         sizes = then.model.name == "clear" and key.startswith("model.")
-        decided = key in DECIDED or sizes or (key in RATES and then.model.name in WIDTHS)
+        decided = key in DECIDED or sizes or (key in RATES and (then.init or then.model.name in WIDTHS))
         open = new == unsaid.get(key) and (decided or not recipe.text)
         if key not in FREE and old != new and not open:
             raise CheckpointMismatch(

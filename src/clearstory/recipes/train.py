@@ -153,8 +153,8 @@ def prepare(run: runs.Run, recipe: TrainRecipe, clock: budget.Clock) -> Session:
     elif not isinstance(config, TransformerConfig) and getattr(config, "begin", 0) is None:
         config = replace(config, begin=first_token(tokenizer))  # a family that counts must be told where texts begin
     check_heads(recipe, config)
-    if new and not known:
-        settings = rates_for(recipe.model.name, config, settings)
+    if not known and not recipe.lora.rank:
+        settings = rates_for(recipe.model.name if new else None, config, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
     if begun is not None:
         model = begun.model
