@@ -81,5 +81,5 @@ def serve(place: Place, folder: Path, ready: Callable[[], None] = lambda: None) 
     place.listener.listen(128)  # from here on a browser waits for an answer, and is not refused
     ready()
     uvicorn.Server(config).run(sockets=[place.listener])
-    # It ends by Ctrl-C alone, which uvicorn passes on where a process listens to it; one begun in the background does not.
+    # It ends by Ctrl-C alone, which uvicorn passes on; a process that was begun in the background would not hear it.
     raise KeyboardInterrupt
