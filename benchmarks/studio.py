@@ -22,6 +22,8 @@ import sys
 import tempfile
 import time
 import types
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,17 @@ ENTER = """async (text) => {
   await new Promise(requestAnimationFrame);
   return performance.now() - begin;
 }"""
+
+TILE = """(place) => {
+  const body = document.querySelector('[data-card=mosaic] .card-body');
+  const stack = body.querySelector('.mosaic');
+  const [layers, heads] = [Number(body.dataset.layers), Number(body.dataset.heads)];
+  const across = Math.max(layers, heads);
+  const [wide, tall] = [(stack.clientWidth - 30) / across, (stack.clientHeight - 16) / Math.min(layers, heads)];
+  const at = (7 * place + 3) % (layers * heads);
+  return [30 + (at % across + 0.4) * wide, 16 + (Math.floor(at / across) + 0.4) * tall];
+}"""
+"""Where a head is on the canvas, every place another one."""
 
 CHOOSE = """async ([x, y]) => {
   const stack = document.querySelector('[data-card=mosaic] .mosaic');
@@ -114,13 +127,19 @@ def smollm2() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
+@cache
+def opened(model: Path) -> Any:
+    """The model, opened once."""
+    import clearstory
+
+    return clearstory.open(model)
+
+
 def text_of(model: Path, count: int) -> str:
     """A text of so many tokens, of the language reference of this interpreter."""
-    import clearstory
     from clearstory.text.corpus import Corpus
 
-    tokenizer = clearstory.open(model).tokenizer
-    assert tokenizer is not None
+    tokenizer = opened(model).tokenizer
     whole = next(text for text in Corpus.open(("corpus:python-docs",)).texts("train") if len(text) > 8 * count)
     ids = tokenizer.encode(" ".join(whole.split()))
     for size in range(count, count + 40):
@@ -131,18 +150,16 @@ def text_of(model: Path, count: int) -> str:
 
 def reading(model: Path, text: str) -> float:
     """Milliseconds of one reading, the median of seven."""
-    import clearstory
     from clearstory.lens.passage import passage
     from clearstory.models.prompts import resting
 
-    opened = clearstory.open(model)
-    assert opened.tokenizer is not None
-    read = passage(opened.model, opened.tokenizer, text)
+    known = opened(model)
+    read = passage(known.model, known.tokenizer, text)
     took = []
-    with resting(opened.model):
+    with resting(known.model):
         for _ in range(8):
             began = time.perf_counter()
-            read.hidden(opened.model)
+            read.hidden(known.model)
             took.append(1000 * (time.perf_counter() - began))
     return round(statistics.median(took[1:]), 1)
 
@@ -178,8 +195,8 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
             page.wait_for_function(READY, timeout=120_000)
     page.evaluate(ENTER, text_of(model, TOKENS[0]))
     page.wait_for_function(READY, timeout=120_000)
-    heads, hovers = [], []
-    places = [(60 + 37 * (step % 20), 30 + 35 * (step % 7)) for step in range(max(HEADS, HOVERS))]
+    heads = []
+    places = [page.evaluate(TILE, step) for step in range(max(HEADS, HOVERS))]
     for place in places[:HEADS]:
         heads.append(page.evaluate(CHOOSE, place))
         page.wait_for_function(READY, timeout=120_000)
@@ -199,9 +216,6 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
 
 def beside(browser: Any, root: Path) -> dict[str, Any]:
     """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
-    import torch
-
-    import clearstory
     from clearstory.formats.cards import Card
     from clearstory.formats.folders import save_model
     from clearstory.lens.attention import patterns
@@ -210,16 +224,11 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
     from clearstory.models.families import build
     from clearstory.models.presets import PRESETS
 
-    opened = clearstory.open(root / "model.gguf")
-    assert opened.tokenizer is not None
-    config = PRESETS["gpt2"]
-    ids = opened.tokenizer.vocab
-    from dataclasses import replace
-
-    model: Any = build(replace(config, vocab=ids), seed=1).eval()
-    save_model(root / "gpt2", model, opened.tokenizer, Card())
+    tokenizer = opened(root / "model.gguf").tokenizer
+    model: Any = build(replace(PRESETS["gpt2"], vocab=tokenizer.vocab), seed=1).eval()
+    save_model(root / "gpt2", model, tokenizer, Card())
     text = text_of(root / "model.gguf", 128)
-    read = passage(model, opened.tokenizer, text)
+    read = passage(model, tokenizer, text)
     weights = [each[None] for each in patterns(model, read, sites(model))]
     page = bertviz_page(weights, list(read.pieces))
     file = root / "bertviz.html"
@@ -245,7 +254,6 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
             " return performance.now() - begin; }"
         )
         own.close()
-    torch.manual_seed(0)
     return {
         "tokens": len(read.ids),
         "their_page_ms": round(theirs),
