@@ -20,7 +20,7 @@ from clearstory.errors import BadSetting
 from clearstory.lens.attention import look
 from clearstory.lens.heads import THRESHOLDS, measure
 from clearstory.lens.passage import Passage, passage
-from clearstory.lens.site import Part, Site, parts, sites
+from clearstory.lens.site import Part, Site, parts, site, sites
 from clearstory.lens.trace import inner, masked_scores, watch
 from clearstory.models.prompts import resting
 
@@ -120,14 +120,10 @@ def head(
     target: str | None = None,
 ) -> dict[str, Any]:
     """One head's weights (T, S); of the most decided head of the layer when none is named."""
-    known = kept(model, tokenizer, text, part, target)
-    count = len(known.of)
-    if not -count <= layer < count:
-        raise BadSetting(f"layer is {layer}, and the model has {count}; give 0 to {count - 1}")
-    at = known.of[layer]
+    at, known = site(model, layer, part), kept(model, tokenizer, text, part, target)
     rows, columns = at.reads(known.read)
     with resting(model):
-        weights = known.pattern(layer % count)
+        weights = known.pattern(at.layer)
         number = at.head(head, weights)
         said = look(at, weights[number], columns)
     return {

@@ -1,0 +1,74 @@
+"""Attending: what the attention page shows is what the library computes, for every shape and part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadSetting
+from clearstory.lens.attention import attention_weights, pooled
+from clearstory.lens.heads import THRESHOLDS, measure
+from clearstory.lens.passage import passage
+from clearstory.lens.site import site
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.studio.attending import KEPT, head, measures, mosaic
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, TINY_GPT2, shaken
+
+SMALL: dict[str, Any] = {
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_width": 8,
+    "hidden": 24,
+    "context": 24,
+}
+CHARACTERS = learn("characters", ["abcdefghijklmnop"])
+PIECES = learn("wordpiece:20", ["a b c", "a c b"])
+CASES: dict[str, tuple[Any, Any, tuple[Any, ...]]] = {
+    "gpt2": (replace(TINY_GPT2, vocab=CHARACTERS.vocab), CHARACTERS, (None,)),
+    "grouped": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, window=3), CHARACTERS, (None,)),
+    "bert": (replace(BERT_TINY, **SMALL, vocab=PIECES.vocab), PIECES, (None,)),
+    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, begin=0), CHARACTERS, (None, "decoder", "cross")),
+}
+TEXT = "a b c a b"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_numbers_are_the_librarys(name: str) -> None:
+    config, tokenizer, parts = CASES[name]
+    model: Any = shaken(config)
+    text, target = (TEXT, None) if name == "bert" else ("abcab", "ba" if name == "t5" else None)
+    for part in parts:
+        read = passage(model, tokenizer, text, target=target)
+        made = mosaic(model, tokenizer, text, part=part, target=target, cells=3)
+        assert torch.equal(made["maps"], pooled(model, read, part, 3))
+        for layer in (0, 1, -1):
+            weights = attention_weights(model, read, site(model, layer, part))
+            for number in range(len(weights)):
+                seen = head(model, tokenizer, text, layer=layer, head=number, part=part, target=target)
+                assert torch.allclose(seen["weights"].double(), weights[number], atol=1e-6)
+                assert (seen["layer"], seen["head"]) == (layer % 2, number)
+                assert [len(seen["rows"]), len(seen["columns"])] == list(weights[number].shape)
+        called, measured = (
+            measures(model, tokenizer, text, part=part, target=target),
+            measure(model, tokenizer, read, part),
+        )
+        assert called["names"] == [list(row) for row in measured.names]
+        assert called["kinds"][:-1] == [each for each in THRESHOLDS if each in measured.scores]
+    assert len(KEPT[model]) == len(parts)  # one reading for each, however often it is asked
+
+
+def test_what_is_not_there_is_refused() -> None:
+    config, tokenizer, _ = CASES["gpt2"]
+    model: Any = shaken(config)
+    with pytest.raises(BadSetting, match="layer is 9, and the model has 2"):
+        head(model, tokenizer, "abc", layer=9)
+    with pytest.raises(BadSetting, match="head is 7"):
+        head(model, tokenizer, "abc", head=7)
+    with pytest.raises(BadSetting, match="cells is 0"):
+        mosaic(model, tokenizer, "abc", cells=0)
