@@ -223,6 +223,38 @@ def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Ope
     assert body.locator(".said").inner_text().startswith("Layer 0, head 1")
 
 
+def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> None:
+    seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
+    view = clearstory.inspect(made / CLEAR, TEXT, view="attention", layer=0, head=1)
+    body = seen.page.locator('[data-card="pattern"] .card-body')
+    assert (body.get_attribute("data-layer"), body.get_attribute("data-head")) == ("0", "1")
+    body.locator(".grid-field").focus()
+    seen.page.keyboard.press("ArrowDown")  # enters
+    for row in range(1, 4):
+        seen.page.keyboard.press("ArrowDown")
+        assert float(body.get_attribute("data-value")) == pytest.approx(view.values[row][0], abs=1e-6)
+    seen.page.locator('[data-card="mosaic"] .mosaic').focus()
+    seen.page.keyboard.press("ArrowLeft")
+    seen.page.keyboard.press("Enter")
+    seen.ready()
+    assert "head=0" in seen.page.url
+    assert body.get_attribute("data-head") == "0"
+
+
+def test_a_head_is_taken_away_by_a_click_and_given_back(visit: Open, made: Path) -> None:
+    seen = visit(page="experiment", model=CLEAR, text=TEXT)
+    seen.page.locator('[data-card="board"] .part[data-edit="head 0.1 off"]').click()
+    seen.ready()
+    view = clearstory.inspect(made / CLEAR, TEXT, view="edits", edit=("head 0.1 off",))
+    seen.page.locator('[data-card="edits"] .tool', has_text="Numbers").click()
+    shown = seen.numbers('[data-card="edits"] .numbers td.n')
+    assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
+    assert "edits=head" in seen.page.url
+    seen.page.locator('[data-card="board"] button', has_text=re.compile("^Undo$")).click()
+    seen.ready()
+    assert seen.page.locator("#page .page").get_attribute("data-edits") == "0"
+
+
 def test_every_page_opens_for_every_family(visit: Open) -> None:
     seen = visit(page="home", model=CLEAR, text="the cat")
     pages = [each.get_attribute("data-page") for each in seen.page.locator("#rail a").all()]
