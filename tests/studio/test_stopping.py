@@ -1,0 +1,55 @@
+"""Stopping: work that nobody waits for any more ends between two layers, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import save_model
+from clearstory.models.base import Padded
+from clearstory.studio.asked import Dropped
+from clearstory.studio.shelf import Shelf, stopping
+from clearstory.text.learning import learn
+from tiny import MODELS
+
+ROWS = Padded.rows([[1, 2, 3]])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "lstm"])
+def test_the_next_layer_is_not_begun(name: str) -> None:
+    model: Any = MODELS[name]()
+    before, _ = model.read(ROWS)
+    dropped = Event()
+    with stopping(model, dropped):
+        assert torch.equal(model.read(ROWS)[0], before)
+        dropped.set()
+        with pytest.raises(Dropped):
+            model.read(ROWS)
+    assert torch.equal(model.read(ROWS)[0], before)
+
+
+def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", MODELS["gpt2"]().float(), learn("characters", ["abcdefghijklmnop"]), Card())
+    begun = Event()
+
+    def endless(opened: Any) -> None:
+        while True:
+            opened.model.read(ROWS)
+            begun.set()
+
+    async def gone() -> bool:
+        return begun.is_set()
+
+    async def asked() -> int:
+        shelf = Shelf(tmp_path)
+        with pytest.raises(Dropped):
+            await shelf.use("model", endless, gone)
+        return await shelf.use("model", lambda opened: int(opened.model.read(ROWS)[0].shape[1]), None)
+
+    assert asyncio.run(asyncio.wait_for(asked(), 60)) == 3
