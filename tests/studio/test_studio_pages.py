@@ -389,6 +389,20 @@ def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installe
             page.locator("#alarm", has_text="does not answer").wait_for(state="hidden", timeout=20_000)
 
 
+def test_an_answer_lost_on_the_way_is_asked_for_again(visit: Open) -> None:
+    seen = visit(page="next", model=CLEAR, text=TEXT)
+    page = seen.page
+    page.route("**/api/trace", lambda route: route.abort())  # the server itself is there all the time
+    page.locator("#text").fill("the king")
+    page.keyboard.press("Enter")
+    page.locator("#alarm", has_text="does not answer").wait_for(timeout=5000)
+    page.unroute("**/api/trace")
+    page.locator("#alarm").wait_for(state="hidden")
+    seen.ready()
+    assert page.locator("#chips .chip").count() == 8
+    assert page.locator(".card .problem:not([hidden])").count() == 0
+
+
 def test_the_shell_is_painted_before_anything_is_asked(visit: Open, server: str, browser: Any) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(server)

@@ -1,5 +1,7 @@
 // Ask: questions to the studio's server. An answer that is no longer wanted is dropped, on both sides.
 
+import { signal } from "./kit.js";
+
 /** What went wrong, in a sentence for the reader. */
 export class Problem extends Error {}
 
@@ -8,13 +10,21 @@ export class Stale extends Error {}
 
 const GONE = "the studio does not answer; start it again with: clearstory studio";
 
+/** Whether the server answered when it was last asked anything. */
+export const answers = signal(true);
+
+function lost() {
+  answers.set(false);
+  return new Problem(GONE);
+}
+
 async function fetched(path, init) {
   let response;
   try {
     response = await fetch(path, init);
   } catch (error) {
     if (error.name === "AbortError") throw new Stale();
-    throw new Problem(GONE);
+    throw lost();
   }
   if (response.ok) return response;
   let sentence = `the studio answered ${response.status}`;
@@ -30,7 +40,7 @@ async function body(response, how) {
   try {
     return await response[how]();
   } catch (error) {
-    throw error.name === "AbortError" ? new Stale() : new Problem(GONE);
+    throw error.name === "AbortError" ? new Stale() : lost();
   }
 }
 
@@ -95,11 +105,11 @@ export function line() {
   };
 }
 
-/** Whether the server is there. */
-export async function alive() {
+/** Asks whether the server is there; `answers` says what came of it. */
+export async function look() {
   try {
-    return (await fetch("/health", { signal: AbortSignal.timeout(4000) })).ok;
+    answers.set((await fetch("/health", { signal: AbortSignal.timeout(4000) })).ok);
   } catch {
-    return false;
+    answers.set(false);
   }
 }

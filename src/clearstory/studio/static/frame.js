@@ -1,6 +1,6 @@
 // Frame: what stands around every page: the models, the sentence and its tokens, the rail, the state in words.
 
-import { alive, get, line, post, Problem, Stale } from "./ask.js";
+import { answers, get, line, look, post, Problem, Stale } from "./ask.js";
 import { mount as chips } from "./chips.js";
 import { el, signal } from "./kit.js";
 import * as models from "./models.js";
@@ -268,18 +268,15 @@ state.on(() => context.track(follow()));
 // ---- the server may go, and come back
 
 let gone = false;
-async function watch() {
-  const there = await alive();
-  if (!there && !gone) {
-    context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
-  } else if (there && gone) {
-    context.alarm(null);
-    await loadModels();
-    page?.back?.();
-  }
+answers.on((there) => {
+  if (gone === !there) return;
   gone = !there;
-}
-setInterval(() => document.hidden || watch(), 2000);
+  if (gone) return context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
+  context.alarm(null);
+  before = {}; // what was asked meanwhile is asked again
+  context.track(loadModels().then(follow).then(() => page?.back?.()));
+});
+setInterval(() => document.hidden || look(), 2000);
 
 // ---- begin
 

@@ -217,7 +217,7 @@ export function mount(root, context) {
 
   return {
     update,
-    back: poll,
+    back: () => (name ? poll() : undefined),
     end: () => (clearTimeout(timer), (name = null), live?.end()),
   };
 }
