@@ -18,13 +18,14 @@ a text of its own, and "unclear" by none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clearstory.lens.attention import patterns, pooled
@@ -50,18 +51,26 @@ class Measured:
     names: tuple[tuple[str, ...], ...]
 
 
-def measure(model: Any, tokenizer: Any, read: Passage, part: Part | None = None, seed: int = 0) -> Measured:
-    """What every head does with a passage. Induction is measured where a stack reads left to right."""
+Look = Callable[[Callable[[Tensor], Tensor]], list[Tensor]]
+"""Goes through the layers' weights (1, H, T, S) of one reading, and gives what is kept of each."""
+
+
+def measure(
+    model: Any, tokenizer: Any, read: Passage, part: Part | None = None, seed: int = 0, look: Look | None = None
+) -> Measured:
+    """What every head does with a passage, which is read unless `look` has done so. Induction is measured where a stack
+    reads left to right.
+    """
     of = sites(model, part)
-    scores = shares(model, read, of)
+    scores = shares(look or partial(patterns, model, read, of), read, of)
     if of[0].attention.causal:
         again, back = repeated(model, tokenizer, read, seed)
         marks = {"induction": offset(len(again.ids), back, 2 * back)}
-        scores["induction"] = marked(model, again, of, marks)["induction"]
+        scores["induction"] = marked(partial(patterns, model, again, of), of, marks)["induction"]
     return Measured(scores, tuple(map(tuple, named(scores))))
 
 
-def shares(model: Any, read: Passage, of: list[Site]) -> dict[str, Float[Tensor, "L H"]]:
+def shares(look: Look, read: Passage, of: list[Site]) -> dict[str, Float[Tensor, "L H"]]:
     """All measures that a text alone gives."""
     across = of[0].part == "cross"
     ids = torch.tensor(read.source if of[0].part == "encoder" and read.source else read.ids)
@@ -77,7 +86,7 @@ def shares(model: Any, read: Passage, of: list[Site]) -> dict[str, Float[Tensor,
         marks["next"] = offset(len(ids), -1)
         # Of the first and the last token themselves it is said by "same".
         marks["first"][0] = marks["last"][-1] = False
-    return marked(model, read, of, marks)
+    return marked(look, of, marks)
 
 
 def column(like: Bool[Tensor, "T S"], place: int) -> Bool[Tensor, "T S"]:
@@ -98,29 +107,37 @@ def offset(count: int, back: int, start: int = 0) -> Bool[Tensor, "T T"]:
     return mask
 
 
-def marked(
-    model: Any, read: Passage, of: list[Site], marks: Mapping[str, Bool[Tensor, "T S"]]
-) -> dict[str, Float[Tensor, "L H"]]:
+def marked(look: Look, of: list[Site], marks: Mapping[str, Bool[Tensor, "T S"]]) -> dict[str, Float[Tensor, "L H"]]:
     """The mean weight on what is marked, over the queries that have a choice and something marked; and "diffuse".
 
     A layer's weights are let go before the next layer's are made.
     """
+    made: list[Tensor] = []  # the same for every layer
 
     def keep(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B N H"]:
-        weights = pattern[0].double()
-        seen = of[0].visible(weights)
-        choice = seen > 1
-        rows = []
-        for mark in (mark.to(weights.device) for mark in marks.values()):
-            asked = choice & mark.any(-1)
-            rows.append((weights * mark).sum(-1)[:, asked].sum(-1) / asked.sum().clamp(min=1))
-        even = seen.clamp(min=2).double().log()
-        entropy = -torch.special.xlogy(weights, weights).sum(-1) / even
-        rows.append(entropy[:, choice].sum(-1) / choice.sum().clamp(min=1))
-        return torch.stack(rows)[None].cpu()
+        weights = pattern[0]
+        if not made:
+            made.extend(shared(of[0].visible(weights), [mark.to(weights.device) for mark in marks.values()]))
+        masks, even = made
+        rows = weights.flatten(1).double() @ masks
+        entropy = -torch.special.xlogy(weights, weights).sum(-1, dtype=torch.float64) @ even
+        return torch.cat([rows.T, entropy[None]])[None].cpu()
 
-    found = torch.stack(patterns(model, read, of, keep))
+    found = torch.stack(look(keep))
     return {name: found[:, number] for number, name in enumerate((*marks, "diffuse"))}
+
+
+def shared(
+    seen: Int[Tensor, "T"], marks: Sequence[Bool[Tensor, "T S"]]
+) -> tuple[Float[Tensor, "T*S N"], Float[Tensor, "T"]]:
+    """What weights are multiplied with to be means: over a mark's queries, and of entropies as shares of even ones."""
+    choice = seen > 1
+    columns = []
+    for mark in marks:
+        asked = choice & mark.any(-1)
+        columns.append((mark & asked[:, None]).double().flatten() / asked.sum().clamp(min=1))
+    even = choice / seen.clamp(min=2).double().log() / choice.sum().clamp(min=1)
+    return torch.stack(columns, -1), even
 
 
 def repeated(model: Any, tokenizer: Any, read: Passage, seed: int) -> tuple[Passage, int]:
@@ -190,7 +207,7 @@ def heads(
     count = len(rows)
     return Walk(
         title=f"All {count} heads: what each does with this text",
-        look=look(measured),
+        look=said_of(measured),
         steps=(
             Mosaic(
                 title=f"{len(tiles)} layers of {len(tiles[0])} heads",
@@ -222,7 +239,7 @@ def cells_of(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def look(measured: Measured) -> str:
+def said_of(measured: Measured) -> str:
     """How many heads are called what, and the clearest head of each kind."""
     counts = Counter(name for row in measured.names for name in row)
     total = sum(counts.values())

@@ -41,6 +41,8 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return named(value)
     if isinstance(value, tuple | list):
+        if set(map(type, value)) == {float} and all(map(math.isfinite, value)):
+            return list(value)  # the rows of a grid: 512 tokens have a quarter of a million numbers
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -7,6 +7,7 @@ The text is read once. Queries and keys of all layers are kept, from which any h
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -45,6 +46,10 @@ class Kept:
             near = at.stack.buckets(q.shape[2], k.shape[2]).to(q.dtype)
         weights: Tensor = masked_scores(at.attention, q, k, near).softmax(-1)[0]
         return weights
+
+    def each(self, keep: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """What is kept of every layer's weights, of one layer at a time: as `lens.attention.patterns` gives it."""
+        return [keep(self.pattern(layer)[None])[0] for layer in range(len(self.of))]
 
     @property
     def bytes(self) -> int:
@@ -88,10 +93,7 @@ def mosaic(
     rows, columns = known.of[0].reads(known.read)
     size = (min(cells, len(rows)), min(cells, len(columns)))
     with resting(model):
-        maps = [
-            (F.adaptive_max_pool2d(known.pattern(layer)[None].float(), size)[0] * 255).round().to(torch.uint8)
-            for layer in range(len(known.of))
-        ]
+        maps = known.each(lambda pattern: (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8))
     return {"maps": torch.stack(maps), "rows": list(rows), "columns": list(columns), "parts": list(parts(model))}
 
 
@@ -99,7 +101,9 @@ def measures(
     model: Any, tokenizer: Any, text: str, *, part: Part | None = None, target: str | None = None
 ) -> dict[str, Any]:
     """What every head is called, and its measures: see `lens.heads`."""
-    measured = measure(model, tokenizer, passage(model, tokenizer, text, target=target), part)
+    known = kept(model, tokenizer, text, part, target)
+    with resting(model):
+        measured = measure(model, tokenizer, known.read, part, look=known.each)
     order = [name for name in THRESHOLDS if name in measured.scores]
     return {
         "names": [list(row) for row in measured.names],

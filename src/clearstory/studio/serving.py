@@ -12,6 +12,7 @@ from urllib.parse import quote
 from clearstory.errors import BadInput, BadSetting
 from clearstory.recipes.using import StudioRecipe
 from clearstory.studio.guard import LOCAL
+from clearstory.studio.waiting import patient
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def listen(recipe: StudioRecipe) -> Place:
 
 def serve(place: Place, folder: Path, ready: Callable[[], None] = lambda: None) -> None:
     """Answer until Ctrl-C. `ready` is called when the first request can come."""
+    patient()
     import uvicorn
 
     from clearstory.studio.app import studio_app

@@ -25,6 +25,7 @@ from clearstory.errors import BadInput, BadSetting, FolderExists
 from clearstory.recipes.files import read_yaml
 from clearstory.recipes.settings import train_recipe
 from clearstory.studio.found import checkpoints, name_of, read_object, within
+from clearstory.studio.waiting import environment
 
 MOST_ROWS = 4000
 """Lines of a record in one answer; the page asks for the rest."""
@@ -114,7 +115,7 @@ class Trainings:
             # A session of its own: Ctrl-C in the server's terminal is not meant for it.
             child = subprocess.Popen(
                 command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "NO_COLOR": "1"},
+                env={**environment(), "NO_COLOR": "1"},
             )  # fmt: skip
         self.children[name] = child
         write_json(file, {"name": name, "pid": child.pid, "began": began(child.pid), "words": list(words)})

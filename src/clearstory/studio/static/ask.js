@@ -108,7 +108,9 @@ export function line() {
 /** Asks whether the server is there; `answers` says what came of it. */
 export async function look() {
   try {
-    answers.set((await fetch("/health", { signal: AbortSignal.timeout(4000) })).ok);
+    const response = await fetch("/health", { signal: AbortSignal.timeout(4000) });
+    await response.text(); // or the browser keeps the connection for it
+    answers.set(response.ok);
   } catch {
     answers.set(false);
   }
