@@ -1,4 +1,4 @@
-"""Embedding: the vectors of words as a page shows them: strips of numbers, and a map whose axes stand still while a model
+"""Embedding: the vectors of words as a page shows them: strips of numbers, and a map whose axes stand still as a model
 learns.
 
  the run's end ─► plane: words, links, two axes ─┐
