@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
+from clearstory.lens.attention import patterns
 from clearstory.lens.edits import FOOT, Cell, Edit, Half, Patch, Scale, Steer
 from clearstory.lens.passage import Passage, passage
+from clearstory.lens.site import Site
 from clearstory.lens.stream import answering
 from clearstory.lens.trace import Change, edit, inner, stacks, watch
 from clearstory.models.block import Attention, band
@@ -70,6 +72,25 @@ def intervene(model: Any, tokenizer: Tokenizer, read: Passage, edits: Sequence[E
     if not bool(after.isfinite().all()):
         raise BadSetting("with these edits the model's numbers are none any more; make the largest of them smaller")
     return Outcome(place, before, after)
+
+
+def pattern_after(
+    model: Any, tokenizer: Tokenizer, read: Passage, at: Site, edits: Sequence[Edit]
+) -> Float[Tensor, "H T S"]:
+    """How much each token takes from each, for all heads of a layer, with the edits inside."""
+    every = [changes(model, tokenizer, read, each) for each in edits]
+    with resting(model), ExitStack() as made:
+        for each in every:
+            made.enter_context(edit(model, each))
+        [weights] = patterns(model, read, [at])
+    return weights
+
+
+def sees(attention: Attention, rows: int, columns: int) -> Bool[Tensor, "T S"]:
+    """Which tokens (columns) each token (row) may look at."""
+    if not attention.causal:
+        return torch.ones(rows, columns, dtype=torch.bool)
+    return band(rows, columns, attention.window, torch.device("cpu"))
 
 
 def changes(model: Any, tokenizer: Tokenizer, read: Passage, wanted: Edit) -> Mapping[str, Change]:
@@ -159,9 +180,7 @@ def cell_tap(block: Any, own: str, wanted: Cell, read: Passage) -> Mapping[str, 
         )
     if not 0 <= wanted.weight <= 1:
         raise BadSetting(f"the edit '{wanted}' gives a weight of {wanted.weight:g}; weights lie between 0 and 1")
-    seen = torch.ones(columns, dtype=torch.bool)
-    if attention.causal:
-        seen = band(rows, columns, attention.window, torch.device("cpu"))[wanted.row]
+    seen = sees(attention, rows, columns)[wanted.row]
     if not bool(seen[wanted.column]):
         near = seen.nonzero().squeeze(1)
         raise BadSetting(

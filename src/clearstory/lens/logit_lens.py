@@ -100,12 +100,14 @@ def logit_lens(
     show: Show = "answer",
     target: str | None = None,
     words: tuple[str, ...] = (),
+    columns: tuple[int, ...] = (),
     truncate: Truncate | None = None,
 ) -> Grid:
     """The likeliest word after each step (rows) at each token (columns), coloured by what `show` says.
 
-    The word asked about is each column's final answer, or the one of `words`. Of an encoder-decoder this is its
-    decoder, after `target`. Raises BadSetting for more words than one.
+    The word asked about is each column's final answer, or the one of `words`. `columns`: only at these tokens, from 0,
+    which costs as little as they are few; all when none is named. Of an encoder-decoder this is its decoder, after
+    `target`. Raises BadSetting for more words than one.
     """
     if show not in UNITS:
         raise BadSetting(f"show is '{show}'; give one of {', '.join(UNITS)}")
@@ -115,12 +117,12 @@ def logit_lens(
         raise BadSetting(f"words are {', '.join(words)}, and the lens follows one; give one, or none for the answer")
     answer = token_of(tokenizer, words[0]) if words else None
     read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = lensed(model, read, answer=answer)
+    seen = lensed(model, read, columns or None, answer=answer)
     numbers: Tensor = getattr(seen, show)
     return Grid(
         title="Logit lens: what the stream would say after each step",
         row_labels=seen.names,
-        column_labels=read.labels,
+        column_labels=tuple(read.labels[column] for column in seen.columns),
         values=tuple(map(tuple, numbers.tolist())),
         texts=tuple(
             tuple(f"{tokenizer.piece(id)}\n{percent(p)}" for id, p in zip(ids, probabilities, strict=True))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput
-from clearstory.lens.vectors import nearest_to, one_token, word_vectors
+from clearstory.lens.vectors import Near, nearest_to, one_token, word_vectors
 from clearstory.lens.views import Table
 from clearstory.text.tokenizers import Tokenizer
 
@@ -31,9 +31,7 @@ def neighbours(
     `centre`, `remove`: what all words share is taken away, see `word_vectors`. `within`: only tokens with a smaller id
     are looked for; tokenizers give frequent tokens small ones. Raises BadInput for a word that is more than one token.
     """
-    own = one_token(tokenizer, word)
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
-    found = nearest_to(vectors, vectors[own], top, without=(own,), within=within)
+    own, found, vectors = around(model, tokenizer, word, top=top, centre=centre, remove=remove, within=within)
     return Table(
         title=f"Nearest to {tokenizer.piece(own)}",
         columns=("token", "cosine", "id"),
@@ -41,6 +39,15 @@ def neighbours(
         bar="cosine",
         look=alike(model, tokenizer, vectors, centre, remove),
     )
+
+
+def around(
+    model: Any, tokenizer: Tokenizer, word: str, *, top: int, centre: bool, remove: int, within: int | None
+) -> tuple[int, list[Near], Float[Tensor, "V W"]]:
+    """A word's token, the tokens nearest to it, and the vectors of all."""
+    own = one_token(tokenizer, word)
+    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
+    return own, nearest_to(vectors, vectors[own], top, without=(own,), within=within), vectors
 
 
 def alike(model: Any, tokenizer: Tokenizer, vectors: Float[Tensor, "V W"], centre: bool, remove: int) -> str:

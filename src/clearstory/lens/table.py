@@ -65,6 +65,7 @@ VIEWS: dict[str, Entry] = {
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "generation": Entry("clearstory.lens.generation:generation", needs=FORWARDS, forwards=True, writes=True),
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
+    "combined": Entry("clearstory.lens.combined:combined", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
     "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),
     "roles": Entry("clearstory.lens.roles:roles", STACKS, ATTENTION, slow=True),

@@ -2,19 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from clearstory.errors import BadInput, BadSetting
+from clearstory.errors import BadInput, BadSetting, MissingExtra
 from clearstory.lens.placed import Point
-from clearstory.lens.vectors import nearest_to, on_two_axes, one_token, tokens_of, word_vectors
+from clearstory.lens.vectors import nearest_to, one_token, principal, tokens_of, word_vectors
 from clearstory.lens.views import Map
 from clearstory.text.tokenizers import Tokenizer
 
+Layout = Literal["pca", "tsne"]
+
 MOST = 120
 """More words than this cover each other."""
+
+FEWEST = 5
+"""Fewer words have no neighbourhoods that t-SNE could keep."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Words, their links, and two axes through a model's word vectors, on which another model's can be laid out too.
+
+    `ids` are tokens, the first `own` of them the text's; `links` lead from a place in `ids` to that of one of its
+    nearest. A vector v stands at (v − middle) · axes. `cosine` is the mean over the linked pairs in this model.
+    """
+
+    ids: tuple[int, ...]
+    own: int
+    links: tuple[tuple[int, int], ...]
+    middle: Float[Tensor, "W"]
+    axes: Float[Tensor, "2 W"]
+    cosine: float | None
+
+    def places(self, vectors: Float[Tensor, "V W"]) -> tuple[Float[Tensor, "N 2"], float]:
+        """Where the words stand by these vectors, and the share of their variance that is kept."""
+        chosen = vectors[list(self.ids)]
+        places = (chosen - self.middle) @ self.axes.T
+        spread = (chosen - chosen.mean(0)).square().sum()
+        kept = (places - places.mean(0)).square().sum()
+        return places, float(kept / spread) if spread else 1.0
+
+
+def plane_of(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    top: int = 4,
+    centre: bool = True,
+    remove: int = 0,
+    within: int | None = None,
+) -> Plane:
+    """The words of a text and the `top` nearest of each, with their two principal axes in this model.
+
+    Raises BadInput for an empty text, and for one of so many words that nothing could be read.
+    """
+    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
+    return planned(vectors, tokenizer, text, top, within)
+
+
+def planned(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top: int, within: int | None) -> Plane:
+    """The same from word vectors."""
+    own = tokens_of(tokenizer, text)
+    if not own:
+        raise BadInput("the text is empty; give a few words to look at")
+    if top < 0 or len(own) * (1 + top) > MOST:
+        raise BadInput(
+            f"{len(own):,} words with {top:,} neighbours each are more than the {MOST} that can be told apart; give "
+            "fewer words or a smaller top"
+        )
+    ids, pairs = dict.fromkeys(own), []
+    for id in own:
+        for near in nearest_to(vectors, vectors[id], top, without=(id,), within=within) if top else ():
+            ids[near.id] = None
+            pairs.append((id, near.id))
+    order = list(ids)
+    middle = vectors[order].mean(0)
+    axes = principal(vectors[order], 2)
+    axes = F.pad(axes, (0, 0, 0, 2 - len(axes)))  # one word has one direction
+    links = tuple((order.index(one), order.index(other)) for one, other in pairs)
+    return Plane(tuple(order), len(own), links, middle, axes, together(vectors[order], links))
+
+
+def together(vectors: Float[Tensor, "N W"], links: Sequence[tuple[int, int]]) -> float | None:
+    """The mean cosine of linked words; None where there are no links."""
+    if not links:
+        return None
+    ones, others = zip(*links, strict=True)
+    return float((vectors[list(ones)] * vectors[list(others)]).sum(-1).mean())
 
 
 def words_map(
@@ -26,41 +108,103 @@ def words_map(
     centre: bool = True,
     remove: int = 0,
     within: int | None = None,
+    layout: Layout = "pca",
 ) -> Map:
     """The words of a text and the `top` nearest of each, in the plane of their two principal components.
 
-    Lines lead from each word to its nearest. `top` 0 shows the words alone. Raises BadInput for an empty text, and for
-    one of so many words that nothing could be read.
+    Lines lead from each word to its nearest. `top` 0 shows the words alone. `layout` tsne keeps who is near whom in
+    place of distances (van der Maaten and Hinton 2008); it asks for scikit-learn. Raises BadInput for an empty text,
+    and for one of so many words that nothing could be read.
     """
-    own = tokens_of(tokenizer, text)
-    if not own:
-        raise BadInput("the text is empty; give a few words to look at")
-    if top < 0 or len(own) * (1 + top) > MOST:
-        raise BadInput(
-            f"{len(own):,} words with {top:,} neighbours each are more than the {MOST} that can be told apart; give "
-            "fewer words or a smaller top"
-        )
+    if layout not in ("pca", "tsne"):
+        raise BadSetting(f"layout is '{layout}'; words are laid out by pca or by tsne")
     vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
-    ids, pairs = dict.fromkeys(own), []
-    for id in own:
-        for near in nearest_to(vectors, vectors[id], top, without=(id,), within=within) if top else ():
-            ids[near.id] = None
-            pairs.append((id, near.id))
-    order = list(ids)
-    places, kept = on_two_axes(vectors[order])
-    return Map(
-        title="Words by their vectors" + (f", each with its {top} nearest" if top else ""),
-        points=tuple(
-            Point(tokenizer.piece(id), float(x), float(y), int(id not in own), f"token {id:,}")
-            for id, (x, y) in zip(order, places.tolist(), strict=True)
-        ),
-        links=tuple((order.index(one), order.index(other)) for one, other in pairs),
-        groups=("the text's own", "their nearest") if len(order) > len(own) else ("the text's own",),
-        x_label="1st principal component",
-        y_label="2nd",
-        look=f"{len(order):,} words; this plane keeps {kept:.0%} of their variance in {vectors.shape[1]:,} dimensions, "
-        "so words that lie together here need not be near.",
+    plane = planned(vectors, tokenizer, text, top, within)
+    title = "Words by their vectors" + (f", each with its {top} nearest" if top else "")
+    if layout == "tsne":
+        return drawn(
+            tokenizer,
+            plane,
+            scattered(vectors[list(plane.ids)]),
+            title=title,
+            axes=("t-SNE", "its second axis"),
+            look=f"{len(plane.ids):,} words by t-SNE, seed 0: it keeps who is near whom; how far apart groups lie, and "
+            "in which direction, means nothing.",
+        )
+    places, kept = plane.places(vectors)
+    return drawn(
+        tokenizer,
+        plane,
+        places,
+        title=title,
+        axes=("1st principal component", "2nd"),
+        look=f"{len(plane.ids):,} words; this plane keeps {kept:.0%} of their variance in {vectors.shape[1]:,} "
+        "dimensions, so words that lie together here need not be near.",
     )
+
+
+def words_on(model: Any, tokenizer: Tokenizer, plane: Plane, *, centre: bool = True, remove: int = 0) -> Map:
+    """The words of a plane where another model has them: an earlier checkpoint of the one that the plane was made of.
+
+    The axes stand still, so what moves between two checkpoints are the words. Raises BadInput for a model whose
+    vectors have another width, or that has fewer words.
+    """
+    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
+    if vectors.shape[1] != len(plane.middle) or max(plane.ids) >= len(vectors):
+        raise BadInput(
+            f"the axes are of vectors of {len(plane.middle):,} numbers and this model has {len(vectors):,} words of "
+            f"{vectors.shape[1]:,}; lay out checkpoints of one run"
+        )
+    places, kept = plane.places(vectors)
+    said = f"These axes keep {kept:.0%} of the words' variance here."
+    now = together(vectors[list(plane.ids)], plane.links)
+    if now is not None and plane.cosine is not None:
+        said = f"Words that are linked have a mean cosine of {now:.2f} here and {plane.cosine:.2f} at the end. {said}"
+    return drawn(
+        tokenizer,
+        plane,
+        places,
+        title="Words by their vectors, on the axes of the end of training",
+        axes=("1st principal component at the end", "2nd"),
+        look=said,
+    )
+
+
+def drawn(
+    tokenizer: Tokenizer,
+    plane: Plane,
+    places: Float[Tensor, "N 2"],
+    *,
+    title: str,
+    axes: tuple[str, str],
+    look: str,
+) -> Map:
+    """The map of a plane's words."""
+    return Map(
+        title=title,
+        points=tuple(
+            Point(tokenizer.piece(id), float(x), float(y), int(number >= plane.own), f"token {id:,}")
+            for number, (id, (x, y)) in enumerate(zip(plane.ids, places.tolist(), strict=True))
+        ),
+        links=plane.links,
+        groups=("the text's own", "their nearest")[: 1 + (len(plane.ids) > plane.own)],
+        x_label=axes[0],
+        y_label=axes[1],
+        look=look,
+    )
+
+
+def scattered(vectors: Float[Tensor, "N W"]) -> Float[Tensor, "N 2"]:
+    """Places by t-SNE. Raises MissingExtra without scikit-learn, BadInput for too few words."""
+    if len(vectors) < FEWEST:
+        raise BadInput(f"t-SNE lays out {FEWEST} words and more, and these are {len(vectors)}; give more, or use pca")
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise MissingExtra("t-SNE needs scikit-learn: pip install clearstory[data]") from None
+    spread = min(30.0, (len(vectors) - 1) / 3)
+    made = TSNE(perplexity=spread, init="pca", random_state=0).fit_transform(vectors.double().numpy())
+    return torch.from_numpy(made).double()
 
 
 def along(

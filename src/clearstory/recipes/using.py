@@ -195,17 +195,20 @@ class InspectRecipe:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads; for an encoder-decoder, the source.
         view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
-            next, surprise, generation, attention, head, heads, roles, weights, lens, contributions, norms, neurons,
-            edits, ablation, patching, gates, units, reach, states, trellis, backoff, counts.
+            next, surprise, generation, attention, combined, head, heads, roles, weights, lens, contributions, norms,
+            neurons, edits, ablation, patching, gates, units, reach, states, trellis, backoff, counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
         layer: the layer to look into, from 0, or from -1 backwards; the view's own choice when not given.
         head: the head to look into, from 0; when not given the one whose tokens are most decided.
+        heads: heads that are combined, such as "5.3", "5" or "5.3 x2"; may be given again, and all when not given.
+        how: mean or max of what the heads give.
         part: of an encoder-decoder: encoder, decoder or cross, how the one looks across at the other.
         target: what an encoder-decoder has written already, or the word asked about.
         words: the word asked about; given twice, why the first and not the second, or the two ends of an axis.
         show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
+        columns: the tokens, from 0, at which the lens looks; may be given again, and all when not given.
         other: a second text, to be compared with the first; or a second tokenizer: characters, bytes or a folder.
         edit: a change inside of the model, such as "head 5.3 off"; may be given again.
         ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
@@ -217,6 +220,7 @@ class InspectRecipe:
         centre: whether the mean of all word vectors is taken away before they are compared.
         remove: how many main directions of all word vectors are taken away besides.
         within: only tokens with ids below this are looked for; tokenizers give frequent tokens small ones.
+        layout: how words are laid out on the map: pca, or tsne, which asks for scikit-learn.
         gate: the gate whose units are shown, such as forget; the units themselves when not given.
         bank: a file of sentences, one a line, among which a word's neighbours in context are looked for.
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
@@ -231,10 +235,13 @@ class InspectRecipe:
     temperature: float | None = None
     layer: int | None = None
     head: int | None = None
+    heads: tuple[str, ...] = ()
+    how: Literal["mean", "max"] | None = None
     part: Literal["encoder", "decoder", "cross"] | None = None
     target: str | None = None
     words: tuple[str, ...] = ()
     show: Literal["answer", "rank", "entropy", "kl"] | None = None
+    columns: tuple[int, ...] = ()
     other: str | None = None
     edit: tuple[str, ...] = ()
     ablate: Literal["zero", "mean"] | None = None
@@ -246,6 +253,7 @@ class InspectRecipe:
     centre: bool | None = None
     remove: int | None = None
     within: int | None = None
+    layout: Literal["pca", "tsne"] | None = None
     gate: str | None = None
     bank: Path | None = None
     truncate: Literal["left"] | None = None

@@ -87,6 +87,15 @@ class Studio:
         seen = await self.ask(request, wanted.model, lambda opened: view(opened, wanted))
         return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
 
+    async def film(self, request: Request) -> Response:
+        """Words at a checkpoint of a run, on the axes of its end."""
+        from clearstory.studio.embedding import FilmAsked, film, scene
+
+        wanted = await asked(request, FilmAsked)
+        still = await self.ask(request, wanted.last, lambda opened: scene(opened, wanted))
+        seen = await self.ask(request, wanted.model, lambda opened: film(opened, still, wanted))
+        return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+
     async def trace(self, request: Request) -> Response:
         """A trace."""
         from clearstory.studio.looking import TraceAsked, trace
@@ -165,6 +174,7 @@ def studio_app(
         ("GET", "/api/models", studio.models),
         ("GET", "/api/views", studio.views),
         ("POST", "/api/view", studio.view),
+        ("POST", "/api/film", studio.film),
         ("POST", "/api/trace", studio.trace),
         ("POST", "/api/numbers", studio.numbers),
         ("POST", "/api/next", studio.next),

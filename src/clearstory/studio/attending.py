@@ -19,7 +19,10 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
 from clearstory.lens.attention import look
+from clearstory.lens.combined import How, heads_of, titled
+from clearstory.lens.edits import parse
 from clearstory.lens.heads import THRESHOLDS, measure
+from clearstory.lens.intervene import pattern_after, sees
 from clearstory.lens.passage import Passage, passage
 from clearstory.lens.site import Part, Site, parts, site, sites
 from clearstory.lens.trace import inner, masked_scores, watch
@@ -138,4 +141,58 @@ def head(
         "rows": list(rows),
         "columns": list(columns),
         "look": said,
+    }
+
+
+def together(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    heads: tuple[str, ...] = (),
+    how: How = "mean",
+    part: Part | None = None,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """Several heads as one map (T, S): see `lens.combined`."""
+    known = kept(model, tokenizer, text, part, target)
+    chosen = heads_of(known.of, heads, how)
+    rows, columns = known.of[0].reads(known.read)
+    with resting(model):
+        weights = chosen.over([chosen.within(layer, known.pattern(layer)) for layer in chosen.layers])
+    return {
+        "weights": weights.float(),
+        "title": titled(chosen),
+        "rows": list(rows),
+        "columns": list(columns),
+        "look": chosen.look(weights, columns),
+    }
+
+
+def changed(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    layer: int = -1,
+    head: int = 0,
+    edit: tuple[str, ...] = (),
+    part: Part | None = None,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """One head's weights with edits inside and without them, both (T, S), and which of them can be other than 0."""
+    at, known = site(model, layer, part), kept(model, tokenizer, text, part, target)
+    number = at.head(head, (before := known.pattern(at.layer)))
+    edits = [parse(each) for each in edit]
+    after = pattern_after(model, tokenizer, known.read, at, edits) if edits else before
+    rows, columns = at.reads(known.read)
+    return {
+        "weights": after[number].float(),
+        "before": before[number].float(),
+        "seen": sees(at.attention, *before.shape[-2:]),
+        "layer": at.layer,
+        "head": number,
+        "words": at.words,
+        "rows": list(rows),
+        "columns": list(columns),
     }

@@ -234,6 +234,10 @@ NUMBERS: dict[str, str] = {
     "mosaic": "clearstory.studio.attending:mosaic",
     "measures": "clearstory.studio.attending:measures",
     "head": "clearstory.studio.attending:head",
+    "together": "clearstory.studio.attending:together",
+    "changed": "clearstory.studio.attending:changed",
+    "rows": "clearstory.studio.embedding:rows",
+    "near": "clearstory.studio.embedding:near",
 }
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 

@@ -5,6 +5,7 @@
 //   page             which page
 //   edits            what is changed inside of the model, one a line
 //   layer, head      which head; query: which tokens are pinned, as 3 or 3,7; stage: which step of a walk
+//   heads, how       heads that are combined, as 5.3;5.4 x2; part, target: of an encoder-decoder
 //
 // A page may keep more under names of its own.
 
@@ -18,7 +19,7 @@ const now = signal(read());
 
 /** What must be forgotten when something else changes: what was pinned belongs to the old sentence. */
 const FORGET = {
-  model: ["step", "layer", "head", "query", "stage", "run", "edits"],
+  model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "run", "edits"],
   text: ["query", "stage"],
   page: ["stage"],
 };

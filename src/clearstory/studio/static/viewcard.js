@@ -221,7 +221,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
 
 /** The call that gives these numbers, to be run in the studio's folder. */
 export function snippet({ model, text, view, settings }) {
-  const own = Object.entries(settings).map(([name, value]) => `, ${name}=${python(value)}`);
+  const own = Object.entries(settings).filter(([, value]) => value !== undefined).map(([name, value]) => `, ${name}=${python(value)}`);
   return `import clearstory\n\nview = clearstory.inspect(${python(model)}, ${python(text)}, view=${python(view)}${own.join("")})\n`;
 }
 

@@ -1,18 +1,22 @@
 // Grid: numbers as a field of squares or dots, or of words. In SVG up to 48 tokens a side, on a canvas above.
 //
 // Squares are stronger for more; dots (view.dots) have the number as their area and are hollow below zero; words
-// (view.texts) are coloured by their numbers. −∞, which is null here, is written in red.
+// (view.texts) are coloured by their numbers. −∞, which is null here, is written in red. With view.readers, such as "is
+// read by", a column's head can be pointed at and pinned as well: it tells the rows that have most of it.
 
-import { colour, el, redrawn, svg } from "../kit.js";
+import { el, redrawn } from "../kit.js";
 import { cellText } from "../words.js";
+import { inSvg, largest, onCanvas } from "./field.js";
 
 export const MOST_SVG = 48;
+const MOST_READERS = 5;
 
 /** data: a Grid. Hovering reads a cell, a click pins its row, arrows move, Esc lets go. */
 export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   let view = data;
   let at = null; // the cell that is looked at
   let pinned = null; // the row that is pinned
+  let held = null; // the column that is pinned
   let size = 0;
   let drawing = null;
   const field = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: keys });
@@ -24,6 +28,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     view = next;
     at = null;
     pinned = picked?.row ?? null;
+    held = null;
     field.setAttribute("aria-label", `${view.title}; ${view.row_labels.length} rows, ${view.column_labels.length} columns`);
     paint(root.clientWidth || 600);
     say();
@@ -52,14 +57,21 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
     drawing.node.addEventListener("pointerleave", () => look(null));
-    drawing.node.addEventListener("click", (event) => pin(drawing.place(event)?.row ?? null));
+    drawing.node.addEventListener("click", (event) => {
+      const place = drawing.place(event);
+      if (place && place.row === null) hold(place.column);
+      else pin(place?.row ?? null);
+    });
     Object.assign(root.dataset, { rows, columns, how: drawing.how });
-    drawing.mark(at, pinned);
+    remark();
   }
 
+  /** What is looked at, or else the column that is held. */
+  const remark = () => drawing?.mark(at ?? (held === null ? null : { row: null, column: held }), pinned);
+
   /** What somebody else points at or has pinned: a chip of the sentence. Tells nobody. */
-  function point({ row, pinned: held }) {
-    pinned = held;
+  function point({ row, pinned: now }) {
+    pinned = now;
     at = row === null ? null : { row, column: at?.column ?? 0 };
     drawing?.mark(row === null ? null : { row, column: row }, pinned);
     say();
@@ -67,29 +79,47 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
 
   function look(place) {
     at = place;
-    drawing.mark(at, pinned);
+    remark();
     say();
-    if (place) onPick({ row: place.row, column: place.column, pinned: false });
+    if (place && place.row !== null) onPick({ row: place.row, column: place.column, pinned: false });
+  }
+
+  function hold(column) {
+    held = column === held ? null : column;
+    root.dataset.column = held ?? "";
+    remark();
+    say();
   }
 
   function pin(row) {
     pinned = row === pinned ? null : row;
     root.dataset.pinned = pinned ?? "";
-    drawing.mark(at, pinned);
+    remark();
     say();
     onPick({ row: pinned, column: at?.column ?? null, pinned: pinned !== null });
   }
 
   function say() {
     const words = [];
-    if (at) {
+    if (at && at.row === null) words.push(readersOf(at.column));
+    else if (at) {
       const value = view.values[at.row][at.column];
       const text = view.texts ? `‘${view.texts[at.row][at.column].replace("\n", "’ ")}: ` : "";
       words.push(`${view.row_labels[at.row]} → ${view.column_labels[at.column]}: ${text}${numberText(value)} ${view.unit}`.trim());
       root.dataset.value = value ?? "";
     }
+    if (held !== null && at?.row !== null) words.push(readersOf(held));
     if (pinned !== null) words.push(`row ${view.row_labels[pinned]} pinned; Esc lets it go`);
-    said.textContent = words.join(" · ") || "Point at a cell to read it; a click pins its row.";
+    said.textContent = words.join(" · ") || `Point at a cell to read it; a click pins its row${view.readers ? ", and one on a column’s head the column" : ""}.`;
+  }
+
+  /** Who has most of a column, in words. */
+  function readersOf(column) {
+    const rows = view.values.map((row, place) => [row[column], place]).filter(([value]) => value);
+    const most = rows.sort((a, b) => b[0] - a[0]).slice(0, MOST_READERS);
+    root.dataset.readers = most.map(([value, place]) => `${place}:${value}`).join(" ");
+    const named = most.map(([value, place]) => `${view.row_labels[place]} ${numberText(value)}`).join(", ");
+    return `${view.column_labels[column]} ${view.readers} ${named || "nobody"}${rows.length > most.length ? ` and ${rows.length - most.length} more` : ""}`;
   }
 
   function keys(event) {
@@ -97,17 +127,18 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     if (way) {
       event.preventDefault();
       const from = at ?? { row: pinned ?? 0, column: 0 };
-      const within = (value, most) => Math.max(0, Math.min(most - 1, value));
-      look({
-        row: within(from.row + (at ? way[0] : 0), view.row_labels.length),
-        column: within(from.column + (at ? way[1] : 0), view.column_labels.length),
-      });
+      const within = (value, least, most) => Math.max(least, Math.min(most - 1, value));
+      const top = view.readers ? -1 : 0; // above the first row stand the columns' heads
+      const row = within((from.row ?? -1) + (at ? way[0] : 0), top, view.row_labels.length);
+      look({ row: row < 0 ? null : row, column: within(from.column + (at ? way[1] : 0), 0, view.column_labels.length) });
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      pin(at?.row ?? 0);
-    } else if (event.key === "Escape" && pinned !== null) {
+      if (at && at.row === null) hold(at.column);
+      else pin(at?.row ?? 0);
+    } else if (event.key === "Escape" && (pinned !== null || held !== null)) {
       event.stopPropagation();
-      pin(pinned);
+      if (held !== null) hold(held);
+      if (pinned !== null) pin(pinned);
     }
   }
 
@@ -116,181 +147,3 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
 }
 
 const numberText = (value) => (value === null ? "−∞" : cellText(value));
-
-function largest(values) {
-  let most = 0;
-  for (const row of values) for (const each of row) if (each !== null && Math.abs(each) > most) most = Math.abs(each);
-  return most;
-}
-
-/** A grid as SVG: text that can be read and found. */
-function inSvg(view, { rows, columns, left, top, size, lean, tall, most }) {
-  const [width, height] = [left + columns * size + lean, top + rows * tall + 8];
-  const node = svg("svg", { class: view.texts ? "grid words" : "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
-  const letters = Math.max(8, Math.min(12, size * 0.7));
-  const marks = svg("g", {});
-  const every = view.texts ? 1 : Math.ceil((letters + 2) / size); // labels only where they have room
-  view.column_labels.forEach((label, i) => {
-    if (i % every) return;
-    const [x, y] = [left + (i + 0.6) * size, top - 6];
-    const turned = lean === 8 ? `translate(${x - (view.texts ? 0.5 : 0.25) * size} ${y})` : `translate(${x} ${y}) rotate(-60)`;
-    node.append(svg("text", { transform: turned, "font-size": letters, class: "ink mono", "data-column": i }, clipped(label, 16)));
-  });
-  const own = Math.max(8, Math.min(12, tall * 0.75));
-  const spared = Math.ceil((own + 1) / tall);
-  view.values.forEach((row, r) => {
-    const y = top + r * tall;
-    if (r % spared === 0)
-      node.append(svg("text", { x: left - 6, y: y + tall / 2 + own / 3, "font-size": own, class: "ink mono end", "data-row": r }, clipped(view.row_labels[r], 20)));
-    row.forEach((value, c) => {
-      const each = mark(view, r, c, left + c * size, y, size, tall, most ? value / most : 0);
-      if (each) marks.append(each);
-    });
-  });
-  const across = svg("rect", { class: "cross", width: columns * size, height: tall, x: left, visibility: "hidden" });
-  const down = svg("rect", { class: "cross", width: size, height: rows * tall, y: top, visibility: "hidden" });
-  const held = svg("rect", { class: "held", width: columns * size, height: tall, x: left, visibility: "hidden" });
-  const frame = svg("path", { class: "axis", d: `M${left} ${top}H${left + columns * size}M${left} ${top}V${top + rows * tall}` });
-  node.append(across, down, marks, held, frame);
-  return {
-    node,
-    how: "svg",
-    place: placer(node, { rows, columns, left, top, size, tall }),
-    mark(at, pinned) {
-      move(across, at && top + at.row * tall, "y");
-      move(down, at && left + at.column * size, "x");
-      move(held, pinned === null ? null : top + pinned * tall, "y");
-      for (const each of node.querySelectorAll("text"))
-        each.classList.toggle("on", at !== null && (each.dataset.row === String(at.row) || each.dataset.column === String(at.column)));
-    },
-  };
-}
-
-function move(rect, where, axis) {
-  rect.setAttribute("visibility", where === null ? "hidden" : "visible");
-  if (where !== null) rect.setAttribute(axis, where);
-}
-
-function mark(view, r, c, x, y, size, tall, strength) {
-  const value = view.values[r][c];
-  const ink = view.ink ?? "bar";
-  if (view.texts) return wordCell(view, r, c, x, y, size, tall, Math.abs(strength));
-  if (value === null)
-    return size < 14
-      ? svg("rect", { class: "value", opacity: 0.5, x: x + size * 0.3, y: y + size / 2 - 0.4, width: size * 0.4, height: 0.8 })
-      : svg("text", { class: "value middle", opacity: 0.75, "font-size": Math.min(11, size * 0.5), x: x + size / 2, y: y + size / 2 + 4 }, "−∞");
-  const much = Math.abs(strength);
-  if (!much) return null;
-  if (view.dots) {
-    // Area, not radius: a number twice as large is to look twice as large.
-    const radius = (size / 2 - 0.5) * Math.sqrt(much) - (value < 0 ? Math.min(0.7, size / 16) : 0);
-    return svg("circle", { class: value < 0 ? `hollow-${ink}` : ink, cx: x + size / 2, cy: y + tall / 2, r: Math.max(radius, 0.2) });
-  }
-  const gap = Math.min(0.5, size / 10);
-  const box = { x: x + gap, y: y + gap, width: size - 2 * gap, height: tall - 2 * gap, opacity: 0.04 + 0.96 * much };
-  return svg("rect", { ...box, class: value < 0 ? `hollow-${ink}` : ink });
-}
-
-function wordCell(view, r, c, x, y, size, tall, much) {
-  const level = Math.min(5, Math.floor(much * 5.999));
-  const [word, remark] = view.texts[r][c].split("\n");
-  return svg(
-    "g",
-    {},
-    svg("rect", { class: `heat-${level}`, x: x + 0.5, y: y + 0.5, width: size - 1, height: tall - 1, rx: 2 }),
-    svg("text", { class: `on-${level} mono`, style: { "font-size": "11px" }, x: x + 5, y: y + tall / 2 + 4 }, clipped(word, Math.floor((size - (remark ? 28 : 8)) / 7))),
-    remark ? svg("text", { class: `on-${level} end`, style: { "font-size": "9px" }, x: x + size - 5, y: y + tall / 2 + 4 }, clipped(remark, 5)) : "",
-  );
-}
-
-/** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
-function onCanvas(view, { rows, columns, left, top, size, lean, tall, most }) {
-  const [width, height] = [Math.ceil(left + columns * size + lean), Math.ceil(top + rows * tall + 8)];
-  const sharp = Math.min(2, devicePixelRatio || 1);
-  const base = el("canvas", { width: width * sharp, height: height * sharp, role: "img", "aria-label": view.title });
-  const over = el("canvas", { width: width * sharp, height: height * sharp, class: "over", "aria-hidden": "true" });
-  for (const each of [base, over]) Object.assign(each.style, { width: `${width}px`, height: `${height}px` });
-  const node = el("div", { class: "stack", style: { width: `${width}px`, height: `${height}px` } }, base, over);
-  const pen = base.getContext("2d");
-  pen.scale(sharp, sharp);
-  const [ink, text, line, forbidden] = [colour(view.ink ?? "bar"), colour("ink"), colour("soft"), colour("value")];
-  const hollow = colour("soft");
-  view.values.forEach((row, r) =>
-    row.forEach((value, c) => {
-      const [x, y] = [left + c * size, top + r * tall];
-      if (value === null) {
-        pen.globalAlpha = 0.5;
-        pen.fillStyle = forbidden;
-        pen.fillRect(x + size * 0.3, y + tall / 2 - 0.4, size * 0.4, 0.8);
-        return;
-      }
-      const much = most ? Math.abs(value) / most : 0;
-      if (!much) return;
-      pen.fillStyle = value < 0 ? hollow : ink;
-      if (view.dots) {
-        pen.globalAlpha = 1;
-        pen.beginPath();
-        pen.arc(x + size / 2, y + tall / 2, Math.max(0.2, (size / 2 - 0.5) * Math.sqrt(much)), 0, 7);
-        if (value < 0) {
-          pen.strokeStyle = hollow;
-          pen.lineWidth = Math.min(1.2, size / 8);
-          pen.stroke();
-        } else pen.fill();
-        return;
-      }
-      pen.globalAlpha = 0.04 + 0.96 * much;
-      pen.fillRect(x, y, Math.max(size - 0.5, 1), Math.max(tall - 0.5, 1));
-    }),
-  );
-  pen.globalAlpha = 1;
-  pen.fillStyle = text;
-  const letters = Math.max(9, Math.min(12, size * 0.75));
-  pen.font = `${letters}px ui-monospace, "DejaVu Sans Mono", monospace`;
-  const every = Math.ceil((letters + 2) / size);
-  view.column_labels.forEach((label, i) => {
-    if (i % every) return;
-    pen.save();
-    pen.translate(left + (i + 0.6) * size, top - 6);
-    if (lean !== 8) pen.rotate(-Math.PI / 3);
-    pen.fillText(clipped(label, 16), 0, 0);
-    pen.restore();
-  });
-  pen.textAlign = "right";
-  view.row_labels.forEach((label, r) => r % Math.ceil((letters + 2) / tall) || pen.fillText(clipped(label, 20), left - 6, top + r * tall + tall / 2 + letters / 3));
-  pen.strokeStyle = line;
-  pen.strokeRect(left, top, columns * size, rows * tall);
-  const top2 = over.getContext("2d");
-  top2.scale(sharp, sharp);
-  return {
-    node,
-    how: "canvas",
-    place: placer(node, { rows, columns, left, top, size, tall }),
-    mark(at, pinned) {
-      top2.clearRect(0, 0, width, height);
-      top2.strokeStyle = colour("query");
-      top2.lineWidth = 1.5;
-      if (at) {
-        top2.strokeRect(left, top + at.row * tall, columns * size, tall);
-        top2.strokeRect(left + at.column * size, top, size, rows * tall);
-      }
-      top2.strokeStyle = colour("line-1");
-      if (pinned !== null) top2.strokeRect(left, top + pinned * tall, columns * size, tall);
-    },
-  };
-}
-
-/** From a pointer to the cell under it; null outside. */
-function placer(node, { rows, columns, left, top, size, tall }) {
-  return (event) => {
-    const box = node.getBoundingClientRect();
-    const scale = node.viewBox?.baseVal?.width ? node.viewBox.baseVal.width / box.width : 1;
-    const column = Math.floor(((event.clientX - box.left) * scale - left) / size);
-    const row = Math.floor(((event.clientY - box.top) * scale - top) / tall);
-    return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : null;
-  };
-}
-
-function clipped(text, most) {
-  const letters = [...text];
-  return letters.length <= most ? text : `${letters.slice(0, Math.max(1, most - 1)).join("")}…`;
-}

@@ -6,7 +6,7 @@ import { colour, el, redrawn } from "../kit.js";
  * data: {maps: {shape: [layers, heads, rows, columns], values}, order, names, kinds, scores, title}. `maps` are bytes, 255
  * for 1; `order` lists [layer, head] as they are to stand, `inPlace` in rows and columns of layers and heads; `names`,
  * `kinds` and `scores` may come later. `hideFirst` leaves the first column out and makes the rest as bright as it can be.
- * onPick({layer, head, pinned}); `picked` is {layer, head} or null.
+ * `also` are heads as "layer.head" that are chosen beside. onPick({layer, head, pinned, add}); `picked` is {layer, head} or null.
  */
 export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   let view = data;
@@ -21,7 +21,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   root.replaceChildren(legend, el("div", { class: "wide" }, stack), said);
   stack.addEventListener("pointermove", (event) => look(placeOf(event)));
   stack.addEventListener("pointerleave", () => look(null));
-  stack.addEventListener("click", (event) => choose(placeOf(event)));
+  stack.addEventListener("click", (event) => choose(placeOf(event), event.shiftKey));
   const end = redrawn(root, paint);
 
   function update(next, now = chosen) {
@@ -136,7 +136,8 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
       pen.strokeRect(x - 1, y - 1, layout.size + 2, layout.size + 2);
     };
     const held = chosen === null ? -1 : view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head);
-    if (held >= 0) box(held, "line-1", 2.5);
+    if (view.also?.size) view.order.forEach(([layer, head], place) => view.also.has(`${layer}.${head}`) && box(place, "key", 2.5));
+    else if (held >= 0) box(held, "line-1", 2.5);
     if (at !== null && at !== held) box(at, "query", 1.5);
     Object.assign(root.dataset, { layer: chosen?.layer ?? "", head: chosen?.head ?? "" });
   }
@@ -149,20 +150,21 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     if (place !== null) onPick({ layer: view.order[place][0], head: view.order[place][1], pinned: false });
   }
 
-  function choose(place) {
+  function choose(place, add) {
     if (place === null) return;
     const [layer, head] = view.order[place];
+    if (add) return onPick({ layer, head, pinned: true, add });
     chosen = { layer, head };
     at = place;
     mark();
     say();
-    onPick({ layer, head, pinned: true });
+    onPick({ layer, head, pinned: true, add: false });
   }
 
   function say() {
     const place = at ?? (chosen ? view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head) : -1);
     if (place < 0) {
-      said.textContent = "Point at a head to read what it does; a click opens it, arrows move.";
+      said.textContent = "Point at a head to read what it does; a click opens it, shift adds it to those that are combined, arrows move.";
       return;
     }
     const [layer, head] = view.order[place];
@@ -178,7 +180,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
       event.preventDefault();
       const from = at ?? Math.max(0, chosen ? view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head) : 0);
       look(Math.max(0, Math.min(view.order.length - 1, from + way)));
-    } else if (event.key === "Enter") choose(at);
+    } else if (event.key === "Enter") choose(at, event.shiftKey);
     else if (event.key === "Escape") look(null);
   }
 

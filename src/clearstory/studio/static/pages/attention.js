@@ -7,54 +7,72 @@ import { draw } from "../drawers.js";
 import { el } from "../kit.js";
 import { numbersOf } from "../words.js";
 import { snippet, viewCard } from "../viewcard.js";
+import { combining } from "./combine.js";
 
 /** Up to here every token has its row in the drawing; above, the strongest pairs stand in a table as well. */
 const FEW = 48;
 const PAIRS = 20;
 
+/** Whose attention, in words. */
+const PARTS = {
+  encoder: "the source, read by the encoder",
+  decoder: "what is written, read by the decoder",
+  cross: "across: from what is written to the source",
+};
+
 export function mount(root, context, { views }) {
   const [all, measuring, one] = [line(), line(), line()];
   let seen = null; // {key, maps, rows, columns, parts, names, kinds, scores}
   let shown = null; // the head that is drawn, as one string
-  let part = null;
-  let order = "place";
-  let [hideFirst, flip] = [false, false];
-  const tick = (name, words, set) => el("label", {}, el("input", { type: "checkbox", name, onchange: (event) => (set(event.target.checked), repaint()) }), el("span", {}, words));
+  const { state } = context;
+  const part = () => state.get("part");
+  const order = () => state.get("order") ?? "place";
+  const on = (name) => state.get(name) !== null;
+  const put = (name, value) => (state.set({ [name]: value }, { quiet: true }), repaint());
+  const tick = (name, words) => {
+    const box = el("input", { type: "checkbox", name, checked: on(name), onchange: () => put(name, box.checked ? 1 : null) });
+    return el("label", {}, box, el("span", {}, words));
+  };
 
   const orders = el(
     "select",
-    { name: "order", onchange: () => ((order = orders.value), repaint()) },
+    { name: "order", onchange: () => put("order", orders.value === "place" ? null : orders.value) },
     el("option", { value: "place" }, "by layer"),
     el("option", { value: "kind" }, "by pattern"),
   );
-  const partBox = el("select", { name: "part", onchange: () => ((part = partBox.value), update()) });
-  const partLabel = el("label", { hidden: true }, el("span", {}, "Part"), partBox);
+  orders.value = order();
+  const partBox = el("span", { class: "parts", role: "radiogroup", "aria-label": "Whose attention" });
+  const target = el("input", { type: "text", name: "target", size: 28, placeholder: "nothing yet", onchange: () => state.set({ target: target.value }, { quiet: true }) });
+  const partTools = el("div", { class: "settings", hidden: true }, el("span", { class: "soft" }, "Whose"), partBox, el("label", {}, el("span", {}, "Written so far"), target));
   const tools = el(
     "div",
-    { class: "settings" },
-    el("label", {}, el("span", {}, "In order"), orders),
-    partLabel,
-    tick("hide-first", "Hide the first column", (on) => (hideFirst = on)),
-    tick("flip", "Flip: columns look", (on) => (flip = on)),
+    {},
+    partTools,
+    el("div", { class: "settings" }, el("label", {}, el("span", {}, "In order"), orders), tick("hide-first", "Hide the first column"), tick("flip", "Flip: columns look")),
   );
+  const several = combining(context);
   const over = makeCard({ name: "mosaic", title: "All heads", tools });
-  const pattern = makeCard({ name: "pattern", title: "One head" });
+  const pattern = makeCard({ name: "pattern", title: "One head", tools: several.root });
   const pairs = makeCard({ name: "pairs", title: "Strongest pairs" });
   pairs.root.hidden = true;
-  const rest = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name));
-  root.replaceChildren(
-    el("div", { class: "cards wide-first" }, over.root, pattern.root, pairs.root),
-    el("div", { class: "cards" }, ...rest.map((card) => card.root)),
-  );
+  /** What the page has chosen, of the settings that a view has. */
+  const bound = (name) => () => {
+    const has = context.views().get(name)?.settings.map((row) => row.name) ?? [];
+    return Object.fromEntries(["part", "target"].filter((key) => has.includes(key)).map((key) => [key, state.get(key) ?? undefined]));
+  };
+  const rest = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name, { bound: bound(name) }));
+  root.replaceChildren(el("div", { class: "cards wide-first" }, over.root, pattern.root, pairs.root, ...rest.map((card) => card.root)));
 
-  const asked = () => ({ model: context.model(), text: context.text(), settings: part ? { part } : {} });
+  const asked = () => ({ model: context.model(), text: context.text(), settings: { ...(part() ? { part: part() } : {}), ...(on("target") ? { target: state.get("target") } : {}) } });
 
   function chosen() {
-    const [layer, head] = [context.state.number("layer"), context.state.number("head")];
+    const [layer, head] = [state.number("layer"), state.number("head")];
     return layer === null ? null : { layer, head: head ?? 0 };
   }
 
   async function update() {
+    several.paint();
+    if (document.activeElement !== target) target.value = state.get("target") ?? "";
     const key = JSON.stringify(asked());
     const waits = rest.map((card) => card.update());
     if (!seen || seen.key !== key) {
@@ -73,12 +91,17 @@ export function mount(root, context, { views }) {
     await over.fill(async () => {
       const made = await all.ask((signal) => numbers({ ...asked(), what: "mosaic" }, signal));
       seen = { key, ...made };
-      partLabel.hidden = made.parts.length < 2;
-      partBox.replaceChildren(...made.parts.map((each) => el("option", { value: each, selected: each === part }, each)));
+      partTools.hidden = made.parts.length < 2;
+      partBox.replaceChildren(...made.parts.map((each) => choice(each, made.parts)));
       return filled();
     });
     if (!seen || seen.key !== key) return;
     await Promise.all([showHead(), measured(key)]);
+  }
+
+  function choice(each, parts) {
+    const box = el("input", { type: "radio", name: "part", value: each, checked: each === (part() ?? parts[0]), onchange: () => state.set({ part: each === parts[0] ? null : each, layer: null, head: null, heads: null }, { quiet: true }) });
+    return el("label", {}, box, el("span", {}, PARTS[each]));
   }
 
   async function measured(key) {
@@ -104,7 +127,7 @@ export function mount(root, context, { views }) {
     },
   });
 
-  const data = () => ({ ...seen, order: placed(), inPlace: order === "place" || !seen.names, hideFirst, title: `${seen.maps.shape[0]} layers of ${seen.maps.shape[1]} heads` });
+  const data = () => ({ ...seen, order: placed(), inPlace: order() === "place" || !seen.names, hideFirst: on("hide-first"), also: several.also(), title: `${seen.maps.shape[0]} layers of ${seen.maps.shape[1]} heads` });
 
   function repaint() {
     if (!seen) return;
@@ -117,7 +140,7 @@ export function mount(root, context, { views }) {
   function placed() {
     const [layers, heads] = seen.maps.shape;
     const places = Array.from({ length: layers * heads }, (_, i) => (layers > heads ? [i % layers, Math.floor(i / layers)] : [Math.floor(i / heads), i % heads]));
-    if (order === "place" || !seen.names) return places;
+    if (order() === "place" || !seen.names) return places;
     const kind = ([layer, head]) => seen.kinds.indexOf(seen.names[layer][head]);
     return places.toSorted((a, b) => kind(a) - kind(b) || score(b, kind(b)) - score(a, kind(a)));
   }
@@ -144,15 +167,18 @@ export function mount(root, context, { views }) {
     return { title: "Heads and their measures", columns: ["layer", "head", "pattern", ...kinds], rows };
   }
 
-  function pick({ layer, head, pinned }) {
-    if (pinned) context.state.set({ layer, head }, { quiet: true });
+  function pick({ layer, head, pinned, add }) {
+    if (!pinned) return;
+    if (add) several.toggle(layer, head);
+    else state.set({ layer, head, heads: null }, { quiet: true });
   }
 
-  /** The chosen head's weights, exact. */
+  /** The chosen head's weights, exact, or those of several as one map. */
   async function showHead() {
-    const wanted = { ...asked(), what: "head" };
-    const now = chosen();
-    wanted.settings = { ...wanted.settings, ...(now ?? {}) };
+    const heads = several.chosen();
+    const own = heads ? { heads, how: several.how() } : (chosen() ?? {});
+    const wanted = { ...asked(), what: heads ? "together" : "head" };
+    wanted.settings = { ...wanted.settings, ...own };
     const key = JSON.stringify(wanted);
     if (key === shown) return pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() });
     shown = key;
@@ -169,14 +195,14 @@ export function mount(root, context, { views }) {
       pairs.root.hidden = made.rows.length <= FEW && made.columns.length <= FEW;
       if (!pairs.root.hidden) pairs.fill(async () => listed(strongest));
       return {
-        title: `Layer ${made.layer}, head ${made.head}: each ${flip ? "column takes from the rows" : "row takes from the columns"}`,
+        title: `${heads ? made.title : `Layer ${made.layer}, head ${made.head}`}: each ${on("flip") ? "column takes from the rows" : "row takes from the columns"}`,
         look: made.look,
-        python: snippet({ ...asked(), view: "attention", settings: { ...asked().settings, layer: made.layer, head: made.head } }),
+        python: snippet({ ...asked(), view: heads ? "combined" : "attention", settings: { ...asked().settings, ...(heads ? own : { layer: made.layer, head: made.head }) } }),
         tables: () => numbersOf(view),
         files: { csv: async () => tablesCsv(numbersOf(view)) },
         mount: (body) => {
           pattern.drawer()?.end?.();
-          Object.assign(body.dataset, { layer: made.layer, head: made.head });
+          Object.assign(body.dataset, { layer: made.layer ?? "", head: made.head ?? "", heads: heads?.join(";") ?? "" });
           return draw(body, drawn(view), { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
         },
       };
@@ -184,19 +210,19 @@ export function mount(root, context, { views }) {
   }
 
   const ownRows = () => seen && seen.rows.length === context.tokens().length;
-  const pinnedRow = () => (ownRows() ? (context.state.pinned()[0] ?? null) : null);
+  const pinnedRow = () => (ownRows() ? (state.pinned()[0] ?? null) : null);
 
   function gridOf(made) {
     const [rows, columns] = made.weights.shape;
     const values = Array.from({ length: rows }, (_, row) => [...made.weights.values.subarray(row * columns, (row + 1) * columns)]);
-    const view = { kind: "grid", title: `Attention of ${made.words}, head ${made.head}`, row_labels: made.rows, column_labels: made.columns, values, unit: "weight", look: made.look };
-    return flip ? { ...view, row_labels: made.columns, column_labels: made.rows, values: made.columns.map((_, column) => values.map((row) => row[column])) } : view;
+    const view = { kind: "grid", title: made.title ?? `Attention of ${made.words}, head ${made.head}`, readers: on("flip") ? "reads" : "is read by", row_labels: made.rows, column_labels: made.columns, values, unit: "weight", look: made.look };
+    return on("flip") ? { ...view, row_labels: made.columns, column_labels: made.rows, values: made.columns.map((_, column) => values.map((row) => row[column])) } : view;
   }
 
   /** The same without its first column, if that is hidden: drawn so, never in the numbers. */
   function drawn(view) {
-    if (!hideFirst) return view;
-    const blank = flip ? (_, row) => row === 0 : (column) => column === 0;
+    if (!on("hide-first")) return view;
+    const blank = on("flip") ? (_, row) => row === 0 : (column) => column === 0;
     return { ...view, values: view.values.map((row, r) => row.map((value, c) => (blank(c, r) ? 0 : value))) };
   }
 
