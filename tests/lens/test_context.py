@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.bank import SENTENCES
-from clearstory.lens.context import bank_of, cosines, found_in, layers_of, moved_by, standard
+from clearstory.lens.context import bank_of, cosines, found_in, layers_of, moved_by, placement, read_all, standard
 from clearstory.lens.context_view import context, sentences
 from clearstory.lens.trace import stacks, watch
 from clearstory.lens.views import Curve, Grid, Map, Table
@@ -92,6 +92,34 @@ def test_the_bank_says_how_alike_two_words_are() -> None:
     vectors = F.normalize(bank.values[-1], dim=-1)
     pairs = [float(vectors[i] @ vectors[j]) for i in range(4) for j in range(4) if i != j]
     assert bank.alike()[-1] == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_vectors_are_the_same_in_company_as_alone(name: str) -> None:
+    config, tokenizer = KINDS[name]
+    model = shaken(config)
+    texts = [ONE, OTHER, "a ship", "a model of a ship", "a ship and a model", "of", "fashion model ship"] * 2
+    together = read_all(model, [placement(model, tokenizer, text) for text in texts])
+    assert [each.text for each in together] == texts
+    for each in together:
+        alone = layers_of(model, tokenizer, each.text)
+        assert (each.names, each.spots, each.read) == (alone.names, alone.spots, alone.read)
+        for value, own in zip(each.values, alone.values, strict=True):
+            assert float((value - own).norm() / own.norm()) < 1e-5
+
+
+def test_the_bank_is_read_in_few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = shaken(KINDS["decoder"][0])
+    read, sizes = type(model).read, []
+
+    def counted(self: Any, tokens: Any, state: Any = None) -> Any:
+        sizes.append(len(tokens.ids))
+        return read(self, tokens, state)
+
+    monkeypatch.setattr(type(model), "read", counted)
+    bank_of(model, BPE, ["a ship", "a model", "of a ship", "a ship"])
+    assert sum(sizes) == 4
+    assert len(sizes) == len({len(BPE.encode(text)) for text in ("a ship", "a model", "of a ship")})
 
 
 def test_sentences_that_do_not_fit_are_counted() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
 from clearstory.lens.passage import Passage, passage
 from clearstory.lens.tokens import placed
 from clearstory.lens.trace import inner, stacks, watch
+from clearstory.models.base import Padded
 from clearstory.models.prompts import resting
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
@@ -66,6 +68,26 @@ def layers_of(model: Any, tokenizer: Tokenizer, text: str) -> Layers:
 
     Raises as `passage` does, and BadInput for a text in two segments.
     """
+    [found] = read_together(model, [placement(model, tokenizer, text)])
+    return found
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A text as a model will read it, and the characters that each of its tokens was made from."""
+
+    text: str
+    read: Passage
+    spots: tuple[tuple[int, int] | None, ...]
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The text's tokens: of an encoder-decoder, its source."""
+        return self.read.source or self.read.ids
+
+
+def placement(model: Any, tokenizer: Tokenizer, text: str) -> Placement:
+    """A text in the model's tokens, each with its characters. Raises as `layers_of` does."""
     read = passage(model, tokenizer, text)
     if read.segments is not None:
         raise BadInput("a word is looked at in one text here, and ‘ ||| ’ parts this in two; leave it out")
@@ -75,16 +97,43 @@ def layers_of(model: Any, tokenizer: Tokenizer, text: str) -> Layers:
     if start is None:
         raise CannotDo("the model reads this text in other tokens than its tokenizer makes; give a plain text")
     spots = [None] * start + [place for _, place in own] + [None] * (len(row) - start - len(ids))
+    return Placement(text, read, tuple(spots))
+
+
+def read_together(model: Any, texts: Sequence[Placement]) -> list[Layers]:
+    """Texts of as many tokens each, read as rows of one batch: nothing is padded, so company changes no vector."""
     known = names_of(model)
+    device = next(model.parameters()).device
+    rows = Padded.rows([each.row for each in texts], device)
     with resting(model), watch(model, *known.values()) as seen:
-        read.hidden(model)
-        values = tuple(in_order(seen[tap], len(row)).float().cpu().clone() for tap in known.values())
-    return Layers(text, tuple(known), values, read, tuple(spots))
+        if texts[0].read.source:
+            model.read(Padded.rows([each.read.ids for each in texts], device), source=rows)
+        else:
+            model.read(rows)
+    swap = isinstance(inner(model), Recurrent)  # its layers have time first
+    values = [(seen[tap].transpose(0, 1) if swap else seen[tap]).float().cpu() for tap in known.values()]
+    return [
+        Layers(each.text, tuple(known), tuple(value[row].clone() for value in values), each.read, each.spots)
+        for row, each in enumerate(texts)
+    ]
 
 
-def in_order(value: Tensor, count: int) -> Float[Tensor, "T W"]:
-    """What stands at a tap as rows of tokens: a recurrent model has time first, a Transformer the one row."""
-    return value[:, 0] if value.shape[:2] == (count, 1) else value[0]
+TOGETHER = 512
+"""Tokens read at a time: beyond that a processor is no faster, and all layers' vectors of a batch are held at once."""
+
+
+def read_all(model: Any, texts: Sequence[Placement]) -> list[Layers]:
+    """Texts in their order, those of like lengths read together."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for at, each in enumerate(texts):
+        alike.setdefault((len(each.row), len(each.read.ids)), []).append(at)
+    found: dict[int, Layers] = {}
+    for (length, _), places in alike.items():
+        step = max(1, TOGETHER // length)
+        for first in range(0, len(places), step):
+            batch = places[first : first + step]
+            found.update(zip(batch, read_together(model, [texts[at] for at in batch]), strict=True))
+    return [found[at] for at in range(len(texts))]
 
 
 def found_in(text: str, word: str) -> tuple[int, int]:
@@ -135,22 +184,21 @@ def standard(vectors: Float[Tensor, "*N W"], among: Float[Tensor, "M W"]) -> Flo
 
 def bank_of(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> Bank:
     """Every word of some sentences in context; those that do not fit the model are counted and left out."""
+    fitting: list[Placement] = []
+    for sentence in sentences:
+        with suppress(ContextOverflow):
+            fitting.append(placement(model, tokenizer, sentence))
     words: list[tuple[str, str]] = []
     rows: list[tuple[Tensor, ...]] = []
-    missing = 0
-    for sentence in sentences:
-        try:
-            seen = layers_of(model, tokenizer, sentence)
-        except ContextOverflow:
-            missing += 1
-            continue
-        for match in re.finditer(r"\w+", sentence):
+    for seen in read_all(model, fitting):
+        text = seen.text
+        for match in re.finditer(r"\w+", text):
             if tokens := seen.word(*match.span()):
-                words.append((match[0], f"{sentence[: match.start()]}[{match[0]}]{sentence[match.end() :]}"))
+                words.append((match[0], f"{text[: match.start()]}[{match[0]}]{text[match.end() :]}"))
                 rows.append(seen.vectors(tokens))
     if not rows:
         raise BadInput("no word of the bank could be read: all its sentences are longer than the model's context")
-    return Bank(tuple(words), tuple(map(torch.stack, zip(*rows, strict=True))), missing)
+    return Bank(tuple(words), tuple(map(torch.stack, zip(*rows, strict=True))), len(sentences) - len(fitting))
 
 
 def cosines(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[float]:
