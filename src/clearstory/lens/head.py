@@ -159,14 +159,11 @@ def moved_words(
 ) -> Iterable[tuple[list[tuple[int, float]], list[tuple[int, float]]]]:
     """Of each token, the ids whose logits rise most and fall most, with by how much."""
     weight = inner(model).output_weight.detach().to(effect.dtype)
-    for rows in effect.split(SOME_ROWS):
-        logits = rows @ weight.mT
-        found = [logits.topk(min(top, logits.shape[-1]), largest=largest) for largest in (True, False)]
-        sides = [
-            [
-                list(zip(ids, values, strict=True))
-                for ids, values in zip(each.indices.tolist(), each.values.tolist(), strict=True)
-            ]
-            for each in found
-        ]
+    for begin in range(0, len(effect), SOME_ROWS):
+        logits = effect[begin : begin + SOME_ROWS] @ weight.mT
+        sides = []
+        for largest in (True, False):
+            values, ids = logits.topk(min(top, logits.shape[-1]), largest=largest)
+            pairs = zip(ids.tolist(), values.tolist(), strict=True)
+            sides.append([list(zip(*pair, strict=True)) for pair in pairs])
         yield from zip(*sides, strict=True)

@@ -18,6 +18,9 @@ const ABOUT = {
 /** What must be filled in before a view can be shown. */
 const NEEDS = { roles: "about", axis: "words", patching: "other", context: "other", edits: "edit" };
 
+/** Above so many tokens a view waits until it is asked for: its grids have a row and a column for each. */
+const LONG = { head: 128 };
+
 /** Settings that all cards share, through the page's address. */
 const SHARED = new Set(["layer", "head"]);
 
@@ -36,7 +39,8 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   let aboutText = null; // what was typed in place of the usual text
   let asked = null; // what was asked last, as one string
   let seen = false;
-  let wished = !known?.slow; // a slow view waits until it is asked for
+  const long = () => context.tokens().length > (LONG[name] ?? Infinity);
+  let wished = false; // a slow view, or one of a long text, waits until it is asked for
   const tools = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
   const compute = el("button", { type: "button", class: "strong", onclick: () => ((wished = true), update()) }, "Compute");
   const stop = el("button", { type: "button", onclick: () => (asking.drop(), hush()) }, "Stop");
@@ -51,8 +55,15 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   function fields() {
     const rows = (known?.settings ?? []).filter((row) => !LEFT_OUT.has(row.name) && !(row.name in { ...settings, ...bound?.() }));
     tools.replaceChildren(...(about ? [aboutField()] : []), ...rows.map(field));
-    if (known?.slow) tools.append(computeBox);
-    tools.hidden = !tools.children.length;
+    tools.append(computeBox);
+    offer();
+  }
+
+  /** Whether it waits until it is asked for; then there are buttons for that. */
+  function offer() {
+    computeBox.hidden = !known?.slow && !long();
+    tools.hidden = tools.children.length === 1 && computeBox.hidden;
+    return !computeBox.hidden;
   }
 
   function aboutField() {
@@ -137,7 +148,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
     }
     seen = seen || inSight();
     if (missing(wanted)) return Promise.resolve();
-    if (!wished) return hush();
+    if (offer() && !wished) return hush();
     return seen ? ask(wanted) : Promise.resolve();
   }
 
@@ -156,7 +167,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
     wished = false;
     asked = null;
     card.drawer()?.end?.();
-    card.body.replaceChildren(el("p", { class: "quiet" }, "This reads the text once for each part of the model, which takes a while: Compute begins it."));
+    card.body.replaceChildren(el("p", { class: "quiet" }, known?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`));
     card.root.dataset.state = "waiting";
     return Promise.resolve();
   }
@@ -169,7 +180,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
 
   function ask(wanted) {
     asked = JSON.stringify(wanted);
-    if (known?.slow) wished = false; // another text is another wish
+    wished = false; // another text is another wish
     return context.track(
       card.fill(async () => {
         let view;
@@ -216,7 +227,10 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
     },
   });
 
-  return { root: card.root, update, end: () => (unhear(), watcher.disconnect(), card.drawer()?.end?.(), asking.drop()) };
+  /** Another text is being read: what was asked of the old one is not wanted. */
+  const drop = () => (asking.drop(), (asked = null));
+
+  return { root: card.root, update, drop, end: () => (unhear(), watcher.disconnect(), card.drawer()?.end?.(), asking.drop()) };
 }
 
 /** The call that gives these numbers, to be run in the studio's folder. */

@@ -74,16 +74,17 @@ export function mount(root, context, { views }) {
     several.paint();
     if (document.activeElement !== target) target.value = state.get("target") ?? "";
     const key = JSON.stringify(asked());
-    const waits = rest.map((card) => card.update());
+    const others = () => Promise.all(rest.map((card) => card.update()));
     if (!seen || seen.key !== key) {
       seen = null;
       shown = null;
-      waits.push(context.track(first(key)));
+      rest.forEach((card) => card.drop());
+      await context.track(first(key));
     } else {
       over.drawer()?.update(data(), chosen());
-      waits.push(context.track(showHead()));
+      await context.track(showHead());
     }
-    await Promise.all(waits);
+    if (seen?.key === key) await others(); // a model answers one question at a time, and these came second
   }
 
   /** All heads: their maps first, and what each is called when that is measured. */
@@ -96,7 +97,8 @@ export function mount(root, context, { views }) {
       return filled();
     });
     if (!seen || seen.key !== key) return;
-    await Promise.all([showHead(), measured(key)]);
+    await showHead();
+    context.track(measured(key));
   }
 
   function choice(each, parts) {
