@@ -91,6 +91,16 @@ export function slider({ label, name, min, max, step, value, words = String, oni
   return el("label", { class: "slider" }, el("span", {}, label), input, said);
 }
 
+/** Resolves when all that the page waits for is painted. */
+export function painted() {
+  return new Promise((resolve) => {
+    const there = () => document.body.dataset.ready === "true";
+    if (there()) return resolve();
+    const watcher = new MutationObserver(() => there() && (watcher.disconnect(), resolve()));
+    return watcher.observe(document.body, { attributeFilter: ["data-ready"] });
+  });
+}
+
 /** A file for the reader to keep. */
 export function keep(name, kind, text) {
   const url = URL.createObjectURL(new Blob([text], { type: kind }));

@@ -1,14 +1,19 @@
-// Models: which there are, which is chosen, and which checkpoint of its run.
+// Models: which there are, which is chosen, and which checkpoint of its run. Play walks through the checkpoints, one after
+// another: the next is shown when the page has painted this one.
 
 import { get } from "./ask.js";
-import { el } from "./kit.js";
+import { el, painted } from "./kit.js";
 import { state } from "./state.js";
 import { count } from "./words.js";
 
 const at = (id) => document.getElementById(id);
-const [picker, stepBox, stepRange, stepWords] = [at("model"), at("step-box"), at("step"), at("step-words")];
+const [picker, stepBox, stepRange, stepWords, stepPlay] = [at("model"), at("step-box"), at("step"), at("step-words"), at("step-play")];
+
+/** Milliseconds that a checkpoint stands before the next. */
+const STANDS = 700;
 
 let models = [];
+let playing = false;
 
 /** What was found when the folder was last looked through. */
 export const known = () => models;
@@ -38,16 +43,44 @@ export function fillPicker() {
   picker.replaceChildren(...groups);
   picker.disabled = !usable.length;
   if (chosen) picker.value = chosen;
-  const steps = models.find((each) => each.name === chosen)?.steps ?? [];
-  stepBox.hidden = !steps.length;
+  const run = models.find((each) => each.name === chosen);
+  const steps = run?.steps ?? [];
+  stepBox.hidden = run?.kind !== "run";
+  stepPlay.hidden = stepRange.hidden = !steps.length;
   stepRange.max = steps.length;
   const step = state.number("step");
   stepRange.value = step === null ? steps.length : steps.indexOf(step);
-  stepWords.textContent = step === null ? "the best" : `after ${step.toLocaleString("en-US")}`;
-  stepRange.oninput = () => {
-    const place = Number(stepRange.value);
-    state.set({ step: place === steps.length ? null : steps[place] }, { quiet: true });
-  };
+  stepWords.textContent = !steps.length ? "no checkpoints were kept, so there are no steps to walk through" : step === null ? "the best" : `after ${step.toLocaleString("en-US")}`;
+  const words = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints, the last place is the best model` : "";
+  stepRange.setAttribute("aria-valuetext", words);
+  stepRange.title = words;
+}
+
+/** The checkpoint at a place of the slider; behind the last stands the best model. */
+function choose(place) {
+  const steps = models.find((each) => each.name === state.get("model"))?.steps ?? [];
+  state.set({ step: place >= steps.length ? null : steps[place] }, { quiet: true });
+}
+
+async function play() {
+  if (playing) return pause();
+  playing = true;
+  stepPlay.textContent = "Pause";
+  stepPlay.setAttribute("aria-pressed", "true");
+  const model = state.get("model");
+  const last = Number(stepRange.max);
+  let place = Number(stepRange.value) >= last ? 0 : Number(stepRange.value) + 1;
+  for (; playing && place <= last && state.get("model") === model && at("alarm").hidden; place++) {
+    choose(place);
+    await Promise.all([painted(), new Promise((resolve) => setTimeout(resolve, STANDS))]);
+  }
+  return pause();
+}
+
+function pause() {
+  playing = false;
+  stepPlay.textContent = "Play";
+  stepPlay.setAttribute("aria-pressed", "false");
 }
 
 function option(each) {
@@ -55,4 +88,6 @@ function option(each) {
   return el("option", { value: each.name }, facts ? `${each.name} (${facts})` : each.name);
 }
 
+stepPlay.onclick = play;
+stepRange.oninput = () => (pause(), choose(Number(stepRange.value)));
 picker.onchange = () => state.set({ model: picker.value });

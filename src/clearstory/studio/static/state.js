@@ -19,8 +19,8 @@ const now = signal(read());
 
 /** What must be forgotten when something else changes: what was pinned belongs to the old sentence. */
 const FORGET = {
-  model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "run", "edits"],
-  text: ["query", "stage"],
+  model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "from", "run", "edits"],
+  text: ["query", "stage", "from"],
   page: ["stage"],
 };
 

@@ -29,9 +29,11 @@ const LEFT_OUT = new Set(["truncate"]);
 
 /**
  * A card of the view `name`; update() asks again where model, text or settings have changed. A card below the window
- * asks when it comes into sight. `bound()` gives settings that the page keeps; they have no field in the form. update({again: true}) asks in any case: the model has learnt on.
+ * asks when it comes into sight. `bound()` gives settings that the page keeps; they have no field in the form. `drawn` draws in
+ * place of the kind's own drawer, `onPick(pick, view, asked)` hears what is pointed at, `empty` is said where something
+ * must be given first. update({again: true}) asks in any case: the model has learnt on.
  */
-export function viewCard(context, name, { settings = {}, bound = null, title = null } = {}) {
+export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = draw, onPick = context.pick, empty = null } = {}) {
   const asking = line();
   const about = ABOUT[name];
   const known = context.views().get(name);
@@ -67,7 +69,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   }
 
   function aboutField() {
-    const input = el("input", { type: "text", name: "about", size: 24, oninput: () => later(() => (aboutText = input.value)) });
+    const input = el("input", { type: "text", name: "about", size: 24, oninput: () => later("about", () => (aboutText = input.value)) });
     input.value = aboutText ?? about.usual(context);
     return el("label", {}, el("span", {}, about.label), input);
   }
@@ -88,7 +90,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
     const input = el("input", {
       type: number ? "number" : "text", step: row.kind === "whole" ? "1" : "any", name: row.name,
       placeholder: row.kind === "list" ? "one; another" : row.default === null ? "usual" : String(row.default), size: number ? 6 : 16,
-      oninput: () => later(() => put(row, read(row, input.value))),
+      oninput: () => later(row.name, () => put(row, read(row, input.value))),
     });
     input.value = value === null || value === undefined || value === row.default ? "" : value;
     return el("label", {}, el("span", {}, row.name), input);
@@ -105,9 +107,15 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   }
 
   let waiting = 0;
-  function later(change) {
+  const changes = new Map(); // by field: two that are filled in quickly both count
+  function later(field, change) {
+    changes.set(field, change);
     clearTimeout(waiting);
-    waiting = setTimeout(() => (change(), update()), 250);
+    waiting = setTimeout(() => {
+      for (const each of changes.values()) each();
+      changes.clear();
+      update();
+    }, 250);
   }
 
   function put(row, value) {
@@ -158,7 +166,10 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
     const given = need === "about" ? wanted.text : wanted.settings[need];
     if (!need || (given ?? "").length) return false;
     asked = null;
-    card.body.replaceChildren(el("p", { class: "quiet" }, `Fill in ‘${need === "about" ? about.label : need}’ above to see this.`));
+    asking.drop();
+    card.drawer()?.end?.();
+    const said = empty ?? `Fill in ‘${need === "about" ? about.label : need}’ above to see this.`;
+    card.fill(async () => ({ title: title ?? name, mount: (body) => body.replaceChildren(el("p", { class: "quiet" }, said)) }));
     return true;
   }
 
@@ -221,7 +232,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
       card.drawer()?.end?.();
       shown = view;
       const picked = { stage: context.state.get("stage"), row: ownRows() ? (context.state.pinned()[0] ?? null) : null };
-      const drawer = draw(body, view, { onPick: (pick) => context.pick(pick, view), picked });
+      const drawer = drawn(body, view, { onPick: (pick) => onPick(pick, view, wanted), picked });
       body.dataset.kind = view.kind;
       return drawer;
     },

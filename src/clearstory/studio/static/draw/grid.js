@@ -11,7 +11,7 @@ import { inSvg, largest, onCanvas } from "./field.js";
 export const MOST_SVG = 48;
 const MOST_READERS = 5;
 
-/** data: a Grid. Hovering reads a cell, a click pins its row, arrows move, Esc lets go. */
+/** data: a Grid. Hovering reads a cell, a click pins its row (`cell` says which cell it was), arrows move, Esc lets go. */
 export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   let view = data;
   let at = null; // the cell that is looked at
@@ -60,7 +60,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     drawing.node.addEventListener("click", (event) => {
       const place = drawing.place(event);
       if (place && place.row === null) hold(place.column);
-      else pin(place?.row ?? null);
+      else pin(place?.row ?? null, place);
     });
     Object.assign(root.dataset, { rows, columns, how: drawing.how });
     remark();
@@ -91,12 +91,12 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     say();
   }
 
-  function pin(row) {
+  function pin(row, cell = at) {
     pinned = row === pinned ? null : row;
     root.dataset.pinned = pinned ?? "";
     remark();
     say();
-    onPick({ row: pinned, column: at?.column ?? null, pinned: pinned !== null });
+    onPick({ row: pinned, column: at?.column ?? null, pinned: pinned !== null, cell });
   }
 
   function say() {
