@@ -114,6 +114,7 @@ export function makeCard({ name, title, says = null, tools = null }) {
       const seconds = (performance.now() - began) / 1000;
       if (seconds > 0.4) root.dataset.busy = `working, ${seconds.toFixed(0)} s`;
     }, 200);
+    const before = filled.drawer;
     try {
       filled = await make();
       problem.hidden = true;
@@ -121,10 +122,12 @@ export function makeCard({ name, title, says = null, tools = null }) {
       look.hidden = !filled.look;
       if (filled.title) heading.textContent = filled.title;
       filled.drawer = filled.mount(body) ?? null;
+      if (before !== filled.drawer) before?.end?.(); // or what it listens to keeps it, and all of its numbers
       root.dataset.state = "drawn";
       refresh();
     } catch (error) {
       if (error instanceof Stale) return;
+      before?.end?.();
       body.replaceChildren();
       look.hidden = true;
       filled = {};
@@ -137,7 +140,17 @@ export function makeCard({ name, title, says = null, tools = null }) {
     }
   }
 
-  return { root, body, fill, fail, drawer: () => filled.drawer ?? null };
+  /** Shows nothing but a sentence: what must be done first. */
+  function wait(sentence) {
+    filled.drawer?.end?.();
+    filled = {};
+    refresh();
+    look.hidden = problem.hidden = true;
+    body.replaceChildren(el("p", { class: "quiet" }, sentence));
+    root.dataset.state = "waiting";
+  }
+
+  return { root, body, fill, fail, wait, drawer: () => filled.drawer ?? null };
 }
 
 const MOST_ROWS = 2000;

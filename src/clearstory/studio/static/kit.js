@@ -56,7 +56,7 @@ export function colour(name) {
 
 /** Calls back when an element's width changes, and when the theme does; at most once a frame. Returns how to end it. */
 export function redrawn(node, draw) {
-  let width = 0;
+  let width = Math.floor(node.clientWidth); // what it has now is drawn by who asks
   let waiting = 0;
   const soon = () => {
     cancelAnimationFrame(waiting);

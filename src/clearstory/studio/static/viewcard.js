@@ -167,9 +167,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
     if (!need || (given ?? "").length) return false;
     asked = null;
     asking.drop();
-    card.drawer()?.end?.();
-    const said = empty ?? `Fill in ‘${need === "about" ? about.label : need}’ above to see this.`;
-    card.fill(async () => ({ title: title ?? name, mount: (body) => body.replaceChildren(el("p", { class: "quiet" }, said)) }));
+    card.wait(empty ?? `Fill in ‘${need === "about" ? about.label : need}’ above to see this.`);
     return true;
   }
 
@@ -177,9 +175,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   function hush() {
     wished = false;
     asked = null;
-    card.drawer()?.end?.();
-    card.body.replaceChildren(el("p", { class: "quiet" }, known?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`));
-    card.root.dataset.state = "waiting";
+    card.wait(known?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`);
     return Promise.resolve();
   }
 
@@ -229,7 +225,6 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
       html: () => file(wanted, "html"),
     },
     mount: (body) => {
-      card.drawer()?.end?.();
       shown = view;
       const picked = { stage: context.state.get("stage"), row: ownRows() ? (context.state.pinned()[0] ?? null) : null };
       const drawer = drawn(body, view, { onPick: (pick) => onPick(pick, view, wanted), picked });

@@ -101,33 +101,8 @@ export function onCanvas(view, { rows, columns, left, top, size, lean, tall, mos
   pen.scale(sharp, sharp);
   const [ink, text, line, forbidden] = [colour(view.ink ?? "bar"), colour("ink"), colour("soft"), colour("value")];
   const hollow = colour("soft");
-  view.values.forEach((row, r) =>
-    row.forEach((value, c) => {
-      const [x, y] = [left + c * size, top + r * tall];
-      if (value === null) {
-        pen.globalAlpha = 0.5;
-        pen.fillStyle = forbidden;
-        pen.fillRect(x + size * 0.3, y + tall / 2 - 0.4, size * 0.4, 0.8);
-        return;
-      }
-      const much = most ? Math.abs(value) / most : 0;
-      if (!much) return;
-      pen.fillStyle = value < 0 ? hollow : ink;
-      if (view.dots) {
-        pen.globalAlpha = 1;
-        pen.beginPath();
-        pen.arc(x + size / 2, y + tall / 2, Math.max(0.2, (size / 2 - 0.5) * Math.sqrt(much)), 0, 7);
-        if (value < 0) {
-          pen.strokeStyle = hollow;
-          pen.lineWidth = Math.min(1.2, size / 8);
-          pen.stroke();
-        } else pen.fill();
-        return;
-      }
-      pen.globalAlpha = 0.04 + 0.96 * much;
-      pen.fillRect(x, y, Math.max(size - 0.5, 1), Math.max(tall - 0.5, 1));
-    }),
-  );
+  if (view.dots) dots(pen, view, { left, top, size, tall, most, ink, hollow, forbidden });
+  else squares(pen, view, { rows, columns, left, top, size, tall, most, ink, hollow, forbidden });
   pen.globalAlpha = 1;
   pen.fillStyle = text;
   const letters = Math.max(9, Math.min(12, size * 0.75));
@@ -163,6 +138,68 @@ export function onCanvas(view, { rows, columns, left, top, size, lean, tall, mos
       if (pinned !== null) top2.strokeRect(left, top + pinned * tall, columns * size, tall);
     },
   };
+}
+
+/** Numbers as areas, hollow below zero. */
+function dots(pen, view, { left, top, size, tall, most, ink, hollow, forbidden }) {
+  view.values.forEach((row, r) =>
+    row.forEach((value, c) => {
+      const [x, y] = [left + c * size, top + r * tall];
+      if (value === null) {
+        pen.globalAlpha = 0.5;
+        pen.fillStyle = forbidden;
+        pen.fillRect(x + size * 0.3, y + tall / 2 - 0.4, size * 0.4, 0.8);
+        return;
+      }
+      const much = most ? Math.abs(value) / most : 0;
+      if (!much) return;
+      pen.globalAlpha = 1;
+      pen.beginPath();
+      pen.arc(x + size / 2, y + tall / 2, Math.max(0.2, (size / 2 - 0.5) * Math.sqrt(much)), 0, 7);
+      if (value < 0) {
+        pen.strokeStyle = hollow;
+        pen.lineWidth = Math.min(1.2, size / 8);
+        pen.stroke();
+      } else {
+        pen.fillStyle = ink;
+        pen.fill();
+      }
+    }),
+  );
+}
+
+/**
+ * Numbers as strengths of a colour: a picture with one pixel a cell, drawn larger. A quarter of a million rectangles
+ * would be kept by the browser, one by one, until they are shown: 180 MB for 512 tokens.
+ */
+function squares(pen, view, { rows, columns, left, top, size, tall, most, ink, hollow, forbidden }) {
+  const picture = el("canvas", { width: columns, height: rows });
+  const paper = picture.getContext("2d");
+  const image = paper.createImageData(columns, rows);
+  const [more, less, none] = [ink, hollow, forbidden].map((name) => rgb(name));
+  view.values.forEach((row, r) =>
+    row.forEach((value, c) => {
+      const much = value === null ? 0.25 : most ? Math.abs(value) / most : 0;
+      if (!much) return;
+      const at = 4 * (r * columns + c);
+      image.data.set(value === null ? none : value < 0 ? less : more, at);
+      image.data[at + 3] = Math.round(255 * (value === null ? much : 0.04 + 0.96 * much));
+    }),
+  );
+  paper.putImageData(image, 0, 0);
+  pen.imageSmoothingEnabled = false;
+  pen.drawImage(picture, left, top, columns * size, rows * tall);
+  if (size < 6) return;
+  for (let c = 1; c < columns; c++) pen.clearRect(left + c * size - 0.5, top, 0.5, rows * tall);
+  for (let r = 1; r < rows; r++) pen.clearRect(left, top + r * tall - 0.5, columns * size, 0.5);
+}
+
+/** A colour of the page as [red, green, blue]. */
+function rgb(name) {
+  const paper = el("canvas", { width: 1, height: 1 }).getContext("2d");
+  paper.fillStyle = name;
+  paper.fillRect(0, 0, 1, 1);
+  return paper.getImageData(0, 0, 1, 1).data.subarray(0, 3);
 }
 
 /** From a pointer to the cell under it; null outside. With `heads`, a column's label is {row: null, column}. */

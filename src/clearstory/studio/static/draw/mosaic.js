@@ -21,13 +21,21 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   root.replaceChildren(legend, el("div", { class: "wide" }, stack), said);
   stack.addEventListener("pointermove", (event) => look(placeOf(event)));
   stack.addEventListener("pointerleave", () => look(null));
-  stack.addEventListener("click", (event) => choose(placeOf(event), event.shiftKey));
+  stack.addEventListener("click", (event) => click(placeOf(event), event.shiftKey));
   const end = redrawn(root, paint);
 
   function update(next, now = chosen) {
     view = next;
     chosen = now;
     paint(root.clientWidth || 600);
+  }
+
+  /** Another head is chosen, or others are combined: the picture stays. */
+  function choose(now, also = view.also) {
+    view.also = also;
+    chosen = now;
+    mark();
+    say();
   }
 
   function paint(width) {
@@ -50,21 +58,21 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     pen.imageSmoothingEnabled = false;
     pen.font = '10px ui-monospace, "DejaVu Sans Mono", monospace';
     const [soft, rule] = [colour("soft"), colour("rule")];
-    const ink = rgb(colour("bar"));
-    const small = new OffscreenCanvas(columns, rows);
+    const ink = packed(colour("bar"));
+    const small = new OffscreenCanvas(columns, layers * heads * rows);
     const brush = small.getContext("2d");
-    const image = brush.createImageData(columns, rows);
+    const image = brush.createImageData(small.width, small.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    const maps = view.maps.values;
+    for (let from = 0; from < maps.length; from += rows * columns) {
+      const bright = view.hideFirst ? brightness(maps.subarray(from, from + rows * columns), columns) : 1;
+      for (let cell = from; cell < from + rows * columns; cell++) pixels[cell] = ink | ((maps[cell] * bright) << 24);
+      if (view.hideFirst) for (let cell = from; cell < from + rows * columns; cell += columns) pixels[cell] = 0;
+    }
+    brush.putImageData(image, 0, 0);
     view.order.forEach(([layer, head], place) => {
       const { x, y } = corner(place);
-      const from = (layer * heads + head) * rows * columns;
-      const cells = view.maps.values.subarray(from, from + rows * columns);
-      const bright = view.hideFirst ? brightness(cells, columns) : 1;
-      for (let cell = 0; cell < rows * columns; cell++) {
-        image.data.set(ink, 4 * cell);
-        image.data[4 * cell + 3] = view.hideFirst && cell % columns === 0 ? 0 : cells[cell] * bright;
-      }
-      brush.putImageData(image, 0, 0);
-      pen.drawImage(small, x, y, size, size);
+      pen.drawImage(small, 0, (layer * heads + head) * rows, columns, rows, x, y, size, size);
       pen.strokeStyle = rule;
       pen.strokeRect(x - 0.5, y - 0.5, size + 1, size + 1);
       if (view.names) {
@@ -150,7 +158,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     if (place !== null) onPick({ layer: view.order[place][0], head: view.order[place][1], pinned: false });
   }
 
-  function choose(place, add) {
+  function click(place, add) {
     if (place === null) return;
     const [layer, head] = view.order[place];
     if (add) return onPick({ layer, head, pinned: true, add });
@@ -180,12 +188,12 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
       event.preventDefault();
       const from = at ?? Math.max(0, chosen ? view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head) : 0);
       look(Math.max(0, Math.min(view.order.length - 1, from + way)));
-    } else if (event.key === "Enter") choose(at, event.shiftKey);
+    } else if (event.key === "Enter") click(at, event.shiftKey);
     else if (event.key === "Escape") look(null);
   }
 
   update(data, picked);
-  return { update, end, state: () => ({ at, ...chosen }), svg: () => null, csv: () => null };
+  return { update, choose, end, state: () => ({ at, ...chosen }), svg: () => null, csv: () => null };
 }
 
 /** The colour of a kind of head. */
@@ -198,10 +206,10 @@ function brightness(cells, columns) {
   return 255 / most;
 }
 
-/** A colour as four numbers. */
-function rgb(text) {
+/** A colour as the lower three bytes of a pixel; the fourth is how strong it is. */
+function packed(text) {
   const pen = new OffscreenCanvas(1, 1).getContext("2d");
   pen.fillStyle = text;
   pen.fillRect(0, 0, 1, 1);
-  return [...pen.getImageData(0, 0, 1, 1).data.slice(0, 3), 255];
+  return new Uint32Array(pen.getImageData(0, 0, 1, 1).data.buffer)[0] & 0xffffff;
 }

@@ -81,10 +81,10 @@ export function mount(root, context, { views }) {
       rest.forEach((card) => card.drop());
       await context.track(first(key));
     } else {
-      over.drawer()?.update(data(), chosen());
+      over.drawer()?.choose(chosen(), several.also());
       await context.track(showHead());
     }
-    if (seen?.key === key) await others(); // a model answers one question at a time, and these came second
+    if (JSON.stringify(asked()) === key) await others(); // a model answers one question at a time, and these came second
   }
 
   /** All heads: their maps first, and what each is called when that is measured. */
@@ -123,10 +123,7 @@ export function mount(root, context, { views }) {
     python: snippet({ ...asked(), view: "heads" }),
     tables: () => [table()],
     files: { csv: async () => tablesCsv([table()]) },
-    mount: (body) => {
-      over.drawer()?.end?.();
-      return mosaic(body, data(), { onPick: pick, picked: chosen() });
-    },
+    mount: (body) => mosaic(body, data(), { onPick: pick, picked: chosen() }),
   });
 
   const data = () => ({ ...seen, order: placed(), inPlace: order() === "place" || !seen.names, hideFirst: on("hide-first"), also: several.also(), title: `${seen.maps.shape[0]} layers of ${seen.maps.shape[1]} heads` });
@@ -203,7 +200,6 @@ export function mount(root, context, { views }) {
         tables: () => numbersOf(view),
         files: { csv: async () => tablesCsv(numbersOf(view)) },
         mount: (body) => {
-          pattern.drawer()?.end?.();
           Object.assign(body.dataset, { layer: made.layer ?? "", head: made.head ?? "", heads: heads?.join(";") ?? "" });
           return draw(body, drawn(view), { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
         },
@@ -230,8 +226,12 @@ export function mount(root, context, { views }) {
 
   function pairsOf(made) {
     const columns = made.weights.shape[1];
-    const places = [...made.weights.values.keys()].toSorted((a, b) => made.weights.values[b] - made.weights.values[a]).slice(0, PAIRS);
-    return places.map((place) => [made.rows[Math.floor(place / columns)], made.columns[place % columns], made.weights.values[place]]);
+    const weights = made.weights.values;
+    const least = weights.toSorted().at(-PAIRS) ?? 0; // numbers are sorted as such, places by a function: fifty times as long
+    const places = [];
+    weights.forEach((weight, place) => weight >= least && weight && places.push(place));
+    places.sort((a, b) => weights[b] - weights[a]);
+    return places.slice(0, PAIRS).map((place) => [made.rows[Math.floor(place / columns)], made.columns[place % columns], made.weights.values[place]]);
   }
 
   const listed = (rows) => {
