@@ -274,3 +274,14 @@ def test_what_cannot_be_is_refused() -> None:
         for other in ("lstm", "ngram", "hmm"):
             assert name not in able(MODELS[other]())
         assert name in able(MORE["t5"]())
+
+
+def test_the_lens_at_a_few_tokens_is_the_lens_at_all_of_them() -> None:
+    model = MODELS["gpt2"]()
+    whole, few = (logit_lens(model, TOKENIZER, "abcab", columns=columns) for columns in ((), (1, 3)))
+    assert few.column_labels == (whole.column_labels[1], whole.column_labels[3])
+    for row, every in zip(few.values, whole.values, strict=True):
+        assert row == pytest.approx((every[1], every[3]), rel=1e-12)
+    assert few.texts == tuple((row[1], row[3]) for row in whole.texts or ())
+    with pytest.raises(BadSetting, match="the text has 5 tokens"):
+        logit_lens(model, TOKENIZER, "abcab", columns=(5,))

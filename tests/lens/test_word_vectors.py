@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from clearstory.lens.embeddings import embeddings, telling
 from clearstory.lens.neighbours import analogy, neighbours, summands
 from clearstory.lens.table import able
 from clearstory.lens.vectors import nearest_to, on_two_axes, one_token, principal, tokens_of, word_vectors
-from clearstory.lens.word_map import along, axis, words_map
+from clearstory.lens.word_map import along, axis, plane_of, words_map, words_on
 from clearstory.text.learning import learn
-from tiny import MODELS
+from tiny import MODELS, TINY_GPT2
 
 TOKENIZER = learn("words", ["a b c d e f g h king queen man woman\n"])
 FULL = learn("words", [" ".join(f"w{number}" for number in range(21)) + "\n"])  # as many as the tiny models know
@@ -147,3 +148,58 @@ def test_embeddings_are_the_rows_as_learnt_and_thinned_where_wide() -> None:
     assert telling(torch.ones(2, 3), 3)[1] == "All 3 dimensions are shown."
     with pytest.raises(BadInput, match="the text is empty"):
         embeddings(model, TOKENIZER, "")
+
+
+def test_axes_stand_still_while_words_move() -> None:
+    last, first = MODELS["lstm"](), MODELS["lstm"]()
+    text, how = "king queen man", {"top": 2}
+    with torch.no_grad():
+        first.output_weight.copy_(first.output_weight.flip(0))
+    plane = plane_of(last, TOKENIZER, text, **how)
+    own, shown = words_on(last, TOKENIZER, plane), words_map(last, TOKENIZER, text, **how)
+    assert (own.points, own.links) == (shown.points, shown.links)
+    moved = words_on(first, TOKENIZER, plane)
+    assert [point.label for point in moved.points] == [point.label for point in own.points]
+    # By hand: (v - middle) · axes, with the other model's vectors.
+    vectors = word_vectors(first, TOKENIZER)[list(plane.ids)]
+    places = [[float(axis @ (v - plane.middle)) for axis in plane.axes] for v in vectors]
+    assert [[point.x, point.y] for point in moved.points] == [pytest.approx(place, abs=1e-6) for place in places]
+    there, here = (
+        sum(float(v[a] @ v[b]) for a, b in plane.links) / len(plane.links)
+        for v in (word_vectors(last, TOKENIZER)[list(plane.ids)], vectors)
+    )
+    assert plane.cosine == pytest.approx(there, abs=1e-6)
+    assert f"a mean cosine of {here:.2f} here and {there:.2f} at the end" in str(moved.look)
+    with pytest.raises(BadInput, match="checkpoints of one run"):
+        words_on(MODELS["clear"](), TOKENIZER, plane_of(_wider(), TOKENIZER, text))
+
+
+def _wider() -> Any:
+    """A model whose vectors are longer than the tiny ones'."""
+    return MODELS["gpt2"]().__class__(replace(TINY_GPT2, width=48, head_width=12))
+
+
+def test_vectors_that_are_zero_are_called_so() -> None:
+    model = MODELS["lstm"]()
+    plane = plane_of(model, TOKENIZER, "king queen", top=1)
+    with torch.no_grad():
+        model.output_weight.zero_()
+    assert "still zero here" in str(words_on(model, TOKENIZER, plane).look)
+    assert "are zero, as a model begins" in str(neighbours(model, TOKENIZER, "king").look)
+    with pytest.raises(BadInput, match="these words have 1"):
+        words_map(model, TOKENIZER, "king queen man woman a", top=0, layout="tsne")
+
+
+def test_words_are_scattered_by_who_is_near_whom() -> None:
+    pytest.importorskip("sklearn", reason="t-SNE is scikit-learn's: pip install clearstory[data]")
+    model = MODELS["lstm"]()
+    text = "a b c d e f g h"
+    ids = [one_token(TOKENIZER, word) for word in text.split()]
+    with torch.no_grad():  # two heaps of four words
+        noise = 0.05 * torch.randn(8, model.output_weight.shape[1], generator=torch.Generator().manual_seed(1))
+        model.output_weight[ids] = noise.double() + torch.tensor([[1.0], [-1.0]]).repeat_interleave(4, 0)
+    view = words_map(model, TOKENIZER, text, top=0, layout="tsne")
+    places = torch.tensor([[point.x, point.y] for point in view.points])
+    nearest = (torch.cdist(places, places) + 1e9 * torch.eye(8)).argmin(1)
+    assert (nearest // 4).tolist() == [0] * 4 + [1] * 4
+    assert view == words_map(model, TOKENIZER, text, top=0, layout="tsne")

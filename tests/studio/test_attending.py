@@ -10,11 +10,12 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.lens.attention import attention_weights, pooled
+from clearstory.lens.combined import combined
 from clearstory.lens.heads import THRESHOLDS, measure
 from clearstory.lens.passage import passage
 from clearstory.lens.site import site
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.attending import KEPT, head, measures, mosaic
+from clearstory.studio.attending import KEPT, changed, head, measures, mosaic, together
 from clearstory.text.learning import learn
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
@@ -54,6 +55,20 @@ def test_numbers_are_the_librarys(name: str) -> None:
                 assert torch.allclose(seen["weights"].double(), weights[number], atol=1e-6)
                 assert (seen["layer"], seen["head"]) == (layer % 2, number)
                 assert [len(seen["rows"]), len(seen["columns"])] == list(weights[number].shape)
+        for heads, how in (((), "mean"), (("0.1", "1.0 x2"), "mean"), (("1",), "max")):
+            one = together(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
+            view = combined(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
+            assert torch.allclose(one["weights"].double(), torch.tensor(view.values).double(), atol=1e-6)
+            assert (one["title"], one["look"]) == (view.title, view.look)
+            assert (one["rows"], one["columns"]) == (list(view.row_labels), list(view.column_labels))
+        kind = {None: "cell", "decoder": "cell", "cross": "cross-cell"}[part]
+        edit = (f"{'encoder ' * (name == 't5' and part is None)}{kind} 0.1 2 1 0.5",)
+        turned = changed(model, tokenizer, text, layer=0, head=1, edit=edit, part=part, target=target)
+        usual = head(model, tokenizer, text, layer=0, head=1, part=part, target=target)
+        assert torch.equal(turned["before"], usual["weights"])
+        assert float(turned["weights"][2, 1]) == pytest.approx(0.5, abs=1e-6)
+        assert float(turned["weights"][2].sum()) == pytest.approx(1, abs=1e-6)
+        assert torch.equal(turned["seen"] == 0, turned["before"] == 0)
         called, measured = (
             measures(model, tokenizer, text, part=part, target=target),
             measure(model, tokenizer, read, part),

@@ -56,6 +56,8 @@ def alike(model: Any, tokenizer: Tokenizer, vectors: Float[Tensor, "V W"], centr
     It is the squared length of the mean of all unit vectors.
     """
     raw = word_vectors(model, tokenizer, centre=False) if centre or remove else vectors
+    if not bool(raw.any()):
+        return "All word vectors are zero, as a model begins: nothing has been learnt, and no word is near another."
     before, after = (float(each.mean(0).square().sum()) for each in (raw, vectors))
     said = f"Two words drawn by chance have a cosine of {before:.2f} on average as the model has learnt them"
     if not centre and not remove:

@@ -157,6 +157,8 @@ def words_on(model: Any, tokenizer: Tokenizer, plane: Plane, *, centre: bool = T
         )
     places, kept = plane.places(vectors)
     said = f"These axes keep {kept:.0%} of the words' variance here."
+    if not bool(vectors[list(plane.ids)].any()):
+        said = "All word vectors are still zero here, so every word stands at one place."
     now = together(vectors[list(plane.ids)], plane.links)
     if now is not None and plane.cosine is not None:
         said = f"Words that are linked have a mean cosine of {now:.2f} here and {plane.cosine:.2f} at the end. {said}"
@@ -196,14 +198,19 @@ def drawn(
 
 def scattered(vectors: Float[Tensor, "N W"]) -> Float[Tensor, "N 2"]:
     """Places by t-SNE. Raises MissingExtra without scikit-learn, BadInput for too few words."""
-    if len(vectors) < FEWEST:
-        raise BadInput(f"t-SNE lays out {FEWEST} words and more, and these are {len(vectors)}; give more, or use pca")
+    different = len(vectors.unique(dim=0))
+    if different < FEWEST:
+        raise BadInput(
+            f"t-SNE lays out {FEWEST} different vectors and more, and these words have {different}; give more "
+            "words, or use pca"
+        )
     try:
         from sklearn.manifold import TSNE
     except ImportError:
         raise MissingExtra("t-SNE needs scikit-learn: pip install clearstory[data]") from None
     spread = min(30.0, (len(vectors) - 1) / 3)
-    made = TSNE(perplexity=spread, init="pca", random_state=0).fit_transform(vectors.double().numpy())
+    # Exactly: there are few words, and the quicker way ends the process where a number is none (scikit-learn 1.9).
+    made = TSNE(perplexity=spread, init="pca", method="exact", random_state=0).fit_transform(vectors.double().numpy())
     return torch.from_numpy(made).double()
 
 

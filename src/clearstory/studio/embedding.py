@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
+from clearstory.errors import BadInput
 from clearstory.formats.folders import Opened
 from clearstory.lens.draw import WRITERS
 from clearstory.lens.neighbours import alike, around
@@ -83,8 +82,19 @@ def film(opened: Opened, still: Scene, asked: FilmAsked) -> Any:
 def rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
     """The embedding's rows of a text's tokens, (T, W), all dimensions."""
     ids = tokenizer.encode(text)
-    values = rows_of(model, ids) if ids else torch.zeros(0, 0)
-    return {"values": values, "labels": list(numbered([tokenizer.piece(id) for id in ids]))}
+    if not ids:
+        raise BadInput("the text is empty; give a few words to look at")
+    values = rows_of(model, ids)
+    labels = numbered([tokenizer.piece(id) for id in ids])
+    lengths = values.norm(dim=-1)
+    longest = int(lengths.argmax())
+    return {
+        "values": values,
+        "labels": list(labels),
+        "look": f"{len(ids):,} tokens, {values.shape[1]:,} numbers each, from {float(values.min()):.2g} to "
+        f"{float(values.max()):.2g}; the longest vector is that of ‘{labels[longest]}’, {float(lengths[longest]):.2f} "
+        f"where the median is {float(lengths.median()):.2f}.",
+    }
 
 
 def near(

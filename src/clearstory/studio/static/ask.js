@@ -63,8 +63,8 @@ export async function post(path, said, signal = undefined) {
 }
 
 /** A view as the file that the library writes: svg, csv or html. */
-export async function file(said, format) {
-  return body(await fetched("/api/view", posted({ ...said, format }, undefined)), "text");
+export async function file(said, format, path = "view") {
+  return body(await fetched(`/api/${path}`, posted({ ...said, format }, undefined)), "text");
 }
 
 const KINDS = { float32: Float32Array, uint8: Uint8Array, int32: Int32Array };

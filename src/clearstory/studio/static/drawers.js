@@ -7,7 +7,8 @@
 
 import { mount as curve } from "./draw/curve.js";
 import { mount as grid } from "./draw/grid.js";
-import { mount as figure, map } from "./draw/placed.js";
+import { mount as map } from "./draw/map.js";
+import { mount as figure } from "./draw/placed.js";
 import { mount as spans } from "./draw/spans.js";
 import { mount as table } from "./draw/table.js";
 import { mount as mosaic } from "./draw/tiles.js";

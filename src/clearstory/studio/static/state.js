@@ -19,7 +19,7 @@ const now = signal(read());
 
 /** What must be forgotten when something else changes: what was pinned belongs to the old sentence. */
 const FORGET = {
-  model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "from", "run", "edits"],
+  model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "from", "run", "edits", "word", "map", "one", "other"],
   text: ["query", "stage", "from"],
   page: ["stage"],
 };

@@ -106,6 +106,10 @@ export function numbersOf(view) {
     const rows = view.nodes.map((each, place) => [place, each.parent, each.text, each.value, each.fate]);
     return [{ title: view.title, columns: ["node", "after", "text", view.unit || "value", "fate"], rows }];
   }
+  if (view.kind === "map") {
+    const rows = view.points.map((each) => [each.label, each.x, each.y, view.groups[each.group] ?? null, each.note]);
+    return [{ title: view.title, columns: ["point", view.x_label, view.y_label, "group", "note"], rows }];
+  }
   if (view.kind === "walk") return view.steps.flatMap(numbersOf);
   return [];
 }

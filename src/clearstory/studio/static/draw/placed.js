@@ -1,6 +1,6 @@
-// Placed: kinds whose parts have places: the boxes and arrows of a figure, the points of a map.
+// Placed: the boxes and arrows of a figure.
 
-import { el, redrawn, svg } from "../kit.js";
+import { el, svg } from "../kit.js";
 import { cellText } from "../words.js";
 
 const [LETTER, LINE] = [7.6, 17];
@@ -58,66 +58,4 @@ export function mount(root, data, { onPick = () => {} } = {}) {
 
   update(data);
   return { update, state: () => ({ point: at }), svg: () => null, csv: () => null };
-}
-
-/** data: a Map. Both axes have one scale; labels that would cover others are shown when their point is looked at. */
-export function map(root, data, { onPick = () => {} } = {}) {
-  let view = data;
-  let at = null;
-  const field = el("div", {});
-  const legend = el("p", { class: "legend" });
-  const said = el("p", { class: "said", "aria-live": "polite" });
-  root.replaceChildren(legend, field, said);
-  const end = redrawn(root, paint);
-
-  function update(next) {
-    view = next;
-    paint(root.clientWidth || 600);
-    said.textContent = "Point at a word to read it.";
-  }
-
-  function paint(width) {
-    const points = view.points.map((each, place) => ({ ...each, place })).filter((each) => each.x !== null && each.y !== null);
-    root.dataset.points = points.length;
-    legend.replaceChildren(...(view.groups ?? []).map((name, i) => el("span", {}, el("span", { class: `swatch ink-${i % 6}` }), name)));
-    const height = Math.min(620, Math.max(300, width * 0.72));
-    const [xs, ys] = [points.map((each) => each.x), points.map((each) => each.y)];
-    const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-    const unit = Math.min((width - 140) / (right - left || 1), (height - 70) / (high - low || 1));
-    const px = (x) => width / 2 + (x - (left + right) / 2) * unit;
-    const py = (y) => height / 2 - (y - (low + high) / 2) * unit;
-    const node = svg("svg", { class: "map", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
-    for (const [a, b] of view.links ?? []) {
-      const [from, to] = [view.points[a], view.points[b]];
-      if (from.x === null || to.x === null) continue;
-      node.append(svg("line", { class: "link", x1: px(from.x), y1: py(from.y), x2: px(to.x), y2: py(to.y) }));
-    }
-    const taken = [];
-    for (const point of points) {
-      const [x, y] = [px(point.x), py(point.y)];
-      const wide = [...point.label].length * 7.2;
-      const box = [x + 6, y - 7, x + 8 + wide, y + 7];
-      const covers = taken.some((b) => box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1]);
-      if (!covers) taken.push(box);
-      const say = () => {
-        at = point.place;
-        said.textContent = [point.label, point.note].filter(Boolean).join(": ");
-        onPick({ point: at, pinned: false });
-      };
-      node.append(
-        svg(
-          "g",
-          { class: covers ? "point covered" : "point", tabindex: "0", "data-point": point.place, onpointerenter: say, onfocus: say },
-          svg("circle", { class: `dot-${point.group % 6}`, cx: x, cy: y, r: 4 }),
-          svg("text", { class: "ink mono halo", x: x + 8, y: y + 4 }, point.label),
-        ),
-      );
-    }
-    node.append(svg("text", { class: "soft end", x: width - 4, y: height - 6 }, view.x_label));
-    node.append(svg("text", { class: "soft", x: 4, y: 14 }, view.y_label));
-    field.replaceChildren(node);
-  }
-
-  update(data);
-  return { update, end, state: () => ({ point: at }), svg: () => null, csv: () => null };
 }

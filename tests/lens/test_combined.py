@@ -1,0 +1,103 @@
+"""Combined heads: one map from several is the average, or the largest, of theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.lens.attention import patterns
+from clearstory.lens.combined import combined, heads_of
+from clearstory.lens.edits import parse
+from clearstory.lens.intervene import pattern_after, sees
+from clearstory.lens.passage import passage
+from clearstory.lens.site import site, sites
+from clearstory.models.presets import T5_SMALL
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, TINY_GPT2, shaken
+
+CHARACTERS = learn("characters", ["abcdefghijklmnop"])
+TEXT = "abcab"
+SMALL: dict[str, Any] = {
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
+}  # fmt: skip
+CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "gpt2": (replace(TINY_GPT2, vocab=CHARACTERS.vocab), (None,)),
+    "windowed": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, window=3), (None,)),
+    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, begin=0), (None, "decoder", "cross")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_map_of_several_heads_is_made_of_theirs(name: str) -> None:
+    config, parts = CASES[name]
+    model: Any = shaken(config)
+    target = "ba" if name == "t5" else None
+    read = passage(model, CHARACTERS, TEXT, target=target)
+    for part in parts:
+        own = torch.stack(patterns(model, read, sites(model, part)))  # (L, H, T, S)
+
+        def values(*heads: str, part: Any = part, **more: Any) -> torch.Tensor:
+            seen = combined(model, CHARACTERS, TEXT, heads=heads, part=part, target=target, **more)
+            return torch.tensor(seen.values, dtype=torch.float64)
+
+        assert torch.allclose(values(), own.mean((0, 1)))
+        assert torch.allclose(values("1"), own[1].mean(0))
+        # Head 1 of layer 0 counts three times, head 0 of layer 1 once: 3/4 and 1/4.
+        assert torch.allclose(values("0.1 x3", "1.0"), 0.75 * own[0, 1] + 0.25 * own[1, 0])
+        assert torch.equal(values("0.1"), own[0, 1])
+        assert torch.equal(values(how="max"), own.amax((0, 1)))
+        assert torch.equal(values("0", "1.1", how="max"), torch.stack([*own[0], own[1, 1]]).amax(0))
+        assert torch.allclose(values("0.0", "0.1 x0.5").sum(-1), torch.ones(own.shape[2]).double())
+
+
+def test_titles_and_looks_say_what_is_shown() -> None:
+    model: Any = shaken(CASES["gpt2"][0])
+    heads = heads_of(sites(model), ("0.1", "1.0 x2"))
+    assert (str(heads), heads.number, heads.layers) == ("heads 0.1, 1.0 x2", 2, [0, 1])
+    assert str(heads_of(sites(model), ())) == f"all {model.config.layers * model.config.heads} heads"
+    seen = combined(model, CHARACTERS, TEXT, how="max")
+    sums = [sum(row) for row in seen.values]
+    assert f"rows sum to {min(sums):.2f} to {max(sums):.2f}" in str(seen.look)
+
+
+@pytest.mark.parametrize(
+    ("heads", "how", "words"),
+    [
+        (("9.0",), "mean", "layers go to 1"),
+        (("0.9",), "mean", "heads to"),
+        (("one",), "mean", "names no head"),
+        (("0.1 xx",), "mean", "names no head"),
+        (("0.1 x-1",), "mean", "above 0"),
+        (("0.1 x2",), "max", "takes each as it is"),
+    ],
+)
+def test_heads_that_are_not_there_are_refused(heads: Any, how: Any, words: str) -> None:
+    model: Any = shaken(CASES["gpt2"][0])
+    with pytest.raises(BadSetting, match=words):
+        combined(model, CHARACTERS, TEXT, heads=heads, how=how)
+    with pytest.raises(CannotDo, match="is a decoder alone"):
+        combined(model, CHARACTERS, TEXT, part="cross")
+
+
+def test_a_pattern_with_edits_inside() -> None:
+    model: Any = shaken(CASES["gpt2"][0])
+    read, at = passage(model, CHARACTERS, TEXT), site(model, 0)
+    [before] = patterns(model, read, [at])
+    assert torch.equal(pattern_after(model, CHARACTERS, read, at, []), before)
+    after = pattern_after(model, CHARACTERS, read, at, [parse("cell 0.1 3 1 0.75")])
+    assert float(after[1, 3, 1]) == pytest.approx(0.75)
+    assert float(after[1, 3].sum()) == pytest.approx(1)
+    kept = [0, 2, 3]  # the others of the row keep their proportions: what is left is 1 - 0.75
+    shares = before[1, 3, kept] / before[1, 3, kept].sum()
+    assert torch.allclose(after[1, 3, kept], 0.25 * shares)
+    assert torch.equal(after[0], before[0])
+    # Downstream is read anew: the next layer's weights have moved, and those of rows before the edit have not.
+    [later] = patterns(model, read, [site(model, 1)])
+    moved = pattern_after(model, CHARACTERS, read, site(model, 1), [parse("cell 0.1 3 1 0.75")])
+    assert torch.allclose(moved[:, :3], later[:, :3])
+    assert not torch.allclose(moved[:, 3], later[:, 3])
+    assert torch.equal(sees(at.attention, 3, 3), torch.ones(3, 3).tril().bool())

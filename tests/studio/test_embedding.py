@@ -1,0 +1,52 @@
+"""Embedding: what the embeddings page is told is what the library says, over the checkpoints of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+import clearstory
+from clearstory.lens.neighbours import neighbours
+from clearstory.lens.vectors import rows_of, word_vectors
+from clearstory.lens.word_map import plane_of, words_on
+from clearstory.studio.embedding import near, rows
+
+TEXT = "t h e c a"
+
+
+def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Path) -> None:
+    run, first = "runs/short", "runs/short/checkpoints/step-000004"
+    said = {"model": first, "last": run, "text": TEXT, "top": 2, "remove": 1}
+    seen = studio.post("/api/film", json=said).json()
+    last, now = clearstory.open(made / run), clearstory.open(made / first)
+    plane = plane_of(last.model, last.tokenizer, TEXT, top=2, remove=1)
+    view = words_on(now.model, now.tokenizer, plane, remove=1).to_json()
+    extent = seen.pop("extent")
+    assert seen == view
+    end = studio.post("/api/film", json={**said, "model": run}).json()
+    xs, ys = ([point[axis] for point in end["points"]] for axis in ("x", "y"))
+    assert extent == end["extent"] == pytest.approx([min(xs), max(xs), min(ys), max(ys)])
+    assert studio.post("/api/film", json={**said, "format": "svg"}).text.startswith("<svg")
+    assert studio.post("/api/film", json={**said, "text": ""}).json() == {
+        "error": "the text is empty; give a few words to look at"
+    }
+    assert "checkpoints of one run" in studio.post("/api/film", json={**said, "last": "models/lstm"}).json()["error"]
+    assert studio.post("/api/film", json={**said, "last": "../x"}).status_code == 400
+
+
+def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:
+    opened = clearstory.open(made / "models" / "lstm")
+    model, tokenizer = opened.model, opened.tokenizer
+    seen = near(model, tokenizer, "t", top=3, within=9)
+    view = neighbours(model, tokenizer, "t", top=3, within=9)
+    assert seen["labels"][1:] == view.column("token")
+    assert seen["ids"][1:] == view.column("id")
+    assert seen["look"] == view.look
+    assert np.allclose(seen["values"] @ seen["values"][0], seen["cosines"], atol=1e-5)
+    assert np.array_equal(seen["values"], word_vectors(model, tokenizer)[seen["ids"]])
+    ids = tokenizer.encode("the")
+    assert np.array_equal(rows(model, tokenizer, "the")["values"], rows_of(model, ids))
+    assert str(len(ids)) in rows(model, tokenizer, "the")["look"]
