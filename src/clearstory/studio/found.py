@@ -124,8 +124,8 @@ def found_at(root: Path, name: str) -> Found:
     if one is None:
         what = "holds no model and no run" if path.is_dir() else "is not there" if not path.exists() else "is no model"
         raise BadInput(
-            f"'{name}' {what}: a model is a folder with config.json and .safetensors, a .gguf or an .arpa file; one that "
-            f"lies elsewhere is linked by: ln -s ITS-PATH {quote(str(root))}"
+            f"'{name}' {what}: a model is a folder with config.json and .safetensors, a .gguf or an .arpa file; link "
+            f"one that lies elsewhere by: ln -s ITS-PATH {quote(str(root))}"
         )
     return one
 

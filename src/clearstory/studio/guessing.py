@@ -39,9 +39,7 @@ def told(tokenizer: Any, text: str) -> dict[str, Any]:
     return {"ids": ids, "pieces": [tokenizer.piece(id) for id in ids]}
 
 
-def offers(
-    model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int = 6, seed: int = 0
-) -> dict[str, Any]:
+def offers(model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
     """Tokens to choose from for the one after the first `place`, in an order that says nothing: the one that comes,
     likely ones, and some drawn from the model.
     """
@@ -92,7 +90,7 @@ def guess(
             "piece": tokenizer.piece(id),
             "probability": math.exp(nats),
             "rank": int((logs > logs[id]).sum()) + 1,
-            "bits": -nats / BITS + 0.0,
+            "bits": finite(-nats / BITS + 0.0),
         }
 
     best = logs.argsort(descending=True, stable=True)[:5].tolist()
@@ -101,8 +99,13 @@ def guess(
     if came is not None:
         said["right"] = token == came["id"]
         said["model_bits"] = came["bits"]
-        said["reader_bits"] = cost(logs, token, came["id"], share)
+        said["reader_bits"] = finite(cost(logs, token, came["id"], share))
     return said
+
+
+def finite(bits: float) -> float | None:
+    """Bits; None for endlessly many, of what could not come."""
+    return bits if math.isfinite(bits) else None
 
 
 def cost(logs: Float[Tensor, "V"], guessed: int, came: int, share: float) -> float:
@@ -129,7 +132,8 @@ def first_of(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
     if not first:
         raise BadInput("there is no guess; type a word, or choose one of those that are offered")
     said = [id for id in first if id != tokenizer.unknown and (tokenizer.decode([id]).strip() or not word.strip())]
-    return max(said or first[:1], key=lambda id: float(logs[id]))
+    best: int = max(said or first[:1], key=lambda id: float(logs[id]))
+    return best
 
 
 def expected(model: Any, tokenizer: Any, text: str, place: int) -> tuple[Sequence[int], Float[Tensor, "V"]]:
@@ -140,7 +144,9 @@ def expected(model: Any, tokenizer: Any, text: str, place: int) -> tuple[Sequenc
         raise CannotDo("this model writes another text from its source; guess along with one that writes on")
     ids = tokenizer.encode(text)
     if not 1 <= place <= len(ids):
-        raise BadSetting(f"place is {place}, and the text has {len(ids):,} tokens; guess after 1 to {len(ids):,} of them")
+        raise BadSetting(
+            f"place is {place}, and the text has {len(ids):,} tokens; guess after 1 to {len(ids):,} of them"
+        )
     first, device = fit_prompt(model, ids[:place]), place_of(model)
     with resting(model):
         hidden, _ = model.read(Padded.rows([first], device), model.begin(1))

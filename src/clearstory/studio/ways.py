@@ -88,9 +88,7 @@ def ways(
 
     weighed: list[Candidate] = []
     search = Sampling(max_tokens=max_tokens, beam=beam, length_penalty=length_penalty)
-    found = [
-        way(each.ids, each.logprobs) for each in beam_search(model, prompt, search, told=weighed.append, **how)
-    ]
+    found = [way(each.ids, each.logprobs) for each in beam_search(model, prompt, search, told=weighed.append, **how)]
     greedy = written(temperature=0)
     drawn = written(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     tree = grown(tokenizer, weighed, found[0].ids)

@@ -3,7 +3,10 @@
 import { line, numbers, Problem, Stale } from "../ask.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../kit.js";
-import { cellText, pythonCall, share as percent } from "../words.js";
+import { pythonCall, share as percent } from "../words.js";
+
+/** Bits as they are read; what could not come takes endlessly many. */
+const bitsOf = (value) => (value === null ? "∞" : value.toFixed(2));
 
 /** `onCover(true)` while the answer may not be seen. */
 export function guessCard(context, { onCover }) {
@@ -95,7 +98,7 @@ export function guessCard(context, { onCover }) {
 
   function sums() {
     const rounds = game?.rounds ?? [];
-    const sum = (name) => rounds.reduce((total, each) => total + each[name], 0);
+    const sum = (name) => rounds.reduce((total, each) => total + (each[name] ?? Infinity), 0);
     return { count: rounds.length, right: rounds.filter((each) => each.right).length, reader: sum("reader_bits"), model: sum("model_bits") };
   }
 
@@ -115,8 +118,8 @@ export function guessCard(context, { onCover }) {
     }
     const shown = game.pieces.slice(0, game.place).map((piece, place) => {
       const round = game.rounds.find((each) => each.place === place);
-      const level = round ? Math.min(5, Math.floor(round.model_bits / 1.5)) : 0;
-      return el("span", { class: `piece heat-${level}`, title: round ? `${round.model_bits.toFixed(2)} bits for the model` : "" }, piece);
+      const level = round ? Math.min(5, Math.floor((round.model_bits ?? Infinity) / 1.5)) : 0;
+      return el("span", { class: `piece heat-${level}`, title: round ? `${bitsOf(round.model_bits)} bits for the model` : "" }, piece);
     });
     body.replaceChildren(
       el("div", { class: "written mono" }, ...shown, el("span", { class: "piece next-gap" }, game.said?.came?.piece ?? "?")),
@@ -146,14 +149,14 @@ export function guessCard(context, { onCover }) {
 
   function answer() {
     const { guess, came, likeliest, right } = game.said;
-    const one = (each) => `‘${each.piece}’ (rank ${each.rank.toLocaleString("en-US")}, ${percent(each.probability)}, ${each.bits.toFixed(2)} bits)`;
+    const one = (each) => `‘${each.piece}’ (rank ${each.rank.toLocaleString("en-US")}, ${percent(each.probability)}, ${bitsOf(each.bits)} bits)`;
     const best = likeliest.slice(0, 3).map((each) => `${each.piece} ${percent(each.probability)}`).join(", ");
     const last = game.place >= game.pieces.length;
     return el(
       "div",
       { class: "answer", data: { guess: guess.id, rank: guess.rank, probability: guess.probability, bits: guess.bits, reader: game.said.reader_bits ?? "", model: game.said.model_bits ?? "", right: String(right) } },
       el("p", {}, right ? `Right: ${one(guess)} came.` : came ? `You said ${one(guess)}; what came is ${one(came)}.` : `You said ${one(guess)}; nothing comes after the text, so nothing is scored.`),
-      came ? el("p", { class: "totals" }, el("span", {}, "you ", el("b", {}, `${cellText(Number(game.said.reader_bits.toFixed(2)))} bits`)), el("span", {}, "the model ", el("b", {}, `${cellText(Number(game.said.model_bits.toFixed(2)))} bits`))) : null,
+      came ? el("p", { class: "totals" }, el("span", {}, "you ", el("b", {}, `${bitsOf(game.said.reader_bits)} bits`)), el("span", {}, "the model ", el("b", {}, `${bitsOf(game.said.model_bits)} bits`))) : null,
       el("p", { class: "quiet" }, `The model thought: ${best}.`),
       last ? el("p", { class: "quiet" }, "That was the whole text.") : el("button", { type: "button", class: "strong", onclick: onward }, "Next token"),
     );
