@@ -51,7 +51,7 @@ export function makeTour(context, strip) {
   const place = el("span", { class: "tour-place" });
   const [back, next, end] = [button("Back", () => go(number() - 1)), button("Next", () => go(number() + 1)), button("End", finish)];
   const train = button("Train the built-in tiny model (a minute)", () => context.track(begin()));
-  strip.replaceChildren(place, words, el("span", { class: "buttons" }, train, back, next, end));
+  const parts = [place, words, el("span", { class: "buttons" }, train, back, next, end)];
   let told = null; // what is said, as one string
   let waiting = 0;
   let goal = null; // the card that a step speaks of, until it is brought into sight
@@ -90,8 +90,10 @@ export function makeTour(context, strip) {
     strip.hidden = at === null;
     if (at === null) {
       told = null;
+      strip.replaceChildren();
       return;
     }
+    if (!strip.firstChild) strip.replaceChildren(...parts);
     const key = JSON.stringify([at, context.model(), context.text(), context.views().size > 0]);
     if (key === told) return;
     told = key;
