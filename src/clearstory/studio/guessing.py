@@ -112,7 +112,7 @@ def cost(logs: Float[Tensor, "V"], guessed: int, came: int, share: float) -> flo
     """Bits of the token that came, for a reader who gave `guessed` a share and left the rest to the model.
 
     >>> logs = torch.tensor([0.5, 0.25, 0.25]).log()
-    >>> cost(logs, 0, 0, 0.5), cost(logs, 0, 1, 0.5)  # half; half of what is left
+    >>> cost(logs, 0, 0, 0.5), round(cost(logs, 0, 1, 0.5), 4)  # half of all; half of what is left
     (1.0, 2.0)
     """
     if guessed == came:

@@ -229,7 +229,8 @@ async function openPage() {
   const link = links.find((each) => each.dataset.page === id) ?? links[0];
   for (const each of links) each.toggleAttribute("aria-current", each === link);
   const reason = reasonOf(link);
-  const key = reason ? `${link.dataset.page}:${reason}` : link.dataset.page;
+  const able = viewsOf(link).filter((name) => views.get(name).able);
+  const key = `${link.dataset.page}:${reason ?? able.join(" ")}`; // a model that can show other views gets other cards
   if (page?.key === key) return page.update?.();
   page?.end?.();
   page = { key };
@@ -242,7 +243,6 @@ async function openPage() {
   const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page : "generic"}.js`);
   if (page.key !== key) return undefined; // another page was chosen meanwhile
   main.replaceChildren(el("h1", {}, link.textContent), root);
-  const able = viewsOf(link).filter((name) => views.get(name).able);
   page = { key, ...module.mount(root, context, { views: able }) };
   if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
   return page.update?.();

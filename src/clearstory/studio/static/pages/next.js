@@ -27,12 +27,12 @@ export function mount(root, context, { views }) {
     slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: how.top_p, words: (v) => v.toFixed(2), oninput: (v) => set("top_p", 1)(Math.min(1, v)) }),
   );
   const card = makeCard({ name: "choice", title: "What may come next", tools });
-  const cards = views.map((name) => viewCard(context, name));
-  const why = whyCard(context);
+  const cards = views.filter((name) => name !== "contributions").map((name) => viewCard(context, name));
+  const why = whyCard(context, views.includes("contributions"));
   const covered = el("p", { class: "quiet", hidden: true, data: { covered: "" } }, "The answer is covered until you have guessed it, or end the game.");
   const answers = [card.root, why.root, ...cards.map((each) => each.root)];
-  const guessing = context.traced()?.kind === "encoder-decoder" ? null : guessCard(context, { onCover: cover });
-  root.replaceChildren(el("div", { class: "cards" }, card.root, el("div", { class: "stack-of-cards" }, guessing?.root, covered, why.root), ...cards.map((each) => each.root)));
+  const guessing = guessCard(context, { onCover: cover });
+  root.replaceChildren(el("div", { class: "cards" }, card.root, el("div", { class: "stack-of-cards" }, guessing.root, covered, why.root), ...cards.map((each) => each.root)));
 
   function cover(on) {
     covered.hidden = !on;
@@ -53,10 +53,10 @@ export function mount(root, context, { views }) {
         mount: (body) => paint(body, said),
       };
     });
-    return Promise.all([context.track(own), guessing?.update(), ...cards.map((each) => each.update())]);
+    return Promise.all([context.track(own), guessing.update(), ...cards.map((each) => each.update())]);
   }
 
-  return { update, end: () => (asking.drop(), [guessing, why, ...cards].forEach((each) => each?.end())) };
+  return { update, end: () => (asking.drop(), [guessing, why, ...cards].forEach((each) => each.end())) };
 }
 
 function words(said) {

@@ -4,9 +4,11 @@ import { el } from "../kit.js";
 import { viewCard } from "../viewcard.js";
 import { cellText, share } from "../words.js";
 
-/** `offer(rows)` hands in the likeliest tokens, of which two are chosen: the first two, until the reader says otherwise. */
-export function whyCard(context) {
-  const able = context.views().get("contributions")?.able;
+/**
+ * `able`: whether the model can show contributions. `offer(rows)` hands in the likeliest tokens, of which two are chosen:
+ * the first two, until the reader says otherwise.
+ */
+export function whyCard(context, able) {
   let rows = [];
   let of = null; // the model and text that the choice was made for
   const [one, other] = ["a", "b"].map((name) => el("select", { name: `why-${name}`, onchange: () => keep() }));
