@@ -98,7 +98,7 @@ export function attendedCard(context) {
     drawn.update({
       tokens: known.pieces.map((piece, place) => ({ piece, id: known.ids[place], title: `${share(weights[place])} of its weight` })),
       pinned: known.part === "cross" ? [] : [weights.length - 1],
-      shade: weights.map((each) => Math.min(1, each / most)),
+      shade: weights.map((each, place) => (aside && place === 0 ? 0 : Math.min(1, each / most))),
     });
     [...row.querySelectorAll(".chip")].forEach((chip, place) => (chip.dataset.weight = weights[place]));
     read(null, false);
