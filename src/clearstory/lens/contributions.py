@@ -21,7 +21,7 @@ from clearstory.lens.stream import asked, token_of, writing
 from clearstory.lens.trace import inner, watch
 from clearstory.lens.views import Grid, Table, Walk
 from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncate, fit_prompt, resting
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -113,6 +113,7 @@ def contributions(
     *,
     target: str | None = None,
     words: tuple[str, ...] = (),
+    ids: tuple[int, ...] = (),
     top: int = 15,
     truncate: Truncate | None = None,
 ) -> Walk:
@@ -120,23 +121,29 @@ def contributions(
     all of them by layer.
 
     The word is the likeliest, or the one of `words`; with two, it is why the first and not the second: the difference
-    of their logits. Raises BadSetting for three.
+    of their logits. `ids` name tokens that are no words. Raises BadSetting for three, VocabularyMismatch for an id that
+    is not the model's.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 part")
     target, words = asked(model, target, words)
-    if len(words) > 2:
-        raise BadSetting(f"words are {', '.join(words)}; give one, or two to see why the first and not the second")
-    ids = [token_of(tokenizer, word) for word in words] or None
+    if words and ids:
+        raise BadSetting(f"words are {', '.join(words)} and ids {', '.join(map(str, ids))}; give one of the two")
+    if len(words or ids) > 2:
+        raise BadSetting(
+            f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to see why the "
+            "first and not the second"
+        )
+    chosen = [token_of(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
     read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    if ids is None:
+    if not chosen:
         with resting(model):
-            ids = [int(model.predict(read.hidden(model)[-1]).argmax())]
-    seen = contributed(model, read, ids)
-    signs = torch.tensor([1.0, -1.0][: len(ids)], dtype=torch.float64)
+            chosen = [int(model.predict(read.hidden(model)[-1]).argmax())]
+    seen = contributed(model, read, chosen)
+    signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
     values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
-    pieces = [f"‘{tokenizer.piece(id)}’" for id in ids]
-    what = f"The logit of {pieces[0]}" if len(ids) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
+    pieces = [f"‘{tokenizer.piece(id)}’" for id in chosen]
+    what = f"The logit of {pieces[0]}" if len(chosen) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
     return Walk(
         title=f"{what} after ‘{read.labels[-1]}’, added up",
         steps=(largest(what, seen.parts, values, top), by_layer(what, seen.parts, values)),

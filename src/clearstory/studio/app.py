@@ -21,7 +21,7 @@ from clearstory import __version__
 from clearstory.studio import asked as asking
 from clearstory.studio import training
 from clearstory.studio.asked import answer, asked
-from clearstory.studio.found import found
+from clearstory.studio.found import found, found_at
 from clearstory.studio.guard import LOCAL, Guard
 from clearstory.studio.shelf import Shelf
 
@@ -67,6 +67,11 @@ class Studio:
                 "training": at_work,
             }
         )
+
+    async def model(self, request: Request) -> Response:
+        """The model or run at a path that the list does not reach."""
+        name = asking.query(request, training.RunAsked).name
+        return answer({"model": asdict(await self.shelf.thread(lambda: found_at(self.root, name)))})
 
     async def views(self, request: Request) -> Response:
         """Which views a model can show, and why not the others."""
@@ -172,6 +177,7 @@ def studio_app(
         ("GET", "/", studio.page),
         ("GET", "/health", studio.health),
         ("GET", "/api/models", studio.models),
+        ("GET", "/api/model", studio.model),
         ("GET", "/api/views", studio.views),
         ("POST", "/api/view", studio.view),
         ("POST", "/api/film", studio.film),

@@ -7,12 +7,16 @@ import math
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Any, Literal
 
 from clearstory.durable import standing
 from clearstory.errors import BadInput
+
+USED = Path(".clearstory") / "used"
+"""Files of the studio's folder whose times tell when a model was last used."""
 
 DEEP = 4
 """How far down folders are looked into."""
@@ -26,6 +30,9 @@ STEP = re.compile(r"step-(\d{6,})")
 HEADER = 64 * 2**20
 """A safetensors header is never longer than this."""
 
+RECORD_END = 2**16
+"""Bytes of a record's end in which its last step is looked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -37,8 +44,10 @@ class Found:
         family: its kind of model in a word, where a file says so.
         parameters: how many numbers it has learnt; None where that is not told without opening it.
         bits_per_byte: on held-out text, where it was measured.
+        loss: of the last step of its training, in nats per token; None for what is no run.
         trained_on: names of the texts.
-        used: when its model was last written, in seconds since 1970.
+        written: when its model was last written, in seconds since 1970.
+        used: when a studio last asked it anything, or it was written.
         size: bytes of its weights.
         steps: the steps whose checkpoints are there.
         note: what keeps it from being opened, in a sentence.
@@ -49,7 +58,9 @@ class Found:
     family: str | None = None
     parameters: int | None = None
     bits_per_byte: float | None = None
+    loss: float | None = None
     trained_on: tuple[str, ...] = ()
+    written: float = 0.0
     used: float = 0.0
     size: int = 0
     steps: tuple[int, ...] = ()
@@ -57,7 +68,11 @@ class Found:
 
 
 def found(root: Path) -> tuple[list[Found], bool]:
-    """What lies under a folder, newest first, and whether all of it was looked at. Raises BadInput for no folder."""
+    """What lies under a folder, last used first, and whether all of it was looked at. Raises BadInput for no folder.
+
+    A link to a model's folder or to a run is one; what is in other folders that are linked is not looked for, since
+    links may go round.
+    """
     if not root.is_dir():
         raise BadInput(f"the studio's folder {root} is not there any more; start the studio with one that is")
     models: list[Found] = []
@@ -72,21 +87,62 @@ def found(root: Path) -> tuple[list[Found], bool]:
             if folder != root:
                 continue
         for each in children(folder):
-            if each.is_dir():
+            if each.is_dir() and each.is_symlink():
+                linked = described(root, each)
+                models += [] if linked is None else [linked]
+            elif each.is_dir():
                 if depth < DEEP and each.name not in SKIPPED and not (own and each.name == "model"):
                     waiting.append((each, depth + 1))
             elif each.name.endswith(FILES):
                 models.append(file_found(root, each))
+    models = [replace(each, used=max(each.written, modified(marker(root, each.name)))) for each in models]
     return sorted(models, key=lambda each: -each.used), not waiting
 
 
 def children(folder: Path) -> Iterator[Path]:
-    """What is in a folder, hidden things and links to folders (which may go round) left out."""
+    """What is in a folder, hidden things left out."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
         return
-    yield from (each for each in inside if not each.name.startswith(".") and not (each.is_symlink() and each.is_dir()))
+    yield from (each for each in inside if not each.name.startswith("."))
+
+
+def found_at(root: Path, name: str) -> Found:
+    """The model or run at a path, however deep it lies. Raises BadInput for a path that leads to none, with the way
+    out.
+    """
+    if PurePosixPath(name).is_absolute() or name.startswith("~"):
+        raise BadInput(
+            f"{name} is not named from the studio's folder; link it there once, and it is found: "
+            f"ln -s {quote(name)} {quote(str(root / PurePosixPath(name).name))}"
+        )
+    path = within(root, name)
+    if path.is_file() and path.name.endswith(FILES):
+        return file_found(root, path)
+    one = described(root, path) if path.is_dir() else None
+    if one is None:
+        what = "holds no model and no run" if path.is_dir() else "is not there" if not path.exists() else "is no model"
+        raise BadInput(
+            f"'{name}' {what}: a model is a folder with config.json and .safetensors, a .gguf or an .arpa file; link "
+            f"one that lies elsewhere by: ln -s ITS-PATH {quote(str(root))}"
+        )
+    return one
+
+
+def marker(root: Path, name: str) -> Path:
+    """The file whose time tells when a model was used; a checkpoint is used as its run."""
+    return root / USED / f"{name.partition('/checkpoints/')[0].replace('/', '.')}.used"
+
+
+def mark_used(root: Path, name: str) -> None:
+    """Remember that a model is used now, where the folder may be written to."""
+    file = marker(root, name)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError:
+        return
 
 
 def within(root: Path, name: str) -> Path:
@@ -108,10 +164,10 @@ def described(root: Path, folder: Path) -> Found | None:
         model = standing(folder / "model")
         steps = tuple(step for step, _ in checkpoints(folder))
         if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
-            used = modified(folder / "config.yaml")
-            return Found(name=name_of(root, folder), kind="run", used=used, steps=steps, note="has no model yet")
-        told = told_of(model)
-        return Found(name=name_of(root, folder), kind="run", steps=steps, **told)
+            known: dict[str, Any] = {"written": modified(folder / "config.yaml"), "note": "has no model yet"}
+        else:
+            known = told_of(model)
+        return Found(name=name_of(root, folder), kind="run", steps=steps, loss=last_loss(folder), **known)
     if (folder / "adapter_config.json").is_file():
         return Found(name=name_of(root, folder), kind="adapter", **told_of(folder))
     if (folder / "config.json").is_file() and says_model(read_object(folder / "config.json")):
@@ -140,7 +196,7 @@ def told_of(model: Path) -> dict[str, Any]:
         "parameters": counted if isinstance(counted, int) else None,
         "bits_per_byte": bits if isinstance(bits, float) else None,
         "trained_on": tuple(str(text[0]) for text in texts if text) if isinstance(texts, list) else (),
-        "used": max(map(modified, [model / "config.json", *weights])),
+        "written": max(map(modified, [model / "config.json", *weights])),
         "size": sum(size_of(each) for each in weights),
         "note": None if weights else "has no weights (a .safetensors file)",
     }
@@ -149,7 +205,25 @@ def told_of(model: Path) -> dict[str, Any]:
 def file_found(root: Path, file: Path) -> Found:
     """A file that is a model by itself."""
     family = "ngram" if ".arpa" in file.name else None
-    return Found(name=name_of(root, file), kind="file", family=family, used=modified(file), size=size_of(file))
+    return Found(name=name_of(root, file), kind="file", family=family, written=modified(file), size=size_of(file))
+
+
+def last_loss(run: Path) -> float | None:
+    """The loss of a run's last step, from the end of its record."""
+    try:
+        with (run / "metrics.jsonl").open("rb") as opened:
+            opened.seek(max(0, opened.seek(0, 2) - RECORD_END))
+            lines = opened.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # the first may be cut, the last half written
+        if isinstance(said, dict) and said.get("kind") == "step" and isinstance(loss := said.get("loss"), float):
+            return loss if math.isfinite(loss) else None
+    return None
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:

@@ -238,6 +238,12 @@ NUMBERS: dict[str, str] = {
     "changed": "clearstory.studio.attending:changed",
     "rows": "clearstory.studio.embedding:rows",
     "near": "clearstory.studio.embedding:near",
+    "ways": "clearstory.studio.ways:ways",
+    "attended": "clearstory.studio.attended:attended",
+    "speed": "clearstory.studio.speed:speed",
+    "riddle": "clearstory.studio.guessing:riddle",
+    "offers": "clearstory.studio.guessing:offers",
+    "guess": "clearstory.studio.guessing:guess",
 }
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio import CapacityLimiter, create_task_group, to_thread
 
 from clearstory.studio.asked import Dropped
-from clearstory.studio.found import within
+from clearstory.studio.found import mark_used, within
 
 if TYPE_CHECKING:
     from clearstory.formats.folders import Opened
@@ -102,6 +102,7 @@ class Shelf:
             self.held[name] = held
             self.make_room(name)
         self.held.move_to_end(name)
+        mark_used(self.root, name)
         return held.opened
 
     def make_room(self, newest: str) -> None:

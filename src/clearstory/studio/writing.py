@@ -99,7 +99,7 @@ class Pen:
             "entropy": entropy(logits.softmax(-1)),
             "alternatives": told["rows"],
             "kept": told["kept"],
-            "text": spelt(tokenizer, now, prompt),
+            "text": spelt(reading.speller(tokenizer), now, prompt),
             "ended": reading.eos is not None and token == reading.eos,
             "goes_on": not reading.source,
         }

@@ -6,6 +6,7 @@ import { el, signal } from "./kit.js";
 import * as models from "./models.js";
 import { DEFAULT_TEXT, state } from "./state.js";
 import { themed } from "./theme.js";
+import { makeTour, toured } from "./tour.js";
 
 const at = (id) => document.getElementById(id);
 const [form, box, words, alarm, rail, main] = [at("sentence"), at("text"), at("words"), at("alarm"), at("rail"), at("page")];
@@ -17,6 +18,11 @@ let working = 0; // promises that the page waits for
 const tracing = line();
 const viewing = line();
 const preview = signal(null); // the token that is pointed at
+
+function settled() {
+  tour.settle();
+  document.body.dataset.ready = "true";
+}
 
 // ---- what pages are handed
 
@@ -49,7 +55,7 @@ const context = {
     document.body.dataset.ready = "false";
     const done = () => {
       working--;
-      if (!working) requestAnimationFrame(() => !working && (document.body.dataset.ready = "true"));
+      if (!working) requestAnimationFrame(() => !working && settled());
     };
     promise.then(done, (error) => {
       done();
@@ -76,6 +82,9 @@ const context = {
   reload: () => loadModels(),
   go: (id, changes = {}) => state.set({ page: id, ...changes }),
 };
+
+const tour = makeTour(context, at("tour"));
+at("tour-button").onclick = tour.begin;
 
 // ---- the folder
 
@@ -220,7 +229,8 @@ async function openPage() {
   const link = links.find((each) => each.dataset.page === id) ?? links[0];
   for (const each of links) each.toggleAttribute("aria-current", each === link);
   const reason = reasonOf(link);
-  const key = reason ? `${link.dataset.page}:${reason}` : link.dataset.page;
+  const able = viewsOf(link).filter((name) => views.get(name).able);
+  const key = `${link.dataset.page}:${reason ?? able.join(" ")}`; // a model that can show other views gets other cards
   if (page?.key === key) return page.update?.();
   page?.end?.();
   page = { key };
@@ -233,7 +243,6 @@ async function openPage() {
   const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page : "generic"}.js`);
   if (page.key !== key) return undefined; // another page was chosen meanwhile
   main.replaceChildren(el("h1", {}, link.textContent), root);
-  const able = viewsOf(link).filter((name) => views.get(name).able);
   page = { key, ...module.mount(root, context, { views: able }) };
   if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
   return page.update?.();
@@ -257,7 +266,7 @@ async function follow() {
     else if (reads) await trace();
     chipRow.update({ tokens: context.tokens(), pinned: state.pinned() });
     tell();
-    await openPage();
+    await Promise.all([openPage(), tour.update()]);
   } catch (error) {
     if (!(error instanceof Stale)) throw error;
   }
@@ -285,6 +294,8 @@ async function begin() {
   box.value = context.text();
   grow();
   await loadModels();
+  // Who comes for the first time, and by no link, is shown around.
+  if (!location.search && !toured()) state.set({ tour: 0 }, { quiet: true });
   if (!state.get("model")) {
     const usable = models.known().filter((each) => !each.note);
     const usual = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];

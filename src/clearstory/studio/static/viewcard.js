@@ -31,9 +31,9 @@ const LEFT_OUT = new Set(["truncate"]);
  * A card of the view `name`; update() asks again where model, text or settings have changed. A card below the window
  * asks when it comes into sight. `bound()` gives settings that the page keeps; they have no field in the form. `drawn` draws in
  * place of the kind's own drawer, `onPick(pick, view, asked)` hears what is pointed at, `empty` is said where something
- * must be given first. update({again: true}) asks in any case: the model has learnt on.
+ * must be given first; nothing is asked while `wait()`. update({again: true}) asks in any case: the model has learnt on.
  */
-export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = draw, onPick = context.pick, empty = null } = {}) {
+export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = draw, onPick = context.pick, empty = null, wait = () => false } = {}) {
   const asking = line();
   const about = ABOUT[name];
   const known = context.views().get(name);
@@ -142,7 +142,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   /** Asks, if there is something new to ask and the card is in sight. Resolves when it is painted. */
   function update({ again = false } = {}) {
     if (again) asked = null;
-    if (!context.model() || !card.root.isConnected) return Promise.resolve();
+    if (!context.model() || !card.root.isConnected || wait()) return Promise.resolve();
     for (const key of SHARED) {
       const input = tools.elements[key];
       if (input && document.activeElement !== input) input.value = context.state.number(key) ?? "";

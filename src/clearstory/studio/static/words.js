@@ -122,3 +122,9 @@ export function csvOf(columns, rows) {
   };
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
+
+/** A call of a function of the studio's, to be run in its folder. */
+export function pythonCall(module, name, { model, text }, settings) {
+  const own = Object.entries(settings).map(([key, value]) => `, ${key}=${python(value)}`);
+  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${python(model)})\nseen = ${name}(opened.model, opened.tokenizer, ${python(text)}${own.join("")})\n`;
+}

@@ -1,16 +1,20 @@
 // Generate: a text token by token. Each chip is coloured by its probability; a click shows what else could have come,
-// and takes another way from there.
+// what it looks at, and takes another way from there. Under it three ways of choosing side by side, and how fast it is.
 
 import { post, Problem, Stale, line } from "../ask.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../kit.js";
 import { cellText, python, share } from "../words.js";
+import { attendedCard } from "./attended.js";
+import { speedCard } from "./speed.js";
+import { waysCard } from "./ways.js";
 
 const KS = [0, 1, 5, 10, 20, 50, 100];
 
 export function mount(root, context) {
   const asking = line();
-  const how = { temperature: 0.8, top_k: 0, top_p: 1, seed: 0 };
+  const USUAL = { temperature: 0.8, top_k: 0, top_p: 1, seed: 0 };
+  const how = Object.fromEntries(Object.entries(USUAL).map(([name, usual]) => [name, context.state.number(name) ?? usual]));
   let steps = []; // what was written: {id, piece, probability, alternatives, text, forced}
   let shown = 0; // how many of them are on the page
   let chosen = null; // the step whose alternatives are shown
@@ -18,43 +22,57 @@ export function mount(root, context) {
   let from = null; // the model and text that it was written from
 
   const play = el("button", { type: "button", class: "strong", onclick: () => (playing ? pause() : start()) }, "Play");
-  const step = el("button", { type: "button", onclick: () => (pause(), forward()) }, "Step");
+  const step = el("button", { type: "button", onclick: () => (pause(), context.track(oneMore())) }, "Step");
   const back = el("button", { type: "button", onclick: () => (pause(), show(shown - 1)) }, "Back");
   const anew = el("button", { type: "button", onclick: () => (pause(), begin()) }, "Begin anew");
-  const seed = el("input", { type: "number", min: 0, step: 1, value: 0, name: "seed", onchange: () => set("seed")(Math.max(0, Math.floor(Number(seed.value)) || 0)) });
+  const seed = el("input", { type: "number", min: 0, step: 1, value: how.seed, name: "seed", onchange: () => set("seed")(Math.max(0, Math.floor(Number(seed.value)) || 0)) });
   const most = el("input", { type: "number", min: 1, max: 1000, step: 1, value: 60, name: "most" });
   const tools = el(
     "div",
     { class: "sliders" },
     slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: how.temperature, words: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature") }),
-    slider({ label: "Top-k", name: "top_k", min: 0, max: KS.length - 1, step: 1, value: 0, words: (v) => (KS[v] ? String(KS[v]) : "all"), oninput: (v) => set("top_k")(KS[v]) }),
-    slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: 1, words: (v) => v.toFixed(2), oninput: set("top_p") }),
+    slider({ label: "Top-k", name: "top_k", min: 0, max: KS.length - 1, step: 1, value: Math.max(0, KS.indexOf(how.top_k)), words: (v) => (KS[v] ? String(KS[v]) : "all"), oninput: (v) => set("top_k")(KS[v]) }),
+    slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: how.top_p, words: (v) => v.toFixed(2), oninput: set("top_p") }),
     el("label", {}, el("span", {}, "Seed"), seed),
     el("label", {}, el("span", {}, "At most"), most),
     el("div", { class: "buttons" }, play, step, back, anew),
   );
   const written = makeCard({ name: "written", title: "What it writes", tools });
   const others = makeCard({ name: "alternatives", title: "What else could have come" });
-  root.replaceChildren(el("div", { class: "cards wide-first" }, written.root, others.root));
+  const looks = attendedCard(context);
+  const three = waysCard(context, () => how);
+  const fast = speedCard(context);
+  root.replaceChildren(el("div", { class: "cards wide-first" }, written.root, looks.root, others.root, fast.root, three.root));
 
   function set(name) {
     return (value) => {
       how[name] = value;
+      context.state.set({ [name]: value === USUAL[name] ? null : value }, { quiet: true });
       // What stands was chosen another way; it stays, and what follows is chosen this way.
     };
   }
 
   function begin() {
     asking.drop();
+    playing = false;
+    play.textContent = "Play";
     steps = [];
     chosen = null;
     from = JSON.stringify([context.model(), context.text()]);
     return show(0);
   }
 
+  /** A step after those that were asked for before it, of the same text. */
+  let turn = Promise.resolve();
+  const oneMore = () => {
+    const of = from;
+    return (turn = turn.then(() => (of === from && root.isConnected ? forward() : undefined)));
+  };
+
   /** One more token: one that is known already, or a new one. */
   async function forward() {
     if (shown < steps.length) return show(shown + 1);
+    if (steps.at(-1)?.ended) return undefined;
     const asked = { model: context.model(), text: context.text(), written: steps.map((each) => each.id), show: 12, ...how };
     try {
       const began = performance.now();
@@ -85,6 +103,7 @@ export function mount(root, context) {
   function pause() {
     playing = false;
     play.textContent = "Play";
+    looks.update(ids());
   }
 
   /** Another token in the place of step `place`; what came after it goes. */
@@ -101,6 +120,7 @@ export function mount(root, context) {
   function show(count) {
     shown = Math.max(0, Math.min(steps.length, count));
     back.disabled = shown === 0;
+    step.disabled = shown === steps.length && Boolean(steps.at(-1)?.ended);
     if (chosen !== null && chosen >= shown) chosen = null;
     const rows = steps.slice(0, shown).map((each, place) => [place, each.piece, each.id, each.probability, each.rank, each.entropy]);
     const table = { title: "Tokens written", columns: ["step", "token", "id", "probability", "rank", "entropy (bits)"], rows };
@@ -111,8 +131,11 @@ export function mount(root, context) {
       files: { csv: async () => tablesCsv([table]) },
       mount: paint,
     }));
-    return context.track(Promise.all([first, alternatives()]));
+    return context.track(Promise.all([first, alternatives(), playing ? undefined : looks.update(ids())]));
   }
+
+  /** What was written up to the step that is chosen, or the last one. */
+  const ids = () => steps.slice(0, (chosen ?? shown - 1) + 1).map((each) => each.id);
 
   function looked() {
     const now = steps.slice(0, shown);
@@ -139,7 +162,8 @@ export function mount(root, context) {
         each.piece,
       );
     });
-    const prompt = el("span", { class: "prompt" }, context.text());
+    const source = context.traced()?.kind === "encoder-decoder" ? el("span", { class: "source" }, "from ") : null;
+    const prompt = el("span", { class: "prompt" }, source, context.text(), source ? " → " : "");
     body.replaceChildren(el("div", { class: "written mono" }, prompt, ...nodes));
     Object.assign(body.dataset, { count: now.length, text: now.at(-1)?.text ?? "" });
     return { update: () => {}, state: () => ({ count: shown, chosen }), svg: () => null, csv: () => null };
@@ -179,7 +203,10 @@ export function mount(root, context) {
     `import clearstory\n\nmade = clearstory.generate(${python(context.model())}, ${python(context.text())}, max_tokens=${Math.max(1, shown)}, temperature=${how.temperature}, top_k=${how.top_k}, top_p=${how.top_p}, seed=${how.seed})\nprint(made.text)\n`;
 
   return {
-    update: () => (from === JSON.stringify([context.model(), context.text()]) ? undefined : (pause(), begin())),
-    end: () => (pause(), asking.drop()),
+    update() {
+      const same = from === JSON.stringify([context.model(), context.text()]);
+      return Promise.all([same ? looks.update() : begin(), three.update(), fast.update()]);
+    },
+    end: () => (asking.drop(), (playing = false), [looks, three, fast].forEach((each) => each.end())),
   };
 }

@@ -14,7 +14,27 @@ export function mount(root, context) {
   const first = el("div", { class: "first" });
   const list = el("div", { class: "tiles" });
   const more = el("p", { class: "quiet" });
-  root.replaceChildren(first, problem, list, more);
+  const path = el("input", { type: "text", name: "path", size: 28, placeholder: "folder/of/a/model, or file.gguf", autocomplete: "off" });
+  const bring = el(
+    "form",
+    { class: "settings", onsubmit: (event) => (event.preventDefault(), context.track(open(path.value.trim()))) },
+    el("label", {}, el("span", {}, "Open a folder or file"), path),
+    el("button", { type: "submit" }, "Open"),
+  );
+  root.replaceChildren(first, bring, problem, list, more);
+
+  /** A model by its path: one that lies too deep for the list, or an explanation of how to link one. */
+  async function open(name) {
+    if (!name) return;
+    try {
+      const { model } = await get("model", { name });
+      if (model.note) fail(`‘${model.name}’ ${model.note}.`);
+      else context.go("tokens", { model: model.name });
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      fail(`${error.message}.`);
+    }
+  }
 
   async function update() {
     let said;
@@ -36,10 +56,11 @@ export function mount(root, context) {
           ? el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.go("tokens", { model: tiny.name }) }, "Try the built-in tiny model")
           : making
             ? el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.go("train", { run: making }) }, "Watch the tiny model learn")
-            : el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: begin }, "Train the built-in tiny model (a minute)"),
+            : el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.track(begin()) }, "Train the built-in tiny model (a minute)"),
         el("button", { type: "button", onclick: () => context.go("train") }, "Train a new one"),
+        el("button", { type: "button", data: { act: "tour" }, onclick: () => context.go("home", { tour: 0 }) }, "Tour"),
       ),
-      el("p", { class: "quiet" }, `Models are looked for in ‘${said.root}’. One that lies elsewhere: put its folder or .gguf file there, or begin with clearstory studio FOLDER.`),
+      el("p", { class: "quiet" }, `Models are looked for in ‘${said.root}’, the last used first. One that lies elsewhere: link or put its folder or .gguf file there, or begin with clearstory studio FOLDER.`),
     );
     list.replaceChildren(...said.models.map((each) => tile(each, said.training.includes(each.name))));
     more.textContent = said.models.length
@@ -50,7 +71,7 @@ export function mount(root, context) {
 
   async function begin() {
     try {
-      const run = await context.track(post("runs", TINY));
+      const run = await post("runs", TINY);
       context.go("train", { run: run.name });
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -69,9 +90,11 @@ export function mount(root, context) {
       ["family", each.family],
       ["parameters", each.parameters === null ? null : count(each.parameters)],
       ["bits per byte", each.bits_per_byte === null ? null : cellText(each.bits_per_byte)],
+      ["last loss", each.loss === null ? null : `${cellText(each.loss)} nats a token`],
       ["trained on", each.trained_on.join(", ") || null],
       ["checkpoints", each.steps.length || null],
-      ["written", ago(each.used)],
+      ["last used", ago(each.used)],
+      ["written", each.written === each.used ? null : ago(each.written)],
     ].filter(([, value]) => value !== null);
     return el(
       "article",

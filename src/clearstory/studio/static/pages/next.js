@@ -1,10 +1,13 @@
-// Next token: from logits to a choice, under temperature, top-k and top-p; what is cut off is greyed.
+// Next token: from logits to a choice, under temperature, top-k and top-p; what is cut off is greyed. A guess before the
+// answer is shown, and why one token and not another.
 
 import { line, post } from "../ask.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../kit.js";
 import { viewCard } from "../viewcard.js";
 import { cellText, python, share } from "../words.js";
+import { guessCard } from "./guess.js";
+import { whyCard } from "./why.js";
 
 /** Top-k as its slider goes: 0 keeps all. */
 const KS = [0, 1, 2, 3, 5, 10, 20, 50, 100, 200];
@@ -24,13 +27,23 @@ export function mount(root, context, { views }) {
     slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: how.top_p, words: (v) => v.toFixed(2), oninput: (v) => set("top_p", 1)(Math.min(1, v)) }),
   );
   const card = makeCard({ name: "choice", title: "What may come next", tools });
-  const cards = views.map((name) => viewCard(context, name));
-  root.replaceChildren(el("div", { class: "cards" }, card.root, ...cards.map((each) => each.root)));
+  const cards = views.filter((name) => name !== "contributions").map((name) => viewCard(context, name));
+  const why = whyCard(context, views.includes("contributions"));
+  const covered = el("p", { class: "quiet", hidden: true, data: { covered: "" } }, "The answer is covered until you have guessed it, or end the game.");
+  const answers = [card.root, why.root, ...cards.map((each) => each.root)];
+  const guessing = guessCard(context, { onCover: cover });
+  root.replaceChildren(el("div", { class: "cards" }, card.root, el("div", { class: "stack-of-cards" }, guessing.root, covered, why.root), ...cards.map((each) => each.root)));
+
+  function cover(on) {
+    covered.hidden = !on;
+    for (const each of answers) each.classList.toggle("under-cover", on);
+  }
 
   function update() {
     const wanted = { model: context.model(), text: context.text(), show: 40, ...how };
     const own = card.fill(async () => {
       const said = await asking.ask((signal) => post("next", wanted, signal));
+      why.offer(said.rows);
       const table = { title: "The next token", columns: ["token", "id", "logit", "probability", "after the cuts"], rows: said.rows.map((r) => [r.piece, r.id, r.logit, r.probability, r.share]) };
       return {
         look: words(said),
@@ -40,10 +53,10 @@ export function mount(root, context, { views }) {
         mount: (body) => paint(body, said),
       };
     });
-    return Promise.all([context.track(own), ...cards.map((each) => each.update())]);
+    return Promise.all([context.track(own), guessing.update(), ...cards.map((each) => each.update())]);
   }
 
-  return { update, end: () => (asking.drop(), cards.forEach((each) => each.end())) };
+  return { update, end: () => (asking.drop(), [guessing, why, ...cards].forEach((each) => each.end())) };
 }
 
 function words(said) {

@@ -1,0 +1,402 @@
+"""Writing, guessing and the tour in a browser: what stands on the page is what the library says."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM, Visit, serving, wheel
+from studio_home import TEXT
+
+import clearstory
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import save_model
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.studio.attended import attended
+from clearstory.studio.guessing import guess
+from clearstory.studio.ways import ways
+from clearstory.text.learning import learn
+from tiny import shaken
+from trained import words
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
+)
+if not CHROMIUM.exists():
+    pytest.skip(
+        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
+        allow_module_level=True,
+    )
+
+CLEAR = "models/clear"
+SMALL: dict[str, Any] = {
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
+}  # fmt: skip
+Open = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The studio's folder, and an encoder and an encoder-decoder in it."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("write") / "home"))
+    characters, pieces = learn("characters", [words()]), learn("wordpiece:30", [words()])
+    two = {
+        "t5": (replace(T5_SMALL, **SMALL, vocab=characters.vocab, begin=0), characters),
+        "bert": (replace(BERT_TINY, **SMALL, vocab=pieces.vocab), pieces),
+    }
+    for name, (config, tokenizer) in two.items():
+        save_model(root / "models" / name, shaken(config).float(), tokenizer, Card())
+    return root
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def server(installed: Path, home: Path) -> Iterator[str]:
+    with serving(installed, home) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        # Chromium's own sandbox asks for rights that containers do not give.
+        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, server: str) -> Iterator[Open]:
+    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
+    contexts: list[Any] = []
+    visits: list[Visit] = []
+
+    def opened(url: str = server, width: int = 1280, **state: Any) -> Visit:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}))
+        visits.append(Visit(contexts[-1].new_page(), url))
+        visits[-1].listen()
+        return visits[-1].open(**state)
+
+    yield opened
+    for each in contexts:
+        each.close()
+    assert not [url for each in visits for url in each.foreign]
+    assert not [fault for each in visits for fault in each.faults]
+
+
+@pytest.fixture(scope="module")
+def clear(home: Path) -> Any:
+    return clearstory.open(home / CLEAR)
+
+
+def copied(seen: Visit, card: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the Python of a card makes, run in the studio's folder."""
+    seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    seen.page.locator(f'[data-card="{card}"] .tool', has_text="Copy Python").click()
+    seen.page.locator(f'[data-card="{card}"] .tool', has_text="Copied").wait_for()
+    monkeypatch.chdir(home)
+    made: dict[str, Any] = {}
+    exec(seen.page.evaluate("() => navigator.clipboard.readText()"), made)
+    return made
+
+
+# ---- Generate
+
+
+def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
+    visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = visit(page="generate", model=CLEAR, text=TEXT, seed=4, temperature=1.2)
+    page = seen.page
+    page.locator('input[name="beam"]').fill("2")
+    page.locator('input[name="tokens"]').fill("5")
+    page.locator("button", has_text="Write all three").click()
+    seen.ready()
+    own = ways(clear.model, clear.tokenizer, TEXT, max_tokens=5, beam=2, seed=4, temperature=1.2)
+    for each in own["ways"]:
+        way = f'[data-way="{each["name"]}"]'
+        assert seen.numbers(f"{way} .piece", "data-id") == each["ids"]
+        assert seen.numbers(f"{way} .piece", "data-logprob") == pytest.approx(each["logprobs"], abs=1e-5)
+        assert seen.numbers(f'{way} [data-total="score"]') == pytest.approx([each["score"]], abs=1e-5)
+    leaves = page.locator('[data-card="ways"] .leaf')
+    assert leaves.count() == len(own["tree"]["nodes"])
+    best = own["tree"]["best"]
+    page.locator(f'[data-card="ways"] [data-node="{best}"].leaf').click()
+    told = page.locator(".leaf-text")
+    assert told.get_attribute("data-text") == own["ways"][2]["text"]
+    assert float(told.get_attribute("data-score")) == pytest.approx(own["ways"][2]["score"], abs=1e-5)
+    page.keyboard.press("ArrowUp")
+    assert int(told.get_attribute("data-node")) == own["tree"]["nodes"][best]["parent"]
+    assert page.locator('.leaf[aria-pressed="true"]').count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator('.leaf[aria-pressed="true"]').count() == 0
+    assert copied(seen, "ways", home, monkeypatch)["seen"]["found"] == own["found"]
+    page.reload()  # the address says how many beams
+    assert seen.ready().page.locator('[data-card="ways"] .leaf').count() == len(own["tree"]["nodes"])
+
+
+def test_the_newest_token_is_shown_to_look_where_the_library_says(
+    visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = visit(page="generate", model=CLEAR, text=TEXT, temperature=0)
+    page = seen.page
+    for _ in range(3):
+        page.locator("button", has_text=re.compile("^Step$")).click()  # none is lost, however fast
+    seen.ready()
+    pieces = '[data-card="written"] .piece'
+    ids = [int(each) for each in seen.numbers(pieces, "data-id")]
+    assert len(ids) == 3
+    chips = '[data-card="attended"] .chip'
+    own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids))
+    assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
+    page.locator('select[name="attended-head"]').select_option("2")
+    page.locator('[data-card="attended"] .card-body[data-head="2"]').wait_for()
+    page.locator(pieces).nth(1).click()
+    seen.ready()
+    own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids[:2]), layer=1, head=2)
+    assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
+    assert own["look"] in page.locator('[data-card="attended"] .look').inner_text()
+    assert "head=2" in page.url
+    made = copied(seen, "attended", home, monkeypatch)["seen"]
+    assert made["weights"].tolist() == pytest.approx(own["weights"].tolist())
+    seen.open(page="generate", model="models/lstm", text=TEXT)
+    page.locator("button", has_text=re.compile("^Step$")).click()
+    seen.ready()
+    assert page.locator('[data-card="attended"]').is_hidden()  # it has no attention
+
+
+def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
+    seen = visit(page="generate", model=CLEAR, text=TEXT)
+    card = seen.page.locator('[data-card="speed"]')
+    assert card.locator("[data-rate]").count() == 0
+    card.locator("button", has_text="Measure").click()
+    seen.ready()
+    kept, anew = seen.numbers('[data-card="speed"] [data-rate]', "data-rate")
+    ratio = float(card.locator(".card-body").get_attribute("data-ratio"))
+    assert ratio == pytest.approx(kept / anew)
+    assert (
+        f"With the KV cache {kept:,.1f} tokens per second, reading all anew {anew:,.1f}"
+        in card.locator(".look").inner_text()
+    )
+    card.locator(".tool", has_text="Numbers").click()
+    assert seen.numbers('[data-card="speed"] .numbers tr td.n:nth-child(2)')[:2] == [kept, anew]
+
+
+def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
+    seen = visit(page="generate", model="models/bert", text=TEXT)
+    said = seen.page.locator("main [data-reason]").inner_text()
+    assert "an encoder" in said
+    assert "clearstory fill" in said
+    seen.open(page="generate", model="models/t5", text=TEXT, beam=2, tokens=3)
+    seen.page.locator("button", has_text=re.compile("^Step$")).click()
+    seen.ready()
+    assert seen.page.locator('[data-card="written"] .prompt').inner_text() == f"from {TEXT} → "
+    assert seen.page.locator('[data-card="written"] .piece').count() == 1
+    assert seen.page.locator("[data-way]").count() == 3
+    seen.page.locator('select[name="attended-part"]').select_option("cross")
+    seen.ready()
+    assert seen.page.locator('[data-card="attended"] .chip').count() == len(TEXT) + 1  # the source, and its end
+    assert seen.page.locator('.card[data-state="failed"]').count() == 0
+
+
+# ---- Next token
+
+
+def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = visit(page="next", model=CLEAR, text=TEXT)
+    logits = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double()
+    one, two, three = logits.topk(3).indices.tolist()
+    table = '[data-card="contributions"] .numbers > :first-child td.n'
+
+    def holds(a: int, b: int) -> None:
+        seen.ready()
+        apart = float(logits[a] - logits[b])
+        assert seen.numbers("[data-sum]", "data-sum") == pytest.approx([apart], abs=1e-4)
+        *parts, together = seen.numbers(table)
+        assert together == pytest.approx(apart, abs=1e-4)
+        assert math.fsum(parts) == pytest.approx(apart, abs=1e-4)
+
+    numbers = seen.page.locator('[data-card="contributions"] .tool', has_text="Numbers")
+    numbers.click()
+    holds(one, two)
+    seen.page.locator('select[name="why-b"]').select_option(str(three))
+    holds(one, three)
+    seen.page.locator("button", has_text="Swap").click()
+    holds(three, one)
+    view = copied(seen, "contributions", home, monkeypatch)["view"]
+    assert view.steps[0].rows[-1][1] == pytest.approx(float(logits[three] - logits[one]), abs=1e-4)
+    seen.page.reload()  # the two stand in the address
+    seen.ready()
+    numbers.click()
+    holds(three, one)
+
+
+def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> None:
+    seen = visit(page="next", model=CLEAR, text="the")
+    page, card = seen.page, '[data-card="guess"]'
+    page.locator('select[name="guess-text"]').select_option("own")
+    page.locator(f"{card} button", has_text="Begin").click()
+    seen.ready()
+    assert page.locator('[data-card="choice"]').is_hidden()  # the answer is covered
+    assert page.locator('[data-card="next"]').is_hidden()
+    reader = model = 0.0
+    for place in (1, 2):
+        page.locator(f'{card} input[name="guess"]').fill("e")
+        page.locator(f'{card} input[name="share"]').fill("0.3")
+        page.locator(f"{card} button", has_text=re.compile("^Guess$")).click()
+        seen.ready()
+        own = guess(clear.model, clear.tokenizer, "the", place=place, word="e", share=0.3)
+        answer = page.locator(f"{card} .answer")
+        for name, value in [("rank", own["guess"]["rank"]), ("probability", own["guess"]["probability"]),
+                            ("bits", own["guess"]["bits"]), ("reader", own["reader_bits"]),
+                            ("model", own["model_bits"])]:  # fmt: skip
+            assert float(answer.get_attribute(f"data-{name}")) == pytest.approx(value, rel=1e-5), name
+        assert answer.get_attribute("data-right") == str(own["right"]).lower()
+        reader, model = reader + own["reader_bits"], model + own["model_bits"]
+        page.locator(f"{card} button", has_text="Next token").click()
+        seen.ready()
+    look = page.locator(f"{card} .look").inner_text()
+    assert look.startswith(f"2 tokens, 1 guessed: you needed {reader:.2f} bits")
+    assert look.endswith(f"the model's {model:.2f}.")
+    assert page.locator('[data-card="choice"]').is_hidden()
+    page.locator(f"{card} .chips .chip").first.click()  # after the whole text
+    seen.ready()
+    assert "nothing comes after the text" in page.locator(f"{card} .answer").inner_text()
+    assert page.locator('[data-card="choice"]').is_visible()
+
+
+def test_a_guess_that_is_none_leaves_the_game_as_it_was(visit: Open) -> None:
+    seen = visit(page="next", model=CLEAR, text=TEXT)
+    card = seen.page.locator('[data-card="guess"]')
+    card.locator("button", has_text="Begin").click()
+    seen.ready()
+    assert seen.page.locator('[data-card="choice"]').is_visible()  # another text: nothing to cover
+    card.locator("button", has_text=re.compile("^Guess$")).click()
+    seen.ready()
+    assert "there is no guess" in card.locator('[role="alert"]:visible').inner_text()
+    assert card.locator(".card-body").get_attribute("data-state") == "asked"
+    card.locator("button", has_text="End").click()
+    seen.ready()
+    assert card.locator(".card-body").get_attribute("data-state") == "idle"
+
+
+# ---- the tour
+
+
+def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, clear: Any) -> None:
+    seen = visit(page="home", model=CLEAR, text=TEXT)
+    page = seen.page
+    page.locator("#tour-button").click()
+    seen.ready()
+    assert CLEAR in page.locator("#tour").inner_text()
+    said: dict[int, str] = {}
+    pages = ["tokens", "embeddings", "attention", "attention", "next", "generate"]
+    for step, name in enumerate(pages, 1):
+        page.locator("#tour button.strong").click()
+        page.locator(f'#tour[data-said="{step}"]').wait_for()
+        seen.ready()
+        assert page.locator("body").get_attribute("data-page") == name
+        assert f"tour={step}" in page.url
+        said[step] = page.locator(".tour-words").inner_text()
+    assert f"Your sentence is {len(clear.tokenizer.encode(TEXT))} of them" in said[1]
+    assert f"from a vocabulary of {clear.tokenizer.vocab}" in said[1]
+    assert f"{clear.model.config.width} numbers each" in said[2]
+    assert "Here are all 8 heads, 2 layers of 4" in said[3]
+    layer, head = map(int, re.findall(r"Layer (\d+), head (\d+)", said[4])[0])
+    chances = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double().softmax(-1)
+    assert f"‘{clear.tokenizer.piece(int(chances.argmax()))}’ with {float(chances.max()):.0%}" in said[5]
+    whole = clearstory.generate(clear, TEXT, max_tokens=8, temperature=0).completions[0].text
+    assert f"‘{whole.replace(' ', '␣')}’" in said[6]
+    page.locator("#tour button", has_text="Back").click()
+    seen.ready()
+    page.locator("#tour button", has_text="Back").click()
+    page.locator('#tour[data-said="4"]').wait_for()
+    seen.ready()
+    body = page.locator('[data-card="pattern"] .card-body')
+    assert (body.get_attribute("data-layer"), body.get_attribute("data-head")) == (str(layer), str(head))
+    page.reload()  # the address says where in the tour
+    page.locator('#tour[data-said="4"]').wait_for()
+    assert seen.ready().page.locator(".tour-words").inner_text() == said[4]
+    page.locator("#tour button", has_text="End").click()
+    assert page.locator("#tour").is_hidden()
+    page.goto(seen.url)  # who has seen it is not shown around again
+    assert seen.ready().page.locator("#tour").is_hidden()
+
+
+@pytest.mark.parametrize(
+    ("model", "pages"),
+    [
+        ("models/ngram", ["tokens", "families", "families", "stream", "next", "generate"]),
+        pytest.param(
+            "models/lstm", ["tokens", "embeddings", "families", "families", "next", "generate"], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "models/bert",
+            ["tokens", "embeddings", "attention", "attention", "stream", "architecture"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_family_without_a_step_shows_what_it_has(visit: Open, model: str, pages: list[str]) -> None:
+    seen = visit(page="home", model=model, text="the cat sat", tour=0)
+    for step, name in enumerate(pages, 1):
+        seen.page.locator("#tour button.strong").click()
+        seen.page.locator(f'#tour[data-said="{step}"]').wait_for()
+        seen.ready()
+        assert seen.page.locator("body").get_attribute("data-page") == name
+        usual = ["tokens", "embeddings", "attention", "attention", "next", "generate"][step - 1] == name
+        said = seen.page.locator(".tour-words").inner_text()
+        assert usual != said.startswith("This step needs ")
+        assert len(said) > 60
+
+
+def test_the_first_visit_begins_the_tour_and_an_empty_folder_offers_a_model(
+    visit: Open, installed: Path, tmp_path: Path
+) -> None:
+    with serving(installed, tmp_path) as (_, url):
+        seen = visit(url=url)
+        seen.page.goto(url)
+        seen.ready()
+        assert "There is no model in this folder yet" in seen.page.locator("#tour").inner_text()
+        assert seen.page.locator("#tour button", has_text="Train the built-in tiny model").is_visible()
+        assert seen.page.locator("#tour button.strong").is_disabled()
+
+
+# ---- Home
+
+
+def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> None:
+    deep = home / "a" / "b" / "c" / "d" / "e"
+    shutil.copytree(home / "models" / "lstm", deep)
+    seen = visit(page="home", model=CLEAR)
+    page = seen.page
+    assert "last used" in page.locator(f'[data-model="{CLEAR}"] dl').inner_text()
+    assert "nats a token" in page.locator('[data-model="runs/short"] dl').inner_text()
+    page.locator('input[name="path"]').fill("/far/off")
+    page.keyboard.press("Enter")
+    page.locator("#page .problem", has_text=f"ln -s /far/off {home}/off").wait_for()
+    page.locator('input[name="path"]').fill("a/b/c/d/e")
+    page.keyboard.press("Enter")
+    page.locator('body[data-page="tokens"]').wait_for()
+    assert "model=a%2Fb%2Fc%2Fd%2Fe" in page.url
+    assert seen.ready().page.locator("#chips .chip").count() > 0
+
+
+@pytest.mark.parametrize("page", ["generate", pytest.param("next", marks=pytest.mark.slow)])
+def test_nothing_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
+    seen = visit(width=420, page=page, model=CLEAR, text=TEXT, tour=1, beam=4, tokens=4)
+    if page == "generate":
+        seen.page.locator("button", has_text="Measure").click()
+        seen.ready()
+        assert seen.page.locator('[data-card="ways"] .leaf').count() > 8
+    assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420

@@ -1,0 +1,349 @@
+"""Ways of writing, what a new token looks at, what a memory is worth, and a guess: all are the library's numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+from studio_home import client
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
+from clearstory.generation.engine import generate
+from clearstory.generation.search import beam_search
+from clearstory.generation.settings import Sampling
+from clearstory.lens.attention import attention_weights
+from clearstory.lens.contributions import contributions
+from clearstory.lens.passage import Passage, passage
+from clearstory.lens.site import site
+from clearstory.models.base import Padded
+from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.studio.attended import attended
+from clearstory.studio.found import found
+from clearstory.studio.guessing import expected, guess, offers, riddle
+from clearstory.studio.speed import speed
+from clearstory.studio.ways import ways
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, TINY_HMM, TINY_LSTM, counted, shaken
+
+CHARACTERS = learn("characters", ["abcdefghijklmnop"])
+SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+CONFIGS: dict[str, Any] = {
+    "clear": replace(TINY_CLEAR, vocab=CHARACTERS.vocab),
+    "lstm": replace(TINY_LSTM, vocab=CHARACTERS.vocab),
+    "hmm": replace(TINY_HMM, vocab=CHARACTERS.vocab),
+    "t5": replace(T5_SMALL, **SMALL, context=24, vocab=CHARACTERS.vocab, begin=0),
+}
+TEXT = "abcab"
+
+
+def model_of(name: str) -> Any:
+    return shaken(CONFIGS[name])
+
+
+# ---- three ways
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_ways_are_what_generate_and_beam_search_write(name: str) -> None:
+    model = model_of(name)
+    said = ways(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
+    json.dumps(said, allow_nan=False)
+    source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos] if name == "t5" else None
+    how: dict[str, Any] = {"eos": CHARACTERS.eos, "source": source, "begin": 0, "never": (0,) if source else ()}
+    prompt = [] if source else CHARACTERS.encode(TEXT)
+    drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]
+    best = beam_search(model, prompt, Sampling(max_tokens=6, beam=3, length_penalty=0.5), **how)
+    for each, sampling in zip(said["ways"][:2], drawn, strict=True):
+        tokens = list(generate(model, prompt, sampling, **how))
+        assert each["ids"] == [token.id for token in tokens]
+        assert each["total"] == pytest.approx(sum(token.logprob for token in tokens))
+        assert each["score"] == pytest.approx(each["total"] / len(tokens) ** 0.5)
+    assert [each["ids"] for each in said["found"]] == [list(one.ids) for one in best]
+    assert [each["score"] for each in said["found"]] == pytest.approx([one.score for one in best])
+    assert said["ways"][2] == {"name": "beam search", **said["found"][0]}
+
+
+def test_every_node_of_the_tree_has_its_text_and_score() -> None:
+    said = ways(model_of("clear"), CHARACTERS, TEXT, max_tokens=5, beam=2, length_penalty=2.0)
+    nodes = said["tree"]["nodes"]
+    assert len(nodes) == len(said["texts"]) == len(said["scores"])
+    for place, node in enumerate(nodes):
+        depth, text, at = 0, "", place
+        while at is not None:
+            depth, text, at = depth + 1, nodes[at]["text"] + text, nodes[at]["parent"]
+        assert said["scores"][place] == pytest.approx(node["value"] / depth**2.0)
+        assert said["texts"][place] == text.replace("<|endoftext|>", "")  # which is no text
+    assert said["texts"][said["tree"]["best"]] == said["found"][0]["text"]
+
+
+# ---- what a new token looks at
+
+
+@pytest.mark.parametrize(("part", "head"), [(None, 1), (None, None), ("cross", 0), ("cross", None)])
+def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | None) -> None:
+    model = model_of("t5" if part else "clear")
+    written = tuple(CHARACTERS.encode("de"))
+    seen = attended(model, CHARACTERS, TEXT, written=written, layer=0, head=head, part=part)
+    source = (*CHARACTERS.encode(TEXT), CHARACTERS.eos) if part else ()
+    ids = (0, *written) if part else (*CHARACTERS.encode(TEXT), *written)
+    read = Passage(ids, tuple(map(CHARACTERS.piece, ids)), source, tuple(map(CHARACTERS.piece, source)))
+    weights = attention_weights(model, read, site(model, 0, part))[:, -1]
+    wanted = weights.mean(0) if head is None else weights[head]
+    assert torch.allclose(seen["weights"], wanted.float())
+    assert float(seen["weights"].sum()) == pytest.approx(1)
+    assert seen["ids"] == list(source or ids)
+    best = int(wanted.argmax())
+    assert f"{float(wanted[best]):.0%} from ‘{seen['labels'][best]}’" in seen["look"]
+
+
+def test_a_context_that_was_full_is_looked_at_as_it_began_anew() -> None:
+    seen = attended(model_of("clear"), CHARACTERS, "abcd" * 6, written=(1, 2, 3))
+    assert len(seen["ids"]) == 12 + 2  # half of 24 is read again with the first, and two follow
+    assert seen["ids"][-3:] == [1, 2, 3]
+
+
+# ---- what a memory is worth
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "ngram"])
+def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
+    tokenizer = CHARACTERS if name in CONFIGS else learn("characters", ["abcdefghijklmnopqrstu"])
+    model = model_of(name) if name in CONFIGS else counted(order=3)
+    said = speed(model, tokenizer, TEXT, tokens=6, runs=2)
+    assert said["difference"] < 1e-9
+    assert said["ratio"] == pytest.approx(said["kept"] / said["anew"])
+    for way in ("kept", "anew"):
+        assert len(said["seconds"][way]) == 2
+        assert said[way] == pytest.approx(6 / (sum(said["seconds"][way]) / 2))  # of two the median is the mean
+    assert [len(line["x"]) for line in said["curve"]["lines"]] == [6, 6]
+    ratio = said["ratio"]
+    known = "as fast" if ratio >= 1.05 else "as slow" if ratio <= 0.95 else "no faster"
+    assert known in said["look"]
+
+
+def test_no_more_is_written_than_the_context_holds() -> None:
+    model = model_of("clear")
+    assert speed(model, CHARACTERS, "abcd" * 5, tokens=16, runs=1)["tokens"] == 24 - 20 + 1
+    with pytest.raises(ContextOverflow, match="24 tokens and the model's context holds 24"):
+        speed(model, CHARACTERS, "abcd" * 6)
+
+
+# ---- the guess
+
+
+@pytest.mark.parametrize("name", ["clear", "lstm", "hmm"])
+def test_a_guess_is_worth_what_the_model_gives_it(name: str) -> None:
+    model = model_of(name)
+    ids = CHARACTERS.encode(TEXT)
+    with torch.no_grad():
+        hidden, _ = model.read(Padded.rows([ids[:3]]), model.begin(1))
+        chances = model.predict(hidden[0, -1]).softmax(-1)
+    said = guess(model, CHARACTERS, TEXT, place=3, word="d", share=0.3)
+    token = CHARACTERS.encode("d")[0]
+    assert said["guess"]["id"] == token
+    assert said["guess"]["probability"] == pytest.approx(float(chances[token]))
+    assert said["guess"]["rank"] == 1 + int((chances > chances[token]).sum())
+    assert said["came"]["id"] == ids[3]
+    assert said["model_bits"] == pytest.approx(-math.log2(float(chances[ids[3]])))
+    # 0.3 is the guess's; the other 0.7 are shared as the model shares all but the guess.
+    mixed = 0.7 * float(chances[ids[3]]) / (1 - float(chances[token]))
+    assert said["reader_bits"] == pytest.approx(-math.log2(mixed))
+    right = guess(model, CHARACTERS, TEXT, place=3, token=ids[3], share=0.3)
+    assert (right["right"], right["reader_bits"]) == (True, pytest.approx(-math.log2(0.3)))
+
+
+def test_who_is_as_sure_as_the_model_scores_as_it_does() -> None:
+    model = model_of("clear")
+    for token in range(CHARACTERS.vocab):
+        share = guess(model, CHARACTERS, TEXT, place=2, token=token)["guess"]["probability"]
+        if 0.01 <= share <= 0.99:
+            said = guess(model, CHARACTERS, TEXT, place=2, token=token, share=share)
+            assert said["reader_bits"] == pytest.approx(said["model_bits"])
+
+
+def test_nobody_gains_in_expectation_by_another_share_than_they_believe() -> None:
+    model = model_of("clear")
+    _, logs = expected(model, CHARACTERS, TEXT, 2)
+    token = int(logs.argmax())
+
+    def cost(share: float) -> float:
+        came = [
+            guess(model, CHARACTERS, f"ab{CHARACTERS.decode([id])}", place=2, token=token, share=share)
+            for id in range(16)
+        ]
+        return sum(math.exp(float(logs[id])) * each["reader_bits"] for id, each in enumerate(came))
+
+    honest = math.exp(float(logs[token]) - float(logs[:16].logsumexp(0)))  # the 16 letters, of all tokens
+    assert cost(honest) < min(cost(honest - 0.05), cost(honest + 0.05))
+
+
+def test_along_a_text_the_model_needs_the_bits_of_its_probability_and_after_it_none() -> None:
+    model, ids = model_of("clear"), CHARACTERS.encode(TEXT)
+    along = [guess(model, CHARACTERS, TEXT, place=place, token=0)["model_bits"] for place in range(1, 5)]
+    with torch.no_grad():
+        logs = model.predict(model.read(Padded.rows([ids]))[0][0]).log_softmax(-1) / math.log(2)
+    assert along == pytest.approx([-float(logs[place - 1, ids[place]]) for place in range(1, 5)])
+    after = guess(model, CHARACTERS, TEXT, place=5, token=0)
+    assert after["came"] is None
+    assert "reader_bits" not in after
+
+
+def test_what_is_offered_holds_what_comes_and_is_the_same_again() -> None:
+    model = model_of("clear")
+    for place in range(1, 5):
+        said = offers(model, CHARACTERS, TEXT, place=place, seed=4)
+        ids = [each["id"] for each in said["offers"]]
+        assert CHARACTERS.encode(TEXT)[place] in ids
+        assert len(set(ids)) == len(ids) == 6
+        assert said == offers(model, CHARACTERS, TEXT, place=place, seed=4)
+    places = {
+        [each["id"] for each in offers(model, CHARACTERS, TEXT, place=2, seed=seed)["offers"]].index(
+            CHARACTERS.encode(TEXT)[2]
+        )
+        for seed in range(20)
+    }
+    assert len(places) > 3  # where it stands says nothing
+    assert riddle(model, CHARACTERS, "", seed=1)["text"] != riddle(model, CHARACTERS, "", seed=2)["text"]
+
+
+def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
+    pieces = learn("bpe:300", ["the king the king of the kings"])
+    model = shaken(replace(TINY_CLEAR, vocab=pieces.vocab))
+    _, logs = expected(model, pieces, "the", 1)
+    forms = {pieces.encode(form)[0] for form in ("king", " king")}
+    assert guess(model, pieces, "the", word="king")["guess"]["id"] == max(forms, key=lambda id: float(logs[id]))
+
+
+# ---- why one and not another
+
+
+def test_contributions_of_two_ids_add_up_to_the_difference_of_their_logits() -> None:
+    model = model_of("clear")
+    read = passage(model, CHARACTERS, TEXT)
+    with torch.no_grad():
+        logits = model.predict(read.hidden(model)[-1])
+    table = contributions(model, CHARACTERS, TEXT, ids=(3, 7), top=99).steps[0]
+    parts = dict(table.rows)
+    assert parts.pop("together") == pytest.approx(float(logits[3] - logits[7]))
+    assert math.fsum(parts.values()) == pytest.approx(float(logits[3] - logits[7]))
+
+
+# ---- what cannot be
+
+
+def test_what_cannot_be_is_refused() -> None:
+    model = model_of("clear")
+    pieces = learn("wordpiece:20", ["a b c"])
+    encoder: Any = shaken(replace(BERT_TINY, **SMALL, context=24, vocab=pieces.vocab))
+    for function in (ways, attended, speed, guess, offers):
+        with pytest.raises(CannotDo, match="is an encoder"):
+            function(encoder, pieces, "a b c")
+    for function in (guess, offers):
+        with pytest.raises(CannotDo, match="writes another text"):
+            function(model_of("t5"), CHARACTERS, TEXT)
+    with pytest.raises(CannotDo, match="lstm"):
+        attended(model_of("lstm"), CHARACTERS, TEXT)
+    refused: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+        (ways, {"max_tokens": 0}, BadSetting, "1 to 64"),
+        (ways, {"beam": 1}, BadSetting, "1 is greedy"),
+        (ways, {"length_penalty": math.inf}, BadSetting, "give a number"),
+        (ways, {"temperature": -1.0}, BadSetting, "0 is greedy"),
+        (attended, {"head": 9}, BadSetting, "head is 9"),
+        (attended, {"layer": 9}, BadSetting, "layer is 9"),
+        (attended, {"written": (999,)}, VocabularyMismatch, "outside the model's vocabulary"),
+        (speed, {"tokens": 1}, BadSetting, "2 to 128"),
+        (speed, {"runs": 0}, BadSetting, "1 to 9"),
+        (guess, {"place": 0}, BadSetting, "the text has 5 tokens"),
+        (guess, {"place": 6, "word": "a"}, BadSetting, "the text has 5 tokens"),
+        (guess, {"word": ""}, BadInput, "there is no guess"),
+        (guess, {"token": 99}, BadSetting, "the model knows 18"),
+        (guess, {"word": "a", "share": 1.0}, BadSetting, "0.01 to 0.99"),
+        (offers, {"count": 1}, BadSetting, "2 to 20"),
+        (contributions, {"ids": (1, 2, 3)}, BadSetting, "give one, or two"),
+        (contributions, {"ids": (1,), "words": ("a",)}, BadSetting, "one of the two"),
+        (contributions, {"ids": (99,)}, VocabularyMismatch, "outside"),
+    ]
+    for function, settings, error, says in refused:
+        with pytest.raises(error, match=says):
+            function(model, CHARACTERS, TEXT, **settings)
+
+
+def test_counts_have_ways_and_guesses_too() -> None:
+    pieces = learn("characters", ["abcdefghijklmnopqrstu"])
+    model: Any = counted(order=3)
+    assert isinstance(model.config, NGramConfig)
+    assert len(ways(model, pieces, TEXT, max_tokens=4)["found"]) == 3
+    assert len(offers(model, pieces, TEXT, place=2)["offers"]) == 6
+    assert guess(model, pieces, TEXT, place=2, word="c")["right"]
+
+
+# ---- the folder
+
+
+def test_the_list_is_sorted_by_use_and_runs_tell_their_loss(folder: Path) -> None:
+    studio = client(folder)
+    os.utime(folder / "models" / "ngram" / "config.json", (2e9, 2e9))  # written last
+    studio.post("/api/view", json={"model": "models/lstm", "text": "the cat"})
+    os.utime(next((folder / ".clearstory" / "used").iterdir()), (3e9, 3e9))
+    models = studio.get("/api/models").json()["models"]
+    assert [each["name"] for each in models[:2]] == ["models/lstm", "models/ngram"]
+    assert models[0]["written"] < models[0]["used"] == 3e9
+    rows = [json.loads(line) for line in (folder / "runs" / "short" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["kind"] == "step"]
+    assert {each["name"]: each["loss"] for each in models}["runs/short"] == losses[-1]
+    assert {each["loss"] for each in models if each["kind"] == "folder"} == {None}
+
+
+def test_a_linked_model_is_found_and_links_that_go_round_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    (folder / "models" / "lstm").rename(tmp_path / "elsewhere")
+    (folder / "mine").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    models, whole = found(folder)
+    assert whole
+    assert {each.name for each in models} == {"models/clear", "models/ngram", "models/hostile", "runs/short", "mine"}
+    said = client(folder).post("/api/view", json={"model": "mine", "text": "the cat"})
+    assert said.status_code == 200
+
+
+def test_a_model_is_opened_by_its_path_or_it_is_said_how_to_link_one(folder: Path) -> None:
+    deep = folder / "a" / "b" / "c" / "d" / "e"
+    deep.parent.mkdir(parents=True)
+    (folder / "models" / "lstm").rename(deep)
+    studio = client(folder)
+    assert "a/b/c/d/e" not in {each["name"] for each in studio.get("/api/models").json()["models"]}
+    assert ask(studio, "a/b/c/d/e")["model"]["family"] == "lstm"
+    assert ask(studio, "runs/short")["model"]["kind"] == "run"
+    for name, says in [
+        ("/far/off/model", f"ln -s /far/off/model {folder}/model"),
+        ("~/model", "ln -s '~/model'"),
+        ("models", "holds no model and no run"),
+        ("words.txt", "is no model"),
+        ("nowhere", "is not there"),
+        ("../x", "no path inside the studio's folder"),
+    ]:
+        assert says in ask(studio, name, 400)["error"]
+
+
+def ask(studio: TestClient, name: str, status: int = 200) -> Any:
+    answer = studio.get("/api/model", params={"name": name})
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_a_folder_that_may_not_be_written_to_is_still_looked_into(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    said = client(folder).post("/api/view", json={"model": "models/lstm", "text": "the cat"})
+    assert said.status_code == 200
