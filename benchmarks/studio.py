@@ -51,7 +51,7 @@ ENTER = """async (text) => {
     const look = () => {
       busy = busy || card.dataset.state === 'busy';
       if (busy && card.dataset.state === 'drawn' && card.querySelector('canvas') !== old) return done();
-      if (performance.now() - begin > 60000) return failed(new Error(`the heads are not painted: ${card.dataset.state}`));
+      if (performance.now() - begin > 60000) return failed(new Error(`heads not painted: ${card.dataset.state}`));
       requestAnimationFrame(look);
     };
     look();
@@ -82,7 +82,7 @@ CHOOSE = """async ([x, y]) => {
   await new Promise((done, failed) => {
     const look = () => {
       if (`${body.dataset.layer}.${body.dataset.head}` !== before && card.dataset.state === 'drawn') return done();
-      if (performance.now() - begin > 60000) return failed(new Error(`the head is not painted: ${card.dataset.state}`));
+      if (performance.now() - begin > 60000) return failed(new Error(`head not painted: ${card.dataset.state}`));
       requestAnimationFrame(look);
     };
     look();

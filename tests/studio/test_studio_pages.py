@@ -284,9 +284,9 @@ def test_text_is_written_step_by_step_and_another_way_taken(visit: Open, made: P
     page = seen.page
     page.locator('input[name="most"]').fill("6")
     page.locator('input[name="seed"]').fill(str(seed))
-    page.locator("button", has_text="Play").click()
+    page.locator(".page button", has_text="Play").click()
     page.locator('[data-card="written"] .card-body[data-count="6"]').wait_for()
-    page.locator("button", has_text=re.compile("^Play$")).wait_for()
+    page.locator(".page button", has_text=re.compile("^Play$")).wait_for()
     pieces = '[data-card="written"] .piece'
     assert seen.numbers(pieces, "data-id") == list(whole.ids)
     probabilities = torch.tensor(whole.logprobs).exp().tolist()
