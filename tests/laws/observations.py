@@ -41,6 +41,8 @@ ODD = {
     "training.optimizer": "muon",
     "training.epsilon": "0.0625",
     "view": "odd",
+    "how": "max",
+    "columns": "0",
     "data.cache": "kept",
     "model.window": "5",
     "model.cell": "gru",

@@ -45,7 +45,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   let wished = false; // a slow view, or one of a long text, waits until it is asked for
   const tools = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
   const compute = el("button", { type: "button", class: "strong", onclick: () => ((wished = true), update()) }, "Compute");
-  const stop = el("button", { type: "button", onclick: () => (asking.drop(), hush()) }, "Stop");
+  const stop = el("button", { type: "button", onclick: () => hush() }, "Stop");
   const computeBox = el("span", { class: "buttons" }, compute, stop);
   const card = makeCard({ name, title: title ?? name, says: known?.says.replaceAll("`", "") ?? null, tools });
   const watcher = new IntersectionObserver((entries) => {
@@ -107,13 +107,16 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   }
 
   let waiting = 0;
+  let gathering = false;
   const changes = new Map(); // by field: two that are filled in quickly both count
   function later(field, change) {
     changes.set(field, change);
     clearTimeout(waiting);
     waiting = setTimeout(() => {
+      gathering = true;
       for (const each of changes.values()) each();
       changes.clear();
+      gathering = false;
       update();
     }, 250);
   }
@@ -142,7 +145,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   /** Asks, if there is something new to ask and the card is in sight. Resolves when it is painted. */
   function update({ again = false } = {}) {
     if (again) asked = null;
-    if (!context.model() || !card.root.isConnected || wait()) return Promise.resolve();
+    if (!context.model() || !card.root.isConnected || gathering || wait()) return Promise.resolve();
     for (const key of SHARED) {
       const input = tools.elements[key];
       if (input && document.activeElement !== input) input.value = context.state.number(key) ?? "";
@@ -175,6 +178,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   function hush() {
     wished = false;
     asked = null;
+    asking.drop(); // of what was asked before the settings changed
     card.wait(known?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`);
     return Promise.resolve();
   }

@@ -16,6 +16,7 @@ const [STEP, SMALL] = [0.05, 0.01];
 export function mount(root, data, { onTurn = () => {} } = {}) {
   let view = data;
   let at = null; // {row, column}
+  let last = null; // the cell that was in hand last: keys go on from there
   let taken = null; // the weight in hand, of the cell at `at`
   let grip = null; // where the pointer took it
   let layout = null;
@@ -36,7 +37,7 @@ export function mount(root, data, { onTurn = () => {} } = {}) {
     const same = next.rows.length === view.rows.length && next.columns.length === view.columns.length && nodes.size;
     view = next;
     if (!same) {
-      at = taken = grip = null;
+      at = last = taken = grip = null;
       paint(root.clientWidth || 560);
     }
     refresh();
@@ -71,7 +72,7 @@ export function mount(root, data, { onTurn = () => {} } = {}) {
     });
     node.addEventListener("pointermove", pull);
     for (const name of ["pointerup", "pointercancel"]) node.addEventListener(name, drop);
-    node.addEventListener("pointerleave", () => taken === null && look(null));
+    node.addEventListener("pointerleave", () => taken === null && look(last));
     field.replaceChildren(node);
     refresh();
   }
@@ -102,7 +103,7 @@ export function mount(root, data, { onTurn = () => {} } = {}) {
     event.preventDefault();
     field.focus();
     event.currentTarget.ownerSVGElement.setPointerCapture(event.pointerId);
-    at = place;
+    at = last = place;
     taken = weight(place);
     grip = { x: event.clientX, y: event.clientY, from: taken };
     return refresh();
@@ -151,7 +152,7 @@ export function mount(root, data, { onTurn = () => {} } = {}) {
     } else if (event.key === "Enter" || event.key === " ") {
       if (taken !== null) drop();
       else if (turns(place)) {
-        at = place;
+        at = last = place;
         taken = weight(place);
         refresh();
       }

@@ -24,10 +24,19 @@ export function mount(root, context, { views }) {
   const whole = (name) => (get(name) === null ? null : Number(get(name)));
 
   let waiting = 0;
-  const later = (change) => (clearTimeout(waiting), (waiting = setTimeout(change, 300)));
+  const typed = {}; // by field: two that are filled in quickly both count
+  function later(name, value) {
+    typed[NAMES[name]] = value;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const changes = { ...typed };
+      for (const each of Object.keys(typed)) delete typed[each];
+      state.set(changes, { quiet: true });
+    }, 300);
+  }
   const label = (words, input) => el("label", {}, el("span", {}, words), input);
-  const text = (name, size, placeholder = "") => el("input", { type: "text", name, size, placeholder, oninput: (event) => later(() => put(name, event.target.value.trim() || null)) });
-  const number = (name, placeholder, least) => el("input", { type: "number", name, min: least, step: 1, placeholder, oninput: (event) => later(() => put(name, event.target.value === "" ? null : Number(event.target.value))) });
+  const text = (name, size, placeholder = "") => el("input", { type: "text", name, size, placeholder, oninput: (event) => later(name, event.target.value.trim() || null) });
+  const number = (name, placeholder, least) => el("input", { type: "number", name, min: least, step: 1, placeholder, oninput: (event) => later(name, event.target.value === "" ? null : Number(event.target.value)) });
   const inputs = { word: text("word", 14), words: text("words", 30), remove: number("remove", "0", 0), within: number("within", "all", 1), top: number("top", "4", 0), one: text("one", 12, "man"), other: text("other", 12, "woman") };
   const centre = el("input", { type: "checkbox", name: "centre", onchange: () => put("centre", centre.checked ? null : 1) });
   const layout = el("select", { name: "layout", onchange: () => put("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));

@@ -1,0 +1,347 @@
+"""Hands on the pages: heads combined, weights pulled, words over training: read off and held against the library."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from browsing import CHROMIUM, Visit, serving, wheel
+from studio_home import TEXT
+
+import clearstory
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import save_model
+from clearstory.lens.attention import attention_weights
+from clearstory.lens.edits import parse
+from clearstory.lens.intervene import intervene, pattern_after
+from clearstory.lens.passage import passage
+from clearstory.lens.site import site
+from clearstory.lens.word_map import plane_of, words_on
+from clearstory.models.presets import T5_SMALL
+from clearstory.text.learning import learn
+from tiny import shaken
+from trained import words
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
+)
+if not CHROMIUM.exists():
+    pytest.skip(
+        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
+        allow_module_level=True,
+    )
+
+CLEAR, RUN = "models/clear", "runs/short"
+SMALL: dict[str, Any] = {
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
+}  # fmt: skip
+Open = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The studio's folder, and an encoder-decoder in it."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("hands") / "home"))
+    tokenizer = learn("characters", [words()])
+    config = replace(T5_SMALL, **SMALL, vocab=tokenizer.vocab, begin=0)
+    save_model(root / "models" / "t5", shaken(config).float(), tokenizer, Card())
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(wheel(tmp_path_factory.mktemp("wheel")), home) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, server: str) -> Iterator[Open]:
+    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
+    contexts: list[Any] = []
+    visits: list[Visit] = []
+
+    def opened(width: int = 1400, **state: Any) -> Visit:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce"))
+        contexts[-1].grant_permissions(["clipboard-read", "clipboard-write"])
+        visits.append(Visit(contexts[-1].new_page(), server))
+        visits[-1].listen()
+        return visits[-1].open(**state)
+
+    yield opened
+    for each in contexts:
+        each.close()
+    assert not [url for each in visits for url in each.foreign]
+    assert not [fault for each in visits for fault in each.faults]
+
+
+def copied(seen: Visit, card: str) -> str:
+    """A card's Python."""
+    seen.page.locator(f'[data-card="{card}"] .tool', has_text="Copy Python").click()
+    seen.page.locator(f'[data-card="{card}"] .tool', has_text="Copied").wait_for()
+    return str(seen.page.evaluate("() => navigator.clipboard.readText()"))
+
+
+def ran(code: str) -> dict[str, Any]:
+    """What a card's Python leaves, run in the studio's folder."""
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def readings(seen: Visit, card: str) -> list[list[float]]:
+    """The first table behind a card's Numbers."""
+    tables = seen.page.locator(f'[data-card="{card}"] .numbers table')
+    if not tables.count():
+        seen.page.locator(f'[data-card="{card}"] .tool', has_text="Numbers").click()
+    rows = tables.first.locator("tbody tr").all()
+    return [[float(str(each.get_attribute("data-value"))) for each in row.locator("td.n").all()] for row in rows]
+
+
+def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
+    mosaic = seen.page.locator('[data-card="mosaic"] .mosaic')
+    mosaic.focus()
+    seen.page.keyboard.press("ArrowRight")
+    seen.page.keyboard.press("Shift+Enter")
+    seen.ready()
+    assert "heads=0.1%3B0.2" in seen.page.url
+    seen.page.locator('[data-head="0.2"] input').fill("3")
+    seen.page.keyboard.press("Enter")
+    seen.ready()
+    view = clearstory.inspect(CLEAR, TEXT, view="combined", heads=("0.1", "0.2 x3"))
+    assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
+    assert seen.page.locator('[data-card="pattern"] .look').inner_text() == view.look
+    assert ran(copied(seen, "pattern"))["view"] == view
+    seen.page.locator('[name="how"]').select_option("max")
+    seen.ready()
+    largest = clearstory.inspect(CLEAR, TEXT, view="combined", heads=("0.1", "0.2"), how="max")
+    assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in largest.values]
+    seen.page.reload()  # a link opens it again
+    seen.ready()
+    assert seen.page.locator('[data-card="pattern"] .card-body').get_attribute("data-heads") == "0.1;0.2"
+    seen.page.locator("button", has_text="One head again").click()
+    assert seen.ready().page.locator('[data-card="pattern"] .card-body').get_attribute("data-head") == "1"
+
+
+def test_a_columns_head_tells_who_reads_it(visit: Open, home: Path) -> None:
+    seen = visit(page="attention", model=CLEAR, text=TEXT, layer=1, head=0)
+    view = clearstory.inspect(home / CLEAR, TEXT, view="attention", layer=1, head=0)
+    body = seen.page.locator('[data-card="pattern"] .card-body')
+    body.locator(".grid-field").focus()
+    for key in ("ArrowDown", "ArrowUp", "ArrowRight", "Enter"):
+        seen.page.keyboard.press(key)
+    column = [row[1] for row in view.values]
+    best = sorted(range(len(column)), key=lambda row: -column[row])[:5]
+    told = dict(each.split(":") for each in str(body.get_attribute("data-readers")).split())
+    assert list(map(int, told)) == best
+    assert [float(each) for each in told.values()] == pytest.approx([column[row] for row in best], abs=1e-6)
+    assert "is read by" in body.locator(".said").inner_text()
+    seen.page.keyboard.press("Escape")
+    assert body.get_attribute("data-column") == ""
+
+
+def test_whose_attention_is_chosen_in_words(visit: Open, home: Path) -> None:
+    seen = visit(page="attention", model="models/t5", text="the cat", target="a dog")
+    seen.page.locator('.parts input[value="cross"]').click()
+    seen.ready()
+    view = clearstory.inspect(home / "models/t5", "the cat", view="attention", part="cross", target="a dog")
+    assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
+    assert "part=cross" in seen.page.url
+    assert "across" in seen.page.locator('[data-card="head"] h2').inner_text()
+
+
+def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
+    visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    seen = visit(page="experiment", model=CLEAR, text=TEXT, layer=0, head=1)
+    opened = clearstory.open(CLEAR)
+    read = passage(opened.model, opened.tokenizer, TEXT)
+    page, at = seen.page, site(opened.model, 0)
+    was = float(attention_weights(opened.model, read, at)[1, 2, 0])
+    dot = page.locator('[data-card="hand"] .cell.turns').nth(2)  # row 1 has two dots; then row 2, column 0
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    way = 28 if was < 0.5 else -28  # 140 pixels are all of it
+    page.mouse.move(x + way / 2, y)
+    page.mouse.move(x + way, y, steps=2)
+    page.mouse.up()
+    seen.ready()
+    [edit] = [each.get_attribute("data-edit") for each in page.locator(".edits li").all()]
+    assert edit == f"cell 0.1 2 0 {round(was + way / 140, 2):g}"
+    after = pattern_after(opened.model, opened.tokenizer, read, at, [parse(edit)])[1]
+    assert readings(seen, "hand") == [pytest.approx(row, abs=1e-6) for row in after.tolist()]
+    outcome = intervene(opened.model, opened.tokenizer, read, [parse(edit)])
+    told = {
+        each.get_attribute("data-token"): (
+            float(str(each.get_attribute("data-before"))),
+            float(str(each.get_attribute("data-after"))),
+        )
+        for each in page.locator('[data-card="edits"] .pair').all()
+    }
+    want = {opened.tokenizer.piece(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.moves(12)}
+    assert told == want
+    assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="edits"] .look').inner_text()
+    # With the keys: the same dot, taken, turned down by a twentieth, let go.
+    page.locator('[data-card="hand"] .dial').focus()
+    for key in ("Enter", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    seen.ready()
+    [turned] = [each.get_attribute("data-edit") for each in page.locator(".edits li").all()]
+    assert float(str(turned).split()[-1]) == pytest.approx(max(0, float(edit.split()[-1]) - 0.05), abs=1e-9)
+    names = ran(copied(seen, "board"))
+    assert [str(each) for each in names["edits"]] == [turned]
+    assert torch.equal(
+        ran(copied(seen, "hand"))["weights"],
+        pattern_after(opened.model, opened.tokenizer, read, at, [parse(str(turned))])[1],
+    )
+    page.locator('[data-card="hand"] .dial').focus()
+    page.keyboard.press("Delete")
+    assert seen.ready().page.locator(".edits li").count() == 0
+    assert "Nothing is changed" in page.locator('[data-card="edits"] .card-body').inner_text()
+
+
+def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, home: Path) -> None:
+    seen = visit(page="experiment", model=CLEAR, text=TEXT, layer=1, head=2)
+    page = seen.page
+    page.locator('[data-card="hand"] [name="scale"]').fill("0.5")
+    seen.ready()
+    page.locator('[name="toward"]').fill("the dogs")
+    page.locator('[name="away"]').fill('a "mat"')
+    page.locator('[name="steer-layer"]').fill("0")
+    page.locator(".steering button").click()
+    seen.ready()
+    page.locator('.edits [name="strength"]').nth(1).fill("2.5")
+    seen.ready()
+    card = page.locator('[data-card="patching"]')
+    card.locator('[name="other"]').fill("the dog sat on")
+    card.locator('[name="words"]').fill("t; a")  # at once: neither is lost
+    card.locator("button", has_text="Compute").click()
+    card.locator(".grid-field").wait_for()
+    card.locator(".grid-field").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    seen.ready()
+    said = [str(each.get_attribute("data-edit")) for each in page.locator(".edits li").all()]
+    assert said == ["head 1.2 x0.5", r'steer 0 2.5 all "the dogs" "a \"mat\""', 'patch 0 2 "the dog sat on"']
+    assert parse(said[1]).away == 'a "mat"'  # type: ignore[union-attr]
+    view = clearstory.inspect(home / CLEAR, TEXT, view="edits", edit=tuple(said))
+    shown = [cell for row in readings(seen, "edits") for cell in row]
+    assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
+    page.locator('[data-card="board"] .part[data-edit="head 1.2 off"]').click()  # off in place of half
+    seen.ready()
+    assert page.locator(".edits li").nth(2).get_attribute("data-edit") == "head 1.2 off"
+    assert page.locator('.edits [data-edit="head 1.2 x0.5"]').count() == 0
+    page.locator('[data-card="board"] button', has_text=re.compile("^Undo all$")).click()
+    assert seen.ready().page.locator("#page .page").get_attribute("data-edits") == "0"
+
+
+def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    first = "step-000000"
+    seen = visit(page="embeddings", model=RUN, text="t h e", step=0, top=2, word="t")
+    page = seen.page
+    last, now = clearstory.open(RUN), clearstory.open(f"{RUN}/checkpoints/{first}")
+    plane = plane_of(last.model, last.tokenizer, "t h e", top=2)
+
+    def held(model: Any) -> None:
+        view = words_on(model.model, model.tokenizer, plane)
+        for axis in ("x", "y"):
+            assert seen.numbers('[data-card="map"] [data-point]', f"data-{axis}") == pytest.approx(
+                [getattr(point, axis) for point in view.points], abs=1e-6
+            )
+        assert page.locator('[data-card="map"] .look').inner_text() == view.look
+
+    held(now)
+    names = ran(copied(seen, "map"))
+    assert names["view"] == words_on(now.model, now.tokenizer, plane)
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          const words = document.getElementById("step-words");
+          new MutationObserver(() => window.seen.push(words.textContent)).observe(words, { childList: true });
+        }"""
+    )
+    page.locator("#step-play").click()
+    page.locator("#step-play", has_text="Pause").wait_for()
+    page.locator("#step-play", has_text="Play").wait_for()  # it stops by itself at the end
+    steps = page.evaluate("() => [...new Set(window.seen)]")
+    kept = [int(path.name[5:]) for path in sorted((home / RUN / "checkpoints").iterdir())][1:]
+    assert steps == [*(f"after {step}" for step in kept), "the best"]
+    assert "step=" not in page.url
+    held(last)
+    page.locator("#step").focus()
+    page.keyboard.press("ArrowLeft")
+    assert seen.ready().page.locator("#step-words").inner_text() == f"after {kept[-1]}"
+    seen.open(page="attention", model=CLEAR, text=TEXT)
+    assert page.locator("#step-box").is_hidden()
+
+
+def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    seen = visit(page="embeddings", model=CLEAR, text=TEXT, word="t", remove=1)
+    page = seen.page
+    view = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove=1)
+    assert seen.numbers('[data-card="neighbours"] .near', "data-id") == view.column("id")
+    assert seen.numbers('[data-card="neighbours"] .near', "data-cosine") == pytest.approx(
+        view.column("cosine"), abs=1e-6
+    )
+    assert ran(copied(seen, "neighbours"))["view"] == view
+    page.locator('[data-card="neighbours"] [name="within"]').fill("9")
+    page.locator('[data-card="neighbours"] .near').nth(9).wait_for(state="detached")
+    few = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove=1, within=9)
+    assert seen.ready().numbers('[data-card="neighbours"] .near', "data-id") == few.column("id")
+    rows = ran(copied(seen, "matrix"))["rows"]
+    strip = page.locator('[data-card="matrix"] .card-body')
+    strip.locator(".strip").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    assert float(str(strip.get_attribute("data-value"))) == pytest.approx(float(rows[1, 1]), rel=1e-6)
+    page.locator('[name="one"]').fill("t")
+    page.locator('[name="other"]').fill("a")
+    page.locator('[data-card="axis"] svg.map').wait_for()
+    ends = clearstory.inspect(CLEAR, TEXT, view="axis", words=("t", "a"))
+    assert seen.ready().numbers('[data-card="axis"] [data-point]', "data-x") == pytest.approx(
+        [point.x for point in ends.points], abs=1e-6
+    )
+
+
+def test_the_lens_is_computed_where_it_is_seen(visit: Open, home: Path) -> None:
+    seen = visit(width=700, page="stream", model=CLEAR, text=TEXT)
+    body = seen.page.locator('[data-card="lens"] .card-body')
+    columns = int(str(body.get_attribute("data-columns")))
+    count = len(passage(*(lambda o: (o.model, o.tokenizer))(clearstory.open(home / CLEAR)), TEXT).ids)
+    assert columns < count
+    whole = clearstory.inspect(home / CLEAR, TEXT, view="lens")
+    assert readings(seen, "lens") == [pytest.approx(row[count - columns :], abs=1e-6) for row in whole.values]
+    seen.page.locator('[name="from"]').fill("1")
+    assert readings(seen.ready(), "lens") == [pytest.approx(row[1 : 1 + columns], abs=1e-6) for row in whole.values]
+
+
+def test_nothing_is_wider_than_a_narrow_window(visit: Open) -> None:
+    state = {"model": RUN, "text": "the cat", "heads": "0.0;0.1", "edits": "head 0.0 x0.5", "word": "t"}
+    seen = visit(width=420, page="attention", **state)
+    for page in ("experiment", "embeddings", "stream", None):
+        assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420
+        if page:
+            seen.page.locator(f'#rail a[data-page="{page}"]').click()
+            seen.page.locator(f'body[data-page="{page}"]').wait_for()
+            seen.ready()
