@@ -281,8 +281,8 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
         }"""
     )
     page.locator("#step-play").click()
-    page.locator("#step-play", has_text="Pause").wait_for()
-    page.locator("#step-play", has_text="Play").wait_for()  # it stops by itself at the end
+    page.locator('#step-play[aria-pressed="true"]').wait_for()
+    page.locator('#step-play[aria-pressed="false"]').wait_for()  # it stops by itself at the end
     steps = page.evaluate("() => [...new Set(window.seen)]")
     kept = [int(path.name[5:]) for path in sorted((home / RUN / "checkpoints").iterdir())][1:]
     assert steps == [*(f"after {step}" for step in kept), "the best"]

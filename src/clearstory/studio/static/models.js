@@ -65,7 +65,7 @@ function choose(place) {
 async function play() {
   if (playing) return pause();
   playing = true;
-  stepPlay.textContent = "Pause";
+  stepPlay.textContent = "❚❚";
   stepPlay.setAttribute("aria-pressed", "true");
   const model = state.get("model");
   const last = Number(stepRange.max);
@@ -79,7 +79,7 @@ async function play() {
 
 function pause() {
   playing = false;
-  stepPlay.textContent = "Play";
+  stepPlay.textContent = "▶";
   stepPlay.setAttribute("aria-pressed", "false");
 }
 
