@@ -96,12 +96,14 @@ def taken(a: float, b: float) -> float:
 
 
 def worded(a: str, b: str, value: float) -> str:
-    """The words of both in one cell, and how far they are apart as a remark.
+    """The words of both in one cell, and how far they are apart as a remark of few characters.
 
     >>> worded("cat\\n12", "dog\\n30", 0.18)
     'cat→dog\\n+0.18'
     """
-    return f"{became(a.split(chr(10))[0], b.split(chr(10))[0])}\n{signed(value)}"
+    size = abs(value)
+    remark = "" if size < 0.005 else f"{value:+.2f}" if size < 10 else f"{value:+.0f}" if size < 1000 else signed(value)
+    return "\n".join([became(a.split("\n")[0], b.split("\n")[0]), *([remark.replace("-", "−")] if remark else [])])
 
 
 # ---- curves

@@ -110,6 +110,7 @@ def views(opened: Opened) -> list[dict[str, Any]]:
                 "name": name,
                 "says": " ".join(said.split()),
                 "needs": entry.needs,
+                "kind": typing.get_type_hints(function)["return"].kind,
                 "able": reason is None,
                 "slow": entry.slow,
                 "reason": reason,
