@@ -144,7 +144,7 @@ def test_pieces_without_letters_and_cuts_in_other_places() -> None:
     apart = difference(one, other)
     assert isinstance(apart, Spans)
     assert [(span.text, span.value, span.facts) for span in apart.spans] == [("abc", -7.0, (10.0, 3.0))]
-    assert "1 of 1 stretches are several pieces on one side" in str(apart.look)
+    assert "1 of 1 stretches are several pieces on one." in str(apart.look)
     assert "B takes 7 bits fewer in all" in str(apart.look)
 
 

@@ -47,7 +47,7 @@ def of_texts(a: Spans, b: Spans) -> Spans:
     joined = sum(len(part.a) > 1 or len(part.b) > 1 for part in parts)
     per = sizes(a, b) if texts[0] == texts[1] else ()
     whole = f"B takes {cell_text(abs(sums[1] - sums[0]))} {unit} {'more' if sums[1] > sums[0] else 'fewer'} in all."
-    note = f"The sides cut the text in other places: {joined:,} of {len(parts):,} stretches are several pieces on one side."
+    note = f"The sides cut the text in other places: {joined:,} of {len(parts):,} stretches are several pieces on one."
     return Spans(
         title=titled(a, b),
         spans=tuple(spans),

@@ -245,6 +245,7 @@ NUMBERS: dict[str, str] = {
     "riddle": "clearstory.studio.guessing:riddle",
     "offers": "clearstory.studio.guessing:offers",
     "guess": "clearstory.studio.guessing:guess",
+    "context": "clearstory.studio.contexts:words_in_context",
 }
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 
