@@ -6,14 +6,15 @@ The bank of sentences, most of the work, is read once for each model and kept as
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from clearstory.errors import BadInput, BadSetting
+from clearstory.errors import BadInput, BadSetting, ContextOverflow
 from clearstory.lens.bank import SENTENCES
-from clearstory.lens.context import Bank, bank_of, found_in, occurrences
+from clearstory.lens.context import Bank, bank_of, found_in, occurrences, placement
 from clearstory.lens.context_view import heads, named, near, parting, static, titled, ways
 from clearstory.lens.moved import moved_by
 from clearstory.lens.trace import inner
@@ -32,14 +33,13 @@ def bank(model: Any, tokenizer: Any) -> Bank:
     return BANKS[network]
 
 
-def example(word: str) -> str:
-    """A sentence of the bank in which a word stands. Raises BadInput where there is none."""
+def example(model: Any, tokenizer: Any, word: str) -> str:
+    """A sentence of the bank in which a word stands and that fits the model. Raises BadInput where there is none."""
     for sentence in SENTENCES:
-        try:
+        with suppress(BadInput, ContextOverflow):
             found_in(sentence, word)
-        except BadInput:
-            continue
-        return sentence
+            placement(model, tokenizer, sentence)
+            return sentence
     raise BadInput(f"no sentence is kept in which ‘{word}’ stands; write a second one with it, or mark another word")
 
 
@@ -64,7 +64,7 @@ def words_in_context(
         raise BadInput("no word is marked; click one in the sentence")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
-    other = example(target) if other is None else other
+    other = example(model, tokenizer, target) if other is None else other
     second = target if other_target is None else other_target
     two = occurrences(model, tokenizer, (text, other), (target, second), (nth, other_nth))
     known = bank(model, tokenizer)

@@ -100,6 +100,7 @@ export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {})
       onMove({ at, pinned: null });
       if (place !== null) onPick({ point: place, pinned: false });
     };
+    if (at !== null) show(at); // after the window was made wider, too
     const stops = [...new Set(all.map((each) => each[0]))].sort((a, b) => a - b);
     node.addEventListener("pointermove", (event) => {
       const here = ((event.clientX - node.getBoundingClientRect().left) / node.getBoundingClientRect().width) * width;
