@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from clearstory.errors import ClearstoryError, UnknownName
+from clearstory.errors import CannotDo, ClearstoryError, UnknownName
 from clearstory.formats.folders import Opened
 from clearstory.lens.difference import ROWS, difference
 from clearstory.lens.draw import WRITERS
@@ -76,7 +76,7 @@ def compared(a: View | ClearstoryError, b: View | ClearstoryError, asked: Differ
     if not isinstance(a, ClearstoryError) and not isinstance(b, ClearstoryError):
         try:
             apart = difference(a, b, top=rows)
-        except ClearstoryError as error:
+        except CannotDo as error:
             failed.append(error)
             problems["difference"] = str(error)
     if asked.format != "json":

@@ -62,9 +62,9 @@ export function makeMarking(context) {
     const own = marked(mine, context.tokens()[state.pinned()[0]]);
     const place = state.number("query_b");
     const given = place === null ? null : marked(theirs, tokens[place]);
-    const known = given ?? null;
-    const a = own ?? mine.findLast((word) => (known ? word.key === known.key : theirs.some((each) => each.key === word.key))) ?? mine.at(-1) ?? null;
-    const b = known ?? theirs.find((word) => word.key === a?.key) ?? theirs.at(-1) ?? null;
+    const common = (word) => theirs.some((each) => each.key === word.key);
+    const a = own ?? mine.findLast((word) => word.key === given?.key) ?? mine.findLast(common) ?? mine.at(-1) ?? null;
+    const b = given ?? theirs.find((word) => word.key === a?.key) ?? theirs.at(-1) ?? null;
     return [a, b];
   }
 
