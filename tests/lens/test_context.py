@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.bank import SENTENCES
-from clearstory.lens.context import bank_of, cosines, found_in, layers_of, moved_by, placement, read_all, standard
+from clearstory.lens.context import bank_of, cosines, found_in, layers_of, placement, read_all, standard
 from clearstory.lens.context_view import context, sentences
+from clearstory.lens.moved import moved_by
 from clearstory.lens.trace import stacks, watch
 from clearstory.lens.views import Curve, Grid, Map, Table
 from clearstory.models.presets import BERT_TINY, T5_SMALL

@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -136,16 +137,57 @@ def read_all(model: Any, texts: Sequence[Placement]) -> list[Layers]:
     return [found[at] for at in range(len(texts))]
 
 
-def found_in(text: str, word: str) -> tuple[int, int]:
-    """The characters start:stop where a word first stands in a text, by itself and in any case.
+def found_in(text: str, word: str, nth: int = 1) -> tuple[int, int]:
+    """The characters start:stop where a word stands in a text for the first or nth time, by itself and in any case.
 
-    >>> found_in("Models and a model.", "model")
-    (13, 18)
+    >>> found_in("Models and a model.", "model"), found_in("by the bank, by the river", "by", 2)
+    ((13, 18), (13, 15))
     """
-    match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) if word else None
-    if match is None:
+    places = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) if word]
+    if not places:
         raise BadInput(f"the word ‘{word}’ does not stand in ‘{text}’; name one that stands in both texts")
-    return match.span()
+    if not 1 <= nth <= len(places):
+        raise BadSetting(f"nth is {nth} and ‘{word}’ stands {len(places):,} times in ‘{text}’; give 1 to {len(places)}")
+    return places[nth - 1]
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """A word in one text and one, mostly the same, in another: both texts, the words' tokens, and the vector of each
+    word after each layer, (W,) each.
+    """
+
+    both: tuple[Layers, Layers]
+    spots: tuple[list[int], list[int]]
+    words: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers."""
+        return self.both[0].names
+
+    @property
+    def ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The words' tokens by their ids."""
+        one, other = (
+            tuple((each.read.source or each.read.ids)[at] for at in spot)
+            for each, spot in zip(self.both, self.spots, strict=True)
+        )
+        return one, other
+
+
+def occurrences(
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: tuple[str, str],
+    words: tuple[str, str],
+    nth: tuple[int, int] = (1, 1),
+) -> Occurrences:
+    """The first word in the first text and the second in the second. Raises as `layers_of` and `found_in` do."""
+    places = [found_in(*each) for each in zip(texts, words, nth, strict=True)]
+    one, other = (layers_of(model, tokenizer, text) for text in texts)
+    spots = one.word(*places[0]), other.word(*places[1])
+    return Occurrences((one, other), spots, (one.vectors(spots[0]), other.vectors(spots[1])))
 
 
 @dataclass(frozen=True)
@@ -161,7 +203,13 @@ class Bank:
 
     def cleared(self, at: int, vectors: Float[Tensor, "*N W"]) -> Float[Tensor, "*N W"]:
         """Vectors from after a layer, each dimension less its mean over the bank and in units of its spread there."""
-        return standard(vectors, self.values[at])
+        mean, spread = self.scales[at]
+        return (vectors - mean) / spread
+
+    @cached_property
+    def scales(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The mean and the spread of each dimension after each layer."""
+        return tuple(map(scale, self.values))
 
     def alike(self) -> list[float]:
         """The mean cosine of two different words drawn by chance, after each layer."""
@@ -178,8 +226,14 @@ def standard(vectors: Float[Tensor, "*N W"], among: Float[Tensor, "M W"]) -> Flo
     >>> standard(torch.tensor([5.0, 1.0]), torch.tensor([[1.0, 1.0], [3.0, 1.0]])).tolist()
     [3.0, 0.0]
     """
+    mean, spread = scale(among)
+    return (vectors - mean) / spread
+
+
+def scale(among: Float[Tensor, "M W"]) -> tuple[Float[Tensor, "W"], Float[Tensor, "W"]]:
+    """The mean of each dimension and its spread, 1 where it has none."""
     spread = among.std(0, correction=0)
-    return (vectors - among.mean(0)) / torch.where(spread > 0, spread, 1.0)
+    return among.mean(0), torch.where(spread > 0, spread, 1.0)
 
 
 def bank_of(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> Bank:
@@ -204,40 +258,6 @@ def bank_of(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> Bank:
 def cosines(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[float]:
     """The cosine of two vectors after each layer; vectors that are the same have 1."""
     return [float(F.cosine_similarity(a.double(), b.double(), 0)) for a, b in zip(one, other, strict=True)]
-
-
-@dataclass(frozen=True)
-class Moved:
-    """What one head adds to a word: (W,), the mean over its tokens, and where it looks from there most."""
-
-    layer: int
-    head: int
-    added: Tensor
-    reads: str
-
-
-def moved_by(model: Any, seen: Layers, tokens: Sequence[int]) -> list[Moved]:
-    """ΔE of every head at some tokens of a text. Raises CannotDo for a model without attention."""
-    if isinstance(inner(model), Recurrent):
-        raise CannotDo("a recurrent model has no heads that could move a word")
-    prefix, stack = stacks(model)[0]
-    row = seen.read.source_labels or seen.read.labels
-    found: list[Moved] = []
-    with (
-        resting(model),
-        watch(model, f"{prefix}blocks.*.attention.answer", f"{prefix}blocks.*.attention.pattern") as at,
-    ):
-        seen.read.hidden(model)
-        for layer, block in enumerate(cast(Any, stack.blocks)):
-            own = f"{prefix}blocks.{layer}.attention"
-            answer, pattern = at[f"{own}.answer"][0], at[f"{own}.pattern"][0]
-            parts = block.attention.output.weight.unflatten(1, (answer.shape[0], -1))  # (W, H, D)
-            added = torch.einsum("htd,whd->htw", answer[:, list(tokens)].to(parts.dtype), parts).mean(1)
-            looks = pattern[:, list(tokens)].mean(1).argmax(-1).tolist()
-            found += [
-                Moved(layer, head, added[head].float().cpu().clone(), row[looks[head]]) for head in range(len(added))
-            ]
-    return found
 
 
 def layer_at(names: Sequence[str], layer: int | None) -> int:

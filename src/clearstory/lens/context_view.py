@@ -7,14 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.bank import SENTENCES
-from clearstory.lens.context import Bank, Layers, bank_of, cosines, found_in, layer_at, layers_of, moved_by, standard
+from clearstory.lens.context import (
+    Bank,
+    Occurrences,
+    bank_of,
+    cosines,
+    layer_at,
+    occurrences,
+    standard,
+)
+from clearstory.lens.moved import Moved, moved_by
 from clearstory.lens.next import shown
 from clearstory.lens.placed import Point
+from clearstory.lens.surprise import share
 from clearstory.lens.trace import inner
 from clearstory.lens.vectors import nearest_to, on_two_axes, word_vectors
 from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Step, Table, Walk
@@ -34,6 +43,9 @@ def context(
     *,
     other: str | None = None,
     target: str | None = None,
+    other_target: str | None = None,
+    nth: int = 1,
+    other_nth: int = 1,
     layer: int | None = None,
     top: int = 8,
     bank: Path | Sequence[str] | None = None,
@@ -42,7 +54,9 @@ def context(
     layer; their ways from where they begin; what each comes near of the word's static neighbours; its neighbours in
     context, from the sentences of `bank` (a file of one a line; a few built in); and the heads that moved it.
 
-    `layer` is where neighbours are looked for, the last when not given. Raises BadInput where the word is not in both.
+    `layer` is where neighbours are looked for, the last when not given. `other_target` is another word for the other
+    text; `nth` and `other_nth` are where the words stand when that is not the first time. Raises BadInput where a word
+    is not in its text.
     """
     if other is None or target is None:
         raise BadInput(
@@ -50,26 +64,33 @@ def context(
         )
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
-    both = [layers_of(model, tokenizer, each) for each in (text, other)]
-    spots = [each.word(*found_in(each.text, target)) for each in both]
-    words = [each.vectors(spot) for each, spot in zip(both, spots, strict=True)]
-    at = layer_at(both[0].names, layer)
+    named_words = target, target if other_target is None else other_target
+    two = occurrences(model, tokenizer, (text, other), named_words, (nth, other_nth))
+    at = layer_at(two.names, layer)
     known = bank_of(model, tokenizer, sentences(bank))
-    steps: list[Step] = [parting(both, words, known), ways(both, words, known)]
-    steps += static(model, tokenizer, both, words, known, spots[0])
-    steps += [
-        near(word, known, at, f"after {named(both[0].names[at])}, {which}", top)
-        for word, which in zip(words, TEXTS, strict=True)
-    ]
+    steps: list[Step] = [parting(two, known), ways(two, known)]
+    steps += static(model, tokenizer, two, known)
+    steps += near(two, known, at, top)
     if not isinstance(inner(model), Recurrent):
-        steps.append(heads(model, both, spots, top))
+        moved = [moved_by(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True)]
+        steps.append(heads(moved[0], moved[1], top))
     return Walk(
-        title=f"‘{target}’ in “{shown(text)}” and “{shown(other)}”",
+        title=titled((text, other), named_words),
         steps=tuple(steps),
         look=f"{known.missing:,} of the bank's sentences do not fit the model and were left out."
         if known.missing
         else None,
     )
+
+
+def titled(texts: tuple[str, str], words: tuple[str, str]) -> str:
+    """Which words are looked at, and where.
+
+    >>> titled(("a role model", "a car"), ("model", "car"))
+    '‘model’ in “a role model” and ‘car’ in “a car”'
+    """
+    second = "" if words[0].lower() == words[1].lower() else f"‘{words[1]}’ in "
+    return f"‘{words[0]}’ in “{shown(texts[0])}” and {second}“{shown(texts[1])}”"
 
 
 def sentences(bank: Path | Sequence[str] | None) -> Sequence[str]:
@@ -90,9 +111,10 @@ def sentences(bank: Path | Sequence[str] | None) -> Sequence[str]:
     return found
 
 
-def parting(both: Sequence[Layers], words: Sequence[tuple[Tensor, ...]], known: Bank) -> Curve:
+def parting(two: Occurrences, known: Bank) -> Curve:
     """How alike the two are after each layer, beside two words drawn by chance."""
-    places = tuple(map(float, range(len(both[0].names))))
+    names, words = two.names, two.words
+    places = tuple(map(float, range(len(names))))
     raw = cosines(*words)
     clear = cosines(*[[known.cleared(at, each) for at, each in enumerate(word)] for word in words])
     lines = (
@@ -101,7 +123,6 @@ def parting(both: Sequence[Layers], words: Sequence[tuple[Tensor, ...]], known: 
         Line("two words by chance", places, tuple(known.alike()), dashed=True),
     )
     least = min(range(len(raw)), key=clear.__getitem__)
-    names = both[0].names
     return Curve(
         title="Cosine of the two, layer by layer",
         lines=lines,
@@ -118,9 +139,9 @@ def named(layer: str) -> str:
     return words.get(layer, f"layer {layer}")
 
 
-def ways(both: Sequence[Layers], words: Sequence[tuple[Tensor, ...]], known: Bank) -> Map:
+def ways(two: Occurrences, known: Bank) -> Map:
     """Both ways through the layers on one plane; vectors cleared of what all words share there, of length 1."""
-    names = both[0].names
+    names, words = two.names, two.words
     # Layers of a recurrent model may differ in width: a plane needs those of the last one's.
     wide = [at for at, each in enumerate(words[0]) if len(each) == len(words[0][-1])]
     vectors = torch.stack([F.normalize(known.cleared(at, word[at]), dim=-1) for word in words for at in wide])
@@ -143,69 +164,71 @@ def ways(both: Sequence[Layers], words: Sequence[tuple[Tensor, ...]], known: Ban
     )
 
 
-def static(
-    model: Any,
-    tokenizer: Tokenizer,
-    both: Sequence[Layers],
-    words: Sequence[tuple[Tensor, ...]],
-    known: Bank,
-    spot: Sequence[int],
-) -> list[Step]:
-    """How near each comes, layer by layer, to the neighbours that the word has by itself."""
+def static(model: Any, tokenizer: Tokenizer, two: Occurrences, known: Bank) -> list[Grid]:
+    """How near each comes, layer by layer, to the neighbours that the other's word has by itself. Of a word in two
+    texts they are the same for both.
+    """
     if getattr(inner(model), "output_weight", None) is None:
         return []
     vectors = word_vectors(model, tokenizer, centre=False).cpu()
     vectors = F.normalize(standard(vectors, vectors), dim=-1)
-    row = both[0].read.source or both[0].read.ids
-    own = tuple(row[at] for at in spot)
-    found = [each.id for each in nearest_to(vectors, vectors[list(own)].mean(0), STATIC, without=own)]
-    labels = tuple(tokenizer.piece(id) for id in found)
-    rows = [at for at, each in enumerate(words[0]) if len(each) == vectors.shape[1]]
+    rows = [at for at, each in enumerate(two.words[0]) if len(each) == vectors.shape[1]]
     if not rows:
         return []
+    near = [
+        [each.id for each in nearest_to(vectors, vectors[list(own)].mean(0), STATIC, without=own)] for own in two.ids
+    ]
+    same = near[0] == near[1]
     grids = [
         torch.stack([F.cosine_similarity(known.cleared(at, word[at]), vectors[found], -1) for at in rows])
-        for word in words
+        for word, found in zip(two.words, reversed(near), strict=True)
     ]
+    labels = [tuple(tokenizer.piece(id) for id in found) for found in reversed(near)]
     apart = grids[0][-1] - grids[1][-1]
-    first, second = labels[int(apart.argmax())], labels[int(apart.argmin())]
-    said = f"Of these the first text's word ends nearer than the other's to {first}, the second's to {second}."
+    said = None
+    if same and float(apart.max()) > 0 > float(apart.min()):
+        first, second = labels[0][int(apart.argmax())], labels[0][int(apart.argmin())]
+        said = f"Of these the first text's word ends nearer than the other's to {first}, the second's to {second}."
     return [
         Grid(
-            title=f"Cosine with what the word is near by itself, {TEXTS[number]}",
-            row_labels=tuple(named(each.names[at]) for at in rows),
-            column_labels=labels,
+            title=f"Cosine with what the {'' if same else 'other '}word is near by itself, {TEXTS[number]}",
+            row_labels=tuple(named(two.names[at]) for at in rows),
+            column_labels=labels[number],
             values=tuple(tuple(row) for row in grid.double().tolist()),
             unit="cosine",
             dots=True,
-            look=said if number and float(apart.max()) > 0 > float(apart.min()) else None,
+            look=said if number else None,
         )
-        for number, (each, grid) in enumerate(zip(both, grids, strict=True))
+        for number, grid in enumerate(grids)
     ]
 
 
-def near(word: Sequence[Tensor], known: Bank, at: int, where: str, top: int) -> Table:
-    """The words of the bank nearest to one occurrence after a layer, each in its sentence."""
+def near(two: Occurrences, known: Bank, at: int, top: int) -> list[Table]:
+    """The words of the bank nearest to each occurrence after a layer, each in its sentence."""
     values = F.normalize(known.cleared(at, known.values[at]), dim=-1)
-    found = nearest_to(values, known.cleared(at, word[at]), top)
-    return Table(
-        title=f"Nearest in the bank {where}",
-        columns=("word", "cosine", "where it stands"),
-        rows=tuple((known.words[each.id][0], each.cosine, known.words[each.id][1]) for each in found),
-        bar="cosine",
-    )
+    tables = []
+    for word, which in zip(two.words, TEXTS, strict=True):
+        found = nearest_to(values, known.cleared(at, word[at]), top)
+        tables.append(
+            Table(
+                title=f"Nearest in the bank after {named(two.names[at])}, {which}",
+                columns=("word", "cosine", "where it stands"),
+                rows=tuple((known.words[each.id][0], each.cosine, known.words[each.id][1]) for each in found),
+                bar="cosine",
+            )
+        )
+    return tables
 
 
-def heads(model: Any, both: Sequence[Layers], spots: Sequence[Sequence[int]], top: int) -> Table:
-    """The heads whose ΔE at the word differ most between the two texts."""
-    one, other = (moved_by(model, each, spot) for each, spot in zip(both, spots, strict=True))
-    sizes = [
-        (float(a.added.norm()), float(b.added.norm()), float((a.added - b.added).norm()))
-        for a, b in zip(one, other, strict=True)
-    ]
-    order = sorted(range(len(one)), key=lambda at: -sizes[at][2])[:top]
+def heads(one: Sequence[Moved], other: Sequence[Moved], top: int, layer: int | None = None) -> Table:
+    """The heads whose ΔE at the word differ most between the two texts; of one layer, with all that they look at."""
+    a, b = (torch.stack([each.added for each in side]) for side in (one, other))
+    sizes = torch.stack([each.norm(dim=-1) for each in (a, b, a - b)], -1).tolist()
+    order = sorted((at for at, each in enumerate(one) if layer in (None, each.layer)), key=lambda at: -sizes[at][2])
+    order = order[:top]
+    told = (lambda moved: moved.reads) if layer is None else looked
     rows: list[tuple[Cell, ...]] = [
-        (one[at].layer, one[at].head, *sizes[at], one[at].reads, other[at].reads) for at in order
+        (one[at].layer, one[at].head, *sizes[at], told(one[at]), told(other[at])) for at in order
     ]
     whole = sum(size[2] for size in sizes)
     return Table(
@@ -218,3 +241,8 @@ def heads(model: Any, both: Sequence[Layers], spots: Sequence[Sequence[int]], to
         if whole
         else "No head adds anything to one that it does not to the other.",
     )
+
+
+def looked(moved: Moved) -> str:
+    """The tokens that a head looks at most, with their weights."""
+    return ", ".join(f"{label} {share(weight)}" for label, weight in moved.looks)

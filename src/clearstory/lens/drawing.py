@@ -98,6 +98,31 @@ def style() -> str:
     )
 
 
+SIGNS = {"more": 1, "less": 0}
+"""The lines whose colours differences have: orange above zero, blue below."""
+
+TINT = 0.11
+"""How much of its line's colour a difference has for each level; letters on the strongest keep their contrast."""
+
+
+def shade_svg(shade: str, also: str = "") -> str:
+    """A colour by its name, as attributes of a drawing; `also`: another class.
+
+    >>> shade_svg("heat-2"), shade_svg("less-3")
+    ('class="heat-2"', 'class="dot-0" fill-opacity="0.33"')
+    """
+    name, _, level = shade.partition("-")
+    if name not in SIGNS:
+        return f'class="{shade}{also}"'
+    return f'class="dot-{SIGNS[name]}{also}" fill-opacity="{TINT * int(level):.2g}"'
+
+
+def letters_on(shade: str) -> str:
+    """The colour of letters on it."""
+    name, _, level = shade.partition("-")
+    return "ink" if name in SIGNS else f"on-{level}"
+
+
 def clean(text: str) -> str:
     """Text for a drawing or a page: markup escaped, and characters that steer the reader's program replaced.
 

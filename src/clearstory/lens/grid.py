@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.drawing import PAD, WIDTH, Drawing, clean, clip, text_width
+from clearstory.lens.drawing import PAD, SIGNS, WIDTH, Drawing, clean, clip, text_width
 from clearstory.lens.scales import cell_text, shares
 from clearstory.lens.terminal import framed, safe
 from clearstory.lens.views import Grid
@@ -58,7 +58,7 @@ def grid_svg(view: Grid) -> str:
     for x1, y1, x2, y2 in ((left, top, right, top), (left, top, left, bottom)):
         drawing.line(x1, y1, x2, y2, "axis")
     drawing.y = bottom + 8
-    for note in (*([legend(view)] if view.dots else []), *notes):
+    for note in (*([legend(view)] if view.dots or view.ink == "apart" else []), *notes):
         drawing.y += 18
         drawing.text(left, drawing.y, clip(note, WIDTH - PAD - left, 12), 12)
     return drawing.done(
@@ -75,12 +75,17 @@ def mark_svg(view: Grid, value: float, strength: float, x: float, y: float, size
     if view.dots:
         # Area, not radius: a number twice as large is to look twice as large.
         radius = (size / 2 - 0.5) * math.sqrt(strength)
+        if view.ink == "apart":
+            sign = SIGNS["more" if value > 0 else "less"]
+            return f'<circle class="dot-{sign}" cx="{x + size / 2:.1f}" cy="{y + size / 2:.1f}" r="{radius:.2f}"/>'
         look = (
             f'class="{view.ink}"' if value > 0 else f'class="edge-{view.ink}" stroke-width="{min(1.4, size / 8):.2g}"'
         )
         radius -= 0 if value > 0 else min(0.7, size / 16)
         return f'<circle {look} cx="{x + size / 2:.1f}" cy="{y + size / 2:.1f}" r="{max(radius, 0.2):.2f}"/>'
     below = 'class="level" fill="none"' if value < 0 else f'class="{view.ink}"'
+    if view.ink == "apart":
+        below = f'class="dot-{SIGNS["more" if value > 0 else "less"]}"'
     gap = min(0.5, size / 10)
     return (
         f'<rect {below} x="{x + gap:.1f}" y="{y + gap:.1f}" width="{size - 2 * gap:.1f}" '
@@ -111,6 +116,8 @@ def legend(view: Grid) -> str:
     """What the dots mean, and how much the largest is."""
     sizes = [abs(value) for row in view.values for value in row if math.isfinite(value)]
     most = number_text(max(sizes, default=0.0), view.unit)
+    if view.ink == "apart":
+        return f"Orange: more in B; blue: less in B; the largest difference is {most}"
     return f"● above zero  ○ below zero; area is size, and the largest is {most}"
 
 
@@ -164,11 +171,14 @@ def grid_text(view: Grid, width: int = 80) -> RenderableType:
             line.append(gap if place else "")
             line.append(*mark_text(view, value, strengths[number * len(row) + place], wide))
         lines.append(line)
-    lines += [Text(safe(note), style="dim") for note in (*([legend(view)] if view.dots and each > 1 else []), *notes)]
+    lines += [
+        Text(safe(note), style="dim")
+        for note in (*([legend(view)] if (view.dots or view.ink == "apart") and each > 1 else []), *notes)
+    ]
     return framed(title, look, Group(*lines))
 
 
-STYLES = {"bar": "blue", "query": "yellow", "key": "cyan", "value": "red"}
+STYLES = {"bar": "blue", "query": "yellow", "key": "cyan", "value": "red", "apart": "yellow"}
 
 
 def mark_text(view: Grid, value: float, strength: float, width: int) -> tuple[str, str]:
@@ -178,5 +188,5 @@ def mark_text(view: Grid, value: float, strength: float, width: int) -> tuple[st
     shade = SHADES[math.ceil(strength * 4 - 1e-9)]
     if value < 0 and strength:
         # One character alone has no room for its sign, which its colour then says.
-        return ("-" if width > 1 else "") + shade * max(1, width - 1), "magenta"
+        return ("-" if width > 1 else "") + shade * max(1, width - 1), "blue" if view.ink == "apart" else "magenta"
     return shade * width, STYLES[view.ink]

@@ -9,13 +9,26 @@ from itertools import pairwise
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.drawing import DARK, HEATS, LIGHT, PAD, WIDTH, Drawing, clean
+from clearstory.lens.drawing import DARK, HEATS, LIGHT, PAD, SIGNS, TINT, WIDTH, Drawing, clean, letters_on, shade_svg
 from clearstory.lens.scales import cell_text, short
 from clearstory.lens.terminal import framed, safe
 from clearstory.lens.views import Span, Spans
 
 STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
 """The terminal's own colours, which its owner has chosen to be readable."""
+
+SIGNED = {
+    "more": ("", "yellow", "yellow", "bold yellow", "black on yellow", "bold black on yellow"),
+    "less": ("", "blue", "blue", "bold blue", "white on blue", "bold white on blue"),
+}
+"""The same of differences, above zero and below."""
+
+
+def style_of(shade: str) -> str:
+    """A colour by its name, in the terminal."""
+    name, _, level = shade.partition("-")
+    return SIGNED.get(name, STYLES)[int(level)]
+
 
 SIZE = 14.0
 LETTER = 0.602 * SIZE
@@ -30,10 +43,10 @@ def spans_svg(view: Spans) -> str:
     drawing.head(view.look)
     x = float(PAD)
     drawing.y += 8
-    for level, words in enumerate(keys(view)):
+    for shade, words in keys(view):
         width = 7 * len(words) + 18
         drawing.parts.append(
-            f'<rect class="heat-{level} rule" x="{x:.1f}" y="{drawing.y - 11:.1f}" width="14" height="14" rx="3"/>'
+            f'<rect {shade_svg(shade, " rule")} x="{x:.1f}" y="{drawing.y - 11:.1f}" width="14" height="14" rx="3"/>'
         )
         drawing.text(x + 20, drawing.y, words, 12)
         x += width + 14
@@ -55,19 +68,19 @@ def spans_svg(view: Spans) -> str:
 
 def draw_run(drawing: Drawing, view: Spans, span: Span, run: str, x: float) -> None:
     """A piece on its colour; what is known of it appears under the pointer."""
-    width, level = wide(run) * LETTER, view.level(span)
+    width, shade = wide(run) * LETTER, view.shade(span)
     if not width:
         return
     note = f"<title>{clean(span.note)}</title>" if span.note else ""
     drawing.parts.append(
-        f'<rect class="heat-{level}" x="{x + 0.5:.1f}" y="{drawing.y - 15:.1f}" width="{width - 1:.1f}" '
+        f'<rect {shade_svg(shade)} x="{x + 0.5:.1f}" y="{drawing.y - 15:.1f}" width="{width - 1:.1f}" '
         f'height="21" rx="2">{note}</rect>'
     )
     text = run.strip(" ↵")
     if text:
         before = wide(run[: run.index(text)]) * LETTER
         drawing.parts.append(
-            f'<text x="{x + before:.1f}" y="{drawing.y:.1f}" font-size="{SIZE:g}" class="mono on-{level}" '
+            f'<text x="{x + before:.1f}" y="{drawing.y:.1f}" font-size="{SIZE:g}" class="mono {letters_on(shade)}" '
             f'textLength="{wide(text) * LETTER:.1f}" lengthAdjust="spacingAndGlyphs" pointer-events="none">'
             f"{clean(text)}</text>"
         )
@@ -99,24 +112,33 @@ def wide(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
 
 
-def keys(view: Spans) -> list[str]:
+def keys(view: Spans) -> list[tuple[str, str]]:
     """What each colour means.
 
     >>> keys(Spans(title="", spans=(), unit="bits", levels=(1, 2)))
-    ['under 1', '1 to 2', '2 bits and more']
+    [('heat-0', 'under 1'), ('heat-1', '1 to 2'), ('heat-2', '2 bits and more')]
     """
     marks = [short(level) for level in view.levels]
     unit = f" {view.unit}" if view.unit else ""
     if not marks:
         return []
     between = [f"{low} to {high}" for low, high in pairwise(marks)]
-    return [f"under {marks[0]}", *between, f"{marks[-1]}{unit} and more"]
+    if view.signed:
+        # Two ends and the middle tell the rest: eleven colours are no legend.
+        most = len(marks)
+        return [
+            (f"less-{most}", f"−{marks[-1]}{unit} and less"),
+            ("heat-0", f"under {marks[0]} either way"),
+            (f"more-{most}", f"+{marks[-1]}{unit} and more"),
+        ]
+    words = [f"under {marks[0]}", *between, f"{marks[-1]}{unit} and more"]
+    return [(f"heat-{level}", each) for level, each in enumerate(words)]
 
 
 def spans_html(view: Spans) -> str:
     """The text on its colours, the totals above it, and what is known of a piece at the foot of the page."""
     totals = "".join(f"<div><dd>{clean(told(value))}</dd><dt>{clean(name)}</dt></div>" for name, value in view.totals)
-    key = "".join(f'<span class="heat-{i}">&nbsp;</span> {clean(words)}&emsp;' for i, words in enumerate(keys(view)))
+    key = "".join(f'<span class="{shade}">&nbsp;</span> {clean(words)}&emsp;' for shade, words in keys(view))
     body = "".join(piece_html(view, span) for span in view.spans)
     look = f"<p>{clean(view.look)}</p>" if view.look else ""
     return (
@@ -128,13 +150,19 @@ def spans_html(view: Spans) -> str:
 
 def palette(colours: dict[str, str]) -> str:
     """The colours a page needs, as custom properties."""
-    names = ("paper", "ink", "soft", "rule", *(f"{name}-{i}" for name in ("heat", "on") for i in range(HEATS)))
+    names = ("paper", "ink", "soft", "rule", *(f"line-{line}" for line in SIGNS.values()))
+    names += tuple(f"{name}-{i}" for name in ("heat", "on") for i in range(HEATS))
     return "".join(f"--{name}:{colours[name]};" for name in names)
 
 
 STYLE = (
     f":root{{{palette(LIGHT)}}}@media(prefers-color-scheme:dark){{:root{{{palette(DARK)}}}}}"
     + "".join(f".heat-{i}{{background:var(--heat-{i});color:var(--on-{i})}}" for i in range(HEATS))
+    + "".join(
+        f".{name}-{i}{{background:color-mix(in srgb,var(--line-{line}) {100 * TINT * i:.0f}%,var(--paper))}}"
+        for name, line in SIGNS.items()
+        for i in range(1, HEATS)
+    )
     + """
 h1 { font-size: 1.2rem; margin: 0 0 .4rem; }
 p { color: var(--soft); margin: .4rem 0; }
@@ -171,7 +199,7 @@ def piece_html(view: Spans, span: Span) -> str:
     if span.value is None and not span.note:
         return text
     note = f' data-note="{clean(span.note)}"' if span.note else ""
-    return f'<span class="heat-{view.level(span)}"{note}>{text or "&#8202;"}</span>'
+    return f'<span class="{view.shade(span)}"{note}>{text or "&#8202;"}</span>'
 
 
 class Coloured:
@@ -187,8 +215,8 @@ class Coloured:
         parts = [body]
         if colours:
             key = Text()
-            for style, words in zip(STYLES, keys(self.view), strict=False):
-                key.append(" " + words + " ", style=style).append("  ")
+            for shade, words in keys(self.view):
+                key.append(" " + words + " ", style=style_of(shade)).append("  ")
             parts = [key, Text(""), body]
         yield framed(self.view.title, self.view.look, Group(*parts))
 
@@ -196,7 +224,7 @@ class Coloured:
 def coloured(view: Spans) -> Iterable[tuple[str, str]]:
     """Each piece and its style."""
     for span in view.spans:
-        style = STYLES[view.level(span)] if span.value is not None else ""
+        style = style_of(view.shade(span)) if span.value is not None else ""
         for part, last in lines(span.text):
             yield safe(part), style
             if not last:
@@ -208,5 +236,5 @@ def numbered(view: Spans) -> Iterable[tuple[str, str]]:
     for span in view.spans:
         said = "".join(safe(part) + ("" if last else "\n") for part, last in lines(span.text))
         body = said.rstrip("\n")
-        number = "" if span.value is None else f"[{span.value:.1f}]"
+        number = "" if span.value is None else f"[{span.value:{'+' if view.signed else ''}.1f}]"
         yield f"{body}{number}{said[len(body) :]}", ""

@@ -25,7 +25,8 @@ class Entry:
     None there, cannot show it.
     `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked. `sourced`: a
     model that reads a source and writes from it can show it too. `writes`: it is handed what writes after the text.
-    `slow`: it reads the text anew for each part of the model, so a page asks before it is made.
+    `slow`: it reads the text anew for each part of the model, so a page asks before it is made. `listed`: it is the
+    head of a list of the whole vocabulary, of which `top` may ask for more; a difference needs all of it.
     """
 
     function: str
@@ -35,6 +36,7 @@ class Entry:
     sourced: bool = True
     writes: bool = False
     slow: bool = False
+    listed: bool = False
 
     def fits(self, model: Any) -> bool:
         """Whether a model has what the view looks into."""
@@ -61,7 +63,7 @@ VIEWS: dict[str, Entry] = {
     ),
     "positions": Entry("clearstory.lens.positions:positions", STACKS, "places, which a Transformer is told"),
     "architecture": Entry("clearstory.lens.architecture:architecture"),
-    "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True),
+    "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True, listed=True),
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "generation": Entry("clearstory.lens.generation:generation", needs=FORWARDS, forwards=True, writes=True),
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),

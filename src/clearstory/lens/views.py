@@ -17,8 +17,9 @@ from clearstory.lens.placed import Map as Map
 from clearstory.lens.plain import Cell as Cell
 from clearstory.lens.plain import Plain
 
-Ink = Literal["bar", "query", "key", "value"]
-"""The colours of a grid: any numbers; what a head asks for, answers to, and answers with."""
+Ink = Literal["bar", "query", "key", "value", "apart"]
+"""The colours of a grid: any numbers; what a head asks for, answers to, and answers with; differences, which are orange
+above zero and blue below, since those two are told apart by the colour-blind too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,8 @@ class Spans(Plain):
     """A text in pieces, each coloured by its number: how surprising every token was.
 
     The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
-    or fewer: each that a number reaches makes its colour stronger. `totals` are sums over all, by their names.
+    or fewer: each that a number reaches makes its colour stronger. `signed`: numbers below zero have a colour of their
+    own, by their size. `totals` are sums over all, by their names.
     """
 
     kind: ClassVar[str] = "spans"
@@ -193,6 +195,7 @@ class Spans(Plain):
     unit: str = ""
     columns: tuple[str, ...] = ()
     levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    signed: bool = False
     totals: tuple[tuple[str, Cell], ...] = ()
     look: str | None = None
 
@@ -206,7 +209,16 @@ class Spans(Plain):
 
     def level(self, span: Span) -> int:
         """How many levels a piece's number reaches."""
-        return 0 if span.value is None else sum(span.value >= level for level in self.levels)
+        if span.value is None:
+            return 0
+        return sum((abs(span.value) if self.signed else span.value) >= level for level in self.levels)
+
+    def shade(self, span: Span) -> str:
+        """The name of a piece's colour: heat-0 and on; of signed numbers, more-1 and on above zero, less-1 below."""
+        level = self.level(span)
+        if not self.signed or not level:
+            return f"heat-{level}"
+        return f"more-{level}" if (span.value or 0) > 0 else f"less-{level}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the totals by their names."""

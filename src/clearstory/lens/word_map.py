@@ -198,7 +198,7 @@ def drawn(
 
 def scattered(vectors: Float[Tensor, "N W"]) -> Float[Tensor, "N 2"]:
     """Places by t-SNE. Raises MissingExtra without scikit-learn, BadInput for too few words."""
-    different = len(vectors.unique(dim=0))
+    different = len(set(map(tuple, vectors.tolist())))
     if different < FEWEST:
         raise BadInput(
             f"t-SNE lays out {FEWEST} different vectors and more, and these words have {different}; give more "

@@ -12,9 +12,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.drawing import HEATS, PAD, WIDTH, Drawing, clean, clip, text_width
+from clearstory.lens.drawing import HEATS, PAD, WIDTH, Drawing, clean, clip, letters_on, shade_svg, text_width
 from clearstory.lens.scales import cell_text, shares
-from clearstory.lens.spans import STYLES
+from clearstory.lens.spans import style_of
 from clearstory.lens.terminal import framed, safe
 from clearstory.lens.views import Grid
 
@@ -27,10 +27,17 @@ COLUMN = 12
 """Characters of a cell in the terminal."""
 
 
-def levels(view: Grid) -> list[list[int]]:
-    """How strong each cell's colour is, from 0 to 5: its share of the largest number."""
+def shades(view: Grid) -> list[list[str]]:
+    """The name of each cell's colour, as strong as its share of the largest number; differences have two."""
     strengths = iter(shares([value for row in view.values for value in row]))
-    return [[math.ceil(next(strengths) * (HEATS - 1) - 1e-9) for _ in row] for row in view.values]
+    levels = [[math.ceil(next(strengths) * (HEATS - 1) - 1e-9) for _ in row] for row in view.values]
+    return [
+        [
+            f"heat-{level}" if view.ink != "apart" or not level else f"{'more' if value > 0 else 'less'}-{level}"
+            for level, value in zip(own, row, strict=True)
+        ]
+        for own, row in zip(levels, view.values, strict=True)
+    ]
 
 
 def bands(view: Grid, room: int) -> Iterator[range]:
@@ -45,7 +52,7 @@ def worded_svg(view: Grid, texts: Texts) -> str:
     drawing = Drawing(view.title, [])
     drawing.head(view.look)
     left = PAD + min(150.0, max((text_width(label, LETTERS) for label in view.row_labels), default=0.0)) + 10
-    heats = levels(view)
+    heats = shades(view)
     for columns in bands(view, int((WIDTH - PAD - left) / CELL)):
         drawing.y += 22
         for number, column in enumerate(columns):
@@ -62,20 +69,21 @@ def worded_svg(view: Grid, texts: Texts) -> str:
     return drawing.done(f"{len(view.row_labels)} rows by {len(view.column_labels)} columns of words.")
 
 
-def draw_cell(drawing: Drawing, x: float, text: str, level: int, told: str) -> None:
+def draw_cell(drawing: Drawing, x: float, text: str, shade: str, told: str) -> None:
     """One box; all that is known of it appears under the pointer."""
     word, _, remark = text.partition("\n")
     note = clean(f"{word} {remark}".strip() + f" ({told.strip()})")
     drawing.parts.append(
-        f'<rect class="heat-{level}" x="{x + 0.5:.1f}" y="{drawing.y + 0.5:.1f}" width="{CELL - 1:.1f}" '
+        f'<rect {shade_svg(shade)} x="{x + 0.5:.1f}" y="{drawing.y + 0.5:.1f}" width="{CELL - 1:.1f}" '
         f'height="{LINE - 1:.1f}" rx="2"><title>{note}</title></rect>'
     )
+    own = f"mono {letters_on(shade)}"
     room = CELL - 8 - (text_width(remark, 9) + 5 if remark else 0)
     for words, size, at, end in ((clip(word, room, LETTERS), LETTERS, x + 4, ""), (remark, 9, x + CELL - 4, "end")):
         if words:
             anchor = f' text-anchor="{end}"' if end else ""
             drawing.parts.append(
-                f'<text x="{at:.1f}" y="{drawing.y + LINE - 6.5:.1f}" font-size="{size:g}" class="mono on-{level}" '
+                f'<text x="{at:.1f}" y="{drawing.y + LINE - 6.5:.1f}" font-size="{size:g}" class="{own}" '
                 f'pointer-events="none"{anchor}>{clean(words)}</text>'
             )
 
@@ -83,7 +91,7 @@ def draw_cell(drawing: Drawing, x: float, text: str, level: int, told: str) -> N
 def worded_text(view: Grid, texts: Texts, width: int) -> RenderableType:
     """Words side by side on the terminal's own colours."""
     gutter = min(24, max((cell_len(safe(label)) for label in view.row_labels), default=0))
-    heats, lines = levels(view), []
+    heats, lines = shades(view), []
     for columns in bands(view, (width - gutter - 2) // (COLUMN + 1)):
         head = " ".join(fitted(view.column_labels[column]) for column in columns)
         lines.append(Text(f"{'':>{gutter}}  {head}", style="bold"))
@@ -91,7 +99,7 @@ def worded_text(view: Grid, texts: Texts, width: int) -> RenderableType:
             name = set_cell_size(safe(label), min(gutter, cell_len(safe(label))))
             line = Text(f"{' ' * (gutter - cell_len(name))}{name} │", style="dim")
             for column in columns:
-                line.append(fitted(*words[column].split("\n", 1)), style=STYLES[colours[column]]).append(" ")
+                line.append(fitted(*words[column].split("\n", 1)), style=style_of(colours[column])).append(" ")
             lines.append(line)
         lines.append(Text(""))
     return framed(view.title, view.look, Group(*lines[:-1]))

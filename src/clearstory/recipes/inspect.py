@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.lens.difference import ROWS, difference
 from clearstory.lens.draw import WRITERS, save
 from clearstory.lens.table import VIEWS, check_able, view_of
 from clearstory.lens.views import View
@@ -23,13 +24,18 @@ def inspect(
     *,
     device: str | None = None,
     over: Literal["checkpoints"] | None = None,
+    against: str | Path | Ready | None = None,
+    against_text: str | None = None,
     **settings: Any,
 ) -> View:
     """A view of a model reading a text; written to `out` (.html, .svg, .csv or .json) where that is given.
 
     `settings` are the view's own, such as `top` and `temperature` of "next". `over` checkpoints: the view at
-    each checkpoint of a run, one after another. Raises UnknownName for a view or setting that does not exist, CannotDo
-    for a view that this kind of model cannot show, before anything is computed.
+    each checkpoint of a run, one after another. `against` another model, or `against_text`, or both: how much more of
+    it those have, B − A, see `lens.difference`; what is not given is as on this side.
+
+    Raises UnknownName for a view or setting that does not exist, CannotDo for a view that this kind of model cannot
+    show, before anything is computed, and for two views of which a difference means nothing.
 
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
@@ -42,17 +48,27 @@ def inspect(
     if out is not None and Path(out).suffix.lower() not in WRITERS:
         raise UnknownName(f"a view is not written to '{Path(out).name}'; {nearest(Path(out).suffix, WRITERS)}")
 
-    def look(model: str | Path | Ready) -> View:
+    compared = against is not None or against_text is not None
+    if compared and over is not None:
+        raise BadSetting(f"over is '{over}' and two sides are compared; leave one of the two out")
+
+    def look(model: str | Path | Ready, text: str = text) -> View:
         network, tokenizer = ready(model, device)
         check_able(view, network)
         if VIEWS[view].writes:
             write = writer(network, tokenizer, text, settings.get("truncate"))
             return function(network, tokenizer, text, write, **settings)
+        if compared and VIEWS[view].listed:
+            return function(network, tokenizer, text, **{**settings, "top": network.vocab})
         return function(network, tokenizer, text, **settings)
 
     if over is not None and not isinstance(model, str | Path):
         raise BadSetting("a model that is open already has no checkpoints; give the folder of its run")
-    seen = look(model) if over is None else over_checkpoints(cast("str | Path", model), look, view)
+    if compared:
+        one, other = look(model), look(model if against is None else against, against_text or text)
+        seen = difference(one, other, top=settings.get("top", ROWS))
+    else:
+        seen = look(model) if over is None else over_checkpoints(cast("str | Path", model), look, view)
     if out is not None:
         save(seen, out)
     return seen

@@ -101,6 +101,17 @@ class Studio:
         seen = await self.ask(request, wanted.model, lambda opened: film(opened, still, wanted))
         return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
 
+    async def difference(self, request: Request) -> Response:
+        """A view of two sides, and what one says more than the other."""
+        from clearstory.studio.comparing import DifferenceAsked, compared, side
+
+        wanted = await asked(request, DifferenceAsked)
+        other = wanted.text if wanted.against_text is None else wanted.against_text
+        a = await self.ask(request, wanted.model, lambda opened: side(opened, wanted.text, wanted))
+        b = await self.ask(request, wanted.against or wanted.model, lambda opened: side(opened, other, wanted))
+        seen = await self.shelf.thread(lambda: compared(a, b, wanted))
+        return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+
     async def trace(self, request: Request) -> Response:
         """A trace."""
         from clearstory.studio.looking import TraceAsked, trace
@@ -181,6 +192,7 @@ def studio_app(
         ("GET", "/api/views", studio.views),
         ("POST", "/api/view", studio.view),
         ("POST", "/api/film", studio.film),
+        ("POST", "/api/difference", studio.difference),
         ("POST", "/api/trace", studio.trace),
         ("POST", "/api/numbers", studio.numbers),
         ("POST", "/api/next", studio.next),

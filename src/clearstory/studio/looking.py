@@ -110,6 +110,7 @@ def views(opened: Opened) -> list[dict[str, Any]]:
                 "name": name,
                 "says": " ".join(said.split()),
                 "needs": entry.needs,
+                "kind": typing.get_type_hints(function)["return"].kind,
                 "able": reason is None,
                 "slow": entry.slow,
                 "reason": reason,
@@ -244,6 +245,7 @@ NUMBERS: dict[str, str] = {
     "riddle": "clearstory.studio.guessing:riddle",
     "offers": "clearstory.studio.guessing:offers",
     "guess": "clearstory.studio.guessing:guess",
+    "context": "clearstory.studio.contexts:words_in_context",
 }
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 

@@ -16,11 +16,11 @@ def run(recipe: InspectRecipe, talk: Talk) -> Mapping[str, Any]:
     from clearstory.recipes.inspect import inspect
 
     # What a view does not know it refuses, so only what was said is passed on.
-    names = [
-        field.name for field in fields(recipe) if field.name not in ("model", "text", "view", "out", "device", "over")
-    ]
+    asked = ("model", "text", "view", "out", "device", "over", "against", "against_text")
+    names = [field.name for field in fields(recipe) if field.name not in asked]
     own = {name: value for name in names if (value := getattr(recipe, name)) not in (None, ())}
-    seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, device=recipe.device, over=recipe.over, **own)
+    how = {name: getattr(recipe, name) for name in ("device", "over", "against", "against_text")}
+    seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, **how, **own)
     if recipe.out is not None:
         talk.aside.print(f"written to {recipe.out}")
     elif not talk.json:

@@ -62,7 +62,7 @@ export async function post(path, said, signal = undefined) {
   return body(await fetched(`/api/${path}`, posted(said, signal)), "json");
 }
 
-/** A view as the file that the library writes: svg, csv or html. */
+/** A view, or what another path gives in its place, as the file that the library writes: svg, csv or html. */
 export async function file(said, format, path = "view") {
   return body(await fetched(`/api/${path}`, posted({ ...said, format }, undefined)), "text");
 }

@@ -6,9 +6,10 @@ import { cellText, short } from "../words.js";
 const INKS = 6;
 
 /** data: a Curve. */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {}) {
   let view = data;
   let at = null;
+  let show = () => {}; // marks a place, or none
   const field = el("div", { class: "curve-field", tabindex: "0", role: "application" });
   const legend = el("p", { class: "legend" });
   const said = el("p", { class: "said", "aria-live": "polite" });
@@ -77,7 +78,7 @@ export function mount(root, data, { onPick = () => {} } = {}) {
     const cross = svg("line", { class: "cross-line", y1: top, y2: bottom, visibility: "hidden" });
     node.append(cross);
     field.replaceChildren(node);
-    const read = (place) => {
+    show = (place) => {
       at = place;
       if (place === null) {
         cross.setAttribute("visibility", "hidden");
@@ -93,8 +94,13 @@ export function mount(root, data, { onPick = () => {} } = {}) {
         return [`${view.lines[i].name} ${cellText(near[1])}`];
       });
       said.textContent = `${view.x_label} ${cellText(place)}: ${words.join(" · ")}`;
-      onPick({ point: place, pinned: false });
     };
+    const read = (place) => {
+      show(place);
+      onMove({ at, pinned: null });
+      if (place !== null) onPick({ point: place, pinned: false });
+    };
+    if (at !== null) show(at); // after the window was made wider, too
     const stops = [...new Set(all.map((each) => each[0]))].sort((a, b) => a - b);
     node.addEventListener("pointermove", (event) => {
       const here = ((event.clientX - node.getBoundingClientRect().left) / node.getBoundingClientRect().width) * width;
@@ -111,7 +117,7 @@ export function mount(root, data, { onPick = () => {} } = {}) {
   }
 
   update(data);
-  return { update, end, state: () => ({ at }), svg: () => null, csv: () => null };
+  return { update, end, follow: ({ at: there }) => show(there), state: () => ({ at }), svg: () => null, csv: () => null };
 }
 
 function points(xs, ys, view) {

@@ -79,13 +79,14 @@ function mark(view, r, c, x, y, size, tall, strength) {
 
 function wordCell(view, r, c, x, y, size, tall, much) {
   const level = Math.min(5, Math.floor(much * 5.999));
+  const [shade, letters] = view.ink === "apart" && level ? [`${view.values[r][c] < 0 ? "less" : "more"}-${level}`, "ink"] : [`heat-${level}`, `on-${level}`];
   const [word, remark] = view.texts[r][c].split("\n");
   return svg(
     "g",
     {},
-    svg("rect", { class: `heat-${level}`, x: x + 0.5, y: y + 0.5, width: size - 1, height: tall - 1, rx: 2 }),
-    svg("text", { class: `on-${level} mono`, style: { "font-size": "11px" }, x: x + 5, y: y + tall / 2 + 4 }, clipped(word, Math.floor((size - (remark ? 28 : 8)) / 7))),
-    remark ? svg("text", { class: `on-${level} end`, style: { "font-size": "9px" }, x: x + size - 5, y: y + tall / 2 + 4 }, clipped(remark, 5)) : "",
+    svg("rect", { class: shade, x: x + 0.5, y: y + 0.5, width: size - 1, height: tall - 1, rx: 2 }),
+    svg("text", { class: `${letters} mono`, style: { "font-size": "11px" }, x: x + 5, y: y + tall / 2 + 4 }, clipped(word, Math.floor((size - (remark ? 28 : 8)) / 7))),
+    remark ? svg("text", { class: `${letters} end`, style: { "font-size": "9px" }, x: x + size - 5, y: y + tall / 2 + 4 }, clipped(remark, 5)) : "",
   );
 }
 
@@ -100,7 +101,7 @@ export function onCanvas(view, { rows, columns, left, top, size, lean, tall, mos
   const pen = base.getContext("2d");
   pen.scale(sharp, sharp);
   const [ink, text, line, forbidden] = [colour(view.ink ?? "bar"), colour("ink"), colour("soft"), colour("value")];
-  const hollow = colour("soft");
+  const hollow = colour(view.ink === "apart" ? "apart-below" : "soft");
   if (view.dots) dots(pen, view, { left, top, size, tall, most, ink, hollow, forbidden });
   else squares(pen, view, { rows, columns, left, top, size, tall, most, ink, hollow, forbidden });
   pen.globalAlpha = 1;

@@ -12,7 +12,7 @@ export const MOST_SVG = 48;
 const MOST_READERS = 5;
 
 /** data: a Grid. Hovering reads a cell, a click pins its row (`cell` says which cell it was), arrows move, Esc lets go. */
-export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
+export function mount(root, data, { onPick = () => {}, onMove = () => {}, picked = null } = {}) {
   let view = data;
   let at = null; // the cell that is looked at
   let pinned = null; // the row that is pinned
@@ -77,10 +77,19 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     say();
   }
 
+  /** The same of a drawing beside this one, which shows the same cells. */
+  function follow({ at: there, pinned: now }) {
+    [at, pinned] = [there, now];
+    root.dataset.pinned = pinned ?? "";
+    remark();
+    say();
+  }
+
   function look(place) {
     at = place;
     remark();
     say();
+    onMove({ at, pinned });
     if (place && place.row !== null) onPick({ row: place.row, column: place.column, pinned: false });
   }
 
@@ -96,6 +105,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     root.dataset.pinned = pinned ?? "";
     remark();
     say();
+    onMove({ at, pinned });
     onPick({ row: pinned, column: at?.column ?? null, pinned: pinned !== null, cell });
   }
 
@@ -143,7 +153,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
   }
 
   update(data);
-  return { update, end, point, state: () => ({ row: pinned, at }), svg: () => null, csv: () => null };
+  return { update, end, point, follow, state: () => ({ row: pinned, at }), svg: () => null, csv: () => null };
 }
 
 const numberText = (value) => (value === null ? "−∞" : cellText(value));

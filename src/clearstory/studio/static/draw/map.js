@@ -16,6 +16,7 @@ export function mount(root, data, { onPick = () => {} } = {}) {
   let at = null;
   let drawn = null; // {key, nodes, lines, places}
   let moving = 0;
+  let held = []; // points that something beside this one is about
   const field = el("div", {});
   const legend = el("p", { class: "legend" });
   const said = el("p", { class: "said", "aria-live": "polite" });
@@ -45,6 +46,13 @@ export function mount(root, data, { onPick = () => {} } = {}) {
     view.points.forEach((each, place) => drawn.nodes[place] && Object.assign(drawn.nodes[place].dataset, { x: each.x, y: each.y }));
     drawn.axes.forEach((node, place) => (node.textContent = place ? view.y_label : view.x_label));
     move(from, places);
+    follow({ at: held });
+  }
+
+  /** Points that something beside this one is about. Tells nobody. */
+  function follow({ at: there }) {
+    held = there ?? [];
+    drawn?.nodes.forEach((node, place) => node.classList.toggle("on", held.includes(place)));
   }
 
   function draw(key, width, height) {
@@ -122,5 +130,5 @@ export function mount(root, data, { onPick = () => {} } = {}) {
   }
 
   update(data);
-  return { update, end: () => (cancelAnimationFrame(moving), end()), state: () => ({ point: at }), svg: () => null, csv: () => null };
+  return { update, end: () => (cancelAnimationFrame(moving), end()), follow, state: () => ({ point: at }), svg: () => null, csv: () => null };
 }

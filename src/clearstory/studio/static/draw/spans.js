@@ -4,7 +4,7 @@ import { el } from "../kit.js";
 import { cellText, visible } from "../words.js";
 
 /** data: a Spans. */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {}) {
   let view = data;
   let pinned = null;
   const text = el("div", { class: "spans", role: "listbox", "aria-label": "the text in its pieces" });
@@ -27,15 +27,17 @@ export function mount(root, data, { onPick = () => {} } = {}) {
 
   function piece(span, place) {
     if (span.value === null) return [el("span", { class: "plain" }, span.text)];
-    const level = view.levels.filter((each) => span.value >= each).length;
+    const size = view.signed ? Math.abs(span.value) : span.value;
+    const level = view.levels.filter((each) => size >= each).length;
+    const shade = view.signed && level ? `${span.value < 0 ? "less" : "more"}-${level}` : `heat-${level}`;
     const node = el(
       "button",
       {
-        type: "button", role: "option", class: `piece heat-${level}`, "aria-selected": "false",
+        type: "button", role: "option", class: `piece ${shade}`, "aria-selected": "false",
         data: { place, value: span.value }, title: span.note,
-        onpointerenter: () => say(place),
-        onpointerleave: () => say(pinned),
-        onfocus: () => say(place),
+        onpointerenter: () => (say(place), onMove({ at: place, pinned })),
+        onpointerleave: () => (say(pinned), onMove({ at: null, pinned })),
+        onfocus: () => (say(place), onMove({ at: place, pinned })),
         onclick: () => pin(place),
         onkeydown: (event) => keys(event, node),
       },
@@ -47,10 +49,23 @@ export function mount(root, data, { onPick = () => {} } = {}) {
 
   function pin(place) {
     pinned = pinned === place ? null : place;
+    mark();
+    say(pinned);
+    onMove({ at: place, pinned });
+    onPick({ point: pinned, pinned: pinned !== null });
+  }
+
+  function mark() {
     for (const each of text.querySelectorAll(".piece"))
       each.setAttribute("aria-selected", String(Number(each.dataset.place) === pinned));
-    say(pinned);
-    onPick({ point: pinned, pinned: pinned !== null });
+  }
+
+  /** What is pointed at or pinned in a text beside this one, as this one's pieces. */
+  function follow({ at, pinned: held }) {
+    pinned = held;
+    mark();
+    for (const each of text.querySelectorAll(".piece")) each.classList.toggle("pointed", Number(each.dataset.place) === at);
+    say(at ?? pinned);
   }
 
   function say(place) {
@@ -71,5 +86,5 @@ export function mount(root, data, { onPick = () => {} } = {}) {
   }
 
   update(data);
-  return { update, state: () => ({ point: pinned }), svg: () => null, csv: () => null };
+  return { update, follow, state: () => ({ point: pinned }), svg: () => null, csv: () => null };
 }

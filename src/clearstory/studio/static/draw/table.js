@@ -6,7 +6,7 @@ import { cellText } from "../words.js";
 const FIRST = 60;
 
 /** data: a Table. Rows may be long: the first are shown, and a button shows more; none is hidden without a word. */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {}) {
   let view = data;
   let shown = FIRST;
   let pinned = null;
@@ -28,7 +28,9 @@ export function mount(root, data, { onPick = () => {} } = {}) {
         "tr",
         {
           tabindex: "0", "aria-selected": String(place === pinned), data: { row: place },
-          onpointerenter: () => onPick({ row: place, pinned: false }),
+          onpointerenter: () => (onMove({ at: place, pinned }), onPick({ row: place, pinned: false })),
+          onpointerleave: () => onMove({ at: null, pinned }),
+          onfocus: () => onMove({ at: place, pinned }),
           onclick: () => pick(place),
           onkeydown: (event) => keys(event, place),
         },
@@ -58,9 +60,21 @@ export function mount(root, data, { onPick = () => {} } = {}) {
 
   function pick(place) {
     pinned = pinned === place ? null : place;
+    mark();
+    onMove({ at: place, pinned });
+    onPick({ row: pinned, pinned: pinned !== null });
+  }
+
+  function mark() {
     for (const each of root.querySelectorAll("tbody tr"))
       each.setAttribute("aria-selected", String(Number(each.dataset.row) === pinned));
-    onPick({ row: pinned, pinned: pinned !== null });
+  }
+
+  /** What is pointed at or pinned in a table beside this one, as this one's rows. */
+  function follow({ at, pinned: held }) {
+    pinned = held;
+    mark();
+    for (const each of root.querySelectorAll("tbody tr")) each.classList.toggle("pointed", Number(each.dataset.row) === at);
   }
 
   function keys(event, place) {
@@ -78,7 +92,7 @@ export function mount(root, data, { onPick = () => {} } = {}) {
   }
 
   paint();
-  return { update, state: () => ({ row: pinned }), svg: () => null, csv: () => null };
+  return { update, follow, state: () => ({ row: pinned }), svg: () => null, csv: () => null };
 }
 
 const head = (name, number) => el("th", { scope: "col", class: number ? "n" : null }, name);

@@ -1,0 +1,215 @@
+"""Difference: B − A adds up to B again, changes its sign with the sides, and is refused where it would mean nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clearstory.cli.main import main
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import save_model
+from clearstory.lens.difference import difference
+from clearstory.lens.draw import WRITERS, to_terminal
+from clearstory.lens.next import next_token
+from clearstory.lens.surprise import surprise
+from clearstory.lens.views import Curve, Grid, Line, Map, Span, Spans, Table
+from clearstory.models.families import build
+from clearstory.recipes.inspect import inspect
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, TINY_GPT2, shaken
+
+LETTERS = learn("characters", ["the cat sat on a dog "])
+BPE = learn("bpe:270", ["the cat sat on a dog " * 9])
+TEXT = "the cat sat on a dog"
+
+
+def opened(tokenizer: Any = LETTERS, seed: int = 1, config: Any = TINY_CLEAR) -> Any:
+    """A shaken model and its tokenizer."""
+    return SimpleNamespace(model=shaken(replace(config, vocab=tokenizer.vocab), seed), tokenizer=tokenizer)
+
+
+A, B, PIECES = opened(), opened(seed=2), opened(BPE)
+
+
+def flat(view: Grid) -> list[float]:
+    """All numbers of a grid."""
+    return [value for row in view.values for value in row]
+
+
+@pytest.mark.parametrize(
+    ("view", "settings"), [("attention", {"head": 1}), ("lens", {}), ("lens", {"show": "rank"}), ("embeddings", {})]
+)
+def test_a_grid_and_its_difference_are_the_other_grid(view: str, settings: dict[str, Any]) -> None:
+    one, other = (inspect(each, "the cat", view, **settings) for each in (A, B))
+    apart = inspect(A, "the cat", view, against=B, **settings)
+    assert isinstance(one, Grid)
+    assert isinstance(other, Grid)
+    assert isinstance(apart, Grid)
+    assert apart.ink == "apart"
+    if apart.column_labels == one.column_labels == other.column_labels:
+        assert [a + d for a, d in zip(flat(one), flat(apart), strict=True)] == pytest.approx(flat(other))
+    back = inspect(B, "the cat", view, against=A, **settings)
+    assert isinstance(back, Grid)
+    assert flat(back) == pytest.approx([-value for value in flat(apart)])
+    assert set(flat(inspect(A, "the cat", view, against=A, **settings))) == {0.0}  # type: ignore[arg-type]
+
+
+def test_words_of_two_grids_stand_in_one_cell() -> None:
+    apart = inspect(A, "the cat", "lens", against=B)
+    one, other = (inspect(each, "the cat", "lens") for each in (A, B))
+    word, mine, theirs = (each.texts[0][0].split("\n")[0] for each in (apart, one, other))  # type: ignore[union-attr,index]
+    assert word == (mine if mine == theirs else f"{mine}→{theirs}")
+
+
+def test_two_sentences_of_as_many_tokens_are_compared_in_place() -> None:
+    apart = inspect(A, "the cat", "attention", against_text="the cot", head=0)
+    assert isinstance(apart, Grid)
+    assert apart.row_labels[5] == "a→o"
+    assert "‘a’ in A is ‘o’ in B" in str(apart.look)
+    assert flat(apart)[: 5 * 7] == pytest.approx([0.0] * 35, abs=1e-12)  # nothing before it can know
+    assert any(flat(apart)[5 * 7 :])
+
+
+def test_units_are_compared_by_their_numbers() -> None:
+    def grid(columns: str, values: tuple[float, ...]) -> Grid:
+        return Grid(title="u", row_labels=("a",), column_labels=tuple(columns.split()), values=(values,))
+
+    apart = difference(grid("3 17 20", (1.0, 2.0, 3.0)), grid("17 20 21", (5.0, 4.0, 1.0)))
+    assert isinstance(apart, Grid)
+    assert (apart.column_labels, apart.values) == (("17", "20"), ((3.0, 1.0),))
+    assert "the 2 that both have" in str(apart.look)
+
+
+def test_next_words_are_those_of_the_whole_vocabulary() -> None:
+    apart = inspect(A, "the cat", against=B, against_text="a dog", top=4)
+    one, other = (next_token(each.model, LETTERS, text, top=99) for each, text in ((A, "the cat"), (B, "a dog")))
+    mine, theirs = ({row[1]: row[3] for row in each.rows} for each in (one, other))
+    changes = {id: theirs[id] - mine[id] for id in mine}  # type: ignore[operator]
+    assert isinstance(apart, Table)
+    assert [row[0] for row in apart.rows] == [
+        LETTERS.piece(id)
+        for id in sorted(changes, key=lambda id: -abs(changes[id]))[:4]  # type: ignore[arg-type]
+    ]
+    assert apart.column("B − A") == pytest.approx(sorted(changes.values(), key=lambda each: -abs(each))[:4])
+    moved = sum(map(abs, changes.values())) / 2
+    assert f"{moved:.0%} of the probability stands elsewhere" in str(apart.look)
+
+
+def test_a_row_of_one_table_alone_has_no_difference() -> None:
+    def table(*rows: tuple[str, float]) -> Table:
+        return Table(title="t", columns=("word", "much"), rows=rows, bar="much")
+
+    apart = difference(table(("a", 1.0), ("b", 2.0)), table(("b", 5.0), ("c", 1.0)))
+    assert isinstance(apart, Table)
+    assert apart.columns == ("word", "much, A", "much, B", "B − A")
+    assert apart.rows == (("b", 2.0, 5.0, 3.0), ("a", 1.0, None, None), ("c", None, 1.0, None))
+    assert "2 of 3 rows stand in one table only" in str(apart.look)
+
+
+@pytest.mark.parametrize("against", [B, PIECES])
+def test_bits_of_a_text_are_compared_whatever_its_pieces_are(against: Any) -> None:
+    apart = inspect(A, TEXT, "surprise", against=against)
+    assert isinstance(apart, Spans)
+    assert apart.signed
+    assert "".join(span.text for span in apart.spans) == TEXT
+    at = 0
+    sides = []
+    for each in (A, against):
+        ids, places = each.tokenizer.encode_places(TEXT)
+        told = [span.value for span in surprise(each.model, each.tokenizer, TEXT).spans]
+        assert len(told) == len(ids)
+        sides.append(list(zip(places, told, strict=True)))
+    for span in apart.spans:
+        inside = [[bits for place, bits in side if at <= place[0] < at + len(span.text)] for side in sides]
+        at += len(span.text)
+        if any(bits is None for side in inside for bits in side):
+            assert span.value is None  # nothing stands before it
+        else:
+            assert span.value == pytest.approx(sum(inside[1]) - sum(inside[0]))
+    totals = dict(apart.totals)
+    assert totals["B − A"] == pytest.approx(sum(span.value for span in apart.spans if span.value is not None))
+    assert len(apart.spans) <= min(len(side) for side in sides)
+
+
+def test_pieces_without_letters_and_cuts_in_other_places() -> None:
+    one = Spans(title="s", unit="bits", spans=(Span("", 1.0), Span("ab", 2.0), Span("", 3.0), Span("c", 4.0)))
+    other = Spans(title="s", unit="bits", spans=(Span("a", 1.0), Span("bc", 2.0)))
+    apart = difference(one, other)
+    assert isinstance(apart, Spans)
+    assert [(span.text, span.value, span.facts) for span in apart.spans] == [("abc", -7.0, (10.0, 3.0))]
+    assert "1 of 1 stretches are several pieces on one." in str(apart.look)
+    assert "B takes 7 bits fewer in all" in str(apart.look)
+
+
+def test_lines_are_compared_where_both_have_a_place() -> None:
+    def curve(name: str, x: tuple[float, ...], y: tuple[float, ...]) -> Curve:
+        return Curve(title="c", lines=(Line(name, x, y),), x_label="k", y_label="v")
+
+    apart = difference(curve("n", (1, 2, 3), (1, 1, 1)), curve("n", (2, 3, 4), (2, 0.5, 9)))
+    assert isinstance(apart, Curve)
+    assert apart.lines == (Line("n", (2, 3), (1, -0.5)),)
+    with pytest.raises(CannotDo, match="no place in common"):
+        difference(curve("n", (1,), (1,)), curve("m", (1,), (1,)))
+
+
+def test_what_has_no_difference_is_refused_with_both_sides() -> None:
+    with pytest.raises(CannotDo, match="A has 7 rows and B has 5"):
+        inspect(A, "the cat", "attention", against_text="a dog")
+    with pytest.raises(CannotDo, match="only 0 of 5 rows are the same"):
+        inspect(A, "a dog", "attention", against_text="the c")
+    with pytest.raises(CannotDo, match=r"A has \d rows and B has \d"):
+        inspect(A, "the cat", "lens", against=opened(config=replace(TINY_CLEAR, layers=3)))
+    with pytest.raises(CannotDo, match="A is a table and B is a grid"):
+        difference(inspect(A, "the"), inspect(A, "the", "lens"))
+    nothing = Map(title="m", points=(), x_label="x", y_label="y")
+    with pytest.raises(CannotDo, match="nothing can be taken away from a map"):
+        difference(nothing, nothing)
+    with pytest.raises(CannotDo, match="A counts bits of entropy and B rank"):
+        difference(*(inspect(A, "the", "lens", show=show) for show in ("entropy", "rank")))
+    with pytest.raises(CannotDo, match="columns token, id, logit, probability and B's"):
+        difference(inspect(A, "the"), inspect(A, "the", "neurons"))
+    with pytest.raises(BadSetting, match="top is 0"):
+        inspect(A, "the cat", against=B, top=0)
+    with pytest.raises(BadSetting, match="over is 'checkpoints' and two sides"):
+        inspect(A, "the cat", against=B, over="checkpoints")
+
+
+def test_differences_are_drawn_in_two_colours() -> None:
+    from rich.console import Console
+
+    for view, name in (("surprise", "less-"), ("lens", "dot-0"), ("attention", "dot-0")):
+        apart = inspect(A, "the cat", view, against=B)
+        page = WRITERS[".html"](apart)
+        assert name in page
+        assert "dot-1" in page or "more-" in page
+        console = Console(width=100, record=True, force_terminal=True)
+        console.print(to_terminal(apart, 100))
+        assert "B − A" in console.export_text()
+    zero = Spans(title="z", spans=(Span("a", 0.1), Span("b", -3.0)), levels=(1.0, 2.0), signed=True)
+    assert [zero.shade(span) for span in zero.spans] == ["heat-0", "less-2"]
+
+
+def test_what_nobody_may_look_at_stays_so() -> None:
+    grid = Grid(title="g", row_labels=("a",), column_labels=("b", "c"), values=((-math.inf, 1.0),))
+    assert flat(difference(grid, grid)) == [-math.inf, 0.0]  # type: ignore[arg-type]
+
+
+def test_the_command_takes_one_side_from_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("one", 1), ("other", 2)):
+        model = build(replace(TINY_GPT2, vocab=LETTERS.vocab), seed=seed)
+        save_model(tmp_path / name, model, LETTERS, Card())
+    flags = ["--against", str(tmp_path / "other"), "--against-text", "a dog", "--top", "3", "--json"]
+    assert main(["inspect", str(tmp_path / "one"), "the cat", *flags]) == 0
+    said = json.loads(capsys.readouterr().out)
+    apart = inspect(tmp_path / "one", "the cat", against=tmp_path / "other", against_text="a dog", top=3)
+    assert said["rows"] == [list(row) for row in apart.rows]  # type: ignore[union-attr]
+    assert said["columns"][-1] == "B − A"
+    assert main(["inspect", str(tmp_path / "one"), "the cat", "--view", "lens", *flags[2:4]]) == 1
+    assert "A has 7 columns and B has 5" in capsys.readouterr().err

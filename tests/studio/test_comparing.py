@@ -1,0 +1,170 @@
+"""Comparing and contexts as the server answers them: what the library says of both sides, or one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from studio_home import TEXT
+
+import clearstory
+from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.bank import SENTENCES
+from clearstory.lens.context_view import context
+from clearstory.lens.draw import WRITERS
+from clearstory.recipes.inspect import inspect
+from clearstory.studio import contexts
+from clearstory.studio.contexts import BANKS, words_in_context
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, shaken
+
+CLEAR, LSTM, SHORT = "models/clear", "models/lstm", "runs/short/checkpoints"
+
+
+def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
+    """The data of an answer, or its sentence."""
+    answer = studio.post("/api/difference", json=said)
+    assert answer.status_code == status, answer.text
+    return answer.json() if status == 200 else answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("view", "settings"), [("next", {"top": 5}), ("surprise", {}), ("lens", {}), ("attention", {"layer": 0, "head": 1})]
+)
+def test_both_sides_and_their_difference_are_the_librarys(
+    made: Path, studio: TestClient, view: str, settings: dict[str, Any]
+) -> None:
+    sides = {"model": CLEAR, "text": "the cat", "against": CLEAR, "against_text": "the dog"}
+    said = asked(studio, view=view, settings=settings, **sides)
+    both = [inspect(made / CLEAR, text, view, **settings) for text in ("the cat", "the dog")]
+    assert [said["a"], said["b"]] == [each.to_json() for each in both]
+    apart = inspect(made / CLEAR, "the cat", view, against_text="the dog", **settings)
+    assert said["difference"] == apart.to_json()
+    assert said["problems"] == {}
+    answer = studio.post("/api/difference", json={**sides, "view": view, "settings": settings, "format": "svg"})
+    assert answer.text == WRITERS[".svg"](apart)
+
+
+def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:
+    said = asked(studio, model=f"{SHORT}/step-000008", text="the cat", against=f"{SHORT}/step-000000", view="surprise")
+    runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
+    assert said["difference"] == inspect(runs[0], "the cat", "surprise", against=runs[1]).to_json()
+    same = asked(studio, model=CLEAR, text="the cat", view="surprise")
+    assert "No number differs" in same["difference"]["look"]
+
+
+def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio: TestClient) -> None:
+    said = asked(studio, model=CLEAR, text="the cat", against_text="a dog", view="lens")
+    assert said["a"]["kind"] == said["b"]["kind"] == "grid"
+    assert said["difference"] is None
+    assert said["problems"] == {"difference": said["problems"]["difference"]}
+    assert "A has 7 columns and B has 5" in said["problems"]["difference"]
+    one = asked(studio, model=CLEAR, text="the cat", against_text="the cat " * 9)
+    assert one["b"] is one["difference"] is None
+    assert "context holds 24" in one["problems"]["b"]
+    other = asked(studio, model=CLEAR, text="the cat", against=LSTM, view="attention")
+    assert "needs attention" in other["problems"]["b"]
+
+
+def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
+    assert "no view called 'nex'" in asked(studio, 404, model=CLEAR, text="the", view="nex")
+    assert "no setting called 'tip'" in asked(studio, 404, model=CLEAR, text="the", settings={"tip": 1})
+    assert "top is 0" in asked(studio, 400, model=CLEAR, text="the", settings={"top": 0})
+    assert "top" in asked(studio, 400, model=CLEAR, text="the", settings={"top": "many"})
+    assert "the text is" in asked(studio, 400, model=CLEAR, text="", view="attention")
+    assert "none" in asked(studio, 400, model=CLEAR, text="the", against="none")
+    assert "A has 3 rows" in asked(
+        studio, 400, model=CLEAR, text="the", against_text="a", view="attention", format="svg", settings={"head": 0}
+    )
+
+
+# ---- contexts
+
+TOKENIZER = learn("characters", SENTENCES)
+
+
+def wide(seed: int = 1) -> Any:
+    """A model that the bank fits into."""
+    return shaken(replace(TINY_CLEAR, vocab=TOKENIZER.vocab, context=80), seed).float()
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A bank of a few sentences."""
+    sentences = SENTENCES[:3]
+    monkeypatch.setattr(contexts, "SENTENCES", sentences)
+    return sentences
+
+
+def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> None:
+    model = wide()
+    texts = {"other": "a fashion model", "target": "model"}
+    said = words_in_context(model, TOKENIZER, "a machine learning model", **texts, top=4)
+    view = context(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, bank=few)
+    plain = [step.to_json() for step in view.steps]
+    assert [said["parting"], said["ways"], *said["static"], *said["near"]["1"]] == plain[:-1]
+    heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
+    assert len(heads) == 2 * 4
+    for row in plain[-1]["rows"]:
+        assert heads[tuple(row[:2])] == tuple(row[2:5])
+    lines = plain[0]["lines"]
+    assert [row["cleared"] for row in said["rows"]] == lines[1]["y"]
+    last = said["rows"][-1]["near"]
+    assert last == pytest.approx([sum(grid["values"][-1]) / 10 for grid in said["static"]])
+    assert said["title"] == view.title
+
+
+def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wide()
+    texts = {"other": "a fashion model", "target": "model"}
+    first = words_in_context(model, TOKENIZER, "a model", **texts)
+    kept = BANKS[model]
+    monkeypatch.setattr(contexts, "bank_of", None)
+    assert words_in_context(model, TOKENIZER, "a model", **texts) == first
+    assert BANKS[model] is kept
+    assert wide(2) not in BANKS
+
+
+def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -> None:
+    model = wide()
+    text = "a model of a model"
+    said = words_in_context(model, TOKENIZER, text, other=text, target="model", other_nth=2)
+    assert said["tokens"] == [list(range(2, 7)), list(range(13, 18))]
+    assert said["rows"][0]["cosine"] == pytest.approx(1)
+    other = words_in_context(model, TOKENIZER, text, other="a network", target="model", other_target="network")
+    assert other["rows"][0]["cosine"] < 1
+    assert other["title"] == "‘model’ in “a model of a model” and ‘network’ in “a network”"
+    assert other["static"][0]["column_labels"] != other["static"][1]["column_labels"]
+    with pytest.raises(BadSetting, match="nth is 3 and ‘model’ stands 2 times"):
+        words_in_context(model, TOKENIZER, text, other=text, target="model", nth=3)
+
+
+def test_a_sentence_is_found_where_none_is_given(few: tuple[str, ...]) -> None:
+    model = wide()
+    assert words_in_context(model, TOKENIZER, "the network", target="network")["other"] == SENTENCES[2]
+    with pytest.raises(BadInput, match="no sentence is kept in which ‘zebra’ stands"):
+        words_in_context(model, TOKENIZER, "a zebra", target="zebra")
+    with pytest.raises(BadInput, match="no word is marked"):
+        words_in_context(model, TOKENIZER, "a zebra")
+    small = shaken(replace(TINY_CLEAR, vocab=TOKENIZER.vocab, context=51)).float()
+    longer = [each for each in few if len(each) > 50]
+    assert longer
+    assert words_in_context(small, TOKENIZER, "a model", target="model")["other"] not in longer
+
+
+def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestClient) -> None:
+    opened = clearstory.open(made / LSTM)
+    said = words_in_context(opened.model, opened.tokenizer, TEXT, other="a cat", target="cat")
+    assert said["heads"] is None
+    assert [row["name"] for row in said["rows"]] == ["words", "0", "1"]
+    answer = studio.post(
+        "/api/numbers", json={"model": LSTM, "text": TEXT, "what": "context", "settings": {"target": "dog"}}
+    )
+    assert answer.status_code == 400
+    assert "‘dog’ does not stand" in answer.json()["error"]
+    ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
+    assert inspect(ready, TEXT, "context", other="a cat", target="cat").steps[0].to_json() == said["parting"]  # type: ignore[union-attr]

@@ -1,0 +1,272 @@
+"""The pages Compare and Context in a browser: what stands there is what the library says, on both sides."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM, SCREENSHOTS, Visit, serving, wheel
+
+import clearstory
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import save_model
+from clearstory.lens.bank import SENTENCES
+from clearstory.studio.contexts import words_in_context
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, shaken
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
+)
+if not CHROMIUM.exists():
+    pytest.skip(
+        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
+        allow_module_level=True,
+    )
+
+CLEAR, LSTM, WORDS, SHORT = "models/clear", "models/lstm", "models/words", "runs/short"
+ONE, OTHER = "a model of the world", "a fashion model"
+Open = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The studio's folder with a second run, and a model of whole words which the bank of sentences fits into."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("compare") / "home"))
+    shutil.copytree(root / SHORT, root / "runs" / "again")
+    tokenizer = learn("words", [*SENTENCES, ONE, OTHER])
+    model = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab)).float()
+    save_model(root / WORDS, model, tokenizer, Card())
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(wheel(tmp_path_factory.mktemp("wheel")), home) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        # Chromium's own sandbox asks for rights that containers do not give.
+        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, server: str) -> Iterator[Open]:
+    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
+    contexts: list[Any] = []
+    visits: list[Visit] = []
+
+    def opened(width: int = 1280, scheme: str = "light", **state: Any) -> Visit:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        visits.append(Visit(contexts[-1].new_page(), server))
+        visits[-1].listen()
+        return visits[-1].open(**state)
+
+    yield opened
+    for each in contexts:
+        each.close()
+    assert not [url for each in visits for url in each.foreign]
+    assert not [fault for each in visits for fault in each.faults]
+
+
+def card(seen: Visit, name: str) -> Any:
+    """A card of the page."""
+    return seen.page.locator(f'[data-card="{name}"]')
+
+
+def copied(seen: Visit, name: str) -> str:
+    """The Python of a card, as it is on the clipboard."""
+    seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    card(seen, name).locator("button", has_text="Copy Python").click()
+    card(seen, name).locator("button", has_text="Copied").wait_for()
+    return str(seen.page.evaluate("() => navigator.clipboard.readText()"))
+
+
+def run(code: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the code calls `view`, run in the studio's folder."""
+    monkeypatch.chdir(home)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names["view"]
+
+
+# ---- compare
+
+
+def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = visit(page="compare", model=CLEAR, text="the cat", text_b="the cot", view="attention", layer=0, head=1)
+    apart = clearstory.inspect(home / CLEAR, "the cat", view="attention", against_text="the cot", layer=0, head=1)
+    body = card(seen, "apart").locator(".card-body")
+    signs = [sum(value * sign > 0 for row in apart.values for value in row) for sign in (1, -1)]
+    assert [body.locator(f"rect.{name}").count() for name in ("apart", "hollow-apart")] == signs
+    fills = [
+        body.locator(f"rect.{name}").first.evaluate("each => getComputedStyle(each).fill")
+        for name in ("apart", "hollow-apart")
+    ]
+    assert len(set(fills)) == 2
+    assert card(seen, "apart").locator(".look").inner_text() == apart.look
+    assert "They differ in their sentences." in card(seen, "sides").inner_text()
+    # What is pointed at and pinned in one is so in all.
+    card(seen, "b").locator(".grid-field").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight"):
+        seen.page.keyboard.press(key)
+    seen.page.keyboard.press("Enter")
+    for name in ("a", "b", "apart"):
+        inside = card(seen, name).locator("[data-pinned]")
+        assert inside.get_attribute("data-pinned") == "2"
+    value = card(seen, "apart").locator("[data-value]").get_attribute("data-value")
+    assert float(value) == pytest.approx(apart.values[2][1])
+    seen.page.keyboard.press("Escape")
+    assert card(seen, "apart").locator("[data-pinned]").get_attribute("data-pinned") == ""
+    view = run(copied(seen, "apart"), home, monkeypatch)
+    assert view == apart
+
+
+def test_next_words_are_the_librarys_and_follow_each_other(visit: Open, home: Path) -> None:
+    seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", v_top=5)
+    apart = clearstory.inspect(home / CLEAR, "the cat", against_text="a dog", top=5)
+    drawn = seen.numbers('[data-card="apart"] td.bars')
+    assert drawn == pytest.approx(apart.column("B − A"))
+    assert card(seen, "sides").locator('select[name="view"]').input_value() == "next"
+    rows = card(seen, "apart").locator("tbody tr")
+    word = rows.first.locator("td").first.inner_text()
+    rows.first.hover()
+    pointed = seen.page.locator('[data-card="a"] tr.pointed, [data-card="b"] tr.pointed')
+    assert pointed.count() >= 1
+    assert {each.locator("td").first.inner_text() for each in pointed.all()} == {word}
+
+
+def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visit: Open, home: Path) -> None:
+    seen = visit(page="compare", model=CLEAR, text=ONE)
+    card(seen, "sides").locator('select[name="model_b"]').select_option(WORDS)
+    seen.ready()
+    assert "model_b=models%2Fwords" in seen.page.url
+    apart = clearstory.inspect(home / CLEAR, ONE, view="surprise", against=home / WORDS)
+    values = [span.value for span in apart.spans if span.value is not None]
+    assert seen.numbers('[data-card="apart"] .piece') == pytest.approx(values)
+    shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "apart").locator(".piece").all()]
+    assert shades == [apart.shade(span) for span in apart.spans if span.value is not None]
+    # A piece of B is several of A's: pointing at it points at the first of those.
+    card(seen, "b").locator(".piece").nth(1).hover()
+    assert card(seen, "a").locator(".piece.pointed").count() == 1
+
+
+def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
+    seen = visit(page="compare", model=SHORT, text="the cat", view="surprise")
+    assert "Both sides are the same" in card(seen, "sides").inner_text()
+    assert card(seen, "curves").is_hidden()
+    slider = card(seen, "sides").locator('input[name="step_b"]')
+    slider.fill("0")
+    seen.ready()
+    first = home / SHORT / "checkpoints" / "step-000000"
+    apart = clearstory.inspect(home / SHORT, "the cat", view="surprise", against=first)
+    assert seen.numbers('[data-card="apart"] .piece') == pytest.approx([span.value for span in apart.spans])
+    card(seen, "sides").locator("button", has_text="Swap").click()
+    seen.ready()
+    assert seen.numbers('[data-card="apart"] .piece') == pytest.approx([-(span.value or 0) for span in apart.spans])
+    card(seen, "sides").locator("button", has_text="B as A").click()
+    seen.ready()
+    card(seen, "sides").locator('select[name="model_b"]').select_option("runs/again")
+    seen.ready()
+    curves = card(seen, "curves")
+    assert curves.locator(".legend span:not(.swatch)").count() == 2
+    assert curves.locator("polyline").count() == 2
+
+
+def test_what_has_no_difference_says_why(visit: Open) -> None:
+    seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", view="lens")
+    assert "A has 7 columns and B has 5" in card(seen, "apart").locator(".problem").inner_text()
+    assert card(seen, "a").locator("svg.grid").count() == card(seen, "b").locator("svg.grid").count() == 1
+    box = card(seen, "sides").locator('textarea[name="text_b"]')
+    box.fill("the cat " * 9)
+    box.press("Enter")
+    seen.ready()
+    assert "context holds 24" in card(seen, "b").locator(".problem").inner_text()
+    assert "B shows nothing" in card(seen, "apart").locator(".problem").inner_text()
+    assert card(seen, "a").locator("svg.grid").count() == 1
+
+
+# ---- context
+
+
+def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = visit(page="context", model=WORDS, text=ONE, text_b=OTHER)
+    opened = clearstory.open(home / WORDS)
+    said = words_in_context(opened.model, opened.tokenizer, ONE, other=OTHER, target="model")
+    rows = '[data-card="layers"] tbody tr'
+    assert seen.numbers(rows, "data-cleared") == pytest.approx([row["cleared"] for row in said["rows"]], abs=1e-5)
+    assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in said["rows"]], abs=1e-5)
+    near, moved = card(seen, "near").locator("[data-layer]"), card(seen, "moved").locator("[data-layer]")
+    assert near.get_attribute("data-layer") == said["least"]
+    # A click keeps a layer, pointing at another shows that one for as long.
+    seen.page.locator(f'{rows}[data-layer="0"]').click()
+    seen.ready()
+    assert "after=0" in seen.page.url
+    drawn = seen.numbers('[data-card="moved"] td.bars')
+    assert drawn == pytest.approx([row[4] for row in said["heads"]["0"]["rows"]], rel=1e-4)
+    cosines = [row[1] for table in said["near"]["0"] for row in table["rows"]]
+    assert seen.numbers('[data-card="near"] td.bars') == pytest.approx(cosines, abs=1e-5)
+    seen.page.locator(f'{rows}[data-layer="1"]').hover()
+    assert moved.get_attribute("data-layer") == "1"
+    assert card(seen, "ways").locator(".point.on").count() == 2
+    seen.page.mouse.move(0, 0)
+    assert moved.get_attribute("data-layer") == "0"
+    table = run(copied(seen, "near") + "view = view[0]", home, monkeypatch)
+    assert table["title"] == "Nearest in the bank after layer 0, in the first text"
+    walk = run(copied(seen, "words"), home, monkeypatch)
+    assert walk.steps[0].to_json() == said["parting"]
+
+
+def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:
+    seen = visit(page="context", model=WORDS, text=ONE, text_b=OTHER)
+    chips = seen.page.locator("#page .chips")
+    marked = '.chip[aria-selected="true"]'
+    assert [each.locator(marked).inner_text() for each in chips.all()] == ["model", "model"]
+    chips.nth(1).locator(".chip", has_text="fashion").click()
+    seen.ready()
+    assert "‘model’ in “a model of the world” and ‘fashion’" in card(seen, "words").locator("h2").inner_text()
+    assert "query_b=" in seen.page.url
+    chips.nth(0).locator(".chip", has_text="a").first.click()
+    seen.ready()
+    assert "‘a’ in" in card(seen, "words").locator("h2").inner_text()
+    box = seen.page.locator('#page textarea[name="text_b"]')
+    box.fill("no such thing")
+    box.press("Enter")
+    seen.ready()
+    assert "query_b" not in seen.page.url
+    assert "and ‘thing’ in" in card(seen, "words").locator("h2").inner_text()
+
+
+def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -> None:
+    seen = visit(page="context", model=WORDS)
+    assert "a machine learning model" in seen.page.locator("#text").input_value()
+    assert "‘model’ in “a machine learning model”" in card(seen, "words").locator("h2").inner_text()
+    seen.page.locator("#page button", has_text="Find a sentence").click()
+    seen.ready()
+    assert seen.page.locator('#page textarea[name="text_b"]').input_value() == SENTENCES[0]
+    seen.open(page="context", model=WORDS, text="a zebra")
+    assert "no sentence is kept in which ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
+    assert card(seen, "layers").is_hidden()
+
+
+@pytest.mark.parametrize("page", ["compare", "context"])
+def test_neither_page_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
+    seen = visit(width=420, page=page, model=WORDS, text=ONE, text_b=OTHER)
+    assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420
+
+
+@pytest.mark.skipif(not SCREENSHOTS, reason="name a folder in CLEARSTORY_SCREENSHOTS to have pictures of both pages")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1280, 3840])
+def test_pictures_of_both_pages(visit: Open, width: int, scheme: str) -> None:
+    for page in ("compare", "context"):
+        visit(width, scheme, page=page, model=WORDS, text=ONE, text_b=OTHER).shot(f"{page}-{width}-{scheme}")
