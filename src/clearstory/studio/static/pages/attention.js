@@ -235,7 +235,7 @@ export function mount(root, context, { views }) {
   }
 
   const listed = (rows) => {
-    const view = { kind: "table", title: `The ${PAIRS} strongest pairs`, columns: ["looks", "at", "weight"], rows, bar: "weight" };
+    const view = { kind: "table", title: `The ${PAIRS} strongest pairs${on("hide-first") ? " outside of the first column" : ""}`, columns: ["looks", "at", "weight"], rows, bar: "weight" };
     return { title: view.title, tables: () => numbersOf(view), files: { csv: async () => tablesCsv(numbersOf(view)) }, mount: (body) => draw(body, view) };
   };
 
