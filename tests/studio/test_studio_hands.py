@@ -25,7 +25,7 @@ from clearstory.lens.site import site
 from clearstory.lens.word_map import plane_of, words_on
 from clearstory.models.presets import T5_SMALL
 from clearstory.text.learning import learn
-from tiny import shaken
+from tiny import TINY_CLEAR, shaken
 from trained import words
 
 playwright = pytest.importorskip(
@@ -46,11 +46,13 @@ Open = Callable[..., Visit]
 
 @pytest.fixture(scope="module")
 def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The studio's folder, and an encoder-decoder in it."""
+    """The studio's folder, an encoder-decoder in it, and a model of longer texts."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("hands") / "home"))
     tokenizer = learn("characters", [words()])
     config = replace(T5_SMALL, **SMALL, vocab=tokenizer.vocab, begin=0)
     save_model(root / "models" / "t5", shaken(config).float(), tokenizer, Card())
+    long = replace(TINY_CLEAR, vocab=tokenizer.vocab, context=96)
+    save_model(root / "models" / "long", shaken(long).float(), tokenizer, Card())
     return root
 
 
@@ -153,6 +155,19 @@ def test_a_columns_head_tells_who_reads_it(visit: Open, home: Path) -> None:
     assert "is read by" in body.locator(".said").inner_text()
     seen.page.keyboard.press("Escape")
     assert body.get_attribute("data-column") == ""
+
+
+def test_the_strongest_pairs_leave_out_what_is_hidden(visit: Open, home: Path) -> None:
+    text = "the king of the hill is the man who sat at the top of it all the day"
+    tokenizer = clearstory.open(home / "models/t5").tokenizer
+    assert len(tokenizer.encode(text)) > 48
+    seen = visit(page="attention", model="models/long", text=text, layer=0, head=0, **{"hide-first": 1})
+    view = clearstory.inspect(home / "models/long", text, view="attention", layer=0, head=0)
+    best = sorted((value for row in view.values for value in row[1:]), reverse=True)[:20]
+    assert [row[0] for row in readings(seen, "pairs")] == pytest.approx(best, abs=1e-6)
+    seen.page.locator('[name="hide-first"]').click()
+    every = sorted((value for row in view.values for value in row), reverse=True)[:20]
+    assert [row[0] for row in readings(seen.ready(), "pairs")] == pytest.approx(every, abs=1e-6)
 
 
 def test_whose_attention_is_chosen_in_words(visit: Open, home: Path) -> None:

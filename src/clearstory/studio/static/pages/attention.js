@@ -226,7 +226,7 @@ export function mount(root, context, { views }) {
 
   function pairsOf(made) {
     const columns = made.weights.shape[1];
-    const weights = made.weights.values;
+    const weights = on("hide-first") ? made.weights.values.map((weight, place) => (place % columns ? weight : 0)) : made.weights.values;
     const least = weights.toSorted().at(-PAIRS) ?? 0; // numbers are sorted as such, places by a function: fifty times as long
     const places = [];
     weights.forEach((weight, place) => weight >= least && weight && places.push(place));
