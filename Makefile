@@ -33,6 +33,7 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@if command -v tsc >/dev/null; then tsc -p .ci/types; else echo "tsc is not here (node-typescript): the page's own types are not checked" >&2; fi
 
 bench: $(VENV)/.installed-test $(VENV)/.installed-kjv
 	@set -e; for file in benchmarks/*.py; do echo "$$file" >&2; $(BIN)/python "$$file" $(ARGS); done

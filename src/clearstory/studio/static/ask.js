@@ -105,10 +105,17 @@ export function line() {
   };
 }
 
+/** Aborts what has taken so many milliseconds. */
+function timeout(milliseconds) {
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), milliseconds);
+  return controller.signal;
+}
+
 /** Asks whether the server is there; `answers` says what came of it. */
 export async function look() {
   try {
-    const response = await fetch("/health", { signal: AbortSignal.timeout(4000) });
+    const response = await fetch("/health", { signal: timeout(4000) });
     await response.text(); // or the browser keeps the connection for it
     answers.set(response.ok);
   } catch {

@@ -6,7 +6,7 @@ import { el } from "./kit.js";
  * mount(root, data, {onPick}) with data {tokens: [{piece, id, ...}], pinned: [places], shade: [0..1]|null}.
  * onPick({query: place|null, pinned: boolean, add: boolean}) is told of every move.
  */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {} } = {}) {
   let tokens = null;
   let at = 0;
   const box = el("div", { class: "chips", role: "listbox", "aria-label": "tokens", onkeydown: keys });

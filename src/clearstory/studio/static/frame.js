@@ -8,6 +8,7 @@ import { DEFAULT_TEXT, state } from "./state.js";
 import { themed } from "./theme.js";
 import { makeTour, toured } from "./tour.js";
 
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const [form, box, words, alarm, rail, main] = [at("sentence"), at("text"), at("words"), at("alarm"), at("rail"), at("page")];
 
@@ -193,6 +194,7 @@ async function loadViews() {
 
 // ---- pages
 
+/** @type {HTMLAnchorElement[]} */
 const links = [...rail.querySelectorAll("a[data-page]")];
 
 /** The views of a page that this version has. */

@@ -77,7 +77,10 @@ export function redrawn(node, draw) {
   };
 }
 
-/** A labelled slider with its value in words: slider({label, min, max, step, value, words, onchange}). */
+/**
+ * A labelled slider with its value in words.
+ * @param {{label: string, name?: string, min: number, max: number, step: number, value: any, words?: (value: number) => string, oninput: (value: number) => any}} how
+ */
 export function slider({ label, name, min, max, step, value, words = String, oninput }) {
   const said = el("output", {}, words(value));
   const input = el("input", {

@@ -6,6 +6,7 @@ import { el, painted } from "./kit.js";
 import { state } from "./state.js";
 import { count } from "./words.js";
 
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const [picker, stepBox, stepRange, stepWords, stepPlay] = [at("model"), at("step-box"), at("step"), at("step-words"), at("step-play")];
 

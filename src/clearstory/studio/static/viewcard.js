@@ -33,7 +33,7 @@ const LEFT_OUT = new Set(["truncate"]);
  * place of the kind's own drawer, `onPick(pick, view, asked)` hears what is pointed at, `empty` is said where something
  * must be given first; nothing is asked while `wait()`. update({again: true}) asks in any case: the model has learnt on.
  */
-export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = draw, onPick = context.pick, empty = null, wait = () => false } = {}) {
+export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = draw, onPick = context.pick, empty = null, wait = () => /** @type {boolean} */ (false) } = {}) {
   const asking = line();
   const about = ABOUT[name];
   const known = context.views().get(name);

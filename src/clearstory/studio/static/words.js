@@ -29,7 +29,7 @@ function trimmed(text) {
 export function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  for (const [least, unit, letter] of [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]])
+  for (const [least, unit, letter] of /** @type {[number, number, string][]} */ ([[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]))
     if (size >= least) return `${Number((value / unit).toPrecision(3))}${letter}`;
   if (size < 1e-3) return value.toExponential(1).replace(".0e", "e");
   return size < 1000 ? String(Number(value.toPrecision(4))) : Math.round(value).toLocaleString("en-US");
@@ -43,7 +43,7 @@ export function share(p) {
 /** 1,234,567 as 1.23 M. */
 export function count(value) {
   if (value === null || value === undefined) return "size unknown";
-  for (const [least, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]])
+  for (const [least, letter] of /** @type {[number, string][]} */ ([[1e9, "B"], [1e6, "M"], [1e3, "k"]]))
     if (value >= least) return `${Number((value / least).toPrecision(3))} ${letter}`;
   return String(value);
 }
@@ -60,7 +60,7 @@ export function clock(seconds) {
 export function ago(time) {
   if (!time) return "";
   const seconds = Date.now() / 1000 - time;
-  for (const [least, word] of [[86_400, "day"], [3600, "hour"], [60, "minute"]])
+  for (const [least, word] of /** @type {[number, string][]} */ ([[86_400, "day"], [3600, "hour"], [60, "minute"]]))
     if (seconds >= least) {
       const n = Math.floor(seconds / least);
       return `${n} ${word}${n === 1 ? "" : "s"} ago`;

@@ -6,10 +6,10 @@ import { cellText, short } from "../words.js";
 const INKS = 6;
 
 /** data: a Curve. */
-export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
   let at = null;
-  let show = () => {}; // marks a place, or none
+  let show = (_) => {}; // marks a place, or none
   const field = el("div", { class: "curve-field", tabindex: "0", role: "application" });
   const legend = el("p", { class: "legend" });
   const said = el("p", { class: "said", "aria-live": "polite" });

@@ -13,7 +13,7 @@ const [STEP, SMALL] = [0.05, 0.01];
  * onTurn({row, column, weight}) is told of every turn, weight null where the cell is to be as it was. A cell whose row
  * sees nothing else cannot be turned.
  */
-export function mount(root, data, { onTurn = () => {} } = {}) {
+export function mount(root, data, { onTurn = (_) => {} } = {}) {
   let view = data;
   let at = null; // {row, column}
   let last = null; // the cell that was in hand last: keys go on from there

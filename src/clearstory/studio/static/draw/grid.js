@@ -12,7 +12,7 @@ export const MOST_SVG = 48;
 const MOST_READERS = 5;
 
 /** data: a Grid. Hovering reads a cell, a click pins its row (`cell` says which cell it was), arrows move, Esc lets go. */
-export function mount(root, data, { onPick = () => {}, onMove = () => {}, picked = null } = {}) {
+export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, picked = null } = {}) {
   let view = data;
   let at = null; // the cell that is looked at
   let pinned = null; // the row that is pinned

@@ -11,7 +11,7 @@ const MOVES = 450;
  * do. Both axes have one scale; labels that would cover others are shown when their point is looked at. Pointing at a
  * word marks its links; a click or Enter tells onPick({point, pinned: true}).
  */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
   let at = null;
   let drawn = null; // {key, nodes, lines, places}

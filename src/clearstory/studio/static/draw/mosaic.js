@@ -8,7 +8,7 @@ import { colour, el, redrawn } from "../kit.js";
  * `kinds` and `scores` may come later. `hideFirst` leaves the first column out and makes the rest as bright as it can be.
  * `also` are heads as "layer.head" that are chosen beside. onPick({layer, head, pinned, add}); `picked` is {layer, head} or null.
  */
-export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
+export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   let view = data;
   let chosen = picked;
   let at = null; // the place, in `order`, that is looked at
@@ -59,7 +59,7 @@ export function mount(root, data, { onPick = () => {}, picked = null } = {}) {
     pen.font = '10px ui-monospace, "DejaVu Sans Mono", monospace';
     const [soft, rule] = [colour("soft"), colour("rule")];
     const ink = packed(colour("bar"));
-    const small = new OffscreenCanvas(columns, layers * heads * rows);
+    const small = el("canvas", { width: columns, height: layers * heads * rows });
     const brush = small.getContext("2d");
     const image = brush.createImageData(small.width, small.height);
     const pixels = new Uint32Array(image.data.buffer);
@@ -208,7 +208,7 @@ function brightness(cells, columns) {
 
 /** A colour as the lower three bytes of a pixel; the fourth is how strong it is. */
 function packed(text) {
-  const pen = new OffscreenCanvas(1, 1).getContext("2d");
+  const pen = el("canvas", { width: 1, height: 1 }).getContext("2d");
   pen.fillStyle = text;
   pen.fillRect(0, 0, 1, 1);
   return new Uint32Array(pen.getImageData(0, 0, 1, 1).data.buffer)[0] & 0xffffff;

@@ -6,7 +6,7 @@ import { cellText } from "../words.js";
 const [LETTER, LINE] = [7.6, 17];
 
 /** data: a Figure, in letters and lines. */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {} } = {}) {
   const field = el("div", { class: "wide" });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(field, said);

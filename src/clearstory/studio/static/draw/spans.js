@@ -4,7 +4,7 @@ import { el } from "../kit.js";
 import { cellText, visible } from "../words.js";
 
 /** data: a Spans. */
-export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
   let pinned = null;
   const text = el("div", { class: "spans", role: "listbox", "aria-label": "the text in its pieces" });

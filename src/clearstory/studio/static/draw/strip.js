@@ -10,7 +10,7 @@ const [TALL, GAP] = [18, 2];
  * data: {title, labels, values: {shape: [rows, columns], values}}. Pointing reads a number, arrows move, a click or Enter
  * tells onPick({row, column, pinned: true}).
  */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
   let at = null;
   let layout = null;

@@ -6,7 +6,7 @@ import { cellText } from "../words.js";
 const FIRST = 60;
 
 /** data: a Table. Rows may be long: the first are shown, and a button shows more; none is hidden without a word. */
-export function mount(root, data, { onPick = () => {}, onMove = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
   let shown = FIRST;
   let pinned = null;

@@ -3,7 +3,7 @@
 import { mount as mosaic } from "./mosaic.js";
 
 /** data: a Mosaic. onPick({row, column, pinned}) tells of the tile that is pointed at. */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {} } = {}) {
   const tell = ({ layer, head, pinned }) => onPick({ row: layer, column: head, pinned });
   const drawer = mosaic(root, laidOut(data), { onPick: tell });
   return { ...drawer, update: (view) => drawer.update(laidOut(view)) };

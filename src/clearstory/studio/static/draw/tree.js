@@ -9,7 +9,7 @@ const [ROW, BOX, LEFT] = [58, 34, 28];
  * data: a Tree. Pointing at a word reads the way to it, a click or Enter keeps it, Esc lets go; left and right move along
  * a step, up to the word before, down to the first after.
  */
-export function mount(root, data, { onPick = () => {} } = {}) {
+export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
   let at = null; // the word that is pointed at
   let pinned = null;

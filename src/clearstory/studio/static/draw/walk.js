@@ -3,7 +3,7 @@
 import { el } from "../kit.js";
 
 /** data: a Walk. onPick({stage}) tells of each step, so that the address can hold it. */
-export function mount(root, data, { onPick = () => {}, picked = null, draw } = {}) {
+export function mount(root, data, { onPick = (_) => {}, picked = null, draw = null } = {}) {
   let view = data;
   let at = 0;
   let drawer = null;

@@ -138,6 +138,7 @@ export function mount(root, context, { views }) {
   /** Every [layer, head], as they are to stand. */
   function placed() {
     const [layers, heads] = seen.maps.shape;
+    /** @type {[number, number][]} */
     const places = Array.from({ length: layers * heads }, (_, i) => (layers > heads ? [i % layers, Math.floor(i / layers)] : [Math.floor(i / heads), i % heads]));
     if (order() === "place" || !seen.names) return places;
     const kind = ([layer, head]) => seen.kinds.indexOf(seen.names[layer][head]);
