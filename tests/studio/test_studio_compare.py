@@ -256,6 +256,7 @@ def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -
     seen.open(page="context", model=WORDS, text="a zebra")
     assert "no sentence is kept in which ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
     assert card(seen, "layers").is_hidden()
+    assert not seen.page.locator('.card[data-state="busy"]').count()
 
 
 @pytest.mark.parametrize("page", ["compare", "context"])

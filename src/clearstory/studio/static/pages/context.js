@@ -92,7 +92,10 @@ export function mount(root, context) {
 
   /** All cards but the first, hidden while they have nothing to show. */
   function veil(on) {
-    for (const [name, card] of Object.entries(cards)) card.root.hidden = on && name !== "words";
+    for (const { root: each } of Object.values(cards).filter((card) => card !== cards.words)) {
+      each.hidden = on;
+      if (on) each.dataset.state = "empty";
+    }
   }
 
   const traced = new Map(); // the second sentence's tokens, by model and text
