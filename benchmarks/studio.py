@@ -71,12 +71,17 @@ TILE = """(place) => {
 }"""
 """Where a head is on the canvas, every place another one."""
 
-CHOOSE = """async ([x, y]) => {
+CHOOSE = """async ([x, y, pointing]) => {
   const stack = document.querySelector('[data-card=mosaic] .mosaic');
   const card = document.querySelector('[data-card=pattern]');
   const box = stack.getBoundingClientRect();
   const body = card.querySelector('.card-body');
   const before = `${body.dataset.layer}.${body.dataset.head}`;
+  if (pointing) {
+    const there = {clientX: box.left + x, clientY: box.top + y, bubbles: true};
+    stack.dispatchEvent(new PointerEvent('pointermove', there));
+    await new Promise((done) => setTimeout(done, pointing));
+  }
   const begin = performance.now();
   stack.dispatchEvent(new MouseEvent('click', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
   await new Promise((done, failed) => {
@@ -90,6 +95,9 @@ CHOOSE = """async ([x, y]) => {
   await new Promise(requestAnimationFrame);
   return performance.now() - begin;
 }"""
+
+POINTED = 200
+"""Milliseconds that the pointer stands on a head before it is clicked."""
 
 HOVER = """([x, y]) => {
   const stack = document.querySelector('[data-card=mosaic] .mosaic');
@@ -205,10 +213,11 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
     memory = used(page)
     page.evaluate(ENTER, text_of(model, TOKENS[0]))
     page.wait_for_function(READY, timeout=LIMIT)
-    heads = []
-    places = [page.evaluate(TILE, step) for step in range(max(HEADS, HOVERS))]
-    for place in places[:HEADS]:
-        heads.append(page.evaluate(CHOOSE, place))
+    heads: dict[int, list[float]] = {0: [], POINTED: []}
+    places = [page.evaluate(TILE, step) for step in range(max(2 * HEADS, HOVERS))]
+    for turn, place in enumerate(places[: 2 * HEADS]):
+        pointing = POINTED if turn % 2 else 0
+        heads[pointing].append(page.evaluate(CHOOSE, [*place, pointing]))
         page.wait_for_function(READY, timeout=LIMIT)
     tell(f"heads: {heads}")
     hovers = [page.evaluate(HOVER, place) for place in places[:HOVERS]]
@@ -216,7 +225,8 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
     return {
         "shell_painted_ms": {name: round(at, 1) for name, at in shell.items()},
         "enter_to_heads_ms": {count: round(statistics.median(each), 1) for count, each in enters.items()},
-        "another_head_ms": round(statistics.median(heads), 1),
+        "another_head_ms": round(statistics.median(heads[POINTED]), 1),
+        "another_head_never_pointed_at_ms": round(statistics.median(heads[0]), 1),
         "pointing_ms": round(statistics.median(hovers), 2),
         "page_memory_mb": memory,
     }
@@ -273,7 +283,10 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
         own.goto(f"{url}?page=attention&model=gpt2")
         own.wait_for_function(READY, timeout=LIMIT)
         sizes: list[int] = []
-        own.on("response", lambda each: sizes.append(int(each.headers.get("content-length", 0))))
+        own.on(
+            "response",
+            lambda each: each.url.endswith("/api/numbers") and sizes.append(int(each.headers.get("content-length", 0))),
+        )
         enter = own.evaluate(ENTER, text)
         own.wait_for_function(READY, timeout=LIMIT)
         redraw = own.evaluate(
@@ -289,7 +302,7 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
         "their_elements": drawn,
         "our_drawing_ms": round(redraw, 1),
         "our_enter_to_heads_ms": round(enter, 1),
-        "our_bytes": max(sizes, default=0),
+        "our_bytes": sum(sizes),
         "times": round(theirs / redraw),
     }
 

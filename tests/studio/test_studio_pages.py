@@ -396,7 +396,7 @@ def test_an_answer_lost_on_the_way_is_asked_for_again(visit: Open) -> None:
     page.locator("#text").fill("the king")
     page.keyboard.press("Enter")
     page.locator("#alarm", has_text="does not answer").wait_for(timeout=5000)
-    page.unroute("**/api/trace")
+    page.unroute_all(behavior="wait")
     page.locator("#alarm").wait_for(state="hidden")
     seen.ready()
     assert page.locator("#chips .chip").count() == 8

@@ -83,7 +83,7 @@ export function makeTour(context, strip) {
 
   const able = (name) => context.views().get(name)?.able ?? false;
   const other = (name) => INSTEAD[name]?.find(able) ?? null;
-  const pageOf = (view) => /** @type {HTMLElement} */ (document.querySelector(`#rail a[data-views~="${view}"]`))?.dataset.page ?? "views";
+  const pageOf = (view) => /** @type {HTMLElement} */ (document.querySelector(`#rail a[data-views~="${view}"]:not([data-page="compare"])`))?.dataset.page ?? "views";
 
   async function update() {
     const at = number();

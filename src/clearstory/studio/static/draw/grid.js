@@ -1,4 +1,4 @@
-// Grid: numbers as a field of squares or dots, or of words. In SVG up to 48 tokens a side, on a canvas above.
+// Grid: numbers as a field of squares or dots, or of words. In SVG while they are few, on a canvas above.
 //
 // Squares are stronger for more; dots (view.dots) have the number as their area and are hollow below zero; words
 // (view.texts) are coloured by their numbers. −∞, which is null here, is written in red. With view.readers, such as "is
@@ -9,6 +9,7 @@ import { cellText } from "../words.js";
 import { inSvg, largest, onCanvas } from "./field.js";
 
 export const MOST_SVG = 48;
+const MOST_SQUARES = 400; // one head of 20 tokens; more of them are a picture sooner than they are elements
 const MOST_READERS = 5;
 
 /** data: a Grid. Hovering reads a cell, a click pins its row (`cell` says which cell it was), arrows move, Esc lets go. */
@@ -53,7 +54,8 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     const tall = words ? 22 : columns > rows ? Math.max(size, 15) : size;
     const layout = { rows, columns, left, top, size, lean, tall, most: largest(view.values) };
     // Words are drawn as such however many rows they have; a canvas would hold them no better.
-    drawing = !words && (rows > MOST_SVG || columns > MOST_SVG) ? onCanvas(view, layout) : inSvg(view, layout);
+    const many = rows > MOST_SVG || columns > MOST_SVG || (!view.dots && rows * columns > MOST_SQUARES);
+    drawing = !words && many ? onCanvas(view, layout) : inSvg(view, layout);
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
     drawing.node.addEventListener("pointerleave", () => look(null));

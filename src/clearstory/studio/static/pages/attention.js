@@ -12,6 +12,7 @@ import { combining } from "./combine.js";
 /** Up to here every token has its row in the drawing; above, the strongest pairs stand in a table as well. */
 const FEW = 48;
 const PAIRS = 20;
+const MOST_NEAR = 8;
 
 /** Whose attention, in words. */
 const PARTS = {
@@ -24,6 +25,8 @@ export function mount(root, context, { views }) {
   const [all, measuring, one] = [line(), line(), line()];
   let seen = null; // {key, maps, rows, columns, parts, names, kinds, scores}
   let shown = null; // the head that is drawn, as one string
+  const near = new Map(); // the numbers of heads that were pointed at, as they were asked for
+  let waiting = 0;
   const { state } = context;
   const part = () => state.get("part");
   const order = () => state.get("order") ?? "place";
@@ -78,6 +81,7 @@ export function mount(root, context, { views }) {
     if (!seen || seen.key !== key) {
       seen = null;
       shown = null;
+      near.clear();
       rest.forEach((card) => card.drop());
       await context.track(first(key));
     } else {
@@ -168,32 +172,46 @@ export function mount(root, context, { views }) {
   }
 
   function pick({ layer, head, pinned, add }) {
-    if (!pinned) return;
+    if (!pinned) return soon({ layer, head });
     if (add) several.toggle(layer, head);
     else state.set({ layer, head, heads: null }, { quiet: true });
+  }
+
+  const wantedOf = (what, own) => ({ ...asked(), what, settings: { ...asked().settings, ...own } });
+
+  /** A head that is pointed at for a moment is asked for: a click shows it at once. */
+  function soon(head) {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const wanted = wantedOf("head", head);
+      const key = JSON.stringify(wanted);
+      if (near.has(key) || !seen) return;
+      near.set(key, numbers(wanted));
+      near.get(key).catch(() => near.delete(key));
+      if (near.size > MOST_NEAR) near.delete(near.keys().next().value);
+    }, 40);
   }
 
   /** The chosen head's weights, exact, or those of several as one map. */
   async function showHead() {
     const heads = several.chosen();
     const own = heads ? { heads, how: several.how() } : (chosen() ?? {});
-    const wanted = { ...asked(), what: heads ? "together" : "head" };
-    wanted.settings = { ...wanted.settings, ...own };
+    const wanted = wantedOf(heads ? "together" : "head", own);
     const key = JSON.stringify(wanted);
     if (key === shown) return pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() });
     shown = key;
     return pattern.fill(async () => {
       let made;
       try {
-        made = await one.ask((signal) => numbers(wanted, signal));
+        made = await one.ask((signal) => near.get(key) ?? numbers(wanted, signal));
       } catch (error) {
+        near.delete(key);
         shown = null;
         throw error;
       }
       const view = gridOf(made);
-      const strongest = pairsOf(made);
       pairs.root.hidden = made.rows.length <= FEW && made.columns.length <= FEW;
-      if (!pairs.root.hidden) pairs.fill(async () => listed(strongest));
+      if (!pairs.root.hidden) pairs.fill(async () => listed(pairsOf(made)));
       return {
         title: `${heads ? made.title : `Layer ${made.layer}, head ${made.head}`}: each ${on("flip") ? "column takes from the rows" : "row takes from the columns"}`,
         look: made.look,
@@ -245,6 +263,7 @@ export function mount(root, context, { views }) {
     update,
     end: () => {
       unhear();
+      clearTimeout(waiting);
       for (const asking of [all, measuring, one]) asking.drop();
       for (const card of [over, pattern]) card.drawer()?.end?.();
       rest.forEach((card) => card.end());
