@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pytest
 from clearstory.errors import BadInput, BadSetting
 from clearstory.recipes.using import StudioRecipe
 from clearstory.studio.serving import listen
+from clearstory.studio.waiting import VARIABLE, environment, patient
 
 LISTENED = """
 import sys
@@ -120,3 +122,22 @@ def test_what_cannot_be_listened_at_is_refused_in_a_sentence(tmp_path: Path) -> 
         listen(StudioRecipe(folder=tmp_path / "nowhere"))
     with pytest.raises(BadSetting, match="between 0 and 65,535"):
         StudioRecipe(port=70_000)
+
+
+def test_answers_are_sent_at_once(tmp_path: Path) -> None:
+    place = listen(StudioRecipe(folder=tmp_path, port=0))
+    with place.listener as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # by which asyncio knows that it may switch Nagle's waiting off
+
+
+def test_threads_wait_patiently_unless_told_and_trainings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clearstory.studio.waiting.SET", [])
+    monkeypatch.setenv(VARIABLE, "active")
+    patient()
+    assert os.environ[VARIABLE] == environment()[VARIABLE] == "active"
+    monkeypatch.delenv(VARIABLE)
+    patient()
+    assert os.environ[VARIABLE] == "passive"
+    assert VARIABLE not in environment()

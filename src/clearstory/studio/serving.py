@@ -54,8 +54,8 @@ def listen(recipe: StudioRecipe) -> Place:
         family, _, _, _, address = socket.getaddrinfo(recipe.host, recipe.port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise BadSetting(f"host is '{recipe.host}', which is no address ({error}); take 127.0.0.1") from None
-    # By its number asyncio knows TCP, and sends at once; else the second part of an answer waits 40 ms for the browser to
-    # acknowledge the first.
+    # asyncio knows TCP by its number, and then sends at once; else the second part of an answer waits 40 ms, until the
+    # browser has acknowledged the first.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
