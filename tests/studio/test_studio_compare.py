@@ -261,7 +261,8 @@ def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -
 
 @pytest.mark.parametrize("page", ["compare", "context"])
 def test_neither_page_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
-    seen = visit(width=420, page=page, model=WORDS, text=ONE, text_b=OTHER)
+    text = " ".join(6 * [ONE]) if page == "compare" else ONE
+    seen = visit(width=420, page=page, model=WORDS, text=text, text_b=OTHER)
     assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420
 
 

@@ -247,6 +247,7 @@ async function openPage() {
   main.replaceChildren(el("h1", {}, link.textContent), root);
   page = { key, ...module.mount(root, context, { views: able }) };
   if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
+  else rail.scrollLeft = link.offsetLeft - rail.offsetLeft - (rail.clientWidth - link.offsetWidth) / 2; // a row of pages there
   return page.update?.();
 }
 
