@@ -342,7 +342,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
         ),
         pytest.param(
             "models/bert",
-            ["tokens", "embeddings", "attention", "attention", "stream", "architecture"],
+            ["tokens", "embeddings", "attention", "attention", "families", "architecture"],
             marks=pytest.mark.slow,
         ),
     ],
@@ -373,6 +373,16 @@ def test_the_first_visit_begins_the_tour_and_an_empty_folder_offers_a_model(
 
 
 # ---- Home
+
+
+def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> None:
+    seen = visit(page="families", model="models/bert", text="the cat sat", query=1)
+    rows = seen.page.locator('[data-card="fill"] .walk-body tbody tr')
+    view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill", mask=(2,))
+    step = view.steps[0]
+    assert seen.page.locator('[data-card="fill"] .walk-body h3, [data-card="fill"] h3').first.inner_text() == step.title
+    assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
+    assert step.title.startswith("Place 2, where")
 
 
 def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> None:

@@ -66,6 +66,9 @@ VIEWS: dict[str, Entry] = {
     "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True, listed=True),
     "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
     "generation": Entry("clearstory.lens.generation:generation", needs=FORWARDS, forwards=True, writes=True),
+    "fill": Entry(
+        "clearstory.lens.fill:fill", "transform", "a head that tells what stands at a [MASK], which an encoder has"
+    ),
     "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
     "combined": Entry("clearstory.lens.combined:combined", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),

@@ -195,8 +195,8 @@ class InspectRecipe:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads; for an encoder-decoder, the source.
         view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
-            next, surprise, generation, attention, combined, head, heads, roles, weights, lens, contributions, norms,
-            neurons, edits, ablation, patching, gates, units, reach, states, trellis, backoff, counts.
+            next, surprise, generation, fill, attention, combined, head, heads, roles, weights, lens, contributions,
+            norms, neurons, edits, ablation, patching, gates, units, reach, states, trellis, backoff, counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
@@ -209,6 +209,7 @@ class InspectRecipe:
         words: the word asked about; given twice, why the first and not the second, or the two ends of an axis.
         show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
         columns: the tokens, from 0, at which the lens looks; may be given again, and all when not given.
+        mask: places that are hidden from an encoder, from 0, its [CLS]; may be given again.
         other: a second text, to be compared with the first; or a second tokenizer: characters, bytes or a folder.
         edit: a change inside of the model, such as "head 5.3 off"; may be given again.
         ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
@@ -244,6 +245,7 @@ class InspectRecipe:
     words: tuple[str, ...] = ()
     show: Literal["answer", "rank", "entropy", "kl"] | None = None
     columns: tuple[int, ...] = ()
+    mask: tuple[int, ...] = ()
     other: str | None = None
     edit: tuple[str, ...] = ()
     ablate: Literal["zero", "mean"] | None = None

@@ -23,7 +23,7 @@ const INSTEAD = {
   embeddings: ["counts", "trellis"],
   heads: ["gates", "backoff", "states"],
   head: ["units", "surprise", "architecture"],
-  next: ["lens", "architecture"],
+  next: ["fill", "lens", "architecture"],
   generation: ["architecture"],
 };
 

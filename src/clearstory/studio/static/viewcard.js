@@ -21,6 +21,15 @@ const NEEDS = { roles: "about", axis: "words", patching: "other", context: "othe
 /** Above so many tokens a view waits until it is asked for: its grids have a row and a column for each. */
 const LONG = { head: 128 };
 
+/** What a view is asked for by the chips that are pinned: an encoder hides them from itself. */
+const PINNED = {
+  fill: (context) => {
+    const [own, read] = [context.tokens().length, context.traced()?.read?.pieces.length];
+    const pinned = context.state.pinned();
+    return pinned.length && read === own + 2 ? { mask: pinned.map((place) => place + 1) } : {}; // behind [CLS]
+  },
+};
+
 /** Settings that all cards share, through the page's address. */
 const SHARED = new Set(["layer", "head"]);
 
@@ -132,7 +141,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
 
   /** What the library is asked. */
   function question() {
-    const said = { ...settings, ...bound?.() };
+    const said = { ...settings, ...(own.mask ? {} : PINNED[name]?.(context)), ...bound?.() };
     for (const row of known?.settings ?? []) {
       const value = SHARED.has(row.name) ? context.state.number(row.name) : own[row.name];
       if (value !== null && value !== undefined && !(row.name in said)) said[row.name] = value;

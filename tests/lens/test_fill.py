@@ -1,0 +1,82 @@
+"""Fill: what an encoder says of the places that are hidden from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.formats.cards import Card
+from clearstory.formats.folders import Opened
+from clearstory.lens.fill import fill
+from clearstory.lens.table import able, check_able
+from clearstory.lens.views import Table
+from clearstory.models.base import Padded
+from clearstory.models.presets import BERT_TINY
+from clearstory.recipes.fill import fill as filled
+from clearstory.text.learning import learn
+from tiny import TINY_CLEAR, shaken
+
+PIECES = learn("wordpiece:20", ["a b c", "a c b"])
+SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+CONFIG = replace(BERT_TINY, **SMALL, vocab=PIECES.vocab)
+MODEL: Any = shaken(CONFIG).eval()
+
+
+def step(view: Any, number: int = 0) -> Table:
+    assert isinstance(view.steps[number], Table)
+    return view.steps[number]  # type: ignore[no-any-return]
+
+
+def test_a_mask_is_told_as_the_command_tells_it() -> None:
+    [told] = filled(Opened(MODEL, PIECES, Card()), "a [MASK] c b", top=4)
+    rows = step(fill(MODEL, PIECES, "a [MASK] c b", top=4)).rows
+    assert [(row[0], row[1]) for row in rows] == [(each.token, each.id) for each in told.masks[0]]
+    assert [row[2] for row in rows] == pytest.approx([each.probability for each in told.masks[0]], rel=1e-6)
+    assert step(fill(MODEL, PIECES, "a [MASK] c b")).title == "Place 2"  # nothing is known to stand there
+
+
+def test_places_are_hidden_and_told() -> None:
+    view = fill(MODEL, PIECES, "a b c", mask=(3, 1), top=PIECES.vocab)
+    assert [each.title.split(",")[0] for each in view.steps] == ["Place 1", "Place 3"]
+    cls, sep, hides = PIECES.cls, PIECES.sep, PIECES.mask
+    (a, b, c) = PIECES.encode("a b c")
+    with torch.no_grad():  # each is told while both are hidden
+        logits = MODEL.predict(MODEL.encode(Padded.rows([[cls, hides, b, hides, sep]])))[0].double()
+    for number, (place, id) in enumerate([(1, a), (3, c)]):
+        chances = logits[place].softmax(-1)
+        rows = {row[1]: row[2] for row in step(view, number).rows}
+        assert sum(rows.values()) == pytest.approx(1)
+        assert [rows[each] for each in range(PIECES.vocab)] == pytest.approx(chances.tolist(), rel=1e-6)
+        rank = int((chances > chances[id]).sum()) + 1
+        assert f"rank {rank}, {float(chances[id]):.2%}, {-math.log2(float(chances[id])):.2f} bits" in str(
+            step(view, number).look
+        )
+    assert str(view.look).startswith(f"{sum(int(logits[p].argmax()) == i for p, i in [(1, a), (3, c)])} of 2 hidden")
+
+
+def test_the_last_token_is_hidden_where_nothing_is_named() -> None:
+    assert step(fill(MODEL, PIECES, "a b c")).title == "Place 3, where ‘c’ stands"
+    # What stands there is shown, however unlikely.
+    assert PIECES.encode("c")[0] in {row[1] for row in step(fill(MODEL, PIECES, "a b c", top=1)).rows}
+
+
+@pytest.mark.parametrize(("place", "words"), [(0, "which frames"), (4, "which frames"), (5, "not there"), (-1, "not")])
+def test_places_that_cannot_be_hidden_are_refused(place: int, words: str) -> None:
+    with pytest.raises(BadSetting, match=words):
+        fill(MODEL, PIECES, "a b c", mask=(place,))
+    with pytest.raises(BadSetting, match="top is 0"):
+        fill(MODEL, PIECES, "a b c", top=0)
+
+
+def test_it_is_for_encoders_that_know_words() -> None:
+    assert "fill" in able(MODEL)
+    bare: Any = shaken(replace(CONFIG, transform=False))
+    for other in (bare, shaken(TINY_CLEAR)):
+        assert "fill" not in able(other)
+        with pytest.raises(CannotDo, match="a head that tells what stands at a"):
+            check_able("fill", other)
