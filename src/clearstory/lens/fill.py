@@ -57,13 +57,13 @@ def hidden(read: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[i
     """The places that are hidden, in order."""
     frame = {tokenizer.cls, tokenizer.sep}
     free = [place for place, id in enumerate(read.ids) if id not in frame]
+    if not free:
+        raise BadInput("the text has no token that could be hidden; give a few words")
     for place in mask:
         if place not in free:
             last = len(read.ids) - 1
             what = f"is ‘{read.pieces[place]}’, which frames the text" if 0 <= place <= last else "is not there"
-            raise BadSetting(f"place {place} {what}; the text stands at {free[:1]} to {free[-1:]} of 0 to {last}")
-    if not free:
-        raise BadInput("the text has no token that could be hidden; give a few words")
+            raise BadSetting(f"place {place} {what}; the text stands from place {free[0]} to {free[-1]}")
     own = {place for place in free if read.ids[place] == tokenizer.mask}
     return sorted({*mask, *own} or {free[-1]})
 
