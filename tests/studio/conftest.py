@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from browsing import wheel
 from starlette.testclient import TestClient
 from studio_home import client, make
 
@@ -14,6 +15,12 @@ from studio_home import client, make
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder; tests that change something take a copy."""
     return make(tmp_path_factory.mktemp("studio"))
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is installed, for what runs in a process of its own."""
+    return wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture

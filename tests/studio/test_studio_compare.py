@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, SCREENSHOTS, Visit, serving, wheel
+from browsing import CHROMIUM, SCREENSHOTS, Visit, serving
 
 import clearstory
 from clearstory.formats.cards import Card
@@ -45,8 +45,8 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(wheel(tmp_path_factory.mktemp("wheel")), home) as (_, url):
+def server(home: Path, installed: Path) -> Iterator[str]:
+    with serving(installed, home) as (_, url):
         yield url
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import CHROMIUM, Visit, serving, wheel
+from browsing import CHROMIUM, Visit, serving
 from studio_home import TEXT
 
 import clearstory
@@ -57,8 +57,8 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(wheel(tmp_path_factory.mktemp("wheel")), home) as (_, url):
+def server(home: Path, installed: Path) -> Iterator[str]:
+    with serving(installed, home) as (_, url):
         yield url
 
 

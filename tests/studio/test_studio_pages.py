@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import CHROMIUM, SCREENSHOTS, Visit, serving, wheel
+from browsing import CHROMIUM, SCREENSHOTS, Visit, serving
 from studio_home import HOSTILE, TEXT
 
 import clearstory
@@ -29,11 +29,6 @@ if not CHROMIUM.exists():
 
 CLEAR = "models/clear"
 Open = Callable[..., Visit]
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

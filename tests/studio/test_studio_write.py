@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, Visit, serving, wheel
+from browsing import CHROMIUM, Visit, serving
 from studio_home import TEXT
 
 import clearstory
@@ -53,11 +53,6 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (config, tokenizer) in two.items():
         save_model(root / "models" / name, shaken(config).float(), tokenizer, Card())
     return root
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

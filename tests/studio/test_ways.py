@@ -26,7 +26,7 @@ from clearstory.models.base import Padded
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.attended import attended
-from clearstory.studio.found import found
+from clearstory.studio.found import found, marker
 from clearstory.studio.guessing import expected, guess, offers, riddle
 from clearstory.studio.speed import speed
 from clearstory.studio.ways import ways
@@ -292,7 +292,7 @@ def test_the_list_is_sorted_by_use_and_runs_tell_their_loss(folder: Path) -> Non
     studio = client(folder)
     os.utime(folder / "models" / "ngram" / "config.json", (2e9, 2e9))  # written last
     studio.post("/api/view", json={"model": "models/lstm", "text": "the cat"})
-    os.utime(next((folder / ".clearstory" / "used").iterdir()), (3e9, 3e9))
+    os.utime(marker(folder, "models/lstm"), (3e9, 3e9))
     models = studio.get("/api/models").json()["models"]
     assert [each["name"] for each in models[:2]] == ["models/lstm", "models/ngram"]
     assert models[0]["written"] < models[0]["used"] == 3e9
