@@ -23,7 +23,8 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   const field = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: keys });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(el("div", { class: "wide" }, field), said);
-  const end = redrawn(root, paint);
+  const still = redrawn(root, paint);
+  const end = () => (still(), drawing?.end?.());
 
   function update(next) {
     view = next;
@@ -55,6 +56,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     const layout = { rows, columns, left, top, size, lean, tall, most: largest(view.values) };
     // Words are drawn as such however many rows they have; a canvas would hold them no better.
     const many = rows > MOST_SVG || columns > MOST_SVG || (!view.dots && rows * columns > MOST_SQUARES);
+    drawing?.end?.();
     drawing = !words && many ? onCanvas(view, layout) : inSvg(view, layout);
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));

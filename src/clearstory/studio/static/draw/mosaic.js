@@ -22,7 +22,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   stack.addEventListener("pointermove", (event) => look(placeOf(event)));
   stack.addEventListener("pointerleave", () => look(null));
   stack.addEventListener("click", (event) => click(placeOf(event), event.shiftKey));
-  const end = redrawn(root, paint);
+  const still = redrawn(root, paint);
+  const end = () => (still(), [base, over].forEach((each) => (each.width = each.height = 0)));
 
   function update(next, now = chosen) {
     view = next;
@@ -83,6 +84,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
         }
       }
     });
+    small.width = small.height = 0; // let go at once
     pen.fillStyle = soft;
     pen.textBaseline = "middle";
     pen.textAlign = "right";
