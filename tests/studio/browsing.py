@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,17 @@ SCREENSHOTS = os.environ.get("CLEARSTORY_SCREENSHOTS")
 
 WAIT = 60_000
 """Milliseconds: a model is opened behind some of these answers, on a machine that may be busy."""
+
+
+def needs_browser() -> None:
+    """Skip the module that calls it, with the reason, where its pages cannot be opened."""
+    pytest.importorskip("playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]")
+    if not CHROMIUM.exists():
+        pytest.skip(
+            f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in "
+            "CHROMIUM",
+            allow_module_level=True,
+        )
 
 
 def wheel(folder: Path) -> Path:
@@ -51,6 +62,9 @@ def serving(installed: Path, folder: Path, port: int = 0) -> Iterator[tuple[subp
     finally:
         process.kill()
         process.communicate()
+
+
+Open = Callable[..., "Visit"]
 
 
 @dataclass

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, SCREENSHOTS, Visit, serving
+from browsing import SCREENSHOTS, Open, Visit, needs_browser
 
 import clearstory
 from clearstory.formats.cards import Card
@@ -19,18 +18,10 @@ from clearstory.studio.contexts import words_in_context
 from clearstory.text.learning import learn
 from tiny import TINY_CLEAR, shaken
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
-)
-if not CHROMIUM.exists():
-    pytest.skip(
-        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
-        allow_module_level=True,
-    )
+needs_browser()
 
 CLEAR, LSTM, WORDS, SHORT = "models/clear", "models/lstm", "models/words", "runs/short"
 ONE, OTHER = "a model of the world", "a fashion model"
-Open = Callable[..., Visit]
 
 
 @pytest.fixture(scope="module")
@@ -42,40 +33,6 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab)).float()
     save_model(root / WORDS, model, tokenizer, Card())
     return root
-
-
-@pytest.fixture(scope="module")
-def server(home: Path, installed: Path) -> Iterator[str]:
-    with serving(installed, home) as (_, url):
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        # Chromium's own sandbox asks for rights that containers do not give.
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser: Any, server: str) -> Iterator[Open]:
-    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
-    contexts: list[Any] = []
-    visits: list[Visit] = []
-
-    def opened(width: int = 1280, scheme: str = "light", **state: Any) -> Visit:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
-        visits.append(Visit(contexts[-1].new_page(), server))
-        visits[-1].listen()
-        return visits[-1].open(**state)
-
-    yield opened
-    for each in contexts:
-        each.close()
-    assert not [url for each in visits for url in each.foreign]
-    assert not [fault for each in visits for fault in each.faults]
 
 
 def card(seen: Visit, name: str) -> Any:

@@ -6,63 +6,20 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from browsing import CHROMIUM, SCREENSHOTS, Visit, serving
+from browsing import SCREENSHOTS, Open, needs_browser, serving
 from studio_home import HOSTILE, TEXT
 
 import clearstory
 from clearstory.lens.passage import passage
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
-)
-if not CHROMIUM.exists():
-    pytest.skip(
-        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
-        allow_module_level=True,
-    )
+needs_browser()
 
 CLEAR = "models/clear"
-Open = Callable[..., Visit]
-
-
-@pytest.fixture(scope="module")
-def server(installed: Path, made: Path) -> Iterator[str]:
-    with serving(installed, made) as (_, url):
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        # Chromium's own sandbox asks for rights that containers do not give.
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser: Any, server: str) -> Iterator[Open]:
-    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
-    contexts: list[Any] = []
-    visits: list[Visit] = []
-
-    def opened(url: str = server, width: int = 1280, scheme: str = "light", **state: Any) -> Visit:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
-        visits.append(Visit(contexts[-1].new_page(), url))
-        visits[-1].listen()
-        return visits[-1].open(**state)
-
-    yield opened
-    for each in contexts:
-        each.close()
-    assert not [url for each in visits for url in each.foreign]
-    assert not [fault for each in visits for fault in each.faults]
 
 
 def last_logits(made: Path, text: str) -> torch.Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, Visit, serving
+from browsing import Open, Visit, needs_browser, serving
 from studio_home import TEXT
 
 import clearstory
@@ -25,20 +24,12 @@ from clearstory.text.learning import learn
 from tiny import shaken
 from trained import words
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="pages are tested with playwright: pip install clearstory[test]"
-)
-if not CHROMIUM.exists():
-    pytest.skip(
-        f"pages are tested in Chromium, which is not at {CHROMIUM}: apt-get install chromium, or name it in CHROMIUM",
-        allow_module_level=True,
-    )
+needs_browser()
 
 CLEAR = "models/clear"
 SMALL: dict[str, Any] = {
     "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
 }  # fmt: skip
-Open = Callable[..., Visit]
 
 
 @pytest.fixture(scope="module")
@@ -53,40 +44,6 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (config, tokenizer) in two.items():
         save_model(root / "models" / name, shaken(config).float(), tokenizer, Card())
     return root
-
-
-@pytest.fixture(scope="module")
-def server(installed: Path, home: Path) -> Iterator[str]:
-    with serving(installed, home) as (_, url):
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        # Chromium's own sandbox asks for rights that containers do not give.
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser: Any, server: str) -> Iterator[Open]:
-    """Opens the studio; in the end nothing has gone elsewhere and nothing has gone wrong."""
-    contexts: list[Any] = []
-    visits: list[Visit] = []
-
-    def opened(url: str = server, width: int = 1280, **state: Any) -> Visit:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}))
-        visits.append(Visit(contexts[-1].new_page(), url))
-        visits[-1].listen()
-        return visits[-1].open(**state)
-
-    yield opened
-    for each in contexts:
-        each.close()
-    assert not [url for each in visits for url in each.foreign]
-    assert not [fault for each in visits for fault in each.faults]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 By default a thread that has done its share spins for a while, which is quick where nothing else wants its core. Beside
 a training it burns what the other needs: SmolLM2 read 32 tokens in 0.8 to 1.6 s on two busy cores where it takes 0.12
-when waiting threads sleep, and 0.10 in place of 0.09 on idle ones (`benchmarks/studio.py` says what is measured now).
+when waiting threads sleep, and 0.10 in place of 0.09 on idle ones (medians of nine, taken in turn).
 """
 
 from __future__ import annotations
