@@ -1,4 +1,4 @@
-"""What all tests share: one thread, checked shapes, and the folder of test data."""
+"""What all tests share: one thread, shapes checked on demand, and the folder of test data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["COLUMNS"] = "80"
 os.environ.pop("FORCE_COLOR", None)
 
-from jaxtyping import install_import_hook
+# `make test-shapes` checks every shape and type in a signature; it triples the time of most tests.
+if os.environ.get("CLEARSTORY_CHECK_SHAPES") == "1":
+    from jaxtyping import install_import_hook
 
-# Every shape and type in a signature is checked while tests run.
-install_import_hook("clearstory", "checking.checked")
+    install_import_hook("clearstory", "checking.checked")
 
 DATA = Path(os.environ.get("CLEARSTORY_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
