@@ -36,7 +36,7 @@ from clearstory.text.conllu import Sentence, read_conllu
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
 from clearstory.text.framing import framed
-from clearstory.text.rows import encode_documents
+from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentences import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking

@@ -27,7 +27,7 @@ from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.scoring import score_rows
 from clearstory.text.documents import read_documents
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_text
+from clearstory.text.token_dataset import encode_text
 
 VOCAB = 10_000
 

@@ -41,7 +41,7 @@ from clearstory.models.families import build, count
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.scoring import score_rows
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_text
+from clearstory.text.token_dataset import encode_text
 
 REFERENCE = {
     "interpolated_kneser_ney_5": {"valid": 238.9, "what": "one discount an order"},

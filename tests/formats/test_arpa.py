@@ -23,7 +23,7 @@ from clearstory.recipes.convert import convert
 from clearstory.recipes.evaluate import evaluate
 from clearstory.recipes.generate import generate
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_text
+from clearstory.text.token_dataset import encode_text
 from tiny import TINY_GPT2, counted, shaken
 
 # As SRILM writes: remarks before, log10 to seven digits, a back-off only where a context needs one.

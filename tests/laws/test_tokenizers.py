@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clearstory.text.learning import KINDS, learn
-from clearstory.text.rows import encode_text
+from clearstory.text.token_dataset import encode_text
 from clearstory.text.tokenizers import Tokenizer
 
 calm = settings(deadline=None)  # busy machines are slow, not wrong

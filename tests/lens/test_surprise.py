@@ -18,7 +18,7 @@ from clearstory.models.base import Padded
 from clearstory.models.scoring import score_rows
 from clearstory.recipes.inspect import inspect
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_text
+from clearstory.text.token_dataset import encode_text
 from tiny import MODELS, TINY_GPT2, TINY_LSTM, VOCAB, shaken
 
 LETTERS = learn("characters", ["abcdefghijklmnopqrst "])

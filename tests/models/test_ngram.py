@@ -29,7 +29,7 @@ from clearstory.recipes.opening import ready
 from clearstory.recipes.settings import train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_text
+from clearstory.text.token_dataset import encode_text
 from clearstory.training.learner import load_weights
 from tiny import VOCAB, counted
 from trained import words

@@ -26,7 +26,7 @@ def held(*texts: str) -> Held:
 
 def counted(tokenizer: Any, text: Held) -> Any:
     """A bigram of the very text."""
-    from clearstory.text.rows import encode_documents
+    from clearstory.text.token_dataset import encode_documents
 
     model = build(NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", begin=tokenizer.eos))
     for _ in model.fit(encode_documents(tokenizer, text.documents, text.several)):

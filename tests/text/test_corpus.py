@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, BadSetting, UnknownName
 from clearstory.text import corpus as corpus_module
-from clearstory.text import files, rows
+from clearstory.text import files
+from clearstory.text import token_dataset
 from clearstory.text.corpus import SPLITS, Corpus, cache_folder, learn_tokenizer
 from clearstory.text.learning import learn
-from clearstory.text.rows import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenRows, encode_documents
 from clearstory.text.settings import DataSettings
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
@@ -141,7 +142,7 @@ def test_the_cache_is_what_encoding_anew_gives(
 ) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", texts), settings)
     tokenizer = learn_tokenizer(corpus, spec)
-    monkeypatch.setattr(rows, "BATCH", 50)
+    monkeypatch.setattr(token_dataset, "BATCH", 50)
     first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
     for name in SPLITS:
         fresh = encode_documents(tokenizer, corpus.documents(name), several=corpus.size > 1)
@@ -200,7 +201,7 @@ def lose_a_file(folder: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_ids, damage_starts, damage_index, damage_numbers, lose_a_file])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, settings: DataSettings, damage: Callable[[Path], None]) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
-    good = {name: np.array(rows.ids) for name, rows in corpus.encode(BYTES).items()}
+    good = {name: np.array(token_dataset.ids) for name, token_dataset in corpus.encode(BYTES).items()}
     [folder] = (tmp_path / "cache" / "rows").iterdir()
     damage(folder)
     again = corpus.encode(BYTES)

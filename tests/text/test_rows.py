@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from clearstory.text.documents import Document
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_documents
+from clearstory.text.token_dataset import encode_documents
 
 
 def test_spread_takes_documents_from_all_over() -> None:

@@ -12,7 +12,7 @@ from clearstory.errors import CannotDo
 from clearstory.text.documents import Document
 from clearstory.text.framing import encode_masked, framed, hidden_by, inside_words
 from clearstory.text.learning import learn
-from clearstory.text.rows import encode_documents
+from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentences import by_sentence, sentences
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong

@@ -16,7 +16,7 @@ from clearstory.models.prompts import resting
 from clearstory.models.pseudo import Frame, pseudo_nats, stretches
 from clearstory.text.documents import Document
 from clearstory.text.framing import frame, hidden_by
-from clearstory.text.rows import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenRows, encode_documents
 from clearstory.text.sentences import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import Marks, examine

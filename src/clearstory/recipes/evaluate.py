@@ -20,7 +20,7 @@ from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.opening import Ready, ready, with_words
 from clearstory.recipes.writers import score_writer
 from clearstory.text.documents import Document, read_documents
-from clearstory.text.rows import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenRows, encode_documents
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 

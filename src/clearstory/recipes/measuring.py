@@ -25,7 +25,7 @@ from clearstory.recipes.ladder import LIKELIHOOD, PSEUDO
 from clearstory.recipes.opening import with_words
 from clearstory.recipes.spelling import Spelling
 from clearstory.text.documents import Document
-from clearstory.text.rows import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenRows, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 
 ENOUGH_DOCUMENTS = 20

@@ -18,7 +18,7 @@ from clearstory.text.conllu import SUFFIX, Sentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import tagged_documents
 from clearstory.text.files import Errors
-from clearstory.text.rows import TokenRows
+from clearstory.text.token_dataset import TokenRows
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 

@@ -32,7 +32,7 @@ from clearstory.recipes.runs import Run
 from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.recipes.train import ALIGNED, decide, training_speed, usual_tokenizer
 from clearstory.text.corpus import Corpus, learn_tokenizer
-from clearstory.text.rows import TokenRows
+from clearstory.text.token_dataset import TokenRows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.record import read
 from clearstory.training.settings import TrainingSettings

@@ -12,7 +12,7 @@ from clearstory.errors import BadInput, CannotDo
 from clearstory.metrics import Score
 from clearstory.models.prompts import resting
 from clearstory.text.documents import Document, are_pairs, read_documents
-from clearstory.text.rows import encode_documents
+from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
 from clearstory.text.learning import learn
-from clearstory.text.rows import TokenRows, open_rows, write_rows
+from clearstory.text.token_dataset import TokenRows, open_rows, write_rows
 from clearstory.text.sentences import by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
