@@ -18,7 +18,7 @@ from clearstory.text import files
 from clearstory.text import token_dataset
 from clearstory.text.corpus import SPLITS, Corpus, cache_folder, learn_tokenizer
 from clearstory.text.learning import learn
-from clearstory.text.token_dataset import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
@@ -128,7 +128,7 @@ def test_several_documents_end_with_eos_and_a_single_one_does_not(tmp_path: Path
     assert single["validation"].starts.tolist() == [0, 1]
 
 
-def rows_equal(one: TokenRows, other: TokenRows) -> bool:
+def rows_equal(one: TokenDataset, other: TokenDataset) -> bool:
     same = np.array_equal(one.ids, other.ids) and np.array_equal(one.starts, other.starts)
     return same and (len(one), one.bytes, one.text_bytes) == (len(other), other.bytes, other.text_bytes)
 

@@ -16,7 +16,7 @@ from clearstory.models.prompts import resting
 from clearstory.models.pseudo import Frame, pseudo_nats, stretches
 from clearstory.text.documents import Document
 from clearstory.text.framing import frame, hidden_by
-from clearstory.text.token_dataset import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.sentences import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import Marks, examine
@@ -107,7 +107,7 @@ def evaluate_both_sides(
 
 
 def masked_marks(
-    network: Encoder, tokenizer: Tokenizer, documents: Sequence[Document], rows: TokenRows, limit: int | None
+    network: Encoder, tokenizer: Tokenizer, documents: Sequence[Document], rows: TokenDataset, limit: int | None
 ) -> Marks:
     """As in training: over pairs where the model has a head for them and the text has them, else over windows."""
     masking, context = Masking.of(tokenizer), network.config.context
@@ -120,7 +120,7 @@ def masked_marks(
     return examine(network, Masked(masking), rows, context, limit=limit)
 
 
-def spread(rows: TokenRows, limit: int) -> list[int]:
+def spread(rows: TokenDataset, limit: int) -> list[int]:
     """Places of about `limit` tokens in runs of 16 from all over a text; of a shorter one, all."""
     if limit >= len(rows):
         return list(range(len(rows)))
@@ -131,7 +131,7 @@ def spread(rows: TokenRows, limit: int) -> list[int]:
 def one_by_one(
     network: Encoder,
     tokenizer: Tokenizer,
-    rows: TokenRows,
+    rows: TokenDataset,
     places: Sequence[int],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[int], Floats]:

@@ -20,7 +20,7 @@ from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.opening import Ready, ready, with_words
 from clearstory.recipes.writers import score_writer
 from clearstory.text.documents import Document, read_documents
-from clearstory.text.token_dataset import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
@@ -159,7 +159,7 @@ class Watch:
             yield document
 
 
-def scorable(rows: TokenRows, begin: int | None) -> bool:
+def scorable(rows: TokenDataset, begin: int | None) -> bool:
     """Whether any token can be foreseen."""
     return bool(len(rows)) if begin is not None else bool((np.diff(rows.starts) > 1).any())
 

@@ -8,7 +8,7 @@ from typing import Any
 from clearstory.metrics import Score
 from clearstory.models.prompts import first_token
 from clearstory.models.scoring import score_rows
-from clearstory.text.token_dataset import TokenRows
+from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import examine
 from clearstory.training.objectives.base import Objective
@@ -28,7 +28,7 @@ class HeldOut:
         accuracy: of the last look: share of pairs told rightly, where that is asked.
     """
 
-    rows: TokenRows
+    rows: TokenDataset
     tokenizer: Tokenizer
     objective: Objective
     lost: str | None

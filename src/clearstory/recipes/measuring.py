@@ -25,7 +25,7 @@ from clearstory.recipes.ladder import LIKELIHOOD, PSEUDO
 from clearstory.recipes.opening import with_words
 from clearstory.recipes.spelling import Spelling
 from clearstory.text.documents import Document
-from clearstory.text.token_dataset import TokenRows, encode_documents
+from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 
 ENOUGH_DOCUMENTS = 20
@@ -208,7 +208,7 @@ def measure_both_sides(
     model: Encoder,
     tokenizer: Tokenizer,
     held: Held,
-    rows: TokenRows,
+    rows: TokenDataset,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """The pseudo-likelihood of units from all over the text, of about MOST_TOLD tokens together; see `pseudo`."""
@@ -244,7 +244,7 @@ def measure_both_sides(
     )  # fmt: skip
 
 
-def spell(tokenizer: Tokenizer, held: Held, rows: TokenRows) -> tuple[Floats, Floats, int] | str:
+def spell(tokenizer: Tokenizer, held: Held, rows: TokenDataset) -> tuple[Floats, Floats, int] | str:
     """What is charged for each token, the bytes each stands for, and how many are unknown; or why that cannot be."""
     spelling = Spelling(tokenizer)
     nats, sizes, ids, unknown = [], [], [], 0

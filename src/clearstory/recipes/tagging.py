@@ -18,12 +18,12 @@ from clearstory.text.conllu import SUFFIX, Sentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import tagged_documents
 from clearstory.text.files import Errors
-from clearstory.text.token_dataset import TokenRows
+from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
 
-def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, rows: TokenRows) -> tuple[Any, Tagged]:
+def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, rows: TokenDataset) -> tuple[Any, Tagged]:
     """A config and rows to learn from, with the tags of the sentences."""
     if tokenizer.kind != "words" or tokenizer.unknown is None or tokenizer.eos is None:
         raise BadSetting(

@@ -32,7 +32,7 @@ from clearstory.recipes.runs import Run
 from clearstory.recipes.settings import TrainRecipe, train_recipe
 from clearstory.recipes.train import ALIGNED, decide, training_speed, usual_tokenizer
 from clearstory.text.corpus import Corpus, learn_tokenizer
-from clearstory.text.token_dataset import TokenRows
+from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.record import read
 from clearstory.training.settings import TrainingSettings
@@ -49,7 +49,7 @@ class Ground:
     recipe: CompareRecipe
     folder: Path
     corpus: Corpus
-    known: dict[str, tuple[Path, Tokenizer, TokenRows]] = field(default_factory=dict)
+    known: dict[str, tuple[Path, Tokenizer, TokenDataset]] = field(default_factory=dict)
 
     @cached_property
     def machine(self) -> TrainingSettings:
@@ -62,7 +62,7 @@ class Ground:
         meant = train_recipe({"model": entry.name}).model.tokenizer
         return entry.tokenizer or self.recipe.tokenizer or meant or usual_tokenizer(self.corpus)
 
-    def tokens(self, spec: str) -> tuple[Path, Tokenizer, TokenRows]:
+    def tokens(self, spec: str) -> tuple[Path, Tokenizer, TokenDataset]:
         """A tokenizer in its folder, and the text to learn from in its tokens."""
         if spec not in self.known:
             place = self.folder / "tokenizers" / Entry(spec, spec, {}).folder
@@ -109,7 +109,7 @@ class Ground:
             return 60 * self.recipe.minutes
         return None if self.recipe.cpu_seconds is None else self.recipe.cpu_seconds / self.machine.threads
 
-    def sized(self, entry: Entry, tokenizer: Tokenizer, rows: TokenRows) -> dict[str, Any]:
+    def sized(self, entry: Entry, tokenizer: Tokenizer, rows: TokenDataset) -> dict[str, Any]:
         """The preset's wiring at the size that the budget can teach, as `train` sizes `clear`."""
         choice = train_recipe({"model": entry.name, **entry.settings}).model
         usual: Any = choice.config(vocab=tokenizer.vocab)
@@ -148,7 +148,7 @@ def whole_for(config: Any, inner: int) -> int:
     return min(targets, key=lambda target: abs(math.log(max(1, inside(target)) / inner)))
 
 
-def one_pass(recipe: TrainRecipe, tokenizer: Tokenizer, rows: TokenRows) -> int:
+def one_pass(recipe: TrainRecipe, tokenizer: Tokenizer, rows: TokenDataset) -> int:
     """Steps that read a text once; a model that counts reads all of it in each round."""
     s = recipe.training
     config = recipe.model.config(vocab=tokenizer.vocab, context=s.context, parameters=recipe.parameters)

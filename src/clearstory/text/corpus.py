@@ -25,7 +25,7 @@ import numpy.typing as npt
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
 from clearstory.text.learning import learn
-from clearstory.text.token_dataset import TokenRows, open_rows, write_rows
+from clearstory.text.token_dataset import TokenDataset, open_rows, write_rows
 from clearstory.text.sentences import by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
@@ -90,7 +90,7 @@ class Corpus:
         """The text of a split in parts; it can be gone through again and again."""
         return _Texts(self, split)
 
-    def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenRows]:
+    def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenDataset]:
         """The ids of both splits, mapped from the cache; made first where they are not there, or damaged.
 
         Documents end with the tokenizer's eos if the corpus has several. `sentences`: the rows' documents are its

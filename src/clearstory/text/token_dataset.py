@@ -29,7 +29,7 @@ BATCH = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class TokenRows:
+class TokenDataset:
     """The ids of documents, one behind the other. N tokens, D documents, V vocabulary.
 
     `ids` (N,) may be mapped from disk; document d is `ids[starts[d]:starts[d + 1]]`, `starts` being (D + 1,). Where
@@ -59,7 +59,7 @@ class TokenRows:
             counts += np.bincount(self.ids[start : start + BATCH], minlength=len(counts))
         return int(counts @ self.byte_lengths)
 
-    def spread(self, limit: int) -> TokenRows:
+    def spread(self, limit: int) -> TokenDataset:
         """Documents from all over, of about `limit` tokens together: its first ones alone may be easier than the rest.
 
         Itself where it has no more tokens, or is a single document.
@@ -70,10 +70,10 @@ class TokenRows:
         parts = [np.asarray(self.ids[self.starts[d] : self.starts[d + 1]]) for d in chosen]
         ids = np.concatenate(parts)
         starts = np.cumsum([0, *map(len, parts)]).astype(np.int64)
-        return TokenRows(ids, starts, self.byte_lengths, int(self.byte_lengths[ids].sum()))
+        return TokenDataset(ids, starts, self.byte_lengths, int(self.byte_lengths[ids].sum()))
 
 
-def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenRows:
+def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
     """The ids of texts, each a document of its own, in memory.
 
     >>> from clearstory.text.learning import learn
@@ -86,7 +86,7 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenRows:
 
 def encode_documents(
     tokenizer: Tokenizer, documents: Iterable[Document], several: bool = False, endings: bool = True
-) -> TokenRows:
+) -> TokenDataset:
     """The ids of documents, in memory; a document's parts are put together again.
 
     Each document ends with the tokenizer's eos, if it has one and there are several documents. `several` says that
@@ -95,7 +95,7 @@ def encode_documents(
     encoding = _Encoding(tokenizer, several, endings)
     blocks = list(encoding.blocks(documents))
     ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_type(tokenizer))
-    return TokenRows(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
+    return TokenDataset(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
 
 
 def write_rows(
@@ -122,7 +122,7 @@ def write_rows(
     return sum(split["text_bytes"] for split in index.values())
 
 
-def open_rows(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenRows] | None:
+def open_rows(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
     """What write_rows wrote, mapped; None where it is missing or does not measure up."""
     kind = id_type(tokenizer)
     try:
@@ -137,7 +137,7 @@ def open_rows(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenRows] | None
                 return None
             # An empty file cannot be mapped.
             ids = np.memmap(file, dtype=kind, mode="r") if tokens else np.empty(0, dtype=kind)
-            splits[name] = TokenRows(ids, starts, tokenizer.byte_lengths, int(said["text_bytes"]))
+            splits[name] = TokenDataset(ids, starts, tokenizer.byte_lengths, int(said["text_bytes"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return splits

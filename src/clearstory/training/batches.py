@@ -25,7 +25,7 @@ from clearstory.models.base import Padded
 
 
 class Rows(Protocol):
-    """Token ids of one split, end to end: what `text.corpus.TokenRows` is."""
+    """Token ids of one split, end to end: what `text.corpus.TokenDataset` is."""
 
     @property
     def ids(self) -> npt.NDArray[np.generic]:
