@@ -36,8 +36,8 @@ def wikitext2() -> tuple[Any, Any, int]:
     """The rows of train and valid, and the token that texts begin after."""
     texts = ["".join(d.text for d in read_documents(data(f"wikitext2/{split}.txt.gz"))) for split in ("train", "valid")]
     tokenizer = learn(f"words:{VOCAB}", texts[:1])
-    assert tokenizer.eos is not None
-    return encode_text(tokenizer, texts[:1]), encode_text(tokenizer, texts[1:]), tokenizer.eos
+    assert tokenizer.eos_token_id is not None
+    return encode_text(tokenizer, texts[:1]), encode_text(tokenizer, texts[1:]), tokenizer.eos_token_id
 
 
 def em(states: int = 256, rounds: int = 20) -> dict[str, Any]:

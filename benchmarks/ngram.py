@@ -109,13 +109,13 @@ def estimate(file: Path) -> dict[str, Any]:
     learnt = time.process_time()
     rows = encode_text(tokenizer, [text])
     encoded = time.process_time()
-    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=5, begin=tokenizer.eos))
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=5, begin=tokenizer.eos_token_id))
     for _ in model.fit(rows):
         pass
     done = time.process_time()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     valid = encode_text(tokenizer, [file.with_name("valid.txt").read_text(encoding="utf-8")])
-    score = score_rows(model, valid, begin=tokenizer.eos, batch_size=16)
+    score = score_rows(model, valid, begin=tokenizer.eos_token_id, batch_size=16)
     saved = file.with_name("ours.arpa")
     writing = time.process_time()
     write_arpa(saved, model, tokenizer)

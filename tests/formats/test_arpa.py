@@ -63,7 +63,7 @@ def written(folder: Path, text: str) -> Path:
 def nats(opened: Any, sentence: str) -> list[float]:
     """log10 P of each word of a line, and of its end."""
     ids = opened.tokenizer.encode(sentence + "\n")
-    found, _ = opened.model.score(Padded(torch.tensor([[opened.tokenizer.eos, *ids[:-1]]])), torch.tensor([ids]))
+    found, _ = opened.model.score(Padded(torch.tensor([[opened.tokenizer.eos_token_id, *ids[:-1]]])), torch.tensor([ids]))
     return [-each / math.log(10) for each in found[0].tolist()]
 
 
@@ -100,7 +100,7 @@ def test_a_file_without_sentences_has_none(tmp_path: Path) -> None:
     opened = open_model(file)
     assert opened.model.config.begin is None
     assert opened.tokenizer is not None
-    assert opened.tokenizer.eos is None
+    assert opened.tokenizer.eos_token_id is None
     assert opened.tokenizer.encode("a\nb") == [1, 2]
 
 
@@ -156,7 +156,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any) -> None:
     text = "a rose is a rose.\nis a rose a rose?\n\nno: a_b ␣ <s> </s> rose\n" * 3
     tokenizer = learn(kind, [text])
-    begin = tokenizer.eos if tokenizer.bos is None else tokenizer.bos
+    begin = tokenizer.eos_token_id if tokenizer.bos is None else tokenizer.bos
     model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, begin=begin))
     assert list(model.fit(encode_text(tokenizer, [text, "rose is"])))
     folder = save_model(tmp_path / "model", model, tokenizer, Card())
@@ -225,7 +225,7 @@ def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm", reason="KenLM's queries have to be compiled, which not every machine can")
     text = "the cat sat on the mat .\nthe dog sat .\na cat and a dog\n" * 2 + "on the dog sat a mat\n"
     tokenizer = learn("words", [text])
-    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.eos))
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [text])))
     file = tmp_path / "a.arpa"
     write_arpa(file, model, tokenizer)

@@ -230,7 +230,7 @@ def test_fields_that_change_nothing_are_no_hindrance(tmp_path: Path) -> None:
     opened = open_model(file)
     assert opened.model.config == WIRINGS["llama"]
     assert opened.tokenizer is not None
-    assert opened.tokenizer.eos is None
+    assert opened.tokenizer.eos_token_id is None
 
 
 def test_a_context_whose_angles_would_fill_the_memory_is_refused(tmp_path: Path) -> None:

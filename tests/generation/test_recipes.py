@@ -38,7 +38,7 @@ def test_the_pieces_are_the_text(opened: Any) -> None:
     said = done.to_json()
     assert json.loads(json.dumps(said)) == said
     assert said["tokens"] == len(said["ids"]) == len(said["logprobs"])
-    assert said["text"] == BYTES.decode([id for id in said["ids"] if id != BYTES.eos])
+    assert said["text"] == BYTES.decode([id for id in said["ids"] if id != BYTES.eos_token_id])
 
 
 def test_several_prompts_are_answered_as_each_would_be_alone(opened: Any) -> None:

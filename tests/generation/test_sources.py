@@ -137,7 +137,7 @@ def test_a_view_writes_as_its_model(name: str, rows: int) -> None:
 @pytest.fixture(scope="module")
 def opened() -> Opened:
     tokenizer = learn("bytes", [])
-    config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, begin=tokenizer.eos)
+    config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, begin=tokenizer.eos_token_id)
     model = build(config, seed=1)
     with torch.no_grad():
         for weight in model.parameters():

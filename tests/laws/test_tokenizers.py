@@ -86,12 +86,12 @@ def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
 @given(text=anything | spelt)
 def test_no_text_can_spell_a_special_token(kind: str, text: str) -> None:
     one = tokenizer(kind)
-    assert not {one.eos, one.bos, one.padding} & set(one.encode(text))
+    assert not {one.eos_token_id, one.bos, one.padding} & set(one.encode(text))
 
 
 def test_a_line_feed_is_the_only_way_to_end_a_line_of_words() -> None:
     words = tokenizer("words")
-    assert words.encode("earth. <eos> <eos>\n").count(words.eos) == 1  # type: ignore[arg-type]
+    assert words.encode("earth. <eos> <eos>\n").count(words.eos_token_id) == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -121,7 +121,7 @@ def test_a_saved_tokenizer_opens_the_same(kind: str, tmp_path: Path) -> None:
     assert again == one
     assert again.fingerprint == one.fingerprint
     assert (again.kind, again.vocab) == (kind, one.vocab)
-    assert (again.eos, again.bos, again.unknown, again.padding) == (one.eos, one.bos, one.unknown, one.padding)
+    assert (again.eos_token_id, again.bos, again.unknown, again.padding) == (one.eos_token_id, one.bos, one.unknown, one.padding)
     assert np.array_equal(again.byte_lengths, one.byte_lengths)
     assert again.encode("".join(SCRIPTS)) == one.encode("".join(SCRIPTS))
 
@@ -142,5 +142,5 @@ def test_rows_count_the_bytes_of_their_text(kind: str, texts: list[str]) -> None
     assert rows.bytes == rows.text_bytes == sum(len(text.encode()) for text in texts)
     assert rows.documents == len(texts)
     pieces = [rows.ids[start:end].tolist() for start, end in zip(rows.starts, rows.starts[1:], strict=False)]
-    ending = [tokenizer(kind).eos] if len(texts) > 1 else []
+    ending = [tokenizer(kind).eos_token_id] if len(texts) > 1 else []
     assert pieces == [tokenizer(kind).encode(text) + ending for text in texts]

@@ -49,7 +49,7 @@ def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
     model: Any = shaken(replace(T5_SMALL, **TINY, vocab=tokenizer.vocab, context=12, begin=0))
     read = passage(model, tokenizer, "abc", target="ba")
     assert read.source[:3] == tuple(tokenizer.encode("abc"))
-    assert read.source[3:] == (tokenizer.eos,)
+    assert read.source[3:] == (tokenizer.eos_token_id,)
     assert read.ids == (0, *tokenizer.encode("ba"))
     assert passage(model, tokenizer, "abc").ids == (0,)
     assert torch.equal(read.hidden(model), model.read(Padded.rows([read.ids]), source=Padded.rows([read.source]))[0][0])

@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def taught(model: Any, source: str, target: str) -> torch.Tensor:
     """Log-probabilities of every token after the source and each beginning of the target, as training reads them."""
-    ids = [*Gaps(TOKENIZER).encode(source), TOKENIZER.eos]
+    ids = [*Gaps(TOKENIZER).encode(source), TOKENIZER.eos_token_id]
     written = Padded.rows([[BEGIN, *Gaps(TOKENIZER).encode(target)]])
     hidden, _ = model.read(written, source=Padded.rows([ids]))
     logs: torch.Tensor = model.predict(hidden)[0].double().log_softmax(-1)

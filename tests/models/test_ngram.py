@@ -26,7 +26,7 @@ from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
 from clearstory.models.scoring import score_rows
 from clearstory.recipes.opening import ready
-from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.settings.training import train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.text.learning import learn
 from clearstory.text.token_dataset import encode_text
@@ -332,7 +332,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     assert isinstance(second, Finished)
     assert (first.steps, second.steps, second.nats_per_token) == (3, 3, first.nats_per_token)
     opened = open_model(tmp_path / "run")
-    assert opened.model.config.begin == opened.tokenizer.eos  # type: ignore[union-attr]
+    assert opened.model.config.begin == opened.tokenizer.eos_token_id  # type: ignore[union-attr]
     assert opened.card.parameters == first.parameters == count(opened.model)
 
 
@@ -402,7 +402,7 @@ def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perp
     train, held = "".join(lines[:1500]), "".join(lines[4000:4200])
     tokenizer = learn("words", [train])
     order, prune = settings
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, begin=tokenizer.eos))
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, begin=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None
-    found = score_rows(model, encode_text(tokenizer, [held]), begin=tokenizer.eos)
+    found = score_rows(model, encode_text(tokenizer, [held]), begin=tokenizer.eos_token_id)
     assert found.perplexity == pytest.approx(perplexity, rel=2e-6)

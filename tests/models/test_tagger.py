@@ -19,7 +19,7 @@ from clearstory.models.base import Padded
 from clearstory.models.hmm.endings import LONGEST, TRUST, Endings, count_endings, keys_of, shape_of
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import interpolated
-from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.tagging import evaluate_tags, tag
 from clearstory.recipes.train import train_events
 from clearstory.text.conllu import Sentence
@@ -55,7 +55,7 @@ def test_a_tagger_opens_as_what_was_saved_and_is_a_language_model(run: Path) -> 
     ids = opened.tokenizer.encode("the dog barks loudly .\nthe cat")  # type: ignore[union-attr]
     chances = opened.logits([ids])[0].exp()
     assert torch.allclose(chances.sum(-1), torch.ones(len(ids)), atol=1e-5)
-    assert int(chances[4].argmax()) == opened.tokenizer.eos  # type: ignore[union-attr]  # after a full stop
+    assert int(chances[4].argmax()) == opened.tokenizer.eos_token_id  # type: ignore[union-attr]  # after a full stop
     hidden, state = opened.model.read(Padded.rows([ids]), opened.model.begin())
     assert hidden.shape[-1] == opened.model.config.width == state.next.shape[-1]
 

@@ -207,7 +207,7 @@ def compare_with_llama_cpp(library: Any, file: Path, *, exact: bool) -> None:
             break
         written.append(id)
     ours = list(generate(opened, "Once upon a time", max_tokens=count, temperature=0).completions[0].ids)
-    ours = [id for id in ours if id != tokenizer.eos]
+    ours = [id for id in ours if id != tokenizer.eos_token_id]
     logits = opened.logits([prompt + ours])[0].numpy()
     theirs.reset()
     theirs.eval(prompt + ours)

@@ -272,7 +272,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: P
         )
         assert oracle.decode(tokenizer.encode(text)) == text
     model = theirs(folder)
-    assert model.generation_config.eos_token_id == tokenizer.eos == model.config.eos_token_id
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == model.config.eos_token_id
 
 
 def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:

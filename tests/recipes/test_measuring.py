@@ -28,7 +28,7 @@ def counted(tokenizer: Any, text: Held) -> Any:
     """A bigram of the very text."""
     from clearstory.text.token_dataset import encode_documents
 
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", begin=tokenizer.eos))
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", begin=tokenizer.eos_token_id))
     for _ in model.fit(encode_documents(tokenizer, text.documents, text.several)):
         pass
     return model

@@ -56,8 +56,8 @@ def test_the_ways_are_what_generate_and_beam_search_write(name: str) -> None:
     model = model_of(name)
     said = ways(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
     json.dumps(said, allow_nan=False)
-    source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos] if name == "t5" else None
-    how: dict[str, Any] = {"eos": CHARACTERS.eos, "source": source, "begin": 0, "never": (0,) if source else ()}
+    source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id] if name == "t5" else None
+    how: dict[str, Any] = {"eos": CHARACTERS.eos_token_id, "source": source, "begin": 0, "never": (0,) if source else ()}
     prompt = [] if source else CHARACTERS.encode(TEXT)
     drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]
     best = beam_search(model, prompt, Sampling(max_tokens=6, beam=3, length_penalty=0.5), **how)
@@ -92,7 +92,7 @@ def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | Non
     model = model_of("t5" if part else "clear")
     written = tuple(CHARACTERS.encode("de"))
     seen = attended(model, CHARACTERS, TEXT, written=written, layer=0, head=head, part=part)
-    source = (*CHARACTERS.encode(TEXT), CHARACTERS.eos) if part else ()
+    source = (*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id) if part else ()
     ids = (0, *written) if part else (*CHARACTERS.encode(TEXT), *written)
     read = Passage(ids, tuple(map(CHARACTERS.piece, ids)), source, tuple(map(CHARACTERS.piece, source)))
     weights = attention_weights(model, read, site(model, 0, part))[:, -1]

@@ -22,7 +22,7 @@ def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
         "<|endoftext|>",
         "<unk>",
     ]
-    assert (tokenizer.eos, tokenizer.unknown) == (7, 8)
+    assert (tokenizer.eos_token_id, tokenizer.unknown) == (7, 8)
     assert tokenizer.encode("hi") == [2, 8]
     assert tokenizer.decode([2, 8]) == "h<unk>"
     assert not tokenizer.lossless("hi")
@@ -30,7 +30,7 @@ def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
 
 def test_bytes_are_numbered_by_their_value() -> None:
     tokenizer = learn("bytes", [])
-    assert (tokenizer.vocab, tokenizer.eos, tokenizer.unknown) == (257, 256, None)
+    assert (tokenizer.vocab, tokenizer.eos_token_id, tokenizer.unknown) == (257, 256, None)
     assert tokenizer.encode("aé\0") == [97, 0xC3, 0xA9, 0]
     assert tokenizer.decode([97, 0xC3]) == "a\ufffd"
     assert tokenizer.decode_bytes([97, 0xC3]) == b"a\xc3"
@@ -56,7 +56,7 @@ def test_bpe_reaches_the_vocabulary_asked_for() -> None:
     tokenizer = learn("bpe:270", [TEXT])
     assert tokenizer.vocab == 270
     assert tokenizer.piece(tokenizer.encode("the cat")[0]) == "the"
-    assert tokenizer.piece(tokenizer.eos or 0) == "<|endoftext|>"
+    assert tokenizer.piece(tokenizer.eos_token_id or 0) == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "characters", "bytes", "words", "wordpiece"])
@@ -75,7 +75,7 @@ def test_wordpiece_keeps_capitals_unless_told() -> None:
     uncased = learn("wordpiece:60", ["The THE thé"], uncased=True)
     assert uncased.encode("The") == uncased.encode("thé") == uncased.encode("the")
     assert [uncased.piece(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert (uncased.padding, uncased.unknown, uncased.bos, uncased.eos) == (0, 1, 2, 3)
+    assert (uncased.padding, uncased.unknown, uncased.bos, uncased.eos_token_id) == (0, 1, 2, 3)
 
 
 def test_pieces_inside_words_begin_with_hashes() -> None:
@@ -119,8 +119,8 @@ def test_only_wordpiece_can_be_uncased() -> None:
 
 def test_another_end_of_text_can_be_chosen() -> None:
     tokenizer = learn("bpe:300", [TEXT], eos="</s>")
-    assert tokenizer.piece(tokenizer.eos or 0) == "</s>"
-    assert tokenizer.eos not in tokenizer.encode("</s>")
+    assert tokenizer.piece(tokenizer.eos_token_id or 0) == "</s>"
+    assert tokenizer.eos_token_id not in tokenizer.encode("</s>")
 
 
 def test_processes_learn_the_same() -> None:

@@ -102,7 +102,7 @@ def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> Non
     assert held_out.documents == len(sides["validation"])
     # Source and target each end with the token that ends texts.
     first = held_out.ids[held_out.starts[0] : held_out.starts[1]].tolist()
-    assert first == [*tokenizer.encode(sides["validation"][0]), tokenizer.eos]
+    assert first == [*tokenizer.encode(sides["validation"][0]), tokenizer.eos_token_id]
     # The same text as running text is another corpus, with a cache of its own.
     plain = Corpus.open(file, DataSettings(validation=0.1, cache=tmp_path / "cache"))
     assert plain.size == 1
@@ -128,7 +128,7 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     assert Gaps(known).encode("a <extra_id_1>") == [*known.encode("a "), ids[1]]
     assert Gaps(known).encode("<extra_id_100>") == known.encode("<extra_id_100>")
     assert Gaps(plain).encode(text) == plain.encode(text)
-    assert (known.eos, known.padding) == (plain.eos, plain.padding)
+    assert (known.eos_token_id, known.padding) == (plain.eos_token_id, plain.padding)
 
 
 @pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "unigram:300"])
@@ -137,11 +137,11 @@ def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     known = with_sentinels(learn(spec, ["a b né " * 9]))
     gaps = Gaps(known)
     ids, places = gaps.encode_places(text)
-    assert gaps.decode([*ids, known.padding or known.eos]) == text
+    assert gaps.decode([*ids, known.padding or known.eos_token_id]) == text
     assert [text[start:stop] for start, stop in places if "extra" in text[start:stop]] == [
         "<extra_id_0>", "<extra_id_7>", "<extra_id_7>", "<extra_id_99>",
     ]  # fmt: skip
-    assert gaps.source(text) == [*ids, known.eos]
+    assert gaps.source(text) == [*ids, known.eos_token_id]
     # Piece by piece the same, a character cut in two included.
     writer = Writer(gaps)
     assert "".join([*map(writer.write, ids), writer.close()]) == text

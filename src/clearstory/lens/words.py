@@ -49,7 +49,7 @@ def pieces_of(model: Any, tokenizer: Any, sentence: Sentence) -> Pieces:
         whole, _ = framed(tokenizer, ids)
         return Pieces(Passage(tuple(whole), ()), (-1, *words, -1))
     if reads_source(model):
-        ends = () if tokenizer.eos is None else (tokenizer.eos,)
+        ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         written = (writes_after(model.config, tokenizer) or 0,)
         return Pieces(Passage(written, (), (*ids, *ends), ()), (*words, *(-1 for _ in ends)))
     begin = first_token(tokenizer)

@@ -24,7 +24,7 @@ from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.exported import compare_onnx
 from clearstory.recipes.portability import TEXTS, Portability, check_portable, template_of
-from clearstory.recipes.settings import Numbers
+from clearstory.recipes.settings.training import Numbers
 from clearstory.text.tokenizers import Tokenizer
 
 Format = Literal["arpa", "gguf", "hf", "onnx"]
@@ -239,7 +239,7 @@ class Words:
         ids = torch.tensor([known.get(name, -1) for name in names(opened.model, opened.tokenizer)])
         read, wanted = ids >= 0, ids >= 0
         begin = opened.model.config.begin
-        end = begin if opened.tokenizer is None else opened.tokenizer.eos
+        end = begin if opened.tokenizer is None else opened.tokenizer.eos_token_id
         if begin is not None and begin != end:
             ids[begin], read[begin], wanted[begin] = again.model.config.begin, True, False
             if end is not None:

@@ -25,8 +25,8 @@ def draw_digits(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> P
     columns = []
     for number in range(10):
         for _ in range(2 * EACH):  # twice as many as are shown: a young model does not always keep to the shades
-            ids = [*([] if tokenizer.eos is None else [tokenizer.eos]), *tokenizer.encode(str(number))]
-            engine.add(ids, Sampling(max_tokens=SIDE * SIDE, temperature=0.7, seed=seed), eos=tokenizer.eos)
+            ids = [*([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *tokenizer.encode(str(number))]
+            engine.add(ids, Sampling(max_tokens=SIDE * SIDE, temperature=0.7, seed=seed), eos=tokenizer.eos_token_id)
             seed += 1
     written: dict[int, list[int]] = {}
     while engine.busy:

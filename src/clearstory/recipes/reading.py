@@ -33,7 +33,7 @@ class Reading:
     def of(cls, network: Any, tokenizer: Tokenizer, truncate: Truncate | None, ignore_eos: bool = False) -> Reading:
         """What a model and its tokenizer ask for."""
         begin = writes_after(getattr(network, "config", None), tokenizer)
-        eos = tokenizer.eos
+        eos = tokenizer.eos_token_id
         return cls(reads_source(network), None if ignore_eos else eos, eos, begin, truncate)
 
     @property

@@ -26,14 +26,14 @@ def sample(
     torch's chance.
     """
     cast(Any, model).arithmetic = None  # that of training is not for caches
-    begin = tokenizer.eos if tokenizer.eos is not None else tokenizer.bos
+    begin = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
-    reading: dict[str, Any] = {"eos": tokenizer.eos, "begin": begin if begin is not None else 0}
+    reading: dict[str, Any] = {"eos": tokenizer.eos_token_id, "begin": begin if begin is not None else 0}
     spells: Gaps | Tokenizer = tokenizer
     if source is not None:
         spells = Gaps(tokenizer)
         prompt = f"{spells.decode(source)} → "
         reading |= {"source": source, "begin": cast(Any, model).config.begin}
     written = generate(cast(Any, model), ids, sampling, **reading)
-    return prompt + spells.decode([token.id for token in written if token.id != tokenizer.eos])
+    return prompt + spells.decode([token.id for token in written if token.id != tokenizer.eos_token_id])

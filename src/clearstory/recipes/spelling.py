@@ -161,7 +161,7 @@ class Spelling:
 
     def stands_for(self, id: int, own: str) -> bool:
         """Whether a known token tells the very characters that stood there."""
-        if id == self.tokenizer.eos:
+        if id == self.tokenizer.eos_token_id:
             return own == "\n" and self.tokenizer.kind == "words"
         return self.tokenizer.own_bytes(id) == own.encode()
 
@@ -174,5 +174,5 @@ class Spelling:
 
 def vocabulary(tokenizer: Tokenizer) -> list[bytes]:
     """Words to learn spelling from: pieces that begin a word, each once."""
-    pieces = (tokenizer.piece(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unknown, tokenizer.eos))
+    pieces = (tokenizer.piece(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unknown, tokenizer.eos_token_id))
     return [piece.encode() for piece in pieces if not piece.startswith("##")][-MOST_WORDS:]

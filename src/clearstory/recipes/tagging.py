@@ -25,12 +25,12 @@ from clearstory.text.tokenizers import Tokenizer
 
 def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, rows: TokenDataset) -> tuple[Any, Tagged]:
     """A config and rows to learn from, with the tags of the sentences."""
-    if tokenizer.kind != "words" or tokenizer.unknown is None or tokenizer.eos is None:
+    if tokenizer.kind != "words" or tokenizer.unknown is None or tokenizer.eos_token_id is None:
         raise BadSetting(
             f"model.learn is tags, which words have, and the tokenizer makes {tokenizer.kind}; set tokenizer to words"
         )
     spelt = tokenizer.encode_batch([sentence.text for sentence in sentences])
-    told = Tagged(rows, sentences, spelt, tokenizer.unknown, tokenizer.eos)
+    told = Tagged(rows, sentences, spelt, tokenizer.unknown, tokenizer.eos_token_id)
     changed = replace(config, states=len(told.tags) + 1, tags=told.tags, endings=len(told.endings))
     return changed, told
 

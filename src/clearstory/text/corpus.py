@@ -123,7 +123,7 @@ class Corpus:
     def _key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
         """The name of what is cached: all that the ids depend on."""
         version = 1  # of the way ids are written
-        parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos]
+        parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos_token_id]
         parts += ["sentences"] if sentences else []
         parts += ["pairs"] if self.settings.pairs else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]

@@ -50,7 +50,7 @@ class Gaps:
 
     def source(self, text: str) -> list[int]:
         """The ids of a source: a text, and the token that ends it."""
-        end = self.tokenizer.eos
+        end = self.tokenizer.eos_token_id
         return [*self.encode(text), *([] if end is None else [end])]
 
     def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -156,7 +156,7 @@ class _Encoding:
         self.text_bytes = 0
         self._tokenizer = tokenizer
         self._several = several
-        self._ending = [tokenizer.eos] if endings and tokenizer.eos is not None else []
+        self._ending = [tokenizer.eos_token_id] if endings and tokenizer.eos_token_id is not None else []
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
         """The ids, each document's followed by eos where there are several."""

@@ -83,7 +83,7 @@ class Tagger:
 
         A line's end stands before and behind: where sentences begin and end is a matter of tags like any other.
         """
-        end = self.words[self.tokenizer.eos]
+        end = self.words[self.tokenizer.eos_token_id]
         return torch.stack([end, *(self.spoken(word, place == 0) for place, word in enumerate(sentence)), end])
 
     def spoken(self, word: str, first: bool) -> Float[Tensor, "K"]:
