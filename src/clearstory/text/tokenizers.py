@@ -187,7 +187,7 @@ class Tokenizer:
         return tuple(self._inside.encode("", add_special_tokens=True).ids)
 
     @cached_property
-    def eos(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The token that ends a document."""
         return self._role("eos")
 
