@@ -202,12 +202,12 @@ def characters() -> list[dict[str, Any]]:
     found = []
     tried = [("kneser-ney", order) for order in (5, 6, 7, 8, 10)]
     for smoothing, order in [*tried, ("witten-bell", 6), ("katz", 6), ("laplace", 6), ("laplace", 4)]:
-        config = NGramConfig(vocab=tokenizer.vocab, order=order, smoothing=smoothing, begin=tokenizer.bos)
+        config = NGramConfig(vocab=tokenizer.vocab, order=order, smoothing=smoothing, begin=tokenizer.bos_token_id)
         model: Any = build(config)
         began = time.process_time()
         notes = [fitted.note for fitted in model.fit(train)]
         seconds = time.process_time() - began
-        score = score_rows(model, held, begin=tokenizer.bos, batch_size=16)
+        score = score_rows(model, held, begin=tokenizer.bos_token_id, batch_size=16)
         found.append(
             {
                 "smoothing": smoothing,

@@ -156,7 +156,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any) -> None:
     text = "a rose is a rose.\nis a rose a rose?\n\nno: a_b ␣ <s> </s> rose\n" * 3
     tokenizer = learn(kind, [text])
-    begin = tokenizer.eos_token_id if tokenizer.bos is None else tokenizer.bos
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, begin=begin))
     assert list(model.fit(encode_text(tokenizer, [text, "rose is"])))
     folder = save_model(tmp_path / "model", model, tokenizer, Card())

@@ -37,7 +37,7 @@ def test_it_is_the_preset_and_knows_its_tokens(opened: Any) -> None:
     assert opened.model.config == PRESETS["smollm2-135m"]
     assert opened.card.parameters == 134_515_008
     tokenizer = opened.tokenizer
-    assert (tokenizer.vocab, tokenizer.kind, tokenizer.bos, tokenizer.eos_token_id) == (49_152, "bpe", 1, 2)
+    assert (tokenizer.vocab, tokenizer.kind, tokenizer.bos_token_id, tokenizer.eos_token_id) == (49_152, "bpe", 1, 2)
     assert all(tokenizer.lossless(text) for text in TEXTS)
     # Each digit is a token of its own.
     assert [tokenizer.piece(id) for id in tokenizer.encode("2024")] == list("2024")

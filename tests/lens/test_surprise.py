@@ -35,7 +35,7 @@ def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
     view = surprise(model, LETTERS, TEXT)
     ids = LETTERS.encode(TEXT)
     rows = SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=LETTERS.byte_lengths)
-    score = score_rows(model, rows, begin=LETTERS.bos)
+    score = score_rows(model, rows, begin=LETTERS.bos_token_id)
     totals = dict(view.totals)
     assert (totals["tokens"], totals["bytes"]) == (score.tokens, score.bytes) == (len(TEXT), len(TEXT))
     assert totals["bits"] == pytest.approx(score.nats / NATS_PER_BIT, rel=1e-9)
@@ -53,7 +53,7 @@ def test_nothing_is_cut_off_and_what_was_done_is_said(model: Any) -> None:
 
 
 def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
-    begin, text = LETTERS.bos, "a bead"
+    begin, text = LETTERS.bos_token_id, "a bead"
     view = surprise(model, LETTERS, text, top=4)
     with torch.no_grad():
         hidden, _ = model.read(Padded.rows([[begin, *LETTERS.encode(text)[:-1]]]), model.begin())

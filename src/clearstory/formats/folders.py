@@ -232,7 +232,7 @@ def check_tokenizer(model: Any, tokenizer: Tokenizer | None) -> None:
 def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
     """The ids with which texts begin and end. Said even where there are none: transformers would assume its own."""
     return {
-        "bos_token_id": None if tokenizer is None else tokenizer.bos,
+        "bos_token_id": None if tokenizer is None else tokenizer.bos_token_id,
         "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
         "pad_token_id": None if tokenizer is None else tokenizer.padding,
     }

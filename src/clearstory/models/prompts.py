@@ -29,7 +29,7 @@ class Begins(Protocol):
 
 def first_token(tokenizer: Begins) -> int | None:
     """The token that texts begin after: the one meant for it, else the one that ends the text before."""
-    return tokenizer.bos if tokenizer.bos is not None else tokenizer.eos_token_id
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
 def reads_source(model: object) -> bool:

@@ -26,7 +26,7 @@ def sample(
     torch's chance.
     """
     cast(Any, model).arithmetic = None  # that of training is not for caches
-    begin = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos
+    begin = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
     reading: dict[str, Any] = {"eos": tokenizer.eos_token_id, "begin": begin if begin is not None else 0}
