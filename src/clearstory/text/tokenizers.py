@@ -192,7 +192,7 @@ class Tokenizer:
         return self._role("eos")
 
     @cached_property
-    def bos(self) -> int | None:
+    def bos_token_id(self) -> int | None:
         """The token that begins a text; for many tokenizers the one that ends the text before."""
         return self._role("bos")
 
