@@ -185,7 +185,7 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[Sentence]) -> tupl
     """The last layer's vector of each word's first piece, (N, W), and their tags; what does not fit is left out."""
     found, tags = [], []
     for sentence in sentences:
-        pieces = [tokenizer.encode(word) or [tokenizer.unknown or 0] for word in sentence.words]
+        pieces = [tokenizer.encode(word) or [tokenizer.unk_token_id or 0] for word in sentence.words]
         starts = np.cumsum([1, *map(len, pieces[:-1])])
         fits = [n for n, start in enumerate(starts) if start + len(pieces[n]) < model.config.context]
         ids, _ = framed(tokenizer, [id for n in fits for id in pieces[n]])

@@ -121,7 +121,7 @@ def test_a_saved_tokenizer_opens_the_same(kind: str, tmp_path: Path) -> None:
     assert again == one
     assert again.fingerprint == one.fingerprint
     assert (again.kind, again.vocab) == (kind, one.vocab)
-    assert (again.eos_token_id, again.bos_token_id, again.unknown, again.padding) == (one.eos_token_id, one.bos_token_id, one.unknown, one.padding)
+    assert (again.eos_token_id, again.bos_token_id, again.unk_token_id, again.padding) == (one.eos_token_id, one.bos_token_id, one.unk_token_id, one.padding)
     assert np.array_equal(again.byte_lengths, one.byte_lengths)
     assert again.encode("".join(SCRIPTS)) == one.encode("".join(SCRIPTS))
 

@@ -22,7 +22,7 @@ def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
         "<|endoftext|>",
         "<unk>",
     ]
-    assert (tokenizer.eos_token_id, tokenizer.unknown) == (7, 8)
+    assert (tokenizer.eos_token_id, tokenizer.unk_token_id) == (7, 8)
     assert tokenizer.encode("hi") == [2, 8]
     assert tokenizer.decode([2, 8]) == "h<unk>"
     assert not tokenizer.lossless("hi")
@@ -30,7 +30,7 @@ def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
 
 def test_bytes_are_numbered_by_their_value() -> None:
     tokenizer = learn("bytes", [])
-    assert (tokenizer.vocab, tokenizer.eos_token_id, tokenizer.unknown) == (257, 256, None)
+    assert (tokenizer.vocab, tokenizer.eos_token_id, tokenizer.unk_token_id) == (257, 256, None)
     assert tokenizer.encode("aé\0") == [97, 0xC3, 0xA9, 0]
     assert tokenizer.decode([97, 0xC3]) == "a\ufffd"
     assert tokenizer.decode_bytes([97, 0xC3]) == b"a\xc3"
@@ -75,12 +75,12 @@ def test_wordpiece_keeps_capitals_unless_told() -> None:
     uncased = learn("wordpiece:60", ["The THE thé"], uncased=True)
     assert uncased.encode("The") == uncased.encode("thé") == uncased.encode("the")
     assert [uncased.piece(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert (uncased.padding, uncased.unknown, uncased.bos_token_id, uncased.eos_token_id) == (0, 1, 2, 3)
+    assert (uncased.padding, uncased.unk_token_id, uncased.bos_token_id, uncased.eos_token_id) == (0, 1, 2, 3)
 
 
 def test_pieces_inside_words_begin_with_hashes() -> None:
     tokenizer = learn("wordpiece:30", ["abc abd abe"])
-    assert tokenizer.encode("abz") == [tokenizer.unknown]
+    assert tokenizer.encode("abz") == [tokenizer.unk_token_id]
     assert "".join(tokenizer.piece(id).removeprefix("##") for id in tokenizer.encode("abdc")) == "abdc"
     assert tokenizer.byte_lengths[tokenizer.encode("abd abd")].sum() == 6  # the space is counted nowhere
 

@@ -66,8 +66,8 @@ def names(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
     tokens are numbers.
     """
     roles: dict[int, str] = {}
-    if tokenizer is not None and tokenizer.unknown is not None:
-        roles[tokenizer.unknown] = UNKNOWN
+    if tokenizer is not None and tokenizer.unk_token_id is not None:
+        roles[tokenizer.unk_token_id] = UNKNOWN
     if tokenizer is not None and tokenizer.eos_token_id is not None:
         roles[tokenizer.eos_token_id] = END
     if model.config.begin is not None:

@@ -61,7 +61,7 @@ def one_token(tokenizer: Tokenizer, word: str) -> int:
         pieces = " · ".join(tokenizer.piece(id) for id in tokenizer.encode(word))
         raise BadInput(f"'{word}' is not one token but {pieces}; choose a shorter or more frequent word")
     (own,) = forms[0]
-    if own == tokenizer.unknown:
+    if own == tokenizer.unk_token_id:
         raise BadInput(f"'{word}' is unknown to the vocabulary; choose a word that it has")
     return own
 

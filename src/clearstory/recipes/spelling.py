@@ -139,7 +139,7 @@ class Spelling:
         left = "edge"
         for place, (id, (start, stop)) in enumerate(zip(ids, places, strict=True)):
             gap, own = text[end:start], text[start:stop]
-            if id == self.tokenizer.unknown:
+            if id == self.tokenizer.unk_token_id:
                 nats[place] = self.words.charge(own.encode())
                 unknown += 1
             elif not self.stands_for(id, own):
@@ -174,5 +174,5 @@ class Spelling:
 
 def vocabulary(tokenizer: Tokenizer) -> list[bytes]:
     """Words to learn spelling from: pieces that begin a word, each once."""
-    pieces = (tokenizer.piece(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unknown, tokenizer.eos_token_id))
+    pieces = (tokenizer.piece(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unk_token_id, tokenizer.eos_token_id))
     return [piece.encode() for piece in pieces if not piece.startswith("##")][-MOST_WORDS:]

@@ -25,12 +25,12 @@ from clearstory.text.tokenizers import Tokenizer
 
 def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, rows: TokenDataset) -> tuple[Any, Tagged]:
     """A config and rows to learn from, with the tags of the sentences."""
-    if tokenizer.kind != "words" or tokenizer.unknown is None or tokenizer.eos_token_id is None:
+    if tokenizer.kind != "words" or tokenizer.unk_token_id is None or tokenizer.eos_token_id is None:
         raise BadSetting(
             f"model.learn is tags, which words have, and the tokenizer makes {tokenizer.kind}; set tokenizer to words"
         )
     spelt = tokenizer.encode_batch([sentence.text for sentence in sentences])
-    told = Tagged(rows, sentences, spelt, tokenizer.unknown, tokenizer.eos_token_id)
+    told = Tagged(rows, sentences, spelt, tokenizer.unk_token_id, tokenizer.eos_token_id)
     changed = replace(config, states=len(told.tags) + 1, tags=told.tags, endings=len(told.endings))
     return changed, told
 
@@ -143,7 +143,7 @@ def evaluate_tags(
     hits, wanted, given = Counter[str](), Counter[str](), Counter[str]()
     for sentence, tags in zip(sentences, found, strict=True):
         for word, true, told in zip(sentence.words, sentence.tags, tags, strict=True):
-            known = tagger.ids[word] != tagger.tokenizer.unknown
+            known = tagger.ids[word] != tagger.tokenizer.unk_token_id
             every[known] += 1
             right[known] += true == told
             wanted[true] += 1

@@ -32,9 +32,9 @@ from clearstory.recipes.course import DEFAULT_STEPS, plan
 from clearstory.recipes.evaluate import reason
 from clearstory.recipes.events import Event, Finished, Prepared
 from clearstory.recipes.held_out import HeldOut
-from clearstory.recipes.rates import rates_for
+from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.session import Session
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.starting import start
 from clearstory.recipes.tagging import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, learn_tokenizer
@@ -228,7 +228,7 @@ def lost(corpus: Corpus, tokenizer: Tokenizer, rows: Mapping[str, Any]) -> str |
         lossless, size = tokenizer.lossless(text), size + len(text)
     if lossless:
         return None
-    return reason(0 if tokenizer.unknown is None else int((held_out.ids == tokenizer.unknown).sum()))
+    return reason(0 if tokenizer.unk_token_id is None else int((held_out.ids == tokenizer.unk_token_id).sum()))
 
 
 def usual_tokenizer(corpus: Corpus) -> str:

@@ -131,7 +131,7 @@ def first_of(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
     first = [ids[0] for ids in forms if ids]
     if not first:
         raise BadInput("there is no guess; type a word, or choose one of those that are offered")
-    said = [id for id in first if id != tokenizer.unknown and (tokenizer.decode([id]).strip() or not word.strip())]
+    said = [id for id in first if id != tokenizer.unk_token_id and (tokenizer.decode([id]).strip() or not word.strip())]
     best: int = max(said or first[:1], key=lambda id: float(logs[id]))
     return best
 

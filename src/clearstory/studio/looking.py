@@ -24,7 +24,7 @@ from clearstory.lens.table import VIEWS, check_able, view_of
 from clearstory.lens.trace import taps, watch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
-from clearstory.recipes.fields import convert
+from clearstory.recipes.settings.schema import convert
 from clearstory.recipes.inspect import inspect
 from clearstory.recipes.opening import ready
 
@@ -212,7 +212,7 @@ def token(tokenizer: Any, id: int, text: str, place: tuple[int, int]) -> dict[st
         "start": place[0],
         "stop": place[1],
         "special": bool(tokenizer.special[id]),
-        "unknown": id == tokenizer.unknown,
+        "unknown": id == tokenizer.unk_token_id,
     }
 
 

@@ -19,7 +19,7 @@ def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids of a tokenizer's sentinels, in their order; none where it has none."""
     found: list[int] = []
     while len(ids := tokenizer.encode_marked(f"<extra_id_{len(found)}>")) == 1:
-        if ids[0] in (tokenizer.unknown, *found):
+        if ids[0] in (tokenizer.unk_token_id, *found):
             break
         found += ids
     return tuple(found)

@@ -92,7 +92,7 @@ def stretches(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
 
 def spelt(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, ...]:
     """The ids of pieces, as the vocabulary has them; what it has not is unknown."""
-    unknown = tokenizer.ids.get(str(tokenizer._parts["model"].get("unk_token")), tokenizer.unknown)
+    unknown = tokenizer.ids.get(str(tokenizer._parts["model"].get("unk_token")), tokenizer.unk_token_id)
     return tuple(tokenizer.ids.get(piece, unknown) for piece in pieces)
 
 
