@@ -197,7 +197,7 @@ class Tokenizer:
         return self._role("bos")
 
     @cached_property
-    def unknown(self) -> int | None:
+    def unk_token_id(self) -> int | None:
         """The token for what the vocabulary cannot spell; none where it can spell everything."""
         spells_everything = self._style == "byte-level" or self._parts["model"].get("byte_fallback")
         return None if spells_everything else self._role("unk")
