@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.recipes.events import Finished, Looked, Prepared, Sampled
-from clearstory.recipes.files import read_yaml
-from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.training.events import Finished, Looked, Prepared, Sampled
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.train import train_events
 from clearstory.text.sentinels import sentinels
 from trained import TRAINING, contents, text_file
@@ -62,7 +62,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
 
     opened = clearstory.open(tmp_path / "run")
     begin = opened.model.config.begin
-    assert begin == opened.tokenizer.padding
+    assert begin == opened.tokenizer.pad_token_id
     for name in ("config.json", "generation_config.json"):
         assert json.loads((tmp_path / "run" / "model" / name).read_text())["decoder_start_token_id"] == begin
 

@@ -174,7 +174,7 @@ def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
     after = open_model(tmp_path / "model.gguf").tokenizer
     assert after is not None
     assert after.config["chat_template"] == template
-    assert (after.eos_token_id, after.bos_token_id, after.padding, after.unk_token_id) == (tokenizer.eos_token_id, tokenizer.bos_token_id, None, None)
+    assert (after.eos_token_id, after.bos_token_id, after.pad_token_id, after.unk_token_id) == (tokenizer.eos_token_id, tokenizer.bos_token_id, None, None)
     assert 0 not in after.encode("<|endoftext|>"), "text is never a command"
     assert after.encode_marked("<|endoftext|>") == [0]
 

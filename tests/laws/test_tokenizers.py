@@ -86,7 +86,7 @@ def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
 @given(text=anything | spelt)
 def test_no_text_can_spell_a_special_token(kind: str, text: str) -> None:
     one = tokenizer(kind)
-    assert not {one.eos_token_id, one.bos_token_id, one.padding} & set(one.encode(text))
+    assert not {one.eos_token_id, one.bos_token_id, one.pad_token_id} & set(one.encode(text))
 
 
 def test_a_line_feed_is_the_only_way_to_end_a_line_of_words() -> None:
@@ -121,7 +121,7 @@ def test_a_saved_tokenizer_opens_the_same(kind: str, tmp_path: Path) -> None:
     assert again == one
     assert again.fingerprint == one.fingerprint
     assert (again.kind, again.vocab) == (kind, one.vocab)
-    assert (again.eos_token_id, again.bos_token_id, again.unk_token_id, again.padding) == (one.eos_token_id, one.bos_token_id, one.unk_token_id, one.padding)
+    assert (again.eos_token_id, again.bos_token_id, again.unk_token_id, again.pad_token_id) == (one.eos_token_id, one.bos_token_id, one.unk_token_id, one.pad_token_id)
     assert np.array_equal(again.byte_lengths, one.byte_lengths)
     assert again.encode("".join(SCRIPTS)) == one.encode("".join(SCRIPTS))
 

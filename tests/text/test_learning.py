@@ -75,7 +75,7 @@ def test_wordpiece_keeps_capitals_unless_told() -> None:
     uncased = learn("wordpiece:60", ["The THE thé"], uncased=True)
     assert uncased.encode("The") == uncased.encode("thé") == uncased.encode("the")
     assert [uncased.piece(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert (uncased.padding, uncased.unk_token_id, uncased.bos_token_id, uncased.eos_token_id) == (0, 1, 2, 3)
+    assert (uncased.pad_token_id, uncased.unk_token_id, uncased.bos_token_id, uncased.eos_token_id) == (0, 1, 2, 3)
 
 
 def test_pieces_inside_words_begin_with_hashes() -> None:

@@ -128,7 +128,7 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     assert Gaps(known).encode("a <extra_id_1>") == [*known.encode("a "), ids[1]]
     assert Gaps(known).encode("<extra_id_100>") == known.encode("<extra_id_100>")
     assert Gaps(plain).encode(text) == plain.encode(text)
-    assert (known.eos_token_id, known.padding) == (plain.eos_token_id, plain.padding)
+    assert (known.eos_token_id, known.pad_token_id) == (plain.eos_token_id, plain.pad_token_id)
 
 
 @pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "unigram:300"])
@@ -137,7 +137,7 @@ def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     known = with_sentinels(learn(spec, ["a b né " * 9]))
     gaps = Gaps(known)
     ids, places = gaps.encode_places(text)
-    assert gaps.decode([*ids, known.padding or known.eos_token_id]) == text
+    assert gaps.decode([*ids, known.pad_token_id or known.eos_token_id]) == text
     assert [text[start:stop] for start, stop in places if "extra" in text[start:stop]] == [
         "<extra_id_0>", "<extra_id_7>", "<extra_id_7>", "<extra_id_99>",
     ]  # fmt: skip

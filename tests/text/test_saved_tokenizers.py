@@ -27,7 +27,7 @@ def test_transformers_opens_what_we_save(kind: str, tmp_path: Path) -> None:
     assert (theirs.eos_token_id, theirs.bos_token_id, theirs.pad_token_id) == (
         tokenizer.eos_token_id,
         tokenizer.bos_token_id,
-        tokenizer.padding,
+        tokenizer.pad_token_id,
     )
     if tokenizer.unk_token_id is not None:
         assert theirs.unk_token_id == tokenizer.unk_token_id
@@ -122,7 +122,7 @@ def test_without_a_config_the_usual_names_are_taken(tmp_path: Path) -> None:
     learn("bpe:300", [TEXT]).save(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.open(tmp_path / "tokenizer.json")
-    assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.padding) == (0, 0, None, None)
+    assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id) == (0, 0, None, None)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 500, -1])

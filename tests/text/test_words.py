@@ -63,4 +63,4 @@ def test_another_tokenizer_is_left_to_the_library(change: str) -> None:
 def test_a_text_that_spells_a_beginning_does_not_begin_with_it() -> None:
     tokenizer = learn("words", ["<s> a </s> <pad>\n"])
     assert tokenizer.bos_token_id is None
-    assert tokenizer.padding is None
+    assert tokenizer.pad_token_id is None

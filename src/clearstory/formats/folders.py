@@ -234,7 +234,7 @@ def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
     return {
         "bos_token_id": None if tokenizer is None else tokenizer.bos_token_id,
         "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
-        "pad_token_id": None if tokenizer is None else tokenizer.padding,
+        "pad_token_id": None if tokenizer is None else tokenizer.pad_token_id,
     }
 
 

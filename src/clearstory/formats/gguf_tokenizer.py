@@ -254,7 +254,7 @@ def write_tokenizer(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
         merges = [f"{a} {b}" for a, b in pairs] or [f"{tokens[-1]} {tokens[-1]}"]
         fields = {"model": "gpt2", "pre": name, "merges": merges}
     fields |= {"tokens": tokens, "token_type": kinds}
-    roles = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "unk": tokenizer.unk_token_id, "pad": tokenizer.padding}
+    roles = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "unk": tokenizer.unk_token_id, "pad": tokenizer.pad_token_id}
     fields |= {ROLES[role]: id for role, id in roles.items() if id is not None}
     begins = tokenizer.bos_token_id is not None and tokenizer.around[:1] == (tokenizer.bos_token_id,)
     ends = tokenizer.eos_token_id is not None and tokenizer.around[begins:] == (tokenizer.eos_token_id,)

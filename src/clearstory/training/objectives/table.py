@@ -59,7 +59,7 @@ def rewrite(tokenizer: Tokenizer, settings: TrainingSettings) -> Rewrite:
 
 def writer_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
     """What targets are read after, and what ends them: as T5 and Marian have it, padding where there is any begins."""
-    begin = tokenizer.padding if tokenizer.padding is not None else first_token(tokenizer)
+    begin = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else first_token(tokenizer)
     if begin is None or tokenizer.eos_token_id is None:
         raise BadSetting("this tokenizer has no token that ends a text, so a writer would never stop; learn a bpe:8192")
     return begin, tokenizer.eos_token_id
