@@ -203,7 +203,7 @@ class Tokenizer:
         return None if spells_everything else self._role("unk")
 
     @cached_property
-    def padding(self) -> int | None:
+    def pad_token_id(self) -> int | None:
         """The token that fills rows, where there is one."""
         return self._role("pad")
 
