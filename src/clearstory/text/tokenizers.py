@@ -208,7 +208,7 @@ class Tokenizer:
         return self._role("pad")
 
     @cached_property
-    def cls(self) -> int | None:
+    def cls_token_id(self) -> int | None:
         """The token before every text that an encoder reads, whose vector stands for the whole."""
         return self._special_role("cls")
 
