@@ -61,7 +61,7 @@ def test_ids_of_sentences_are_those_of_the_text() -> None:
 
 def test_one_text_and_two_are_framed() -> None:
     tokenizer = learn("wordpiece:40", ["a cat sat"])
-    cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep, hidden_by(tokenizer)
+    cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, hidden_by(tokenizer)
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
     assert framed(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
     assert framed(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
@@ -76,7 +76,7 @@ def test_one_text_and_two_are_framed() -> None:
 def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
     # In a text of words, [MASK] is one of them.
     tokenizer = learn(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
-    assert (tokenizer.cls_token_id, tokenizer.sep, tokenizer.mask) == (None, None, None)
+    assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask) == (None, None, None)
     with pytest.raises(CannotDo, match="wordpiece:8192"):
         framed(tokenizer, "a")
     with pytest.raises(CannotDo, match="wordpiece:8192"):

@@ -55,7 +55,7 @@ def fill(
 
 def hidden(read: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[int]:
     """The places that are hidden, in order."""
-    frame = {tokenizer.cls_token_id, tokenizer.sep}
+    frame = {tokenizer.cls_token_id, tokenizer.sep_token_id}
     free = [place for place, id in enumerate(read.ids) if id not in frame]
     if not free:
         raise BadInput("the text has no token that could be hidden; give a few words")

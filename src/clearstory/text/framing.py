@@ -31,12 +31,12 @@ def framed(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[list[int]
 
 def frame(tokenizer: Tokenizer) -> tuple[int, int]:
     """The token before all that is read, and the one behind each text. Raises CannotDo where there are none."""
-    if tokenizer.cls_token_id is None or tokenizer.sep is None:
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise CannotDo(
             f"this tokenizer ({tokenizer.kind}) has no [CLS] and [SEP], between which an encoder reads; "
             "tokenizer wordpiece:8192 makes one that has"
         )
-    return tokenizer.cls_token_id, tokenizer.sep
+    return tokenizer.cls_token_id, tokenizer.sep_token_id
 
 
 def hidden_by(tokenizer: Tokenizer) -> int:
