@@ -213,7 +213,7 @@ class Tokenizer:
         return self._special_role("cls")
 
     @cached_property
-    def sep(self) -> int | None:
+    def sep_token_id(self) -> int | None:
         """The token behind each of the texts that an encoder reads together."""
         return self._special_role("sep")
 
