@@ -16,8 +16,8 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
 from clearstory.formats.folders import Opened, open_model
 from clearstory.models.base import Padded
-from clearstory.recipes.events import Finished, Looked, Step
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.training.events import Finished, Looked, Step
+from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.text.framing import framed
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told
@@ -162,7 +162,7 @@ def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
     ids, _ = framed(tokenizer, text)
     total = 0.0
     for place in range(1, len(ids) - 1):
-        hidden = opened.model.encode(Padded.rows([[*ids[:place], tokenizer.mask, *ids[place + 1 :]]]))
+        hidden = opened.model.encode(Padded.rows([[*ids[:place], tokenizer.mask_token_id, *ids[place + 1 :]]]))
         total -= float(opened.model.predict(hidden)[0, place].log_softmax(-1)[ids[place]].detach())
     found: Any = clearstory.evaluate(run, texts=[text])
     assert found.pseudo_tokens == len(ids) - 2
@@ -176,7 +176,7 @@ def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     assert [len(mask) for mask in said["masks"]] == [3, 3]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
-    ids, _ = framed(tokenizer, [*tokenizer.encode("The"), tokenizer.mask, *tokenizer.encode("sat on a"), tokenizer.mask,
+    ids, _ = framed(tokenizer, [*tokenizer.encode("The"), tokenizer.mask_token_id, *tokenizer.encode("sat on a"), tokenizer.mask_token_id,
                                 *tokenizer.encode(".")])  # fmt: skip
     hidden = opened.model.encode(Padded.rows([ids]))
     chances = opened.model.predict(hidden)[0, 2].softmax(-1).detach()

@@ -43,7 +43,7 @@ def test_a_mask_is_told_as_the_command_tells_it() -> None:
 def test_places_are_hidden_and_told() -> None:
     view = fill(MODEL, PIECES, "a b c", mask=(3, 1), top=PIECES.vocab)
     assert [each.title.split(",")[0] for each in view.steps] == ["Place 1", "Place 3"]
-    cls, sep, hides = PIECES.cls_token_id, PIECES.sep_token_id, PIECES.mask
+    cls, sep, hides = PIECES.cls_token_id, PIECES.sep_token_id, PIECES.mask_token_id
     (a, b, c) = PIECES.encode("a b c")
     with torch.no_grad():  # each is told while both are hidden
         logits = MODEL.predict(MODEL.encode(Padded.rows([[cls, hides, b, hides, sep]])))[0].double()

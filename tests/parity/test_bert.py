@@ -302,7 +302,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two
     for texts in (text[:1], text[1:], text):
         there = oracle(*texts)
         assert framed(opened, *texts) == (there["input_ids"], there["token_type_ids"])
-    places = {"cls": opened.cls_token_id, "sep": opened.sep_token_id, "mask": opened.mask, "pad": opened.pad_token_id, "unk": opened.unk_token_id}
+    places = {"cls": opened.cls_token_id, "sep": opened.sep_token_id, "mask": opened.mask_token_id, "pad": opened.pad_token_id, "unk": opened.unk_token_id}
     assert places == {name: getattr(oracle, f"{name}_token_id") for name in places}
 
 

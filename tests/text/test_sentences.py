@@ -76,7 +76,7 @@ def test_one_text_and_two_are_framed() -> None:
 def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
     # In a text of words, [MASK] is one of them.
     tokenizer = learn(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
-    assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask) == (None, None, None)
+    assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id) == (None, None, None)
     with pytest.raises(CannotDo, match="wordpiece:8192"):
         framed(tokenizer, "a")
     with pytest.raises(CannotDo, match="wordpiece:8192"):

@@ -64,7 +64,7 @@ def hidden(read: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[i
             last = len(read.ids) - 1
             what = f"is ‘{read.pieces[place]}’, which frames the text" if 0 <= place <= last else "is not there"
             raise BadSetting(f"place {place} {what}; the text stands from place {free[0]} to {free[-1]}")
-    own = {place for place in free if read.ids[place] == tokenizer.mask}
+    own = {place for place in free if read.ids[place] == tokenizer.mask_token_id}
     return sorted({*mask, *own} or {free[-1]})
 
 

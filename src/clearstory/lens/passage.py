@@ -75,7 +75,7 @@ def passage(
         return tuple(tokenizer.piece(id) for id in ids)
 
     if isinstance(model, Encoder):
-        known = encode_masked if tokenizer.mask is not None else Tokenizer.encode
+        known = encode_masked if tokenizer.mask_token_id is not None else Tokenizer.encode
         ids, segments = framed(tokenizer, *(known(tokenizer, part) for part in text.split(" ||| ", 1)))
         kept = fit_prompt(model, ids, None, truncate)
         cut = len(ids) - len(kept)

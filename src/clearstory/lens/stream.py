@@ -98,9 +98,9 @@ def answering(model: Any, tokenizer: Tokenizer, read: Passage) -> int:
     if not isinstance(inner(model), Encoder):
         return len(read.ids) - 1
     check_words(model)
-    if tokenizer.mask is None or tokenizer.mask not in read.ids:
+    if tokenizer.mask_token_id is None or tokenizer.mask_token_id not in read.ids:
         raise BadInput("an encoder answers where a [MASK] stands, and the text has none; put one in place of a word")
-    return read.ids.index(tokenizer.mask)
+    return read.ids.index(tokenizer.mask_token_id)
 
 
 def check_words(model: Any) -> None:

@@ -87,7 +87,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
 
 def placed(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] | None]]:
     """The ids of a text, each with the characters it was made from; of a [MASK] that is spelt out, none."""
-    mask = None if tokenizer.mask is None else tokenizer.piece(tokenizer.mask)
+    mask = None if tokenizer.mask_token_id is None else tokenizer.piece(tokenizer.mask_token_id)
     found: list[tuple[int, tuple[int, int] | None]] = []
     start = 0
     for number, part in enumerate([text] if mask is None else text.split(mask)):

@@ -66,9 +66,9 @@ def fill(
     found = []
     for text in asked(texts, errors, text_field):
         ids, _ = framed(tokenizer, encode_masked(tokenizer, text))
-        places = [place for place, id in enumerate(ids) if id == tokenizer.mask]
+        places = [place for place, id in enumerate(ids) if id == tokenizer.mask_token_id]
         if not places:
-            mask = tokenizer.piece(tokenizer.mask or 0)
+            mask = tokenizer.piece(tokenizer.mask_token_id or 0)
             raise BadInput(f"there is no {mask} in {text[:60]!r}; write it where a word is to be told: The {mask} sat.")
         with resting(network):
             hidden = network.encode(Padded.rows([ids], weight.device))

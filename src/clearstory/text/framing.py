@@ -41,12 +41,12 @@ def frame(tokenizer: Tokenizer) -> tuple[int, int]:
 
 def hidden_by(tokenizer: Tokenizer) -> int:
     """The token that hides others. Raises CannotDo where there is none."""
-    if tokenizer.mask is None:
+    if tokenizer.mask_token_id is None:
         raise CannotDo(
             f"this tokenizer ({tokenizer.kind}) has no token that hides another; tokenizer wordpiece:8192 makes one "
             "that has [MASK]"
         )
-    return tokenizer.mask
+    return tokenizer.mask_token_id
 
 
 def encode_masked(tokenizer: Tokenizer, text: str) -> list[int]:
