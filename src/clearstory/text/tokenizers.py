@@ -218,7 +218,7 @@ class Tokenizer:
         return self._special_role("sep")
 
     @cached_property
-    def mask(self) -> int | None:
+    def mask_token_id(self) -> int | None:
         """The token that hides another."""
         return self._special_role("mask")
 
