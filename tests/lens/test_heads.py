@@ -83,7 +83,7 @@ def test_an_induction_head_is_found_in_repeated_tokens() -> None:
     again, back = repeated(model, TOKENIZER, READ, seed=3)
     count = back + 1
     assert again.ids[1 : 1 + count] == again.ids[1 + count :]
-    assert not set(again.ids[1:]) & {i for i, special in enumerate(TOKENIZER.special) if special}
+    assert not set(again.ids[1:]) & {i for i, special in enumerate(TOKENIZER.special_tokens_mask) if special}
     with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - back)}):
         found = measure(model, TOKENIZER, READ, seed=3)
     assert found.names[1] == ("induction", "induction")

@@ -69,7 +69,7 @@ def test_one_text_and_two_are_framed() -> None:
     # The mask is the only command there is: what else looks like one is text.
     assert sep not in encode_masked(tokenizer, "[SEP] [MASK]")
     assert tokenizer.piece(int(np.flatnonzero(inside_words(tokenizer))[0])).startswith("##")
-    assert tokenizer.special.sum() == 5
+    assert tokenizer.special_tokens_mask.sum() == 5
 
 
 @pytest.mark.parametrize("kind", ["bytes", "characters", "words", "bpe:300"])

@@ -147,7 +147,7 @@ def repeated(model: Any, tokenizer: Any, read: Passage, seed: int) -> tuple[Pass
     begin = first_token(tokenizer)
     most = (model.context or 2 * REPEATED + 1) - 1
     count = max(2, min(REPEATED, most // 2))
-    plain = np.flatnonzero(~np.asarray(tokenizer.special))
+    plain = np.flatnonzero(~np.asarray(tokenizer.special_tokens_mask))
     drawn = np.random.default_rng(seed).choice(plain, count, replace=len(plain) < count).tolist()
     ids = (*(() if begin is None else (begin,)), *drawn, *drawn)
     return replace(read, ids=ids, pieces=tuple(tokenizer.piece(id) for id in ids), segments=None), count - 1

@@ -69,7 +69,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
         places = [(first, None), *places, (last, None)]
     rows: list[tuple[Cell, ...]] = []
     for number, (id, place) in enumerate(places):
-        kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special[id] else ""
+        kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special_tokens_mask[id] else ""
         stretch = "" if place is None else visible(text[slice(*place)], len(text) + 1)
         rows.append((number, tokenizer.piece(id), id, len(tokenizer.own_bytes(id)), stretch, kind))
     size, unknown = len(text.encode()), sum(row[5] == "unknown" for row in rows)

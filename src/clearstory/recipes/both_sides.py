@@ -140,7 +140,7 @@ def one_by_one(
     Windows stand side by side in each document.
     """
     frame_of, wanted = Frame(*frame(tokenizer), hidden_by(tokenizer)), np.asarray(places, np.int64)
-    wanted = wanted[~tokenizer.special[np.asarray(rows.ids[wanted])]]
+    wanted = wanted[~tokenizer.special_tokens_mask[np.asarray(rows.ids[wanted])]]
     found: list[float] = []
     for window in stretches(rows, network.config.context - 2):
         begin, end = np.searchsorted(wanted, [window.begin, window.end])

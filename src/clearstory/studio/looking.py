@@ -211,7 +211,7 @@ def token(tokenizer: Any, id: int, text: str, place: tuple[int, int]) -> dict[st
         "bytes": int(tokenizer.byte_lengths[id]),
         "start": place[0],
         "stop": place[1],
-        "special": bool(tokenizer.special[id]),
+        "special": bool(tokenizer.special_tokens_mask[id]),
         "unknown": id == tokenizer.unk_token_id,
     }
 

@@ -64,4 +64,4 @@ def encode_masked(tokenizer: Tokenizer, text: str) -> list[int]:
 def inside_words(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     """Which ids go on with the word that the token before them began, (V,); none but where pieces are marked so."""
     pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab)]
-    return np.array([piece.startswith("##") for piece in pieces]) & ~tokenizer.special & (tokenizer.kind == "wordpiece")
+    return np.array([piece.startswith("##") for piece in pieces]) & ~tokenizer.special_tokens_mask & (tokenizer.kind == "wordpiece")
