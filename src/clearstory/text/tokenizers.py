@@ -223,7 +223,7 @@ class Tokenizer:
         return self._special_role("mask")
 
     @cached_property
-    def special(self) -> npt.NDArray[np.bool_]:
+    def special_tokens_mask(self) -> npt.NDArray[np.bool_]:
         """Which ids stand for no text of their own, (V,)."""
         marked = np.zeros(self.vocab, dtype=np.bool_)
         marked[list(self._special)] = True
