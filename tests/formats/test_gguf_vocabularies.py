@@ -62,7 +62,7 @@ def as_read(fields: dict[str, Any]) -> dict[str, Any]:
 def test_phi3s_template_and_special_tokens_are_read(data: Path, tmp_path: Path) -> None:
     tokenizer = read(vocabulary(data, tmp_path, "phi-3"))
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (1, 32_000, 32_000, None)
-    assert tokenizer.around == (1,)
+    assert tokenizer.post_processor_ids == (1,)
     assert "<|assistant|>" in tokenizer.config["chat_template"]
     assert tokenizer.encode_marked("<|end|>") == [32_007]
 

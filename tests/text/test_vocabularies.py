@@ -109,7 +109,7 @@ def test_berts_pieces_give_the_ids_of_transformers(cased: bool, tmp_path: Path) 
     theirs = transformers.BertTokenizerFast(vocab=dict(tokenizer.ids), do_lower_case=not cased)
     for text in TEXTS:
         assert opened.encode(text) == theirs(text, add_special_tokens=False)["input_ids"], text
-    assert list(opened.around) == theirs("")["input_ids"]
+    assert list(opened.post_processor_ids) == theirs("")["input_ids"]
     assert (opened.kind, opened.bos_token_id, opened.eos_token_id, opened.pad_token_id) == ("wordpiece", 2, 3, 0)
     # What is said wins over what is guessed from capitals.
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": cased}))

@@ -256,8 +256,8 @@ def write_tokenizer(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
     fields |= {"tokens": tokens, "token_type": kinds}
     roles = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "unk": tokenizer.unk_token_id, "pad": tokenizer.pad_token_id}
     fields |= {ROLES[role]: id for role, id in roles.items() if id is not None}
-    begins = tokenizer.bos_token_id is not None and tokenizer.around[:1] == (tokenizer.bos_token_id,)
-    ends = tokenizer.eos_token_id is not None and tokenizer.around[begins:] == (tokenizer.eos_token_id,)
+    begins = tokenizer.bos_token_id is not None and tokenizer.post_processor_ids[:1] == (tokenizer.bos_token_id,)
+    ends = tokenizer.eos_token_id is not None and tokenizer.post_processor_ids[begins:] == (tokenizer.eos_token_id,)
     fields |= {"add_bos_token": begins, "add_eos_token": ends}
     out = {f"{KEY}.{name}": value for name, value in fields.items()}
     try:
