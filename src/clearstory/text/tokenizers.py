@@ -182,7 +182,7 @@ class Tokenizer:
         return ids
 
     @cached_property
-    def around(self) -> tuple[int, ...]:
+    def post_processor_ids(self) -> tuple[int, ...]:
         """What other tools put around a text by default; here only `encode_marked` spells special tokens."""
         return tuple(self._inside.encode("", add_special_tokens=True).ids)
 
