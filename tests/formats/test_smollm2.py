@@ -12,7 +12,7 @@ import torch
 from clearstory.formats.folders import open_model
 from clearstory.models.presets import PRESETS
 from clearstory.recipes.convert import convert
-from clearstory.recipes.generate import generate
+from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.portability import MESSAGES, TEXTS
 from clearstory.text.chat import ChatTemplate
 
@@ -38,7 +38,7 @@ def test_it_is_the_preset_and_knows_its_tokens(opened: Any) -> None:
     assert opened.card.parameters == 134_515_008
     tokenizer = opened.tokenizer
     assert (tokenizer.vocab, tokenizer.kind, tokenizer.bos_token_id, tokenizer.eos_token_id) == (49_152, "bpe", 1, 2)
-    assert all(tokenizer.lossless(text) for text in TEXTS)
+    assert all(tokenizer.is_lossless(text) for text in TEXTS)
     # Each digit is a token of its own.
     assert [tokenizer.piece(id) for id in tokenizer.encode("2024")] == list("2024")
 

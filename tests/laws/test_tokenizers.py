@@ -49,7 +49,7 @@ def test_decode_of_encode_is_the_text(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
     assert tokenizer(kind).decode(ids) == text
     assert tokenizer(kind).decode_bytes(ids) == text.encode()
-    assert tokenizer(kind).lossless(text)
+    assert tokenizer(kind).is_lossless(text)
 
 
 @calm

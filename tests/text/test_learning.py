@@ -25,7 +25,7 @@ def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
     assert (tokenizer.eos_token_id, tokenizer.unk_token_id) == (7, 8)
     assert tokenizer.encode("hi") == [2, 8]
     assert tokenizer.decode([2, 8]) == "h<unk>"
-    assert not tokenizer.lossless("hi")
+    assert not tokenizer.is_lossless("hi")
 
 
 def test_bytes_are_numbered_by_their_value() -> None:

@@ -55,7 +55,7 @@ def test_gpt2s_two_files_give_the_same_ids(names: tuple[str, str], tmp_path: Pat
     for place in (tmp_path / "pairs", *(tmp_path / "pairs" / name for name in names)):
         opened = Tokenizer.open(place)
         assert [opened.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
-        assert all(opened.lossless(text) for text in TEXTS)
+        assert all(opened.is_lossless(text) for text in TEXTS)
         assert (opened.vocab, opened.eos_token_id, opened.kind) == (tokenizer.vocab, tokenizer.eos_token_id, "bpe")
     assert learn(str(tmp_path / "pairs"), []).fingerprint == opened.fingerprint  # what --tokenizer FOLDER calls
 
@@ -179,7 +179,7 @@ def test_ranks_give_the_ids_of_tiktoken(name: str, tmp_path: Path) -> None:
     opened = Tokenizer.open(tmp_path / f"{name}.tiktoken")
     for text in TEXTS:
         assert opened.encode(text) == theirs.encode(text, disallowed_special=()), text
-        assert opened.lossless(text)
+        assert opened.is_lossless(text)
     assert opened.eos_token_id == theirs.eot_token
 
 

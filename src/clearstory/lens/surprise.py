@@ -86,7 +86,7 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
     if not scored:
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
     bits = math.fsum(each.bits for _, each in scored)
-    exact = both is None and tokenizer.lossless(text)
+    exact = both is None and tokenizer.is_lossless(text)
     size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if exact else None
     worst, most = max(scored, key=lambda pair: pair[1].bits)
     return Spans(

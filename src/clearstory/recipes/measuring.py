@@ -20,9 +20,9 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.models.scoring import Windows, score_places, window_shape
 from clearstory.recipes.both_sides import one_by_one
-from clearstory.recipes.evaluate import scorable
-from clearstory.recipes.ladder import LIKELIHOOD, PSEUDO
-from clearstory.recipes.opening import with_words
+from clearstory.recipes.inference.evaluate import scorable
+from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO
+from clearstory.recipes.inference.loading import with_words
 from clearstory.recipes.spelling import Spelling
 from clearstory.text.documents import Document
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -185,7 +185,7 @@ def measure(
     found = Measured(
         nats=None, model_nats=float(nats.sum()), tokens=len(rows), charged=0.0, unknown=0, windows=read, reason=None
     )
-    if rows.bytes == rows.text_bytes and all(tokenizer.lossless(document.text) for document in held.documents):
+    if rows.bytes == rows.text_bytes and all(tokenizer.is_lossless(document.text) for document in held.documents):
         sizes = tokenizer.byte_lengths[rows.ids].astype(np.float64)
         return replace(found, nats=divided(nats, sizes, held.ends))
     spelt = spell(tokenizer, held, rows)
@@ -219,7 +219,7 @@ def measure_both_sides(
         windows=f"each token told from both sides, in blocks of {context:,} tokens",
     )  # fmt: skip
     extra, sizes, unknown = np.zeros(len(rows)), tokenizer.byte_lengths[rows.ids].astype(np.float64), 0
-    if rows.bytes != rows.text_bytes or not all(tokenizer.lossless(each.text) for each in held.documents):
+    if rows.bytes != rows.text_bytes or not all(tokenizer.is_lossless(each.text) for each in held.documents):
         spelt = spell(tokenizer, held, rows)
         if isinstance(spelt, str):
             return replace(found, reason=spelt)

@@ -1,0 +1,177 @@
+"""Evaluate: how well a model foresees a text, in bits per byte."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from clearstory.errors import BadInput
+from clearstory.metrics import Score
+from clearstory.models.encoder import Encoder
+from clearstory.models.int8 import int8 as in_int8
+from clearstory.models.prompts import first_token, reads_source, resting
+from clearstory.models.scoring import Windows, score_parts, window_shape
+from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
+from clearstory.recipes.inference.loading import Ready, ready, with_words
+from clearstory.recipes.writers import score_writer
+from clearstory.text.documents import Document, read_documents
+from clearstory.text.token_dataset import TokenDataset, encode_documents
+from clearstory.text.settings import DataSettings
+from clearstory.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a model foresaw a text, and how it was asked.
+
+    Args:
+        score: the sums; its `bytes` is None where bits per byte would mean nothing, and its `reason` says why.
+        documents: how many; none saw another.
+        windows: "strided" (overlapping), "blocks" (side by side), or "whole" for a model that never forgets.
+        stride: tokens from one window's beginning to the next's; None for "whole".
+        context: the window's length; None for "whole".
+        unknown: tokens of the text that the tokenizer had no word for.
+        lossless: whether the tokens spell the text exactly.
+        seconds: scoring took.
+    """
+
+    score: Score
+    documents: int
+    windows: Literal["strided", "blocks", "whole"]
+    stride: int | None
+    context: int | None
+    unknown: int
+    lossless: bool
+    seconds: float
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The yardstick; None where the tokenizer loses some of the text."""
+        return self.score.bits_per_byte
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "bits_per_byte": self.score.bits_per_byte,
+            "nats_per_token": self.score.nats_per_token,
+            "perplexity": self.score.perplexity,
+            "bytes": self.score.bytes,
+            "tokens": self.score.tokens,
+            "documents": self.documents,
+            "windows": self.windows,
+            "stride": self.stride,
+            "context": self.context,
+            "unknown": self.unknown,
+            "lossless": self.is_lossless,
+            "reason": self.score.reason,
+            "seconds": self.seconds,
+        }
+
+
+def evaluate(
+    model: str | Path | Ready,
+    sources: str | Path | Sequence[str | Path] = (),
+    *,
+    texts: Sequence[str] | None = None,
+    windows: Windows = "strided",
+    stride: int | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+    data: DataSettings | None = None,
+    int8: bool = False,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation | BothSides:
+    """How well a model foresees the text of `sources` (files, folders, globs, corpora), or of `texts` given as such.
+
+    All of it is read; a document longer than the context, window by window. Each document begins after the token that
+    texts begin after, so that its first token is foreseen too; with a tokenizer that has none, that token is left out
+    of every sum. Where there are several documents, foreseeing each one's end is part of the task. `limit` stops after
+    about so many tokens. `on_progress` is told tokens done and tokens in all.
+
+    Raises BadInput for text that cannot be read, BadSetting for windows that cannot be.
+    """
+    network, tokenizer = ready(model, device)
+    if reads_source(network):
+        given = [sources] if isinstance(sources, str | Path) else sources
+        score, count, lossless, seconds = score_writer(network, tokenizer, given, texts, data, limit)
+        return Evaluation(
+            score=score, documents=count, windows="whole", stride=None, context=None, unknown=0,
+            lossless=lossless, seconds=seconds,
+        )  # fmt: skip
+    if texts is None:
+        documents: Iterable[Document] = read_documents([sources] if isinstance(sources, str | Path) else sources, data)
+    else:
+        documents = (Document(str(number), text) for number, text in enumerate(texts))
+    if isinstance(network, Encoder):
+        with_words(network)
+        return evaluate_both_sides(network, tokenizer, documents, limit=limit, on_progress=on_progress)
+    length, step = window_shape(network, None, windows, stride)
+    watch = Watch(tokenizer, documents)
+    rows = encode_documents(tokenizer, watch)
+    begin = first_token(tokenizer)
+    if not scorable(rows, begin):
+        raise BadInput("the text is too short: there is no token to foresee; give more of it")
+    if int8:
+        network = in_int8(network)
+    started = time.perf_counter()
+    score = Score()
+    whole = len(rows) if limit is None else min(limit, len(rows))
+    with resting(network):
+        parts = score_parts(
+            network, rows, windows=windows, stride=stride, begin=begin, batch_size=batch_size, limit=limit
+        )
+        for part in parts:
+            score += part
+            if on_progress is not None:
+                on_progress(min(score.tokens, whole), whole)
+    unknown = 0 if tokenizer.unknown is None else int(np.count_nonzero(rows.ids == tokenizer.unknown))
+    if not watch.lossless:
+        score = score.without_bytes(reason(unknown))
+    return Evaluation(
+        score=score,
+        documents=rows.documents,
+        windows="whole" if length is None else windows,
+        stride=None if length is None else step,
+        context=length,
+        unknown=unknown,
+        lossless=watch.lossless,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class Watch:
+    """Documents as they pass by, and whether all of them could be spelt exactly."""
+
+    def __init__(self, tokenizer: Tokenizer, documents: Iterable[Document]) -> None:
+        self.tokenizer = tokenizer
+        self.documents = documents
+        self.is_lossless = True
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self.documents:
+            self.is_lossless = self.is_lossless and self.tokenizer.is_lossless(document.text)
+            yield document
+
+
+def scorable(rows: TokenDataset, begin: int | None) -> bool:
+    """Whether any token can be foreseen."""
+    return bool(len(rows)) if begin is not None else bool((np.diff(rows.starts) > 1).any())
+
+
+def reason(unknown: int) -> str:
+    """Why there are no bits per byte."""
+    if unknown:
+        return (
+            f"the tokenizer has no word for {unknown:,} tokens of this text, so the bytes they stand for are unknown; "
+            "compare models whose tokenizers spell everything in bits per byte, this one in nats per token"
+        )
+    return (
+        "the tokenizer does not give this text back exactly (case or white space is lost), so bits per byte would "
+        "count what was never foreseen; compare it in nats per token"
+    )
