@@ -143,7 +143,7 @@ class Tokenizer:
             return token
         return readable(self._bytes[id]) or token
 
-    def lossless(self, text: str) -> bool:
+    def is_lossless(self, text: str) -> bool:
         """Whether decoding gives back exactly this text."""
         return self.decode(self.encode(text)) == text
 
