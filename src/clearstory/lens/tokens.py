@@ -71,7 +71,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
     for number, (id, place) in enumerate(places):
         kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special_tokens_mask[id] else ""
         stretch = "" if place is None else visible(text[slice(*place)], len(text) + 1)
-        rows.append((number, tokenizer.piece(id), id, len(tokenizer.own_bytes(id)), stretch, kind))
+        rows.append((number, tokenizer.piece(id), id, len(tokenizer.token_bytes(id)), stretch, kind))
     size, unknown = len(text.encode()), sum(row[5] == "unknown" for row in rows)
     own = sum(place is not None for _, place in places)
     said = f"{size:,} bytes in {own:,} tokens: {size / max(1, own):.2f} bytes a token."

@@ -163,7 +163,7 @@ class Spelling:
         """Whether a known token tells the very characters that stood there."""
         if id == self.tokenizer.eos_token_id:
             return own == "\n" and self.tokenizer.kind == "words"
-        return self.tokenizer.own_bytes(id) == own.encode()
+        return self.tokenizer.token_bytes(id) == own.encode()
 
     def kind(self, id: int, character: str) -> str:
         """What a token is like on the side of this character: white space before a comma is not that before a word."""
