@@ -121,7 +121,7 @@ class Tokenizer:
         text = b"".join(self._bytes[id] for id in known)
         return text.removeprefix(b" ") if self._prefixed else text
 
-    def own_bytes(self, id: int) -> bytes:
+    def token_bytes(self, id: int) -> bytes:
         """The bytes of text that one token stands for by itself; none for special tokens."""
         [id] = self._known([id])
         return self._bytes[id]
