@@ -11,7 +11,7 @@ import torch
 
 from clearstory.formats.folders import open_model
 from clearstory.models.presets import PRESETS
-from clearstory.recipes.convert import convert
+from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.portability import MESSAGES, TEXTS
 from clearstory.text.chat import ChatTemplate
@@ -40,7 +40,7 @@ def test_it_is_the_preset_and_knows_its_tokens(opened: Any) -> None:
     assert (tokenizer.vocab, tokenizer.kind, tokenizer.bos_token_id, tokenizer.eos_token_id) == (49_152, "bpe", 1, 2)
     assert all(tokenizer.is_lossless(text) for text in TEXTS)
     # Each digit is a token of its own.
-    assert [tokenizer.piece(id) for id in tokenizer.encode("2024")] == list("2024")
+    assert [tokenizer.display_token(id) for id in tokenizer.encode("2024")] == list("2024")
 
 
 def test_the_capital_of_france_is_paris(opened: Any) -> None:

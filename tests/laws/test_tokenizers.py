@@ -109,8 +109,8 @@ def test_every_id_is_below_the_vocabulary_and_has_a_readable_piece(kind: str, te
     assert one.byte_lengths.shape == (one.vocab,)
     for id in one.encode(text):
         assert 0 <= id < one.vocab
-        assert one.piece(id)
-        assert not set(one.piece(id)) & set("\n\t\x00")
+        assert one.display_token(id)
+        assert not set(one.display_token(id)) & set("\n\t\x00")
 
 
 @pytest.mark.parametrize("kind", EVERY)

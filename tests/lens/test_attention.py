@@ -130,7 +130,7 @@ def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
     tokenizer = learn("characters", ["abcdefghij"])
     model: Any = shaken(replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, begin=0))
     seen = {part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba") for part in parts(model)}
-    source = ("a·0", "b", "c", "a·3", tokenizer.piece(tokenizer.eos_token_id))
+    source = ("a·0", "b", "c", "a·3", tokenizer.display_token(tokenizer.eos_token_id))
     written = passage(model, tokenizer, "abca", target="ba").labels
     assert (seen["encoder"].row_labels, seen["encoder"].column_labels) == (source, source)
     assert (seen["decoder"].row_labels, seen["decoder"].column_labels) == (written, written)

@@ -21,7 +21,7 @@ from clearstory.lens.next import next_token
 from clearstory.lens.surprise import surprise
 from clearstory.lens.views import Curve, Grid, Line, Map, Span, Spans, Table
 from clearstory.models.families import build
-from clearstory.recipes.inspect import inspect
+from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.learning import learn
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
@@ -94,7 +94,7 @@ def test_next_words_are_those_of_the_whole_vocabulary() -> None:
     changes = {id: theirs[id] - mine[id] for id in mine}  # type: ignore[operator]
     assert isinstance(apart, Table)
     assert [row[0] for row in apart.rows] == [
-        LETTERS.piece(id)
+        LETTERS.display_token(id)
         for id in sorted(changes, key=lambda id: -abs(changes[id]))[:4]  # type: ignore[arg-type]
     ]
     assert apart.column("B − A") == pytest.approx(sorted(changes.values(), key=lambda each: -abs(each))[:4])

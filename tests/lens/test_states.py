@@ -31,7 +31,7 @@ def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
         sure = posteriors(chain, ids)[0]
         assert chances == pytest.approx([float(sure[t, state]) for t, state in enumerate(path[0].tolist())])
         best = chain.emission[:, path[0, 0]].topk(3).indices.tolist()
-        assert seen.column("speaks most often")[0] == " ".join(map(READER.piece, best))
+        assert seen.column("speaks most often")[0] == " ".join(map(READER.display_token, best))
     if name == "tagger":
         assert set(seen.column("state")) <= {*"ABCD", "line's end"}
 

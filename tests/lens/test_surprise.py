@@ -16,7 +16,7 @@ from clearstory.lens.table import VIEWS, able, check_able, view_of
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import Padded
 from clearstory.models.scoring import score_rows
-from clearstory.recipes.inspect import inspect
+from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.learning import learn
 from clearstory.text.token_dataset import encode_text
 from tiny import MODELS, TINY_GPT2, TINY_LSTM, VOCAB, shaken
@@ -60,8 +60,8 @@ def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
         logs = model.predict(hidden)[0].double().log_softmax(-1)
     for place, (id, span) in enumerate(zip(LETTERS.encode(text), view.spans, strict=True)):
         assert span.value == pytest.approx(-float(logs[place, id]) / math.log(2), rel=1e-9)
-        assert span.facts[:3] == (LETTERS.piece(id), id, int((logs[place] > logs[place, id]).sum()) + 1)
-        best = [LETTERS.piece(int(i)) for i in logs[place].topk(4).indices]
+        assert span.facts[:3] == (LETTERS.display_token(id), id, int((logs[place] > logs[place, id]).sum()) + 1)
+        best = [LETTERS.display_token(int(i)) for i in logs[place].topk(4).indices]
         assert [part.rsplit(" ", 1)[0] for part in str(span.facts[3]).split(", ")] == best
 
 

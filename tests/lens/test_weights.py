@@ -92,7 +92,7 @@ def test_the_view_names_the_words_that_lie_furthest() -> None:
     for column, words, directions in (("who asks", asked, found.asks), ("who answers", answered, found.answers)):
         for row, sign in ((0, 1), (1, -1)):
             order = (sign * words @ directions[:, 0]).argsort(descending=True)[:2]
-            assert table.column(column)[row] == " ".join(TOKENIZER.piece(int(id)) for id in order)
+            assert table.column(column)[row] == " ".join(TOKENIZER.display_token(int(id)) for id in order)
     assert "Left out: what is added by place; biases of queries and keys." in str(view.look)
     few = weights(model, TOKENIZER, "ab", layer=0, head=1, top=9).steps[1]
     assert isinstance(few, Table)

@@ -64,7 +64,7 @@ def test_neighbours_with_everything_and_within_the_frequent() -> None:
     every = neighbours(model, TOKENIZER, "king", top=50)
     assert TOKENIZER.vocab < model.vocab  # whose other rows no token has
     assert len(every.rows) == TOKENIZER.vocab - 1
-    assert TOKENIZER.piece(TOKENIZER.encode("king")[0]) not in every.column("token")
+    assert TOKENIZER.display_token(TOKENIZER.encode("king")[0]) not in every.column("token")
     few = neighbours(model, TOKENIZER, "king", top=50, within=6)
     assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
     vectors = word_vectors(model, TOKENIZER, centre=False)
@@ -88,7 +88,7 @@ def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:
     assert view.column("cosine") == pytest.approx([float(cosines[id]) for id in best], abs=1e-5)
     assert "king, man, woman are passed over" in str(view.look)
     first = int(cosines.argmax())
-    assert (f"{TOKENIZER.piece(first)} itself would be first" in str(view.look)) == (first in (k, m, w))
+    assert (f"{TOKENIZER.display_token(first)} itself would be first" in str(view.look)) == (first in (k, m, w))
     assert summands("a-b − c") == [(1, "a-b"), (-1, "c")]
     with pytest.raises(BadInput, match="no sum of words"):
         analogy(model, TOKENIZER, "king")

@@ -176,7 +176,7 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
         )
         for each in page.locator('[data-card="edits"] .pair').all()
     }
-    want = {opened.tokenizer.piece(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.moves(12)}
+    want = {opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.moves(12)}
     assert told == want
     assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="edits"] .look').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.

@@ -47,7 +47,7 @@ def test_tokens_are_the_tokenizers(visit: Open, made: Path) -> None:
     ids = tokenizer.encode(TEXT)
     rows = page.locator('[data-card="pieces"] tr[data-id]')
     assert [int(each.get_attribute("data-id")) for each in rows.all()] == ids
-    assert [each.inner_text() for each in page.locator("#chips .chip").all()] == [tokenizer.piece(id) for id in ids]
+    assert [each.inner_text() for each in page.locator("#chips .chip").all()] == [tokenizer.display_token(id) for id in ids]
     assert page.locator('[data-total="bytes"]').get_attribute("data-value") == str(len(TEXT.encode()))
 
 

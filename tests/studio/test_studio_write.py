@@ -266,7 +266,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
     assert "Here are all 8 heads, 2 layers of 4" in said[3]
     layer, head = map(int, re.findall(r"Layer (\d+), head (\d+)", said[4])[0])
     chances = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double().softmax(-1)
-    assert f"‘{clear.tokenizer.piece(int(chances.argmax()))}’ with {float(chances.max()):.0%}" in said[5]
+    assert f"‘{clear.tokenizer.display_token(int(chances.argmax()))}’ with {float(chances.max()):.0%}" in said[5]
     whole = clearstory.generate(clear, TEXT, max_tokens=8, temperature=0).completions[0].text
     assert f"‘{whole.replace(' ', '␣')}’" in said[6]
     page.locator("#tour button", has_text="Back").click()

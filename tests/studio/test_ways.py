@@ -26,7 +26,7 @@ from clearstory.models.base import Padded
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.attended import attended
-from clearstory.studio.found import found, marker
+from clearstory.studio.model_index import found, marker
 from clearstory.studio.guessing import expected, guess, offers, riddle
 from clearstory.studio.speed import speed
 from clearstory.studio.ways import ways
@@ -94,7 +94,7 @@ def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | Non
     seen = attended(model, CHARACTERS, TEXT, written=written, layer=0, head=head, part=part)
     source = (*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id) if part else ()
     ids = (0, *written) if part else (*CHARACTERS.encode(TEXT), *written)
-    read = Passage(ids, tuple(map(CHARACTERS.piece, ids)), source, tuple(map(CHARACTERS.piece, source)))
+    read = Passage(ids, tuple(map(CHARACTERS.display_token, ids)), source, tuple(map(CHARACTERS.display_token, source)))
     weights = attention_weights(model, read, site(model, 0, part))[:, -1]
     wanted = weights.mean(0) if head is None else weights[head]
     assert torch.allclose(seen["weights"], wanted.float())

@@ -17,7 +17,7 @@ TEXT = "the cat sat on the mat.\n\nthe dog sat on the log.\n" * 30
 
 def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
     tokenizer = learn("characters", ["hello", "world"])
-    assert [tokenizer.piece(id) for id in range(tokenizer.vocab)] == [
+    assert [tokenizer.display_token(id) for id in range(tokenizer.vocab)] == [
         *sorted(set("helloworld")),
         "<|endoftext|>",
         "<unk>",
@@ -39,7 +39,7 @@ def test_bytes_are_numbered_by_their_value() -> None:
 def test_words_stand_between_white_space_and_lines_end_in_eos() -> None:
     tokenizer = learn("words", ["b a\n\nb  c-d\n"])
     # <unk> and <eos> first, then b, twice in the text, then a and c-d.
-    assert [tokenizer.piece(id) for id in range(tokenizer.vocab)] == ["<unk>", "<eos>", "b", "a", "c-d"]
+    assert [tokenizer.display_token(id) for id in range(tokenizer.vocab)] == ["<unk>", "<eos>", "b", "a", "c-d"]
     assert tokenizer.encode("a new b\n\n b\n") == [3, 0, 2, 1, 1, 2, 1]
     assert tokenizer.decode([3, 0, 2, 1, 1, 2, 1]) == "a <unk> b\n\nb\n"
     assert tokenizer.byte_lengths.tolist() == [0, 0, 1, 1, 3]
@@ -55,8 +55,8 @@ def test_a_short_text_gives_a_smaller_vocabulary_and_says_so(kind: str) -> None:
 def test_bpe_reaches_the_vocabulary_asked_for() -> None:
     tokenizer = learn("bpe:270", [TEXT])
     assert tokenizer.vocab == 270
-    assert tokenizer.piece(tokenizer.encode("the cat")[0]) == "the"
-    assert tokenizer.piece(tokenizer.eos_token_id or 0) == "<|endoftext|>"
+    assert tokenizer.display_token(tokenizer.encode("the cat")[0]) == "the"
+    assert tokenizer.display_token(tokenizer.eos_token_id or 0) == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "characters", "bytes", "words", "wordpiece"])
@@ -74,14 +74,14 @@ def test_wordpiece_keeps_capitals_unless_told() -> None:
     assert learn("wordpiece:60", ["The THE the"]).decode(learn("wordpiece:60", ["The THE the"]).encode("The")) == "The"
     uncased = learn("wordpiece:60", ["The THE thé"], uncased=True)
     assert uncased.encode("The") == uncased.encode("thé") == uncased.encode("the")
-    assert [uncased.piece(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert [uncased.display_token(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert (uncased.pad_token_id, uncased.unk_token_id, uncased.bos_token_id, uncased.eos_token_id) == (0, 1, 2, 3)
 
 
 def test_pieces_inside_words_begin_with_hashes() -> None:
     tokenizer = learn("wordpiece:30", ["abc abd abe"])
     assert tokenizer.encode("abz") == [tokenizer.unk_token_id]
-    assert "".join(tokenizer.piece(id).removeprefix("##") for id in tokenizer.encode("abdc")) == "abdc"
+    assert "".join(tokenizer.display_token(id).removeprefix("##") for id in tokenizer.encode("abdc")) == "abdc"
     assert tokenizer.byte_lengths[tokenizer.encode("abd abd")].sum() == 6  # the space is counted nowhere
 
 
@@ -119,7 +119,7 @@ def test_only_wordpiece_can_be_uncased() -> None:
 
 def test_another_end_of_text_can_be_chosen() -> None:
     tokenizer = learn("bpe:300", [TEXT], eos="</s>")
-    assert tokenizer.piece(tokenizer.eos_token_id or 0) == "</s>"
+    assert tokenizer.display_token(tokenizer.eos_token_id or 0) == "</s>"
     assert tokenizer.eos_token_id not in tokenizer.encode("</s>")
 
 

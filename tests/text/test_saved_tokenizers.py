@@ -82,7 +82,7 @@ def test_a_sentencepiece_tokenizer_opens_with_its_bytes(tmp_path: Path) -> None:
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode_bytes(ids) == text.encode()
     assert tokenizer.byte_lengths[ids].sum() == len(text.encode())
-    assert [tokenizer.piece(id) for id in tokenizer.encode("ab aé")] == ["ab", "␣a", "<0xC3>", "<0xA9>"]
+    assert [tokenizer.display_token(id) for id in tokenizer.encode("ab aé")] == ["ab", "␣a", "<0xC3>", "<0xA9>"]
     assert (tokenizer.kind, tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id) == ("bpe", 2, 1, None)
 
 
@@ -100,8 +100,8 @@ def test_only_marked_text_spells_special_tokens(tmp_path: Path) -> None:
 def test_ids_between_the_tokens_stand_for_nothing(tmp_path: Path) -> None:
     tokenizer = sentencepiece_like(tmp_path)
     assert tokenizer.vocab == 301
-    assert tokenizer.piece(300) == "␣b"
-    assert (tokenizer.byte_lengths[299], tokenizer.piece(299)) == (0, "<299>")
+    assert tokenizer.display_token(300) == "␣b"
+    assert (tokenizer.byte_lengths[299], tokenizer.display_token(299)) == (0, "<299>")
 
 
 def test_tokens_beside_the_model_are_text_unless_special(tmp_path: Path) -> None:
@@ -163,9 +163,9 @@ def test_ids_that_no_token_has_are_refused(id: int) -> None:
             use([97, id])
     if id < 0:
         with pytest.raises(VocabularyMismatch, match="no token"):
-            tokenizer.piece(id)
+            tokenizer.display_token(id)
 
 
 def test_a_row_that_a_model_has_to_spare_can_be_named() -> None:
     # A model that is asked what comes next may say one: it must be shown, and is never text.
-    assert learn("bytes", []).piece(257) == "<257>"
+    assert learn("bytes", []).display_token(257) == "<257>"

@@ -68,7 +68,7 @@ def test_one_text_and_two_are_framed() -> None:
     assert encode_masked(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
     # The mask is the only command there is: what else looks like one is text.
     assert sep not in encode_masked(tokenizer, "[SEP] [MASK]")
-    assert tokenizer.piece(int(np.flatnonzero(inside_words(tokenizer))[0])).startswith("##")
+    assert tokenizer.display_token(int(np.flatnonzero(inside_words(tokenizer))[0])).startswith("##")
     assert tokenizer.special_tokens_mask.sum() == 5
 
 

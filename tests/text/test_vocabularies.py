@@ -77,7 +77,7 @@ def test_a_class_says_how_text_is_cut(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2TokenizerFast", "eos_token": null}')
     qwen = Tokenizer.open(tmp_path)
     assert qwen.encode("2024") != plain.encode("2024") or qwen.encode("a\n\n\nb") != plain.encode("a\n\n\nb")
-    assert [qwen.piece(id) for id in qwen.encode("2024")] == list("2024")
+    assert [qwen.display_token(id) for id in qwen.encode("2024")] == list("2024")
     assert qwen.eos_token_id is None
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen3Tokenizer"}')
     with pytest.raises(UnknownName, match=r"says 'Qwen3Tokenizer', .*; did you mean 'Qwen2Tokenizer'\?"):

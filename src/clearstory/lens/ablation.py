@@ -123,7 +123,7 @@ def ablation(
     answer = token_of(tokenizer, words[0]) if words else None
     read = passage(model, tokenizer, text, target=target, truncate=truncate)
     seen = ablated(model, read, answering(model, tokenizer, read), ablate=ablate, answer=answer)
-    piece = f"‘{tokenizer.piece(seen.answer)}’"
+    piece = f"‘{tokenizer.display_token(seen.answer)}’"
     numbers = seen.change if show == "answer" else seen.kl
     what = piece if show == "answer" else "all that is said"
     return Grid(

@@ -36,9 +36,9 @@ def backoff(model: Any, tokenizer: Reads, text: str) -> Table:
         told = [answer(model, known, id) for known, id in zip(contexts, row[1:], strict=True)]
     rows: list[tuple[Cell, ...]] = []
     for place, (order, count, passed) in enumerate(told):
-        after = " ".join(tokenizer.piece(id) for id in row[place + 2 - order : place + 1])
+        after = " ".join(tokenizer.display_token(id) for id in row[place + 2 - order : place + 1])
         left = ", ".join(f"{length + 1}: {share(part)}" for length, part in passed)
-        rows.append((tokenizer.piece(row[place + 1]), order, count, math.exp(-nats[place]), after, left))
+        rows.append((tokenizer.display_token(row[place + 1]), order, count, math.exp(-nats[place]), after, left))
     return Table(
         title="Back-off: which n-grams answered",
         columns=("token", "order", "count", "probability", "after", "left by longer ones"),

@@ -183,7 +183,7 @@ def static(model: Any, tokenizer: Tokenizer, two: Occurrences, known: Bank) -> l
         torch.stack([F.cosine_similarity(known.cleared(at, word[at]), vectors[found], -1) for at in rows])
         for word, found in zip(two.words, reversed(near), strict=True)
     ]
-    labels = [tuple(tokenizer.piece(id) for id in found) for found in reversed(near)]
+    labels = [tuple(tokenizer.display_token(id) for id in found) for found in reversed(near)]
     apart = grids[0][-1] - grids[1][-1]
     said = None
     if same and float(apart.max()) > 0 > float(apart.min()):

@@ -142,7 +142,7 @@ def contributions(
     seen = contributed(model, read, chosen)
     signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
     values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
-    pieces = [f"‘{tokenizer.piece(id)}’" for id in chosen]
+    pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
     what = f"The logit of {pieces[0]}" if len(chosen) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
     return Walk(
         title=f"{what} after ‘{read.labels[-1]}’, added up",

@@ -105,7 +105,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Walk
     contexts: list[tuple[Cell, ...]] = []
     rows: list[tuple[Cell, ...]] = []
     for part in found:
-        after = " ".join(map(tokenizer.piece, part.ids)) or "(nothing)"
+        after = " ".join(map(tokenizer.display_token, part.ids)) or "(nothing)"
         followed = sum(each.count != 0 for each in part.seen)
         contexts.append((part.order, after, part.total, followed, part.left))
         exact = part.order == c.order and not c.prune and c.smoothing in ("kneser-ney", "witten-bell")
@@ -117,7 +117,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Walk
                 (
                     part.order,
                     after,
-                    tokenizer.piece(each.id),
+                    tokenizer.display_token(each.id),
                     each.count,
                     lost,
                     each.own,

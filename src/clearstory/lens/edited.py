@@ -43,7 +43,7 @@ def edited(
     moves = outcome.moves(top)
     # Likeliest first: a list of words is read from the top.
     rows = sorted(
-        ((tokenizer.piece(id), before, after, after - before) for id, before, after in moves),
+        ((tokenizer.display_token(id), before, after, after - before) for id, before, after in moves),
         key=lambda row: -max(row[1], row[2]),
     )
     return Table(
@@ -61,9 +61,9 @@ def look(outcome: Outcome, edits: Sequence[Edit], tokenizer: Tokenizer) -> str:
     what = "the edit" if len(edits) == 1 else f"{len(edits)} edits"
     said = f"KL {outcome.kl:.3g} bits: "
     if outcome.kl < MOVED:
-        return said + f"{what} changed next to nothing; ‘{tokenizer.piece(first)}’ still leads."
+        return said + f"{what} changed next to nothing; ‘{tokenizer.display_token(first)}’ still leads."
     before, after = float(outcome.before[first]), float(outcome.after[first])
-    said += f"with {what} ‘{tokenizer.piece(first)}’ goes from {before:.1%} to {after:.1%}"
+    said += f"with {what} ‘{tokenizer.display_token(first)}’ goes from {before:.1%} to {after:.1%}"
     if now == first:
         return said + " and still leads."
-    return said + f", and ‘{tokenizer.piece(now)}’ leads with {float(outcome.after[now]):.1%}."
+    return said + f", and ‘{tokenizer.display_token(now)}’ leads with {float(outcome.after[now]):.1%}."

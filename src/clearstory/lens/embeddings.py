@@ -26,7 +26,7 @@ def embeddings(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 48) ->
     shown, said = telling(rows, top)
     return Grid(
         title=f"Embedding: {len(ids):,} tokens, {rows.shape[1]:,} numbers each",
-        row_labels=numbered([tokenizer.piece(id) for id in ids]),
+        row_labels=numbered([tokenizer.display_token(id) for id in ids]),
         column_labels=tuple(map(str, shown)),
         values=tuple(tuple(row) for row in rows[:, shown].double().tolist()),
         dots=True,

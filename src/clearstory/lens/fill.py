@@ -46,7 +46,7 @@ def fill(
     shown = replace(read, ids=ids)
     with resting(model):
         found = model.predict(shown.hidden(model)[places]).double().log_softmax(-1).cpu()
-    words = " ".join(tokenizer.piece(hides) if place in places else each for place, each in enumerate(read.pieces))
+    words = " ".join(tokenizer.display_token(hides) if place in places else each for place, each in enumerate(read.pieces))
     steps = tuple(
         told(tokenizer, place, read.ids[place], row, top, hides) for place, row in zip(places, found, strict=True)
     )
@@ -77,14 +77,14 @@ def told(tokenizer: Tokenizer, place: int, id: int, logs: Float[Tensor, "V"], to
     if id != hides:
         rank = int((logs > logs[id]).sum()) + 1
         look += (
-            f" ‘{tokenizer.piece(id)}’ stands there: rank {rank:,}, {float(logs[id].exp()):.2%}, "
+            f" ‘{tokenizer.display_token(id)}’ stands there: rank {rank:,}, {float(logs[id].exp()):.2%}, "
             f"{-float(logs[id]) / math.log(2):.2f} bits."
         )
         best += [] if id in best else [id]
     return Table(
-        title=f"Place {place}" + ("" if id == hides else f", where ‘{tokenizer.piece(id)}’ stands"),
+        title=f"Place {place}" + ("" if id == hides else f", where ‘{tokenizer.display_token(id)}’ stands"),
         columns=("token", "id", "probability"),
-        rows=tuple((tokenizer.piece(each), each, float(logs[each].exp())) for each in best),
+        rows=tuple((tokenizer.display_token(each), each, float(logs[each].exp())) for each in best),
         bar="probability",
         look=look,
     )

@@ -54,7 +54,7 @@ def gates(model: Any, tokenizer: Any, text: str, *, layer: int = -1) -> Grid:
     number = layer if layer >= 0 else layer + len(model.layers)
     return Grid(
         title=f"Gates of layer {number}, mean over {next(iter(values.values())).shape[-1]} units",
-        row_labels=tuple(tokenizer.piece(id) for id in ids),
+        row_labels=tuple(tokenizer.display_token(id) for id in ids),
         column_labels=tuple(values),
         values=tuple(tuple(row) for row in means.tolist()),
         unit="openness",

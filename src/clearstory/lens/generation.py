@@ -128,7 +128,7 @@ def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
     """How often the likeliest was taken, and where the choice was widest."""
     likeliest = sum(1 for each in seen if each.rank == 1)
     widest = max(range(len(seen)), key=lambda step: seen[step].entropy)
-    piece = tokenizer.piece(seen[widest].id)
+    piece = tokenizer.display_token(seen[widest].id)
     return (
         f"{likeliest} of {len(seen)} tokens were the likeliest at their place. The widest choice was step "
         f"{widest + 1}, as unsure as among {2 ** seen[widest].entropy:,.1f} equally likely words: ‘{piece}’ was taken, "
@@ -146,8 +146,8 @@ def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spa
         Span(
             piece,
             -math.log2(each.probability) if each.probability > 0 else math.inf,
-            f"{tokenizer.piece(each.id)}   {share(each.probability)}   rank {each.rank:,}   likeliest: "
-            + ", ".join(f"{tokenizer.piece(id)} {share(p)}" for id, p in each.likeliest),
+            f"{tokenizer.display_token(each.id)}   {share(each.probability)}   rank {each.rank:,}   likeliest: "
+            + ", ".join(f"{tokenizer.display_token(id)} {share(p)}" for id, p in each.likeliest),
         )
         for piece, each in zip(pieces, seen, strict=True)
     ]
@@ -171,8 +171,8 @@ def listed(tokenizer: Tokenizer, seen: Sequence[Chosen]) -> Table:
     """Each step with the words that could have stood there."""
     rows = []
     for step, each in enumerate(seen):
-        others = [f"{tokenizer.piece(id)} {share(p)}" for id, p in each.likeliest if id != each.id]
-        rows.append((step + 1, tokenizer.piece(each.id), each.rank, each.entropy, "  ".join(others), each.probability))
+        others = [f"{tokenizer.display_token(id)} {share(p)}" for id, p in each.likeliest if id != each.id]
+        rows.append((step + 1, tokenizer.display_token(each.id), each.rank, each.entropy, "  ".join(others), each.probability))
     return Table(
         title="Step by step",
         columns=("step", "token", "rank", "entropy", "instead", "probability"),
@@ -187,7 +187,7 @@ def grown(tokenizer: Tokenizer, candidates: Sequence[Candidate], written: tuple[
     nodes: list[Node] = []
     for each in candidates:
         known[each.ids] = len(nodes)
-        nodes.append(Node(tokenizer.piece(each.ids[-1]), known.get(each.ids[:-1]), each.total, each.fate))
+        nodes.append(Node(tokenizer.display_token(each.ids[-1]), known.get(each.ids[:-1]), each.total, each.fate))
     kept = sum(1 for node in nodes if node.fate != "dropped")
     return Tree(
         title="The beams: all that was weighed",

@@ -133,7 +133,7 @@ def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sourc
     if walked.effect is not None:
         columns += ["promotes", "suppresses"]
         for row, sides in zip(told, moved_words(model, walked.effect), strict=True):
-            row += [" ".join(tokenizer.piece(id) for id, _ in side) for side in sides]
+            row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in sides]
     place = int(long.argmax())
     norm = "" if walked.site.stack.norm is None else "the last norm at its scale, then "
     return Table(

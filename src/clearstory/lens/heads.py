@@ -150,7 +150,7 @@ def repeated(model: Any, tokenizer: Any, read: Passage, seed: int) -> tuple[Pass
     plain = np.flatnonzero(~np.asarray(tokenizer.special_tokens_mask))
     drawn = np.random.default_rng(seed).choice(plain, count, replace=len(plain) < count).tolist()
     ids = (*(() if begin is None else (begin,)), *drawn, *drawn)
-    return replace(read, ids=ids, pieces=tuple(tokenizer.piece(id) for id in ids), segments=None), count - 1
+    return replace(read, ids=ids, pieces=tuple(tokenizer.display_token(id) for id in ids), segments=None), count - 1
 
 
 def named(scores: Mapping[str, Float[Tensor, "L H"]]) -> list[list[str]]:

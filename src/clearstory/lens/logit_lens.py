@@ -125,10 +125,10 @@ def logit_lens(
         column_labels=tuple(read.labels[column] for column in seen.columns),
         values=tuple(map(tuple, numbers.tolist())),
         texts=tuple(
-            tuple(f"{tokenizer.piece(id)}\n{percent(p)}" for id, p in zip(ids, probabilities, strict=True))
+            tuple(f"{tokenizer.display_token(id)}\n{percent(p)}" for id, p in zip(ids, probabilities, strict=True))
             for ids, probabilities in zip(seen.words[..., 0].tolist(), seen.probabilities[..., 0].tolist(), strict=True)
         ),
-        unit=UNITS[show] if answer is None else UNITS[show].replace("the answer", f"‘{tokenizer.piece(answer)}’"),
+        unit=UNITS[show] if answer is None else UNITS[show].replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
         look=look(seen, read, tokenizer),
     )
 
@@ -145,7 +145,7 @@ def percent(probability: float) -> str:
 def look(seen: Lensed, read: Passage, tokenizer: Tokenizer) -> str:
     """From which step on the last token's answer is the likeliest, and for how many tokens that is decided early."""
     settled = [settles((column == 1).tolist()) for column in seen.rank.T]
-    piece, answer = read.labels[seen.columns[-1]], tokenizer.piece(int(seen.answers[-1]))
+    piece, answer = read.labels[seen.columns[-1]], tokenizer.display_token(int(seen.answers[-1]))
     place = settled[-1]
     where = "is never the likeliest" if place is None else f"is the likeliest from “{seen.names[place]}” on"
     half = sum(1 for each in settled if each is not None and each <= len(seen.names) // 2)

@@ -33,9 +33,9 @@ def neighbours(
     """
     own, found, vectors = around(model, tokenizer, word, top=top, centre=centre, remove=remove, within=within)
     return Table(
-        title=f"Nearest to {tokenizer.piece(own)}",
+        title=f"Nearest to {tokenizer.display_token(own)}",
         columns=("token", "cosine", "id"),
-        rows=tuple((tokenizer.piece(each.id), round(each.cosine, 6), each.id) for each in found),
+        rows=tuple((tokenizer.display_token(each.id), round(each.cosine, 6), each.id) for each in found),
         bar="cosine",
         look=alike(model, tokenizer, vectors, centre, remove),
     )
@@ -88,15 +88,15 @@ def analogy(
     inputs = tuple(id for _, id in terms)
     found = nearest_to(vectors, wanted, top, without=inputs, within=within)
     first = nearest_to(vectors, wanted, 1)[0]
-    written = " ".join(f"{'+' if sign > 0 else '-'} {tokenizer.piece(id)}" for sign, id in terms).removeprefix("+ ")
-    names = ", ".join(map(tokenizer.piece, dict.fromkeys(inputs)))
+    written = " ".join(f"{'+' if sign > 0 else '-'} {tokenizer.display_token(id)}" for sign, id in terms).removeprefix("+ ")
+    names = ", ".join(map(tokenizer.display_token, dict.fromkeys(inputs)))
     said = f"{names} {'are' if len(set(inputs)) > 1 else 'is'} passed over"
     if first.id in inputs:
-        said += f"; with a cosine of {first.cosine:.2f} {tokenizer.piece(first.id)} itself would be first"
+        said += f"; with a cosine of {first.cosine:.2f} {tokenizer.display_token(first.id)} itself would be first"
     return Table(
         title=f"Nearest to {written}",
         columns=("token", "cosine", "id"),
-        rows=tuple((tokenizer.piece(each.id), round(each.cosine, 6), each.id) for each in found),
+        rows=tuple((tokenizer.display_token(each.id), round(each.cosine, 6), each.id) for each in found),
         bar="cosine",
         look=f"{said}.",
     )

@@ -104,9 +104,9 @@ def neurons(
     read = passage(model, tokenizer, text, target=target, truncate=truncate)
     seen = fired(model, read, layer=layer, top=top, word=word)
 
-    piece = tokenizer.piece(seen.word)
+    piece = tokenizer.display_token(seen.word)
     rows = tuple(
-        (f"{own}.{neuron}", fires, length, adds, " ".join(map(tokenizer.piece, words)))
+        (f"{own}.{neuron}", fires, length, adds, " ".join(map(tokenizer.display_token, words)))
         for own, neuron, fires, length, adds, words in zip(
             *(each.tolist() for each in (seen.layers, seen.neurons, seen.fires, seen.length, seen.adds, seen.promotes)),
             strict=True,

@@ -73,7 +73,7 @@ def next_token(
         probabilities = (logits / temperature).softmax(-1)
         bits = entropy(probabilities)
         places = probabilities.argsort(descending=True, stable=True)[:top].tolist()
-    rows = tuple((tokenizer.piece(id), id, float(logits[id]), float(probabilities[id])) for id in places)
+    rows = tuple((tokenizer.display_token(id), id, float(logits[id]), float(probabilities[id])) for id in places)
     after = f"“{shown(text)}”" if not target else f"“{shown(target)}”, from “{shown(text)}”"
     warm = "" if temperature == 1 else f", temperature {temperature:g}"
     return Table(

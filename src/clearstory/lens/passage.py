@@ -72,7 +72,7 @@ def passage(
         )
 
     def pieces(ids: Sequence[int]) -> tuple[str, ...]:
-        return tuple(tokenizer.piece(id) for id in ids)
+        return tuple(tokenizer.display_token(id) for id in ids)
 
     if isinstance(model, Encoder):
         known = encode_masked if tokenizer.mask_token_id is not None else Tokenizer.encode

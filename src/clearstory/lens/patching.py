@@ -127,7 +127,7 @@ def patching(
     pieces = (read.source_pieces or read.pieces, second.source_pieces or second.pieces)
     labels = tuple(a if a == b else f"{a}/{b}" for a, b in zip(*pieces, strict=True))
     names = ("embedding", *(f"layer {layer}" for layer in range(len(seen.recovered) - 1)))
-    said = f"‘{tokenizer.piece(seen.words[1])}’", f"‘{tokenizer.piece(seen.words[0])}’"
+    said = f"‘{tokenizer.display_token(seen.words[1])}’", f"‘{tokenizer.display_token(seen.words[0])}’"
     return Grid(
         title=f"Patching: how far one vector moves {said[0]} to {said[1]}",
         row_labels=names,

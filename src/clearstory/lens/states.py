@@ -40,8 +40,8 @@ def states(model: Any, tokenizer: Reads, text: str, *, top: int = 5) -> Table:
     for id, state, chances, most in zip(ids[0].tolist(), path[0].tolist(), sure, often, strict=True):
         own = state % model.config.states
         share = float(chances.view(-1, model.config.states).sum(0)[own])
-        words = " ".join(tokenizer.piece(each) for each in most)
-        rows.append((tokenizer.piece(id), names[own] if names else own, share, words))
+        words = " ".join(tokenizer.display_token(each) for each in most)
+        rows.append((tokenizer.display_token(id), names[own] if names else own, share, words))
     least = min(rows, key=lambda row: row[2])
     return Table(
         title="States: which one spoke each token on the likeliest path",

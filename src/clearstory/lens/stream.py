@@ -116,7 +116,7 @@ def token_of(tokenizer: Tokenizer, word: str) -> int:
     """The one token that a word is, after a space where it can be. Raises BadInput for a word of several."""
     forms = [ids for form in (f" {word}", word) if len(ids := tokenizer.encode(form)) == 1]
     if not forms:
-        pieces = " · ".join(tokenizer.piece(id) for id in tokenizer.encode(word))
+        pieces = " · ".join(tokenizer.display_token(id) for id in tokenizer.encode(word))
         raise BadInput(f"'{word}' is not one token but {pieces or 'none'}; choose a shorter or more frequent word")
     return forms[0][0]
 

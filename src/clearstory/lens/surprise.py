@@ -104,8 +104,8 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
         look=" ".join(
             (
                 summed(bits, len(scored), size, LOSSY if both is None else CONDITIONAL),
-                f"Most surprising: ‘{tokenizer.piece(worst)}’ with {most.bits:.1f} bits, where "
-                f"‘{tokenizer.piece(most.likeliest[0][0])}’ was likeliest.",
+                f"Most surprising: ‘{tokenizer.display_token(worst)}’ with {most.bits:.1f} bits, where "
+                f"‘{tokenizer.display_token(most.likeliest[0][0])}’ was likeliest.",
                 how(model, len(scored), begin) if both is None else "Read whole, after the source.",
             )
         ),
@@ -166,12 +166,12 @@ def spans(
         if start > done:
             yield Span(text[done:start], None)
             done = start
-        piece, own = tokenizer.piece(id), text[done:stop]
+        piece, own = tokenizer.display_token(id), text[done:stop]
         done = max(done, stop)
         if each is None:
             yield Span(own, None, f"{piece}: nothing stands before it", (piece, id, None, None))
             continue
-        likeliest = ", ".join(f"{tokenizer.piece(other)} {share(p)}" for other, p in each.likeliest)
+        likeliest = ", ".join(f"{tokenizer.display_token(other)} {share(p)}" for other, p in each.likeliest)
         note = f"{piece}   {each.bits:.2f} bits   rank {each.rank:,}   likeliest: {likeliest}"
         facts: tuple[Cell, ...] = (piece, id, each.rank, likeliest)
         yield Span(own, each.bits, note, facts)

@@ -71,7 +71,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
     for number, (id, place) in enumerate(places):
         kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special_tokens_mask[id] else ""
         stretch = "" if place is None else visible(text[slice(*place)], len(text) + 1)
-        rows.append((number, tokenizer.piece(id), id, len(tokenizer.token_bytes(id)), stretch, kind))
+        rows.append((number, tokenizer.display_token(id), id, len(tokenizer.token_bytes(id)), stretch, kind))
     size, unknown = len(text.encode()), sum(row[5] == "unknown" for row in rows)
     own = sum(place is not None for _, place in places)
     said = f"{size:,} bytes in {own:,} tokens: {size / max(1, own):.2f} bytes a token."
@@ -87,7 +87,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
 
 def placed(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] | None]]:
     """The ids of a text, each with the characters it was made from; of a [MASK] that is spelt out, none."""
-    mask = None if tokenizer.mask_token_id is None else tokenizer.piece(tokenizer.mask_token_id)
+    mask = None if tokenizer.mask_token_id is None else tokenizer.display_token(tokenizer.mask_token_id)
     found: list[tuple[int, tuple[int, int] | None]] = []
     start = 0
     for number, part in enumerate([text] if mask is None else text.split(mask)):
@@ -124,7 +124,7 @@ def written(tokenizer: Tokenizer, parts: Sequence[str], between: str = "") -> st
 
     def one(part: str) -> str:
         if part in tokenizer.ids:
-            return tokenizer.piece(tokenizer.ids[part])
+            return tokenizer.display_token(tokenizer.ids[part])
         return part if tokenizer.kind == "wordpiece" else readable(piece_bytes(part, tokenizer._style))
 
     return between.join(map(one, parts))
@@ -140,7 +140,7 @@ def worst(tokenizer: Tokenizer, text: str, top: int) -> Table:
             len(word.tokens),
             word.size,
             word.size / len(word.tokens),
-            " ".join(map(tokenizer.piece, word.tokens)),
+            " ".join(map(tokenizer.display_token, word.tokens)),
         )
         for word in split[:top]
     )
@@ -221,8 +221,8 @@ def beside(one: Tokenizer, other: Tokenizer, text: str, named: str) -> Table:
             visible(text[each.start : each.stop], len(text) + 1),
             len(each.one),
             len(each.other),
-            " ".join(map(one.piece, each.one)),
-            " ".join(map(other.piece, each.other)),
+            " ".join(map(one.display_token, each.one)),
+            " ".join(map(other.display_token, each.other)),
         )
         for each in aligned(one, other, text)
     ]

@@ -91,7 +91,7 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Wal
         told = spread(chain, torch.eye(len(mass), device=mass.device, dtype=mass.dtype)[states])
     names = names_of(model.config, len(mass))
     labels = tuple(names[state] for state in states)
-    pieces = numbered([tokenizer.piece(id) for id in ids])
+    pieces = numbered([tokenizer.display_token(id) for id in ids])
 
     def grid(title: str, values: Tensor, unit: str) -> Grid:
         chosen = values[:, states].T.double().tolist()
@@ -115,7 +115,7 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Wal
         Grid(
             title="What each state speaks",
             row_labels=labels,
-            column_labels=tuple(tokenizer.piece(id) for id in often),
+            column_labels=tuple(tokenizer.display_token(id) for id in often),
             values=rows(told[:, often].double().tolist()),
             unit="probability",
             dots=True,

@@ -58,7 +58,7 @@ def one_token(tokenizer: Tokenizer, word: str) -> int:
     """The token that is a word, behind a space where there is such a one. Raises BadInput for one of several tokens."""
     forms = [ids for form in (f" {word}", word) if len(ids := tokenizer.encode(form)) == 1]
     if not forms:
-        pieces = " · ".join(tokenizer.piece(id) for id in tokenizer.encode(word))
+        pieces = " · ".join(tokenizer.display_token(id) for id in tokenizer.encode(word))
         raise BadInput(f"'{word}' is not one token but {pieces}; choose a shorter or more frequent word")
     (own,) = forms[0]
     if own == tokenizer.unk_token_id:

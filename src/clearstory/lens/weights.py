@@ -121,7 +121,7 @@ def weights(
 
     def furthest(along: Tensor, sign: int) -> str:
         best = (along * sign).topk(min(top, len(ids))).indices
-        return " ".join(tokenizer.piece(int(ids[place])) for place in best)
+        return " ".join(tokenizer.display_token(int(ids[place])) for place in best)
 
     rows: list[tuple[Cell, ...]] = [
         (f"{number + 1}{'+' if sign > 0 else '−'}", float(value), furthest(asks, sign), furthest(answers, sign))

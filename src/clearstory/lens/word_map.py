@@ -185,7 +185,7 @@ def drawn(
     return Map(
         title=title,
         points=tuple(
-            Point(tokenizer.piece(id), float(x), float(y), int(number >= plane.own), f"token {id:,}")
+            Point(tokenizer.display_token(id), float(x), float(y), int(number >= plane.own), f"token {id:,}")
             for number, (id, (x, y)) in enumerate(zip(plane.ids, places.tolist(), strict=True))
         ),
         links=plane.links,
@@ -261,10 +261,10 @@ def axis(
     order = [*own, *dict.fromkeys((*ends[0], *ends[1]))]
     places, off = along(vectors[order], vectors[ends[0]].mean(0), vectors[ends[1]].mean(0))
     points = tuple(
-        Point(tokenizer.piece(id), float(x), float(y), 0 if id in own else 1 if id in ends[0] else 2)
+        Point(tokenizer.display_token(id), float(x), float(y), 0 if id in own else 1 if id in ends[0] else 2)
         for id, x, y in zip(order, places.tolist(), off.tolist(), strict=True)
     )
-    named = [", ".join(map(tokenizer.piece, end)) for end in ends]
+    named = [", ".join(map(tokenizer.display_token, end)) for end in ends]
     said = None
     if own:
         first, last = min(points[: len(own)], key=lambda p: p.x), max(points[: len(own)], key=lambda p: p.x)

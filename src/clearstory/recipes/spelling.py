@@ -167,12 +167,12 @@ class Spelling:
 
     def kind(self, id: int, character: str) -> str:
         """What a token is like on the side of this character: white space before a comma is not that before a word."""
-        if self.tokenizer.kind == "wordpiece" and self.tokenizer.piece(id).startswith("##"):
+        if self.tokenizer.kind == "wordpiece" and self.tokenizer.display_token(id).startswith("##"):
             return "inside"
         return "break" if character.isspace() else "letter" if character.isalnum() else "mark"
 
 
 def vocabulary(tokenizer: Tokenizer) -> list[bytes]:
     """Words to learn spelling from: pieces that begin a word, each once."""
-    pieces = (tokenizer.piece(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unk_token_id, tokenizer.eos_token_id))
+    pieces = (tokenizer.display_token(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unk_token_id, tokenizer.eos_token_id))
     return [piece.encode() for piece in pieces if not piece.startswith("##")][-MOST_WORDS:]

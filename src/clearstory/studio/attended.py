@@ -9,7 +9,7 @@ from clearstory.lens.passage import Passage
 from clearstory.lens.site import Part, parts, site
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, fit_source
-from clearstory.recipes.reading import Reading
+from clearstory.recipes.inference.prompt_format import Reading
 from clearstory.studio.writing import fit_written, window
 
 
@@ -38,8 +38,8 @@ def attended(
     first = fit_prompt(model, prompt, reading.begin)
     ids = list(window(model, len(first), [*first, *fit_written(model, written)]))
     sources = fit_source(model, source)
-    pieces = tuple(tokenizer.piece(id) for id in ids)
-    read = Passage(tuple(ids), pieces, tuple(sources), tuple(tokenizer.piece(id) for id in sources))
+    pieces = tuple(tokenizer.display_token(id) for id in ids)
+    read = Passage(tuple(ids), pieces, tuple(sources), tuple(tokenizer.display_token(id) for id in sources))
     weights = attention_weights(model, read, at)
     if head is not None:
         head = at.head(head, weights)
@@ -54,7 +54,7 @@ def attended(
         "weights": row.float(),
         "labels": list(columns),
         "ids": list(seen),
-        "pieces": [tokenizer.piece(id) for id in seen],
+        "pieces": [tokenizer.display_token(id) for id in seen],
         "query": read.labels[-1],
         "layer": at.layer,
         "layers": len(at.stack.blocks),

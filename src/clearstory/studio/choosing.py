@@ -23,9 +23,9 @@ from clearstory.lens.next import entropy
 from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
-from clearstory.recipes.fields import FLAT
-from clearstory.recipes.opening import ready
-from clearstory.recipes.reading import Reading
+from clearstory.recipes.settings.schema import FLAT
+from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.prompt_format import Reading
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -86,7 +86,7 @@ class Chooser:
         _, tokenizer = ready(opened)
         recent = self.logits.setdefault(opened.model, Recent(16))
         logits = recent.get(asked.text, lambda: last_logits(opened, asked.text))
-        return chances(logits, asked.sampling, tokenizer.piece, asked.show)
+        return chances(logits, asked.sampling, tokenizer.display_token, asked.show)
 
 
 def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:

@@ -17,7 +17,7 @@ from clearstory.lens.neighbours import alike, around
 from clearstory.lens.passage import numbered
 from clearstory.lens.vectors import rows_of, word_vectors
 from clearstory.lens.word_map import Plane, plane_of, words_on
-from clearstory.recipes.opening import ready
+from clearstory.recipes.inference.loading import ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
     if not ids:
         raise BadInput("the text is empty; give a few words to look at")
     values = rows_of(model, ids)
-    labels = numbered([tokenizer.piece(id) for id in ids])
+    labels = numbered([tokenizer.display_token(id) for id in ids])
     lengths = values.norm(dim=-1)
     longest = int(lengths.argmax())
     return {
@@ -112,7 +112,7 @@ def near(
     ids = [own, *(each.id for each in found)]
     return {
         "values": vectors[ids],
-        "labels": [tokenizer.piece(id) for id in ids],
+        "labels": [tokenizer.display_token(id) for id in ids],
         "words": [tokenizer.decode([id]) for id in ids],
         "ids": ids,
         "cosines": [1.0, *(each.cosine for each in found)],

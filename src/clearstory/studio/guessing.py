@@ -36,7 +36,7 @@ def riddle(model: Any, tokenizer: Any, text: str, *, seed: int = 0) -> dict[str,
 def told(tokenizer: Any, text: str) -> dict[str, Any]:
     """A text's tokens."""
     ids = tokenizer.encode(text)
-    return {"ids": ids, "pieces": [tokenizer.piece(id) for id in ids]}
+    return {"ids": ids, "pieces": [tokenizer.display_token(id) for id in ids]}
 
 
 def offers(model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def offers(model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int 
         if id not in known and len(known) < count:
             known.append(id)
     random.shuffle(known)
-    return {**told(tokenizer, text), "offers": [{"id": id, "piece": tokenizer.piece(id)} for id in known]}
+    return {**told(tokenizer, text), "offers": [{"id": id, "piece": tokenizer.display_token(id)} for id in known]}
 
 
 def guess(
@@ -87,7 +87,7 @@ def guess(
         nats = float(logs[id])
         return {
             "id": id,
-            "piece": tokenizer.piece(id),
+            "piece": tokenizer.display_token(id),
             "probability": math.exp(nats),
             "rank": int((logs > logs[id]).sum()) + 1,
             "bits": finite(-nats / BITS + 0.0),

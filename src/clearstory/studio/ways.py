@@ -19,7 +19,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.generation.writer import Writer
 from clearstory.lens.generation import grown
 from clearstory.models.encoder import Encoder
-from clearstory.recipes.reading import Reading
+from clearstory.recipes.inference.prompt_format import Reading
 
 MOST_TOKENS = 64
 """A tree of more steps is not read by anybody."""
@@ -108,7 +108,7 @@ def told(tokenizer: Any, way: Way, eos: int | None) -> dict[str, Any]:
     return {
         "text": way.text,
         "ids": list(way.ids),
-        "pieces": [tokenizer.piece(id) for id in way.ids],
+        "pieces": [tokenizer.display_token(id) for id in way.ids],
         "logprobs": list(way.logprobs),
         "total": way.total,
         "score": way.score,

@@ -25,9 +25,9 @@ from clearstory.lens.next import entropy
 from clearstory.models.base import LanguageModel, Padded, State
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, resting
-from clearstory.recipes.fields import FLAT
-from clearstory.recipes.opening import ready
-from clearstory.recipes.reading import Reading
+from clearstory.recipes.settings.schema import FLAT
+from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.prompt_format import Reading
 from clearstory.studio.choosing import Recent, chances
 
 MEMORIES = 48
@@ -88,11 +88,11 @@ class Pen:
         generator = drawn(sampling, len(written))
         chosen, logs = choose(logits[None], [sampling], [generator], [seen], reading.never)
         token = int(chosen[0])
-        told = chances(logits, sampling, tokenizer.piece, asked.show)
+        told = chances(logits, sampling, tokenizer.display_token, asked.show)
         now = [*written, token]
         return {
             "id": token,
-            "piece": tokenizer.piece(token),
+            "piece": tokenizer.display_token(token),
             "probability": float(logs[0].exp()),
             "logprob": float(logs[0]),
             "rank": int((logits > logits[token]).sum()) + 1,

@@ -57,11 +57,11 @@ def encode_masked(tokenizer: Tokenizer, text: str) -> list[int]:
     [5, 4, 6]
     """
     mask = hidden_by(tokenizer)
-    *parts, last = (tokenizer.encode(part) for part in text.split(tokenizer.piece(mask)))
+    *parts, last = (tokenizer.encode(part) for part in text.split(tokenizer.display_token(mask)))
     return [id for part in parts for id in (*part, mask)] + last
 
 
 def inside_words(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     """Which ids go on with the word that the token before them began, (V,); none but where pieces are marked so."""
-    pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab)]
+    pieces = [tokenizer.display_token(id) for id in range(tokenizer.vocab)]
     return np.array([piece.startswith("##") for piece in pieces]) & ~tokenizer.special_tokens_mask & (tokenizer.kind == "wordpiece")

@@ -1,0 +1,292 @@
+"""Looking: what a model does with a text, as the page asks for it: views, traces, and numbers as bytes."""
+
+from __future__ import annotations
+
+import inspect as signatures
+import json
+import struct
+import time
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+
+from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
+from clearstory.formats.folders import Opened
+from clearstory.lens.draw import WRITERS
+from clearstory.lens.next import next_token
+from clearstory.lens.passage import Passage, passage
+from clearstory.lens.table import VIEWS, check_able, view_of
+from clearstory.lens.trace import taps, watch
+from clearstory.models.encoder import Encoder
+from clearstory.models.prompts import resting
+from clearstory.recipes.settings.schema import convert
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.recipes.inference.loading import ready
+
+MOST_NUMBERS = 2**20
+"""Numbers that a trace writes out as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewAsked:
+    """A view of a model reading a text.
+
+    Args:
+        model: its path in the studio's folder.
+        text: what it reads.
+        view: one of lens.table.VIEWS.
+        format: json as data, or the file that the library writes.
+        settings: the view's own.
+    """
+
+    model: str
+    text: str = ""
+    view: str = "next"
+    format: Literal["json", "svg", "csv", "html"] = "json"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceAsked:
+    """What stands between a text and a prediction.
+
+    Args:
+        model: its path in the studio's folder.
+        text: what it reads.
+        target: what an encoder-decoder has written.
+        taps: patterns of the quantities whose numbers are wanted; lens.trace says which there are.
+        top: how many of the likeliest next tokens; 0 reads nothing and tells the tokens only.
+    """
+
+    model: str
+    text: str = ""
+    target: str | None = None
+    taps: tuple[str, ...] = ()
+    top: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersAsked:
+    """Numbers as bytes: what a page draws in many small squares.
+
+    Args:
+        model: its path in the studio's folder.
+        text: what it reads.
+        what: one of NUMBERS.
+        settings: the function's own.
+    """
+
+    model: str
+    text: str = ""
+    what: str = "taps"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def view(opened: Opened, asked: ViewAsked) -> Any:
+    """A view as plain data, or as the text of a file."""
+    function = view_of(asked.view)
+    seen = inspect(opened, asked.text, asked.view, **typed(function, asked.settings))
+    return seen.to_json() if asked.format == "json" else WRITERS[f".{asked.format}"](seen)
+
+
+def views(opened: Opened) -> list[dict[str, Any]]:
+    """Every view: what it shows in a sentence, its settings, and why this model cannot show it, where it cannot."""
+    told = []
+    for name, entry in VIEWS.items():
+        function = view_of(name)
+        reason = None
+        try:
+            check_able(name, opened.model)
+        except CannotDo as error:
+            reason = str(error)
+        said = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]
+        told.append(
+            {
+                "name": name,
+                "says": " ".join(said.split()),
+                "needs": entry.needs,
+                "kind": typing.get_type_hints(function)["return"].kind,
+                "able": reason is None,
+                "slow": entry.slow,
+                "reason": reason,
+                "settings": settings_of(function),
+            }
+        )
+    return told
+
+
+def settings_of(function: Callable[..., Any]) -> list[dict[str, Any]]:
+    """A function's own settings: name, kind, choices, default."""
+    hints = typing.get_type_hints(function)
+    rows = []
+    for name, parameter in signatures.signature(function).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue  # model, tokenizer, text
+        bare = last_of(hints.get(name, str))
+        choices = typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
+        kind = "choice" if choices else KINDS.get(typing.get_origin(bare) or bare, "text")
+        usual = None if parameter.default is parameter.empty else parameter.default
+        rows.append({"name": name, "kind": kind, "choices": list(choices), "default": usual})
+    return rows
+
+
+def last_of(hint: Any) -> Any:
+    """The type of a setting that a form can give: of `Path | Sequence[str]` the list, as a page names no files."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        *_, hint = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    return tuple[str, ...] if typing.get_origin(hint) is Sequence else hint
+
+
+KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "list"}
+"""What a field of a form is called, by the type of a setting; all else is text."""
+
+
+def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a form as the function's types; a name that it has not is left for it to refuse."""
+    hints = typing.get_type_hints(function)
+    known = {name: last_of(hint) for name, hint in hints.items()}
+    return {
+        name: value if value is None or name not in known else convert(value, known[name], name)
+        for name, value in settings.items()
+    }
+
+
+def trace(opened: Opened, asked: TraceAsked) -> dict[str, Any]:
+    """The tokens of a text, the likeliest next ones, and the numbers at the taps that are asked for."""
+    network, tokenizer = ready(opened)
+    began = time.perf_counter()
+    ids, places = tokenizer.encode_places(asked.text)
+    seen: Passage | None = None
+    why = None
+    try:
+        seen = passage(network, tokenizer, asked.text, target=asked.target)
+    except ClearstoryError as error:
+        if asked.top or asked.taps:
+            raise
+        why = str(error)
+    try:
+        known = taps(network)
+    except CannotDo:
+        known = []
+    values: dict[str, Any] = {}
+    if asked.taps and seen is not None:
+        with resting(network), watch(network, *asked.taps) as watched:
+            seen.hidden(network)
+        if (count := sum(each.numel() for each in watched.values())) > MOST_NUMBERS:
+            raise BadSetting(f"these taps hold {count:,} numbers, and a trace writes {MOST_NUMBERS:,}; ask for fewer")
+        values = {name: {"shape": list(each.shape), "values": each.tolist()} for name, each in watched.items()}
+    after = None
+    if asked.top and not isinstance(network, Encoder) and not (seen and seen.source):
+        after = next_token(network, tokenizer, asked.text, top=asked.top).to_json()
+    return {
+        "model": asked.model,
+        "text": asked.text,
+        "family": getattr(network.config, "family", opened.card.family),
+        "kind": getattr(network.config, "kind", "decoder"),
+        "shape": network.config.shape,
+        "layers": getattr(network.config, "layers", None),
+        "heads": getattr(network.config, "heads", None),
+        "vocab": network.vocab,
+        "context": network.context,
+        "tokens": [token(tokenizer, id, asked.text, place) for id, place in zip(ids, places, strict=True)],
+        "read": None if seen is None else {"pieces": seen.pieces, "source": seen.source_pieces},
+        "note": why,
+        "taps": known,
+        "values": values,
+        "next": after,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def token(tokenizer: Any, id: int, text: str, place: tuple[int, int]) -> dict[str, Any]:
+    """A token of a text: what it is called, how many bytes it stands for, and which characters it was made from."""
+    return {
+        "id": id,
+        "piece": tokenizer.display_token(id),
+        "bytes": int(tokenizer.byte_lengths[id]),
+        "start": place[0],
+        "stop": place[1],
+        "special": bool(tokenizer.special_tokens_mask[id]),
+        "unknown": id == tokenizer.unk_token_id,
+    }
+
+
+Arrays = dict[str, Any]
+"""What a function of NUMBERS gives: numpy arrays and tensors, and plain data beside them."""
+
+
+def tap_numbers(
+    model: Any, tokenizer: Any, text: str, *, taps: tuple[str, ...] = (), target: str | None = None
+) -> Arrays:
+    """The numbers at some taps, in float32."""
+    seen = passage(model, tokenizer, text, target=target)
+    with resting(model), watch(model, *taps) as watched:
+        seen.hidden(model)
+    return {**{name: each.float() for name, each in watched.items()}, "pieces": list(seen.pieces)}
+
+
+NUMBERS: dict[str, str] = {
+    "taps": "clearstory.studio.view_api:tap_numbers",
+    "mosaic": "clearstory.studio.attending:mosaic",
+    "measures": "clearstory.studio.attending:measures",
+    "head": "clearstory.studio.attending:head",
+    "together": "clearstory.studio.attending:together",
+    "changed": "clearstory.studio.attending:changed",
+    "rows": "clearstory.studio.embedding:rows",
+    "near": "clearstory.studio.embedding:near",
+    "ways": "clearstory.studio.ways:ways",
+    "attended": "clearstory.studio.attended:attended",
+    "speed": "clearstory.studio.speed:speed",
+    "riddle": "clearstory.studio.guessing:riddle",
+    "offers": "clearstory.studio.guessing:offers",
+    "guess": "clearstory.studio.guessing:guess",
+    "context": "clearstory.studio.contexts:words_in_context",
+}
+"""From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
+
+
+def numbers(opened: Opened, asked: NumbersAsked) -> bytes:
+    """Arrays as bytes. Raises UnknownName for what is not in the table."""
+    if asked.what not in NUMBERS:
+        raise UnknownName(f"there are no numbers called '{asked.what}'; {nearest(asked.what, NUMBERS)}")
+    module, name = NUMBERS[asked.what].split(":")
+    function = getattr(import_module(module), name)
+    known = [row["name"] for row in settings_of(function)]
+    for key in asked.settings:
+        if key not in known:
+            raise UnknownName(f"'{asked.what}' has no setting called '{key}'; {nearest(key, known)}")
+    network, tokenizer = ready(opened)
+    return packed(function(network, tokenizer, asked.text, **typed(function, asked.settings)))
+
+
+def packed(made: Arrays) -> bytes:
+    """A header in JSON and the arrays behind it.
+
+    Four bytes say how long the header is, little end first. It has `plain`, what is no array, and `arrays`: each with
+    its name, dtype (float32, uint8 or int32), shape, and where it begins behind the header, a multiple of 4.
+
+    >>> packed({"a": np.zeros(3, np.uint8), "b": 1})[4:].decode().rstrip("\\0")
+    '{"arrays": [{"name": "a", "dtype": "uint8", "shape": [3], "at": 0}], "plain": {"b": 1}} ...'
+    """
+    arrays = {name: as_array(value) for name, value in made.items() if hasattr(value, "shape")}
+    rows, parts, at = [], [], 0
+    for name, array in arrays.items():
+        rows.append({"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "at": at})
+        part = array.tobytes()
+        parts.append(part + bytes(-len(part) % 4))
+        at += len(parts[-1])
+    header = json.dumps({"arrays": rows, "plain": {key: made[key] for key in made if key not in arrays}}).encode()
+    header += b" " * (-len(header) % 4)
+    return struct.pack("<I", len(header)) + header + b"".join(parts)
+
+
+def as_array(value: Any) -> Any:
+    """A tensor or array in one of the three kinds of numbers that a page reads, little end first."""
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    kind = np.uint8 if array.dtype in (np.uint8, np.bool_) else np.int32 if array.dtype.kind in "iu" else np.float32
+    return np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<"))
