@@ -126,7 +126,7 @@ class Tokenizer:
         [id] = self._known([id])
         return self._bytes[id]
 
-    def piece(self, id: int) -> str:
+    def display_token(self, id: int) -> str:
         """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
 
         >>> from clearstory.text.learning import learn
