@@ -18,7 +18,7 @@ from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import Padded
 from clearstory.models.families import build
 from clearstory.models.presets import MINILM
-from clearstory.recipes.classify import Word
+from clearstory.recipes.inference.classify import Word
 from clearstory.text.framing import framed
 from clearstory.text.learning import learn
 
@@ -75,7 +75,7 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
     text = "  the birds,  sat\u200b on\n \u200b mats. "
     [found] = clearstory.classify(home / "words", [text])
     assert [word.word for word in found.words] == text.split()
-    ids, places = tokenizer.encode_places(text)
+    ids, places = tokenizer.encode_with_offsets(text)
     hidden = opened.model.encode(Padded.rows([framed(tokenizer, ids)[0]]))
     chances = opened.model.classify(hidden)[0].softmax(-1).detach()
     place = 0

@@ -122,7 +122,7 @@ def test_bits_of_a_text_are_compared_whatever_its_pieces_are(against: Any) -> No
     at = 0
     sides = []
     for each in (A, against):
-        ids, places = each.tokenizer.encode_places(TEXT)
+        ids, places = each.tokenizer.encode_with_offsets(TEXT)
         told = [span.value for span in surprise(each.model, each.tokenizer, TEXT).spans]
         assert len(told) == len(ids)
         sides.append(list(zip(places, told, strict=True)))

@@ -136,7 +136,7 @@ def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     text = "<extra_id_0> né <extra_id_7><extra_id_7>b a<extra_id_99>"
     known = with_sentinels(learn(spec, ["a b né " * 9]))
     gaps = Gaps(known)
-    ids, places = gaps.encode_places(text)
+    ids, places = gaps.encode_with_offsets(text)
     assert gaps.decode([*ids, known.pad_token_id or known.eos_token_id]) == text
     assert [text[start:stop] for start, stop in places if "extra" in text[start:stop]] == [
         "<extra_id_0>", "<extra_id_7>", "<extra_id_7>", "<extra_id_99>",

@@ -47,7 +47,7 @@ def sides(
     if begin is None:
         raise BadInput("neither this model nor its tokenizer says after which token writing begins; set model.begin")
     gaps = Gaps(tokenizer)
-    ids, places = gaps.encode_places(target or "")
+    ids, places = gaps.encode_with_offsets(target or "")
     if model.context is not None and len(ids) >= model.context:
         raise ContextOverflow(
             f"the target has {len(ids):,} tokens and the model's context holds {model.context - 1:,} after the one "

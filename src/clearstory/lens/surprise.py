@@ -40,7 +40,7 @@ class Spells(Reads, Protocol):
     def byte_lengths(self) -> npt.NDArray[np.int64]:
         """How many bytes of text each id stands for."""
 
-    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text, and the characters start:stop that each was made from."""
 
     def lossless(self, text: str) -> bool:
@@ -70,7 +70,7 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
         raise BadSetting(f"top is {top}; show at least 1 token")
     both = sides(model, tokenizer, text, target)
     if both is None:
-        ids, places = tokenizer.encode_places(text)
+        ids, places = tokenizer.encode_with_offsets(text)
         begin = first_token(tokenizer)
     elif target is None:
         raise BadInput(

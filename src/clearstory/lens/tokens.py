@@ -94,7 +94,7 @@ def placed(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] |
         if number and mask is not None:
             found.append((tokenizer.ids[mask], (start, start + len(mask))))
             start += len(mask)
-        ids, places = tokenizer.encode_places(part)
+        ids, places = tokenizer.encode_with_offsets(part)
         found += [(id, (start + low, start + high)) for id, (low, high) in zip(ids, places, strict=True)]
         start += len(part)
     return found
@@ -168,7 +168,7 @@ class Split:
 
 def split_words(tokenizer: Tokenizer, text: str) -> list[Split]:
     """The different words of a text, by white space, each as it is split where it first stands."""
-    ids, places = tokenizer.encode_places(text)
+    ids, places = tokenizer.encode_with_offsets(text)
     found: dict[str, Split] = {}
     at = 0
     for match in re.finditer(r"\S+", text):
@@ -198,7 +198,7 @@ def aligned(one: Tokenizer, other: Tokenizer, text: str) -> list[Stretch]:
     >>> [(each.one, each.other) for each in aligned(learn("words", ["a b"]), learn("bytes", []), "a b")]
     [((2,), (97,)), ((), (32,)), ((3,), (98,))]
     """
-    sides = [list(zip(*side.encode_places(text), strict=True)) for side in (one, other)]
+    sides = [list(zip(*side.encode_with_offsets(text), strict=True)) for side in (one, other)]
     spans = sorted({place for side in sides for _, place in side})
     merged: list[list[int]] = []
     for start, stop in spans:

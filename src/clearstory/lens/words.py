@@ -43,7 +43,7 @@ def pieces_of(model: Any, tokenizer: Any, sentence: Sentence) -> Pieces:
     begin with, so that what looks at the first token does not look at the first word.
     """
     text, places = sentence.written
-    ids, spans = tokenizer.encode_places(text)
+    ids, spans = tokenizer.encode_with_offsets(text)
     words = [next((word for word, (_, stop) in enumerate(places) if end <= stop), -1) for _, end in spans]
     if isinstance(model, Encoder):
         whole, _ = framed(tokenizer, ids)

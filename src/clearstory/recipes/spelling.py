@@ -134,7 +134,7 @@ class Spelling:
 
         That is so where capitals or accents were taken away: they are in no sum, so there are no bits per byte.
         """
-        ids, places = self.tokenizer.encode_places(text)
+        ids, places = self.tokenizer.encode_with_offsets(text)
         nats, sizes, end, unknown = np.zeros(len(ids)), np.zeros(len(ids)), 0, 0
         left = "edge"
         for place, (id, (start, stop)) in enumerate(zip(ids, places, strict=True)):

@@ -160,7 +160,7 @@ def trace(opened: Opened, asked: TraceAsked) -> dict[str, Any]:
     """The tokens of a text, the likeliest next ones, and the numbers at the taps that are asked for."""
     network, tokenizer = ready(opened)
     began = time.perf_counter()
-    ids, places = tokenizer.encode_places(asked.text)
+    ids, places = tokenizer.encode_with_offsets(asked.text)
     seen: Passage | None = None
     why = None
     try:
@@ -232,15 +232,15 @@ def tap_numbers(
 
 NUMBERS: dict[str, str] = {
     "taps": "clearstory.studio.view_api:tap_numbers",
-    "mosaic": "clearstory.studio.attending:mosaic",
-    "measures": "clearstory.studio.attending:measures",
-    "head": "clearstory.studio.attending:head",
-    "together": "clearstory.studio.attending:together",
-    "changed": "clearstory.studio.attending:changed",
+    "mosaic": "clearstory.studio.attention_api:mosaic",
+    "measures": "clearstory.studio.attention_api:measures",
+    "head": "clearstory.studio.attention_api:head",
+    "together": "clearstory.studio.attention_api:together",
+    "changed": "clearstory.studio.attention_api:changed",
     "rows": "clearstory.studio.embedding:rows",
     "near": "clearstory.studio.embedding:near",
     "ways": "clearstory.studio.ways:ways",
-    "attended": "clearstory.studio.attended:attended",
+    "attended": "clearstory.studio.generation_attention:attended",
     "speed": "clearstory.studio.speed:speed",
     "riddle": "clearstory.studio.guessing:riddle",
     "offers": "clearstory.studio.guessing:offers",

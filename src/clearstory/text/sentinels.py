@@ -46,21 +46,21 @@ class Gaps:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
-        return self.encode_places(text)[0]
+        return self.encode_with_offsets(text)[0]
 
     def source(self, text: str) -> list[int]:
         """The ids of a source: a text, and the token that ends it."""
         end = self.tokenizer.eos_token_id
         return [*self.encode(text), *([] if end is None else [end])]
 
-    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text, and the characters start:stop of it that each was made from."""
         known = list(self.names)
         ids: list[int] = []
         places: list[tuple[int, int]] = []
 
         def plain(start: int, stop: int) -> None:
-            own, at = self.tokenizer.encode_places(text[start:stop])
+            own, at = self.tokenizer.encode_with_offsets(text[start:stop])
             ids.extend(own)
             places.extend((start + begin, start + end) for begin, end in at)
 

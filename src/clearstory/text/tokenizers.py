@@ -90,11 +90,11 @@ class Tokenizer:
         encoded = self._inside.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
-    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text, and the characters start:stop of it that each was made from.
 
         >>> from clearstory.text.learning import learn
-        >>> learn("words", ["a cat"]).encode_places(" the  cat")
+        >>> learn("words", ["a cat"]).encode_with_offsets(" the  cat")
         ([0, 3], [(1, 4), (6, 9)])
         """
         encoded = self._inside.encode(text, add_special_tokens=False)
