@@ -14,7 +14,7 @@ import clearstory
 from clearstory.recipes.training.events import Finished, Looked, Prepared, Sampled
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import train_recipe
-from clearstory.recipes.train import train_events
+from clearstory.recipes.training.loop import train_events
 from clearstory.text.sentinels import sentinels
 from trained import TRAINING, contents, text_file
 
@@ -110,7 +110,7 @@ def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -
     [prepared] = [event for event in events if isinstance(event, Prepared)]
     assert prepared.unit == "document"
     opened = clearstory.open(tmp_path / "run")
-    assert opened.tokenizer.encode_marked("<extra_id_99>") == [opened.tokenizer.vocab - 1]
+    assert opened.tokenizer.encode_parsing_special("<extra_id_99>") == [opened.tokenizer.vocab - 1]
     # What it writes is read by its sentinels.
     spoken = [event.text for event in events if isinstance(event, Sampled)]
     assert spoken

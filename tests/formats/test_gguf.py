@@ -16,18 +16,18 @@ from ggufs import BASE, DIALECTS, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shak
 from clearstory.errors import BadInput, BadSetting, CannotDo, FolderExists, UnknownName
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import Opened, open_model
-from clearstory.formats.gguf_dialects import dialect_of
-from clearstory.formats.gguf_header import Header
-from clearstory.formats.gguf_numbers import KINDS
+from clearstory.formats.gguf.architectures import dialect_of
+from clearstory.formats.gguf.header import Header
+from clearstory.formats.gguf.quantization import KINDS
 from clearstory.formats.gguf_writing import heeded, write_gguf
 from clearstory.formats.rotary_order import to_halves, to_pairs
 from clearstory.models.families import count
 from clearstory.models.positions import slowness
 from clearstory.models.presets import PRESETS
-from clearstory.recipes.convert import convert
-from clearstory.recipes.evaluate import evaluate
-from clearstory.recipes.generate import generate
-from clearstory.recipes.inspect import inspect
+from clearstory.recipes.conversion.convert import convert
+from clearstory.recipes.inference.evaluate import evaluate
+from clearstory.recipes.inference.generate import generate
+from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.learning import learn
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
@@ -176,7 +176,7 @@ def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
     assert after.config["chat_template"] == template
     assert (after.eos_token_id, after.bos_token_id, after.pad_token_id, after.unk_token_id) == (tokenizer.eos_token_id, tokenizer.bos_token_id, None, None)
     assert 0 not in after.encode("<|endoftext|>"), "text is never a command"
-    assert after.encode_marked("<|endoftext|>") == [0]
+    assert after.encode_parsing_special("<|endoftext|>") == [0]
 
 
 @pytest.mark.parametrize("spec", ["bytes", "bpe:300"])

@@ -11,8 +11,8 @@ import pytest
 
 from clearstory.errors import BadInput
 from clearstory.formats.folders import open_model
-from clearstory.formats.gguf_header import Header
-from clearstory.formats.gguf_tokenizer import read_tokenizer, write_tokenizer
+from clearstory.formats.gguf.header import Header
+from clearstory.formats.gguf.tokenizer import read_tokenizer, write_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 DIVIDER = "\n__ggml_vocab_test__\n"
@@ -64,7 +64,7 @@ def test_phi3s_template_and_special_tokens_are_read(data: Path, tmp_path: Path) 
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (1, 32_000, 32_000, None)
     assert tokenizer.post_processor_ids == (1,)
     assert "<|assistant|>" in tokenizer.config["chat_template"]
-    assert tokenizer.encode_marked("<|end|>") == [32_007]
+    assert tokenizer.encode_parsing_special("<|end|>") == [32_007]
 
 
 def test_a_vocabulary_that_does_not_say_how_it_cuts_is_refused(data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from clearstory.formats.folders import open_model
 from clearstory.models.presets import PRESETS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.portability import MESSAGES, TEXTS
+from clearstory.recipes.conversion.check_transformers import MESSAGES, TEXTS
 from clearstory.text.chat import ChatTemplate
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,7 +52,7 @@ def test_it_chats_through_its_own_template(opened: Any) -> None:
     text = template.render([{"role": "user", "content": "What is the capital of France? Answer in one word."}])
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
-    ids = opened.tokenizer.encode_marked(text)
+    ids = opened.tokenizer.encode_parsing_special(text)
     assert ids[0] == 1
     assert opened.tokenizer.decode(ids) == text.replace("<|im_start|>", "").replace("<|im_end|>", "")
     assert template.render(MESSAGES).count("<|im_end|>") == len(MESSAGES) + 1

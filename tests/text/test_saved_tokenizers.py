@@ -93,8 +93,8 @@ def test_text_is_never_cut_off_by_a_tokenizer(tmp_path: Path) -> None:
 def test_only_marked_text_spells_special_tokens(tmp_path: Path) -> None:
     tokenizer = sentencepiece_like(tmp_path)
     assert 2 not in tokenizer.encode("</s>")
-    assert tokenizer.encode_marked("a</s>")[-1] == 2
-    assert tokenizer.decode(tokenizer.encode_marked("a</s>")) == "a"
+    assert tokenizer.encode_parsing_special("a</s>")[-1] == 2
+    assert tokenizer.decode(tokenizer.encode_parsing_special("a</s>")) == "a"
 
 
 def test_ids_between_the_tokens_stand_for_nothing(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_added_tokens_stand_beside_the_vocabulary(tmp_path: Path) -> None:
     opened = Tokenizer.open(tmp_path)
     assert opened.encode("a<tool>")[-1] == top + 1
     assert top not in opened.encode("<|im_end|>")
-    assert opened.encode_marked("<|im_end|>") == [top]
+    assert opened.encode_parsing_special("<|im_end|>") == [top]
     (tmp_path / "added_tokens.json").write_text('{"<x>": "seven"}')
     with pytest.raises(CorruptFile, match="gives the token '<x>' an id that is no number"):
         Tokenizer.open(tmp_path)

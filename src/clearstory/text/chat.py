@@ -53,7 +53,7 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], *, answer: bool = True, today: datetime | None = None) -> str:
         """The text to go on from; with `answer`, up to where the model's own words begin. Its special tokens are
-        spelt out, as `Tokenizer.encode_marked` reads them.
+        spelt out, as `Tokenizer.encode_parsing_special` reads them.
 
         `today` is for templates that tell the date. Raises BadInput for messages or a template that cannot be used.
         """

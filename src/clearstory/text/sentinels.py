@@ -18,7 +18,7 @@ COUNT = 100
 def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids of a tokenizer's sentinels, in their order; none where it has none."""
     found: list[int] = []
-    while len(ids := tokenizer.encode_marked(f"<extra_id_{len(found)}>")) == 1:
+    while len(ids := tokenizer.encode_parsing_special(f"<extra_id_{len(found)}>")) == 1:
         if ids[0] in (tokenizer.unk_token_id, *found):
             break
         found += ids

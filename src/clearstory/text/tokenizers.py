@@ -1,7 +1,7 @@
 """Tokenizers: text to ids and back, over a Hugging Face tokenizer.json.
 
 Text is never read as a command: a document that spells `<|endoftext|>` gets the tokens of those characters, not the
-special token. Only `encode_marked`, for chat templates, reads special tokens out of text.
+special token. Only `encode_parsing_special`, for chat templates, reads special tokens out of text.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Tokenizer:
         encoded = self._inside.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
-    def encode_marked(self, text: str) -> list[int]:
+    def encode_parsing_special(self, text: str) -> list[int]:
         """The ids of a text in which special tokens are spelt out, as chat templates do. Not for text of others."""
         ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
         return ids
@@ -183,7 +183,7 @@ class Tokenizer:
 
     @cached_property
     def post_processor_ids(self) -> tuple[int, ...]:
-        """What other tools put around a text by default; here only `encode_marked` spells special tokens."""
+        """What other tools put around a text by default; here only `encode_parsing_special` spells special tokens."""
         return tuple(self._inside.encode("", add_special_tokens=True).ids)
 
     @cached_property
