@@ -2,7 +2,7 @@
 
     python benchmarks/references.py [--seeds 3] [--minutes 3] [--alone] [--write]
 
-With --write the band goes to src/clearstory/recipes/references/. All cores, one run after another; with --alone one
+With --write the band goes to src/clearstory/recipes/training/references/. All cores, one run after another; with --alone one
 thread takes the processor time that all cores have in those minutes, for machines that are shared.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from shared import clearstory, show
 
-HERE = Path(__file__).parent.parent / "src" / "clearstory" / "recipes" / "references"
+HERE = Path(__file__).parent.parent / "src" / "clearstory" / "recipes" / "training" / "references"
 
 
 def main() -> None:
