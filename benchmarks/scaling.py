@@ -32,14 +32,14 @@ from shared import show
 
 from clearstory.durable import write_text
 from clearstory.lens.draw import save
-from clearstory.lens.views import Curve, Line
+from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR
 from clearstory.models.prompts import first_token, resting
 from clearstory.models.scoring import score_rows
-from clearstory.recipes.rates import TRAINING
-from clearstory.text.corpus import Corpus, learn_tokenizer
+from clearstory.recipes.settings.training_presets import TRAINING
+from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
@@ -99,7 +99,7 @@ def main() -> None:
 def grid(folder: Path) -> list[Point]:
     """Every run, from the folder where it is there."""
     corpus = Corpus.open("corpus:kjv")
-    tokenizer = learn_tokenizer(corpus, "characters")
+    tokenizer = train_corpus_tokenizer(corpus, "characters")
     rows = corpus.encode(tokenizer)
     points = []
     for (layers, width), characters in itertools.product(SHAPES, AMOUNTS):

@@ -16,8 +16,8 @@ from clearstory.errors import BadInput, BadSetting, UnknownName
 from clearstory.text import corpus as corpus_module
 from clearstory.text import files
 from clearstory.text import token_dataset
-from clearstory.text.corpus import SPLITS, Corpus, cache_folder, learn_tokenizer
-from clearstory.text.learning import learn
+from clearstory.text.corpus import SPLITS, Corpus, cache_folder, train_corpus_tokenizer
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
 
@@ -141,7 +141,7 @@ def test_the_cache_is_what_encoding_anew_gives(
     tmp_path: Path, settings: DataSettings, monkeypatch: pytest.MonkeyPatch, spec: str, texts: list[str]
 ) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", texts), settings)
-    tokenizer = learn_tokenizer(corpus, spec)
+    tokenizer = train_corpus_tokenizer(corpus, spec)
     monkeypatch.setattr(token_dataset, "BATCH", 50)
     first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
     for name in SPLITS:
@@ -234,7 +234,7 @@ def test_the_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch,
 
 def test_tokenizers_are_learnt_from_the_training_split_only(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a" * 90 + "z" * 10)
-    tokenizer = learn_tokenizer(Corpus.open(tmp_path / "a.txt"), "characters")
+    tokenizer = train_corpus_tokenizer(Corpus.open(tmp_path / "a.txt"), "characters")
     assert tokenizer.encode("z") == [tokenizer.unk_token_id]
 
 
@@ -254,10 +254,10 @@ def test_a_corpus_is_named_after_its_sources(tmp_path: Path) -> None:
 
 
 def test_a_stand_in_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearstory.text import builtin
+    from clearstory.text import builtin_corpora
     from clearstory.text.documents import Document
 
-    stand_in = builtin.BuiltIn("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
-    monkeypatch.setattr(builtin, "load", lambda name: stand_in)
+    stand_in = builtin_corpora.BuiltIn("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
+    monkeypatch.setattr(builtin_corpora, "load", lambda name: stand_in)
     corpus = Corpus.open("corpus:kjv")
     assert (corpus.name, corpus.note) == ("python-docs", "kjv is missing")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from clearstory.recipes.fields import build
-from clearstory.recipes.settings import DataRecipe
-from clearstory.text.corpus import SPLITS, Corpus, learn_tokenizer
+from clearstory.recipes.settings.schema import build
+from clearstory.recipes.settings.training import DataRecipe
+from clearstory.text.corpus import SPLITS, Corpus, train_corpus_tokenizer
 
 EXCERPT = 200
 """Characters shown of a document's beginning."""
@@ -46,7 +46,7 @@ def data(*text: str, recipe: DataRecipe | None = None, **settings: Any) -> DataR
     split_bytes = {split: sum(len(part.encode()) for part in corpus.texts(split)) for split in SPLITS}
     vocab, tokens = None, None
     if recipe.tokenizer is not None:
-        tokenizer = learn_tokenizer(corpus, recipe.tokenizer)
+        tokenizer = train_corpus_tokenizer(corpus, recipe.tokenizer)
         vocab = tokenizer.vocab
         tokens = {split: len(rows) for split, rows in corpus.encode(tokenizer).items()}
     return DataReport(

@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import TokenDataset, open_rows, write_rows
-from clearstory.text.sentences import by_sentence
+from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
@@ -151,7 +151,7 @@ class Corpus:
         return BadInput(f"{self.name} changed while it was being read; start again when its files are left alone")
 
 
-def learn_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) -> Tokenizer:
+def train_corpus_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) -> Tokenizer:
     """The tokenizer that `spec` names (see `learn`), learnt from the training split only."""
     return learn(spec, corpus.texts("train"), uncased=uncased)
 
@@ -255,7 +255,7 @@ def _describe(sources: tuple[str | Path, ...]) -> tuple[str, str | None]:
     names, notes = [], []
     for source in sources:
         if is_builtin(source):
-            from clearstory.text.builtin import load
+            from clearstory.text.builtin_corpora import load
 
             loaded = load(str(source).removeprefix("corpus:"))
             names.append(loaded.name)

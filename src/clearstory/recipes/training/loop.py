@@ -38,7 +38,7 @@ from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.training.initial_model import start
 from clearstory.recipes.inference.tag import training_sentences, with_tags
-from clearstory.text.corpus import Corpus, learn_tokenizer
+from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.learner import Learner
@@ -121,7 +121,7 @@ def prepare(run: run_folder.Run, recipe: TrainRecipe, clock: time_budget.Clock) 
     elif begun is not None:
         tokenizer = begun.tokenizer
     else:
-        tokenizer = learn_tokenizer(corpus, spec)
+        tokenizer = train_corpus_tokenizer(corpus, spec)
         tokenizer = with_sentinels(tokenizer) if aim.sentinels else tokenizer
     objective = aim.make(tokenizer, settings)
     rows = corpus.encode(tokenizer, sentences=aim.sentences)
