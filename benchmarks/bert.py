@@ -29,15 +29,15 @@ from sklearn.preprocessing import StandardScaler
 
 from clearstory.formats.folders import open_model
 from clearstory.lens.draw import save
-from clearstory.lens.views import Curve, Line
+from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.base import IGNORE, Padded
 from clearstory.models.families import build
 from clearstory.text.conllu import Sentence, read_conllu
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
-from clearstory.text.framing import framed
+from clearstory.text.special_tokens import build_inputs
 from clearstory.text.token_dataset import encode_documents
-from clearstory.text.sentences import by_sentence
+from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking
 from clearstory.training.pairs import Pairs
@@ -188,7 +188,7 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[Sentence]) -> tupl
         pieces = [tokenizer.encode(word) or [tokenizer.unk_token_id or 0] for word in sentence.words]
         starts = np.cumsum([1, *map(len, pieces[:-1])])
         fits = [n for n, start in enumerate(starts) if start + len(pieces[n]) < model.config.context]
-        ids, _ = framed(tokenizer, [id for n in fits for id in pieces[n]])
+        ids, _ = build_inputs(tokenizer, [id for n in fits for id in pieces[n]])
         hidden = model.encode(Padded.rows([ids]))[0]
         found.append(hidden[starts[fits]].numpy())
         tags += [sentence.tags[n] for n in fits]

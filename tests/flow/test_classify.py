@@ -19,8 +19,8 @@ from clearstory.models.base import Padded
 from clearstory.models.families import build
 from clearstory.models.presets import MINILM
 from clearstory.recipes.inference.classify import Word
-from clearstory.text.framing import framed
-from clearstory.text.learning import learn
+from clearstory.text.special_tokens import build_inputs
+from clearstory.text.train_tokenizer import learn
 
 Cli = Callable[..., Any]
 
@@ -54,7 +54,7 @@ def test_a_text_is_given_the_chance_of_every_label(home: Path, cli: Cli) -> None
     said = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
     assert [each["text"] for each in said["texts"]] == TEXTS
     for text, each in zip(TEXTS, said["texts"], strict=True):
-        hidden = opened.model.encode(Padded.rows([framed(tokenizer, text)[0]]))
+        hidden = opened.model.encode(Padded.rows([build_inputs(tokenizer, text)[0]]))
         chances = opened.model.classify(hidden)[0].softmax(-1).tolist()
         assert {chance["label"]: chance["probability"] for chance in each["labels"]} == pytest.approx(
             dict(zip(LABELS, chances, strict=True)), abs=1e-5
@@ -76,7 +76,7 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
     [found] = clearstory.classify(home / "words", [text])
     assert [word.word for word in found.words] == text.split()
     ids, places = tokenizer.encode_with_offsets(text)
-    hidden = opened.model.encode(Padded.rows([framed(tokenizer, ids)[0]]))
+    hidden = opened.model.encode(Padded.rows([build_inputs(tokenizer, ids)[0]]))
     chances = opened.model.classify(hidden)[0].softmax(-1).detach()
     place = 0
     for word in found.words:

@@ -18,7 +18,7 @@ from clearstory.formats.folders import Opened, open_model
 from clearstory.models.base import Padded
 from clearstory.recipes.training.events import Finished, Looked, Step
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
-from clearstory.text.framing import framed
+from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told
 
@@ -159,7 +159,7 @@ def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
     text = "the cat sat."
-    ids, _ = framed(tokenizer, text)
+    ids, _ = build_inputs(tokenizer, text)
     total = 0.0
     for place in range(1, len(ids) - 1):
         hidden = opened.model.encode(Padded.rows([[*ids[:place], tokenizer.mask_token_id, *ids[place + 1 :]]]))
@@ -176,7 +176,7 @@ def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     assert [len(mask) for mask in said["masks"]] == [3, 3]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
-    ids, _ = framed(tokenizer, [*tokenizer.encode("The"), tokenizer.mask_token_id, *tokenizer.encode("sat on a"), tokenizer.mask_token_id,
+    ids, _ = build_inputs(tokenizer, [*tokenizer.encode("The"), tokenizer.mask_token_id, *tokenizer.encode("sat on a"), tokenizer.mask_token_id,
                                 *tokenizer.encode(".")])  # fmt: skip
     hidden = opened.model.encode(Padded.rows([ids]))
     chances = opened.model.predict(hidden)[0, 2].softmax(-1).detach()
@@ -195,7 +195,7 @@ def test_vectors_are_means_or_those_of_the_first_token(run: Path, cli: Cli) -> N
     texts = ["the cat sat on a mat.", "Dogs bark."]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
-    hidden = [opened.model.encode(Padded.rows([framed(tokenizer, text)[0]])).detach() for text in texts]
+    hidden = [opened.model.encode(Padded.rows([build_inputs(tokenizer, text)[0]])).detach() for text in texts]
     wanted = {
         "mean": torch.stack([each[0].mean(0) for each in hidden]),
         "cls": torch.stack([each[0, 0] for each in hidden]),

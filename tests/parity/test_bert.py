@@ -25,9 +25,9 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MINILM, PRESETS
 from clearstory.models.sizing import parameters
-from clearstory.recipes.portability import check_portable
-from clearstory.text.framing import framed
-from clearstory.text.learning import learn
+from clearstory.recipes.conversion.check_transformers import check_portable
+from clearstory.text.special_tokens import build_inputs
+from clearstory.text.train_tokenizer import learn
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -301,7 +301,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two
     assert opened is not None
     for texts in (text[:1], text[1:], text):
         there = oracle(*texts)
-        assert framed(opened, *texts) == (there["input_ids"], there["token_type_ids"])
+        assert build_inputs(opened, *texts) == (there["input_ids"], there["token_type_ids"])
     places = {"cls": opened.cls_token_id, "sep": opened.sep_token_id, "mask": opened.mask_token_id, "pad": opened.pad_token_id, "unk": opened.unk_token_id}
     assert places == {name: getattr(oracle, f"{name}_token_id") for name in places}
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
 from clearstory.text.documents import Document
-from clearstory.text.framing import encode_masked, framed, hidden_by, inside_words
-from clearstory.text.learning import learn
+from clearstory.text.special_tokens import encode_masked, build_inputs, hidden_by, inside_words
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_documents
-from clearstory.text.sentences import by_sentence, sentences
+from clearstory.text.sentence_splitting import by_sentence, sentences
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 
@@ -63,8 +63,8 @@ def test_one_text_and_two_are_framed() -> None:
     tokenizer = learn("wordpiece:40", ["a cat sat"])
     cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, hidden_by(tokenizer)
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
-    assert framed(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
-    assert framed(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
+    assert build_inputs(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
+    assert build_inputs(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
     assert encode_masked(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
     # The mask is the only command there is: what else looks like one is text.
     assert sep not in encode_masked(tokenizer, "[SEP] [MASK]")
@@ -78,6 +78,6 @@ def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
     tokenizer = learn(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
     assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id) == (None, None, None)
     with pytest.raises(CannotDo, match="wordpiece:8192"):
-        framed(tokenizer, "a")
+        build_inputs(tokenizer, "a")
     with pytest.raises(CannotDo, match="wordpiece:8192"):
         encode_masked(tokenizer, "a [MASK]")

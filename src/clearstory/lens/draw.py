@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.drawing import clean
 from clearstory.lens.scales import cell_text
 from clearstory.lens.svg import svg
-from clearstory.lens.views import Curve, Figure, Grid, Map, Mosaic, Spans, Step, Table, Tree, View, Walk
+from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, Mosaic, Spans, Step, Table, Tree, View, Walk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -199,7 +199,7 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             return curve_text(view, width)
         case Grid():
             if view.texts is not None:
-                from clearstory.lens.worded import worded_text
+                from clearstory.lens.rendering.text_grid import worded_text
 
                 return worded_text(view, view.texts, width)
             from clearstory.lens.grid import grid_text
@@ -229,7 +229,7 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from rich.console import Group
             from rich.padding import Padding
 
-            from clearstory.lens.terminal import framed
+            from clearstory.lens.terminal import build_inputs
 
             steps = (Padding(to_terminal(step, width), (0, 0, 1, 0)) for step in view.steps)
-            return framed(view.title, view.look, Group(*steps))
+            return build_inputs(view.title, view.look, Group(*steps))

@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from clearstory.lens.drawing import PAD, WIDTH, Drawing, clip, text_width
-from clearstory.lens.placed import Arrow, Box, Figure, Tone
-from clearstory.lens.terminal import framed, safe
+from clearstory.lens.views.figure import Arrow, Box, Figure, Tone
+from clearstory.lens.terminal import build_inputs, safe
 
 LETTER, LINE = 9.0, 17.0
 """What a letter and a line of the layout become, in pixels; drawn smaller where the figure is wider than the page."""
@@ -147,7 +147,7 @@ def figure_text(view: Figure) -> RenderableType:
             line = safe(line)[: box.width - 2]
             style = "bold" if number == 0 else "dim"
             paper.write(box.x + 1 + (box.width - 2 - len(line)) // 2, first + number, line, style)
-    return framed(view.title, view.look, Lines(*paper.lines()))
+    return build_inputs(view.title, view.look, Lines(*paper.lines()))
 
 
 class Paper:

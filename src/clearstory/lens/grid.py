@@ -11,8 +11,8 @@ from rich.text import Text
 
 from clearstory.lens.drawing import PAD, SIGNS, WIDTH, Drawing, clean, clip, text_width
 from clearstory.lens.scales import cell_text, shares
-from clearstory.lens.terminal import framed, safe
-from clearstory.lens.views import Grid
+from clearstory.lens.terminal import build_inputs, safe
+from clearstory.lens.views.kinds import Grid
 
 SHADES = " ░▒▓█"
 
@@ -175,7 +175,7 @@ def grid_text(view: Grid, width: int = 80) -> RenderableType:
         Text(safe(note), style="dim")
         for note in (*([legend(view)] if (view.dots or view.ink == "apart") and each > 1 else []), *notes)
     ]
-    return framed(title, look, Group(*lines))
+    return build_inputs(title, look, Group(*lines))
 
 
 STYLES = {"bar": "blue", "query": "yellow", "key": "cyan", "value": "red", "apart": "yellow"}

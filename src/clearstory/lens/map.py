@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clean, clip, text_width
-from clearstory.lens.placed import Map
+from clearstory.lens.views.figure import Map
 from clearstory.lens.scales import Scale, bounds, short
 from clearstory.lens.spans import wide
-from clearstory.lens.terminal import COLOURS, Canvas, framed, safe
+from clearstory.lens.terminal import COLOURS, Canvas, build_inputs, safe
 
 LETTERS = 12.0
 DOT = 4.0
@@ -151,7 +151,7 @@ def map_text(view: Map, width: int) -> RenderableType:
     """Dots of braille, which are as far from each other across as down, and labels where they have room."""
     view = view.drawable
     if not view.points:
-        return framed(view.title, view.look, Text("There is nothing to draw."))
+        return build_inputs(view.title, view.look, Text("There is nothing to draw."))
     columns = max(20, min(width, 100) - 2)
     xs, ys = [point.x for point in view.points], [point.y for point in view.points]
     (low_x, high_x), (low_y, high_y) = bounds(xs, 0.08), bounds(ys, 0.08)
@@ -197,7 +197,7 @@ def map_text(view: Map, width: int) -> RenderableType:
         foot.append(Text(f"{len(left_over)} labels have no room: --out FILE.csv has all of them", style="dim"))
     elif left_over:
         foot.append(Text("no room for: " + ", ".join(left_over), style="dim"))
-    return framed(view.title, view.look, Group(*lines, *foot))
+    return build_inputs(view.title, view.look, Group(*lines, *foot))
 
 
 def put(line: Text, start: int, letters: str, style: str) -> Text:

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from clearstory.lens.drawing import INKS, PAD, WIDTH, Drawing, clean, clip, text_width
 from clearstory.lens.scales import cell_text
-from clearstory.lens.terminal import COLOURS, framed, safe
-from clearstory.lens.views import Mosaic, Tile
+from clearstory.lens.terminal import COLOURS, build_inputs, safe
+from clearstory.lens.views.kinds import Mosaic, Tile
 
 LEVELS = 5
 """Strengths of a cell that are told apart; the weakest, under 1 / 10, is left blank."""
@@ -119,4 +119,4 @@ def mosaic_text(view: Mosaic, width: int = 80) -> RenderableType:
             said = safe(tile.name)[:4] + (f" {tile.score:.2f}" if whole else "") if known else "·"
             line.append(f"{said:<{wide}}", style=COLOURS[number % len(COLOURS)] if known else "dim")
         lines.append(line)
-    return framed(view.title, view.look, Group(*lines))
+    return build_inputs(view.title, view.look, Group(*lines))

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from clearstory.lens.drawing import DARK, HEATS, LIGHT, PAD, SIGNS, TINT, WIDTH, Drawing, clean, letters_on, shade_svg
 from clearstory.lens.scales import cell_text, short
-from clearstory.lens.terminal import framed, safe
-from clearstory.lens.views import Span, Spans
+from clearstory.lens.terminal import build_inputs, safe
+from clearstory.lens.views.kinds import Span, Spans
 
 STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
 """The terminal's own colours, which its owner has chosen to be readable."""
@@ -218,7 +218,7 @@ class Coloured:
             for shade, words in keys(self.view):
                 key.append(" " + words + " ", style=style_of(shade)).append("  ")
             parts = [key, Text(""), body]
-        yield framed(self.view.title, self.view.look, Group(*parts))
+        yield build_inputs(self.view.title, self.view.look, Group(*parts))
 
 
 def coloured(view: Spans) -> Iterable[tuple[str, str]]:

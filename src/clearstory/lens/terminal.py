@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clearstory.lens.drawing import STEERING
 from clearstory.lens.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views import Curve, Table
+from clearstory.lens.views.kinds import Curve, Table
 
 COLOURS = ("blue", "yellow", "green", "magenta", "red", "cyan")
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -46,7 +46,7 @@ def table_text(view: Table, width: int) -> RenderableType:
             below = row[view.columns.index(view.bar)].startswith("-")
             cells.append(Text(bar(bars[i], room), style="red" if below else "blue"))
         table.add_row(*cells)
-    return framed(view.title, view.look, table)
+    return build_inputs(view.title, view.look, table)
 
 
 def bar(share: float, room: int) -> str:
@@ -59,7 +59,7 @@ def bar(share: float, room: int) -> str:
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
-def framed(title: str, look: str | None, body: RenderableType) -> Group:
+def build_inputs(title: str, look: str | None, body: RenderableType) -> Group:
     """A title above, what to look for below."""
     parts: list[RenderableType] = [Text(safe(title), style="bold"), Text(""), body]
     if look:
@@ -72,7 +72,7 @@ def curve_text(view: Curve, width: int) -> RenderableType:
     drawn = [(line, view.points(line)) for line in view.lines]
     points = [point for _, each in drawn for point in each]
     if not points:
-        return framed(view.title, view.look, Text("There is nothing to draw yet."))
+        return build_inputs(view.title, view.look, Text("There is nothing to draw yet."))
     lower, upper = view.edges()
     heights = [y for _, y in (*points, *lower, *upper)]
     low, high = (min(heights) / 1.05, max(heights) * 1.05) if view.log_y else bounds(heights, 0.02)
@@ -105,7 +105,7 @@ def curve_text(view: Curve, width: int) -> RenderableType:
         legend.append("━━ ", style=COLOURS[number % len(COLOURS)]).append(f"{safe(line.name)}{end}   ")
     if view.band is not None:
         legend.append("⠒⠒ ", style="dim").append(safe(view.band.name))
-    return framed(view.title, view.look, Group(*lines, legend))
+    return build_inputs(view.title, view.look, Group(*lines, legend))
 
 
 class Canvas:

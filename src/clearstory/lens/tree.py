@@ -7,8 +7,8 @@ from rich.text import Text
 
 from clearstory.lens.drawing import PAD, WIDTH, Drawing, clean, clip
 from clearstory.lens.scales import cell_text
-from clearstory.lens.terminal import framed, safe
-from clearstory.lens.views import Node, Tree
+from clearstory.lens.terminal import build_inputs, safe
+from clearstory.lens.views.kinds import Node, Tree
 
 ROW, BOX = 58.0, 34.0
 """Height of a step, and of a box in it."""
@@ -99,4 +99,4 @@ def tree_text(view: Tree, width: int) -> RenderableType:
     lines.append(
         Text("←2: after the second of the line above   *: the best way   ■: ended   dim: dropped", style="dim")
     )
-    return framed(view.title, view.look, Group(*lines))
+    return build_inputs(view.title, view.look, Group(*lines))

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.attention import patterns
-from clearstory.lens.passage import Passage
-from clearstory.lens.site import Site
+from clearstory.lens.probes.attention import patterns
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.hooks.attention_sites import Site
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, writes_after
 from clearstory.text.conllu import Sentence
-from clearstory.text.framing import framed
+from clearstory.text.special_tokens import build_inputs
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def pieces_of(model: Any, tokenizer: Any, sentence: Sentence) -> Pieces:
     ids, spans = tokenizer.encode_with_offsets(text)
     words = [next((word for word, (_, stop) in enumerate(places) if end <= stop), -1) for _, end in spans]
     if isinstance(model, Encoder):
-        whole, _ = framed(tokenizer, ids)
+        whole, _ = build_inputs(tokenizer, ids)
         return Pieces(Passage(tuple(whole), ()), (-1, *words, -1))
     if reads_source(model):
         ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)

@@ -16,7 +16,7 @@ from clearstory.recipes.inference.text_inputs import asked, groups
 from clearstory.recipes.inference.embed import Cut, fit
 from clearstory.recipes.inference.loading import Ready, encoder
 from clearstory.text.files import Errors
-from clearstory.text.framing import framed
+from clearstory.text.special_tokens import build_inputs
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def classify(
     rows, places = [], []
     for text in known:
         ids, where = tokenizer.encode_with_offsets(text)
-        rows.append(framed(tokenizer, fit(ids, room, truncate))[0])
+        rows.append(build_inputs(tokenizer, fit(ids, room, truncate))[0])
         places.append(fit(where, room, truncate))
     found: dict[int, Labelled] = {}
     with resting(network):
