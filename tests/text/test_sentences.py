@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
 from clearstory.text.documents import Document
-from clearstory.text.special_tokens import encode_masked, build_inputs, hidden_by, inside_words
+from clearstory.text.special_tokens import encode_masked, build_inputs, require_mask_token, inside_words
 from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentence_splitting import by_sentence, sentences
@@ -61,7 +61,7 @@ def test_ids_of_sentences_are_those_of_the_text() -> None:
 
 def test_one_text_and_two_are_framed() -> None:
     tokenizer = learn("wordpiece:40", ["a cat sat"])
-    cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, hidden_by(tokenizer)
+    cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, require_mask_token(tokenizer)
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
     assert build_inputs(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
     assert build_inputs(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))

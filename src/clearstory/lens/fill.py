@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.next import entropy
-from clearstory.lens.passage import Passage, passage
-from clearstory.lens.views import Table, Walk
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.views.kinds import Table, Walk
 from clearstory.models.prompts import Truncate, resting
-from clearstory.text.framing import hidden_by
+from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -40,7 +40,7 @@ def fill(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    read, hides = passage(model, tokenizer, text, truncate=truncate), hidden_by(tokenizer)
+    read, hides = passage(model, tokenizer, text, truncate=truncate), require_mask_token(tokenizer)
     places = hidden(read, tokenizer, mask)
     ids = tuple(hides if place in places else id for place, id in enumerate(read.ids))
     shown = replace(read, ids=ids)

@@ -15,9 +15,9 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
 from clearstory.models.pseudo import Frame, pseudo_nats, stretches
 from clearstory.text.documents import Document
-from clearstory.text.framing import frame, hidden_by
+from clearstory.text.special_tokens import frame, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
-from clearstory.text.sentences import by_sentence
+from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import Marks, examine
 from clearstory.training.masking import Masking
@@ -139,7 +139,7 @@ def one_by_one(
 
     Windows stand side by side in each document.
     """
-    frame_of, wanted = Frame(*frame(tokenizer), hidden_by(tokenizer)), np.asarray(places, np.int64)
+    frame_of, wanted = Frame(*frame(tokenizer), require_mask_token(tokenizer)), np.asarray(places, np.int64)
     wanted = wanted[~tokenizer.special_tokens_mask[np.asarray(rows.ids[wanted])]]
     found: list[float] = []
     for window in stretches(rows, network.config.context - 2):

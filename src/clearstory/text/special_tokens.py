@@ -39,7 +39,7 @@ def frame(tokenizer: Tokenizer) -> tuple[int, int]:
     return tokenizer.cls_token_id, tokenizer.sep_token_id
 
 
-def hidden_by(tokenizer: Tokenizer) -> int:
+def require_mask_token(tokenizer: Tokenizer) -> int:
     """The token that hides others. Raises CannotDo where there is none."""
     if tokenizer.mask_token_id is None:
         raise CannotDo(
@@ -56,7 +56,7 @@ def encode_masked(tokenizer: Tokenizer, text: str) -> list[int]:
     >>> encode_masked(learn("wordpiece:12", ["a b"]), "a [MASK] b")
     [5, 4, 6]
     """
-    mask = hidden_by(tokenizer)
+    mask = require_mask_token(tokenizer)
     *parts, last = (tokenizer.encode(part) for part in text.split(tokenizer.display_token(mask)))
     return [id for part in parts for id in (*part, mask)] + last
 
