@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
 from clearstory.text.documents import Document
-from clearstory.text.special_tokens import encode_masked, build_inputs, require_mask_token, inside_words
+from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, inside_words
 from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentence_splitting import by_sentence, sentences
@@ -65,9 +65,9 @@ def test_one_text_and_two_are_framed() -> None:
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
     assert build_inputs(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
     assert build_inputs(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
-    assert encode_masked(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
+    assert encode_with_mask(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
     # The mask is the only command there is: what else looks like one is text.
-    assert sep not in encode_masked(tokenizer, "[SEP] [MASK]")
+    assert sep not in encode_with_mask(tokenizer, "[SEP] [MASK]")
     assert tokenizer.display_token(int(np.flatnonzero(inside_words(tokenizer))[0])).startswith("##")
     assert tokenizer.special_tokens_mask.sum() == 5
 
@@ -80,4 +80,4 @@ def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
     with pytest.raises(CannotDo, match="wordpiece:8192"):
         build_inputs(tokenizer, "a")
     with pytest.raises(CannotDo, match="wordpiece:8192"):
-        encode_masked(tokenizer, "a [MASK]")
+        encode_with_mask(tokenizer, "a [MASK]")

@@ -49,11 +49,11 @@ def require_mask_token(tokenizer: Tokenizer) -> int:
     return tokenizer.mask_token_id
 
 
-def encode_masked(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text in which [MASK] is spelt out, as this tokenizer writes it; nothing else is read as a command.
 
     >>> from clearstory.text.train_tokenizer import learn
-    >>> encode_masked(learn("wordpiece:12", ["a b"]), "a [MASK] b")
+    >>> encode_with_mask(learn("wordpiece:12", ["a b"]), "a [MASK] b")
     [5, 4, 6]
     """
     mask = require_mask_token(tokenizer)

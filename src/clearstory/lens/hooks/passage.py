@@ -14,7 +14,7 @@ from clearstory.errors import BadInput, CannotDo
 from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, first_token, fit_prompt, fit_source, reads_source, writes_after
-from clearstory.text.special_tokens import encode_masked, build_inputs
+from clearstory.text.special_tokens import encode_with_mask, build_inputs
 from clearstory.text.sentinels import Gaps
 from clearstory.text.tokenizers import Tokenizer
 
@@ -75,7 +75,7 @@ def passage(
         return tuple(tokenizer.display_token(id) for id in ids)
 
     if isinstance(model, Encoder):
-        known = encode_masked if tokenizer.mask_token_id is not None else Tokenizer.encode
+        known = encode_with_mask if tokenizer.mask_token_id is not None else Tokenizer.encode
         ids, segments = build_inputs(tokenizer, *(known(tokenizer, part) for part in text.split(" ||| ", 1)))
         kept = fit_prompt(model, ids, None, truncate)
         cut = len(ids) - len(kept)

@@ -13,7 +13,7 @@ from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked
 from clearstory.recipes.inference.loading import Ready, encoder
 from clearstory.text.files import Errors
-from clearstory.text.special_tokens import encode_masked, build_inputs
+from clearstory.text.special_tokens import encode_with_mask, build_inputs
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def fill(
     weight = next(network.parameters())
     found = []
     for text in asked(texts, errors, text_field):
-        ids, _ = build_inputs(tokenizer, encode_masked(tokenizer, text))
+        ids, _ = build_inputs(tokenizer, encode_with_mask(tokenizer, text))
         places = [place for place, id in enumerate(ids) if id == tokenizer.mask_token_id]
         if not places:
             mask = tokenizer.display_token(tokenizer.mask_token_id or 0)
