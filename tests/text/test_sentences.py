@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
 from clearstory.text.documents import Document
-from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, inside_words
+from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, continuation_mask
 from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentence_splitting import by_sentence, sentences
@@ -68,7 +68,7 @@ def test_one_text_and_two_are_framed() -> None:
     assert encode_with_mask(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
     # The mask is the only command there is: what else looks like one is text.
     assert sep not in encode_with_mask(tokenizer, "[SEP] [MASK]")
-    assert tokenizer.display_token(int(np.flatnonzero(inside_words(tokenizer))[0])).startswith("##")
+    assert tokenizer.display_token(int(np.flatnonzero(continuation_mask(tokenizer))[0])).startswith("##")
     assert tokenizer.special_tokens_mask.sum() == 5
 
 

@@ -61,7 +61,7 @@ def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
     return [id for part in parts for id in (*part, mask)] + last
 
 
-def inside_words(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+def continuation_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     """Which ids go on with the word that the token before them began, (V,); none but where pieces are marked so."""
     pieces = [tokenizer.display_token(id) for id in range(tokenizer.vocab)]
     return np.array([piece.startswith("##") for piece in pieces]) & ~tokenizer.special_tokens_mask & (tokenizer.kind == "wordpiece")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.models.base import IGNORE
-from clearstory.text.special_tokens import frame, require_mask_token, inside_words
+from clearstory.text.special_tokens import frame, require_mask_token, continuation_mask
 from clearstory.text.tokenizers import Tokenizer
 
 SHARE = 0.15
@@ -45,7 +45,7 @@ class Masking:
     def of(cls, tokenizer: Tokenizer, whole_words: bool = False) -> Self:
         """That of a tokenizer. Raises CannotDo for one without [CLS], [SEP] and [MASK]."""
         special = tokenizer.special
-        inside = inside_words(tokenizer) if whole_words else None
+        inside = continuation_mask(tokenizer) if whole_words else None
         return cls(require_mask_token(tokenizer), *frame(tokenizer), np.flatnonzero(~special), special, inside)
 
     def draw(self, rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
