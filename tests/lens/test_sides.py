@@ -17,9 +17,9 @@ from clearstory.lens.next import next_token
 from clearstory.lens.surprise import surprise
 from clearstory.lens.table import able, check_able
 from clearstory.models.base import Padded
-from clearstory.recipes.inspect import inspect
-from clearstory.text.learning import learn
-from clearstory.text.sentinels import Gaps, with_sentinels
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.text.train_tokenizer import learn
+from clearstory.text.sentinels import SentinelTokenizer, with_sentinels
 
 TOKENIZER = with_sentinels(learn("bytes", []))
 BEGIN = 7
@@ -33,8 +33,8 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def taught(model: Any, source: str, target: str) -> torch.Tensor:
     """Log-probabilities of every token after the source and each beginning of the target, as training reads them."""
-    ids = [*Gaps(TOKENIZER).encode(source), TOKENIZER.eos_token_id]
-    written = Padded.rows([[BEGIN, *Gaps(TOKENIZER).encode(target)]])
+    ids = [*SentinelTokenizer(TOKENIZER).encode(source), TOKENIZER.eos_token_id]
+    written = Padded.rows([[BEGIN, *SentinelTokenizer(TOKENIZER).encode(target)]])
     hidden, _ = model.read(written, source=Padded.rows([ids]))
     logs: torch.Tensor = model.predict(hidden)[0].double().log_softmax(-1)
     return logs
@@ -55,7 +55,7 @@ def test_what_comes_next_is_what_was_taught(model: Any) -> None:
 def test_surprise_is_that_of_the_target(model: Any) -> None:
     target = "né <extra_id_1>!"
     view = surprise(model, TOKENIZER, "a <extra_id_0>", target=target)
-    ids = Gaps(TOKENIZER).encode(target)
+    ids = SentinelTokenizer(TOKENIZER).encode(target)
     logs = taught(model, "a <extra_id_0>", target)
     nats = [-float(logs[place, id]) for place, id in enumerate(ids)]
     assert [span.value for span in view.spans] == pytest.approx([each / math.log(2) for each in nats], rel=1e-9)

@@ -13,8 +13,8 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.generation.writer import Writer
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import are_pairs, read_documents
-from clearstory.text.learning import learn
-from clearstory.text.sentinels import Gaps, sentinels, with_sentinels
+from clearstory.text.train_tokenizer import learn
+from clearstory.text.sentinels import SentinelTokenizer, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
 
 PAIRED = DataSettings(pairs=True)
@@ -125,9 +125,9 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     assert known.decode([ids[3], *known.encode("a b")]) == plain.decode(plain.encode("a b"))
     assert known.byte_lengths[list(ids)].sum() == 0
     # A source may spell them where something is to be filled in.
-    assert Gaps(known).encode("a <extra_id_1>") == [*known.encode("a "), ids[1]]
-    assert Gaps(known).encode("<extra_id_100>") == known.encode("<extra_id_100>")
-    assert Gaps(plain).encode(text) == plain.encode(text)
+    assert SentinelTokenizer(known).encode("a <extra_id_1>") == [*known.encode("a "), ids[1]]
+    assert SentinelTokenizer(known).encode("<extra_id_100>") == known.encode("<extra_id_100>")
+    assert SentinelTokenizer(plain).encode(text) == plain.encode(text)
     assert (known.eos_token_id, known.pad_token_id) == (plain.eos_token_id, plain.pad_token_id)
 
 
@@ -135,7 +135,7 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
 def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     text = "<extra_id_0> né <extra_id_7><extra_id_7>b a<extra_id_99>"
     known = with_sentinels(learn(spec, ["a b né " * 9]))
-    gaps = Gaps(known)
+    gaps = SentinelTokenizer(known)
     ids, places = gaps.encode_with_offsets(text)
     assert gaps.decode([*ids, known.pad_token_id or known.eos_token_id]) == text
     assert [text[start:stop] for start, stop in places if "extra" in text[start:stop]] == [

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.next import shown
-from clearstory.lens.passage import Passage, passage
+from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.surprise import LOGITS, share
-from clearstory.lens.views import Node, Span, Spans, Table, Tree, Walk
+from clearstory.lens.views.kinds import Node, Span, Spans, Table, Tree, Walk
 from clearstory.models.base import Padded
 from clearstory.models.prompts import Truncate, resting
-from clearstory.text.sentinels import Gaps
+from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -139,7 +139,7 @@ def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
 def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spans:
     """The text, what was written coloured by how little it was expected."""
     begun = () if read.source else read.ids
-    speller: Any = Gaps(tokenizer) if read.source else tokenizer  # which writes the names of what it fills
+    speller: Any = SentinelTokenizer(tokenizer) if read.source else tokenizer  # which writes the names of what it fills
     pieces = texts(speller, begun, [each.id for each in seen])
     first = [Span(tokenizer.decode(list(begun)), None)] if begun else []
     spans = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow
 from clearstory.models.prompts import Truncate, fit_source, reads_source, writes_after
-from clearstory.text.sentinels import Gaps
+from clearstory.text.sentinels import SentinelTokenizer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def sides(
     begin = writes_after(model.config, tokenizer)
     if begin is None:
         raise BadInput("neither this model nor its tokenizer says after which token writing begins; set model.begin")
-    gaps = Gaps(tokenizer)
+    gaps = SentinelTokenizer(tokenizer)
     ids, places = gaps.encode_with_offsets(target or "")
     if model.context is not None and len(ids) >= model.context:
         raise ContextOverflow(

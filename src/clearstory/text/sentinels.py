@@ -26,12 +26,12 @@ def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Gaps:
+class SentinelTokenizer:
     """A tokenizer that reads sentinels in a text, and writes them: what fills gaps cannot be read without them.
 
     `<extra_id_0>` and so on are the sentinels that the tokenizer has; all else is text.
 
-    >>> from clearstory.text.learning import learn
+    >>> from clearstory.text.train_tokenizer import learn
     >>> gaps = Gaps(with_sentinels(learn("bytes", [])))
     >>> gaps.encode("a<extra_id_0>b<extra_id_500>")[:3], gaps.decode([97, 257, 98])
     ([97, 257, 98], 'a<extra_id_0>b')
@@ -90,7 +90,7 @@ class Gaps:
 def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer with sentinels behind its other tokens; itself where it has some already.
 
-    >>> from clearstory.text.learning import learn
+    >>> from clearstory.text.train_tokenizer import learn
     >>> known = with_sentinels(learn("bytes", []))
     >>> known.vocab, sentinels(known)[:2], known.decode([257, 72])
     (357, (257, 258), 'H')

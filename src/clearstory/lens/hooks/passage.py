@@ -15,7 +15,7 @@ from clearstory.models.base import Padded
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, first_token, fit_prompt, fit_source, reads_source, writes_after
 from clearstory.text.special_tokens import encode_with_mask, build_inputs
-from clearstory.text.sentinels import Gaps
+from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -84,7 +84,7 @@ def passage(
     if not reads_source(model):
         ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
         return Passage(tuple(ids), pieces(ids))
-    gaps = Gaps(tokenizer)
+    gaps = SentinelTokenizer(tokenizer)
     source = fit_source(model, gaps.source(text), truncate)
     begin = writes_after(model.config, tokenizer)
     written = [*(() if begin is None else (begin,)), *(gaps.encode(target) if target else ())]

@@ -9,7 +9,7 @@ from torch import nn
 
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
-from clearstory.text.sentinels import Gaps
+from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -30,9 +30,9 @@ def sample(
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
     reading: dict[str, Any] = {"eos": tokenizer.eos_token_id, "begin": begin if begin is not None else 0}
-    spells: Gaps | Tokenizer = tokenizer
+    spells: SentinelTokenizer | Tokenizer = tokenizer
     if source is not None:
-        spells = Gaps(tokenizer)
+        spells = SentinelTokenizer(tokenizer)
         prompt = f"{spells.decode(source)} → "
         reading |= {"source": source, "begin": cast(Any, model).config.begin}
     written = generate(cast(Any, model), ids, sampling, **reading)
