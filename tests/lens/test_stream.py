@@ -15,17 +15,17 @@ from test_trace import IDS, MAKE, TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.contributions import added, contributed, contributions
-from clearstory.lens.frozen import road, road_taps
+from clearstory.lens.hooks.linearised_norms import road, road_taps
 from clearstory.lens.logit_lens import UNITS, lensed, logit_lens
 from clearstory.lens.neurons import fired, neurons
 from clearstory.lens.norms import lengths, norms
-from clearstory.lens.passage import Passage
-from clearstory.lens.stream import answering, concluded, hidden_rows, token_of, writing
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.hooks.residual_stream import answering, concluded, hidden_rows, token_of, writing
 from clearstory.lens.table import able, check_able
-from clearstory.lens.trace import edit, watch
+from clearstory.lens.hooks.trace import edit, watch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 
 MORE: dict[str, Any] = {
@@ -217,12 +217,12 @@ def test_lengths_are_those_of_the_vectors(name: str) -> None:
     assert torch.allclose(seen.added[0], at[f"{prefix}blocks.0.attention"][0].norm(dim=-1))
 
 
-def words_of(config: Any) -> Any:
+def tokenize_by_words(config: Any) -> Any:
     return shaken(replace(config, vocab=TOKENIZER.vocab))
 
 
 def test_the_views_show_these_numbers() -> None:
-    model = words_of(TINY_CLEAR)
+    model = tokenize_by_words(TINY_CLEAR)
     view = logit_lens(model, TOKENIZER, "abca")
     assert view.column_labels == ("a·0", "b", "c", "a·3")
     assert view.texts is not None
@@ -247,7 +247,7 @@ def test_the_views_show_these_numbers() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    model = words_of(TINY_CLEAR)
+    model = tokenize_by_words(TINY_CLEAR)
     with pytest.raises(BadInput, match="'abc' is not one token but a · b · c"):
         contributions(model, TOKENIZER, "abca", target="abc")
     with pytest.raises(BadSetting, match="give one, or two"):

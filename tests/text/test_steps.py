@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
-from clearstory.text.learning import learn
-from clearstory.text.steps import words_of
+from clearstory.text.train_tokenizer import learn
+from clearstory.text.tokenization_steps import tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
 from trained import words
 
@@ -27,7 +27,7 @@ LEARNT = {
 @given(text=st.text(max_size=40) | st.text("the cat sat on mats, dogs", max_size=40))
 def test_every_word_ends_in_its_tokens(spec: str, text: str) -> None:
     tokenizer = LEARNT[spec]
-    found = words_of(tokenizer, text)
+    found = tokenize_by_words(tokenizer, text)
     assert sum(len(word.ids) * word.times for word in found) == len(tokenizer.encode(text))
     for word in found:
         assert len(word.steps[0].pieces) >= 1 or not word.ids
@@ -46,7 +46,7 @@ def byte_pairs(*merges: str, **more: object) -> Tokenizer:
 def test_pairs_are_joined_by_rank_and_then_from_the_left() -> None:
     tokenizer = byte_pairs("a b", "c d", "ab cd", "b c")
     # abcdab: a-b has rank 0 and stands twice, the first goes first; then c-d (1); then ab-cd (2). b-c (3) never comes.
-    [word] = words_of(tokenizer, "abcdab")
+    [word] = tokenize_by_words(tokenizer, "abcdab")
     assert [(step.made, step.number, " ".join(step.pieces)) for step in word.steps] == [
         (None, None, "a b c d a b"),
         ("ab", 0, "ab c d a b"),
@@ -54,7 +54,7 @@ def test_pairs_are_joined_by_rank_and_then_from_the_left() -> None:
         ("cd", 1, "ab cd ab"),
         ("abcd", 2, "abcd ab"),
     ]
-    [whole] = words_of(byte_pairs("a b", "c d", "ab cd", ignore_merges=True), "abcd")
+    [whole] = tokenize_by_words(byte_pairs("a b", "c d", "ab cd", ignore_merges=True), "abcd")
     assert [step.pieces for step in whole.steps] == [("abcd",)]
 
 
@@ -62,11 +62,11 @@ def test_pieces_of_words_are_the_longest_from_the_left() -> None:
     vocab = {"[UNK]": 0, "un": 1, "##aff": 2, "##able": 3, "u": 4, "##n": 5}
     usual = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
     tokenizer = Tokenizer(json.dumps({"model": {**usual, "max_input_chars_per_word": 100, "vocab": vocab}}))
-    [word] = words_of(tokenizer, "unaffable")
+    [word] = tokenize_by_words(tokenizer, "unaffable")
     # Longer than ‘un’ are 9 - 2 = 7 beginnings; than ‘##aff’ 7 - 3 = 4; than ‘##able’ none.
     assert [(step.made, step.number) for step in word.steps] == [(None, None), ("un", 7), ("##aff", 4), ("##able", 0)]
     assert word.steps[1].pieces == ("un", "##affable")
-    [unknown] = words_of(tokenizer, "unaxable")
+    [unknown] = tokenize_by_words(tokenizer, "unaxable")
     assert unknown.steps[-1].pieces == ("[UNK]",)
 
 
@@ -74,7 +74,7 @@ def test_scores_of_the_likeliest_pieces_add_up_highest() -> None:
     scores = {"<unk>": 0.0, "a": -2.0, "b": -3.0, "ab": -4.5, "ba": -6.0, "aba": -8.0}
     model = {"type": "Unigram", "unk_id": 0, "vocab": [list(item) for item in scores.items()]}
     tokenizer = Tokenizer(json.dumps({"model": model}))
-    [word] = words_of(tokenizer, "aba")
+    [word] = tokenize_by_words(tokenizer, "aba")
 
     def ways(text: str) -> list[float]:
         ends = [piece for piece in scores if text and text.startswith(piece)]
@@ -93,19 +93,19 @@ def test_a_way_of_cutting_that_is_not_known_is_refused() -> None:
         | {"special": False}
     )
     with pytest.raises(CannotDo, match="whose steps are not known"):
-        words_of(Tokenizer(json.dumps(contents)), "the dogs")
+        tokenize_by_words(Tokenizer(json.dumps(contents)), "the dogs")
 
 
 @pytest.mark.parametrize(
     "name", ["gpt-2", "phi-3", "bert-bge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("falcon", "mpt"))]
 )
 def test_published_tokenizers_are_followed_over_hard_texts(name: str, data: Path, tmp_path: Path) -> None:
-    from clearstory.formats.gguf_header import Header
-    from clearstory.formats.gguf_tokenizer import read_tokenizer
+    from clearstory.formats.gguf.header import Header
+    from clearstory.formats.gguf.tokenizer import read_tokenizer
 
     folder, file = data / "gguf-vocab", tmp_path / f"{name}.gguf"
     file.write_bytes(gzip.decompress((folder / f"ggml-vocab-{name}.gguf.gz").read_bytes()))
     tokenizer = read_tokenizer(file, Header.read(file).fields)
     assert tokenizer is not None
     texts = (folder / f"ggml-vocab-{name}.gguf.inp").read_bytes().decode("utf-8").split("\n__ggml_vocab_test__\n")
-    assert sum(len(words_of(tokenizer, text)) for text in texts) >= 45  # each is checked against the library's ids
+    assert sum(len(tokenize_by_words(tokenizer, text)) for text in texts) >= 45  # each is checked against the library's ids

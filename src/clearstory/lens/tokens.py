@@ -9,12 +9,12 @@ from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.surprise import share
-from clearstory.lens.views import Cell, Table, Walk
+from clearstory.lens.views.kinds import Cell, Table, Walk
 from clearstory.models.encoder import Encoder
-from clearstory.text.framing import frame
-from clearstory.text.learning import learn
-from clearstory.text.pieces import VISIBLE, piece_bytes, readable
-from clearstory.text.steps import Word, words_of
+from clearstory.text.special_tokens import frame
+from clearstory.text.train_tokenizer import learn
+from clearstory.text.token_bytes import VISIBLE, piece_bytes, readable
+from clearstory.text.tokenization_steps import Word, tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
 
 LONGEST = 4000
@@ -46,7 +46,7 @@ def tokens(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = N
             raise BadInput(
                 f"the text has {len(text):,} characters, and steps are shown of up to {LONGEST:,}; give less"
             )
-        steps.append(player(tokenizer, words_of(tokenizer, text)))
+        steps.append(player(tokenizer, tokenize_by_words(tokenizer, text)))
     steps.append(worst(tokenizer, text, top))
     return Walk(title=f"Tokens of “{visible(text)}”", steps=tuple(steps))
 
