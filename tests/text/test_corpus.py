@@ -159,7 +159,7 @@ def test_what_is_cached_is_not_encoded_again(
 ) -> None:
     file = jsonl(tmp_path / "a.jsonl", ["one", "two", "three"])
     first = Corpus.open(file, settings).encode(BYTES)
-    monkeypatch.setattr(corpus_module, "write_rows", None)
+    monkeypatch.setattr(corpus_module, "write_datasets", None)
     assert rows_equal(Corpus.open(file, settings).encode(BYTES)["train"], first["train"])
     file.rename(tmp_path / "b.jsonl")  # names do not count, contents do
     assert rows_equal(Corpus.open(tmp_path / "b.jsonl", settings).encode(BYTES)["train"], first["train"])

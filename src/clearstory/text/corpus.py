@@ -25,7 +25,7 @@ import numpy.typing as npt
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
 from clearstory.text.train_tokenizer import learn
-from clearstory.text.token_dataset import TokenDataset, open_rows, write_rows
+from clearstory.text.token_dataset import TokenDataset, open_rows, write_datasets
 from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
@@ -109,7 +109,7 @@ class Corpus:
             with write_folder(folder) as temporary:
                 cut = by_sentence if sentences else iter
                 splits = ((split, cut(self.documents(split))) for split in SPLITS)
-                read = write_rows(temporary, tokenizer, splits, self.size > 1 or sentences, endings=not sentences)
+                read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, endings=not sentences)
                 if read != self.text_bytes:
                     raise self._changed()
         except (PermissionError, FileExistsError, NotADirectoryError) as error:

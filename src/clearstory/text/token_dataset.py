@@ -76,7 +76,7 @@ class TokenDataset:
 def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
     """The ids of texts, each a document of its own, in memory.
 
-    >>> from clearstory.text.learning import learn
+    >>> from clearstory.text.train_tokenizer import learn
     >>> rows = encode_text(learn("bytes", []), ["Hi", "!"])
     >>> rows.ids.tolist(), rows.starts.tolist(), rows.bytes
     ([72, 105, 256, 33, 256], [0, 3, 5], 3)
@@ -98,7 +98,7 @@ def encode_documents(
     return TokenDataset(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
 
 
-def write_rows(
+def write_datasets(
     folder: Path,
     tokenizer: Tokenizer,
     splits: Iterable[tuple[str, Iterable[Document]]],
@@ -123,7 +123,7 @@ def write_rows(
 
 
 def open_rows(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
-    """What write_rows wrote, mapped; None where it is missing or does not measure up."""
+    """What write_datasets wrote, mapped; None where it is missing or does not measure up."""
     kind = id_type(tokenizer)
     try:
         index = json.loads((folder / INDEX).read_bytes())
