@@ -25,7 +25,7 @@ import numpy.typing as npt
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
 from clearstory.text.train_tokenizer import learn
-from clearstory.text.token_dataset import TokenDataset, open_rows, write_datasets
+from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
@@ -102,7 +102,7 @@ class Corpus:
         from clearstory.durable import write_folder
 
         folder = cache_folder(self.settings) / "rows" / self._key(tokenizer, sentences)
-        rows = open_rows(folder, tokenizer)
+        rows = open_datasets(folder, tokenizer)
         if rows is not None:
             return rows
         try:
@@ -116,7 +116,7 @@ class Corpus:
             raise BadSetting(
                 f"encoded text cannot be kept in {folder.parent} ({error.strerror}); choose another with --data.cache"
             ) from None
-        rows = open_rows(folder, tokenizer)
+        rows = open_datasets(folder, tokenizer)
         assert rows is not None, "rows that were just written measure up"
         return rows
 

@@ -122,7 +122,7 @@ def write_datasets(
     return sum(split["text_bytes"] for split in index.values())
 
 
-def open_rows(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
+def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
     """What write_datasets wrote, mapped; None where it is missing or does not measure up."""
     kind = id_type(tokenizer)
     try:
