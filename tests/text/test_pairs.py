@@ -12,7 +12,7 @@ import pytest
 from clearstory.errors import BadInput, BadSetting
 from clearstory.generation.writer import Writer
 from clearstory.text.corpus import Corpus
-from clearstory.text.documents import are_pairs, read_documents
+from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.train_tokenizer import learn
 from clearstory.text.sentinels import SentinelTokenizer, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
@@ -53,9 +53,9 @@ def test_pairs_are_known_by_their_looks(tmp_path: Path) -> None:
     tsv, text = write(tmp_path, "p.tsv", "a\tb\n"), write(tmp_path, "p.txt", "a\tb\n")
     both = write(tmp_path, "both.jsonl", json.dumps({"source": "a", "target": "b"}))
     other = write(tmp_path, "text.jsonl", json.dumps({"text": "a"}))
-    known = [are_pairs(files, DataSettings()) for files in ([tsv], [both], [tsv, both], [text], [other], [tsv, text])]
+    known = [is_parallel(files, DataSettings()) for files in ([tsv], [both], [tsv, both], [text], [other], [tsv, text])]
     assert known == [True, True, True, False, False, False]
-    assert not are_pairs(["corpus:python-docs"], DataSettings())
+    assert not is_parallel(["corpus:python-docs"], DataSettings())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 from clearstory.errors import BadInput, CannotDo
 from clearstory.metrics import Score
 from clearstory.models.prompts import resting
-from clearstory.text.documents import Document, are_pairs, read_documents
+from clearstory.text.documents import Document, is_parallel, read_documents
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import DataSettings
@@ -34,7 +34,7 @@ def score_writer(
     Raises CannotDo for running text and a model that knows no sentinels, BadInput for text that is too short.
     """
     data = data or DataSettings()
-    pairs = texts is None and (data.pairs or are_pairs(sources, data))
+    pairs = texts is None and (data.pairs or is_parallel(sources, data))
     if not pairs and not sentinels(tokenizer):
         raise CannotDo(
             "this model rewrites sources and was not taught to fill gaps in running text; give pairs of a source and "

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.training import TrainRecipe
-from clearstory.text.documents import are_pairs
+from clearstory.text.documents import is_parallel
 from clearstory.training.objectives.table import OBJECTIVES, choose
 
 
@@ -21,7 +21,7 @@ def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
     kind = recipe.model.kind if begun is None else getattr(begun.config, "kind", "decoder")
     pairs = recipe.data.pairs or recipe.objective == "rewrite"
     if kind == "encoder-decoder" and not pairs:
-        pairs = are_pairs(recipe.text, recipe.data)
+        pairs = is_parallel(recipe.text, recipe.data)
     recipe = replace(recipe, objective=cast(Any, choose(recipe.objective, kind, pairs)))
     aim = OBJECTIVES[recipe.objective]
     recipe = replace(recipe, data=replace(recipe.data, pairs=aim.pairs))
