@@ -11,7 +11,7 @@ from pathlib import Path
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
 from clearstory.text.files import PACKED, Errors, records, suffix_of, text_parts
-from clearstory.text.parallel_text import holds_pairs, read_pairs
+from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
 # What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
@@ -95,9 +95,9 @@ def tagged_documents(
 
 
 def is_parallel(sources: Iterable[str | Path], settings: DataSettings) -> bool:
-    """Whether the sources are pairs by the looks of their files; see `pairs.holds_pairs`."""
+    """Whether the sources are pairs by the looks of their files; see `pairs.has_pairs`."""
     expanded = [_expand(source) for source in sources]
-    return all(paths is not None for paths in expanded) and holds_pairs(
+    return all(paths is not None for paths in expanded) and has_pairs(
         [path for paths in expanded for path in paths or ()], settings
     )
 

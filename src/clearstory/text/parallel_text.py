@@ -1,0 +1,115 @@
+"""Pairs: texts with what is to be made of them, as documents that take turns: a source, its target, the next source.
+
+tsv           source, a tab, target; further columns are left alone
+jsonl         an object a line, with a field for each
+two files     line by line: the first holds the sources, the second the targets
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from clearstory.errors import BadInput
+from clearstory.text.files import lines, records, suffix_of
+from clearstory.text.settings import DataSettings
+
+Pair = tuple[str, str, str]
+"""Where it stands, source, target."""
+
+
+def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[Pair]:
+    """Every pair of the files, in order. Lines that are blank on both sides are left out.
+
+    Raises BadInput for what holds no pairs, naming the line.
+
+    >>> from tempfile import mkdtemp
+    >>> file = Path(mkdtemp(), "greetings.tsv")
+    >>> _ = file.write_text("Hello.\\tHallo.\\nBye!\\tTschüss!\\n", encoding="utf-8")
+    >>> [(source, target) for _, source, target in read_pairs([file], DataSettings())]
+    [('Hello.', 'Hallo.'), ('Bye!', 'Tschüss!')]
+    """
+    kinds = {suffix_of(path) for path in paths}
+    if not kinds & {".tsv", ".jsonl"}:
+        if len(paths) != 2:
+            raise BadInput(
+                f"{len(paths):,} files of text are no pairs; give two, one with the sources and one with the targets "
+                "line by line, or .tsv or .jsonl files"
+            )
+        yield from _whole(_side_by_side(paths[0], paths[1], settings))
+        return
+    for path in paths:
+        kind = suffix_of(path)
+        if kind not in (".tsv", ".jsonl"):
+            raise BadInput(f"{path} holds no pairs, and stands beside files that do; give .tsv and .jsonl files only")
+        yield from _whole(_columns(path, settings) if kind == ".tsv" else _fields(path, settings))
+
+
+def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
+    """Whether files are pairs by their looks: all are tsv, or jsonl whose first object has both fields."""
+    found = [suffix_of(path) == ".tsv" or (suffix_of(path) == ".jsonl" and _has_both(path, settings)) for path in paths]
+    return bool(found) and all(found)
+
+
+def _has_both(path: Path, settings: DataSettings) -> bool:
+    first = next((line for line in lines(path, settings.errors) if line.strip()), "")
+    try:
+        record = json.loads(first)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return isinstance(record, dict) and {settings.source_field, settings.target_field} <= record.keys()
+
+
+def _whole(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Pairs of which neither side is blank."""
+    for place, source, target in pairs:
+        source, target = source.strip(), target.strip()
+        if not source and not target:
+            continue
+        if not source or not target:
+            raise BadInput(
+                f"{place} has no {'target' if source else 'source'}; a pair needs both: complete it, or take it out"
+            )
+        yield place, source, target
+
+
+def _columns(path: Path, settings: DataSettings) -> Iterator[Pair]:
+    for number, line in enumerate(lines(path, settings.errors), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number:,}"
+        source, tab, rest = line.partition("\t")
+        if not tab:
+            raise BadInput(f"{place} has no tab; each line of a .tsv is a source, a tab and a target")
+        yield place, source, rest.partition("\t")[0]
+
+
+def _fields(path: Path, settings: DataSettings) -> Iterator[Pair]:
+    for _, place, record in records(path, settings.errors):
+        yield place, _text(place, record, settings, "source_field"), _text(place, record, settings, "target_field")
+
+
+def _text(place: str, record: dict[str, object], settings: DataSettings, setting: str) -> str:
+    name = getattr(settings, setting)
+    if name not in record:
+        known = ", ".join(map(repr, record))
+        raise BadInput(f"{place} has no field {name!r}, only {known}; choose one with --data.{setting} NAME")
+    value = record[name]
+    if not isinstance(value, str):
+        raise BadInput(
+            f"{place}: {name!r} holds {type(value).__name__}, not text; choose another with --data.{setting}"
+        )
+    return value
+
+
+def _side_by_side(first: Path, second: Path, settings: DataSettings) -> Iterator[Pair]:
+    pairs = zip_longest(lines(first, settings.errors), lines(second, settings.errors))
+    for number, (source, target) in enumerate(pairs, start=1):
+        if source is None or target is None:
+            shorter, longer = (first, second) if source is None else (second, first)
+            raise BadInput(
+                f"{shorter} ends after {number - 1:,} lines and {longer} goes on; line by line they must be pairs"
+            )
+        yield f"line {number:,} of {first} and {second}", source, target
