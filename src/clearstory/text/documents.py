@@ -121,10 +121,10 @@ def is_builtin(source: str | Path) -> bool:
     return isinstance(source, str) and source.startswith("corpus:")
 
 
-def from_anywhere(source: str) -> str:
+def absolute_source(source: str) -> str:
     """The same source, to be found from any folder: files and globs by their whole path, `corpus:NAME` as it is.
 
-    >>> from_anywhere("corpus:kjv"), Path(from_anywhere("book.txt")).is_absolute()
+    >>> absolute_source("corpus:kjv"), Path(absolute_source("book.txt")).is_absolute()
     ('corpus:kjv', True)
     """
     if is_builtin(source):

@@ -27,7 +27,7 @@ from clearstory.recipes.settings.schema import flatten, plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.settings.training_presets import WIDTHS
 from clearstory.recipes.settings.training import BUDGETS, TrainRecipe, train_recipe
-from clearstory.text.documents import from_anywhere
+from clearstory.text.documents import absolute_source
 from clearstory.text.train_tokenizer import KINDS
 from clearstory.training import checkpoint
 
@@ -151,10 +151,10 @@ def placed(recipe: TrainRecipe) -> TrainRecipe:
     """The recipe as it is written down: what it reads is found from any folder."""
     tokenizer, cache = recipe.tokenizer, recipe.data.cache
     if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
-        tokenizer = from_anywhere(tokenizer)
+        tokenizer = absolute_source(tokenizer)
     data = replace(recipe.data, cache=None if cache is None else cache.absolute())
-    init = None if recipe.init is None else from_anywhere(recipe.init)
-    return replace(recipe, text=tuple(map(from_anywhere, recipe.text)), init=init, tokenizer=tokenizer, data=data)
+    init = None if recipe.init is None else absolute_source(recipe.init)
+    return replace(recipe, text=tuple(map(absolute_source, recipe.text)), init=init, tokenizer=tokenizer, data=data)
 
 
 def said(value: Any) -> str:
