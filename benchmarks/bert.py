@@ -28,9 +28,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from clearstory.formats.folders import open_model
-from clearstory.lens.draw import save
+from clearstory.lens.rendering.render import save
 from clearstory.lens.views.kinds import Curve, Line
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.text.conllu import Sentence, read_conllu
 from clearstory.text.corpus import Corpus
@@ -117,7 +117,7 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
     for number in range(-(-count // 16)):
         batch = pairs.batch(number).rows(0, count - 16 * number)
         hidden = model.encode(batch.tokens, batch.segments)
-        asked = batch.targets != IGNORE
+        asked = batch.targets != IGNORE_INDEX
         told.append(model.nats(hidden, batch.targets)[asked].double().numpy())
         level.append(surprise[batch.targets[asked].numpy()])
         right += (model.relate(hidden).argmax(-1) == batch.strangers).tolist()
@@ -189,7 +189,7 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[Sentence]) -> tupl
         starts = np.cumsum([1, *map(len, pieces[:-1])])
         fits = [n for n, start in enumerate(starts) if start + len(pieces[n]) < model.config.context]
         ids, _ = build_inputs(tokenizer, [id for n in fits for id in pieces[n]])
-        hidden = model.encode(Padded.rows([ids]))[0]
+        hidden = model.encode(TokenBatch.from_sequences([ids]))[0]
         found.append(hidden[starts[fits]].numpy())
         tags += [sentence.tags[n] for n in fits]
     return np.concatenate(found), np.array(tags)

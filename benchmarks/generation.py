@@ -123,12 +123,12 @@ def against(model: Any, theirs: Any, prompts: torch.Tensor, args: argparse.Names
 
 def prefill(model: Any, theirs: Any, prompts: torch.Tensor, pairs: int) -> dict[str, Any]:
     """Reading the prompt, until the first next token is known."""
-    from clearstory.models.base import Padded
+    from clearstory.models.base import TokenBatch
 
     def ours(_: int) -> None:
         with resting(model):
-            hidden, _state = model.read(Padded(prompts), model.begin(len(prompts)))
-            model.predict(hidden[:, -1]).argmax(-1)
+            hidden, _state = model.forward(TokenBatch(prompts), model.init_state(len(prompts)))
+            model.logits(hidden[:, -1]).argmax(-1)
 
     def transformers(_: int) -> None:
         with torch.inference_mode():
@@ -172,7 +172,7 @@ def ratio(times: Times, clock: int) -> float:
 def loss(model: Any, eight: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What 8-bit integers cost in nats per token (and bits per byte), on text or on the model's own writing."""
     if args.model and args.text:
-        from clearstory.recipes.evaluate import evaluate
+        from clearstory.recipes.inference.evaluate import evaluate
 
         text = Path(args.text).read_text(encoding="utf-8")[:100_000]
         plain = evaluate(args.model, texts=[text], limit=4096)

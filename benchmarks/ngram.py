@@ -34,13 +34,13 @@ import numpy as np
 import torch
 from shared import DATA, data, show, whole_process
 
-from clearstory.formats.arpa import read_arpa
-from clearstory.formats.arpa_writing import write_arpa
-from clearstory.models.base import Padded
+from clearstory.formats.arpa.read import read_arpa
+from clearstory.formats.arpa.write import write_arpa
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build, count
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.scoring import score_rows
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_text
 
 REFERENCE = {
@@ -147,7 +147,7 @@ def speed(model: Any, ids: Any) -> int:
     found = []
     for _ in range(5):
         began = time.process_time()
-        model.score(Padded(row[:, :-1]), row[:, 1:])
+        model.token_nll(TokenBatch(row[:, :-1]), row[:, 1:])
         found.append(time.process_time() - began)
     return round(row.shape[1] / statistics.median(found))
 

@@ -26,9 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from shared import show
 
-from clearstory.lens.draw import save
-from clearstory.lens.views import Curve, Line
-from clearstory.models.base import Padded
+from clearstory.lens.rendering.render import save
+from clearstory.lens.views.kinds import Curve, Line
+from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR
@@ -93,11 +93,11 @@ def equal(parameters: int) -> RecurrentConfig:
 def step(model: Any, rows: int, context: int) -> Callable[[], None]:
     """One forward and backward pass over random tokens."""
     ids = torch.randint(VOCAB, (rows, context + 1), generator=torch.Generator().manual_seed(1))
-    tokens, targets = Padded(ids[:, :-1].contiguous()), ids[:, 1:].contiguous()
+    tokens, targets = TokenBatch(ids[:, :-1].contiguous()), ids[:, 1:].contiguous()
 
     def once() -> None:
         model.zero_grad(set_to_none=True)
-        nats, _ = model.score(tokens, targets)
+        nats, _ = model.token_nll(tokens, targets)
         nats.mean().backward()
 
     return once

@@ -28,14 +28,14 @@ import torch
 from shared import clearstory, show
 
 from clearstory.formats.folders import open_model
-from clearstory.lens.draw import save
-from clearstory.lens.reach import gradient_reach
-from clearstory.lens.views import Curve, Line
-from clearstory.models.base import IGNORE, Padded
+from clearstory.lens.rendering.render import save
+from clearstory.lens.probes.gradient_reach import gradient_reach
+from clearstory.lens.views.kinds import Curve, Line
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
-from clearstory.recipes.choice import ModelChoice
-from clearstory.recipes.rates import rates_for
-from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training import train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.training.optimizer import Optimizers
 from clearstory.training.schedule import rate
@@ -107,7 +107,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     model.train()
     for step in range(steps):
         ids, targets, _ = rows(ROWS, chance)
-        nats, _ = model.score(Padded(ids), targets)
+        nats, _ = model.token_nll(TokenBatch(ids), targets)
         (nats.sum() / (ROWS * PAIRS)).backward()  # type: ignore[no-untyped-call]  # torch's
         if settings.gradient_clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
@@ -116,9 +116,9 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     model.eval()
     with torch.no_grad():
         ids, targets, distances = rows(TRIALS, chance)
-        hidden, _ = model.read(Padded(ids))
-        asked = targets != IGNORE
-        right = model.predict(hidden[asked]).argmax(-1) == targets[asked]
+        hidden, _ = model.forward(TokenBatch(ids))
+        asked = targets != IGNORE_INDEX
+        right = model.logits(hidden[asked]).argmax(-1) == targets[asked]
     bins = torch.bucketize(distances[asked], torch.tensor(BINS))
     accuracy = {end: round(float(right[bins == at].double().mean()), 4) for at, end in enumerate(BINS)}
     print(name, accuracy, file=sys.stderr)
@@ -132,7 +132,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
 
 
 def rows(many: int, chance: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows; the value to be said after each key that comes again, else IGNORE; and how long ago it was read."""
+    """Rows; the value to be said after each key that comes again, else IGNORE_INDEX; and how long ago it was read."""
     ids = 2 * KEYS + torch.randint(NOISE, (many, 2 * PAIRS + SPAN), generator=chance)
     keys = torch.rand(many, KEYS, generator=chance).argsort(1)[:, :PAIRS]
     values = KEYS + torch.randint(KEYS, (many, PAIRS), generator=chance)
@@ -142,7 +142,7 @@ def rows(many: int, chance: torch.Generator) -> tuple[torch.Tensor, torch.Tensor
     asked = torch.randint(PAIRS, (many, PAIRS), generator=chance)
     keys, values = keys.gather(1, asked), values.gather(1, asked)
     ids.scatter_(1, places, keys).scatter_(1, places + 1, values)
-    targets = torch.full_like(ids, IGNORE).scatter_(1, places, values)
+    targets = torch.full_like(ids, IGNORE_INDEX).scatter_(1, places, values)
     before = 2 * asked
     for late in range(PAIRS):
         for early in range(late):

@@ -17,14 +17,14 @@ import clearstory
 from clearstory.errors import CannotDo
 from clearstory.generation.engine import Engine, Token, generate
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.int8 import int8
 from clearstory.models.machine import usable
 from clearstory.models.scoring import score_rows
 from clearstory.recipes.doctor import doctor
-from clearstory.recipes.plan import plan
+from clearstory.recipes.planning.plan import plan
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.rounds import Rounds
 from clearstory.training.settings import TrainingSettings
@@ -90,8 +90,8 @@ def test_training_on_eight_rows_drives_the_loss_down(name: str, precision: Any) 
 def test_logits_are_those_of_the_processor(name: str) -> None:
     here = MODELS[name]().float().requires_grad_(False)
     there = MODELS[name]().float().requires_grad_(False).to(DEVICE)
-    wanted = here.predict(here.read(Padded(IDS))[0])
-    found = there.predict(there.read(Padded(IDS.to(DEVICE)))[0]).cpu()
+    wanted = here.logits(here.forward(TokenBatch(IDS))[0])
+    found = there.logits(there.forward(TokenBatch(IDS.to(DEVICE)))[0]).cpu()
     assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
@@ -137,11 +137,11 @@ def test_rounds_of_counting_are_those_of_the_processor() -> None:
 @pytest.mark.parametrize("cuts", [[1] * 20, [7, 1, 12], [4, 6, 10]])
 def test_reading_in_pieces_equals_reading_at_once(model: Any, cuts: list[int]) -> None:
     ids = IDS.to(DEVICE)
-    whole = model.predict(model.read(Padded(ids))[0])
-    state, pieces = model.begin(3), []
+    whole = model.logits(model.forward(TokenBatch(ids))[0])
+    state, pieces = model.init_state(3), []
     for piece in ids.split(cuts, 1):
-        hidden, state = model.read(Padded(piece), state)
-        pieces.append(model.predict(hidden))
+        hidden, state = model.forward(TokenBatch(piece), state)
+        pieces.append(model.logits(hidden))
     assert_close(torch.cat(pieces, 1), whole, rtol=1e-9, atol=1e-9)
     assert state.lengths == [20, 20, 20]
 
@@ -149,11 +149,11 @@ def test_reading_in_pieces_equals_reading_at_once(model: Any, cuts: list[int]) -
 def test_a_ragged_batch_reads_as_its_rows_would_alone(model: Any) -> None:
     texts = [IDS[0, :9].tolist(), IDS[1, :2].tolist(), IDS[2, :14].tolist()]
     then = [[1], [2, 3, 4], [5, 6]]
-    hidden, state = model.read(Padded.rows(texts, DEVICE), model.begin(3))
-    more, state = model.read(Padded.rows(then, DEVICE), state)
+    hidden, state = model.forward(TokenBatch.from_sequences(texts, DEVICE), model.init_state(3))
+    more, state = model.forward(TokenBatch.from_sequences(then, DEVICE), state)
     assert state.lengths == [10, 5, 16]
     for i, (text, new) in enumerate(zip(texts, then, strict=True)):
-        alone = model.read(Padded.rows([text + new], DEVICE))[0][0]
+        alone = model.forward(TokenBatch.from_sequences([text + new], DEVICE))[0][0]
         assert_close(hidden[i, : len(text)], alone[: len(text)], rtol=1e-9, atol=1e-9)
         assert_close(more[i, : len(new)], alone[len(text) :], rtol=1e-9, atol=1e-9)
 
@@ -161,10 +161,10 @@ def test_a_ragged_batch_reads_as_its_rows_would_alone(model: Any) -> None:
 def test_score_is_the_log_softmax_of_predict(model: Any) -> None:
     ids = IDS.to(DEVICE)
     targets = ids.roll(-1, 1).clone()
-    targets[1, 5:9] = IGNORE
-    logs = model.predict(model.read(Padded(ids))[0]).log_softmax(-1)
-    wanted = -logs.gather(-1, targets.clamp(min=0)[..., None])[..., 0] * (targets != IGNORE)
-    assert_close(model.score(Padded(ids), targets)[0], wanted, rtol=1e-9, atol=1e-9)
+    targets[1, 5:9] = IGNORE_INDEX
+    logs = model.logits(model.forward(TokenBatch(ids))[0]).log_softmax(-1)
+    wanted = -logs.gather(-1, targets.clamp(min=0)[..., None])[..., 0] * (targets != IGNORE_INDEX)
+    assert_close(model.token_nll(TokenBatch(ids), targets)[0], wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_texts_are_scored_as_on_the_processor(model: Any) -> None:

@@ -15,7 +15,7 @@ import clearstory
 from clearstory.errors import BadInput, ContextOverflow
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import MINILM
 from clearstory.recipes.inference.classify import Word
@@ -54,7 +54,7 @@ def test_a_text_is_given_the_chance_of_every_label(home: Path, cli: Cli) -> None
     said = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
     assert [each["text"] for each in said["texts"]] == TEXTS
     for text, each in zip(TEXTS, said["texts"], strict=True):
-        hidden = opened.model.encode(Padded.rows([build_inputs(tokenizer, text)[0]]))
+        hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]]))
         chances = opened.model.classify(hidden)[0].softmax(-1).tolist()
         assert {chance["label"]: chance["probability"] for chance in each["labels"]} == pytest.approx(
             dict(zip(LABELS, chances, strict=True)), abs=1e-5
@@ -76,7 +76,7 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
     [found] = clearstory.classify(home / "words", [text])
     assert [word.word for word in found.words] == text.split()
     ids, places = tokenizer.encode_with_offsets(text)
-    hidden = opened.model.encode(Padded.rows([build_inputs(tokenizer, ids)[0]]))
+    hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, ids)[0]]))
     chances = opened.model.classify(hidden)[0].softmax(-1).detach()
     place = 0
     for word in found.words:

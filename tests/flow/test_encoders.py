@@ -15,7 +15,7 @@ import torch
 import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
 from clearstory.formats.folders import Opened, open_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.recipes.training.events import Finished, Looked, Step
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.text.special_tokens import build_inputs
@@ -162,8 +162,8 @@ def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
     ids, _ = build_inputs(tokenizer, text)
     total = 0.0
     for place in range(1, len(ids) - 1):
-        hidden = opened.model.encode(Padded.rows([[*ids[:place], tokenizer.mask_token_id, *ids[place + 1 :]]]))
-        total -= float(opened.model.predict(hidden)[0, place].log_softmax(-1)[ids[place]].detach())
+        hidden = opened.model.encode(TokenBatch.from_sequences([[*ids[:place], tokenizer.mask_token_id, *ids[place + 1 :]]]))
+        total -= float(opened.model.logits(hidden)[0, place].log_softmax(-1)[ids[place]].detach())
     found: Any = clearstory.evaluate(run, texts=[text])
     assert found.pseudo_tokens == len(ids) - 2
     assert found.pseudo_nats_per_token * found.pseudo_tokens == pytest.approx(total, rel=1e-5)
@@ -178,8 +178,8 @@ def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     tokenizer: Any = opened.tokenizer
     ids, _ = build_inputs(tokenizer, [*tokenizer.encode("The"), tokenizer.mask_token_id, *tokenizer.encode("sat on a"), tokenizer.mask_token_id,
                                 *tokenizer.encode(".")])  # fmt: skip
-    hidden = opened.model.encode(Padded.rows([ids]))
-    chances = opened.model.predict(hidden)[0, 2].softmax(-1).detach()
+    hidden = opened.model.encode(TokenBatch.from_sequences([ids]))
+    chances = opened.model.logits(hidden)[0, 2].softmax(-1).detach()
     first = said["masks"][0]
     assert first[0]["probability"] == pytest.approx(float(chances.max()), rel=1e-5)
     assert first[0]["token"] == tokenizer.display_token(int(chances.argmax()))
@@ -195,7 +195,7 @@ def test_vectors_are_means_or_those_of_the_first_token(run: Path, cli: Cli) -> N
     texts = ["the cat sat on a mat.", "Dogs bark."]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
-    hidden = [opened.model.encode(Padded.rows([build_inputs(tokenizer, text)[0]])).detach() for text in texts]
+    hidden = [opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]])).detach() for text in texts]
     wanted = {
         "mean": torch.stack([each[0].mean(0) for each in hidden]),
         "cls": torch.stack([each[0, 0] for each in hidden]),

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clearstory.errors import BadInput, CannotDo, ClearstoryError, CorruptFile, FolderExists
-from clearstory.formats.adapters import fingerprint, read_adapter, save_adapter, slots_of
+from clearstory.formats.lora.adapters import fingerprint, read_adapter, save_adapter, slots_of
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model, write_card
-from clearstory.formats.slots import joined, parted
-from clearstory.models.base import Padded
+from clearstory.formats.lora.fused_layers import joined, parted
+from clearstory.models.base import TokenBatch
 from clearstory.models.lora import adapt, adaptations, merge
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, shaken
 
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
@@ -54,7 +54,7 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 def logits(model: Any) -> Tensor:
-    out: Tensor = model.predict(model.read(Padded(IDS))[0])
+    out: Tensor = model.logits(model.forward(TokenBatch(IDS))[0])
     return out.detach()
 
 

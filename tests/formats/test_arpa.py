@@ -12,17 +12,17 @@ import torch
 
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, CorruptFile, FolderExists
-from clearstory.formats.arpa import read_arpa
-from clearstory.formats.arpa_writing import write_arpa
+from clearstory.formats.arpa.read import read_arpa
+from clearstory.formats.arpa.write import write_arpa
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.recipes.convert import convert
-from clearstory.recipes.evaluate import evaluate
-from clearstory.recipes.generate import generate
-from clearstory.text.learning import learn
+from clearstory.recipes.conversion.convert import convert
+from clearstory.recipes.inference.evaluate import evaluate
+from clearstory.recipes.inference.generate import generate
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_text
 from tiny import TINY_GPT2, counted, shaken
 
@@ -63,7 +63,7 @@ def written(folder: Path, text: str) -> Path:
 def nats(opened: Any, sentence: str) -> list[float]:
     """log10 P of each word of a line, and of its end."""
     ids = opened.tokenizer.encode(sentence + "\n")
-    found, _ = opened.model.score(Padded(torch.tensor([[opened.tokenizer.eos_token_id, *ids[:-1]]])), torch.tensor([ids]))
+    found, _ = opened.model.token_nll(TokenBatch(torch.tensor([[opened.tokenizer.eos_token_id, *ids[:-1]]])), torch.tensor([ids]))
     return [-each / math.log(10) for each in found[0].tolist()]
 
 

@@ -21,16 +21,17 @@ import torch
 
 from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, MissingExtra, OutOfSpace
-from clearstory.formats import onnx_graphs, onnx_writing
+from clearstory.formats.onnx import export
+from clearstory.formats.onnx import graphs
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.formats.onnx_graphs import GRAPHS
-from clearstory.models.base import Padded
+from clearstory.formats.onnx.graphs import GRAPHS
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import FAMILIES, SHAPES
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
-from clearstory.recipes import exported
-from clearstory.recipes.convert import Conversion, convert
-from clearstory.text.learning import learn
+from clearstory.recipes.conversion import check_onnx
+from clearstory.recipes.conversion.convert import Conversion, convert
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, shaken
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -94,14 +95,14 @@ class Drawn:
             kept = {name: past[f"present.{name}"] for name in kept}
         known = kept["0.key"].shape[2]
         mask = np.ones((len(ids), known + len(ids[0])), np.int64) if mask is None else np.array(mask)
-        graph = exported.session(self.folder / "model.onnx")
+        graph = check_onnx.session(self.folder / "model.onnx")
         given = {f"past_key_values.{name}": each for name, each in kept.items()}
-        return exported.ask(graph, {"input_ids": np.array(ids), "attention_mask": mask, **given})
+        return check_onnx.ask(graph, {"input_ids": np.array(ids), "attention_mask": mask, **given})
 
     def logits(self, row: list[int]) -> Any:
         """The model's own."""
-        hidden, _ = self.model.read(Padded.rows([row]))
-        return self.model.predict(hidden)[0].detach().numpy()
+        hidden, _ = self.model.forward(TokenBatch.from_sequences([row]))
+        return self.model.logits(hidden)[0].detach().numpy()
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +182,9 @@ def test_transformers_makes_the_same_of_the_folder_it_was_drawn_from(name: str, 
     if name == "gpt2":
         found = drawn.run(ids, mask)["logits"]
     else:
-        graph = exported.session(drawn.folder / "model.onnx")
+        graph = check_onnx.session(drawn.folder / "model.onnx")
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        found = exported.ask(graph, given)["logits"]
+        found = check_onnx.ask(graph, given)["logits"]
     assert found[mask > 0] == pytest.approx(wanted, abs=1e-4)
 
 
@@ -199,11 +200,11 @@ def test_inputs_and_outputs_have_the_names_that_others_read(shelf: Any) -> None:
         ),
     }
     for name, (inputs, outputs) in wanted.items():
-        graph = exported.session(shelf(name).folder / "model.onnx")
+        graph = check_onnx.session(shelf(name).folder / "model.onnx")
         assert [each.name for each in graph.get_inputs()] == inputs
         assert [each.name for each in graph.get_outputs()] == outputs
         assert graph.get_inputs()[0].shape == ["batch_size", "sequence_length"]
-    graph = exported.session(shelf("phi3").folder / "model.onnx")
+    graph = check_onnx.session(shelf("phi3").folder / "model.onnx")
     assert graph.get_inputs()[2].shape == ["batch_size", 2, "past_sequence_length", 4]
 
 
@@ -220,7 +221,7 @@ def test_a_folder_holds_all_that_is_needed_and_standard_words_only(shelf: Any) -
         proto = onnx.load(folder / "model.onnx")
         onnx.checker.check_model(proto, full_check=True)
         assert {each.domain for each in proto.graph.node} == {""}
-        assert [(each.domain, each.version) for each in proto.opset_import] == [("", onnx_writing.OPSET)]
+        assert [(each.domain, each.version) for each in proto.opset_import] == [("", export.OPSET)]
         ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a bad cab", add_special_tokens=False).ids
         assert ids == WORDS.encode("a bad cab")
     with pytest.raises(BadInput, match=r"holds model\.onnx, which onnxruntime runs; here, open the model"):
@@ -233,7 +234,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
     def wrong(folder: Path, graph: Any) -> None:
         shutil.copy(drawn.folder / "model.onnx", folder / graph.file)
 
-    with mock.patch.object(onnx_writing, "save", wrong):
+    with mock.patch.object(export, "save", wrong):
         with pytest.raises(
             CorruptFile, match=r"onnxruntime gives other numbers than the model: one differs by .*/out is not"
         ):
@@ -251,7 +252,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
 
 def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_GPT2)
-    broken = mock.patch.object(onnx_writing, "save", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
+    broken = mock.patch.object(export, "save", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
     with broken, pytest.raises(CorruptFile, match=r"onnxruntime cannot run what was drawn \(.*Protobuf"):
         convert(folder, tmp_path / "out", "onnx")
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
@@ -259,10 +260,10 @@ def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
 
 def test_no_number_is_no_agreement() -> None:
     model = torch.nn.Linear(1, 1)
-    nothing = [exported.Seen(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
-    readings = mock.patch.dict(exported.READINGS, {type(model): lambda folder, model: nothing})
+    nothing = [check_onnx.Seen(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
+    readings = mock.patch.dict(check_onnx.READINGS, {type(model): lambda folder, model: nothing})
     with readings, pytest.raises(CorruptFile, match="differs by nan"):
-        exported.compare_onnx(Path("here"), model, Path("there"))
+        check_onnx.compare_onnx(Path("here"), model, Path("there"))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_what_stops_the_exporter_is_one_sentence(error: Exception, kind: Any, se
     full = isinstance(error, OSError)
     program = SimpleNamespace(save=mock.Mock(side_effect=error))
     drawing = mock.Mock(return_value=program) if full else mock.Mock(side_effect=error)
-    with mock.patch.object(onnx_writing, "draw", drawing), pytest.raises(kind, match=sentence):
+    with mock.patch.object(export, "draw", drawing), pytest.raises(kind, match=sentence):
         convert(folder, tmp_path / "out", "onnx")
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
@@ -314,8 +315,8 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 
 def test_every_kind_of_model_is_drawn_or_refused() -> None:
     assert set(GRAPHS) == {*FAMILIES.values(), *SHAPES.values()}
-    drawn = {kind for kind, draw in GRAPHS.items() if draw not in (onnx_graphs.ngram, onnx_graphs.hmm)}
-    assert drawn == set(exported.READINGS)
+    drawn = {kind for kind, draw in GRAPHS.items() if draw not in (graphs.ngram, graphs.hmm)}
+    assert drawn == set(check_onnx.READINGS)
 
 
 def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: Any) -> None:
@@ -325,7 +326,7 @@ def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: A
     def copied(folder: Path, graph: Any) -> None:
         shutil.copy(drawn.folder / "model.onnx", folder / graph.file)
 
-    with mock.patch.object(onnx_writing, "save", copied):
+    with mock.patch.object(export, "save", copied):
         assert main(["convert", model, str(tmp_path / "a"), "--to", "onnx"]) == 0
         out, err = capsys.readouterr()
         assert "onnxruntime gives the same numbers for 345 tokens" in out.replace("\n", " ")
@@ -338,10 +339,10 @@ def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: A
 
 @pytest.mark.slow
 def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None:
-    with mock.patch.object(onnx_writing, "MOST_BYTES", 1000):
+    with mock.patch.object(export, "MOST_BYTES", 1000):
         folder = Drawn(tmp_path, TINY_GPT2).folder
     assert (folder / "model.onnx.data").stat().st_size > 10_000
-    assert exported.compare_onnx(folder, open_model(tmp_path / "model").model, folder).share < 1e-5
+    assert check_onnx.compare_onnx(folder, open_model(tmp_path / "model").model, folder).share < 1e-5
 
 
 @pytest.mark.slow

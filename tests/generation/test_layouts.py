@@ -12,7 +12,7 @@ import torch
 from clearstory.errors import CannotDo
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import IGNORE, LanguageModel, Padded
+from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.int8 import NARROW, Int8, int8
 from clearstory.models.layout import View, for_decoding
@@ -63,18 +63,18 @@ def test_a_view_answers_as_its_model(wiring: str, name: str) -> None:
     assert isinstance(view, LanguageModel)
     with torch.no_grad():
         for rows in (1, 3):
-            whole = model.predict(model.read(Padded(IDS[:rows]))[0])
-            assert off(view.predict(view.read(Padded(IDS[:rows]))[0]), whole) <= tolerance
-            state = view.begin(rows)
+            whole = model.logits(model.forward(TokenBatch(IDS[:rows]))[0])
+            assert off(view.logits(view.forward(TokenBatch(IDS[:rows]))[0]), whole) <= tolerance
+            state = view.init_state(rows)
             steps = []
             for place in range(9):
-                hidden, state = view.read(Padded(IDS[:rows, place : place + 1]), state)
-                steps.append(view.predict(hidden))
+                hidden, state = view.forward(TokenBatch(IDS[:rows, place : place + 1]), state)
+                steps.append(view.logits(hidden))
             assert off(torch.cat(steps, 1), whole) <= tolerance
         targets = IDS.roll(-1, 1).clone()
-        targets[0, 3] = IGNORE
-        difference = view.score(Padded(IDS), targets)[0] - model.score(Padded(IDS), targets)[0]
-        assert difference.abs().max() <= tolerance * 2 * model.predict(model.read(Padded(IDS))[0]).abs().max()
+        targets[0, 3] = IGNORE_INDEX
+        difference = view.token_nll(TokenBatch(IDS), targets)[0] - model.token_nll(TokenBatch(IDS), targets)[0]
+        assert difference.abs().max() <= tolerance * 2 * model.logits(model.forward(TokenBatch(IDS))[0]).abs().max()
         assert difference[0, 3] == 0
 
 
@@ -109,7 +109,7 @@ def test_eight_bits_are_off_by_their_rounding_and_no_more(
 
     model = made(wiring)
     view = View(model, watched)
-    view.predict(view.read(Padded(IDS))[0])
+    view.logits(view.forward(TokenBatch(IDS))[0])
     products = {id(each.weight) for each in model.modules() if isinstance(each, torch.nn.Linear)}
     assert len(shares) == len(products | {id(model.output_weight)})
     assert not any(isinstance(each, torch.nn.Linear) for each in view.modules())

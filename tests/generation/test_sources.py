@@ -17,14 +17,14 @@ from clearstory.formats.folders import Opened
 from clearstory.generation.engine import Engine, generate
 from clearstory.generation.search import beam_search, beam_searches
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.int8 import int8
 from clearstory.models.layout import for_decoding
-from clearstory.recipes.generate import Generation, write
-from clearstory.recipes.generate import generate as generate_text
-from clearstory.recipes.translate import translate
-from clearstory.text.learning import learn
+from clearstory.recipes.inference.generate import Generation, write
+from clearstory.recipes.inference.generate import generate as generate_text
+from clearstory.recipes.inference.translate import translate
+from clearstory.text.train_tokenizer import learn
 
 SOURCES = [[5, 6, 7, 8, 9, 3], [4, 2], [9, 8, 7], [1] * 12]
 DRAWN = Sampling(max_tokens=9, seed=4)
@@ -70,7 +70,7 @@ def test_what_a_beam_finds_is_as_likely_as_it_says() -> None:
     for found in beam_search(model, [], Sampling(max_tokens=6, beam=4), eos=1, begin=0, source=SOURCES[0]):
         written = torch.tensor([[0, *found.ids[:-1]]])
         targets = torch.tensor([found.ids])
-        nats, _ = model.score(Padded(written), targets, source=Padded.rows([SOURCES[0]]))
+        nats, _ = model.token_nll(TokenBatch(written), targets, source=TokenBatch.from_sequences([SOURCES[0]]))
         assert [-each for each in nats[0].tolist()] == pytest.approx(found.logprobs, rel=1e-9)
 
 
@@ -102,7 +102,7 @@ def test_tokens_that_are_never_written_are_not() -> None:
         assert not set(found.ids) & set(never)
     # Log-probabilities stay the model's own, over all tokens.
     [token] = generate(model, [], Sampling(max_tokens=1, temperature=0), begin=0, source=SOURCES[0], never=never)
-    logs = model.predict(model.read(Padded.rows([[0]]), source=Padded.rows(SOURCES[:1]))[0])[0, 0].log_softmax(-1)
+    logs = model.logits(model.forward(TokenBatch.from_sequences([[0]]), source=TokenBatch.from_sequences(SOURCES[:1]))[0])[0, 0].log_softmax(-1)
     assert token.logprob == pytest.approx(float(logs[token.id].detach()), rel=1e-9)
 
 
@@ -125,12 +125,12 @@ def test_what_cannot_be_written_from_is_refused_at_once() -> None:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_a_view_writes_as_its_model(name: str, rows: int) -> None:
     model = shaken(WRITERS[name]).float()
-    source = Padded.rows(SOURCES[:rows])
-    written = Padded(torch.tensor([[0, 4, 5]] * rows))
-    whole = model.predict(model.read(written, model.begin(rows, source=source))[0])
+    source = TokenBatch.from_sequences(SOURCES[:rows])
+    written = TokenBatch(torch.tensor([[0, 4, 5]] * rows))
+    whole = model.logits(model.forward(written, model.init_state(rows, source=source))[0])
     for view, tolerance in ((for_decoding(model, rows), 1e-5), (int8(model), 0.15)):
         assert view is not model
-        seen = view.predict(view.read(written, view.begin(rows, source=source))[0])
+        seen = view.logits(view.forward(written, view.init_state(rows, source=source))[0])
         assert (seen - whole).abs().max() <= tolerance * whole.abs().max()
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import Opened, open_model, save_model
-from clearstory.formats.gguf_writing import write_gguf
-from clearstory.models.base import Padded
+from clearstory.formats.gguf.write import write_gguf
+from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import build
@@ -30,7 +30,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.models.prompts import reads_source
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -99,10 +99,10 @@ def answers(opened: Opened) -> dict[str, Tensor]:
     if not isinstance(model, Encoder):
         return {"ids": rows, "logits": opened.logits(rows, [ids, ids[3:9]] if reads_source(model) else None)}
     segments = torch.arange(rows.shape[1]).ge(5).long().expand(rows.shape)
-    hidden = model.encode(Padded(rows, torch.tensor([len(ids), 7])), segments)
+    hidden = model.encode(TokenBatch(rows, torch.tensor([len(ids), 7])), segments)
     found = {"ids": rows, "first": hidden[0], "second": hidden[1, :7]}
     if model.transform is not None:
-        found["words"] = model.predict(hidden[0])
+        found["words"] = model.logits(hidden[0])
     if model.pooler is not None:
         found["pooled"] = model.pool(hidden)
     if model.follows is not None:

@@ -12,7 +12,7 @@ import torch
 from clearstory.formats.cards import Card
 from clearstory.formats.config_file import choose
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
 from clearstory.models.presets import PRESETS
@@ -72,8 +72,8 @@ def shaken(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> Tra
 
 def logits(model: Transformer, rows: list[list[int]]) -> torch.Tensor:
     with torch.no_grad():
-        hidden, _ = model.read(Padded.rows(rows))
-        return model.predict(hidden)
+        hidden, _ = model.forward(TokenBatch.from_sequences(rows))
+        return model.logits(hidden)
 
 
 ROWS = [[3, 1, 4, 1, 5, 9, 2, 6], [18, 0, 17, 5, 8, 2, 8, 4]]

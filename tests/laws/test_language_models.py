@@ -15,7 +15,7 @@ from clearstory.errors import ClearstoryError
 from clearstory.generation.engine import Engine, Token, generate
 from clearstory.generation.search import beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.scoring import score_rows
 from tiny import MODELS, VOCAB
 
@@ -36,20 +36,20 @@ def rows(*documents: list[int]) -> Any:
 
 
 def test_probabilities_sum_to_one(model: Any) -> None:
-    logits = model.predict(model.read(Padded(IDS))[0])
+    logits = model.logits(model.forward(TokenBatch(IDS))[0])
     assert logits.shape == (3, 20, VOCAB)
     assert_close(logits.softmax(-1).sum(-1), torch.ones(3, 20, dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
 def test_score_is_the_log_softmax_of_predict(model: Any) -> None:
     targets = IDS.roll(-1, 1).clone()
-    targets[1, 5:9] = IGNORE
-    logs = model.predict(model.read(Padded(IDS))[0]).log_softmax(-1)
-    wanted = -logs.gather(-1, targets.clamp(min=0)[..., None])[..., 0] * (targets != IGNORE)
-    nats, _ = model.score(Padded(IDS), targets)
+    targets[1, 5:9] = IGNORE_INDEX
+    logs = model.logits(model.forward(TokenBatch(IDS))[0]).log_softmax(-1)
+    wanted = -logs.gather(-1, targets.clamp(min=0)[..., None])[..., 0] * (targets != IGNORE_INDEX)
+    nats, _ = model.token_nll(TokenBatch(IDS), targets)
     assert_close(nats, wanted, rtol=1e-9, atol=1e-9)
-    first, state = model.score(Padded(IDS[:, :8]), targets[:, :8], model.begin(3))
-    second, _ = model.score(Padded(IDS[:, 8:]), targets[:, 8:], state)
+    first, state = model.token_nll(TokenBatch(IDS[:, :8]), targets[:, :8], model.init_state(3))
+    second, _ = model.token_nll(TokenBatch(IDS[:, 8:]), targets[:, 8:], state)
     assert_close(torch.cat([first, second], 1), wanted, rtol=1e-9, atol=1e-9)
 
 
@@ -59,7 +59,7 @@ def by_hand(model: Any, prompt: list[int], count: int) -> list[int]:
     for _ in range(count):
         if model.context is not None and len(ids) - start > model.context:
             start = len(ids) - model.context // 2
-        logits = model.predict(model.read(Padded(torch.tensor([ids[start:]])))[0])
+        logits = model.logits(model.forward(TokenBatch(torch.tensor([ids[start:]])))[0])
         ids.append(int(logits[0, -1].argmax()))
     return ids[len(prompt) :]
 
@@ -76,7 +76,7 @@ def test_logprobs_are_the_models_own(model: Any) -> None:
     settings = Sampling(max_tokens=5, temperature=0.5, top_k=3, repetition_penalty=1.3, seed=2)
     tokens = list(generate(model, [3, 1, 4], settings))
     ids = [3, 1, 4] + [token.id for token in tokens]
-    logs = model.predict(model.read(Padded(torch.tensor([ids])))[0]).log_softmax(-1)[0]
+    logs = model.logits(model.forward(TokenBatch(torch.tensor([ids])))[0]).log_softmax(-1)[0]
     for place, token in enumerate(tokens):
         assert token.logprob == pytest.approx(float(logs[place + 2, token.id]), rel=1e-9, abs=1e-9)
 
@@ -151,9 +151,9 @@ def test_a_beam_of_one_is_greedy(model: Any) -> None:
 
 def test_a_beam_wide_enough_finds_the_best(model: Any) -> None:
     """Two tokens: VOCAB² continuations, all of them looked at."""
-    first = model.predict(model.read(Padded(torch.tensor([[3, 1]])))[0])[0, -1].log_softmax(-1)
+    first = model.logits(model.forward(TokenBatch(torch.tensor([[3, 1]])))[0])[0, -1].log_softmax(-1)
     pairs = torch.tensor([[3, 1, id] for id in range(VOCAB)])
-    totals = first[:, None] + model.predict(model.read(Padded(pairs))[0])[:, -1].log_softmax(-1)
+    totals = first[:, None] + model.logits(model.forward(TokenBatch(pairs))[0])[:, -1].log_softmax(-1)
     found = beam_search(model, [3, 1], Sampling(max_tokens=2, beam=VOCAB))
     assert len(found) == VOCAB
     best, places = totals.flatten().topk(3)
@@ -166,7 +166,7 @@ def test_blocks_are_scored_as_by_hand(model: Any) -> None:
     nats = 0.0
     for start in range(0, 59, 8):
         inputs, targets = ids[start : start + 8], ids[start + 1 : start + 9]
-        logs = model.predict(model.read(Padded(torch.tensor([inputs[: len(targets)]])))[0]).log_softmax(-1)[0]
+        logs = model.logits(model.forward(TokenBatch(torch.tensor([inputs[: len(targets)]])))[0]).log_softmax(-1)[0]
         nats -= sum(float(logs[t, id]) for t, id in enumerate(targets))
     for batch_size in (1, 3, 100):
         score = score_rows(model, rows(ids), context=8, windows="blocks", batch_size=batch_size)
@@ -182,7 +182,7 @@ def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -
         # The first window that reaches this token: end = context + k stride.
         window = max(0, -(-(place - context) // stride))
         inputs = ids[window * stride : place]
-        nats -= float(model.predict(model.read(Padded(torch.tensor([inputs])))[0])[0, -1].log_softmax(-1)[ids[place]])
+        nats -= float(model.logits(model.forward(TokenBatch(torch.tensor([inputs])))[0])[0, -1].log_softmax(-1)[ids[place]])
     score = score_rows(model, rows(ids), context=context, stride=stride)
     assert score.nats == pytest.approx(nats, rel=1e-9)
     assert score.tokens == 59

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.attention import attention, attention_weights, look, patterns, pooled
+from clearstory.lens.probes.attention import attention, attention_weights, look, patterns, pooled
 from clearstory.lens.head import added_by, head_walk, moved_words, through
-from clearstory.lens.head_view import SHOWN, head
-from clearstory.lens.passage import Passage, passage
-from clearstory.lens.site import parts, site, sites, weight_of
-from clearstory.lens.table import able, check_able
-from clearstory.lens.trace import watch
-from clearstory.lens.views import Grid, Table
+from clearstory.lens.probes.attention_head import SHOWN, head
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.hooks.attention_sites import parts, site, sites, weight_of
+from clearstory.lens.registry import able, check_able
+from clearstory.lens.hooks.trace import watch
+from clearstory.lens.views.kinds import Grid, Table
 from clearstory.models.arithmetic import Linear
 from clearstory.models.lora import Adapted
 from clearstory.models.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS, VOCAB, shaken
 
 TINY: dict[str, Any] = {
@@ -93,10 +93,10 @@ def test_a_heads_effect_is_in_logits() -> None:
     with watch(model, "blocks.1") as seen:
         hidden = read.hidden(model)
     last = seen["blocks.1"][0]
-    logits = model.predict(hidden)
+    logits = model.logits(hidden)
     assert walked.effect is not None
     rest = through(model.norm, last - walked.added, last) + model.norm.bias
-    assert torch.allclose(model.predict(rest + walked.effect), logits, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(model.logits(rest + walked.effect), logits, rtol=1e-9, atol=1e-9)
     up, down = next(iter(moved_words(model, walked.effect, top=2)))
     moved = model.output_weight @ walked.effect[0]
     assert [id for id, _ in up] == moved.argsort(descending=True)[:2].tolist()
@@ -219,7 +219,7 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
 
 
 def test_of_long_vectors_the_largest_numbers_are_drawn_and_that_is_said() -> None:
-    from clearstory.lens.head_view import vectors
+    from clearstory.lens.probes.attention_head import vectors
 
     values = torch.zeros(2, SHOWN + 6)
     values[:, 6:] = 1.0

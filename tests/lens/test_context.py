@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.bank import SENTENCES
-from clearstory.lens.context import bank_of, cosines, found_in, layers_of, placement, read_all, standard
-from clearstory.lens.context_view import context, sentences
+from clearstory.lens.probes.word_in_context import bank_of, cosines, found_in, layers_of, placement, read_all, standard
+from clearstory.lens.probes.contextual_embeddings import context, sentences
 from clearstory.lens.moved import moved_by
-from clearstory.lens.trace import stacks, watch
-from clearstory.lens.views import Curve, Grid, Map, Table
+from clearstory.lens.hooks.trace import stacks, watch
+from clearstory.lens.views.kinds import Curve, Grid, Map, Table
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS, TINY_CLEAR, shaken
 
 BPE = learn("bpe:300", ["a model of a ship and a fashion model " * 9])
@@ -117,7 +117,7 @@ def test_the_bank_is_read_in_few_batches(monkeypatch: pytest.MonkeyPatch) -> Non
         sizes.append(len(tokens.ids))
         return read(self, tokens, state)
 
-    monkeypatch.setattr(type(model), "read", counted)
+    monkeypatch.setattr(type(model), "forward", counted)
     bank_of(model, BPE, ["a ship", "a model", "of a ship", "a ship"])
     assert sum(sizes) == 4
     assert len(sizes) == len({len(BPE.encode(text)) for text in ("a ship", "a model", "of a ship")})

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.counts import contexts_after, counts
-from clearstory.lens.views import Table
-from clearstory.models.base import Padded
+from clearstory.lens.probes.ngram_counts import contexts_after, counts
+from clearstory.lens.views.kinds import Table
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS
 
 TOKENIZER = learn("characters", ["abcdefghijklmnopqrst "])
@@ -27,8 +27,8 @@ NGRAMS = ["ngram", "pruned", "katz", "laplace"]
 @pytest.mark.parametrize("ids", [[3, 1, 4], [5], [7, 15, 6, 1]])
 def test_the_longest_contexts_probabilities_are_the_models(name: str, ids: list[int]) -> None:
     model: Any = MODELS[name]()
-    hidden, _ = model.read(Padded.rows([ids]))
-    said = model.predict(hidden[0, -1]).exp()
+    hidden, _ = model.forward(TokenBatch.from_sequences([ids]))
+    said = model.logits(hidden[0, -1]).exp()
     found = contexts_after(model, ids)
     assert found[-1].ids == ()
     assert [part.ids for part in found[:-1]] == [tuple(ids[len(ids) - part.order + 1 :]) for part in found[:-1]]

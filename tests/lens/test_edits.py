@@ -11,15 +11,15 @@ import torch
 from test_stream import MORE, TINY, read_of
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
-from clearstory.lens.ablation import ablated, ablation
-from clearstory.lens.edited import edited
-from clearstory.lens.edits import Cell, Edit, Patch, Scale, Steer, from_data, parse, to_data, to_python
-from clearstory.lens.intervene import changes, intervene, reweighed
-from clearstory.lens.passage import Passage, passage
-from clearstory.lens.patching import patching, patchings
-from clearstory.lens.trace import PROBES, edit, watch
+from clearstory.lens.probes.ablation import ablated, ablation
+from clearstory.lens.probes.interventions import edited
+from clearstory.lens.hooks.interventions import Cell, Edit, Patch, Scale, Steer, from_data, parse, to_data, to_python
+from clearstory.lens.hooks.apply_interventions import changes, intervene, reweighed
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.probes.activation_patching import patching, patchings
+from clearstory.lens.hooks.trace import PROBES, edit, watch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
 TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
@@ -164,7 +164,7 @@ def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None
     place = Passage(read.ids, read.pieces, read.source, read.source_pieces)
     prefix = "decoder." if name == "t5" else ""
     with torch.no_grad():
-        before = model.predict(read.hidden(model)[7]).log_softmax(-1)
+        before = model.logits(read.hidden(model)[7]).log_softmax(-1)
     assert seen.answer == int(before.argmax())
     for column in ("h1", "ff", *(("x0",) if prefix else ())):
         part = {"h": "head", "x": "cross-head", "f": "feed-forward"}[column[0]]
@@ -172,7 +172,7 @@ def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None
             part=part, layer=0, head=None if column == "ff" else int(column[1]), by="mean" if ablate == "mean" else 0.0
         )
         with torch.no_grad(), edit(model, changes(model, TOKENIZER, place, wanted)):
-            after = model.predict(read.hidden(model)[7]).log_softmax(-1)
+            after = model.logits(read.hidden(model)[7]).log_softmax(-1)
         at = 0, seen.columns.index(column)
         bits = float(after[seen.answer] - before[seen.answer]) / math.log(2)
         assert float(seen.change[at]) == pytest.approx(bits, rel=1e-9, abs=1e-9)
@@ -186,7 +186,7 @@ def test_patching_everything_is_the_other_text() -> None:
         read, other = passage(model, TOKENIZER, "abcab"), passage(model, TOKENIZER, "abdab")
         seen = patchings(model, read, other, (4, 4), (3, 7))
         with torch.no_grad():
-            ours, theirs = (model.predict(each.hidden(model)[-1]) for each in (read, other))
+            ours, theirs = (model.logits(each.hidden(model)[-1]) for each in (read, other))
         assert seen.own == pytest.approx(float(ours[3] - ours[7]))
         assert seen.other == pytest.approx(float(theirs[3] - theirs[7]))
         # What stands before the difference is the same, and at the foot only the word that differs.

@@ -12,13 +12,13 @@ import torch
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import Opened
-from clearstory.lens.fill import fill
-from clearstory.lens.table import able, check_able
-from clearstory.lens.views import Table
-from clearstory.models.base import Padded
+from clearstory.lens.probes.fill_mask import fill
+from clearstory.lens.registry import able, check_able
+from clearstory.lens.views.kinds import Table
+from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY
-from clearstory.recipes.fill import fill as filled
-from clearstory.text.learning import learn
+from clearstory.recipes.inference.fill_mask import fill as filled
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_CLEAR, shaken
 
 PIECES = learn("wordpiece:20", ["a b c", "a c b"])
@@ -46,7 +46,7 @@ def test_places_are_hidden_and_told() -> None:
     cls, sep, hides = PIECES.cls_token_id, PIECES.sep_token_id, PIECES.mask_token_id
     (a, b, c) = PIECES.encode("a b c")
     with torch.no_grad():  # each is told while both are hidden
-        logits = MODEL.predict(MODEL.encode(Padded.rows([[cls, hides, b, hides, sep]])))[0].double()
+        logits = MODEL.logits(MODEL.encode(TokenBatch.from_sequences([[cls, hides, b, hides, sep]])))[0].double()
     for number, (place, id) in enumerate([(1, a), (3, c)]):
         chances = logits[place].softmax(-1)
         rows = {row[1]: row[2] for row in step(view, number).rows}

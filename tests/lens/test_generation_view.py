@@ -14,16 +14,16 @@ from test_stream import TINY
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, UnknownName
 from clearstory.generation.search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.lens.draw import to_csv, to_html
-from clearstory.lens.generation import generation, steps_written, texts
-from clearstory.lens.passage import passage
-from clearstory.lens.svg import svg
-from clearstory.lens.views import Node, Tree
-from clearstory.models.base import Padded
+from clearstory.lens.rendering.render import to_csv, to_html
+from clearstory.lens.probes.generation import generation, steps_written, texts
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.rendering.svg import svg
+from clearstory.lens.views.kinds import Node, Tree
+from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.recipes.inspect import inspect
-from clearstory.text.learning import learn
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_CLEAR, TINY_LSTM, counted, shaken
 
 TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
@@ -42,11 +42,11 @@ def test_each_step_is_what_the_model_says_there(config: Any) -> None:
     read = passage(model, TOKENIZER, "abca")
     written = [5, 1, 7]
     seen = steps_written(model, read, written, 4)
-    more = {"source": Padded.rows([read.source])} if read.source else {}
+    more = {"source": TokenBatch.from_sequences([read.source])} if read.source else {}
     for step, each in enumerate(seen):
         with torch.no_grad():
-            hidden, _ = model.read(Padded.rows([[*read.ids, *written[:step]]]), **more)
-            said = model.predict(hidden)[0, -1].softmax(-1)
+            hidden, _ = model.forward(TokenBatch.from_sequences([[*read.ids, *written[:step]]]), **more)
+            said = model.logits(hidden)[0, -1].softmax(-1)
         assert each.probability == pytest.approx(float(said[written[step]]))
         assert each.rank == 1 + int((said > said[written[step]]).sum())
         assert each.entropy == pytest.approx(-float((said * said.log2()).sum()))
@@ -131,5 +131,5 @@ def test_families_without_vectors_write_too() -> None:
     assert inspect(opened, "abc", "generation", max_tokens=5, seed=1).steps
     seen = steps_written(model, passage(model, pieces, "abc"), [4, 9], 3)
     with torch.no_grad():
-        hidden, _ = model.read(Padded.rows([[*pieces.encode("abc"), 4]]))
-        assert seen[1].probability == pytest.approx(float(model.predict(hidden)[0, -1].softmax(-1)[9]))
+        hidden, _ = model.forward(TokenBatch.from_sequences([[*pieces.encode("abc"), 4]]))
+        assert seen[1].probability == pytest.approx(float(model.logits(hidden)[0, -1].softmax(-1)[9]))

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, ContextOverflow, UnknownName
-from clearstory.lens.next import next_token
-from clearstory.lens.table import VIEWS, view_of
-from clearstory.models.base import Padded
-from clearstory.text.learning import learn
+from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.registry import VIEWS, view_of
+from clearstory.models.base import TokenBatch
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_GPT2, shaken
 
 TOKENIZER = learn("bytes", [])
@@ -26,7 +26,7 @@ def model() -> Any:
 
 def test_the_numbers_are_the_models_own(model: Any) -> None:
     view = next_token(model, TOKENIZER, "hello", top=7)
-    logits = model.predict(model.read(Padded(torch.tensor([TOKENIZER.encode("hello")])))[0])[0, -1]
+    logits = model.logits(model.forward(TokenBatch(torch.tensor([TOKENIZER.encode("hello")])))[0])[0, -1]
     probabilities = logits.softmax(-1)
     best = probabilities.topk(7)
     assert view.columns == ("token", "id", "logit", "probability")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, ContextOverflow
-from clearstory.lens.passage import passage
-from clearstory.models.base import Padded
+from clearstory.lens.hooks.passage import passage
+from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_GPT2, shaken
 
 TINY: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
@@ -24,7 +24,7 @@ def test_a_decoder_reads_its_prompt() -> None:
     read = passage(model, tokenizer, "abca")
     assert read.ids == tuple(tokenizer.encode("abca"))
     assert read.labels == ("a·0", "b", "c", "a·3")
-    assert torch.equal(read.hidden(model), model.read(Padded.rows([read.ids]))[0][0])
+    assert torch.equal(read.hidden(model), model.forward(TokenBatch.from_sequences([read.ids]))[0][0])
     with pytest.raises(BadInput, match="the text is empty"):
         passage(model, tokenizer, "")
     with pytest.raises(ContextOverflow, match=r"5 tokens .* 4"):
@@ -41,7 +41,7 @@ def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
     two = passage(model, tokenizer, "a b ||| c")
     assert two.pieces == ("[CLS]", "a", "b", "[SEP]", "c", "[SEP]")
     assert two.segments == (0, 0, 0, 0, 1, 1)
-    assert torch.equal(two.hidden(model), model.encode(Padded.rows([two.ids]), torch.tensor([two.segments]))[0])
+    assert torch.equal(two.hidden(model), model.encode(TokenBatch.from_sequences([two.ids]), torch.tensor([two.segments]))[0])
 
 
 def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
@@ -52,4 +52,4 @@ def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
     assert read.source[3:] == (tokenizer.eos_token_id,)
     assert read.ids == (0, *tokenizer.encode("ba"))
     assert passage(model, tokenizer, "abc").ids == (0,)
-    assert torch.equal(read.hidden(model), model.read(Padded.rows([read.ids]), source=Padded.rows([read.source]))[0][0])
+    assert torch.equal(read.hidden(model), model.forward(TokenBatch.from_sequences([read.ids]), source=TokenBatch.from_sequences([read.source]))[0][0])

@@ -10,10 +10,10 @@ from torch.testing import assert_close
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.gates import gate_values, gates
-from clearstory.lens.reach import gradient_reach, reach
-from clearstory.lens.table import check_able
-from clearstory.models.base import Padded
-from clearstory.text.learning import learn
+from clearstory.lens.probes.gradient_reach import gradient_reach, reach
+from clearstory.lens.registry import check_able
+from clearstory.models.base import TokenBatch
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -23,7 +23,7 @@ LETTERS = learn("characters", ["abcdefghij"])
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
 def test_gates_make_the_memory_that_the_model_computes(name: str) -> None:
     model: Any = MODELS[name]()
-    _, memory = model.read(Padded.rows([IDS]), model.begin())
+    _, memory = model.forward(TokenBatch.from_sequences([IDS]), model.init_state())
     for layer in range(len(model.layers)):
         seen = gate_values(model, IDS, layer)
         kept = memory.cells[layer] if memory.cells else memory.hidden[layer]
@@ -70,7 +70,7 @@ def test_reach_is_the_slope_that_differences_find(name: str) -> None:
             ends = []
             for step in (1e-5, -1e-5):
                 table[spare, unit] += step
-                nats, _ = model.score(Padded.rows([row]), torch.tensor([ids[1:]]))
+                nats, _ = model.token_nll(TokenBatch.from_sequences([row]), torch.tensor([ids[1:]]))
                 ends.append(float(nats[0, -1].detach()))
                 table[spare, unit] -= step
             slopes.append((ends[0] - ends[1]) / 2e-5)

@@ -13,10 +13,10 @@ from tests.models.test_shapes import WRITERS
 from tests.tiny import TINY_GPT2, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, UnknownName
-from clearstory.lens.next import next_token
-from clearstory.lens.surprise import surprise
-from clearstory.lens.table import able, check_able
-from clearstory.models.base import Padded
+from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.probes.surprisal import surprise
+from clearstory.lens.registry import able, check_able
+from clearstory.models.base import TokenBatch
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import learn
 from clearstory.text.sentinels import SentinelTokenizer, with_sentinels
@@ -34,9 +34,9 @@ def model(request: pytest.FixtureRequest) -> Any:
 def taught(model: Any, source: str, target: str) -> torch.Tensor:
     """Log-probabilities of every token after the source and each beginning of the target, as training reads them."""
     ids = [*SentinelTokenizer(TOKENIZER).encode(source), TOKENIZER.eos_token_id]
-    written = Padded.rows([[BEGIN, *SentinelTokenizer(TOKENIZER).encode(target)]])
-    hidden, _ = model.read(written, source=Padded.rows([ids]))
-    logs: torch.Tensor = model.predict(hidden)[0].double().log_softmax(-1)
+    written = TokenBatch.from_sequences([[BEGIN, *SentinelTokenizer(TOKENIZER).encode(target)]])
+    hidden, _ = model.forward(written, source=TokenBatch.from_sequences([ids]))
+    logs: torch.Tensor = model.logits(hidden)[0].double().log_softmax(-1)
     return logs
 
 

@@ -14,14 +14,14 @@ import torch
 from test_trace import IDS, MAKE, TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.contributions import added, contributed, contributions
+from clearstory.lens.probes.logit_attribution import added, contributed, contributions
 from clearstory.lens.hooks.linearised_norms import road, road_taps
-from clearstory.lens.logit_lens import UNITS, lensed, logit_lens
-from clearstory.lens.neurons import fired, neurons
-from clearstory.lens.norms import lengths, norms
+from clearstory.lens.probes.logit_lens import UNITS, lensed, logit_lens
+from clearstory.lens.probes.neurons import fired, neurons
+from clearstory.lens.probes.residual_norms import lengths, norms
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.residual_stream import answering, concluded, hidden_rows, token_of, writing
-from clearstory.lens.table import able, check_able
+from clearstory.lens.registry import able, check_able
 from clearstory.lens.hooks.trace import edit, watch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
@@ -48,7 +48,7 @@ def read_of(name: str) -> Passage:
 def test_the_last_row_of_the_lens_is_what_the_model_says(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
-        said = model.predict(read.hidden(model)).softmax(-1)
+        said = model.logits(read.hidden(model)).softmax(-1)
     seen = lensed(model, read, top=model.vocab)
     back = torch.zeros_like(said).scatter(1, seen.words[-1], seen.probabilities[-1])
     assert torch.equal(back, said) or torch.allclose(back, said, rtol=1e-12, atol=0)
@@ -97,7 +97,7 @@ def test_the_numbers_of_the_lens_by_hand() -> None:
 def test_contributions_add_up_to_the_logit(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
-        logits = model.predict(read.hidden(model))
+        logits = model.logits(read.hidden(model))
     for place in (0, -1):
         seen = contributed(model, read, [4, 9], place)
         assert torch.allclose(seen.logits, logits[place, [4, 9]], rtol=1e-12)
@@ -157,13 +157,13 @@ def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
     with held(model, read, 7):
         still = {step.added: seen[step.added] for step in way.steps}
         with edit(model, still):
-            before = float(model.predict(read.hidden(model)[7])[4])
+            before = float(model.logits(read.hidden(model)[7])[4])
         for number, part, vector in parts[1::3]:
             tap = way.steps[number].added
             without = seen[tap].clone()
             without[0, 7] -= vector
             with edit(model, {**still, tap: without}):
-                lost = before - float(model.predict(read.hidden(model)[7])[4])
+                lost = before - float(model.logits(read.hidden(model)[7])[4])
             assert lost == pytest.approx(float(values[part]), rel=1e-6, abs=1e-9), part
 
 
@@ -236,7 +236,7 @@ def test_the_views_show_these_numbers() -> None:
     table, grid = walk.steps
     assert walk.title.startswith("Why ‘d’ and not ‘e’")
     with torch.no_grad():
-        logits = model.predict(Passage(tuple(TOKENIZER.encode("abca")), ()).hidden(model)[-1])
+        logits = model.logits(Passage(tuple(TOKENIZER.encode("abca")), ()).hidden(model)[-1])
     ids = [token_of(TOKENIZER, word) for word in "de"]
     assert table.rows[-1][1] == pytest.approx(float(logits[ids[0]] - logits[ids[1]]))
     assert len(table.rows) == 5

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
-from clearstory.lens.surprise import surprise
-from clearstory.lens.table import VIEWS, able, check_able, view_of
+from clearstory.lens.probes.surprisal import surprise
+from clearstory.lens.registry import VIEWS, able, check_able, view_of
 from clearstory.metrics import NATS_PER_BIT
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.scoring import score_rows
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_text
 from tiny import MODELS, TINY_GPT2, TINY_LSTM, VOCAB, shaken
 
@@ -56,8 +56,8 @@ def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
     begin, text = LETTERS.bos_token_id, "a bead"
     view = surprise(model, LETTERS, text, top=4)
     with torch.no_grad():
-        hidden, _ = model.read(Padded.rows([[begin, *LETTERS.encode(text)[:-1]]]), model.begin())
-        logs = model.predict(hidden)[0].double().log_softmax(-1)
+        hidden, _ = model.forward(TokenBatch.from_sequences([[begin, *LETTERS.encode(text)[:-1]]]), model.init_state())
+        logs = model.logits(hidden)[0].double().log_softmax(-1)
     for place, (id, span) in enumerate(zip(LETTERS.encode(text), view.spans, strict=True)):
         assert span.value == pytest.approx(-float(logs[place, id]) / math.log(2), rel=1e-9)
         assert span.facts[:3] == (LETTERS.display_token(id), id, int((logs[place] > logs[place, id]).sum()) + 1)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.trace import PROBES, answered, edit, stacks, taps, watch
-from clearstory.models.base import Padded
+from clearstory.lens.hooks.trace import PROBES, answered, edit, stacks, taps, watch
+from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from tiny import MODELS, VOCAB, shaken
 
@@ -39,10 +39,10 @@ MAKE: dict[str, Any] = {
 
 def read(model: Any) -> torch.Tensor:
     """A model's answer to a text, and to a source where it reads one."""
-    more = {"source": Padded.rows([IDS[::-1]])} if getattr(model, "reads_source", False) else {}
+    more = {"source": TokenBatch.from_sequences([IDS[::-1]])} if getattr(model, "reads_source", False) else {}
     with torch.no_grad():
-        hidden, _ = model.read(Padded.rows([IDS]), **more)
-        return model.predict(hidden)  # type: ignore[no-any-return]
+        hidden, _ = model.forward(TokenBatch.from_sequences([IDS]), **more)
+        return model.logits(hidden)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -123,8 +123,8 @@ def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
         with watch(model, tap) as whole:
             read(model)
         with watch(model, tap) as last:
-            _, state = model.read(Padded.rows([IDS[:-1]]), model.begin())
-            model.read(Padded.rows([IDS[-1:]]), state)
+            _, state = model.forward(TokenBatch.from_sequences([IDS[:-1]]), model.init_state())
+            model.forward(TokenBatch.from_sequences([IDS[-1:]]), state)
         for at, pattern in last.items():
             kept = pattern.shape[-1]
             assert torch.allclose(pattern[0, :, 0], whole[at][0, :, -1, -kept:], rtol=1e-9)
@@ -142,5 +142,5 @@ def test_what_cannot_be_watched_is_refused() -> None:
     with pytest.raises(CannotDo, match="has no taps"), watch(MODELS["ngram"](), "foot"):
         pass
     with pytest.raises(CannotDo, match="rows of several lengths"), watch(model, "blocks.0.attention.pattern"):
-        model.read(Padded.rows([[1, 2], [3]]), model.begin(2))
+        model.forward(TokenBatch.from_sequences([[1, 2], [3]]), model.init_state(2))
     assert not PROBES

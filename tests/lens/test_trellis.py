@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.trellis import trellis, walk_trellis
-from clearstory.lens.views import Grid, Table
-from clearstory.models.base import Padded
+from clearstory.lens.probes.hmm_states import trellis, walk_trellis
+from clearstory.lens.views.kinds import Grid, Table
+from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.chain import Chain
 from clearstory.models.hmm.decoding import posteriors
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS
 
 TOKENIZER = learn("characters", ["abcdefghijklmnopqrst "])
@@ -61,8 +61,8 @@ def test_sums_come_out(name: str) -> None:
         assert torch.allclose(found.posterior.sum(1), ones)
         assert torch.allclose(found.posterior, posteriors(chain, ids[None])[0])
         # The first token costs what the start says; the others are scored by the model.
-        first = -model.predict(model.begin(1).next)[0, ids[0]]
-        rest, _ = model.score(Padded.rows([ids[:-1].tolist()]), ids[None, 1:])
+        first = -model.logits(model.init_state(1).next)[0, ids[0]]
+        rest, _ = model.token_nll(TokenBatch.from_sequences([ids[:-1].tolist()]), ids[None, 1:])
         assert found.nats == pytest.approx(float(first + rest.sum()), rel=1e-9)
         assert found.path_nats >= found.nats
 

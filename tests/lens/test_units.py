@@ -9,9 +9,9 @@ import torch
 
 from clearstory.errors import BadSetting, UnknownName
 from clearstory.lens.gates import gate_values
-from clearstory.lens.units import held, unit_values, units
-from clearstory.models.base import Padded
-from clearstory.text.learning import learn
+from clearstory.lens.probes.recurrent_units import held, unit_values, units
+from clearstory.models.base import TokenBatch
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS
 
 TOKENIZER = learn("characters", ["abcdefghijklmnopqrst "])
@@ -21,7 +21,7 @@ IDS = [3, 1, 4, 1, 5]
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "adaptive"])
 def test_units_are_what_the_layer_says(name: str) -> None:
     model: Any = MODELS[name]()
-    assert torch.equal(unit_values(model, IDS, -1), model.read(Padded.rows([IDS]))[0][0])
+    assert torch.equal(unit_values(model, IDS, -1), model.forward(TokenBatch.from_sequences([IDS]))[0][0])
     view = units(model, TOKENIZER, "abcab", layer=0, top=4)
     assert len(view.column_labels) == 4
     values = unit_values(model, TOKENIZER.encode("abcab"), 0)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.models import arithmetic, unembed
-from clearstory.models.base import IGNORE
+from clearstory.models.base import IGNORE_INDEX
 from clearstory.models.positions import Rotary
 
 
@@ -70,11 +70,11 @@ def test_gelu_by_sigmoid_equals_the_tanh_form() -> None:
 def test_chunked_cross_entropy_equals_dense(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unembed, "CHUNK_NUMBERS", 3 * 7)  # three tokens at a time
     hidden, weight = doubles(2, 4, 5), doubles(7, 5)
-    targets = torch.tensor([[0, 6, IGNORE, 3], [1, 1, 2, IGNORE]])
+    targets = torch.tensor([[0, 6, IGNORE_INDEX, 3], [1, 1, 2, IGNORE_INDEX]])
     scale = torch.full((2, 4), 0.3).double() if weights == "alike" else torch.rand(2, 4).double()
     ours = unembed.nats(hidden, weight, targets)
     dense = F.cross_entropy(
-        (hidden @ weight.T).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORE
+        (hidden @ weight.T).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX
     ).view(2, 4)
     assert torch.allclose(ours, dense, rtol=1e-12)
     for mine, theirs in zip(

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.formats.folders import open_model
-from clearstory.models.base import Counted, Padded
+from clearstory.models.base import CountModel, TokenBatch
 from clearstory.models.families import build, count
 from clearstory.models.hmm import learning
 from clearstory.models.hmm.chain import Chain
@@ -24,8 +24,8 @@ from clearstory.models.hmm.config import HMMConfig, parameters
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from clearstory.models.hmm.learning import Prior, expect, maximise
 from clearstory.models.sizing import size
-from clearstory.recipes.settings import train_recipe
-from clearstory.recipes.train import train_events
+from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.training.loop import train_events
 from clearstory.training.update import AdamW
 from tiny import MODELS, TINY_HMM, VOCAB, shaken
 from trained import story, text_file
@@ -60,7 +60,7 @@ def test_the_forward_recursion_by_hand() -> None:
     # normal: 0.6 · 0.5 = 0.3 and 0.4 · 0.1 = 0.04, together 0.34
     # cold: (0.3 · 0.7 + 0.04 · 0.4) · 0.4 = 0.0904 and (0.3 · 0.3 + 0.04 · 0.6) · 0.3 = 0.0342, together 0.1246
     # dizzy: (0.0904 · 0.7 + 0.0342 · 0.4) · 0.1 = 0.007696 and (0.0904 · 0.3 + 0.0342 · 0.6) · 0.6 = 0.028584
-    nats, _ = doctor().score(Padded(torch.tensor([[0, 1]])), torch.tensor([[1, 2]]))
+    nats, _ = doctor().token_nll(TokenBatch(torch.tensor([[0, 1]])), torch.tensor([[1, 2]]))
     assert_close(nats.exp(), torch.tensor([[0.34 / 0.1246, 0.1246 / 0.03628]]).double())
     found = expect(DOCTOR, [torch.tensor([[0, 1, 2]])])
     assert found.nats == pytest.approx(-math.log(0.03628))
@@ -87,7 +87,7 @@ def test_every_path_counted_one_by_one(blocks: int) -> None:
             p *= speaks(chain, ids[t], state)
         every[path] = p
     total = sum(every.values())
-    nats, _ = model.score(Padded(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]]))
+    nats, _ = model.token_nll(TokenBatch(torch.tensor([ids[:-1]])), torch.tensor([ids[1:]]))
     first = sum(float(chain.initial[k]) * speaks(chain, 2, k) for k in range(3))
     assert float(nats.sum()) == pytest.approx(-math.log(total / first))
     found = posteriors(chain, torch.tensor([ids]))[0]
@@ -137,7 +137,7 @@ def test_a_chain_of_pairs_counted_one_by_one() -> None:
                 one *= float(ways[last, path[t - 1], path[t]] * words[ids[t], path[t]])
             p += one
         totals.append(p)
-    logs = model.predict(model.read(Padded(torch.tensor([ids[:3]])))[0])
+    logs = model.logits(model.forward(TokenBatch(torch.tensor([ids[:3]])))[0])
     assert float(logs[0, 2, ids[3]].exp()) == pytest.approx(totals[1] / totals[0])
 
 
@@ -193,7 +193,7 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(learning, "WINDOW", 40)  # seven windows, and a shorter one
     monkeypatch.setattr(learning, "HELD", 12 * 40 * 3)  # of which three go side by side
     model: Any = shaken(TINY_HMM)
-    assert isinstance(model, Counted)
+    assert isinstance(model, CountModel)
     prior = Prior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
     reached = []
     for fitted in islice(model.fit(rows(TEXT)), 25):
@@ -259,8 +259,8 @@ def test_probabilities_follow_the_fused_kernels_of_an_optimizer() -> None:
     seen = []
     for _ in range(3):
         with torch.no_grad():
-            seen.append(model.score(Padded(IDS), IDS)[0].sum())
-        model.score(Padded(IDS), IDS)[0].sum().backward()
+            seen.append(model.token_nll(TokenBatch(IDS), IDS)[0].sum())
+        model.token_nll(TokenBatch(IDS), IDS)[0].sum().backward()
         optimizer.step()
     assert seen[0] > seen[1] > seen[2]
 
@@ -268,7 +268,7 @@ def test_probabilities_follow_the_fused_kernels_of_an_optimizer() -> None:
 def test_a_word_that_the_text_has_not_still_has_a_chance() -> None:
     model = build(TINY_HMM, seed=1)
     list(islice(model.fit(rows(TEXT)), 10))
-    nats, _ = model.score(Padded(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 1, 1]]))  # 1 is no multiple of 3
+    nats, _ = model.token_nll(TokenBatch(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 1, 1]]))  # 1 is no multiple of 3
     assert (nats < 30).all()
 
 
@@ -279,7 +279,7 @@ def test_the_gradient_is_what_expected_counts_say() -> None:
     found = expect(Chain(*(each.detach() for each in model.chain())), [ids])
     chain = model.chain()
     first = (chain.initial * chain.emission[ids[0, 0]]).sum().log()
-    nats, _ = model.score(Padded(ids[:, :-1]), ids[:, 1:])
+    nats, _ = model.token_nll(TokenBatch(ids[:, :-1]), ids[:, 1:])
     (first - nats.sum()).backward()
     for weight, counts, dim in ((model.initial, found.initial, 0), (model.transition, found.transition, 1),
                                 (model.emission, found.emission, 0)):  # fmt: skip
@@ -295,12 +295,12 @@ def test_blocks_are_a_model_whose_other_states_never_speak() -> None:
         block = word % 4
         dense[word, 3 * block : 3 * block + 3] = model.emission.detach()[word]
     whole.load_state_dict({**model.state_dict(), "emission": dense})
-    tokens, targets = Padded(IDS), IDS.roll(-1, 1)
-    assert_close(model.read(tokens)[0], whole.read(tokens)[0])
+    tokens, targets = TokenBatch(IDS), IDS.roll(-1, 1)
+    assert_close(model.forward(tokens)[0], whole.forward(tokens)[0])
     for others in (targets, targets.flip(0)):  # what is asked for need not be what comes
         model.zero_grad()
         whole.zero_grad()
-        one, other = model.score(tokens, others)[0], whole.score(tokens, others)[0]
+        one, other = model.token_nll(tokens, others)[0], whole.token_nll(tokens, others)[0]
         assert_close(one, other)
         one.sum().backward()
         other.sum().backward()
@@ -348,6 +348,6 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> No
 def test_an_unknown_id_is_refused() -> None:
     model: Any = shaken(TINY_HMM)
     with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
-        model.read(Padded(torch.tensor([[23]])))
+        model.forward(TokenBatch(torch.tensor([[23]])))
     with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
-        model.score(Padded(torch.tensor([[2]])), torch.tensor([[23]]))
+        model.token_nll(TokenBatch(torch.tensor([[2]])), torch.tensor([[23]]))

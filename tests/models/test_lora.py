@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownName
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.lora import Adapted, adapt, adaptations, linear_maps, merge
 from clearstory.models.presets import PRESETS
 from clearstory.models.twin import twin
@@ -40,8 +40,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
 
 def logits(model: Any, ids: Tensor = IDS) -> Tensor:
     with torch.no_grad():
-        hidden, _ = model.read(Padded(ids))
-        out: Tensor = model.predict(hidden)
+        hidden, _ = model.forward(TokenBatch(ids))
+        out: Tensor = model.logits(hidden)
     return out
 
 
@@ -137,9 +137,9 @@ def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
 
     def answer(model: Any) -> Tensor:
         with torch.no_grad():
-            ids = Padded(IDS)
-            vectors = model(IDS, ids) if base.config.kind == "encoder-decoder" else model.encode(ids)
-            out: Tensor = model.predict(vectors)
+            ids = TokenBatch(IDS)
+            vectors = model.run_stack(IDS, ids) if base.config.kind == "encoder-decoder" else model.encode(ids)
+            out: Tensor = model.logits(vectors)
         return out
 
     adapted = adapt(base, rank=2, targets=("query", "up"))

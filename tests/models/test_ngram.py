@@ -17,7 +17,7 @@ import torch
 from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMismatch
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import count as count_rows
@@ -25,10 +25,10 @@ from clearstory.models.ngram.counting import grouped
 from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
 from clearstory.models.scoring import score_rows
-from clearstory.recipes.opening import ready
+from clearstory.recipes.inference.loading import ready
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.text.corpus import Corpus
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.token_dataset import encode_text
 from clearstory.training.learner import load_weights
 from tiny import VOCAB, counted
@@ -152,10 +152,10 @@ def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None)
     for context in contexts:
         if begin in context[1:]:  # what stands before it is never looked back on
             continue
-        hidden, _ = model.read(Padded(torch.tensor([[9, 9, *context]])))
+        hidden, _ = model.forward(TokenBatch(torch.tensor([[9, 9, *context]])))
         known = hidden[0, -1].clone()
         known[len(context) + 1 :] = -1
-        logs = model.predict(known)
+        logs = model.logits(known)
         wanted = [oracle.p(id, context) for id in range(VOCAB)]
         assert logs.exp().tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-15), (context, smoothing)
 
@@ -164,16 +164,16 @@ def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None)
 @pytest.mark.parametrize("prune", [(), (0, 1, 2)])
 def test_probabilities_add_up_to_one_as_they_are(smoothing: str, prune: tuple[int, ...]) -> None:
     model = learnt([text()], order=4, smoothing=smoothing, prune=prune, begin=2)
-    hidden, _ = model.read(Padded(torch.arange(VOCAB)[None]))
-    more, _ = model.read(Padded(torch.tensor([text(60, seed=9)])))
-    sums = torch.cat([model.predict(hidden), model.predict(more)], 1).exp().sum(-1)
+    hidden, _ = model.forward(TokenBatch(torch.arange(VOCAB)[None]))
+    more, _ = model.forward(TokenBatch(torch.tensor([text(60, seed=9)])))
+    sums = torch.cat([model.logits(hidden), model.logits(more)], 1).exp().sum(-1)
     assert torch.allclose(sums, torch.ones_like(sums), rtol=1e-9, atol=1e-9)
 
 
 def test_a_bigram_by_hand() -> None:
     """0 1 0 2 0 1 | P(1 | 0) with both discounts of order 2 at their fallback."""
     model = learnt([[0, 1, 0, 2, 0, 1]], order=2)
-    logs = model.predict(model.read(Padded(torch.tensor([[0]])))[0])[0, 0]
+    logs = model.logits(model.forward(TokenBatch(torch.tensor([[0]])))[0])[0, 0]
     # Bigrams: 01 twice, 10, 02, 20 once. Unigrams follow: 0 follows 1 and 2, so 2; 1 and 2 follow 0, so 1 each.
     # Discounts fall back: once 0.5, twice 1. Order 1: (1 - 0.5) / 4 + (0.5 + 0.5 + 1) / 4 / 23 for token 1.
     below = 0.5 / 4 + 2 / 4 / 23
@@ -240,11 +240,11 @@ def test_texts_are_read_from_their_beginning() -> None:
     """What begins a text is looked back on, and nothing before it."""
     model = learnt([text()], order=4, begin=2)
     after = [
-        model.predict(model.read(Padded(torch.tensor([ids])))[0])[0, -1] for ids in ([5, 7, 2, 7], [9, 2, 7], [2, 7])
+        model.logits(model.forward(TokenBatch(torch.tensor([ids])))[0])[0, -1] for ids in ([5, 7, 2, 7], [9, 2, 7], [2, 7])
     ]
     assert torch.equal(after[0], after[2])
     assert torch.equal(after[1], after[2])
-    assert not torch.equal(after[2], model.predict(model.read(Padded(torch.tensor([[7]])))[0])[0, -1])
+    assert not torch.equal(after[2], model.logits(model.forward(TokenBatch(torch.tensor([[7]])))[0])[0, -1])
 
 
 @pytest.mark.parametrize("order", [1, 2, 5])
@@ -252,29 +252,29 @@ def test_targets_that_are_not_read_next_cost_the_same(order: int) -> None:
     """Scoring takes a shorter way where what is wanted is what is read next."""
     model = learnt([text()], order=order, begin=2)
     ids = torch.tensor([text(400, seed=8)])
-    nats, _ = model.score(Padded(ids[:, :-1]), ids[:, 1:])
-    apart, _ = model.score(Padded(ids[:, :-1].repeat(2, 1)), torch.cat([ids[:, 1:], ids[:, :-1]]))
+    nats, _ = model.token_nll(TokenBatch(ids[:, :-1]), ids[:, 1:])
+    apart, _ = model.token_nll(TokenBatch(ids[:, :-1].repeat(2, 1)), torch.cat([ids[:, 1:], ids[:, :-1]]))
     assert torch.allclose(nats[0], apart[0], rtol=1e-12)
-    hidden, _ = model.read(Padded(ids[:, :-1]))
-    logs = model.predict(hidden)
+    hidden, _ = model.forward(TokenBatch(ids[:, :-1]))
+    logs = model.logits(hidden)
     assert torch.allclose(apart[1], -logs[0].gather(1, ids[0, :-1, None])[:, 0], rtol=1e-12)
     some = ids[:, 1:].clone()
-    some[:, 100:] = IGNORE
-    assert torch.allclose(model.score(Padded(ids[:, :-1]), some)[0], nats * (some != IGNORE), rtol=1e-12)
+    some[:, 100:] = IGNORE_INDEX
+    assert torch.allclose(model.token_nll(TokenBatch(ids[:, :-1]), some)[0], nats * (some != IGNORE_INDEX), rtol=1e-12)
 
 
 def test_an_unsmoothed_model_has_seen_all_that_it_foresees() -> None:
     model = learnt([[0, 1, 0, 1, 2]], order=2, smoothing="none")
-    nats, _ = model.score(Padded(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 2, 1]]))
+    nats, _ = model.token_nll(TokenBatch(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 2, 1]]))
     assert nats[0].tolist() == pytest.approx([0, math.log(2), math.inf])
 
 
 def test_before_it_has_learnt_all_tokens_are_alike() -> None:
     model = build(NGramConfig(vocab=VOCAB, order=3))
-    nats, state = model.score(Padded(torch.tensor([[1, 2, 3]])), torch.tensor([[2, 3, 4]]), model.begin())
+    nats, state = model.token_nll(TokenBatch(torch.tensor([[1, 2, 3]])), torch.tensor([[2, 3, 4]]), model.init_state())
     assert nats[0].tolist() == pytest.approx([math.log(VOCAB)] * 3)
     assert state.lengths == [3]
-    assert model.predict(model.read(Padded(torch.tensor([[1]])))[0]).exp().sum() == pytest.approx(1)
+    assert model.logits(model.forward(TokenBatch(torch.tensor([[1]])))[0]).exp().sum() == pytest.approx(1)
 
 
 def test_pruning_drops_what_was_counted_so_often_or_less() -> None:
@@ -313,12 +313,12 @@ def test_a_finished_run_is_gone_on_with() -> None:
     load_weights(again, {f"model.{name}": value for name, value in model.state_dict().items()})
     assert again.config == model.config
     ids = torch.tensor([text(50)])
-    assert torch.equal(again.predict(again.read(Padded(ids))[0]), model.predict(model.read(Padded(ids))[0]))
+    assert torch.equal(again.logits(again.forward(TokenBatch(ids))[0]), model.logits(model.forward(TokenBatch(ids))[0]))
 
 
 def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearstory.recipes.events import Finished, Warned
-    from clearstory.recipes.train import train_events
+    from clearstory.recipes.training.events import Finished, Warned
+    from clearstory.recipes.training.loop import train_events
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text(words(3000), encoding="utf-8")
@@ -371,7 +371,7 @@ def test_ids_it_does_not_know_are_refused() -> None:
     model = counted(order=2)
     for ids, targets in ([[3, VOCAB]], [[1, 1]]), ([[3, 3]], [[1, VOCAB]]):
         with pytest.raises(VocabularyMismatch, match="lies outside"):
-            model.score(Padded(torch.tensor(ids)), torch.tensor(targets))
+            model.token_nll(TokenBatch(torch.tensor(ids)), torch.tensor(targets))
 
 
 def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:

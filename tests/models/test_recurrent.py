@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from clearstory.errors import BadSetting, VocabularyMismatch
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build, count
 from clearstory.models.presets import PRESETS
 from clearstory.models.recurrent import softmax
@@ -74,8 +74,8 @@ def test_steps_with_their_gates_in_the_open_equal_the_kernels(cell: Any) -> None
 
 def test_a_row_that_reads_nothing_keeps_what_it_remembers() -> None:
     model = shaken(TINY_LSTM)
-    _, memory = model.read(Padded(IDS), model.begin(3))  # type: ignore[operator]
-    _, after = model.read(Padded(IDS, torch.tensor([2, 0, 9])), memory)  # type: ignore[operator]
+    _, memory = model.forward(TokenBatch(IDS), model.init_state(3))  # type: ignore[operator]
+    _, after = model.forward(TokenBatch(IDS, torch.tensor([2, 0, 9])), memory)  # type: ignore[operator]
     assert after.lengths == [11, 9, 18]
     for layer in range(2):
         assert torch.equal(after.hidden[layer][1], memory.hidden[layer][1])
@@ -104,7 +104,7 @@ def test_a_size_is_met_and_the_proportions_kept(cell: Any, target: int) -> None:
 
 def test_variational_dropout_drops_the_same_units_at_every_time() -> None:
     model = Recurrent(replace(TINY_LSTM, dropout=0.5)).train()
-    hidden, _ = model.read(Padded(IDS))
+    hidden, _ = model.forward(TokenBatch(IDS))
     dropped = hidden == 0
     assert dropped.any()
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
@@ -122,8 +122,8 @@ def test_dropped_words_are_missing_wherever_they_stand() -> None:
 @pytest.mark.parametrize("setting", ["dropout", "dropout_input", "dropout_hidden", "dropout_embedding", "weight_drop"])
 def test_every_regulariser_acts_in_training_only(setting: str) -> None:
     plain, model = (build(config, seed=1) for config in (TINY_LSTM, replace(TINY_LSTM, **{setting: 0.5})))
-    assert not torch.equal(model.read(Padded(IDS))[0], plain.read(Padded(IDS))[0])
-    assert torch.equal(model.eval().read(Padded(IDS))[0], plain.eval().read(Padded(IDS))[0])
+    assert not torch.equal(model.forward(TokenBatch(IDS))[0], plain.forward(TokenBatch(IDS))[0])
+    assert torch.equal(model.eval().forward(TokenBatch(IDS))[0], plain.eval().forward(TokenBatch(IDS))[0])
 
 
 def test_a_dropped_weight_has_no_gradient() -> None:
@@ -147,10 +147,10 @@ def test_the_adaptive_softmax_by_hand() -> None:
 def test_the_adaptive_softmax_learns_as_the_whole_distribution_would() -> None:
     model = shaken(replace(TINY_LSTM, cutoffs=(5, 12)))
     targets = IDS.roll(-1, 1)
-    model.score(Padded(IDS), targets)[0].sum().backward()  # type: ignore[operator]
+    model.token_nll(TokenBatch(IDS), targets)[0].sum().backward()  # type: ignore[operator]
     quick = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
     model.zero_grad()
-    logs = model.predict(model.read(Padded(IDS))[0])  # type: ignore[operator]
+    logs = model.logits(model.forward(TokenBatch(IDS))[0])  # type: ignore[operator]
     (-logs.gather(-1, targets[..., None])).sum().backward()
     for one, other in zip(quick, (weight.grad for weight in model.parameters()), strict=True):
         assert_close(one, other)
@@ -173,7 +173,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> No
 
 def test_an_unknown_id_is_refused() -> None:
     with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
-        Recurrent(TINY_LSTM).read(Padded(torch.tensor([[23]])))
+        Recurrent(TINY_LSTM).forward(TokenBatch(torch.tensor([[23]])))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -181,8 +181,8 @@ def test_a_single_token_is_read_in_the_arithmetic_of_the_others(cell: Any) -> No
     model: Any = build(replace(TINY_LSTM, cell=cell), seed=1).eval()
     model.arithmetic = torch.bfloat16
     with torch.no_grad():
-        whole, _ = model.read(Padded(IDS))
-        _, state = model.read(Padded(IDS[:, :-1]), model.begin(3))
-        last, _ = model.read(Padded(IDS[:, -1:]), state)
+        whole, _ = model.forward(TokenBatch(IDS))
+        _, state = model.forward(TokenBatch(IDS[:, :-1]), model.init_state(3))
+        last, _ = model.forward(TokenBatch(IDS[:, -1:]), state)
     assert last.dtype == whole.dtype == torch.bfloat16
     assert_close(last[:, 0], whole[:, -1], rtol=0, atol=0.02)

@@ -10,7 +10,7 @@ import torch
 from tests.tiny import VOCAB, shaken
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.encoder_decoder import EncoderDecoder
@@ -39,28 +39,28 @@ WRITERS = {
     "grouped": replace(TRANSFORMER_BASE, **{**SMALL, "kv_heads": 1}, positions="rotary"),
 }
 
-SOURCE = Padded.rows([[5, 6, 7, 8, 9], [1, 2]])
-WRITTEN = Padded(torch.tensor([[0, 4, 5, 6], [0, 9, 8, 7]]))
+SOURCE = TokenBatch.from_sequences([[5, 6, 7, 8, 9], [1, 2]])
+WRITTEN = TokenBatch(torch.tensor([[0, 4, 5, 6], [0, 9, 8, 7]]))
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_encoder_does_not_see_padding(name: str) -> None:
     model: Any = shaken(ENCODERS[name])
-    both = model.encode(Padded.rows([[3, 4, 5, 6, 7], [8, 9]]))
-    alone = model.encode(Padded.rows([[8, 9]]))
+    both = model.encode(TokenBatch.from_sequences([[3, 4, 5, 6, 7], [8, 9]]))
+    alone = model.encode(TokenBatch.from_sequences([[8, 9]]))
     torch.testing.assert_close(both[1, :2], alone[0], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_token_of_an_encoder_sees_all_the_others(name: str) -> None:
     model: Any = shaken(ENCODERS[name])
-    before, after = (model.encode(Padded.rows([[3, 4, 5, last]])) for last in (6, 7))
+    before, after = (model.encode(TokenBatch.from_sequences([[3, 4, 5, last]])) for last in (6, 7))
     assert (before - after).abs().amax(-1).min() > 1e-6
 
 
 def test_segments_and_places_reach_the_vectors() -> None:
     model: Any = shaken(ENCODERS["bert"])
-    tokens = Padded.rows([[3, 3, 3]])
+    tokens = TokenBatch.from_sequences([[3, 3, 3]])
     plain = model.encode(tokens)
     assert not torch.allclose(plain[0, 0], plain[0, 1])
     torch.testing.assert_close(plain, model.encode(tokens, torch.zeros(1, 3, dtype=torch.long)))
@@ -69,14 +69,14 @@ def test_segments_and_places_reach_the_vectors() -> None:
 
 def test_masked_nats_are_those_of_the_softmax() -> None:
     model: Any = shaken(ENCODERS["bert"])
-    tokens, targets = Padded.rows([[3, 4, 5, 6]]), torch.tensor([[IGNORE, 7, IGNORE, 2]])
-    nats, state = model.score(tokens, targets)
-    logs = model.predict(model.encode(tokens)).log_softmax(-1)
+    tokens, targets = TokenBatch.from_sequences([[3, 4, 5, 6]]), torch.tensor([[IGNORE_INDEX, 7, IGNORE_INDEX, 2]])
+    nats, state = model.token_nll(tokens, targets)
+    logs = model.logits(model.encode(tokens)).log_softmax(-1)
     torch.testing.assert_close(
         nats, torch.stack([logs[0, 0, 0] * 0, -logs[0, 1, 7], logs[0, 2, 0] * 0, -logs[0, 3, 2]])[None]
     )
     assert state is None
-    nothing, _ = model.score(tokens, torch.full_like(targets, IGNORE))
+    nothing, _ = model.token_nll(tokens, torch.full_like(targets, IGNORE_INDEX))
     assert nothing.tolist() == [[0.0] * 4]
 
 
@@ -102,21 +102,21 @@ def test_labels_are_told_of_the_first_vector_or_of_every_one() -> None:
 def test_an_encoder_says_what_it_is_for() -> None:
     model = build(ENCODERS["bert"], seed=1)
     with pytest.raises(CannotDo, match="fill"):
-        model.begin()
+        model.init_state()
     with pytest.raises(CannotDo, match="pooler"):
         build(ENCODERS["rotary"], seed=1).relate(torch.zeros(1, 2, 16))
     with pytest.raises(ContextOverflow, match="25"):
-        model.encode(Padded.rows([[1] * 25]))
+        model.encode(TokenBatch.from_sequences([[1] * 25]))
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_writing_in_pieces_equals_writing_at_once(name: str) -> None:
     model: Any = shaken(WRITERS[name])
-    at_once, nothing = model.read(WRITTEN, source=SOURCE)
+    at_once, nothing = model.forward(WRITTEN, source=SOURCE)
     assert nothing is None
-    state = model.begin(2, source=SOURCE)
+    state = model.init_state(2, source=SOURCE)
     for piece in (slice(0, 1), slice(1, 3), slice(3, 4)):
-        hidden, state = model.read(Padded(WRITTEN.ids[:, piece]), state)
+        hidden, state = model.forward(TokenBatch(WRITTEN.ids[:, piece]), state)
         torch.testing.assert_close(hidden, at_once[:, piece], rtol=1e-9, atol=1e-9)
     assert state.lengths == [4, 4]
 
@@ -124,20 +124,20 @@ def test_writing_in_pieces_equals_writing_at_once(name: str) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_source_in_company_is_the_source_alone(name: str) -> None:
     model: Any = shaken(WRITERS[name])
-    both, _ = model.read(WRITTEN, source=SOURCE)
-    alone, _ = model.read(Padded(WRITTEN.ids[1:]), source=Padded.rows([[1, 2]]))
+    both, _ = model.forward(WRITTEN, source=SOURCE)
+    alone, _ = model.forward(TokenBatch(WRITTEN.ids[1:]), source=TokenBatch.from_sequences([[1, 2]]))
     torch.testing.assert_close(both[1:], alone, rtol=1e-9, atol=1e-9)
-    other, _ = model.read(Padded(WRITTEN.ids[1:]), source=Padded.rows([[1, 3]]))
+    other, _ = model.forward(TokenBatch(WRITTEN.ids[1:]), source=TokenBatch.from_sequences([[1, 3]]))
     assert not torch.allclose(alone, other)
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_states_with_sources_are_selected_and_joined(name: str) -> None:
     model: Any = shaken(WRITERS[name])
-    _, both = model.read(Padded(WRITTEN.ids[:, :2]), model.begin(2, source=SOURCE))
+    _, both = model.forward(TokenBatch(WRITTEN.ids[:, :2]), model.init_state(2, source=SOURCE))
     swapped = type(both).join([both.select([1]), both.select([0])])
-    here, _ = model.read(Padded(WRITTEN.ids[:, 2:]), both)
-    there, _ = model.read(Padded(WRITTEN.ids[:, 2:].flip(0)), swapped)
+    here, _ = model.forward(TokenBatch(WRITTEN.ids[:, 2:]), both)
+    there, _ = model.forward(TokenBatch(WRITTEN.ids[:, 2:].flip(0)), swapped)
     torch.testing.assert_close(here, there.flip(0), rtol=1e-9, atol=1e-9)
     assert any(name.endswith("source") for name in both.tensors())
 
@@ -145,21 +145,21 @@ def test_states_with_sources_are_selected_and_joined(name: str) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_scores_are_those_of_the_softmax(name: str) -> None:
     model: Any = shaken(WRITERS[name])
-    targets = torch.tensor([[4, 5, 6, IGNORE], [9, 8, 7, 3]])
-    nats, _ = model.score(WRITTEN, targets, source=SOURCE)
-    logs = model.predict(model.read(WRITTEN, source=SOURCE)[0]).log_softmax(-1)
-    wanted = -logs.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1) * (targets != IGNORE)
+    targets = torch.tensor([[4, 5, 6, IGNORE_INDEX], [9, 8, 7, 3]])
+    nats, _ = model.token_nll(WRITTEN, targets, source=SOURCE)
+    logs = model.logits(model.forward(WRITTEN, source=SOURCE)[0]).log_softmax(-1)
+    wanted = -logs.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1) * (targets != IGNORE_INDEX)
     torch.testing.assert_close(nats, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_a_writer_without_a_source_says_so() -> None:
     model = build(WRITERS["t5"], seed=1)
     with pytest.raises(CannotDo, match="source"):
-        model.begin(1)
+        model.init_state(1)
     with pytest.raises(CannotDo, match="was given 2"):
-        model.begin(1, source=SOURCE)
+        model.init_state(1, source=SOURCE)
     with pytest.raises(CannotDo, match="source"):
-        model.read(WRITTEN)
+        model.forward(WRITTEN)
 
 
 @pytest.mark.parametrize("name", [*ENCODERS, *WRITERS])
@@ -171,12 +171,12 @@ def test_eight_rows_are_learnt(name: str) -> None:
     losses = []
     for _ in range(60):
         if isinstance(model, Encoder):
-            masked, targets = ids.clone(), torch.full_like(ids, IGNORE)
+            masked, targets = ids.clone(), torch.full_like(ids, IGNORE_INDEX)
             masked[:, 2], targets[:, 2] = 0, ids[:, 2]
-            nats, _ = model.score(Padded(masked), targets)
+            nats, _ = model.token_nll(TokenBatch(masked), targets)
         else:
             assert isinstance(model, EncoderDecoder)
-            nats, _ = model.score(Padded(ids), ids.roll(1, 1), source=Padded(ids.flip(1)))
+            nats, _ = model.token_nll(TokenBatch(ids), ids.roll(1, 1), source=TokenBatch(ids.flip(1)))
         optimizer.zero_grad()
         nats.sum().backward()
         optimizer.step()
@@ -191,12 +191,12 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
     assert count(model) == on_paper(config)
     if isinstance(model, Encoder):
         hidden = model.encode(SOURCE, torch.ones_like(SOURCE.ids) if config.segments else None)
-        loss = model.predict(hidden).square().sum()
+        loss = model.logits(hidden).square().sum()
         loss = loss + (model.relate(hidden).square().sum() if config.pooler and config.transform else 0)
         loss = loss + (model.pool(hidden).square().sum() if config.pooler else 0)
         loss = loss + (model.classify(hidden).square().sum() if config.labels else 0)
     else:
-        loss = model.predict(model.read(WRITTEN, source=SOURCE)[0]).log_softmax(-1).square().sum()
+        loss = model.logits(model.forward(WRITTEN, source=SOURCE)[0]).log_softmax(-1).square().sum()
     loss.backward()
     idle = [name for name, each in model.named_parameters() if each.grad is None or not each.grad.any()]
     assert idle == []

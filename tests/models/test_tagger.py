@@ -15,13 +15,13 @@ import torch
 from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError
 from clearstory.formats.folders import open_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.endings import LONGEST, TRUST, Endings, count_endings, keys_of, shape_of
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import interpolated
 from clearstory.recipes.settings.training import train_recipe
-from clearstory.recipes.tagging import evaluate_tags, tag
-from clearstory.recipes.train import train_events
+from clearstory.recipes.inference.tag import evaluate_tags, tag
+from clearstory.recipes.training.loop import train_events
 from clearstory.text.conllu import Sentence
 from conllus import TAGS, conllu, sentences
 
@@ -56,7 +56,7 @@ def test_a_tagger_opens_as_what_was_saved_and_is_a_language_model(run: Path) -> 
     chances = opened.logits([ids])[0].exp()
     assert torch.allclose(chances.sum(-1), torch.ones(len(ids)), atol=1e-5)
     assert int(chances[4].argmax()) == opened.tokenizer.eos_token_id  # type: ignore[union-attr]  # after a full stop
-    hidden, state = opened.model.read(Padded.rows([ids]), opened.model.begin())
+    hidden, state = opened.model.forward(TokenBatch.from_sequences([ids]), opened.model.init_state())
     assert hidden.shape[-1] == opened.model.config.width == state.next.shape[-1]
 
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_learnt_is_refused(
 def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
     from clearstory.formats.cards import Card
     from clearstory.formats.folders import save_model
-    from clearstory.text.learning import learn
+    from clearstory.text.train_tokenizer import learn
     from tiny import MODELS
 
     with pytest.raises(BadInput, match="no word to tag"):

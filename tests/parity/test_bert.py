@@ -19,7 +19,7 @@ from clearstory.errors import BadInput, ClearstoryError, CorruptFile
 from clearstory.formats.cards import Card
 from clearstory.formats.config_file import choose
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import build
@@ -63,17 +63,17 @@ def theirs(folder: Path, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     return model.eval()
 
 
-def batch(config: TransformerConfig) -> tuple[Padded, Tensor, Tensor]:
+def batch(config: TransformerConfig) -> tuple[TokenBatch, Tensor, Tensor]:
     """Ids with padding and segments, and which are no padding."""
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, config.vocab, (3, 20), generator=generator)
     lengths = torch.tensor([20, 13, 5])
     segments = torch.randint(0, config.segments, (3, 20), generator=generator)
-    return Padded(ids, lengths), segments, torch.arange(20) < lengths[:, None]
+    return TokenBatch(ids, lengths), segments, torch.arange(20) < lengths[:, None]
 
 
 @torch.no_grad()
-def heard(model: Encoder, tokens: Padded, segments: Tensor, real: Tensor) -> list[Tensor]:
+def heard(model: Encoder, tokens: TokenBatch, segments: Tensor, real: Tensor) -> list[Tensor]:
     """What each block hands on where there is no padding, and all answers."""
     out: list[Tensor] = []
     hooks = [block.register_forward_hook(lambda module, inside, x: out.append(x[real])) for block in model.blocks]
@@ -81,7 +81,7 @@ def heard(model: Encoder, tokens: Padded, segments: Tensor, real: Tensor) -> lis
     for hook in hooks:
         hook.remove()
     out += [model.pool(hidden)] if model.pooler is not None else []
-    out += [model.predict(hidden)[real]] if model.transform is not None else []
+    out += [model.logits(hidden)[real]] if model.transform is not None else []
     if model.classifier is not None:
         told = model.classify(hidden)
         out += [told if model.config.labels_of == "text" else told[real]]
@@ -89,7 +89,7 @@ def heard(model: Encoder, tokens: Padded, segments: Tensor, real: Tensor) -> lis
 
 
 @torch.no_grad()
-def heard_there(oracle: Any, tokens: Padded, segments: Tensor, real: Tensor) -> list[Tensor]:
+def heard_there(oracle: Any, tokens: TokenBatch, segments: Tensor, real: Tensor) -> list[Tensor]:
     """The same places over there."""
     kind = type(oracle).__name__
     stack = oracle if kind == "BertModel" else oracle.bert

@@ -19,13 +19,13 @@ from clearstory.formats.folders import open_model, save_model
 from clearstory.generation.engine import Engine
 from clearstory.generation.search import beam_searches
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.recipes.convert import convert
-from clearstory.text.learning import learn
+from clearstory.recipes.conversion.convert import convert
+from clearstory.text.train_tokenizer import learn
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -83,7 +83,7 @@ def written(count: int = 20) -> Tensor:
 
 def padded() -> tuple[Tensor, Tensor]:
     """The sources as ids and their mask."""
-    rows = Padded.rows(SOURCES)
+    rows = TokenBatch.from_sequences(SOURCES)
     assert rows.lengths is not None
     return rows.ids, (torch.arange(rows.ids.shape[1]) < rows.lengths[:, None]).long()
 
@@ -97,10 +97,10 @@ def layers_of_ours(model: EncoderDecoder, ids: Tensor) -> list[Tensor]:
         blocks = list(stack.blocks)
         places += blocks if stack.norm is None else [*blocks[:-1], stack.norm]
     hooks = [place.register_forward_hook(lambda module, inside, out: heard.append(out)) for place in places]
-    hidden, _ = model.read(Padded(ids), source=Padded.rows(SOURCES))
+    hidden, _ = model.forward(TokenBatch(ids), source=TokenBatch.from_sequences(SOURCES))
     for hook in hooks:
         hook.remove()
-    return [*unpadded(heard, len(model.encoder.blocks)), model.predict(hidden)]
+    return [*unpadded(heard, len(model.encoder.blocks)), model.logits(hidden)]
 
 
 @torch.no_grad()

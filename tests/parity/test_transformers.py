@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from clearstory.formats.cards import Card
 from clearstory.formats.config_file import choose
 from clearstory.formats.folders import Opened, open_model, save_model
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS
 from clearstory.models.published import PUBLISHED
 from clearstory.models.sizing import parameters
 from clearstory.models.transformer import Transformer
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -99,10 +99,10 @@ def layers_of_ours(model: Transformer, ids: Tensor) -> list[Tensor]:
         block.register_forward_hook(lambda module, inside, out: heard.append(out))
         for block in [*list(model.blocks)[:-1], model.norm]
     ]
-    hidden, _ = model.read(Padded(ids))
+    hidden, _ = model.forward(TokenBatch(ids))
     for hook in hooks:
         hook.remove()
-    return [*heard, model.predict(hidden)]
+    return [*heard, model.logits(hidden)]
 
 
 @torch.no_grad()
@@ -227,10 +227,10 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
 @torch.no_grad()
 def greedy(opened: Opened, prompt: list[int], count: int) -> list[int]:
     """The likeliest token, again and again, with a cache."""
-    state, new, out = opened.model.begin(), prompt, []
+    state, new, out = opened.model.init_state(), prompt, []
     for _ in range(count):
-        hidden, state = opened.model.read(Padded.rows([new]), state)
-        new = [int(opened.model.predict(hidden[:, -1]).argmax())]
+        hidden, state = opened.model.forward(TokenBatch.from_sequences([new]), state)
+        new = [int(opened.model.logits(hidden[:, -1]).argmax())]
         out += new
     return out
 

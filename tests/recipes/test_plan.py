@@ -11,17 +11,17 @@ import torch
 from rich.console import Console
 
 import clearstory
-from clearstory.cli.tables import draw_plan
+from clearstory.cli.plan_display import draw_plan
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, GPT2, PRESETS
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.sizing import parameters as on_paper
-from clearstory.recipes.costs import activations_of, cache_of, flops_of
-from clearstory.recipes.hardware import PROCESSORS
-from clearstory.recipes.parts import parts_of, sorted_into, terms_of
-from clearstory.recipes.plan import NOTES, Plan, plan
+from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
+from clearstory.recipes.planning.hardware import PROCESSORS
+from clearstory.recipes.planning.parameter_groups import parts_of, sorted_into, terms_of
+from clearstory.recipes.planning.plan import NOTES, Plan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
 PLANNED = [name for name in PRESETS if name != "ngram"]
@@ -128,11 +128,11 @@ def test_what_has_no_row_is_listed_as_other_and_counted() -> None:
 
 
 def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearstory.recipes import parts
+    from clearstory.recipes.planning import parameter_groups
 
-    known = list(parts.shapes_of(TINY_GPT2))
+    known = list(parameter_groups.shapes_of(TINY_GPT2))
     parts_of.cache_clear()
-    monkeypatch.setattr(parts, "shapes_of", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
+    monkeypatch.setattr(parameter_groups, "shapes_of", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
     found = parts_of(TINY_GPT2)
     assert [(each.name, each.parameters) for each in found[-2:]] == [("sieve.weight", 35), ("sieve.bias", 5)]
     assert sum(each.parameters for each in found) == on_paper(TINY_GPT2) + 40
@@ -152,8 +152,8 @@ def kept_by(config: Any, rows: int, context: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        ids = Padded(torch.zeros(rows, context, dtype=torch.long))
-        _ = model(ids.ids, ids) if getattr(config, "kind", "") == "encoder-decoder" else model.read(ids)
+        ids = TokenBatch(torch.zeros(rows, context, dtype=torch.long))
+        _ = model.run_stack(ids.ids, ids) if getattr(config, "kind", "") == "encoder-decoder" else model.forward(ids)
         return sum(each.nbytes() for each in seen.values()) / 4 / rows / context
 
 
@@ -191,7 +191,7 @@ def test_activations_of_recurrent_models_are_at_least_reckoned() -> None:
 def test_the_cache_is_what_a_state_holds() -> None:
     for config in (TINY_GPT2, TINY_CLEAR, replace(TINY_CLEAR, kv_heads=2), replace(TINY_CLEAR, window=5)):
         model = build(config, seed=0)
-        _, state = model.read(Padded(torch.zeros(1, 20, dtype=torch.long)), model.begin())
+        _, state = model.forward(TokenBatch(torch.zeros(1, 20, dtype=torch.long)), model.init_state())
         held = sum(each.numel() for name, each in state.tensors().items() if each.is_floating_point())
         reckoned, _ = cache_of(parts_of(config), config, 20)
         assert reckoned == held if config.window is None else reckoned <= held
@@ -212,7 +212,7 @@ def test_flops_are_those_that_torch_counts() -> None:
         model = build(config, seed=0)
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            model.predict(model.read(Padded(torch.zeros(1, 24, dtype=torch.long)))[0])
+            model.logits(model.forward(TokenBatch(torch.zeros(1, 24, dtype=torch.long)))[0])
         by_torch = counter.get_total_flops() / 24
         vectors = sum(2 * each.parameters for each in parts_of(config) if each.vector)
         assert flops_of(parts_of(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)

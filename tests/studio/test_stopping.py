@@ -12,26 +12,26 @@ import torch
 
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.models.base import Padded
-from clearstory.studio.asked import Dropped
-from clearstory.studio.shelf import Shelf, stopping
-from clearstory.text.learning import learn
+from clearstory.models.base import TokenBatch
+from clearstory.studio.http_json import Dropped
+from clearstory.studio.model_cache import Shelf, stopping
+from clearstory.text.train_tokenizer import learn
 from tiny import MODELS
 
-ROWS = Padded.rows([[1, 2, 3]])
+ROWS = TokenBatch.from_sequences([[1, 2, 3]])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "lstm"])
 def test_the_next_layer_is_not_begun(name: str) -> None:
     model: Any = MODELS[name]()
-    before, _ = model.read(ROWS)
+    before, _ = model.forward(ROWS)
     dropped = Event()
     with stopping(model, dropped):
-        assert torch.equal(model.read(ROWS)[0], before)
+        assert torch.equal(model.forward(ROWS)[0], before)
         dropped.set()
         with pytest.raises(Dropped):
-            model.read(ROWS)
-    assert torch.equal(model.read(ROWS)[0], before)
+            model.forward(ROWS)
+    assert torch.equal(model.forward(ROWS)[0], before)
 
 
 def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
 
     def endless(opened: Any) -> None:
         while True:
-            opened.model.read(ROWS)
+            opened.model.forward(ROWS)
             begun.set()
 
     async def gone() -> bool:
@@ -50,6 +50,6 @@ def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
         shelf = Shelf(tmp_path)
         with pytest.raises(Dropped):
             await shelf.use("model", endless, gone)
-        return await shelf.use("model", lambda opened: int(opened.model.read(ROWS)[0].shape[1]), None)
+        return await shelf.use("model", lambda opened: int(opened.model.forward(ROWS)[0].shape[1]), None)
 
     assert asyncio.run(asyncio.wait_for(asked(), 60)) == 3

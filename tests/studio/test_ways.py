@@ -18,19 +18,19 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, V
 from clearstory.generation.engine import generate
 from clearstory.generation.search import beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.lens.attention import attention_weights
-from clearstory.lens.contributions import contributions
-from clearstory.lens.passage import Passage, passage
-from clearstory.lens.site import site
-from clearstory.models.base import Padded
+from clearstory.lens.probes.attention import attention_weights
+from clearstory.lens.probes.logit_attribution import contributions
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.hooks.attention_sites import site
+from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.attended import attended
+from clearstory.studio.generation_attention import attended
 from clearstory.studio.model_index import found, marker
-from clearstory.studio.guessing import expected, guess, offers, riddle
-from clearstory.studio.speed import speed
-from clearstory.studio.ways import ways
-from clearstory.text.learning import learn
+from clearstory.studio.guess_game import expected, guess, offers, riddle
+from clearstory.studio.generation_speed import speed
+from clearstory.studio.decoding_comparison import ways
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_CLEAR, TINY_HMM, TINY_LSTM, counted, shaken
 
 CHARACTERS = learn("characters", ["abcdefghijklmnop"])
@@ -144,8 +144,8 @@ def test_a_guess_is_worth_what_the_model_gives_it(name: str) -> None:
     model = model_of(name)
     ids = CHARACTERS.encode(TEXT)
     with torch.no_grad():
-        hidden, _ = model.read(Padded.rows([ids[:3]]), model.begin(1))
-        chances = model.predict(hidden[0, -1]).softmax(-1)
+        hidden, _ = model.forward(TokenBatch.from_sequences([ids[:3]]), model.init_state(1))
+        chances = model.logits(hidden[0, -1]).softmax(-1)
     said = guess(model, CHARACTERS, TEXT, place=3, word="d", share=0.3)
     token = CHARACTERS.encode("d")[0]
     assert said["guess"]["id"] == token
@@ -189,7 +189,7 @@ def test_along_a_text_the_model_needs_the_bits_of_its_probability_and_after_it_n
     model, ids = model_of("clear"), CHARACTERS.encode(TEXT)
     along = [guess(model, CHARACTERS, TEXT, place=place, token=0)["model_bits"] for place in range(1, 5)]
     with torch.no_grad():
-        logs = model.predict(model.read(Padded.rows([ids]))[0][0]).log_softmax(-1) / math.log(2)
+        logs = model.logits(model.forward(TokenBatch.from_sequences([ids]))[0][0]).log_softmax(-1) / math.log(2)
     assert along == pytest.approx([-float(logs[place - 1, ids[place]]) for place in range(1, 5)])
     after = guess(model, CHARACTERS, TEXT, place=5, token=0)
     assert after["came"] is None
@@ -229,7 +229,7 @@ def test_contributions_of_two_ids_add_up_to_the_difference_of_their_logits() -> 
     model = model_of("clear")
     read = passage(model, CHARACTERS, TEXT)
     with torch.no_grad():
-        logits = model.predict(read.hidden(model)[-1])
+        logits = model.logits(read.hidden(model)[-1])
     table = contributions(model, CHARACTERS, TEXT, ids=(3, 7), top=99).steps[0]
     parts = dict(table.rows)
     assert parts.pop("together") == pytest.approx(float(logits[3] - logits[7]))

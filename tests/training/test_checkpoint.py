@@ -16,10 +16,10 @@ from torch import Tensor
 import clearstory
 from clearstory import durable
 from clearstory.errors import CorruptFile, OutOfSpace
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
-from clearstory.recipes.files import read_yaml
-from clearstory.recipes.settings import train_recipe
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.settings.training import train_recipe
 from clearstory.training import checkpoint
 from trained import contents, recipe, text_file, told
 
@@ -157,8 +157,8 @@ def test_the_checkpoint_of_step_0_opens_as_the_random_start(run: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in opened.model.state_dict().items())
     rows = [opened.tokenizer.encode("the cat")]
     with torch.no_grad():
-        hidden, _ = born.read(Padded(torch.tensor(rows)))
-        assert torch.equal(opened.logits(rows), born.predict(hidden))
+        hidden, _ = born.forward(TokenBatch(torch.tensor(rows)))
+        assert torch.equal(opened.logits(rows), born.logits(hidden))
 
 
 def test_the_last_checkpoint_opens_as_the_model_it_was_and_learnt_something(run: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
 from clearstory.models.pseudo import Frame, pseudo_nats
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.training.exam import examine
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.masked import Masked, MaskedWindows
@@ -53,7 +53,7 @@ def sentence_rows(documents: int = 12, sentences: int = 9, seed: int = 0) -> Any
 def test_of_every_row_fifteen_per_cent_are_to_be_told_and_never_a_special_token() -> None:
     rows = np.random.default_rng(0).integers(0, VOCAB, (50, 102))
     shown, targets = MASKING.draw(rows, np.random.default_rng(1))
-    asked = targets != IGNORE
+    asked = targets != IGNORE_INDEX
     assert (asked.sum(1) == np.round(0.15 * (~SPECIAL[rows]).sum(1))).all()
     assert not SPECIAL[targets[asked]].any()
     assert (targets[asked] == rows[asked]).all()
@@ -63,7 +63,7 @@ def test_of_every_row_fifteen_per_cent_are_to_be_told_and_never_a_special_token(
 def test_eight_of_ten_are_masked_one_is_another_and_one_stays() -> None:
     rows = np.random.default_rng(0).integers(5, VOCAB, (400, 100))
     shown, targets = MASKING.draw(rows, np.random.default_rng(1))
-    asked = targets != IGNORE
+    asked = targets != IGNORE_INDEX
     kinds = shown[asked]
     # 6,000 tokens: two standard deviations are at most 0.0104. Another token is the same by chance once in 35 times.
     assert asked.sum() == 400 * 15
@@ -77,12 +77,12 @@ def test_eight_of_ten_are_masked_one_is_another_and_one_stays() -> None:
 def test_whole_words_are_hidden_whole() -> None:
     rows = np.random.default_rng(0).integers(5, VOCAB, (200, 60))
     _, targets = WHOLE.draw(rows, np.random.default_rng(1))
-    asked = targets != IGNORE
+    asked = targets != IGNORE_INDEX
     goes_on = INSIDE[rows][:, 1:]
     assert (asked[:, 1:][goes_on] == asked[:, :-1][goes_on]).all()
     assert (asked.sum(1) <= round(0.15 * 60)).mean() > 0.95  # a single word may be longer than all that is to be hidden
     assert asked.sum(1).min() >= 1
-    plain = MASKING.draw(rows, np.random.default_rng(1))[1] != IGNORE
+    plain = MASKING.draw(rows, np.random.default_rng(1))[1] != IGNORE_INDEX
     assert (plain[:, 1:][goes_on] != plain[:, :-1][goes_on]).any()
 
 
@@ -105,7 +105,7 @@ def test_batches_are_functions_of_seed_and_number(pairs: bool) -> None:
 def test_windows_stand_between_their_marks() -> None:
     rows = SimpleNamespace(ids=np.arange(500) % 30 + 5)
     batch = MaskedWindows(rows, 20, 8, 0, MASKING).batch(1)
-    ids = torch.where(batch.targets == IGNORE, batch.tokens.ids, batch.targets)
+    ids = torch.where(batch.targets == IGNORE_INDEX, batch.tokens.ids, batch.targets)
     assert (ids[:, 0] == FIRST).all()
     assert (ids[:, -1] == LAST).all()
     assert ((ids[:, 2:-1] - ids[:, 1:-2]) % 30 == 1).all()
@@ -154,7 +154,7 @@ def test_a_batch_of_pairs_is_framed_and_padded() -> None:
     assert lengths is not None
     assert segments is not None
     assert batch.strangers is not None
-    ids = torch.where(batch.targets == IGNORE, batch.tokens.ids, batch.targets)
+    ids = torch.where(batch.targets == IGNORE_INDEX, batch.tokens.ids, batch.targets)
     for row, second, length, stranger, pair in zip(
         ids, segments, lengths, batch.strangers, pairs.epoch(0)[:6], strict=True
     ):
@@ -163,7 +163,7 @@ def test_a_batch_of_pairs_is_framed_and_padded() -> None:
         assert second[:length].tolist() == [0] * (len(one) + 2) + [1] * (len(other) + 1)
         assert bool(stranger) == pair.strangers
     padding = torch.arange(ids.shape[1]) >= lengths[:, None]
-    assert (batch.targets[padding] == IGNORE).all()
+    assert (batch.targets[padding] == IGNORE_INDEX).all()
 
 
 def test_sentences_longer_than_the_room_are_cut_and_none_is_lost() -> None:
@@ -227,9 +227,9 @@ def test_padding_in_bf16_is_as_unseen_as_in_fp32() -> None:
     ids = torch.randint(5, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([12, 7])
     with torch.no_grad():
-        both = model.encode(Padded(ids, lengths))
-        other = model.encode(Padded(torch.where(torch.arange(12) < lengths[:, None], ids, 9), lengths))
-        alone = model.encode(Padded(ids[1:, :7]))
+        both = model.encode(TokenBatch(ids, lengths))
+        other = model.encode(TokenBatch(torch.where(torch.arange(12) < lengths[:, None], ids, 9), lengths))
+        alone = model.encode(TokenBatch(ids[1:, :7]))
     assert torch.equal(both[1, :7], other[1, :7])
     torch.testing.assert_close(both[1, :7], alone[0], rtol=0.05, atol=0.05)
 
@@ -285,7 +285,7 @@ def test_pseudo_likelihood_masks_one_token_at_a_time() -> None:
     for place, nats in zip((0, 2), found, strict=True):
         whole = [FIRST, *ids, LAST]
         whole[place + 1] = MASK
-        logs = model.predict(model.encode(Padded.rows([whole]))[0, place + 1]).log_softmax(-1).detach()
+        logs = model.logits(model.encode(TokenBatch.from_sequences([whole]))[0, place + 1]).log_softmax(-1).detach()
         assert float(nats) == pytest.approx(-float(logs[ids[place]]), rel=1e-6)
 
 

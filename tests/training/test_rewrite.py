@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.models import unembed
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from clearstory.text.sentinels import with_sentinels
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.objectives.rewrite import Denoise, Rewrite
@@ -54,7 +54,7 @@ def pairs(count: int = 200, longest: int = 12) -> SimpleNamespace:
     return SimpleNamespace(ids=np.array(ids, np.uint16), starts=np.array(starts), byte_lengths=np.ones(VOCAB))
 
 
-def rows_of(tokens: Padded) -> list[list[int]]:
+def rows_of(tokens: TokenBatch) -> list[list[int]]:
     lengths = [tokens.ids.shape[1]] * len(tokens.ids) if tokens.lengths is None else tokens.lengths.tolist()
     return [row[:length] for row, length in zip(tokens.ids.tolist(), lengths, strict=True)]
 
@@ -69,13 +69,13 @@ def test_an_epoch_holds_every_pair_once_and_batches_are_of_like_lengths() -> Non
         for number in range(epoch * 125, (epoch + 1) * 125):
             batch = batches.batch(number)
             assert batch.source is not None
-            targets = [[id for id in row if id != IGNORE] for row in batch.targets.tolist()]
+            targets = [[id for id in row if id != IGNORE_INDEX] for row in batch.targets.tolist()]
             for source, target, read in zip(rows_of(batch.source), targets, rows_of(batch.tokens), strict=True):
                 assert source[:-1] == target[:-1][::-1]
                 assert source[-1] == target[-1] == END
                 assert read == [BEGIN, *target[:-1]]  # teacher forcing: one token late
                 seen[tuple(source)] += 1
-            padding += int((batch.targets == IGNORE).sum())
+            padding += int((batch.targets == IGNORE_INDEX).sum())
             total += batch.targets.numel()
         known = Counter(
             tuple(text.ids[a:b].tolist()) for a, b in zip(text.starts[:-1:2], text.starts[1::2], strict=True)
@@ -170,7 +170,7 @@ def test_smoothed_nats_and_their_gradients_are_those_of_torch(bias: bool) -> Non
     torch.manual_seed(0)
     hidden, weight, add = torch.randn(11, 6).double(), torch.randn(9, 6).double(), torch.randn(9).double()
     targets = torch.randint(0, 9, (11,))
-    targets[3] = IGNORE
+    targets[3] = IGNORE_INDEX
     leaves = [each.requires_grad_() for each in (hidden, weight, add)]
     own = unembed.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)
     logits = hidden @ weight.T + (add if bias else 0)
@@ -190,18 +190,18 @@ def test_the_loss_is_smoothed_and_looks_are_not(name: str) -> None:
     model: Any = shaken(WRITERS[name])
     text = pairs(40)
     batch = Paired(text, 24, 4, 0, BEGIN).batch(0)
-    logits = model.predict(model.read(batch.tokens, source=batch.source)[0]).flatten(0, 1)
+    logits = model.logits(model.forward(batch.tokens, source=batch.source)[0]).flatten(0, 1)
     for smoothing in (0.0, 0.1):
         objective = Rewrite(BEGIN, smoothing)
         [term] = objective.loss(model, batch)[0].values()
         wanted = F.cross_entropy(logits, batch.targets.flatten(), reduction="sum", label_smoothing=smoothing)
         torch.testing.assert_close(term.total, wanted, rtol=1e-9, atol=1e-9)
-        assert term.count == objective.counts(batch)["target"] == int((batch.targets != IGNORE).sum())
+        assert term.count == objective.counts(batch)["target"] == int((batch.targets != IGNORE_INDEX).sum())
     nats, tokens = 0.0, 0
     for pair in range(40):
         source, target = (text.ids[text.starts[i] : text.starts[i + 1]].tolist() for i in (2 * pair, 2 * pair + 1))
         one = batch_of([source], [target], BEGIN)
-        nats += model.score(one.tokens, one.targets, source=one.source)[0].sum().item()
+        nats += model.token_nll(one.tokens, one.targets, source=one.source)[0].sum().item()
         tokens += len(target)
     score = Rewrite(BEGIN, 0.1).look(model, text, 24)
     assert score.nats == pytest.approx(nats, rel=1e-9)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, Diverged
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, NANOGPT_CHAR
 from clearstory.models.recurrent.config import RecurrentConfig
@@ -218,8 +218,8 @@ def test_a_memory_is_carried_from_batch_to_batch_until_the_epoch_ends() -> None:
         torch.cat(each, 1) for each in ([p.tokens.ids for p in pieces], [p.targets for p in pieces])
     )  # fmt: skip
     with torch.no_grad():
-        nats, _ = model.score(Padded(ids), targets, model.begin(4))
-        alone, _ = model.score(pieces[2].tokens, pieces[2].targets)
+        nats, _ = model.token_nll(TokenBatch(ids), targets, model.init_state(4))
+        alone, _ = model.token_nll(pieces[2].tokens, pieces[2].targets)
     assert losses == pytest.approx([float(part.mean()) for part in nats.split(8, 1)], rel=1e-6)
     assert losses[2] != pytest.approx(float(alone.mean()), rel=1e-6)
 

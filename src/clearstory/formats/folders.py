@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_folder, write_json, write_text
 from clearstory.errors import BadInput, CannotDo, FolderExists, VocabularyMismatch
-from clearstory.formats.adapters import base_folder, read_adapter, read_notes, write_adapter_card
-from clearstory.formats.arpa import is_arpa, read_arpa
+from clearstory.formats.lora.adapters import base_folder, read_adapter, read_notes, write_adapter_card
+from clearstory.formats.arpa.read import is_arpa, read_arpa
 from clearstory.formats.assemble import as_stored, open_weights, same, to_store
 from clearstory.formats.cards import Card, read_card, readme
 from clearstory.formats.config_file import START, Format, choose, read_json, renaming, which
-from clearstory.formats.gguf_reading import is_gguf, read_gguf
+from clearstory.formats.gguf.read import is_gguf, read_gguf
 from clearstory.formats.llama2c import beside, is_bin, read_header, read_llama2c, read_vocabulary
 from clearstory.formats.own import OWN
 from clearstory.formats.paths import resolve
 from clearstory.formats.weights import SHARD_BYTES, write_weights
 from clearstory.models.families import count
 from clearstory.models.lora import adaptations, merge
-from clearstory.text.saved import find
+from clearstory.text.tokenizer_files import find
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -49,15 +49,15 @@ class Opened:
         An encoder-decoder reads a row of `source` for each, of any length. Raises BadInput for rows that differ in
         length or are no ids, VocabularyMismatch for ids it does not know, CannotDo where a source is missing.
         """
-        from clearstory.models.base import Padded
+        from clearstory.models.base import TokenBatch
 
         rows = check_ids(ids)
         if rows.numel() and int(rows.min()) < 0:
             raise VocabularyMismatch(f"token id {int(rows.min())} is negative; ids begin at 0")
         device = next((each.device for each in (*self.model.parameters(), *self.model.buffers())), rows.device)
-        read = {} if source is None else {"source": Padded.rows(source, device)}
-        hidden, _ = self.model.read(Padded(rows.to(device)), **read)
-        out: Tensor = self.model.predict(hidden)
+        read = {} if source is None else {"source": TokenBatch.from_sequences(source, device)}
+        hidden, _ = self.model.forward(TokenBatch(rows.to(device)), **read)
+        out: Tensor = self.model.logits(hidden)
         return out
 
 

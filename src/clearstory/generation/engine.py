@@ -17,7 +17,7 @@ from torch import Tensor
 from clearstory.errors import BadSetting
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, Padded, State
+from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
 
 PREFILL_TOKENS = 4096
@@ -165,7 +165,7 @@ class Engine:
             hidden = self.advance()
             if hidden is None:
                 return []
-            logits = self.model.predict(hidden)
+            logits = self.model.logits(hidden)
             rows = self.running
             ids, logprobs = choose(
                 logits,
@@ -208,16 +208,16 @@ class Engine:
             assert self.state is not None
             state = self.state if len(going) == len(self.running) else self.state.select(going)
             rows = [self.running[place] for place in going]
-            hidden, after = self.model.read(Padded(self.ids([row.unread for row in rows])), state)
+            hidden, after = self.model.forward(TokenBatch(self.ids([row.unread for row in rows])), state)
             assert after is not None
             vectors, states, order = [hidden[:, -1]], [after], rows
         fresh = renewing + [
             self.waiting.popleft() for _ in range(min(len(self.waiting), self.limit - len(self.running)))
         ]
         for group in groups(fresh):
-            tokens = Padded.rows([row.unread for row in group], self.device)
+            tokens = TokenBatch.from_sequences([row.unread for row in group], self.device)
             start = begun(self.model, len(group), [row.source for row in group], self.device)
-            hidden, after = self.model.read(tokens, start)
+            hidden, after = self.model.forward(tokens, start)
             assert after is not None
             vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last()])
             states.append(after)

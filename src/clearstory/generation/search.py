@@ -17,7 +17,7 @@ from torch import Tensor
 from clearstory.errors import Diverged
 from clearstory.generation.sampling import penalised
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, Padded, State
+from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
 
 
@@ -109,7 +109,7 @@ def beam_searches(
             if not going:
                 break
             hidden, after = advance(model, going, state, device)
-            logits = model.predict(hidden).double()
+            logits = model.logits(hidden).double()
             if not bool(logits.logsumexp(-1).isfinite().all()):
                 raise Diverged("the model's logits are not finite numbers; its weights are damaged")
             own = logits.log_softmax(-1)
@@ -139,7 +139,7 @@ def advance(
     if old:
         assert state is not None
         ids = torch.tensor([[beams[place][1].ids[-1]] for place in old], device=device)
-        hidden, after = model.read(Padded(ids), state if len(old) == len(beams) else state.select(old))
+        hidden, after = model.forward(TokenBatch(ids), state if len(old) == len(beams) else state.select(old))
         assert after is not None
         vectors, states, order = [hidden[:, -1]], [after], old
     new = [place for place, anew in enumerate(full) if anew]
@@ -148,8 +148,8 @@ def advance(
         texts = [(*beams[place][0].first, *beams[place][1].ids) for place in new]
         if state is not None and model.context is not None:
             texts = [tuple(renewed(text, model.context)) for text in texts]
-        tokens = Padded.rows(texts, device)
-        hidden, after = model.read(tokens, begun(model, len(new), sources, device))
+        tokens = TokenBatch.from_sequences(texts, device)
+        hidden, after = model.forward(tokens, begun(model, len(new), sources, device))
         assert after is not None
         vectors.append(hidden[torch.arange(len(new), device=device), tokens.last()])
         states.append(after)

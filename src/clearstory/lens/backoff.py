@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from clearstory.errors import BadInput
-from clearstory.lens.next import Reads
-from clearstory.lens.surprise import share
-from clearstory.lens.views import Cell, Table
-from clearstory.models.base import Padded
+from clearstory.lens.probes.next_token import Reads
+from clearstory.lens.probes.surprisal import share
+from clearstory.lens.views.kinds import Cell, Table
+from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import first_token, resting
 
 
@@ -29,10 +29,10 @@ def backoff(model: Any, tokenizer: Reads, text: str) -> Table:
     row = ids if begin is None else [begin, *ids]
     if len(row) < 2:
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
-    inputs, targets = Padded.rows([row[:-1]]), torch.tensor([row[1:]])
+    inputs, targets = TokenBatch.from_sequences([row[:-1]]), torch.tensor([row[1:]])
     with resting(model):
-        contexts = model.read(inputs)[0][0].long().tolist()
-        nats = model.score(inputs, targets)[0][0].tolist()
+        contexts = model.forward(inputs)[0][0].long().tolist()
+        nats = model.token_nll(inputs, targets)[0][0].tolist()
         told = [answer(model, known, id) for known, id in zip(contexts, row[1:], strict=True)]
     rows: list[tuple[Cell, ...]] = []
     for place, (order, count, passed) in enumerate(told):

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.views import Grid
-from clearstory.models.base import Padded
+from clearstory.lens.views.kinds import Grid
+from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.models.recurrent.cells import Kept
 
@@ -30,7 +30,7 @@ def gate_values(model: Any, ids: list[int], layer: int) -> dict[str, Float[Tenso
     handle = cell.register_forward_pre_hook(lambda _, args: seen.update(x=args[0], before=args[1]))
     with resting(model):
         try:
-            model.read(Padded.rows([ids], next(model.parameters()).device))
+            model.forward(TokenBatch.from_sequences([ids], next(model.parameters()).device))
         finally:
             handle.remove()
         kept: Kept = seen["before"]

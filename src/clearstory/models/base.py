@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Padded:
+class TokenBatch:
     """Token ids with their lengths, so that no model guesses where padding is.
 
     `lengths` is None when every row is full: the common case, and the fast one.
 
-    >>> Padded.rows([[5, 6, 7], [8]]).ids.tolist()
+    >>> TokenBatch.from_sequences([[5, 6, 7], [8]]).ids.tolist()
     [[5, 6, 7], [8, 0, 0]]
     """
 
@@ -28,7 +28,7 @@ class Padded:
     lengths: Int[Tensor, "B"] | None = None
 
     @classmethod
-    def rows(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Self:
+    def from_sequences(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Self:
         """Rows of any lengths, padded on the right with id 0, which nobody reads."""
         longest = max((len(row) for row in rows), default=0)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -71,7 +71,7 @@ class State(Protocol):
 
 
 @runtime_checkable
-class Carried(State, Protocol):
+class RestorableState(State, Protocol):
     """A State that goes on from one batch of training to the next, and so must come back from a checkpoint."""
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Self:
@@ -85,23 +85,23 @@ class LanguageModel(Protocol):
     vocab: int
     context: int | None  # None: it never forgets on purpose
 
-    def begin(self, rows: int = 1) -> State:
-        """The memory of `rows` rows that have read nothing."""
+    def init_state(self, batch_size: int = 1) -> State:
+        """The memory of `batch_size` rows that have read nothing."""
 
-    def read(self, tokens: Padded, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
+    def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
         """What the model knows after each token. Without a state nothing is remembered: the way training reads."""
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
 
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: State | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: State | None = None
     ) -> tuple[Float[Tensor, "B T"], State | None]:
-        """Nats of each target after reading up to it; 0 where the target is IGNORE. Dense logits are never kept."""
+        """Nats of each target after reading up to it; 0 where the target is IGNORE_INDEX. Dense logits are never kept."""
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitProgress:
     """One finished round of counting. `nats` per token of the training text, where the round knows them; a `note` is
     what its user should know.
     """
@@ -111,7 +111,7 @@ class Fitted:
     note: str | None = None
 
 
-class Documents(Protocol):
+class TokenSequences(Protocol):
     """Documents as one long row of ids: document d is ids[starts[d]:starts[d + 1]]."""
 
     @property
@@ -128,18 +128,18 @@ class Documents(Protocol):
 
 
 @runtime_checkable
-class Counted(Protocol):
+class CountModel(Protocol):
     """Learns by counting, round by round (n-gram counts, Baum-Welch), rather than by gradient."""
 
     counted: bool  # False where this model is to learn by gradient after all
     rounds: int | None  # how many rounds learning takes; None: as many as asked for, each making it better
 
-    def accept(self, rows: Documents) -> None:
+    def accept(self, rows: TokenSequences) -> None:
         """Raises BadSetting where nothing can be learnt from the documents as the model is set; told at a glance."""
 
-    def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
+    def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Learn from the documents, the model changed in place by each round; `done` rounds were taken before."""
 
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """A target that is not scored: padding, or a token that is context only. torch's own convention."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from clearstory.errors import CannotDo
 from clearstory.models import unembed
 from clearstory.models.arithmetic import Linear
-from clearstory.models.base import IGNORE, Padded, State
+from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.block import BENDS, make_norm
 from clearstory.models.config import TransformerConfig
 from clearstory.models.stack import Birth, Stack, draw
@@ -24,7 +24,7 @@ class Encoder(Stack):
 
     >>> from clearstory.models.presets import BERT_TINY
     >>> model = Encoder(BERT_TINY)
-    >>> model.encode(Padded.rows([[2, 5, 6, 3], [2, 3]])).shape
+    >>> model.encode(TokenBatch.from_sequences([[2, 5, 6, 3], [2, 3]])).shape
     torch.Size([2, 4, 128])
     """
 
@@ -51,16 +51,16 @@ class Encoder(Stack):
         """One vector for each word, to be held against what the model knows."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
-    def encode(self, tokens: Padded, segments: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
+    def encode(self, tokens: TokenBatch, segments: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
         """Every token's vector, padding excepted, whose vectors mean nothing.
 
         Raises ContextOverflow when a row is longer than the context, VocabularyMismatch for an id it does not know.
         """
         self.check(tokens.ids, tokens.ids.shape[1])
-        out: Tensor = self(tokens.ids, tokens.lengths, segments)
+        out: Tensor = self.compiled_stack(tokens.ids, tokens.lengths, segments)
         return out
 
-    def forward(
+    def run_stack(
         self,
         ids: Int[Tensor, "B T"],
         lengths: Int[Tensor, "B"] | None = None,
@@ -77,7 +77,7 @@ class Encoder(Stack):
         out: Tensor = self.transform_norm(self.bend(self.transform(hidden)))
         return out
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the token that stands at each place, or stood there before it was masked."""
         logits = unembed.logits(self.transformed(hidden), self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
@@ -113,31 +113,31 @@ class Encoder(Stack):
         return out
 
     def nats(self, hidden: Float[Tensor, "B T W"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        """Nats of each target at its place, 0 where it is IGNORE; what is not asked for costs no logits."""
-        known = (targets != IGNORE).flatten().nonzero().squeeze(1)
+        """Nats of each target at its place, 0 where it is IGNORE_INDEX; what is not asked for costs no logits."""
+        known = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
         vectors = self.transformed(hidden.flatten(0, 1)[known])
         found = unembed.nats(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
         return found.new_zeros(targets.numel()).index_copy(0, known, found).view(targets.shape)
 
-    def score(
+    def token_nll(
         self,
-        tokens: Padded,
+        tokens: TokenBatch,
         targets: Int[Tensor, "B T"],
         state: State | None = None,
         segments: Int[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T"], None]:
-        """Nats of the tokens that stood at masked places (IGNORE everywhere else), given all the others."""
+        """Nats of the tokens that stood at masked places (IGNORE_INDEX everywhere else), given all the others."""
         if state is not None:
             self.cannot_go_on()
         return self.nats(self.encode(tokens, segments), targets), None
 
-    def read(self, tokens: Padded, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
+    def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
         """`encode`, where nothing is to be remembered."""
         if state is not None:
             self.cannot_go_on()
         return self.encode(tokens), None
 
-    def begin(self, rows: int = 1) -> NoReturn:
+    def init_state(self, batch_size: int = 1) -> NoReturn:
         """Raises CannotDo: who has seen what comes after cannot be asked what comes next."""
         self.cannot_go_on()
 

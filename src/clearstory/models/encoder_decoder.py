@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
 from clearstory.models import unembed
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.block import Block, Source
 from clearstory.models.cache import Cache
 from clearstory.models.config import TransformerConfig
-from clearstory.models.stack import Birth, Stack, draw, hide
+from clearstory.models.stack import Birth, CompilableStack, Stack, draw, hide
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(CompilableStack):
     """Reads a source both ways, then writes left to right; one embedding serves both, and by its transpose the answer.
 
     >>> from clearstory.models.presets import T5_SMALL
     >>> small = replace(T5_SMALL, vocab=32, width=16, heads=2, kv_heads=2, head_width=8, hidden=32, layers=1)
     >>> model = EncoderDecoder(small)
-    >>> state = model.begin(1, source=Padded.rows([[5, 6, 7]]))
-    >>> hidden, state = model.read(Padded.rows([[0]]), state)
-    >>> model.predict(hidden).shape
+    >>> state = model.init_state(1, source=TokenBatch.from_sequences([[5, 6, 7]]))
+    >>> hidden, state = model.forward(TokenBatch.from_sequences([[0]]), state)
+    >>> model.logits(hidden).shape
     torch.Size([1, 1, 32])
     """
 
@@ -64,38 +64,38 @@ class EncoderDecoder(nn.Module):
         """One vector for each word, to be held against what the model knows."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
-    def encode(self, source: Padded) -> Float[Tensor, "B S W"]:
+    def encode(self, source: TokenBatch) -> Float[Tensor, "B S W"]:
         """Every source token's vector. Raises ContextOverflow for a source longer than the context."""
         self.encoder.check(source.ids, source.ids.shape[1])
         x = self.encoder.foot(self.embedding(source.ids), slice(0, source.ids.shape[1]))
         return self.encoder.climb(self.encoder.drop(x), source.lengths)
 
     @torch.no_grad()
-    def begin(self, rows: int = 1, source: Padded | None = None) -> Cache:
-        """The memory of `rows` rows that have read their source, one row of it for each, and written nothing.
+    def init_state(self, batch_size: int = 1, source: TokenBatch | None = None) -> Cache:
+        """The memory of `batch_size` rows that have read their source, one row of it for each, and written nothing.
 
         Raises CannotDo without a source.
         """
-        if source is None or source.ids.shape[0] != rows:
+        if source is None or source.ids.shape[0] != batch_size:
             given = "none" if source is None else f"{source.ids.shape[0]:,}"
             raise CannotDo(
-                f"this model reads a source before it writes, one for each of {rows:,} rows, and was given {given}; "
+                f"this model reads a source before it writes, one for each of {batch_size:,} batch_size, and was given {given}; "
                 "hand in what is to be translated or summarized"
             )
         vectors = self.encode(source)
         c = self.config
-        cache = Cache.empty(rows, vectors, len(self.decoder.blocks), c.kv_heads, c.head_width)
+        cache = Cache.empty(batch_size, vectors, len(self.decoder.blocks), c.kv_heads, c.head_width)
         known = torch.stack(
             [cast(Block, block).look_at(vectors) for block in self.decoder.blocks], 1
         )  # (B, layers, 2, kv_heads, S, head_width)
-        sizes = [source.ids.shape[1]] * rows if source.lengths is None else source.lengths.tolist()
+        sizes = [source.ids.shape[1]] * batch_size if source.lengths is None else source.lengths.tolist()
         parts = [each[:, :, :, :size] for each, size in zip(known.unbind(), sizes, strict=True)]
         return replace(
             cache, rows=tuple(replace(row, source=part) for row, part in zip(cache.rows, parts, strict=True))
         )
 
-    def read(
-        self, tokens: Padded, state: Cache | None = None, source: Padded | None = None
+    def forward(
+        self, tokens: TokenBatch, state: Cache | None = None, source: TokenBatch | None = None
     ) -> tuple[Float[Tensor, "B T W"], Cache | None]:
         """What the model knows after each token it has written: after a state, or from the first on with a source.
 
@@ -107,9 +107,9 @@ class EncoderDecoder(nn.Module):
         if source is None:
             raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
         self.decoder.check(tokens.ids, tokens.ids.shape[1])
-        return self(tokens.ids, source), None
+        return self.compiled_stack(tokens.ids, source), None
 
-    def forward(self, ids: Int[Tensor, "B T"], source: Padded) -> Float[Tensor, "B T W"]:
+    def run_stack(self, ids: Int[Tensor, "B T"], source: TokenBatch) -> Float[Tensor, "B T W"]:
         """Both stacks without a cache: what training reads with."""
         vectors = self.encode(source)
         shade = None if source.lengths is None else hide(source.lengths, source.ids.shape[1], vectors.dtype)
@@ -118,7 +118,7 @@ class EncoderDecoder(nn.Module):
         return self.finish(self.decoder.climb(x, source=across))
 
     @torch.no_grad()
-    def read_on(self, tokens: Padded, state: Cache) -> tuple[Tensor, Cache]:
+    def read_on(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
         """Read on after what each row has written already."""
         rows, new, places = self.decoder.grow(tokens, state.rows)
         x = self.decoder.drop(self.decoder.foot(self.embedding(tokens.ids), places))
@@ -128,14 +128,14 @@ class EncoderDecoder(nn.Module):
         """T5 divides by √width where the unembedding is the embedding. Raffel et al. 2020, in their code."""
         return x / math.sqrt(self.config.width) if self.config.logit_scale else x
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         logits = unembed.logits(hidden, self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Cache | None = None, source: Padded | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Cache | None = None, source: TokenBatch | None = None
     ) -> tuple[Float[Tensor, "B T"], Cache | None]:
-        """Nats of each target after the source and what was written up to it, 0 where it is IGNORE."""
-        hidden, state = self.read(tokens, state, source)
+        """Nats of each target after the source and what was written up to it, 0 where it is IGNORE_INDEX."""
+        hidden, state = self.forward(tokens, state, source)
         return unembed.nats(hidden, self.output_weight, targets, self.unembedding_bias), state

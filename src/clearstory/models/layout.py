@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
-from clearstory.models.base import IGNORE, Padded, State
+from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.prompts import reads_source
 from clearstory.models.twin import twin
 from clearstory.models.unembed import CHUNK_NUMBERS
@@ -68,35 +68,35 @@ class View(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def begin(self, rows: int = 1, **source: Padded) -> State:
-        """The memory of `rows` rows that have written nothing, after a `source` where the model reads one."""
-        return cast(State, self.inner.begin(rows, **source))
+    def init_state(self, batch_size: int = 1, **source: TokenBatch) -> State:
+        """The memory of `batch_size` rows that have written nothing, after a `source` where the model reads one."""
+        return cast(State, self.inner.init_state(batch_size, **source))
 
     @torch.no_grad()
-    def read(self, tokens: Padded, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
+    def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
         """What the model knows after each token."""
-        return cast("tuple[Tensor, State | None]", self.inner.read(tokens, state))
+        return cast("tuple[Tensor, State | None]", self.inner.forward(tokens, state))
 
     @torch.no_grad()
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token."""
         logits: Tensor = self.unembed(hidden[..., : self.width])
         # What stands behind the vector are logits already: those that `Recall` found.
         return logits if hidden.shape[-1] == self.width else logits + hidden[..., self.width :]
 
     @torch.no_grad()
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: State | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: State | None = None
     ) -> tuple[Float[Tensor, "B T"], State | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE; logits a few at a time."""
-        hidden, state = self.read(tokens, state)
+        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; logits a few at a time."""
+        hidden, state = self.forward(tokens, state)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
         nats = flat.new_empty(len(flat))
         step = max(1, CHUNK_NUMBERS // self.vocab)
         for start in range(0, len(flat), step):
             part = slice(start, start + step)
-            logits = self.predict(flat[part])
-            nats[part] = F.cross_entropy(logits, wanted[part], ignore_index=IGNORE, reduction="none")
+            logits = self.logits(flat[part])
+            nats[part] = F.cross_entropy(logits, wanted[part], ignore_index=IGNORE_INDEX, reduction="none")
         return nats.view(targets.shape), state
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

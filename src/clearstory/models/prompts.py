@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
-from clearstory.models.base import LanguageModel, Padded, State
+from clearstory.models.base import LanguageModel, TokenBatch, State
 
 Truncate = Literal["left"]
 """What to do with a prompt longer than the context: keep its end."""
@@ -46,8 +46,8 @@ def writes_after(config: object, tokenizer: Begins) -> int | None:
 def begun(model: LanguageModel, rows: int, sources: Sequence[Sequence[int]], device: torch.device) -> State:
     """The memory of rows that have written nothing; where a model reads sources, one row has read each of these."""
     if not reads_source(model):
-        return model.begin(rows)
-    state: State = cast(Any, model).begin(rows, source=Padded.rows(sources, device))
+        return model.init_state(rows)
+    state: State = cast(Any, model).init_state(rows, source=TokenBatch.from_sequences(sources, device))
     return state
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 
-from clearstory.models.base import IGNORE, Documents, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, TokenBatch
 from clearstory.models.encoder import Encoder
 
 TOKENS_AT_ONCE = 8192
@@ -36,7 +36,7 @@ class Stretch:
     end: int
 
 
-def stretches(rows: Documents, room: int) -> Iterator[Stretch]:
+def stretches(rows: TokenSequences, room: int) -> Iterator[Stretch]:
     """Documents in windows of `room` tokens side by side; none sees another's."""
     for start, stop in zip(rows.starts[:-1], rows.starts[1:], strict=True):
         for begin in range(int(start), int(stop), room):
@@ -53,10 +53,10 @@ def pseudo_nats(model: Encoder, ids: Sequence[int], frame: Frame, places: Sequen
     wanted = torch.tensor(places, device=device) + 1
     found = [torch.zeros(0)]
     for some in torch.split(wanted, max(1, TOKENS_AT_ONCE // len(whole))):
-        copies, told = whole.repeat(len(some), 1), torch.full((len(some), len(whole)), IGNORE, device=device)
+        copies, told = whole.repeat(len(some), 1), torch.full((len(some), len(whole)), IGNORE_INDEX, device=device)
         row = torch.arange(len(some), device=device)
         told[row, some] = copies[row, some]
         copies[row, some] = frame.mask
-        nats, _ = model.score(Padded(copies), told)
+        nats, _ = model.token_nll(TokenBatch(copies), told)
         found.append(nats.sum(1).cpu())
     return torch.cat(found)

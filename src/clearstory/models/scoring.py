@@ -17,7 +17,7 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.metrics import Score
-from clearstory.models.base import IGNORE, Documents, LanguageModel, Padded, State
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, LanguageModel, TokenBatch, State
 
 Windows = Literal["strided", "blocks"]
 
@@ -48,7 +48,7 @@ class Foreseen:
 
 def score_rows(
     model: LanguageModel,
-    rows: Documents,
+    rows: TokenSequences,
     *,
     context: int | None = None,
     windows: Windows = "strided",
@@ -73,7 +73,7 @@ def score_rows(
 
 def score_parts(
     model: LanguageModel,
-    rows: Documents,
+    rows: TokenSequences,
     *,
     context: int | None = None,
     windows: Windows = "strided",
@@ -109,7 +109,7 @@ def score_parts(
 
 def score_places(
     model: LanguageModel,
-    rows: Documents,
+    rows: TokenSequences,
     *,
     context: int | None = None,
     windows: Windows = "strided",
@@ -162,7 +162,7 @@ def window_shape(
 class Texts:
     """Documents as inputs and targets: input t foresees target t."""
 
-    def __init__(self, rows: Documents, begin: int | None) -> None:
+    def __init__(self, rows: TokenSequences, begin: int | None) -> None:
         self.rows = rows
         self.begin = begin
 
@@ -224,11 +224,11 @@ def score_batch(
     for window in windows:
         read, targets = texts.part(window.document, window.begin, window.end)
         inputs.append(read)
-        wanted.append([IGNORE] * (window.new - window.begin) + targets[window.new - window.begin :])
-    tokens = Padded.rows(inputs, device)
+        wanted.append([IGNORE_INDEX] * (window.new - window.begin) + targets[window.new - window.begin :])
+    tokens = TokenBatch.from_sequences(inputs, device)
     longest = max(map(len, wanted))
-    padded = [row + [IGNORE] * (longest - len(row)) for row in wanted]
-    nats, state = model.score(tokens, torch.tensor(padded, device=device), state)
+    padded = [row + [IGNORE_INDEX] * (longest - len(row)) for row in wanted]
+    nats, state = model.token_nll(tokens, torch.tensor(padded, device=device), state)
     # Sums are taken in float64: in fp32 the 10 millionth token would be rounded to whole nats.
     every = nats.double().cpu().numpy()
     found = []
@@ -246,7 +246,7 @@ def score_whole(
     # A window that is a whole document sorts documents of like lengths together.
     whole = (Window(d, 0, 0, size) for d in range(len(texts)) if (size := texts.size(d)))
     for group in batches(whole, batch_size):
-        state: State | None = model.begin(len(group))
+        state: State | None = model.init_state(len(group))
         for begin in range(0, max(document.end for document in group), stretch):
             going = [place for place, document in enumerate(group) if begin < document.end]
             if len(going) < len(group):

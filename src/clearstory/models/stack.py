@@ -6,8 +6,8 @@ Vaswani et al. 2017, figure 1: its left half is one stack, its right half anothe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import ContextOverflow, VocabularyMismatch
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.block import Block, Source, Turn, make_norm
 from clearstory.models.cache import RowCache
 from clearstory.models.config import TransformerConfig
@@ -30,7 +30,32 @@ EMBEDDINGS = ("embedding", "places", "segments", "encoder.places", "decoder.plac
 """What the names of tables begin with whose rows are added up at the foot of a stack."""
 
 
-class Stack(nn.Module):
+class CompilableStack(nn.Module):
+    """A model whose forward pass over whole sequences, `run_stack`, torch.compile can replace."""
+
+    _compiled_run_stack: Callable[..., Tensor] | None = None
+
+    def run_stack(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The forward pass over whole sequences, without a cache: what training runs and torch.compile compiles."""
+        raise NotImplementedError
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile `run_stack` with torch.compile; `forward` uses the compiled version from then on."""
+        self._compiled_run_stack = torch.compile(self.run_stack, *args, **kwargs)
+
+    @property
+    def compiled_stack(self) -> Callable[..., Tensor]:
+        """`run_stack`, compiled after `compile` has been called."""
+        return self._compiled_run_stack or self.run_stack
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are not compiled: a compiled function is bound to the module it was made from."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # typeshed's object.__getstate__
+        state.pop("_compiled_run_stack", None)
+        return state
+
+
+class Stack(CompilableStack):
     """Blocks one above the other, over vectors that know their places.
 
     causal: each token sees those before it; else all. cross: every block also looks across at a source. words: whether
@@ -114,7 +139,7 @@ class Stack(nn.Module):
             x = block(x, turn, list(past), bias, None if across is None else across[number])
         return x if self.norm is None else self.norm(x)
 
-    def grow(self, tokens: Padded, before: Sequence[RowCache]) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
+    def grow(self, tokens: TokenBatch, before: Sequence[RowCache]) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
         """Room in every row for its new tokens: the caches, how many are new in each, and the places they take."""
         count = tokens.ids.shape[1]
         new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()

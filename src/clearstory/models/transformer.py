@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.models import unembed
-from clearstory.models.base import IGNORE, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.cache import Cache, RowCache
 from clearstory.models.config import TransformerConfig
 from clearstory.models.recall import Recall
@@ -26,8 +26,8 @@ class Transformer(Stack):
 
     >>> from clearstory.models.presets import NANOGPT_CHAR
     >>> model = Transformer(NANOGPT_CHAR)
-    >>> hidden, _ = model.read(Padded.rows([[1, 2, 3]]))
-    >>> model.predict(hidden).shape
+    >>> hidden, _ = model.forward(TokenBatch.from_sequences([[1, 2, 3]]))
+    >>> model.logits(hidden).shape
     torch.Size([1, 3, 67])
     """
 
@@ -49,22 +49,22 @@ class Transformer(Stack):
         """One vector for each word, to be held against what the model knows."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
-    def begin(self, rows: int = 1) -> Cache:
-        """The memory of `rows` rows that have read nothing."""
+    def init_state(self, batch_size: int = 1) -> Cache:
+        """The memory of `batch_size` rows that have read nothing."""
         c = self.config
-        return Cache.empty(rows, self.embedding.weight, c.layers, c.kv_heads, c.head_width)
+        return Cache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_width)
 
-    def read(self, tokens: Padded, state: Cache | None = None) -> tuple[Float[Tensor, "B T W"], Cache | None]:
+    def forward(self, tokens: TokenBatch, state: Cache | None = None) -> tuple[Float[Tensor, "B T W"], Cache | None]:
         """What the model knows after each token.
 
         Raises ContextOverflow when a row grows past the context, VocabularyMismatch for an id it does not know.
         """
         if state is None:
             self.check(tokens.ids, tokens.ids.shape[1])
-            return self(tokens.ids), None
+            return self.compiled_stack(tokens.ids), None
         return self.read_on(tokens, state)
 
-    def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
+    def run_stack(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
         """The stack without a cache: what training reads with, and torch.compile sees. Padding must stand on the right,
         where what comes before it cannot look.
         """
@@ -73,7 +73,7 @@ class Transformer(Stack):
         return self.finish(self.climb(x), remembered)
 
     @torch.no_grad()
-    def read_on(self, tokens: Padded, state: Cache) -> tuple[Tensor, Cache]:
+    def read_on(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
         """Read after what each row has read already; keys and values are kept, gradients are not."""
         rows, new, places = self.grow(tokens, state.rows)
         remembered = None
@@ -110,20 +110,20 @@ class Transformer(Stack):
             x = x + self.recall.hint(remembered, x.dtype)
         return self.drop(x)
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.recall is None:
             return unembed.logits(hidden, self.output_weight)
         known, recalled = hidden[..., : self.config.width], hidden[..., self.config.width :]
         return unembed.logits(known, self.output_weight) + recalled
 
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Cache | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Cache | None = None
     ) -> tuple[Float[Tensor, "B T"], Cache | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE."""
-        hidden, state = self.read(tokens, state)
+        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
+        hidden, state = self.forward(tokens, state)
         if self.recall is not None:  # for small vocabularies, whose logits may be dense
-            logits = self.predict(hidden).flatten(0, 1)
-            nats = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE)
+            logits = self.logits(hidden).flatten(0, 1)
+            nats = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
             return nats.view(targets.shape), state
         return unembed.nats(hidden, self.output_weight, targets), state

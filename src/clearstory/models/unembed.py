@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory.models.base import IGNORE
+from clearstory.models.base import IGNORE_INDEX
 
 CHUNK_NUMBERS = 2**22
 """Logits held at a time, 16 MB in fp32: they stay in the last-level cache while softmax walks over them."""
@@ -59,7 +59,7 @@ def walk(
     """
     step = max(1, (CHUNK_NUMBERS if hidden.device.type == "cpu" else GPU_CHUNK_NUMBERS) // weight.shape[0])
     # Once: on a GPU every question waits for all that was asked before it.
-    alike = not want_grad or (upstream is None and bool((targets != IGNORE).all()))
+    alike = not want_grad or (upstream is None and bool((targets != IGNORE_INDEX).all()))
     nats = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype != torch.float64 else torch.float64)
     hidden_grad = torch.empty_like(hidden) if want_grad else None
     weight_grad = torch.zeros_like(weight) if want_grad else None
@@ -69,7 +69,7 @@ def walk(
         logits = torch.mm(chunk, weight.t())
         wide = logits if logits.dtype == nats.dtype else logits.to(nats.dtype)
         logs = torch.log_softmax(wide, -1)
-        known = target != IGNORE
+        known = target != IGNORE_INDEX
         place = target.clamp(min=0).unsqueeze(1)
         nats[part] = -logs.gather(1, place).squeeze(1) * known
         if smoothing:
@@ -97,7 +97,7 @@ def nats(
     bias: Float[Tensor, "V"] | None = None,
     smoothing: float = 0.0,
 ) -> Float[Tensor, "*D"]:
-    """Nats of each target under softmax(hidden Wᵀ + bias), 0 where the target is IGNORE; differentiable.
+    """Nats of each target under softmax(hidden Wᵀ + bias), 0 where the target is IGNORE_INDEX; differentiable.
 
     With `smoothing`, of a target that is this share of all words alike: a loss to train by, not a surprise.
 
@@ -119,7 +119,7 @@ def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) 
     """Without gradients: autograd's `needs_input_grad` is true of a parameter even where none are wanted, and what is
     not scored needs no logits either. Evaluating takes a third of the time.
     """
-    known = (targets != IGNORE).nonzero().squeeze(1)
+    known = (targets != IGNORE_INDEX).nonzero().squeeze(1)
     if len(known) == len(targets):
         return walk(flat, weight, targets, None, False, smoothing)[0]
     scored = walk(flat[known], weight, targets[known], None, False, smoothing)[0]

@@ -21,7 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from clearstory.errors import BadInput
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 
 
 class Rows(Protocol):
@@ -43,11 +43,11 @@ class Batch:
     a token is of, and `strangers` are 1 where the second does not follow the first.
     """
 
-    tokens: Padded
+    tokens: TokenBatch
     targets: Int[Tensor, "B T"]
     segments: Int[Tensor, "B T"] | None = None
     strangers: Int[Tensor, "B"] | None = None
-    source: Padded | None = None
+    source: TokenBatch | None = None
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
@@ -69,13 +69,13 @@ class Batch:
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same batch with all of its tensors changed."""
         whole = {field.name: getattr(self, field.name) for field in fields(self)}
-        parts: dict[str, Tensor | Padded] = {}
+        parts: dict[str, Tensor | TokenBatch] = {}
         for name, value in whole.items():
             if isinstance(value, Tensor):
                 parts[name] = change(value)
-            elif isinstance(value, Padded):
+            elif isinstance(value, TokenBatch):
                 lengths = None if value.lengths is None else change(value.lengths)
-                parts[name] = Padded(change(value.ids), lengths)
+                parts[name] = TokenBatch(change(value.ids), lengths)
         return replace(self, **cast(dict[str, Any], parts))
 
     @property
@@ -84,7 +84,7 @@ class Batch:
         return real(self.tokens) + (0 if self.source is None else real(self.source))
 
 
-def real(tokens: Padded) -> int:
+def real(tokens: TokenBatch) -> int:
     """How many tokens there are, padding excepted."""
     return tokens.ids.numel() if tokens.lengths is None else int(tokens.lengths.sum())
 
@@ -203,4 +203,4 @@ class Streams:
 def cut(rows: Rows, starts: npt.NDArray[np.int64], context: int) -> Batch:
     """Windows that begin at these places."""
     both = torch.from_numpy(rows.ids[starts[:, None] + np.arange(context + 1)].astype(np.int64))
-    return Batch(Padded(both[:, :-1]), both[:, 1:])
+    return Batch(TokenBatch(both[:, :-1]), both[:, 1:])

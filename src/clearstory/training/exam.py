@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from clearstory.models.base import IGNORE
+from clearstory.models.base import IGNORE_INDEX
 from clearstory.training.batches import Rows
 from clearstory.training.objectives.masked import Masked
 
@@ -65,7 +65,7 @@ def examine(
         hidden = encoder.encode(batch.tokens, batch.segments)
         # Sums are taken in float64: in fp32 the 10 millionth token would be rounded to whole nats.
         marks["nats"] += float(encoder.nats(hidden, batch.targets).double().sum())
-        marks["tokens"] += int((batch.targets != IGNORE).sum())
+        marks["tokens"] += int((batch.targets != IGNORE_INDEX).sum())
         marks["read"] += batch.size
         if batch.strangers is not None:
             marks["pairs"] += len(batch.strangers)

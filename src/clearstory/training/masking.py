@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.models.base import IGNORE
+from clearstory.models.base import IGNORE_INDEX
 from clearstory.text.special_tokens import frame, require_mask_token, continuation_mask
 from clearstory.text.tokenizers import Tokenizer
 
@@ -49,7 +49,7 @@ class Masking:
         return cls(require_mask_token(tokenizer), *frame(tokenizer), np.flatnonzero(~special), special, inside)
 
     def draw(self, rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
-        """Rows (B, T) with some tokens hidden, and the tokens to be told (B, T): IGNORE where nothing is asked.
+        """Rows (B, T) with some tokens hidden, and the tokens to be told (B, T): IGNORE_INDEX where nothing is asked.
 
         Of each row so many as come nearest to SHARE, and one at least where there is one; of whole words, as many as
         fit into that number, and one word at least.
@@ -67,7 +67,7 @@ class Masking:
             fit = np.cumsum(sizes[order]) <= max(1, round(SHARE * len(places)))
             fit[0] = True
             mine[places[np.isin(word, order[fit])]] = True
-        targets = np.where(chosen, rows, IGNORE)
+        targets = np.where(chosen, rows, IGNORE_INDEX)
         fate = rng.random(rows.shape)
         other = self.ordinary[rng.integers(len(self.ordinary), size=rows.shape)]
         shown = np.where(fate < MASKED, self.mask, np.where(fate < MASKED + OTHER, other, rows))

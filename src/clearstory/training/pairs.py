@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.base import Documents, Padded
+from clearstory.models.base import TokenSequences, TokenBatch
 from clearstory.training.batches import Batch
 from clearstory.training.masking import Masking
 
@@ -37,7 +37,7 @@ class Pairs:
     drawn by lot, and the walk goes on with what it made room for. So both kinds are of like lengths.
     """
 
-    def __init__(self, rows: Documents, context: int, batch_size: int, seed: int, masking: Masking) -> None:
+    def __init__(self, rows: TokenSequences, context: int, batch_size: int, seed: int, masking: Masking) -> None:
         if context < 8:
             raise BadSetting(
                 f"a context of {context} tokens has no room for two texts; set training.context to 8 or more"
@@ -121,7 +121,7 @@ class Pairs:
             second[middle : end + 1] = 1
         shown, targets = self.masking.draw(ids, np.random.default_rng([self.seed, 2, number]))
         return Batch(
-            Padded(torch.from_numpy(shown), torch.tensor(lengths)),
+            TokenBatch(torch.from_numpy(shown), torch.tensor(lengths)),
             torch.from_numpy(targets),
             torch.from_numpy(segments),
             torch.tensor([int(pair.strangers) for pair in chosen]),

@@ -13,23 +13,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clearstory.models.base import Counted, Documents, Fitted
+from clearstory.models.base import CountModel, TokenSequences, FitProgress
 from clearstory.models.machine import repeatable
 from clearstory.training.learner import Progress, load_weights
 from clearstory.training.settings import TrainingSettings
 
 
 class Rounds:
-    """Teaches a Counted model on one split, round by round.
+    """Teaches a CountModel model on one split, round by round.
 
     Everything that a round depends on is in the model, so a run that goes on from a checkpoint takes the same rounds.
     Where the rounds are numbered by the model itself, only the last leaves something to go on from: a run that was
     stopped before it begins anew. Raises what the model's `accept` does, before anything is counted.
     """
 
-    def __init__(self, model: nn.Module, rows: Documents, settings: TrainingSettings, *, steps: int) -> None:
+    def __init__(self, model: nn.Module, rows: TokenSequences, settings: TrainingSettings, *, steps: int) -> None:
         self.model = model
-        self.counted = cast(Counted, model)
+        self.counted = cast(CountModel, model)
         self.counted.accept(rows)
         self.rows = rows
         self.settings = settings
@@ -37,7 +37,7 @@ class Rounds:
         self.step = 0
         self.tokens = 0
         self.plans: list[tuple[int, int]] = [(0, self.counted.rounds or steps)]
-        self.going: Iterator[Fitted] | None = None
+        self.going: Iterator[FitProgress] | None = None
 
     @property
     def steps(self) -> int:

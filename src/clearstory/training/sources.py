@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.base import IGNORE, Documents, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, TokenBatch
 from clearstory.training.batches import Batch, Rows, Windows
 
 Places = npt.NDArray[np.int64]
@@ -25,14 +25,14 @@ POOL = 64
 
 def batch_of(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], begin: int) -> Batch:
     """Rows as one batch: what is written is read after `begin`, one token late."""
-    wanted = Padded.rows(targets)
+    wanted = TokenBatch.from_sequences(targets)
     ids = torch.full_like(wanted.ids, begin)
     ids[:, 1:] = wanted.ids[:, :-1]
     lost = wanted.ids
     if wanted.lengths is not None:
         beyond = torch.arange(wanted.ids.shape[1]) >= wanted.lengths[:, None]
-        lost = wanted.ids.masked_fill(beyond, IGNORE)
-    return Batch(Padded(ids, wanted.lengths), lost, source=Padded.rows(sources))
+        lost = wanted.ids.masked_fill(beyond, IGNORE_INDEX)
+    return Batch(TokenBatch(ids, wanted.lengths), lost, source=TokenBatch.from_sequences(sources))
 
 
 class Paired:
@@ -42,7 +42,7 @@ class Paired:
     which a side is longer than `context` are left out; `left_out` says how many.
     """
 
-    def __init__(self, rows: Documents, context: int, batch_size: int, seed: int, begin: int) -> None:
+    def __init__(self, rows: TokenSequences, context: int, batch_size: int, seed: int, begin: int) -> None:
         sizes = np.diff(np.asarray(rows.starts)).reshape(-1, 2)
         self.known: Places = np.flatnonzero(sizes.max(1, initial=0) <= context)
         self.left_out = len(sizes) - len(self.known)
@@ -94,7 +94,7 @@ class Paired:
             yield self.take(chosen[start : start + self.batch_size])
 
 
-def document(rows: Documents, number: int) -> list[int]:
+def document(rows: TokenSequences, number: int) -> list[int]:
     """The ids of one document."""
     ids: list[int] = np.asarray(rows.ids[rows.starts[number] : rows.starts[number + 1]]).tolist()
     return ids

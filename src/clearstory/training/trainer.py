@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
-from clearstory.models.base import Carried, State
+from clearstory.models.base import RestorableState, State
 from clearstory.models.machine import repeatable
 from clearstory.training.average import Average
 from clearstory.training.batches import Batch, Rows
@@ -61,7 +61,7 @@ class Trainer:
         self.carries = carries(model, settings)
         whole = settings.batch_size * settings.gradient_accumulation_steps
         self.batches = objective.batches(rows, self.context, whole, settings.seed, self.carries, bool(settings.align))
-        self.carried: Carried | None = None
+        self.carried: RestorableState | None = None
         self.average = Average(model)
         self.optimizers = Optimizers(model, settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -155,7 +155,7 @@ class Trainer:
         if not self.carries:
             return [None] * parts
         if self.carried is None or not self.batches.goes_on(self.step):
-            self.carried = cast(Any, self.model).begin(rows * parts)
+            self.carried = cast(Any, self.model).init_state(rows * parts)
         assert self.carried is not None
         return [self.carried.select(range(at * rows, (at + 1) * rows)) for at in range(parts)]
 
@@ -217,7 +217,7 @@ class Trainer:
         try:
             self.average.load(means, int(values["averaged"]))
             rows = self.settings.batch_size * self.settings.gradient_accumulation_steps
-            self.carried = cast(Any, self.model).begin(rows).restored(carried) if carried else None
+            self.carried = cast(Any, self.model).init_state(rows).restored(carried) if carried else None
         except KeyError as missing:
             raise CheckpointMismatch(
                 f"the checkpoint lacks {missing}, which the run goes on from; resume from another, or delete it"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, first_token, fit_prompt, fit_source, reads_source, writes_after
 from clearstory.text.special_tokens import encode_with_mask, build_inputs
@@ -46,12 +46,12 @@ class Passage:
     def hidden(self, model: Any) -> Float[Tensor, "T W"]:
         """What the model knows after each token: one forward pass, which `watch` and `edit` look into."""
         device = next(model.parameters()).device
-        tokens = Padded.rows([self.ids], device)
+        tokens = TokenBatch.from_sequences([self.ids], device)
         if self.source:
-            return cast(Tensor, model.read(tokens, source=Padded.rows([self.source], device))[0][0])
+            return cast(Tensor, model.forward(tokens, source=TokenBatch.from_sequences([self.source], device))[0][0])
         if self.segments is not None:
             return cast(Tensor, model.encode(tokens, torch.tensor([self.segments], device=device))[0])
-        return cast(Tensor, model.read(tokens)[0][0])
+        return cast(Tensor, model.forward(tokens)[0][0])
 
 
 def passage(

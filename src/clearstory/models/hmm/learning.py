@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearstory.models.base import Documents, Fitted
+from clearstory.models.base import TokenSequences, FitProgress
 from clearstory.models.hmm.chain import Chain
 
 WINDOW = 512
@@ -130,7 +130,7 @@ def maximise(model: Any, found: Expected, prior: Prior) -> None:
     model.emission.copy_(emission - emission.logsumexp(0))
 
 
-def fit(model: Any, rows: Documents, done: int) -> Iterator[Fitted]:
+def fit(model: Any, rows: TokenSequences, done: int) -> Iterator[FitProgress]:
     """Round after round; `nats` are those of the text before the round changed the model."""
     ids = np.asarray(rows.ids)
     counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()
@@ -141,7 +141,7 @@ def fit(model: Any, rows: Documents, done: int) -> Iterator[Fitted]:
     while True:
         found = expect(model.chain(), windows(ids, model.config.states, model.initial.device))
         maximise(model, found, prior)
-        yield Fitted(len(ids), found.nats / max(1, len(ids)))
+        yield FitProgress(len(ids), found.nats / max(1, len(ids)))
 
 
 def windows(ids: Any, states: int, device: torch.device) -> Iterator[Int[Tensor, "B T"]]:

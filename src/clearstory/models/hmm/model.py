@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import VocabularyMismatch
-from clearstory.models.base import IGNORE, Documents, Fitted, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
 from clearstory.models.hmm import learning
 from clearstory.models.hmm.chain import Chain, follow, foresee, onward, speaking, spread
 from clearstory.models.hmm.config import HMMConfig
@@ -33,8 +33,8 @@ class HMM(nn.Module):
     logarithms of probabilities, which are logits too.
 
     >>> model = HMM(HMMConfig(vocab=67, states=8))
-    >>> hidden, belief = model.read(Padded.rows([[1, 2, 3]]), model.begin())
-    >>> model.predict(hidden).shape, belief.lengths
+    >>> hidden, belief = model.forward(TokenBatch.from_sequences([[1, 2, 3]]), model.init_state())
+    >>> model.logits(hidden).shape, belief.lengths
     (torch.Size([1, 3, 67]), [3])
     """
 
@@ -72,15 +72,15 @@ class HMM(nn.Module):
         """Baum-Welch goes on for as long as one likes; tags are counted once."""
         return 1 if self.config.learn == "tags" else None
 
-    def accept(self, rows: Documents) -> None:
+    def accept(self, rows: TokenSequences) -> None:
         """Any text will do."""
 
-    def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
+    def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Round after round of Baum-Welch over a text, see `learning`; or all tags at once, see `tags`."""
         if not isinstance(rows, Tagged):
             return learning.fit(self, rows, done)
         count_tags(self, rows)
-        return iter([Fitted(len(rows.ids))])
+        return iter([FitProgress(len(rows.ids))])
 
     def chain(self) -> Chain:
         """The probabilities; kept until the parameters change where no gradient is asked for."""
@@ -117,12 +117,12 @@ class HMM(nn.Module):
         words = self.emission.softmax(0).repeat(1, size)
         return Chain(torch.outer(first, first).flatten(), ways.reshape(size**2, size**2), words)
 
-    def begin(self, rows: int = 1) -> Belief:
-        """The belief of `rows` rows that have read nothing."""
+    def init_state(self, batch_size: int = 1) -> Belief:
+        """The belief of `batch_size` rows that have read nothing."""
         first = self.chain().initial
-        return Belief(first.expand(rows, -1), (0,) * rows)
+        return Belief(first.expand(batch_size, -1), (0,) * batch_size)
 
-    def read(self, tokens: Padded, state: Belief | None = None) -> tuple[Float[Tensor, "B T W"], Belief | None]:
+    def forward(self, tokens: TokenBatch, state: Belief | None = None) -> tuple[Float[Tensor, "B T W"], Belief | None]:
         """The belief about the next state after each token. Raises VocabularyMismatch for an id it does not know."""
         self.check(tokens.ids)
         chain = self.chain()
@@ -130,27 +130,27 @@ class HMM(nn.Module):
         after = follow(chain, tokens.ids, first)
         return after, None if state is None else self.later(state, tokens, after)
 
-    def later(self, state: Belief, tokens: Padded, after: Float[Tensor, "B T W"]) -> Belief:
+    def later(self, state: Belief, tokens: TokenBatch, after: Float[Tensor, "B T W"]) -> Belief:
         """The belief behind each row's last token."""
         every = torch.cat([state.next.unsqueeze(1), after], 1)  # a row may have read nothing
         rows = torch.arange(len(every), device=after.device)
         return Belief(every[rows, tokens.last() + 1], self.longer(state, tokens))
 
-    def longer(self, state: Belief, tokens: Padded) -> tuple[int, ...]:
+    def longer(self, state: Belief, tokens: TokenBatch) -> tuple[int, ...]:
         """Tokens of each row with those just read."""
         new = (tokens.last() + 1).tolist()
         return tuple(before + more for before, more in zip(state.read, new, strict=True))
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """The logarithm of every token's probability, only where asked for."""
         told = spread(self.chain(), hidden.reshape(-1, hidden.shape[-1]))
         logs = told.clamp_min(torch.finfo(told.dtype).tiny).log()
         return logs.view(*hidden.shape[:-1], self.vocab)
 
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Belief | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Belief | None = None
     ) -> tuple[Float[Tensor, "B T"], Belief | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE; looked up, not searched for."""
+        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; looked up, not searched for."""
         self.check(tokens.ids)
         self.check(targets)
         chain = self.chain()
@@ -171,7 +171,7 @@ class HMM(nn.Module):
     def nats(self, told: Float[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """What probabilities cost, where they are asked for."""
         costs = -told.clamp_min(torch.finfo(told.dtype).tiny).log()
-        return torch.where(targets == IGNORE, torch.zeros_like(costs), costs)
+        return torch.where(targets == IGNORE_INDEX, torch.zeros_like(costs), costs)
 
     def compile(self, *_: object, **__: object) -> None:
         """Nothing: the steps depend on each other, and each is one matrix product."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from clearstory.models.base import Documents
+from clearstory.models.base import TokenSequences
 from clearstory.models.hmm.endings import Endings, count_endings
 from clearstory.text.conllu import Sentence
 
@@ -33,7 +33,7 @@ OWN = 1.0
 class Tagged:
     """Documents whose words are tagged. `spelt` are the ids of each sentence's words, `end` that of a line's end."""
 
-    rows: Documents
+    rows: TokenSequences
     sentences: Sequence[Sentence]
     spelt: Sequence[Sequence[int]]
     unknown: int

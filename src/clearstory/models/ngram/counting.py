@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import BadInput, BadSetting, VocabularyMismatch
-from clearstory.models.base import Documents
+from clearstory.models.base import TokenSequences
 from clearstory.models.ngram.config import MOST_ROWS
 
 Whole = npt.NDArray[np.integer[Any]]
@@ -47,7 +47,7 @@ class Table:
 
 
 def count(
-    rows: Documents, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH
+    rows: TokenSequences, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH
 ) -> Generator[Table, None, None]:
     """The tables of orders 1 to `order`, one after the other. An n-gram lies within a document.
 
@@ -71,7 +71,7 @@ def count(
 class Text:
     """A text while it is counted. N tokens; arrays of N lie on disk where the text is longer than a stretch."""
 
-    def __init__(self, rows: Documents, order: int, vocab: int, begin: int | None, stretch: int, folder: Path) -> None:
+    def __init__(self, rows: TokenSequences, order: int, vocab: int, begin: int | None, stretch: int, folder: Path) -> None:
         self.ids: Whole = np.asanyarray(rows.ids)
         self.starts = np.asarray(rows.starts, dtype=np.int64)
         self.vocab, self.begin, self.folder, self.stretch = vocab, begin, folder, stretch

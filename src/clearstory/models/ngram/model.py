@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearstory.errors import VocabularyMismatch
-from clearstory.models.base import IGNORE, Documents, Fitted, Padded
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import Table, count
 from clearstory.models.ngram.lookup import find
@@ -52,8 +52,8 @@ class NGram(nn.Module):
     >>> model = NGram(NGramConfig(vocab=3, order=2, smoothing="witten-bell"))
     >>> rows = SimpleNamespace(ids=np.array([0, 1, 0, 1, 2]), starts=np.array([0, 5]), byte_lengths=None)
     >>> _ = list(model.fit(rows))
-    >>> hidden, state = model.read(Padded.rows([[0]]), model.begin())
-    >>> model.predict(hidden)[0, 0].exp().tolist()  # P(1 | 0) = (2 + 1 · P(1)) / (2 + 1), P(1) = (2 + 3 / 3) / (5 + 3)
+    >>> hidden, state = model.forward(TokenBatch.from_sequences([[0]]), model.init_state())
+    >>> model.logits(hidden)[0, 0].exp().tolist()  # P(1 | 0) = (2 + 1 · P(1)) / (2 + 1), P(1) = (2 + 3 / 3) / (5 + 3)
     [0.125, 0.7916..., 0.0833...]
     """
 
@@ -99,14 +99,14 @@ class NGram(nn.Module):
         """An order a round."""
         return self.config.order
 
-    def accept(self, rows: Documents) -> None:
+    def accept(self, rows: TokenSequences) -> None:
         """Raises BadSetting as `count` does, and for a smoothing that is none."""
         c = self.config
         method(c)
         with closing(count(rows, c.order, c.vocab, c.begin)) as tables:
             next(tables)
 
-    def fit(self, rows: Documents, done: int = 0) -> Iterator[Fitted]:
+    def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Count order by order; the last round smooths. Always from the start: before the last, nothing is kept.
 
         Raises VocabularyMismatch and BadSetting as `count` does.
@@ -116,10 +116,10 @@ class NGram(nn.Module):
         for table in count(rows, c.order, c.vocab, c.begin):
             tables.append(table)
             if len(tables) < c.order:
-                yield Fitted(tokens=len(rows.ids))
+                yield FitProgress(tokens=len(rows.ids))
         parts, notes = estimate(tables, c)
         self.fill(parts)
-        yield Fitted(tokens=len(rows.ids), note="; ".join(notes) or None)
+        yield FitProgress(tokens=len(rows.ids), note="; ".join(notes) or None)
 
     def fill(self, parts: Sequence[Part]) -> Self:
         """Tables with these numbers, order by order; itself."""
@@ -136,17 +136,17 @@ class NGram(nn.Module):
                 grams.counts = torch.from_numpy(np.minimum(part.counts, 2**31 - 1).astype(np.int32))
         return self.to(kind.device)
 
-    def begin(self, rows: int = 1) -> Recent:
-        """The memory of `rows` rows that have read nothing."""
-        ids = torch.full((rows, self.config.order - 1), -1, device=self.device)
-        return Recent(ids, (0,) * rows)
+    def init_state(self, batch_size: int = 1) -> Recent:
+        """The memory of `batch_size` rows that have read nothing."""
+        ids = torch.full((batch_size, self.config.order - 1), -1, device=self.device)
+        return Recent(ids, (0,) * batch_size)
 
-    def read(self, tokens: Padded, state: Recent | None = None) -> tuple[Float[Tensor, "B T W"], Recent | None]:
+    def forward(self, tokens: TokenBatch, state: Recent | None = None) -> tuple[Float[Tensor, "B T W"], Recent | None]:
         """After each token, the row of its last k tokens in table k, for k from 0 to order − 1; −1 where there is none.
 
         Raises VocabularyMismatch for an id it does not know.
         """
-        before = self.begin(len(tokens.ids)) if state is None else state
+        before = self.init_state(len(tokens.ids)) if state is None else state
         contexts = self.contexts(self.after(before, tokens))
         count = tokens.ids.shape[1]
         # Whole numbers as float64, which holds them exactly.
@@ -155,13 +155,13 @@ class NGram(nn.Module):
         hidden = torch.stack(rows, -1).double()
         return hidden, None if state is None else self.remember(before, tokens)
 
-    def after(self, before: Recent, tokens: Padded) -> Int[Tensor, "B L"]:
+    def after(self, before: Recent, tokens: TokenBatch) -> Int[Tensor, "B L"]:
         """The last order − 1 ids of each row, and those that come."""
         ids = tokens.ids.to(before.ids.device)
         self.check(ids)
         return torch.cat([before.ids, ids], 1)
 
-    def remember(self, before: Recent, tokens: Padded) -> Recent:
+    def remember(self, before: Recent, tokens: TokenBatch) -> Recent:
         """The state after reading on."""
         ids, reach = torch.cat([before.ids, tokens.ids.to(before.ids.device)], 1), self.config.order - 1
         if tokens.lengths is None:
@@ -205,7 +205,7 @@ class NGram(nn.Module):
         wanted = torch.where((before >= 0) & (last >= 0), before * self.vocab + last, -1)
         return find(self.table(order).keys, wanted.flatten()).view(wanted.shape)
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Log-probabilities of the next token, only where asked for; they add up to one as they are."""
         contexts = hidden.reshape(-1, hidden.shape[-1]).long()
         logs = self.table(1).logs.expand(len(contexts), -1).clone()
@@ -234,14 +234,14 @@ class NGram(nn.Module):
             return torch.where(weights < 0, weights, shorter)
         return shorter + weights
 
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Recent | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Recent | None = None
     ) -> tuple[Float[Tensor, "B T"], Recent | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE; looked up, token by token."""
-        before = self.begin(len(tokens.ids)) if state is None else state
+        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; looked up, token by token."""
+        before = self.init_state(len(tokens.ids)) if state is None else state
         ids = self.after(before, tokens)
         wanted = targets.to(ids.device)
-        scored = wanted != IGNORE
+        scored = wanted != IGNORE_INDEX
         count = wanted.shape[1]
         wanted = wanted.where(scored, 0)
         self.check(wanted)

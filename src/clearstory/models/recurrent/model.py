@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import VocabularyMismatch
 from clearstory.models import unembed
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.recurrent import softmax
 from clearstory.models.recurrent.cells import Kept, Layer
 from clearstory.models.recurrent.config import RecurrentConfig
@@ -24,8 +24,8 @@ class Recurrent(nn.Module):
     """Reads left to right into a memory of fixed size; after every token says how likely each next one is.
 
     >>> model = Recurrent(RecurrentConfig(vocab=67, width=8, hidden=16, layers=2))
-    >>> hidden, memory = model.read(Padded.rows([[1, 2, 3]]), model.begin())
-    >>> model.predict(hidden).shape, memory.lengths
+    >>> hidden, memory = model.forward(TokenBatch.from_sequences([[1, 2, 3]]), model.init_state())
+    >>> model.logits(hidden).shape, memory.lengths
     (torch.Size([1, 3, 67]), [3])
     """
 
@@ -74,16 +74,16 @@ class Recurrent(nn.Module):
         """The word vectors where logits are plain products with them; None under an adaptive softmax."""
         return self.word_vectors if self.names is None else None
 
-    def begin(self, rows: int = 1) -> Memory:
-        """The memory of `rows` rows that have read nothing."""
-        blank = tuple(self.embedding.weight.new_zeros(rows, units) for units in self.config.units)
-        return Memory(blank, blank if self.config.cell == "lstm" else (), (0,) * rows)
+    def init_state(self, batch_size: int = 1) -> Memory:
+        """The memory of `batch_size` rows that have read nothing."""
+        blank = tuple(self.embedding.weight.new_zeros(batch_size, units) for units in self.config.units)
+        return Memory(blank, blank if self.config.cell == "lstm" else (), (0,) * batch_size)
 
-    def read(self, tokens: Padded, state: Memory | None = None) -> tuple[Float[Tensor, "B T W"], Memory | None]:
+    def forward(self, tokens: TokenBatch, state: Memory | None = None) -> tuple[Float[Tensor, "B T W"], Memory | None]:
         """The last layer's vector after each token. Raises VocabularyMismatch for an id it does not know."""
         self.check(tokens.ids)
         rows, count = tokens.ids.shape
-        memory = self.begin(rows) if state is None else state
+        memory = self.init_state(rows) if state is None else state
         x = self.embed(tokens.ids.t())
         cells = memory.cells or (None,) * len(self.layers)
         kept: list[Kept] = []
@@ -118,17 +118,17 @@ class Recurrent(nn.Module):
             return x
         return x * F.dropout(x.new_ones(1, *x.shape[1:]), share)
 
-    def predict(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.names is None:
             return unembed.logits(hidden, self.word_vectors)
         return softmax.logs(hidden, self.word_vectors, self.config.cutoffs, self.names)
 
-    def score(
-        self, tokens: Padded, targets: Int[Tensor, "B T"], state: Memory | None = None
+    def token_nll(
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Memory | None = None
     ) -> tuple[Float[Tensor, "B T"], Memory | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE."""
-        hidden, state = self.read(tokens, state)
+        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
+        hidden, state = self.forward(tokens, state)
         return softmax.nats(hidden, self.word_vectors, targets, self.config.cutoffs, self.names), state
 
     def compile(self, *_: object, **__: object) -> None:

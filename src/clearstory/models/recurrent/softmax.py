@@ -25,7 +25,7 @@ def nats(
     cutoffs: tuple[int, ...],
     names: Float[Tensor, "C W"] | None,
 ) -> Float[Tensor, "*D"]:
-    """Nats of each target, 0 where it is IGNORE. `names` has a vector for each part behind a cutoff.
+    """Nats of each target, 0 where it is IGNORE_INDEX. `names` has a vector for each part behind a cutoff.
 
     >>> weight, names = torch.zeros(8, 4), torch.zeros(1, 4)
     >>> nats(torch.ones(2, 4), weight, torch.tensor([0, 5]), (3,), names).exp()  # 3 words and a part: 4; 5 words in it
@@ -36,7 +36,7 @@ def nats(
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.flatten()
     # Split, not sliced: the gradient of a split is one copy of the parts, that of slices a whole table for each.
     head, *parts = torch.split(weight, sizes(cutoffs, len(weight)))
-    part = torch.bucketize(wanted, torch.tensor(cutoffs, device=wanted.device), right=True)  # 0 is the head; IGNORE too
+    part = torch.bucketize(wanted, torch.tensor(cutoffs, device=wanted.device), right=True)  # 0 is the head; IGNORE_INDEX too
     total = unembed.nats(flat, torch.cat([head, names]), torch.where(part > 0, cutoffs[0] + part - 1, wanted))
     for number, (start, rows) in enumerate(zip(cutoffs, parts, strict=True), start=1):
         places = (part == number).nonzero().squeeze(1)

@@ -13,17 +13,17 @@ from clearstory.errors import BadSetting, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import is_arpa
 from clearstory.formats.arpa.write import names, write_arpa
 from clearstory.formats.folders import Opened, open_model, save_model
-from clearstory.formats.gguf_reading import is_gguf
-from clearstory.formats.gguf_writing import CODES, as_written, heeded, write_gguf
-from clearstory.formats.onnx_writing import write_onnx
+from clearstory.formats.gguf.read import is_gguf
+from clearstory.formats.gguf.write import CODES, as_written, heeded, write_gguf
+from clearstory.formats.onnx.export import write_onnx
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.conversion.check_onnx import compare_onnx
-from clearstory.recipes.portability import TEXTS, Portability, check_portable, template_of
+from clearstory.recipes.conversion.check_transformers import TEXTS, Portability, check_portable, template_of
 from clearstory.recipes.settings.training import Numbers
 from clearstory.text.tokenizers import Tokenizer
 
@@ -258,10 +258,10 @@ def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
         else torch.cat([written(model, length), drawn(model, length)])
     )
     inputs, targets = texts[:, :-1], texts[:, 1:]
-    source = {"source": Padded(drawn(model, length).repeat(2, 1))} if reads_source(model) else {}
+    source = {"source": TokenBatch(drawn(model, length).repeat(2, 1))} if reads_source(model) else {}
     with torch.inference_mode():
-        nats, _ = model.score(Padded(inputs), targets, **source)
-        again, _ = other.model.score(Padded(words.ids[inputs]), words.ids[targets], **source)
+        nats, _ = model.token_nll(TokenBatch(inputs), targets, **source)
+        again, _ = other.model.token_nll(TokenBatch(words.ids[inputs]), words.ids[targets], **source)
     # After a token that reads otherwise nothing can be compared.
     told = words.read[inputs].cumprod(1).bool() & words.wanted[targets]
     differences = (nats.double() - again.double()).abs()[told]
@@ -275,7 +275,7 @@ def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
 @torch.inference_mode()
 def labelled(model: Encoder, ids: torch.Tensor) -> torch.Tensor:
     """Logarithms of what a head says of labels."""
-    return model.classify(model.encode(Padded(ids))).double().log_softmax(-1)
+    return model.classify(model.encode(TokenBatch(ids))).double().log_softmax(-1)
 
 
 def written(model: Any, length: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked, groups
 from clearstory.recipes.inference.embed import Cut, fit
@@ -83,7 +83,7 @@ def classify(
     found: dict[int, Labelled] = {}
     with resting(network):
         for group in groups(rows, batch_size):
-            tokens = Padded.rows([rows[place] for place in group], device_of)
+            tokens = TokenBatch.from_sequences([rows[place] for place in group], device_of)
             chances = network.classify(network.encode(tokens)).double().softmax(-1).cpu()
             for place, told in zip(group, chances, strict=True):
                 text, labels = known[place], config.labels

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import CannotDo, ContextOverflow
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked, groups
 from clearstory.recipes.inference.loading import Ready, encoder
@@ -75,7 +75,7 @@ def embed(
     vectors = np.zeros((len(rows), network.config.width), dtype=np.float32)
     with resting(network):
         for group in groups(rows, batch_size):
-            tokens = Padded.rows([rows[place] for place in group], next(network.parameters()).device)
+            tokens = TokenBatch.from_sequences([rows[place] for place in group], next(network.parameters()).device)
             pooled = POOLINGS[pooling](network, network.encode(tokens), tokens)
             pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
             vectors[group] = pooled.float().cpu().numpy()
@@ -97,7 +97,7 @@ def fit(ids: list[T], room: int, truncate: Cut | None) -> list[T]:
     return ids[:room] if truncate == "right" else ids[-room:]
 
 
-def mean(network: Any, hidden: Tensor, tokens: Padded) -> Tensor:
+def mean(network: Any, hidden: Tensor, tokens: TokenBatch) -> Tensor:
     """Of all that are no padding."""
     if tokens.lengths is None:
         return hidden.mean(1)

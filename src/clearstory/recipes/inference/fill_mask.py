@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.base import Padded
+from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked
 from clearstory.recipes.inference.loading import Ready, encoder
@@ -71,8 +71,8 @@ def fill(
             mask = tokenizer.display_token(tokenizer.mask_token_id or 0)
             raise BadInput(f"there is no {mask} in {text[:60]!r}; write it where a word is to be told: The {mask} sat.")
         with resting(network):
-            hidden = network.encode(Padded.rows([ids], weight.device))
-            chances = network.predict(hidden[0, places]).double().softmax(-1).cpu()
+            hidden = network.encode(TokenBatch.from_sequences([ids], weight.device))
+            chances = network.logits(hidden[0, places]).double().softmax(-1).cpu()
         best = chances.topk(min(top, chances.shape[-1]))
         masks = tuple(
             tuple(

@@ -17,7 +17,7 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.formats.cards import Card
-from clearstory.models.base import Documents
+from clearstory.models.base import TokenSequences
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.lora import unadapted
@@ -130,7 +130,7 @@ def prepare(run: run_folder.Run, recipe: TrainRecipe, clock: time_budget.Clock) 
             f"data.validation is {recipe.data.validation:g} and nothing of {corpus.name} is held out, while the best "
             "model is chosen by what it has not read; give a share such as 0.01"
         )
-    lessons: Documents = rows["train"]
+    lessons: TokenSequences = rows["train"]
     parameters = recipe.parameters
     new = begun is None
     if new and recipe.seconds is not None and parameters is None and recipe.model.name == "clear":

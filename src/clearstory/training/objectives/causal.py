@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from clearstory.models.base import IGNORE, State
+from clearstory.models.base import IGNORE_INDEX, State
 from clearstory.training.batches import Batch, Batches, Rows, Streams, Windows
 from clearstory.training.objectives.base import Loss, Term
 
@@ -24,9 +24,9 @@ class Causal:
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be predicted."""
-        return {"next": int((batch.targets != IGNORE).sum())}
+        return {"next": int((batch.targets != IGNORE_INDEX).sum())}
 
     def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, State | None]:
         """Nats of all targets together."""
-        nats, state = cast(Any, model).score(batch.tokens, batch.targets, state)
+        nats, state = cast(Any, model).token_nll(batch.tokens, batch.targets, state)
         return {"next": Term(nats.sum(), self.counts(batch)["next"])}, state

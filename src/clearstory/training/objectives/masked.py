@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
-from clearstory.models.base import IGNORE, Documents, Padded, State
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, TokenBatch, State
 from clearstory.training.batches import Batch, Rows, Windows
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.base import Loss, Term
@@ -32,12 +32,12 @@ class Masked:
     ) -> MaskedWindows | Pairs:
         """Windows packed end to end; or pairs, of rows that are sentences, which begin with documents anyway."""
         if self.pairs:
-            return Pairs(cast(Documents, rows), context, batch_size, seed, self.masking)
+            return Pairs(cast(TokenSequences, rows), context, batch_size, seed, self.masking)
         return MaskedWindows(rows, context, batch_size, seed, self.masking, align)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be told, and pairs."""
-        counts = {"masked": int((batch.targets != IGNORE).sum())}
+        counts = {"masked": int((batch.targets != IGNORE_INDEX).sum())}
         return counts if batch.strangers is None else {**counts, "next-sentence": len(batch.strangers)}
 
     def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
@@ -74,7 +74,7 @@ class MaskedWindows:
         ids = np.pad(inner, ((0, 0), (1, 1)), constant_values=self.masking.last)
         ids[:, 0] = self.masking.first
         shown, targets = self.masking.draw(ids, np.random.default_rng([self.seed, 2, number]))
-        return Batch(Padded(torch.from_numpy(shown)), torch.from_numpy(targets))
+        return Batch(TokenBatch(torch.from_numpy(shown)), torch.from_numpy(targets))
 
     def goes_on(self, number: int) -> bool:
         """Never: windows are shuffled."""

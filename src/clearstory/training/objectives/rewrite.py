@@ -14,7 +14,7 @@ from torch import nn
 
 from clearstory.metrics import Score
 from clearstory.models import unembed
-from clearstory.models.base import IGNORE, Documents, State
+from clearstory.models.base import IGNORE_INDEX, TokenSequences, State
 from clearstory.training.batches import Batch, Rows
 from clearstory.training.objectives.base import Loss, Term
 from clearstory.training.sources import Paired, Spans, window_of
@@ -48,11 +48,11 @@ class Rewrite:
         self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False, align: bool = False
     ) -> Paired:
         """Pairs of like lengths."""
-        return Paired(cast(Documents, rows), context, batch_size, seed, self.begin)
+        return Paired(cast(TokenSequences, rows), context, batch_size, seed, self.begin)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be written."""
-        return {"target": int((batch.targets != IGNORE).sum())}
+        return {"target": int((batch.targets != IGNORE_INDEX).sum())}
 
     def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
         """Nats of all targets together, smoothed."""
@@ -60,7 +60,7 @@ class Rewrite:
 
     def look(self, model: nn.Module, rows: Rows, context: int, limit: int | None = None) -> Score:
         """Nats of the targets of other pairs, not smoothed; of all, or of some from all over."""
-        pairs = Paired(cast(Documents, rows), context, 1, 0, self.begin)
+        pairs = Paired(cast(TokenSequences, rows), context, 1, 0, self.begin)
         pairs.batch_size = 32  # the last batch may be smaller here
         return total(model, pairs.in_order(limit)).without_bytes(self.reason)
 
@@ -91,7 +91,7 @@ class Denoise:
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be written."""
-        return {"target": int((batch.targets != IGNORE).sum())}
+        return {"target": int((batch.targets != IGNORE_INDEX).sum())}
 
     def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
         """Nats of all that was dropped together, smoothed."""
@@ -111,9 +111,9 @@ class Denoise:
 def written(model: nn.Module, batch: Batch, smoothing: float) -> Term:
     """The nats of a batch's targets, and how many there are."""
     writer = cast(Any, model)
-    hidden, _ = writer.read(batch.tokens, source=batch.source)
+    hidden, _ = writer.forward(batch.tokens, source=batch.source)
     nats = unembed.nats(hidden, writer.output_weight, batch.targets, writer.unembedding_bias, smoothing)
-    return Term(nats.sum(), int((batch.targets != IGNORE).sum()))
+    return Term(nats.sum(), int((batch.targets != IGNORE_INDEX).sum()))
 
 
 @torch.no_grad()

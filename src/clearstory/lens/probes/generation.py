@@ -1,0 +1,199 @@
+"""Generation: how a text was written, each step with the words that could have stood there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from clearstory.errors import BadSetting, ContextOverflow
+from clearstory.lens.probes.next_token import shown
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.probes.surprisal import LOGITS, share
+from clearstory.lens.views.kinds import Node, Span, Spans, Table, Tree, Walk
+from clearstory.models.base import TokenBatch
+from clearstory.models.prompts import Truncate, resting
+from clearstory.text.sentinels import SentinelTokenizer
+from clearstory.text.tokenizers import Tokenizer
+
+
+class Candidate(Protocol):
+    """A continuation that a step of a beam search has weighed."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """From the prompt's end."""
+
+    @property
+    def total(self) -> float:
+        """What it was compared by."""
+
+    @property
+    def fate(self) -> Literal["followed", "ended", "dropped"]:
+        """What became of it."""
+
+
+class Write(Protocol):
+    """What writes after the text."""
+
+    def __call__(
+        self, *, max_tokens: int, temperature: float, seed: int | None, beam: int
+    ) -> tuple[Sequence[int], Sequence[Candidate]]:
+        """The tokens written, and every candidate of a beam search."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One step: the token that was written, its probability and rank, the entropy of all in bits, and the likeliest."""
+
+    id: int
+    probability: float
+    rank: int
+    entropy: float
+    likeliest: tuple[tuple[int, float], ...]
+
+
+def steps_written(model: Any, read: Passage, written: Sequence[int], top: int) -> list[Chosen]:
+    """How each token was chosen, under the model's own distribution, before temperature, cuts and penalties.
+
+    Raises ContextOverflow where prompt and answer do not fit together: the model would have begun anew on the way.
+    """
+    ids, first = [*read.ids, *written[:-1]], len(read.ids) - 1
+    if model.context is not None and len(ids) > model.context:
+        raise ContextOverflow(
+            f"{len(read.ids):,} tokens and {len(written):,} written do not fit the model's context of "
+            f"{model.context:,}; ask for fewer with --max-tokens, or shorten the text"
+        )
+    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
+    device = torch.device("cpu") if weight is None else weight.device
+    source = {"source": TokenBatch.from_sequences([read.source], device)} if read.source else {}
+    found: list[Chosen] = []
+    with resting(model):
+        hidden = model.forward(TokenBatch.from_sequences([ids], device), **source)[0][0, first:]
+        size = max(1, LOGITS // model.vocab)
+        for at in range(0, len(written), size):
+            logs = model.logits(hidden[at : at + size]).double().log_softmax(-1).cpu()
+            found += chosen(logs, written[at : at + size], min(top, model.vocab))
+    return found
+
+
+def chosen(logs: Tensor, written: Sequence[int], top: int) -> Iterator[Chosen]:
+    """From logarithms of probabilities, (N, V), to steps."""
+    entropies = -torch.special.xlogy(logs.exp(), logs.exp()).sum(1) / math.log(2)
+    best = logs.topk(top)
+    for row, id in enumerate(written):
+        likeliest = zip(best.indices[row].tolist(), best.values[row].exp().tolist(), strict=True)
+        rank = int((logs[row] > logs[row, id]).sum()) + 1
+        yield Chosen(id, float(logs[row, id].exp()), rank, float(entropies[row]), tuple(likeliest))
+
+
+def generation(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    write: Write | None = None,
+    *,
+    max_tokens: int = 24,
+    temperature: float = 1.0,
+    seed: int = 0,
+    beam: int = 1,
+    top: int = 5,
+    truncate: Truncate | None = None,
+) -> Walk:
+    """A text and what is written after it, each token coloured by its bits; each step with its alternatives; and, of a
+    beam search, every candidate that it weighed as a tree.
+
+    `write` writes, by these settings: `clearstory.inspect` hands it in. Probabilities are the model's own. Raises
+    BadSetting without it.
+    """
+    if write is None:
+        raise BadSetting('nobody writes here; ask for it by clearstory.inspect(model, text, "generation")')
+    if top < 1:
+        raise BadSetting(f"top is {top}; show at least 1 token")
+    read = passage(model, tokenizer, text, truncate=truncate)
+    written, candidates = write(max_tokens=max_tokens, temperature=temperature, seed=seed, beam=beam)
+    seen = steps_written(model, read, written, top)
+    said = look(seen, tokenizer)
+    steps: list[Any] = [coloured(tokenizer, read, seen), listed(tokenizer, seen)]
+    if candidates:
+        steps.append(grown(tokenizer, candidates, tuple(written)))
+    return Walk(title=f"Written after “{shown(text, 30)}”", steps=tuple(steps), look=said)
+
+
+def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
+    """How often the likeliest was taken, and where the choice was widest."""
+    likeliest = sum(1 for each in seen if each.rank == 1)
+    widest = max(range(len(seen)), key=lambda step: seen[step].entropy)
+    piece = tokenizer.display_token(seen[widest].id)
+    return (
+        f"{likeliest} of {len(seen)} tokens were the likeliest at their place. The widest choice was step "
+        f"{widest + 1}, as unsure as among {2 ** seen[widest].entropy:,.1f} equally likely words: ‘{piece}’ was taken, "
+        f"with {share(seen[widest].probability)}."
+    )
+
+
+def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spans:
+    """The text, what was written coloured by how little it was expected."""
+    begun = () if read.source else read.ids
+    speller: Any = SentinelTokenizer(tokenizer) if read.source else tokenizer  # which writes the names of what it fills
+    pieces = texts(speller, begun, [each.id for each in seen])
+    first = [Span(tokenizer.decode(list(begun)), None)] if begun else []
+    spans = [
+        Span(
+            piece,
+            -math.log2(each.probability) if each.probability > 0 else math.inf,
+            f"{tokenizer.display_token(each.id)}   {share(each.probability)}   rank {each.rank:,}   likeliest: "
+            + ", ".join(f"{tokenizer.display_token(id)} {share(p)}" for id, p in each.likeliest),
+        )
+        for piece, each in zip(pieces, seen, strict=True)
+    ]
+    return Spans(title="What was written, by how little it was expected", spans=(*first, *spans), unit="bits")
+
+
+def texts(tokenizer: Any, begun: Sequence[int], written: Iterable[int]) -> Iterator[str]:
+    """What each token adds to the text; nothing where it is only a part of a character, which the last part brings."""
+    ids, done = list(begun), tokenizer.decode(list(begun))
+    for id in written:
+        ids.append(id)
+        now = tokenizer.decode(ids)
+        if now.endswith("\N{REPLACEMENT CHARACTER}") or not now.startswith(done):
+            yield ""
+            continue
+        yield now[len(done) :]
+        done = now
+
+
+def listed(tokenizer: Tokenizer, seen: Sequence[Chosen]) -> Table:
+    """Each step with the words that could have stood there."""
+    rows = []
+    for step, each in enumerate(seen):
+        others = [f"{tokenizer.display_token(id)} {share(p)}" for id, p in each.likeliest if id != each.id]
+        rows.append((step + 1, tokenizer.display_token(each.id), each.rank, each.entropy, "  ".join(others), each.probability))
+    return Table(
+        title="Step by step",
+        columns=("step", "token", "rank", "entropy", "instead", "probability"),
+        rows=tuple(rows),
+        bar="probability",
+    )
+
+
+def grown(tokenizer: Tokenizer, candidates: Sequence[Candidate], written: tuple[int, ...]) -> Tree:
+    """Every candidate of a beam search below the one that it goes on from."""
+    known: dict[tuple[int, ...], int] = {}
+    nodes: list[Node] = []
+    for each in candidates:
+        known[each.ids] = len(nodes)
+        nodes.append(Node(tokenizer.display_token(each.ids[-1]), known.get(each.ids[:-1]), each.total, each.fate))
+    kept = sum(1 for node in nodes if node.fate != "dropped")
+    return Tree(
+        title="The beams: all that was weighed",
+        nodes=tuple(nodes),
+        unit="log-probability",
+        best=known.get(written),
+        look=f"{len(nodes):,} continuations were weighed, the likeliest of each step first; {kept:,} were followed or "
+        "ended. Under each word stands the log-probability of all up to it.",
+    )

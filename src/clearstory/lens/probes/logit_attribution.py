@@ -1,0 +1,195 @@
+"""Contributions: a logit as the sum of what stands at the foot of the stream and of all that the steps added to it.
+
+foot + heads + attention's biases + feed-forwards ─► last norm, its scale as computed ─► · word's vector ─► logit
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.lens.hooks.linearised_norms import Road, road, road_taps, word_vectors
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.hooks.residual_stream import asked, token_of, writing
+from clearstory.lens.hooks.trace import inner, watch
+from clearstory.lens.views.kinds import Grid, Table, Walk
+from clearstory.models.encoder import Encoder
+from clearstory.models.prompts import Truncate, fit_prompt, resting
+from clearstory.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part of a logit comes from. `column` says which part of its layer it is: a head (h), a head that looks
+    across (x), the bias of either, or the feed-forward (ff).
+    """
+
+    name: str
+    layer: int | None = None
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """P parts of N words' logits at one place; in float64 they add up to `logits`, the model's own, to rounding."""
+
+    parts: tuple[Part, ...]
+    values: Float[Tensor, "P N"]
+    logits: Float[Tensor, "N"]
+
+
+def contributed(model: Any, read: Passage, words: Sequence[int] | None = None, place: int = -1) -> Contributed:
+    """Every part of the logits of some words (of the likeliest, without any) after one token.
+
+    Norms are taken with the scale that they had: the parts say what was added, not what would be without it. In models
+    whose norms follow their steps that is so of every norm that a part still passes. Raises CannotDo for an encoder,
+    whose head for words bends what the stream says: its logits are no sum.
+    """
+    model = inner(model)
+    if isinstance(model, Encoder):
+        raise CannotDo(
+            "an encoder's head bends what its stream says (gelu) before words are held against it, so its logits are "
+            "no sum of what the steps added; look at --view ablation or lens"
+        )
+    place = range(len(read.ids))[place]
+    prefix, _ = writing(model)
+    answers = [f"{prefix}blocks.*.{kind}.answer" for kind in ("attention", "cross_attention")]
+    answers = answers[: 1 + bool(prefix)]
+    with resting(model), watch(model, *road_taps(model), *answers) as seen:
+        hidden = read.hidden(model)[place]
+        logits = model.logits(hidden)
+        ids = [int(logits.argmax())] if words is None else list(words)
+        way = road(model, seen, place)
+        vectors = word_vectors(model, ids)
+        width = vectors.shape[1]
+        known = [
+            *(
+                (part, way.carry(number, vector) @ vectors.T)
+                for number, part, vector in added(way, seen, prefix, place)
+            ),
+            (Part("norms' own vectors"), way.shifts() @ vectors.T),
+        ]
+        if (bias := getattr(model, "unembedding_bias", None)) is not None:
+            known.append((Part("the words' own biases"), bias[ids].double()))
+        if len(hidden) > width:
+            known.append((Part("recalled n-grams"), hidden[width:][ids].double()))
+    parts, values = zip(*known, strict=True)
+    return Contributed(parts, torch.stack(values), logits[ids].double())
+
+
+def added(
+    way: Road, seen: Mapping[str, Tensor], prefix: str, place: int
+) -> Iterator[tuple[int, Part, Float[Tensor, "W"]]]:
+    """Every part of the stream: the step that added it (−1: none), its name, and the vector."""
+    yield -1, Part("embedding"), seen[f"{prefix}foot"][0, place].double()
+    for number, step in enumerate(way.steps):
+        if step.kind == "feed-forward":
+            yield number, Part(step.name, step.layer, "ff"), seen[step.added][0, place].double()
+            continue
+        short, letter = ("head", "h") if step.kind == "attention" else ("cross-head", "x")
+        for head, vector in enumerate(head_parts(step.module, seen[f"{step.added}.answer"][0, :, place])):
+            yield number, Part(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
+        if step.module.output.bias is not None:
+            yield number, Part(f"{step.name} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
+
+
+def head_parts(attention: Any, answer: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
+    """What each head adds to the stream: its answer through its own columns of the output map."""
+    own = attention.output.weight.double().unflatten(1, (-1, attention.head_width))
+    return torch.einsum("hd,whd->hw", answer.double(), own)
+
+
+def contributions(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    target: str | None = None,
+    words: tuple[str, ...] = (),
+    ids: tuple[int, ...] = (),
+    top: int = 15,
+    truncate: Truncate | None = None,
+) -> Walk:
+    """The logit of a word after a text as a sum over embedding, heads and feed-forwards: the `top` largest parts, then
+    all of them by layer.
+
+    The word is the likeliest, or the one of `words`; with two, it is why the first and not the second: the difference
+    of their logits. `ids` name tokens that are no words. Raises BadSetting for three, VocabularyMismatch for an id that
+    is not the model's.
+    """
+    if top < 1:
+        raise BadSetting(f"top is {top}; show at least 1 part")
+    target, words = asked(model, target, words)
+    if words and ids:
+        raise BadSetting(f"words are {', '.join(words)} and ids {', '.join(map(str, ids))}; give one of the two")
+    if len(words or ids) > 2:
+        raise BadSetting(
+            f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to see why the "
+            "first and not the second"
+        )
+    chosen = [token_of(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
+    read = passage(model, tokenizer, text, target=target, truncate=truncate)
+    if not chosen:
+        with resting(model):
+            chosen = [int(model.logits(read.hidden(model)[-1]).argmax())]
+    seen = contributed(model, read, chosen)
+    signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
+    values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
+    pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
+    what = f"The logit of {pieces[0]}" if len(chosen) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
+    return Walk(
+        title=f"{what} after ‘{read.labels[-1]}’, added up",
+        steps=(largest(what, seen.parts, values, top), by_layer(what, seen.parts, values)),
+        look=look(seen.parts, values, logit),
+    )
+
+
+def look(parts: Sequence[Part], values: Sequence[float], logit: float) -> str:
+    """The sum, and how few parts make half of all that was added and taken away."""
+    sizes = sorted((abs(value) for value in values), reverse=True)
+    half, count = 0.0, 0
+    while half < sum(sizes) / 2:
+        half, count = half + sizes[count], count + 1
+    most = max(zip(values, parts, strict=True), key=lambda pair: pair[0])
+    return (
+        f"{len(parts):,} parts add up to {math.fsum(values):,.4f}; the model's own number is {logit:,.4f}. Half of all "
+        f"that is added and taken away comes from {count:,}; the most is added by {most[1].name} ({most[0]:+,.2f}). "
+        "The norms' scales are taken as computed."
+    )
+
+
+def largest(what: str, parts: Sequence[Part], values: Sequence[float], top: int) -> Table:
+    """The largest parts, and all others as one."""
+    order = sorted(range(len(parts)), key=lambda place: -abs(values[place]))
+    rows = [(parts[place].name, values[place]) for place in order[:top]]
+    if rest := order[top:]:
+        rows.append((f"all others ({len(rest):,})", math.fsum(values[place] for place in rest)))
+    rows.append(("together", math.fsum(values)))
+    return Table(
+        title=f"{what}: the largest parts",
+        columns=("part", "adds"),
+        rows=tuple(rows),
+        bar="adds",
+    )
+
+
+def by_layer(what: str, parts: Sequence[Part], values: Sequence[float]) -> Grid:
+    """All parts that belong to a layer."""
+    columns = tuple(dict.fromkeys(part.column for part in parts if part.layer is not None))
+    layers = 1 + max((part.layer for part in parts if part.layer is not None), default=-1)
+    found = {(part.layer, part.column): value for part, value in zip(parts, values, strict=True)}
+    return Grid(
+        title=f"{what}, by layer: heads (h), feed-forward (ff)",
+        row_labels=tuple(f"layer {layer}" for layer in range(layers)),
+        column_labels=columns,
+        values=tuple(tuple(found.get((layer, column), 0.0) for column in columns) for layer in range(layers)),
+        unit="added to the logit",
+        dots=True,
+    )
