@@ -9,10 +9,10 @@ import math
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.lens.draw import to_csv, to_html
-from clearstory.lens.placed import Arrow, Box, Group, Point
-from clearstory.lens.svg import svg
-from clearstory.lens.views import Band, Curve, Figure, Grid, Line, Map, Span, Spans, Table, View, Walk
+from clearstory.lens.rendering.render import to_csv, to_html
+from clearstory.lens.views.figure import Arrow, Box, Group, Point
+from clearstory.lens.rendering.svg import svg
+from clearstory.lens.views.kinds import Band, Curve, Figure, Grid, Line, Map, Span, Spans, Table, View, Report
 
 VIEWS: list[View] = [
     Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),
@@ -67,7 +67,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
 
 
 def test_a_walk_is_its_steps_in_every_form() -> None:
-    walk = Walk(title="w", steps=(VIEWS[2], VIEWS[0]), look="from one to the other")  # type: ignore[arg-type]
+    walk = Report(title="w", steps=(VIEWS[2], VIEWS[0]), look="from one to the other")  # type: ignore[arg-type]
     said = walk.to_json()
     assert said["kind"] == "walk"
     assert [step["kind"] for step in said["steps"]] == ["grid", "table"]
@@ -78,7 +78,7 @@ def test_a_walk_is_its_steps_in_every_form() -> None:
     assert "from one to the other" in page
     assert svg(walk).count("<svg ") == 3
     with pytest.raises(BadInput, match="has no steps"):
-        Walk(title="w", steps=())
+        Report(title="w", steps=())
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.kind)

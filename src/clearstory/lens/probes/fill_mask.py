@@ -15,7 +15,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import entropy
 from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.views.kinds import Table, Walk
+from clearstory.lens.views.kinds import Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
@@ -29,7 +29,7 @@ def fill(
     mask: tuple[int, ...] = (),
     top: int = 20,
     truncate: Truncate | None = None,
-) -> Walk:
+) -> Report:
     """What may stand at each hidden token, by what stands before and behind it: the likeliest, and what does.
 
     Hidden is every [MASK] of the text and each place of `mask`, counted from the [CLS] that the model reads first; the
@@ -50,7 +50,7 @@ def fill(
     steps = tuple(
         told(tokenizer, place, read.ids[place], row, top, hides) for place, row in zip(places, found, strict=True)
     )
-    return Walk(title=f"What may stand in: {words}", steps=steps, look=said(places, read, found, hides))
+    return Report(title=f"What may stand in: {words}", steps=steps, look=said(places, read, found, hides))
 
 
 def hidden(read: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[int]:

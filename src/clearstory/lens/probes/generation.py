@@ -14,7 +14,7 @@ from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.probes.next_token import shown
 from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.probes.surprisal import LOGITS, share
-from clearstory.lens.views.kinds import Node, Span, Spans, Table, Tree, Walk
+from clearstory.lens.views.kinds import Node, Span, Spans, Table, Tree, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.sentinels import SentinelTokenizer
@@ -103,7 +103,7 @@ def generation(
     beam: int = 1,
     top: int = 5,
     truncate: Truncate | None = None,
-) -> Walk:
+) -> Report:
     """A text and what is written after it, each token coloured by its bits; each step with its alternatives; and, of a
     beam search, every candidate that it weighed as a tree.
 
@@ -121,7 +121,7 @@ def generation(
     steps: list[Any] = [coloured(tokenizer, read, seen), listed(tokenizer, seen)]
     if candidates:
         steps.append(grown(tokenizer, candidates, tuple(written)))
-    return Walk(title=f"Written after “{shown(text, 30)}”", steps=tuple(steps), look=said)
+    return Report(title=f"Written after “{shown(text, 30)}”", steps=tuple(steps), look=said)
 
 
 def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:

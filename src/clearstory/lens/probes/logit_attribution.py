@@ -19,7 +19,7 @@ from clearstory.lens.hooks.linearised_norms import Road, road, road_taps, word_v
 from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.hooks.residual_stream import asked, token_of, writing
 from clearstory.lens.hooks.trace import inner, watch
-from clearstory.lens.views.kinds import Grid, Table, Walk
+from clearstory.lens.views.kinds import Grid, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, fit_prompt, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -116,7 +116,7 @@ def contributions(
     ids: tuple[int, ...] = (),
     top: int = 15,
     truncate: Truncate | None = None,
-) -> Walk:
+) -> Report:
     """The logit of a word after a text as a sum over embedding, heads and feed-forwards: the `top` largest parts, then
     all of them by layer.
 
@@ -144,7 +144,7 @@ def contributions(
     values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
     pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
     what = f"The logit of {pieces[0]}" if len(chosen) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
-    return Walk(
+    return Report(
         title=f"{what} after ‘{read.labels[-1]}’, added up",
         steps=(largest(what, seen.parts, values, top), by_layer(what, seen.parts, values)),
         look=look(seen.parts, values, logit),

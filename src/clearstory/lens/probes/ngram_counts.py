@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.backoff import counted
+from clearstory.lens.probes.x_backoff import counted
 from clearstory.lens.probes.next_token import shown
-from clearstory.lens.views.kinds import Cell, Table, Walk
+from clearstory.lens.views.kinds import Cell, Table, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import first_token, fit_prompt, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -87,7 +87,7 @@ def after_rows(model: Any, order: int, context: int) -> range:
     return range(first, last)
 
 
-def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Walk:
+def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
     """What has been counted after the end of a text: its contexts, the longest first, and after each the `top` tokens
     with their counts, the share of probability that these give, and the probability.
 
@@ -127,7 +127,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Walk
             )
     longest = found[0]
     more = max((len(part.seen) for part in found), default=0)
-    return Walk(
+    return Report(
         title=f"Counts after “{shown(text)}”",
         steps=(
             Table(

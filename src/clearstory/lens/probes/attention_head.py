@@ -1,0 +1,166 @@
+"""Head view: the walk through one head, picture by picture. Queries are yellow, keys teal, values and what comes of
+them red; the area of a dot is its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearstory.lens.probes.attention import look
+from clearstory.lens.probes.x_head import Walked, head_walk, moved_words
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.attention_sites import Part
+from clearstory.lens.views.kinds import Cell, Grid, Ink, Step, Table, Report
+from clearstory.models.prompts import Truncate
+
+SHOWN = 64
+"""Numbers of a vector that are drawn; of a longer one those that are largest in this text."""
+
+
+def head(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    layer: int = -1,
+    head: int | None = None,
+    part: Part | None = None,
+    target: str | None = None,
+    truncate: Truncate | None = None,
+) -> Report:
+    """One head's walk from what it reads to what it adds; the most decided head of the layer when none is named.
+
+    An encoder-decoder shows its encoder; `part` names its decoder, which has written `target`, or `cross`, how that
+    looks across at the text.
+    """
+    read = passage(model, tokenizer, text, target=target, truncate=truncate)
+    walked = head_walk(model, read, layer, head, part)
+    rows, columns = walked.site.reads(read)
+    steps: list[Step] = [
+        *queries_and_keys(walked, rows, columns),
+        *scores(walked, rows, columns),
+        *answers(walked, rows, columns),
+        words(model, tokenizer, walked, rows, columns),
+        vectors("E + ΔE of this head alone", rows, walked.after, "bar"),
+    ]
+    return Report(
+        title=f"Head {walked.head} of {walked.site.words}, step by step",
+        steps=tuple(steps),
+        look=look(walked.site, walked.pattern, columns),
+    )
+
+
+def queries_and_keys(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+    """What is read, and what becomes of it."""
+    c, place = walked.site.stack.config, walked.site.stack.rotary is not None and walked.site.part != "cross"
+    after = "after the norm" if c.norm_first else "as it is"
+    turned = ", turned by the token's place" if place else ""
+    steps = [vectors(f"What the head reads: E {after}", rows, walked.reads, "bar")]
+    if walked.site.part == "cross":
+        steps.append(vectors("What it reads of the source", columns, walked.source, "bar"))
+    scale = walked.site.attention.scale
+    more = "" if scale == 1 else f", times {scale:.4g} as this model scales"
+    return [
+        *steps,
+        vectors(f"Queries: what each token asks for{turned}{more}", rows, walked.query, "query"),
+        vectors(f"Keys: what each token answers to{turned}", columns, walked.key, "key"),
+    ]
+
+
+def scores(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+    """From products to weights."""
+
+    def square(title: str, values: Tensor, ink: Ink = "key", **more: Any) -> Grid:
+        return Grid(
+            title=title,
+            row_labels=tuple(rows),
+            column_labels=tuple(columns),
+            values=numbers(values),
+            ink=ink,
+            **{"dots": True, **more},
+        )
+
+    steps = [
+        square("Query · key", walked.dots),
+        square(f"÷ √d, which is √{walked.site.width} = {walked.site.width**0.5:.4g}", walked.scaled),
+    ]
+    if walked.bias is not None:
+        steps.append(square("A bias by how far apart they stand", walked.bias))
+    hidden = walked.scores == -torch.inf
+    title = "Mask: nobody looks ahead" if walked.site.attention.causal else "No mask: everybody sees all"
+    if walked.site.attention.causal and walked.site.stack.config.window is not None:
+        title += f", nor further back than {walked.site.stack.config.window} tokens"
+    share = float(hidden.double().mean())
+    masked = f"{share:.0%} of the scores are −∞." if share else None
+    sums = walked.pattern.double().sum(-1)
+    return [
+        *steps,
+        square(title, walked.scores, look=masked),
+        square(
+            "Softmax: the weights of each row",
+            walked.pattern,
+            "query",
+            dots=False,
+            unit="weight",
+            look=f"Every row's sum, computed: from {float(sums.min()):.6f} to {float(sums.max()):.6f}.",
+        ),
+    ]
+
+
+def answers(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+    """From values to what is added."""
+    return [
+        vectors("Values: what each token answers with", columns, walked.value, "value"),
+        vectors("Weights · values: what each token is told", rows, walked.answer, "value"),
+        vectors("ΔE: that, by this head's part of the output matrix", rows, walked.added, "value"),
+    ]
+
+
+def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sources: Sequence[str]) -> Table:
+    """How much each token is moved, from where, and towards which words."""
+    long = walked.added.double().norm(dim=-1)
+    share = long / walked.stream.double().norm(dim=-1).clamp(min=1e-30)
+    favourite = walked.pattern.argmax(-1)
+    columns = ["token", "‖ΔE‖", "of ‖E‖", "most from"]
+    told: list[list[Cell]] = []
+    for place, label in enumerate(rows):
+        told.append([label, float(long[place]), float(share[place]), sources[int(favourite[place])]])
+    if walked.effect is not None:
+        columns += ["promotes", "suppresses"]
+        for row, sides in zip(told, moved_words(model, walked.effect), strict=True):
+            row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in sides]
+    place = int(long.argmax())
+    norm = "" if walked.site.stack.norm is None else "the last norm at its scale, then "
+    return Table(
+        title="ΔE in words" + ("" if walked.effect is None else f": by {norm}each word's vector"),
+        columns=tuple(columns),
+        rows=tuple(map(tuple, told)),
+        look=f"‘{rows[place]}’ is moved most: by {float(share[place]):.1%} of its length.",
+    )
+
+
+def vectors(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], ink: Ink) -> Grid:
+    """A row for each token; of long vectors the numbers that are largest here, and that is said."""
+    width = values.shape[-1]
+    kept = torch.arange(width)
+    if width > SHOWN:
+        kept = values.double().square().mean(0).topk(SHOWN).indices.sort().values.cpu()
+        title += f" (the {SHOWN} largest of {width:,} dimensions)"
+    return Grid(
+        title=title,
+        row_labels=tuple(labels),
+        column_labels=tuple(str(int(i)) for i in kept),
+        values=numbers(values[:, kept]),
+        ink=ink,
+        dots=True,
+    )
+
+
+def numbers(values: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Rows of numbers."""
+    return tuple(map(tuple, values.tolist()))
