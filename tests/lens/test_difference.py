@@ -15,14 +15,14 @@ from clearstory.cli.main import main
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.lens.difference import difference
-from clearstory.lens.draw import WRITERS, to_terminal
-from clearstory.lens.next import next_token
-from clearstory.lens.surprise import surprise
-from clearstory.lens.views import Curve, Grid, Line, Map, Span, Spans, Table
+from clearstory.lens.views.difference import difference
+from clearstory.lens.rendering.render import WRITERS, to_terminal
+from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.probes.surprisal import surprise
+from clearstory.lens.views.kinds import Curve, Grid, Line, Map, Span, HighlightedText, Table
 from clearstory.models.families import build
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
 LETTERS = learn("characters", ["the cat sat on a dog "])
@@ -116,7 +116,7 @@ def test_a_row_of_one_table_alone_has_no_difference() -> None:
 @pytest.mark.parametrize("against", [B, PIECES])
 def test_bits_of_a_text_are_compared_whatever_its_pieces_are(against: Any) -> None:
     apart = inspect(A, TEXT, "surprise", against=against)
-    assert isinstance(apart, Spans)
+    assert isinstance(apart, HighlightedText)
     assert apart.signed
     assert "".join(span.text for span in apart.spans) == TEXT
     at = 0
@@ -139,10 +139,10 @@ def test_bits_of_a_text_are_compared_whatever_its_pieces_are(against: Any) -> No
 
 
 def test_pieces_without_letters_and_cuts_in_other_places() -> None:
-    one = Spans(title="s", unit="bits", spans=(Span("", 1.0), Span("ab", 2.0), Span("", 3.0), Span("c", 4.0)))
-    other = Spans(title="s", unit="bits", spans=(Span("a", 1.0), Span("bc", 2.0)))
+    one = HighlightedText(title="s", unit="bits", spans=(Span("", 1.0), Span("ab", 2.0), Span("", 3.0), Span("c", 4.0)))
+    other = HighlightedText(title="s", unit="bits", spans=(Span("a", 1.0), Span("bc", 2.0)))
     apart = difference(one, other)
-    assert isinstance(apart, Spans)
+    assert isinstance(apart, HighlightedText)
     assert [(span.text, span.value, span.facts) for span in apart.spans] == [("abc", -7.0, (10.0, 3.0))]
     assert "1 of 1 stretches are several pieces on one." in str(apart.look)
     assert "B takes 7 bits fewer in all" in str(apart.look)
@@ -192,7 +192,7 @@ def test_differences_are_drawn_in_two_colours() -> None:
         console = Console(width=100, record=True, force_terminal=True)
         console.print(to_terminal(apart, 100))
         assert "B − A" in console.export_text()
-    zero = Spans(title="z", spans=(Span("a", 0.1), Span("b", -3.0)), levels=(1.0, 2.0), signed=True)
+    zero = HighlightedText(title="z", spans=(Span("a", 0.1), Span("b", -3.0)), levels=(1.0, 2.0), signed=True)
     assert [zero.shade(span) for span in zero.spans] == ["heat-0", "less-2"]
 
 

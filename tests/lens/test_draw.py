@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clearstory.errors import BadInput, UnknownName
-from clearstory.lens.draw import save, to_csv, to_html, to_json, to_terminal
-from clearstory.lens.drawing import DARK, HEATS, LIGHT
-from clearstory.lens.scales import Scale, even_ticks, log_ticks
-from clearstory.lens.svg import svg
-from clearstory.lens.views import Band, Curve, Grid, Line, Span, Spans, Table, View
+from clearstory.lens.rendering.render import save, to_csv, to_html, to_json, to_terminal
+from clearstory.lens.rendering.svg_canvas import DARK, HEATS, LIGHT
+from clearstory.lens.rendering.scales import Scale, even_ticks, log_ticks
+from clearstory.lens.rendering.svg import svg
+from clearstory.lens.views.kinds import Band, Curve, Grid, Line, Span, HighlightedText, Table, View
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
 TABLE = Table(
@@ -39,7 +39,7 @@ CURVE = Curve(
     band=Band(HOSTILE, (1.0, 10.0), (1.4, 1.3), (1.6, 1.5)),
     look=HOSTILE,
 )
-SPANS = Spans(
+SPANS = HighlightedText(
     title=HOSTILE,
     spans=(Span("a", 0.5, "rank 1", ("a", 1)), Span(HOSTILE + "\n", 20.0, HOSTILE, (HOSTILE, 2)), Span(" ", None)),
     unit="bits",
@@ -151,7 +151,7 @@ def test_other_kinds_are_told_in_numbers() -> None:
     grid = Grid(title="g", row_labels=("a",), column_labels=("b",), values=((0.25,),))
     assert to_csv(grid) == ",b\na,0.25\n"
     assert "0.25" in to_html(grid)
-    assert to_csv(Spans(title="s", spans=())) == "text,value,note\n"
+    assert to_csv(HighlightedText(title="s", spans=())) == "text,value,note\n"
     read = list(csv.reader(io.StringIO(to_csv(SPANS))))
     assert read[0] == ["text", "bits", "token", HOSTILE, "note"]
     assert read[3] == [" ", "", "", "", ""]
@@ -160,7 +160,7 @@ def test_other_kinds_are_told_in_numbers() -> None:
 
 def test_pieces_are_coloured_by_the_levels_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     values = (0.5, 1.0, 3.9, 4.0, 8.0, 99.0, None)
-    view = Spans(title="s", spans=tuple(Span("x", value, "n") for value in values), unit="bits")
+    view = HighlightedText(title="s", spans=tuple(Span("x", value, "n") for value in values), unit="bits")
     assert [view.level(span) for span in view.spans] == [0, 1, 2, 3, 4, 5, 0]
     assert [f'heat-{i}" data-note' in to_html(view) for i in range(7)] == [True] * 6 + [False]
     drawn = [each.get("class") for each in ET.fromstring(svg(view)).iter(SVG + "rect")][7:]
@@ -189,12 +189,12 @@ def test_the_pieces_joined_are_the_text() -> None:
 
     text = "ab <i> c\nd e"
     read = Text()
-    read.feed(to_html(Spans(title="s", spans=tuple(Span(c, 1.0) for c in text))))
+    read.feed(to_html(HighlightedText(title="s", spans=tuple(Span(c, 1.0) for c in text))))
     assert read.text == text.replace("\n", "↵\n")
 
 
 def test_a_long_line_of_pieces_stays_on_the_paper() -> None:
-    view = Spans(title="s", spans=(Span("wide " * 40, 1.0), Span("吾" * 200, 9.0), *(Span(" a", 2.0),) * 100))
+    view = HighlightedText(title="s", spans=(Span("wide " * 40, 1.0), Span("吾" * 200, 9.0), *(Span(" a", 2.0),) * 100))
     for each in list(ET.fromstring(svg(view)).iter(SVG + "rect"))[7:]:
         assert float(each.get("x", 0)) + float(each.get("width", 0)) <= 760 - 24 + 1
 

@@ -12,7 +12,7 @@ from clearstory.errors import BadInput
 from clearstory.lens.rendering.render import to_csv, to_html
 from clearstory.lens.views.figure import Arrow, Box, Group, Point
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Band, Curve, Figure, Grid, Line, Map, Span, Spans, Table, View, Report
+from clearstory.lens.views.kinds import Band, Curve, Figure, Grid, Line, Map, Span, HighlightedText, Table, View, Report
 
 VIEWS: list[View] = [
     Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),
@@ -24,7 +24,7 @@ VIEWS: list[View] = [
         band=Band("b", (1.0,), (1.0,), (2.0,)),
     ),
     Grid(title="g", row_labels=("a", "b"), column_labels=("c",), values=((0.1,), (0.2,))),
-    Spans(title="s", spans=(Span("a", 0.5, "n"), Span("b", None))),
+    HighlightedText(title="s", spans=(Span("a", 0.5, "n"), Span("b", None))),
     Map(
         title="m",
         points=(Point("a", 0.0, 1.0, note="n"), Point("b", 1.0, 0.0)),

@@ -14,7 +14,7 @@ from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.probes.next_token import shown
 from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.probes.surprisal import LOGITS, share
-from clearstory.lens.views.kinds import Node, Span, Spans, Table, Tree, Report
+from clearstory.lens.views.kinds import Node, Span, HighlightedText, Table, Tree, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.sentinels import SentinelTokenizer
@@ -136,7 +136,7 @@ def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
     )
 
 
-def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spans:
+def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> HighlightedText:
     """The text, what was written coloured by how little it was expected."""
     begun = () if read.source else read.ids
     speller: Any = SentinelTokenizer(tokenizer) if read.source else tokenizer  # which writes the names of what it fills
@@ -151,7 +151,7 @@ def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> Spa
         )
         for piece, each in zip(pieces, seen, strict=True)
     ]
-    return Spans(title="What was written, by how little it was expected", spans=(*first, *spans), unit="bits")
+    return HighlightedText(title="What was written, by how little it was expected", spans=(*first, *spans), unit="bits")
 
 
 def texts(tokenizer: Any, begun: Sequence[int], written: Iterable[int]) -> Iterator[str]:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import Reads
-from clearstory.lens.sources import sides
-from clearstory.lens.views.kinds import Cell, Span, Spans
+from clearstory.lens.probes.x_sources import sides
+from clearstory.lens.views.kinds import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import begun, first_token, resting
@@ -56,7 +56,7 @@ class Foreseen:
     likeliest: tuple[tuple[int, float], ...]
 
 
-def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str | None = None, top: int = 3) -> Spans:
+def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str | None = None, top: int = 3) -> HighlightedText:
     """The bits of every token of a text, with its rank and the `top` likeliest tokens at its place.
 
     The text is a document of its own: it begins after the token that texts begin after, and with a tokenizer that has
@@ -89,7 +89,7 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
     exact = both is None and tokenizer.is_lossless(text)
     size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if exact else None
     worst, most = max(scored, key=lambda pair: pair[1].bits)
-    return Spans(
+    return HighlightedText(
         title=f"Surprise: bits of each token, given those before it{'' if both is None else ' and the source'}",
         spans=tuple(spans(tokenizer, text, ids, places, told)),
         unit="bits",

@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.rendering.svg_canvas import clean
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, Mosaic, Spans, Step, Table, Tree, View, Report
+from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, Mosaic, HighlightedText, Step, Table, Tree, View, Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,7 +63,7 @@ def header(view: Step) -> list[str]:
             return ["line", view.x_label, view.y_label]
         case Grid():
             return ["", *view.column_labels] if view.texts is None else ["row", "column", view.unit or "value", "text"]
-        case Spans():
+        case HighlightedText():
             return ["text", view.unit or "value", *view.columns, "note"]
         case Mosaic():
             return ["row", "column", "name", "score"]
@@ -86,7 +86,7 @@ def records(view: Step) -> list[list[object]]:
             if view.texts is not None:
                 return worded(view, view.texts)
             return [[label, *row] for label, row in zip(view.row_labels, view.values, strict=True)]
-        case Spans():
+        case HighlightedText():
             blank = (None,) * len(view.columns)
             return [[span.text, span.value, *(span.facts or blank), span.note] for span in view.spans]
         case Mosaic():
@@ -136,7 +136,7 @@ def part_html(view: Step) -> str:
         head, rows = "", f"<tr><td>{count:,} cells are too many for a page; a .csv has them all.</td></tr>"
     else:
         rows = "".join("<tr>" + "".join(cell(each) for each in row) + "</tr>" for row in told)
-    if isinstance(view, Spans):
+    if isinstance(view, HighlightedText):
         from clearstory.lens.rendering.highlighted_text import spans_html
 
         drawing = spans_html(view)
@@ -205,7 +205,7 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.rendering.grid import grid_text
 
             return grid_text(view, width)
-        case Spans():
+        case HighlightedText():
             from clearstory.lens.rendering.highlighted_text import Coloured
 
             return Coloured(view)

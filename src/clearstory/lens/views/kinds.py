@@ -181,7 +181,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spans(Plain):
+class HighlightedText(Plain):
     """A text in pieces, each coloured by its number: how surprising every token was.
 
     The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
@@ -257,7 +257,7 @@ class Mosaic(Plain):
             raise BadInput(f"a mosaic's tiles are called {', '.join(sorted(unknown))}, which are none of its kinds")
 
 
-Step = Grid | Curve | Spans | Table | Mosaic | Map | Figure | Tree
+Step = Grid | Curve | HighlightedText | Table | Mosaic | Map | Figure | Tree
 """The kinds."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput
-from clearstory.lens.views.kinds import Curve, Line, Spans, Step, Table, View, Report
+from clearstory.lens.views.kinds import Curve, Line, HighlightedText, Step, Table, View, Report
 from clearstory.training.checkpoint import saved
 
 MOST = 8
@@ -75,7 +75,7 @@ def followed(steps: Sequence[int], views: Sequence[Sequence[Step]]) -> Curve | N
                 y_label=last.bar,
                 look=gaps(lines, len(steps)),
             )
-        if isinstance(last, Spans) and (names := [key for key, value in last.totals if isinstance(value, float)]):
+        if isinstance(last, HighlightedText) and (names := [key for key, value in last.totals if isinstance(value, float)]):
             own = names[-1]
             values = [dict(each.totals).get(own) for each in same]
             return Curve(
