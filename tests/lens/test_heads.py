@@ -16,16 +16,16 @@ from rich.console import Console
 from torch import Tensor
 
 from clearstory.errors import BadInput
-from clearstory.lens.draw import to_csv, to_html, to_terminal
-from clearstory.lens.heads import THRESHOLDS, called, heads, measure, repeated
-from clearstory.lens.mosaic import LEVELS, level_of
-from clearstory.lens.passage import Passage
-from clearstory.lens.site import sites
-from clearstory.lens.svg import svg
-from clearstory.lens.trace import edit
-from clearstory.lens.views import Mosaic, Table, Tile
+from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
+from clearstory.lens.probes.head_types import THRESHOLDS, called, heads, measure, repeated
+from clearstory.lens.rendering.tile_grid import LEVELS, level_of
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.hooks.attention_sites import sites
+from clearstory.lens.rendering.svg import svg
+from clearstory.lens.hooks.trace import edit
+from clearstory.lens.views.kinds import TileGrid, Table, Tile
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import learn
 from tiny import TINY_GPT2, shaken
 
 TOKENIZER = learn("characters", ["abcdefghijklmnop"])
@@ -128,7 +128,7 @@ def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
     model: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
     view = heads(model, TOKENIZER, "abcab", part=part, target="ba")
     mosaic, table = view.steps
-    assert isinstance(mosaic, Mosaic)
+    assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)
     assert ("induction" in table.columns) == (part == "decoder")
     assert ("last" in table.columns) == (part != "decoder")
@@ -144,7 +144,7 @@ def test_the_view_says_what_was_measured() -> None:
     with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
         view = heads(model, TOKENIZER, "abcabcdd")
     mosaic, table = view.steps
-    assert isinstance(mosaic, Mosaic)
+    assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)
     assert "2 previous (clearest 1.0: 1.00)" in str(view.look)
     assert [row[:3] for row in table.rows[2:]] == [(1, 0, "previous"), (1, 1, "previous")]
@@ -163,7 +163,7 @@ def test_the_view_says_what_was_measured() -> None:
 
 def test_strokes_hold_every_cell_that_is_not_faint() -> None:
     cells = ((0, 255, 255), (128, 10, 60))
-    view = Mosaic(
+    view = TileGrid(
         title="m", row_labels=("r",), column_labels=("c",), tiles=((Tile("a", 0.5, cells),),), kinds=("a", "b")
     )
     paths = [each for each in ET.fromstring(svg(view)).iter() if each.tag.endswith("path")]

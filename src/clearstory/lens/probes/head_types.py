@@ -31,7 +31,7 @@ from torch import Tensor
 from clearstory.lens.probes.attention import patterns, pooled
 from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.hooks.attention_sites import Part, Site, sites
-from clearstory.lens.views.kinds import Cell, Mosaic, Table, Tile, Report
+from clearstory.lens.views.kinds import Cell, TileGrid, Table, Tile, Report
 from clearstory.models.prompts import Truncate, first_token
 
 THRESHOLDS = dict.fromkeys(("induction", "previous", "next", "first", "last", "same"), 0.4) | {"diffuse": 0.85}
@@ -209,7 +209,7 @@ def heads(
         title=f"All {count} heads: what each does with this text",
         look=said_of(measured),
         steps=(
-            Mosaic(
+            TileGrid(
                 title=f"{len(tiles)} layers of {len(tiles[0])} heads",
                 row_labels=tuple(f"layer {layer}" for layer in range(len(tiles))),
                 column_labels=tuple(map(str, range(len(tiles[0])))),

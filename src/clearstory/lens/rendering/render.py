@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.rendering.svg_canvas import clean
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, Mosaic, HighlightedText, Step, Table, Tree, View, Report
+from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, TileGrid, HighlightedText, Step, Table, Tree, View, Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,7 +65,7 @@ def header(view: Step) -> list[str]:
             return ["", *view.column_labels] if view.texts is None else ["row", "column", view.unit or "value", "text"]
         case HighlightedText():
             return ["text", view.unit or "value", *view.columns, "note"]
-        case Mosaic():
+        case TileGrid():
             return ["row", "column", "name", "score"]
         case Map():
             return ["point", view.x_label, view.y_label, "group", "note"]
@@ -89,7 +89,7 @@ def records(view: Step) -> list[list[object]]:
         case HighlightedText():
             blank = (None,) * len(view.columns)
             return [[span.text, span.value, *(span.facts or blank), span.note] for span in view.spans]
-        case Mosaic():
+        case TileGrid():
             labels = [(row, column) for row in view.row_labels for column in view.column_labels]
             tiles = [tile for row in view.tiles for tile in row]
             return [[*pair, tile.name, tile.score] for pair, tile in zip(labels, tiles, strict=True)]
@@ -209,7 +209,7 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.rendering.highlighted_text import Coloured
 
             return Coloured(view)
-        case Mosaic():
+        case TileGrid():
             from clearstory.lens.rendering.tile_grid import mosaic_text
 
             return mosaic_text(view, width)

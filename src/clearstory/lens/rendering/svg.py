@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clearstory.lens.rendering.svg_canvas import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.rendering.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, Mosaic, Table, Tree, View, Report
+from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, TileGrid, Table, Tree, View, Report
 
 
 def svg(view: View) -> str:
@@ -26,7 +26,7 @@ def svg(view: View) -> str:
         from clearstory.lens.rendering.grid import grid_svg
 
         return grid_svg(view)
-    if isinstance(view, Mosaic):
+    if isinstance(view, TileGrid):
         from clearstory.lens.rendering.tile_grid import mosaic_svg
 
         return mosaic_svg(view)

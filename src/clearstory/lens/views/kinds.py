@@ -236,7 +236,7 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mosaic(Plain):
+class TileGrid(Plain):
     """A small picture for each row and column: every head of every layer. `kinds` are the names that tiles may have."""
 
     kind: ClassVar[str] = "mosaic"
@@ -257,7 +257,7 @@ class Mosaic(Plain):
             raise BadInput(f"a mosaic's tiles are called {', '.join(sorted(unknown))}, which are none of its kinds")
 
 
-Step = Grid | Curve | HighlightedText | Table | Mosaic | Map | Figure | Tree
+Step = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
 """The kinds."""
 
 
