@@ -15,7 +15,7 @@ from clearstory.lens.probes.attention import look
 from clearstory.lens.probes.x_head import Walked, head_walk, moved_words
 from clearstory.lens.hooks.passage import passage
 from clearstory.lens.hooks.attention_sites import Part
-from clearstory.lens.views.kinds import Cell, Grid, Ink, Step, Table, Report
+from clearstory.lens.views.kinds import Cell, Grid, Ink, Panel, Table, Report
 from clearstory.models.prompts import Truncate
 
 SHOWN = 64
@@ -41,7 +41,7 @@ def head(
     read = passage(model, tokenizer, text, target=target, truncate=truncate)
     walked = head_walk(model, read, layer, head, part)
     rows, columns = walked.site.reads(read)
-    steps: list[Step] = [
+    steps: list[Panel] = [
         *queries_and_keys(walked, rows, columns),
         *scores(walked, rows, columns),
         *answers(walked, rows, columns),

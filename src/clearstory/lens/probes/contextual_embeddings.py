@@ -26,7 +26,7 @@ from clearstory.lens.views.figure import Point
 from clearstory.lens.probes.surprisal import share
 from clearstory.lens.hooks.trace import inner
 from clearstory.lens.probes.x_vectors import nearest_to, on_two_axes, word_vectors
-from clearstory.lens.views.kinds import Cell, Curve, Grid, Line, Map, Step, Table, Report
+from clearstory.lens.views.kinds import Cell, Curve, Grid, Line, Map, Panel, Table, Report
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
 
@@ -68,7 +68,7 @@ def context(
     two = occurrences(model, tokenizer, (text, other), named_words, (nth, other_nth))
     at = layer_at(two.names, layer)
     known = bank_of(model, tokenizer, sentences(bank))
-    steps: list[Step] = [parting(two, known), ways(two, known)]
+    steps: list[Panel] = [parting(two, known), ways(two, known)]
     steps += static(model, tokenizer, two, known)
     steps += near(two, known, at, top)
     if not isinstance(inner(model), Recurrent):

@@ -17,7 +17,7 @@ from torch import Tensor
 from clearstory.lens.probes.embeddings import telling
 from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.hooks.trace import inner, stacks, watch
-from clearstory.lens.views.kinds import Curve, Grid, Line, Step, Table, Report
+from clearstory.lens.views.kinds import Curve, Grid, Line, Panel, Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 
@@ -66,13 +66,13 @@ def positions(
     return Report(title="Positions: what the first block knows of places", steps=tuple(steps))
 
 
-def side(model: Any, stack: Any, prefix: str, read: Passage, seen: dict[str, Tensor], top: int) -> list[Step]:
+def side(model: Any, stack: Any, prefix: str, read: Passage, seen: dict[str, Tensor], top: int) -> list[Panel]:
     """The views of one stack."""
     source = prefix == "encoder."
     ids, labels = (read.source, read.source_labels) if source else (read.ids, read.labels)
     named = f" ({prefix.removesuffix('.')})" if prefix else ""
     parts = foot_parts(model, stack, ids, read.segments)
-    steps: list[Step] = [sums(parts, stack, seen[f"{prefix}foot"][0], labels, named)]
+    steps: list[Panel] = [sums(parts, stack, seen[f"{prefix}foot"][0], labels, named)]
     for name, title in (("place", "Each place's vector"), ("segment", "Each token's segment's vector")):
         if name in parts:
             steps.append(vectors(f"{title}{named}", parts[name].float().cpu(), labels, top))

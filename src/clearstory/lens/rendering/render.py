@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.rendering.svg_canvas import clean
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, TileGrid, HighlightedText, Step, Table, Tree, View, Report
+from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, TileGrid, HighlightedText, Panel, Table, Tree, View, Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,7 +54,7 @@ def plain_line(text: str) -> str:
     return out.getvalue()
 
 
-def header(view: Step) -> list[str]:
+def header(view: Panel) -> list[str]:
     """Names of the columns of `records`."""
     match view:
         case Table():
@@ -75,7 +75,7 @@ def header(view: Step) -> list[str]:
             return ["node", "after", "text", view.unit or "value", "fate"]
 
 
-def records(view: Step) -> list[list[object]]:
+def records(view: Panel) -> list[list[object]]:
     """A view's numbers, row by row."""
     match view:
         case Table():
@@ -128,7 +128,7 @@ MOST_CELLS = 20_000
 """Cells of a table in a page: 1 MB, which a browser opens at once."""
 
 
-def part_html(view: Step) -> str:
+def part_html(view: Panel) -> str:
     """A drawing, and its numbers as a table that can be opened."""
     head = "".join(f"<th scope=col>{clean(name)}</th>" for name in header(view))
     told = records(view)

@@ -257,7 +257,7 @@ class TileGrid(Plain):
             raise BadInput(f"a mosaic's tiles are called {', '.join(sorted(unknown))}, which are none of its kinds")
 
 
-Step = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
+Panel = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
 """The kinds."""
 
 
@@ -267,7 +267,7 @@ class Report(Plain):
 
     kind: ClassVar[str] = "walk"
     title: str
-    steps: tuple[Step, ...]
+    steps: tuple[Panel, ...]
     look: str | None = None
 
     def __post_init__(self) -> None:
@@ -275,5 +275,5 @@ class Report(Plain):
             raise BadInput(f"the walk '{self.title}' has no steps; give it at least one view")
 
 
-View = Step | Report
+View = Panel | Report
 """The kinds, and walks through them."""

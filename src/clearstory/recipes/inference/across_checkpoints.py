@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput
-from clearstory.lens.views.kinds import Curve, Line, HighlightedText, Step, Table, View, Report
+from clearstory.lens.views.kinds import Curve, Line, HighlightedText, Panel, Table, View, Report
 from clearstory.training.checkpoint import saved
 
 MOST = 8
@@ -54,12 +54,12 @@ def thinned(paths: Sequence[Path]) -> list[Path]:
     return [paths[round(place * (len(paths) - 1) / (MOST - 1))] for place in range(MOST)]
 
 
-def steps_of(view: View) -> tuple[Step, ...]:
+def steps_of(view: View) -> tuple[Panel, ...]:
     """A view's own views."""
     return view.steps if isinstance(view, Report) else (view,)
 
 
-def followed(steps: Sequence[int], views: Sequence[Sequence[Step]]) -> Curve | None:
+def followed(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve | None:
     """The numbers of the last checkpoint's first table or text, as they were at all; None for views without either."""
     for number, last in enumerate(views[-1]):
         same: list[Any] = [own[number] if number < len(own) else None for own in views]
