@@ -15,7 +15,7 @@ from clearstory.lens.views.tree import Tree as Tree
 from clearstory.lens.views.figure import Figure as Figure
 from clearstory.lens.views.figure import Map as Map
 from clearstory.lens.views.base import Cell as Cell
-from clearstory.lens.views.base import Plain
+from clearstory.lens.views.base import View
 
 Ink = Literal["bar", "query", "key", "value", "apart"]
 """The colours of a grid: any numbers; what a head asks for, answers to, and answers with; differences, which are orange
@@ -23,7 +23,7 @@ above zero and blue below, since those two are told apart by the colour-blind to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(Plain):
+class Table(View):
     """Rows of cells under named columns; the column named in `bar` is drawn as bars too.
 
     >>> Table(title="Next", columns=("token", "probability"), rows=(("a", 0.75),), bar="probability").to_json()["kind"]
@@ -88,7 +88,7 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve(Plain):
+class Curve(View):
     """Lines over a common axis: a training curve, a calibration. Labels carry their units: "bits per byte"."""
 
     kind: ClassVar[str] = "curve"
@@ -140,7 +140,7 @@ class Curve(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(Plain):
+class Grid(View):
     """Numbers with a label for each row and column: attention of every token on every other.
 
     They are squares, stronger for more; or `dots` whose area is the number, hollow below zero, for those that may be
@@ -181,7 +181,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HighlightedText(Plain):
+class HighlightedText(View):
     """A text in pieces, each coloured by its number: how surprising every token was.
 
     The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
@@ -236,7 +236,7 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileGrid(Plain):
+class TileGrid(View):
     """A small picture for each row and column: every head of every layer. `kinds` are the names that tiles may have."""
 
     kind: ClassVar[str] = "mosaic"
@@ -262,7 +262,7 @@ Panel = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Plain):
+class Report(View):
     """Views one after another, each made from those before it: queries, keys, their products, what comes of them."""
 
     kind: ClassVar[str] = "walk"
