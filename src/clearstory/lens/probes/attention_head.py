@@ -15,7 +15,7 @@ from clearstory.lens.probes.attention import look
 from clearstory.lens.probes.x_head import Walked, head_walk, moved_words
 from clearstory.lens.hooks.passage import passage
 from clearstory.lens.hooks.attention_sites import Part
-from clearstory.lens.views.kinds import Cell, Grid, Ink, Panel, Table, Report
+from clearstory.lens.views.kinds import Cell, Grid, GridPalette, Panel, Table, Report
 from clearstory.models.prompts import Truncate
 
 SHOWN = 64
@@ -75,7 +75,7 @@ def queries_and_keys(walked: Walked, rows: Sequence[str], columns: Sequence[str]
 def scores(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """From products to weights."""
 
-    def square(title: str, values: Tensor, ink: Ink = "key", **more: Any) -> Grid:
+    def square(title: str, values: Tensor, ink: GridPalette = "key", **more: Any) -> Grid:
         return Grid(
             title=title,
             row_labels=tuple(rows),
@@ -144,7 +144,7 @@ def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sourc
     )
 
 
-def vectors(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], ink: Ink) -> Grid:
+def vectors(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], ink: GridPalette) -> Grid:
     """A row for each token; of long vectors the numbers that are largest here, and that is said."""
     width = values.shape[-1]
     kept = torch.arange(width)

@@ -17,7 +17,7 @@ from clearstory.lens.views.figure import Map as Map
 from clearstory.lens.views.base import Cell as Cell
 from clearstory.lens.views.base import View
 
-Ink = Literal["bar", "query", "key", "value", "apart"]
+GridPalette = Literal["bar", "query", "key", "value", "apart"]
 """The colours of a grid: any numbers; what a head asks for, answers to, and answers with; differences, which are orange
 above zero and blue below, since those two are told apart by the colour-blind too."""
 
@@ -155,7 +155,7 @@ class Grid(View):
     values: tuple[tuple[float, ...], ...]
     texts: tuple[tuple[str, ...], ...] | None = None
     unit: str = ""
-    ink: Ink = "bar"
+    ink: GridPalette = "bar"
     dots: bool = False
     look: str | None = None
 
