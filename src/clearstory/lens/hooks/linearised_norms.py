@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearstory.lens.hooks.residual_stream import Panel, steps_of, writing
+from clearstory.lens.hooks.residual_stream import Sublayer, steps_of, writing
 from clearstory.models.arithmetic import LayerNorm
 
 
@@ -53,7 +53,7 @@ class Road:
     `norms[k]` are those that what step k adds still passes; the last entry is that of what stands at the foot.
     """
 
-    steps: tuple[Panel, ...]
+    steps: tuple[Sublayer, ...]
     norms: tuple[tuple[Frozen, ...], ...]
 
     def carry(self, number: int, parts: Float[Tensor, "*P W"]) -> Float[Tensor, "*P W"]:

@@ -28,7 +28,7 @@ Kind = Literal["attention", "cross-attention", "feed-forward"]
 
 
 @dataclass(frozen=True)
-class Panel:
+class Sublayer:
     """One step of a block: the taps of what it adds and of the stream after it, and the norm that stands at it."""
 
     layer: int
@@ -49,18 +49,18 @@ def writing(model: Any) -> tuple[str, Stack]:
     return stacks(model)[-1]
 
 
-def steps_of(prefix: str, stack: Stack) -> list[Panel]:
+def steps_of(prefix: str, stack: Stack) -> list[Sublayer]:
     """All steps of a stack, from its foot up."""
     steps = []
     for layer, each in enumerate(stack.blocks):
         block, own = cast(Any, each), f"{prefix}blocks.{layer}"
         attend = (block.attention, block.attention_norm)
-        steps.append(Panel(layer, "attention", f"{own}.attention", f"{own}.middle", *attend))
+        steps.append(Sublayer(layer, "attention", f"{own}.attention", f"{own}.middle", *attend))
         if block.cross_attention is not None:
             look = (block.cross_attention, block.cross_attention_norm)
-            steps.append(Panel(layer, "cross-attention", f"{own}.cross_attention", f"{own}.across", *look))
+            steps.append(Sublayer(layer, "cross-attention", f"{own}.cross_attention", f"{own}.across", *look))
         think = (block.feed_forward, block.feed_forward_norm)
-        steps.append(Panel(layer, "feed-forward", f"{own}.feed_forward", own, *think))
+        steps.append(Sublayer(layer, "feed-forward", f"{own}.feed_forward", own, *think))
     return steps
 
 
