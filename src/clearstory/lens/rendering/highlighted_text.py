@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clearstory.lens.rendering.svg_canvas import DARK, HEATS, LIGHT, PAD, SIGNS, TINT, WIDTH, Drawing, clean, letters_on, shade_svg
 from clearstory.lens.rendering.scales import cell_text, short
-from clearstory.lens.rendering.terminal import build_inputs, safe
+from clearstory.lens.rendering.terminal import with_caption, safe
 from clearstory.lens.views.kinds import Span, HighlightedText
 
 STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
@@ -218,7 +218,7 @@ class Coloured:
             for shade, words in keys(self.view):
                 key.append(" " + words + " ", style=style_of(shade)).append("  ")
             parts = [key, Text(""), body]
-        yield build_inputs(self.view.title, self.view.look, Group(*parts))
+        yield with_caption(self.view.title, self.view.look, Group(*parts))
 
 
 def coloured(view: HighlightedText) -> Iterable[tuple[str, str]]:

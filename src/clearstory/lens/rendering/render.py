@@ -229,7 +229,7 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from rich.console import Group
             from rich.padding import Padding
 
-            from clearstory.lens.rendering.terminal import build_inputs
+            from clearstory.lens.rendering.terminal import with_caption
 
             steps = (Padding(to_terminal(step, width), (0, 0, 1, 0)) for step in view.steps)
-            return build_inputs(view.title, view.look, Group(*steps))
+            return with_caption(view.title, view.look, Group(*steps))

@@ -12,10 +12,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.drawing import HEATS, PAD, WIDTH, Drawing, clean, clip, letters_on, shade_svg, text_width
-from clearstory.lens.scales import cell_text, shares
-from clearstory.lens.spans import style_of
-from clearstory.lens.terminal import build_inputs, safe
+from clearstory.lens.rendering.svg_canvas import HEATS, PAD, WIDTH, Drawing, clean, clip, letters_on, shade_svg, text_width
+from clearstory.lens.rendering.scales import cell_text, shares
+from clearstory.lens.rendering.highlighted_text import style_of
+from clearstory.lens.rendering.terminal import with_caption, safe
 from clearstory.lens.views.kinds import Grid
 
 Texts = tuple[tuple[str, ...], ...]
@@ -102,7 +102,7 @@ def worded_text(view: Grid, texts: Texts, width: int) -> RenderableType:
                 line.append(fitted(*words[column].split("\n", 1)), style=style_of(colours[column])).append(" ")
             lines.append(line)
         lines.append(Text(""))
-    return build_inputs(view.title, view.look, Group(*lines[:-1]))
+    return with_caption(view.title, view.look, Group(*lines[:-1]))
 
 
 def fitted(word: str, remark: str = "") -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from clearstory.lens.rendering.svg_canvas import INKS, PAD, WIDTH, Drawing, clean, clip, text_width
 from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.rendering.terminal import COLOURS, build_inputs, safe
+from clearstory.lens.rendering.terminal import COLOURS, with_caption, safe
 from clearstory.lens.views.kinds import TileGrid, Tile
 
 LEVELS = 5
@@ -119,4 +119,4 @@ def mosaic_text(view: TileGrid, width: int = 80) -> RenderableType:
             said = safe(tile.name)[:4] + (f" {tile.score:.2f}" if whole else "") if known else "·"
             line.append(f"{said:<{wide}}", style=COLOURS[number % len(COLOURS)] if known else "dim")
         lines.append(line)
-    return build_inputs(view.title, view.look, Group(*lines))
+    return with_caption(view.title, view.look, Group(*lines))
