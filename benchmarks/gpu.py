@@ -90,7 +90,7 @@ def main() -> None:
         return
     found: dict[str, Any] = {"gpu": card(device), "smoke": args.smoke}
     parts: dict[str, Callable[[], Any]] = {
-        "training": lambda: learn(size, device),
+        "training": lambda: train_tokenizer(size, device),
         "recurrent": lambda: recurrent(size, device),
         "quality": lambda: quality(args.runs, device, args.smoke),
         "generation": lambda: write(size, device),
@@ -125,7 +125,7 @@ def settle(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def learn(size: Size, device: str) -> dict[str, Any]:
+def train_tokenizer(size: Size, device: str) -> dict[str, Any]:
     """All loops in turn."""
     ids = np.random.default_rng(0).integers(0, size.config.vocab, 2_000_000).astype(np.uint16)
     loops: dict[str, Callable[[], Callable[[], object]]] = {

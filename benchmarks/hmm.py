@@ -26,7 +26,7 @@ from clearstory.models.hmm import learning
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.scoring import score_rows
 from clearstory.text.documents import read_documents
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
 
 VOCAB = 10_000
@@ -35,7 +35,7 @@ VOCAB = 10_000
 def wikitext2() -> tuple[Any, Any, int]:
     """The rows of train and valid, and the token that texts begin after."""
     texts = ["".join(d.text for d in read_documents(data(f"wikitext2/{split}.txt.gz"))) for split in ("train", "valid")]
-    tokenizer = learn(f"words:{VOCAB}", texts[:1])
+    tokenizer = train_tokenizer(f"words:{VOCAB}", texts[:1])
     assert tokenizer.eos_token_id is not None
     return encode_text(tokenizer, texts[:1]), encode_text(tokenizer, texts[1:]), tokenizer.eos_token_id
 

@@ -40,7 +40,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.families import build, count
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.scoring import score_rows
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
 
 REFERENCE = {
@@ -105,7 +105,7 @@ def estimate(file: Path) -> dict[str, Any]:
     """From a file of text to the tables, then what they say of the validation text beside it."""
     began = time.process_time()
     text = file.read_text(encoding="utf-8")
-    tokenizer = learn("words", [text])
+    tokenizer = train_tokenizer("words", [text])
     learnt = time.process_time()
     rows = encode_text(tokenizer, [text])
     encoded = time.process_time()
@@ -197,7 +197,7 @@ def characters() -> list[dict[str, Any]]:
     """Part 3."""
     text = gzip.decompress(data("tinyshakespeare/input.txt.gz").read_bytes()).decode()
     cut = int(0.9 * len(text))
-    tokenizer = learn("characters", [text])
+    tokenizer = train_tokenizer("characters", [text])
     train, held = encode_text(tokenizer, [text[:cut]]), encode_text(tokenizer, [text[cut:]])
     found = []
     tried = [("kneser-ney", order) for order in (5, 6, 7, 8, 10)]

@@ -34,7 +34,7 @@ FIRST = """
 import json, sys, time
 import torch
 begun, spent = time.perf_counter(), time.process_time()
-from clearstory.recipes.generate import generate
+from clearstory.recipes.inference.generate import generate
 text = generate(sys.argv[1], "The capital of France is", max_tokens=1, temperature=0).text
 print(json.dumps({"text": text, "seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - spent}))
 """
@@ -49,7 +49,7 @@ def folders(home: Path) -> dict[str, Path]:
     from clearstory.models.families import build
     from clearstory.models.presets import GPT2
     from clearstory.models.published import SMOLLM2_135M
-    from clearstory.text.learning import learn
+    from clearstory.text.train_tokenizer import train_tokenizer
 
     made = {}
     for name, config, dtype in (
@@ -59,7 +59,7 @@ def folders(home: Path) -> dict[str, Path]:
     ):
         made[name] = home / f"model-{len(made)}"
         if not made[name].exists():
-            save_model(made[name], build(config, seed=1).to(dtype), learn("bytes", []), Card(name=name))
+            save_model(made[name], build(config, seed=1).to(dtype), train_tokenizer("bytes", []), Card(name=name))
     return made
 
 

@@ -205,12 +205,12 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
 
 def test_a_model_and_a_tokenizer_that_do_not_belong_together(made: Any, tmp_path: Path, cli: Cli) -> None:
     run = copy(made, tmp_path)
-    from clearstory.text.learning import learn
+    from clearstory.text.train_tokenizer import train_tokenizer
 
-    learn("bytes", []).save(run / "model")
+    train_tokenizer("bytes", []).save(run / "model")
     answer = cli("generate", run, "the")
     refused(answer, "the model knows 20 tokens, the tokenizer makes 257")
-    learn("characters", ["abc"]).save(run / "model")  # whose numbers would all be another's
+    train_tokenizer("characters", ["abc"]).save(run / "model")  # whose numbers would all be another's
     refused(cli("evaluate", run, made.text), "the model knows 20 tokens, the tokenizer makes")
 
 

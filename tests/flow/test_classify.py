@@ -20,7 +20,7 @@ from clearstory.models.families import build
 from clearstory.models.presets import MINILM
 from clearstory.recipes.inference.classify import Word
 from clearstory.text.special_tokens import build_inputs
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 Cli = Callable[..., Any]
 
@@ -32,7 +32,7 @@ LABELS = ("joy", "anger", "none")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folders that nobody writes to: one labels texts, the other words."""
     home = tmp_path_factory.mktemp("labelled")
-    tokenizer = learn("wordpiece:60", TEXTS * 3)
+    tokenizer = train_tokenizer("wordpiece:60", TEXTS * 3)
     base = replace(
         MINILM, vocab=tokenizer.vocab, context=24, width=16, layers=1, heads=2, kv_heads=2, head_width=8, hidden=32
     )

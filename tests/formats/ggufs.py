@@ -11,10 +11,10 @@ import torch
 
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.formats.gguf_writing import write_gguf
+from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 TEXT = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse\n" * 3
@@ -49,7 +49,7 @@ def shaken(config: TransformerConfig, by: float = 0.1) -> Any:
 
 
 def bpe() -> Tokenizer:
-    return learn("bpe:300", [TEXT])
+    return train_tokenizer("bpe:300", [TEXT])
 
 
 def saved(folder: Path, config: TransformerConfig, tokenizer: Tokenizer | None = None, name: str = "tiny") -> Path:

@@ -20,7 +20,7 @@ from clearstory.formats.folders import open_model, save_model, write_card
 from clearstory.formats.lora.fused_layers import joined, parted
 from clearstory.models.base import TokenBatch
 from clearstory.models.lora import adapt, adaptations, merge
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, shaken
 
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base and an adapter of it."""
     folder = tmp_path_factory.mktemp("made")
     base, adapted = learnt(TINY_GPT2, targets=("query", "value", "down"))
-    save_model(folder / "base", base, learn("characters", ["abcdefghijklm"]), Card(name="base", bits_per_byte=2.0))
+    save_model(folder / "base", base, train_tokenizer("characters", ["abcdefghijklm"]), Card(name="base", bits_per_byte=2.0))
     save_adapter(folder / "adapter", adapted, folder / "base", None, Card(name="small"))
     return folder
 

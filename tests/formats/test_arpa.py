@@ -22,7 +22,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import generate
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
 from tiny import TINY_GPT2, counted, shaken
 
@@ -155,7 +155,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any) -> None:
     text = "a rose is a rose.\nis a rose a rose?\n\nno: a_b ␣ <s> </s> rose\n" * 3
-    tokenizer = learn(kind, [text])
+    tokenizer = train_tokenizer(kind, [text])
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, begin=begin))
     assert list(model.fit(encode_text(tokenizer, [text, "rose is"])))
@@ -224,7 +224,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm", reason="KenLM's queries have to be compiled, which not every machine can")
     text = "the cat sat on the mat .\nthe dog sat .\na cat and a dog\n" * 2 + "on the dog sat a mat\n"
-    tokenizer = learn("words", [text])
+    tokenizer = train_tokenizer("words", [text])
     model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [text])))
     file = tmp_path / "a.arpa"

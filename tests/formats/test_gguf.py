@@ -19,7 +19,7 @@ from clearstory.formats.folders import Opened, open_model
 from clearstory.formats.gguf.architectures import dialect_of
 from clearstory.formats.gguf.header import Header
 from clearstory.formats.gguf.quantization import KINDS
-from clearstory.formats.gguf_writing import heeded, write_gguf
+from clearstory.formats.gguf.write import heeded, write_gguf
 from clearstory.formats.rotary_order import to_halves, to_pairs
 from clearstory.models.families import count
 from clearstory.models.positions import slowness
@@ -28,7 +28,7 @@ from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
 
@@ -181,7 +181,7 @@ def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["bytes", "bpe:300"])
 def test_tokenizers_of_ours_come_back_with_the_same_ids(spec: str, tmp_path: Path) -> None:
-    tokenizer = learn(spec, [TEXT])
+    tokenizer = train_tokenizer(spec, [TEXT])
     written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab), tokenizer)
     after = open_model(tmp_path / "model.gguf").tokenizer
     assert after is not None
@@ -193,7 +193,7 @@ def test_tokenizers_of_ours_come_back_with_the_same_ids(spec: str, tmp_path: Pat
 @pytest.mark.parametrize("spec", ["characters", "words", "unigram:280", "wordpiece:200"])
 def test_tokenizers_that_llama_cpp_has_not_are_refused(spec: str, tmp_path: Path) -> None:
     with pytest.raises(CannotDo, match="keep the model as a folder"):
-        written(tmp_path / "model.gguf", LLAMA, learn(spec, [TEXT * 5]))
+        written(tmp_path / "model.gguf", LLAMA, train_tokenizer(spec, [TEXT * 5]))
     assert not list(tmp_path.iterdir())
 
 
@@ -226,7 +226,7 @@ def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
         written(file, LLAMA)
     with (
         pytest.raises(ZeroDivisionError),
-        mock.patch("clearstory.formats.gguf_writing.as_bytes", side_effect=ZeroDivisionError),
+        mock.patch("clearstory.formats.gguf.write.as_bytes", side_effect=ZeroDivisionError),
     ):
         written(file, LLAMA, overwrite=True)
     assert file.read_text() == "mine"

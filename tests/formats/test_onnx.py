@@ -31,7 +31,7 @@ from clearstory.models.families import FAMILIES, SHAPES
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
 from clearstory.recipes.conversion import check_onnx
 from clearstory.recipes.conversion.convert import Conversion, convert
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, shaken
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -67,7 +67,7 @@ SLOW: dict[str, Any] = {
 }
 
 
-WORDS = learn("wordpiece:20", ["a cab, a bad cab; a bad dad"])
+WORDS = train_tokenizer("wordpiece:20", ["a cab, a bad cab; a bad dad"])
 """No more tokens than the tiny models know."""
 
 

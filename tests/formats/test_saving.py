@@ -22,7 +22,7 @@ from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
 LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
@@ -41,7 +41,7 @@ def drop(folder: Path, key: str) -> None:
 
 
 def test_a_tokenizer_may_know_less_than_its_model_but_not_more(tmp_path: Path) -> None:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     model = build(replace(GPT2, vocab=tokenizer.vocab + 7))
     save_model(tmp_path / "fits", model, tokenizer, Card())
     small = build(replace(GPT2, vocab=tokenizer.vocab - 1))

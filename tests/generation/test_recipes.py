@@ -13,16 +13,16 @@ import pytest
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, UnknownName
 from clearstory.generation.settings import Sampling
-from clearstory.lens.views import Table
+from clearstory.lens.views.kinds import Table
 from clearstory.models.families import build
-from clearstory.recipes.evaluate import evaluate
-from clearstory.recipes.generate import Generation, Piece, generate, write
-from clearstory.recipes.inspect import inspect
-from clearstory.text.learning import learn
+from clearstory.recipes.inference.evaluate import evaluate
+from clearstory.recipes.inference.generate import Generation, Piece, generate, write
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2
 
-BYTES = learn("bytes", [])
-WORDS = learn("words", ["a b a b c\n"])
+BYTES = train_tokenizer("bytes", [])
+WORDS = train_tokenizer("words", ["a b a b c\n"])
 
 
 @pytest.fixture(scope="module")

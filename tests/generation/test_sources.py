@@ -24,7 +24,7 @@ from clearstory.models.layout import for_decoding
 from clearstory.recipes.inference.generate import Generation, write
 from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 SOURCES = [[5, 6, 7, 8, 9, 3], [4, 2], [9, 8, 7], [1] * 12]
 DRAWN = Sampling(max_tokens=9, seed=4)
@@ -136,7 +136,7 @@ def test_a_view_writes_as_its_model(name: str, rows: int) -> None:
 
 @pytest.fixture(scope="module")
 def opened() -> Opened:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, begin=tokenizer.eos_token_id)
     model = build(config, seed=1)
     with torch.no_grad():

@@ -30,7 +30,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.models.prompts import reads_source
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -115,7 +115,7 @@ def answers(opened: Opened) -> dict[str, Tensor]:
 def write(name: str, home: Path = HERE) -> Path:
     """One of MODELS, and beside it what it answers when it is read back."""
     config, kind = MODELS[name]
-    tokenizer = learn(kind, [TEXT] * 3)
+    tokenizer = train_tokenizer(kind, [TEXT] * 3)
     path, model = home / name, made(config, tokenizer)
     if path.suffix == ".gguf":
         write_gguf(path, model, tokenizer, "golden")

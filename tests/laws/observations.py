@@ -21,11 +21,11 @@ from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
 from clearstory.models.families import build as born
 from clearstory.models.presets import FIELDS
-from clearstory.recipes.choice import ModelChoice
-from clearstory.recipes.fields import build, flatten, plain
-from clearstory.recipes.settings import TrainRecipe
-from clearstory.recipes.train import train_events
-from clearstory.text.learning import learn
+from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.settings.schema import build, flatten, plain
+from clearstory.recipes.settings.training import TrainRecipe
+from clearstory.recipes.training.loop import train_events
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training import checkpoint
 from trained import words
 
@@ -96,7 +96,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 def planned(recipe: Any) -> Any:
     """The plan, without what is measured."""
-    from clearstory.recipes.plan import plan
+    from clearstory.recipes.planning.plan import plan
 
     found = plan(recipe).as_dict()
     return {key: value for key, value in found.items() if key != "runs"}, [run["seconds"] for run in found["runs"][:3]]
@@ -104,7 +104,7 @@ def planned(recipe: Any) -> Any:
 
 def priced(recipe: Any) -> Any:
     """What the plan costs."""
-    from clearstory.recipes.plan import plan
+    from clearstory.recipes.planning.plan import plan
 
     return [run.dollars for run in plan(recipe).runs]
 
@@ -209,7 +209,7 @@ def used(command: str, recipe: Any, **more: Any) -> Any:
 
 def write_models() -> None:
     """Two small models of the same text, under the names that settings give."""
-    tokenizer = learn("characters", [words()])
+    tokenizer = train_tokenizer("characters", [words()])
     for seed, name in enumerate(("model", "gpt2")):
         config = ModelChoice(name="nanogpt-char", overrides={"width": 16, "layers": 1, "heads": 2, "context": 8})
         model = born(config.config(vocab=tokenizer.vocab), seed=seed)
@@ -235,7 +235,7 @@ def measured(recipe: Any, **more: Any) -> Any:
         sizes.append(kind["batch_size"])
         return real(*args, **kind)
 
-    with mock.patch("clearstory.recipes.evaluate.score_parts", watched):
+    with mock.patch("clearstory.recipes.inference.evaluate.score_parts", watched):
         return used("evaluate", recipe, **more), sizes
 
 
@@ -253,7 +253,7 @@ def converted(recipe: Any, **more: Any) -> Any:
 
 def begun(recipe: Any) -> Any:
     """The training that quickstart begins."""
-    from clearstory.recipes import quickstart
+    from clearstory.recipes.training import quickstart
 
     def remember(recipe: Any) -> Any:
         yield plain(recipe)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clearstory.text.learning import KINDS, learn
+from clearstory.text.train_tokenizer import KINDS, train_tokenizer
 from clearstory.text.token_dataset import encode_text
 from clearstory.text.tokenizers import Tokenizer
 
@@ -38,7 +38,7 @@ spelt = st.lists(
 @cache
 def tokenizer(kind: str) -> Tokenizer:
     sized = f"{kind}:600" if kind in ("bpe", "wordpiece", "unigram") else kind
-    return learn(sized, SCRIPTS * 4)
+    return train_tokenizer(sized, SCRIPTS * 4)
 
 
 @pytest.mark.parametrize("kind", UNIVERSAL)

@@ -11,7 +11,7 @@ import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
 from clearstory.lens.probes.attention import attention, attention_weights, look, patterns, pooled
-from clearstory.lens.head import added_by, head_walk, moved_words, through
+from clearstory.lens.probes.x_head import added_by, head_walk, moved_words, through
 from clearstory.lens.probes.attention_head import SHOWN, head
 from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.hooks.attention_sites import parts, site, sites, weight_of
@@ -21,7 +21,7 @@ from clearstory.lens.views.kinds import Grid, Table
 from clearstory.models.arithmetic import Linear
 from clearstory.models.lora import Adapted
 from clearstory.models.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, VOCAB, shaken
 
 TINY: dict[str, Any] = {
@@ -127,7 +127,7 @@ def test_pooled_patterns_hold_every_bright_point() -> None:
 
 
 def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
-    tokenizer = learn("characters", ["abcdefghij"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, begin=0))
     seen = {part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba") for part in parts(model)}
     source = ("a·0", "b", "c", "a·3", tokenizer.display_token(tokenizer.eos_token_id))
@@ -147,7 +147,7 @@ def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
 
 
 def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
-    tokenizer = learn("characters", ["abcdefghij"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model = MODELS["gpt2"]()
     view = attention(model, tokenizer, "abca")
     assert view.row_labels == ("a·0", "b", "c", "a·3")
@@ -183,7 +183,7 @@ def test_what_is_said_follows_from_the_numbers() -> None:
 
 
 def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
-    tokenizer = learn("characters", ["abcdefghij"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
     for name, part in PLACES:
         made = MAKE[name]().config
         if name == "encoder":

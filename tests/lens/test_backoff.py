@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.lens.backoff import backoff
-from clearstory.lens.table import able, check_able
+from clearstory.lens.probes.x_backoff import backoff
+from clearstory.lens.registry import able, check_able
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
 TEXT = "ab abc ab abd"
@@ -28,7 +28,7 @@ def model(tokenizer: Any, **settings: Any) -> Any:
 
 
 def test_each_token_says_who_answered() -> None:
-    tokenizer = learn("characters", [TEXT])
+    tokenizer = train_tokenizer("characters", [TEXT])
     view = backoff(model(tokenizer, smoothing="witten-bell"), tokenizer, "abdd")
     assert view.column("token") == ["a", "b", "d", "d"]
     # The text's beginning and a; after it b; "ab" and d once; "bd" was the text's end, and of d alone nothing is known.
@@ -42,7 +42,7 @@ def test_each_token_says_who_answered() -> None:
 
 
 def test_probabilities_are_the_models_own_for_every_smoothing() -> None:
-    tokenizer = learn("characters", [TEXT])
+    tokenizer = train_tokenizer("characters", [TEXT])
     for smoothing in ("kneser-ney", "katz", "laplace"):
         made = model(tokenizer, smoothing=smoothing, counts=False)
         view = backoff(made, tokenizer, "abda")
@@ -53,7 +53,7 @@ def test_probabilities_are_the_models_own_for_every_smoothing() -> None:
 
 
 def test_what_it_cannot_show_is_refused() -> None:
-    tokenizer = learn("characters", [TEXT])
+    tokenizer = train_tokenizer("characters", [TEXT])
     assert "backoff" in able(model(tokenizer))
     with pytest.raises(CannotDo, match="tables of n-grams"):
         check_able("backoff", shaken(TINY_GPT2))

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.attention import patterns
-from clearstory.lens.combined import combined, heads_of
-from clearstory.lens.edits import parse
-from clearstory.lens.intervene import pattern_after, sees
-from clearstory.lens.passage import passage
-from clearstory.lens.site import site, sites
+from clearstory.lens.probes.attention import patterns
+from clearstory.lens.probes.x_combined import combined, heads_of
+from clearstory.lens.hooks.interventions import parse
+from clearstory.lens.hooks.apply_interventions import pattern_after, sees
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.attention_sites import site, sites
 from clearstory.models.presets import T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
-CHARACTERS = learn("characters", ["abcdefghijklmnop"])
+CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnop"])
 TEXT = "abcab"
 SMALL: dict[str, Any] = {
     "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,

@@ -11,18 +11,18 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.bank import SENTENCES
+from clearstory.lens.probes.x_bank import SENTENCES
 from clearstory.lens.probes.word_in_context import bank_of, cosines, found_in, layers_of, placement, read_all, standard
 from clearstory.lens.probes.contextual_embeddings import context, sentences
-from clearstory.lens.moved import moved_by
+from clearstory.lens.probes.x_moved import moved_by
 from clearstory.lens.hooks.trace import stacks, watch
 from clearstory.lens.views.kinds import Curve, Grid, Map, Table
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, shaken
 
-BPE = learn("bpe:300", ["a model of a ship and a fashion model " * 9])
-PIECES = learn("wordpiece:60", ["a model of a ship and a fashion model " * 9])
+BPE = train_tokenizer("bpe:300", ["a model of a ship and a fashion model " * 9])
+PIECES = train_tokenizer("wordpiece:60", ["a model of a ship and a fashion model " * 9])
 SMALL: dict[str, Any] = {
     "width": 16,
     "layers": 2,

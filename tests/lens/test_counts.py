@@ -16,10 +16,10 @@ from clearstory.lens.views.kinds import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
-TOKENIZER = learn("characters", ["abcdefghijklmnopqrst "])
+TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 NGRAMS = ["ngram", "pruned", "katz", "laplace"]
 
 
@@ -63,7 +63,7 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     third = next(each for each in single.seen if each.id == 3)
     assert third.probability == pytest.approx((2 + 3 / 5) / 8)
     assert seen.probability == pytest.approx(2 / 3 + (2 + 3 / 5) / 8 / 3)
-    table = counts(model, learn("characters", ["ab c"[:3]]), "b").steps[1]
+    table = counts(model, train_tokenizer("characters", ["ab c"[:3]]), "b").steps[1]
     assert isinstance(table, Table)
     # Witten-Bell makes of a count of 2 in 2 the share 2/3, which is a count of 4/3 in 2.
     assert table.rows[0][3:6] == (2, pytest.approx(2 - 4 / 3), pytest.approx(2 / 3))

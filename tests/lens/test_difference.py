@@ -22,11 +22,11 @@ from clearstory.lens.probes.surprisal import surprise
 from clearstory.lens.views.kinds import Curve, Grid, Line, Map, Span, HighlightedText, Table
 from clearstory.models.families import build
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
-LETTERS = learn("characters", ["the cat sat on a dog "])
-BPE = learn("bpe:270", ["the cat sat on a dog " * 9])
+LETTERS = train_tokenizer("characters", ["the cat sat on a dog "])
+BPE = train_tokenizer("bpe:270", ["the cat sat on a dog " * 9])
 TEXT = "the cat sat on a dog"
 
 

@@ -19,10 +19,10 @@ from clearstory.lens.hooks.passage import Passage, passage
 from clearstory.lens.probes.activation_patching import patching, patchings
 from clearstory.lens.hooks.trace import PROBES, edit, watch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
-TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
+TOKENIZER = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
 SAID = [
     "head 1.0 off", "head 0.1 x0.5", "head 1.1 mean", "attention 0 off", "feed-forward 1 mean", "layer 1 x2",
     "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer foot -1.5 last 'ab c' d", "patch 1 2 'dcba'", "patch foot 0 bbca",
@@ -212,7 +212,7 @@ def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
 
 
 def test_an_encoder_answers_at_its_mask() -> None:
-    pieces = learn("wordpiece:20", ["a b c", "a c b"])
+    pieces = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     model = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
     grid = ablation(model, pieces, "a [MASK] c")
     assert grid.column_labels == ("h0", "h1", "ff")

@@ -18,10 +18,10 @@ from clearstory.lens.views.kinds import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY
 from clearstory.recipes.inference.fill_mask import fill as filled
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
-PIECES = learn("wordpiece:20", ["a b c", "a c b"])
+PIECES = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
 SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
 CONFIG = replace(BERT_TINY, **SMALL, vocab=PIECES.vocab)
 MODEL: Any = shaken(CONFIG).eval()

@@ -23,10 +23,10 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_LSTM, counted, shaken
 
-TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
+TOKENIZER = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
 
 
 def ready(config: Any) -> Any:
@@ -100,7 +100,7 @@ def test_the_tree_is_drawn_and_told() -> None:
 
 
 def test_parts_of_a_character_come_with_its_last() -> None:
-    pieces = learn("bytes", [])
+    pieces = train_tokenizer("bytes", [])
     ids = pieces.encode("aé€b")
     assert list(texts(pieces, ids[:1], ids[1:])) == ["", "é", "", "", "€", "b"]
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_shown_is_refused() -> None:
 
 def test_families_without_vectors_write_too() -> None:
     model: Any = counted(order=3)
-    pieces = learn("characters", ["abcdefghijklmnopqrstu"])
+    pieces = train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     assert isinstance(model.config, NGramConfig)
     opened = SimpleNamespace(model=model, tokenizer=pieces)
     assert pieces.vocab == model.vocab

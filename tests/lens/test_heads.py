@@ -25,10 +25,10 @@ from clearstory.lens.rendering.svg import svg
 from clearstory.lens.hooks.trace import edit
 from clearstory.lens.views.kinds import TileGrid, Table, Tile
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
-TOKENIZER = learn("characters", ["abcdefghijklmnop"])
+TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnop"])
 SIZES: dict[str, Any] = {
     "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "width": 16, "hidden": 24, "vocab": TOKENIZER.vocab,
     "context": 64,

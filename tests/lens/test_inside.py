@@ -8,14 +8,14 @@ import pytest
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput
-from clearstory.lens.neighbours import neighbours
-from clearstory.text.learning import learn
+from clearstory.lens.probes.x_neighbours import neighbours
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
 
 def test_neighbours_are_the_highest_cosines() -> None:
     model: Any = next(iter(MODELS.values()))()
-    tokenizer = learn("characters", ["abcdefghij"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
     view = neighbours(model, tokenizer, "c", top=3)
     vectors = model.output_weight.detach()[: tokenizer.vocab]
     vectors = vectors - vectors.mean(0)

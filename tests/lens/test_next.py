@@ -13,10 +13,10 @@ from clearstory.errors import BadSetting, ContextOverflow, UnknownName
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.registry import VIEWS, view_of
 from clearstory.models.base import TokenBatch
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
-TOKENIZER = learn("bytes", [])
+TOKENIZER = train_tokenizer("bytes", [])
 
 
 @pytest.fixture(scope="module")

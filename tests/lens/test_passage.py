@@ -12,14 +12,14 @@ from clearstory.errors import BadInput, ContextOverflow
 from clearstory.lens.hooks.passage import passage
 from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
 TINY: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
 
 
 def test_a_decoder_reads_its_prompt() -> None:
-    tokenizer = learn("characters", ["abcdefghij"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(TINY_GPT2, vocab=tokenizer.vocab, context=4))
     read = passage(model, tokenizer, "abca")
     assert read.ids == tuple(tokenizer.encode("abca"))
@@ -33,7 +33,7 @@ def test_a_decoder_reads_its_prompt() -> None:
 
 
 def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
-    tokenizer = learn("wordpiece:20", ["a b c", "a c b"])
+    tokenizer = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     model: Any = shaken(replace(BERT_TINY, **TINY, vocab=tokenizer.vocab, context=12))
     read = passage(model, tokenizer, "a [MASK]")
     assert read.pieces == ("[CLS]", "a", "[MASK]", "[SEP]")
@@ -45,7 +45,7 @@ def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
 
 
 def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
-    tokenizer = learn("characters", ["abcdefghij"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(T5_SMALL, **TINY, vocab=tokenizer.vocab, context=12, begin=0))
     read = passage(model, tokenizer, "abc", target="ba")
     assert read.source[:3] == tuple(tokenizer.encode("abc"))

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from clearstory.lens.passage import passage
-from clearstory.lens.positions import angles, bucket_table, by_distance, foot_parts, positions
-from clearstory.lens.trace import stacks, watch
-from clearstory.lens.views import Table
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.probes.positions import angles, bucket_table, by_distance, foot_parts, positions
+from clearstory.lens.hooks.trace import stacks, watch
+from clearstory.lens.views.kinds import Table
 from clearstory.models.positions import Buckets, Rotary
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL, shaken
 
-CHARACTERS = learn("characters", ["abcdefghijklmnopqrst "])
-PIECES = learn("wordpiece:20", ["a b c", "a c b"])
+CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
+PIECES = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
 SMALL: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
 
 KINDS: dict[str, tuple[Any, Any, str, set[str]]] = {

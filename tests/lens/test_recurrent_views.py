@@ -9,15 +9,15 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.gates import gate_values, gates
+from clearstory.lens.probes.x_gates import gate_values, gates
 from clearstory.lens.probes.gradient_reach import gradient_reach, reach
 from clearstory.lens.registry import check_able
 from clearstory.models.base import TokenBatch
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
-LETTERS = learn("characters", ["abcdefghij"])
+LETTERS = train_tokenizer("characters", ["abcdefghij"])
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])

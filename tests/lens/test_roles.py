@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.roles import Found, look, measure_roles, roles
-from clearstory.lens.site import sites
-from clearstory.lens.trace import edit, watch
-from clearstory.lens.words import pieces_of, word_patterns
+from clearstory.lens.probes.dependency_heads import Found, look, measure_roles, roles
+from clearstory.lens.hooks.attention_sites import sites
+from clearstory.lens.hooks.trace import edit, watch
+from clearstory.lens.probes.x_words import pieces_of, word_patterns
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.conllu import Sentence
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
 WORDS = ("dogs", "see", "the", "small", "old", "cat")
-TOKENIZER = learn("characters", [" ".join(WORDS)])
+TOKENIZER = train_tokenizer("characters", [" ".join(WORDS)])
 SIZES: dict[str, Any] = {
     "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "width": 16, "hidden": 24, "vocab": TOKENIZER.vocab,
     "context": 32,
@@ -139,7 +139,7 @@ def test_to_a_word_is_the_sum_and_from_a_word_the_mean() -> None:
 
 
 def test_an_encoder_and_one_beside_a_decoder_look_both_ways() -> None:
-    wordpiece = learn("wordpiece:60", [" ".join(WORDS)] * 3)
+    wordpiece = train_tokenizer("wordpiece:60", [" ".join(WORDS)] * 3)
     encoder: Any = shaken(replace(BERT_TINY, **SIZES | {"vocab": wordpiece.vocab}))
     [sentence] = parsed(1)
     assert pieces_of(encoder, wordpiece, sentence).words[:: len(pieces_of(encoder, wordpiece, sentence).words) - 1] == (

@@ -18,10 +18,10 @@ from clearstory.lens.probes.surprisal import surprise
 from clearstory.lens.registry import able, check_able
 from clearstory.models.base import TokenBatch
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import SentinelTokenizer, with_sentinels
 
-TOKENIZER = with_sentinels(learn("bytes", []))
+TOKENIZER = with_sentinels(train_tokenizer("bytes", []))
 BEGIN = 7
 
 

@@ -25,7 +25,7 @@ from clearstory.lens.registry import able, check_able
 from clearstory.lens.hooks.trace import edit, watch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 
 MORE: dict[str, Any] = {
@@ -35,7 +35,7 @@ MORE: dict[str, Any] = {
     "marian": lambda: shaken(replace(MARIAN, **TINY)),
 }
 SUMS = [name for name in MORE if name != "encoder"]
-TOKENIZER = learn("characters", ["abcdefghij klmnopqrst"])
+TOKENIZER = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
 
 
 def read_of(name: str) -> Passage:
@@ -256,7 +256,7 @@ def test_what_cannot_be_is_refused() -> None:
         neurons(model, TOKENIZER, "abca", layer=9)
     with pytest.raises(BadSetting, match="the lens follows one"):
         logit_lens(model, TOKENIZER, "abca", words=("a", "b"))
-    pieces = learn("wordpiece:20", ["a b c", "a c b"])
+    pieces = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     encoder = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
     assert {"lens", "norms"} <= set(able(encoder))
     for name in ("contributions", "neurons"):

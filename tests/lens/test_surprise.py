@@ -17,11 +17,11 @@ from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import TokenBatch
 from clearstory.models.scoring import score_rows
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
 from tiny import MODELS, TINY_GPT2, TINY_LSTM, VOCAB, shaken
 
-LETTERS = learn("characters", ["abcdefghijklmnopqrst "])
+LETTERS = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 TEXT = "a bad cab had a bead in a deep lab " * 4
 
 
@@ -85,7 +85,7 @@ def test_inspect_refuses_before_it_computes() -> None:
 
 
 def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     text = "né 吾\n"
     view = surprise(shaken(replace(TINY_GPT2, vocab=tokenizer.vocab)), tokenizer, text)
     assert [span.text for span in view.spans] == ["n", "é", "", " ", "吾", "", "", "\n"]
@@ -94,7 +94,7 @@ def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None
 
 
 def test_a_tokenizer_that_loses_white_space_has_bits_but_none_per_byte() -> None:
-    words = learn("words", ["a cat sat"])
+    words = train_tokenizer("words", ["a cat sat"])
     view = surprise(shaken(replace(TINY_GPT2, vocab=words.vocab)), words, "a  cat\n")
     assert [(span.text, span.value is None) for span in view.spans] == [
         ("a", False),

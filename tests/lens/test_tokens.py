@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.tokens import aligned, pieces, split_words, tokens
-from clearstory.lens.views import Table
+from clearstory.lens.probes.tokenization import aligned, pieces, split_words, tokens
+from clearstory.lens.views.kinds import Table
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from trained import words
 
 TEXT = words(200)
 LEARNT = {
-    spec: learn(spec, [TEXT]) for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
+    spec: train_tokenizer(spec, [TEXT]) for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
 }
 
 
 def test_a_row_for_each_token() -> None:
-    view = pieces(learn("characters", ["ab \n"]), "ab\n吾 a")
+    view = pieces(train_tokenizer("characters", ["ab \n"]), "ab\n吾 a")
     assert view.rows == (
         (0, "a", 2, 1, "a", ""),
         (1, "b", 3, 1, "b", ""),

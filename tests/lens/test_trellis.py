@@ -14,10 +14,10 @@ from clearstory.lens.views.kinds import Grid, Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.chain import Chain
 from clearstory.models.hmm.decoding import posteriors
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
-TOKENIZER = learn("characters", ["abcdefghijklmnopqrst "])
+TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 
 # Russell and Norvig, "Artificial Intelligence", section 15.2: rain goes on with 0.7, and lets an umbrella be seen with
 # 0.9, where no rain does with 0.2.

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, UnknownName
-from clearstory.lens.gates import gate_values
+from clearstory.lens.probes.x_gates import gate_values
 from clearstory.lens.probes.recurrent_units import held, unit_values, units
 from clearstory.models.base import TokenBatch
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
-TOKENIZER = learn("characters", ["abcdefghijklmnopqrst "])
+TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 IDS = [3, 1, 4, 1, 5]
 
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.head import head_walk
-from clearstory.lens.passage import Passage
-from clearstory.lens.site import parts
-from clearstory.lens.views import Curve, Table
-from clearstory.lens.weights import HeadWeights, head_weights, read_words, weights
+from clearstory.lens.probes.x_head import head_walk
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.hooks.attention_sites import parts
+from clearstory.lens.views.kinds import Curve, Table
+from clearstory.lens.probes.qk_circuit import HeadWeights, head_weights, read_words, weights
 from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 
-TOKENIZER = learn("characters", ["abcdefghijklmnop"])
+TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnop"])
 SIZES: dict[str, Any] = {"layers": 1, "vocab": TOKENIZER.vocab}
 NARROW: dict[str, Any] = {**SIZES, "width": 16, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24}
 IDS = (5, 6, 7, 5, 8, 6, 9, 10)

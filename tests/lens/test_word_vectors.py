@@ -11,16 +11,16 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.embeddings import embeddings, telling
-from clearstory.lens.neighbours import analogy, neighbours, summands
-from clearstory.lens.table import able
-from clearstory.lens.vectors import nearest_to, on_two_axes, one_token, principal, tokens_of, word_vectors
-from clearstory.lens.word_map import along, axis, plane_of, words_map, words_on
-from clearstory.text.learning import learn
+from clearstory.lens.probes.embeddings import embeddings, telling
+from clearstory.lens.probes.x_neighbours import analogy, neighbours, summands
+from clearstory.lens.registry import able
+from clearstory.lens.probes.x_vectors import nearest_to, on_two_axes, one_token, principal, tokens_of, word_vectors
+from clearstory.lens.probes.projection import along, axis, plane_of, words_map, words_on
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_GPT2
 
-TOKENIZER = learn("words", ["a b c d e f g h king queen man woman\n"])
-FULL = learn("words", [" ".join(f"w{number}" for number in range(21)) + "\n"])  # as many as the tiny models know
+TOKENIZER = train_tokenizer("words", ["a b c d e f g h king queen man woman\n"])
+FULL = train_tokenizer("words", [" ".join(f"w{number}" for number in range(21)) + "\n"])  # as many as the tiny models know
 HAVE = [name for name in MODELS if "neighbours" in able(MODELS[name]())]
 
 

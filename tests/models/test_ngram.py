@@ -28,7 +28,7 @@ from clearstory.models.scoring import score_rows
 from clearstory.recipes.inference.loading import ready
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.text.corpus import Corpus
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
 from clearstory.training.learner import load_weights
 from tiny import VOCAB, counted
@@ -378,7 +378,7 @@ def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
     import clearstory
     from clearstory.models.int8 import int8
 
-    tokenizer = learn("characters", ["abcdefghij klmnopqrst"])
+    tokenizer = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
     model = counted(order=2)
     opened = open_model(save_model(tmp_path / "model", model, tokenizer, Card()))
     for view in ("attention", "neighbours"):
@@ -400,7 +400,7 @@ def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perp
     whole = "\n".join(Corpus.open(("corpus:kjv",)).texts("train"))
     lines = [line + "\n" for line in whole.split("\n") if line.strip()]
     train, held = "".join(lines[:1500]), "".join(lines[4000:4200])
-    tokenizer = learn("words", [train])
+    tokenizer = train_tokenizer("words", [train])
     order, prune = settings
     model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, begin=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None

@@ -179,14 +179,14 @@ def test_what_cannot_be_learnt_is_refused(
 def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
     from clearstory.formats.cards import Card
     from clearstory.formats.folders import save_model
-    from clearstory.text.train_tokenizer import learn
+    from clearstory.text.train_tokenizer import train_tokenizer
     from tiny import MODELS
 
     with pytest.raises(BadInput, match="no word to tag"):
         tag(run, " \n")
     with pytest.raises(BadInput, match="there is no file"):
         tag(run, tmp_path / "nowhere.txt")
-    folder = save_model(tmp_path / "plain", MODELS["lstm"](), learn("characters", ["abcdefghijklmnop"]), Card())
+    folder = save_model(tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), Card())
     with pytest.raises(CannotDo, match="has learnt no tags; one that tags is made by"):
         tag(folder, "a")
     assert main(["tag", str(folder), "a"]) == 1

@@ -27,7 +27,7 @@ from clearstory.models.presets import BERT_TINY, MINILM, PRESETS
 from clearstory.models.sizing import parameters
 from clearstory.recipes.conversion.check_transformers import check_portable
 from clearstory.text.special_tokens import build_inputs
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -215,7 +215,7 @@ def test_labels_that_lie_or_are_no_choice_are_refused(tmp_path: Path) -> None:
 
 def test_a_text_and_its_words_are_labelled_as_their_pipelines_do(tmp_path: Path) -> None:
     texts = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!", "fox"]
-    tokenizer = learn("wordpiece:90", texts * 3)
+    tokenizer = train_tokenizer("wordpiece:90", texts * 3)
     folders = {
         kind: save_model(tmp_path / kind, ours(replace(CASES[kind][1], vocab=tokenizer.vocab)), tokenizer, Card())
         for kind in ("labels of texts", "labels of tokens")
@@ -239,7 +239,7 @@ def test_a_text_and_its_words_are_labelled_as_their_pipelines_do(tmp_path: Path)
 
 
 def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
-    tokenizer = learn("wordpiece:90", ["a text to learn from"] * 3)
+    tokenizer = train_tokenizer("wordpiece:90", ["a text to learn from"] * 3)
     for name in ("minilm", "labels of texts", "labels of tokens"):
         model = ours(replace(CASES[name][1], vocab=tokenizer.vocab))
         folder = save_model(tmp_path / name, model, tokenizer, Card())
@@ -294,7 +294,7 @@ def test_what_this_house_has_not_is_refused(tmp_path: Path) -> None:
 
 def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two(tmp_path: Path) -> None:
     text = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!"]
-    tokenizer = learn("wordpiece:90", text * 3)
+    tokenizer = train_tokenizer("wordpiece:90", text * 3)
     folder = save_model(tmp_path / "model", ours(replace(BERT, vocab=tokenizer.vocab)), tokenizer, Card())
     oracle = transformers.AutoTokenizer.from_pretrained(folder)
     opened = open_model(folder).tokenizer

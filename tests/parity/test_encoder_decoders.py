@@ -25,7 +25,7 @@ from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
 from clearstory.recipes.conversion.convert import convert
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -215,7 +215,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["t5-v1.1", "marian"])
 def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> None:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     model = ours(replace(CASES[name], vocab=tokenizer.vocab, begin=tokenizer.pad_token_id))
     folder = save_model(tmp_path / "model", model, tokenizer, Card())
     found = convert(folder, tmp_path / "again", check=True)

@@ -14,18 +14,18 @@ import torch
 
 from clearstory.cli.main import main
 from clearstory.errors import CorruptFile
-from clearstory.formats import gguf_reading
+from clearstory.formats.gguf import read
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import Opened, open_model, save_model
-from clearstory.formats.gguf_writing import write_gguf
+from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
-from clearstory.recipes.convert import convert
-from clearstory.recipes.generate import generate
-from clearstory.recipes.portability import TEXTS, check_portable
-from clearstory.text.learning import learn
-from clearstory.text.splitting import SPLITTINGS
+from clearstory.recipes.conversion.convert import convert
+from clearstory.recipes.inference.generate import generate
+from clearstory.recipes.conversion.check_transformers import TEXTS, check_portable
+from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.text.pretokenizers import SPLITTINGS
 from clearstory.text.tokenizers import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
@@ -65,7 +65,7 @@ def shaken(config: TransformerConfig) -> Any:
 
 
 def bpe() -> Tokenizer:
-    return learn("bpe:330", [TEXT])
+    return train_tokenizer("bpe:330", [TEXT])
 
 
 @pytest.mark.parametrize("name", READ_THERE)
@@ -90,12 +90,12 @@ def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any
     other = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE.replace("<", "[")})
     found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=other))
     assert "the chat template writes '<user>" in str(found.reason)
-    found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=learn("bytes", [])))
+    found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=train_tokenizer("bytes", [])))
     assert "has the ids" in str(found.reason)
 
 
 def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: Path, tmp_path: Path) -> None:
-    bytewise = learn("bytes", [])
+    bytewise = train_tokenizer("bytes", [])
     folder = save_model(tmp_path / "bytes", shaken(replace(LLAMA, vocab=bytewise.vocab)), bytewise, Card())
     found = convert(folder, tmp_path / "bytes.gguf", check=True).portability
     assert found is not None
@@ -125,12 +125,12 @@ def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeyp
     written = open_model(tmp_path / "model.gguf").tokenizer
     assert written is not None
     assert written.config["chat_template"] == TEMPLATE
-    real = gguf_reading.read_tokenizer
+    real = read.read_tokenizer
 
     def forgetful(path: Path, fields: Any) -> Any:
         return real(path, {key: value for key, value in fields.items() if key != "tokenizer.chat_template"})
 
-    monkeypatch.setattr(gguf_reading, "read_tokenizer", forgetful)
+    monkeypatch.setattr(read, "read_tokenizer", forgetful)
     with pytest.raises(CorruptFile, match=r"has the chat template 'None', and '\{% for m in messages"):
         convert(folder, tmp_path / "other.gguf")
 
@@ -153,7 +153,7 @@ def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, cap
 
 
 def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> None:
-    tokenizer = learn("wordpiece:200", [TEXT])
+    tokenizer = train_tokenizer("wordpiece:200", [TEXT])
     folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, Card())
     found = check_portable(folder, open_model(folder))
     assert found.portable, found.reason
@@ -163,7 +163,7 @@ def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> No
 
 def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), bpe(), Card())
-    other = replace(open_model(folder), tokenizer=learn("bytes", []))
+    other = replace(open_model(folder), tokenizer=train_tokenizer("bytes", []))
     found = check_portable(folder, other)
     assert not found.portable
     assert found.reason is not None
@@ -179,7 +179,7 @@ def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", CASES)
 def test_llama_cpp_writes_the_same_greedy_text(name: str, numbers: str, tmp_path: Path) -> None:
     library = pytest.importorskip("llama_cpp", reason="llama-cpp-python, which is built from source, is not installed")
-    tokenizer = learn("bytes", []) if name == "qwen3" else bpe()
+    tokenizer = train_tokenizer("bytes", []) if name == "qwen3" else bpe()
     model = shaken(replace(CASES[name], vocab=tokenizer.vocab))
     write_gguf(tmp_path / "model.gguf", model, tokenizer, "tiny", numbers)
     compare_with_llama_cpp(library, tmp_path / "model.gguf", exact=numbers == "f32")

@@ -20,7 +20,7 @@ from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS
 from clearstory.models.published import PUBLISHED
 from clearstory.models.sizing import parameters
 from clearstory.models.transformer import Transformer
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -258,7 +258,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: P
         "naïve café, 東京 🙂\n\ttab  two spaces",
         "",
     ]
-    tokenizer = learn("bytes", []) if name == "bytes" else learn("bpe:300", iter(texts * 20))
+    tokenizer = train_tokenizer("bytes", []) if name == "bytes" else train_tokenizer("bpe:300", iter(texts * 20))
     config = replace(TINY, vocab=tokenizer.vocab + 3)
     folder = save_model(tmp_path / "model", ours(config), tokenizer, Card())
     oracle = transformers.AutoTokenizer.from_pretrained(folder)

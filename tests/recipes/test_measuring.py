@@ -15,7 +15,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.recipes.measuring import Held, divided, measure
 from clearstory.recipes.spelling import Guess, Letters, Spelling
 from clearstory.text.documents import Document
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXT = "the cat sat on the mat.\nthe dog sat  on the log.\n"
 
@@ -36,7 +36,7 @@ def counted(tokenizer: Any, text: Held) -> Any:
 
 @pytest.mark.parametrize("kind", ["bytes", "characters", "bpe:300", "words", "wordpiece:60"])
 def test_units_add_up_to_the_whole_text_whatever_its_tokens(kind: str) -> None:
-    tokenizer = learn(kind, [TEXT, "0123456789"])
+    tokenizer = train_tokenizer(kind, [TEXT, "0123456789"])
     text = held(*[f"{TEXT}{number} cats.\n" for number in range(30)])
     found = measure(counted(tokenizer, text), tokenizer, text, windows="blocks")
     assert found.nats is not None
@@ -73,11 +73,11 @@ def test_what_was_met_before_costs_less_the_second_time() -> None:
 
 
 def test_a_word_that_is_known_costs_little_and_one_that_is_not_its_letters() -> None:
-    found = Spelling(learn("words", [TEXT])).charge("the cat")
+    found = Spelling(train_tokenizer("words", [TEXT])).charge("the cat")
     assert found is not None
     assert found[1].unknown == 0
     assert found[1].sizes.sum() == len("the cat")
-    strange = Spelling(learn("words", [TEXT])).charge("the zebra")
+    strange = Spelling(train_tokenizer("words", [TEXT])).charge("the zebra")
     assert strange is not None
     assert strange[1].unknown == 1
     assert strange[1].nats[1] > found[1].nats[1] + 8  # five letters that no word of the text has

@@ -14,7 +14,7 @@ from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.studio.app import studio_app
 from clearstory.text.corpus import Corpus
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_LSTM, shaken
 from trained import recipe, text_file, told, words
 
@@ -26,11 +26,11 @@ HOSTILE = "</script><img/onerror=alert(1)/src=x>"
 
 def make(root: Path) -> Path:
     """Models of three families, one whose words are hostile, and a run of eight steps."""
-    tokenizer = learn("characters", [words()])
+    tokenizer = train_tokenizer("characters", [words()])
     for name, config in (("clear", TINY_CLEAR), ("lstm", TINY_LSTM)):
         card = Card(family=config.family, trained_on=(("words", 600),))
         save_model(root / "models" / name, fitted(config, tokenizer.vocab), tokenizer, card)
-    hostile = learn("words", [f"the {HOSTILE} cat"])
+    hostile = train_tokenizer("words", [f"the {HOSTILE} cat"])
     save_model(root / "models" / "hostile", fitted(TINY_CLEAR, hostile.vocab), hostile, Card())
     corpus = text_file(root, "words.txt")
     counts: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3))

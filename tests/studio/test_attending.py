@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.attention import attention_weights, pooled
-from clearstory.lens.combined import combined
-from clearstory.lens.heads import THRESHOLDS, measure
-from clearstory.lens.passage import passage
-from clearstory.lens.site import site
+from clearstory.lens.probes.attention import attention_weights, pooled
+from clearstory.lens.probes.x_combined import combined
+from clearstory.lens.probes.head_types import THRESHOLDS, measure
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.attention_sites import site
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.attending import KEPT, changed, head, measures, mosaic, together
-from clearstory.text.learning import learn
+from clearstory.studio.attention_api import KEPT, changed, head, measures, mosaic, together
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
 SMALL: dict[str, Any] = {
@@ -28,8 +28,8 @@ SMALL: dict[str, Any] = {
     "hidden": 24,
     "context": 24,
 }
-CHARACTERS = learn("characters", ["abcdefghijklmnop"])
-PIECES = learn("wordpiece:20", ["a b c", "a c b"])
+CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnop"])
+PIECES = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
 CASES: dict[str, tuple[Any, Any, tuple[Any, ...]]] = {
     "gpt2": (replace(TINY_GPT2, vocab=CHARACTERS.vocab), CHARACTERS, (None,)),
     "grouped": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, window=3), CHARACTERS, (None,)),

@@ -13,13 +13,13 @@ from studio_home import TEXT
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.bank import SENTENCES
-from clearstory.lens.context_view import context
-from clearstory.lens.draw import WRITERS
-from clearstory.recipes.inspect import inspect
-from clearstory.studio import contexts
-from clearstory.studio.contexts import BANKS, words_in_context
-from clearstory.text.learning import learn
+from clearstory.lens.probes.x_bank import SENTENCES
+from clearstory.lens.probes.contextual_embeddings import context
+from clearstory.lens.rendering.render import WRITERS
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.studio import context_api
+from clearstory.studio.context_api import BANKS, words_in_context
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
 CLEAR, LSTM, SHORT = "models/clear", "models/lstm", "runs/short/checkpoints"
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
 
 # ---- contexts
 
-TOKENIZER = learn("characters", SENTENCES)
+TOKENIZER = train_tokenizer("characters", SENTENCES)
 
 
 def wide(seed: int = 1) -> Any:
@@ -96,7 +96,7 @@ def wide(seed: int = 1) -> Any:
 def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """A bank of a few sentences."""
     sentences = SENTENCES[:3]
-    monkeypatch.setattr(contexts, "SENTENCES", sentences)
+    monkeypatch.setattr(context_api, "SENTENCES", sentences)
     return sentences
 
 
@@ -123,7 +123,7 @@ def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: py
     texts = {"other": "a fashion model", "target": "model"}
     first = words_in_context(model, TOKENIZER, "a model", **texts)
     kept = BANKS[model]
-    monkeypatch.setattr(contexts, "bank_of", None)
+    monkeypatch.setattr(context_api, "bank_of", None)
     assert words_in_context(model, TOKENIZER, "a model", **texts) == first
     assert BANKS[model] is kept
     assert wide(2) not in BANKS

@@ -15,7 +15,7 @@ from clearstory.formats.folders import save_model
 from clearstory.models.base import TokenBatch
 from clearstory.studio.http_json import Dropped
 from clearstory.studio.model_cache import Shelf, stopping
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
 ROWS = TokenBatch.from_sequences([[1, 2, 3]])
@@ -35,7 +35,7 @@ def test_the_next_layer_is_not_begun(name: str) -> None:
 
 
 def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
-    save_model(tmp_path / "model", MODELS["gpt2"]().float(), learn("characters", ["abcdefghijklmnop"]), Card())
+    save_model(tmp_path / "model", MODELS["gpt2"]().float(), train_tokenizer("characters", ["abcdefghijklmnop"]), Card())
     begun = Event()
 
     def endless(opened: Any) -> None:

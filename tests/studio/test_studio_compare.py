@@ -13,9 +13,9 @@ from browsing import SCREENSHOTS, Open, Visit, needs_browser
 import clearstory
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.lens.bank import SENTENCES
-from clearstory.studio.contexts import words_in_context
-from clearstory.text.learning import learn
+from clearstory.lens.probes.x_bank import SENTENCES
+from clearstory.studio.context_api import words_in_context
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
 needs_browser()
@@ -29,7 +29,7 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The studio's folder with a second run, and a model of whole words which the bank of sentences fits into."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("compare") / "home"))
     shutil.copytree(root / SHORT, root / "runs" / "again")
-    tokenizer = learn("words", [*SENTENCES, ONE, OTHER])
+    tokenizer = train_tokenizer("words", [*SENTENCES, ONE, OTHER])
     model = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab)).float()
     save_model(root / WORDS, model, tokenizer, Card())
     return root

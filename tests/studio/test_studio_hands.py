@@ -17,14 +17,14 @@ from studio_home import TEXT
 import clearstory
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
-from clearstory.lens.attention import attention_weights
-from clearstory.lens.edits import parse
-from clearstory.lens.intervene import intervene, pattern_after
-from clearstory.lens.passage import passage
-from clearstory.lens.site import site
-from clearstory.lens.word_map import plane_of, words_on
+from clearstory.lens.probes.attention import attention_weights
+from clearstory.lens.hooks.interventions import parse
+from clearstory.lens.hooks.apply_interventions import intervene, pattern_after
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.attention_sites import site
+from clearstory.lens.probes.projection import plane_of, words_on
 from clearstory.models.presets import T5_SMALL
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 from trained import words
 
@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The studio's folder, an encoder-decoder in it, and a model of longer texts."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("hands") / "home"))
-    tokenizer = learn("characters", [words()])
+    tokenizer = train_tokenizer("characters", [words()])
     config = replace(T5_SMALL, **SMALL, vocab=tokenizer.vocab, begin=0)
     save_model(root / "models" / "t5", shaken(config).float(), tokenizer, Card())
     long = replace(TINY_CLEAR, vocab=tokenizer.vocab, context=96)

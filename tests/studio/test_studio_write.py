@@ -17,10 +17,10 @@ import clearstory
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import save_model
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.attended import attended
-from clearstory.studio.guessing import guess
-from clearstory.studio.ways import ways
-from clearstory.text.learning import learn
+from clearstory.studio.generation_attention import attended
+from clearstory.studio.guess_game import guess
+from clearstory.studio.decoding_comparison import ways
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import shaken
 from trained import words
 
@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
 def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The studio's folder, and an encoder and an encoder-decoder in it."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("write") / "home"))
-    characters, pieces = learn("characters", [words()]), learn("wordpiece:30", [words()])
+    characters, pieces = train_tokenizer("characters", [words()]), train_tokenizer("wordpiece:30", [words()])
     two = {
         "t5": (replace(T5_SMALL, **SMALL, vocab=characters.vocab, begin=0), characters),
         "bert": (replace(BERT_TINY, **SMALL, vocab=pieces.vocab), pieces),

@@ -30,10 +30,10 @@ from clearstory.studio.model_index import found, marker
 from clearstory.studio.guess_game import expected, guess, offers, riddle
 from clearstory.studio.generation_speed import speed
 from clearstory.studio.decoding_comparison import ways
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_HMM, TINY_LSTM, counted, shaken
 
-CHARACTERS = learn("characters", ["abcdefghijklmnop"])
+CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnop"])
 SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
 CONFIGS: dict[str, Any] = {
     "clear": replace(TINY_CLEAR, vocab=CHARACTERS.vocab),
@@ -115,7 +115,7 @@ def test_a_context_that_was_full_is_looked_at_as_it_began_anew() -> None:
 
 @pytest.mark.parametrize("name", [*CONFIGS, "ngram"])
 def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
-    tokenizer = CHARACTERS if name in CONFIGS else learn("characters", ["abcdefghijklmnopqrstu"])
+    tokenizer = CHARACTERS if name in CONFIGS else train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model = model_of(name) if name in CONFIGS else counted(order=3)
     said = speed(model, tokenizer, TEXT, tokens=6, runs=2)
     assert said["difference"] < 1e-9
@@ -215,7 +215,7 @@ def test_what_is_offered_holds_what_comes_and_is_the_same_again() -> None:
 
 
 def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
-    pieces = learn("bpe:300", ["the king the king of the kings"])
+    pieces = train_tokenizer("bpe:300", ["the king the king of the kings"])
     model = shaken(replace(TINY_CLEAR, vocab=pieces.vocab))
     _, logs = expected(model, pieces, "the", 1)
     forms = {pieces.encode(form)[0] for form in ("king", " king")}
@@ -241,7 +241,7 @@ def test_contributions_of_two_ids_add_up_to_the_difference_of_their_logits() -> 
 
 def test_what_cannot_be_is_refused() -> None:
     model = model_of("clear")
-    pieces = learn("wordpiece:20", ["a b c"])
+    pieces = train_tokenizer("wordpiece:20", ["a b c"])
     encoder: Any = shaken(replace(BERT_TINY, **SMALL, context=24, vocab=pieces.vocab))
     for function in (ways, attended, speed, guess, offers):
         with pytest.raises(CannotDo, match="is an encoder"):
@@ -277,7 +277,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 def test_counts_have_ways_and_guesses_too() -> None:
-    pieces = learn("characters", ["abcdefghijklmnopqrstu"])
+    pieces = train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model: Any = counted(order=3)
     assert isinstance(model.config, NGramConfig)
     assert len(ways(model, pieces, TEXT, max_tokens=4)["found"]) == 3

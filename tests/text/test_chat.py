@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.text.chat import ChatTemplate
-from clearstory.text.learning import learn
+from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.train_tokenizer import train_tokenizer
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -57,7 +57,7 @@ MESSAGES = [
 @pytest.mark.parametrize("answer", [True, False])
 def test_a_template_writes_what_transformers_writes(source: str, answer: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": source})
     tokenizer.save(tmp_path)
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
@@ -67,7 +67,7 @@ def test_a_template_writes_what_transformers_writes(source: str, answer: bool, t
 
 
 def test_of_several_templates_the_one_called_default_is_taken() -> None:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     several = [{"name": "tools", "template": "no"}, {"name": "default", "template": "{{ messages[0].content }}"}]
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": several})
     assert ChatTemplate.of(tokenizer).render([{"role": "user", "content": "Hi"}]) == "Hi"
@@ -75,7 +75,7 @@ def test_of_several_templates_the_one_called_default_is_taken() -> None:
 
 def test_a_model_without_a_template_does_not_chat() -> None:
     with pytest.raises(CannotDo, match="has no chat template, so it was not taught to chat"):
-        ChatTemplate.of(learn("bytes", []))
+        ChatTemplate.of(train_tokenizer("bytes", []))
 
 
 def test_the_date_is_handed_in() -> None:
@@ -162,7 +162,7 @@ def test_a_template_without_end_is_stopped(source: str, monkeypatch: pytest.Monk
     # Smaller bounds, sooner reached: types are checked while tests run, and turns take ten times as long.
     smaller = {"TEXT": 2**18, "MADE": 2**21, "TURNS": 3000, "SECONDS": -1.0 if "x == y" in source else 60.0}
     for name, most in smaller.items():
-        monkeypatch.setattr(f"clearstory.text.budget.MOST_{name}", most)
+        monkeypatch.setattr(f"clearstory.text.template_limits.MOST_{name}", most)
     with pytest.raises(BadInput, match=ENDLESS[source]):
         ChatTemplate(source).render(MESSAGES)
 

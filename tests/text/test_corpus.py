@@ -17,13 +17,13 @@ from clearstory.text import corpus as corpus_module
 from clearstory.text import files
 from clearstory.text import token_dataset
 from clearstory.text.corpus import SPLITS, Corpus, cache_folder, train_corpus_tokenizer
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 
-BYTES = learn("bytes", [])
+BYTES = train_tokenizer("bytes", [])
 
 
 def jsonl(path: Path, texts: list[str]) -> Path:
@@ -170,7 +170,7 @@ def test_other_text_tokenizers_and_shares_have_a_cache_of_their_own(tmp_path: Pa
 
     file = jsonl(tmp_path / "a.jsonl", ["one" * 9, "two" * 9, "three" * 9])
     Corpus.open(file, settings).encode(BYTES)
-    Corpus.open(file, settings).encode(learn("characters", ["onetwthr"]))
+    Corpus.open(file, settings).encode(train_tokenizer("characters", ["onetwthr"]))
     Corpus.open(file, replace(settings, validation=0.5)).encode(BYTES)
     jsonl(file, ["one" * 9, "two" * 9, "Three" * 9])
     changed = Corpus.open(file, settings).encode(BYTES)
@@ -240,7 +240,7 @@ def test_tokenizers_are_learnt_from_the_training_split_only(tmp_path: Path) -> N
 
 def test_large_vocabularies_take_wider_ids(tmp_path: Path, settings: DataSettings) -> None:
     many = " ".join(f"w{number}" for number in range(70_000))
-    tokenizer = learn("words", [many])
+    tokenizer = train_tokenizer("words", [many])
     found = Corpus.open(jsonl(tmp_path / "a.jsonl", ["w69999 w1 w2 w3 w4 w5"]), settings).encode(tokenizer)
     assert found["train"].ids.dtype == np.uint32
 

@@ -10,13 +10,13 @@ import pytest
 
 from clearstory.errors import BadInput, BadSetting, UnknownName
 from clearstory.text.documents import read_documents
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXT = "the cat sat on the mat.\n\nthe dog sat on the log.\n" * 30
 
 
 def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
-    tokenizer = learn("characters", ["hello", "world"])
+    tokenizer = train_tokenizer("characters", ["hello", "world"])
     assert [tokenizer.display_token(id) for id in range(tokenizer.vocab)] == [
         *sorted(set("helloworld")),
         "<|endoftext|>",
@@ -29,7 +29,7 @@ def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
 
 
 def test_bytes_are_numbered_by_their_value() -> None:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     assert (tokenizer.vocab, tokenizer.eos_token_id, tokenizer.unk_token_id) == (257, 256, None)
     assert tokenizer.encode("aé\0") == [97, 0xC3, 0xA9, 0]
     assert tokenizer.decode([97, 0xC3]) == "a\ufffd"
@@ -37,23 +37,23 @@ def test_bytes_are_numbered_by_their_value() -> None:
 
 
 def test_words_stand_between_white_space_and_lines_end_in_eos() -> None:
-    tokenizer = learn("words", ["b a\n\nb  c-d\n"])
+    tokenizer = train_tokenizer("words", ["b a\n\nb  c-d\n"])
     # <unk> and <eos> first, then b, twice in the text, then a and c-d.
     assert [tokenizer.display_token(id) for id in range(tokenizer.vocab)] == ["<unk>", "<eos>", "b", "a", "c-d"]
     assert tokenizer.encode("a new b\n\n b\n") == [3, 0, 2, 1, 1, 2, 1]
     assert tokenizer.decode([3, 0, 2, 1, 1, 2, 1]) == "a <unk> b\n\nb\n"
     assert tokenizer.byte_lengths.tolist() == [0, 0, 1, 1, 3]
-    assert learn("words:3", ["b a\n\nb  c-d\n"]).encode("a b") == [0, 2]
+    assert train_tokenizer("words:3", ["b a\n\nb  c-d\n"]).encode("a b") == [0, 2]
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
 def test_a_short_text_gives_a_smaller_vocabulary_and_says_so(kind: str) -> None:
-    assert learn(f"{kind}:5000", [TEXT]).vocab < 400
-    assert learn(kind, [TEXT]).vocab < 400
+    assert train_tokenizer(f"{kind}:5000", [TEXT]).vocab < 400
+    assert train_tokenizer(kind, [TEXT]).vocab < 400
 
 
 def test_bpe_reaches_the_vocabulary_asked_for() -> None:
-    tokenizer = learn("bpe:270", [TEXT])
+    tokenizer = train_tokenizer("bpe:270", [TEXT])
     assert tokenizer.vocab == 270
     assert tokenizer.display_token(tokenizer.encode("the cat")[0]) == "the"
     assert tokenizer.display_token(tokenizer.eos_token_id or 0) == "<|endoftext|>"
@@ -61,37 +61,37 @@ def test_bpe_reaches_the_vocabulary_asked_for() -> None:
 
 @pytest.mark.parametrize("kind", ["bpe", "characters", "bytes", "words", "wordpiece"])
 def test_no_text_at_all_gives_a_tokenizer_too(kind: str) -> None:
-    tokenizer = learn(kind, [])
+    tokenizer = train_tokenizer(kind, [])
     assert tokenizer.decode(tokenizer.encode("a\n")) is not None
 
 
 def test_unigram_says_where_there_is_too_little_text() -> None:
     with pytest.raises(BadInput, match="too little text to learn unigram:8192"):
-        learn("unigram", [])
+        train_tokenizer("unigram", [])
 
 
 def test_wordpiece_keeps_capitals_unless_told() -> None:
-    assert learn("wordpiece:60", ["The THE the"]).decode(learn("wordpiece:60", ["The THE the"]).encode("The")) == "The"
-    uncased = learn("wordpiece:60", ["The THE thé"], uncased=True)
+    assert train_tokenizer("wordpiece:60", ["The THE the"]).decode(train_tokenizer("wordpiece:60", ["The THE the"]).encode("The")) == "The"
+    uncased = train_tokenizer("wordpiece:60", ["The THE thé"], uncased=True)
     assert uncased.encode("The") == uncased.encode("thé") == uncased.encode("the")
     assert [uncased.display_token(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert (uncased.pad_token_id, uncased.unk_token_id, uncased.bos_token_id, uncased.eos_token_id) == (0, 1, 2, 3)
 
 
 def test_pieces_inside_words_begin_with_hashes() -> None:
-    tokenizer = learn("wordpiece:30", ["abc abd abe"])
+    tokenizer = train_tokenizer("wordpiece:30", ["abc abd abe"])
     assert tokenizer.encode("abz") == [tokenizer.unk_token_id]
     assert "".join(tokenizer.display_token(id).removeprefix("##") for id in tokenizer.encode("abdc")) == "abdc"
     assert tokenizer.byte_lengths[tokenizer.encode("abd abd")].sum() == 6  # the space is counted nowhere
 
 
 def test_texts_can_come_from_a_generator() -> None:
-    assert learn("wordpiece:60", (text for text in [TEXT])) == learn("wordpiece:60", [TEXT])
+    assert train_tokenizer("wordpiece:60", (text for text in [TEXT])) == train_tokenizer("wordpiece:60", [TEXT])
 
 
 def test_a_folder_is_opened(tmp_path: Path) -> None:
-    learn("characters", ["abc"]).save(tmp_path)
-    assert learn(str(tmp_path), ["never read"]) == learn("characters", ["abc"])
+    train_tokenizer("characters", ["abc"]).save(tmp_path)
+    assert train_tokenizer(str(tmp_path), ["never read"]) == train_tokenizer("characters", ["abc"])
 
 
 @pytest.mark.parametrize(
@@ -109,16 +109,16 @@ def test_a_folder_is_opened(tmp_path: Path) -> None:
 )
 def test_specifications_that_cannot_be_are_refused(spec: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
-        learn(spec, [TEXT])
+        train_tokenizer(spec, [TEXT])
 
 
 def test_only_wordpiece_can_be_uncased() -> None:
     with pytest.raises(BadSetting, match="only wordpiece can be uncased"):
-        learn("bpe", [TEXT], uncased=True)
+        train_tokenizer("bpe", [TEXT], uncased=True)
 
 
 def test_another_end_of_text_can_be_chosen() -> None:
-    tokenizer = learn("bpe:300", [TEXT], eos="</s>")
+    tokenizer = train_tokenizer("bpe:300", [TEXT], eos="</s>")
     assert tokenizer.display_token(tokenizer.eos_token_id or 0) == "</s>"
     assert tokenizer.eos_token_id not in tokenizer.encode("</s>")
 
@@ -127,7 +127,7 @@ def test_processes_learn_the_same() -> None:
     """Each process hashes in an order of its own; none of it may reach the ids."""
     kinds = ["bpe", "wordpiece", "words"]
     learning = f"[learn(kind, [{TEXT!r}]).fingerprint for kind in {kinds}]"
-    program = f"from clearstory.text.learning import learn; print({learning})"
+    program = f"from clearstory.text.train_tokenizer import learn; print({learning})"
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
 
@@ -137,7 +137,7 @@ def test_wikitext_2_has_its_published_counts(data: Path) -> None:
     train, valid = (
         [part.text for part in read_documents([folder / f"{split}.txt.gz"])] for split in ("train", "valid")
     )
-    tokenizer = learn("words", train)
+    tokenizer = train_tokenizer("words", train)
     assert tokenizer.vocab == 33_278
     assert sum(map(len, tokenizer.encode_batch(train))) == 2_088_628
     assert sum(map(len, tokenizer.encode_batch(valid))) == 217_646

@@ -13,7 +13,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.generation.writer import Writer
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import is_parallel, read_documents
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import SentinelTokenizer, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
 
@@ -96,7 +96,7 @@ def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> Non
     pairs = {tuple(found[i : i + 2]) for found in sides.values() for i in range(0, len(found), 2)}
     assert pairs == {tuple(line.strip().split("\t")) for line in lines}
 
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     rows = corpus.encode(tokenizer)
     held_out = rows["validation"]
     assert held_out.documents == len(sides["validation"])
@@ -112,7 +112,7 @@ def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> Non
 @pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "wordpiece:60"])
 def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     text = "a <extra_id_7> b"
-    plain = learn(spec, [text * 9])
+    plain = train_tokenizer(spec, [text * 9])
     known = with_sentinels(plain)
     ids = sentinels(known)
     assert sentinels(plain) == ()
@@ -134,7 +134,7 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "unigram:300"])
 def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     text = "<extra_id_0> né <extra_id_7><extra_id_7>b a<extra_id_99>"
-    known = with_sentinels(learn(spec, ["a b né " * 9]))
+    known = with_sentinels(train_tokenizer(spec, ["a b né " * 9]))
     gaps = SentinelTokenizer(known)
     ids, places = gaps.encode_with_offsets(text)
     assert gaps.decode([*ids, known.pad_token_id or known.eos_token_id]) == text

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text import files
 from clearstory.text.files import lines, text_parts
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 
 calm = settings(deadline=None)  # busy machines are slow, not wrong
 
@@ -107,7 +107,7 @@ def test_parts_have_the_tokens_of_the_whole_where_there_is_a_seam(words: list[st
         assert tokenizer.encode(first) + tokenizer.encode(second) == tokenizer.encode(text)
 
 
-BPE = learn("bpe:400", ["a word and a word\n\n  a word\n1 ,\t" * 20])
+BPE = train_tokenizer("bpe:400", ["a word and a word\n\n  a word\n1 ,\t" * 20])
 
 
 def test_long_files_come_in_parts_of_about_a_mebibyte_cut_at_line_ends(tmp_path: Path) -> None:

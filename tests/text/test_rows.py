@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from clearstory.text.documents import Document
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_documents
 
 
 def test_spread_takes_documents_from_all_over() -> None:
     rows = encode_documents(
-        learn("bytes", []), [Document(str(number), f"{number:03d}") for number in range(100)], several=True
+        train_tokenizer("bytes", []), [Document(str(number), f"{number:03d}") for number in range(100)], several=True
     )
     some = rows.spread(40)
     kept = [bytes(some.ids[a : b - 1].tolist()) for a, b in pairwise(some.starts.tolist())]

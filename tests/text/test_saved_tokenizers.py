@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clearstory.errors import BadInput, CorruptFile, VocabularyMismatch
-from clearstory.text.learning import KINDS, learn
+from clearstory.text.train_tokenizer import KINDS, train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 TEXT = "In the beginning was the Word, 初めに言があった。 🙂\r\n\n  and\tthe Word was\n" * 5
@@ -17,7 +17,7 @@ TEXT = "In the beginning was the Word, 初めに言があった。 🙂\r\n\n  a
 @pytest.mark.parametrize("kind", KINDS)
 def test_transformers_opens_what_we_save(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
-    tokenizer = learn(kind, [TEXT])
+    tokenizer = train_tokenizer(kind, [TEXT])
     tokenizer.save(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -35,7 +35,7 @@ def test_transformers_opens_what_we_save(kind: str, tmp_path: Path) -> None:
 
 def test_bert_readers_get_their_marks_around_a_text(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
-    tokenizer = learn("wordpiece", [TEXT])
+    tokenizer = train_tokenizer("wordpiece", [TEXT])
     tokenizer.save(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs("the Word")["input_ids"] == [tokenizer.bos_token_id, *tokenizer.encode("the Word"), tokenizer.eos_token_id]
@@ -119,7 +119,7 @@ def test_saving_an_opened_tokenizer_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_without_a_config_the_usual_names_are_taken(tmp_path: Path) -> None:
-    learn("bpe:300", [TEXT]).save(tmp_path)
+    train_tokenizer("bpe:300", [TEXT]).save(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.open(tmp_path / "tokenizer.json")
     assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id) == (0, 0, None, None)
@@ -127,7 +127,7 @@ def test_without_a_config_the_usual_names_are_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 1, 500, -1])
 def test_a_tokenizer_that_is_cut_off_is_corrupt(tmp_path: Path, keep: int) -> None:
-    learn("bpe:300", [TEXT]).save(tmp_path)
+    train_tokenizer("bpe:300", [TEXT]).save(tmp_path)
     file = tmp_path / "tokenizer.json"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(CorruptFile, match=r"tokenizer.json is cut off or damaged"):
@@ -144,7 +144,7 @@ def test_json_that_is_no_tokenizer_is_corrupt(tmp_path: Path, contents: str) -> 
 
 
 def test_a_damaged_config_is_corrupt(tmp_path: Path) -> None:
-    learn("bytes", []).save(tmp_path)
+    train_tokenizer("bytes", []).save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": ')
     with pytest.raises(CorruptFile, match=r"tokenizer_config.json is cut off or damaged"):
         Tokenizer.open(tmp_path)
@@ -157,7 +157,7 @@ def test_a_folder_without_a_tokenizer_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("id", [257, -1])
 def test_ids_that_no_token_has_are_refused(id: int) -> None:
-    tokenizer = learn("bytes", [])
+    tokenizer = train_tokenizer("bytes", [])
     for use in (tokenizer.decode, tokenizer.decode_bytes):
         with pytest.raises(VocabularyMismatch, match=r"no token .* in a tokenizer of 257"):
             use([97, id])
@@ -168,4 +168,4 @@ def test_ids_that_no_token_has_are_refused(id: int) -> None:
 
 def test_a_row_that_a_model_has_to_spare_can_be_named() -> None:
     # A model that is asked what comes next may say one: it must be shown, and is never text.
-    assert learn("bytes", []).display_token(257) == "<257>"
+    assert train_tokenizer("bytes", []).display_token(257) == "<257>"

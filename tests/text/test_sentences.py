@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clearstory.errors import CannotDo
 from clearstory.text.documents import Document
 from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, continuation_mask
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentence_splitting import by_sentence, sentences
 
@@ -52,7 +52,7 @@ def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
 
 def test_ids_of_sentences_are_those_of_the_text() -> None:
     text = "The cat sat. The dog lay!\nWell, said the cat."
-    tokenizer = learn("wordpiece:60", [text])
+    tokenizer = train_tokenizer("wordpiece:60", [text])
     rows = encode_documents(tokenizer, by_sentence([Document("a", text)]), several=True, endings=False)
     assert rows.ids.tolist() == tokenizer.encode(text)
     assert (np.diff(rows.starts) == 0).nonzero()[0].tolist() == [3]
@@ -60,7 +60,7 @@ def test_ids_of_sentences_are_those_of_the_text() -> None:
 
 
 def test_one_text_and_two_are_framed() -> None:
-    tokenizer = learn("wordpiece:40", ["a cat sat"])
+    tokenizer = train_tokenizer("wordpiece:40", ["a cat sat"])
     cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, require_mask_token(tokenizer)
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
     assert build_inputs(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
@@ -75,7 +75,7 @@ def test_one_text_and_two_are_framed() -> None:
 @pytest.mark.parametrize("kind", ["bytes", "characters", "words", "bpe:300"])
 def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
     # In a text of words, [MASK] is one of them.
-    tokenizer = learn(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
+    tokenizer = train_tokenizer(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
     assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id) == (None, None, None)
     with pytest.raises(CannotDo, match="wordpiece:8192"):
         build_inputs(tokenizer, "a")

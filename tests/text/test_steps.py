@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenization_steps import tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
 from trained import words
 
 TEXT = words(200) + " naïve 吾輩は猫\n\tunaffable cats"
 LEARNT = {
-    spec: learn(spec, [TEXT]) for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
+    spec: train_tokenizer(spec, [TEXT]) for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
 }
 
 
@@ -86,7 +86,7 @@ def test_scores_of_the_likeliest_pieces_add_up_highest() -> None:
 
 
 def test_a_way_of_cutting_that_is_not_known_is_refused() -> None:
-    contents = json.loads(learn("bpe:300", [TEXT]).contents)
+    contents = json.loads(train_tokenizer("bpe:300", [TEXT]).contents)
     # Added tokens that swallow the space before them are found by the library in a way of its own.
     contents["added_tokens"].append(
         {"id": 300, "content": "dogs", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName
-from clearstory.text.learning import learn
-from clearstory.text.pieces import ALPHABET
+from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.text.token_bytes import ALPHABET
 from clearstory.text.sentencepiece import parse
 from clearstory.text.tokenizers import Tokenizer
 
@@ -40,7 +40,7 @@ def folder_of(package: str) -> Path:
 
 def gpt2_files(folder: Path, vocab: str = "vocab.json", merges: str = "merges.txt") -> Tokenizer:
     """A tokenizer learnt here, written as GPT-2's two files."""
-    tokenizer = learn("bpe:400", TRAINING)
+    tokenizer = train_tokenizer("bpe:400", TRAINING)
     model = json.loads(tokenizer.contents)["model"]
     folder.mkdir(exist_ok=True)
     (folder / vocab).write_text(json.dumps(tokenizer.ids), encoding="utf-8")
@@ -57,7 +57,7 @@ def test_gpt2s_two_files_give_the_same_ids(names: tuple[str, str], tmp_path: Pat
         assert [opened.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
         assert all(opened.is_lossless(text) for text in TEXTS)
         assert (opened.vocab, opened.eos_token_id, opened.kind) == (tokenizer.vocab, tokenizer.eos_token_id, "bpe")
-    assert learn(str(tmp_path / "pairs"), []).fingerprint == opened.fingerprint  # what --tokenizer FOLDER calls
+    assert train_tokenizer(str(tmp_path / "pairs"), []).fingerprint == opened.fingerprint  # what --tokenizer FOLDER calls
 
 
 def test_gpt2s_own_files_give_gpt2s_ids() -> None:
@@ -102,7 +102,7 @@ def test_added_tokens_stand_beside_the_vocabulary(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cased", [False, True])
 def test_berts_pieces_give_the_ids_of_transformers(cased: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
-    tokenizer = learn("wordpiece:300", TRAINING, uncased=not cased)
+    tokenizer = train_tokenizer("wordpiece:300", TRAINING, uncased=not cased)
     pieces = sorted(tokenizer.ids, key=lambda token: tokenizer.ids[token])
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     opened = Tokenizer.open(tmp_path)
@@ -168,7 +168,7 @@ def write_ranks(file: Path, ranks: dict[bytes, int]) -> None:
 def test_ranks_give_the_ids_of_tiktoken(name: str, tmp_path: Path) -> None:
     tiktoken = pytest.importorskip("tiktoken", reason="tiktoken is not installed")
     public = pytest.importorskip("tiktoken_ext.openai_public")
-    ranks = ranks_of(learn("bpe:500", TRAINING))
+    ranks = ranks_of(train_tokenizer("bpe:500", TRAINING))
     write_ranks(tmp_path / f"{name}.tiktoken", ranks)
     with pytest.MonkeyPatch.context() as patch:  # its pattern, without its download
         patch.setattr(public, "load_tiktoken_bpe", lambda *_, **__: ranks)
@@ -196,7 +196,7 @@ def test_the_fullest_file_of_a_folder_is_opened(tmp_path: Path) -> None:
     gpt2_files(tmp_path)
     (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
     assert Tokenizer.open(tmp_path).kind == "bpe"
-    learn("bytes", []).save(tmp_path)
+    train_tokenizer("bytes", []).save(tmp_path)
     assert Tokenizer.open(tmp_path).kind == "bytes"
 
 
@@ -254,7 +254,7 @@ def test_a_sentencepiece_model_cut_off_anywhere_is_refused(tmp_path: Path) -> No
 
 
 def test_a_template_beside_the_tokenizer_wins(tmp_path: Path) -> None:
-    learn("bytes", []).save(tmp_path)
+    train_tokenizer("bytes", []).save(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
     assert Tokenizer.open(tmp_path).config["chat_template"] == "{{ messages }}"
     shutil.rmtree(tmp_path)

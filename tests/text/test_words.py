@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearstory.text.learning import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.words import common_words, encoder, tokenizer_json
+from clearstory.text.word_tokenizer import common_words, encoder, tokenizer_json
 
-WORDS = learn("words", ["a b <unk> a <eos> e\u0301 a\n\nc b"])
+WORDS = train_tokenizer("words", ["a b <unk> a <eos> e\u0301 a\n\nc b"])
 
 
 def theirs(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -61,6 +61,6 @@ def test_another_tokenizer_is_left_to_the_library(change: str) -> None:
 
 
 def test_a_text_that_spells_a_beginning_does_not_begin_with_it() -> None:
-    tokenizer = learn("words", ["<s> a </s> <pad>\n"])
+    tokenizer = train_tokenizer("words", ["<s> a </s> <pad>\n"])
     assert tokenizer.bos_token_id is None
     assert tokenizer.pad_token_id is None

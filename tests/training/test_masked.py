@@ -16,7 +16,7 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
 from clearstory.models.pseudo import Frame, pseudo_nats
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.exam import examine
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.masked import Masked, MaskedWindows
@@ -300,7 +300,7 @@ def test_objectives_teach_the_kinds_they_are_for() -> None:
 
 
 def test_whole_words_come_from_the_settings() -> None:
-    tokenizer = learn("wordpiece:60", ["the cats sat and slept " * 3])
+    tokenizer = train_tokenizer("wordpiece:60", ["the cats sat and slept " * 3])
     made: Any = OBJECTIVES["masked"].make(tokenizer, replace(SETTINGS, whole_words=True))
     assert made.masking.inside is not None
     plain: Any = OBJECTIVES["masked"].make(tokenizer, SETTINGS)

@@ -18,7 +18,7 @@ from clearstory.models import unembed
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.objectives.rewrite import Denoise, Rewrite
@@ -282,10 +282,10 @@ def test_an_objective_is_chosen_by_model_and_text() -> None:
 
 def test_objectives_are_made_in_a_tokenizers_own_tokens() -> None:
     settings = TrainingSettings(label_smoothing=0.1)
-    tokenizer = with_sentinels(learn("bytes", []))
+    tokenizer = with_sentinels(train_tokenizer("bytes", []))
     made = OBJECTIVES["denoise"].make(tokenizer, settings)
     assert made == Denoise(256, 256, tuple(range(257, 357)), 0.1)
     assert OBJECTIVES["rewrite"].make(tokenizer, settings) == Rewrite(256, 0.1)
-    pieces = learn("wordpiece:60", ["some words " * 9])
+    pieces = train_tokenizer("wordpiece:60", ["some words " * 9])
     assert OBJECTIVES["rewrite"].make(pieces, settings) == Rewrite(0, 0.1)  # [PAD] begins, [SEP] ends
     assert isinstance(OBJECTIVES["causal"].make(tokenizer, settings), Causal)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.settings import DataSettings
@@ -153,7 +153,7 @@ class Corpus:
 
 def train_corpus_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) -> Tokenizer:
     """The tokenizer that `spec` names (see `learn`), learnt from the training split only."""
-    return learn(spec, corpus.texts("train"), uncased=uncased)
+    return train_tokenizer(spec, corpus.texts("train"), uncased=uncased)
 
 
 def cache_folder(settings: DataSettings) -> Path:

@@ -12,7 +12,7 @@ from clearstory.lens.probes.surprisal import share
 from clearstory.lens.views.kinds import Cell, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.text.special_tokens import frame
-from clearstory.text.train_tokenizer import learn
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_bytes import VISIBLE, piece_bytes, readable
 from clearstory.text.tokenization_steps import Word, tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
@@ -40,7 +40,7 @@ def tokens(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = N
         raise BadSetting(f"top is {top}; show at least 1 word")
     steps = [pieces(tokenizer, text, isinstance(model, Encoder))]
     if other is not None:
-        steps.append(beside(tokenizer, learn(other, [text]), text, other))
+        steps.append(beside(tokenizer, train_tokenizer(other, [text]), text, other))
     if tokenizer.kind in COLUMNS:
         if len(text) > LONGEST:
             raise BadInput(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clearstory import durable
 from clearstory.errors import CorruptFile, Diverged
-from clearstory.formats.adapters import read_adapter, save_adapter, write_adapter
+from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import config_json, open_model, save_model, write_card
 from clearstory.formats.own import OWN
@@ -96,7 +96,7 @@ class Session:
                 self.tokenizer.save(folder)
         self.record = Record(self.run.metrics, since=None if self.last is None else self.learner.step)
 
-    def learn(self, stop: threading.Event) -> Iterator[Event]:
+    def train_tokenizer(self, stop: threading.Event) -> Iterator[Event]:
         """Step after step; look, save and sample now and then."""
         s, learner = self.recipe.training, self.learner
         speed = 0.0

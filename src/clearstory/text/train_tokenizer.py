@@ -1,0 +1,185 @@
+"""Learning tokenizers: from a specification such as `bpe:8192` and text to a Tokenizer.
+
+characters     every character of the text is a token; others are <unk>
+bytes          256 tokens, for any text in any script
+words          what stands between white space, and an <eos> for every line feed; not lossless
+bpe:8192       byte pairs merged over all of Unicode, as GPT-2's (Sennrich et al. 2016); the usual choice
+wordpiece:8192 BERT's pieces (Devlin et al. 2019), not lossless
+unigram:8192   the likeliest pieces (Kudo 2018), over bytes
+FOLDER         a tokenizer that was saved
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
+from clearstory.text.token_bytes import ALPHABET
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.word_tokenizer import UNKNOWN, common_words, tokenizer_json
+
+END = "<|endoftext|>"
+SIZE = 8192  # the vocabulary where none is asked for: a Bible of 4 MB learns it in two seconds
+
+
+def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased: bool = False) -> Tokenizer:
+    """A tokenizer of the kind `spec` names, learnt from texts; `eos` is how it writes the end of a document.
+
+    Text may be too short for the vocabulary asked for; `vocab` tells the size reached. `uncased` is for wordpiece.
+    Learning the same text again gives the same tokenizer, but for unigram, whose trainer adds in no fixed order.
+    Raises UnknownName for a kind that does not exist, BadSetting for a size that cannot be, BadInput where unigram
+    has too little text to count in.
+
+    >>> learn("characters", ["banana"]).encode("nab")
+    [2, 0, 1]
+    """
+    kind, _, size = spec.partition(":")
+    if kind not in KINDS:
+        if Path(spec).expanduser().exists():
+            return Tokenizer.open(spec)
+        raise UnknownName(
+            f"there is no tokenizer {spec!r} and no folder of that name; {nearest(kind, KINDS)}; bpe:8192 is usual"
+        )
+    if uncased and kind != "wordpiece":
+        raise BadSetting(f"{spec} keeps capitals; only wordpiece can be uncased")
+    if isinstance(texts, Iterator):
+        texts = list(texts)  # some kinds read the text twice
+    return KINDS[kind](texts, _size(spec, kind, size), eos, uncased)
+
+
+def _size(spec: str, kind: str, size: str) -> int:
+    """The vocabulary asked for; 0 for as many tokens as there are."""
+    if ":" not in spec:
+        return SIZE if kind in SIZED else 0
+    if kind not in SIZED and kind != "words":
+        raise BadSetting(f"{spec!r} asks for a size, but {kind} takes as many tokens as there are; write {kind}")
+    if not (size.isascii() and size.isdecimal()):
+        raise BadSetting(f"{spec!r} does not end in a number of tokens; write {kind}:{SIZE}")
+    count, least = int(size), SIZED.get(kind, 3)
+    if not least <= count <= 1_000_000:
+        raise BadSetting(f"{spec!r} asks for {count:,} tokens; {kind} works from {least:,} to 1,000,000")
+    return count
+
+
+def _characters(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    from tokenizers import Tokenizer as Inside
+    from tokenizers import decoders, models
+
+    alphabet: set[str] = set()
+    for text in texts:
+        alphabet.update(text)
+    # Pairs without any merge: the model's way to take one character at a time, five times as fast as splitting.
+    vocabulary = {token: id for id, token in enumerate([*sorted(alphabet), eos, "<unk>"])}
+    inside = Inside(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    inside.decoder = decoders.Fuse()
+    inside.add_special_tokens([eos])  # not <unk>: decoding shows where one stands
+    return _finish(inside, eos=eos, bos=eos, unk="<unk>", pad=eos)
+
+
+def _bytes(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    from tokenizers import models
+
+    inside = _byte_level(models.BPE(vocab=dict(ALPHABET), merges=[]), use_regex=False)
+    inside.add_special_tokens([eos])
+    return _finish(inside, eos=eos, bos=eos, pad=eos)
+
+
+def _bpe(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    from tokenizers import models, trainers
+
+    inside = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(ALPHABET), show_progress=False
+    )
+    inside.train_from_iterator(iter(texts), trainer)
+    return _finish(inside, eos=eos, bos=eos, pad=eos)
+
+
+def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    from tokenizers import models, trainers
+
+    # Over bytes, where sentencepiece works over characters: every text can be spelt, and ▁ may occur in it.
+    inside = _byte_level(models.Unigram())
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(ALPHABET), show_progress=False
+    )
+    inside.train_from_iterator(iter(texts), trainer)
+    learnt = json.loads(inside.to_str())["model"]["vocab"]
+    if any(score is None for _, score in learnt):  # JSON's way to say: not a number
+        raise BadInput(f"there is too little text to learn unigram:{size} from; give more, or use bytes")
+    return _finish(inside, eos=eos, bos=eos, pad=eos)
+
+
+def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    eos = "<eos>"  # a line's end, as the word-level benchmarks write it
+    # The commonest first, as adaptive softmax wants them. Neither of the two before them is special to the library:
+    # <unk> is a word of the benchmarks' own text, <eos> the text's line feed.
+    words = [UNKNOWN, eos, *common_words(texts, eos)][: size or None]
+    # Said, or a text in which <s> or <pad> is a word would have it begin texts.
+    none = {"bos_token": None, "pad_token": None}
+    return Tokenizer(tokenizer_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
+
+
+def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    from tokenizers import Tokenizer as Inside
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    inside = Inside(models.WordPiece(unk_token="[UNK]"))
+    inside.normalizer = normalizers.BertNormalizer(lowercase=uncased, strip_accents=uncased)
+    inside.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    alphabet: set[str] = set()
+    for text in texts:
+        alphabet.update(inside.normalizer.normalize_str(text))
+    letters = sorted(letter for letter in alphabet if not letter.isspace())
+    # Stated beforehand: the trainer would number them in the order of a hash table, and learn otherwise every time.
+    stated = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=max(size, len(stated)), special_tokens=stated, show_progress=False)
+    inside.train_from_iterator(iter(texts), trainer)
+    whole = Inside(models.WordPiece(vocab=inside.get_vocab(), unk_token="[UNK]"))
+    whole.normalizer, whole.pre_tokenizer = inside.normalizer, inside.pre_tokenizer
+    whole.decoder = decoders.WordPiece()
+    whole.add_special_tokens(special)
+    marks = [(token, whole.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    whole.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
+    )
+    roles = {"eos": "[SEP]", "bos": "[CLS]", "unk": "[UNK]", "pad": "[PAD]"}
+    made = _finish(whole, **roles, cls="[CLS]", sep="[SEP]", mask="[MASK]")
+    # Or transformers would not say which of two texts a token is of.
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return replace(made, config={**made.config, "model_input_names": inputs})
+
+
+KINDS: dict[str, Callable[[Iterable[str], int, str, bool], Tokenizer]] = {
+    "characters": _characters,
+    "bytes": _bytes,
+    "words": _words,
+    "bpe": _bpe,
+    "wordpiece": _wordpiece,
+    "unigram": _unigram,
+}
+
+SIZED = {"bpe": 257, "wordpiece": 6, "unigram": 257}  # with the fewest tokens each can have
+
+
+def _byte_level(model: Any, use_regex: bool = True) -> Any:
+    """A tokenizer over GPT-2's byte alphabet; its pattern keeps words, numbers and white space apart."""
+    from tokenizers import Tokenizer as Inside
+    from tokenizers import decoders, pre_tokenizers
+
+    inside = Inside(model)
+    inside.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    inside.decoder = decoders.ByteLevel()
+    return inside
+
+
+def _finish(inside: Any, **roles: str) -> Tokenizer:
+    """The tokenizer with its parts named: eos, bos, unk, pad, as tokenizer_config.json does."""
+    config = {f"{role}_token": token for role, token in roles.items()}
+    contents: str = inside.to_str(pretty=True)
+    return Tokenizer(json.dumps(json.loads(contents), ensure_ascii=False, indent=1), config)
