@@ -19,7 +19,7 @@ from typing import Any
 
 from shared import clearstory, data, show
 
-ONE_LOOK = ("--training.evaluate_steps", "100000", "--training.save_steps", "100000")
+ONE_LOOK = ("--training.eval_steps", "100000", "--training.save_steps", "100000")
 
 RUNS: dict[str, tuple[str, ...]] = {
     "nanogpt-char": ("--model", "nanogpt-char", "--steps", "2000", "--training.precision", "fp32"),

@@ -17,10 +17,10 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.recipes.events import Finished, Looked, Prepared
-from clearstory.recipes.files import read_yaml
-from clearstory.recipes.rates import rates_for
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.training.events import Finished, Looked, Prepared
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told, words
 
@@ -187,7 +187,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(made: Any, tmp_path: Path,
 
 def test_the_best_adapter_is_kept(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_if(monkeypatch, [1.0, 2.0, 3.0, 4.0])
-    more = {"training.evaluate_steps": 2, "training.save_steps": 2, "training.keep_checkpoints": 9}
+    more = {"training.eval_steps": 2, "training.save_steps": 2, "training.keep_checkpoints": 9}
     events = told(going_on(made.text, made.run, tmp_path / "run", **LORA, **more))
     assert [event.best for event in events if isinstance(event, Looked)] == [True, False, False, False]
     best = weights(tmp_path / "run" / "checkpoints" / "step-000002")

@@ -19,12 +19,12 @@ import clearstory
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
-from clearstory.recipes.budget import Clock
-from clearstory.recipes.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
-from clearstory.recipes.files import read_yaml
-from clearstory.recipes.session import Session
-from clearstory.recipes.settings import train_recipe
-from clearstory.recipes.train import train_events
+from clearstory.recipes.training.time_budget import Clock
+from clearstory.recipes.training.events import Finished, Looked, Planned, Prepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.training.session import Session
+from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
 from clearstory.training import checkpoint
 from clearstory.training.trainer import Progress, Trainer
@@ -275,13 +275,13 @@ class FakeTime:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], look: float, save: float) -> None:
         self.now = time.monotonic()
         # A run keeps the real ones as the defaults of its beginning.
-        monkeypatch.setattr("clearstory.recipes.budget.Clock", lambda **said: Clock(**said, **self.beginning()))
+        monkeypatch.setattr("clearstory.recipes.training.time_budget.Clock", lambda **said: Clock(**said, **self.beginning()))
         self.patch(monkeypatch, Trainer, "advance", lambda trainer: step(trainer.step))
         self.patch(monkeypatch, Session, "look_at", lambda session: look)
         self.patch(monkeypatch, Session, "save", lambda session: save)
         self.patch(monkeypatch, Session, "keep", lambda session: save)
         # What measures until time has passed would measure forever.
-        monkeypatch.setattr("clearstory.recipes.train.training_speed", lambda settings: 1e9)
+        monkeypatch.setattr("clearstory.recipes.training.loop.training_speed", lambda settings: 1e9)
         monkeypatch.setattr(time, "monotonic", self.tick)
         monkeypatch.setattr(time, "perf_counter", self.tick)
         monkeypatch.setattr(time, "process_time", self.work)
@@ -319,7 +319,7 @@ def test_minutes_are_kept_whatever_the_speed(
 ) -> None:
     begun = FakeTime(monkeypatch, step, look=0.5, save=0.2)
     at_first = begun.now
-    more = {"training.evaluate_steps": 0, "training.save_steps": 0, "steps": None}
+    more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
     finished = told(recipe(text, tmp_path / "run", minutes=1.0, **more))[-1]
     assert isinstance(finished, Finished)
     took = begun.now - at_first
@@ -330,7 +330,7 @@ def test_minutes_are_kept_whatever_the_speed(
 
 def test_processor_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = FakeTime(monkeypatch, lambda step: 0.5, look=0.5, save=0.2)
-    more = {"training.evaluate_steps": 0, "training.save_steps": 0, "steps": None}
+    more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
     finished = told(recipe(text, tmp_path / "run", cpu_seconds=30.0, **more))[-1]
     assert isinstance(finished, Finished)
     assert 24 < finished.cpu_seconds <= 32
@@ -358,7 +358,7 @@ def as_if(monkeypatch: pytest.MonkeyPatch, nats: list[float]) -> None:
     monkeypatch.setattr(Session, "look_at", look_at)
 
 
-EVERY = {"training.evaluate_steps": 1, "training.save_steps": 1, "training.keep_checkpoints": 9}
+EVERY = {"training.eval_steps": 1, "training.save_steps": 1, "training.keep_checkpoints": 9}
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -398,12 +398,12 @@ def test_threads_are_as_many_as_asked_for(text: Path, tmp_path: Path, monkeypatc
 def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[object] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
-    monkeypatch.setattr("clearstory.recipes.budget.compiler", lambda: "/usr/bin/c++")
+    monkeypatch.setattr("clearstory.recipes.training.time_budget.compiler", lambda: "/usr/bin/c++")
     told(recipe(text, tmp_path / "off", steps=1, **{"training.compile": "off"}))
     assert compiled == []
     told(recipe(text, tmp_path / "on", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
-    monkeypatch.setattr("clearstory.recipes.budget.compiler", lambda: None)
+    monkeypatch.setattr("clearstory.recipes.training.time_budget.compiler", lambda: None)
     events = told(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
     (warned,) = [event for event in events if isinstance(event, Warned)]

@@ -226,10 +226,10 @@ def wrote(recipe: Any, **more: Any) -> Any:
 
 def measured(recipe: Any, **more: Any) -> Any:
     """What evaluate says, and how many windows it reads at a time."""
-    from clearstory.models import scoring
+    from clearstory.evaluation import windows
 
     sizes: list[int] = []
-    real = scoring.score_parts
+    real = windows.score_parts
 
     def watched(*args: Any, **kind: Any) -> Any:
         sizes.append(kind["batch_size"])
@@ -311,7 +311,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.align": partial(trained, text=("rows.jsonl",)),
     "TrainRecipe.training.decay_share": partial(trained, **{"training.schedule": "wsd", "steps": 12}),
     "TrainRecipe.training.warmup_steps": partial(trained, steps=16),
-    "TrainRecipe.training.evaluate_steps": partial(trained, steps=8),
+    "TrainRecipe.training.eval_steps": partial(trained, steps=8),
     "TrainRecipe.training.save_steps": partial(trained, steps=8),
     "TrainRecipe.training.sample_steps": partial(trained, steps=8),
     "TrainRecipe.training.keep_checkpoints": partial(trained, **{"training.save_steps": 1}),

@@ -15,7 +15,7 @@ from browsing import SCREENSHOTS, Open, needs_browser, serving
 from studio_home import HOSTILE, TEXT
 
 import clearstory
-from clearstory.lens.passage import passage
+from clearstory.lens.hooks.passage import passage
 
 needs_browser()
 
@@ -297,7 +297,7 @@ def test_a_run_is_begun_and_watched_and_stopped_from_the_page(visit: Open, insta
         page.locator("summary", has_text="All settings").click()
         small = {f"model.{key}": value for key, value in MODEL.items() if key != "name"}
         small |= {f"training.{key}": value for key, value in TRAINING.items()}
-        for key, value in {**small, "training.evaluate_steps": 20}.items():
+        for key, value in {**small, "training.eval_steps": 20}.items():
             field = page.locator(f'.others [name="{key}"]')
             if field.evaluate("each => each.tagName") == "SELECT":
                 field.select_option(str(value))

@@ -14,10 +14,10 @@ import pytest
 from starlette.testclient import TestClient
 from studio_home import client
 
-from clearstory.recipes.fields import table
-from clearstory.recipes.settings import TrainRecipe, train_recipe
-from clearstory.studio import training
-from clearstory.studio.training import began, flags
+from clearstory.recipes.settings.schema import table
+from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.studio import run_processes
+from clearstory.studio.run_processes import began, flags
 from trained import MODEL, TRAINING, text_file
 
 PATIENCE = 120.0
@@ -63,7 +63,7 @@ def told_of(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
 
 def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: Path) -> None:
     studio = client(home)
-    more = {"steps": 100_000, "training.evaluate_steps": 50, "training.save_steps": 50, "training.sample_steps": 20}
+    more = {"steps": 100_000, "training.eval_steps": 50, "training.save_steps": 50, "training.sample_steps": 20}
     begun = studio.post("/api/runs", json={"name": "one", "settings": settings(**more)})
     assert begun.status_code == 201, begun.text
     assert begun.json()["state"] == "running"
@@ -101,7 +101,7 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
 def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What `clearstory train` does with such a text, without the seconds that torch takes to be imported.
     fails = "import sys; sys.exit('clearstory train: there is no file nowhere.txt; ' + sys.argv[-1])"
-    monkeypatch.setattr(training, "COMMAND", (sys.executable, "-c", fails))
+    monkeypatch.setattr(run_processes, "COMMAND", (sys.executable, "-c", fails))
     studio = client(home)
     begun = studio.post("/api/runs", json={"name": "one", "settings": settings(text=["nowhere.txt"])})
     assert begun.status_code == 201

@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from clearstory import durable
-from clearstory.recipes.events import Finished, Prepared
-from clearstory.recipes.settings import TrainRecipe, train_recipe
-from clearstory.recipes.train import train_events
-from clearstory.training import checkpoint, record
+from clearstory.recipes.training.events import Finished, Prepared
+from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.training.loop import train_events
+from clearstory.training import checkpoint
+from clearstory.training import metrics_log
 
 # A child trains and dies; with one thread, what other threads of a long test run hold does not matter to it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
@@ -56,7 +57,7 @@ def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
             "data": {"cache": home / "cache"},
             "training": {
                 "optimizer": "muon", "batch_size": 4, "gradient_accumulation_steps": 2, "context": 8,
-                "warmup_steps": 5, "save_steps": SAVE_STEPS, "evaluate_steps": LOOK_STEPS, "evaluate_tokens": 64,
+                "warmup_steps": 5, "save_steps": SAVE_STEPS, "eval_steps": LOOK_STEPS, "evaluate_tokens": 64,
                 "precision": "fp32", "compile": "off", "device": "cpu", "threads": 1,
             },
         }
@@ -100,7 +101,7 @@ def story(run: Path) -> list[dict[str, Any]]:
     """What a run says of itself, but for the time it took."""
     return [
         {key: value for key, value in row.items() if not key.endswith("seconds")}
-        for row in record.read(run / "metrics.jsonl")
+        for row in metrics_log.read(run / "metrics.jsonl")
     ]
 
 

@@ -38,7 +38,7 @@ class TrainingSettings:
         label_smoothing: share of each target that is spread over the vocabulary (Szegedy et al. 2016), for what is made
             of a source; looks report nats without it.
         gradient_clip: longest allowed gradient; 0 never clips.
-        evaluate_steps: steps between looks at the validation split; 0 takes about twenty looks in the run.
+        eval_steps: steps between looks at the validation split; 0 takes about twenty looks in the run.
         evaluate_tokens: validation tokens each look takes; 0 takes as many as cost a tenth of the training's time. The
             end of a run always takes all.
         save_steps: steps between checkpoints; 0 saves at every look.
@@ -75,7 +75,7 @@ class TrainingSettings:
     final_learning_rate: float = 0.1
     label_smoothing: float = 0.0
     gradient_clip: float = 1.0
-    evaluate_steps: int = 0
+    eval_steps: int = 0
     evaluate_tokens: int = 0
     save_steps: int = 0
     keep_checkpoints: int = 2
@@ -94,7 +94,7 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            "warmup_steps", "evaluate_steps", "evaluate_tokens", "save_steps", "keep_checkpoints", "sample_steps",
+            "warmup_steps", "eval_steps", "evaluate_tokens", "save_steps", "keep_checkpoints", "sample_steps",
             "patience", "threads", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:

@@ -54,7 +54,7 @@ def plan(session: Session) -> Iterator[Event]:
             learner.replan(recipe.steps or DEFAULT_STEPS)
     if learner.step == 0:
         learner.plans = [(0, learner.steps)]
-    session.look_steps = s.evaluate_steps or learner.look_steps or max(10, learner.steps // time_budget.LOOKS)
+    session.look_steps = s.eval_steps or learner.look_steps or max(10, learner.steps // time_budget.LOOKS)
     session.save_steps = s.save_steps or session.look_steps
     tokens = learner.steps * learner.tokens_per_step
     session.look_tokens = s.evaluate_tokens or time_budget.look_tokens(tokens, learner.steps // session.look_steps)
