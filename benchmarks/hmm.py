@@ -24,7 +24,7 @@ from shared import clearstory, data, show
 from clearstory.models.families import build, count
 from clearstory.models.hmm import learning
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_rows
 from clearstory.text.documents import read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
@@ -101,7 +101,7 @@ def against_gradient(states: int = 64, seconds: int = 60) -> dict[str, Any]:
                 "train", str(data("wikitext2/train.txt.gz")), "--model", "hmm", "--model.learn", learn_by,
                 "--model.states", str(states), "--tokenizer", f"words:{VOCAB}", "--cpu-seconds", str(seconds),
                 "--training.threads", "1", "--training.batch_size", "32", "--training.context", "128",
-                "--training.evaluate_tokens", "8000", "--out", f"{folder}/{learn_by}",
+                "--training.eval_tokens", "8000", "--out", f"{folder}/{learn_by}",
             )  # fmt: skip
             valid = clearstory("evaluate", f"{folder}/{learn_by}", str(data("wikitext2/valid.txt.gz")))
             found[learn_by] = {

@@ -19,9 +19,9 @@ from typing import Any
 
 from shared import clearstory, data, show
 
-from clearstory.lens.draw import save
-from clearstory.lens.views import Curve, Line
-from clearstory.training.record import read
+from clearstory.lens.rendering.render import save
+from clearstory.lens.views.kinds import Curve, Line
+from clearstory.training.metrics_log import read
 
 PUBLISHED = {
     "AWD-LSTM (Merity et al. 2018, table 2)": 68.7,
@@ -71,7 +71,7 @@ def main() -> None:
         out = args.folder / "awd-lstm"
         awd = clearstory(
             "train", train, "--model", "awd-lstm", *words, "--steps", str(args.awd_steps), "--out", str(out),
-            "--overwrite", "--training.evaluate_tokens", "2000",
+            "--overwrite", "--training.eval_tokens", "2000",
         )  # fmt: skip
         losses = [row["loss"] for row in read(out / "metrics.jsonl") if row["kind"] == "step"]
         result["awd-lstm"] = {

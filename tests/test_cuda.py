@@ -22,11 +22,11 @@ from clearstory.models.families import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.int8 import int8
 from clearstory.models.machine import usable
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_rows
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.rounds import Rounds
+from clearstory.training.count_trainer import Rounds
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, VOCAB
@@ -223,7 +223,7 @@ def test_from_a_text_to_a_folder_and_back(name: str, tmp_path: Path) -> None:
     given = {
         **RUNS[name](), "tokenizer": "characters", "out": tmp_path / "run",
         "data": {"validation": 0.2, "cache": tmp_path / "cache"},
-        "training": {"device": DEVICE, "batch_size": 4, "context": 16, "precision": "bf16", "evaluate_tokens": 100},
+        "training": {"device": DEVICE, "batch_size": 4, "context": 16, "precision": "bf16", "eval_tokens": 100},
     }  # fmt: skip
     clearstory.train(text, steps=2, **given)
     finished = clearstory.train(text, steps=4, resume=True, **given)

@@ -14,7 +14,7 @@ from clearstory.recipes.training.loop import train_events
 MODEL = {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_width": 8}
 TRAINING = {
     "batch_size": 4, "context": 8, "learning_rate": 0.01, "warmup_steps": 2,
-    "eval_steps": 4, "evaluate_tokens": 64, "save_steps": 4,
+    "eval_steps": 4, "eval_tokens": 64, "save_steps": 4,
     "precision": "fp32", "compile": "off", "device": "cpu", "threads": 1,
 }  # fmt: skip
 

@@ -272,7 +272,7 @@ CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(confi
 
 STEPPING = (
     "batch_size", "gradient_accumulation_steps", "context", "average", "optimizer", "learning_rate", "weight_decay",
-    "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "evaluate_tokens", "precision",
+    "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "eval_tokens", "precision",
     "initialization", "seed",
 )  # fmt: skip
 WRITING = (

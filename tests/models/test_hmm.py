@@ -26,7 +26,7 @@ from clearstory.models.hmm.learning import Prior, expect, maximise
 from clearstory.models.sizing import size
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.training.loop import train_events
-from clearstory.training.update import AdamW
+from clearstory.training.optimizers import AdamW
 from tiny import MODELS, TINY_HMM, VOCAB, shaken
 from trained import story, text_file
 
@@ -226,7 +226,7 @@ def train(folder: Path, name: str, **more: Any) -> Any:
     """A small run on the road a user takes: its model, and what it wrote of itself."""
     settings = {
         "text": (str(text_file(folder)),), "out": folder / name, "steps": 6, "tokenizer": "characters", "model": "hmm",
-        "model.states": 8, "training.context": 16, "training.batch_size": 4, "training.evaluate_tokens": 64,
+        "model.states": 8, "training.context": 16, "training.batch_size": 4, "training.eval_tokens": 64,
         "training.device": "cpu", "training.threads": 1, "data.cache": str(folder / "cache"),
     }  # fmt: skip
     list(train_events(train_recipe({**settings, **more})))

@@ -57,7 +57,7 @@ def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
             "data": {"cache": home / "cache"},
             "training": {
                 "optimizer": "muon", "batch_size": 4, "gradient_accumulation_steps": 2, "context": 8,
-                "warmup_steps": 5, "save_steps": SAVE_STEPS, "eval_steps": LOOK_STEPS, "evaluate_tokens": 64,
+                "warmup_steps": 5, "save_steps": SAVE_STEPS, "eval_steps": LOOK_STEPS, "eval_tokens": 64,
                 "precision": "fp32", "compile": "off", "device": "cpu", "threads": 1,
             },
         }

@@ -39,7 +39,7 @@ class TrainingSettings:
             of a source; looks report nats without it.
         gradient_clip: longest allowed gradient; 0 never clips.
         eval_steps: steps between looks at the validation split; 0 takes about twenty looks in the run.
-        evaluate_tokens: validation tokens each look takes; 0 takes as many as cost a tenth of the training's time. The
+        eval_tokens: validation tokens each look takes; 0 takes as many as cost a tenth of the training's time. The
             end of a run always takes all.
         save_steps: steps between checkpoints; 0 saves at every look.
         keep_checkpoints: newest checkpoints that are kept besides step 0.
@@ -76,7 +76,7 @@ class TrainingSettings:
     label_smoothing: float = 0.0
     gradient_clip: float = 1.0
     eval_steps: int = 0
-    evaluate_tokens: int = 0
+    eval_tokens: int = 0
     save_steps: int = 0
     keep_checkpoints: int = 2
     sample_steps: int = 0
@@ -94,7 +94,7 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            "warmup_steps", "eval_steps", "evaluate_tokens", "save_steps", "keep_checkpoints", "sample_steps",
+            "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints", "sample_steps",
             "patience", "threads", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:

@@ -41,11 +41,11 @@ from clearstory.recipes.inference.tag import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.learner import Learner
-from clearstory.training.objectives.masked import Masked
-from clearstory.training.objectives.rewrite import Denoise, Rewrite
+from clearstory.training.base import Learner
+from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.seq2seq import Denoise, Rewrite
 from clearstory.training.objectives.table import OBJECTIVES
-from clearstory.training.rounds import Rounds
+from clearstory.training.count_trainer import Rounds
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import ARITHMETIC, Trainer
 
@@ -64,7 +64,7 @@ def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finish
     >>> import tempfile, clearstory
     >>> finished = clearstory.train(
     ...     "corpus:python-docs", model={"name": "clear", "width": 32, "layers": 1}, tokenizer="bytes", steps=2,
-    ...     training={"batch_size": 2, "context": 32, "evaluate_tokens": 100}, out=tempfile.mkdtemp())
+    ...     training={"batch_size": 2, "context": 32, "eval_tokens": 100}, out=tempfile.mkdtemp())
     >>> finished.steps
     2
     """
