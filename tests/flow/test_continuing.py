@@ -17,7 +17,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.recipes.training.events import Finished, Looked, Prepared
+from clearstory.recipes.training.events import Finished, Looked, RunPrepared
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
@@ -52,7 +52,7 @@ def adapted(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path: Path) -> None:
     before = contents(made.run)
     prepared, *_, finished = told(going_on(made.text, made.run, tmp_path / "run"))
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, Finished)
     assert prepared.shape.endswith(f"from {made.run}")
     assert prepared.tokenizer == "characters"
@@ -134,7 +134,7 @@ def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) ->
 def test_beside_its_weights_it_gets_better_and_they_rest(made: Any, adapted: Any) -> None:
     out, events = adapted
     prepared, *_, finished = events
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, Finished)
     # 1 layer; query 16 → 16 and up 16 → 40: 2 · (16 + 16) + 2 · (16 + 40)
     assert f"{2 * 32 + 2 * 56} more learn beside them (LoRA of rank 2)" in prepared.shape

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.recipes.training.events import Finished, Looked, Prepared, Sampled
+from clearstory.recipes.training.events import Finished, Looked, RunPrepared, Sampled
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -47,7 +47,7 @@ def told(file: Path | tuple[str, ...], out: Path, name: str = "clear-translate",
 
 def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli: Cli) -> None:
     events = told(pairs, tmp_path / "run", **{"training.sample_steps": 4})
-    [prepared] = [event for event in events if isinstance(event, Prepared)]
+    [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert (prepared.documents, prepared.unit) == (80, "pair")
     looks = [event for event in events if isinstance(event, Looked)]
     assert all(look.token == "target token" and look.bits_per_byte is None for look in looks)
@@ -107,7 +107,7 @@ def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -
     assert isinstance(finished, Finished)
     assert finished.objective == "denoise"
     assert "dropped" in str(finished.reason)
-    [prepared] = [event for event in events if isinstance(event, Prepared)]
+    [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert prepared.unit == "document"
     opened = clearstory.open(tmp_path / "run")
     assert opened.tokenizer.encode_parsing_special("<extra_id_99>") == [opened.tokenizer.vocab - 1]
@@ -143,7 +143,7 @@ def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
     [prepared] = [
         event
         for event in told(pairs, tmp_path / "run", steps=1, **{"model.context": 20})
-        if isinstance(event, Prepared)
+        if isinstance(event, RunPrepared)
     ]
     assert "pairs with a side of more than 20 tokens are left out" in str(prepared.note)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from clearstory import durable
-from clearstory.recipes.training.events import Finished, Prepared
+from clearstory.recipes.training.events import Finished, RunPrepared
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training import checkpoint
@@ -74,7 +74,7 @@ def live(recipe: TrainRecipe, home: Path, saving: mmap.mmap) -> None:
     durable.steps.append(lambda label, path: saving.__setitem__(0, 1))
     for event in train_events(recipe):
         saving[0] = 0
-        if isinstance(event, Prepared):
+        if isinstance(event, RunPrepared):
             assert not orphans(home), "a run that begins has swept what killed ones left"
     assert isinstance(event, Finished)
 

@@ -2,7 +2,7 @@
 
 A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
 
-    Prepared ─► Planned ─► (Step · Looked · Sampled · Saved · Warned)* ─► Finished
+    RunPrepared ─► Planned ─► (Step · Looked · Sampled · Saved · Warned)* ─► Finished
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class RunPrepared:
     """The text is tokens now, and the model stands.
 
     Args:
@@ -165,5 +165,5 @@ class Finished:
     next_sentence_accuracy: float | None = None
 
 
-Event = Prepared | Planned | Step | Looked | Sampled | Saved | Warned | Finished
+Event = RunPrepared | Planned | Step | Looked | Sampled | Saved | Warned | Finished
 """All of them: what a match statement over events should cover."""

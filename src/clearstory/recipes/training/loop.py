@@ -31,7 +31,7 @@ from clearstory.recipes.training.objective_choice import aimed, check_heads
 from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.training.run_length import DEFAULT_STEPS, plan
 from clearstory.recipes.inference.evaluate import reason
-from clearstory.recipes.training.events import Event, Finished, Prepared
+from clearstory.recipes.training.events import Event, Finished, RunPrepared
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.training.session import Session
@@ -168,7 +168,7 @@ def prepare(run: run_folder.Run, recipe: TrainRecipe, clock: time_budget.Clock) 
             f"training.context is {settings.context:,} and model.context {model.context:,}; "
             "a model cannot learn from longer rows than it can read"
         )
-    prepared = Prepared(
+    prepared = RunPrepared(
         corpus=corpus.name,
         note=corpus.note,
         documents=corpus.size // 2 if aim.pairs else corpus.size,
@@ -207,7 +207,7 @@ def prepare(run: run_folder.Run, recipe: TrainRecipe, clock: time_budget.Clock) 
     )  # fmt: skip
 
 
-def with_left_out(prepared: Prepared, trainer: Trainer) -> Prepared:
+def with_left_out(prepared: RunPrepared, trainer: Trainer) -> RunPrepared:
     """What is known of a corpus, and how many of its pairs are too long to learn from."""
     count = getattr(trainer.batches, "left_out", 0)
     if not count:

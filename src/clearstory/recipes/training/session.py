@@ -27,15 +27,15 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, Finished, Looked, Prepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Event, Finished, Looked, RunPrepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
-from clearstory.training.learner import Learner
-from clearstory.training.record import Record, Watchman
+from clearstory.training.base import Learner
+from clearstory.training.metrics_log import Record, Watchman
 from clearstory.training.trainer import ARITHMETIC
 
 LAST_LOOK = 20_000
@@ -53,7 +53,7 @@ class Session:
     held: HeldOut
     card: Card
     clock: time_budget.Clock
-    prepared: Prepared
+    prepared: RunPrepared
     decided: Mapping[str, str]
     base: Path | None  # the folder of the model that rests, where one learns beside it
     closing: bool = True  # whether the end measures on all of the validation split
