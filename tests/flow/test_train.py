@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import Finished, Looked, Planned, RunPrepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Finished, Looked, RunPlanned, RunPrepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -105,12 +105,12 @@ def test_evaluate_agrees_where_there_are_several_documents(tmp_path: Path, token
 def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
     events = told(recipe(text, tmp_path / "run"))
     kinds = [type(event).__name__ for event in events]
-    first = ["RunPrepared", "Planned", "Saved"]
+    first = ["RunPrepared", "RunPlanned", "Saved"]
     half = ["Step"] * 4 + ["Looked", "Saved", "Saved"]  # the model, being the best so far, and the checkpoint
     assert kinds == first + half + half + ["Finished"]
     prepared, planned = events[:2]
     assert isinstance(prepared, RunPrepared)
-    assert isinstance(planned, Planned)
+    assert isinstance(planned, RunPlanned)
     assert (prepared.bytes, planned.steps) == (len(text.read_bytes()), 8)
     assert [event.step for event in events if isinstance(event, Step)] == list(range(1, 9))
 

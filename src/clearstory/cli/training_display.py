@@ -17,7 +17,7 @@ from clearstory.recipes.training.events import (
     Event,
     Finished,
     Looked,
-    Planned,
+    RunPlanned,
     RunPrepared,
     Sampled,
     Saved,
@@ -54,7 +54,7 @@ class Display:
         match event:
             case RunPrepared():
                 self.prepared(event)
-            case Planned():
+            case RunPlanned():
                 self.console.print(event.sentence)
                 self.open(event.steps)
             case Step():

@@ -2,7 +2,7 @@
 
 A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
 
-    RunPrepared ─► Planned ─► (Step · Looked · Sampled · Saved · Warned)* ─► Finished
+    RunPrepared ─► RunPlanned ─► (Step · Looked · Sampled · Saved · Warned)* ─► Finished
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RunPrepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class RunPlanned:
     """How far the run will go, and what that takes. `seconds` is None where nothing was measured."""
 
     steps: int
@@ -165,5 +165,5 @@ class Finished:
     next_sentence_accuracy: float | None = None
 
 
-Event = RunPrepared | Planned | Step | Looked | Sampled | Saved | Warned | Finished
+Event = RunPrepared | RunPlanned | Step | Looked | Sampled | Saved | Warned | Finished
 """All of them: what a match statement over events should cover."""

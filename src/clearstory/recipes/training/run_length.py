@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from clearstory.errors import BadSetting
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.events import Event, Planned, Warned
+from clearstory.recipes.training.events import Event, RunPlanned, Warned
 from clearstory.recipes.training.session import LAST_LOOK, Session
 
 DEFAULT_STEPS = 2000
@@ -62,7 +62,7 @@ def plan(session: Session) -> Iterator[Event]:
         learner.replan(learner.step)  # it had stopped early, and was killed before its end
     session.write_down()
     seconds = learner.steps * per_step if per_step else None
-    yield Planned(
+    yield RunPlanned(
         steps=learner.steps,
         seconds=seconds,
         sentence=f"{learner.plan}, {tokens / max(1, session.prepared.tokens):.1f} times over the text, "
