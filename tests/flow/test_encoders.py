@@ -16,7 +16,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
 from clearstory.formats.folders import Opened, open_model
 from clearstory.models.base import TokenBatch
-from clearstory.recipes.training.events import Finished, Looked, Step
+from clearstory.recipes.training.events import Finished, Evaluated, Step
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
@@ -92,7 +92,7 @@ def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path)
     steps = [event for event in events if isinstance(event, Step)]
     assert all(set(step.terms) == {"masked", "next-sentence"} for step in steps)
     assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
-    looks = [event for event in events if isinstance(event, Looked)]
+    looks = [event for event in events if isinstance(event, Evaluated)]
     assert all(look.bits_per_byte is None and look.token == "masked token" for look in looks)
     rows = story(tmp_path / "run")
     assert set(next(row for row in rows if row["kind"] == "step")["terms"]) == {"masked", "next-sentence"}
@@ -296,7 +296,7 @@ def test_it_is_converted_and_reads_as_before(run: Path, tmp_path: Path, cli: Cli
 def test_on_the_ladder_it_is_labelled_and_stands_behind(
     run: Path, made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clearstory.recipes.measuring.MOST_TOLD", 100)
+    monkeypatch.setattr("clearstory.evaluation.units.MOST_TOLD", 100)
     (tmp_path / "held.txt").write_text("".join(SENTENCES) * 12, encoding="utf-8")
     words = ["compare", run, made.run, "--text", tmp_path / "held.txt", "--device", "cpu", "--threads", "1",
              "--prompt", "the", "--characters", "20"]  # fmt: skip
@@ -315,7 +315,7 @@ def test_on_the_ladder_it_is_labelled_and_stands_behind(
 def test_on_the_ladder_it_can_be_trained_and_only_some_units_are_read(
     text: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clearstory.recipes.measuring.MOST_TOLD", 60)
+    monkeypatch.setattr("clearstory.evaluation.units.MOST_TOLD", 60)
     tiny = "bert-tiny:width=16:layers=1:heads=2:training.batch_size=8:training.context=24@wordpiece:90"
     words = ["compare", text, "--models", f"ngram@characters,{tiny}", "--same-data", "--threads", "1", "--prompt",
              "the", "--characters", "20"]  # fmt: skip

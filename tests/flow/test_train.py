@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import Finished, Looked, RunPlanned, RunPrepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -106,7 +106,7 @@ def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
     events = told(recipe(text, tmp_path / "run"))
     kinds = [type(event).__name__ for event in events]
     first = ["RunPrepared", "RunPlanned", "Saved"]
-    half = ["Step"] * 4 + ["Looked", "Saved", "Saved"]  # the model, being the best so far, and the checkpoint
+    half = ["Step"] * 4 + ["Evaluated", "Saved", "Saved"]  # the model, being the best so far, and the checkpoint
     assert kinds == first + half + half + ["Finished"]
     prepared, planned = events[:2]
     assert isinstance(prepared, RunPrepared)
@@ -374,7 +374,7 @@ def test_patience_stops_early_and_the_best_model_is_kept(
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.steps == 4
-    assert [event.best for event in events if isinstance(event, Looked)] == [True, True, False, False]
+    assert [event.best for event in events if isinstance(event, Evaluated)] == [True, True, False, False]
     best, last = (weights(tmp_path / "run" / "checkpoints" / f"step-00000{step}") for step in (2, 4))
     kept = weights(tmp_path / "run" / "model")
     assert all(torch.equal(kept[name], best[name]) for name in best)

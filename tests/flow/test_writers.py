@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.recipes.training.events import Finished, Looked, RunPrepared, Sampled
+from clearstory.recipes.training.events import Finished, Evaluated, RunPrepared, Sampled
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -49,7 +49,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
     events = told(pairs, tmp_path / "run", **{"training.sample_steps": 4})
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert (prepared.documents, prepared.unit) == (80, "pair")
-    looks = [event for event in events if isinstance(event, Looked)]
+    looks = [event for event in events if isinstance(event, Evaluated)]
     assert all(look.token == "target token" and look.bits_per_byte is None for look in looks)
     assert looks[-1].nats_per_token < looks[0].nats_per_token + 0.1
     assert all(" → " in event.text for event in events if isinstance(event, Sampled))

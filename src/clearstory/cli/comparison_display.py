@@ -14,7 +14,7 @@ from clearstory.cli.training_display import clock, count
 from clearstory.lens.rendering.scales import short
 from clearstory.lens.rendering.terminal import COLOURS, safe
 from clearstory.recipes.comparison.compare import Begun, Told, Tried, Trying
-from clearstory.recipes.training.events import Finished, Looked, RunPlanned, Step, Warned
+from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, Step, Warned
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 
@@ -38,7 +38,7 @@ class Standings:
         self.progress: Progress | None = None
         self.bar = TaskID(0)
         self.model = ""
-        self.looked: Looked | None = None
+        self.looked: Evaluated | None = None
         self.ladder: Ladder | None = None
         self.place = 0
         self.models: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Standings:
         match item.news:
             case RunPlanned():
                 self.move(0, item.news.steps, "begins")
-            case Looked():
+            case Evaluated():
                 self.looked = item.news
             case Step():
                 news = [f"step {item.news.step:,}/{item.news.steps:,}"]

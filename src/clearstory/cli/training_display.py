@@ -16,7 +16,7 @@ from clearstory.cli.command import Talk
 from clearstory.recipes.training.events import (
     Event,
     Finished,
-    Looked,
+    Evaluated,
     RunPlanned,
     RunPrepared,
     Sampled,
@@ -46,7 +46,7 @@ class Display:
         self.progress: Progress | None = None
         self.bar = TaskID(0)
         self.step: Step | None = None
-        self.looked: Looked | None = None
+        self.looked: Evaluated | None = None
         self.finished: Finished | None = None
 
     def draw(self, event: Event) -> None:
@@ -59,7 +59,7 @@ class Display:
                 self.open(event.steps)
             case Step():
                 self.stepped(event)
-            case Looked():
+            case Evaluated():
                 self.look(event)
             case Sampled():
                 self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
@@ -108,7 +108,7 @@ class Display:
         parts += [f"{event.tokens_per_second:,.0f} tokens/s", f"{clock(event.eta)} left"]
         return " · ".join(parts)
 
-    def look(self, event: Looked) -> None:
+    def look(self, event: Evaluated) -> None:
         """A line for each look: the bar shows only the last."""
         self.looked = event
         parts = [f"step {event.step:,}{f'/{self.step.steps:,}' if self.step else ''}", quality(event)]
@@ -175,7 +175,7 @@ def loss(event: Step) -> str:
     return f"loss {event.loss:.3f}{f' ({parts})' if parts else ''}"
 
 
-def quality(event: Looked) -> str:
+def quality(event: Evaluated) -> str:
     """How well the validation text is predicted."""
     share = "" if event.complete else "≈ "
     if event.bits_per_byte is None:

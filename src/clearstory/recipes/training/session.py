@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, Finished, Looked, RunPrepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, Sampled, Saved, Step, Warned
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -173,7 +173,7 @@ class Session:
             tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.held.beside(),
         )  # fmt: skip
         complete = self.look_tokens >= self.prepared.validation_tokens
-        yield Looked(
+        yield Evaluated(
             step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete,
             **self.held.beside(),
         )  # fmt: skip
