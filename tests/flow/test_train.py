@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, TextSampled, Saved, Step, Warned
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -412,7 +412,7 @@ def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, mon
 
 def test_samples_are_told_and_change_nothing(made: Any, text: Path, tmp_path: Path) -> None:
     events = told(recipe(text, tmp_path / "run", **{"training.sample_steps": 4}))
-    samples = [event for event in events if isinstance(event, Sampled)]
+    samples = [event for event in events if isinstance(event, TextSampled)]
     assert [event.step for event in samples] == [4, 8]
     assert all(event.text for event in samples)
     kept = story(tmp_path / "run")

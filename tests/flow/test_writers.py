@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.recipes.training.events import Finished, Evaluated, RunPrepared, Sampled
+from clearstory.recipes.training.events import Finished, Evaluated, RunPrepared, TextSampled
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -52,7 +52,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
     looks = [event for event in events if isinstance(event, Evaluated)]
     assert all(look.token == "target token" and look.bits_per_byte is None for look in looks)
     assert looks[-1].nats_per_token < looks[0].nats_per_token + 0.1
-    assert all(" → " in event.text for event in events if isinstance(event, Sampled))
+    assert all(" → " in event.text for event in events if isinstance(event, TextSampled))
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.objective == "rewrite"
@@ -112,7 +112,7 @@ def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -
     opened = clearstory.open(tmp_path / "run")
     assert opened.tokenizer.encode_parsing_special("<extra_id_99>") == [opened.tokenizer.vocab - 1]
     # What it writes is read by its sentinels.
-    spoken = [event.text for event in events if isinstance(event, Sampled)]
+    spoken = [event.text for event in events if isinstance(event, TextSampled)]
     assert spoken
     assert all("<extra_id_0>" in text.split(" → ")[0] for text in spoken)
     made = json.loads(cli("generate", tmp_path / "run", "the cat", "--max-tokens", "40", "--seed", "1", "--json").out)

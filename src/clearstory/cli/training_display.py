@@ -19,7 +19,7 @@ from clearstory.recipes.training.events import (
     Evaluated,
     RunPlanned,
     RunPrepared,
-    Sampled,
+    TextSampled,
     Saved,
     Step,
     Warned,
@@ -61,7 +61,7 @@ class Display:
                 self.stepped(event)
             case Evaluated():
                 self.look(event)
-            case Sampled():
+            case TextSampled():
                 self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
             case Saved():
                 pass  # the bar goes on; where things lie is said at the end

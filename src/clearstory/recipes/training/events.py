@@ -2,7 +2,7 @@
 
 A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
 
-    RunPrepared ─► RunPlanned ─► (Step · Evaluated · Sampled · Saved · Warned)* ─► Finished
+    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · Saved · Warned)* ─► Finished
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
+class TextSampled:
     """Something the model wrote on the way."""
 
     step: int
@@ -165,5 +165,5 @@ class Finished:
     next_sentence_accuracy: float | None = None
 
 
-Event = RunPrepared | RunPlanned | Step | Evaluated | Sampled | Saved | Warned | Finished
+Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | Saved | Warned | Finished
 """All of them: what a match statement over events should cover."""

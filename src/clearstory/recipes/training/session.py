@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, Sampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, TextSampled, Saved, Step, Warned
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -146,7 +146,7 @@ class Session:
                     source = self.held.source(progress.step, learner.context)
                     text = sample(self.model, self.tokenizer, seed=s.seed + progress.step, source=source)
                 self.note(kind="sample", step=progress.step, text=text)
-                yield Sampled(step=progress.step, text=text)
+                yield TextSampled(step=progress.step, text=text)
             if over or stop.is_set() or progress.step % self.save_steps == 0:
                 yield self.save()
             if stop.is_set():
