@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, TextSampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, Step, Warned
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -105,8 +105,8 @@ def test_evaluate_agrees_where_there_are_several_documents(tmp_path: Path, token
 def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
     events = told(recipe(text, tmp_path / "run"))
     kinds = [type(event).__name__ for event in events]
-    first = ["RunPrepared", "RunPlanned", "Saved"]
-    half = ["Step"] * 4 + ["Evaluated", "Saved", "Saved"]  # the model, being the best so far, and the checkpoint
+    first = ["RunPrepared", "RunPlanned", "ModelSaved"]
+    half = ["Step"] * 4 + ["Evaluated", "ModelSaved", "ModelSaved"]  # the model, being the best so far, and the checkpoint
     assert kinds == first + half + half + ["Finished"]
     prepared, planned = events[:2]
     assert isinstance(prepared, RunPrepared)
@@ -138,7 +138,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path
     before = signal.getsignal(signal.SIGINT)
     *_, saved = stopped_after(3, recipe(text, out, **more), number)
     assert signal.getsignal(signal.SIGINT) is before
-    assert isinstance(saved, Saved)
+    assert isinstance(saved, ModelSaved)
     assert saved.path.name in ("step-000003", "step-000004")  # it stops when the step at hand is done
     told(recipe(text, out, resume=True, **more))
     assert story(out) == story(tmp_path / "alone" / "run")

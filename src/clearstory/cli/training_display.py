@@ -20,7 +20,7 @@ from clearstory.recipes.training.events import (
     RunPlanned,
     RunPrepared,
     TextSampled,
-    Saved,
+    ModelSaved,
     Step,
     Warned,
 )
@@ -63,7 +63,7 @@ class Display:
                 self.look(event)
             case TextSampled():
                 self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
-            case Saved():
+            case ModelSaved():
                 pass  # the bar goes on; where things lie is said at the end
             case Warned():
                 self.console.print(f"warning: {event.sentence}", style="yellow")

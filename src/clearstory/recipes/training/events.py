@@ -2,7 +2,7 @@
 
 A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
 
-    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · Saved · Warned)* ─► Finished
+    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · ModelSaved · Warned)* ─► Finished
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class TextSampled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved:
+class ModelSaved:
     """Something is safe on disk. `kind` is "checkpoint" or "model"."""
 
     step: int
@@ -165,5 +165,5 @@ class Finished:
     next_sentence_accuracy: float | None = None
 
 
-Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | Saved | Warned | Finished
+Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | Warned | Finished
 """All of them: what a match statement over events should cover."""

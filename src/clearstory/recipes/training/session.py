@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, TextSampled, Saved, Step, Warned
+from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, Warned
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -178,7 +178,7 @@ class Session:
             **self.held.beside(),
         )  # fmt: skip
         if better:
-            yield Saved(step=step, path=self.run.model, kind="model")
+            yield ModelSaved(step=step, path=self.run.model, kind="model")
         if sentence := self.watchman.look(step, nats):
             yield self.warn(sentence)
 
@@ -200,7 +200,7 @@ class Session:
         else:
             save_model(self.run.model, self.model, self.tokenizer, card, overwrite=True)
 
-    def save(self) -> Saved:
+    def save(self) -> ModelSaved:
         """Write a checkpoint: what to go on from. It opens as a model too."""
         tensors, values = self.learner.state()
         parts: dict[str, dict[str, Tensor]] = {
@@ -230,7 +230,7 @@ class Session:
             self.run.folder, self.learner.step, parts["model"], parts["optimizer"], values, describe=describe
         )
         checkpoint.thin(self.run.folder, self.recipe.training.keep_checkpoints)
-        return Saved(step=self.learner.step, path=path, kind="checkpoint")
+        return ModelSaved(step=self.learner.step, path=path, kind="checkpoint")
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go back to where a checkpoint was written."""
