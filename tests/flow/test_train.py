@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, Step, Warned
+from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -406,7 +406,7 @@ def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, mon
     monkeypatch.setattr("clearstory.recipes.training.time_budget.compiler", lambda: None)
     events = told(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
-    (warned,) = [event for event in events if isinstance(event, Warned)]
+    (warned,) = [event for event in events if isinstance(event, TrainingWarning)]
     assert warned.sentence.startswith("there is no C++ compiler, so steps run uncompiled")
 
 

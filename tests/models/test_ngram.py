@@ -24,13 +24,13 @@ from clearstory.models.ngram.counting import count as count_rows
 from clearstory.models.ngram.counting import grouped
 from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_rows
 from clearstory.recipes.inference.loading import ready
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
-from clearstory.training.learner import load_weights
+from clearstory.training.base import load_weights
 from tiny import VOCAB, counted
 from trained import words
 
@@ -317,7 +317,7 @@ def test_a_finished_run_is_gone_on_with() -> None:
 
 
 def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearstory.recipes.training.events import Finished, Warned
+    from clearstory.recipes.training.events import Finished, TrainingWarning
     from clearstory.recipes.training.loop import train_events
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -326,7 +326,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     with mock.patch("os.fsync"):  # no power is lost here
         events = list(train_events(train_recipe({**given, "tokenizer": "words"})))
         again = list(train_events(train_recipe({**given, "tokenizer": "words", "resume": True})))
-    assert [event.sentence for event in events if isinstance(event, Warned)]  # some discounts cannot be estimated
+    assert [event.sentence for event in events if isinstance(event, TrainingWarning)]  # some discounts cannot be estimated
     first, second = events[-1], again[-1]
     assert isinstance(first, Finished)
     assert isinstance(second, Finished)

@@ -14,7 +14,7 @@ from clearstory.cli.training_display import clock, count
 from clearstory.lens.rendering.scales import short
 from clearstory.lens.rendering.terminal import COLOURS, safe
 from clearstory.recipes.comparison.compare import Begun, Told, Tried, Trying
-from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, Step, Warned
+from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, Step, TrainingWarning
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 
@@ -75,7 +75,7 @@ class Standings:
                 if self.looked is not None and self.looked.bits_per_byte is not None:
                     news.append(f"≈ {self.looked.bits_per_byte:.3f} bits per byte")
                 self.move(item.news.step, item.news.steps, " · ".join([*news, f"{clock(item.news.eta)} left"]))
-            case Warned():
+            case TrainingWarning():
                 self.console.print(f"{safe(item.model)}: warning: {item.news.sentence}", style="yellow")
             case Finished():
                 self.move(0, 1, "is measured")

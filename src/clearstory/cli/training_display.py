@@ -22,7 +22,7 @@ from clearstory.recipes.training.events import (
     TextSampled,
     ModelSaved,
     Step,
-    Warned,
+    TrainingWarning,
 )
 
 
@@ -65,7 +65,7 @@ class Display:
                 self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
             case ModelSaved():
                 pass  # the bar goes on; where things lie is said at the end
-            case Warned():
+            case TrainingWarning():
                 self.console.print(f"warning: {event.sentence}", style="yellow")
             case Finished():
                 self.finished = event

@@ -2,7 +2,7 @@
 
 A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
 
-    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · ModelSaved · Warned)* ─► Finished
+    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► Finished
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class ModelSaved:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Warned:
+class TrainingWarning:
     """Something looks wrong, said in one sentence."""
 
     step: int
@@ -165,5 +165,5 @@ class Finished:
     next_sentence_accuracy: float | None = None
 
 
-Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | Warned | Finished
+Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | TrainingWarning | Finished
 """All of them: what a match statement over events should cover."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from clearstory.errors import BadSetting
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.events import Event, RunPlanned, Warned
+from clearstory.recipes.training.events import Event, RunPlanned, TrainingWarning
 from clearstory.recipes.training.session import LAST_LOOK, Session
 
 DEFAULT_STEPS = 2000
@@ -79,7 +79,7 @@ def compile_stack(session: Session, seconds: float | None) -> Iterator[Event]:
     asked = "off" if s.compile == "auto" and reads_source(session.model) else s.compile
     yes, sentence = time_budget.should_compile(asked, session.prepared.parameters, seconds, s.device)
     if sentence:
-        yield Warned(step=session.learner.step, sentence=sentence)
+        yield TrainingWarning(step=session.learner.step, sentence=sentence)
     if yes:
         # Said at every compilation on a GPU; that fp32 means fp32 is meant.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)

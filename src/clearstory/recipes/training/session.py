@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, Warned
+from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -288,10 +288,10 @@ class Session:
         assert self.record is not None, "a run is planned before anything happens in it"
         self.record.write(**row)
 
-    def warn(self, sentence: str) -> Warned:
+    def warn(self, sentence: str) -> TrainingWarning:
         """Say it, and write it down."""
         self.note(kind="warning", step=self.learner.step, sentence=sentence)
-        return Warned(step=self.learner.step, sentence=sentence)
+        return TrainingWarning(step=self.learner.step, sentence=sentence)
 
     def seconds(self) -> float:
         """How long the run has taken, interruptions not counted."""
