@@ -17,7 +17,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
-from clearstory.recipes.training.events import Finished, Evaluated, RunPrepared
+from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
@@ -53,7 +53,7 @@ def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path
     before = contents(made.run)
     prepared, *_, finished = told(going_on(made.text, made.run, tmp_path / "run"))
     assert isinstance(prepared, RunPrepared)
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert prepared.shape.endswith(f"from {made.run}")
     assert prepared.tokenizer == "characters"
     first = checkpoint.load(checkpoint.saved(tmp_path / "run")[0]).model
@@ -85,14 +85,14 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
     *_, one = told(train_recipe(new))
     asked = {"objective": objective} if shape == "both losses" else {}  # the others are what is usual
     _, *_, two = told(train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}, asked))
-    assert isinstance(one, Finished)
-    assert isinstance(two, Finished)
+    assert isinstance(one, TrainingResult)
+    assert isinstance(two, TrainingResult)
     assert two.objective == objective
     assert two.nats_per_token < one.nats_per_token
     first = checkpoint.load(checkpoint.saved(tmp_path / "two")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(tmp_path / "one").items())
     beside = told(train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
-    assert isinstance(beside, Finished)
+    assert isinstance(beside, TrainingResult)
     assert beside.objective == objective
     assert {key.rpartition(".")[2] for key in learnt(tmp_path / "three")} == {"lora_a", "lora_b"}
     wrong = cli("train", text, "--init", tmp_path / "one", "--objective", "causal", "--out", tmp_path / "four")
@@ -127,7 +127,7 @@ def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) ->
     told(train_recipe(more))
     assert read_yaml(tmp_path / "two" / "config.yaml")["training"]["learning_rate"] == 2**-11
     finished = told(train_recipe({**more, "steps": 2, "resume": True}))[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert finished.steps == 2
 
 
@@ -135,7 +135,7 @@ def test_beside_its_weights_it_gets_better_and_they_rest(made: Any, adapted: Any
     out, events = adapted
     prepared, *_, finished = events
     assert isinstance(prepared, RunPrepared)
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     # 1 layer; query 16 → 16 and up 16 → 40: 2 · (16 + 16) + 2 · (16 + 40)
     assert f"{2 * 32 + 2 * 56} more learn beside them (LoRA of rank 2)" in prepared.shape
     assert finished.parameters == made.said["parameters"]
@@ -192,7 +192,7 @@ def test_the_best_adapter_is_kept(made: Any, tmp_path: Path, monkeypatch: pytest
     assert [event.best for event in events if isinstance(event, Evaluated)] == [True, False, False, False]
     best = weights(tmp_path / "run" / "checkpoints" / "step-000002")
     assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path / "run").items())
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], TrainingResult)
     held = clearstory.evaluate(tmp_path / "run", str(made.text), windows="blocks")
     assert held.bits_per_byte is not None
 

@@ -16,7 +16,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
 from clearstory.formats.folders import Opened, open_model
 from clearstory.models.base import TokenBatch
-from clearstory.recipes.training.events import Finished, Evaluated, Step
+from clearstory.recipes.training.events import TrainingResult, Evaluated, Step
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
@@ -330,5 +330,5 @@ def test_on_the_ladder_it_can_be_trained_and_only_some_units_are_read(
 
 def test_finished_says_what_was_learnt(text: Path, tmp_path: Path) -> None:
     *_, finished = told(recipe(text, tmp_path / "run", "masked", steps=2))
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert (finished.objective, finished.next_sentence_accuracy) == ("masked", None)

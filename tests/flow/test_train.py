@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
+from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -90,7 +90,7 @@ def test_evaluate_agrees_where_there_are_several_documents(tmp_path: Path, token
     for number in range(30):
         (tmp_path / "texts" / f"{number:02}.txt").write_text(words(20, seed=number), encoding="utf-8")
     *_, finished = told(recipe(tmp_path / "texts", tmp_path / "run", tokenizer=tokenizer))
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     held_out = [document.text for document in Corpus.open(tmp_path / "texts").documents("validation")]
     assert len(held_out) > 1
     found = clearstory.evaluate(tmp_path / "run", texts=held_out, windows="blocks")
@@ -107,7 +107,7 @@ def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
     kinds = [type(event).__name__ for event in events]
     first = ["RunPrepared", "RunPlanned", "ModelSaved"]
     half = ["Step"] * 4 + ["Evaluated", "ModelSaved", "ModelSaved"]  # the model, being the best so far, and the checkpoint
-    assert kinds == first + half + half + ["Finished"]
+    assert kinds == first + half + half + ["TrainingResult"]
     prepared, planned = events[:2]
     assert isinstance(prepared, RunPrepared)
     assert isinstance(planned, RunPlanned)
@@ -148,7 +148,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path
 def test_a_finished_run_can_be_made_longer(made: Any, tmp_path: Path) -> None:
     shutil.copytree(made.run, tmp_path / "run")
     finished = told(recipe(made.text, tmp_path / "run", resume=True, steps=12, **{"data.cache": tmp_path}))[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert finished.steps == 12
     rows = story(tmp_path / "run")
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 13))
@@ -163,7 +163,7 @@ def test_resuming_what_is_finished_changes_nothing(made: Any, tmp_path: Path) ->
 
 
 def test_resuming_where_nothing_is_starts_anew(text: Path, tmp_path: Path) -> None:
-    assert isinstance(told(recipe(text, tmp_path / "new" / "run", resume=True))[-1], Finished)
+    assert isinstance(told(recipe(text, tmp_path / "new" / "run", resume=True))[-1], TrainingResult)
 
 
 def test_a_run_in_the_way_is_left_alone(made: Any, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_run_goes_on_from_any_folder(
     monkeypatch.chdir(tmp_path)
     prepared, *_, finished = told(train_recipe({"out": "run", "resume": True, "steps": 2}))
     assert isinstance(prepared, RunPrepared)
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert finished.steps == 2
     assert prepared.corpus == (Path(here).name or "old [1]")
     told(recipe(there, Path("run"), resume=True, steps=2))
@@ -321,7 +321,7 @@ def test_minutes_are_kept_whatever_the_speed(
     at_first = begun.now
     more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
     finished = told(recipe(text, tmp_path / "run", minutes=1.0, **more))[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     took = begun.now - at_first
     assert 48 < took <= 64  # of 60; the last step and what closes the run may cost a little more than was thought
     assert finished.seconds == pytest.approx(took, abs=0.1)
@@ -332,7 +332,7 @@ def test_processor_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pyt
     begun = FakeTime(monkeypatch, lambda step: 0.5, look=0.5, save=0.2)
     more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
     finished = told(recipe(text, tmp_path / "run", cpu_seconds=30.0, **more))[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert 24 < finished.cpu_seconds <= 32
     assert finished.seconds == pytest.approx(2 * finished.cpu_seconds, abs=0.1)
     assert finished.steps > 20
@@ -372,7 +372,7 @@ def test_patience_stops_early_and_the_best_model_is_kept(
     as_if(monkeypatch, [3.0, 2.0, 2.5, 2.4, 1.0])
     events = told(recipe(text, tmp_path / "run", **EVERY, **{"training.patience": 2}))
     finished = events[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert finished.steps == 4
     assert [event.best for event in events if isinstance(event, Evaluated)] == [True, True, False, False]
     best, last = (weights(tmp_path / "run" / "checkpoints" / f"step-00000{step}") for step in (2, 4))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.recipes.training.events import Finished, Evaluated, RunPrepared, TextSampled
+from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared, TextSampled
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -54,7 +54,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
     assert looks[-1].nats_per_token < looks[0].nats_per_token + 0.1
     assert all(" → " in event.text for event in events if isinstance(event, TextSampled))
     finished = events[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert finished.objective == "rewrite"
     assert "from its source" in str(finished.reason)
     saved = read_yaml(tmp_path / "run" / "config.yaml")
@@ -104,7 +104,7 @@ def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> Non
 def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -> None:
     events = told(text_file(tmp_path), tmp_path / "run", "t5-small", **{"training.sample_steps": 4})
     finished = events[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     assert finished.objective == "denoise"
     assert "dropped" in str(finished.reason)
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]

@@ -317,7 +317,7 @@ def test_a_finished_run_is_gone_on_with() -> None:
 
 
 def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearstory.recipes.training.events import Finished, TrainingWarning
+    from clearstory.recipes.training.events import TrainingResult, TrainingWarning
     from clearstory.recipes.training.loop import train_events
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -328,8 +328,8 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
         again = list(train_events(train_recipe({**given, "tokenizer": "words", "resume": True})))
     assert [event.sentence for event in events if isinstance(event, TrainingWarning)]  # some discounts cannot be estimated
     first, second = events[-1], again[-1]
-    assert isinstance(first, Finished)
-    assert isinstance(second, Finished)
+    assert isinstance(first, TrainingResult)
+    assert isinstance(second, TrainingResult)
     assert (first.steps, second.steps, second.nats_per_token) == (3, 3, first.nats_per_token)
     opened = open_model(tmp_path / "run")
     assert opened.model.config.begin == opened.tokenizer.eos_token_id  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from clearstory import durable
-from clearstory.recipes.training.events import Finished, RunPrepared
+from clearstory.recipes.training.events import TrainingResult, RunPrepared
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training import checkpoint
@@ -76,7 +76,7 @@ def live(recipe: TrainRecipe, home: Path, saving: mmap.mmap) -> None:
         saving[0] = 0
         if isinstance(event, RunPrepared):
             assert not orphans(home), "a run that begins has swept what killed ones left"
-    assert isinstance(event, Finished)
+    assert isinstance(event, TrainingResult)
 
 
 def lived(recipe: TrainRecipe, home: Path, saving: mmap.mmap, seconds: float | None = None) -> bool:

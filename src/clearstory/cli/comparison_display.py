@@ -14,7 +14,7 @@ from clearstory.cli.training_display import clock, count
 from clearstory.lens.rendering.scales import short
 from clearstory.lens.rendering.terminal import COLOURS, safe
 from clearstory.recipes.comparison.compare import Begun, Told, Tried, Trying
-from clearstory.recipes.training.events import Finished, Evaluated, RunPlanned, Step, TrainingWarning
+from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, Step, TrainingWarning
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 
@@ -77,7 +77,7 @@ class Standings:
                 self.move(item.news.step, item.news.steps, " · ".join([*news, f"{clock(item.news.eta)} left"]))
             case TrainingWarning():
                 self.console.print(f"{safe(item.model)}: warning: {item.news.sentence}", style="yellow")
-            case Finished():
+            case TrainingResult():
                 self.move(0, 1, "is measured")
             case (done, whole):
                 self.move(done, whole, "is measured")

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from clearstory.cli.command import Talk
 from clearstory.recipes.training.events import (
     Event,
-    Finished,
+    TrainingResult,
     Evaluated,
     RunPlanned,
     RunPrepared,
@@ -26,7 +26,7 @@ from clearstory.recipes.training.events import (
 )
 
 
-def show(events: Iterator[Event], talk: Talk) -> Finished:
+def show(events: Iterator[Event], talk: Talk) -> TrainingResult:
     """Draw a run to its end and return how it ended. The terminal is given back however it ends."""
     display = Display(talk.aside)
     try:
@@ -34,7 +34,7 @@ def show(events: Iterator[Event], talk: Talk) -> Finished:
             display.draw(event)
     finally:
         display.close()
-    assert display.finished is not None, "a run ends with Finished or an error"
+    assert display.finished is not None, "a run ends with TrainingResult or an error"
     return display.finished
 
 
@@ -47,7 +47,7 @@ class Display:
         self.bar = TaskID(0)
         self.step: Step | None = None
         self.looked: Evaluated | None = None
-        self.finished: Finished | None = None
+        self.finished: TrainingResult | None = None
 
     def draw(self, event: Event) -> None:
         """One piece of news."""
@@ -67,7 +67,7 @@ class Display:
                 pass  # the bar goes on; where things lie is said at the end
             case TrainingWarning():
                 self.console.print(f"warning: {event.sentence}", style="yellow")
-            case Finished():
+            case TrainingResult():
                 self.finished = event
             case _:
                 assert_never(event)
@@ -137,7 +137,7 @@ def counting(talk: Talk, words: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, whole: progress.update(bar, completed=done, total=whole)
 
 
-def summary(event: Finished) -> str:
+def summary(event: TrainingResult) -> str:
     """The end of a run, for a reader."""
     lines = []
     masks = event.objective.startswith("masked")

@@ -22,19 +22,19 @@ from clearstory.models.sizing import DEFAULT_PARAMETERS, DIALS, size
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.settings.model_choice import SHAPE
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry
-from clearstory.recipes.training.events import Finished
+from clearstory.recipes.training.events import TrainingResult
 from clearstory.recipes.settings.schema import plain
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, Trial
-from clearstory.recipes.measuring import Held, measure
+from clearstory.evaluation.units import Held, measure
 from clearstory.recipes.training.run_folder import Run
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.training.loop import ALIGNED, decide, training_speed, usual_tokenizer
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.record import read
+from clearstory.training.metrics_log import read
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import window
 
@@ -173,7 +173,7 @@ def tried(
     folder: Path,
     prompt: str,
     seed: int | None = None,
-    finished: Finished | None = None,
+    finished: TrainingResult | None = None,
     tokenizer: str = "",
     tokens: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -224,7 +224,7 @@ def tried(
     )
 
 
-def learnt(finished: Finished, bits: float) -> tuple[tuple[float, float], ...]:
+def learnt(finished: TrainingResult, bits: float) -> tuple[tuple[float, float], ...]:
     """How a model learnt: processor seconds and bits per byte of each look, and where it ended.
 
     Looks read only some of the held-out text, in nats per token, and that part may be harder or easier than the whole.

@@ -2,7 +2,7 @@
 
 A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
 
-    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► Finished
+    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► TrainingResult
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class TrainingWarning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class TrainingResult:
     """The run is over: where the model is and how good it became.
 
     Args:
@@ -165,5 +165,5 @@ class Finished:
     next_sentence_accuracy: float | None = None
 
 
-Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | TrainingWarning | Finished
+Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
 """All of them: what a match statement over events should cover."""

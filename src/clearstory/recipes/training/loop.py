@@ -31,7 +31,7 @@ from clearstory.recipes.training.objective_choice import aimed, check_heads
 from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.training.run_length import DEFAULT_STEPS, plan
 from clearstory.recipes.inference.evaluate import reason
-from clearstory.recipes.training.events import Event, Finished, RunPrepared
+from clearstory.recipes.training.events import Event, TrainingResult, RunPrepared
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.training.session import Session
@@ -56,7 +56,7 @@ ALIGNED = {"digits"}
 """Corpora whose documents are all of a kind: windows begin with one."""
 
 
-def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finished:
+def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> TrainingResult:
     """Train a model on text and keep the best in a folder.
 
     `settings` are those of TrainRecipe, nested as dicts; see `clearstory train --help`.
@@ -72,12 +72,12 @@ def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Finish
     finished = None
     for event in train_events(train_recipe({"text": sources, **settings})):
         finished = event
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, TrainingResult)
     return finished
 
 
 def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Event]:
-    """The road from text to model, telling what happens on the way; the last event is Finished.
+    """The road from text to model, telling what happens on the way; the last event is TrainingResult.
 
     `closing`: whether the best model is measured on all of the validation split at the end, within the time that is
     given. Who measures it anyway, as `compare` does, leaves that time to training.

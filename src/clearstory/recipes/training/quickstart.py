@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.formats.folders import Opened, open_model
-from clearstory.lens.attention import attention
-from clearstory.lens.draw import save
-from clearstory.lens.neighbours import neighbours
-from clearstory.lens.views import Table
+from clearstory.lens.probes.attention import attention
+from clearstory.lens.rendering.render import save
+from clearstory.lens.probes.x_neighbours import neighbours
+from clearstory.lens.views.kinds import Table
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import first_token
-from clearstory.models.scoring import score_rows
-from clearstory.recipes.training.events import Event, Finished
+from clearstory.evaluation.windows import score_rows
+from clearstory.recipes.training.events import Event, TrainingResult
 from clearstory.recipes.training.samples import sample
 from clearstory.recipes.settings.training import QuickstartRecipe, train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -51,7 +51,7 @@ def quickstart_events(recipe: QuickstartRecipe) -> Iterator[Event]:
     yield from train_events(train_recipe(given))
 
 
-def tour(finished: Finished, *, seed: int) -> list[Part]:
+def tour(finished: TrainingResult, *, seed: int) -> list[Part]:
     """What the model can do and what it has learnt: its curve, a passage, a word's neighbours, a head's attention."""
     opened = open_model(finished.folder)
     corpus = opened.card.trained_on[0][0]
@@ -72,7 +72,7 @@ def tour(finished: Finished, *, seed: int) -> list[Part]:
     return parts
 
 
-def beside_counting(finished: Finished, tokenizer: Tokenizer) -> str:
+def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
     """The model's bits per byte, and those of an n-gram of order 5 that counted the same tokens of the same split."""
     began = time.process_time()
     rows = Corpus.open((CORPUS,)).encode(tokenizer)
@@ -101,7 +101,7 @@ def nearest_words(opened: Opened, words: tuple[str, ...]) -> str | None:
     return "\n".join(lines) if lines else None
 
 
-def advice(finished: Finished, prompt: str) -> str:
+def advice(finished: TrainingResult, prompt: str) -> str:
     """Commands to go on with, as they would be typed."""
     return "\n".join(
         (

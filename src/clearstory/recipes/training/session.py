@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, Finished, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
+from clearstory.recipes.training.events import Event, TrainingResult, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -250,7 +250,7 @@ class Session:
                 "delete it, and the run goes on from the one before"
             ) from None
 
-    def finish(self) -> Finished:
+    def finish(self) -> TrainingResult:
         """Measure the best model in fp32, on all of the validation split if it is to close the run; draw the curve."""
         if self.best_step != self.learner.step:
             folder = self.run.model
@@ -267,7 +267,7 @@ class Session:
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
         curve = draw_curve(self.run, self.recipe.called, self.prepared.corpus)
-        return Finished(
+        return TrainingResult(
             folder=self.run.model,
             run=self.run.folder,
             bits_per_byte=score.bits_per_byte,
