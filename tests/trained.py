@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from clearstory.recipes.training.events import Event
+from clearstory.recipes.training.events import TrainingEvent
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.training.loop import train_events
 
@@ -49,7 +49,7 @@ def flags(file: Path, out: Path, *more: str) -> list[str]:
     return [*said, *more]
 
 
-def told(recipe: TrainRecipe) -> list[Event]:
+def told(recipe: TrainRecipe) -> list[TrainingEvent]:
     """All that a run tells, to its end."""
     return list(train_events(recipe))
 

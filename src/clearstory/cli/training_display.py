@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from clearstory.cli.command import Talk
 from clearstory.recipes.training.events import (
-    Event,
+    TrainingEvent,
     TrainingResult,
     Evaluated,
     RunPlanned,
@@ -26,7 +26,7 @@ from clearstory.recipes.training.events import (
 )
 
 
-def show(events: Iterator[Event], talk: Talk) -> TrainingResult:
+def show(events: Iterator[TrainingEvent], talk: Talk) -> TrainingResult:
     """Draw a run to its end and return how it ended. The terminal is given back however it ends."""
     display = Display(talk.aside)
     try:
@@ -49,7 +49,7 @@ class Display:
         self.looked: Evaluated | None = None
         self.finished: TrainingResult | None = None
 
-    def draw(self, event: Event) -> None:
+    def draw(self, event: TrainingEvent) -> None:
         """One piece of news."""
         match event:
             case RunPrepared():

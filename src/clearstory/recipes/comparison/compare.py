@@ -23,7 +23,7 @@ from clearstory.models.machine import usable
 from clearstory.models.presets import preset
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry, budget, command, names
 from clearstory.recipes.comparison.output_folder import MEASURED, begin, finished_before, write_down
-from clearstory.recipes.training.events import Event, TrainingResult
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.settings.schema import build
 from clearstory.recipes.comparison.leaderboard import Ladder, Trial, pairs, rungs
 from clearstory.evaluation.units import Held
@@ -51,7 +51,7 @@ class Trying:
     """News of one model: that its turn has come (None), how it trains, or how far it is measured (done, whole)."""
 
     model: str
-    news: Event | tuple[int, int] | None = None
+    news: TrainingEvent | tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -165,5 +165,5 @@ class TrainingResult:
     next_sentence_accuracy: float | None = None
 
 
-Event = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
+TrainingEvent = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
 """All of them: what a match statement over events should cover."""

@@ -16,7 +16,7 @@ from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import first_token
 from clearstory.evaluation.windows import score_rows
-from clearstory.recipes.training.events import Event, TrainingResult
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.samples import sample
 from clearstory.recipes.settings.training import QuickstartRecipe, train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -36,7 +36,7 @@ class Part:
     text: str
 
 
-def quickstart_events(recipe: QuickstartRecipe) -> Iterator[Event]:
+def quickstart_events(recipe: QuickstartRecipe) -> Iterator[TrainingEvent]:
     """Train `clear` on the built-in corpus for the minutes that are given."""
     out = recipe.out or Path("runs/quickstart")
     given = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from clearstory.errors import BadSetting
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.events import Event, RunPlanned, TrainingWarning
+from clearstory.recipes.training.events import TrainingEvent, RunPlanned, TrainingWarning
 from clearstory.recipes.training.session import LAST_LOOK, Session
 
 DEFAULT_STEPS = 2000
@@ -22,7 +22,7 @@ WHOLE_LOOK = 10_000
 """Tokens from which it is reckoned how long a model takes that reads documents whole."""
 
 
-def plan(session: Session) -> Iterator[Event]:
+def plan(session: Session) -> Iterator[TrainingEvent]:
     """How far to go: as asked, or as far as the time reaches."""
     recipe, learner, clock = session.recipe, session.learner, session.clock
     s, per_step = recipe.training, None
@@ -72,7 +72,7 @@ def plan(session: Session) -> Iterator[Event]:
         yield session.save()
 
 
-def compile_stack(session: Session, seconds: float | None) -> Iterator[Event]:
+def compile_stack(session: Session, seconds: float | None) -> Iterator[TrainingEvent]:
     """torch.compile the stack where that pays."""
     s = session.recipe.training
     # Batches of pairs differ in length, and each length would be compiled anew.
