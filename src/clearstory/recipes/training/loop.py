@@ -31,7 +31,7 @@ from clearstory.recipes.training.objective_choice import aimed, check_heads
 from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.training.run_length import DEFAULT_STEPS, plan
 from clearstory.recipes.inference.evaluate import reason
-from clearstory.recipes.training.events import Event, TrainingResult, RunPrepared
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult, RunPrepared
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.training.session import Session
@@ -76,7 +76,7 @@ def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Traini
     return finished
 
 
-def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Event]:
+def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[TrainingEvent]:
     """The road from text to model, telling what happens on the way; the last event is TrainingResult.
 
     `closing`: whether the best model is measured on all of the validation split at the end, within the time that is

@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import Event, TrainingResult, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -96,7 +96,7 @@ class Session:
                 self.tokenizer.save(folder)
         self.record = Record(self.run.metrics, since=None if self.last is None else self.learner.step)
 
-    def train_tokenizer(self, stop: threading.Event) -> Iterator[Event]:
+    def train_tokenizer(self, stop: threading.Event) -> Iterator[TrainingEvent]:
         """Step after step; look, save and sample now and then."""
         s, learner = self.recipe.training, self.learner
         speed = 0.0
@@ -156,7 +156,7 @@ class Session:
         if self.best_step < 0:  # a resumed run that was over already
             yield from self.look()
 
-    def look(self) -> Iterator[Event]:
+    def look(self) -> Iterator[TrainingEvent]:
         """Read some of the validation split; keep the model if it is the best yet."""
         with self.learner.averaged():
             score = self.look_at(self.look_tokens)
