@@ -16,7 +16,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
 from clearstory.formats.folders import Opened, open_model
 from clearstory.models.base import TokenBatch
-from clearstory.recipes.training.events import TrainingResult, Evaluated, Step
+from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCompleted
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
@@ -89,7 +89,7 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
 
 def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path) -> None:
     events = told(recipe(text, tmp_path / "run"))
-    steps = [event for event in events if isinstance(event, Step)]
+    steps = [event for event in events if isinstance(event, StepCompleted)]
     assert all(set(step.terms) == {"masked", "next-sentence"} for step in steps)
     assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
     looks = [event for event in events if isinstance(event, Evaluated)]

@@ -20,7 +20,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import Clock
-from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
+from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, StepCompleted, TrainingWarning
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import train_recipe
@@ -112,7 +112,7 @@ def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
     assert isinstance(prepared, RunPrepared)
     assert isinstance(planned, RunPlanned)
     assert (prepared.bytes, planned.steps) == (len(text.read_bytes()), 8)
-    assert [event.step for event in events if isinstance(event, Step)] == list(range(1, 9))
+    assert [event.step for event in events if isinstance(event, StepCompleted)] == list(range(1, 9))
 
 
 def stopped_after(step: int, run: Any, number: int = signal.SIGINT) -> list[Any]:
@@ -122,7 +122,7 @@ def stopped_after(step: int, run: Any, number: int = signal.SIGINT) -> list[Any]
     def watch() -> None:
         for event in train_events(run):
             events.append(event)
-            if isinstance(event, Step) and event.step == step:
+            if isinstance(event, StepCompleted) and event.step == step:
                 os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt, match=r"go on with: clearstory train --resume --out"):

@@ -14,7 +14,7 @@ from clearstory.cli.training_display import clock, count
 from clearstory.lens.rendering.scales import short
 from clearstory.lens.rendering.terminal import COLOURS, safe
 from clearstory.recipes.comparison.compare import Begun, Told, Tried, Trying
-from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, Step, TrainingWarning
+from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, StepCompleted, TrainingWarning
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 
@@ -70,7 +70,7 @@ class Standings:
                 self.move(0, item.news.steps, "begins")
             case Evaluated():
                 self.looked = item.news
-            case Step():
+            case StepCompleted():
                 news = [f"step {item.news.step:,}/{item.news.steps:,}"]
                 if self.looked is not None and self.looked.bits_per_byte is not None:
                     news.append(f"≈ {self.looked.bits_per_byte:.3f} bits per byte")

@@ -21,7 +21,7 @@ from clearstory.recipes.training.events import (
     RunPrepared,
     TextSampled,
     ModelSaved,
-    Step,
+    StepCompleted,
     TrainingWarning,
 )
 
@@ -45,7 +45,7 @@ class Display:
         self.console = console
         self.progress: Progress | None = None
         self.bar = TaskID(0)
-        self.step: Step | None = None
+        self.step: StepCompleted | None = None
         self.looked: Evaluated | None = None
         self.finished: TrainingResult | None = None
 
@@ -57,7 +57,7 @@ class Display:
             case RunPlanned():
                 self.console.print(event.sentence)
                 self.open(event.steps)
-            case Step():
+            case StepCompleted():
                 self.stepped(event)
             case Evaluated():
                 self.look(event)
@@ -94,13 +94,13 @@ class Display:
             self.progress.start()
         self.progress.update(self.bar, total=steps)
 
-    def stepped(self, event: Step) -> None:
+    def stepped(self, event: StepCompleted) -> None:
         """Move the bar."""
         self.step = event
         if self.progress is not None:
             self.progress.update(self.bar, completed=event.step, total=event.steps, news=self.news(event))
 
-    def news(self, event: Step) -> str:
+    def news(self, event: StepCompleted) -> str:
         """What stands beside the bar."""
         parts = [] if event.loss is None else [loss(event)]
         if self.looked is not None:
@@ -169,7 +169,7 @@ def summary(event: TrainingResult) -> str:
     return "\n".join(lines)
 
 
-def loss(event: Step) -> str:
+def loss(event: StepCompleted) -> str:
     """What a step cost, and of what that is the sum."""
     parts = ", ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
     return f"loss {event.loss:.3f}{f' ({parts})' if parts else ''}"

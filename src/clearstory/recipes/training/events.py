@@ -53,7 +53,7 @@ class RunPlanned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepCompleted:
     """One optimizer step is done.
 
     Args:
@@ -165,5 +165,5 @@ class TrainingResult:
     next_sentence_accuracy: float | None = None
 
 
-TrainingEvent = RunPrepared | RunPlanned | Step | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
+TrainingEvent = RunPrepared | RunPlanned | StepCompleted | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
 """All of them: what a match statement over events should cover."""

@@ -27,7 +27,7 @@ from clearstory.models.lora import unadapted
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training import run_folder
 from clearstory.recipes.training.learning_curve import draw_curve
-from clearstory.recipes.training.events import TrainingEvent, TrainingResult, Evaluated, RunPrepared, TextSampled, ModelSaved, Step, TrainingWarning
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult, Evaluated, RunPrepared, TextSampled, ModelSaved, StepCompleted, TrainingWarning
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.training.digit_pictures import draw_digits
 from clearstory.recipes.training.samples import sample
@@ -117,7 +117,7 @@ class Session:
                 **({"terms": terms} if terms else {}),
             )  # fmt: skip
             left = (learner.steps - progress.step) * (time.monotonic() - began) / (progress.step - first)
-            yield Step(
+            yield StepCompleted(
                 step=progress.step, steps=progress.steps, loss=progress.loss, terms=terms,
                 learning_rate=progress.learning_rate, gradient_norm=progress.gradient_norm, tokens=progress.tokens,
                 tokens_per_second=speed, seconds=self.seconds(), eta=left,
