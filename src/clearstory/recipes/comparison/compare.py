@@ -28,7 +28,7 @@ from clearstory.recipes.settings.schema import build
 from clearstory.recipes.comparison.leaderboard import Ladder, Trial, pairs, rungs
 from clearstory.evaluation.units import Held
 from clearstory.recipes.comparison.report import curves, html
-from clearstory.recipes.training.run_folder import Run, processor
+from clearstory.recipes.training.run_folder import RunFolder, processor
 from clearstory.recipes.training.loop import train_events
 from clearstory.recipes.comparison.model_run import Ground, born_by_chance, tried
 from clearstory.text.corpus import Corpus
@@ -187,7 +187,7 @@ def measure_all(recipe: CompareRecipe, held: Held) -> Iterator[Trying | Tried]:
         if recipe.device != "auto":
             opened.model.to(usable(recipe.device))
         folder = Path(label)
-        folder = Run(folder).model if Run(folder).model.is_dir() else folder
+        folder = RunFolder(folder).model if RunFolder(folder).model.is_dir() else folder
         yield Tried(tried(label, opened, held, recipe, folder=folder, prompt=prompt))
 
 

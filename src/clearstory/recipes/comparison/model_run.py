@@ -28,7 +28,7 @@ from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, Trial
 from clearstory.evaluation.units import Held, measure
-from clearstory.recipes.training.run_folder import Run
+from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.recipes.settings.training import TrainRecipe, train_recipe
 from clearstory.recipes.training.loop import ALIGNED, decide, training_speed, usual_tokenizer
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
@@ -81,8 +81,8 @@ class Ground:
     def training(self, entry: Entry, seed: int) -> TrainRecipe:
         """How a model is trained under the budget; as it began, where it did."""
         r, out = self.recipe, self.run_folder(entry, seed)
-        if Run(out).exists:
-            return replace(train_recipe(read_yaml(Run(out).config)), out=out, resume=True, overwrite=False)
+        if RunFolder(out).exists:
+            return replace(train_recipe(read_yaml(RunFolder(out).config)), out=out, resume=True, overwrite=False)
         place, tokenizer, rows = self.tokens(self.tokenizer_of(entry))
         given: dict[str, Any] = {
             "text": r.sources,
@@ -230,7 +230,7 @@ def learnt(finished: TrainingResult, bits: float) -> tuple[tuple[float, float], 
     Looks read only some of the held-out text, in nats per token, and that part may be harder or easier than the whole.
     It is the same part in every look, so all are scaled by what makes the best of them what was measured on the whole.
     """
-    looks = [row for row in read(Run(finished.run).metrics) if row["kind"] == "look" and row["nats_per_token"] > 0]
+    looks = [row for row in read(RunFolder(finished.run).metrics) if row["kind"] == "look" and row["nats_per_token"] > 0]
     scale = bits / min((float(row["nats_per_token"]) for row in looks), default=1.0)
     return (
         *((float(row["cpu_seconds"]), row["nats_per_token"] * scale) for row in looks),

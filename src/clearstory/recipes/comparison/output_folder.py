@@ -13,7 +13,7 @@ from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings.schema import build, flatten, plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.comparison.leaderboard import Trial
-from clearstory.recipes.training.run_folder import Run, check_way, said
+from clearstory.recipes.training.run_folder import RunFolder, check_way, said
 from clearstory.text.documents import absolute_source
 
 FREE = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
@@ -64,7 +64,7 @@ def write_down(folder: Path, recipe: CompareRecipe) -> None:
     """Begin the folder; what an earlier comparison left in it goes, and nothing else."""
     if recipe.overwrite and (folder / "config.yaml").is_file():
         for place in folder.iterdir():
-            if place.is_dir() and (Run(place).exists or place.name == "tokenizers"):
+            if place.is_dir() and (RunFolder(place).exists or place.name == "tokenizers"):
                 durable.remove_folder(place)
         for name in ("compare.json", "report.html", "curves.svg"):
             (folder / name).unlink(missing_ok=True)

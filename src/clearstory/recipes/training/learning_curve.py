@@ -11,19 +11,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from clearstory.lens.draw import save
-from clearstory.lens.views import Band, Curve, Line
-from clearstory.recipes.training.run_folder import Run
-from clearstory.training.record import read
+from clearstory.lens.rendering.render import save
+from clearstory.lens.views.kinds import Band, Curve, Line
+from clearstory.recipes.training.run_folder import RunFolder
+from clearstory.training.metrics_log import read
 
 
-def draw_curve(run: Run, preset: str, corpus: str) -> Path | None:
+def draw_curve(run: RunFolder, preset: str, corpus: str) -> Path | None:
     """Write curve.svg of a run; None when it has not looked at its validation split yet."""
     view = learning_curve(run, preset, corpus)
     return None if view is None else save(view, run.folder / "curve.svg")
 
 
-def learning_curve(run: Run, preset: str, corpus: str) -> Curve | None:
+def learning_curve(run: RunFolder, preset: str, corpus: str) -> Curve | None:
     """Validation loss of a run against the tokens it has learnt from, the reference behind it where there is one."""
     looks = [row for row in read(run.metrics) if row["kind"] == "look"]
     if not looks:

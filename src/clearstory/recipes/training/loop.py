@@ -102,7 +102,7 @@ def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Train
                 session.record.close()
 
 
-def prepare(run: run_folder.Run, recipe: TrainRecipe, clock: time_budget.Clock) -> Session:
+def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.Clock) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
     begun = None if recipe.init is None else start(recipe, settings.device)

@@ -49,7 +49,7 @@ RATES = {"training.learning_rate", "training.muon_learning_rate"}
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run folder by its parts."""
 
     folder: Path
@@ -80,13 +80,13 @@ class Run:
         return self.config.is_file()
 
 
-def begin(recipe: TrainRecipe) -> tuple[Run, TrainRecipe]:
+def begin(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
     """The run folder of a recipe, and the recipe as it will be followed. Nothing but leftovers is touched yet.
 
     Raises FolderExists where something is already, CheckpointMismatch where a run to be resumed was another.
     """
     folder = recipe.out or Path("runs") / f"{recipe.called}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = Run(folder)
+    run = RunFolder(folder)
     check_way(folder)
     if folder.is_dir():
         durable.sweep(folder)
@@ -109,7 +109,7 @@ def check_way(folder: Path) -> None:
             raise FolderExists(f"{place} is a file, and {folder} is to be a folder; choose another --out")
 
 
-def clear(run: Run) -> None:
+def clear(run: RunFolder) -> None:
     """Take away what an earlier run wrote: whatever else lies there is not ours to delete.
 
     Its config.yaml stays until the new one takes its name, so that a kill in between leaves a run to be overwritten.
@@ -123,7 +123,7 @@ def clear(run: Run) -> None:
         (run.folder / name).unlink(missing_ok=True)
 
 
-def resumed(run: Run, recipe: TrainRecipe) -> TrainRecipe:
+def resumed(run: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
     """The saved recipe of a run, with what this call may change. Raises CheckpointMismatch naming what it may not.
 
     A call that names the text is a whole recipe, one that does not says only what differs from the usual.
@@ -164,7 +164,7 @@ def said(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
+def describe(run: RunFolder, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
     """Write down what is run, and where."""
     import torch
 
@@ -185,17 +185,17 @@ def describe(run: Run, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
     )
 
 
-def same_text(run: Run, fingerprint: str) -> None:
+def same_text(run: RunFolder, fingerprint: str) -> None:
     """Refuse to go on with a text that is not the one the run began with. Raises CheckpointMismatch."""
     same(run, "corpus", "text", fingerprint)
 
 
-def same_start(run: Run, fingerprint: str) -> None:
+def same_start(run: RunFolder, fingerprint: str) -> None:
     """Refuse to go on beside weights that are not those the run began with. Raises CheckpointMismatch."""
     same(run, "init", "model to go on from", fingerprint)
 
 
-def same(run: Run, key: str, what: str, fingerprint: str) -> None:
+def same(run: RunFolder, key: str, what: str, fingerprint: str) -> None:
     """Compare a hash with the one that was written down when the run began."""
     try:
         before = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))[key]
@@ -217,7 +217,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def last_checkpoint(run: Run) -> Path | None:
+def last_checkpoint(run: RunFolder) -> Path | None:
     """The newest checkpoint of a run; None where there is none yet."""
     found = checkpoint.saved(run.folder)
     return found[-1] if found else None

@@ -46,7 +46,7 @@ LAST_LOOK = 20_000
 class Session:
     """One run from its plan to its end."""
 
-    run: run_folder.Run
+    run: run_folder.RunFolder
     recipe: TrainRecipe
     learner: Learner
     tokenizer: Tokenizer
