@@ -13,15 +13,16 @@ from observations import NEEDED, OBSERVED, ODD
 from clearstory.cli.command import flag, read
 from clearstory.models.config import ONLY
 from clearstory.models.presets import PRESETS, preset
-from clearstory.recipes import settings, using
-from clearstory.recipes.choice import ModelChoice
-from clearstory.recipes.fields import Field, build, plain, table, without_none
-from clearstory.recipes.files import read_yaml, to_yaml
+from clearstory.recipes.settings import inference
+from clearstory.recipes.settings import training
+from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.settings.schema import Setting, build, plain, table, without_none
+from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
-RECIPES = {name: each for home in (settings, using) for name, each in vars(home).items() if name.endswith("Recipe")}
+RECIPES = {name: each for home in (training, using) for name, each in vars(home).items() if name.endswith("Recipe")}
 
 
-def every_setting() -> Iterator[tuple[str, Field]]:
+def every_setting() -> Iterator[tuple[str, Setting]]:
     """Every field of every recipe."""
     for name, recipe in RECIPES.items():
         for row in table(recipe).values():
@@ -32,7 +33,7 @@ ALL = list(every_setting())
 IDS = [f"{name}.{row.key}" for name, row in ALL]
 
 
-def odd(name: str, row: Field) -> str:
+def odd(name: str, row: Setting) -> str:
     """A value nobody has by default, as it is typed."""
     for key in (f"{name}.{row.key}", row.key):
         if key in ODD:
@@ -76,7 +77,7 @@ def at(tree: dict[str, Any], key: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
-def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Field) -> None:
+def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Setting) -> None:
     recipe = RECIPES[name]
     word = odd(name, row)
     said = read([f"{flag(row.key)}={word}"], table(recipe))
@@ -89,7 +90,7 @@ def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Field) -> N
 
 
 @pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
-def test_settings_survive_a_file(name: str, row: Field, tmp_path: Path) -> None:
+def test_settings_survive_a_file(name: str, row: Setting, tmp_path: Path) -> None:
     recipe = build(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
     file = tmp_path / "settings.yaml"
     file.write_text(to_yaml(recipe), encoding="utf-8")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearstory.errors import ClearstoryError, nearest
-from clearstory.recipes.fields import Field, build, table
-from clearstory.recipes.files import read_yaml, to_yaml
-from clearstory.recipes.settings import merge
+from clearstory.recipes.settings.schema import Setting, build, table
+from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
+from clearstory.recipes.settings.training import merge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,10 +119,10 @@ def needed(recipe: type[Any]) -> dict[str, Any]:
     return {key: key for key, row in table(recipe).items() if row.default is MISSING}
 
 
-def read(words: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:
+def read(words: Sequence[str], known: Mapping[str, Setting]) -> dict[str, Any]:
     """Flags and places as dotted keys with their words. Dashes and underscores in names are the same.
 
-    >>> from clearstory.recipes.using import GenerateRecipe
+    >>> from clearstory.recipes.settings.inference import GenerateRecipe
     >>> read(["runs/a", "--max-tokens", "8", "Once"], table(GenerateRecipe))
     {'max_tokens': '8', 'model': 'runs/a', 'prompt': 'Once'}
     """
@@ -168,10 +168,10 @@ READING = ("errors", "text_field")
 """Settings of how text is read. The sentences that name them as a way out do not know which command was run."""
 
 
-def known_as(key: str, known: Mapping[str, Field]) -> str:
+def known_as(key: str, known: Mapping[str, Setting]) -> str:
     """The key under which this command has a setting: some have --errors, some --data.errors, and both understand both.
 
-    >>> from clearstory.recipes.settings import TrainRecipe
+    >>> from clearstory.recipes.settings.training import TrainRecipe
     >>> known_as("errors", table(TrainRecipe))
     'data.errors'
     """
@@ -181,11 +181,11 @@ def known_as(key: str, known: Mapping[str, Field]) -> str:
     return name if name in known else f"data.{name}"
 
 
-def flag_kind(key: str, known: Mapping[str, Field]) -> Any:
+def flag_kind(key: str, known: Mapping[str, Setting]) -> Any:
     """bool for a flag that stands alone, tuple for one that may be given again and again, str for any other."""
     from typing import get_origin
 
-    from clearstory.recipes.fields import without_none
+    from clearstory.recipes.settings.schema import without_none
 
     if key in ("json", "print_config"):
         return bool
@@ -202,7 +202,7 @@ def flag_kind(key: str, known: Mapping[str, Field]) -> Any:
     return tuple if get_origin(hint) is tuple else str
 
 
-def by_place(places: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:
+def by_place(places: Sequence[str], known: Mapping[str, Setting]) -> dict[str, Any]:
     """Words that are no flags, to the fields that are given by place; a list takes all that are left."""
     said: dict[str, Any] = {}
     left = list(places)

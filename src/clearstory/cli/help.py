@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from clearstory.cli.command import COMMON, Command, flag, flag_kind
-from clearstory.recipes.fields import Field, table, without_none
+from clearstory.recipes.settings.schema import Setting, table, without_none
 
 
 def page(name: str, line: str, command: Command) -> str:
@@ -41,13 +41,13 @@ TITLES = {
 }
 
 
-def place(row: Field, known: dict[str, Field]) -> str:
+def place(row: Setting, known: dict[str, Setting]) -> str:
     """TEXT..., MODEL or [PROMPT]."""
     word = f"{row.positional}..." if flag_kind(row.key, known) is tuple else str(row.positional)
     return word if row.default is MISSING or word.endswith("...") else f"[{word}]"
 
 
-def usage_of(row: Field, known: dict[str, Field]) -> str:
+def usage_of(row: Setting, known: dict[str, Setting]) -> str:
     """A flag and what it takes."""
     if flag_kind(row.key, known) is bool:
         return flag(row.key)
@@ -60,7 +60,7 @@ def usage_of(row: Field, known: dict[str, Field]) -> str:
 KINDS: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT", Path: "PATH"}
 
 
-def describe(row: Field) -> str:
+def describe(row: Setting) -> str:
     """The line of help, and the default where it says something."""
     if row.default is None or row.default is MISSING or row.default is False or row.default in ((), ""):
         return row.help
