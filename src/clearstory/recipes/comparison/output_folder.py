@@ -13,7 +13,7 @@ from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings.schema import build, flatten, plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.comparison.leaderboard import Trial
-from clearstory.recipes.training.run_folder import RunFolder, check_way, said
+from clearstory.recipes.training.run_folder import RunFolder, check_way, format_setting
 from clearstory.text.documents import absolute_source
 
 FREE = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
@@ -39,8 +39,8 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
         for key in before if recipe.sources else ():
             if key not in FREE and before[key] != now.get(key):
                 raise CheckpointMismatch(
-                    f"the comparison in {folder} was made with {key} {said(before[key])}, and now it is "
-                    f"{said(now.get(key))}; go on with the settings it was made with, or choose another --out"
+                    f"the comparison in {folder} was made with {key} {format_setting(before[key])}, and now it is "
+                    f"{format_setting(now.get(key))}; go on with the settings it was made with, or choose another --out"
                 )
         models, seeds = (recipe.models, recipe.seeds) if recipe.sources else (then.models, then.seeds)
         return folder, replace(then, out=folder, models=models, seeds=seeds, resume=True, overwrite=False)
