@@ -18,10 +18,10 @@ def machine() -> dict[str, Any]:
     """What the figures belong to."""
     import torch
 
-    from clearstory.recipes.runs import processor
+    from clearstory.recipes.training.run_folder import processor_name
 
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bf16": bool(torch.cpu._is_avx512_bf16_supported()),
         "cores": os.cpu_count(),

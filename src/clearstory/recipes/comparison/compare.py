@@ -28,7 +28,7 @@ from clearstory.recipes.settings.schema import build
 from clearstory.recipes.comparison.leaderboard import Ladder, Trial, pairs, rungs
 from clearstory.evaluation.units import Held
 from clearstory.recipes.comparison.report import curves, html
-from clearstory.recipes.training.run_folder import RunFolder, processor
+from clearstory.recipes.training.run_folder import RunFolder, processor_name
 from clearstory.recipes.training.loop import train_events
 from clearstory.recipes.comparison.model_run import Ground, born_by_chance, tried
 from clearstory.text.corpus import Corpus
@@ -207,7 +207,7 @@ def finish(recipe: CompareRecipe, folder: Path, held: Held, trials: Sequence[Tri
         command=command(recipe),
         machine={
             "clearstory": __version__,
-            "processor": processor(),
+            "processor": processor_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

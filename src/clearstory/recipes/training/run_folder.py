@@ -176,7 +176,7 @@ def describe(run: RunFolder, recipe: TrainRecipe, decided: Mapping[str, Any]) ->
             "python": platform.python_version(),
             "torch": torch.__version__,
             "system": platform.platform(),
-            "processor": processor(),
+            "processor": processor_name(),
             "gpu": torch.cuda.get_device_name() if recipe.training.device.startswith("cuda") else None,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -208,13 +208,13 @@ def same(run: RunFolder, key: str, what: str, fingerprint: str) -> None:
         )
 
 
-def processor() -> str:
+def processor_name() -> str:
     """The processor's own name where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return platform.processor_name() or platform.machine()
 
 
 def last_checkpoint(run: RunFolder) -> Path | None:
