@@ -13,7 +13,7 @@ from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings.schema import build, flatten, plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.comparison.leaderboard import Trial
-from clearstory.recipes.training.run_folder import RunFolder, check_way, format_setting
+from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, format_setting
 from clearstory.text.documents import absolute_source
 
 FREE = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
@@ -30,7 +30,7 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     """
     folder = recipe.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     file = folder / "config.yaml"
-    check_way(folder)
+    check_no_file_in_path(folder)
     if folder.is_dir():
         durable.sweep(folder)
     if recipe.resume and file.is_file():

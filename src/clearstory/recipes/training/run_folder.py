@@ -87,7 +87,7 @@ def begin(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
     """
     folder = recipe.out or Path("runs") / f"{recipe.called}-{datetime.now():%Y%m%d-%H%M%S}"
     run = RunFolder(folder)
-    check_way(folder)
+    check_no_file_in_path(folder)
     if folder.is_dir():
         durable.sweep(folder)
     if recipe.resume and run.exists:
@@ -102,7 +102,7 @@ def begin(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
     return run, replace(recipe, out=folder)
 
 
-def check_way(folder: Path) -> None:
+def check_no_file_in_path(folder: Path) -> None:
     """Raises FolderExists where a file stands in the way of a folder."""
     for place in (folder, *folder.parents):
         if place.is_file():
