@@ -35,10 +35,10 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training_presets import rates_for
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.training.optimizer import Optimizers
-from clearstory.training.schedule import rate
+from clearstory.training.lr_schedule import rate
 
 MODELS = ("rnn", "gru", "lstm", "clear")
 LENGTH, WINDOWS, TARGETS = 256, 24, 16
@@ -100,7 +100,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     choice = ModelChoice(name=name, overrides={"layers": 2, "width": 48} if name == "clear" else {})
     parameters = None if name == "clear" else RECALL_PARAMETERS
     config = choice.config(vocab=2 * KEYS + NOISE, context=2 * PAIRS + SPAN, parameters=parameters)
-    settings = rates_for(name, config, train_recipe({"model": name}).training)
+    settings = rates_for(name, config, build_train_recipe({"model": name}).training)
     model = build(config, seed=0, birth=settings.initialization)
     optimizers, began = Optimizers(model, settings), time.process_time()
     chance = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.recipes.training.events import TrainingEvent
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.loop import train_events
 
 MODEL = {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_width": 8}
@@ -37,7 +37,7 @@ def text_file(folder: Path, name: str = "text.txt", **kind: Any) -> Path:
 def recipe(file: Path | str, out: Path, **more: Any) -> TrainRecipe:
     """A tiny run of eight steps; `more` is said over it, nested or dotted."""
     usual = {"text": (str(file),), "out": out, "steps": 8, "tokenizer": "characters"}
-    return train_recipe({**usual, "model": MODEL, "training": TRAINING}, more)
+    return build_train_recipe({**usual, "model": MODEL, "training": TRAINING}, more)
 
 
 def flags(file: Path, out: Path, *more: str) -> list[str]:

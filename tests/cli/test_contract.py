@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from clearstory.cli.main import COMMANDS, main
-from clearstory.recipes.fields import table
-from clearstory.recipes.files import read_yaml
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.settings.schema import table
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 
 HEAVY = ("torch", "jaxtyping", "numpy", "yaml", "rich", "clearstory.recipes")
 
@@ -124,7 +124,7 @@ def resolved(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert main(["train", *words, "--print-config"]) == 0
     file = tmp_path / "printed.yaml"
     file.write_text(capsys.readouterr().out, encoding="utf-8")
-    return train_recipe(read_yaml(file))
+    return build_train_recipe(read_yaml(file))
 
 
 def test_dashes_underscores_equals_and_order_do_not_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from clearstory.formats.folders import open_model, save_model
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training_presets import rates_for
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told, words
 
@@ -29,7 +29,7 @@ LORA = {"lora.rank": 2, "lora.dropout": 0.1, "lora.targets": ["query", "up"]}
 
 def going_on(text: Path, model: Path, out: Path, /, **more: Any) -> TrainRecipe:
     """A tiny run of eight steps from a model."""
-    return train_recipe({"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": TRAINING}, more)
+    return build_train_recipe({"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": TRAINING}, more)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -82,16 +82,16 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
     given = {"text": (str(text),), "steps": 4, "training": {**TRAINING, "context": 32}}
     small = {"name": name, "width": 16, "layers": 1, "heads": 2, "context": 32, "dropout": 0.0}
     new = {**given, "model": small, "tokenizer": tokenizer, "objective": objective, "out": tmp_path / "one"}
-    *_, one = told(train_recipe(new))
+    *_, one = told(build_train_recipe(new))
     asked = {"objective": objective} if shape == "both losses" else {}  # the others are what is usual
-    _, *_, two = told(train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}, asked))
+    _, *_, two = told(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}, asked))
     assert isinstance(one, TrainingResult)
     assert isinstance(two, TrainingResult)
     assert two.objective == objective
     assert two.nats_per_token < one.nats_per_token
     first = checkpoint.load(checkpoint.saved(tmp_path / "two")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(tmp_path / "one").items())
-    beside = told(train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
+    beside = told(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
     assert isinstance(beside, TrainingResult)
     assert beside.objective == objective
     assert {key.rpartition(".")[2] for key in learnt(tmp_path / "three")} == {"lora_a", "lora_b"}
@@ -109,11 +109,11 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
 
 
 def test_wider_models_go_on_at_lower_rates_unless_one_is_set() -> None:
-    usual = train_recipe({"text": ("a",), "init": "m"}).training
+    usual = build_train_recipe({"text": ("a",), "init": "m"}).training
     rates = {width: rates_for(None, SimpleNamespace(width=width), usual).learning_rate for width in (16, 192, 768)}
     assert rates == {16: 2**-10, 192: 2**-10, 768: 2**-12}
     assert rates_for(None, SimpleNamespace(), usual).learning_rate == 2**-10  # a family without a width
-    by_hand = train_recipe({"text": ("a",), "init": "m", "training.learning_rate": 1e-3}).training
+    by_hand = build_train_recipe({"text": ("a",), "init": "m", "training.learning_rate": 1e-3}).training
     assert rates_for(None, SimpleNamespace(width=768), by_hand).learning_rate == 1e-3
 
 
@@ -122,11 +122,11 @@ def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) ->
     text.write_text(words(), encoding="utf-8")
     quick = {key: value for key, value in TRAINING.items() if key != "learning_rate"}
     given = {"text": (str(text),), "training": quick, "steps": 1}
-    told(train_recipe({**given, "model": small, "tokenizer": "characters", "out": tmp_path / "one"}))
+    told(build_train_recipe({**given, "model": small, "tokenizer": "characters", "out": tmp_path / "one"}))
     more = {**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}
-    told(train_recipe(more))
+    told(build_train_recipe(more))
     assert read_yaml(tmp_path / "two" / "config.yaml")["training"]["learning_rate"] == 2**-11
-    finished = told(train_recipe({**more, "steps": 2, "resume": True}))[-1]
+    finished = told(build_train_recipe({**more, "steps": 2, "resume": True}))[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 2
 
@@ -177,7 +177,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(made: Any, tmp_path: Path,
     told(going_on(made.text, made.run, tmp_path / "alone", **more))
     stopped_after(3, going_on(made.text, made.run, tmp_path / "stopped", **more))
     assert not (tmp_path / "stopped" / "curve.svg").exists()
-    told(train_recipe({"out": tmp_path / "stopped", "resume": True}))
+    told(build_train_recipe({"out": tmp_path / "stopped", "resume": True}))
     assert story(tmp_path / "stopped") == story(tmp_path / "alone")
     ends = learnt(tmp_path / "alone"), learnt(tmp_path / "stopped")
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
@@ -205,7 +205,7 @@ def test_a_model_that_changed_is_not_resumed_from(made: Any, tmp_path: Path) -> 
         opened.model.embedding.weight.add_(1)
     save_model(tmp_path / "base", opened.model, opened.tokenizer, opened.card, overwrite=True)
     with pytest.raises(CheckpointMismatch, match=r"the model to go on from of the run in .* has changed"):
-        told(train_recipe({"out": tmp_path / "run", "resume": True}))
+        told(build_train_recipe({"out": tmp_path / "run", "resume": True}))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_models_that_cannot_go_on_say_why(made: Any, adapted: Any, tmp_path: Path) -> None:
-    told(train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
+    told(build_train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
     with pytest.raises(CannotDo, match=r"\(ngram\) has learnt by counting"):
         told(going_on(made.text, tmp_path / "ngram", tmp_path / "run"))
     save_model(tmp_path / "mute", open_model(made.run).model, None, Card())

@@ -17,7 +17,7 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch
 from clearstory.formats.folders import Opened, open_model
 from clearstory.models.base import TokenBatch
 from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCompleted
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told
@@ -42,7 +42,7 @@ TINY = {"name": "bert-tiny", "width": 16, "layers": 1, "heads": 2}
 def recipe(file: Path, out: Path, objective: str = BOTH, **more: Any) -> TrainRecipe:
     usual: dict[str, Any] = {"text": (str(file),), "out": out, "steps": 8, "tokenizer": "wordpiece:90", "model": TINY}
     training = {**TRAINING, "context": 24, "batch_size": 4}
-    return train_recipe({**usual, "training": training, "objective": objective}, more)
+    return build_train_recipe({**usual, "training": training, "objective": objective}, more)
 
 
 @pytest.fixture(scope="module")

@@ -12,26 +12,26 @@ from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS
 from clearstory.models.sizing import blocks, clear_of_blocks, clear_shape, parameters
-from clearstory.recipes import budget
-from clearstory.recipes.pictures import whole_picture
-from clearstory.recipes.rates import rates_for
-from clearstory.recipes.settings import train_recipe
-from clearstory.recipes.train import place_of, usual_tokenizer
+from clearstory.recipes.training import time_budget
+from clearstory.recipes.training.digit_pictures import whole_picture
+from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.recipes.training.loop import place_of, usual_tokenizer
 from clearstory.text.corpus import Corpus
-from clearstory.text.digits import save_png
+from clearstory.text.digit_images import save_png
 
 
 def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> None:
-    sizes = [budget.parameters_for(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
+    sizes = [time_budget.parameters_for(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-3)  # √4: time is shared by size and tokens
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=1e-3)
-    assert budget.parameters_for(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(2 * sizes[0], rel=1e-3)  # longer tokens
-    assert budget.parameters_for(10**6, 1e11, 100_000, 100_000) == 400_000
+    assert time_budget.parameters_for(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(2 * sizes[0], rel=1e-3)  # longer tokens
+    assert time_budget.parameters_for(10**6, 1e11, 100_000, 100_000) == 400_000
 
 
 def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
     # 6 · 10⁶ parameters · 10⁶ tokens are 6·10¹² operations a pass
-    passes = [budget.dropout_for(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
+    passes = [time_budget.dropout_for(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
     assert passes == [0.0, 0.1, 0.2]
 
 
@@ -59,7 +59,7 @@ RNN = PRESETS["rnn"]
 
 
 def test_wide_models_take_smaller_steps_unless_told() -> None:
-    usual: Any = train_recipe({"model": "clear"}).training
+    usual: Any = build_train_recipe({"model": "clear"}).training
     narrow, wide = replace(CLEAR, width=128), replace(CLEAR, width=384)
     assert rates_for("clear", narrow, usual) == usual
     assert rates_for("clear", wide, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
@@ -67,7 +67,7 @@ def test_wide_models_take_smaller_steps_unless_told() -> None:
     assert rates_for("clear", wide, told).learning_rate == 0.5
     assert rates_for("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
     assert rates_for("gpt2", wide, usual) == usual
-    taught, units = train_recipe({"model": "rnn"}).training, replace(RNN, hidden=1024)
+    taught, units = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden=1024)
     assert rates_for("rnn", RNN, taught) == taught
     assert rates_for("rnn", units, taught).muon_learning_rate == pytest.approx(taught.muon_learning_rate / 2)
 
@@ -82,13 +82,13 @@ def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path:
 
 
 def test_a_gpu_reads_far_back_and_compiles_large_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [budget.context_for(seconds, "cpu") for seconds in (60, 600)] == [128, 256]
-    assert budget.context_for(60, "cuda") == 256
-    monkeypatch.setattr(budget, "compiler", lambda: "g++")
-    assert [budget.should_compile("auto", 10**8, 3600, device)[0] for device in ("cpu", "cuda")] == [False, True]
-    assert not budget.should_compile("auto", 10**8, 60, "cuda")[0]
-    monkeypatch.setattr(budget, "compiler", lambda: None)
-    assert "training is slower" in str(budget.should_compile("on", 10**8, None, "cuda")[1])
+    assert [time_budget.context_for(seconds, "cpu") for seconds in (60, 600)] == [128, 256]
+    assert time_budget.context_for(60, "cuda") == 256
+    monkeypatch.setattr(time_budget, "compiler", lambda: "g++")
+    assert [time_budget.should_compile("auto", 10**8, 3600, device)[0] for device in ("cpu", "cuda")] == [False, True]
+    assert not time_budget.should_compile("auto", 10**8, 60, "cuda")[0]
+    monkeypatch.setattr(time_budget, "compiler", lambda: None)
+    assert "training is slower" in str(time_budget.should_compile("on", 10**8, None, "cuda")[1])
 
 
 def test_what_counts_in_tables_stays_with_the_processor() -> None:

@@ -23,7 +23,7 @@ from clearstory.recipes.training.time_budget import Clock
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, StepCompleted, TrainingWarning
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
 from clearstory.training import checkpoint
@@ -217,7 +217,7 @@ def test_a_run_goes_on_from_any_folder(
     monkeypatch.chdir(tmp_path / "old [1]")
     told(recipe(here, tmp_path / "run", steps=1))
     monkeypatch.chdir(tmp_path)
-    prepared, *_, finished = told(train_recipe({"out": "run", "resume": True, "steps": 2}))
+    prepared, *_, finished = told(build_train_recipe({"out": "run", "resume": True, "steps": 2}))
     assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 2
@@ -234,7 +234,7 @@ def test_what_cannot_be_counted_leaves_nothing(tmp_path: Path, overrides: dict[s
         (tmp_path / "texts" / f"{number:02}.txt").write_text(f"{number:06}")
     said = {"text": (str(tmp_path / "texts"),), "tokenizer": "characters", "data.cache": tmp_path / "cache"}
     with pytest.raises(BadSetting, match=says):
-        told(train_recipe({**said, "model": {"name": "ngram", **overrides}, "out": tmp_path / "run"}))
+        told(build_train_recipe({**said, "model": {"name": "ngram", **overrides}, "out": tmp_path / "run"}))
     assert not (tmp_path / "run").exists()
 
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_counted_leaves_nothing(tmp_path: Path, overrides: dict[s
 @pytest.mark.parametrize("whole", [True, False], ids=["with the text", "without"])
 def test_resuming_with_other_settings_is_refused(made: Any, key: str, value: object, says: str, whole: bool) -> None:
     said: dict[str, Any] = {"resume": True, key: value, "data.cache": made.run.parent / "cache"}
-    other = recipe(made.text, made.run, **said) if whole else train_recipe({"out": made.run, **said})
+    other = recipe(made.text, made.run, **said) if whole else build_train_recipe({"out": made.run, **said})
     before = contents(made.run)
     with pytest.raises(CheckpointMismatch, match=f"was made with {says}"):
         told(other)
@@ -494,4 +494,4 @@ def test_windows_of_digits_begin_with_a_picture_unless_told(tmp_path: Path) -> N
         out = tmp_path / f"run{number}"
         told(recipe("corpus:digits", out, steps=1, **said))
         assert read_yaml(out / "config.yaml")["training"]["align"] is found
-        told(train_recipe({"out": out, "resume": True, "steps": 2}))
+        told(build_train_recipe({"out": out, "resume": True, "steps": 2}))

@@ -13,7 +13,7 @@ import pytest
 import clearstory
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared, TextSampled
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.sentinels import sentinels
 from trained import TRAINING, contents, text_file
@@ -42,7 +42,7 @@ def pairs(tmp_path: Path) -> Path:
 def told(file: Path | tuple[str, ...], out: Path, name: str = "clear-translate", **more: Any) -> list[Any]:
     text = file if isinstance(file, tuple) else (str(file),)
     usual = {"text": text, "out": out, "steps": 8, "tokenizer": "bpe:300"}
-    return list(train_events(train_recipe({**usual, "model": {"name": name, **SMALL}, "training": QUICK}, more)))
+    return list(train_events(build_train_recipe({**usual, "model": {"name": name, **SMALL}, "training": QUICK}, more)))
 
 
 def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli: Cli) -> None:

@@ -24,7 +24,7 @@ from clearstory.models.hmm.config import HMMConfig, parameters
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from clearstory.models.hmm.learning import Prior, expect, maximise
 from clearstory.models.sizing import size
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training.optimizers import AdamW
 from tiny import MODELS, TINY_HMM, VOCAB, shaken
@@ -229,7 +229,7 @@ def train(folder: Path, name: str, **more: Any) -> Any:
         "model.states": 8, "training.context": 16, "training.batch_size": 4, "training.eval_tokens": 64,
         "training.device": "cpu", "training.threads": 1, "data.cache": str(folder / "cache"),
     }  # fmt: skip
-    list(train_events(train_recipe({**settings, **more})))
+    list(train_events(build_train_recipe({**settings, **more})))
     return open_model(folder / name).model, story(folder / name)
 
 

@@ -26,7 +26,7 @@ from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
 from clearstory.evaluation.windows import score_rows
 from clearstory.recipes.inference.loading import ready
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
@@ -324,8 +324,8 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     (tmp_path / "text.txt").write_text(words(3000), encoding="utf-8")
     given = {"text": (str(tmp_path / "text.txt"),), "model": "ngram", "model.order": 3, "out": str(tmp_path / "run")}
     with mock.patch("os.fsync"):  # no power is lost here
-        events = list(train_events(train_recipe({**given, "tokenizer": "words"})))
-        again = list(train_events(train_recipe({**given, "tokenizer": "words", "resume": True})))
+        events = list(train_events(build_train_recipe({**given, "tokenizer": "words"})))
+        again = list(train_events(build_train_recipe({**given, "tokenizer": "words", "resume": True})))
     assert [event.sentence for event in events if isinstance(event, TrainingWarning)]  # some discounts cannot be estimated
     first, second = events[-1], again[-1]
     assert isinstance(first, TrainingResult)

@@ -19,7 +19,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.endings import LONGEST, TRUST, Endings, count_endings, keys_of, shape_of
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import interpolated
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.inference.tag import evaluate_tags, tag
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.conllu import Sentence
@@ -33,7 +33,7 @@ def trained(folder: Path, **more: Any) -> Path:
         "text": (str(file),), "out": folder / "run", "model": "hmm", "model.learn": "tags", "training.device": "cpu",
         "training.threads": 1, "training.precision": "fp32", "data.cache": str(folder / "cache"),
     }  # fmt: skip
-    list(train_events(train_recipe({**settings, **more})))
+    list(train_events(build_train_recipe({**settings, **more})))
     return folder / "run"
 
 

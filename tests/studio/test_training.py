@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from studio_home import client
 
 from clearstory.recipes.settings.schema import table
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.studio import run_processes
 from clearstory.studio.run_processes import began, flags
 from trained import MODEL, TRAINING, text_file
@@ -198,4 +198,4 @@ def test_a_forms_settings_are_a_command_line() -> None:
     from clearstory.cli.command import read
 
     said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.carry": False, "minutes": 0.5}
-    assert train_recipe(read(flags(said), table(TrainRecipe))) == train_recipe(said)
+    assert build_train_recipe(read(flags(said), table(TrainRecipe))) == build_train_recipe(said)

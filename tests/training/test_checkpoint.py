@@ -19,7 +19,7 @@ from clearstory.errors import CorruptFile, OutOfSpace
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.training import checkpoint
 from trained import contents, recipe, text_file, told
 
@@ -150,7 +150,7 @@ def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits(tmp_pat
 
 def test_the_checkpoint_of_step_0_opens_as_the_random_start(run: Path) -> None:
     opened = clearstory.open(run / "checkpoints" / "step-000000")
-    settings = train_recipe(read_yaml(run / "config.yaml")).training
+    settings = build_train_recipe(read_yaml(run / "config.yaml")).training
     born = build(opened.model.config, seed=settings.seed, birth=settings.initialization).eval()
     state = born.state_dict()
     assert opened.model.state_dict().keys() == state.keys()

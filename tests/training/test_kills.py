@@ -18,7 +18,7 @@ import torch
 
 from clearstory import durable
 from clearstory.recipes.training.events import TrainingResult, RunPrepared
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training import checkpoint
 from clearstory.training import metrics_log
@@ -46,7 +46,7 @@ def text(folder: Path) -> Path:
 
 def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
     """A tiny model with all that depends on chance: dropout, shuffled windows, micro-batches."""
-    return train_recipe(
+    return build_train_recipe(
         {
             "text": (str(file),),
             "out": home / "run",

@@ -23,7 +23,7 @@ from typing import Any
 from clearstory.durable import write_json
 from clearstory.errors import BadInput, BadSetting, FolderExists
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.settings.training import train_recipe
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.studio.model_index import checkpoints, name_of, read_object, within
 from clearstory.studio.wait_policy import environment
 
@@ -86,7 +86,7 @@ class Trainings:
         """Begin a run. Raises as `clearstory train` does for settings that cannot be, before anything is started."""
         name = f"runs/{plain_name(asked.name)}"
         settings = {key: value for key, value in asked.settings.items() if value is not None and key != "out"}
-        recipe = train_recipe({**settings, "out": str(within(self.root, name))})
+        recipe = build_train_recipe({**settings, "out": str(within(self.root, name))})
         if not recipe.text:
             raise BadSetting("there is no text to learn from; name a file or a folder, or take corpus:kjv")
         folder = within(self.root, name)
@@ -181,7 +181,7 @@ class Trainings:
         from clearstory.recipes.training.run_folder import RunFolder
 
         folder = self.folder(asked.name)
-        recipe = train_recipe(read_yaml(folder / "config.yaml"))
+        recipe = build_train_recipe(read_yaml(folder / "config.yaml"))
         corpus = Path(recipe.text[0]).name if recipe.text else "its text"
         view = learning_curve(RunFolder(folder), recipe.called, corpus.removeprefix("corpus:"))
         return None if view is None else view.to_json()

@@ -8,7 +8,7 @@ from typing import Any, get_origin
 
 from clearstory.models.presets import PRESETS, TOKENIZERS, preset
 from clearstory.recipes.settings.schema import Setting, flatten, plain, table, without_none
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.builtin_corpora import CORPORA
 
 KINDS: dict[Any, str] = {bool: "switch", int: "whole", float: "number", tuple: "list"}
@@ -59,4 +59,4 @@ def preset_row(name: str) -> dict[str, Any]:
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe that a form means, under dotted keys. Raises UnknownName and BadSetting as the command line does."""
-    return flatten(TrainRecipe, plain(train_recipe(settings)))
+    return flatten(TrainRecipe, plain(build_train_recipe(settings)))

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 
 
 def run(recipe: TrainRecipe, talk: Talk) -> Mapping[str, Any]:
     """Train, drawing what happens."""
-    from clearstory.cli.display import show, summary
-    from clearstory.recipes.train import train_events
+    from clearstory.cli.training_display import show, summary
+    from clearstory.recipes.training.loop import train_events
 
     finished = show(train_events(recipe), talk)
     if not talk.json:
@@ -24,6 +24,6 @@ def run(recipe: TrainRecipe, talk: Talk) -> Mapping[str, Any]:
 COMMAND = Command(
     recipe=TrainRecipe,
     run=run,
-    build=train_recipe,
+    build=build_train_recipe,
     example="clearstory train book.txt --model clear --minutes 3 --out runs/book --training.seed 1",
 )

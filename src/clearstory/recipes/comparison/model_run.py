@@ -29,7 +29,7 @@ from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, Trial
 from clearstory.evaluation.units import Held, measure
 from clearstory.recipes.training.run_folder import RunFolder
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.loop import ALIGNED, decide, training_speed, usual_tokenizer
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.token_dataset import TokenDataset
@@ -59,7 +59,7 @@ class Ground:
 
     def tokenizer_of(self, entry: Entry) -> str:
         """A model's own tokenizer, else the one for all, else the one it is meant for, else the usual one."""
-        meant = train_recipe({"model": entry.name}).model.tokenizer
+        meant = build_train_recipe({"model": entry.name}).model.tokenizer
         return entry.tokenizer or self.recipe.tokenizer or meant or usual_tokenizer(self.corpus)
 
     def tokens(self, spec: str) -> tuple[Path, Tokenizer, TokenDataset]:
@@ -82,7 +82,7 @@ class Ground:
         """How a model is trained under the budget; as it began, where it did."""
         r, out = self.recipe, self.run_folder(entry, seed)
         if RunFolder(out).exists:
-            return replace(train_recipe(read_yaml(RunFolder(out).config)), out=out, resume=True, overwrite=False)
+            return replace(build_train_recipe(read_yaml(RunFolder(out).config)), out=out, resume=True, overwrite=False)
         place, tokenizer, rows = self.tokens(self.tokenizer_of(entry))
         given: dict[str, Any] = {
             "text": r.sources,
@@ -99,8 +99,8 @@ class Ground:
         }
         given |= {**self.sized(entry, tokenizer, rows), **entry.settings}
         if r.minutes is None and r.cpu_seconds is None:
-            given["steps"] = one_pass(train_recipe(given), tokenizer, rows)
-        return train_recipe({key: value for key, value in given.items() if value is not None})
+            given["steps"] = one_pass(build_train_recipe(given), tokenizer, rows)
+        return build_train_recipe({key: value for key, value in given.items() if value is not None})
 
     @property
     def seconds(self) -> float | None:
@@ -111,7 +111,7 @@ class Ground:
 
     def sized(self, entry: Entry, tokenizer: Tokenizer, rows: TokenDataset) -> dict[str, Any]:
         """The preset's wiring at the size that the budget can teach, as `train` sizes `clear`."""
-        choice = train_recipe({"model": entry.name, **entry.settings}).model
+        choice = build_train_recipe({"model": entry.name, **entry.settings}).model
         usual: Any = choice.config(vocab=tokenizer.vocab)
         transformer = isinstance(usual, TransformerConfig)
         if entry.full:

@@ -35,7 +35,7 @@ from clearstory.recipes.training.events import TrainingEvent, TrainingResult, Ru
 from clearstory.recipes.held_out import HeldOut
 from clearstory.recipes.settings.training_presets import rates_for
 from clearstory.recipes.training.session import Session
-from clearstory.recipes.settings.training import TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.initial_model import start
 from clearstory.recipes.inference.tag import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
@@ -70,7 +70,7 @@ def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> Traini
     """
     sources = (str(text),) if isinstance(text, str | Path) else tuple(map(str, text))
     finished = None
-    for event in train_events(train_recipe({"text": sources, **settings})):
+    for event in train_events(build_train_recipe({"text": sources, **settings})):
         finished = event
     assert isinstance(finished, TrainingResult)
     return finished

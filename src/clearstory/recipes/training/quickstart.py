@@ -18,7 +18,7 @@ from clearstory.models.prompts import first_token
 from clearstory.evaluation.windows import score_rows
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.samples import sample
-from clearstory.recipes.settings.training import QuickstartRecipe, train_recipe
+from clearstory.recipes.settings.training import QuickstartRecipe, build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
 from clearstory.text.tokenizers import Tokenizer
@@ -48,7 +48,7 @@ def quickstart_events(recipe: QuickstartRecipe) -> Iterator[TrainingEvent]:
         "overwrite": recipe.out is None,
         "training": {"seed": recipe.seed},
     }
-    yield from train_events(train_recipe(given))
+    yield from train_events(build_train_recipe(given))
 
 
 def tour(finished: TrainingResult, *, seed: int) -> list[Part]:

@@ -26,7 +26,7 @@ from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.settings.schema import flatten, plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.settings.training_presets import WIDTHS
-from clearstory.recipes.settings.training import BUDGETS, TrainRecipe, train_recipe
+from clearstory.recipes.settings.training import BUDGETS, TrainRecipe, build_train_recipe
 from clearstory.text.documents import absolute_source
 from clearstory.text.train_tokenizer import KINDS
 from clearstory.training import checkpoint
@@ -128,8 +128,8 @@ def resumed(run: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
 
     A call that names the text is a whole recipe, one that does not says only what differs from the usual.
     """
-    then = placed(train_recipe(read_yaml(run.config)))
-    usual = train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
+    then = placed(build_train_recipe(read_yaml(run.config)))
+    usual = build_train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
     before, now, unsaid = (flatten(TrainRecipe, plain(each)) for each in (then, placed(recipe), usual))
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
