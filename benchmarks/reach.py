@@ -34,7 +34,7 @@ from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.training.optimizer import Optimizers
@@ -100,7 +100,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     choice = ModelChoice(name=name, overrides={"layers": 2, "width": 48} if name == "clear" else {})
     parameters = None if name == "clear" else RECALL_PARAMETERS
     config = choice.config(vocab=2 * KEYS + NOISE, context=2 * PAIRS + SPAN, parameters=parameters)
-    settings = rates_for(name, config, build_train_recipe({"model": name}).training)
+    settings = scale_learning_rates(name, config, build_train_recipe({"model": name}).training)
     model = build(config, seed=0, birth=settings.initialization)
     optimizers, began = Optimizers(model, settings), time.process_time()
     chance = torch.Generator().manual_seed(0)

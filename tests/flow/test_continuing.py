@@ -19,7 +19,7 @@ from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told, words
@@ -110,11 +110,11 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
 
 def test_wider_models_go_on_at_lower_rates_unless_one_is_set() -> None:
     usual = build_train_recipe({"text": ("a",), "init": "m"}).training
-    rates = {width: rates_for(None, SimpleNamespace(width=width), usual).learning_rate for width in (16, 192, 768)}
+    rates = {width: scale_learning_rates(None, SimpleNamespace(width=width), usual).learning_rate for width in (16, 192, 768)}
     assert rates == {16: 2**-10, 192: 2**-10, 768: 2**-12}
-    assert rates_for(None, SimpleNamespace(), usual).learning_rate == 2**-10  # a family without a width
+    assert scale_learning_rates(None, SimpleNamespace(), usual).learning_rate == 2**-10  # a family without a width
     by_hand = build_train_recipe({"text": ("a",), "init": "m", "training.learning_rate": 1e-3}).training
-    assert rates_for(None, SimpleNamespace(width=768), by_hand).learning_rate == 1e-3
+    assert scale_learning_rates(None, SimpleNamespace(width=768), by_hand).learning_rate == 1e-3
 
 
 def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS
 from clearstory.models.sizing import blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.training.digit_pictures import whole_picture
-from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import place_of, usual_tokenizer
 from clearstory.text.corpus import Corpus
@@ -61,15 +61,15 @@ RNN = PRESETS["rnn"]
 def test_wide_models_take_smaller_steps_unless_told() -> None:
     usual: Any = build_train_recipe({"model": "clear"}).training
     narrow, wide = replace(CLEAR, width=128), replace(CLEAR, width=384)
-    assert rates_for("clear", narrow, usual) == usual
-    assert rates_for("clear", wide, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
+    assert scale_learning_rates("clear", narrow, usual) == usual
+    assert scale_learning_rates("clear", wide, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
     told = replace(usual, learning_rate=0.5)
-    assert rates_for("clear", wide, told).learning_rate == 0.5
-    assert rates_for("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
-    assert rates_for("gpt2", wide, usual) == usual
+    assert scale_learning_rates("clear", wide, told).learning_rate == 0.5
+    assert scale_learning_rates("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
+    assert scale_learning_rates("gpt2", wide, usual) == usual
     taught, units = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden=1024)
-    assert rates_for("rnn", RNN, taught) == taught
-    assert rates_for("rnn", units, taught).muon_learning_rate == pytest.approx(taught.muon_learning_rate / 2)
+    assert scale_learning_rates("rnn", RNN, taught) == taught
+    assert scale_learning_rates("rnn", units, taught).muon_learning_rate == pytest.approx(taught.muon_learning_rate / 2)
 
 
 def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path: Path) -> None:

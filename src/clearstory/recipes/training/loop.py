@@ -33,7 +33,7 @@ from clearstory.recipes.training.run_length import DEFAULT_STEPS, plan
 from clearstory.recipes.inference.evaluate import reason
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult, RunPrepared
 from clearstory.recipes.held_out import HeldOut
-from clearstory.recipes.settings.training_presets import rates_for
+from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.training.session import Session
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.initial_model import start
@@ -155,7 +155,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.C
         config = replace(config, begin=first_token(tokenizer))  # a family that counts must be told where texts begin
     check_heads(recipe, config)
     if not known and not recipe.lora.rank:
-        settings = rates_for(recipe.model.name if new else None, config, settings)
+        settings = scale_learning_rates(recipe.model.name if new else None, config, settings)
     recipe = replace(recipe, training=settings, parameters=parameters)
     if begun is not None:
         model = begun.model
