@@ -16,7 +16,7 @@ from clearstory.models.presets import PRESETS, preset
 from clearstory.recipes.settings import inference
 from clearstory.recipes.settings import training
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import Setting, build, plain, table, without_none
+from clearstory.recipes.settings.schema import Setting, build, plain, table, strip_optional
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
 RECIPES = {name: each for home in (training, using) for name, each in vars(home).items() if name.endswith("Recipe")}
@@ -38,7 +38,7 @@ def odd(name: str, row: Setting) -> str:
     for key in (f"{name}.{row.key}", row.key):
         if key in ODD:
             return ODD[key]
-    hint = without_none(row.hint)
+    hint = strip_optional(row.hint)
     kind = get_origin(hint) or hint
     if row.choices:
         return next((choice for choice in row.choices if choice != row.default), row.choices[0])

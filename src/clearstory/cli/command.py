@@ -185,7 +185,7 @@ def flag_kind(key: str, known: Mapping[str, Setting]) -> Any:
     """bool for a flag that stands alone, tuple for one that may be given again and again, str for any other."""
     from typing import get_origin
 
-    from clearstory.recipes.settings.schema import without_none
+    from clearstory.recipes.settings.schema import strip_optional
 
     if key in ("json", "print_config"):
         return bool
@@ -194,7 +194,7 @@ def flag_kind(key: str, known: Mapping[str, Setting]) -> Any:
     row = known.get(key) or (known.get(key.removeprefix("no_")) if key.startswith("no_") else None)
     if row is None:
         return None
-    hint = without_none(row.hint)
+    hint = strip_optional(row.hint)
     if hint is bool:
         return bool
     if key not in known:

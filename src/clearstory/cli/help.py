@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from clearstory.cli.command import COMMON, Command, flag, flag_kind
-from clearstory.recipes.settings.schema import Setting, table, without_none
+from clearstory.recipes.settings.schema import Setting, table, strip_optional
 
 
 def page(name: str, line: str, command: Command) -> str:
@@ -53,7 +53,7 @@ def usage_of(row: Setting, known: dict[str, Setting]) -> str:
         return flag(row.key)
     if row.choices:
         return f"{flag(row.key)} {'|'.join(row.choices)}"
-    bare: Any = without_none(row.hint)
+    bare: Any = strip_optional(row.hint)
     return f"{flag(row.key)} {KINDS.get(get_origin(bare) or bare, 'VALUE')}"
 
 

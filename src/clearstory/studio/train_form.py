@@ -7,7 +7,7 @@ from dataclasses import MISSING
 from typing import Any, get_origin
 
 from clearstory.models.presets import PRESETS, TOKENIZERS, preset
-from clearstory.recipes.settings.schema import Setting, flatten, plain, table, without_none
+from clearstory.recipes.settings.schema import Setting, flatten, plain, table, strip_optional
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.builtin_corpora import CORPORA
 
@@ -32,7 +32,7 @@ def form() -> dict[str, Any]:
 
 def row(field: Setting) -> dict[str, Any]:
     """One setting."""
-    bare = without_none(field.hint)
+    bare = strip_optional(field.hint)
     kind = "choice" if field.choices else KINDS.get(get_origin(bare) or bare, "text")
     usual = None if field.default is MISSING else field.default
     return {

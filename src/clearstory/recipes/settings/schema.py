@@ -45,7 +45,7 @@ class Setting:
     @property
     def choices(self) -> tuple[str, ...]:
         """The values a choice may take; none for anything else."""
-        bare = without_none(self.hint)
+        bare = strip_optional(self.hint)
         return get_args(bare) if get_origin(bare) is Literal else ()
 
 
@@ -158,7 +158,7 @@ def assemble(settings: type[T], tree: Mapping[str, Any]) -> T:
     return settings(**values)
 
 
-def without_none(hint: Any) -> Any:
+def strip_optional(hint: Any) -> Any:
     """X of `X | None`."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (part for part in get_args(hint) if part is not types.NoneType)
@@ -171,7 +171,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     >>> convert("1.5M", int, "parameters")
     1500000
     """
-    bare = without_none(hint)
+    bare = strip_optional(hint)
     if bare is not hint and (value is None or value == "null"):
         return None
     kind = get_origin(bare) or bare
