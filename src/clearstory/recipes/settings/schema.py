@@ -62,7 +62,7 @@ def table(settings: type[Any]) -> dict[str, Setting]:
 def walk(settings: type[Any], prefix: str, path: tuple[str, ...]) -> Iterator[Setting]:
     """The rows of `table`, in the order they are written."""
     hints = typing.get_type_hints(settings)
-    helps = help_lines(settings)
+    helps = argument_help(settings)
     for own in fields(settings):
         key, place, hint = prefix + own.name, (*path, own.name), hints[own.name]
         if hasattr(hint, "overridable"):  # a name, and fields of what it names
@@ -86,7 +86,7 @@ def default(own: Any) -> Any:
     return value.name if hasattr(type(value), "overridable") else value
 
 
-def help_lines(settings: type[Any]) -> dict[str, str]:
+def argument_help(settings: type[Any]) -> dict[str, str]:
     """What a docstring's "Args:" says of each field."""
     block = (settings.__doc__ or "").partition("Args:")[2]
     found: dict[str, str] = {}
@@ -154,7 +154,7 @@ def assemble(settings: type[T], tree: Mapping[str, Any]) -> T:
             values[own.name] = assemble(hints[own.name], inner) if is_dataclass(hints[own.name]) else inner
         elif default(own) is MISSING:
             name = own.metadata.get("positional", own.name)
-            raise BadSetting(f"{name} is missing; {help_lines(settings).get(own.name, 'it must be given')}")
+            raise BadSetting(f"{name} is missing; {argument_help(settings).get(own.name, 'it must be given')}")
     return settings(**values)
 
 
