@@ -57,7 +57,7 @@ class TrainRecipe:
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
-        said = [f"{name} is {getattr(self, name):,g}" for name in BUDGETS if getattr(self, name) is not None]
+        said = [f"{name} is {getattr(self, name):,g}" for name in LENGTH_SETTINGS if getattr(self, name) is not None]
         if len(said) > 1:
             raise BadSetting(f"{' and '.join(said)}; give one of them")
         for name in ("minutes", "cpu_seconds"):
@@ -232,7 +232,7 @@ def build_train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> Tr
     return build(TrainRecipe, merge(TrainRecipe, usual, said))
 
 
-BUDGETS = ("minutes", "cpu_seconds", "steps")
+LENGTH_SETTINGS = ("minutes", "cpu_seconds", "steps")
 """Ways to say how long: a layer that says one takes back what the layers before it said of the others."""
 
 
@@ -241,7 +241,7 @@ def merge(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for layer in layers:
         new = flatten(recipe, layer)
-        if any(new.get(key) is not None for key in BUDGETS):
-            said = {key: value for key, value in said.items() if key not in BUDGETS}
+        if any(new.get(key) is not None for key in LENGTH_SETTINGS):
+            said = {key: value for key, value in said.items() if key not in LENGTH_SETTINGS}
         said |= new
     return said

@@ -26,7 +26,7 @@ from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.settings.schema import flatten, plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.settings.training_presets import WIDTHS
-from clearstory.recipes.settings.training import BUDGETS, TrainRecipe, build_train_recipe
+from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, build_train_recipe
 from clearstory.text.documents import absolute_source
 from clearstory.text.train_tokenizer import KINDS
 from clearstory.training import checkpoint
@@ -141,9 +141,9 @@ def resumed(run: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
                 f"the run in {run.folder} was made with {key} {said(old)}, and now it is {said(new)}; "
                 "resume with the settings it was made with, or choose another --out"
             )
-    budget: dict[str, Any] = {name: getattr(recipe, name) for name in BUDGETS}
+    budget: dict[str, Any] = {name: getattr(recipe, name) for name in LENGTH_SETTINGS}
     if not any(budget.values()):
-        budget = {name: getattr(then, name) for name in BUDGETS}
+        budget = {name: getattr(then, name) for name in LENGTH_SETTINGS}
     return replace(then, out=run.folder, resume=True, overwrite=False, **budget)
 
 
