@@ -106,7 +106,7 @@ def build(settings: type[T], given: Mapping[str, Any]) -> T:
     """
     known = table(settings)
     tree: dict[str, Any] = {}
-    for key, value in flatten(settings, given).items():
+    for key, value in flatten_keys(settings, given).items():
         *sections, last = known[key].path
         place = tree
         for section in sections:
@@ -115,7 +115,7 @@ def build(settings: type[T], given: Mapping[str, Any]) -> T:
     return assemble(settings, tree)
 
 
-def flatten(settings: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_keys(settings: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The same values under their dotted keys. Raises UnknownName for a key that is not a setting."""
     known = table(settings)
     found: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import build, flatten, positional
+from clearstory.recipes.settings.schema import build, flatten_keys, positional
 from clearstory.recipes.settings.training_presets import ADAPTED, CONTINUED, TRAINING
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
@@ -240,7 +240,7 @@ def merge(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
     """Values of several layers under their dotted keys, the later winning."""
     said: dict[str, Any] = {}
     for layer in layers:
-        new = flatten(recipe, layer)
+        new = flatten_keys(recipe, layer)
         if any(new.get(key) is not None for key in LENGTH_SETTINGS):
             said = {key: value for key, value in said.items() if key not in LENGTH_SETTINGS}
         said |= new
