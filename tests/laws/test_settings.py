@@ -16,7 +16,7 @@ from clearstory.models.presets import PRESETS, preset
 from clearstory.recipes.settings import inference
 from clearstory.recipes.settings import training
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import Setting, build, plain, table, strip_optional
+from clearstory.recipes.settings.schema import Setting, build, to_plain, table, strip_optional
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
 RECIPES = {name: each for home in (training, using) for name, each in vars(home).items() if name.endswith("Recipe")}
@@ -81,8 +81,8 @@ def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Setting) ->
     recipe = RECIPES[name]
     word = odd(name, row)
     said = read([f"{flag(row.key)}={word}"], table(recipe))
-    before = plain(build(recipe, given(name, row.key)))
-    after = plain(build(recipe, {**given(name, row.key), **said}))
+    before = to_plain(build(recipe, given(name, row.key)))
+    after = to_plain(build(recipe, {**given(name, row.key), **said}))
     value = at(after, row.key)
     assert value != at(before, row.key) or len(row.choices) == 1, f"{row.key} stayed {value!r}"
     written = str(value[0] if isinstance(value, list) else value).lower()

@@ -7,7 +7,7 @@ from dataclasses import MISSING
 from typing import Any, get_origin
 
 from clearstory.models.presets import PRESETS, TOKENIZERS, preset
-from clearstory.recipes.settings.schema import Setting, flatten_keys, plain, table, strip_optional
+from clearstory.recipes.settings.schema import Setting, flatten_keys, to_plain, table, strip_optional
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.builtin_corpora import CORPORA
 
@@ -59,4 +59,4 @@ def preset_row(name: str) -> dict[str, Any]:
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe that a form means, under dotted keys. Raises UnknownName and BadSetting as the command line does."""
-    return flatten_keys(TrainRecipe, plain(build_train_recipe(settings)))
+    return flatten_keys(TrainRecipe, to_plain(build_train_recipe(settings)))

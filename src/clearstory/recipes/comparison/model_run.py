@@ -23,7 +23,7 @@ from clearstory.recipes.training import time_budget
 from clearstory.recipes.settings.model_choice import SHAPE
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry
 from clearstory.recipes.training.events import TrainingResult
-from clearstory.recipes.settings.schema import plain
+from clearstory.recipes.settings.schema import to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, Trial
@@ -93,7 +93,7 @@ class Ground:
             "training.device": self.machine.device,
             "training.threads": self.machine.threads,
             "training.align": self.corpus.name in ALIGNED,
-            "data": plain(r.data),
+            "data": to_plain(r.data),
             "minutes": r.minutes,
             "cpu_seconds": r.cpu_seconds,
         }

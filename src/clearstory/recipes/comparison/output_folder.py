@@ -10,7 +10,7 @@ from pathlib import Path
 from clearstory import durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.comparison.settings import CompareRecipe
-from clearstory.recipes.settings.schema import build, flatten_keys, plain
+from clearstory.recipes.settings.schema import build, flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.comparison.leaderboard import Trial
 from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, format_setting
@@ -35,7 +35,7 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
         durable.sweep(folder)
     if recipe.resume and file.is_file():
         then = placed(build(CompareRecipe, read_yaml(file)))
-        before, now = (flatten_keys(CompareRecipe, plain(each)) for each in (then, placed(recipe)))
+        before, now = (flatten_keys(CompareRecipe, to_plain(each)) for each in (then, placed(recipe)))
         for key in before if recipe.sources else ():
             if key not in FREE and before[key] != now.get(key):
                 raise CheckpointMismatch(

@@ -137,7 +137,7 @@ def leaves(given: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in given.items():
         key = f"{prefix}{name}"
         if is_dataclass(value) and not isinstance(value, type):
-            value = plain(value)
+            value = to_plain(value)
         if isinstance(value, Mapping):
             yield from leaves(value, f"{key}.")
         else:
@@ -249,7 +249,7 @@ def real(value: Any) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def to_plain(settings: Any) -> dict[str, Any]:
     """Settings as nested dictionaries of plain values, under the keys that `build` reads: ready for JSON and YAML."""
     found: dict[str, Any] = {}
     for own in fields(settings):
@@ -258,7 +258,7 @@ def plain(settings: Any) -> dict[str, Any]:
             changed = {key: list(item) if isinstance(item, tuple) else item for key, item in value.overrides.items()}
             found[own.name] = {"name": value.name, **changed} if changed else value.name
         elif is_dataclass(value):
-            found.update(plain(value) if own.metadata.get("flat") else {own.name: plain(value)})
+            found.update(to_plain(value) if own.metadata.get("flat") else {own.name: to_plain(value)})
         elif isinstance(value, Path):
             found[own.name] = str(value)
         else:

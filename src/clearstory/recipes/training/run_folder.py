@@ -23,7 +23,7 @@ from typing import Any
 
 from clearstory import __version__, durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
-from clearstory.recipes.settings.schema import flatten_keys, plain
+from clearstory.recipes.settings.schema import flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.settings.training_presets import WIDTHS
 from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, build_train_recipe
@@ -130,7 +130,7 @@ def resumed(run: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
     """
     then = placed(build_train_recipe(read_yaml(run.config)))
     usual = build_train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
-    before, now, unsaid = (flatten_keys(TrainRecipe, plain(each)) for each in (then, placed(recipe), usual))
+    before, now, unsaid = (flatten_keys(TrainRecipe, to_plain(each)) for each in (then, placed(recipe), usual))
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         sizes = then.model.name == "clear" and key.startswith("model.")
