@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clearstory.cli.main import COMMANDS, main
-from clearstory.recipes.settings.schema import table
+from clearstory.recipes.settings.schema import setting_table
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 
@@ -58,7 +58,7 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"example:\n  clearstory {name}" in shown
     assert "--json" in shown
     command = import_module(f"clearstory.cli.commands.{name}").COMMAND
-    for key, row in table(command.recipe).items():
+    for key, row in setting_table(command.recipe).items():
         assert row.help, f"{key} has no line under Args: in {command.recipe.__name__}"
 
 

@@ -16,7 +16,7 @@ from clearstory.models.presets import PRESETS, preset
 from clearstory.recipes.settings import inference
 from clearstory.recipes.settings import training
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import Setting, build, to_plain, table, strip_optional
+from clearstory.recipes.settings.schema import Setting, build, to_plain, setting_table, strip_optional
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
 RECIPES = {name: each for home in (training, using) for name, each in vars(home).items() if name.endswith("Recipe")}
@@ -25,7 +25,7 @@ RECIPES = {name: each for home in (training, using) for name, each in vars(home)
 def every_setting() -> Iterator[tuple[str, Setting]]:
     """Every field of every recipe."""
     for name, recipe in RECIPES.items():
-        for row in table(recipe).values():
+        for row in setting_table(recipe).values():
             yield name, row
 
 
@@ -53,7 +53,7 @@ def odd(name: str, row: Setting) -> str:
 
 def given(name: str, odd: str) -> dict[str, Any]:
     """What a recipe is given besides the setting that shall be odd."""
-    known = table(RECIPES[name])
+    known = setting_table(RECIPES[name])
     needed = {key: key for key, row in known.items() if row.default is MISSING} | NEEDED.get(name, {})
     if odd == "init" or odd.startswith("lora."):  # which need no preset, and one that is there
         return {"init": "model", **({} if odd in ("init", "lora.rank") else {"lora.rank": 2})}
@@ -80,7 +80,7 @@ def at(tree: dict[str, Any], key: str) -> Any:
 def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Setting) -> None:
     recipe = RECIPES[name]
     word = odd(name, row)
-    said = read([f"{flag(row.key)}={word}"], table(recipe))
+    said = read([f"{flag(row.key)}={word}"], setting_table(recipe))
     before = to_plain(build(recipe, given(name, row.key)))
     after = to_plain(build(recipe, {**given(name, row.key), **said}))
     value = at(after, row.key)
@@ -108,7 +108,7 @@ def test_every_setting_can_be_observed() -> None:
 @pytest.mark.parametrize("id", [id for id, seen in OBSERVED.items() if callable(seen)])
 def test_an_odd_value_changes_something(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, _, key = id.partition(".")
-    row, recipe, observe = table(RECIPES[name])[key], RECIPES[name], OBSERVED[id]
+    row, recipe, observe = setting_table(RECIPES[name])[key], RECIPES[name], OBSERVED[id]
     assert callable(observe)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seen = []

@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 from studio_home import client
 
-from clearstory.recipes.settings.schema import table
+from clearstory.recipes.settings.schema import setting_table
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.studio import run_processes
 from clearstory.studio.run_processes import began, flags
@@ -185,7 +185,7 @@ def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
 
 def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
     form = studio.get("/api/form").json()
-    known = table(TrainRecipe)
+    known = setting_table(TrainRecipe)
     assert {row["key"] for row in form["settings"]} == set(known) - {"resume", "overwrite"}
     for row in form["settings"]:
         assert row["help"] == known[row["key"]].help
@@ -198,4 +198,4 @@ def test_a_forms_settings_are_a_command_line() -> None:
     from clearstory.cli.command import read
 
     said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.carry": False, "minutes": 0.5}
-    assert build_train_recipe(read(flags(said), table(TrainRecipe))) == build_train_recipe(said)
+    assert build_train_recipe(read(flags(said), setting_table(TrainRecipe))) == build_train_recipe(said)

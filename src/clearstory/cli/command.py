@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearstory.errors import ClearstoryError, nearest
-from clearstory.recipes.settings.schema import Setting, build, table
+from clearstory.recipes.settings.schema import Setting, build, setting_table
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.settings.training import merge
 
@@ -88,7 +88,7 @@ COMMON = {
 
 def understand(command: Command, words: Sequence[str]) -> Callable[[], None]:
     """What the words ask for, ready to be run. Raises UsageError or a ClearstoryError that says what does not exist."""
-    said = read(words, table(command.recipe))
+    said = read(words, setting_table(command.recipe))
     talk = Talk(json=said.pop("json", False))
     printing = said.pop("print_config", False)
     layers: list[Mapping[str, Any]] = []
@@ -116,7 +116,7 @@ def needed(recipe: type[Any]) -> dict[str, Any]:
     """Stand-ins for what must be given on the command line, so that a file can be checked without it."""
     from dataclasses import MISSING
 
-    return {key: key for key, row in table(recipe).items() if row.default is MISSING}
+    return {key: key for key, row in setting_table(recipe).items() if row.default is MISSING}
 
 
 def read(words: Sequence[str], known: Mapping[str, Setting]) -> dict[str, Any]:

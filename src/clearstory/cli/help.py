@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from clearstory.cli.command import COMMON, Command, flag, flag_kind
-from clearstory.recipes.settings.schema import Setting, table, strip_optional
+from clearstory.recipes.settings.schema import Setting, setting_table, strip_optional
 
 
 def page(name: str, line: str, command: Command) -> str:
     """The help of one command: usage, an example, and every flag with its default."""
-    known = table(command.recipe)
+    known = setting_table(command.recipe)
     places = [row for row in known.values() if row.positional]
     usage = " ".join(place(row, known) for row in places)
     parts = [f"usage: clearstory {name} {usage} [flags]".replace("  ", " "), f"{line[0].upper()}{line[1:]}."]

@@ -7,7 +7,7 @@ from dataclasses import MISSING
 from typing import Any, get_origin
 
 from clearstory.models.presets import PRESETS, TOKENIZERS, preset
-from clearstory.recipes.settings.schema import Setting, flatten_keys, to_plain, table, strip_optional
+from clearstory.recipes.settings.schema import Setting, flatten_keys, to_plain, setting_table, strip_optional
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.builtin_corpora import CORPORA
 
@@ -22,7 +22,7 @@ LARGEST = 500_000_000
 def form() -> dict[str, Any]:
     """Every setting of a training, the presets with their families, the texts and tokenizers that are at hand."""
     return {
-        "settings": [row(each) for each in table(TrainRecipe).values() if each.key not in ("resume", "overwrite")],
+        "settings": [row(each) for each in setting_table(TrainRecipe).values() if each.key not in ("resume", "overwrite")],
         "presets": [preset_row(name) for name in PRESETS],
         "corpora": [f"corpus:{name}" for name in CORPORA],
         "tokenizers": ["characters", "bytes", "words", "bpe:1024", "bpe:4096", "bpe:8192", "wordpiece:8192",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import flatten_keys, to_plain, positional, table
+from clearstory.recipes.settings.schema import flatten_keys, to_plain, positional, setting_table
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.settings import DataSettings
 
@@ -194,7 +194,7 @@ def names(sources: Sequence[str]) -> str:
 
 def command(recipe: CompareRecipe) -> str:
     """The command line that says the same."""
-    known, values = table(CompareRecipe), flatten_keys(CompareRecipe, to_plain(recipe))
+    known, values = setting_table(CompareRecipe), flatten_keys(CompareRecipe, to_plain(recipe))
     words = ["clearstory", "compare", *recipe.sources]
     for key, row in known.items():
         value = values.get(key)

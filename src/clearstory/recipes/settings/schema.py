@@ -49,7 +49,7 @@ class Setting:
         return get_args(bare) if get_origin(bare) is Literal else ()
 
 
-def table(settings: type[Any]) -> dict[str, Setting]:
+def setting_table(settings: type[Any]) -> dict[str, Setting]:
     """Every setting of a dataclass and of the dataclasses in it, by its dotted key.
 
     >>> from clearstory.training.settings import TrainingSettings
@@ -104,7 +104,7 @@ def build(settings: type[T], given: Mapping[str, Any]) -> T:
     >>> build(Sampling, {"top_k": "40"}).top_k
     40
     """
-    known = table(settings)
+    known = setting_table(settings)
     tree: dict[str, Any] = {}
     for key, value in flatten_keys(settings, given).items():
         *sections, last = known[key].path
@@ -117,7 +117,7 @@ def build(settings: type[T], given: Mapping[str, Any]) -> T:
 
 def flatten_keys(settings: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The same values under their dotted keys. Raises UnknownName for a key that is not a setting."""
-    known = table(settings)
+    known = setting_table(settings)
     found: dict[str, Any] = {}
     for key, value in leaves(given, ""):
         name = key.replace("-", "_")
