@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from clearstory.errors import ClearstoryError
-from clearstory.recipes.comparing import CompareRecipe, parse
-from clearstory.recipes.comparison import begin, write_down
-from clearstory.recipes.fields import build
+from clearstory.recipes.comparison.settings import CompareRecipe, parse
+from clearstory.recipes.comparison.output_folder import begin, write_down
+from clearstory.recipes.settings.schema import build_settings
 from flow.conftest import Answer
 from trained import words
 
@@ -166,7 +166,7 @@ def test_models_are_written_with_their_settings_and_tokenizer() -> None:
     with pytest.raises(ClearstoryError, match="names 2 tokenizers"):
         parse("lstm@bytes@words")
     assert (
-        build(CompareRecipe, {"sources": ("a",), "models": ("rnn,gru", "hmm"), "same_data": True}).entries[1].name
+        build_settings(CompareRecipe, {"sources": ("a",), "models": ("rnn,gru", "hmm"), "same_data": True}).entries[1].name
         == "gru"
     )
 
@@ -174,9 +174,9 @@ def test_models_are_written_with_their_settings_and_tokenizer() -> None:
 def test_a_comparison_goes_on_from_any_folder(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"models": ("ngram",), "same_data": True, "out": tmp_path / "out", "resume": True}
     monkeypatch.chdir(text.parent)
-    write_down(*begin(build(CompareRecipe, {"sources": (text.name,), **given})))
+    write_down(*begin(build_settings(CompareRecipe, {"sources": (text.name,), **given})))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for sources in ((), (os.path.relpath(text),)):
-        _, goes_on = begin(build(CompareRecipe, {"sources": sources, **given}))
+        _, goes_on = begin(build_settings(CompareRecipe, {"sources": sources, **given}))
         assert goes_on.sources == (str(text.resolve()),)

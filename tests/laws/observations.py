@@ -22,7 +22,7 @@ from clearstory.formats.folders import save_model
 from clearstory.models.families import build as born
 from clearstory.models.presets import FIELDS
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import build, flatten_keys, to_plain
+from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -149,12 +149,12 @@ def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
 
     `more` is needed for the setting to matter; not `sized`, the model keeps its own size.
     """
-    usual = flatten_keys(TrainRecipe, to_plain(build(TrainRecipe, NEEDED["TrainRecipe"])))
+    usual = flatten_keys(TrainRecipe, to_plain(build_settings(TrainRecipe, NEEDED["TrainRecipe"])))
     values = flatten_keys(TrainRecipe, to_plain(recipe))
     tiny = {key: value for key, value in TINY.items() if sized or not key.startswith("model.")}
     values |= {key: value for key, value in (tiny | more).items() if values.get(key) == usual.get(key)}
     write_texts()
-    small = build(TrainRecipe, values)
+    small = build_settings(TrainRecipe, values)
     seen: list[Any] = []
     with mock.patch("os.fsync"):  # no power is lost here
         for event in train_events(small):

@@ -16,7 +16,7 @@ from clearstory.models.presets import PRESETS, preset
 from clearstory.recipes.settings import inference
 from clearstory.recipes.settings import training
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import Setting, build, to_plain, setting_table, strip_optional
+from clearstory.recipes.settings.schema import Setting, build_settings, to_plain, setting_table, strip_optional
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
 RECIPES = {name: each for home in (training, using) for name, each in vars(home).items() if name.endswith("Recipe")}
@@ -81,8 +81,8 @@ def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Setting) ->
     recipe = RECIPES[name]
     word = odd(name, row)
     said = read([f"{flag(row.key)}={word}"], setting_table(recipe))
-    before = to_plain(build(recipe, given(name, row.key)))
-    after = to_plain(build(recipe, {**given(name, row.key), **said}))
+    before = to_plain(build_settings(recipe, given(name, row.key)))
+    after = to_plain(build_settings(recipe, {**given(name, row.key), **said}))
     value = at(after, row.key)
     assert value != at(before, row.key) or len(row.choices) == 1, f"{row.key} stayed {value!r}"
     written = str(value[0] if isinstance(value, list) else value).lower()
@@ -91,10 +91,10 @@ def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Setting) ->
 
 @pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
 def test_settings_survive_a_file(name: str, row: Setting, tmp_path: Path) -> None:
-    recipe = build(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
+    recipe = build_settings(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
     file = tmp_path / "settings.yaml"
     file.write_text(to_yaml(recipe), encoding="utf-8")
-    assert build(RECIPES[name], read_yaml(file)) == recipe
+    assert build_settings(RECIPES[name], read_yaml(file)) == recipe
 
 
 def test_every_setting_can_be_observed() -> None:
@@ -115,7 +115,7 @@ def test_an_odd_value_changes_something(id: str, tmp_path: Path, monkeypatch: py
     for place, more in (("usual", {}), ("odd", {key: odd(name, row)})):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
-        seen.append(observe(build(recipe, {**given(name, row.key), **more})))
+        seen.append(observe(build_settings(recipe, {**given(name, row.key), **more})))
     assert seen[0] != seen[1], f"{id} = {odd(name, row)} changes nothing"
 
 
@@ -131,7 +131,7 @@ def test_what_is_observed_is_the_same_twice(id: str, tmp_path: Path, monkeypatch
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
-        seen.append(observe(build(RECIPES[name], given(name, key))))
+        seen.append(observe(build_settings(RECIPES[name], given(name, key))))
     assert seen[0] == seen[1]
 
 

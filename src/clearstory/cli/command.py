@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearstory.errors import ClearstoryError, nearest
-from clearstory.recipes.settings.schema import Setting, build, setting_table
+from clearstory.recipes.settings.schema import Setting, build_settings, setting_table
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.settings.training import merge
 
@@ -96,10 +96,10 @@ def understand(command: Command, words: Sequence[str]) -> Callable[[], None]:
         values = read_yaml(Path(file))
         try:
             layers.append(merge(command.recipe, values))
-            build(command.recipe, {**needed(command.recipe), **layers[-1]})
+            build_settings(command.recipe, {**needed(command.recipe), **layers[-1]})
         except ClearstoryError as error:
             raise UsageError(f"{file}: {error}") from error
-    make = command.build or (lambda given: build(command.recipe, given))
+    make = command.build or (lambda given: build_settings(command.recipe, given))
     recipe = make(merge(command.recipe, *layers, said))
     if printing:
         return lambda: print(to_yaml(recipe), end="")

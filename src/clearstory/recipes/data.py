@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from clearstory.recipes.settings.schema import build
+from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.settings.training import DataRecipe
 from clearstory.text.corpus import SPLITS, Corpus, train_corpus_tokenizer
 
@@ -39,7 +39,7 @@ def data(*text: str, recipe: DataRecipe | None = None, **settings: Any) -> DataR
     >>> data("corpus:python-docs", show=1).documents > 100
     True
     """
-    recipe = recipe or build(DataRecipe, {"text": text, **settings})
+    recipe = recipe or build_settings(DataRecipe, {"text": text, **settings})
     corpus = Corpus.open(recipe.text, recipe.data)
     first = islice((document for document in corpus.documents("train") if document.part == 0), recipe.show)
     shown = tuple((document.name, document.text[:EXCERPT]) for document in first)

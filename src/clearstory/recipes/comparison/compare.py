@@ -24,7 +24,7 @@ from clearstory.models.presets import preset
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry, budget, command, names
 from clearstory.recipes.comparison.output_folder import MEASURED, begin, finished_before, write_down
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
-from clearstory.recipes.settings.schema import build
+from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.comparison.leaderboard import Ladder, Trial, pairs, rungs
 from clearstory.evaluation.units import Held
 from clearstory.recipes.comparison.report import curves, html
@@ -76,7 +76,7 @@ def compare(*sources: str | Path, **settings: Any) -> Ladder:
     >>> clearstory.compare("corpus:kjv", models=("ngram", "clear"), cpu_seconds=60).rungs[0]  # doctest: +SKIP
     """
     ladder = None
-    for told in compare_events(build(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})):
+    for told in compare_events(build_settings(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})):
         ladder = told
     assert isinstance(ladder, Ladder)
     return ladder

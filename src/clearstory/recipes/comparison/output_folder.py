@@ -10,7 +10,7 @@ from pathlib import Path
 from clearstory import durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.comparison.settings import CompareRecipe
-from clearstory.recipes.settings.schema import build, flatten_keys, to_plain
+from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.recipes.comparison.leaderboard import Trial
 from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, format_setting
@@ -34,7 +34,7 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     if folder.is_dir():
         durable.sweep(folder)
     if recipe.resume and file.is_file():
-        then = placed(build(CompareRecipe, read_yaml(file)))
+        then = placed(build_settings(CompareRecipe, read_yaml(file)))
         before, now = (flatten_keys(CompareRecipe, to_plain(each)) for each in (then, placed(recipe)))
         for key in before if recipe.sources else ():
             if key not in FREE and before[key] != now.get(key):

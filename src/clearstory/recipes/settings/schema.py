@@ -95,7 +95,7 @@ def argument_help(settings: type[Any]) -> dict[str, str]:
     return found
 
 
-def build(settings: type[T], given: Mapping[str, Any]) -> T:
+def build_settings(settings: type[T], given: Mapping[str, Any]) -> T:
     """The settings with these values, given nested or dotted; all others keep their defaults.
 
     Raises UnknownName for a key that does not exist, BadSetting for a value that cannot be.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import build, flatten_keys, positional
+from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional
 from clearstory.recipes.settings.training_presets import ADAPTED, CONTINUED, TRAINING
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
@@ -229,7 +229,7 @@ def build_train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> Tr
         usual = TRAINING.get(str(said.get("model", ModelChoice().name)), {})
     else:
         usual = CONTINUED if str(said.get("lora.rank", 0)) == "0" else ADAPTED
-    return build(TrainRecipe, merge(TrainRecipe, usual, said))
+    return build_settings(TrainRecipe, merge(TrainRecipe, usual, said))
 
 
 LENGTH_SETTINGS = ("minutes", "cpu_seconds", "steps")
