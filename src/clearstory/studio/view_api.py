@@ -17,14 +17,14 @@ import numpy as np
 
 from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
 from clearstory.formats.folders import Opened
-from clearstory.lens.draw import WRITERS
-from clearstory.lens.next import next_token
-from clearstory.lens.passage import Passage, passage
-from clearstory.lens.table import VIEWS, check_able, view_of
-from clearstory.lens.trace import taps, watch
+from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.registry import VIEWS, check_able, view_of
+from clearstory.lens.hooks.trace import taps, watch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
-from clearstory.recipes.settings.schema import convert
+from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import ready
 
@@ -151,7 +151,7 @@ def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str
     hints = typing.get_type_hints(function)
     known = {name: last_of(hint) for name, hint in hints.items()}
     return {
-        name: value if value is None or name not in known else convert(value, known[name], name)
+        name: value if value is None or name not in known else convert_value(value, known[name], name)
         for name, value in settings.items()
     }
 
@@ -237,15 +237,15 @@ NUMBERS: dict[str, str] = {
     "head": "clearstory.studio.attention_api:head",
     "together": "clearstory.studio.attention_api:together",
     "changed": "clearstory.studio.attention_api:changed",
-    "rows": "clearstory.studio.embedding:rows",
-    "near": "clearstory.studio.embedding:near",
-    "ways": "clearstory.studio.ways:ways",
+    "rows": "clearstory.studio.embedding_api:rows",
+    "near": "clearstory.studio.embedding_api:near",
+    "ways": "clearstory.studio.decoding_comparison:ways",
     "attended": "clearstory.studio.generation_attention:attended",
-    "speed": "clearstory.studio.speed:speed",
-    "riddle": "clearstory.studio.guessing:riddle",
-    "offers": "clearstory.studio.guessing:offers",
-    "guess": "clearstory.studio.guessing:guess",
-    "context": "clearstory.studio.contexts:words_in_context",
+    "speed": "clearstory.studio.generation_speed:speed",
+    "riddle": "clearstory.studio.guess_game:riddle",
+    "offers": "clearstory.studio.guess_game:offers",
+    "guess": "clearstory.studio.guess_game:guess",
+    "context": "clearstory.studio.context_api:words_in_context",
 }
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 

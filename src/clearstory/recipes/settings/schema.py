@@ -111,7 +111,7 @@ def build_settings(settings: type[T], given: Mapping[str, Any]) -> T:
         place = tree
         for section in sections:
             place = place.setdefault(section, {})
-        place[last] = convert(value, known[key].hint, key)
+        place[last] = convert_value(value, known[key].hint, key)
     return assemble(settings, tree)
 
 
@@ -165,7 +165,7 @@ def strip_optional(hint: Any) -> Any:
     return hint
 
 
-def convert(value: Any, hint: Any, key: str) -> Any:
+def convert_value(value: Any, hint: Any, key: str) -> Any:
     """A value of the type a field has, from itself or from text. Raises BadSetting.
 
     >>> convert("1.5M", int, "parameters")
@@ -182,7 +182,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     if kind is tuple:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)):
-            return tuple(convert(item, get_args(bare)[0], key) for item in items)
+            return tuple(convert_value(item, get_args(bare)[0], key) for item in items)
     elif kind is Path:
         if isinstance(value, (str, Path)) and str(value):
             return Path(value).expanduser()
