@@ -20,12 +20,12 @@ from clearstory.errors import BadSetting
 from clearstory.formats.folders import Opened
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
-from clearstory.generation.writer import Writer
+from clearstory.generation.stream_decoder import Writer
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, resting
-from clearstory.recipes.settings.schema import FLAT
+from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import ready
 from clearstory.recipes.inference.prompt_format import Reading
 from clearstory.studio.sampling_distribution import Recent, chances
@@ -54,7 +54,7 @@ class StepAsked:
     written: tuple[int, ...] = ()
     show: int = 10
     ignore_eos: bool = False
-    sampling: Sampling = field(default_factory=Sampling, metadata=FLAT)
+    sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
         if not 1 <= self.show <= 200:

@@ -23,7 +23,7 @@ from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
-from clearstory.recipes.settings.schema import FLAT
+from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import ready
 from clearstory.recipes.inference.prompt_format import Reading
 
@@ -45,7 +45,7 @@ class NextAsked:
     model: str
     text: str = ""
     show: int = 40
-    sampling: Sampling = field(default_factory=Sampling, metadata=FLAT)
+    sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
         if not 1 <= self.show <= 1000:

@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 
 T = TypeVar("T")
 
-FLAT = {"flat": True}
+INLINE_SECTION = {"flat": True}
 """Metadata of a section whose fields go by their plain names: `--temperature`, not `--sampling.temperature`."""
 
 SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
