@@ -8,7 +8,7 @@ from typing import Literal
 
 from clearstory.errors import BadSetting
 from clearstory.generation.settings import Sampling
-from clearstory.recipes.settings.schema import INLINE_SECTION, positional
+from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class GenerateRecipe:
         device: cpu, cuda, mps or auto; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    prompt: str = positional("PROMPT", "")
+    model: str = positional_setting("MODEL")
+    prompt: str = positional_setting("PROMPT", "")
     sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
     truncate: Literal["left"] | None = None
     ignore_eos: bool = False
@@ -52,8 +52,8 @@ class EvaluateRecipe:
         device: cpu, cuda, mps or auto; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    text: tuple[str, ...] = positional("TEXT", ())
+    model: str = positional_setting("MODEL")
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     task: Literal["text", "tag"] = "text"
     windows: Literal["strided", "blocks"] = "strided"
     stride: int | None = None
@@ -86,8 +86,8 @@ class FillRecipe:
         device: cpu, cuda or mps; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    text: tuple[str, ...] = positional("TEXT", ())
+    model: str = positional_setting("MODEL")
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     top: int = 5
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
@@ -110,8 +110,8 @@ class EmbedRecipe:
         device: cpu, cuda or mps; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    text: tuple[str, ...] = positional("TEXT", ())
+    model: str = positional_setting("MODEL")
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     pooling: Literal["mean", "cls", "pooled"] = "mean"
     normalize: bool = False
     truncate: Literal["left", "right"] | None = None
@@ -136,8 +136,8 @@ class ClassifyRecipe:
         device: cpu, cuda or mps; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    text: tuple[str, ...] = positional("TEXT", ())
+    model: str = positional_setting("MODEL")
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     input: Path | None = None
     truncate: Literal["left", "right"] | None = None
     batch_size: int = 32
@@ -161,8 +161,8 @@ class TranslateRecipe:
         device: cpu, cuda or mps; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    text: tuple[str, ...] = positional("TEXT", ())
+    model: str = positional_setting("MODEL")
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     beam: int = 4
     length_penalty: float = 1.0
     max_tokens: int | None = None
@@ -182,8 +182,8 @@ class TagRecipe:
         errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
     """
 
-    model: str = positional("MODEL")
-    text: str = positional("TEXT", "")
+    model: str = positional_setting("MODEL")
+    text: str = positional_setting("TEXT", "")
     errors: Literal["strict", "replace"] = "strict"
 
 
@@ -230,8 +230,8 @@ class InspectRecipe:
         device: cpu, cuda, mps or auto; the processor when not given.
     """
 
-    model: str = positional("MODEL")
-    text: str = positional("TEXT", "")
+    model: str = positional_setting("MODEL")
+    text: str = positional_setting("TEXT", "")
     view: str = "next"
     out: Path | None = None
     top: int | None = None

@@ -24,7 +24,7 @@ INLINE_SECTION = {"flat": True}
 SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
-def positional(name: str, default: Any = MISSING) -> Any:
+def positional_setting(name: str, default: Any = MISSING) -> Any:
     """A field that is given by its place on the command line and called NAME in the help."""
     if default is MISSING:
         return field(metadata={"positional": name})

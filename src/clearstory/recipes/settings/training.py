@@ -14,7 +14,7 @@ from typing import Any, Literal
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional
+from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional_setting
 from clearstory.recipes.settings.training_presets import ADAPTED, CONTINUED, TRAINING
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
@@ -40,7 +40,7 @@ class TrainRecipe:
         overwrite: replace the run that is in the run folder.
     """
 
-    text: tuple[str, ...] = positional("TEXT", ())
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     model: ModelChoice = field(default_factory=ModelChoice)
     init: str | None = None
     out: Path | None = None
@@ -118,8 +118,8 @@ class ConvertRecipe:
         overwrite: replace what is there.
     """
 
-    model: str = positional("MODEL")
-    out: str = positional("OUT")
+    model: str = positional_setting("MODEL")
+    out: str = positional_setting("OUT")
     to: Literal["arpa", "gguf", "hf", "onnx"] | None = None
     dtype: Numbers | None = None
     check: bool = False
@@ -185,7 +185,7 @@ class DataRecipe:
         data: how files become documents.
     """
 
-    text: tuple[str, ...] = positional("TEXT", ())
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     tokenizer: str | None = None
     show: int = 3
     data: DataSettings = field(default_factory=DataSettings)
