@@ -19,7 +19,7 @@ import clearstory
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
-from clearstory.recipes.training.time_budget import Clock
+from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, StepCompleted, TrainingWarning
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.session import Session
@@ -275,7 +275,7 @@ class FakeTime:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], look: float, save: float) -> None:
         self.now = time.monotonic()
         # A run keeps the real ones as the defaults of its beginning.
-        monkeypatch.setattr("clearstory.recipes.training.time_budget.Clock", lambda **said: Clock(**said, **self.beginning()))
+        monkeypatch.setattr("clearstory.recipes.training.time_budget.TimeBudget", lambda **said: TimeBudget(**said, **self.beginning()))
         self.patch(monkeypatch, Trainer, "advance", lambda trainer: step(trainer.step))
         self.patch(monkeypatch, Session, "look_at", lambda session: look)
         self.patch(monkeypatch, Session, "save", lambda session: save)

@@ -84,7 +84,7 @@ def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Train
     Ctrl-C (or a termination) ends it with a checkpoint and KeyboardInterrupt; a loss that is no number with a
     checkpoint of the last good weights and Diverged.
     """
-    clock = time_budget.Clock(seconds=float("inf"))
+    clock = time_budget.TimeBudget(seconds=float("inf"))
     run, recipe = run_folder.begin(recipe)
     if recipe.seconds is not None:
         clock.seconds, clock.processor = recipe.seconds, recipe.cpu_seconds is not None
@@ -102,7 +102,7 @@ def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Train
                 session.record.close()
 
 
-def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.Clock) -> Session:
+def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.TimeBudget) -> Session:
     """Read the text, make the model, and go back to where the run stood if it is resumed."""
     settings = decide(recipe.training)
     begun = None if recipe.init is None else start(recipe, settings.device)

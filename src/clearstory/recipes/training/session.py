@@ -52,7 +52,7 @@ class Session:
     tokenizer: Tokenizer
     held: HeldOut
     card: Card
-    clock: time_budget.Clock
+    clock: time_budget.TimeBudget
     prepared: RunPrepared
     decided: Mapping[str, str]
     base: Path | None  # the folder of the model that rests, where one learns beside it

@@ -27,7 +27,7 @@ ROUNDS = 20
 
 
 @dataclass
-class Clock:
+class TimeBudget:
     """A stretch of time to be used up: `seconds` from `began`, of which `reserve` at the end are not for training.
 
     `processor`: the seconds are those of the processor, all threads added, and not the clock's on the wall.
