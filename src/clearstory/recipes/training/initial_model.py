@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.formats.adapters import fingerprint
+from clearstory.formats.lora.adapters import fingerprint
 from clearstory.formats.cards import Card
 from clearstory.formats.folders import open_model
 from clearstory.formats.paths import resolve
@@ -18,7 +18,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialModel:
     """What a run begins with.
 
     Args:
@@ -38,7 +38,7 @@ class Start:
     shape: str
 
 
-def start(recipe: TrainRecipe, device: str) -> Start:
+def start(recipe: TrainRecipe, device: str) -> InitialModel:
     """The model that `recipe.init` names, on `device`, ready to go on.
 
     Raises BadInput for one without a tokenizer, CannotDo for one that learns by counting, BadSetting where the run
@@ -63,7 +63,7 @@ def start(recipe: TrainRecipe, device: str) -> Start:
     model = model.to(device)
     whole = count(model)
     if not recipe.lora.rank:
-        return Start(model, opened.tokenizer, opened.card, None, hash, f"{config.shape}, from {given}")
+        return InitialModel(model, opened.tokenizer, opened.card, None, hash, f"{config.shape}, from {given}")
     if (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
         raise BadSetting(
             f"{place} is an adapter, and one adapter does not stand on another; merge it first: "
@@ -73,4 +73,4 @@ def start(recipe: TrainRecipe, device: str) -> Start:
     model = adapt(model, s.rank, s.alpha, s.targets, s.dropout, seed=recipe.training.seed)
     learning = count(model) - whole
     shape = f"{config.shape}, from {given}; {learning:,} more learn beside them (LoRA of rank {s.rank})"
-    return Start(model, opened.tokenizer, opened.card, place.absolute(), hash, shape)
+    return InitialModel(model, opened.tokenizer, opened.card, place.absolute(), hash, shape)
