@@ -24,7 +24,7 @@ from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.conversion.check_onnx import compare_onnx
 from clearstory.recipes.conversion.check_transformers import TEXTS, Portability, check_portable, template_of
-from clearstory.recipes.settings.training import Numbers
+from clearstory.recipes.settings.training import NumberFormat
 from clearstory.text.tokenizers import Tokenizer
 
 Format = Literal["arpa", "gguf", "hf", "onnx"]
@@ -34,7 +34,7 @@ ENDINGS: dict[Format, str] = {"arpa": ".arpa or .arpa.gz", "gguf": ".gguf"}
 
 FOLDERS: tuple[Format, ...] = ("hf", "onnx")
 
-HALVES: dict[Numbers, torch.dtype] = {"f16": torch.float16, "bf16": torch.bfloat16}
+HALVES: dict[NumberFormat, torch.dtype] = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 CLOSE = 1e-5
 """Nats by which a token may differ: files of ARPA have eight digits."""
@@ -62,7 +62,7 @@ class Conversion:
 
     path: Path
     format: Format
-    dtype: Numbers
+    dtype: NumberFormat
     parameters: int
     bytes: int
     compared: int
@@ -78,7 +78,7 @@ def convert(
     out: str | Path,
     to: Format | None = None,
     *,
-    dtype: Numbers | None = None,
+    dtype: NumberFormat | None = None,
     check: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
@@ -181,7 +181,7 @@ def format_of(path: Path, to: Format | None) -> Format:
     raise BadSetting(f"{path} is the name of a file of {named.upper()}, and --to says {to}, {kind}; change one of them")
 
 
-def numbers_of(form: Format, dtype: Numbers | None) -> Numbers:
+def numbers_of(form: Format, dtype: NumberFormat | None) -> NumberFormat:
     """How numbers shall be written, where the format can."""
     can: dict[Format, tuple[str, ...]] = {
         "arpa": ("f32",),

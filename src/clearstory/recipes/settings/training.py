@@ -100,7 +100,7 @@ class TrainRecipe:
         return 60 * self.minutes if self.minutes is not None else self.cpu_seconds
 
 
-Numbers = Literal["f32", "f16", "bf16", "q8_0"]
+NumberFormat = Literal["f32", "f16", "bf16", "q8_0"]
 """How the numbers of a model may be written."""
 
 
@@ -121,7 +121,7 @@ class ConvertRecipe:
     model: str = positional_setting("MODEL")
     out: str = positional_setting("OUT")
     to: Literal["arpa", "gguf", "hf", "onnx"] | None = None
-    dtype: Numbers | None = None
+    dtype: NumberFormat | None = None
     check: bool = False
     overwrite: bool = False
 
