@@ -41,9 +41,9 @@ from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking
 from clearstory.training.pairs import Pairs
-from clearstory.training.record import read
+from clearstory.training.metrics_log import read
 
-OBJECTIVE = "masked+next-sentence"
+OBJECTIVE = "mlm+nsp"
 
 ARTICLE = re.compile(r"(?m)^(?= = [^=\n]+ = \n)")
 

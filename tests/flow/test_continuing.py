@@ -66,7 +66,7 @@ def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path
 
 SHAPES: dict[str, tuple[str, str, str]] = {
     "encoder": ("bert-mini", "wordpiece:300", "masked"),
-    "both losses": ("bert-mini", "wordpiece:300", "masked+next-sentence"),
+    "both losses": ("bert-mini", "wordpiece:300", "mlm+nsp"),
     "denoise": ("t5-small", "bpe:300", "denoise"),
     "rewrite": ("clear-translate", "bpe:300", "rewrite"),
 }
@@ -100,7 +100,7 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
     assert "objective is causal, which does not teach" in wrong.last
     if shape == "encoder":
         wrong = cli(
-            *("train", text, "--init", tmp_path / "one", "--objective", "masked+next-sentence"),
+            *("train", text, "--init", tmp_path / "one", "--objective", "mlm+nsp"),
             *("--out", tmp_path / "four"),
         )
         assert wrong.status == 1

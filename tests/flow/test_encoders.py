@@ -23,7 +23,7 @@ from clearstory.training import checkpoint
 from trained import TRAINING, contents, story, told
 
 Cli = Callable[..., Any]
-BOTH = "masked+next-sentence"
+BOTH = "mlm+nsp"
 SENTENCES = ("the cat sat on a mat. ", "Dogs bark at night. ", "A bird sings. ", "The moon is up.\n", "She reads on. ")
 
 

@@ -15,11 +15,11 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
-from clearstory.models.pseudo import Frame, pseudo_nats
+from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nats
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.exam import examine
 from clearstory.training.masking import Masking
-from clearstory.training.objectives.masked import Masked, MaskedWindows
+from clearstory.training.objectives.mlm import Masked, MaskedWindows
 from clearstory.training.objectives.table import OBJECTIVES, choose
 from clearstory.training.pairs import Pairs
 from clearstory.training.settings import TrainingSettings
@@ -176,7 +176,7 @@ def test_sentences_longer_than_the_room_are_cut_and_none_is_lost() -> None:
 
 def test_text_without_pairs_is_refused() -> None:
     whole = sentence_rows(documents=1)
-    with pytest.raises(BadInput, match=r"has 1; give more documents .*--objective masked"):
+    with pytest.raises(BadInput, match=r"has 1; give more documents .*--objective mlm"):
         Pairs(whole, CONTEXT, 2, 0, MASKING)
     ids = np.arange(5, 17)
     single = SimpleNamespace(ids=ids, starts=np.array([0, 6, 6, 12, 12]), byte_lengths=np.ones(VOCAB))
@@ -292,7 +292,7 @@ def test_pseudo_likelihood_masks_one_token_at_a_time() -> None:
 def test_objectives_teach_the_kinds_they_are_for() -> None:
     assert choose("auto", "decoder") == "causal"
     assert choose("auto", "encoder") == "masked"
-    assert choose("masked+next-sentence", "encoder") == "masked+next-sentence"
+    assert choose("mlm+nsp", "encoder") == "mlm+nsp"
     with pytest.raises(BadSetting, match=r"does not teach an encoder; what teaches one: masked or masked\+next"):
         choose("causal", "encoder")
     with pytest.raises(BadSetting, match="objective is masked, which does not teach a decoder"):

@@ -96,7 +96,7 @@ class Encoder(Stack):
         if self.follows is None:
             raise CannotDo(
                 "this encoder has no head that says whether a sentence follows another; train one with "
-                "--objective masked+next-sentence"
+                "--objective mlm+nsp"
             )
         out: Tensor = self.follows(pooled)
         return out

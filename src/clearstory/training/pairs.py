@@ -50,12 +50,12 @@ class Pairs:
             raise BadInput(
                 "half of the time the next sentence is taken from another document, and a part of this text, learnt "
                 f"from or held out, has {len(self.documents)}; give more documents (several files, or jsonl with one a "
-                "line), or leave next-sentence out: --objective masked"
+                "line), or leave next-sentence out: --objective mlm"
             )
         if not any(len(document) > 2 for document in self.documents):
             raise BadInput(
                 f"none of the {len(self.documents):,} documents has two sentences, so none follows another; "
-                "give longer ones, or leave next-sentence out: --objective masked"
+                "give longer ones, or leave next-sentence out: --objective mlm"
             )
         self.kept: tuple[int, list[Pair]] | None = None
         self.per_epoch = len(self.epoch(0))

@@ -49,7 +49,7 @@ class TrainRecipe:
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
-    objective: Literal["auto", "causal", "masked", "masked+next-sentence", "rewrite", "denoise"] = "auto"
+    objective: Literal["auto", "causal", "masked", "mlm+nsp", "rewrite", "denoise"] = "auto"
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)

@@ -12,8 +12,8 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.objectives.masked import Masked
-from clearstory.training.objectives.rewrite import Denoise, Rewrite
+from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.seq2seq import Denoise, Rewrite
 from clearstory.training.settings import TrainingSettings
 
 
@@ -70,7 +70,7 @@ OBJECTIVES: dict[str, Entry] = {
     "masked": Entry(
         lambda tokenizer, settings: Masked(Masking.of(tokenizer, settings.whole_words)), ("encoder",), masks=True
     ),
-    "masked+next-sentence": Entry(
+    "mlm+nsp": Entry(
         lambda tokenizer, settings: Masked(Masking.of(tokenizer, settings.whole_words), pairs=True),
         ("encoder",),
         sentences=True,
