@@ -490,7 +490,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
 
 @pytest.mark.skipif(find_spec("sklearn") is None, reason="corpus:digits is scikit-learn's")
 def test_windows_of_digits_begin_with_a_picture_unless_told(tmp_path: Path) -> None:
-    for number, (said, found) in enumerate([({}, True), ({"training.align": False}, False)]):
+    for number, (said, found) in enumerate([({}, True), ({"training.align_documents": False}, False)]):
         out = tmp_path / f"run{number}"
         told(recipe("corpus:digits", out, steps=1, **said))
         assert read_yaml(out / "config.yaml")["training"]["align"] is found

@@ -197,5 +197,5 @@ def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
 def test_a_forms_settings_are_a_command_line() -> None:
     from clearstory.cli.command import read
 
-    said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.carry": False, "minutes": 0.5}
+    said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.stateful": False, "minutes": 0.5}
     assert build_train_recipe(read(flags(said), setting_table(TrainRecipe))) == build_train_recipe(said)

@@ -22,10 +22,10 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.training.batches import Streams, Windows
 from clearstory.training.muon import Muon, orthogonalize
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.schedule import rate
+from clearstory.training.lr_schedule import rate
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
-from clearstory.training.update import SGD, AdamW
+from clearstory.training.optimizers import SGD, AdamW
 
 TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_width=8, hidden=24)
 TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
@@ -166,7 +166,7 @@ def test_aligned_windows_are_no_longer_than_the_longest_document_unless_told() -
 
 
 def test_documents_too_few_to_begin_with_are_refused() -> None:
-    with pytest.raises(BadInput, match=r"no document but the first begins a window of 5 .* --training.align false"):
+    with pytest.raises(BadInput, match=r"no document but the first begins a window of 5 .* --training.align_documents false"):
         Windows(documents(9, 4), context=5, batch_size=1, seed=0, align=True)
 
 

@@ -161,7 +161,7 @@ def aligned(rows: Rows, context: int) -> npt.NDArray[np.int64]:
     if not len(places):
         raise BadInput(
             f"no document but the first begins a window of {context:,} tokens before the text ends; "
-            "use more documents, a smaller --training.context, or --training.align false"
+            "use more documents, a smaller --training.context, or --training.align_documents false"
         )
     return places
 

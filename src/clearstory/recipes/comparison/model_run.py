@@ -92,7 +92,7 @@ class Ground:
             "training.seed": seed,
             "training.device": self.machine.device,
             "training.threads": self.machine.threads,
-            "training.align": self.corpus.name in ALIGNED,
+            "training.align_documents": self.corpus.name in ALIGNED,
             "data": to_plain(r.data),
             "minutes": r.minutes,
             "cpu_seconds": r.cpu_seconds,

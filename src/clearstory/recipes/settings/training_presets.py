@@ -76,7 +76,7 @@ TRAINING: dict[str, dict[str, Any]] = {
         "training.gradient_clip": 0.25,
         "training.batch_size": 80,
         "training.context": 70,
-        "training.average": 0.5,
+        "training.weight_average": 0.5,
     },
     # nanoGPT's config/train_shakespeare_char.py as its README runs it on a CPU.
     "nanogpt-char": {

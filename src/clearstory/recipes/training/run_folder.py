@@ -38,7 +38,7 @@ DECIDED = {
     "training.device",
     "training.precision",
     "training.threads",
-    "training.align",
+    "training.align_documents",
     "parameters",
     "objective",
     "model.pooler",
