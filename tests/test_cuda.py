@@ -79,7 +79,7 @@ def trainer(config: Any, settings: TrainingSettings, *, steps: int, text: Any = 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_training_on_eight_rows_drives_the_loss_down(name: str, precision: Any) -> None:
     config, given = LEARNERS[name]
-    settings = replace(SETTINGS, context=8, carry=False, precision=precision, **given)
+    settings = replace(SETTINGS, context=8, stateful=False, precision=precision, **given)
     losses = [p.loss for p in trainer(config, settings, steps=80, text=rows(8 * 8 + 1))]
     assert losses[0] is not None
     assert losses[-1] is not None
@@ -101,7 +101,7 @@ def test_logits_are_those_of_the_processor(name: str) -> None:
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, optimizer: Any, precision: Any) -> None:
     settings = replace(
         SETTINGS, context=min(getattr(config, "context", 64), 128), optimizer=optimizer, precision=precision,
-        batch_size=4, gradient_accumulation_steps=2, average=0.9,
+        batch_size=4, gradient_accumulation_steps=2, weight_average=0.9,
     )  # fmt: skip
     straight = trainer(config, settings, steps=7)
     losses = [p.loss for p in straight]

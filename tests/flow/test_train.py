@@ -493,5 +493,5 @@ def test_windows_of_digits_begin_with_a_picture_unless_told(tmp_path: Path) -> N
     for number, (said, found) in enumerate([({}, True), ({"training.align_documents": False}, False)]):
         out = tmp_path / f"run{number}"
         told(recipe("corpus:digits", out, steps=1, **said))
-        assert read_yaml(out / "config.yaml")["training"]["align"] is found
+        assert read_yaml(out / "config.yaml")["training"]["align_documents"] is found
         told(build_train_recipe({"out": out, "resume": True, "steps": 2}))

@@ -271,7 +271,7 @@ SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden": 8})
 CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
 
 STEPPING = (
-    "batch_size", "gradient_accumulation_steps", "context", "average", "optimizer", "learning_rate", "weight_decay",
+    "batch_size", "gradient_accumulation_steps", "context", "weight_average", "optimizer", "learning_rate", "weight_decay",
     "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "eval_tokens", "precision",
     "initialization", "seed",
 )  # fmt: skip

@@ -67,7 +67,7 @@ def test_micro_batches_give_the_loss_of_one(config: Any, optimizer: Any) -> None
 @pytest.mark.parametrize("config", [replace(TINY, dropout=0.1), TINY_LSTM], ids=["clear", "lstm"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, optimizer: Any, precision: Any) -> None:
     settings = replace(
-        SETTINGS, context=8, optimizer=optimizer, gradient_accumulation_steps=2, precision=precision, average=0.9
+        SETTINGS, context=8, optimizer=optimizer, gradient_accumulation_steps=2, precision=precision, weight_average=0.9
     )
     straight = trainer(config, settings, steps=7)
     losses = [p.loss for p in straight]
@@ -141,7 +141,7 @@ def test_every_epoch_reads_every_window_once_and_epochs_differ() -> None:
 
 
 def test_aligned_windows_begin_with_every_document_but_the_first_once_an_epoch() -> None:
-    windows = Windows(documents(5, 3, 12, 4, 4, 4), context=5, batch_size=2, seed=0, align=True)
+    windows = Windows(documents(5, 3, 12, 4, 4, 4), context=5, batch_size=2, seed=0, align_documents=True)
     # Begun with the 0 before them, the twelve tokens of the third take windows at 0, 5 and 10 of it. The last document
     # ends with the text: a window of five, and what is foreseen after it, would be two more than its four.
     assert windows.per_epoch == 1 + 3 + 1 + 1
@@ -155,7 +155,7 @@ def test_aligned_windows_begin_with_every_document_but_the_first_once_an_epoch()
 
 
 def test_aligned_windows_are_no_longer_than_the_longest_document_unless_told() -> None:
-    text, settings = documents(5, 7, 4), replace(SETTINGS, align=True)
+    text, settings = documents(5, 7, 4), replace(SETTINGS, align_documents=True)
     model = build(TINY, seed=0)  # of a context of 8
     assert [Trainer(model, Causal(), text, s, steps=1).context for s in (settings, replace(settings, context=3))] == [
         7,
@@ -167,13 +167,13 @@ def test_aligned_windows_are_no_longer_than_the_longest_document_unless_told() -
 
 def test_documents_too_few_to_begin_with_are_refused() -> None:
     with pytest.raises(BadInput, match=r"no document but the first begins a window of 5 .* --training.align_documents false"):
-        Windows(documents(9, 4), context=5, batch_size=1, seed=0, align=True)
+        Windows(documents(9, 4), context=5, batch_size=1, seed=0, align_documents=True)
 
 
-@pytest.mark.parametrize("align", [False, True])
-def test_batches_do_not_depend_on_what_was_asked_before(align: bool) -> None:
+@pytest.mark.parametrize("align_documents", [False, True])
+def test_batches_do_not_depend_on_what_was_asked_before(align_documents: bool) -> None:
     text = documents(*[7, 12, 30] * 5)
-    one, other = (Windows(text, context=8, batch_size=4, seed=3, align=align) for _ in range(2))
+    one, other = (Windows(text, context=8, batch_size=4, seed=3, align_documents=align_documents) for _ in range(2))
     late = one.batch(40)
     for i in (40, 3, 0):
         other.batch(i)
@@ -225,14 +225,14 @@ def test_a_memory_is_carried_from_batch_to_batch_until_the_epoch_ends() -> None:
 
 
 def test_without_carrying_it_learns_from_shuffled_windows() -> None:
-    apart = trainer(TINY_LSTM, replace(SETTINGS, context=8, carry=False))
+    apart = trainer(TINY_LSTM, replace(SETTINGS, context=8, stateful=False))
     assert isinstance(apart.batches, Windows)
     apart.advance()
     assert apart.carried is None
 
 
 def test_weights_are_averaged_over_the_last_steps() -> None:
-    one = trainer(settings=replace(SETTINGS, average=0.5), steps=6)
+    one = trainer(settings=replace(SETTINGS, weight_average=0.5), steps=6)
     seen = []
     for _ in one:
         seen.append(one.model.norm.weight.detach().clone())  # type: ignore[union-attr,operator]

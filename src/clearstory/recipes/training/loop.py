@@ -109,8 +109,8 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
     recipe = aimed(recipe, None if begun is None else begun.model)
     aim = OBJECTIVES[recipe.objective]
     corpus = Corpus.open(recipe.text, recipe.data)
-    if settings.align is None:
-        settings = replace(settings, align=corpus.name in ALIGNED)
+    if settings.align_documents is None:
+        settings = replace(settings, align_documents=corpus.name in ALIGNED)
     tagging = recipe.model.overrides.get("learn") == "tags"
     sentences = training_sentences(corpus) if tagging else ()
     spec = recipe.tokenizer or recipe.model.tokenizer or ("words" if tagging else usual_tokenizer(corpus))
