@@ -214,7 +214,7 @@ def test_a_model_that_changed_is_not_resumed_from(made: Any, tmp_path: Path) -> 
         ({"model": "gpt2"}, BadSetting, "model is of a new model, and init goes on with"),
         ({"parameters": 1000}, BadSetting, "parameters is of a new model"),
         ({"tokenizer": "bytes"}, BadSetting, "tokenizer is of a new model"),
-        ({"training.initialization": "still"}, BadSetting, "initialization is of a new model"),
+        ({"training.initialization": "zero"}, BadSetting, "initialization is of a new model"),
         ({"lora.alpha": 3.0}, BadSetting, "lora.rank is 0, so nothing is adapted"),
         ({"lora.rank": 2, "init": None}, BadSetting, "lora.rank is 2, .* name one with --init"),
         ({"lora.rank": 2, "lora.targets": ["querry"]}, UnknownName, "did you mean 'query'"),

@@ -19,7 +19,7 @@ CLEAR: dict[str, Any] = {
     "training.schedule": "linear",
     "training.final_learning_rate": 0.02,
     "training.warmup_steps": 20,
-    "training.initialization": "still",
+    "training.initialization": "zero",
 }
 
 RECURRENT: dict[str, Any] = {
