@@ -210,7 +210,7 @@ def picture(run: Path, unigram: float, model: str) -> Curve:
         x_label="tokens read",
         y_label="nats per masked token",
         log_x=True,
-        look=f"After {last['tokens']:,} tokens {nats[-1]:.2f} nats, and {last['next_sentence_accuracy']:.1%} of the "
+        caption=f"After {last['tokens']:,} tokens {nats[-1]:.2f} nats, and {last['next_sentence_accuracy']:.1%} of the "
         "pairs told rightly.",
     )
 

@@ -109,7 +109,7 @@ def picture(points: list[dict[str, Any]], five: float) -> Curve:
         x_label="processor seconds of training",
         y_label="perplexity on the validation text",
         log_x=True,
-        look=f"The LSTM overtakes the 5-gram's {five:.1f} after {overtakes(points, five)} processor seconds.",
+        caption=f"The LSTM overtakes the 5-gram's {five:.1f} after {overtakes(points, five)} processor seconds.",
     )
 
 

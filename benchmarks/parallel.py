@@ -177,7 +177,7 @@ def picture(points: list[dict[str, Any]], parameters: int) -> Curve:
         x_label="context, tokens",
         y_label="tokens per processor second, forward and backward",
         log_x=True,
-        look=f"Of an LSTM's speed on {TOKENS // shortest} rows of {shortest} tokens, "
+        caption=f"Of an LSTM's speed on {TOKENS // shortest} rows of {shortest} tokens, "
         f"{full['LSTM'][-1] / full['LSTM'][0]:.0%} are left on one row of {TOKENS:,}; of a Transformer's "
         f"{full['Transformer'][-1] / full['Transformer'][0]:.0%}.",
     )

@@ -169,7 +169,7 @@ def reach_picture(found: list[dict[str, Any]]) -> Curve:
         x_label="k, characters back",
         y_label="gradient by the input k back, as a share of k = 1",
         log_x=True,
-        look="Dashed: at birth.",
+        caption="Dashed: at birth.",
     )
 
 
@@ -183,7 +183,7 @@ def memory_picture(found: list[dict[str, Any]]) -> Curve:
         ),
         x_label="tokens since it was read, up to",
         y_label="share of values that are right",
-        look=f"By chance {1 / KEYS:.0%} would be right.",
+        caption=f"By chance {1 / KEYS:.0%} would be right.",
     )
 
 

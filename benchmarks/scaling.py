@@ -31,13 +31,13 @@ import torch
 from shared import show
 
 from clearstory.durable import write_text
-from clearstory.lens.draw import save
+from clearstory.lens.rendering.render import save
 from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR
 from clearstory.models.prompts import first_token, resting
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_rows
 from clearstory.recipes.settings.training_presets import TRAINING
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.training.objectives.causal import Causal
@@ -239,7 +239,7 @@ def picture(points: list[Point], law: Law) -> Curve:
         x_label="characters read, each once",
         y_label="bits per byte, held-out chapters",
         log_x=True,
-        look=f"Dashed: the fitted law L = {numbers['E']:.2f} + {numbers['A']:,.1f}/N^{numbers['a']:.2f} + "
+        caption=f"Dashed: the fitted law L = {numbers['E']:.2f} + {numbers['A']:,.1f}/N^{numbers['a']:.2f} + "
         f"{numbers['B']:,.0f}/D^{numbers['b']:.2f}; root mean square miss on these 16 runs {rms(law, points):.1f}%.",
     )
 

@@ -10,8 +10,8 @@ import pytest
 from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.folders import open_model
-from clearstory.recipes.inspect import inspect
-from clearstory.recipes.over import MOST
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.recipes.inference.across_checkpoints import MOST
 from clearstory.training.checkpoint import saved
 from trained import recipe, text_file, told
 
@@ -27,10 +27,10 @@ def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
     every = saved(run)
     assert len(every) > MOST
     walk = inspect(run, "the cat", "next", over="checkpoints", top=30)
-    curve, *views = walk.steps
+    curve, *views = walk.panels
     assert len(views) == MOST
-    assert walk.look is not None
-    assert walk.look.startswith(f"{MOST} of {len(every)} checkpoints, steps 0 to 20")
+    assert walk.caption is not None
+    assert walk.caption.startswith(f"{MOST} of {len(every)} checkpoints, steps 0 to 20")
     assert views[0].title.startswith("Step 0: ")
     last = inspect(every[-1], "the cat", "next", top=30)
     assert views[-1].rows == last.rows
@@ -44,17 +44,17 @@ def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
 
 def test_texts_and_walks_and_grids_over_training(run: Path) -> None:
     bits = inspect(run, "the cat sat", "surprise", over="checkpoints")
-    assert bits.steps[0].title == "bits per byte over training"
-    assert bits.steps[0].lines[0].y[-1] < bits.steps[0].lines[0].y[0]  # it has learnt something
-    assert len(inspect(run, "the cat", "norms", over="checkpoints").steps) == 2 * MOST
-    assert len(inspect(run, "the cat", "lens", over="checkpoints").steps) == MOST
+    assert bits.panels[0].title == "bits per byte over training"
+    assert bits.panels[0].lines[0].y[-1] < bits.panels[0].lines[0].y[0]  # it has learnt something
+    assert len(inspect(run, "the cat", "norms", over="checkpoints").panels) == 2 * MOST
+    assert len(inspect(run, "the cat", "lens", over="checkpoints").panels) == MOST
 
 
 def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(run), "the cat", "--over", "checkpoints", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["kind"] == "walk"
-    assert said["steps"][0]["kind"] == "curve"
+    assert said["kind"] == "report"
+    assert said["panels"][0]["kind"] == "curve"
 
 
 def test_what_has_no_checkpoints_is_refused(run: Path) -> None:

@@ -194,7 +194,7 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
         )
         read = passage(model, tokenizer, "abca", target="bab" if len(parts(model)) > 1 else None)
         walked = head_walk(model, read, 1, 1, part)
-        grids = {step.title.split(":")[0]: step for step in view.steps if isinstance(step, Grid)}
+        grids = {step.title.split(":")[0]: step for step in view.panels if isinstance(step, Grid)}
         for title, values in {
             "Query · key": walked.dots,
             "Softmax": walked.pattern,
@@ -210,10 +210,10 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
             for value in row
         ]
         assert (-math.inf in masked) == site(model, 1, part).attention.causal
-        [table] = [step for step in view.steps if isinstance(step, Table)]
+        [table] = [step for step in view.panels if isinstance(step, Table)]
         assert table.column("‖ΔE‖") == pytest.approx(walked.added.norm(dim=-1).tolist())
         assert ("promotes" in table.columns) == (walked.effect is not None) == (part != "encoder")
-        assert [isinstance(step, Grid) and step.title.startswith("A bias") for step in view.steps].count(True) == (
+        assert [isinstance(step, Grid) and step.title.startswith("A bias") for step in view.panels].count(True) == (
             walked.bias is not None
         )
 

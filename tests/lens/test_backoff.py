@@ -38,7 +38,7 @@ def test_each_token_says_who_answered() -> None:
     assert view.column("left by longer ones") == ["", "", "", "3: 100%, 2: 100%"]
     # Witten-Bell, 'd' of 13 characters with 5 kinds among 7 tokens: (1 + 5 / 7) / (13 + 5).
     assert view.rows[3][3] == pytest.approx((1 + 5 / 7) / 18)
-    assert view.look == "Of 4 tokens, 2 from order 3, 1 from order 2, 1 from order 1; the longest n-grams have 3."
+    assert view.caption == "Of 4 tokens, 2 from order 3, 1 from order 2, 1 from order 1; the longest n-grams have 3."
 
 
 def test_probabilities_are_the_models_own_for_every_smoothing() -> None:

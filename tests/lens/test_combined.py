@@ -61,7 +61,7 @@ def test_titles_and_looks_say_what_is_shown() -> None:
     assert str(heads_of(sites(model), ())) == f"all {model.config.layers * model.config.heads} heads"
     seen = combined(model, CHARACTERS, TEXT, how="max")
     sums = [sum(row) for row in seen.values]
-    assert f"rows sum to {min(sums):.2f} to {max(sums):.2f}" in str(seen.look)
+    assert f"rows sum to {min(sums):.2f} to {max(sums):.2f}" in str(seen.caption)
 
 
 @pytest.mark.parametrize(

@@ -138,16 +138,16 @@ def test_the_walk_has_a_step_for_each_question(name: str) -> None:
     model = shaken(config)
     bank = ["a ship and a model", "a fashion model"]
     view = context(model, tokenizer, ONE, other=OTHER, target="model", top=3, bank=bank)
-    kinds = [type(step) for step in view.steps]
+    kinds = [type(step) for step in view.panels]
     # The word is several tokens of the encoder's tokenizer; an LSTM has no heads.
     assert kinds == [Curve, Map, Grid, Grid, Table, Table] + [Table] * (name != "lstm")
-    curve = view.steps[0]
+    curve = view.panels[0]
     assert isinstance(curve, Curve)
     assert curve.lines[0].y[0] == pytest.approx(1.0, abs=1e-6)
-    near = view.steps[4]
+    near = view.panels[4]
     assert isinstance(near, Table)
     assert len(near.rows) == 3
-    ways = view.steps[1]
+    ways = view.panels[1]
     assert isinstance(ways, Map)
     first, second = ways.points[0], ways.points[len(ways.points) // 2]
     assert (first.x, first.y) == pytest.approx((second.x, second.y), abs=1e-5)

@@ -63,7 +63,7 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     third = next(each for each in single.seen if each.id == 3)
     assert third.probability == pytest.approx((2 + 3 / 5) / 8)
     assert seen.probability == pytest.approx(2 / 3 + (2 + 3 / 5) / 8 / 3)
-    table = counts(model, train_tokenizer("characters", ["ab c"[:3]]), "b").steps[1]
+    table = counts(model, train_tokenizer("characters", ["ab c"[:3]]), "b").panels[1]
     assert isinstance(table, Table)
     # Witten-Bell makes of a count of 2 in 2 the share 2/3, which is a count of 4/3 in 2.
     assert table.rows[0][3:6] == (2, pytest.approx(2 - 4 / 3), pytest.approx(2 / 3))
@@ -72,13 +72,13 @@ def test_a_text_of_five_tokens_by_hand() -> None:
 def test_the_view_says_how_far_the_answer_looks_back() -> None:
     model = MODELS["ngram"]()
     view = counts(model, TOKENIZER, "abcab", top=2)
-    contexts, rows = view.steps
+    contexts, rows = view.panels
     assert isinstance(contexts, Table)
     assert isinstance(rows, Table)
     assert contexts.rows[-1][1] == "(nothing)"
     assert len(rows.rows) <= 2 * len(contexts.rows)
-    assert "looks back on the last token" in str(rows.look)
+    assert "looks back on the last token" in str(rows.caption)
     longest = counts(model, TOKENIZER, TOKENIZER.decode([7, 15, 6, 1]))
-    assert torch.tensor([len(step.rows) for step in longest.steps if isinstance(step, Table)]).min() > 0
+    assert torch.tensor([len(step.rows) for step in longest.panels if isinstance(step, Table)]).min() > 0
     with pytest.raises(BadSetting, match="top is 0"):
         counts(model, TOKENIZER, "a", top=0)

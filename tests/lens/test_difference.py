@@ -72,7 +72,7 @@ def test_two_sentences_of_as_many_tokens_are_compared_in_place() -> None:
     apart = inspect(A, "the cat", "attention", against_text="the cot", head=0)
     assert isinstance(apart, Grid)
     assert apart.row_labels[5] == "a→o"
-    assert "‘a’ in A is ‘o’ in B" in str(apart.look)
+    assert "‘a’ in A is ‘o’ in B" in str(apart.caption)
     assert flat(apart)[: 5 * 7] == pytest.approx([0.0] * 35, abs=1e-12)  # nothing before it can know
     assert any(flat(apart)[5 * 7 :])
 
@@ -84,7 +84,7 @@ def test_units_are_compared_by_their_numbers() -> None:
     apart = difference(grid("3 17 20", (1.0, 2.0, 3.0)), grid("17 20 21", (5.0, 4.0, 1.0)))
     assert isinstance(apart, Grid)
     assert (apart.column_labels, apart.values) == (("17", "20"), ((3.0, 1.0),))
-    assert "the 2 that both have" in str(apart.look)
+    assert "the 2 that both have" in str(apart.caption)
 
 
 def test_next_words_are_those_of_the_whole_vocabulary() -> None:
@@ -99,7 +99,7 @@ def test_next_words_are_those_of_the_whole_vocabulary() -> None:
     ]
     assert apart.column("B − A") == pytest.approx(sorted(changes.values(), key=lambda each: -abs(each))[:4])
     moved = sum(map(abs, changes.values())) / 2
-    assert f"{moved:.0%} of the probability stands elsewhere" in str(apart.look)
+    assert f"{moved:.0%} of the probability stands elsewhere" in str(apart.caption)
 
 
 def test_a_row_of_one_table_alone_has_no_difference() -> None:
@@ -110,7 +110,7 @@ def test_a_row_of_one_table_alone_has_no_difference() -> None:
     assert isinstance(apart, Table)
     assert apart.columns == ("word", "much, A", "much, B", "B − A")
     assert apart.rows == (("b", 2.0, 5.0, 3.0), ("a", 1.0, None, None), ("c", None, 1.0, None))
-    assert "2 of 3 rows stand in one table only" in str(apart.look)
+    assert "2 of 3 rows stand in one table only" in str(apart.caption)
 
 
 @pytest.mark.parametrize("against", [B, PIECES])
@@ -144,8 +144,8 @@ def test_pieces_without_letters_and_cuts_in_other_places() -> None:
     apart = difference(one, other)
     assert isinstance(apart, HighlightedText)
     assert [(span.text, span.value, span.facts) for span in apart.spans] == [("abc", -7.0, (10.0, 3.0))]
-    assert "1 of 1 stretches are several pieces on one." in str(apart.look)
-    assert "B takes 7 bits fewer in all" in str(apart.look)
+    assert "1 of 1 stretches are several pieces on one." in str(apart.caption)
+    assert "B takes 7 bits fewer in all" in str(apart.caption)
 
 
 def test_lines_are_compared_where_both_have_a_place() -> None:

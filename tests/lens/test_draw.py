@@ -28,7 +28,7 @@ TABLE = Table(
     columns=("token", "id", HOSTILE),
     rows=(("a", 1, 0.75), (HOSTILE, 2, 1 / 3), ("c", 3, None)),
     bar=HOSTILE,
-    look=HOSTILE,
+    caption=HOSTILE,
 )
 CURVE = Curve(
     title=HOSTILE,
@@ -37,7 +37,7 @@ CURVE = Curve(
     y_label="nats per token",
     log_x=True,
     band=Band(HOSTILE, (1.0, 10.0), (1.4, 1.3), (1.6, 1.5)),
-    look=HOSTILE,
+    caption=HOSTILE,
 )
 SPANS = HighlightedText(
     title=HOSTILE,
@@ -45,7 +45,7 @@ SPANS = HighlightedText(
     unit="bits",
     columns=("token", HOSTILE),
     totals=((HOSTILE, 20.5),),
-    look=HOSTILE,
+    caption=HOSTILE,
 )
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -85,7 +85,7 @@ def test_hostile_text_stays_text(view: View) -> None:
 @settings(deadline=None)  # on a busy machine one example may take any time
 @given(st.text(), st.floats(), st.floats())
 def test_any_text_and_number_can_be_drawn(text: str, first: float, second: float) -> None:
-    table = Table(title=text, columns=("a", "b"), rows=((text, first), (text, second)), bar="b", look=text)
+    table = Table(title=text, columns=("a", "b"), rows=((text, first), (text, second)), bar="b", caption=text)
     ET.fromstring(svg(table))
     curve = Curve(title=text, lines=(Line(text, (first, 1.0), (1.0, second)),), x_label=text, y_label=text)
     ET.fromstring(svg(curve))

@@ -152,8 +152,8 @@ def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
     view = edited(model, TOKENIZER, "abca", edit=tuple(map(str, edits)), top=5)
     assert view.columns == ("token", "before", "change", "after")
     assert TOKENIZER.display_token(id) in view.column("token")
-    assert f"KL {outcome.kl:.3g} bits" in (view.look or "")
-    assert "next to nothing" in (edited(model, TOKENIZER, "abca", edit=("layer 0 x1",)).look or "")
+    assert f"KL {outcome.kl:.3g} bits" in (view.caption or "")
+    assert "next to nothing" in (edited(model, TOKENIZER, "abca", edit=("layer 0 x1",)).caption or "")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "encoder", "t5"])

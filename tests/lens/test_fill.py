@@ -28,8 +28,8 @@ MODEL: Any = shaken(CONFIG).eval()
 
 
 def step(view: Any, number: int = 0) -> Table:
-    assert isinstance(view.steps[number], Table)
-    return view.steps[number]  # type: ignore[no-any-return]
+    assert isinstance(view.panels[number], Table)
+    return view.panels[number]  # type: ignore[no-any-return]
 
 
 def test_a_mask_is_told_as_the_command_tells_it() -> None:
@@ -42,7 +42,7 @@ def test_a_mask_is_told_as_the_command_tells_it() -> None:
 
 def test_places_are_hidden_and_told() -> None:
     view = fill(MODEL, PIECES, "a b c", mask=(3, 1), top=PIECES.vocab)
-    assert [each.title.split(",")[0] for each in view.steps] == ["Place 1", "Place 3"]
+    assert [each.title.split(",")[0] for each in view.panels] == ["Place 1", "Place 3"]
     cls, sep, hides = PIECES.cls_token_id, PIECES.sep_token_id, PIECES.mask_token_id
     (a, b, c) = PIECES.encode("a b c")
     with torch.no_grad():  # each is told while both are hidden
@@ -54,9 +54,9 @@ def test_places_are_hidden_and_told() -> None:
         assert [rows[each] for each in range(PIECES.vocab)] == pytest.approx(chances.tolist(), rel=1e-6)
         rank = int((chances > chances[id]).sum()) + 1
         assert f"rank {rank}, {float(chances[id]):.2%}, {-math.log2(float(chances[id])):.2f} bits" in str(
-            step(view, number).look
+            step(view, number).caption
         )
-    assert str(view.look).startswith(f"{sum(int(logits[p].argmax()) == i for p, i in [(1, a), (3, c)])} of 2 hidden")
+    assert str(view.caption).startswith(f"{sum(int(logits[p].argmax()) == i for p, i in [(1, a), (3, c)])} of 2 hidden")
 
 
 def test_the_last_token_is_hidden_where_nothing_is_named() -> None:

@@ -12,7 +12,7 @@ import torch
 from test_stream import TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, UnknownName
-from clearstory.generation.search import Candidate, beam_search
+from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.lens.rendering.render import to_csv, to_html
 from clearstory.lens.probes.generation import generation, steps_written, texts
@@ -60,12 +60,12 @@ def test_a_seed_decides_and_greedy_takes_the_likeliest() -> None:
     other = inspect(opened, "abca", "generation", max_tokens=8, seed=4)
     assert one != other
     greedy = inspect(opened, "abca", "generation", max_tokens=8, temperature=0.0)
-    assert greedy.steps[1].column("rank") == [1] * 8
-    spans = greedy.steps[0].spans
+    assert greedy.panels[1].column("rank") == [1] * 8
+    spans = greedy.panels[0].spans
     assert spans[0].text == "abca"
     assert spans[0].value is None
-    assert "".join(span.text for span in spans) == "abca" + "".join(greedy.steps[1].column("token")).replace("␣", " ")
-    assert spans[1].value == pytest.approx(-math.log2(greedy.steps[1].rows[0][-1]))
+    assert "".join(span.text for span in spans) == "abca" + "".join(greedy.panels[1].column("token")).replace("␣", " ")
+    assert spans[1].value == pytest.approx(-math.log2(greedy.panels[1].rows[0][-1]))
 
 
 def test_every_candidate_of_a_beam_search_is_told() -> None:
@@ -87,7 +87,7 @@ def test_every_candidate_of_a_beam_search_is_told() -> None:
 
 def test_the_tree_is_drawn_and_told() -> None:
     walk = inspect(ready(TINY_CLEAR), "abca", "generation", max_tokens=4, beam=2)
-    tree = walk.steps[2]
+    tree = walk.panels[2]
     assert tree.kind == "tree"
     assert [len(level) for level in tree.levels()] == [4, 4, 4, 4]
     assert len(tree.way()) == 4
@@ -128,7 +128,7 @@ def test_families_without_vectors_write_too() -> None:
     assert isinstance(model.config, NGramConfig)
     opened = SimpleNamespace(model=model, tokenizer=pieces)
     assert pieces.vocab == model.vocab
-    assert inspect(opened, "abc", "generation", max_tokens=5, seed=1).steps
+    assert inspect(opened, "abc", "generation", max_tokens=5, seed=1).panels
     seen = steps_written(model, passage(model, pieces, "abc"), [4, 9], 3)
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([[*pieces.encode("abc"), 4]]))

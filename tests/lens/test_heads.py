@@ -127,7 +127,7 @@ def test_one_token_alone_has_no_choice_and_no_name() -> None:
 def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
     model: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
     view = heads(model, TOKENIZER, "abcab", part=part, target="ba")
-    mosaic, table = view.steps
+    mosaic, table = view.panels
     assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)
     assert ("induction" in table.columns) == (part == "decoder")
@@ -143,10 +143,10 @@ def test_the_view_says_what_was_measured() -> None:
     model = decoder()
     with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
         view = heads(model, TOKENIZER, "abcabcdd")
-    mosaic, table = view.steps
+    mosaic, table = view.panels
     assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)
-    assert "2 previous (clearest 1.0: 1.00)" in str(view.look)
+    assert "2 previous (clearest 1.0: 1.00)" in str(view.caption)
     assert [row[:3] for row in table.rows[2:]] == [(1, 0, "previous"), (1, 1, "previous")]
     assert [tile.score for tile in mosaic.tiles[1]] == pytest.approx([1.0, 1.0])
     assert mosaic.tiles[1][0].cells[1][0] == 255
@@ -158,7 +158,7 @@ def test_the_view_says_what_was_measured() -> None:
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(to_terminal(view, 80))
     assert "layer 1  prev 1.00" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert json.loads(json.dumps(view.to_json(), allow_nan=False))["steps"][0]["tiles"][1][0]["name"] == "previous"
+    assert json.loads(json.dumps(view.to_json(), allow_nan=False))["panels"][0]["tiles"][1][0]["name"] == "previous"
 
 
 def test_strokes_hold_every_cell_that_is_not_faint() -> None:

@@ -35,8 +35,8 @@ def test_the_numbers_are_the_models_own(model: Any) -> None:
     assert view.column("logit") == pytest.approx(logits[best.indices].tolist(), rel=1e-9)
     assert view.column("token") == [TOKENIZER.display_token(id) for id in best.indices.tolist()]
     bits = -sum(p * math.log2(p) for p in probabilities.tolist() if p)
-    assert view.look is not None
-    assert view.look.startswith(f"Entropy {bits:.2f} bits of at most {math.log2(TOKENIZER.vocab):.2f}")
+    assert view.caption is not None
+    assert view.caption.startswith(f"Entropy {bits:.2f} bits of at most {math.log2(TOKENIZER.vocab):.2f}")
 
 
 def test_temperature_sharpens(model: Any) -> None:

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from clearstory.lens.architecture import architecture
-from clearstory.lens.draw import to_csv, to_html, to_terminal
-from clearstory.lens.map import overlap, settled
-from clearstory.lens.placed import Arrow, Box, Figure, Group, Map, Point
-from clearstory.lens.svg import svg
-from clearstory.lens.views import View
+from clearstory.lens.probes.architecture import architecture
+from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
+from clearstory.lens.rendering.map import overlap, settled
+from clearstory.lens.views.figure import Arrow, Box, Figure, Group, Map, Point
+from clearstory.lens.rendering.svg import svg
+from clearstory.lens.views.kinds import View
 from clearstory.models.families import build, count
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
 from tiny import MODELS
@@ -34,14 +34,14 @@ MAP = Map(
     groups=(HOSTILE, "other"),
     x_label=HOSTILE,
     y_label="second",
-    look=HOSTILE,
+    caption=HOSTILE,
 )
 FIGURE = Figure(
     title=HOSTILE,
     boxes=(Box(HOSTILE, 2, 1, 16, 5, HOSTILE, 12, "norm"), Box("+", 9, 7, 3, 1, tone="add")),
     arrows=(Arrow(((10, 7), (10, 6))), Arrow(((10, 8), (20, 8), (20, 7), (12, 7)))),
     groups=(Group(3, 0, 0, 23, 9),),
-    look=HOSTILE,
+    caption=HOSTILE,
 )
 
 
@@ -116,7 +116,7 @@ def test_every_learnt_number_is_in_one_box(name: str) -> None:
     model = MODELS[name]() if name in MODELS else build(OTHERS[name], seed=1)
     view = architecture(model, None, "")
     assert sum((box.parameters or 0) * view.times(box) for box in view.boxes) == count(model)
-    assert f"{count(model):,} numbers are learnt" in str(view.look)
+    assert f"{count(model):,} numbers are learnt" in str(view.caption)
     drawn = shown(view)
     assert all(box.name in drawn for box in view.boxes)
     assert max(map(len, drawn.splitlines())) <= 80

@@ -51,7 +51,7 @@ def test_the_parts_add_up_to_what_the_first_block_reads(name: str) -> None:
     view = positions(model, tokenizer, text)
     off = [
         cell
-        for step in view.steps
+        for step in view.panels
         if isinstance(step, Table) and "token" in step.columns
         for cell in step.column("off what is read")
     ]
@@ -68,7 +68,7 @@ def test_angles_grow_with_the_place() -> None:
             assert math.cos(angle) == pytest.approx(math.cos(turned), abs=1e-6)
             assert math.sin(angle) == pytest.approx(math.sin(turned), abs=1e-6)
     # Once in 2π tokens, and in 2π · 10,000^(6/8).
-    assert f"once in 6.3 tokens, the last in {2 * math.pi * 1000:,.0f}" in str(view.look)
+    assert f"once in 6.3 tokens, the last in {2 * math.pi * 1000:,.0f}" in str(view.caption)
 
 
 @pytest.mark.parametrize("both", [True, False])

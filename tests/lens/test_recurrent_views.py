@@ -39,8 +39,8 @@ def test_gates_are_shown_as_means_over_units() -> None:
     assert view.row_labels == ("a", "b", "c", "a")
     assert view.column_labels == ("input", "forget", "output", "new", "memory")
     assert all(0 < value < 1 for row in view.values for value in row[:3])
-    assert "half-life" in (view.look or "")
-    assert "no gates" in (gates(MODELS["rnn"](), LETTERS, "abc").look or "")
+    assert "half-life" in (view.caption or "")
+    assert "no gates" in (gates(MODELS["rnn"](), LETTERS, "abc").caption or "")
     with pytest.raises(BadSetting, match="layer is 7, and the model has 2"):
         gates(MODELS["gru"](), LETTERS, "ab", layer=7)
     with pytest.raises(BadSetting, match="the text is empty"):

@@ -162,7 +162,7 @@ def test_as_many_sentences_are_read_as_asked_for(tmp_path: Path) -> None:
         assert {row[0]: row[2] for row in view.rows}["obj"] == count
     fewer = roles(decoder(), TOKENIZER, str(file), sentences=40, top=1)
     assert len(fewer.rows) == 1
-    assert "rarer relations are not shown" in str(fewer.look)
+    assert "rarer relations are not shown" in str(fewer.caption)
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_surprise_is_that_of_the_target(model: Any) -> None:
     assert "<extra_id_1>" in [span.text for span in view.spans]
     totals = dict(view.totals)
     assert (totals["tokens"], totals["bytes"], totals["bits per byte"]) == (len(ids), None, None)
-    assert view.look is not None
-    assert "since a target is foreseen from its source" in view.look
+    assert view.caption is not None
+    assert "since a target is foreseen from its source" in view.caption
 
 
 def test_what_such_a_model_cannot_show_names_what_it_can(model: Any) -> None:
@@ -86,11 +86,11 @@ def test_a_source_and_a_target_are_asked_for_where_they_are_due(model: Any) -> N
             inspect(opened, "", view=view, target="x")
         with pytest.raises(ContextOverflow, match="target has 24 tokens and the model's context holds 23"):
             inspect(opened, "the cat", view=view, target="x" * 24)
-        assert inspect(opened, "the cat", view=view, target="x" * 23).look
+        assert inspect(opened, "the cat", view=view, target="x" * 23).caption
         with pytest.raises(ContextOverflow, match="prompt has 30 tokens"):
             inspect(opened, "x" * 29, view=view, target="x")
         with pytest.raises(CannotDo, match="reads no source, so there is no target; leave --target out"):
             inspect(decoder, "a", view=view, target="b")
-    assert inspect(opened, "x" * 29, view="next", truncate="left").look
+    assert inspect(opened, "x" * 29, view="next", truncate="left").caption
     with pytest.raises(UnknownName, match="the view 'neighbours' has no setting called 'target'"):
         inspect(opened, "a", view="neighbours", target="b")

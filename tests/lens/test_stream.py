@@ -227,13 +227,13 @@ def test_the_views_show_these_numbers() -> None:
     assert view.column_labels == ("a·0", "b", "c", "a·3")
     assert view.texts is not None
     word, _, share = view.texts[-1][-1].partition("\n")
-    assert f"the word ‘{word}’ is the likeliest from" in (view.look or "")
+    assert f"the word ‘{word}’ is the likeliest from" in (view.caption or "")
     assert float(share) == pytest.approx(100 * view.values[-1][-1], abs=0.5)
     for show in UNITS:
         assert logit_lens(model, TOKENIZER, "abca", show=show).unit == UNITS[show]
     assert logit_lens(model, TOKENIZER, "abca", target="d").unit == "probability of ‘d’"
     walk = contributions(model, TOKENIZER, "abca", words=("d", "e"), top=3)
-    table, grid = walk.steps
+    table, grid = walk.panels
     assert walk.title.startswith("Why ‘d’ and not ‘e’")
     with torch.no_grad():
         logits = model.logits(Passage(tuple(TOKENIZER.encode("abca")), ()).hidden(model)[-1])
@@ -241,8 +241,8 @@ def test_the_views_show_these_numbers() -> None:
     assert table.rows[-1][1] == pytest.approx(float(logits[ids[0]] - logits[ids[1]]))
     assert len(table.rows) == 5
     assert grid.column_labels == ("h0", "h1", "h2", "h3", "ff")
-    assert [step.kind for step in norms(model, TOKENIZER, "abca").steps] == ["curve", "grid"]
-    assert norms(model, TOKENIZER, "a").steps
+    assert [step.kind for step in norms(model, TOKENIZER, "abca").panels] == ["curve", "grid"]
+    assert norms(model, TOKENIZER, "a").panels
     assert len(neurons(model, TOKENIZER, "abca", layer=1, top=5).rows) == 5
 
 

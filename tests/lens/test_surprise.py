@@ -15,7 +15,7 @@ from clearstory.lens.probes.surprisal import surprise
 from clearstory.lens.registry import VIEWS, able, check_able, view_of
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import TokenBatch
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_rows
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
@@ -47,9 +47,9 @@ def test_nothing_is_cut_off_and_what_was_done_is_said(model: Any) -> None:
     view = surprise(model, LETTERS, TEXT)
     assert "".join(span.text for span in view.spans) == TEXT
     assert all(span.value is not None for span in view.spans)
-    assert view.look is not None
-    assert ("context of 24 tokens" in view.look) == (model.context is not None)
-    assert view.look.endswith("at least 12 before it." if model.context else "Read whole.")
+    assert view.caption is not None
+    assert ("context of 24 tokens" in view.caption) == (model.context is not None)
+    assert view.caption.endswith("at least 12 before it." if model.context else "Read whole.")
 
 
 def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
@@ -79,7 +79,7 @@ def test_inspect_refuses_before_it_computes() -> None:
     opened = SimpleNamespace(model=shaken(TINY_LSTM), tokenizer=LETTERS)
     with pytest.raises(CannotDo, match=r"\(lstm\) has none; it can show tokens, .*next, surprise"):
         inspect(opened, "a", view="attention")
-    assert inspect(opened, "a", view="surprise").kind == "spans"
+    assert inspect(opened, "a", view="surprise").kind == "highlighted_text"
     with pytest.raises(UnknownName, match="did you mean 'surprise'"):
         view_of("suprise")
 
@@ -103,7 +103,7 @@ def test_a_tokenizer_that_loses_white_space_has_bits_but_none_per_byte() -> None
         ("\n", False),
     ]
     assert dict(view.totals)["bits per byte"] is None
-    assert "mean nothing" in str(view.look)
+    assert "mean nothing" in str(view.caption)
 
 
 def test_without_a_token_to_begin_after_the_first_is_not_counted() -> None:

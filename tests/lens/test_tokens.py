@@ -34,7 +34,7 @@ def test_a_row_for_each_token() -> None:
         (4, "␣", 1, 1, "␣", ""),
         (5, "a", 2, 1, "a", ""),
     )
-    assert view.look == (
+    assert view.caption == (
         "8 bytes in 6 tokens: 1.33 bytes a token. 1 of them are unknown to the vocabulary: what stood there is lost."
     )
 
@@ -43,7 +43,7 @@ def test_an_encoder_shows_what_it_reads_between() -> None:
     tokenizer = LEARNT["wordpiece:60"]
     sizes: Any = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
     model = build(replace(BERT_TINY, **sizes, vocab=tokenizer.vocab), seed=1)
-    table = tokens(model, tokenizer, "the [MASK] sat").steps[0]
+    table = tokens(model, tokenizer, "the [MASK] sat").panels[0]
     assert isinstance(table, Table)
     assert table.column("token")[0] == "[CLS]"
     assert table.column("token")[-1] == "[SEP]"
@@ -64,15 +64,15 @@ def test_stretches_hold_all_tokens_of_both_and_are_in_order(one: str, text: str,
 
 def test_two_tokenizers_are_compared_row_by_row() -> None:
     walk = tokens(None, LEARNT["bpe:300"], "the cat", other="characters")
-    assert [step.title for step in walk.steps][1] == "Beside characters"
-    table = walk.steps[1]
+    assert [step.title for step in walk.panels][1] == "Beside characters"
+    table = walk.panels[1]
     assert isinstance(table, Table)
     assert sum(int(str(each)) for each in table.column("characters: tokens")) == 7
-    assert "7, 1.00 bytes each" in str(table.look)
+    assert "7, 1.00 bytes each" in str(table.caption)
 
 
 def test_words_that_split_worst_come_first() -> None:
-    table = tokens(None, LEARNT["bpe:300"], "the cat xyzzy the mat.", top=2).steps[-1]
+    table = tokens(None, LEARNT["bpe:300"], "the cat xyzzy the mat.", top=2).panels[-1]
     assert isinstance(table, Table)
     assert table.rows[0][:4] == ("xyzzy", 5, 5, 1.0)
     assert [each.text for each in split_words(LEARNT["bpe:300"], "a b a")] == ["a", "b"]

@@ -70,12 +70,12 @@ def test_sums_come_out(name: str) -> None:
 def test_the_walk_says_what_it_leaves_out() -> None:
     model = MODELS["hmm"]()
     view = trellis(model, TOKENIZER, "abcab", top=3)
-    assert [type(step) for step in view.steps] == [Grid, Grid, Grid, Table, Grid, Grid]
-    assert isinstance(view.steps[0], Grid)
-    assert view.steps[0].column_labels == ("a·0", "b·1", "c", "a·3", "b·4")
-    assert len(view.steps[0].row_labels) == 3
-    assert "The likeliest 3 of 12 states are shown" in str(view.look)
-    assert "All 12 states" in str(trellis(model, TOKENIZER, "a", top=12).look)
+    assert [type(step) for step in view.panels] == [Grid, Grid, Grid, Table, Grid, Grid]
+    assert isinstance(view.panels[0], Grid)
+    assert view.panels[0].column_labels == ("a·0", "b·1", "c", "a·3", "b·4")
+    assert len(view.panels[0].row_labels) == 3
+    assert "The likeliest 3 of 12 states are shown" in str(view.caption)
+    assert "All 12 states" in str(trellis(model, TOKENIZER, "a", top=12).caption)
     with pytest.raises(BadInput, match="0 tokens"):
         trellis(model, TOKENIZER, "")
     with pytest.raises(BadSetting, match="top is 0"):

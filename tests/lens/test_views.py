@@ -67,10 +67,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
 
 
 def test_a_walk_is_its_steps_in_every_form() -> None:
-    walk = Report(title="w", steps=(VIEWS[2], VIEWS[0]), look="from one to the other")  # type: ignore[arg-type]
+    walk = Report(title="w", panels=(VIEWS[2], VIEWS[0]), caption="from one to the other")  # type: ignore[arg-type]
     said = walk.to_json()
-    assert said["kind"] == "walk"
-    assert [step["kind"] for step in said["steps"]] == ["grid", "table"]
+    assert said["kind"] == "report"
+    assert [step["kind"] for step in said["panels"]] == ["grid", "table"]
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert to_csv(walk) == f"g\n{to_csv(VIEWS[2])}\nt\n{to_csv(VIEWS[0])}"
     page = to_html(walk)
@@ -78,7 +78,7 @@ def test_a_walk_is_its_steps_in_every_form() -> None:
     assert "from one to the other" in page
     assert svg(walk).count("<svg ") == 3
     with pytest.raises(BadInput, match="has no steps"):
-        Report(title="w", steps=())
+        Report(title="w", panels=())
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.kind)

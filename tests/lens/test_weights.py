@@ -83,7 +83,7 @@ def test_the_effective_rank_counts_equal_directions() -> None:
 def test_the_view_names_the_words_that_lie_furthest() -> None:
     model: Any = shaken(replace(TINY_GPT2, **SIZES))
     view = weights(model, TOKENIZER, "", layer=0, head=1, top=2)
-    curve, table = view.steps
+    curve, table = view.panels
     assert isinstance(curve, Curve)
     assert isinstance(table, Table)
     found = head_weights(model, 0, 1)
@@ -93,8 +93,8 @@ def test_the_view_names_the_words_that_lie_furthest() -> None:
         for row, sign in ((0, 1), (1, -1)):
             order = (sign * words @ directions[:, 0]).argsort(descending=True)[:2]
             assert table.column(column)[row] == " ".join(TOKENIZER.display_token(int(id)) for id in order)
-    assert "Left out: what is added by place; biases of queries and keys." in str(view.look)
-    few = weights(model, TOKENIZER, "ab", layer=0, head=1, top=9).steps[1]
+    assert "Left out: what is added by place; biases of queries and keys." in str(view.caption)
+    few = weights(model, TOKENIZER, "ab", layer=0, head=1, top=9).panels[1]
     assert isinstance(few, Table)
     assert set(str(few.column("who asks")[0]).split()) == {"a", "b"}
     for wrong in ({"head": 2}, {"layer": 1}, {"top": 0}):

@@ -69,7 +69,7 @@ def test_neighbours_with_everything_and_within_the_frequent() -> None:
     assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
     vectors = word_vectors(model, TOKENIZER, centre=False)
     by_chance = (vectors @ vectors.T).mean()  # of every word with every word
-    assert f"{float(by_chance):.2f} on average as the model has learnt them" in str(every.look)
+    assert f"{float(by_chance):.2f} on average as the model has learnt them" in str(every.caption)
     for wrong in ({"top": 0}, {"within": 0}):
         with pytest.raises(BadSetting):
             neighbours(model, TOKENIZER, "king", **wrong)
@@ -86,9 +86,9 @@ def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:
     best = [id for id in cosines.argsort(descending=True).tolist() if id not in (k, m, w)][:3]
     assert view.column("id") == best
     assert view.column("cosine") == pytest.approx([float(cosines[id]) for id in best], abs=1e-5)
-    assert "king, man, woman are passed over" in str(view.look)
+    assert "king, man, woman are passed over" in str(view.caption)
     first = int(cosines.argmax())
-    assert (f"{TOKENIZER.display_token(first)} itself would be first" in str(view.look)) == (first in (k, m, w))
+    assert (f"{TOKENIZER.display_token(first)} itself would be first" in str(view.caption)) == (first in (k, m, w))
     assert summands("a-b − c") == [(1, "a-b"), (-1, "c")]
     with pytest.raises(BadInput, match="no sum of words"):
         analogy(model, TOKENIZER, "king")
@@ -169,7 +169,7 @@ def test_axes_stand_still_while_words_move() -> None:
         for v in (word_vectors(last, TOKENIZER)[list(plane.ids)], vectors)
     )
     assert plane.cosine == pytest.approx(there, abs=1e-6)
-    assert f"a mean cosine of {here:.2f} here and {there:.2f} at the end" in str(moved.look)
+    assert f"a mean cosine of {here:.2f} here and {there:.2f} at the end" in str(moved.caption)
     with pytest.raises(BadInput, match="checkpoints of one run"):
         words_on(MODELS["clear"](), TOKENIZER, plane_of(_wider(), TOKENIZER, text))
 
@@ -184,8 +184,8 @@ def test_vectors_that_are_zero_are_called_so() -> None:
     plane = plane_of(model, TOKENIZER, "king queen", top=1)
     with torch.no_grad():
         model.output_weight.zero_()
-    assert "still zero here" in str(words_on(model, TOKENIZER, plane).look)
-    assert "are zero, as a model begins" in str(neighbours(model, TOKENIZER, "king").look)
+    assert "still zero here" in str(words_on(model, TOKENIZER, plane).caption)
+    assert "are zero, as a model begins" in str(neighbours(model, TOKENIZER, "king").caption)
     with pytest.raises(BadInput, match="these words have 1"):
         words_map(model, TOKENIZER, "king queen man woman a", top=0, layout="tsne")
 

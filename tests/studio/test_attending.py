@@ -59,7 +59,7 @@ def test_numbers_are_the_librarys(name: str) -> None:
             one = together(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
             view = combined(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
             assert torch.allclose(one["weights"].double(), torch.tensor(view.values).double(), atol=1e-6)
-            assert (one["title"], one["look"]) == (view.title, view.look)
+            assert (one["title"], one["caption"]) == (view.title, view.caption)
             assert (one["rows"], one["columns"]) == (list(view.row_labels), list(view.column_labels))
         kind = {None: "cell", "decoder": "cell", "cross": "cross-cell"}[part]
         edit = (f"{'encoder ' * (name == 't5' and part is None)}{kind} 0.1 2 1 0.5",)

@@ -54,7 +54,7 @@ def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClien
     runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
     assert said["difference"] == inspect(runs[0], "the cat", "surprise", against=runs[1]).to_json()
     same = asked(studio, model=CLEAR, text="the cat", view="surprise")
-    assert "No number differs" in same["difference"]["look"]
+    assert "No number differs" in same["difference"]["caption"]
 
 
 def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio: TestClient) -> None:
@@ -105,7 +105,7 @@ def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> Non
     texts = {"other": "a fashion model", "target": "model"}
     said = words_in_context(model, TOKENIZER, "a machine learning model", **texts, top=4)
     view = context(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, bank=few)
-    plain = [step.to_json() for step in view.steps]
+    plain = [step.to_json() for step in view.panels]
     assert [said["parting"], said["ways"], *said["static"], *said["near"]["1"]] == plain[:-1]
     heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
     assert len(heads) == 2 * 4
@@ -167,4 +167,4 @@ def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestCl
     assert answer.status_code == 400
     assert "‘dog’ does not stand" in answer.json()["error"]
     ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
-    assert inspect(ready, TEXT, "context", other="a cat", target="cat").steps[0].to_json() == said["parting"]  # type: ignore[union-attr]
+    assert inspect(ready, TEXT, "context", other="a cat", target="cat").panels[0].to_json() == said["parting"]  # type: ignore[union-attr]

@@ -9,10 +9,10 @@ import pytest
 from starlette.testclient import TestClient
 
 import clearstory
-from clearstory.lens.neighbours import neighbours
-from clearstory.lens.vectors import rows_of, word_vectors
-from clearstory.lens.word_map import plane_of, words_on
-from clearstory.studio.embedding import near, rows
+from clearstory.lens.probes.x_neighbours import neighbours
+from clearstory.lens.probes.x_vectors import rows_of, word_vectors
+from clearstory.lens.probes.projection import plane_of, words_on
+from clearstory.studio.embedding_api import near, rows
 
 TEXT = "t h e c a"
 
@@ -44,9 +44,9 @@ def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:
     view = neighbours(model, tokenizer, "t", top=3, within=9)
     assert seen["labels"][1:] == view.column("token")
     assert seen["ids"][1:] == view.column("id")
-    assert seen["look"] == view.look
+    assert seen["caption"] == view.caption
     assert np.allclose(seen["values"] @ seen["values"][0], seen["cosines"], atol=1e-5)
     assert np.array_equal(seen["values"], word_vectors(model, tokenizer)[seen["ids"]])
     ids = tokenizer.encode("the")
     assert np.array_equal(rows(model, tokenizer, "the")["values"], rows_of(model, ids))
-    assert str(len(ids)) in rows(model, tokenizer, "the")["look"]
+    assert str(len(ids)) in rows(model, tokenizer, "the")["caption"]

@@ -70,7 +70,7 @@ def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypa
         for name in ("apart", "hollow-apart")
     ]
     assert len(set(fills)) == 2
-    assert card(seen, "apart").locator(".look").inner_text() == apart.look
+    assert card(seen, "apart").locator(".look").inner_text() == apart.caption
     assert "They differ in their sentences." in card(seen, "sides").inner_text()
     # What is pointed at and pinned in one is so in all.
     card(seen, "b").locator(".grid-field").focus()
@@ -180,7 +180,7 @@ def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytes
     table = run(copied(seen, "near") + "view = view[0]", home, monkeypatch)
     assert table["title"] == "Nearest in the bank after layer 0, in the first text"
     walk = run(copied(seen, "words"), home, monkeypatch)
-    assert walk.steps[0].to_json() == said["parting"]
+    assert walk.panels[0].to_json() == said["parting"]
 
 
 def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:

@@ -91,7 +91,7 @@ def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.
     seen.ready()
     view = clearstory.inspect(CLEAR, TEXT, view="combined", heads=("0.1", "0.2 x3"))
     assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
-    assert seen.page.locator('[data-card="pattern"] .look').inner_text() == view.look
+    assert seen.page.locator('[data-card="pattern"] .look').inner_text() == view.caption
     assert ran(copied(seen, "pattern"))["view"] == view
     seen.page.locator('[name="how"]').select_option("max")
     seen.ready()
@@ -247,7 +247,7 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
             assert seen.numbers('[data-card="map"] [data-point]', f"data-{axis}") == pytest.approx(
                 [getattr(point, axis) for point in view.points], abs=1e-6
             )
-        assert page.locator('[data-card="map"] .look').inner_text() == view.look
+        assert page.locator('[data-card="map"] .look').inner_text() == view.caption
 
     held(now)
     names = ran(copied(seen, "map"))

@@ -163,7 +163,7 @@ def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Ope
     seen.page.locator('[data-card="heads"]').scroll_into_view_if_needed()
     body = seen.page.locator('[data-card="heads"] .walk-body')
     body.locator(".mosaic").wait_for()
-    [mosaic, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").steps
+    [mosaic, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").panels
     names = [tile.name for row in mosaic.tiles for tile in row]
     counts = {
         each.get_attribute("data-kind"): each.get_attribute("data-count") for each in body.locator(".legend-item").all()

@@ -117,7 +117,7 @@ def test_the_newest_token_is_shown_to_look_where_the_library_says(
     seen.ready()
     own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids[:2]), layer=1, head=2)
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
-    assert own["look"] in page.locator('[data-card="attended"] .look').inner_text()
+    assert own["caption"] in page.locator('[data-card="attended"] .look').inner_text()
     assert "head=2" in page.url
     made = copied(seen, "attended", home, monkeypatch)["seen"]
     assert made["weights"].tolist() == pytest.approx(own["weights"].tolist())
@@ -186,7 +186,7 @@ def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, mo
     seen.page.locator("button", has_text="Swap").click()
     holds(three, one)
     view = copied(seen, "contributions", home, monkeypatch)["view"]
-    assert view.steps[0].rows[-1][1] == pytest.approx(float(logits[three] - logits[one]), abs=1e-4)
+    assert view.panels[0].rows[-1][1] == pytest.approx(float(logits[three] - logits[one]), abs=1e-4)
     seen.page.reload()  # the two stand in the address
     seen.ready()
     numbers.click()
@@ -331,7 +331,7 @@ def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> No
     seen = visit(page="families", model="models/bert", text="the cat sat", query=1)
     rows = seen.page.locator('[data-card="fill"] .walk-body tbody tr')
     view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill", mask=(2,))
-    step = view.steps[0]
+    step = view.panels[0]
     assert seen.page.locator('[data-card="fill"] .walk-body h3, [data-card="fill"] h3').first.inner_text() == step.title
     assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
     assert step.title.startswith("Place 2, where")

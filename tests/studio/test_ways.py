@@ -16,7 +16,7 @@ from studio_home import client
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
 from clearstory.generation.engine import generate
-from clearstory.generation.search import beam_search
+from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.attention import attention_weights
 from clearstory.lens.probes.logit_attribution import contributions
@@ -101,7 +101,7 @@ def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | Non
     assert float(seen["weights"].sum()) == pytest.approx(1)
     assert seen["ids"] == list(source or ids)
     best = int(wanted.argmax())
-    assert f"{float(wanted[best]):.0%} from ‘{seen['labels'][best]}’" in seen["look"]
+    assert f"{float(wanted[best]):.0%} from ‘{seen['labels'][best]}’" in seen["caption"]
 
 
 def test_a_context_that_was_full_is_looked_at_as_it_began_anew() -> None:
@@ -126,7 +126,7 @@ def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
     assert [len(line["x"]) for line in said["curve"]["lines"]] == [6, 6]
     ratio = said["ratio"]
     known = "as fast" if ratio >= 1.05 else "as slow" if ratio <= 0.95 else "no faster"
-    assert known in said["look"]
+    assert known in said["caption"]
 
 
 def test_no_more_is_written_than_the_context_holds() -> None:
@@ -230,7 +230,7 @@ def test_contributions_of_two_ids_add_up_to_the_difference_of_their_logits() -> 
     read = passage(model, CHARACTERS, TEXT)
     with torch.no_grad():
         logits = model.logits(read.hidden(model)[-1])
-    table = contributions(model, CHARACTERS, TEXT, ids=(3, 7), top=99).steps[0]
+    table = contributions(model, CHARACTERS, TEXT, ids=(3, 7), top=99).panels[0]
     parts = dict(table.rows)
     assert parts.pop("together") == pytest.approx(float(logits[3] - logits[7]))
     assert math.fsum(parts.values()) == pytest.approx(float(logits[3] - logits[7]))

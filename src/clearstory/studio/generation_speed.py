@@ -70,7 +70,7 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
         "threads": torch.get_num_threads(),
         "seconds": {"kept": list(map(sum, taken[True])), "anew": list(map(sum, taken[False]))},
         "curve": curve(memory, each).to_json(),
-        "look": look(memory, rates, tokens, len(first), runs, str(place_of(model))),
+        "caption": look(memory, rates, tokens, len(first), runs, str(place_of(model))),
     }
 
 

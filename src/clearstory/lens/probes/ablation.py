@@ -133,7 +133,7 @@ def ablation(
         values=tuple(map(tuple, numbers.tolist())),
         unit="bits",
         dots=True,
-        look=look(seen, piece),
+        caption=look(seen, piece),
     )
 
 

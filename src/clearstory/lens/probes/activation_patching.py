@@ -135,7 +135,7 @@ def patching(
         values=tuple(map(tuple, seen.recovered.tolist())),
         unit="of the difference",
         dots=True,
-        look=look(seen, labels, names, said),
+        caption=look(seen, labels, names, said),
     )
 
 

@@ -50,8 +50,8 @@ def head(
     ]
     return Report(
         title=f"Head {walked.head} of {walked.site.words}, step by step",
-        steps=tuple(steps),
-        look=look(walked.site, walked.pattern, columns),
+        panels=tuple(steps),
+        caption=look(walked.site, walked.pattern, columns),
     )
 
 
@@ -100,14 +100,14 @@ def scores(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[
     sums = walked.pattern.double().sum(-1)
     return [
         *steps,
-        square(title, walked.scores, look=masked),
+        square(title, walked.scores, caption=masked),
         square(
             "Softmax: the weights of each row",
             walked.pattern,
             "query",
             dots=False,
             unit="weight",
-            look=f"Every row's sum, computed: from {float(sums.min()):.6f} to {float(sums.max()):.6f}.",
+            caption=f"Every row's sum, computed: from {float(sums.min()):.6f} to {float(sums.max()):.6f}.",
         ),
     ]
 
@@ -140,7 +140,7 @@ def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sourc
         title="ΔE in words" + ("" if walked.effect is None else f": by {norm}each word's vector"),
         columns=tuple(columns),
         rows=tuple(map(tuple, told)),
-        look=f"‘{rows[place]}’ is moved most: by {float(share[place]):.1%} of its length.",
+        caption=f"‘{rows[place]}’ is moved most: by {float(share[place]):.1%} of its length.",
     )
 
 

@@ -76,8 +76,8 @@ def context(
         steps.append(heads(moved[0], moved[1], top))
     return Report(
         title=titled((text, other), named_words),
-        steps=tuple(steps),
-        look=f"{known.missing:,} of the bank's sentences do not fit the model and were left out."
+        panels=tuple(steps),
+        caption=f"{known.missing:,} of the bank's sentences do not fit the model and were left out."
         if known.missing
         else None,
     )
@@ -128,7 +128,7 @@ def parting(two: Occurrences, known: Bank) -> Curve:
         lines=lines,
         x_label=f"0 is {names[0]}, {len(names) - 1} is {named(names[-1])}",
         y_label="cosine",
-        look=f"They begin at {raw[0]:.2f} and are least alike after {named(names[least])}: {raw[least]:.2f} as is, "
+        caption=f"They begin at {raw[0]:.2f} and are least alike after {named(names[least])}: {raw[least]:.2f} as is, "
         f"{clear[least]:.2f} cleared of what all words share (each dimension's mean and spread in the bank).",
     )
 
@@ -159,7 +159,7 @@ def ways(two: Occurrences, known: Bank) -> Map:
         groups=TEXTS,
         x_label="1st principal component",
         y_label="2nd",
-        look="Each point is the word's vector after a layer, cleared, at length 1; the plane keeps "
+        caption="Each point is the word's vector after a layer, cleared, at length 1; the plane keeps "
         f"{kept:.0%} of their variance.",
     )
 
@@ -197,7 +197,7 @@ def static(model: Any, tokenizer: Tokenizer, two: Occurrences, known: Bank) -> l
             values=tuple(tuple(row) for row in grid.double().tolist()),
             unit="cosine",
             dots=True,
-            look=said if number else None,
+            caption=said if number else None,
         )
         for number, grid in enumerate(grids)
     ]
@@ -236,7 +236,7 @@ def heads(one: Sequence[Moved], other: Sequence[Moved], top: int, layer: int | N
         columns=("layer", "head", "in the first", "in the second", "apart", "reads most, first", "reads most, second"),
         rows=tuple(rows),
         bar="apart",
-        look=f"These {len(rows):,} of {len(one):,} heads have {sum(sizes[at][2] for at in order) / whole:.0%} of the "
+        caption=f"These {len(rows):,} of {len(one):,} heads have {sum(sizes[at][2] for at in order) / whole:.0%} of the "
         "lengths by which heads differ, added up."
         if whole
         else "No head adds anything to one that it does not to the other.",

@@ -50,7 +50,7 @@ def fill(
     steps = tuple(
         told(tokenizer, place, read.ids[place], row, top, hides) for place, row in zip(places, found, strict=True)
     )
-    return Report(title=f"What may stand in: {words}", steps=steps, look=said(places, read, found, hides))
+    return Report(title=f"What may stand in: {words}", panels=steps, caption=said(places, read, found, hides))
 
 
 def hidden(read: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[int]:
@@ -86,7 +86,7 @@ def told(tokenizer: Tokenizer, place: int, id: int, logs: Float[Tensor, "V"], to
         columns=("token", "id", "probability"),
         rows=tuple((tokenizer.display_token(each), each, float(logs[each].exp())) for each in best),
         bar="probability",
-        look=look,
+        caption=look,
     )
 
 

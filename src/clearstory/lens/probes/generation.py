@@ -121,7 +121,7 @@ def generation(
     steps: list[Any] = [coloured(tokenizer, read, seen), listed(tokenizer, seen)]
     if candidates:
         steps.append(grown(tokenizer, candidates, tuple(written)))
-    return Report(title=f"Written after “{shown(text, 30)}”", steps=tuple(steps), look=said)
+    return Report(title=f"Written after “{shown(text, 30)}”", panels=tuple(steps), caption=said)
 
 
 def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
@@ -194,6 +194,6 @@ def grown(tokenizer: Tokenizer, candidates: Sequence[Candidate], written: tuple[
         nodes=tuple(nodes),
         unit="log-probability",
         best=known.get(written),
-        look=f"{len(nodes):,} continuations were weighed, the likeliest of each step first; {kept:,} were followed or "
+        caption=f"{len(nodes):,} continuations were weighed, the likeliest of each step first; {kept:,} were followed or "
         "ended. Under each word stands the log-probability of all up to it.",
     )

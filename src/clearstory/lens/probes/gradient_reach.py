@@ -69,7 +69,7 @@ def reach(model: Any, tokenizer: Any, text: str) -> Curve:
         x_label="k, tokens back",
         y_label="norm of the gradient",
         log_x=True,
-        look=look(norms),
+        caption=look(norms),
     )
 
 

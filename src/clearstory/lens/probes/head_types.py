@@ -207,8 +207,8 @@ def heads(
     count = len(rows)
     return Report(
         title=f"All {count} heads: what each does with this text",
-        look=said_of(measured),
-        steps=(
+        caption=said_of(measured),
+        panels=(
             TileGrid(
                 title=f"{len(tiles)} layers of {len(tiles[0])} heads",
                 row_labels=tuple(f"layer {layer}" for layer in range(len(tiles))),

@@ -119,14 +119,14 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Rep
             values=rows(told[:, often].double().tolist()),
             unit="probability",
             dots=True,
-            look=f"The {min(WORDS, model.vocab)} likeliest tokens of each state shown; the table has {model.vocab:,}.",
+            caption=f"The {min(WORDS, model.vocab)} likeliest tokens of each state shown; the table has {model.vocab:,}.",
         ),
     )
     shown = "All" if len(states) == len(mass) else f"The likeliest {len(states):,} of"
     return Report(
         title=f"Trellis: {len(ids):,} tokens over {len(mass):,} states",
-        steps=steps,
-        look=f"{shown} {len(mass):,} states are shown; they hold {share:.0%} of the belief. The text takes "
+        panels=steps,
+        caption=f"{shown} {len(mass):,} states are shown; they hold {share:.0%} of the belief. The text takes "
         f"{found.nats:.2f} nats over all paths, {found.path_nats:.2f} along the likeliest: it alone is "
         f"{min(1.0, float(torch.tensor(found.nats - found.path_nats).exp())):.2g} of the text's probability.",
     )
@@ -154,7 +154,7 @@ def path_table(found: Trellis, names: list[str], pieces: tuple[str, ...]) -> Tab
         columns=("token", "state", "probability", "likelier at this place"),
         rows=tuple(zip(pieces, path, sure, others, strict=True)),
         bar="probability",
-        look=f"At {parted:,} of {len(path):,} tokens the state that is likeliest there is not the path's."
+        caption=f"At {parted:,} of {len(path):,} tokens the state that is likeliest there is not the path's."
         if parted
         else "At every token the path's state is the likeliest there, too.",
     )

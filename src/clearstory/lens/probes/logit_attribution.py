@@ -146,8 +146,8 @@ def contributions(
     what = f"The logit of {pieces[0]}" if len(chosen) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
     return Report(
         title=f"{what} after ‘{read.labels[-1]}’, added up",
-        steps=(largest(what, seen.parts, values, top), by_layer(what, seen.parts, values)),
-        look=look(seen.parts, values, logit),
+        panels=(largest(what, seen.parts, values, top), by_layer(what, seen.parts, values)),
+        caption=look(seen.parts, values, logit),
     )
 
 

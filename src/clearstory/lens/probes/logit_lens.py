@@ -129,7 +129,7 @@ def logit_lens(
             for ids, probabilities in zip(seen.words[..., 0].tolist(), seen.probabilities[..., 0].tolist(), strict=True)
         ),
         unit=UNITS[show] if answer is None else UNITS[show].replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
-        look=look(seen, read, tokenizer),
+        caption=look(seen, read, tokenizer),
     )
 
 

@@ -118,7 +118,7 @@ def neurons(
         title=f"Neurons that add most {f'to ‘{piece}’ ' if words else ''}after ‘{read.labels[-1]}’",
         columns=("neuron", "fires", "length", f"to ‘{piece}’", "speaks for"),
         rows=rows,
-        look=(
+        caption=(
             f"{len(named)} of these {len(rows)} {said} among their first words"
             + (f": {', '.join(named)}." if named else ".")
             + " The last norm's scale is taken as computed."

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.sources import sides
+from clearstory.lens.probes.x_sources import sides
 from clearstory.lens.views.kinds import Table
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.prompts import Truncate, begun, first_token, fit_prompt, resting
@@ -81,7 +81,7 @@ def next_token(
         columns=("token", "id", "logit", "probability"),
         rows=rows,
         bar="probability",
-        look=look([row[3] for row in rows], [row[0] for row in rows], bits, model.vocab),
+        caption=look([row[3] for row in rows], [row[0] for row in rows], bits, model.vocab),
     )
 
 

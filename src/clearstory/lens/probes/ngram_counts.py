@@ -129,7 +129,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Repo
     more = max((len(part.seen) for part in found), default=0)
     return Report(
         title=f"Counts after “{shown(text)}”",
-        steps=(
+        panels=(
             Table(
                 title="Its endings that have been seen",
                 columns=("order", "after", "times", "different tokens", "left to the shorter"),
@@ -140,7 +140,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Repo
                 columns=("order", "after", "token", "count", "discount", "own share", "probability", "answer"),
                 rows=tuple(rows),
                 bar="probability",
-                look=look(longest, c.order),
+                caption=look(longest, c.order),
             ),
         ),
     )

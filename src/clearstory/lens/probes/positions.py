@@ -63,7 +63,7 @@ def positions(
     with resting(model), watch(model, "**foot" if len(stacks(model)) > 1 else "foot") as seen:
         read.hidden(model)
         steps = [step for prefix, stack in stacks(model) for step in side(model, stack, prefix, read, seen, top)]
-    return Report(title="Positions: what the first block knows of places", steps=tuple(steps))
+    return Report(title="Positions: what the first block knows of places", panels=tuple(steps))
 
 
 def side(model: Any, stack: Any, prefix: str, read: Passage, seen: dict[str, Tensor], top: int) -> list[Panel]:
@@ -104,7 +104,7 @@ def sums(
         title=f"What is added up, by length{named}",
         columns=("token", *columns, "off what is read"),
         rows=tuple(rows),
-        look=f"The first block reads {' + '.join(parts)}{', normed' if stack.embedding_norm is not None else ''}: the "
+        caption=f"The first block reads {' + '.join(parts)}{', normed' if stack.embedding_norm is not None else ''}: the "
         f"sum is at most {float(off.max()):.2g} off what it was seen to read.{turned}",
     )
 
@@ -114,7 +114,7 @@ def vectors(title: str, rows: Float[Tensor, "T W"], labels: tuple[str, ...], top
     shown, said = telling(rows, top)
     values = tuple(tuple(row) for row in rows[:, shown].double().tolist())
     columns = tuple(map(str, shown))
-    return Grid(title=title, row_labels=labels, column_labels=columns, values=values, dots=True, look=said)
+    return Grid(title=title, row_labels=labels, column_labels=columns, values=values, dots=True, caption=said)
 
 
 def angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
@@ -136,7 +136,7 @@ def angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
         values=tuple(tuple(row) for row in turned[:, chosen].tolist()),
         unit="radians",
         dots=True,
-        look=said,
+        caption=said,
     )
 
 
@@ -166,5 +166,5 @@ def bucket_table(buckets: Any, count: int, named: str) -> Table:
         title=f"Buckets of distances{named}",
         columns=("bucket", "from", "to"),
         rows=rows,
-        look=f"{len(rows):,} of {buckets.COUNT} buckets occur in {count:,} tokens; beyond {buckets.REACH} one serves.",
+        caption=f"{len(rows):,} of {buckets.COUNT} buckets occur in {count:,} tokens; beyond {buckets.REACH} one serves.",
     )

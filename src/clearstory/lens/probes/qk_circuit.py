@@ -133,20 +133,20 @@ def weights(
     values = tuple(found.singular.tolist())
     return Report(
         title=f"What head {head} of {found.site.words} looks for",
-        look=look(found),
-        steps=(
+        caption=look(found),
+        panels=(
             Curve(
                 title="Singular values of W_qᵀ W_k / √d",
                 lines=(Line("singular values", tuple(float(place + 1) for place in range(len(values))), values),),
                 x_label="direction",
                 y_label="singular value",
-                look=f"Effective rank {found.effective_rank:.1f} of {len(values)}: as even as so many equal ones.",
+                caption=f"Effective rank {found.effective_rank:.1f} of {len(values)}: as even as so many equal ones.",
             ),
             Table(
                 title="Words furthest along its directions" + (", of this text" if text else ""),
                 columns=("direction", "singular value", "who asks", "who answers"),
                 rows=tuple(rows),
-                look="Who asks by a direction looks at who answers in the same row.",
+                caption="Who asks by a direction looks at who answers in the same row.",
             ),
         ),
     )

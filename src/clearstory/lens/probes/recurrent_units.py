@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.lens.probes.embeddings import telling
-from clearstory.lens.gates import gate_values
+from clearstory.lens.probes.x_gates import gate_values
 from clearstory.lens.hooks.passage import passage
 from clearstory.lens.hooks.trace import watch
 from clearstory.lens.views.kinds import Grid
@@ -55,7 +55,7 @@ def units(
         values=tuple(tuple(row) for row in values[:, shown].double().tolist()),
         unit="openness" if opens else "",
         dots=not opens,
-        look=said if opens else f"{held(values)} {said}",
+        caption=said if opens else f"{held(values)} {said}",
     )
 
 

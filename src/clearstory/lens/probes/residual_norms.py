@@ -70,7 +70,7 @@ def norms(
         values=tuple(map(tuple, shares.tolist())),
         unit="share",
     )
-    return Report(title="Norms: the stream and what is added to it", steps=(curve, grid), look=look(seen, read))
+    return Report(title="Norms: the stream and what is added to it", panels=(curve, grid), caption=look(seen, read))
 
 
 def look(seen: Lengths, read: Passage) -> str:

@@ -24,7 +24,7 @@ from clearstory.lens.views.kinds import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import begun, first_token, resting
-from clearstory.models.scoring import Texts, Window, window_shape, windows_of
+from clearstory.evaluation.windows import Texts, Window, window_shape, windows_of
 
 STRETCH = 256
 """Tokens read at a time by a model that never forgets; its state is carried over, so no number depends on it."""
@@ -101,7 +101,7 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
             ("bits per token", bits / len(scored)),
             ("bits per byte", bits / size if size else None),
         ),
-        look=" ".join(
+        caption=" ".join(
             (
                 summed(bits, len(scored), size, LOSSY if both is None else CONDITIONAL),
                 f"Most surprising: ‘{tokenizer.display_token(worst)}’ with {most.bits:.1f} bits, where "

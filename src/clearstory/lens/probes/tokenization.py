@@ -48,7 +48,7 @@ def tokens(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = N
             )
         steps.append(player(tokenizer, tokenize_by_words(tokenizer, text)))
     steps.append(worst(tokenizer, text, top))
-    return Report(title=f"Tokens of “{visible(text)}”", steps=tuple(steps))
+    return Report(title=f"Tokens of “{visible(text)}”", panels=tuple(steps))
 
 
 def visible(text: str, longest: int = 60) -> str:
@@ -81,7 +81,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
         title=f"{tokenizer.kind} of {tokenizer.vocab:,} tokens",
         columns=("place", "token", "id", "bytes", "characters", "kind"),
         rows=tuple(rows),
-        look=said,
+        caption=said,
     )
 
 
@@ -114,7 +114,7 @@ def player(tokenizer: Tokenizer, words: Sequence[Word]) -> Table:
         title=f"Step by step: {how}",
         columns=("word", "step", made, number, "pieces"),
         rows=tuple(rows),
-        look=f"{len(words):,} different words; ‘{written(tokenizer, (most.text,))}’ takes the most steps, "
+        caption=f"{len(words):,} different words; ‘{written(tokenizer, (most.text,))}’ takes the most steps, "
         f"{len(most.steps) - 1:,}, to {len(most.ids):,} token{'s' * (len(most.ids) != 1)}.",
     )
 
@@ -153,7 +153,7 @@ def worst(tokenizer: Tokenizer, text: str, top: int) -> Table:
         columns=("word", "tokens", "bytes", "bytes per token", "pieces"),
         rows=rows,
         bar="bytes per token",
-        look=said,
+        caption=said,
     )
 
 
@@ -232,7 +232,7 @@ def beside(one: Tokenizer, other: Tokenizer, text: str, named: str) -> Table:
         title=f"Beside {named}",
         columns=("text", f"{one.kind}: tokens", f"{named}: tokens", f"{one.kind}: pieces", f"{named}: pieces"),
         rows=tuple(rows),
-        look=f"{one.kind} of {one.vocab:,} makes {sums[0]:,} tokens, {size / max(1, sums[0]):.2f} bytes each; {named} "
+        caption=f"{one.kind} of {one.vocab:,} makes {sums[0]:,} tokens, {size / max(1, sums[0]):.2f} bytes each; {named} "
         f"of {other.vocab:,} makes {sums[1]:,}, {size / max(1, sums[1]):.2f} bytes each; {alike:,} of {len(rows):,} "
         "stretches are cut alike.",
     )

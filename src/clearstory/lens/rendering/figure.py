@@ -57,7 +57,7 @@ def lines_of(box: Box) -> list[str]:
 def figure_svg(view: Figure) -> str:
     """Boxes with coloured edges, arrows between them, dashed frames around what is repeated."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     across, down = view.size
     letter = min(LETTER, (WIDTH - 2 * PAD) / max(1, across))
     size = min(12.5, letter / LETTER * 14)
@@ -147,7 +147,7 @@ def figure_text(view: Figure) -> RenderableType:
             line = safe(line)[: box.width - 2]
             style = "bold" if number == 0 else "dim"
             paper.write(box.x + 1 + (box.width - 2 - len(line)) // 2, first + number, line, style)
-    return with_caption(view.title, view.look, Lines(*paper.lines()))
+    return with_caption(view.title, view.caption, Lines(*paper.lines()))
 
 
 class Paper:

@@ -23,7 +23,7 @@ MOST = 100
 def grid_svg(view: Grid) -> str:
     """A mark for each number; those below zero are outlines, and what nobody may look at is −∞ in red."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     if not view.values or not view.column_labels:
         drawing.y += 24
         drawing.text(PAD, drawing.y, "There is nothing to draw.", 13)
@@ -139,7 +139,7 @@ def reduced(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, ...]]
         for y in range(0, len(view.row_labels), tall)
     )
     small = replace(
-        view, row_labels=view.row_labels[::tall], column_labels=view.column_labels[::wide], values=values, look=None
+        view, row_labels=view.row_labels[::tall], column_labels=view.column_labels[::wide], values=values, caption=None
     )
     return small, (f"Each mark is the strongest of {tall} × {wide} numbers; a .csv has all of them.",)
 
@@ -154,7 +154,7 @@ def grid_text(view: Grid, width: int = 80) -> RenderableType:
     """Two characters for each number where there is room, from blank to full, a minus before those below zero; as many
     as its label has where a few columns are named.
     """
-    title, look = view.title, view.look
+    title, look = view.title, view.caption
     gutter = min(18, max((len(label) for label in view.row_labels), default=0))
     room = max(10, width - gutter - 2)
     named = view.column_labels != view.row_labels and sum(max(2, len(x)) + 1 for x in view.column_labels) <= room

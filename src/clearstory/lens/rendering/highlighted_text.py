@@ -40,7 +40,7 @@ LINE = 25.0
 def spans_svg(view: HighlightedText) -> str:
     """The text in a monospaced font, line by line, on its colours."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     x = float(PAD)
     drawing.y += 8
     for shade, words in keys(view):
@@ -140,7 +140,7 @@ def spans_html(view: HighlightedText) -> str:
     totals = "".join(f"<div><dd>{clean(told(value))}</dd><dt>{clean(name)}</dt></div>" for name, value in view.totals)
     key = "".join(f'<span class="{shade}">&nbsp;</span> {clean(words)}&emsp;' for shade, words in keys(view))
     body = "".join(piece_html(view, span) for span in view.spans)
-    look = f"<p>{clean(view.look)}</p>" if view.look else ""
+    look = f"<p>{clean(view.caption)}</p>" if view.caption else ""
     return (
         f"<style>{STYLE}</style><h1>{clean(view.title)}</h1>{look}<dl>{totals}</dl>"
         f'<p class="key">{key}</p><p class="text">{body}</p>'
@@ -218,7 +218,7 @@ class Coloured:
             for shade, words in keys(self.view):
                 key.append(" " + words + " ", style=style_of(shade)).append("  ")
             parts = [key, Text(""), body]
-        yield with_caption(self.view.title, self.view.look, Group(*parts))
+        yield with_caption(self.view.title, self.view.caption, Group(*parts))
 
 
 def coloured(view: HighlightedText) -> Iterable[tuple[str, str]]:

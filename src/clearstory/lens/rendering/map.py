@@ -29,7 +29,7 @@ Room = tuple[float, float, float, float]
 def map_svg(view: Map) -> str:
     """A dot for each point, links behind them, and each label beside its dot or led to by a line."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     view, every = view.drawable, view
     if not view.points:
         drawing.y += 24
@@ -151,7 +151,7 @@ def map_text(view: Map, width: int) -> RenderableType:
     """Dots of braille, which are as far from each other across as down, and labels where they have room."""
     view = view.drawable
     if not view.points:
-        return with_caption(view.title, view.look, Text("There is nothing to draw."))
+        return with_caption(view.title, view.caption, Text("There is nothing to draw."))
     columns = max(20, min(width, 100) - 2)
     xs, ys = [point.x for point in view.points], [point.y for point in view.points]
     (low_x, high_x), (low_y, high_y) = bounds(xs, 0.08), bounds(ys, 0.08)
@@ -197,7 +197,7 @@ def map_text(view: Map, width: int) -> RenderableType:
         foot.append(Text(f"{len(left_over)} labels have no room: --out FILE.csv has all of them", style="dim"))
     elif left_over:
         foot.append(Text("no room for: " + ", ".join(left_over), style="dim"))
-    return with_caption(view.title, view.look, Group(*lines, *foot))
+    return with_caption(view.title, view.caption, Group(*lines, *foot))
 
 
 def put(line: Text, start: int, letters: str, style: str) -> Text:

@@ -114,7 +114,7 @@ def worded(view: Grid, texts: tuple[tuple[str, ...], ...]) -> list[list[object]]
 def to_html(view: View) -> str:
     """One page that needs no other file: each drawing, and its numbers as a table. No script runs in it."""
     steps = view.steps if isinstance(view, Report) else (view,)
-    head = f"<h1>{clean(view.title)}</h1><p>{clean(view.look or '')}</p>" if isinstance(view, Report) else ""
+    head = f"<h1>{clean(view.title)}</h1><p>{clean(view.caption or '')}</p>" if isinstance(view, Report) else ""
     return PAGE.format(title=clean(view.title), body=head + "".join(map(part_html, steps)))
 
 
@@ -232,4 +232,4 @@ def to_terminal(view: View, width: int = 80) -> RenderableType:
             from clearstory.lens.rendering.terminal import with_caption
 
             steps = (Padding(to_terminal(step, width), (0, 0, 1, 0)) for step in view.steps)
-            return with_caption(view.title, view.look, Group(*steps))
+            return with_caption(view.title, view.caption, Group(*steps))

@@ -50,7 +50,7 @@ def svg(view: View) -> str:
 def walk_svg(view: Report) -> str:
     """The drawings of all steps, one below the other."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     for step in view.steps:
         part = svg(step)
         height = float(re.search(r' height="(\d+)"', part).group(1))  # type: ignore[union-attr]  # `done` writes it
@@ -62,7 +62,7 @@ def walk_svg(view: Report) -> str:
 def curve_svg(view: Curve) -> str:
     """Lines over an axis."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     drawn = [(line, view.points(line)) for line in view.lines]
     legend(drawing, view)
     points = [point for _, each in drawn for point in each]
@@ -184,7 +184,7 @@ def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
 def table_svg(view: Table) -> str:
     """Rows of cells, one column as bars."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     cells = [[cell_text(cell) for cell in row] for row in view.rows]
     numbers = [all(isinstance(cell, int | float | None) for cell in view.column(name)) for name in view.columns]
     widths = [

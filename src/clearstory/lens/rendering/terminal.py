@@ -46,7 +46,7 @@ def table_text(view: Table, width: int) -> RenderableType:
             below = row[view.columns.index(view.bar)].startswith("-")
             cells.append(Text(bar(bars[i], room), style="red" if below else "blue"))
         table.add_row(*cells)
-    return with_caption(view.title, view.look, table)
+    return with_caption(view.title, view.caption, table)
 
 
 def bar(share: float, room: int) -> str:
@@ -72,7 +72,7 @@ def curve_text(view: Curve, width: int) -> RenderableType:
     drawn = [(line, view.points(line)) for line in view.lines]
     points = [point for _, each in drawn for point in each]
     if not points:
-        return with_caption(view.title, view.look, Text("There is nothing to draw yet."))
+        return with_caption(view.title, view.caption, Text("There is nothing to draw yet."))
     lower, upper = view.edges()
     heights = [y for _, y in (*points, *lower, *upper)]
     low, high = (min(heights) / 1.05, max(heights) * 1.05) if view.log_y else bounds(heights, 0.02)
@@ -105,7 +105,7 @@ def curve_text(view: Curve, width: int) -> RenderableType:
         legend.append("━━ ", style=COLOURS[number % len(COLOURS)]).append(f"{safe(line.name)}{end}   ")
     if view.band is not None:
         legend.append("⠒⠒ ", style="dim").append(safe(view.band.name))
-    return with_caption(view.title, view.look, Group(*lines, legend))
+    return with_caption(view.title, view.caption, Group(*lines, legend))
 
 
 class Canvas:

@@ -50,7 +50,7 @@ def bands(view: Grid, room: int) -> Iterator[range]:
 def worded_svg(view: Grid, texts: Texts) -> str:
     """A box for each number with its word; the remark stands at its right in small."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     left = PAD + min(150.0, max((text_width(label, LETTERS) for label in view.row_labels), default=0.0)) + 10
     heats = shades(view)
     for columns in bands(view, int((WIDTH - PAD - left) / CELL)):
@@ -102,7 +102,7 @@ def worded_text(view: Grid, texts: Texts, width: int) -> RenderableType:
                 line.append(fitted(*words[column].split("\n", 1)), style=style_of(colours[column])).append(" ")
             lines.append(line)
         lines.append(Text(""))
-    return with_caption(view.title, view.look, Group(*lines[:-1]))
+    return with_caption(view.title, view.caption, Group(*lines[:-1]))
 
 
 def fitted(word: str, remark: str = "") -> str:

@@ -22,7 +22,7 @@ LARGEST = 64
 def mosaic_svg(view: TileGrid) -> str:
     """A tile for each pair of labels: its cells, darker for more, and a line in its name's colour below."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     key(drawing, view)
     left = PAD + max(text_width(label, 11) for label in view.row_labels) + 10
     size = min(LARGEST, (WIDTH - PAD - left) / len(view.column_labels) - 6)
@@ -119,4 +119,4 @@ def mosaic_text(view: TileGrid, width: int = 80) -> RenderableType:
             said = safe(tile.name)[:4] + (f" {tile.score:.2f}" if whole else "") if known else "·"
             line.append(f"{said:<{wide}}", style=COLOURS[number % len(COLOURS)] if known else "dim")
         lines.append(line)
-    return with_caption(view.title, view.look, Group(*lines))
+    return with_caption(view.title, view.caption, Group(*lines))

@@ -22,7 +22,7 @@ STYLES = {"followed": "bold", "ended": "bold green", "dropped": "dim"}
 def tree_svg(view: Tree) -> str:
     """A box for each word, a line to the one that it comes after; the best way is thick."""
     drawing = Drawing(view.title, [])
-    drawing.head(view.look)
+    drawing.head(view.caption)
     levels, way = view.levels(), view.way()
     if not levels:
         drawing.y += 24
@@ -99,4 +99,4 @@ def tree_text(view: Tree, width: int) -> RenderableType:
     lines.append(
         Text("←2: after the second of the line above   *: the best way   ■: ended   dim: dropped", style="dim")
     )
-    return with_caption(view.title, view.look, Group(*lines))
+    return with_caption(view.title, view.caption, Group(*lines))

@@ -82,7 +82,7 @@ def of_grids(a: Grid, b: Grid) -> Grid:
         unit=unit,
         dots=a.dots and b.dots,
         ink="apart",
-        look=" ".join([found(cells), average(cells, unit), *notes]),
+        caption=" ".join([found(cells), average(cells, unit), *notes]),
     )
 
 
@@ -136,7 +136,7 @@ def of_curves(a: Curve, b: Curve) -> Curve:
         x_label=a.x_label,
         y_label=f"B − A, {a.y_label}",
         log_x=a.log_x,
-        look=f"{found(cells)} {average(cells, a.y_label)}",
+        caption=f"{found(cells)} {average(cells, a.y_label)}",
     )
 
 
@@ -183,7 +183,7 @@ def of_tables(a: Table, b: Table, top: int) -> Table:
         columns=(*names, f"{a.bar}, A", f"{a.bar}, B", "B − A"),
         rows=tuple(rows[:top]),
         bar="B − A",
-        look=" ".join(notes),
+        caption=" ".join(notes),
     )
 
 

@@ -189,7 +189,7 @@ class HighlightedText(View):
     own, by their size. `totals` are sums over all, by their names.
     """
 
-    kind: ClassVar[str] = "spans"
+    kind: ClassVar[str] = "highlighted_text"
     title: str
     spans: tuple[Span, ...]
     unit: str = ""
@@ -239,7 +239,7 @@ class Tile:
 class TileGrid(View):
     """A small picture for each row and column: every head of every layer. `kinds` are the names that tiles may have."""
 
-    kind: ClassVar[str] = "mosaic"
+    kind: ClassVar[str] = "tile_grid"
     title: str
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
@@ -265,7 +265,7 @@ Panel = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
 class Report(View):
     """Views one after another, each made from those before it: queries, keys, their products, what comes of them."""
 
-    kind: ClassVar[str] = "walk"
+    kind: ClassVar[str] = "report"
     title: str
     steps: tuple[Panel, ...]
     look: str | None = None

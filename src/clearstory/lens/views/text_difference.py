@@ -56,7 +56,7 @@ def of_texts(a: HighlightedText, b: HighlightedText) -> HighlightedText:
         levels=LEVELS,
         signed=True,
         totals=((f"{unit}, A", sums[0]), (f"{unit}, B", sums[1]), ("B − A", sums[1] - sums[0]), *per),
-        look=" ".join(
+        caption=" ".join(
             [*([whole] if sums[0] != sums[1] else []), found(cells), average(cells, unit), *([note] if joined else [])]
         ),
     )

@@ -38,8 +38,8 @@ def over_checkpoints(run: str | Path, look: Callable[[Path], View], name: str) -
     few = f"{len(chosen)} of {len(every)} checkpoints" if len(chosen) < len(every) else f"{len(every)} checkpoints"
     return Report(
         title=f"{name} over training",
-        steps=(*curves, *titled),
-        look=f"{few}, steps {steps[0]:,} to {steps[-1]:,}; how many a run keeps says --training.keep_checkpoints.",
+        panels=(*curves, *titled),
+        caption=f"{few}, steps {steps[0]:,} to {steps[-1]:,}; how many a run keeps says --training.keep_checkpoints.",
     )
 
 
@@ -56,7 +56,7 @@ def thinned(paths: Sequence[Path]) -> list[Path]:
 
 def steps_of(view: View) -> tuple[Panel, ...]:
     """A view's own views."""
-    return view.steps if isinstance(view, Report) else (view,)
+    return view.panels if isinstance(view, Report) else (view,)
 
 
 def followed(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve | None:
@@ -73,7 +73,7 @@ def followed(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve | 
                 lines=lines,
                 x_label="training steps",
                 y_label=last.bar,
-                look=gaps(lines, len(steps)),
+                caption=gaps(lines, len(steps)),
             )
         if isinstance(last, HighlightedText) and (names := [key for key, value in last.totals if isinstance(value, float)]):
             own = names[-1]

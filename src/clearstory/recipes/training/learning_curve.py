@@ -42,7 +42,7 @@ def learning_curve(run: RunFolder, preset: str, corpus: str) -> Curve | None:
         y_label=unit,
         log_x=True,
         band=band,
-        look=compared(points, band),
+        caption=compared(points, band),
     )
 
 

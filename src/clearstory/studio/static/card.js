@@ -9,7 +9,7 @@ import { cellText, csvOf } from "./words.js";
  *
  *   const card = makeCard({name: "next", title: "Next token"});
  *   await card.fill(async () => ({
- *     look: "Entropy 2.3 bits …", python: "clearstory.inspect(…)",
+ *     caption: "Entropy 2.3 bits …", python: "clearstory.inspect(…)",
  *     tables: () => [{title, columns, rows}],                    what stands in Numbers, and in the CSV
  *     files: {svg: async () => text, csv: …, html: …},           what can be kept; a missing one has no button
  *     mount: (body) => drawer,                                   draws, and gives {update, state, svg, csv}
@@ -118,8 +118,8 @@ export function makeCard({ name, title, says = null, tools = null }) {
     try {
       filled = await make();
       problem.hidden = true;
-      look.textContent = filled.look ?? "";
-      look.hidden = !filled.look;
+      look.textContent = filled.caption ?? "";
+      look.hidden = !filled.caption;
       if (filled.title) heading.textContent = filled.title;
       filled.drawer = filled.mount(body) ?? null;
       if (before !== filled.drawer) before?.end?.(); // or what it listens to keeps it, and all of its numbers

@@ -17,7 +17,7 @@ import { mount as mosaic } from "./draw/tiles.js";
 import { mount as tree } from "./draw/tree.js";
 import { mount as walk } from "./draw/walk.js";
 
-export const DRAWERS = { table, grid, curve, spans, walk, map, figure, mosaic, tree };
+export const DRAWERS = { table, grid, curve, highlighted_text: spans, report: walk, map, figure, tile_grid: mosaic, tree };
 
 /** Draws a view of any kind; one that no drawer knows is said to be in the numbers. */
 export function draw(root, view, hooks = {}) {

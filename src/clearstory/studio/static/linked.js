@@ -41,7 +41,7 @@ export function translated(place, from, to) {
   if (!from || !to || from.kind !== to.kind) return null;
   if (from.kind === "grid") return gridPlace(place, from, to);
   if (from.kind === "table") return found(to.rows.findIndex((row) => row[0] === from.rows[place]?.[0] && sameId(row, from.rows[place], from, to)));
-  if (from.kind === "spans") return pieceAt(place, from, to);
+  if (from.kind === "highlighted_text") return pieceAt(place, from, to);
   return place;
 }
 

@@ -146,7 +146,7 @@ export function makeTour(context, strip) {
     if (!view) return lacks;
     try {
       const shown = await ask(view);
-      const look = shown.look ?? shown.steps?.find((each) => each.look)?.look ?? "";
+      const look = shown.caption ?? shown.panels?.find((each) => each.caption)?.caption ?? "";
       return `${lacks} Here is what it has. ${shown.title}. ${look}`;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -218,7 +218,7 @@ async function embeddingsSay(context, ask) {
   const word = context.word();
   try {
     const near = await post("view", { model: context.model(), text: word, view: "neighbours", settings: { top: 1 } });
-    const table = near.kind === "table" ? near : near.steps?.find((each) => each.kind === "table");
+    const table = near.kind === "table" ? near : near.panels?.find((each) => each.kind === "table");
     const [piece] = table.rows[0];
     const cosine = table.rows[0][table.columns.findIndex((name) => name.startsWith("cosine"))];
     return `${first} Words used alike point the same way: nearest to ‘${visible(word)}’ is ‘${piece}’, with a cosine of ${cosine.toFixed(2)}.`;
@@ -248,7 +248,7 @@ async function attentionSays(context, ask, signal) {
   const counts = made.kinds.map((kind) => [kind, all.filter((each) => each === kind).length]).filter(([, count]) => count);
   counts.sort((a, b) => b[1] - a[1]);
   const said = counts.slice(0, 3).map(([kind, count]) => `${count} ${LOOKS[kind] ?? kind}`).join(", ");
-  return `In attention each token takes from those that it may see. Here are all ${all.length} heads, ${made.names.length} layers of ${made.names[0].length}; by where they look: ${said}.`;
+  return `In attention each token takes from those that it may see. Here are all ${all.length} heads, ${made.names.length} layers of ${made.names[0].length}; by where they caption: ${said}.`;
 }
 
 /**
@@ -285,7 +285,7 @@ async function nextSays(context, ask, signal) {
 
 async function generateSays(context, ask) {
   const seen = await ask("generation", { max_tokens: 8, temperature: 0 });
-  const spans = seen.steps[0].spans.filter((each) => each.value !== null);
+  const spans = seen.panels[0].spans.filter((each) => each.value !== null);
   const written = spans.map((each) => each.text).join("");
   return `What was chosen is read like the rest, and the next is asked for. Always taking the likeliest, ${spans.length} tokens on, it writes ‘${visible(written)}’; Play draws them instead.`;
 }

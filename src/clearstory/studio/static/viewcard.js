@@ -229,12 +229,12 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
 
   const filled = (view, wanted) => ({
     title: view.title,
-    look: view.look,
+    caption: view.caption,
     python: snippet(wanted),
     tables: () => numbersOf(view),
     files: {
       svg: () => file(wanted, "svg"),
-      csv: async () => (view.kind in { table: 1, grid: 1, curve: 1, spans: 1 } ? tablesCsv(numbersOf(view)) : file(wanted, "csv")),
+      csv: async () => (view.kind in { table: 1, grid: 1, curve: 1, highlighted_text: 1 } ? tablesCsv(numbersOf(view)) : file(wanted, "csv")),
       html: () => file(wanted, "html"),
     },
     mount: (body) => {

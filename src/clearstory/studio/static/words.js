@@ -93,12 +93,12 @@ export function numbersOf(view) {
     const rows = view.row_labels.map((label, i) => [label, ...view.values[i]]);
     return [{ title: view.title, columns: ["", ...view.column_labels], rows }];
   }
-  if (view.kind === "spans") {
+  if (view.kind === "highlighted_text") {
     const blank = view.columns.map(() => null);
     const rows = view.spans.map((each) => [each.text, each.value, ...(each.facts.length ? each.facts : blank), each.note]);
     return [{ title: view.title, columns: ["text", view.unit || "value", ...view.columns, "note"], rows }];
   }
-  if (view.kind === "mosaic") {
+  if (view.kind === "tile_grid") {
     const rows = view.tiles.flatMap((row, i) => row.map((tile, k) => [view.row_labels[i], view.column_labels[k], tile.name, tile.score]));
     return [{ title: view.title, columns: ["row", "column", "name", "score"], rows }];
   }
@@ -110,7 +110,7 @@ export function numbersOf(view) {
     const rows = view.points.map((each) => [each.label, each.x, each.y, view.groups[each.group] ?? null, each.note]);
     return [{ title: view.title, columns: ["point", view.x_label, view.y_label, "group", "note"], rows }];
   }
-  if (view.kind === "walk") return view.steps.flatMap(numbersOf);
+  if (view.kind === "report") return view.panels.flatMap(numbersOf);
   return [];
 }
 

@@ -20,23 +20,23 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, draw = nu
 
   function update(next) {
     view = next;
-    scrub.max = view.steps.length - 1;
-    root.dataset.steps = view.steps.length;
-    go(Math.min(Number(picked?.stage ?? at), view.steps.length - 1), false);
+    scrub.max = view.panels.length - 1;
+    root.dataset.steps = view.panels.length;
+    go(Math.min(Number(picked?.stage ?? at), view.panels.length - 1), false);
   }
 
   function go(place, tell = true) {
-    at = Math.max(0, Math.min(view.steps.length - 1, place));
-    const step = view.steps[at];
+    at = Math.max(0, Math.min(view.panels.length - 1, place));
+    const step = view.panels[at];
     drawer?.end?.();
     drawer = draw(body, step, { onPick });
     scrub.value = at;
-    where.textContent = `${at + 1} of ${view.steps.length}`;
+    where.textContent = `${at + 1} of ${view.panels.length}`;
     title.textContent = step.title;
-    look.textContent = step.look ?? "";
-    look.hidden = !step.look;
+    look.textContent = step.caption ?? "";
+    look.hidden = !step.caption;
     back.disabled = at === 0;
-    on.disabled = at === view.steps.length - 1;
+    on.disabled = at === view.panels.length - 1;
     root.dataset.stage = at;
     if (on.disabled) stop();
     if (tell) onPick({ stage: at, pinned: true });
@@ -46,7 +46,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, draw = nu
     if (playing) return stop();
     play.setAttribute("aria-pressed", "true");
     play.textContent = "Pause";
-    if (at === view.steps.length - 1) go(0);
+    if (at === view.panels.length - 1) go(0);
     playing = setInterval(() => (root.isConnected ? go(at + 1) : stop()), 1600);
   }
 

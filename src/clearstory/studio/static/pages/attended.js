@@ -65,7 +65,7 @@ export function attendedCard(context) {
         const table = { title: "Weights", columns: ["token", "id", "weight"], rows: made.labels.map((each, place) => [each, made.ids[place], made.weights.values[place]]) };
         return {
           title: `What ‘${made.query}’ looks at`,
-          look: made.look,
+          caption: made.caption,
           python: pythonCall("attended", "attended", wanted, wanted.settings),
           tables: () => [table],
           files: { csv: async () => tablesCsv([table]) },

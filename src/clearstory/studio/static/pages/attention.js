@@ -123,7 +123,7 @@ export function mount(root, context, { views }) {
 
   const filled = () => ({
     title: `All ${seen.maps.shape[0] * seen.maps.shape[1]} heads: ${seen.maps.shape[0]} layers of ${seen.maps.shape[1]}`,
-    look: looked(),
+    caption: looked(),
     python: snippet({ ...asked(), view: "heads" }),
     tables: () => [table()],
     files: { csv: async () => tablesCsv([table()]) },
@@ -214,7 +214,7 @@ export function mount(root, context, { views }) {
       if (!pairs.root.hidden) pairs.fill(async () => listed(pairsOf(made)));
       return {
         title: `${heads ? made.title : `Layer ${made.layer}, head ${made.head}`}: each ${on("flip") ? "column takes from the rows" : "row takes from the columns"}`,
-        look: made.look,
+        caption: made.caption,
         python: snippet({ ...asked(), view: heads ? "combined" : "attention", settings: { ...asked().settings, ...(heads ? own : { layer: made.layer, head: made.head }) } }),
         tables: () => numbersOf(view),
         files: { csv: async () => tablesCsv(numbersOf(view)) },
@@ -232,7 +232,7 @@ export function mount(root, context, { views }) {
   function gridOf(made) {
     const [rows, columns] = made.weights.shape;
     const values = Array.from({ length: rows }, (_, row) => [...made.weights.values.subarray(row * columns, (row + 1) * columns)]);
-    const view = { kind: "grid", title: made.title ?? `Attention of ${made.words}, head ${made.head}`, readers: on("flip") ? "reads" : "is read by", row_labels: made.rows, column_labels: made.columns, values, unit: "weight", look: made.look };
+    const view = { kind: "grid", title: made.title ?? `Attention of ${made.words}, head ${made.head}`, readers: on("flip") ? "reads" : "is read by", row_labels: made.rows, column_labels: made.columns, values, unit: "weight", caption: made.caption };
     return on("flip") ? { ...view, row_labels: made.columns, column_labels: made.rows, values: made.columns.map((_, column) => values.map((row) => row[column])) } : view;
   }
 

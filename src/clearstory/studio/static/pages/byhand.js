@@ -69,7 +69,7 @@ export function handCard(context, edits) {
       const view = gridOf(made);
       return {
         title: `Head ${made.head} of ${made.words}, by hand`,
-        look: told(made),
+        caption: told(made),
         python: snippet(wanted, made),
         tables: () => numbersOf(view),
         files: { csv: async () => tablesCsv(numbersOf(view)) },
@@ -116,10 +116,10 @@ function gridOf(made) {
 }
 
 const snippet = ({ model, text, settings }, { layer, head }) => `import clearstory
-from clearstory.lens.edits import parse
-from clearstory.lens.intervene import pattern_after
-from clearstory.lens.passage import passage
-from clearstory.lens.site import site
+from clearstory.lens.hooks.interventions import parse
+from clearstory.lens.hooks.apply_interventions import pattern_after
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.attention_sites import site
 
 opened = clearstory.open(${python(model)})
 read = passage(opened.model, opened.tokenizer, ${python(text)}${settings.target ? `, target=${python(settings.target)}` : ""})

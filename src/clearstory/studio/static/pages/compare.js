@@ -10,7 +10,7 @@ import { numbersOf } from "../words.js";
 import { makeSides } from "./sides.js";
 
 /** Kinds of views of which one can be taken from another. */
-const KINDS = new Set(["grid", "curve", "table", "spans"]);
+const KINDS = new Set(["grid", "curve", "table", "highlighted_text"]);
 
 /** Views that are not about the sentence, or that ask for more than one. */
 const OTHERS = new Set(["neighbours", "analogy", "roles", "patching", "edits"]);
@@ -141,7 +141,7 @@ export function mount(root, context) {
     const key = JSON.stringify(wanted);
     if (key === asked) return undefined;
     asked = key;
-    top.fill(async () => ({ look: told(), mount: () => null }));
+    top.fill(async () => ({ caption: told(), mount: () => null }));
     const answer = asking.ask((signal) => post("difference", wanted, signal));
     answer.catch(() => (asked = null));
     return Promise.all(Object.keys(cards).map((name) => cards[name].fill(() => filled(name, answer, wanted))));
@@ -187,7 +187,7 @@ export function mount(root, context) {
     const one = { model: name === "b" ? wanted.against : wanted.model, text: name === "b" ? wanted.against_text : wanted.text, view: wanted.view, settings: wanted.settings };
     return {
       title: name === "apart" ? view.title : `${SIDES[name]}: ${view.title}`,
-      look: view.look,
+      caption: view.caption,
       python: name === "apart" ? snippet({ ...one, settings: { ...wanted.settings, ...otherwise(wanted) } }) : snippet(one),
       tables: () => numbersOf(view),
       files: {
@@ -241,7 +241,7 @@ export function mount(root, context) {
       if (said.some((each) => !each.view)) throw new Problem("One of the two runs has not looked at its text yet; its curve begins with the first look.");
       const view = together(said.map((each) => each.view), names);
       return {
-        look: view.look,
+        caption: view.caption,
         tables: () => numbersOf(view),
         files: { csv: async () => tablesCsv(numbersOf(view)) },
         mount: (body) => (curves.drawer()?.end?.(), draw(body, view)),
@@ -261,6 +261,6 @@ export function mount(root, context) {
 /** Two learning curves over one axis. */
 function together(views, names) {
   const lines = views.flatMap((view, side) => view.lines.map((each) => ({ ...each, name: `${"AB"[side]}, ${names[side]}: ${each.name}`, of: each.of ? `${"AB"[side]}, ${names[side]}: ${each.of}` : null })));
-  const looks = views.map((view, side) => (view.look ? `${"AB"[side]}: ${view.look}` : "")).filter(Boolean);
-  return { ...views[0], title: "How both learnt", lines, band: views[0].band, look: looks.join(" ") };
+  const looks = views.map((view, side) => (view.caption ? `${"AB"[side]}: ${view.caption}` : "")).filter(Boolean);
+  return { ...views[0], title: "How both learnt", lines, band: views[0].band, caption: looks.join(" ") };
 }

@@ -109,7 +109,7 @@ export function mount(root, context) {
 
   const overview = () => ({
     title: seen.title,
-    look: [seen.look, seen.missing ? `${seen.missing} sentences that are kept here do not fit the model and were left out.` : ""].filter(Boolean).join(" "),
+    caption: [seen.caption, seen.missing ? `${seen.missing} sentences that are kept here do not fit the model and were left out.` : ""].filter(Boolean).join(" "),
     python: snippet(wanted),
     files: { svg: () => file(wanted, "svg"), csv: () => file(wanted, "csv"), html: () => file(wanted, "html") },
     mount: () => null,
@@ -120,7 +120,7 @@ export function mount(root, context) {
     const views = { parting: [seen.parting], ways: [seen.ways], static: seen.static, layers: [layersTable()] }[name];
     if (!views.length) throw new Problem("The model has no plain word vectors, so a word has no neighbours by itself.");
     return {
-      look: name === "parting" ? null : views.map((view) => view.look).filter(Boolean).at(-1), // the first card says it
+      caption: name === "parting" ? null : views.map((view) => view.caption).filter(Boolean).at(-1), // the first card says it
       python: snippet(wanted),
       tables: () => views.flatMap(numbersOf),
       files: { csv: async () => tablesCsv(views.flatMap(numbersOf)) },
@@ -250,7 +250,7 @@ export function mount(root, context) {
     const columns = view.columns.map((each) => each.replace("in the first", "ΔE in A").replace("in the second", "ΔE in B").replace("reads most, first", "reads in A").replace("reads most, second", "reads in B"));
     return {
       title: `Heads of ${wordsOf(name)}: how much each adds to the word, and which words it reads`,
-      look: view.look,
+      caption: view.caption,
       python: call(`seen["heads"][${python(name)}]`),
       tables: () => numbersOf(view),
       files: { csv: async () => tablesCsv(numbersOf(view)) },
@@ -261,7 +261,7 @@ export function mount(root, context) {
   /** The studio's own function, to be run in its folder. */
   function call(what) {
     const own = Object.entries(wanted.settings).map(([key, value]) => `, ${key}=${python(value)}`).join("");
-    return `import clearstory\nfrom clearstory.studio.contexts import words_in_context\n\nopened = clearstory.open(${python(wanted.model)})\nseen = words_in_context(opened.model, opened.tokenizer, ${python(wanted.text)}${own})\nview = ${what}\n`;
+    return `import clearstory\nfrom clearstory.studio.context_api import words_in_context\n\nopened = clearstory.open(${python(wanted.model)})\nseen = words_in_context(opened.model, opened.tokenizer, ${python(wanted.text)}${own})\nview = ${what}\n`;
   }
 
   return {

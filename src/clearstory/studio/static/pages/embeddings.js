@@ -102,7 +102,7 @@ export function mount(root, context, { views }) {
     const table = { title, columns: ["token", "cosine", "id"], rows: made.labels.map((each, i) => [each, made.cosines[i], made.ids[i]]).slice(1) };
     const vectors = { title: `The vectors of ${made.labels[0]} and its nearest`, labels: made.labels, values: made.values };
     return {
-      title, look: made.look,
+      title, caption: made.caption,
       python: snippet({ model: wanted.model, text: wanted.text, view: "neighbours", settings: wanted.settings }),
       tables: () => [table, stripTable(vectors)],
       files: { csv: async () => tablesCsv([table, stripTable(vectors)]) },
@@ -134,7 +134,7 @@ export function mount(root, context, { views }) {
     const view = await asksMap.ask((signal) => post(film ? "film" : "view", wanted, signal));
     const kept = (format) => () => file(wanted, format, film ? "film" : "view");
     return {
-      title: view.title, look: view.look,
+      title: view.title, caption: view.caption,
       python: film ? filmSnippet(wanted) : snippet(wanted),
       tables: () => numbersOf(view),
       files: { svg: kept("svg"), csv: async () => tablesCsv(numbersOf(view)), html: kept("html") },
@@ -152,8 +152,8 @@ export function mount(root, context, { views }) {
     const made = await asksRows.ask((signal) => numbers(wanted, signal));
     const vectors = { title: "The embedding's rows of the sentence's tokens", ...made };
     return {
-      look: made.look,
-      python: `import clearstory\nfrom clearstory.lens.vectors import rows_of\n\nopened = clearstory.open(${python(wanted.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${python(wanted.text)}))\n`,
+      caption: made.caption,
+      python: `import clearstory\nfrom clearstory.lens.probes.x_vectors import rows_of\n\nopened = clearstory.open(${python(wanted.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${python(wanted.text)}))\n`,
       tables: () => [stripTable(vectors)],
       files: { csv: async () => tablesCsv([stripTable(vectors)]) },
       mount: (body) => {
@@ -174,7 +174,7 @@ export function mount(root, context, { views }) {
 }
 
 const filmSnippet = ({ model, last, text, top, centre, remove, within }) => `import clearstory
-from clearstory.lens.word_map import plane_of, words_on
+from clearstory.lens.probes.projection import plane_of, words_on
 
 last, now = clearstory.open(${python(last)}), clearstory.open(${python(model)})
 plane = plane_of(last.model, last.tokenizer, ${python(text)}, top=${top}, centre=${python(centre)}, remove=${remove}, within=${python(within)})

@@ -1,5 +1,5 @@
 // Experiment: parts of the model taken away or changed by hand, and what it says then beside what it said. What was
-// changed is a list of edits in words (lens/edits.py) that can be undone, and stands in the page's address: a click on a
+// changed is a list of edits in words (lens/hooks/interventions.py) that can be undone, and stands in the page's address: a click on a
 // part, a dot that is pulled, a slider and a cell of the patching grid all write a line of it.
 
 import { line, numbers, Problem, Stale } from "../ask.js";
@@ -176,7 +176,7 @@ export function mount(root, context, { views }) {
       if (!(error instanceof Problem)) throw error;
       return board.fail(error.message);
     }
-    return Promise.all([board.fill(async () => ({ look: told(), python: all().length ? snippet() : null, mount: squares })), hand.update(shape)]);
+    return Promise.all([board.fill(async () => ({ caption: told(), python: all().length ? snippet() : null, mount: squares })), hand.update(shape)]);
   }
 
   function told() {
@@ -186,9 +186,9 @@ export function mount(root, context, { views }) {
   }
 
   const snippet = () => `import clearstory
-from clearstory.lens.edits import parse
-from clearstory.lens.intervene import intervene
-from clearstory.lens.passage import passage
+from clearstory.lens.hooks.interventions import parse
+from clearstory.lens.hooks.apply_interventions import intervene
+from clearstory.lens.hooks.passage import passage
 
 opened = clearstory.open(${python(context.model())})
 read = passage(opened.model, opened.tokenizer, ${python(context.text())}${state.get("target") ? `, target=${python(state.get("target"))}` : ""})

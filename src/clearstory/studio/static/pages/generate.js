@@ -125,7 +125,7 @@ export function mount(root, context) {
     const rows = steps.slice(0, shown).map((each, place) => [place, each.piece, each.id, each.probability, each.rank, each.entropy]);
     const table = { title: "Tokens written", columns: ["step", "token", "id", "probability", "rank", "entropy (bits)"], rows };
     const first = written.fill(async () => ({
-      look: looked(),
+      caption: looked(),
       python: snippet(),
       tables: () => [table],
       files: { csv: async () => tablesCsv([table]) },
@@ -177,7 +177,7 @@ export function mount(root, context) {
     const table = { title: "Alternatives", columns: ["token", "id", "logit", "probability", "after the cuts"], rows: each.alternatives.map((r) => [r.piece, r.id, r.logit, r.probability, r.share]) };
     return others.fill(async () => ({
       title: `Step ${place}: ‘${each.piece}’ and what else could have come`,
-      look: `Entropy ${each.entropy.toFixed(2)} bits; ${each.kept.toLocaleString("en-US")} tokens could be drawn. A click takes another way.`,
+      caption: `Entropy ${each.entropy.toFixed(2)} bits; ${each.kept.toLocaleString("en-US")} tokens could be drawn. A click takes another way.`,
       tables: () => [table],
       files: { csv: async () => tablesCsv([table]) },
       mount(body) {

@@ -88,7 +88,7 @@ export function guessCard(context, { onCover }) {
     // Only what comes after the reader's own sentence is shown elsewhere on the page.
     onCover(Boolean(game?.own && !(game.place === game.pieces.length && game.said)));
     return {
-      look: looked(),
+      caption: looked(),
       python: game?.said ? pythonCall("guessing", "guess", asked("guess", game.text), game.said.settings) : null,
       tables: () => [table()],
       files: { csv: async () => tablesCsv([table()]) },

@@ -46,7 +46,7 @@ export function mount(root, context, { views }) {
       why.offer(said.rows);
       const table = { title: "The next token", columns: ["token", "id", "logit", "probability", "after the cuts"], rows: said.rows.map((r) => [r.piece, r.id, r.logit, r.probability, r.share]) };
       return {
-        look: words(said),
+        caption: words(said),
         python: snippet(wanted),
         tables: () => [table],
         files: { csv: async () => tablesCsv([table]) },

@@ -38,7 +38,7 @@ export function speedCard(context) {
         const each = { title: "Runs", columns: ["run", "seconds, kept", "seconds, read anew"], rows: said.seconds.kept.map((value, i) => [i + 1, value, said.seconds.anew[i]]) };
         const tables = [{ title: "Tokens per second", columns: ["way", "tokens per second"], rows: [["kept", said.kept], ["read anew", said.anew]] }, each, ...numbersOf(said.curve)];
         return {
-          look: said.look,
+          caption: said.caption,
           python: pythonCall("speed", "speed", wanted, settings),
           tables: () => tables,
           files: { csv: async () => tablesCsv(tables) },

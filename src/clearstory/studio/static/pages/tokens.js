@@ -15,7 +15,7 @@ export function mount(root, context, { views }) {
     const [tokens, text] = [context.tokens(), context.text()];
     const own = card.fill(async () => ({
       title: `${tokens.length} tokens of ${new TextEncoder().encode(text).length} bytes`,
-      look: looked(tokens, text),
+      caption: looked(tokens, text),
       python: `import clearstory\n\ntokenizer = clearstory.open(${python(context.model())}).tokenizer\nprint([(id, tokenizer.piece(id)) for id in tokenizer.encode(${python(text)})])\n`,
       tables: () => [table(tokens, text)],
       files: { csv: async () => tablesCsv([table(tokens, text)]) },

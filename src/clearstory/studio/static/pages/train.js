@@ -172,7 +172,7 @@ export function mount(root, context) {
         curve.fill(async () => {
           const { view } = await get("runs/curve", { name });
           if (!view) throw new Problem("It has not looked at its held-out text yet; the curve begins with the first look.");
-          return shown(view, `from clearstory.training.record import read\n\nfor row in read(Path(${python(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
+          return shown(view, `from clearstory.training.metrics_log import read\n\nfor row in read(Path(${python(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
         }),
       );
       if (said.has_model) waits.push(showLive());
@@ -226,13 +226,13 @@ const STATES = { running: "It is learning", finished: "It has learnt", stopped: 
 
 /** A curve of what a record says. */
 function ownCurve(title, unit, x, lines) {
-  const view = { kind: "curve", title, x_label: "step", y_label: unit, log_x: false, band: null, look: null, lines: lines.map(([name, y]) => ({ name, x, y, dashed: false, of: null })) };
+  const view = { kind: "curve", title, x_label: "step", y_label: unit, log_x: false, band: null, caption: null, lines: lines.map(([name, y]) => ({ name, x, y, dashed: false, of: null })) };
   return shown(view, null);
 }
 
 const shown = (view, code) => ({
   title: view.title,
-  look: view.look,
+  caption: view.caption,
   python: code,
   tables: () => numbersOf(view),
   files: { csv: async () => tablesCsv(numbersOf(view)) },

@@ -55,7 +55,7 @@ export function waysCard(context, how) {
         const tables = [listed("The three ways", said.ways.map((each) => [each.name, each])), listed("The beams that were kept", said.found.map((each, i) => [`beam ${i + 1}`, each])), nodes(said)];
         const view = { model: wanted.model, text: wanted.text, view: "generation", settings: { max_tokens: settings.max_tokens, beam: settings.beam } };
         return {
-          look: said.look,
+          caption: said.caption,
           python: pythonCall("ways", "ways", wanted, settings),
           tables: () => tables,
           // The library's own drawing weighs by length as it is.

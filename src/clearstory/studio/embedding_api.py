@@ -1,0 +1,120 @@
+"""Embedding: the vectors of words as a page shows them: strips of numbers, and a map whose axes stand still as a model
+learns.
+
+ the run's end ─► plane: words, links, two axes ─┐
+ any checkpoint ─► its word vectors ─────────────┴─► map
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from clearstory.errors import BadInput
+from clearstory.formats.folders import Opened
+from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.probes.x_neighbours import alike, around
+from clearstory.lens.hooks.passage import numbered
+from clearstory.lens.probes.x_vectors import rows_of, word_vectors
+from clearstory.lens.probes.projection import Plane, plane_of, words_on
+from clearstory.recipes.inference.loading import ready
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmAsked:
+    """The words of a text at one checkpoint, on the axes of another model of the run.
+
+    Args:
+        model: the checkpoint's path in the studio's folder.
+        last: the model that gives words, links and axes: the run's own.
+        text: the words.
+        format: json as data, or the file that the library writes.
+        top: how many of the nearest of each word.
+        centre: whether the mean of all word vectors is taken away.
+        remove: how many main directions besides.
+        within: only tokens with ids below this are looked for.
+    """
+
+    model: str
+    last: str
+    text: str = ""
+    format: Literal["json", "svg", "csv", "html"] = "json"
+    top: int = 4
+    centre: bool = True
+    remove: int = 0
+    within: int | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A plane, and how far its words reach on it in the model that gave it: left, right, low, high."""
+
+    plane: Plane
+    extent: tuple[float, float, float, float]
+
+
+def scene(opened: Opened, asked: FilmAsked) -> Scene:
+    """What stands still."""
+    network, tokenizer = ready(opened)
+    plane = plane_of(
+        network,
+        tokenizer,
+        asked.text,
+        top=asked.top,
+        centre=asked.centre,
+        remove=asked.remove,
+        within=asked.within,
+    )
+    places, _ = plane.places(word_vectors(network, tokenizer, centre=asked.centre, remove=asked.remove))
+    (left, low), (right, high) = places.amin(0).tolist(), places.amax(0).tolist()
+    return Scene(plane, (left, right, low, high))
+
+
+def film(opened: Opened, still: Scene, asked: FilmAsked) -> Any:
+    """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
+    network, tokenizer = ready(opened)
+    seen = words_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)
+    if asked.format != "json":
+        return WRITERS[f".{asked.format}"](seen)
+    return {**seen.to_json(), "extent": list(still.extent)}
+
+
+def rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
+    """The embedding's rows of a text's tokens, (T, W), all dimensions."""
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise BadInput("the text is empty; give a few words to look at")
+    values = rows_of(model, ids)
+    labels = numbered([tokenizer.display_token(id) for id in ids])
+    lengths = values.norm(dim=-1)
+    longest = int(lengths.argmax())
+    return {
+        "values": values,
+        "labels": list(labels),
+        "caption": f"{len(ids):,} tokens, {values.shape[1]:,} numbers each, from {float(values.min()):.2g} to "
+        f"{float(values.max()):.2g}; the longest vector is that of ‘{labels[longest]}’, {float(lengths[longest]):.2f} "
+        f"where the median is {float(lengths.median()):.2f}.",
+    }
+
+
+def near(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    top: int = 12,
+    centre: bool = True,
+    remove: int = 0,
+    within: int | None = None,
+) -> dict[str, Any]:
+    """A word's vector and those of the tokens nearest to it, (1 + top, W), each of length 1: products are cosines."""
+    own, found, vectors = around(model, tokenizer, text, top=top, centre=centre, remove=remove, within=within)
+    ids = [own, *(each.id for each in found)]
+    return {
+        "values": vectors[ids],
+        "labels": [tokenizer.display_token(id) for id in ids],
+        "words": [tokenizer.decode([id]) for id in ids],
+        "ids": ids,
+        "cosines": [1.0, *(each.cosine for each in found)],
+        "caption": alike(model, tokenizer, vectors, centre, remove),
+    }
