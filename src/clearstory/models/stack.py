@@ -21,7 +21,7 @@ from clearstory.models.cache import RowCache
 from clearstory.models.config import TransformerConfig
 from clearstory.models.positions import Buckets, Rotary, sinusoids
 
-Birth = Literal["normal", "still"]
+Birth = Literal["normal", "zero"]
 
 INIT_STD = 0.02
 """Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""

@@ -19,7 +19,7 @@ from clearstory.models.hmm.endings import LONGEST
 from clearstory.models.hmm.state import Belief
 from clearstory.models.hmm.tags import Tagged, count_tags
 
-Birth = Literal["normal", "still"]
+Birth = Literal["normal", "zero"]
 
 BIRTH_STD = 2.0
 """Of the logits. States that are born too much alike take many rounds of Baum-Welch to part."""

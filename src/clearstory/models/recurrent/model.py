@@ -17,7 +17,7 @@ from clearstory.models.recurrent.cells import Kept, Layer
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.state import Memory
 
-Birth = Literal["normal", "still"]
+Birth = Literal["normal", "zero"]
 
 
 class Recurrent(nn.Module):
