@@ -110,7 +110,7 @@ class Windows:
     read again in another. The first is never begun with, nor is one less than a window from the end.
     """
 
-    def __init__(self, rows: Rows, context: int, batch_size: int, seed: int, align: bool = False) -> None:
+    def __init__(self, rows: Rows, context: int, batch_size: int, seed: int, align_documents: bool = False) -> None:
         have = len(rows.ids)
         if have < context + 1:
             raise BadInput(
@@ -121,7 +121,7 @@ class Windows:
         self.context = context
         self.batch_size = batch_size
         self.seed = seed
-        self.aligned = aligned(rows, context) if align else None
+        self.aligned = aligned(rows, context) if align_documents else None
         # The same for every offset, so that a place in the order tells its epoch.
         self.per_epoch = max(1, (have - context) // context) if self.aligned is None else len(self.aligned)
         self.starts = lru_cache(maxsize=1)(self.shuffled)

@@ -17,9 +17,9 @@ class TrainingSettings:
         gradient_accumulation_steps: micro-batches added up before each optimizer step.
         context: tokens in each row; the model's context when not given.
         whole_words: whether all pieces of a word are masked together (objective masked).
-        carry: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
+        stateful: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
             the one before; else in shuffled windows, as those with a context are.
-        align: whether shuffled windows begin where documents do and, where context is not given, are no longer than the
+        align_documents: whether shuffled windows begin where documents do and, where context is not given, are no longer than the
             longest of them; else they begin anywhere. For documents that are all of a kind: the pictures of
             corpus:digits, unless said otherwise.
         optimizer: adamw, muon for the matrices inside blocks and layers with adamw for the rest, or sgd.
@@ -44,7 +44,7 @@ class TrainingSettings:
         save_steps: steps between checkpoints; 0 saves at every look.
         keep_checkpoints: newest checkpoints that are kept besides step 0.
         sample_steps: steps between samples of the model's writing; 0 writes none.
-        average: share of the steps, at the end, whose weights are averaged (Polyak and Juditsky 1992): the mean is what
+        weight_average: share of the steps, at the end, whose weights are averaged (Polyak and Juditsky 1992): the mean is what
             is looked at and kept; 0 takes the last weights as they are.
         patience: looks without a better validation loss before training stops early; 0 never does.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
@@ -59,8 +59,8 @@ class TrainingSettings:
     gradient_accumulation_steps: int = 1
     context: int | None = None
     whole_words: bool = False
-    carry: bool = True
-    align: bool | None = None
+    stateful: bool = True
+    align_documents: bool | None = None
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
@@ -80,13 +80,13 @@ class TrainingSettings:
     save_steps: int = 0
     keep_checkpoints: int = 2
     sample_steps: int = 0
-    average: float = 0.0
+    weight_average: float = 0.0
     patience: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0
-    initialization: Literal["normal", "still"] = "normal"
+    initialization: Literal["normal", "zero"] = "normal"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class TrainingSettings:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0 and under 1")
-        for name in ("final_learning_rate", "decay_share", "average"):
+        for name in ("final_learning_rate", "decay_share", "weight_average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if not 0 <= self.label_smoothing < 1:

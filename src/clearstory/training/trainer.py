@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import RestorableState, State
 from clearstory.models.machine import repeatable
-from clearstory.training.average import Average
+from clearstory.training.weight_average import Average
 from clearstory.training.batches import Batch, Rows
-from clearstory.training.learner import Progress, load_weights, weights
+from clearstory.training.base import Progress, load_weights, weights
 from clearstory.training.objectives.base import Objective
 from clearstory.training.optimizer import Optimizers
-from clearstory.training.schedule import rate
+from clearstory.training.lr_schedule import rate
 from clearstory.training.settings import TrainingSettings
 
 ARITHMETIC = {"fp32": None, "auto": None, "bf16": torch.bfloat16}
@@ -58,9 +58,9 @@ class Trainer:
         self.objective = objective
         self.settings = settings
         self.context = window(model, rows, settings)
-        self.carries = carries(model, settings)
+        self.stateful = carries(model, settings)
         whole = settings.batch_size * settings.gradient_accumulation_steps
-        self.batches = objective.batches(rows, self.context, whole, settings.seed, self.carries, bool(settings.align))
+        self.batches = objective.batches(rows, self.context, whole, settings.seed, self.stateful, bool(settings.align_documents))
         self.carried: RestorableState | None = None
         self.average = Average(model)
         self.optimizers = Optimizers(model, settings)
@@ -144,7 +144,7 @@ class Trainer:
         self.carried = joined(after)
         self.step += 1
         self.tokens += batch.size
-        if s.average and (self.average.count or self.step > self.steps * (1 - s.average)):
+        if s.weight_average and (self.average.count or self.step > self.steps * (1 - s.weight_average)):
             self.average.add()
         seconds = time.perf_counter() - began
         return Progress(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds, terms=terms)
@@ -152,7 +152,7 @@ class Trainer:
     def remembered(self) -> list[State | None]:
         """What each micro-batch of the next step goes on from."""
         rows, parts = self.settings.batch_size, self.settings.gradient_accumulation_steps
-        if not self.carries:
+        if not self.stateful:
             return [None] * parts
         if self.carried is None or not self.batches.goes_on(self.step):
             self.carried = cast(Any, self.model).init_state(rows * parts)
@@ -228,7 +228,7 @@ class Trainer:
 
 def carries(model: nn.Module, settings: TrainingSettings) -> bool:
     """Whether memory goes on from batch to batch. A model with a context looks back no further than its window."""
-    return settings.carry and getattr(model, "context", 0) is None
+    return settings.stateful and getattr(model, "context", 0) is None
 
 
 def window(model: nn.Module, rows: Rows, settings: TrainingSettings) -> int:
@@ -238,7 +238,7 @@ def window(model: nn.Module, rows: Rows, settings: TrainingSettings) -> int:
     if settings.context:
         return settings.context
     context = getattr(model, "context", None) or 256
-    aligned = settings.align and not carries(model, settings)
+    aligned = settings.align_documents and not carries(model, settings)
     return min(context, int(np.diff(rows.starts).max())) if aligned else context
 
 

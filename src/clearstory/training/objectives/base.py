@@ -30,7 +30,7 @@ class Objective(Protocol):
     """How examples are made from tokens, and how wrong an answer is. One file each."""
 
     def batches(
-        self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False, align: bool = False
+        self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
     ) -> Batches:
         """The batches of a split, in an order decided by the seed.
 

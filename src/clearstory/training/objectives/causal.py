@@ -15,12 +15,12 @@ class Causal:
     """The sum of -log p(next token | those before it), over all tokens."""
 
     def batches(
-        self, rows: Rows, context: int, batch_size: int, seed: int, carry: bool = False, align: bool = False
+        self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
     ) -> Batches:
         """Shuffled windows, packed end to end; or streams for a model that carries its memory over."""
-        if carry:
+        if stateful:
             return Streams(rows, context, batch_size, seed)
-        return Windows(rows, context, batch_size, seed, align)
+        return Windows(rows, context, batch_size, seed, align_documents)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be predicted."""
