@@ -29,7 +29,7 @@ from typing import Any
 
 from shared import show
 
-from clearstory.studio.waiting import patient
+from clearstory.studio.wait_policy import use_passive_wait
 
 TOKENS = (32, 128, 512)
 """Lengths of text that are measured."""
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a .gguf; SmolLM2's where not given")
     parser.add_argument("--bertviz", action="store_true")
     args = parser.parse_args()
-    patient()
+    use_passive_wait()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "model.gguf").symlink_to((args.model or smollm2()).resolve())
@@ -176,7 +176,7 @@ def text_of(model: Path, count: int) -> str:
 
 def reading(model: Path, text: str) -> float:
     """Milliseconds of one reading, the median of seven."""
-    from clearstory.lens.passage import passage
+    from clearstory.lens.hooks.passage import passage
     from clearstory.models.prompts import resting
 
     known = opened(model)
@@ -274,11 +274,11 @@ def tell(words: str) -> None:
 
 def beside(browser: Any, root: Path) -> dict[str, Any]:
     """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
-    from clearstory.formats.cards import Card
+    from clearstory.formats.model_card import Card
     from clearstory.formats.folders import save_model
-    from clearstory.lens.attention import patterns
-    from clearstory.lens.passage import passage
-    from clearstory.lens.site import sites
+    from clearstory.lens.probes.attention import patterns
+    from clearstory.lens.hooks.passage import passage
+    from clearstory.lens.hooks.attention_sites import sites
     from clearstory.models.families import build
     from clearstory.models.presets import PRESETS
 

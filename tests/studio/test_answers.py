@@ -19,10 +19,10 @@ from studio_home import HOSTILE, TEXT, client
 import clearstory
 from clearstory.generation.sampling import kept
 from clearstory.generation.settings import Sampling
-from clearstory.lens.passage import passage
-from clearstory.lens.table import VIEWS
-from clearstory.lens.trace import watch
-from clearstory.studio.shelf import Shelf
+from clearstory.lens.hooks.passage import passage
+from clearstory.lens.registry import VIEWS
+from clearstory.lens.hooks.trace import watch
+from clearstory.studio.model_cache import ModelCache
 
 SECONDS = 5.0
 
@@ -213,11 +213,11 @@ def test_a_model_that_was_written_anew_is_opened_anew(folder: Path) -> None:
 
 
 def test_models_that_were_not_used_for_longest_are_put_away(made: Path) -> None:
-    shelf = Shelf(made, memory=1)
+    shelf = ModelCache(made, memory=1)
     shelf.take("models/clear")
     shelf.take("models/lstm")
     assert list(shelf.held) == ["models/lstm"]
-    shelf = Shelf(made)
+    shelf = ModelCache(made)
     one = shelf.take("models/clear")
     shelf.take("models/lstm")
     assert shelf.take("models/clear") is one
@@ -300,19 +300,19 @@ def test_a_path_that_does_not_exist_is_said_to(studio: TestClient) -> None:
 
 
 def test_a_fault_of_ours_is_a_plain_sentence(studio: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Shelf, name: str) -> Any:
+    def broken(self: ModelCache, name: str) -> Any:
         raise ZeroDivisionError("seven")
 
-    monkeypatch.setattr(Shelf, "take", broken)
+    monkeypatch.setattr(ModelCache, "take", broken)
     assert "ZeroDivisionError" in sentence(studio.post("/api/view", json={"model": "models/clear"}), 500)
 
 
 def test_who_has_gone_is_not_waited_for(made: Path) -> None:
     import anyio
 
-    from clearstory.studio.asked import Dropped
+    from clearstory.studio.http_json import RequestCancelled
 
-    shelf, done = Shelf(made), []
+    shelf, done = ModelCache(made), []
 
     async def gone() -> bool:
         return True
@@ -321,7 +321,7 @@ def test_who_has_gone_is_not_waited_for(made: Path) -> None:
         return False
 
     async def both() -> None:
-        with pytest.raises(Dropped):
+        with pytest.raises(RequestCancelled):
             await shelf.use("models/clear", lambda opened: done.append("gone"), gone)
         await shelf.use("models/clear", lambda opened: done.append("there"), there)
 
@@ -332,7 +332,7 @@ def test_who_has_gone_is_not_waited_for(made: Path) -> None:
 def test_a_model_answers_one_at_a_time_and_others_meanwhile(made: Path) -> None:
     import anyio
 
-    shelf = Shelf(made)
+    shelf = ModelCache(made)
     running: list[str] = []
     most: dict[str, int] = {}
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.recipes.using import StudioRecipe
-from clearstory.studio.serving import listen
-from clearstory.studio.waiting import VARIABLE, environment, patient
+from clearstory.recipes.settings.inference import StudioRecipe
+from clearstory.studio.server import listen
+from clearstory.studio.wait_policy import VARIABLE, original_environment, use_passive_wait
 
 LISTENED = """
 import sys
@@ -133,11 +133,11 @@ def test_answers_are_sent_at_once(tmp_path: Path) -> None:
 
 
 def test_threads_wait_patiently_unless_told_and_trainings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clearstory.studio.waiting.SET", [])
+    monkeypatch.setattr("clearstory.studio.wait_policy.SET", [])
     monkeypatch.setenv(VARIABLE, "active")
-    patient()
-    assert os.environ[VARIABLE] == environment()[VARIABLE] == "active"
+    use_passive_wait()
+    assert os.environ[VARIABLE] == original_environment()[VARIABLE] == "active"
     monkeypatch.delenv(VARIABLE)
-    patient()
+    use_passive_wait()
     assert os.environ[VARIABLE] == "passive"
-    assert VARIABLE not in environment()
+    assert VARIABLE not in original_environment()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import save_model
 from clearstory.models.base import TokenBatch
-from clearstory.studio.http_json import Dropped
-from clearstory.studio.model_cache import Shelf, stopping
+from clearstory.studio.http_json import RequestCancelled
+from clearstory.studio.model_cache import ModelCache, cancellable
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
@@ -26,10 +26,10 @@ def test_the_next_layer_is_not_begun(name: str) -> None:
     model: Any = MODELS[name]()
     before, _ = model.forward(ROWS)
     dropped = Event()
-    with stopping(model, dropped):
+    with cancellable(model, dropped):
         assert torch.equal(model.forward(ROWS)[0], before)
         dropped.set()
-        with pytest.raises(Dropped):
+        with pytest.raises(RequestCancelled):
             model.forward(ROWS)
     assert torch.equal(model.forward(ROWS)[0], before)
 
@@ -47,8 +47,8 @@ def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
         return begun.is_set()
 
     async def asked() -> int:
-        shelf = Shelf(tmp_path)
-        with pytest.raises(Dropped):
+        shelf = ModelCache(tmp_path)
+        with pytest.raises(RequestCancelled):
             await shelf.use("model", endless, gone)
         return await shelf.use("model", lambda opened: int(opened.model.forward(ROWS)[0].shape[1]), None)
 

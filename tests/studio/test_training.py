@@ -17,7 +17,7 @@ from studio_home import client
 from clearstory.recipes.settings.schema import setting_table
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.studio import run_processes
-from clearstory.studio.run_processes import began, flags
+from clearstory.studio.run_processes import process_start_time, command_arguments
 from trained import MODEL, TRAINING, text_file
 
 PATIENCE = 120.0
@@ -56,7 +56,7 @@ def rows(studio: TestClient, name: str = "runs/one", **since: Any) -> dict[str, 
     return said
 
 
-def told_of(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
+def read_model_facts(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """What a record says, once it has told of something."""
     return said if any(row["kind"] == kind for row in said["rows"]) else None
 
@@ -75,7 +75,7 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
     first = until(lambda: (said := rows(studio))["rows"] and said)
     # The server is killed; a new one, which has no child, finds the run and reads on where the page had read to.
     later = client(home)
-    second = until(lambda: told_of(rows(later, since=first["since"], file=first["file"]), "look"))
+    second = until(lambda: read_model_facts(rows(later, since=first["since"], file=first["file"]), "look"))
     assert second["state"] == "running"
     assert not second["anew"]
     steps = [row["step"] for row in (*first["rows"], *second["rows"]) if row["kind"] == "step"]
@@ -180,7 +180,7 @@ def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
     (home / ".clearstory" / "runs.one.json").write_text(json.dumps(known), encoding="utf-8")
     answer = client(home).post("/api/runs/stop", json={"name": "runs/one"})
     assert "is not being trained" in answer.json()["error"]
-    assert began(os.getpid()) not in (None, "1")
+    assert process_start_time(os.getpid()) not in (None, "1")
 
 
 def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
@@ -198,4 +198,4 @@ def test_a_forms_settings_are_a_command_line() -> None:
     from clearstory.cli.command import read
 
     said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.stateful": False, "minutes": 0.5}
-    assert build_train_recipe(read(flags(said), setting_table(TrainRecipe))) == build_train_recipe(said)
+    assert build_train_recipe(read(command_arguments(said), setting_table(TrainRecipe))) == build_train_recipe(said)

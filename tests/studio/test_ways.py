@@ -27,7 +27,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.generation_attention import attended
 from clearstory.studio.model_index import found, marker
-from clearstory.studio.guess_game import expected, guess, offers, riddle
+from clearstory.studio.guess_game import next_token_logprobs, guess, guess_options, guess_sentence
 from clearstory.studio.generation_speed import speed
 from clearstory.studio.decoding_comparison import ways
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -171,7 +171,7 @@ def test_who_is_as_sure_as_the_model_scores_as_it_does() -> None:
 
 def test_nobody_gains_in_expectation_by_another_share_than_they_believe() -> None:
     model = model_of("clear")
-    _, logs = expected(model, CHARACTERS, TEXT, 2)
+    _, logs = next_token_logprobs(model, CHARACTERS, TEXT, 2)
     token = int(logs.argmax())
 
     def cost(share: float) -> float:
@@ -199,25 +199,25 @@ def test_along_a_text_the_model_needs_the_bits_of_its_probability_and_after_it_n
 def test_what_is_offered_holds_what_comes_and_is_the_same_again() -> None:
     model = model_of("clear")
     for place in range(1, 5):
-        said = offers(model, CHARACTERS, TEXT, place=place, seed=4)
+        said = guess_options(model, CHARACTERS, TEXT, place=place, seed=4)
         ids = [each["id"] for each in said["offers"]]
         assert CHARACTERS.encode(TEXT)[place] in ids
         assert len(set(ids)) == len(ids) == 6
-        assert said == offers(model, CHARACTERS, TEXT, place=place, seed=4)
+        assert said == guess_options(model, CHARACTERS, TEXT, place=place, seed=4)
     places = {
-        [each["id"] for each in offers(model, CHARACTERS, TEXT, place=2, seed=seed)["offers"]].index(
+        [each["id"] for each in guess_options(model, CHARACTERS, TEXT, place=2, seed=seed)["offers"]].index(
             CHARACTERS.encode(TEXT)[2]
         )
         for seed in range(20)
     }
     assert len(places) > 3  # where it stands says nothing
-    assert riddle(model, CHARACTERS, "", seed=1)["text"] != riddle(model, CHARACTERS, "", seed=2)["text"]
+    assert guess_sentence(model, CHARACTERS, "", seed=1)["text"] != guess_sentence(model, CHARACTERS, "", seed=2)["text"]
 
 
 def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
     pieces = train_tokenizer("bpe:300", ["the king the king of the kings"])
     model = shaken(replace(TINY_CLEAR, vocab=pieces.vocab))
-    _, logs = expected(model, pieces, "the", 1)
+    _, logs = next_token_logprobs(model, pieces, "the", 1)
     forms = {pieces.encode(form)[0] for form in ("king", " king")}
     assert guess(model, pieces, "the", word="king")["guess"]["id"] == max(forms, key=lambda id: float(logs[id]))
 
@@ -243,10 +243,10 @@ def test_what_cannot_be_is_refused() -> None:
     model = model_of("clear")
     pieces = train_tokenizer("wordpiece:20", ["a b c"])
     encoder: Any = shaken(replace(BERT_TINY, **SMALL, context=24, vocab=pieces.vocab))
-    for function in (ways, attended, speed, guess, offers):
+    for function in (ways, attended, speed, guess, guess_options):
         with pytest.raises(CannotDo, match="is an encoder"):
             function(encoder, pieces, "a b c")
-    for function in (guess, offers):
+    for function in (guess, guess_options):
         with pytest.raises(CannotDo, match="writes another text"):
             function(model_of("t5"), CHARACTERS, TEXT)
     with pytest.raises(CannotDo, match="lstm"):
@@ -266,7 +266,7 @@ def test_what_cannot_be_is_refused() -> None:
         (guess, {"word": ""}, BadInput, "there is no guess"),
         (guess, {"token": 99}, BadSetting, "the model knows 18"),
         (guess, {"word": "a", "share": 1.0}, BadSetting, "0.01 to 0.99"),
-        (offers, {"count": 1}, BadSetting, "2 to 20"),
+        (guess_options, {"count": 1}, BadSetting, "2 to 20"),
         (contributions, {"ids": (1, 2, 3)}, BadSetting, "give one, or two"),
         (contributions, {"ids": (1,), "words": ("a",)}, BadSetting, "one of the two"),
         (contributions, {"ids": (99,)}, VocabularyMismatch, "outside"),
@@ -281,7 +281,7 @@ def test_counts_have_ways_and_guesses_too() -> None:
     model: Any = counted(order=3)
     assert isinstance(model.config, NGramConfig)
     assert len(ways(model, pieces, TEXT, max_tokens=4)["found"]) == 3
-    assert len(offers(model, pieces, TEXT, place=2)["offers"]) == 6
+    assert len(guess_options(model, pieces, TEXT, place=2)["offers"]) == 6
     assert guess(model, pieces, TEXT, place=2, word="c")["right"]
 
 

@@ -18,12 +18,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from clearstory import __version__
-from clearstory.studio import asked as asking
-from clearstory.studio import training
-from clearstory.studio.asked import answer, asked
-from clearstory.studio.found import found, found_at
-from clearstory.studio.guard import LOCAL, Guard
-from clearstory.studio.shelf import Shelf
+from clearstory.studio import http_json as asking
+from clearstory.studio import run_processes
+from clearstory.studio.http_json import json_response, parse_body
+from clearstory.studio.model_index import found, find_model
+from clearstory.studio.security import LOCAL_HOSTS, SecurityMiddleware
+from clearstory.studio.model_cache import ModelCache
 
 if TYPE_CHECKING:
     from clearstory.formats.folders import Opened
@@ -42,8 +42,8 @@ class Studio:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.shelf = Shelf(root)
-        self.trainings = training.Trainings(root)
+        self.shelf = ModelCache(root)
+        self.trainings = run_processes.RunProcesses(root)
         self.chooser: Any = None
         self.pen: Any = None
 
@@ -53,13 +53,13 @@ class Studio:
 
     async def health(self, request: Request) -> Response:
         """Whether the studio is there."""
-        return answer({"status": "ok", "version": __version__})
+        return json_response({"status": "ok", "version": __version__})
 
     async def models(self, request: Request) -> Response:
         """What lies in the folder, and which runs were begun here and have written nothing yet."""
         models, whole = await self.shelf.thread(lambda: found(self.root))
         at_work = [name for name in self.trainings.recorded() if self.trainings.alive(name)]
-        return answer(
+        return json_response(
             {
                 "root": self.root.name or str(self.root),
                 "models": [asdict(each) for each in models],
@@ -70,109 +70,109 @@ class Studio:
 
     async def model(self, request: Request) -> Response:
         """The model or run at a path that the list does not reach."""
-        name = asking.query(request, training.RunAsked).name
-        return answer({"model": asdict(await self.shelf.thread(lambda: found_at(self.root, name)))})
+        name = asking.query(request, run_processes.RunRequest).name
+        return json_response({"model": asdict(await self.shelf.thread(lambda: find_model(self.root, name)))})
 
     async def views(self, request: Request) -> Response:
         """Which views a model can show, and why not the others."""
-        name = asking.query(request, training.RunAsked).name
+        name = asking.query(request, run_processes.RunRequest).name
 
         def work(opened: Opened) -> Any:
-            from clearstory.studio.looking import views
+            from clearstory.studio.view_api import views
 
             return views(opened)
 
-        return answer({"views": await self.ask(request, name, work)})
+        return json_response({"views": await self.ask(request, name, work)})
 
     async def view(self, request: Request) -> Response:
         """A view."""
-        from clearstory.studio.looking import ViewAsked, view
+        from clearstory.studio.view_api import ViewRequest, view
 
-        wanted = await asked(request, ViewAsked)
+        wanted = await parse_body(request, ViewRequest)
         seen = await self.ask(request, wanted.model, lambda opened: view(opened, wanted))
-        return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+        return json_response(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
 
     async def film(self, request: Request) -> Response:
         """Words at a checkpoint of a run, on the axes of its end."""
-        from clearstory.studio.embedding import FilmAsked, film, scene
+        from clearstory.studio.embedding_api import CheckpointProjectionRequest, film, scene
 
-        wanted = await asked(request, FilmAsked)
+        wanted = await parse_body(request, CheckpointProjectionRequest)
         still = await self.ask(request, wanted.last, lambda opened: scene(opened, wanted))
         seen = await self.ask(request, wanted.model, lambda opened: film(opened, still, wanted))
-        return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+        return json_response(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
 
     async def difference(self, request: Request) -> Response:
         """A view of two sides, and what one says more than the other."""
-        from clearstory.studio.comparing import DifferenceAsked, compared, side
+        from clearstory.studio.view_difference import ViewDifferenceRequest, compared, side
 
-        wanted = await asked(request, DifferenceAsked)
+        wanted = await parse_body(request, ViewDifferenceRequest)
         other = wanted.text if wanted.against_text is None else wanted.against_text
         a = await self.ask(request, wanted.model, lambda opened: side(opened, wanted.text, wanted))
         b = await self.ask(request, wanted.against or wanted.model, lambda opened: side(opened, other, wanted))
         seen = await self.shelf.thread(lambda: compared(a, b, wanted))
-        return answer(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+        return json_response(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
 
     async def trace(self, request: Request) -> Response:
         """A trace."""
-        from clearstory.studio.looking import TraceAsked, trace
+        from clearstory.studio.view_api import TraceRequest, trace
 
-        wanted = await asked(request, TraceAsked)
-        return answer(await self.ask(request, wanted.model, lambda opened: trace(opened, wanted)))
+        wanted = await parse_body(request, TraceRequest)
+        return json_response(await self.ask(request, wanted.model, lambda opened: trace(opened, wanted)))
 
     async def numbers(self, request: Request) -> Response:
         """Numbers as bytes."""
-        from clearstory.studio.looking import NumbersAsked, numbers
+        from clearstory.studio.view_api import ArrayRequest, numbers
 
-        wanted = await asked(request, NumbersAsked)
+        wanted = await parse_body(request, ArrayRequest)
         made = await self.ask(request, wanted.model, lambda opened: numbers(opened, wanted))
         return Response(made, media_type="application/octet-stream")
 
     async def next(self, request: Request) -> Response:
         """The next token under a way of choosing."""
-        from clearstory.studio.choosing import Chooser, NextAsked
+        from clearstory.studio.sampling_distribution import NextTokenDistributions, NextTokenRequest
 
-        self.chooser = self.chooser or Chooser()
-        wanted = await asked(request, NextAsked)
-        return answer(await self.ask(request, wanted.model, lambda opened: self.chooser.choose(opened, wanted)))
+        self.chooser = self.chooser or NextTokenDistributions()
+        wanted = await parse_body(request, NextTokenRequest)
+        return json_response(await self.ask(request, wanted.model, lambda opened: self.chooser.choose(opened, wanted)))
 
     async def step(self, request: Request) -> Response:
         """One more token."""
-        from clearstory.studio.writing import Pen, StepAsked
+        from clearstory.studio.generation_session import GenerationSessions, GeneratedTokenRequest
 
-        self.pen = self.pen or Pen()
-        wanted = await asked(request, StepAsked)
-        return answer(await self.ask(request, wanted.model, lambda opened: self.pen.step(opened, wanted)))
+        self.pen = self.pen or GenerationSessions()
+        wanted = await parse_body(request, GeneratedTokenRequest)
+        return json_response(await self.ask(request, wanted.model, lambda opened: self.pen.step(opened, wanted)))
 
     async def form(self, request: Request) -> Response:
         """A training's settings."""
-        from clearstory.studio.forms import form
+        from clearstory.studio.train_form import form
 
-        return answer(await self.shelf.thread(form))
+        return json_response(await self.shelf.thread(form))
 
     async def begin(self, request: Request) -> Response:
         """Begin a run."""
-        wanted = await asked(request, training.StartAsked)
-        return answer(await self.shelf.thread(lambda: self.trainings.begin(wanted)), 201)
+        wanted = await parse_body(request, run_processes.StartRunRequest)
+        return json_response(await self.shelf.thread(lambda: self.trainings.begin(wanted)), 201)
 
     async def stop(self, request: Request) -> Response:
         """Stop a run."""
-        wanted = await asked(request, training.RunAsked)
-        return answer(await self.shelf.thread(lambda: self.trainings.stop(wanted)))
+        wanted = await parse_body(request, run_processes.RunRequest)
+        return json_response(await self.shelf.thread(lambda: self.trainings.stop(wanted)))
 
     async def resume(self, request: Request) -> Response:
         """Let a run go on."""
-        wanted = await asked(request, training.RunAsked)
-        return answer(await self.shelf.thread(lambda: self.trainings.resume(wanted)))
+        wanted = await parse_body(request, run_processes.RunRequest)
+        return json_response(await self.shelf.thread(lambda: self.trainings.resume(wanted)))
 
     async def rows(self, request: Request) -> Response:
         """What a run has told since."""
-        wanted = asking.query(request, training.RowsAsked)
-        return answer(await self.shelf.thread(lambda: self.trainings.rows(wanted)))
+        wanted = asking.query(request, run_processes.RecordsRequest)
+        return json_response(await self.shelf.thread(lambda: self.trainings.rows(wanted)))
 
     async def curve(self, request: Request) -> Response:
         """A run's learning curve."""
-        wanted = asking.query(request, training.RunAsked)
-        return answer({"view": await self.shelf.thread(lambda: self.trainings.curve(wanted))})
+        wanted = asking.query(request, run_processes.RunRequest)
+        return json_response({"view": await self.shelf.thread(lambda: self.trainings.curve(wanted))})
 
     async def ask(self, request: Request, name: str, work: Callable[[Opened], T]) -> T:
         """What a model answers, unless whoever asked has gone when its turn comes."""
@@ -180,7 +180,7 @@ class Studio:
 
 
 def studio_app(
-    root: Path, *, hosts: Iterable[str] = LOCAL, token: str | None = None, cookie: str = "clearstory"
+    root: Path, *, hosts: Iterable[str] = LOCAL_HOSTS, token: str | None = None, cookie: str = "clearstory"
 ) -> Starlette:
     """The studio over a folder, guarded, as an ASGI app."""
     studio = Studio(root.absolute())
@@ -209,6 +209,6 @@ def studio_app(
             *(Route(path, answers, methods=[method]) for method, path, answers in routes),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
-        middleware=[Middleware(Guard, hosts=hosts, token=token, cookie=cookie)],
+        middleware=[Middleware(SecurityMiddleware, hosts=hosts, token=token, cookie=cookie)],
         exception_handlers=asking.HANDLERS,
     )

@@ -33,7 +33,7 @@ MOST_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class Kept:
+class QueriesAndKeys:
     """One reading of a text: the queries (1, H, T, D) and keys (1, K, S, D) of every layer of a part."""
 
     read: Passage
@@ -60,10 +60,10 @@ class Kept:
         return sum(each.nbytes for each in (*self.queries, *self.keys))
 
 
-KEPT: WeakKeyDictionary[nn.Module, OrderedDict[Any, Kept]] = WeakKeyDictionary()
+KEPT: WeakKeyDictionary[nn.Module, OrderedDict[Any, QueriesAndKeys]] = WeakKeyDictionary()
 
 
-def kept(model: Any, tokenizer: Any, text: str, part: Part | None, target: str | None) -> Kept:
+def kept(model: Any, tokenizer: Any, text: str, part: Part | None, target: str | None) -> QueriesAndKeys:
     """A reading of a text, made now or kept from before."""
     shelf = KEPT.setdefault(inner(model), OrderedDict())
     key = (text, part, target)
@@ -74,7 +74,7 @@ def kept(model: Any, tokenizer: Any, text: str, part: Part | None, target: str |
     names = [[f"{each.tap}.{what}" for each in of] for what in ("query", "key")]
     with resting(model), watch(model, *names[0], *names[1]) as seen:
         read.hidden(model)
-    shelf[key] = found = Kept(read, of, *([seen[name] for name in row] for row in names))
+    shelf[key] = found = QueriesAndKeys(read, of, *([seen[name] for name in row] for row in names))
     while len(shelf) > 1 and sum(each.bytes for each in shelf.values()) > MOST_BYTES:
         shelf.popitem(last=False)
     return found

@@ -21,14 +21,14 @@ from clearstory.lens.probes.generation import grown
 from clearstory.models.encoder import Encoder
 from clearstory.recipes.inference.prompt_format import Reading
 
-MOST_TOKENS = 64
+MAX_TOKENS = 64
 """A tree of more steps is not read by anybody."""
 
-MOST_BEAMS = 10
+MAX_BEAMS = 10
 
 
 @dataclass(frozen=True)
-class Way:
+class Continuation:
     """A continuation: its tokens with their log-probabilities in nats, its text, and its score."""
 
     ids: tuple[int, ...]
@@ -62,10 +62,10 @@ def ways(
     """
     if isinstance(model, Encoder):
         model.cannot_go_on()
-    if not 1 <= max_tokens <= MOST_TOKENS:
-        raise BadSetting(f"max_tokens is {max_tokens}; compare ways of 1 to {MOST_TOKENS} tokens")
-    if not 2 <= beam <= MOST_BEAMS:
-        raise BadSetting(f"beam is {beam}; follow 2 to {MOST_BEAMS} beams, since 1 is greedy")
+    if not 1 <= max_tokens <= MAX_TOKENS:
+        raise BadSetting(f"max_tokens is {max_tokens}; compare ways of 1 to {MAX_TOKENS} tokens")
+    if not 2 <= beam <= MAX_BEAMS:
+        raise BadSetting(f"beam is {beam}; follow 2 to {MAX_BEAMS} beams, since 1 is greedy")
     if not math.isfinite(length_penalty):
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
     reading = Reading.of(model, tokenizer, None)
@@ -77,11 +77,11 @@ def ways(
         writer = Writer(speller, (), after=prompt)
         return "".join(writer.write(id) for id in ids) + writer.close()
 
-    def way(ids: Sequence[int], logprobs: Sequence[float]) -> Way:
+    def way(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:
         total = math.fsum(logprobs)
-        return Way(tuple(ids), tuple(logprobs), spelt(ids), total / len(ids) ** length_penalty)
+        return Continuation(tuple(ids), tuple(logprobs), spelt(ids), total / len(ids) ** length_penalty)
 
-    def written(**settings: Any) -> Way:
+    def written(**settings: Any) -> Continuation:
         sampling = Sampling(max_tokens=max_tokens, **settings)
         tokens = list(generate(model, prompt, sampling, **how))
         return way([token.id for token in tokens], [token.logprob for token in tokens])
@@ -103,7 +103,7 @@ def ways(
     }
 
 
-def told(tokenizer: Any, way: Way, eos: int | None) -> dict[str, Any]:
+def told(tokenizer: Any, way: Continuation, eos: int | None) -> dict[str, Any]:
     """A way as plain data."""
     return {
         "text": way.text,
@@ -116,7 +116,7 @@ def told(tokenizer: Any, way: Way, eos: int | None) -> dict[str, Any]:
     }
 
 
-def look(greedy: Way, drawn: Way, best: Way) -> str:
+def look(greedy: Continuation, drawn: Continuation, best: Continuation) -> str:
     """Where the beams left the greedy way, and what that was worth; what was drawn beside them."""
     common = next((at for at, pair in enumerate(zip(greedy.ids, best.ids, strict=False)) if pair[0] != pair[1]), None)
     gain = best.score - greedy.score

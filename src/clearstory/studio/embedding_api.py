@@ -21,7 +21,7 @@ from clearstory.recipes.inference.loading import ready
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmAsked:
+class CheckpointProjectionRequest:
     """The words of a text at one checkpoint, on the axes of another model of the run.
 
     Args:
@@ -46,14 +46,14 @@ class FilmAsked:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ProjectionFrame:
     """A plane, and how far its words reach on it in the model that gave it: left, right, low, high."""
 
     plane: Plane
     extent: tuple[float, float, float, float]
 
 
-def scene(opened: Opened, asked: FilmAsked) -> Scene:
+def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame:
     """What stands still."""
     network, tokenizer = ready(opened)
     plane = plane_of(
@@ -67,10 +67,10 @@ def scene(opened: Opened, asked: FilmAsked) -> Scene:
     )
     places, _ = plane.places(word_vectors(network, tokenizer, centre=asked.centre, remove=asked.remove))
     (left, low), (right, high) = places.amin(0).tolist(), places.amax(0).tolist()
-    return Scene(plane, (left, right, low, high))
+    return ProjectionFrame(plane, (left, right, low, high))
 
 
-def film(opened: Opened, still: Scene, asked: FilmAsked) -> Any:
+def film(opened: Opened, still: ProjectionFrame, asked: CheckpointProjectionRequest) -> Any:
     """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
     network, tokenizer = ready(opened)
     seen = words_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)

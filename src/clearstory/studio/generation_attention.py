@@ -10,7 +10,7 @@ from clearstory.lens.hooks.attention_sites import Part, parts, site
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, fit_source
 from clearstory.recipes.inference.prompt_format import Reading
-from clearstory.studio.generation_session import fit_written, window
+from clearstory.studio.generation_session import check_generated_ids, window
 
 
 def attended(
@@ -36,7 +36,7 @@ def attended(
     reading = Reading.of(model, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     first = fit_prompt(model, prompt, reading.begin)
-    ids = list(window(model, len(first), [*first, *fit_written(model, written)]))
+    ids = list(window(model, len(first), [*first, *check_generated_ids(model, written)]))
     sources = fit_source(model, source)
     pieces = tuple(tokenizer.display_token(id) for id in ids)
     read = Passage(tuple(ids), pieces, tuple(sources), tuple(tokenizer.display_token(id) for id in sources))

@@ -28,16 +28,16 @@ from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, re
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import ready
 from clearstory.recipes.inference.prompt_format import Reading
-from clearstory.studio.sampling_distribution import Recent, chances
+from clearstory.studio.sampling_distribution import LRUCache, chances
 
-MEMORIES = 48
+MAX_STATES = 48
 """Beginnings whose memory is kept: as many steps can be gone back without reading anew."""
 
-MOST_STEPS = 4096
+MAX_GENERATED = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepAsked:
+class GeneratedTokenRequest:
     """The next token of a text that is being written.
 
     Args:
@@ -59,19 +59,19 @@ class StepAsked:
     def __post_init__(self) -> None:
         if not 1 <= self.show <= 200:
             raise BadSetting(f"show is {self.show}; show 1 to 200 alternatives")
-        if len(self.written) > MOST_STEPS:
-            raise BadSetting(f"{len(self.written):,} tokens are written, and the page goes to {MOST_STEPS:,}")
+        if len(self.written) > MAX_GENERATED:
+            raise BadSetting(f"{len(self.written):,} tokens are written, and the page goes to {MAX_GENERATED:,}")
         if self.sampling.beam > 1:
             raise BadSetting(f"beam is {self.sampling.beam}, and beams are not written token by token; take 1")
 
 
-class Pen:
+class GenerationSessions:
     """Writes on from any beginning, remembering the last few."""
 
     def __init__(self) -> None:
-        self.memories: WeakKeyDictionary[Any, Recent[Any, tuple[State, Tensor]]] = WeakKeyDictionary()
+        self.memories: WeakKeyDictionary[Any, LRUCache[Any, tuple[State, Tensor]]] = WeakKeyDictionary()
 
-    def step(self, opened: Opened, asked: StepAsked) -> dict[str, Any]:
+    def step(self, opened: Opened, asked: GeneratedTokenRequest) -> dict[str, Any]:
         """One token, its probability, its rank, and what else could have come."""
         network, tokenizer = ready(opened)
         if isinstance(network, Encoder):
@@ -79,7 +79,7 @@ class Pen:
         reading = Reading.of(network, tokenizer, None, asked.ignore_eos)
         prompt, source = reading.ids(tokenizer, asked.text)
         first = fit_prompt(network, prompt, reading.begin)
-        written = fit_written(network, asked.written)
+        written = check_generated_ids(network, asked.written)
         ids = [*first, *written]
         with resting(network):
             logits = self.after(network, asked.text, window(network, len(first), ids), source)
@@ -108,11 +108,11 @@ class Pen:
         self, model: LanguageModel, text: str, ids: Sequence[int], source: Sequence[int] | None
     ) -> Float[Tensor, "V"]:
         """The logits behind a row of ids, read on from the row that is one shorter where that is remembered."""
-        recent = self.memories.setdefault(model, Recent(MEMORIES))
+        recent = self.memories.setdefault(model, LRUCache(MAX_STATES))
         whole = (text, tuple(ids))
         if whole in recent.things:
             return recent.things[whole][1]
-        device = place_of(model)
+        device = model_device(model)
         before = recent.things.get((text, tuple(ids[:-1])))
         if before is not None:
             hidden, state = model.forward(TokenBatch.from_sequences([[ids[-1]]], device), before[0])
@@ -125,13 +125,13 @@ class Pen:
         return logits
 
 
-def place_of(model: Any) -> torch.device:
+def model_device(model: Any) -> torch.device:
     """Where a model lives."""
     place: torch.device = next(each.device for each in (*model.parameters(), *model.buffers()))
     return place
 
 
-def fit_written(model: LanguageModel, written: Sequence[int]) -> list[int]:
+def check_generated_ids(model: LanguageModel, written: Sequence[int]) -> list[int]:
     """Ids that were written, checked. Raises VocabularyMismatch for one that no token has."""
     return [fit_prompt(model, [each])[0] for each in written]
 

@@ -21,9 +21,9 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
 from clearstory.recipes.inference.prompt_format import Reading
-from clearstory.studio.generation_session import place_of
+from clearstory.studio.generation_session import model_device
 
-MOST_TOKENS, MOST_RUNS = 128, 9
+MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
 
 
 def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int = 3) -> dict[str, Any]:
@@ -34,10 +34,10 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
     """
     if isinstance(model, Encoder):
         model.cannot_go_on()
-    if not 2 <= tokens <= MOST_TOKENS:
-        raise BadSetting(f"tokens is {tokens}; write 2 to {MOST_TOKENS}")
-    if not 1 <= runs <= MOST_RUNS:
-        raise BadSetting(f"runs is {runs}; take 1 to {MOST_RUNS}")
+    if not 2 <= tokens <= MAX_TOKENS:
+        raise BadSetting(f"tokens is {tokens}; write 2 to {MAX_TOKENS}")
+    if not 1 <= runs <= MAX_MEASUREMENTS:
+        raise BadSetting(f"runs is {runs}; take 1 to {MAX_MEASUREMENTS}")
     reading = Reading.of(model, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     first, sources = fit_prompt(model, prompt, reading.begin), fit_source(model, source)
@@ -70,7 +70,7 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
         "threads": torch.get_num_threads(),
         "seconds": {"kept": list(map(sum, taken[True])), "anew": list(map(sum, taken[False]))},
         "curve": curve(memory, each).to_json(),
-        "caption": look(memory, rates, tokens, len(first), runs, str(place_of(model))),
+        "caption": look(memory, rates, tokens, len(first), runs, str(model_device(model))),
     }
 
 
@@ -86,7 +86,7 @@ def write(
     """Some tokens after a prompt, the likeliest each time, or `ids` in their place; the seconds of each; the last
     logits, (V,).
     """
-    device = place_of(model)
+    device = model_device(model)
     row, done, seconds = list(first), 0, []
     state: Any = None
     logits = torch.empty(0)

@@ -18,16 +18,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.bank import SENTENCES
+from clearstory.lens.probes.x_bank import SENTENCES
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, reads_source, resting
-from clearstory.studio.generation_session import place_of
+from clearstory.studio.generation_session import model_device
 
 BITS = math.log(2)
 
 
-def riddle(model: Any, tokenizer: Any, text: str, *, seed: int = 0) -> dict[str, Any]:
+def guess_sentence(model: Any, tokenizer: Any, text: str, *, seed: int = 0) -> dict[str, Any]:
     """A sentence that the reader has not typed, of those that are built in, and its tokens."""
     chosen = SENTENCES[seed % len(SENTENCES)]
     return {"text": chosen, **told(tokenizer, chosen)}
@@ -39,13 +39,13 @@ def told(tokenizer: Any, text: str) -> dict[str, Any]:
     return {"ids": ids, "pieces": [tokenizer.display_token(id) for id in ids]}
 
 
-def offers(model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
+def guess_options(model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
     """Tokens to choose from for the one after the first `place`, in an order that says nothing: the one that comes,
     likely ones, and some drawn from the model.
     """
     if not 2 <= count <= 20:
         raise BadSetting(f"count is {count}; offer 2 to 20 tokens")
-    ids, logs = expected(model, tokenizer, text, place)
+    ids, logs = next_token_logprobs(model, tokenizer, text, place)
     known = [ids[place]] if place < len(ids) else []
     random = Random(f"{seed} {place} {text}")
     likely = logs.argsort(descending=True, stable=True).tolist()
@@ -77,7 +77,7 @@ def guess(
     """
     if not 0.01 <= share <= 0.99:
         raise BadSetting(f"share is {share}; give your guess from 0.01 to 0.99 of the probability")
-    ids, logs = expected(model, tokenizer, text, place)
+    ids, logs = next_token_logprobs(model, tokenizer, text, place)
     if token is None:
         token = first_of(tokenizer, word or "", logs)
     if not 0 <= token < len(logs):
@@ -136,7 +136,7 @@ def first_of(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
     return best
 
 
-def expected(model: Any, tokenizer: Any, text: str, place: int) -> tuple[Sequence[int], Float[Tensor, "V"]]:
+def next_token_logprobs(model: Any, tokenizer: Any, text: str, place: int) -> tuple[Sequence[int], Float[Tensor, "V"]]:
     """A text's tokens, and the log-probabilities of the one after the first `place`, in float64."""
     if isinstance(model, Encoder):
         model.cannot_go_on()
@@ -147,7 +147,7 @@ def expected(model: Any, tokenizer: Any, text: str, place: int) -> tuple[Sequenc
         raise BadSetting(
             f"place is {place}, and the text has {len(ids):,} tokens; guess after 1 to {len(ids):,} of them"
         )
-    first, device = fit_prompt(model, ids[:place]), place_of(model)
+    first, device = fit_prompt(model, ids[:place]), model_device(model)
     with resting(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([first], device), model.init_state(1))
         logs: Tensor = model.logits(hidden[0, -1]).double().log_softmax(-1).cpu()

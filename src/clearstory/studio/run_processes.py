@@ -24,31 +24,31 @@ from clearstory.durable import write_json
 from clearstory.errors import BadInput, BadSetting, FolderExists
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
-from clearstory.studio.model_index import checkpoints, name_of, read_object, within
-from clearstory.studio.wait_policy import environment
+from clearstory.studio.model_index import list_checkpoints, relative_name, read_json_object, resolve_name
+from clearstory.studio.wait_policy import original_environment
 
-MOST_ROWS = 4000
+MAX_RECORDS = 4000
 """Lines of a record in one answer; the page asks for the rest."""
 
-MOST_LOG = 4000
+LOG_TAIL_BYTES = 4000
 """Bytes of what a process said that are looked at."""
 
 COMMAND = (sys.executable, "-m", "clearstory", "train")
 """What trains: the command line, in the same Python."""
 
-AT_ONCE = 4
+MAX_RUNS = 4
 """Trainings that may run at a time: more would only make each other slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunAsked:
+class RunRequest:
     """A run by its path in the studio's folder."""
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowsAsked:
+class RecordsRequest:
     """What a run's record has said since.
 
     Args:
@@ -63,7 +63,7 @@ class RowsAsked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartAsked:
+class StartRunRequest:
     """A run to be begun.
 
     Args:
@@ -75,28 +75,28 @@ class StartAsked:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Trainings:
+class RunProcesses:
     """The runs of a folder and their processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def begin(self, asked: StartAsked) -> dict[str, Any]:
+    def begin(self, asked: StartRunRequest) -> dict[str, Any]:
         """Begin a run. Raises as `clearstory train` does for settings that cannot be, before anything is started."""
-        name = f"runs/{plain_name(asked.name)}"
+        name = f"runs/{check_run_name(asked.name)}"
         settings = {key: value for key, value in asked.settings.items() if value is not None and key != "out"}
-        recipe = build_train_recipe({**settings, "out": str(within(self.root, name))})
+        recipe = build_train_recipe({**settings, "out": str(resolve_name(self.root, name))})
         if not recipe.text:
             raise BadSetting("there is no text to learn from; name a file or a folder, or take corpus:kjv")
-        folder = within(self.root, name)
+        folder = resolve_name(self.root, name)
         if self.alive(name):
             raise FolderExists(f"'{asked.name}' is being trained already; watch it, or choose another name")
         if folder.exists() and (folder.is_file() or any(folder.iterdir())):
             raise FolderExists(f"'{asked.name}' is there already; choose another name, or let that run go on")
-        return self.start(name, flags(settings))
+        return self.start(name, command_arguments(settings))
 
-    def resume(self, asked: RunAsked) -> dict[str, Any]:
+    def resume(self, asked: RunRequest) -> dict[str, Any]:
         """Let a run go on from its newest checkpoint."""
         if self.alive(asked.name):
             raise FolderExists(f"'{asked.name}' is being trained already")
@@ -106,22 +106,22 @@ class Trainings:
     def start(self, name: str, words: Sequence[str]) -> dict[str, Any]:
         """A process that trains into a run folder."""
         running = [each for each in self.recorded() if self.alive(each)]
-        if len(running) >= AT_ONCE:
+        if len(running) >= MAX_RUNS:
             raise BadSetting(f"{len(running)} runs are being trained already ({', '.join(running)}); stop one of them")
         file = self.file(name, ".json")
         file.parent.mkdir(parents=True, exist_ok=True)
-        command = [*COMMAND, f"--out={within(self.root, name)}", *words]
+        command = [*COMMAND, f"--out={resolve_name(self.root, name)}", *words]
         with self.file(name, ".log").open("wb") as log:
             # A session of its own: Ctrl-C in the server's terminal is not meant for it.
             child = subprocess.Popen(
                 command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**environment(), "NO_COLOR": "1"},
+                env={**original_environment(), "NO_COLOR": "1"},
             )  # fmt: skip
         self.children[name] = child
-        write_json(file, {"name": name, "pid": child.pid, "began": began(child.pid), "words": list(words)})
+        write_json(file, {"name": name, "pid": child.pid, "began": process_start_time(child.pid), "words": list(words)})
         return self.status(name)
 
-    def stop(self, asked: RunAsked) -> dict[str, Any]:
+    def stop(self, asked: RunRequest) -> dict[str, Any]:
         """Ask a run to save a checkpoint and end."""
         process = self.process(asked.name)
         if process is None:
@@ -131,30 +131,30 @@ class Trainings:
 
     def status(self, name: str) -> dict[str, Any]:
         """How a run stands: running, finished, stopped or failed, its settings, and what its process said last."""
-        folder = within(self.root, name)
+        folder = resolve_name(self.root, name)
         alive = self.alive(name)
         said = self.said(name)
         config = read_config(folder)
         known = folder.is_dir() and bool(config)
         if not known and not said and not alive:
             raise BadInput(f"there is no run '{name}' in the studio's folder any more; choose another")
-        ended = last_row(folder / "metrics.jsonl").get("kind") == "end"
+        ended = last_record(folder / "metrics.jsonl").get("kind") == "end"
         state = "running" if alive else "finished" if ended else "stopped" if known else "failed"
-        if state == "stopped" and not stopped_in_words(said) and said.startswith("clearstory train:"):
+        if state == "stopped" and not was_stopped(said) and said.startswith("clearstory train:"):
             state = "failed"
         return {
             "name": name,
             "state": state,
             "said": said,
             "config": config,
-            "steps": [step for step, _ in checkpoints(folder)],
+            "steps": [step for step, _ in list_checkpoints(folder)],
             "has_model": (folder / "model" / "config.json").is_file(),
         }
 
-    def rows(self, asked: RowsAsked) -> dict[str, Any]:
+    def rows(self, asked: RecordsRequest) -> dict[str, Any]:
         """The lines of a record from a place on: whole lines only, as many as one answer holds."""
         status = self.status(asked.name)
-        record = within(self.root, asked.name) / "metrics.jsonl"
+        record = resolve_name(self.root, asked.name) / "metrics.jsonl"
         rows: list[dict[str, Any]] = []
         since, file = asked.since, ""
         try:
@@ -165,17 +165,17 @@ class Trainings:
                     since = 0
                 opened.seek(since)
                 for line in opened:
-                    if not line.endswith(b"\n") or len(rows) == MOST_ROWS:
+                    if not line.endswith(b"\n") or len(rows) == MAX_RECORDS:
                         break
                     since += len(line)
-                    row = object_of(line)
+                    row = parse_record(line)
                     rows += [row] if row else []
         except FileNotFoundError:
             since = 0
-        more = len(rows) == MOST_ROWS
+        more = len(rows) == MAX_RECORDS
         return {"rows": rows, "since": since, "file": file, "anew": file != asked.file, "more": more, **status}
 
-    def curve(self, asked: RunAsked) -> dict[str, Any] | None:
+    def curve(self, asked: RunRequest) -> dict[str, Any] | None:
         """A run's learning curve over the reference of its kind, as the library makes it; None before a first look."""
         from clearstory.recipes.training.learning_curve import learning_curve
         from clearstory.recipes.training.run_folder import RunFolder
@@ -188,7 +188,7 @@ class Trainings:
 
     def folder(self, name: str) -> Path:
         """A run's folder. Raises BadInput where it is gone."""
-        folder = within(self.root, name)
+        folder = resolve_name(self.root, name)
         if not (folder / "config.yaml").is_file():
             raise BadInput(f"there is no run '{name}' in the studio's folder any more; choose another")
         return folder
@@ -196,7 +196,7 @@ class Trainings:
     def recorded(self) -> list[str]:
         """Runs that were begun from a studio here, the newest last."""
         files = sorted((self.root / ".clearstory").glob("*.json"), key=lambda each: each.stat().st_mtime)
-        return [name for each in files if isinstance(name := read_object(each).get("name"), str)]
+        return [name for each in files if isinstance(name := read_json_object(each).get("name"), str)]
 
     def alive(self, name: str) -> bool:
         """Whether a run's process is at work."""
@@ -207,17 +207,17 @@ class Trainings:
         child = self.children.get(name)
         if child is not None and child.poll() is not None:
             return None
-        said = read_object(self.file(name, ".json"))
+        said = read_json_object(self.file(name, ".json"))
         pid = said.get("pid")
         if not isinstance(pid, int) or pid < 2:
             return None
-        return pid if child is not None or (began(pid) is not None and began(pid) == said.get("began")) else None
+        return pid if child is not None or (process_start_time(pid) is not None and process_start_time(pid) == said.get("began")) else None
 
     def said(self, name: str) -> str:
         """The last line that a run's process has said."""
         try:
             with self.file(name, ".log").open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - MOST_LOG))
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
                 lines = log.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
@@ -225,11 +225,11 @@ class Trainings:
 
     def file(self, name: str, suffix: str) -> Path:
         """A file about a run's process, beside the runs."""
-        folder = within(self.root, name)
-        return self.root / ".clearstory" / f"{name_of(self.root, folder).replace('/', '.')}{suffix}"
+        folder = resolve_name(self.root, name)
+        return self.root / ".clearstory" / f"{relative_name(self.root, folder).replace('/', '.')}{suffix}"
 
 
-def plain_name(name: str) -> str:
+def check_run_name(name: str) -> str:
     """A run's name: letters, digits and -_. of any language, as one folder's name. Raises BadSetting for any other."""
     name = name.strip()
     if not name or name.startswith(".") or len(name) > 80 or not all(c.isalnum() or c in "-_." for c in name):
@@ -237,7 +237,7 @@ def plain_name(name: str) -> str:
     return name
 
 
-def flags(settings: Mapping[str, Any]) -> list[str]:
+def command_arguments(settings: Mapping[str, Any]) -> list[str]:
     """Settings as the words of a command line, what is learnt from last."""
     words: list[str] = []
     text: list[str] = []
@@ -250,16 +250,16 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     return [*words, "--", *text]
 
 
-def began(pid: int) -> str | None:
+def process_start_time(pid: int) -> str | None:
     """When a process began, as the system counts it; None where there is no such process at work."""
     try:
         told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return running_since(pid) if not Path("/proc/self/stat").exists() else None
+        return start_time_from_ps(pid) if not Path("/proc/self/stat").exists() else None
     return None if told[0] == "Z" else told[19]
 
 
-def running_since(pid: int) -> str | None:
+def start_time_from_ps(pid: int) -> str | None:
     """The same where there is no /proc."""
     done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
@@ -273,7 +273,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def last_row(record: Path) -> dict[str, Any]:
+def last_record(record: Path) -> dict[str, Any]:
     """The last whole line of a record."""
     try:
         with record.open("rb") as opened:
@@ -281,10 +281,10 @@ def last_row(record: Path) -> dict[str, Any]:
             lines = opened.read().split(b"\n")
     except OSError:
         return {}
-    return next((row for line in reversed(lines) if (row := object_of(line))), {})
+    return next((row for line in reversed(lines) if (row := parse_record(line))), {})
 
 
-def object_of(line: bytes) -> dict[str, Any]:
+def parse_record(line: bytes) -> dict[str, Any]:
     """A line as an object; an empty one where it is none."""
     try:
         row = json.loads(line)
@@ -293,6 +293,6 @@ def object_of(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def stopped_in_words(said: str) -> bool:
+def was_stopped(said: str) -> bool:
     """Whether a process's last words say that it was asked to stop."""
     return "stopped at step" in said

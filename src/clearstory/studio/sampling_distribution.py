@@ -32,7 +32,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextAsked:
+class NextTokenRequest:
     """The next token after a text.
 
     Args:
@@ -52,7 +52,7 @@ class NextAsked:
             raise BadSetting(f"show is {self.show}; show 1 to 1,000 tokens")
 
 
-class Recent(Generic[K, V]):
+class LRUCache(Generic[K, V]):
     """The last few things that were reckoned: a slider asks for the same logits again and again."""
 
     def __init__(self, most: int) -> None:
@@ -74,17 +74,17 @@ class Recent(Generic[K, V]):
             self.things.popitem(last=False)
 
 
-class Chooser:
+class NextTokenDistributions:
     """Logits of the last few texts, and what each way of choosing makes of them."""
 
     def __init__(self) -> None:
         # By model, weakly: one that is put away takes what was reckoned with it along.
-        self.logits: WeakKeyDictionary[Any, Recent[str, Tensor]] = WeakKeyDictionary()
+        self.logits: WeakKeyDictionary[Any, LRUCache[str, Tensor]] = WeakKeyDictionary()
 
-    def choose(self, opened: Opened, asked: NextAsked) -> dict[str, Any]:
+    def choose(self, opened: Opened, asked: NextTokenRequest) -> dict[str, Any]:
         """The likeliest tokens, each with its logit, its probability and what the cuts leave of it."""
         _, tokenizer = ready(opened)
-        recent = self.logits.setdefault(opened.model, Recent(16))
+        recent = self.logits.setdefault(opened.model, LRUCache(16))
         logits = recent.get(asked.text, lambda: last_logits(opened, asked.text))
         return chances(logits, asked.sampling, tokenizer.display_token, asked.show)
 

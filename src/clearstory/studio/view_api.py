@@ -28,12 +28,12 @@ from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import ready
 
-MOST_NUMBERS = 2**20
+MAX_TRACE_VALUES = 2**20
 """Numbers that a trace writes out as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewAsked:
+class ViewRequest:
     """A view of a model reading a text.
 
     Args:
@@ -52,7 +52,7 @@ class ViewAsked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceAsked:
+class TraceRequest:
     """What stands between a text and a prediction.
 
     Args:
@@ -71,7 +71,7 @@ class TraceAsked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NumbersAsked:
+class ArrayRequest:
     """Numbers as bytes: what a page draws in many small squares.
 
     Args:
@@ -87,7 +87,7 @@ class NumbersAsked:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def view(opened: Opened, asked: ViewAsked) -> Any:
+def view(opened: Opened, asked: ViewRequest) -> Any:
     """A view as plain data, or as the text of a file."""
     function = view_of(asked.view)
     seen = inspect(opened, asked.text, asked.view, **typed(function, asked.settings))
@@ -114,20 +114,20 @@ def views(opened: Opened) -> list[dict[str, Any]]:
                 "able": reason is None,
                 "slow": entry.slow,
                 "reason": reason,
-                "settings": settings_of(function),
+                "settings": keyword_settings(function),
             }
         )
     return told
 
 
-def settings_of(function: Callable[..., Any]) -> list[dict[str, Any]]:
+def keyword_settings(function: Callable[..., Any]) -> list[dict[str, Any]]:
     """A function's own settings: name, kind, choices, default."""
     hints = typing.get_type_hints(function)
     rows = []
     for name, parameter in signatures.signature(function).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue  # model, tokenizer, text
-        bare = last_of(hints.get(name, str))
+        bare = form_type(hints.get(name, str))
         choices = typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
         kind = "choice" if choices else KINDS.get(typing.get_origin(bare) or bare, "text")
         usual = None if parameter.default is parameter.empty else parameter.default
@@ -135,7 +135,7 @@ def settings_of(function: Callable[..., Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def last_of(hint: Any) -> Any:
+def form_type(hint: Any) -> Any:
     """The type of a setting that a form can give: of `Path | Sequence[str]` the list, as a page names no files."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         *_, hint = (part for part in typing.get_args(hint) if part is not types.NoneType)
@@ -149,14 +149,14 @@ KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "
 def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a form as the function's types; a name that it has not is left for it to refuse."""
     hints = typing.get_type_hints(function)
-    known = {name: last_of(hint) for name, hint in hints.items()}
+    known = {name: form_type(hint) for name, hint in hints.items()}
     return {
         name: value if value is None or name not in known else convert_value(value, known[name], name)
         for name, value in settings.items()
     }
 
 
-def trace(opened: Opened, asked: TraceAsked) -> dict[str, Any]:
+def trace(opened: Opened, asked: TraceRequest) -> dict[str, Any]:
     """The tokens of a text, the likeliest next ones, and the numbers at the taps that are asked for."""
     network, tokenizer = ready(opened)
     began = time.perf_counter()
@@ -177,8 +177,8 @@ def trace(opened: Opened, asked: TraceAsked) -> dict[str, Any]:
     if asked.taps and seen is not None:
         with resting(network), watch(network, *asked.taps) as watched:
             seen.hidden(network)
-        if (count := sum(each.numel() for each in watched.values())) > MOST_NUMBERS:
-            raise BadSetting(f"these taps hold {count:,} numbers, and a trace writes {MOST_NUMBERS:,}; ask for fewer")
+        if (count := sum(each.numel() for each in watched.values())) > MAX_TRACE_VALUES:
+            raise BadSetting(f"these taps hold {count:,} numbers, and a trace writes {MAX_TRACE_VALUES:,}; ask for fewer")
         values = {name: {"shape": list(each.shape), "values": each.tolist()} for name, each in watched.items()}
     after = None
     if asked.top and not isinstance(network, Encoder) and not (seen and seen.source):
@@ -220,7 +220,7 @@ Arrays = dict[str, Any]
 """What a function of NUMBERS gives: numpy arrays and tensors, and plain data beside them."""
 
 
-def tap_numbers(
+def tap_values(
     model: Any, tokenizer: Any, text: str, *, taps: tuple[str, ...] = (), target: str | None = None
 ) -> Arrays:
     """The numbers at some taps, in float32."""
@@ -230,7 +230,7 @@ def tap_numbers(
     return {**{name: each.float() for name, each in watched.items()}, "pieces": list(seen.pieces)}
 
 
-NUMBERS: dict[str, str] = {
+ARRAY_FUNCTIONS: dict[str, str] = {
     "taps": "clearstory.studio.view_api:tap_numbers",
     "mosaic": "clearstory.studio.attention_api:mosaic",
     "measures": "clearstory.studio.attention_api:measures",
@@ -250,13 +250,13 @@ NUMBERS: dict[str, str] = {
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 
 
-def numbers(opened: Opened, asked: NumbersAsked) -> bytes:
+def numbers(opened: Opened, asked: ArrayRequest) -> bytes:
     """Arrays as bytes. Raises UnknownName for what is not in the table."""
-    if asked.what not in NUMBERS:
-        raise UnknownName(f"there are no numbers called '{asked.what}'; {nearest(asked.what, NUMBERS)}")
-    module, name = NUMBERS[asked.what].split(":")
+    if asked.what not in ARRAY_FUNCTIONS:
+        raise UnknownName(f"there are no numbers called '{asked.what}'; {nearest(asked.what, ARRAY_FUNCTIONS)}")
+    module, name = ARRAY_FUNCTIONS[asked.what].split(":")
     function = getattr(import_module(module), name)
-    known = [row["name"] for row in settings_of(function)]
+    known = [row["name"] for row in keyword_settings(function)]
     for key in asked.settings:
         if key not in known:
             raise UnknownName(f"'{asked.what}' has no setting called '{key}'; {nearest(key, known)}")
@@ -273,7 +273,7 @@ def packed(made: Arrays) -> bytes:
     >>> packed({"a": np.zeros(3, np.uint8), "b": 1})[4:].decode().rstrip("\\0")
     '{"arrays": [{"name": "a", "dtype": "uint8", "shape": [3], "at": 0}], "plain": {"b": 1}} ...'
     """
-    arrays = {name: as_array(value) for name, value in made.items() if hasattr(value, "shape")}
+    arrays = {name: to_array(value) for name, value in made.items() if hasattr(value, "shape")}
     rows, parts, at = [], [], 0
     for name, array in arrays.items():
         rows.append({"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "at": at})
@@ -285,7 +285,7 @@ def packed(made: Arrays) -> bytes:
     return struct.pack("<I", len(header)) + header + b"".join(parts)
 
 
-def as_array(value: Any) -> Any:
+def to_array(value: Any) -> Any:
     """A tensor or array in one of the three kinds of numbers that a page reads, little end first."""
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     kind = np.uint8 if array.dtype in (np.uint8, np.bool_) else np.int32 if array.dtype.kind in "iu" else np.float32

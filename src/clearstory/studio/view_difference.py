@@ -1,0 +1,93 @@
+"""Comparing: one view of two sides, each a model and a text, and their difference.
+
+ A: model, text ─► view ─┐
+                         ├─► lens.difference ─► B − A, or why there is none
+ B: model, text ─► view ─┘
+
+Each side is asked in its model's turn, one after the other, so that two pages that compare the same two models the
+other way round never wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from clearstory.errors import CannotDo, ClearstoryError, UnknownName
+from clearstory.formats.folders import Opened
+from clearstory.lens.views.difference import ROWS, difference
+from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.registry import VIEWS, view_of
+from clearstory.lens.views.kinds import Table, View
+from clearstory.recipes.inference.inspect import inspect
+from clearstory.recipes.inference.loading import ready
+from clearstory.studio.view_api import typed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewDifferenceRequest:
+    """One view of two sides.
+
+    Args:
+        model: A's, by its path in the studio's folder.
+        text: what A reads.
+        against: B's model; the same when not given.
+        against_text: what B reads; the same when not given.
+        view: one of lens.table.VIEWS.
+        format: json as data, both sides beside their difference; or the file that the library writes of that.
+        settings: the view's own, for both.
+    """
+
+    model: str
+    text: str = ""
+    against: str | None = None
+    against_text: str | None = None
+    view: str = "next"
+    format: Literal["json", "svg", "csv", "html"] = "json"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def side(opened: Opened, text: str, asked: ViewDifferenceRequest) -> View | ClearstoryError:
+    """What one side shows, all of a list of the vocabulary; or what keeps it from being shown."""
+    settings = typed(view_of(asked.view), asked.settings)
+    if VIEWS[asked.view].listed:
+        settings["top"] = ready(opened)[0].vocab
+    try:
+        return inspect(opened, text, asked.view, **settings)
+    except UnknownName:
+        raise
+    except ClearstoryError as error:
+        return error
+
+
+def compared(a: View | ClearstoryError, b: View | ClearstoryError, asked: ViewDifferenceRequest) -> Any:
+    """Both sides and B − A as plain data, with a sentence for what cannot be shown; or the difference as a file.
+
+    Raises what keeps both sides from being shown, and for a file what keeps the difference.
+    """
+    top = asked.settings.get("top")
+    rows = typed(view_of(asked.view), {"top": top})["top"] if top is not None else ROWS
+    failed = [each for each in (a, b) if isinstance(each, ClearstoryError)]
+    if len(failed) == 2:
+        raise failed[0]
+    problems = {name: str(each) for name, each in (("a", a), ("b", b)) if isinstance(each, ClearstoryError)}
+    apart = None
+    if not isinstance(a, ClearstoryError) and not isinstance(b, ClearstoryError):
+        try:
+            apart = difference(a, b, top=rows)
+        except CannotDo as error:
+            failed.append(error)
+            problems["difference"] = str(error)
+    if asked.format != "json":
+        if apart is None:
+            raise failed[0]
+        return WRITERS[f".{asked.format}"](apart)
+    both = {name: None if isinstance(each, ClearstoryError) else begun(each, asked, rows).to_json()
+            for name, each in (("a", a), ("b", b))}  # fmt: skip
+    return {**both, "difference": None if apart is None else apart.to_json(), "problems": problems}
+
+
+def begun(view: View, asked: ViewDifferenceRequest, rows: int) -> View:
+    """A view as a page shows it: of a list of the whole vocabulary its first rows."""
+    return replace(view, rows=view.rows[:rows]) if VIEWS[asked.view].listed and isinstance(view, Table) else view
