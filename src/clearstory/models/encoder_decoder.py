@@ -79,7 +79,7 @@ class EncoderDecoder(CompilableStack):
         if source is None or source.ids.shape[0] != batch_size:
             given = "none" if source is None else f"{source.ids.shape[0]:,}"
             raise CannotDo(
-                f"this model reads a source before it writes, one for each of {batch_size:,} batch_size, and was given {given}; "
+                f"this model reads a source before it writes, one for each of {batch_size:,} rows, and was given {given}; "
                 "hand in what is to be translated or summarized"
             )
         vectors = self.encode(source)
