@@ -29,7 +29,7 @@ from shared import clearstory, show
 
 from clearstory.formats.folders import open_model
 from clearstory.lens.rendering.render import save
-from clearstory.lens.probes.gradient_reach import gradient_reach
+from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance
 from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
@@ -83,7 +83,7 @@ def felt(name: str, seconds: float, folder: Path) -> dict[str, Any]:
     curves = {}
     for label, model in (("trained", opened.model), ("born", born)):
         rows = [opened.tokenizer.encode(text[: longest + 1]) for text in texts]
-        curves[label] = torch.stack([gradient_reach(model, ids, TARGETS) for ids in rows]).mean(0).tolist()
+        curves[label] = torch.stack([gradient_norms_by_distance(model, ids, TARGETS) for ids in rows]).mean(0).tolist()
     print(name, said["bits_per_byte"], file=sys.stderr)
     return {
         "model": name,

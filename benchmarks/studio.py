@@ -176,11 +176,11 @@ def text_of(model: Path, count: int) -> str:
 
 def reading(model: Path, text: str) -> float:
     """Milliseconds of one reading, the median of seven."""
-    from clearstory.lens.hooks.passage import passage
+    from clearstory.lens.hooks.passage import encode_passage
     from clearstory.models.prompts import resting
 
     known = opened(model)
-    read = passage(known.model, known.tokenizer, text)
+    read = encode_passage(known.model, known.tokenizer, text)
     took = []
     with resting(known.model):
         for _ in range(8):
@@ -276,9 +276,9 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
     """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
     from clearstory.formats.model_card import Card
     from clearstory.formats.folders import save_model
-    from clearstory.lens.probes.attention import patterns
-    from clearstory.lens.hooks.passage import passage
-    from clearstory.lens.hooks.attention_sites import sites
+    from clearstory.lens.probes.attention import attention_patterns
+    from clearstory.lens.hooks.passage import encode_passage
+    from clearstory.lens.hooks.attention_sites import attention_sites
     from clearstory.models.families import build
     from clearstory.models.presets import PRESETS
 
@@ -286,8 +286,8 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
     model: Any = build(replace(PRESETS["gpt2"], vocab=tokenizer.vocab), seed=1).eval()
     save_model(root / "gpt2", model, tokenizer, Card())
     text = text_of(root / "model.gguf", 128)
-    read = passage(model, tokenizer, text)
-    weights = [each[None] for each in patterns(model, read, sites(model))]
+    read = encode_passage(model, tokenizer, text)
+    weights = [each[None] for each in attention_patterns(model, read, attention_sites(model))]
     page = bertviz_page(weights, list(read.pieces))
     file = root / "bertviz.html"
     file.write_text(page, encoding="utf-8")

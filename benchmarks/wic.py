@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.formats.folders import open_model
-from clearstory.lens.context import layers_of, standard
+from clearstory.lens.probes.word_in_context import layer_vectors, standardize
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def judged(path: str, pairs: list[dict[str, Any]], parts: list[int]) -> dict[str
     for number, pair in enumerate(pairs):
         row = []
         for side in ("1", "2"):
-            seen = layers_of(opened.model, opened.tokenizer, pair[f"sentence{side}"])
+            seen = layer_vectors(opened.model, opened.tokenizer, pair[f"sentence{side}"])
             row.append(seen.vectors(seen.word(pair[f"start{side}"], pair[f"end{side}"])))
             names = seen.names
         sides.append(row)
@@ -126,7 +126,7 @@ def verdicts(
     out: list[tuple[bool, float]] = [(False, 0.0)] * len(alike)
     for fold in sorted(set(parts)):
         here, rest = folds == fold, folds != fold
-        ready = standard(both, both[rest].flatten(0, 1)) if cleared else both
+        ready = standardize(both, both[rest].flatten(0, 1)) if cleared else both
         cosines = F.cosine_similarity(ready[:, 0], ready[:, 1], dim=-1)
         threshold, accuracy = best_threshold(cosines[rest], labels[rest])
         for at in here.nonzero()[:, 0].tolist():

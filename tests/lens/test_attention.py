@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.probes.attention import attention, attention_weights, look, patterns, pooled
-from clearstory.lens.probes.x_head import added_by, head_walk, moved_words, through
-from clearstory.lens.probes.attention_head import SHOWN, head
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.attention_sites import parts, site, sites, weight_of
+from clearstory.lens.probes.attention import attention, attention_weights, attention_caption, attention_patterns, pooled_patterns
+from clearstory.lens.probes.x_head import head_output_in_stream, head_quantities, logit_changes, through_norm
+from clearstory.lens.probes.attention_head import MAX_DIMENSIONS, attention_head
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import attention_parts, attention_site, attention_sites, linear_weight
 from clearstory.lens.registry import able, check_able
-from clearstory.lens.hooks.trace import watch
+from clearstory.lens.hooks.trace import record_activations
 from clearstory.lens.views.kinds import Grid, Table
 from clearstory.models.arithmetic import Linear
 from clearstory.models.lora import Adapted
@@ -35,7 +35,7 @@ MAKE: dict[str, Any] = {
 }
 IDS = (3, 1, 4, 1, 5, 9, 2, 6)
 PIECES = tuple(map(str, IDS))
-PLACES = [(name, part) for name in MAKE for part in parts(MAKE[name]())]
+PLACES = [(name, part) for name in MAKE for part in attention_parts(MAKE[name]())]
 
 
 def read_by(model: Any) -> Passage:
@@ -49,11 +49,11 @@ def read_by(model: Any) -> Passage:
 def test_heads_and_the_bias_add_up_to_what_attention_adds(name: str, part: Any) -> None:
     model = MAKE[name]()
     read = read_by(model)
-    for at in sites(model, part):
-        walks = [head_walk(model, read, at.layer, number, part) for number in range(at.heads)]
-        with watch(model, at.tap) as seen:
+    for at in attention_sites(model, part):
+        walks = [head_quantities(model, read, at.layer, number, part) for number in range(at.heads)]
+        with record_activations(model, at.tap) as seen:
             read.hidden(model)
-        _, bias = weight_of(at.attention.output)
+        _, bias = linear_weight(at.attention.output)
         total = sum((walked.added for walked in walks), torch.zeros(())) + (0 if bias is None else bias)
         assert torch.allclose(total, seen[at.tap][0], rtol=1e-9, atol=1e-9)
 
@@ -65,8 +65,8 @@ def test_each_step_of_a_walk_is_made_from_the_one_before(name: str, part: Any) -
     read = read_by(model)
     same = {"rtol": 1e-9, "atol": 1e-9}
     for layer, number in ((0, 0), (1, 1)):
-        w = head_walk(model, read, layer, number, part)
-        at = site(model, layer, part)
+        w = head_quantities(model, read, layer, number, part)
+        at = attention_site(model, layer, part)
         assert torch.allclose(w.dots, w.query @ w.key.mT, **same)
         assert torch.allclose(w.scaled * math.sqrt(w.key.shape[-1]), w.dots, **same)
         seen = ~torch.isinf(w.scores)
@@ -76,7 +76,7 @@ def test_each_step_of_a_walk_is_made_from_the_one_before(name: str, part: Any) -
         assert bool((~seen).any()) == at.attention.causal
         assert torch.allclose(w.scores.softmax(-1), w.pattern, **same)
         assert torch.allclose(w.pattern @ w.value, w.answer, **same)
-        assert torch.allclose(added_by(at, w.answer, number), w.added, **same)
+        assert torch.allclose(head_output_in_stream(at, w.answer, number), w.added, **same)
         assert torch.allclose(w.stream + w.added, w.after, **same)
         # The key is made of what it is said to be made of; it is turned by its place in some models.
         if at.stack.rotary is None:
@@ -89,15 +89,15 @@ def test_a_heads_effect_is_in_logits() -> None:
     """Without the last block's other steps, a head taken away moves the logits by its effect, the norm's scale held."""
     model = MAKE["gpt2"]()
     read = read_by(model)
-    walked = head_walk(model, read, 1, 1)
-    with watch(model, "blocks.1") as seen:
+    walked = head_quantities(model, read, 1, 1)
+    with record_activations(model, "blocks.1") as seen:
         hidden = read.hidden(model)
     last = seen["blocks.1"][0]
     logits = model.logits(hidden)
     assert walked.effect is not None
-    rest = through(model.norm, last - walked.added, last) + model.norm.bias
+    rest = through_norm(model.norm, last - walked.added, last) + model.norm.bias
     assert torch.allclose(model.logits(rest + walked.effect), logits, rtol=1e-9, atol=1e-9)
-    up, down = next(iter(moved_words(model, walked.effect, top=2)))
+    up, down = next(iter(logit_changes(model, walked.effect, top=2)))
     moved = model.output_weight @ walked.effect[0]
     assert [id for id, _ in up] == moved.argsort(descending=True)[:2].tolist()
     assert [id for id, _ in down] == moved.argsort()[:2].tolist()
@@ -107,7 +107,7 @@ def test_a_heads_effect_is_in_logits() -> None:
 def test_what_is_learnt_beside_a_map_counts() -> None:
     base = torch.nn.Linear(4, 3).double()
     wide = Adapted(base, a=torch.randn(2, 4).double(), b=torch.randn(3, 2).double(), alpha=4.0)
-    weight, bias = weight_of(wide)
+    weight, bias = linear_weight(wide)
     x = torch.randn(5, 4).double()
     assert bias is not None
     assert torch.allclose(x @ weight.mT + bias, wide(x))
@@ -117,11 +117,11 @@ def test_pooled_patterns_hold_every_bright_point() -> None:
     for name, part in (("grouped", "decoder"), ("t5", "cross")):
         model = MAKE[name]()
         read = read_by(model)
-        whole = torch.stack(patterns(model, read, sites(model, part)))
-        small = pooled(model, read, part, cells=100)
+        whole = torch.stack(attention_patterns(model, read, attention_sites(model, part)))
+        small = pooled_patterns(model, read, part, cells=100)
         assert small.shape == whole.shape
         assert torch.equal(small, (whole.float() * 255).round().to(torch.uint8))
-        four = pooled(model, read, part, cells=4)
+        four = pooled_patterns(model, read, part, cells=4)
         assert four.shape[-2:] == (4, 4)
         assert torch.equal(four.amax((-1, -2)), small.amax((-1, -2)))
 
@@ -129,16 +129,16 @@ def test_pooled_patterns_hold_every_bright_point() -> None:
 def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, begin=0))
-    seen = {part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba") for part in parts(model)}
+    seen = {part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba") for part in attention_parts(model)}
     source = ("a·0", "b", "c", "a·3", tokenizer.display_token(tokenizer.eos_token_id))
-    written = passage(model, tokenizer, "abca", target="ba").labels
+    written = encode_passage(model, tokenizer, "abca", target="ba").labels
     assert (seen["encoder"].row_labels, seen["encoder"].column_labels) == (source, source)
     assert (seen["decoder"].row_labels, seen["decoder"].column_labels) == (written, written)
     assert (seen["cross"].row_labels, seen["cross"].column_labels) == (written, source)
     assert attention(model, tokenizer, "abca", layer=1, head=1) == seen["encoder"]
     assert seen["cross"].title.startswith("Attention of layer 1, across, head 1")
-    read = passage(model, tokenizer, "abca", target="ba")
-    weights = attention_weights(model, read, site(model, 1, "cross"))
+    read = encode_passage(model, tokenizer, "abca", target="ba")
+    weights = attention_weights(model, read, attention_site(model, 1, "cross"))
     assert seen["cross"].values == tuple(map(tuple, weights[1].tolist()))
     decoder: Any = shaken(
         replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, kind="decoder", begin=None, logit_scale=False)
@@ -152,8 +152,8 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
     view = attention(model, tokenizer, "abca")
     assert view.row_labels == ("a·0", "b", "c", "a·3")
     assert view.values[0] == (1.0, 0.0, 0.0, 0.0)
-    read = passage(model, tokenizer, "abca")
-    weights = attention_weights(model, read, site(model))
+    read = encode_passage(model, tokenizer, "abca")
+    weights = attention_weights(model, read, attention_site(model))
     favourite = weights[:, 1:].amax(-1).mean(-1)  # the first token has no choice
     assert view.values == tuple(map(tuple, weights[int(favourite.argmax())].tolist()))
     for wrong, said in (({"head": 99}, "head is 99"), ({"layer": 7}, "layer is 7")):
@@ -164,7 +164,7 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
     with pytest.raises(CannotDo, match="has written, and this model reads no source"):
         attention(model, tokenizer, "ab", target="c")
     with pytest.raises(CannotDo, match="has no taps"):
-        sites(Linear(2, 2))
+        attention_sites(Linear(2, 2))
     for name in ("lstm", "ngram", "hmm"):
         assert not {"attention", "head"} & set(able(MODELS[name]()))
     with pytest.raises(CannotDo, match="'head' needs attention, which a Transformer has"):
@@ -173,13 +173,13 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
 
 
 def test_what_is_said_follows_from_the_numbers() -> None:
-    at = site(MODELS["gpt2"]())
+    at = attention_site(MODELS["gpt2"]())
     weights = torch.tensor([[1.0, 0, 0, 0], [0.8, 0.2, 0, 0], [0.7, 0.2, 0.1, 0], [0.6, 0, 0, 0.4]])
     # (0.8 + 0.7 + 0.6) / 3 = 0.7; (0.8 · 1 + 0.7 · 2 + 0.2 · 1 + 0.6 · 3) / 3 = 4.2 / 3 = 1.4
     said = "A token takes 70% from its favourite and looks 1.4 tokens back on average; ‘a’ gets 70% of all weight."
-    assert look(at, weights, "abcd") == said
-    assert "gets" not in str(look(at, torch.eye(4) * 0.9 + 0.025, "abcd"))
-    assert look(at, torch.ones(1, 1), "a") is None
+    assert attention_caption(at, weights, "abcd") == said
+    assert "gets" not in str(attention_caption(at, torch.eye(4) * 0.9 + 0.025, "abcd"))
+    assert attention_caption(at, torch.ones(1, 1), "a") is None
 
 
 def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
@@ -189,11 +189,11 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
         if name == "encoder":
             continue  # which a tokenizer of characters does not frame
         model: Any = shaken(replace(made, vocab=tokenizer.vocab))
-        view = head(
-            model, tokenizer, "abca", layer=1, head=1, part=part, target="bab" if len(parts(model)) > 1 else None
+        view = attention_head(
+            model, tokenizer, "abca", layer=1, head=1, part=part, target="bab" if len(attention_parts(model)) > 1 else None
         )
-        read = passage(model, tokenizer, "abca", target="bab" if len(parts(model)) > 1 else None)
-        walked = head_walk(model, read, 1, 1, part)
+        read = encode_passage(model, tokenizer, "abca", target="bab" if len(attention_parts(model)) > 1 else None)
+        walked = head_quantities(model, read, 1, 1, part)
         grids = {step.title.split(":")[0]: step for step in view.panels if isinstance(step, Grid)}
         for title, values in {
             "Query · key": walked.dots,
@@ -209,7 +209,7 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
             for row in next(each for title, each in grids.items() if "mask" in title.lower()).values
             for value in row
         ]
-        assert (-math.inf in masked) == site(model, 1, part).attention.causal
+        assert (-math.inf in masked) == attention_site(model, 1, part).attention.causal
         [table] = [step for step in view.panels if isinstance(step, Table)]
         assert table.column("‖ΔE‖") == pytest.approx(walked.added.norm(dim=-1).tolist())
         assert ("promotes" in table.columns) == (walked.effect is not None) == (part != "encoder")
@@ -219,20 +219,20 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
 
 
 def test_of_long_vectors_the_largest_numbers_are_drawn_and_that_is_said() -> None:
-    from clearstory.lens.probes.attention_head import vectors
+    from clearstory.lens.probes.attention_head import vector_grid
 
-    values = torch.zeros(2, SHOWN + 6)
+    values = torch.zeros(2, MAX_DIMENSIONS + 6)
     values[:, 6:] = 1.0
-    view = vectors("E", ("a", "b"), values, "bar")
-    assert view.title == f"E (the {SHOWN} largest of {SHOWN + 6} dimensions)"
-    assert view.column_labels == tuple(map(str, range(6, SHOWN + 6)))
+    view = vector_grid("E", ("a", "b"), values, "bar")
+    assert view.title == f"E (the {MAX_DIMENSIONS} largest of {MAX_DIMENSIONS + 6} dimensions)"
+    assert view.column_labels == tuple(map(str, range(6, MAX_DIMENSIONS + 6)))
     assert {value for row in view.values for value in row} == {1.0}
 
 
 def test_of_what_is_watched_only_what_is_kept_is_held() -> None:
     model = MODELS["gpt2"]()
-    with watch(model, "blocks.*.attention.pattern", keep=lambda pattern: pattern.shape[1]) as seen:  # type: ignore[arg-type, return-value]
+    with record_activations(model, "blocks.*.attention.pattern", keep=lambda pattern: pattern.shape[1]) as seen:  # type: ignore[arg-type, return-value]
         read_by(model).hidden(model)
     assert set(seen.values()) == {2}
-    with pytest.raises(UnknownName), watch(model, "nothing", keep=torch.zeros_like):
+    with pytest.raises(UnknownName), record_activations(model, "nothing", keep=torch.zeros_like):
         pass

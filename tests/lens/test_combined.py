@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.probes.attention import patterns
-from clearstory.lens.probes.x_combined import combined, heads_of
-from clearstory.lens.hooks.interventions import parse
-from clearstory.lens.hooks.apply_interventions import pattern_after, sees
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import site, sites
+from clearstory.lens.probes.attention import attention_patterns
+from clearstory.lens.probes.x_combined import combined_heads, select_heads
+from clearstory.lens.hooks.interventions import parse_intervention
+from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.attention_sites import attention_site, attention_sites
 from clearstory.models.presets import T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
@@ -36,12 +36,12 @@ def test_a_map_of_several_heads_is_made_of_theirs(name: str) -> None:
     config, parts = CASES[name]
     model: Any = shaken(config)
     target = "ba" if name == "t5" else None
-    read = passage(model, CHARACTERS, TEXT, target=target)
+    read = encode_passage(model, CHARACTERS, TEXT, target=target)
     for part in parts:
-        own = torch.stack(patterns(model, read, sites(model, part)))  # (L, H, T, S)
+        own = torch.stack(attention_patterns(model, read, attention_sites(model, part)))  # (L, H, T, S)
 
         def values(*heads: str, part: Any = part, **more: Any) -> torch.Tensor:
-            seen = combined(model, CHARACTERS, TEXT, heads=heads, part=part, target=target, **more)
+            seen = combined_heads(model, CHARACTERS, TEXT, heads=heads, part=part, target=target, **more)
             return torch.tensor(seen.values, dtype=torch.float64)
 
         assert torch.allclose(values(), own.mean((0, 1)))
@@ -56,10 +56,10 @@ def test_a_map_of_several_heads_is_made_of_theirs(name: str) -> None:
 
 def test_titles_and_looks_say_what_is_shown() -> None:
     model: Any = shaken(CASES["gpt2"][0])
-    heads = heads_of(sites(model), ("0.1", "1.0 x2"))
+    heads = select_heads(attention_sites(model), ("0.1", "1.0 x2"))
     assert (str(heads), heads.number, heads.layers) == ("heads 0.1, 1.0 x2", 2, [0, 1])
-    assert str(heads_of(sites(model), ())) == f"all {model.config.layers * model.config.heads} heads"
-    seen = combined(model, CHARACTERS, TEXT, how="max")
+    assert str(select_heads(attention_sites(model), ())) == f"all {model.config.layers * model.config.heads} heads"
+    seen = combined_heads(model, CHARACTERS, TEXT, how="max")
     sums = [sum(row) for row in seen.values]
     assert f"rows sum to {min(sums):.2f} to {max(sums):.2f}" in str(seen.caption)
 
@@ -78,17 +78,17 @@ def test_titles_and_looks_say_what_is_shown() -> None:
 def test_heads_that_are_not_there_are_refused(heads: Any, how: Any, words: str) -> None:
     model: Any = shaken(CASES["gpt2"][0])
     with pytest.raises(BadSetting, match=words):
-        combined(model, CHARACTERS, TEXT, heads=heads, how=how)
+        combined_heads(model, CHARACTERS, TEXT, heads=heads, how=how)
     with pytest.raises(CannotDo, match="is a decoder alone"):
-        combined(model, CHARACTERS, TEXT, part="cross")
+        combined_heads(model, CHARACTERS, TEXT, part="cross")
 
 
 def test_a_pattern_with_edits_inside() -> None:
     model: Any = shaken(CASES["gpt2"][0])
-    read, at = passage(model, CHARACTERS, TEXT), site(model, 0)
-    [before] = patterns(model, read, [at])
-    assert torch.equal(pattern_after(model, CHARACTERS, read, at, []), before)
-    after = pattern_after(model, CHARACTERS, read, at, [parse("cell 0.1 3 1 0.75")])
+    read, at = encode_passage(model, CHARACTERS, TEXT), attention_site(model, 0)
+    [before] = attention_patterns(model, read, [at])
+    assert torch.equal(pattern_with_interventions(model, CHARACTERS, read, at, []), before)
+    after = pattern_with_interventions(model, CHARACTERS, read, at, [parse_intervention("cell 0.1 3 1 0.75")])
     assert float(after[1, 3, 1]) == pytest.approx(0.75)
     assert float(after[1, 3].sum()) == pytest.approx(1)
     kept = [0, 2, 3]  # the others of the row keep their proportions: what is left is 1 - 0.75
@@ -96,8 +96,8 @@ def test_a_pattern_with_edits_inside() -> None:
     assert torch.allclose(after[1, 3, kept], 0.25 * shares)
     assert torch.equal(after[0], before[0])
     # Downstream is read anew: the next layer's weights have moved, and those of rows before the edit have not.
-    [later] = patterns(model, read, [site(model, 1)])
-    moved = pattern_after(model, CHARACTERS, read, site(model, 1), [parse("cell 0.1 3 1 0.75")])
+    [later] = attention_patterns(model, read, [attention_site(model, 1)])
+    moved = pattern_with_interventions(model, CHARACTERS, read, attention_site(model, 1), [parse_intervention("cell 0.1 3 1 0.75")])
     assert torch.allclose(moved[:, :3], later[:, :3])
     assert not torch.allclose(moved[:, 3], later[:, 3])
-    assert torch.equal(sees(at.attention, 3, 3), torch.ones(3, 3).tril().bool())
+    assert torch.equal(visible_keys(at.attention, 3, 3), torch.ones(3, 3).tril().bool())

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_bank import SENTENCES
-from clearstory.lens.probes.word_in_context import bank_of, cosines, found_in, layers_of, placement, read_all, standard
-from clearstory.lens.probes.contextual_embeddings import context, sentences
-from clearstory.lens.probes.x_moved import moved_by
-from clearstory.lens.hooks.trace import stacks, watch
+from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.word_in_context import build_word_bank, cosines_by_layer, find_word, layer_vectors, align_text, layer_vectors_of_texts, standardize
+from clearstory.lens.probes.contextual_embeddings import contextual_embeddings, read_sentences
+from clearstory.lens.probes.x_moved import head_contributions
+from clearstory.lens.hooks.trace import transformer_stacks, record_activations
 from clearstory.lens.views.kinds import Curve, Grid, Map, Table
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -46,9 +46,9 @@ KINDS: dict[str, Any] = {
 def test_a_word_is_the_same_until_its_place_and_its_company_are_known(name: str) -> None:
     config, tokenizer = KINDS[name]
     model = shaken(config)
-    one, other = (layers_of(model, tokenizer, text) for text in (ONE, OTHER))
-    words = [each.vectors(each.word(*found_in(each.text, "model"))) for each in (one, other)]
-    found = cosines(*words)
+    one, other = (layer_vectors(model, tokenizer, text) for text in (ONE, OTHER))
+    words = [each.vectors(each.word(*find_word(each.text, "model"))) for each in (one, other)]
+    found = cosines_by_layer(*words)
     assert one.names[0] == "words"
     assert found[0] == pytest.approx(1.0, abs=1e-6)
     assert all(cosine < 0.9999 for cosine in found[2:])
@@ -61,12 +61,12 @@ def test_a_word_is_the_same_until_its_place_and_its_company_are_known(name: str)
 def test_what_heads_add_is_what_attention_adds(name: str) -> None:
     config, tokenizer = KINDS[name]
     model = shaken(config)
-    seen = layers_of(model, tokenizer, ONE)
-    tokens = seen.word(*found_in(ONE, "model"))
-    prefix, stack = stacks(model)[0]
-    with torch.no_grad(), watch(model, f"{prefix}blocks.*.attention") as added:
+    seen = layer_vectors(model, tokenizer, ONE)
+    tokens = seen.word(*find_word(ONE, "model"))
+    prefix, stack = transformer_stacks(model)[0]
+    with torch.no_grad(), record_activations(model, f"{prefix}blocks.*.attention") as added:
         seen.read.hidden(model)
-    moved = moved_by(model, seen, tokens)
+    moved = head_contributions(model, seen, tokens)
     blocks: Any = stack.blocks
     for layer, block in enumerate(blocks):
         parts = sum(each.added for each in moved if each.layer == layer)
@@ -80,14 +80,14 @@ def test_what_heads_add_is_what_attention_adds(name: str) -> None:
 def test_cleared_vectors_have_mean_0_and_spread_1() -> None:
     torch.manual_seed(1)
     among = torch.randn(50, 8) * torch.tensor([1000.0, *[1.0] * 6, 0.0]) + 5
-    clear = standard(among, among)
+    clear = standardize(among, among)
     assert torch.allclose(clear.mean(0), torch.zeros(8), atol=1e-5)
     assert torch.allclose(clear.std(0, correction=0), torch.tensor([1.0] * 7 + [0.0]), atol=1e-4)
 
 
 def test_the_bank_says_how_alike_two_words_are() -> None:
     model = shaken(KINDS["lstm"][0])
-    bank = bank_of(model, BPE, ["a model of", "fashion"])
+    bank = build_word_bank(model, BPE, ["a model of", "fashion"])
     assert [word for word, _ in bank.words] == ["a", "model", "of", "fashion"]
     assert bank.words[1][1] == "a [model] of"
     vectors = F.normalize(bank.values[-1], dim=-1)
@@ -100,10 +100,10 @@ def test_vectors_are_the_same_in_company_as_alone(name: str) -> None:
     config, tokenizer = KINDS[name]
     model = shaken(config)
     texts = [ONE, OTHER, "a ship", "a model of a ship", "a ship and a model", "of", "fashion model ship"] * 2
-    together = read_all(model, [placement(model, tokenizer, text) for text in texts])
+    together = layer_vectors_of_texts(model, [align_text(model, tokenizer, text) for text in texts])
     assert [each.text for each in together] == texts
     for each in together:
-        alone = layers_of(model, tokenizer, each.text)
+        alone = layer_vectors(model, tokenizer, each.text)
         assert (each.names, each.spots, each.read) == (alone.names, alone.spots, alone.read)
         for value, own in zip(each.values, alone.values, strict=True):
             assert float((value - own).norm() / own.norm()) < 1e-5
@@ -118,18 +118,18 @@ def test_the_bank_is_read_in_few_batches(monkeypatch: pytest.MonkeyPatch) -> Non
         return read(self, tokens, state)
 
     monkeypatch.setattr(type(model), "forward", counted)
-    bank_of(model, BPE, ["a ship", "a model", "of a ship", "a ship"])
+    build_word_bank(model, BPE, ["a ship", "a model", "of a ship", "a ship"])
     assert sum(sizes) == 4
     assert len(sizes) == len({len(BPE.encode(text)) for text in ("a ship", "a model", "of a ship")})
 
 
 def test_sentences_that_do_not_fit_are_counted() -> None:
     model = shaken(replace(KINDS["decoder"][0], context=12))
-    bank = bank_of(model, BPE, ["a model", "a fashion model " * 9])
+    bank = build_word_bank(model, BPE, ["a model", "a fashion model " * 9])
     assert (len(bank.words), bank.missing) == (2, 1)
     with pytest.raises(BadInput, match="longer than the model's context"):
-        bank_of(model, BPE, ["a fashion model " * 9])
-    assert len(SENTENCES) == len(set(SENTENCES)) >= 40
+        build_word_bank(model, BPE, ["a fashion model " * 9])
+    assert len(EXAMPLE_SENTENCES) == len(set(EXAMPLE_SENTENCES)) >= 40
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -137,7 +137,7 @@ def test_the_walk_has_a_step_for_each_question(name: str) -> None:
     config, tokenizer = KINDS[name]
     model = shaken(config)
     bank = ["a ship and a model", "a fashion model"]
-    view = context(model, tokenizer, ONE, other=OTHER, target="model", top=3, bank=bank)
+    view = contextual_embeddings(model, tokenizer, ONE, other=OTHER, target="model", top=3, bank=bank)
     kinds = [type(step) for step in view.panels]
     # The word is several tokens of the encoder's tokenizer; an LSTM has no heads.
     assert kinds == [Curve, Map, Grid, Grid, Table, Table] + [Table] * (name != "lstm")
@@ -156,26 +156,26 @@ def test_the_walk_has_a_step_for_each_question(name: str) -> None:
 def test_the_bank_may_lie_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "bank.txt"
     file.write_text("a model\n\na ship\n", encoding="utf-8")
-    assert list(sentences(file)) == ["a model", "a ship"]
-    assert sentences(None) is SENTENCES
+    assert list(read_sentences(file)) == ["a model", "a ship"]
+    assert read_sentences(None) is EXAMPLE_SENTENCES
     file.write_text("\n", encoding="utf-8")
     with pytest.raises(BadInput, match="holds no sentence"):
-        sentences(file)
+        read_sentences(file)
     with pytest.raises(BadInput, match="cannot be read"):
-        sentences(tmp_path)
+        read_sentences(tmp_path)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     config, tokenizer = KINDS["encoder"]
     model = shaken(config)
     with pytest.raises(BadInput, match="give the second and the word"):
-        context(model, tokenizer, ONE)
+        contextual_embeddings(model, tokenizer, ONE)
     with pytest.raises(BadInput, match="‘ship’ does not stand in ‘a fashion model and’"):
-        context(model, tokenizer, ONE, other=OTHER, target="ship")
+        contextual_embeddings(model, tokenizer, ONE, other=OTHER, target="ship")
     with pytest.raises(BadInput, match="parts this in two"):
-        layers_of(model, tokenizer, "a ||| model")
+        layer_vectors(model, tokenizer, "a ||| model")
     with pytest.raises(BadSetting, match="layer is 2"):
-        context(model, tokenizer, ONE, other=OTHER, target="model", layer=2, bank=["a ship"])
+        contextual_embeddings(model, tokenizer, ONE, other=OTHER, target="model", layer=2, bank=["a ship"])
     with pytest.raises(BadInput, match="does not stand"):
-        found_in("models", "model")
-    assert found_in("A MODEL.", "model") == (2, 7)
+        find_word("models", "model")
+    assert find_word("A MODEL.", "model") == (2, 7)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.ngram_counts import contexts_after, counts
+from clearstory.lens.probes.ngram_counts import matching_contexts, ngram_counts
 from clearstory.lens.views.kinds import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
@@ -29,7 +29,7 @@ def test_the_longest_contexts_probabilities_are_the_models(name: str, ids: list[
     model: Any = MODELS[name]()
     hidden, _ = model.forward(TokenBatch.from_sequences([ids]))
     said = model.logits(hidden[0, -1]).exp()
-    found = contexts_after(model, ids)
+    found = matching_contexts(model, ids)
     assert found[-1].ids == ()
     assert [part.ids for part in found[:-1]] == [tuple(ids[len(ids) - part.order + 1 :]) for part in found[:-1]]
     for each in found[0].seen:
@@ -40,7 +40,7 @@ def test_the_longest_contexts_probabilities_are_the_models(name: str, ids: list[
 
 def test_own_share_and_what_is_left_add_up() -> None:
     model: Any = MODELS["ngram"]()
-    found = contexts_after(model, [3, 1])
+    found = matching_contexts(model, [3, 1])
     for longer, shorter in pairwise(found):
         below = {each.id: each.probability for each in shorter.seen}
         assert longer.left is not None
@@ -54,7 +54,7 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     model = build(NGramConfig(vocab=5, order=2, smoothing="witten-bell")).double()
     rows = SimpleNamespace(ids=np.array([2, 3, 2, 3, 4]), starts=np.array([0, 5]), byte_lengths=None)
     assert len(list(model.fit(rows))) == 2
-    [after, single] = contexts_after(model, [2])
+    [after, single] = matching_contexts(model, [2])
     # After 2 stood 3 twice and nothing else: own (2) / (2 + 1), left 1 / (2 + 1).
     [seen] = after.seen
     assert (seen.id, seen.count, after.total) == (3, 2, 2)
@@ -63,7 +63,7 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     third = next(each for each in single.seen if each.id == 3)
     assert third.probability == pytest.approx((2 + 3 / 5) / 8)
     assert seen.probability == pytest.approx(2 / 3 + (2 + 3 / 5) / 8 / 3)
-    table = counts(model, train_tokenizer("characters", ["ab c"[:3]]), "b").panels[1]
+    table = ngram_counts(model, train_tokenizer("characters", ["ab c"[:3]]), "b").panels[1]
     assert isinstance(table, Table)
     # Witten-Bell makes of a count of 2 in 2 the share 2/3, which is a count of 4/3 in 2.
     assert table.rows[0][3:6] == (2, pytest.approx(2 - 4 / 3), pytest.approx(2 / 3))
@@ -71,14 +71,14 @@ def test_a_text_of_five_tokens_by_hand() -> None:
 
 def test_the_view_says_how_far_the_answer_looks_back() -> None:
     model = MODELS["ngram"]()
-    view = counts(model, TOKENIZER, "abcab", top=2)
+    view = ngram_counts(model, TOKENIZER, "abcab", top=2)
     contexts, rows = view.panels
     assert isinstance(contexts, Table)
     assert isinstance(rows, Table)
     assert contexts.rows[-1][1] == "(nothing)"
     assert len(rows.rows) <= 2 * len(contexts.rows)
     assert "looks back on the last token" in str(rows.caption)
-    longest = counts(model, TOKENIZER, TOKENIZER.decode([7, 15, 6, 1]))
+    longest = ngram_counts(model, TOKENIZER, TOKENIZER.decode([7, 15, 6, 1]))
     assert torch.tensor([len(step.rows) for step in longest.panels if isinstance(step, Table)]).min() > 0
     with pytest.raises(BadSetting, match="top is 0"):
-        counts(model, TOKENIZER, "a", top=0)
+        ngram_counts(model, TOKENIZER, "a", top=0)

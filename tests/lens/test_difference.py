@@ -13,12 +13,12 @@ import pytest
 
 from clearstory.cli.main import main
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import save_model
 from clearstory.lens.views.difference import difference
 from clearstory.lens.rendering.render import WRITERS, to_terminal
 from clearstory.lens.probes.next_token import next_token
-from clearstory.lens.probes.surprisal import surprise
+from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.views.kinds import Curve, Grid, Line, Map, Span, HighlightedText, Table
 from clearstory.models.families import build
 from clearstory.recipes.inference.inspect import inspect
@@ -123,7 +123,7 @@ def test_bits_of_a_text_are_compared_whatever_its_pieces_are(against: Any) -> No
     sides = []
     for each in (A, against):
         ids, places = each.tokenizer.encode_with_offsets(TEXT)
-        told = [span.value for span in surprise(each.model, each.tokenizer, TEXT).spans]
+        told = [span.value for span in surprisal(each.model, each.tokenizer, TEXT).spans]
         assert len(told) == len(ids)
         sides.append(list(zip(places, told, strict=True)))
     for span in apart.spans:

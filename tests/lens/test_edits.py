@@ -11,13 +11,13 @@ import torch
 from test_stream import MORE, TINY, read_of
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
-from clearstory.lens.probes.ablation import ablated, ablation
-from clearstory.lens.probes.interventions import edited
-from clearstory.lens.hooks.interventions import Cell, Edit, Patch, Scale, Steer, from_data, parse, to_data, to_python
-from clearstory.lens.hooks.apply_interventions import changes, intervene, reweighed
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.probes.activation_patching import patching, patchings
-from clearstory.lens.hooks.trace import PROBES, edit, watch
+from clearstory.lens.probes.ablation import ablate_every_part, ablation
+from clearstory.lens.probes.interventions import interventions
+from clearstory.lens.hooks.interventions import SetAttentionWeight, Intervention, PatchResidual, ScaleOutput, AddSteeringVector, interventions_from_json, parse_intervention, interventions_to_json, interventions_to_python
+from clearstory.lens.hooks.apply_interventions import replacements_of, run_interventions, set_weight
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.probes.activation_patching import activation_patching, patch_every_position
+from clearstory.lens.hooks.trace import ACTIVE_HOOKS, replace_activations, record_activations
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
@@ -36,26 +36,26 @@ def model_of(config: Any, **more: Any) -> Any:
 
 @pytest.mark.parametrize("said", SAID)
 def test_edits_are_words_and_data_and_python(said: str) -> None:
-    wanted = parse(said)
-    assert parse(str(wanted)) == wanted
-    assert from_data(to_data([wanted])) == [wanted]
-    names = {"Scale": Scale, "Cell": Cell, "Steer": Steer, "Patch": Patch}
+    wanted = parse_intervention(said)
+    assert parse_intervention(str(wanted)) == wanted
+    assert interventions_from_json(interventions_to_json([wanted])) == [wanted]
+    names = {"Scale": ScaleOutput, "Cell": SetAttentionWeight, "Steer": AddSteeringVector, "Patch": PatchResidual}
     assert eval(repr(wanted), names) == wanted
-    assert repr(wanted) in to_python("model", "abca", [wanted])
+    assert repr(wanted) in interventions_to_python("model", "abca", [wanted])
 
 
 def test_what_python_is_written_runs(tmp_path: Any, monkeypatch: Any) -> None:
-    from clearstory.formats.cards import Card
+    from clearstory.formats.model_card import Card
     from clearstory.formats.folders import save_model
 
     model = model_of(TINY_CLEAR)
     folder = save_model(
         tmp_path / "model", model.float(), TOKENIZER, Card(name="m", family="transformer", parameters=0)
     )
-    edits = [parse("head 1.0 off"), parse("cell 0.1 3 2 0.9")]
+    edits = [parse_intervention("head 1.0 off"), parse_intervention("cell 0.1 3 2 0.9")]
     names: dict[str, Any] = {}
-    exec(to_python(str(folder), "abca", edits), names)
-    own = intervene(model, TOKENIZER, passage(model, TOKENIZER, "abca"), edits)
+    exec(interventions_to_python(str(folder), "abca", edits), names)
+    own = run_interventions(model, TOKENIZER, encode_passage(model, TOKENIZER, "abca"), edits)
     assert names["outcome"].kl == pytest.approx(own.kl, rel=1e-6)
 
 
@@ -64,36 +64,36 @@ def test_an_edit_that_changes_nothing_leaves_every_bit(name: str) -> None:
     base = {"gpt2": TINY_GPT2, "clear": TINY_CLEAR}.get(name)
     model = model_of(base or MORE[name]().config)
     written = {"target": "abca"} if name == "2017" else {}
-    read = passage(model, TOKENIZER, "bca", **written) if written else passage(model, TOKENIZER, "abca")
+    read = encode_passage(model, TOKENIZER, "bca", **written) if written else encode_passage(model, TOKENIZER, "abca")
     tap = f"{'decoder.' if written else ''}blocks.1.attention.pattern"
-    with watch(model, tap) as seen, torch.no_grad():
+    with record_activations(model, tap) as seen, torch.no_grad():
         read.hidden(model)
-    nothing: list[Edit] = [
-        *(parse(f"{part} 1{'.0' * (part == 'head')} x1") for part in ("head", "attention", "feed-forward", "layer")),
-        parse("steer 0 0 all a b"),
-        Cell(layer=1, head=1, row=3, column=2, weight=float(seen[tap][0, 1, 3, 2])),
+    nothing: list[Intervention] = [
+        *(parse_intervention(f"{part} 1{'.0' * (part == 'head')} x1") for part in ("head", "attention", "feed-forward", "layer")),
+        parse_intervention("steer 0 0 all a b"),
+        SetAttentionWeight(layer=1, head=1, row=3, column=2, weight=float(seen[tap][0, 1, 3, 2])),
     ]
     if not written:
-        nothing.append(parse("patch 1 2 abca"))
+        nothing.append(parse_intervention("patch 1 2 abca"))
     for wanted in nothing:
-        outcome = intervene(model, TOKENIZER, read, [wanted])
+        outcome = run_interventions(model, TOKENIZER, read, [wanted])
         assert torch.equal(outcome.before, outcome.after), wanted
         assert outcome.kl == 0
-    assert torch.equal(intervene(model, TOKENIZER, read, []).after, outcome.before)
-    assert not PROBES
+    assert torch.equal(run_interventions(model, TOKENIZER, read, []).after, outcome.before)
+    assert not ACTIVE_HOOKS
 
 
 def test_each_edit_does_what_its_words_say() -> None:
     model = model_of(TINY_CLEAR)
-    read = passage(model, TOKENIZER, "abca")
-    other = passage(model, TOKENIZER, "dcba")
-    with torch.no_grad(), watch(model, "**") as at:
+    read = encode_passage(model, TOKENIZER, "abca")
+    other = encode_passage(model, TOKENIZER, "dcba")
+    with torch.no_grad(), record_activations(model, "**") as at:
         read.hidden(model)
-    with torch.no_grad(), watch(model, "**") as there:
+    with torch.no_grad(), record_activations(model, "**") as there:
         other.hidden(model)
 
     def after(said: str, tap: str) -> torch.Tensor:
-        with torch.no_grad(), edit(model, changes(model, TOKENIZER, read, parse(said))), watch(model, tap) as seen:
+        with torch.no_grad(), replace_activations(model, replacements_of(model, TOKENIZER, read, parse_intervention(said))), record_activations(model, tap) as seen:
             read.hidden(model)
         return seen[tap]
 
@@ -114,10 +114,10 @@ def test_each_edit_does_what_its_words_say() -> None:
     assert float(pattern[3, 0] / pattern[3, 1]) == pytest.approx(float(before[3, 0] / before[3, 1]))
     assert torch.equal(pattern[:3], before[:3])
     assert torch.equal(after("patch 0 2 dcba", "blocks.0")[0, 2], there["blocks.0"][0, 2])
-    with torch.no_grad(), watch(model, "blocks.0") as b:
-        passage(model, TOKENIZER, "bb").hidden(model)
-    with torch.no_grad(), watch(model, "blocks.0") as d:
-        passage(model, TOKENIZER, "d").hidden(model)
+    with torch.no_grad(), record_activations(model, "blocks.0") as b:
+        encode_passage(model, TOKENIZER, "bb").hidden(model)
+    with torch.no_grad(), record_activations(model, "blocks.0") as d:
+        encode_passage(model, TOKENIZER, "d").hidden(model)
     moved = after("steer 0 2 all bb d", "blocks.0")[0] - at["blocks.0"][0]
     assert torch.allclose(moved, (2 * (b["blocks.0"][0, -1] - d["blocks.0"][0, -1])).expand_as(moved))
     last = after("steer 0 2 last bb d", "blocks.0")[0] - at["blocks.0"][0]
@@ -127,40 +127,40 @@ def test_each_edit_does_what_its_words_say() -> None:
 
 def test_a_row_that_gave_all_to_one_shares_evenly() -> None:
     pattern = torch.tensor([[[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]])
-    cell = Cell(layer=0, head=0, row=2, column=0, weight=0.4)
-    assert reweighed(pattern, cell, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.4, 0.3, 0.3])
+    cell = SetAttentionWeight(layer=0, head=0, row=2, column=0, weight=0.4)
+    assert set_weight(pattern, cell, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.4, 0.3, 0.3])
     one = replace(cell, column=2, weight=0.5)
-    assert reweighed(pattern, one, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.5, 0.0, 0.5])
+    assert set_weight(pattern, one, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.5, 0.0, 0.5])
 
 
 def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
     model = model_of(TINY_GPT2)
-    read = passage(model, TOKENIZER, "abca")
-    edits = [parse("head 0.0 x3"), parse("head 0.0 x0.5"), parse("steer 1 2 last b a")]
+    read = encode_passage(model, TOKENIZER, "abca")
+    edits = [parse_intervention("head 0.0 x3"), parse_intervention("head 0.0 x0.5"), parse_intervention("steer 1 2 last b a")]
     assert torch.allclose(
-        intervene(model, TOKENIZER, read, edits[:2]).after,
-        intervene(model, TOKENIZER, read, [parse("head 0.0 x1.5")]).after,
+        run_interventions(model, TOKENIZER, read, edits[:2]).after,
+        run_interventions(model, TOKENIZER, read, [parse_intervention("head 0.0 x1.5")]).after,
     )
     assert torch.equal(
-        intervene(model, TOKENIZER, read, edits[:-1]).after, intervene(model, TOKENIZER, read, edits[:2]).after
+        run_interventions(model, TOKENIZER, read, edits[:-1]).after, run_interventions(model, TOKENIZER, read, edits[:2]).after
     )
-    outcome = intervene(model, TOKENIZER, read, edits)
-    (id, before, after), *_ = outcome.moves(3)
+    outcome = run_interventions(model, TOKENIZER, read, edits)
+    (id, before, after), *_ = outcome.largest_changes(3)
     assert abs(after - before) == pytest.approx(float((outcome.after - outcome.before).abs().max()))
     by_hand = sum(p * math.log2(p / q) for p, q in zip(outcome.before.tolist(), outcome.after.tolist(), strict=True))
     assert outcome.kl == pytest.approx(by_hand)
-    view = edited(model, TOKENIZER, "abca", edit=tuple(map(str, edits)), top=5)
+    view = interventions(model, TOKENIZER, "abca", edit=tuple(map(str, edits)), top=5)
     assert view.columns == ("token", "before", "change", "after")
     assert TOKENIZER.display_token(id) in view.column("token")
     assert f"KL {outcome.kl:.3g} bits" in (view.caption or "")
-    assert "next to nothing" in (edited(model, TOKENIZER, "abca", edit=("layer 0 x1",)).caption or "")
+    assert "next to nothing" in (interventions(model, TOKENIZER, "abca", edit=("layer 0 x1",)).caption or "")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "encoder", "t5"])
 @pytest.mark.parametrize("ablate", ["zero", "mean"])
 def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None:
     model, read = MORE[name](), read_of(name)
-    seen = ablated(model, read, 7, ablate=ablate)
+    seen = ablate_every_part(model, read, 7, ablate=ablate)
     place = Passage(read.ids, read.pieces, read.source, read.source_pieces)
     prefix = "decoder." if name == "t5" else ""
     with torch.no_grad():
@@ -168,10 +168,10 @@ def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None
     assert seen.answer == int(before.argmax())
     for column in ("h1", "ff", *(("x0",) if prefix else ())):
         part = {"h": "head", "x": "cross-head", "f": "feed-forward"}[column[0]]
-        wanted = Scale(
+        wanted = ScaleOutput(
             part=part, layer=0, head=None if column == "ff" else int(column[1]), by="mean" if ablate == "mean" else 0.0
         )
-        with torch.no_grad(), edit(model, changes(model, TOKENIZER, place, wanted)):
+        with torch.no_grad(), replace_activations(model, replacements_of(model, TOKENIZER, place, wanted)):
             after = model.logits(read.hidden(model)[7]).log_softmax(-1)
         at = 0, seen.columns.index(column)
         bits = float(after[seen.answer] - before[seen.answer]) / math.log(2)
@@ -183,8 +183,8 @@ def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None
 def test_patching_everything_is_the_other_text() -> None:
     for config in (TINY_GPT2, TINY_CLEAR):
         model = model_of(config)
-        read, other = passage(model, TOKENIZER, "abcab"), passage(model, TOKENIZER, "abdab")
-        seen = patchings(model, read, other, (4, 4), (3, 7))
+        read, other = encode_passage(model, TOKENIZER, "abcab"), encode_passage(model, TOKENIZER, "abdab")
+        seen = patch_every_position(model, read, other, (4, 4), (3, 7))
         with torch.no_grad():
             ours, theirs = (model.logits(each.hidden(model)[-1]) for each in (read, other))
         assert seen.own == pytest.approx(float(ours[3] - ours[7]))
@@ -195,7 +195,7 @@ def test_patching_everything_is_the_other_text() -> None:
         assert float(seen.recovered[0, 2]) == pytest.approx(1)
         # Above the last layer only the last token speaks.
         assert seen.recovered[-1].tolist() == pytest.approx([0, 0, 0, 0, 1])
-        one = intervene(model, TOKENIZER, read, [Patch(layer=0, place=3, other="abdab")]).after.log()
+        one = run_interventions(model, TOKENIZER, read, [PatchResidual(layer=0, place=3, other="abdab")]).after.log()
         assert float(seen.recovered[1, 3]) == pytest.approx(
             (float(one[3] - one[7]) - seen.own) / (seen.other - seen.own)
         )
@@ -203,12 +203,12 @@ def test_patching_everything_is_the_other_text() -> None:
 
 def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
     model = shaken(replace(T5_SMALL, **TINY | {"vocab": TOKENIZER.vocab, "begin": 0}))
-    view = patching(model, TOKENIZER, "abc", other="abd", words=("a", "b"), target="b")
+    view = activation_patching(model, TOKENIZER, "abc", other="abd", words=("a", "b"), target="b")
     assert view.column_labels[2] == "c/d"
     assert view.values[0][2] == pytest.approx(1)
     last = "encoder cell 1.0 2 0 0.5"
-    assert edited(model, TOKENIZER, "abc", target="b", edit=(last, "cross-cell 1.1 0 2 0.9")).rows
-    assert "encoder" in edited(model, TOKENIZER, "abc", edit=("encoder patch 0 1 abd",)).title
+    assert interventions(model, TOKENIZER, "abc", target="b", edit=(last, "cross-cell 1.1 0 2 0.9")).rows
+    assert "encoder" in interventions(model, TOKENIZER, "abc", edit=("encoder patch 0 1 abd",)).title
 
 
 def test_an_encoder_answers_at_its_mask() -> None:
@@ -216,9 +216,9 @@ def test_an_encoder_answers_at_its_mask() -> None:
     model = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
     grid = ablation(model, pieces, "a [MASK] c")
     assert grid.column_labels == ("h0", "h1", "ff")
-    assert edited(model, pieces, "a [MASK] c", edit=("cell 0.1 1 3 0.7",)).rows
-    assert patching(model, pieces, "a [MASK] c", other="b [MASK] c", words=("a", "b")).values[0][1] != 0
-    for view, more in ((ablation, {}), (edited, {"edit": ("layer 0 off",)})):
+    assert interventions(model, pieces, "a [MASK] c", edit=("cell 0.1 1 3 0.7",)).rows
+    assert activation_patching(model, pieces, "a [MASK] c", other="b [MASK] c", words=("a", "b")).values[0][1] != 0
+    for view, more in ((ablation, {}), (interventions, {"edit": ("layer 0 off",)})):
         with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
             view(model, pieces, "a b c", **more)
 
@@ -256,22 +256,22 @@ def test_an_encoder_answers_at_its_mask() -> None:
 )
 def test_what_cannot_be_edited_is_refused(said: str, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
-        edited(model_of(TINY_CLEAR), TOKENIZER, "abca", edit=(said,))
+        interventions(model_of(TINY_CLEAR), TOKENIZER, "abca", edit=(said,))
 
 
 def test_other_refusals() -> None:
     model = model_of(TINY_CLEAR)
     with pytest.raises(BadSetting, match="there is no edit"):
-        edited(model, TOKENIZER, "abca")
+        interventions(model, TOKENIZER, "abca")
     with pytest.raises(BadSetting, match="is no edit"):
-        from_data([{"edit": "Scales", "layer": 1}])
+        interventions_from_json([{"edit": "Scales", "layer": 1}])
     with pytest.raises(BadSetting, match="needs a second text"):
-        patching(model, TOKENIZER, "abca")
+        activation_patching(model, TOKENIZER, "abca")
     with pytest.raises(BadSetting, match="the text has 4 tokens and the other 2"):
-        patching(model, TOKENIZER, "abca", other="ab")
+        activation_patching(model, TOKENIZER, "abca", other="ab")
     with pytest.raises(BadInput, match="both texts have the same likeliest word"):
-        patching(model, TOKENIZER, "abca", other="abca")
+        activation_patching(model, TOKENIZER, "abca", other="abca")
     with pytest.raises(BadInput, match="nothing moves"):
-        patching(model, TOKENIZER, "abca", other="abca", words=("a", "b"))
+        activation_patching(model, TOKENIZER, "abca", other="abca", words=("a", "b"))
     with pytest.raises(BadSetting, match="an ablation shows answer or kl"):
         ablation(model, TOKENIZER, "abca", show="rank")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened
-from clearstory.lens.probes.fill_mask import fill
+from clearstory.lens.probes.fill_mask import fill_mask
 from clearstory.lens.registry import able, check_able
 from clearstory.lens.views.kinds import Table
 from clearstory.models.base import TokenBatch
@@ -34,14 +34,14 @@ def step(view: Any, number: int = 0) -> Table:
 
 def test_a_mask_is_told_as_the_command_tells_it() -> None:
     [told] = filled(Opened(MODEL, PIECES, Card()), "a [MASK] c b", top=4)
-    rows = step(fill(MODEL, PIECES, "a [MASK] c b", top=4)).rows
+    rows = step(fill_mask(MODEL, PIECES, "a [MASK] c b", top=4)).rows
     assert [(row[0], row[1]) for row in rows] == [(each.token, each.id) for each in told.masks[0]]
     assert [row[2] for row in rows] == pytest.approx([each.probability for each in told.masks[0]], rel=1e-6)
-    assert step(fill(MODEL, PIECES, "a [MASK] c b")).title == "Place 2"  # nothing is known to stand there
+    assert step(fill_mask(MODEL, PIECES, "a [MASK] c b")).title == "Place 2"  # nothing is known to stand there
 
 
 def test_places_are_hidden_and_told() -> None:
-    view = fill(MODEL, PIECES, "a b c", mask=(3, 1), top=PIECES.vocab)
+    view = fill_mask(MODEL, PIECES, "a b c", mask=(3, 1), top=PIECES.vocab)
     assert [each.title.split(",")[0] for each in view.panels] == ["Place 1", "Place 3"]
     cls, sep, hides = PIECES.cls_token_id, PIECES.sep_token_id, PIECES.mask_token_id
     (a, b, c) = PIECES.encode("a b c")
@@ -60,17 +60,17 @@ def test_places_are_hidden_and_told() -> None:
 
 
 def test_the_last_token_is_hidden_where_nothing_is_named() -> None:
-    assert step(fill(MODEL, PIECES, "a b c")).title == "Place 3, where ‘c’ stands"
+    assert step(fill_mask(MODEL, PIECES, "a b c")).title == "Place 3, where ‘c’ stands"
     # What stands there is shown, however unlikely.
-    assert PIECES.encode("c")[0] in {row[1] for row in step(fill(MODEL, PIECES, "a b c", top=1)).rows}
+    assert PIECES.encode("c")[0] in {row[1] for row in step(fill_mask(MODEL, PIECES, "a b c", top=1)).rows}
 
 
 @pytest.mark.parametrize(("place", "words"), [(0, "which frames"), (4, "which frames"), (5, "not there"), (-1, "not")])
 def test_places_that_cannot_be_hidden_are_refused(place: int, words: str) -> None:
     with pytest.raises(BadSetting, match=words):
-        fill(MODEL, PIECES, "a b c", mask=(place,))
+        fill_mask(MODEL, PIECES, "a b c", mask=(place,))
     with pytest.raises(BadSetting, match="top is 0"):
-        fill(MODEL, PIECES, "a b c", top=0)
+        fill_mask(MODEL, PIECES, "a b c", top=0)
 
 
 def test_it_is_for_encoders_that_know_words() -> None:

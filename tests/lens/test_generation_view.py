@@ -15,8 +15,8 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, U
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.lens.rendering.render import to_csv, to_html
-from clearstory.lens.probes.generation import generation, steps_written, texts
-from clearstory.lens.hooks.passage import passage
+from clearstory.lens.probes.generation import generation, written_steps, token_texts
+from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.rendering.svg import svg
 from clearstory.lens.views.kinds import Node, Tree
 from clearstory.models.base import TokenBatch
@@ -39,9 +39,9 @@ def ready(config: Any) -> Any:
 def test_each_step_is_what_the_model_says_there(config: Any) -> None:
     opened = ready(config)
     model = opened.model
-    read = passage(model, TOKENIZER, "abca")
+    read = encode_passage(model, TOKENIZER, "abca")
     written = [5, 1, 7]
-    seen = steps_written(model, read, written, 4)
+    seen = written_steps(model, read, written, 4)
     more = {"source": TokenBatch.from_sequences([read.source])} if read.source else {}
     for step, each in enumerate(seen):
         with torch.no_grad():
@@ -102,7 +102,7 @@ def test_the_tree_is_drawn_and_told() -> None:
 def test_parts_of_a_character_come_with_its_last() -> None:
     pieces = train_tokenizer("bytes", [])
     ids = pieces.encode("aé€b")
-    assert list(texts(pieces, ids[:1], ids[1:])) == ["", "é", "", "", "€", "b"]
+    assert list(token_texts(pieces, ids[:1], ids[1:])) == ["", "é", "", "", "€", "b"]
 
 
 def test_what_cannot_be_shown_is_refused() -> None:
@@ -129,7 +129,7 @@ def test_families_without_vectors_write_too() -> None:
     opened = SimpleNamespace(model=model, tokenizer=pieces)
     assert pieces.vocab == model.vocab
     assert inspect(opened, "abc", "generation", max_tokens=5, seed=1).panels
-    seen = steps_written(model, passage(model, pieces, "abc"), [4, 9], 3)
+    seen = written_steps(model, encode_passage(model, pieces, "abc"), [4, 9], 3)
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([[*pieces.encode("abc"), 4]]))
         assert seen[1].probability == pytest.approx(float(model.logits(hidden)[0, -1].softmax(-1)[9]))

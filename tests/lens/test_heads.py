@@ -17,12 +17,12 @@ from torch import Tensor
 
 from clearstory.errors import BadInput
 from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
-from clearstory.lens.probes.head_types import THRESHOLDS, called, heads, measure, repeated
+from clearstory.lens.probes.head_types import THRESHOLDS, head_type, head_types, measure_heads, repeated_random_tokens
 from clearstory.lens.rendering.tile_grid import LEVELS, level_of
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.attention_sites import sites
+from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.hooks.trace import edit
+from clearstory.lens.hooks.trace import replace_activations
 from clearstory.lens.views.kinds import TileGrid, Table, Tile
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -71,8 +71,8 @@ ONE_THING: dict[str, tuple[Callable[[int, int], int], Callable[[], Any]]] = {
 def test_a_head_that_does_one_thing_is_called_by_it(name: str) -> None:
     place, make = ONE_THING[name]
     model = make()
-    with edit(model, {"blocks.1.attention.pattern": all_on(place)}):
-        found = measure(model, TOKENIZER, READ)
+    with replace_activations(model, {"blocks.1.attention.pattern": all_on(place)}):
+        found = measure_heads(model, TOKENIZER, READ)
     assert found.names[1] == (name, name)
     assert torch.allclose(found.scores[name][1], torch.ones(2).double())
     assert torch.all(found.scores["diffuse"][1] < 0.01)
@@ -80,17 +80,17 @@ def test_a_head_that_does_one_thing_is_called_by_it(name: str) -> None:
 
 def test_an_induction_head_is_found_in_repeated_tokens() -> None:
     model = decoder()
-    again, back = repeated(model, TOKENIZER, READ, seed=3)
+    again, back = repeated_random_tokens(model, TOKENIZER, READ, seed=3)
     count = back + 1
     assert again.ids[1 : 1 + count] == again.ids[1 + count :]
     assert not set(again.ids[1:]) & {i for i, special in enumerate(TOKENIZER.special_tokens_mask) if special}
-    with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - back)}):
-        found = measure(model, TOKENIZER, READ, seed=3)
+    with replace_activations(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - back)}):
+        found = measure_heads(model, TOKENIZER, READ, seed=3)
     assert found.names[1] == ("induction", "induction")
     # In the second half the token that far back is the one that followed this one.
     assert all(again.ids[query - back - 1] == again.ids[query] for query in range(2 * back, len(again.ids)))
     assert torch.allclose(found.scores["induction"][1], torch.ones(2).double())
-    assert "induction" not in measure(encoder(), TOKENIZER, READ).scores
+    assert "induction" not in measure_heads(encoder(), TOKENIZER, READ).scores
 
 
 def test_even_weights_are_diffuse() -> None:
@@ -101,8 +101,8 @@ def test_even_weights_are_diffuse() -> None:
     def change(pattern: Tensor) -> Tensor:
         return even.to(pattern).expand_as(pattern) if pattern.shape[-1] == 8 else pattern
 
-    with edit(model, {"blocks.0.attention.pattern": change}):
-        found = measure(model, TOKENIZER, READ)
+    with replace_activations(model, {"blocks.0.attention.pattern": change}):
+        found = measure_heads(model, TOKENIZER, READ)
     assert torch.allclose(found.scores["diffuse"][0], torch.ones(2).double())
     # The token before, of 2 to 8 tokens seen: mean of 1/2 ... 1/8.
     assert float(found.scores["previous"][0, 0]) == pytest.approx(sum(1 / n for n in range(2, 9)) / 7)
@@ -111,22 +111,22 @@ def test_even_weights_are_diffuse() -> None:
 
 
 def test_names_need_their_thresholds() -> None:
-    assert called({"previous": 0.39, "first": 0.1, "diffuse": 0.84}) == "unclear"
-    assert called({"previous": 0.41, "first": 0.59, "diffuse": 0.9}) == "first"
-    assert called({"induction": 0.4, "first": 0.9, "diffuse": 0.1}) == "induction"
-    assert called({"first": 0.1, "diffuse": 0.85}) == "diffuse"
+    assert head_type({"previous": 0.39, "first": 0.1, "diffuse": 0.84}) == "unclear"
+    assert head_type({"previous": 0.41, "first": 0.59, "diffuse": 0.9}) == "first"
+    assert head_type({"induction": 0.4, "first": 0.9, "diffuse": 0.1}) == "induction"
+    assert head_type({"first": 0.1, "diffuse": 0.85}) == "diffuse"
     assert all(0 < threshold < 1 for threshold in THRESHOLDS.values())
 
 
 def test_one_token_alone_has_no_choice_and_no_name() -> None:
-    found = measure(decoder(), TOKENIZER, Passage((5,), ("a",)))
+    found = measure_heads(decoder(), TOKENIZER, Passage((5,), ("a",)))
     assert float(found.scores["first"].abs().sum()) == 0
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])
 def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
     model: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
-    view = heads(model, TOKENIZER, "abcab", part=part, target="ba")
+    view = head_types(model, TOKENIZER, "abcab", part=part, target="ba")
     mosaic, table = view.panels
     assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)
@@ -136,13 +136,13 @@ def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
     assert len(table.rows) == 4
     assert len(mosaic.tiles[0][0].cells) == (6 if part == "encoder" else 3)
     assert len(mosaic.tiles[0][0].cells[0]) == (3 if part == "decoder" else 6)
-    assert len(sites(model, part)) == len(mosaic.tiles)
+    assert len(attention_sites(model, part)) == len(mosaic.tiles)
 
 
 def test_the_view_says_what_was_measured() -> None:
     model = decoder()
-    with edit(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
-        view = heads(model, TOKENIZER, "abcabcdd")
+    with replace_activations(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
+        view = head_types(model, TOKENIZER, "abcabcdd")
     mosaic, table = view.panels
     assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)

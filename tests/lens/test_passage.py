@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, ContextOverflow
-from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.passage import encode_passage
 from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -21,24 +21,24 @@ TINY: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "he
 def test_a_decoder_reads_its_prompt() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(TINY_GPT2, vocab=tokenizer.vocab, context=4))
-    read = passage(model, tokenizer, "abca")
+    read = encode_passage(model, tokenizer, "abca")
     assert read.ids == tuple(tokenizer.encode("abca"))
     assert read.labels == ("a·0", "b", "c", "a·3")
     assert torch.equal(read.hidden(model), model.forward(TokenBatch.from_sequences([read.ids]))[0][0])
     with pytest.raises(BadInput, match="the text is empty"):
-        passage(model, tokenizer, "")
+        encode_passage(model, tokenizer, "")
     with pytest.raises(ContextOverflow, match=r"5 tokens .* 4"):
-        passage(model, tokenizer, "abcab")
-    assert passage(model, tokenizer, "abcab", truncate="left").pieces == ("b", "c", "a", "b")
+        encode_passage(model, tokenizer, "abcab")
+    assert encode_passage(model, tokenizer, "abcab", truncate="left").pieces == ("b", "c", "a", "b")
 
 
 def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
     tokenizer = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     model: Any = shaken(replace(BERT_TINY, **TINY, vocab=tokenizer.vocab, context=12))
-    read = passage(model, tokenizer, "a [MASK]")
+    read = encode_passage(model, tokenizer, "a [MASK]")
     assert read.pieces == ("[CLS]", "a", "[MASK]", "[SEP]")
     assert read.segments is None
-    two = passage(model, tokenizer, "a b ||| c")
+    two = encode_passage(model, tokenizer, "a b ||| c")
     assert two.pieces == ("[CLS]", "a", "b", "[SEP]", "c", "[SEP]")
     assert two.segments == (0, 0, 0, 0, 1, 1)
     assert torch.equal(two.hidden(model), model.encode(TokenBatch.from_sequences([two.ids]), torch.tensor([two.segments]))[0])
@@ -47,9 +47,9 @@ def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
 def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(T5_SMALL, **TINY, vocab=tokenizer.vocab, context=12, begin=0))
-    read = passage(model, tokenizer, "abc", target="ba")
+    read = encode_passage(model, tokenizer, "abc", target="ba")
     assert read.source[:3] == tuple(tokenizer.encode("abc"))
     assert read.source[3:] == (tokenizer.eos_token_id,)
     assert read.ids == (0, *tokenizer.encode("ba"))
-    assert passage(model, tokenizer, "abc").ids == (0,)
+    assert encode_passage(model, tokenizer, "abc").ids == (0,)
     assert torch.equal(read.hidden(model), model.forward(TokenBatch.from_sequences([read.ids]), source=TokenBatch.from_sequences([read.source]))[0][0])

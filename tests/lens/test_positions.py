@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.probes.positions import angles, bucket_table, by_distance, foot_parts, positions
-from clearstory.lens.hooks.trace import stacks, watch
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.probes.positions import rotation_angles, bucket_table, bias_by_distance, input_parts, positions
+from clearstory.lens.hooks.trace import transformer_stacks, record_activations
 from clearstory.lens.views.kinds import Table
 from clearstory.models.positions import Buckets, Rotary
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
@@ -37,11 +37,11 @@ def test_the_parts_add_up_to_what_the_first_block_reads(name: str) -> None:
     config, tokenizer, text, kinds = KINDS[name]
     model: Any = shaken(config)
     with torch.no_grad():
-        read = passage(model, tokenizer, text, target="ba" if len(stacks(model)) > 1 else None)
-        with watch(model, *(f"{prefix}foot" for prefix, _ in stacks(model))) as seen:
+        read = encode_passage(model, tokenizer, text, target="ba" if len(transformer_stacks(model)) > 1 else None)
+        with record_activations(model, *(f"{prefix}foot" for prefix, _ in transformer_stacks(model))) as seen:
             read.hidden(model)
-        for prefix, stack in stacks(model):
-            parts = foot_parts(model, stack, read.source if prefix == "encoder." else read.ids, read.segments)
+        for prefix, stack in transformer_stacks(model):
+            parts = input_parts(model, stack, read.source if prefix == "encoder." else read.ids, read.segments)
             assert set(parts) == kinds
             assert all(part.abs().max() > 0 for part in parts.values())
             total = sum(parts.values())
@@ -60,7 +60,7 @@ def test_the_parts_add_up_to_what_the_first_block_reads(name: str) -> None:
 
 def test_angles_grow_with_the_place() -> None:
     rotary = Rotary(8, 40, 10_000.0)
-    view = angles(rotary, tuple(map(str, range(40))), 3)
+    view = rotation_angles(rotary, tuple(map(str, range(40))), 3)
     assert view.column_labels == ("0", "2", "3")
     for place, row in enumerate(view.values):
         for pair, angle in zip((0, 2, 3), row, strict=True):
@@ -80,7 +80,7 @@ def test_buckets_are_those_of_t5(both: bool) -> None:
     ours = {distance: row[0] for row in rows for distance in range(int(str(row[1])), int(str(row[2])) + 1)}
     distances = torch.arange(-(count - 1), count if both else 1)
     assert ours == dict(zip(distances.tolist(), theirs(distances, both, 32, 128).tolist(), strict=True))
-    lines = by_distance(buckets, count, "").lines
+    lines = bias_by_distance(buckets, count, "").lines
     assert [line.name for line in lines] == ["head 0", "head 1", "head 2"]
     [at] = [at for at, x in enumerate(lines[1].x) if x == -7]
     assert lines[1].y[at] == pytest.approx(

@@ -9,8 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.x_gates import gate_values, gates
-from clearstory.lens.probes.gradient_reach import gradient_reach, reach
+from clearstory.lens.probes.x_gates import compute_gates, gate_activations
+from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach
 from clearstory.lens.registry import check_able
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -25,7 +25,7 @@ def test_gates_make_the_memory_that_the_model_computes(name: str) -> None:
     model: Any = MODELS[name]()
     _, memory = model.forward(TokenBatch.from_sequences([IDS]), model.init_state())
     for layer in range(len(model.layers)):
-        seen = gate_values(model, IDS, layer)
+        seen = compute_gates(model, IDS, layer)
         kept = memory.cells[layer] if memory.cells else memory.hidden[layer]
         assert_close(seen["memory"][-1], kept[0])
     # Gers et al. 2000, eq. 9: what is remembered is what was kept of it, and what was let in
@@ -35,16 +35,16 @@ def test_gates_make_the_memory_that_the_model_computes(name: str) -> None:
 
 
 def test_gates_are_shown_as_means_over_units() -> None:
-    view = gates(MODELS["lstm"](), LETTERS, "abca", layer=0)
+    view = gate_activations(MODELS["lstm"](), LETTERS, "abca", layer=0)
     assert view.row_labels == ("a", "b", "c", "a")
     assert view.column_labels == ("input", "forget", "output", "new", "memory")
     assert all(0 < value < 1 for row in view.values for value in row[:3])
     assert "half-life" in (view.caption or "")
-    assert "no gates" in (gates(MODELS["rnn"](), LETTERS, "abc").caption or "")
+    assert "no gates" in (gate_activations(MODELS["rnn"](), LETTERS, "abc").caption or "")
     with pytest.raises(BadSetting, match="layer is 7, and the model has 2"):
-        gates(MODELS["gru"](), LETTERS, "ab", layer=7)
+        gate_activations(MODELS["gru"](), LETTERS, "ab", layer=7)
     with pytest.raises(BadSetting, match="the text is empty"):
-        gates(MODELS["gru"](), LETTERS, "")
+        gate_activations(MODELS["gru"](), LETTERS, "")
 
 
 def test_a_transformer_has_no_gates_and_says_what_it_can_show() -> None:
@@ -57,7 +57,7 @@ def test_a_transformer_has_no_gates_and_says_what_it_can_show() -> None:
 def test_reach_is_the_slope_that_differences_find(name: str) -> None:
     model: Any = MODELS[name]()
     ids = IDS * 2
-    found = gradient_reach(model, ids, targets=1)
+    found = gradient_norms_by_distance(model, ids, targets=1)
     table = model.embedding.weight.data
     whole = len(ids) - 1
     # The token k back gets a vector of its own: an id that occurs nowhere else, moved a little in each direction.
@@ -78,9 +78,9 @@ def test_reach_is_the_slope_that_differences_find(name: str) -> None:
 
 
 def test_reach_is_a_curve_over_distances() -> None:
-    view = reach(MODELS["lstm"](), LETTERS, "abcdefghij" * 6)
+    view = gradient_reach(MODELS["lstm"](), LETTERS, "abcdefghij" * 6)
     (line,) = view.lines
     assert line.x == tuple(range(1, 45))
     assert all(value > 0 for value in line.y)
     with pytest.raises(BadInput, match="the text has 3 tokens"):
-        reach(MODELS["lstm"](), LETTERS, "abc")
+        gradient_reach(MODELS["lstm"](), LETTERS, "abc")

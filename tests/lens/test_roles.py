@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.dependency_heads import Found, look, measure_roles, roles
-from clearstory.lens.hooks.attention_sites import sites
-from clearstory.lens.hooks.trace import edit, watch
-from clearstory.lens.probes.x_words import pieces_of, word_patterns
+from clearstory.lens.probes.dependency_heads import DependencyHeads, dependency_caption, measure_dependency_heads, dependency_heads
+from clearstory.lens.hooks.attention_sites import attention_sites
+from clearstory.lens.hooks.trace import replace_activations, record_activations
+from clearstory.lens.probes.x_words import align_words, word_attention
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.conllu import Sentence
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -67,7 +67,7 @@ def conllu(file: Path, told: list[Sentence], *, syntax: bool = True) -> Path:
 
 def following(model: Any, told: list[Sentence], word: Callable[[Sentence, int], int]) -> Callable[[Tensor], Tensor]:
     """Heads that look, sentence after sentence, from each word at the pieces of another, evenly."""
-    wanted = iter([(sentence, pieces_of(model, TOKENIZER, sentence)) for sentence in told])
+    wanted = iter([(sentence, align_words(model, TOKENIZER, sentence)) for sentence in told])
 
     def change(pattern: Tensor) -> Tensor:
         sentence, pieces = next(wanted)
@@ -83,15 +83,15 @@ def following(model: Any, told: list[Sentence], word: Callable[[Sentence, int], 
     return change
 
 
-def by_way(found: Found) -> dict[tuple[str, str], Any]:
+def by_way(found: DependencyHeads) -> dict[tuple[str, str], Any]:
     return {(role.relation, role.way): role for role in found.roles}
 
 
 def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> None:
     model, told = decoder(), parsed()
     change = following(model, told, lambda sentence, word: sentence.heads[word] or -1)
-    with edit(model, {"blocks.1.attention.pattern": change}):
-        found = measure_roles(model, TOKENIZER, told)
+    with replace_activations(model, {"blocks.1.attention.pattern": change}):
+        found = measure_dependency_heads(model, TOKENIZER, told)
     role = by_way(found)["obj", "to its head"]
     assert (role.layer, role.pairs) == (1, 44)
     assert role.share == pytest.approx(1.0)
@@ -104,7 +104,7 @@ def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> Non
     # Who hangs on what comes later cannot look there.
     assert ("nsubj", "to its head") not in by_way(found)
     assert (
-        look(found, 24).endswith("obj, to its head: head 1.0 100%, offset -2 " + f"{role.fixed:.0%}.")
+        dependency_caption(found, 24).endswith("obj, to its head: head 1.0 100%, offset -2 " + f"{role.fixed:.0%}.")
         or role.offset != -2
     )
 
@@ -112,8 +112,8 @@ def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> Non
 def test_a_head_that_looks_so_far_back_is_no_better_than_its_offset() -> None:
     model, told = decoder(), parsed()
     change = following(model, told, lambda sentence, word: word - 1)
-    with edit(model, {"blocks.1.attention.pattern": change}):
-        found = measure_roles(model, TOKENIZER, told)
+    with replace_activations(model, {"blocks.1.attention.pattern": change}):
+        found = measure_dependency_heads(model, TOKENIZER, told)
     role = by_way(found)["nsubj", "to its word"]
     assert (role.layer, role.offset, role.fixed, role.favourite) == (1, -1, 1.0, 1.0)
     assert role.share == pytest.approx(role.shuffled) == pytest.approx(1.0)
@@ -122,15 +122,15 @@ def test_a_head_that_looks_so_far_back_is_no_better_than_its_offset() -> None:
 def test_to_a_word_is_the_sum_and_from_a_word_the_mean() -> None:
     model = decoder()
     [sentence] = parsed(1, seed=3)
-    read = pieces_of(model, TOKENIZER, sentence)
+    read = align_words(model, TOKENIZER, sentence)
     text = sentence.text
     assert read.words[0] == -1  # the token that texts begin with
     # A space is of the word behind it.
     assert [read.words[1 + text.index(word)] for word in ("the", "dogs", "see")] == [0, 1, 2]
     assert read.words[1 + text.index("see") - 1] == 2
-    of = sites(model)
-    merged = word_patterns(model, read, of, len(sentence.words))
-    with watch(model, "blocks.1.attention.pattern") as seen:
+    of = attention_sites(model)
+    merged = word_attention(model, read, of, len(sentence.words))
+    with record_activations(model, "blocks.1.attention.pattern") as seen:
         read.passage.hidden(model)
     pattern = seen["blocks.1.attention.pattern"][0, 1].detach()
     own, other = ([place for place, word in enumerate(read.words) if word == which] for which in (1, 0))
@@ -142,14 +142,14 @@ def test_an_encoder_and_one_beside_a_decoder_look_both_ways() -> None:
     wordpiece = train_tokenizer("wordpiece:60", [" ".join(WORDS)] * 3)
     encoder: Any = shaken(replace(BERT_TINY, **SIZES | {"vocab": wordpiece.vocab}))
     [sentence] = parsed(1)
-    assert pieces_of(encoder, wordpiece, sentence).words[:: len(pieces_of(encoder, wordpiece, sentence).words) - 1] == (
+    assert align_words(encoder, wordpiece, sentence).words[:: len(align_words(encoder, wordpiece, sentence).words) - 1] == (
         -1,
         -1,
     )
-    found = by_way(measure_roles(encoder, wordpiece, parsed()))
+    found = by_way(measure_dependency_heads(encoder, wordpiece, parsed()))
     assert {("nsubj", "to its head"), ("nsubj", "to its word")} <= set(found)
     t5: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
-    read = pieces_of(t5, TOKENIZER, sentence)
+    read = align_words(t5, TOKENIZER, sentence)
     assert len(read.passage.source) == len(read.words)
     assert read.words[-1] == -1
 
@@ -157,10 +157,10 @@ def test_an_encoder_and_one_beside_a_decoder_look_both_ways() -> None:
 def test_as_many_sentences_are_read_as_asked_for(tmp_path: Path) -> None:
     file = conllu(tmp_path / "a.conllu", parsed(60))
     for count in (40, 50):
-        view = roles(decoder(), TOKENIZER, str(file), sentences=count)
+        view = dependency_heads(decoder(), TOKENIZER, str(file), sentences=count)
         assert view.title == f"Heads that follow grammar, in {count} sentences of a.conllu"
         assert {row[0]: row[2] for row in view.rows}["obj"] == count
-    fewer = roles(decoder(), TOKENIZER, str(file), sentences=40, top=1)
+    fewer = dependency_heads(decoder(), TOKENIZER, str(file), sentences=40, top=1)
     assert len(fewer.rows) == 1
     assert "rarer relations are not shown" in str(fewer.caption)
 
@@ -168,14 +168,14 @@ def test_as_many_sentences_are_read_as_asked_for(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     model = decoder()
     with pytest.raises(BadInput, match="reads a parsed file and 'dogs see the cat' is none"):
-        roles(model, TOKENIZER, "dogs see the cat")
+        dependency_heads(model, TOKENIZER, "dogs see the cat")
     with pytest.raises(BadInput, match="HEAD and DEPREL"):
-        roles(model, TOKENIZER, str(conllu(tmp_path / "b.conllu", parsed(), syntax=False)))
+        dependency_heads(model, TOKENIZER, str(conllu(tmp_path / "b.conllu", parsed(), syntax=False)))
     with pytest.raises(BadSetting, match="sentences is 3"):
-        roles(model, TOKENIZER, str(tmp_path / "b.conllu"), sentences=3)
+        dependency_heads(model, TOKENIZER, str(tmp_path / "b.conllu"), sentences=3)
     with pytest.raises(BadSetting, match="top is 0"):
-        roles(model, TOKENIZER, str(tmp_path / "b.conllu"), top=0)
+        dependency_heads(model, TOKENIZER, str(tmp_path / "b.conllu"), top=0)
     long = [replace(each, words=("dogs" * 10, *each.words[1:])) for each in parsed(4)]
-    found = measure_roles(model, TOKENIZER, [*parsed(), *long])
+    found = measure_dependency_heads(model, TOKENIZER, [*parsed(), *long])
     assert (found.sentences, found.long) == (44, 4)
-    assert "4 sentences were longer than the context" in look(found, 24)
+    assert "4 sentences were longer than the context" in dependency_caption(found, 24)

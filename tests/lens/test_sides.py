@@ -14,7 +14,7 @@ from tests.tiny import TINY_GPT2, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, UnknownName
 from clearstory.lens.probes.next_token import next_token
-from clearstory.lens.probes.surprisal import surprise
+from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.registry import able, check_able
 from clearstory.models.base import TokenBatch
 from clearstory.recipes.inference.inspect import inspect
@@ -54,7 +54,7 @@ def test_what_comes_next_is_what_was_taught(model: Any) -> None:
 
 def test_surprise_is_that_of_the_target(model: Any) -> None:
     target = "né <extra_id_1>!"
-    view = surprise(model, TOKENIZER, "a <extra_id_0>", target=target)
+    view = surprisal(model, TOKENIZER, "a <extra_id_0>", target=target)
     ids = SentinelTokenizer(TOKENIZER).encode(target)
     logs = taught(model, "a <extra_id_0>", target)
     nats = [-float(logs[place, id]) for place, id in enumerate(ids)]

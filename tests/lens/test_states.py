@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.states import states
-from clearstory.lens.table import check_able
+from clearstory.lens.probes.x_states import viterbi
+from clearstory.lens.registry import check_able
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from tiny import MODELS
 
@@ -20,7 +20,7 @@ READER: Any = SimpleNamespace(encode=lambda text: [ord(each) - 97 for each in te
 @pytest.mark.parametrize("name", ["hmm", "blocks", "tagger"])
 def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
     model = MODELS[name]().requires_grad_(False)
-    seen = states(model, READER, "banana", top=3)
+    seen = viterbi(model, READER, "banana", top=3)
     assert seen.column("token") == list("banana")
     chances = [share for share in seen.column("probability") if isinstance(share, float)]
     assert all(0 < share <= 1 for share in chances)
@@ -38,8 +38,8 @@ def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
 
 def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadInput, match="the text has 0 tokens"):
-        states(MODELS["hmm"](), READER, "")
+        viterbi(MODELS["hmm"](), READER, "")
     with pytest.raises(BadSetting, match="top is 0"):
-        states(MODELS["hmm"](), READER, "a", top=0)
+        viterbi(MODELS["hmm"](), READER, "a", top=0)
     with pytest.raises(CannotDo, match="needs hidden states, which an hmm has"):
         check_able("states", MODELS["lstm"]())

@@ -14,15 +14,15 @@ import torch
 from test_trace import IDS, MAKE, TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.logit_attribution import added, contributed, contributions
-from clearstory.lens.hooks.linearised_norms import road, road_taps
-from clearstory.lens.probes.logit_lens import UNITS, lensed, logit_lens
-from clearstory.lens.probes.neurons import fired, neurons
-from clearstory.lens.probes.residual_norms import lengths, norms
+from clearstory.lens.probes.logit_attribution import stream_parts, attribute_logits, logit_attribution
+from clearstory.lens.hooks.linearised_norms import residual_path, residual_path_activations
+from clearstory.lens.probes.logit_lens import METRIC_UNITS, lens_predictions, logit_lens
+from clearstory.lens.probes.neurons import strongest_neurons, neurons
+from clearstory.lens.probes.residual_norms import measure_norms, residual_norms
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.residual_stream import answering, concluded, hidden_rows, token_of, writing
+from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, forward_copies, single_token, output_stack
 from clearstory.lens.registry import able, check_able
-from clearstory.lens.hooks.trace import edit, watch
+from clearstory.lens.hooks.trace import replace_activations, record_activations
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -49,7 +49,7 @@ def test_the_last_row_of_the_lens_is_what_the_model_says(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
         said = model.logits(read.hidden(model)).softmax(-1)
-    seen = lensed(model, read, top=model.vocab)
+    seen = lens_predictions(model, read, top=model.vocab)
     back = torch.zeros_like(said).scatter(1, seen.words[-1], seen.probabilities[-1])
     assert torch.equal(back, said) or torch.allclose(back, said, rtol=1e-12, atol=0)
     assert torch.equal(seen.answers, said.argmax(-1))
@@ -60,19 +60,19 @@ def test_the_last_row_of_the_lens_is_what_the_model_says(name: str) -> None:
 @pytest.mark.parametrize("name", MORE)
 def test_the_end_of_the_stream_is_what_reading_gives_bit_for_bit(name: str) -> None:
     model, read = MORE[name](), read_of(name)
-    prefix, stack = writing(model)
-    with torch.no_grad(), watch(model, f"{prefix}blocks.*") as seen:
+    prefix, stack = output_stack(model)
+    with torch.no_grad(), record_activations(model, f"{prefix}blocks.*") as seen:
         hidden = read.hidden(model)
-        assert torch.equal(concluded(model, seen[f"{prefix}blocks.{len(stack.blocks) - 1}"], IDS)[0], hidden)
-        rows = hidden_rows(model, read, 3)
+        assert torch.equal(final_hidden(model, seen[f"{prefix}blocks.{len(stack.blocks) - 1}"], IDS)[0], hidden)
+        rows = forward_copies(model, read, 3)
     assert torch.allclose(rows, hidden.expand_as(rows), rtol=1e-9, atol=1e-12)
 
 
 def test_the_numbers_of_the_lens_by_hand() -> None:
     model, read = MORE["gpt2"](), read_of("gpt2")
-    seen = lensed(model, read, [2, 5], top=3)
-    whole = lensed(model, read)
-    with torch.no_grad(), watch(model, "foot", "blocks.0.middle", "blocks.1") as at:
+    seen = lens_predictions(model, read, [2, 5], top=3)
+    whole = lens_predictions(model, read)
+    with torch.no_grad(), record_activations(model, "foot", "blocks.0.middle", "blocks.1") as at:
         read.hidden(model)
         first, half, last = (
             (model.norm(at[tap][0, 5]) @ model.embedding.weight.T).softmax(-1)
@@ -88,9 +88,9 @@ def test_the_numbers_of_the_lens_by_hand() -> None:
     assert float(seen.kl[1, 1]) == pytest.approx(float((last * (last / half).log2()).sum()))
     for number in ("answer", "rank", "entropy", "kl"):
         assert torch.allclose(getattr(seen, number), getattr(whole, number)[:, [2, 5]])
-    assert float(lensed(model, read, [5], answer=7).answer[0, 0]) == pytest.approx(float(first[7]))
+    assert float(lens_predictions(model, read, [5], answer=7).answer[0, 0]) == pytest.approx(float(first[7]))
     with pytest.raises(BadSetting, match="the text has 8 tokens"):
-        lensed(model, read, [8])
+        lens_predictions(model, read, [8])
 
 
 @pytest.mark.parametrize("name", SUMS)
@@ -99,23 +99,23 @@ def test_contributions_add_up_to_the_logit(name: str) -> None:
     with torch.no_grad():
         logits = model.logits(read.hidden(model))
     for place in (0, -1):
-        seen = contributed(model, read, [4, 9], place)
+        seen = attribute_logits(model, read, [4, 9], place)
         assert torch.allclose(seen.logits, logits[place, [4, 9]], rtol=1e-12)
         assert torch.allclose(seen.values.sum(0), seen.logits, rtol=1e-9, atol=1e-12)
-    assert contributed(model, read).logits.item() == pytest.approx(float(logits[-1].max()))
+    assert attribute_logits(model, read).logits.item() == pytest.approx(float(logits[-1].max()))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "t5"])
 def test_in_single_precision_they_add_up_within_a_ten_thousandth(name: str) -> None:
     model, read = MORE[name]().float(), read_of(name)
-    seen = contributed(model, read, range(model.vocab))
+    seen = attribute_logits(model, read, range(model.vocab))
     assert float(((seen.values.sum(0) - seen.logits).abs() / seen.logits.abs().max()).max()) < 1e-4
 
 
 @contextmanager
 def held(model: Any, read: Passage, place: int) -> Iterator[None]:
     """Every norm of the writing stack with the scale that it has at this place."""
-    _, stack = writing(model)
+    _, stack = output_stack(model)
     norms = [each for each in stack.modules() if type(each).__name__ in ("LayerNorm", "RMSNorm")]
     scales: dict[int, torch.Tensor] = {}
     hooks = [
@@ -146,23 +146,23 @@ def size(norm: Any, x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
     model, read = MORE[name](), read_of(name)
-    prefix, _ = writing(model)
+    prefix, _ = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
-    with watch(model, *road_taps(model), *(f"{prefix}blocks.*.{kind}.answer" for kind in kinds)) as seen:
+    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.answer" for kind in kinds)) as seen:
         read.hidden(model)
     seen = dict(seen)
-    way = road(model, seen, 7)
-    parts = list(added(way, seen, prefix, 7))
-    values = dict(zip([part for _, part, _ in parts], contributed(model, read, [4]).values[:, 0], strict=False))
+    way = residual_path(model, seen, 7)
+    parts = list(stream_parts(way, seen, prefix, 7))
+    values = dict(zip([part for _, part, _ in parts], attribute_logits(model, read, [4]).values[:, 0], strict=False))
     with held(model, read, 7):
         still = {step.added: seen[step.added] for step in way.steps}
-        with edit(model, still):
+        with replace_activations(model, still):
             before = float(model.logits(read.hidden(model)[7])[4])
         for number, part, vector in parts[1::3]:
             tap = way.steps[number].added
             without = seen[tap].clone()
             without[0, 7] -= vector
-            with edit(model, {**still, tap: without}):
+            with replace_activations(model, {**still, tap: without}):
                 lost = before - float(model.logits(read.hidden(model)[7])[4])
             assert lost == pytest.approx(float(values[part]), rel=1e-6, abs=1e-9), part
 
@@ -171,19 +171,19 @@ def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
 @torch.no_grad()
 def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name: str) -> None:
     model, read = MORE[name](), read_of(name)
-    prefix, stack = writing(model)
+    prefix, stack = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
-    with watch(model, *road_taps(model), *(f"{prefix}blocks.*.{kind}.answer" for kind in kinds)) as seen:
+    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.answer" for kind in kinds)) as seen:
         read.hidden(model)
-    way = road(model, seen, 7)
-    parts = list(added(way, seen, prefix, 7))
+    way = residual_path(model, seen, 7)
+    parts = list(stream_parts(way, seen, prefix, 7))
     for number, step in enumerate(way.steps):
         total = sum(vector for own, _, vector in parts if own == number)
         assert torch.allclose(total, seen[step.added][0, 7], rtol=1e-9, atol=1e-12)
-    sums = contributed(model, read, [4])
+    sums = attribute_logits(model, read, [4])
     hidden = model.config.hidden
     for layer, block in enumerate(stack.blocks):
-        every = fired(model, read, layer=layer, top=hidden, word=4)
+        every = strongest_neurons(model, read, layer=layer, top=hidden, word=4)
         assert set(every.layers.tolist()) == {layer}
         assert sorted(every.neurons.tolist()) == list(range(hidden))
         assert every.adds.abs().tolist() == sorted(every.adds.abs().tolist(), reverse=True)
@@ -192,7 +192,7 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
         own = 0.0 if bias is None else float(way.carry(number, bias) @ vector_of(model, 4))
         place = [part.name for part in sums.parts].index(f"{layer} feed-forward")
         assert float(every.adds.sum()) + own == pytest.approx(float(sums.values[place, 0]), rel=1e-9, abs=1e-12)
-    longest = fired(model, read, top=4)
+    longest = strongest_neurons(model, read, top=4)
     assert longest.length.tolist() == sorted(longest.length.tolist(), reverse=True)
 
 
@@ -204,13 +204,13 @@ def vector_of(model: Any, id: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", MORE)
 def test_lengths_are_those_of_the_vectors(name: str) -> None:
     model, read = MORE[name](), read_of(name)
-    prefix, _ = writing(model)
+    prefix, _ = output_stack(model)
     with (
         torch.no_grad(),
-        watch(model, f"{prefix}foot", f"{prefix}blocks.0.attention", f"{prefix}blocks.0.middle") as at,
+        record_activations(model, f"{prefix}foot", f"{prefix}blocks.0.attention", f"{prefix}blocks.0.middle") as at,
     ):
         read.hidden(model)
-    seen = lengths(model, read)
+    seen = measure_norms(model, read)
     assert len(seen.stream) == len(seen.names) + 1 == len(seen.added) + 1
     assert torch.allclose(seen.stream[0], at[f"{prefix}foot"][0].norm(dim=-1))
     assert torch.allclose(seen.stream[1], at[f"{prefix}blocks.0.middle"][0].norm(dim=-1))
@@ -229,29 +229,29 @@ def test_the_views_show_these_numbers() -> None:
     word, _, share = view.texts[-1][-1].partition("\n")
     assert f"the word ‘{word}’ is the likeliest from" in (view.caption or "")
     assert float(share) == pytest.approx(100 * view.values[-1][-1], abs=0.5)
-    for show in UNITS:
-        assert logit_lens(model, TOKENIZER, "abca", show=show).unit == UNITS[show]
+    for show in METRIC_UNITS:
+        assert logit_lens(model, TOKENIZER, "abca", show=show).unit == METRIC_UNITS[show]
     assert logit_lens(model, TOKENIZER, "abca", target="d").unit == "probability of ‘d’"
-    walk = contributions(model, TOKENIZER, "abca", words=("d", "e"), top=3)
+    walk = logit_attribution(model, TOKENIZER, "abca", words=("d", "e"), top=3)
     table, grid = walk.panels
     assert walk.title.startswith("Why ‘d’ and not ‘e’")
     with torch.no_grad():
         logits = model.logits(Passage(tuple(TOKENIZER.encode("abca")), ()).hidden(model)[-1])
-    ids = [token_of(TOKENIZER, word) for word in "de"]
+    ids = [single_token(TOKENIZER, word) for word in "de"]
     assert table.rows[-1][1] == pytest.approx(float(logits[ids[0]] - logits[ids[1]]))
     assert len(table.rows) == 5
     assert grid.column_labels == ("h0", "h1", "h2", "h3", "ff")
-    assert [step.kind for step in norms(model, TOKENIZER, "abca").panels] == ["curve", "grid"]
-    assert norms(model, TOKENIZER, "a").panels
+    assert [step.kind for step in residual_norms(model, TOKENIZER, "abca").panels] == ["curve", "grid"]
+    assert residual_norms(model, TOKENIZER, "a").panels
     assert len(neurons(model, TOKENIZER, "abca", layer=1, top=5).rows) == 5
 
 
 def test_what_cannot_be_is_refused() -> None:
     model = tokenize_by_words(TINY_CLEAR)
     with pytest.raises(BadInput, match="'abc' is not one token but a · b · c"):
-        contributions(model, TOKENIZER, "abca", target="abc")
+        logit_attribution(model, TOKENIZER, "abca", target="abc")
     with pytest.raises(BadSetting, match="give one, or two"):
-        contributions(model, TOKENIZER, "abca", words=("a", "b", "c"))
+        logit_attribution(model, TOKENIZER, "abca", words=("a", "b", "c"))
     with pytest.raises(BadSetting, match="layer is 9, and the model has 2"):
         neurons(model, TOKENIZER, "abca", layer=9)
     with pytest.raises(BadSetting, match="the lens follows one"):
@@ -263,9 +263,9 @@ def test_what_cannot_be_is_refused() -> None:
         with pytest.raises(CannotDo, match="encoder"):
             check_able(name, encoder)
         with pytest.raises(CannotDo, match="bends"):
-            {"contributions": contributions, "neurons": neurons}[name](encoder, pieces, "a")
+            {"contributions": logit_attribution, "neurons": neurons}[name](encoder, pieces, "a")
     with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
-        answering(encoder, pieces, Passage((1, 2), ()))
+        answer_position(encoder, pieces, Passage((1, 2), ()))
     assert logit_lens(encoder, pieces, "a [MASK]").column_labels[2] == "[MASK]"
     bare: Any = build(replace(MINILM, **TINY | {"vocab": pieces.vocab}), seed=1)
     with pytest.raises(CannotDo, match="no head for words"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
-from clearstory.lens.probes.surprisal import surprise
+from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.registry import VIEWS, able, check_able, view_of
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import TokenBatch
@@ -32,7 +32,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
     assert LETTERS.vocab == VOCAB
-    view = surprise(model, LETTERS, TEXT)
+    view = surprisal(model, LETTERS, TEXT)
     ids = LETTERS.encode(TEXT)
     rows = SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=LETTERS.byte_lengths)
     score = score_rows(model, rows, begin=LETTERS.bos_token_id)
@@ -44,7 +44,7 @@ def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
 
 
 def test_nothing_is_cut_off_and_what_was_done_is_said(model: Any) -> None:
-    view = surprise(model, LETTERS, TEXT)
+    view = surprisal(model, LETTERS, TEXT)
     assert "".join(span.text for span in view.spans) == TEXT
     assert all(span.value is not None for span in view.spans)
     assert view.caption is not None
@@ -54,7 +54,7 @@ def test_nothing_is_cut_off_and_what_was_done_is_said(model: Any) -> None:
 
 def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
     begin, text = LETTERS.bos_token_id, "a bead"
-    view = surprise(model, LETTERS, text, top=4)
+    view = surprisal(model, LETTERS, text, top=4)
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([[begin, *LETTERS.encode(text)[:-1]]]), model.init_state())
         logs = model.logits(hidden)[0].double().log_softmax(-1)
@@ -87,7 +87,7 @@ def test_inspect_refuses_before_it_computes() -> None:
 def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None:
     tokenizer = train_tokenizer("bytes", [])
     text = "né 吾\n"
-    view = surprise(shaken(replace(TINY_GPT2, vocab=tokenizer.vocab)), tokenizer, text)
+    view = surprisal(shaken(replace(TINY_GPT2, vocab=tokenizer.vocab)), tokenizer, text)
     assert [span.text for span in view.spans] == ["n", "é", "", " ", "吾", "", "", "\n"]
     assert dict(view.totals)["bytes"] == len(text.encode()) == len(view.spans)
     assert encode_text(tokenizer, [text]).bytes == len(text.encode())
@@ -95,7 +95,7 @@ def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None
 
 def test_a_tokenizer_that_loses_white_space_has_bits_but_none_per_byte() -> None:
     words = train_tokenizer("words", ["a cat sat"])
-    view = surprise(shaken(replace(TINY_GPT2, vocab=words.vocab)), words, "a  cat\n")
+    view = surprisal(shaken(replace(TINY_GPT2, vocab=words.vocab)), words, "a  cat\n")
     assert [(span.text, span.value is None) for span in view.spans] == [
         ("a", False),
         ("  ", True),
@@ -114,18 +114,18 @@ def test_without_a_token_to_begin_after_the_first_is_not_counted() -> None:
             return getattr(LETTERS, name)
 
     model = shaken(TINY_GPT2)
-    view = surprise(model, Beginless(), "abc")  # type: ignore[arg-type]
+    view = surprisal(model, Beginless(), "abc")  # type: ignore[arg-type]
     assert [span.value is None for span in view.spans] == [True, False, False]
     assert dict(view.totals)["bytes"] == 2
     with pytest.raises(BadInput, match="too short"):
-        surprise(model, Beginless(), "a")  # type: ignore[arg-type]
+        surprisal(model, Beginless(), "a")  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_is_refused() -> None:
     model = shaken(TINY_GPT2)
     with pytest.raises(BadInput, match="too short"):
-        surprise(model, LETTERS, "")
+        surprisal(model, LETTERS, "")
     with pytest.raises(BadSetting, match="top is 0"):
-        surprise(model, LETTERS, "a", top=0)
-    assert surprise(model, LETTERS, "a", top=99).spans
+        surprisal(model, LETTERS, "a", top=0)
+    assert surprisal(model, LETTERS, "a", top=99).spans
     assert not torch.is_inference_mode_enabled()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.tokenization import aligned, pieces, split_words, tokens
+from clearstory.lens.probes.tokenization import align_tokenizers, token_table, split_words, tokenization
 from clearstory.lens.views.kinds import Table
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
@@ -25,7 +25,7 @@ LEARNT = {
 
 
 def test_a_row_for_each_token() -> None:
-    view = pieces(train_tokenizer("characters", ["ab \n"]), "ab\n吾 a")
+    view = token_table(train_tokenizer("characters", ["ab \n"]), "ab\n吾 a")
     assert view.rows == (
         (0, "a", 2, 1, "a", ""),
         (1, "b", 3, 1, "b", ""),
@@ -43,7 +43,7 @@ def test_an_encoder_shows_what_it_reads_between() -> None:
     tokenizer = LEARNT["wordpiece:60"]
     sizes: Any = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
     model = build(replace(BERT_TINY, **sizes, vocab=tokenizer.vocab), seed=1)
-    table = tokens(model, tokenizer, "the [MASK] sat").panels[0]
+    table = tokenization(model, tokenizer, "the [MASK] sat").panels[0]
     assert isinstance(table, Table)
     assert table.column("token")[0] == "[CLS]"
     assert table.column("token")[-1] == "[SEP]"
@@ -56,14 +56,14 @@ def test_an_encoder_shows_what_it_reads_between() -> None:
 @given(text=st.text(max_size=30) | st.text("the cat sat\n吾é ", max_size=30), other=st.sampled_from(list(LEARNT)))
 def test_stretches_hold_all_tokens_of_both_and_are_in_order(one: str, text: str, other: str) -> None:
     first, second = LEARNT[one], LEARNT[other]
-    found = aligned(first, second, text)
+    found = align_tokenizers(first, second, text)
     assert [id for each in found for id in each.one] == first.encode(text)
     assert [id for each in found for id in each.other] == second.encode(text)
     assert all(before.stop <= after.start for before, after in pairwise(found))
 
 
 def test_two_tokenizers_are_compared_row_by_row() -> None:
-    walk = tokens(None, LEARNT["bpe:300"], "the cat", other="characters")
+    walk = tokenization(None, LEARNT["bpe:300"], "the cat", other="characters")
     assert [step.title for step in walk.panels][1] == "Beside characters"
     table = walk.panels[1]
     assert isinstance(table, Table)
@@ -72,7 +72,7 @@ def test_two_tokenizers_are_compared_row_by_row() -> None:
 
 
 def test_words_that_split_worst_come_first() -> None:
-    table = tokens(None, LEARNT["bpe:300"], "the cat xyzzy the mat.", top=2).panels[-1]
+    table = tokenization(None, LEARNT["bpe:300"], "the cat xyzzy the mat.", top=2).panels[-1]
     assert isinstance(table, Table)
     assert table.rows[0][:4] == ("xyzzy", 5, 5, 1.0)
     assert [each.text for each in split_words(LEARNT["bpe:300"], "a b a")] == ["a", "b"]
@@ -82,8 +82,8 @@ def test_words_that_split_worst_come_first() -> None:
 
 def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadInput, match="the text is empty"):
-        tokens(None, LEARNT["bpe:300"], "")
+        tokenization(None, LEARNT["bpe:300"], "")
     with pytest.raises(BadInput, match="4,001 characters"):
-        tokens(None, LEARNT["bpe:300"], "a" * 4001)
+        tokenization(None, LEARNT["bpe:300"], "a" * 4001)
     with pytest.raises(BadSetting, match="top is 0"):
-        tokens(None, LEARNT["bpe:300"], "a", top=0)
+        tokenization(None, LEARNT["bpe:300"], "a", top=0)

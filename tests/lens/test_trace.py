@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.hooks.trace import PROBES, answered, edit, stacks, taps, watch
+from clearstory.lens.hooks.trace import ACTIVE_HOOKS, weighted_values, replace_activations, transformer_stacks, activation_names, record_activations
 from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from tiny import MODELS, VOCAB, shaken
@@ -49,10 +49,10 @@ def read(model: Any) -> torch.Tensor:
 def test_a_watched_model_answers_as_an_unwatched_one_bit_for_bit(name: str) -> None:
     model = MAKE[name]()
     alone = read(model)
-    with watch(model, "**") as seen:
+    with record_activations(model, "**") as seen:
         assert torch.equal(read(model), alone)
-    assert set(seen) == set(taps(model))
-    assert not PROBES
+    assert set(seen) == set(activation_names(model))
+    assert not ACTIVE_HOOKS
     assert torch.equal(read(model), alone)
     assert not any("attend" in vars(module) or "add" in vars(module) for module in model.modules())
 
@@ -60,9 +60,9 @@ def test_a_watched_model_answers_as_an_unwatched_one_bit_for_bit(name: str) -> N
 @pytest.mark.parametrize("name", [name for name in MAKE if name not in ("lstm", "rnn")])
 def test_what_is_seen_adds_up(name: str) -> None:
     model = MAKE[name]()
-    with watch(model, "**") as seen:
+    with record_activations(model, "**") as seen:
         read(model)
-    for prefix, stack in stacks(model):
+    for prefix, stack in transformer_stacks(model):
         before = seen[f"{prefix}foot"]
         for number, block in enumerate(stack.blocks):
             own = f"{prefix}blocks.{number}"
@@ -86,7 +86,7 @@ def test_what_is_seen_adds_up(name: str) -> None:
                 assert torch.equal(hidden, torch.isinf(seen[f"{at}.scores"]))
                 assert bool(hidden.any()) == (step == "attention" and block.attention.causal)
                 # Equal to what torch's fused kernel answers.
-                answer = answered(pattern, seen[f"{at}.value"])
+                answer = weighted_values(pattern, seen[f"{at}.value"])
                 assert torch.allclose(answer, seen[f"{at}.answer"], rtol=1e-9, atol=1e-12)
 
 
@@ -94,12 +94,12 @@ def test_what_is_seen_adds_up(name: str) -> None:
 def test_a_change_that_changes_nothing_answers_the_same_and_another_does_not(name: str) -> None:
     model = MAKE[name]()
     alone = read(model)
-    for tap in taps(model):
-        with edit(model, {tap: lambda value: value}):
+    for tap in activation_names(model):
+        with replace_activations(model, {tap: lambda value: value}):
             assert torch.equal(read(model), alone), tap
         if tap.endswith(".scores"):
             continue
-        with edit(model, {tap: lambda value: value.roll(1, -1)}):
+        with replace_activations(model, {tap: lambda value: value.roll(1, -1)}):
             assert not torch.allclose(read(model), alone), tap
 
 
@@ -108,8 +108,8 @@ def test_edits_are_seen_and_come_one_after_another() -> None:
     tap = "blocks.0.attention.pattern"
     first = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
     first[..., 0] = 1.0
-    with watch(model, tap, "blocks.0.attention.answer", "blocks.0.attention.value") as seen:
-        with edit(model, {tap: first}), edit(model, {tap: lambda value: value * 2}):
+    with record_activations(model, tap, "blocks.0.attention.answer", "blocks.0.attention.value") as seen:
+        with replace_activations(model, {tap: first}), replace_activations(model, {tap: lambda value: value * 2}):
             read(model)
         assert torch.equal(seen[tap], first * 2)
         values = seen["blocks.0.attention.value"]
@@ -120,9 +120,9 @@ def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
     for name in ("gpt2", "grouped", "windowed"):
         model: Any = MAKE[name]()
         tap = "blocks.*.attention.pattern"
-        with watch(model, tap) as whole:
+        with record_activations(model, tap) as whole:
             read(model)
-        with watch(model, tap) as last:
+        with record_activations(model, tap) as last:
             _, state = model.forward(TokenBatch.from_sequences([IDS[:-1]]), model.init_state())
             model.forward(TokenBatch.from_sequences([IDS[-1:]]), state)
         for at, pattern in last.items():
@@ -133,14 +133,14 @@ def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
 
 def test_what_cannot_be_watched_is_refused() -> None:
     model = MAKE["gpt2"]()
-    with pytest.raises(UnknownName, match=r"no tap is called 'blocks\.7\.middle'"), watch(model, "blocks.7.middle"):
+    with pytest.raises(UnknownName, match=r"no tap is called 'blocks\.7\.middle'"), record_activations(model, "blocks.7.middle"):
         pass
-    with pytest.raises(UnknownName, match="there is no tap called 'block'"), edit(model, {"block": torch.zeros(1)}):
+    with pytest.raises(UnknownName, match="there is no tap called 'block'"), replace_activations(model, {"block": torch.zeros(1)}):
         pass
-    with pytest.raises(BadSetting, match="give one of the same shape"), edit(model, {"foot": torch.zeros(1)}):
+    with pytest.raises(BadSetting, match="give one of the same shape"), replace_activations(model, {"foot": torch.zeros(1)}):
         read(model)
-    with pytest.raises(CannotDo, match="has no taps"), watch(MODELS["ngram"](), "foot"):
+    with pytest.raises(CannotDo, match="has no taps"), record_activations(MODELS["ngram"](), "foot"):
         pass
-    with pytest.raises(CannotDo, match="rows of several lengths"), watch(model, "blocks.0.attention.pattern"):
+    with pytest.raises(CannotDo, match="rows of several lengths"), record_activations(model, "blocks.0.attention.pattern"):
         model.forward(TokenBatch.from_sequences([[1, 2], [3]]), model.init_state(2))
-    assert not PROBES
+    assert not ACTIVE_HOOKS

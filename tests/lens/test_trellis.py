@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.hmm_states import trellis, walk_trellis
+from clearstory.lens.probes.hmm_states import posteriors, forward_backward
 from clearstory.lens.views.kinds import Grid, Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.chain import Chain
@@ -29,7 +29,7 @@ UMBRELLAS = Chain(
 
 
 def test_two_days_of_umbrellas_by_hand() -> None:
-    found = walk_trellis(UMBRELLAS, torch.tensor([0, 0]))
+    found = forward_backward(UMBRELLAS, torch.tensor([0, 0]))
     # 0.5 · 0.9 = 0.45 to 0.5 · 0.2 = 0.1; they add up to 0.55.
     assert found.forward[0].tolist() == pytest.approx([0.45 / 0.55, 0.1 / 0.55])
     # 0.7 · 0.818 + 0.3 · 0.182 = 0.627; 0.627 · 0.9 = 0.565 to 0.373 · 0.2 = 0.075; they add up to 0.639.
@@ -46,7 +46,7 @@ def test_two_days_of_umbrellas_by_hand() -> None:
 
 
 def test_the_likeliest_path_of_five_days() -> None:
-    assert walk_trellis(UMBRELLAS, torch.tensor([0, 0, 1, 0, 0])).path.tolist() == [0, 0, 1, 0, 0]  # figure 15.5
+    assert forward_backward(UMBRELLAS, torch.tensor([0, 0, 1, 0, 0])).path.tolist() == [0, 0, 1, 0, 0]  # figure 15.5
 
 
 @pytest.mark.parametrize("name", ["hmm", "blocks", "tagger"])
@@ -55,7 +55,7 @@ def test_sums_come_out(name: str) -> None:
     ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
     with torch.no_grad():
         chain = model.chain()
-        found = walk_trellis(chain, ids)
+        found = forward_backward(chain, ids)
         ones = torch.ones(len(ids)).double()
         assert torch.allclose(found.forward.sum(1), ones)
         assert torch.allclose(found.posterior.sum(1), ones)
@@ -69,14 +69,14 @@ def test_sums_come_out(name: str) -> None:
 
 def test_the_walk_says_what_it_leaves_out() -> None:
     model = MODELS["hmm"]()
-    view = trellis(model, TOKENIZER, "abcab", top=3)
+    view = posteriors(model, TOKENIZER, "abcab", top=3)
     assert [type(step) for step in view.panels] == [Grid, Grid, Grid, Table, Grid, Grid]
     assert isinstance(view.panels[0], Grid)
     assert view.panels[0].column_labels == ("a·0", "b·1", "c", "a·3", "b·4")
     assert len(view.panels[0].row_labels) == 3
     assert "The likeliest 3 of 12 states are shown" in str(view.caption)
-    assert "All 12 states" in str(trellis(model, TOKENIZER, "a", top=12).caption)
+    assert "All 12 states" in str(posteriors(model, TOKENIZER, "a", top=12).caption)
     with pytest.raises(BadInput, match="0 tokens"):
-        trellis(model, TOKENIZER, "")
+        posteriors(model, TOKENIZER, "")
     with pytest.raises(BadSetting, match="top is 0"):
-        trellis(model, TOKENIZER, "a", top=0)
+        posteriors(model, TOKENIZER, "a", top=0)

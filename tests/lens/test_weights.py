@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.x_head import head_walk
+from clearstory.lens.probes.x_head import head_quantities
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.attention_sites import parts
+from clearstory.lens.hooks.attention_sites import attention_parts
 from clearstory.lens.views.kinds import Curve, Table
-from clearstory.lens.probes.qk_circuit import HeadWeights, head_weights, read_words, weights
+from clearstory.lens.probes.qk_circuit import QKCircuit, decompose_qk, token_inputs, qk_circuit
 from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
@@ -30,8 +30,8 @@ READ = Passage(IDS, tuple(map(str, IDS)))
 @pytest.mark.parametrize("name", ["grouped", "gpt2", "t5"])
 def test_put_together_again_it_is_the_matrix(name: str) -> None:
     model = shaken(replace(T5_SMALL, **NARROW)) if name == "t5" else MODELS[name]()
-    for part in parts(model):
-        found = head_weights(model, 0, 1, part)
+    for part in attention_parts(model):
+        found = decompose_qk(model, 0, 1, part)
         at = found.site.attention
         query, key = (map.weight.unflatten(0, (-1, at.head_width)) for map in (at.query, at.key))
         query, key = query[1], key[1 * key.shape[0] // query.shape[0]]
@@ -48,9 +48,9 @@ def test_put_together_again_it_is_the_matrix(name: str) -> None:
 def test_the_scores_of_two_words_at_one_place_are_those_of_their_directions() -> None:
     """The first block of a model that turns by place and has no biases: a word's score with itself."""
     model = shaken(replace(TINY_CLEAR, **SIZES, qk_norm=False, recall=()))
-    found = head_weights(model, 0, 2)
-    asked, answered = read_words(model, found.site)
-    walked = head_walk(model, READ, 0, 2)
+    found = decompose_qk(model, 0, 2)
+    asked, answered = token_inputs(model, found.site)
+    walked = head_quantities(model, READ, 0, 2)
     ids = list(IDS)
     along = ((asked[ids] @ found.asks) * found.singular * (answered[ids] @ found.answers)).sum(-1)
     # Cosines and sines of places are kept in fp32.
@@ -62,19 +62,19 @@ def test_the_scores_of_two_words_at_one_place_are_those_of_their_directions() ->
 def test_words_are_read_as_the_first_block_reads_them(config: Any) -> None:
     model: Any = shaken(replace(config, **NARROW, positions="none", segments=0))
     read = READ if config is BERT_TINY else Passage((0, 3), (), IDS, ())
-    for part in parts(model)[:1]:
-        asked, answered = read_words(model, head_weights(model, 0, 0, part).site)
-        walked = head_walk(model, read, 0, 0, part)
+    for part in attention_parts(model)[:1]:
+        asked, answered = token_inputs(model, decompose_qk(model, 0, 0, part).site)
+        walked = head_quantities(model, read, 0, 0, part)
         assert torch.allclose(asked[list(IDS)], walked.reads, rtol=1e-9, atol=1e-9)
         assert torch.equal(asked, answered)
 
 
 def test_the_effective_rank_counts_equal_directions() -> None:
-    at = head_weights(MODELS["gpt2"](), 0, 0).site
+    at = decompose_qk(MODELS["gpt2"](), 0, 0).site
     some = torch.zeros(8, 6)
-    assert HeadWeights(at, 0, torch.tensor([2.0, 2, 2, 2, 0, 0]), some, some).effective_rank == pytest.approx(4)
+    assert QKCircuit(at, 0, torch.tensor([2.0, 2, 2, 2, 0, 0]), some, some).effective_rank == pytest.approx(4)
     # Shares 3/4 and 1/4: exp(3/4 ln 4/3 + 1/4 ln 4) = 1.7548
-    assert HeadWeights(at, 0, torch.tensor([3.0, 1.0]), some[:, :2], some[:, :2]).effective_rank == pytest.approx(
+    assert QKCircuit(at, 0, torch.tensor([3.0, 1.0]), some[:, :2], some[:, :2]).effective_rank == pytest.approx(
         1.7548, abs=1e-4
     )
 
@@ -82,21 +82,21 @@ def test_the_effective_rank_counts_equal_directions() -> None:
 @torch.no_grad()
 def test_the_view_names_the_words_that_lie_furthest() -> None:
     model: Any = shaken(replace(TINY_GPT2, **SIZES))
-    view = weights(model, TOKENIZER, "", layer=0, head=1, top=2)
+    view = qk_circuit(model, TOKENIZER, "", layer=0, head=1, top=2)
     curve, table = view.panels
     assert isinstance(curve, Curve)
     assert isinstance(table, Table)
-    found = head_weights(model, 0, 1)
+    found = decompose_qk(model, 0, 1)
     assert curve.lines[0].y == tuple(found.singular.tolist())
-    asked, answered = read_words(model, found.site)
+    asked, answered = token_inputs(model, found.site)
     for column, words, directions in (("who asks", asked, found.asks), ("who answers", answered, found.answers)):
         for row, sign in ((0, 1), (1, -1)):
             order = (sign * words @ directions[:, 0]).argsort(descending=True)[:2]
             assert table.column(column)[row] == " ".join(TOKENIZER.display_token(int(id)) for id in order)
     assert "Left out: what is added by place; biases of queries and keys." in str(view.caption)
-    few = weights(model, TOKENIZER, "ab", layer=0, head=1, top=9).panels[1]
+    few = qk_circuit(model, TOKENIZER, "ab", layer=0, head=1, top=9).panels[1]
     assert isinstance(few, Table)
     assert set(str(few.column("who asks")[0]).split()) == {"a", "b"}
     for wrong in ({"head": 2}, {"layer": 1}, {"top": 0}):
         with pytest.raises(BadSetting):
-            weights(model, TOKENIZER, **wrong)
+            qk_circuit(model, TOKENIZER, **wrong)

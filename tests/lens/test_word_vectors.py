@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.embeddings import embeddings, telling
-from clearstory.lens.probes.x_neighbours import analogy, neighbours, summands
+from clearstory.lens.probes.embeddings import embeddings, most_varying_columns
+from clearstory.lens.probes.x_neighbours import analogy, neighbours, parse_word_sum
 from clearstory.lens.registry import able
-from clearstory.lens.probes.x_vectors import nearest_to, on_two_axes, one_token, principal, tokens_of, word_vectors
-from clearstory.lens.probes.projection import along, axis, plane_of, words_map, words_on
+from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, known_token, principal_directions, word_tokens, unit_word_vectors
+from clearstory.lens.probes.projection import axis_coordinates, semantic_axis, fit_plane, projection, project_on
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_GPT2
 
@@ -33,13 +33,13 @@ def test_main_directions_are_those_of_the_covariance() -> None:
     torch.manual_seed(1)
     for rows in (40, 5):  # more vectors than dimensions, and fewer
         vectors = torch.randn(rows, 8).double() * torch.tensor([5.0, 3, 1, 1, 1, 1, 1, 1])
-        main = principal(vectors, 3)
+        main = principal_directions(vectors, 3)
         assert torch.allclose(main @ main.T, torch.eye(3).double(), atol=1e-9)
         covariance = (vectors - vectors.mean(0)).T @ (vectors - vectors.mean(0))
         values = torch.linalg.eigvalsh(covariance).flip(0)
         assert torch.allclose((main @ covariance @ main.T).diagonal(), values[:3], rtol=1e-9)
         assert (main.gather(1, main.abs().argmax(1, keepdim=True)) > 0).all()
-        places, kept = on_two_axes(vectors)
+        places, kept = project_to_plane(vectors)
         assert torch.allclose(places.mean(0), torch.zeros(2).double(), atol=1e-9)
         assert kept == pytest.approx(float(values[:2].sum() / values.sum()))
 
@@ -48,15 +48,15 @@ def test_main_directions_are_those_of_the_covariance() -> None:
 def test_what_words_share_is_taken_away(name: str) -> None:
     model: Any = MODELS[name]()
     assert FULL.vocab == model.vocab
-    plain = word_vectors(model, FULL, centre=False)
+    plain = unit_word_vectors(model, FULL, centre=False)
     assert torch.allclose(plain, F.normalize(model.output_weight.detach().float(), dim=-1))
-    clear = word_vectors(model, FULL, remove=2)
+    clear = unit_word_vectors(model, FULL, remove=2)
     raw = model.output_weight.detach().float()
     assert torch.allclose(clear.norm(dim=-1), torch.ones(len(clear)))
     # Nothing is left along the two directions: not of a vector, and so not of a cosine.
-    assert (clear @ principal(raw, 2).T).abs().max() < 1e-5
+    assert (clear @ principal_directions(raw, 2).T).abs().max() < 1e-5
     with pytest.raises(BadSetting, match="take away fewer"):
-        word_vectors(model, FULL, remove=raw.shape[1])
+        unit_word_vectors(model, FULL, remove=raw.shape[1])
 
 
 def test_neighbours_with_everything_and_within_the_frequent() -> None:
@@ -67,7 +67,7 @@ def test_neighbours_with_everything_and_within_the_frequent() -> None:
     assert TOKENIZER.display_token(TOKENIZER.encode("king")[0]) not in every.column("token")
     few = neighbours(model, TOKENIZER, "king", top=50, within=6)
     assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
-    vectors = word_vectors(model, TOKENIZER, centre=False)
+    vectors = unit_word_vectors(model, TOKENIZER, centre=False)
     by_chance = (vectors @ vectors.T).mean()  # of every word with every word
     assert f"{float(by_chance):.2f} on average as the model has learnt them" in str(every.caption)
     for wrong in ({"top": 0}, {"within": 0}):
@@ -81,7 +81,7 @@ def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:
     model = MODELS["gpt2"]()
     view = analogy(model, TOKENIZER, "king - man + woman", top=3, centre=False)
     vectors = F.normalize(model.output_weight.detach()[: TOKENIZER.vocab].float(), dim=-1)
-    k, m, w = (one_token(TOKENIZER, word) for word in ("king", "man", "woman"))
+    k, m, w = (known_token(TOKENIZER, word) for word in ("king", "man", "woman"))
     cosines = F.cosine_similarity(vectors, (vectors[k] - vectors[m] + vectors[w])[None])
     best = [id for id in cosines.argsort(descending=True).tolist() if id not in (k, m, w)][:3]
     assert view.column("id") == best
@@ -89,14 +89,14 @@ def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:
     assert "king, man, woman are passed over" in str(view.caption)
     first = int(cosines.argmax())
     assert (f"{TOKENIZER.display_token(first)} itself would be first" in str(view.caption)) == (first in (k, m, w))
-    assert summands("a-b − c") == [(1, "a-b"), (-1, "c")]
+    assert parse_word_sum("a-b − c") == [(1, "a-b"), (-1, "c")]
     with pytest.raises(BadInput, match="no sum of words"):
         analogy(model, TOKENIZER, "king")
 
 
 def test_ranks_count_what_is_passed_over() -> None:
     vectors = torch.eye(4)
-    found = nearest_to(vectors, torch.tensor([4.0, 3.0, 2.0, 1.0]), 2, without=(0,))
+    found = nearest_tokens(vectors, torch.tensor([4.0, 3.0, 2.0, 1.0]), 2, without=(0,))
     length = math.sqrt(16 + 9 + 4 + 1)
     assert [(each.id, each.rank) for each in found] == [(1, 2), (2, 3)]
     assert [each.cosine for each in found] == pytest.approx([3 / length, 2 / length])
@@ -104,35 +104,35 @@ def test_ranks_count_what_is_passed_over() -> None:
 
 def test_a_map_shows_each_word_once_and_where_it_leads() -> None:
     model = MODELS["gru"]()
-    view = words_map(model, TOKENIZER, "king queen king", top=2)
-    assert tokens_of(TOKENIZER, "king queen king") == [one_token(TOKENIZER, word) for word in ("king", "queen")]
+    view = projection(model, TOKENIZER, "king queen king", top=2)
+    assert word_tokens(TOKENIZER, "king queen king") == [known_token(TOKENIZER, word) for word in ("king", "queen")]
     labels = [point.label for point in view.points]
     assert len(set(labels)) == len(labels)
     for word in ("king", "queen"):
         near = {row[0] for row in neighbours(model, TOKENIZER, word, top=2).rows}
         assert {labels[to] for one, to in view.links if labels[one] == word} == near
-    assert words_map(model, TOKENIZER, "king", top=0).groups == ("the text's own",)
+    assert projection(model, TOKENIZER, "king", top=0).groups == ("the text's own",)
     with pytest.raises(BadInput, match="the text is empty"):
-        words_map(model, TOKENIZER, " ")
+        projection(model, TOKENIZER, " ")
     with pytest.raises(BadInput, match="more than the 120"):
-        words_map(model, TOKENIZER, "a b c", top=40)
+        projection(model, TOKENIZER, "a b c", top=40)
 
 
 def test_a_word_stands_where_it_is_between_two_ends() -> None:
     # From (1, 0) to (1, 4): (3, 1) is a quarter along and 2 / 4 off.
-    places, off = along(torch.tensor([[3.0, 1.0], [1.0, 4.0]]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0]))
+    places, off = axis_coordinates(torch.tensor([[3.0, 1.0], [1.0, 4.0]]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0]))
     assert (places.tolist(), off.tolist()) == ([0.25, 1.0], [0.5, 0.0])
     model = MODELS["lstm"]()
-    view = axis(model, TOKENIZER, "a b", words=("king", "queen"))
+    view = semantic_axis(model, TOKENIZER, "a b", words=("king", "queen"))
     found = {point.label: (point.x, point.y) for point in view.points}
     assert found["king"] == pytest.approx((0.0, 0.0), abs=1e-6)
     assert found["queen"] == pytest.approx((1.0, 0.0), abs=1e-6)
-    both = axis(model, TOKENIZER, "a", words=("king man", "queen, woman"))
+    both = semantic_axis(model, TOKENIZER, "a", words=("king man", "queen, woman"))
     middle = [sum(point.x for point in both.points if point.group == group) / 2 for group in (1, 2)]
     assert middle == pytest.approx([0.0, 1.0], abs=1e-5)
     for ends, error in (((), BadSetting), (("king", "king"), BadInput), (("king", " "), BadSetting)):
         with pytest.raises(error):
-            axis(model, TOKENIZER, "a", words=ends)
+            semantic_axis(model, TOKENIZER, "a", words=ends)
 
 
 def test_embeddings_are_the_rows_as_learnt_and_thinned_where_wide() -> None:
@@ -145,7 +145,7 @@ def test_embeddings_are_the_rows_as_learnt_and_thinned_where_wide() -> None:
     assert view.row_labels == ("a·0", "b", "a·2")
     varied = model.embedding.weight[ids].float().var(0, correction=0)
     assert set(columns) == set(varied.topk(5).indices.tolist())
-    assert telling(torch.ones(2, 3), 3)[1] == "All 3 dimensions are shown."
+    assert most_varying_columns(torch.ones(2, 3), 3)[1] == "All 3 dimensions are shown."
     with pytest.raises(BadInput, match="the text is empty"):
         embeddings(model, TOKENIZER, "")
 
@@ -155,23 +155,23 @@ def test_axes_stand_still_while_words_move() -> None:
     text, how = "king queen man", {"top": 2}
     with torch.no_grad():
         first.output_weight.copy_(first.output_weight.flip(0))
-    plane = plane_of(last, TOKENIZER, text, **how)
-    own, shown = words_on(last, TOKENIZER, plane), words_map(last, TOKENIZER, text, **how)
+    plane = fit_plane(last, TOKENIZER, text, **how)
+    own, shown = project_on(last, TOKENIZER, plane), projection(last, TOKENIZER, text, **how)
     assert (own.points, own.links) == (shown.points, shown.links)
-    moved = words_on(first, TOKENIZER, plane)
+    moved = project_on(first, TOKENIZER, plane)
     assert [point.label for point in moved.points] == [point.label for point in own.points]
     # By hand: (v - middle) · axes, with the other model's vectors.
-    vectors = word_vectors(first, TOKENIZER)[list(plane.ids)]
+    vectors = unit_word_vectors(first, TOKENIZER)[list(plane.ids)]
     places = [[float(axis @ (v - plane.middle)) for axis in plane.axes] for v in vectors]
     assert [[point.x, point.y] for point in moved.points] == [pytest.approx(place, abs=1e-6) for place in places]
     there, here = (
         sum(float(v[a] @ v[b]) for a, b in plane.links) / len(plane.links)
-        for v in (word_vectors(last, TOKENIZER)[list(plane.ids)], vectors)
+        for v in (unit_word_vectors(last, TOKENIZER)[list(plane.ids)], vectors)
     )
     assert plane.cosine == pytest.approx(there, abs=1e-6)
     assert f"a mean cosine of {here:.2f} here and {there:.2f} at the end" in str(moved.caption)
     with pytest.raises(BadInput, match="checkpoints of one run"):
-        words_on(MODELS["clear"](), TOKENIZER, plane_of(_wider(), TOKENIZER, text))
+        project_on(MODELS["clear"](), TOKENIZER, fit_plane(_wider(), TOKENIZER, text))
 
 
 def _wider() -> Any:
@@ -181,25 +181,25 @@ def _wider() -> Any:
 
 def test_vectors_that_are_zero_are_called_so() -> None:
     model = MODELS["lstm"]()
-    plane = plane_of(model, TOKENIZER, "king queen", top=1)
+    plane = fit_plane(model, TOKENIZER, "king queen", top=1)
     with torch.no_grad():
         model.output_weight.zero_()
-    assert "still zero here" in str(words_on(model, TOKENIZER, plane).caption)
+    assert "still zero here" in str(project_on(model, TOKENIZER, plane).caption)
     assert "are zero, as a model begins" in str(neighbours(model, TOKENIZER, "king").caption)
     with pytest.raises(BadInput, match="these words have 1"):
-        words_map(model, TOKENIZER, "king queen man woman a", top=0, layout="tsne")
+        projection(model, TOKENIZER, "king queen man woman a", top=0, layout="tsne")
 
 
 def test_words_are_scattered_by_who_is_near_whom() -> None:
     pytest.importorskip("sklearn", reason="t-SNE is scikit-learn's: pip install clearstory[data]")
     model = MODELS["lstm"]()
     text = "a b c d e f g h"
-    ids = [one_token(TOKENIZER, word) for word in text.split()]
+    ids = [known_token(TOKENIZER, word) for word in text.split()]
     with torch.no_grad():  # two heaps of four words
         noise = 0.05 * torch.randn(8, model.output_weight.shape[1], generator=torch.Generator().manual_seed(1))
         model.output_weight[ids] = noise.double() + torch.tensor([[1.0], [-1.0]]).repeat_interleave(4, 0)
-    view = words_map(model, TOKENIZER, text, top=0, layout="tsne")
+    view = projection(model, TOKENIZER, text, top=0, layout="tsne")
     places = torch.tensor([[point.x, point.y] for point in view.points])
     nearest = (torch.cdist(places, places) + 1e9 * torch.eye(8)).argmin(1)
     assert (nearest // 4).tolist() == [0] * 4 + [1] * 4
-    assert view == words_map(model, TOKENIZER, text, top=0, layout="tsne")
+    assert view == projection(model, TOKENIZER, text, top=0, layout="tsne")

@@ -13,11 +13,11 @@ import test_transformers
 import torch
 from torch import Tensor
 
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened, open_model, save_model
-from clearstory.lens.attention import patterns
-from clearstory.lens.passage import Passage, passage
-from clearstory.lens.site import Part, parts, sites
+from clearstory.lens.probes.attention import attention_patterns
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_sites
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -29,7 +29,7 @@ CASES: dict[str, Any] = {
     **{name: test_encoder_decoders.CASES[name] for name in ("t5", "marian")},
 }
 
-FIELDS: dict[Part, str] = {
+FIELDS: dict[AttentionPart, str] = {
     "encoder": "encoder_attentions",
     "decoder": "decoder_attentions",
     "cross": "cross_attentions",
@@ -44,9 +44,9 @@ def worst(model: Any, oracle: Any, read: Passage) -> float:
     with torch.no_grad():
         said = oracle(**asked, output_attentions=True)
     found = 0.0
-    for part in parts(model):
+    for part in attention_parts(model):
         theirs = getattr(said, FIELDS[part] if read.source else "attentions")
-        ours = patterns(model, read, sites(model, part))
+        ours = attention_patterns(model, read, attention_sites(model, part))
         assert len(theirs) == len(ours)
         for weights, own in zip(theirs, ours, strict=True):
             assert weights.shape[1:] == own.shape
@@ -81,7 +81,7 @@ def test_those_of_a_real_encoder_too() -> None:
     folder = Path(spec.origin).parent / "model"
     opened = open_model(folder)
     oracle = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
-    difference = worst(opened.model, oracle, passage(opened.model, opened.tokenizer, TEXT))
+    difference = worst(opened.model, oracle, encode_passage(opened.model, opened.tokenizer, TEXT))
     print(f"measured: {difference:.1e}")  # shown with -rP
     assert difference <= CLOSE
 
@@ -97,6 +97,6 @@ def test_those_of_a_real_decoder_too(tmp_path: Path) -> None:
     oracle = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
     ).eval()
-    difference = worst(opened.model, oracle, passage(opened.model, opened.tokenizer, TEXT))
+    difference = worst(opened.model, oracle, encode_passage(opened.model, opened.tokenizer, TEXT))
     print(f"measured: {difference:.1e}")  # shown with -rP
     assert difference <= CLOSE

@@ -13,11 +13,11 @@ import test_transformers as decoders
 import torch
 from torch import Tensor
 
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import save_model
-from clearstory.lens.passage import Passage
-from clearstory.lens.stream import writing
-from clearstory.lens.trace import stacks, watch
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.hooks.residual_stream import output_stack
+from clearstory.lens.hooks.trace import transformer_stacks, record_activations
 
 IDS = (7, 3, 11, 3, 60, 24, 9, 2, 51)
 SOURCE = (5, 6, 7, 8, 9, 10, 11)
@@ -26,10 +26,10 @@ SOURCE = (5, 6, 7, 8, 9, 10, 11)
 @torch.no_grad()
 def stream(model: Any, read: Passage) -> list[list[Tensor]]:
     """Of each stack: its foot, the stream after each block, and at the end after the last norm where there is one."""
-    with watch(model, "**") as seen:
+    with record_activations(model, "**") as seen:
         read.hidden(model)
     found = []
-    for prefix, stack in stacks(model):
+    for prefix, stack in transformer_stacks(model):
         taps = [f"{prefix}foot", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
         if stack.norm is not None:
             taps[-1] = f"{prefix}norm"
@@ -49,7 +49,7 @@ def test_a_decoder_has_the_same_stream(name: str, tmp_path: Path) -> None:
     model = decoders.ours(decoders.CASES[name])
     oracle = decoders.theirs(save_model(tmp_path / "model", model, None, Card(name=name)))
     (ours,) = stream(model, Passage(IDS, ()))
-    assert writing(model)[0] == ""
+    assert output_stack(model)[0] == ""
     assert_alike(ours, oracle(torch.tensor([IDS]), output_hidden_states=True).hidden_states)
 
 

@@ -19,9 +19,9 @@ from studio_home import HOSTILE, TEXT, client
 import clearstory
 from clearstory.generation.sampling import kept
 from clearstory.generation.settings import Sampling
-from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.registry import VIEWS
-from clearstory.lens.hooks.trace import watch
+from clearstory.lens.hooks.trace import record_activations
 from clearstory.studio.model_cache import ModelCache
 
 SECONDS = 5.0
@@ -54,8 +54,8 @@ def test_a_trace_holds_the_tokens_and_the_numbers_at_its_taps(made: Path, studio
     assert [token["id"] for token in said["tokens"]] == opened.tokenizer.encode(TEXT)
     assert "".join(TEXT[token["start"] : token["stop"]] for token in said["tokens"]) == TEXT
     assert sum(token["bytes"] for token in said["tokens"]) == len(TEXT.encode())
-    seen = passage(opened.model, opened.tokenizer, TEXT)
-    with torch.no_grad(), watch(opened.model, tap) as watched:
+    seen = encode_passage(opened.model, opened.tokenizer, TEXT)
+    with torch.no_grad(), record_activations(opened.model, tap) as watched:
         seen.hidden(opened.model)
     assert said["values"][tap]["values"] == watched[tap].tolist()
     logits = opened.logits([seen.ids])[0, -1].double()
@@ -117,8 +117,8 @@ def test_numbers_travel_as_bytes(made: Path, studio: TestClient) -> None:
     header = json.loads(answer.content[4 : 4 + length])
     assert (4 + length) % 4 == 0  # typed arrays ask for it
     opened = clearstory.open(made / "models" / "clear")
-    with torch.no_grad(), watch(opened.model, *taps) as watched:
-        passage(opened.model, opened.tokenizer, TEXT).hidden(opened.model)
+    with torch.no_grad(), record_activations(opened.model, *taps) as watched:
+        encode_passage(opened.model, opened.tokenizer, TEXT).hidden(opened.model)
     assert {row["name"] for row in header["arrays"]} == set(taps)
     for row in header["arrays"]:
         begin = 4 + length + row["at"]
@@ -133,7 +133,7 @@ def test_numbers_travel_as_bytes(made: Path, studio: TestClient) -> None:
 def test_cuts_are_those_of_sampling(made: Path, studio: TestClient, how: dict[str, Any]) -> None:
     said = post(studio, "next", model="models/clear", text=TEXT, show=100, **how)
     opened = clearstory.open(made / "models" / "clear")
-    logits = opened.logits([passage(opened.model, opened.tokenizer, TEXT).ids])[0, -1].double()
+    logits = opened.logits([encode_passage(opened.model, opened.tokenizer, TEXT).ids])[0, -1].double()
     sampling = Sampling(**how)
     warm = (logits / (sampling.temperature or 1)).softmax(-1)
     if sampling.temperature == 0:
@@ -171,7 +171,7 @@ def test_another_way_can_be_taken_from_any_step(made: Path, studio: TestClient) 
     other = next(row["id"] for row in said["alternatives"] if row["id"] != said["id"])
     after = post(studio, "step", model="models/clear", text=TEXT, written=[other], temperature=0)
     opened = clearstory.open(made / "models" / "clear")
-    ids = [*passage(opened.model, opened.tokenizer, TEXT).ids, other]
+    ids = [*encode_passage(opened.model, opened.tokenizer, TEXT).ids, other]
     assert after["id"] == int(opened.logits([ids])[0, -1].argmax())
 
 

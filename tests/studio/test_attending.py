@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.attention import attention_weights, pooled
-from clearstory.lens.probes.x_combined import combined
-from clearstory.lens.probes.head_types import THRESHOLDS, measure
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import site
+from clearstory.lens.probes.attention import attention_weights, pooled_patterns
+from clearstory.lens.probes.x_combined import combined_heads
+from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.attention_api import KEPT, changed, head, measures, mosaic, together
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -45,11 +45,11 @@ def test_numbers_are_the_librarys(name: str) -> None:
     model: Any = shaken(config)
     text, target = (TEXT, None) if name == "bert" else ("abcab", "ba" if name == "t5" else None)
     for part in parts:
-        read = passage(model, tokenizer, text, target=target)
+        read = encode_passage(model, tokenizer, text, target=target)
         made = mosaic(model, tokenizer, text, part=part, target=target, cells=3)
-        assert torch.equal(made["maps"], pooled(model, read, part, 3))
+        assert torch.equal(made["maps"], pooled_patterns(model, read, part, 3))
         for layer in (0, 1, -1):
-            weights = attention_weights(model, read, site(model, layer, part))
+            weights = attention_weights(model, read, attention_site(model, layer, part))
             for number in range(len(weights)):
                 seen = head(model, tokenizer, text, layer=layer, head=number, part=part, target=target)
                 assert torch.allclose(seen["weights"].double(), weights[number], atol=1e-6)
@@ -57,7 +57,7 @@ def test_numbers_are_the_librarys(name: str) -> None:
                 assert [len(seen["rows"]), len(seen["columns"])] == list(weights[number].shape)
         for heads, how in (((), "mean"), (("0.1", "1.0 x2"), "mean"), (("1",), "max")):
             one = together(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
-            view = combined(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
+            view = combined_heads(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
             assert torch.allclose(one["weights"].double(), torch.tensor(view.values).double(), atol=1e-6)
             assert (one["title"], one["caption"]) == (view.title, view.caption)
             assert (one["rows"], one["columns"]) == (list(view.row_labels), list(view.column_labels))
@@ -71,7 +71,7 @@ def test_numbers_are_the_librarys(name: str) -> None:
         assert torch.equal(turned["seen"] == 0, turned["before"] == 0)
         called, measured = (
             measures(model, tokenizer, text, part=part, target=target),
-            measure(model, tokenizer, read, part),
+            measure_heads(model, tokenizer, read, part),
         )
         assert called["names"] == [list(row) for row in measured.names]
         assert called["kinds"][:-1] == [each for each in THRESHOLDS if each in measured.scores]

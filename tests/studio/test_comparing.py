@@ -13,8 +13,8 @@ from studio_home import TEXT
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_bank import SENTENCES
-from clearstory.lens.probes.contextual_embeddings import context
+from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.contextual_embeddings import contextual_embeddings
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.studio import context_api
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
 
 # ---- contexts
 
-TOKENIZER = train_tokenizer("characters", SENTENCES)
+TOKENIZER = train_tokenizer("characters", EXAMPLE_SENTENCES)
 
 
 def wide(seed: int = 1) -> Any:
@@ -95,7 +95,7 @@ def wide(seed: int = 1) -> Any:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """A bank of a few sentences."""
-    sentences = SENTENCES[:3]
+    sentences = EXAMPLE_SENTENCES[:3]
     monkeypatch.setattr(context_api, "SENTENCES", sentences)
     return sentences
 
@@ -104,7 +104,7 @@ def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> Non
     model = wide()
     texts = {"other": "a fashion model", "target": "model"}
     said = words_in_context(model, TOKENIZER, "a machine learning model", **texts, top=4)
-    view = context(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, bank=few)
+    view = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, bank=few)
     plain = [step.to_json() for step in view.panels]
     assert [said["parting"], said["ways"], *said["static"], *said["near"]["1"]] == plain[:-1]
     heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
@@ -145,7 +145,7 @@ def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -
 
 def test_a_sentence_is_found_where_none_is_given(few: tuple[str, ...]) -> None:
     model = wide()
-    assert words_in_context(model, TOKENIZER, "the network", target="network")["other"] == SENTENCES[2]
+    assert words_in_context(model, TOKENIZER, "the network", target="network")["other"] == EXAMPLE_SENTENCES[2]
     with pytest.raises(BadInput, match="no sentence is kept in which ‘zebra’ stands"):
         words_in_context(model, TOKENIZER, "a zebra", target="zebra")
     with pytest.raises(BadInput, match="no word is marked"):

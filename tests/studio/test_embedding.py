@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 import clearstory
 from clearstory.lens.probes.x_neighbours import neighbours
-from clearstory.lens.probes.x_vectors import rows_of, word_vectors
-from clearstory.lens.probes.projection import plane_of, words_on
+from clearstory.lens.probes.x_vectors import input_embeddings, unit_word_vectors
+from clearstory.lens.probes.projection import fit_plane, project_on
 from clearstory.studio.embedding_api import near, rows
 
 TEXT = "t h e c a"
@@ -22,8 +22,8 @@ def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Pat
     said = {"model": first, "last": run, "text": TEXT, "top": 2, "remove": 1}
     seen = studio.post("/api/film", json=said).json()
     last, now = clearstory.open(made / run), clearstory.open(made / first)
-    plane = plane_of(last.model, last.tokenizer, TEXT, top=2, remove=1)
-    view = words_on(now.model, now.tokenizer, plane, remove=1).to_json()
+    plane = fit_plane(last.model, last.tokenizer, TEXT, top=2, remove=1)
+    view = project_on(now.model, now.tokenizer, plane, remove=1).to_json()
     extent = seen.pop("extent")
     assert seen == view
     end = studio.post("/api/film", json={**said, "model": run}).json()
@@ -46,7 +46,7 @@ def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:
     assert seen["ids"][1:] == view.column("id")
     assert seen["caption"] == view.caption
     assert np.allclose(seen["values"] @ seen["values"][0], seen["cosines"], atol=1e-5)
-    assert np.array_equal(seen["values"], word_vectors(model, tokenizer)[seen["ids"]])
+    assert np.array_equal(seen["values"], unit_word_vectors(model, tokenizer)[seen["ids"]])
     ids = tokenizer.encode("the")
-    assert np.array_equal(rows(model, tokenizer, "the")["values"], rows_of(model, ids))
+    assert np.array_equal(rows(model, tokenizer, "the")["values"], input_embeddings(model, ids))
     assert str(len(ids)) in rows(model, tokenizer, "the")["caption"]

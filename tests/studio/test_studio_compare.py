@@ -11,9 +11,9 @@ import pytest
 from browsing import SCREENSHOTS, Open, Visit, needs_browser
 
 import clearstory
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import save_model
-from clearstory.lens.probes.x_bank import SENTENCES
+from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
 from clearstory.studio.context_api import words_in_context
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
@@ -29,7 +29,7 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The studio's folder with a second run, and a model of whole words which the bank of sentences fits into."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("compare") / "home"))
     shutil.copytree(root / SHORT, root / "runs" / "again")
-    tokenizer = train_tokenizer("words", [*SENTENCES, ONE, OTHER])
+    tokenizer = train_tokenizer("words", [*EXAMPLE_SENTENCES, ONE, OTHER])
     model = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab)).float()
     save_model(root / WORDS, model, tokenizer, Card())
     return root
@@ -209,7 +209,7 @@ def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -
     assert "‘model’ in “a machine learning model”" in card(seen, "words").locator("h2").inner_text()
     seen.page.locator("#page button", has_text="Find a sentence").click()
     seen.ready()
-    assert seen.page.locator('#page textarea[name="text_b"]').input_value() == SENTENCES[0]
+    assert seen.page.locator('#page textarea[name="text_b"]').input_value() == EXAMPLE_SENTENCES[0]
     seen.open(page="context", model=WORDS, text="a zebra")
     assert "no sentence is kept in which ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
     assert card(seen, "layers").is_hidden()

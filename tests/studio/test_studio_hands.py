@@ -15,14 +15,14 @@ from browsing import Open, Visit, needs_browser
 from studio_home import TEXT
 
 import clearstory
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import save_model
 from clearstory.lens.probes.attention import attention_weights
-from clearstory.lens.hooks.interventions import parse
-from clearstory.lens.hooks.apply_interventions import intervene, pattern_after
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import site
-from clearstory.lens.probes.projection import plane_of, words_on
+from clearstory.lens.hooks.interventions import parse_intervention
+from clearstory.lens.hooks.apply_interventions import run_interventions, pattern_with_interventions
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.attention_sites import attention_site
+from clearstory.lens.probes.projection import fit_plane, project_on
 from clearstory.models.presets import T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
@@ -150,8 +150,8 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     monkeypatch.chdir(home)
     seen = visit(page="experiment", model=CLEAR, text=TEXT, layer=0, head=1)
     opened = clearstory.open(CLEAR)
-    read = passage(opened.model, opened.tokenizer, TEXT)
-    page, at = seen.page, site(opened.model, 0)
+    read = encode_passage(opened.model, opened.tokenizer, TEXT)
+    page, at = seen.page, attention_site(opened.model, 0)
     was = float(attention_weights(opened.model, read, at)[1, 2, 0])
     dot = page.locator('[data-card="hand"] .cell.turns').nth(2)  # row 1 has two dots; then row 2, column 0
     dot.scroll_into_view_if_needed()
@@ -166,9 +166,9 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     seen.ready()
     [edit] = [each.get_attribute("data-edit") for each in page.locator(".edits li").all()]
     assert edit == f"cell 0.1 2 0 {round(was + way / 140, 2):g}"
-    after = pattern_after(opened.model, opened.tokenizer, read, at, [parse(edit)])[1]
+    after = pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(edit)])[1]
     assert readings(seen, "hand") == [pytest.approx(row, abs=1e-6) for row in after.tolist()]
-    outcome = intervene(opened.model, opened.tokenizer, read, [parse(edit)])
+    outcome = run_interventions(opened.model, opened.tokenizer, read, [parse_intervention(edit)])
     told = {
         each.get_attribute("data-token"): (
             float(str(each.get_attribute("data-before"))),
@@ -176,7 +176,7 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
         )
         for each in page.locator('[data-card="edits"] .pair').all()
     }
-    want = {opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.moves(12)}
+    want = {opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.largest_changes(12)}
     assert told == want
     assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="edits"] .look').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.
@@ -190,7 +190,7 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     assert [str(each) for each in names["edits"]] == [turned]
     assert torch.equal(
         ran(copied(seen, "hand"))["weights"],
-        pattern_after(opened.model, opened.tokenizer, read, at, [parse(str(turned))])[1],
+        pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(str(turned))])[1],
     )
     page.locator('[data-card="hand"] .dial').focus()
     page.keyboard.press("Delete")
@@ -221,7 +221,7 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     seen.ready()
     said = [str(each.get_attribute("data-edit")) for each in page.locator(".edits li").all()]
     assert said == ["head 1.2 x0.5", r'steer 0 2.5 all "the dogs" "a \"mat\""', 'patch 0 2 "the dog sat on"']
-    assert parse(said[1]).away == 'a "mat"'  # type: ignore[union-attr]
+    assert parse_intervention(said[1]).away == 'a "mat"'  # type: ignore[union-attr]
     view = clearstory.inspect(home / CLEAR, TEXT, view="edits", edit=tuple(said))
     shown = [cell for row in readings(seen, "edits") for cell in row]
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
@@ -239,10 +239,10 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
     seen = visit(page="embeddings", model=RUN, text="t h e", step=0, top=2, word="t")
     page = seen.page
     last, now = clearstory.open(RUN), clearstory.open(f"{RUN}/checkpoints/{first}")
-    plane = plane_of(last.model, last.tokenizer, "t h e", top=2)
+    plane = fit_plane(last.model, last.tokenizer, "t h e", top=2)
 
     def held(model: Any) -> None:
-        view = words_on(model.model, model.tokenizer, plane)
+        view = project_on(model.model, model.tokenizer, plane)
         for axis in ("x", "y"):
             assert seen.numbers('[data-card="map"] [data-point]', f"data-{axis}") == pytest.approx(
                 [getattr(point, axis) for point in view.points], abs=1e-6
@@ -251,7 +251,7 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
 
     held(now)
     names = ran(copied(seen, "map"))
-    assert names["view"] == words_on(now.model, now.tokenizer, plane)
+    assert names["view"] == project_on(now.model, now.tokenizer, plane)
     page.evaluate(
         """() => {
           window.seen = [];
@@ -307,7 +307,7 @@ def test_the_lens_is_computed_where_it_is_seen(visit: Open, home: Path) -> None:
     seen = visit(width=700, page="stream", model=CLEAR, text=TEXT)
     body = seen.page.locator('[data-card="lens"] .card-body')
     columns = int(str(body.get_attribute("data-columns")))
-    count = len(passage(*(lambda o: (o.model, o.tokenizer))(clearstory.open(home / CLEAR)), TEXT).ids)
+    count = len(encode_passage(*(lambda o: (o.model, o.tokenizer))(clearstory.open(home / CLEAR)), TEXT).ids)
     assert columns < count
     whole = clearstory.inspect(home / CLEAR, TEXT, view="lens")
     assert readings(seen, "lens") == [pytest.approx(row[count - columns :], abs=1e-6) for row in whole.values]

@@ -15,7 +15,7 @@ from browsing import SCREENSHOTS, Open, needs_browser, serving
 from studio_home import HOSTILE, TEXT
 
 import clearstory
-from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.passage import encode_passage
 
 needs_browser()
 
@@ -25,7 +25,7 @@ CLEAR = "models/clear"
 def last_logits(made: Path, text: str) -> torch.Tensor:
     """The logits after a text, as the library has them."""
     opened = clearstory.open(made / CLEAR)
-    return opened.logits([passage(opened.model, opened.tokenizer, text).ids])[0, -1].double()
+    return opened.logits([encode_passage(opened.model, opened.tokenizer, text).ids])[0, -1].double()
 
 
 def test_home_lists_the_models_with_their_facts(visit: Open, made: Path) -> None:

@@ -19,9 +19,9 @@ from clearstory.generation.engine import generate
 from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.attention import attention_weights
-from clearstory.lens.probes.logit_attribution import contributions
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.attention_sites import site
+from clearstory.lens.probes.logit_attribution import logit_attribution
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL
@@ -95,7 +95,7 @@ def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | Non
     source = (*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id) if part else ()
     ids = (0, *written) if part else (*CHARACTERS.encode(TEXT), *written)
     read = Passage(ids, tuple(map(CHARACTERS.display_token, ids)), source, tuple(map(CHARACTERS.display_token, source)))
-    weights = attention_weights(model, read, site(model, 0, part))[:, -1]
+    weights = attention_weights(model, read, attention_site(model, 0, part))[:, -1]
     wanted = weights.mean(0) if head is None else weights[head]
     assert torch.allclose(seen["weights"], wanted.float())
     assert float(seen["weights"].sum()) == pytest.approx(1)
@@ -227,10 +227,10 @@ def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
 
 def test_contributions_of_two_ids_add_up_to_the_difference_of_their_logits() -> None:
     model = model_of("clear")
-    read = passage(model, CHARACTERS, TEXT)
+    read = encode_passage(model, CHARACTERS, TEXT)
     with torch.no_grad():
         logits = model.logits(read.hidden(model)[-1])
-    table = contributions(model, CHARACTERS, TEXT, ids=(3, 7), top=99).panels[0]
+    table = logit_attribution(model, CHARACTERS, TEXT, ids=(3, 7), top=99).panels[0]
     parts = dict(table.rows)
     assert parts.pop("together") == pytest.approx(float(logits[3] - logits[7]))
     assert math.fsum(parts.values()) == pytest.approx(float(logits[3] - logits[7]))
@@ -267,9 +267,9 @@ def test_what_cannot_be_is_refused() -> None:
         (guess, {"token": 99}, BadSetting, "the model knows 18"),
         (guess, {"word": "a", "share": 1.0}, BadSetting, "0.01 to 0.99"),
         (guess_options, {"count": 1}, BadSetting, "2 to 20"),
-        (contributions, {"ids": (1, 2, 3)}, BadSetting, "give one, or two"),
-        (contributions, {"ids": (1,), "words": ("a",)}, BadSetting, "one of the two"),
-        (contributions, {"ids": (99,)}, VocabularyMismatch, "outside"),
+        (logit_attribution, {"ids": (1, 2, 3)}, BadSetting, "give one, or two"),
+        (logit_attribution, {"ids": (1,), "words": ("a",)}, BadSetting, "one of the two"),
+        (logit_attribution, {"ids": (99,)}, VocabularyMismatch, "outside"),
     ]
     for function, settings, error, says in refused:
         with pytest.raises(error, match=says):

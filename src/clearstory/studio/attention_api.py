@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.attention import look
-from clearstory.lens.probes.x_combined import How, heads_of, titled
-from clearstory.lens.hooks.interventions import parse
-from clearstory.lens.probes.head_types import THRESHOLDS, measure
-from clearstory.lens.hooks.apply_interventions import pattern_after, sees
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.attention_sites import Part, Site, parts, site, sites
-from clearstory.lens.hooks.trace import inner, masked_scores, watch
+from clearstory.lens.probes.attention import attention_caption
+from clearstory.lens.probes.x_combined import Reduction, select_heads, combined_title
+from clearstory.lens.hooks.interventions import parse_intervention
+from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
+from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site, attention_sites
+from clearstory.lens.hooks.trace import unwrap_model, attention_scores, record_activations
 from clearstory.models.prompts import resting
 
 MOST_BYTES = 2**28
@@ -37,7 +37,7 @@ class QueriesAndKeys:
     """One reading of a text: the queries (1, H, T, D) and keys (1, K, S, D) of every layer of a part."""
 
     read: Passage
-    of: list[Site]
+    of: list[AttentionSite]
     queries: list[Tensor]
     keys: list[Tensor]
 
@@ -47,7 +47,7 @@ class QueriesAndKeys:
         near = None
         if at.stack.buckets is not None and at.part != "cross":
             near = at.stack.buckets(q.shape[2], k.shape[2]).to(q.dtype)
-        weights: Tensor = masked_scores(at.attention, q, k, near).softmax(-1)[0]
+        weights: Tensor = attention_scores(at.attention, q, k, near).softmax(-1)[0]
         return weights
 
     def each(self, keep: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -63,16 +63,16 @@ class QueriesAndKeys:
 KEPT: WeakKeyDictionary[nn.Module, OrderedDict[Any, QueriesAndKeys]] = WeakKeyDictionary()
 
 
-def kept(model: Any, tokenizer: Any, text: str, part: Part | None, target: str | None) -> QueriesAndKeys:
+def kept(model: Any, tokenizer: Any, text: str, part: AttentionPart | None, target: str | None) -> QueriesAndKeys:
     """A reading of a text, made now or kept from before."""
-    shelf = KEPT.setdefault(inner(model), OrderedDict())
+    shelf = KEPT.setdefault(unwrap_model(model), OrderedDict())
     key = (text, part, target)
     if key in shelf:
         shelf.move_to_end(key)
         return shelf[key]
-    read, of = passage(model, tokenizer, text, target=target), sites(model, part)
+    read, of = encode_passage(model, tokenizer, text, target=target), attention_sites(model, part)
     names = [[f"{each.tap}.{what}" for each in of] for what in ("query", "key")]
-    with resting(model), watch(model, *names[0], *names[1]) as seen:
+    with resting(model), record_activations(model, *names[0], *names[1]) as seen:
         read.hidden(model)
     shelf[key] = found = QueriesAndKeys(read, of, *([seen[name] for name in row] for row in names))
     while len(shelf) > 1 and sum(each.bytes for each in shelf.values()) > MOST_BYTES:
@@ -85,7 +85,7 @@ def mosaic(
     tokenizer: Any,
     text: str,
     *,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     target: str | None = None,
     cells: int = 40,
 ) -> dict[str, Any]:
@@ -97,16 +97,16 @@ def mosaic(
     size = (min(cells, len(rows)), min(cells, len(columns)))
     with resting(model):
         maps = known.each(lambda pattern: (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8))
-    return {"maps": torch.stack(maps), "rows": list(rows), "columns": list(columns), "parts": list(parts(model))}
+    return {"maps": torch.stack(maps), "rows": list(rows), "columns": list(columns), "parts": list(attention_parts(model))}
 
 
 def measures(
-    model: Any, tokenizer: Any, text: str, *, part: Part | None = None, target: str | None = None
+    model: Any, tokenizer: Any, text: str, *, part: AttentionPart | None = None, target: str | None = None
 ) -> dict[str, Any]:
     """What every head is called, and its measures: see `lens.heads`."""
     known = kept(model, tokenizer, text, part, target)
     with resting(model):
-        measured = measure(model, tokenizer, known.read, part, look=known.each)
+        measured = measure_heads(model, tokenizer, known.read, part, look=known.each)
     order = [name for name in THRESHOLDS if name in measured.scores]
     return {
         "names": [list(row) for row in measured.names],
@@ -123,16 +123,16 @@ def head(
     *,
     layer: int = -1,
     head: int | None = None,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """One head's weights (T, S); of the most decided head of the layer when none is named."""
-    at, known = site(model, layer, part), kept(model, tokenizer, text, part, target)
+    at, known = attention_site(model, layer, part), kept(model, tokenizer, text, part, target)
     rows, columns = at.reads(known.read)
     with resting(model):
         weights = known.pattern(at.layer)
         number = at.head(head, weights)
-        said = look(at, weights[number], columns)
+        said = attention_caption(at, weights[number], columns)
     return {
         "weights": weights[number].float(),
         "layer": at.layer,
@@ -150,19 +150,19 @@ def together(
     text: str,
     *,
     heads: tuple[str, ...] = (),
-    how: How = "mean",
-    part: Part | None = None,
+    how: Reduction = "mean",
+    part: AttentionPart | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """Several heads as one map (T, S): see `lens.combined`."""
     known = kept(model, tokenizer, text, part, target)
-    chosen = heads_of(known.of, heads, how)
+    chosen = select_heads(known.of, heads, how)
     rows, columns = known.of[0].reads(known.read)
     with resting(model):
         weights = chosen.over([chosen.within(layer, known.pattern(layer)) for layer in chosen.layers])
     return {
         "weights": weights.float(),
-        "title": titled(chosen),
+        "title": combined_title(chosen),
         "rows": list(rows),
         "columns": list(columns),
         "caption": chosen.look(weights, columns),
@@ -177,19 +177,19 @@ def changed(
     layer: int = -1,
     head: int = 0,
     edit: tuple[str, ...] = (),
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """One head's weights with edits inside and without them, both (T, S), and which of them can be other than 0."""
-    at, known = site(model, layer, part), kept(model, tokenizer, text, part, target)
+    at, known = attention_site(model, layer, part), kept(model, tokenizer, text, part, target)
     number = at.head(head, (before := known.pattern(at.layer)))
-    edits = [parse(each) for each in edit]
-    after = pattern_after(model, tokenizer, known.read, at, edits) if edits else before
+    edits = [parse_intervention(each) for each in edit]
+    after = pattern_with_interventions(model, tokenizer, known.read, at, edits) if edits else before
     rows, columns = at.reads(known.read)
     return {
         "weights": after[number].float(),
         "before": before[number].float(),
-        "seen": sees(at.attention, *before.shape[-2:]),
+        "seen": visible_keys(at.attention, *before.shape[-2:]),
         "layer": at.layer,
         "head": number,
         "words": at.words,

@@ -13,32 +13,32 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow
-from clearstory.lens.probes.x_bank import SENTENCES
-from clearstory.lens.probes.word_in_context import Bank, bank_of, found_in, occurrences, placement
-from clearstory.lens.probes.contextual_embeddings import heads, named, near, parting, static, titled, ways
-from clearstory.lens.probes.x_moved import moved_by
-from clearstory.lens.hooks.trace import inner
+from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.word_in_context import WordBank, build_word_bank, find_word, word_occurrences, align_text
+from clearstory.lens.probes.contextual_embeddings import head_difference_table, layer_title, nearest_tables, similarity_curve, static_neighbour_grids, occurrences_title, trajectory_map
+from clearstory.lens.probes.x_moved import head_contributions
+from clearstory.lens.hooks.trace import unwrap_model
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.recurrent.model import Recurrent
 
-BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
+BANKS: WeakKeyDictionary[nn.Module, WordBank] = WeakKeyDictionary()
 """By model, weakly: one that is put away takes its bank along."""
 
 
-def bank(model: Any, tokenizer: Any) -> Bank:
+def bank(model: Any, tokenizer: Any) -> WordBank:
     """The bank as a model reads it, read now or kept from before."""
-    network = inner(model)
+    network = unwrap_model(model)
     if network not in BANKS:
-        BANKS[network] = bank_of(model, tokenizer, SENTENCES)
+        BANKS[network] = build_word_bank(model, tokenizer, EXAMPLE_SENTENCES)
     return BANKS[network]
 
 
 def example(model: Any, tokenizer: Any, word: str) -> str:
     """A sentence of the bank in which a word stands and that fits the model. Raises BadInput where there is none."""
-    for sentence in SENTENCES:
+    for sentence in EXAMPLE_SENTENCES:
         with suppress(BadInput, ContextOverflow):
-            found_in(sentence, word)
-            placement(model, tokenizer, sentence)
+            find_word(sentence, word)
+            align_text(model, tokenizer, sentence)
             return sentence
     raise BadInput(f"no sentence is kept in which ‘{word}’ stands; write a second one with it, or mark another word")
 
@@ -66,39 +66,39 @@ def words_in_context(
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
     other = example(model, tokenizer, target) if other is None else other
     second = target if other_target is None else other_target
-    two = occurrences(model, tokenizer, (text, other), (target, second), (nth, other_nth))
+    two = word_occurrences(model, tokenizer, (text, other), (target, second), (nth, other_nth))
     known = bank(model, tokenizer)
-    curve, grids = parting(two, known), static(model, tokenizer, two, known)
+    curve, grids = similarity_curve(two, known), static_neighbour_grids(model, tokenizer, two, known)
     raw, clear, chance = (line.y for line in curve.lines)
     means = [mean_rows(grid) for grid in grids] or [{}, {}]
     rows = [
         {
             "name": name,
-            "words": named(name),
+            "words": layer_title(name),
             "cosine": raw[at],
             "cleared": clear[at],
             "chance": chance[at],
-            "near": [each.get(named(name)) for each in means],
+            "near": [each.get(layer_title(name)) for each in means],
         }
         for at, name in enumerate(two.names)
     ]
     layers = [name for name in two.names if name.isdecimal()]
     moved = None
-    if not isinstance(inner(model), Recurrent):
-        one, others = (moved_by(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True))
-        moved = {name: heads(one, others, len(one), int(name)).to_json() for name in layers}
+    if not isinstance(unwrap_model(model), Recurrent):
+        one, others = (head_contributions(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True))
+        moved = {name: head_difference_table(one, others, len(one), int(name)).to_json() for name in layers}
     return {
         "other": other,
-        "title": titled((text, other), (target, second)),
+        "title": occurrences_title((text, other), (target, second)),
         "caption": curve.caption,
         "missing": known.missing,
         "tokens": [list(spot) for spot in two.spots],
         "rows": rows,
         "least": min(layers, key=lambda name: clear[two.names.index(name)]),
         "parting": curve.to_json(),
-        "ways": ways(two, known).to_json(),
+        "ways": trajectory_map(two, known).to_json(),
         "static": [grid.to_json() for grid in grids],
-        "near": {name: [each.to_json() for each in near(two, known, at, top)] for at, name in enumerate(two.names)},
+        "near": {name: [each.to_json() for each in nearest_tables(two, known, at, top)] for at, name in enumerate(two.names)},
         "heads": moved,
     }
 

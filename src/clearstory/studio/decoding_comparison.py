@@ -17,7 +17,7 @@ from clearstory.generation.engine import generate
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import Writer
-from clearstory.lens.probes.generation import grown
+from clearstory.lens.probes.generation import beam_tree
 from clearstory.models.encoder import Encoder
 from clearstory.recipes.inference.prompt_format import Reading
 
@@ -91,7 +91,7 @@ def ways(
     found = [way(each.ids, each.logprobs) for each in beam_search(model, prompt, search, told=weighed.append, **how)]
     greedy = written(temperature=0)
     drawn = written(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    tree = grown(tokenizer, weighed, found[0].ids)
+    tree = beam_tree(tokenizer, weighed, found[0].ids)
     named = [("greedy", greedy), ("sampling", drawn), ("beam search", found[0])]
     return {
         "ways": [{"name": name, **told(tokenizer, each, reading.eos)} for name, each in named],

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from clearstory.errors import BadInput
 from clearstory.formats.folders import Opened
 from clearstory.lens.rendering.render import WRITERS
-from clearstory.lens.probes.x_neighbours import alike, around
-from clearstory.lens.hooks.passage import numbered
-from clearstory.lens.probes.x_vectors import rows_of, word_vectors
-from clearstory.lens.probes.projection import Plane, plane_of, words_on
+from clearstory.lens.probes.x_neighbours import similarity_caption, word_neighbours
+from clearstory.lens.hooks.passage import number_duplicates
+from clearstory.lens.probes.x_vectors import input_embeddings, unit_word_vectors
+from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
 from clearstory.recipes.inference.loading import ready
 
 
@@ -49,14 +49,14 @@ class CheckpointProjectionRequest:
 class ProjectionFrame:
     """A plane, and how far its words reach on it in the model that gave it: left, right, low, high."""
 
-    plane: Plane
+    plane: ProjectionPlane
     extent: tuple[float, float, float, float]
 
 
 def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame:
     """What stands still."""
     network, tokenizer = ready(opened)
-    plane = plane_of(
+    plane = fit_plane(
         network,
         tokenizer,
         asked.text,
@@ -65,7 +65,7 @@ def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame
         remove=asked.remove,
         within=asked.within,
     )
-    places, _ = plane.places(word_vectors(network, tokenizer, centre=asked.centre, remove=asked.remove))
+    places, _ = plane.places(unit_word_vectors(network, tokenizer, centre=asked.centre, remove=asked.remove))
     (left, low), (right, high) = places.amin(0).tolist(), places.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 
@@ -73,7 +73,7 @@ def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame
 def film(opened: Opened, still: ProjectionFrame, asked: CheckpointProjectionRequest) -> Any:
     """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
     network, tokenizer = ready(opened)
-    seen = words_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)
+    seen = project_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)
     if asked.format != "json":
         return WRITERS[f".{asked.format}"](seen)
     return {**seen.to_json(), "extent": list(still.extent)}
@@ -84,8 +84,8 @@ def rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
     ids = tokenizer.encode(text)
     if not ids:
         raise BadInput("the text is empty; give a few words to look at")
-    values = rows_of(model, ids)
-    labels = numbered([tokenizer.display_token(id) for id in ids])
+    values = input_embeddings(model, ids)
+    labels = number_duplicates([tokenizer.display_token(id) for id in ids])
     lengths = values.norm(dim=-1)
     longest = int(lengths.argmax())
     return {
@@ -108,7 +108,7 @@ def near(
     within: int | None = None,
 ) -> dict[str, Any]:
     """A word's vector and those of the tokens nearest to it, (1 + top, W), each of length 1: products are cosines."""
-    own, found, vectors = around(model, tokenizer, text, top=top, centre=centre, remove=remove, within=within)
+    own, found, vectors = word_neighbours(model, tokenizer, text, top=top, centre=centre, remove=remove, within=within)
     ids = [own, *(each.id for each in found)]
     return {
         "values": vectors[ids],
@@ -116,5 +116,5 @@ def near(
         "words": [tokenizer.decode([id]) for id in ids],
         "ids": ids,
         "cosines": [1.0, *(each.cosine for each in found)],
-        "caption": alike(model, tokenizer, vectors, centre, remove),
+        "caption": similarity_caption(model, tokenizer, vectors, centre, remove),
     }

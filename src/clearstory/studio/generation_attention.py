@@ -6,7 +6,7 @@ from typing import Any
 
 from clearstory.lens.probes.attention import attention_weights
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.attention_sites import Part, parts, site
+from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_site
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, fit_source
 from clearstory.recipes.inference.prompt_format import Reading
@@ -21,7 +21,7 @@ def attended(
     written: tuple[int, ...] = (),
     layer: int = -1,
     head: int | None = None,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
 ) -> dict[str, Any]:
     """The last row of a head's weights, (S,), after a prompt and what was written; the mean over heads without `head`.
 
@@ -29,10 +29,10 @@ def attended(
     encoder-decoder the decoder's, unless `part` is cross: how it looks across at the source. A context that was full
     has begun anew, as in writing. Raises CannotDo for a model without attention, and for an encoder.
     """
-    own = parts(model)
+    own = attention_parts(model)
     if isinstance(model, Encoder):
         model.cannot_go_on()
-    at = site(model, layer, part or ("decoder" if "decoder" in own else None))
+    at = attention_site(model, layer, part or ("decoder" if "decoder" in own else None))
     reading = Reading.of(model, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     first = fit_prompt(model, prompt, reading.begin)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
-from clearstory.lens.hooks.trace import stacks
+from clearstory.lens.hooks.trace import transformer_stacks
 from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
@@ -106,7 +106,7 @@ def write(
 def memory_of(model: Any) -> str:
     """What a model keeps, in words."""
     try:
-        stacks(model)
+        transformer_stacks(model)
     except CannotDo:
         return "its state" if getattr(model, "layers", None) is not None else "its memory"
     return "the KV cache"

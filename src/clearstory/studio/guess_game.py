@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.x_bank import SENTENCES
+from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, reads_source, resting
@@ -29,7 +29,7 @@ BITS = math.log(2)
 
 def guess_sentence(model: Any, tokenizer: Any, text: str, *, seed: int = 0) -> dict[str, Any]:
     """A sentence that the reader has not typed, of those that are built in, and its tokens."""
-    chosen = SENTENCES[seed % len(SENTENCES)]
+    chosen = EXAMPLE_SENTENCES[seed % len(EXAMPLE_SENTENCES)]
     return {"text": chosen, **told(tokenizer, chosen)}
 
 

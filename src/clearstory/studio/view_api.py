@@ -19,9 +19,9 @@ from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName
 from clearstory.formats.folders import Opened
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.lens.probes.next_token import next_token
-from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.registry import VIEWS, check_able, view_of
-from clearstory.lens.hooks.trace import taps, watch
+from clearstory.lens.hooks.trace import activation_names, record_activations
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
 from clearstory.recipes.settings.schema import convert_value
@@ -164,18 +164,18 @@ def trace(opened: Opened, asked: TraceRequest) -> dict[str, Any]:
     seen: Passage | None = None
     why = None
     try:
-        seen = passage(network, tokenizer, asked.text, target=asked.target)
+        seen = encode_passage(network, tokenizer, asked.text, target=asked.target)
     except ClearstoryError as error:
         if asked.top or asked.taps:
             raise
         why = str(error)
     try:
-        known = taps(network)
+        known = activation_names(network)
     except CannotDo:
         known = []
     values: dict[str, Any] = {}
     if asked.taps and seen is not None:
-        with resting(network), watch(network, *asked.taps) as watched:
+        with resting(network), record_activations(network, *asked.taps) as watched:
             seen.hidden(network)
         if (count := sum(each.numel() for each in watched.values())) > MAX_TRACE_VALUES:
             raise BadSetting(f"these taps hold {count:,} numbers, and a trace writes {MAX_TRACE_VALUES:,}; ask for fewer")
@@ -224,8 +224,8 @@ def tap_values(
     model: Any, tokenizer: Any, text: str, *, taps: tuple[str, ...] = (), target: str | None = None
 ) -> Arrays:
     """The numbers at some taps, in float32."""
-    seen = passage(model, tokenizer, text, target=target)
-    with resting(model), watch(model, *taps) as watched:
+    seen = encode_passage(model, tokenizer, text, target=target)
+    with resting(model), record_activations(model, *taps) as watched:
         seen.hidden(model)
     return {**{name: each.float() for name, each in watched.items()}, "pieces": list(seen.pieces)}
 

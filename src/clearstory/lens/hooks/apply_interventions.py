@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.probes.attention import patterns
-from clearstory.lens.hooks.interventions import FOOT, Cell, Edit, Half, Patch, Scale, Steer
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.attention_sites import Site
-from clearstory.lens.hooks.residual_stream import answering
-from clearstory.lens.hooks.trace import Change, edit, inner, stacks, watch
+from clearstory.lens.probes.attention import attention_patterns
+from clearstory.lens.hooks.interventions import EMBEDDING_LAYER, SetAttentionWeight, Intervention, StackName, PatchResidual, ScaleOutput, AddSteeringVector
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionSite
+from clearstory.lens.hooks.residual_stream import answer_position
+from clearstory.lens.hooks.trace import Replacement, replace_activations, unwrap_model, transformer_stacks, record_activations
 from clearstory.models.block import Attention, band
 from clearstory.models.prompts import resting
 from clearstory.models.stack import Stack
@@ -27,7 +27,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Outcome:
+class InterventionOutcome:
     """The probabilities of all words at one place, without the edits and with them."""
 
     place: int
@@ -37,16 +37,16 @@ class Outcome:
     @property
     def kl(self) -> float:
         """Kullback-Leibler divergence of what is said from what was, in bits: Σ before log₂(before / after)."""
-        return divergence(self.before, self.after)
+        return kl_divergence_bits(self.before, self.after)
 
-    def moves(self, top: int) -> list[tuple[int, float, float]]:
+    def largest_changes(self, top: int) -> list[tuple[int, float, float]]:
         """The words whose probability changed most: id, before, after."""
         size = (self.after - self.before).abs()
         places = size.argsort(descending=True, stable=True)[:top].tolist()
         return [(id, float(self.before[id]), float(self.after[id])) for id in places]
 
 
-def divergence(before: Float[Tensor, "V"], after: Float[Tensor, "V"]) -> float:
+def kl_divergence_bits(before: Float[Tensor, "V"], after: Float[Tensor, "V"]) -> float:
     """Bits that are lost by who expects `after` where `before` is so.
 
     >>> round(divergence(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])), 5)  # (1 + log₂ 2/3) / 2
@@ -56,48 +56,48 @@ def divergence(before: Float[Tensor, "V"], after: Float[Tensor, "V"]) -> float:
     return max(0.0, float(terms.sum()) / math.log(2))
 
 
-def intervene(model: Any, tokenizer: Tokenizer, read: Passage, edits: Sequence[Edit]) -> Outcome:
+def run_interventions(model: Any, tokenizer: Tokenizer, read: Passage, edits: Sequence[Intervention]) -> InterventionOutcome:
     """What a model says where the text asks for an answer (see `answering`), before the edits and after them.
 
     Each edit is made to what those before it have left. Raises BadSetting for an edit of what is not there.
     """
-    place = answering(model, tokenizer, read)
-    every = [changes(model, tokenizer, read, each) for each in edits]
+    place = answer_position(model, tokenizer, read)
+    every = [replacements_of(model, tokenizer, read, each) for each in edits]
     with resting(model):
         before = model.logits(read.hidden(model)[place]).double().softmax(-1).cpu()
         with ExitStack() as made:
             for each in every:
-                made.enter_context(edit(model, each))
+                made.enter_context(replace_activations(model, each))
             after = model.logits(read.hidden(model)[place]).double().softmax(-1).cpu()
     if not bool(after.isfinite().all()):
         raise BadSetting("with these edits the model's numbers are none any more; make the largest of them smaller")
-    return Outcome(place, before, after)
+    return InterventionOutcome(place, before, after)
 
 
-def pattern_after(
-    model: Any, tokenizer: Tokenizer, read: Passage, at: Site, edits: Sequence[Edit]
+def pattern_with_interventions(
+    model: Any, tokenizer: Tokenizer, read: Passage, at: AttentionSite, edits: Sequence[Intervention]
 ) -> Float[Tensor, "H T S"]:
     """How much each token takes from each, for all heads of a layer, with the edits inside."""
-    every = [changes(model, tokenizer, read, each) for each in edits]
+    every = [replacements_of(model, tokenizer, read, each) for each in edits]
     with resting(model), ExitStack() as made:
         for each in every:
-            made.enter_context(edit(model, each))
-        [weights] = patterns(model, read, [at])
+            made.enter_context(replace_activations(model, each))
+        [weights] = attention_patterns(model, read, [at])
     return weights
 
 
-def sees(attention: Attention, rows: int, columns: int) -> Bool[Tensor, "T S"]:
+def visible_keys(attention: Attention, rows: int, columns: int) -> Bool[Tensor, "T S"]:
     """Which tokens (columns) each token (row) may look at."""
     if not attention.causal:
         return torch.ones(rows, columns, dtype=torch.bool)
     return band(rows, columns, attention.window, torch.device("cpu"))
 
 
-def changes(model: Any, tokenizer: Tokenizer, read: Passage, wanted: Edit) -> Mapping[str, Change]:
+def replacements_of(model: Any, tokenizer: Tokenizer, read: Passage, wanted: Intervention) -> Mapping[str, Replacement]:
     """An edit as what is put in the place of some taps."""
     prefix, stack = half_of(model, wanted.half)
     layers = len(stack.blocks)
-    lowest = 0 if isinstance(wanted, Scale | Cell) else FOOT
+    lowest = 0 if isinstance(wanted, ScaleOutput | SetAttentionWeight) else EMBEDDING_LAYER
     if not lowest <= wanted.layer < layers:
         raise BadSetting(
             f"the edit '{wanted}' is of layer {wanted.layer}, and there are {layers}; give 0 to {layers - 1}"
@@ -105,27 +105,27 @@ def changes(model: Any, tokenizer: Tokenizer, read: Passage, wanted: Edit) -> Ma
     own = f"{prefix}blocks.{wanted.layer}"
     block: Any = stack.blocks[max(0, wanted.layer)]
     match wanted:
-        case Scale():
+        case ScaleOutput():
             return scaled_taps(block, own, wanted)
-        case Cell():
+        case SetAttentionWeight():
             return cell_tap(block, own, wanted, read)
-        case Steer():
-            tap = f"{prefix}foot" if wanted.layer == FOOT else own
-            ends = [streams(model, passage(model, tokenizer, text), tap)[-1] for text in (wanted.toward, wanted.away)]
+        case AddSteeringVector():
+            tap = f"{prefix}foot" if wanted.layer == EMBEDDING_LAYER else own
+            ends = [streams(model, encode_passage(model, tokenizer, text), tap)[-1] for text in (wanted.toward, wanted.away)]
             return {tap: partial(steered, vector=(ends[0] - ends[1]) * wanted.by, where=wanted.where)}
-        case Patch():
-            return patch_tap(model, tokenizer, f"{prefix}foot" if wanted.layer == FOOT else own, wanted, read)
+        case PatchResidual():
+            return patch_tap(model, tokenizer, f"{prefix}foot" if wanted.layer == EMBEDDING_LAYER else own, wanted, read)
 
 
-def half_of(model: Any, half: Half) -> tuple[str, Stack]:
+def half_of(model: Any, half: StackName) -> tuple[str, Stack]:
     """The stack that an edit is made in. Raises CannotDo for the encoder of a model that has no other half."""
-    known = stacks(inner(model))
+    known = transformer_stacks(unwrap_model(model))
     if half == "encoder" and len(known) < 2:
         raise CannotDo("this model has one stack; leave the word 'encoder' out of the edit")
     return known[0] if half == "encoder" else known[-1]
 
 
-def attention_of(block: Any, cross: bool, wanted: Edit) -> Attention:
+def attention_of(block: Any, cross: bool, wanted: Intervention) -> Attention:
     """The attention that an edit is made in. Raises CannotDo where there is none."""
     found: Attention | None = block.cross_attention if cross else block.attention
     if found is None:
@@ -133,29 +133,29 @@ def attention_of(block: Any, cross: bool, wanted: Edit) -> Attention:
     return found
 
 
-def scaled_taps(block: Any, own: str, wanted: Scale) -> Mapping[str, Change]:
+def scaled_taps(block: Any, own: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
     """What a part adds, at its tap; all that a layer adds, at each of its steps."""
     if wanted.part == "layer":
         kinds = ["attention", "cross_attention", "feed_forward"]
-        return {f"{own}.{kind}": partial(scaled, by=wanted.by) for kind in kinds if getattr(block, kind) is not None}
+        return {f"{own}.{kind}": partial(scale_output, by=wanted.by) for kind in kinds if getattr(block, kind) is not None}
     if wanted.part == "feed-forward":
-        return {f"{own}.feed_forward": partial(scaled, by=wanted.by)}
+        return {f"{own}.feed_forward": partial(scale_output, by=wanted.by)}
     cross = wanted.part.startswith("cross")
     attention, tap = attention_of(block, cross, wanted), f"{own}.{'cross_' * cross}attention"
     if wanted.head is None:
-        return {tap: partial(scaled, by=wanted.by)}
+        return {tap: partial(scale_output, by=wanted.by)}
     check_head(attention, wanted.head, wanted)
     return {f"{tap}.answer": partial(scaled_head, head=wanted.head, by=wanted.by)}
 
 
-def check_head(attention: Attention, head: int, wanted: Edit) -> None:
+def check_head(attention: Attention, head: int, wanted: Intervention) -> None:
     """Raises BadSetting for a head that is not there."""
     heads = attention.query.out_features // attention.head_width
     if not 0 <= head < heads:
         raise BadSetting(f"the edit '{wanted}' is of head {head}, and the layer has {heads}; give 0 to {heads - 1}")
 
 
-def scaled(value: Tensor, by: float | str) -> Tensor:
+def scale_output(value: Tensor, by: float | str) -> Tensor:
     """What a step adds, (B, T, W), less or more of it; or its mean over the tokens."""
     return value.mean(1, keepdim=True).expand_as(value) if isinstance(by, str) else value * by
 
@@ -163,11 +163,11 @@ def scaled(value: Tensor, by: float | str) -> Tensor:
 def scaled_head(value: Float[Tensor, "B H T D"], head: int, by: float | str) -> Float[Tensor, "B H T D"]:
     """The same of one head's answer."""
     out = value.clone()
-    out[:, head] = scaled(value[:, head], by)
+    out[:, head] = scale_output(value[:, head], by)
     return out
 
 
-def cell_tap(block: Any, own: str, wanted: Cell, read: Passage) -> Mapping[str, Change]:
+def cell_tap(block: Any, own: str, wanted: SetAttentionWeight, read: Passage) -> Mapping[str, Replacement]:
     """One weight of a pattern. Raises BadSetting where the token cannot look there, or has nowhere else to look."""
     attention = attention_of(block, wanted.cross, wanted)
     check_head(attention, wanted.head, wanted)
@@ -180,7 +180,7 @@ def cell_tap(block: Any, own: str, wanted: Cell, read: Passage) -> Mapping[str, 
         )
     if not 0 <= wanted.weight <= 1:
         raise BadSetting(f"the edit '{wanted}' gives a weight of {wanted.weight:g}; weights lie between 0 and 1")
-    seen = sees(attention, rows, columns)[wanted.row]
+    seen = visible_keys(attention, rows, columns)[wanted.row]
     if not bool(seen[wanted.column]):
         near = seen.nonzero().squeeze(1)
         raise BadSetting(
@@ -190,10 +190,10 @@ def cell_tap(block: Any, own: str, wanted: Cell, read: Passage) -> Mapping[str, 
     if int(seen.sum()) == 1 and wanted.weight != 1:
         raise BadSetting(f"the edit '{wanted}' takes from the only token that {wanted.row} can see; choose another row")
     tap = f"{own}.{'cross_' * wanted.cross}attention.pattern"
-    return {tap: partial(reweighed, wanted=wanted, seen=seen)}
+    return {tap: partial(set_weight, wanted=wanted, seen=seen)}
 
 
-def reweighed(pattern: Float[Tensor, "B H T S"], wanted: Cell, seen: Tensor) -> Float[Tensor, "B H T S"]:
+def set_weight(pattern: Float[Tensor, "B H T S"], wanted: SetAttentionWeight, seen: Tensor) -> Float[Tensor, "B H T S"]:
     """A pattern with one weight set; the others of its row share the rest as before, evenly if they had nothing."""
     out = pattern.clone()
     row = out[:, wanted.head, wanted.row]  # a view: what is written here is written there
@@ -208,7 +208,7 @@ def reweighed(pattern: Float[Tensor, "B H T S"], wanted: Cell, seen: Tensor) -> 
 
 def streams(model: Any, read: Passage, tap: str) -> Float[Tensor, "T W"]:
     """The stream of a text at a tap, one vector a token, in the model as it is."""
-    with resting(model), watch(model, tap) as seen:
+    with resting(model), record_activations(model, tap) as seen:
         read.hidden(model)
     return seen[tap][0]
 
@@ -220,24 +220,24 @@ def steered(value: Float[Tensor, "B T W"], vector: Float[Tensor, "W"], where: st
     return out
 
 
-def patch_tap(model: Any, tokenizer: Tokenizer, tap: str, wanted: Patch, read: Passage) -> Mapping[str, Change]:
+def patch_tap(model: Any, tokenizer: Tokenizer, tap: str, wanted: PatchResidual, read: Passage) -> Mapping[str, Replacement]:
     """One token's vector from another text. Raises BadSetting for texts of different lengths."""
     encoder = tap.startswith("encoder.")
-    other = beside(model, tokenizer, wanted.other, read)
+    other = encode_counterpart(model, tokenizer, wanted.other, read)
     ours, theirs = (len(each.source) if encoder else len(each.ids) for each in (read, other))
-    check_lengths(ours, theirs)
+    check_equal_lengths(ours, theirs)
     if not 0 <= wanted.place < ours:
         raise BadSetting(f"the edit '{wanted}' is of token {wanted.place}, and there are {ours}; give 0 to {ours - 1}")
     return {tap: partial(patched, place=wanted.place, vector=streams(model, other, tap)[wanted.place])}
 
 
-def beside(model: Any, tokenizer: Tokenizer, text: str, read: Passage) -> Passage:
+def encode_counterpart(model: Any, tokenizer: Tokenizer, text: str, read: Passage) -> Passage:
     """Another text as this one is read; another source, after which the same has been written."""
-    other = passage(model, tokenizer, text)
+    other = encode_passage(model, tokenizer, text)
     return replace(read, source=other.source, source_pieces=other.source_pieces) if read.source else other
 
 
-def check_lengths(ours: int, theirs: int) -> None:
+def check_equal_lengths(ours: int, theirs: int) -> None:
     """Raises BadSetting for two texts whose tokens do not stand opposite each other."""
     if ours != theirs:
         raise BadSetting(

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearstory.lens.hooks.residual_stream import Sublayer, steps_of, writing
+from clearstory.lens.hooks.residual_stream import Sublayer, sublayers, output_stack
 from clearstory.models.arithmetic import LayerNorm
 
 
 @dataclass(frozen=True)
-class Frozen:
+class LinearisedNorm:
     """x ─► (x − its mean, in a layer norm) · scale · gain, and `shift`, the vector that the norm adds at the end."""
 
     scale: float
@@ -36,25 +36,25 @@ class Frozen:
         return parts * self.scale * self.gain
 
 
-def freeze(norm: nn.Module, x: Float[Tensor, "W"]) -> Frozen:
+def linearise(norm: nn.Module, x: Float[Tensor, "W"]) -> LinearisedNorm:
     """A norm as it was for this vector; all in float64."""
     norm_: Any = norm
     x = x.double()
     centred = isinstance(norm, LayerNorm)
     spread = (x - x.mean() if centred else x).square().mean() + norm_.eps
     bias = getattr(norm_, "bias", None)
-    return Frozen(float(spread.rsqrt()), norm_.weight.double(), None if bias is None else bias.double(), centred)
+    return LinearisedNorm(float(spread.rsqrt()), norm_.weight.double(), None if bias is None else bias.double(), centred)
 
 
 @dataclass(frozen=True)
-class Road:
+class ResidualPath:
     """From each step of the stream to the vector that words are held against, at one place.
 
     `norms[k]` are those that what step k adds still passes; the last entry is that of what stands at the foot.
     """
 
     steps: tuple[Sublayer, ...]
-    norms: tuple[tuple[Frozen, ...], ...]
+    norms: tuple[tuple[LinearisedNorm, ...], ...]
 
     def carry(self, number: int, parts: Float[Tensor, "*P W"]) -> Float[Tensor, "*P W"]:
         """What parts of a step (−1: of the foot) have become at the end."""
@@ -74,30 +74,30 @@ class Road:
         return total
 
 
-def road(model: Any, seen: Mapping[str, Tensor], place: int) -> Road:
+def residual_path(model: Any, seen: Mapping[str, Tensor], place: int) -> ResidualPath:
     """The road of one place, from what was seen at the taps of what each step reads and adds (see `road_taps`)."""
-    prefix, stack = writing(model)
-    steps = steps_of(prefix, stack)
+    prefix, stack = output_stack(model)
+    steps = sublayers(prefix, stack)
     if stack.norm is not None:
-        last = freeze(stack.norm, seen[steps[-1].after][0, place])
-        return Road(tuple(steps), ((last,),) * (len(steps) + 1))
+        last = linearise(stack.norm, seen[steps[-1].after][0, place])
+        return ResidualPath(tuple(steps), ((last,),) * (len(steps) + 1))
     befores = [f"{prefix}foot", *(step.after for step in steps)]
     frozen = [
-        freeze(step.norm, seen[before][0, place].double() + seen[step.added][0, place].double())
+        linearise(step.norm, seen[before][0, place].double() + seen[step.added][0, place].double())
         for (before, _), step in zip(pairwise(befores), steps, strict=True)
     ]
     norms = [tuple(frozen[number:]) for number in range(len(steps))]
-    return Road(tuple(steps), (*norms, tuple(frozen)))
+    return ResidualPath(tuple(steps), (*norms, tuple(frozen)))
 
 
-def road_taps(model: Any) -> list[str]:
+def residual_path_activations(model: Any) -> list[str]:
     """What must be watched for a road."""
-    prefix, stack = writing(model)
-    steps = steps_of(prefix, stack)
+    prefix, stack = output_stack(model)
+    steps = sublayers(prefix, stack)
     return [f"{prefix}foot", *(step.after for step in steps), *(step.added for step in steps)]
 
 
-def word_vectors(model: Any, ids: Sequence[int]) -> Float[Tensor, "N W"]:
+def output_vectors(model: Any, ids: Sequence[int]) -> Float[Tensor, "N W"]:
     """The vectors that these words are predicted by, in float64 and divided as the model divides (T5)."""
     vectors: Tensor = model.output_weight[list(ids)].double()
     return vectors / model.config.width**0.5 if model.config.logit_scale else vectors

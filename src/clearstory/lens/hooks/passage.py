@@ -36,12 +36,12 @@ class Passage:
     @property
     def labels(self) -> tuple[str, ...]:
         """The pieces with their places: words that come twice would look the same."""
-        return numbered(self.pieces)
+        return number_duplicates(self.pieces)
 
     @property
     def source_labels(self) -> tuple[str, ...]:
         """The same of the source."""
-        return numbered(self.source_pieces)
+        return number_duplicates(self.source_pieces)
 
     def hidden(self, model: Any) -> Float[Tensor, "T W"]:
         """What the model knows after each token: one forward pass, which `watch` and `edit` look into."""
@@ -54,7 +54,7 @@ class Passage:
         return cast(Tensor, model.forward(tokens)[0][0])
 
 
-def passage(
+def encode_passage(
     model: Any, tokenizer: Tokenizer, text: str, *, target: str | None = None, truncate: Truncate | None = None
 ) -> Passage:
     """A text as a model reads it.
@@ -92,7 +92,7 @@ def passage(
     return Passage(tuple(written), pieces(written), tuple(source), pieces(source))
 
 
-def numbered(pieces: Sequence[str]) -> tuple[str, ...]:
+def number_duplicates(pieces: Sequence[str]) -> tuple[str, ...]:
     """Pieces that come more than once get their places.
 
     >>> numbered(["the", "king", "the"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.trace import inner, stacks
+from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.encoder_decoder import EncoderDecoder
@@ -44,12 +44,12 @@ class Sublayer:
         return f"{self.layer} {self.kind}"
 
 
-def writing(model: Any) -> tuple[str, Stack]:
+def output_stack(model: Any) -> tuple[str, Stack]:
     """The stack that the answer comes from, and what the names of its taps begin with."""
-    return stacks(model)[-1]
+    return transformer_stacks(model)[-1]
 
 
-def steps_of(prefix: str, stack: Stack) -> list[Sublayer]:
+def sublayers(prefix: str, stack: Stack) -> list[Sublayer]:
     """All steps of a stack, from its foot up."""
     steps = []
     for layer, each in enumerate(stack.blocks):
@@ -64,12 +64,12 @@ def steps_of(prefix: str, stack: Stack) -> list[Sublayer]:
     return steps
 
 
-def concluded(model: Any, x: Float[Tensor, "B T W"], ids: Sequence[int]) -> Float[Tensor, "B T K"]:
+def final_hidden(model: Any, x: Float[Tensor, "B T W"], ids: Sequence[int]) -> Float[Tensor, "B T K"]:
     """What the model would know if its stream ended with x: the last norm, computed of x itself, and all behind it.
 
     `ids` are the tokens, for a model that recalls n-grams. Of the last block's stream this is what `read` gives.
     """
-    model, (_, stack) = inner(model), writing(model)
+    model, (_, stack) = unwrap_model(model), output_stack(model)
     x = x if stack.norm is None else stack.norm(x)
     if isinstance(model, EncoderDecoder):
         return model.finish(x)
@@ -79,7 +79,7 @@ def concluded(model: Any, x: Float[Tensor, "B T W"], ids: Sequence[int]) -> Floa
     return x
 
 
-def hidden_rows(model: Any, read: Passage, rows: int) -> Float[Tensor, "B T W"]:
+def forward_copies(model: Any, read: Passage, rows: int) -> Float[Tensor, "B T W"]:
     """The passage read `rows` times side by side, so that each row can be changed in a way of its own."""
     device = next(model.parameters()).device
     tokens = TokenBatch.from_sequences([read.ids] * rows, device)
@@ -90,29 +90,29 @@ def hidden_rows(model: Any, read: Passage, rows: int) -> Float[Tensor, "B T W"]:
     return cast(Tensor, model.forward(tokens)[0])
 
 
-def answering(model: Any, tokenizer: Tokenizer, read: Passage) -> int:
+def answer_position(model: Any, tokenizer: Tokenizer, read: Passage) -> int:
     """The place whose answer is looked at: the last token's, whose answer is the next; of an encoder its first [MASK].
 
     Raises BadInput for an encoder's text without one, CannotDo for an encoder that has no head for words.
     """
-    if not isinstance(inner(model), Encoder):
+    if not isinstance(unwrap_model(model), Encoder):
         return len(read.ids) - 1
-    check_words(model)
+    require_mlm_head(model)
     if tokenizer.mask_token_id is None or tokenizer.mask_token_id not in read.ids:
         raise BadInput("an encoder answers where a [MASK] stands, and the text has none; put one in place of a word")
     return read.ids.index(tokenizer.mask_token_id)
 
 
-def check_words(model: Any) -> None:
+def require_mlm_head(model: Any) -> None:
     """Raises CannotDo for an encoder that cannot say which word stands at a place."""
-    if isinstance(inner(model), Encoder) and inner(model).transform is None:
+    if isinstance(unwrap_model(model), Encoder) and unwrap_model(model).transform is None:
         raise CannotDo(
             "this encoder has no head for words: it gives vectors, and they mean no word; one that tells a [MASK] is "
             "made by: clearstory train TEXT --model bert-mini"
         )
 
 
-def token_of(tokenizer: Tokenizer, word: str) -> int:
+def single_token(tokenizer: Tokenizer, word: str) -> int:
     """The one token that a word is, after a space where it can be. Raises BadInput for a word of several."""
     forms = [ids for form in (f" {word}", word) if len(ids := tokenizer.encode(form)) == 1]
     if not forms:
@@ -121,7 +121,7 @@ def token_of(tokenizer: Tokenizer, word: str) -> int:
     return forms[0][0]
 
 
-def asked(model: Any, target: str | None, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+def split_target_and_words(model: Any, target: str | None, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """What has been written already, and the words asked about: `target` is the first of an encoder-decoder and the
     second of any other model.
     """

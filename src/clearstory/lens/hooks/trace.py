@@ -45,14 +45,14 @@ from clearstory.models.layout import View
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.stack import Stack
 
-Change = Callable[[Tensor], Tensor] | Tensor
+Replacement = Callable[[Tensor], Tensor] | Tensor
 """What to put in a tap's place: a function of what was there, or the thing itself, of the same shape."""
 
 ATTENTION = ("input", "query", "key", "value", "scores", "pattern", "answer")
 
 
 @contextmanager
-def watch(model: Any, *patterns: str, keep: Callable[[Tensor], Tensor] | None = None) -> Iterator[dict[str, Tensor]]:
+def record_activations(model: Any, *patterns: str, keep: Callable[[Tensor], Tensor] | None = None) -> Iterator[dict[str, Tensor]]:
     """What stands at the taps whose names match while the model reads: after reading it is in the dictionary.
 
     In a pattern, `*` is one part of a name and `**` any number of them. Read twice, a tap holds the later value. A
@@ -69,7 +69,7 @@ def watch(model: Any, *patterns: str, keep: Callable[[Tensor], Tensor] | None = 
     >>> seen["blocks.0.attention.pattern"].shape
     torch.Size([1, 4, 3, 3])
     """
-    known = taps(model)
+    known = activation_names(model)
     wanted = {name for pattern in patterns for name in matching(pattern, known)}
     seen: dict[str, Tensor] = {}
     with probed(model) as probe:
@@ -81,7 +81,7 @@ def watch(model: Any, *patterns: str, keep: Callable[[Tensor], Tensor] | None = 
 
 
 @contextmanager
-def edit(model: Any, changes: Mapping[str, Change]) -> Iterator[None]:
+def replace_activations(model: Any, changes: Mapping[str, Replacement]) -> Iterator[None]:
     """Other values at some taps while the model reads; all that follows is computed from them.
 
     Changes made inside of others come after them. What is watched at a tap is what was put there. Raises UnknownName
@@ -96,7 +96,7 @@ def edit(model: Any, changes: Mapping[str, Change]) -> Iterator[None]:
     >>> float(seen["blocks.0.attention"].abs().max())
     0.0
     """
-    known = taps(model)
+    known = activation_names(model)
     for name in changes:
         if name not in known:
             raise UnknownName(f"there is no tap called '{name}'; {nearest(name, known)}")
@@ -108,13 +108,13 @@ def edit(model: Any, changes: Mapping[str, Change]) -> Iterator[None]:
             probe.changes = [each for each in probe.changes if each is not changes]
 
 
-def taps(model: Any) -> list[str]:
+def activation_names(model: Any) -> list[str]:
     """The names of all taps of a model. Raises CannotDo for one that has none: its views ask it by other ways."""
-    model = inner(model)
+    model = unwrap_model(model)
     if isinstance(model, Recurrent):
         return ["embedding", *(f"layers.{number}" for number in range(len(model.layers)))]
     names = []
-    for prefix, stack in stacks(model):
+    for prefix, stack in transformer_stacks(model):
         names += [f"{prefix}embedding", f"{prefix}foot"]
         for number, block in enumerate(stack.blocks):
             own = f"{prefix}blocks.{number}"
@@ -133,9 +133,9 @@ def attention_taps(own: str) -> list[str]:
     return [*(f"{own}.{part}" for part in ATTENTION), own]
 
 
-def stacks(model: Any) -> list[tuple[str, Stack]]:
+def transformer_stacks(model: Any) -> list[tuple[str, Stack]]:
     """A Transformer's stacks, each with what the names of its taps begin with. Raises CannotDo for other models."""
-    model = inner(model)
+    model = unwrap_model(model)
     if isinstance(model, EncoderDecoder):
         return [("encoder.", model.encoder), ("decoder.", model.decoder)]
     if not isinstance(model, Stack):
@@ -147,7 +147,7 @@ def stacks(model: Any) -> list[tuple[str, Stack]]:
     return [("", model)]
 
 
-def inner(model: Any) -> Any:
+def unwrap_model(model: Any) -> Any:
     """The model that a view laid out for speed was made of, in that layout."""
     return model.inner if isinstance(model, View) else model
 
@@ -167,12 +167,12 @@ def matching(pattern: str, known: list[str]) -> list[str]:
     return found
 
 
-class Probe:
+class ActivationHooks:
     """What is watched and changed in one model at the moment."""
 
     def __init__(self) -> None:
         self.watching: list[tuple[set[str], dict[str, Tensor], Callable[[Tensor], Tensor] | None]] = []
-        self.changes: list[Mapping[str, Change]] = []
+        self.changes: list[Mapping[str, Replacement]] = []
         self.users = 0
         self.undo = ExitStack()
 
@@ -195,7 +195,7 @@ class Probe:
         return any(name in changes for changes in self.changes)
 
 
-def changed(name: str, value: Tensor, change: Change) -> Tensor:
+def changed(name: str, value: Tensor, change: Replacement) -> Tensor:
     """What a change puts in a value's place. Raises BadSetting for another shape."""
     new = change if isinstance(change, Tensor) else change(value)
     if new.shape != value.shape:
@@ -205,18 +205,18 @@ def changed(name: str, value: Tensor, change: Change) -> Tensor:
     return new.to(value)
 
 
-PROBES: WeakKeyDictionary[nn.Module, Probe] = WeakKeyDictionary()
+ACTIVE_HOOKS: WeakKeyDictionary[nn.Module, ActivationHooks] = WeakKeyDictionary()
 
 
 @contextmanager
-def probed(model: Any) -> Iterator[Probe]:
+def probed(model: Any) -> Iterator[ActivationHooks]:
     """The model with taps; they go with the last who needs them."""
-    model = inner(model)
-    if (probe := PROBES.get(model)) is None:
-        probe = Probe()
-        for prefix, stack in [("", model)] if isinstance(model, Recurrent) else stacks(model):
+    model = unwrap_model(model)
+    if (probe := ACTIVE_HOOKS.get(model)) is None:
+        probe = ActivationHooks()
+        for prefix, stack in [("", model)] if isinstance(model, Recurrent) else transformer_stacks(model):
             install(stack, prefix, probe)
-        PROBES[model] = probe
+        ACTIVE_HOOKS[model] = probe
     probe.users += 1
     try:
         yield probe
@@ -224,10 +224,10 @@ def probed(model: Any) -> Iterator[Probe]:
         probe.users -= 1
         if not probe.users:
             probe.undo.close()
-            del PROBES[model]
+            del ACTIVE_HOOKS[model]
 
 
-def install(stack: Any, prefix: str, probe: Probe) -> None:
+def install(stack: Any, prefix: str, probe: ActivationHooks) -> None:
     """Taps in a recurrent model, or in a stack and all its blocks."""
     undo = probe.undo
     if isinstance(stack, Recurrent):
@@ -243,7 +243,7 @@ def install(stack: Any, prefix: str, probe: Probe) -> None:
         undo.enter_context(outgoing(stack.norm, partial(probe, f"{prefix}norm")))
 
 
-def install_block(block: Any, own: str, probe: Probe) -> None:
+def install_block(block: Any, own: str, probe: ActivationHooks) -> None:
     """Taps in a block: what each step reads, what it adds, and the stream after it."""
     steps = {
         block.attention_norm: (f"{own}.attention", f"{own}.middle"),
@@ -263,7 +263,7 @@ def install_block(block: Any, own: str, probe: Probe) -> None:
         install_attention(block.cross_attention, f"{own}.cross_attention", probe)
 
 
-def install_attention(attention: Attention, own: str, probe: Probe) -> None:
+def install_attention(attention: Attention, own: str, probe: ActivationHooks) -> None:
     """Taps in an attention. torch's fused kernel gives no weights: they are computed beside it, from the very queries
     and keys that it is given, and only where someone asks; where they have been changed they are multiplied out.
     """
@@ -271,7 +271,7 @@ def install_attention(attention: Attention, own: str, probe: Probe) -> None:
 
     def weigh(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor | None:
         """The weights, if they are others than the kernel's own."""
-        computed = masked_scores(attention, q, k, bias)
+        computed = attention_scores(attention, q, k, bias)
         scores = probe(names[0], computed.clone())  # who changes it may do so in place
         pattern = scores.softmax(-1)
         weights = probe(names[1], pattern.clone())
@@ -288,7 +288,7 @@ def install_attention(attention: Attention, own: str, probe: Probe) -> None:
         if not any(map(probe.wants, names)):
             return attend(q, k, v, bias)
         weights = weigh(q, k, bias)
-        return attend(q, k, v, bias) if weights is None else answered(weights, v)
+        return attend(q, k, v, bias) if weights is None else weighted_values(weights, v)
 
     def attend_past(
         attend: Callable[..., Tensor],
@@ -304,7 +304,7 @@ def install_attention(attention: Attention, own: str, probe: Probe) -> None:
         if len({(keys.shape[1], room.shape[2]) for keys, _, room in past}) > 1:
             raise CannotDo("rows of several lengths cannot be watched while they are read on; read them one at a time")
         weights = weigh(q, torch.stack([keys for keys, _, _ in past]), None if bias is None else torch.stack(bias))
-        return out if weights is None else answered(weights, torch.stack([values for _, values, _ in past]))
+        return out if weights is None else weighted_values(weights, torch.stack([values for _, values, _ in past]))
 
     def leave(leave: Callable[..., Tensor], answer: Tensor) -> Tensor:
         return leave(probe(f"{own}.answer", answer))
@@ -313,7 +313,7 @@ def install_attention(attention: Attention, own: str, probe: Probe) -> None:
         probe.undo.enter_context(shadowed(attention, around.__name__, around))
 
 
-def masked_scores(
+def attention_scores(
     attention: Attention, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K S D"], bias: Tensor | None = None
 ) -> Float[Tensor, "B H T S"]:
     """Q Kᵀ / √d, with biases, and -inf where the attention may not look. Vaswani et al. 2017, eq. 1."""
@@ -326,7 +326,7 @@ def masked_scores(
     return scores
 
 
-def answered(weights: Float[Tensor, "B H T S"], v: Float[Tensor, "B K S D"]) -> Float[Tensor, "B H T D"]:
+def weighted_values(weights: Float[Tensor, "B H T S"], v: Float[Tensor, "B K S D"]) -> Float[Tensor, "B H T D"]:
     """The values, added up by the weights."""
     return weights @ v.repeat_interleave(weights.shape[1] // v.shape[1], 1)
 

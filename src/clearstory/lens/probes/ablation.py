@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.apply_interventions import divergence, scaled
-from clearstory.lens.probes.logit_lens import Show
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.residual_stream import answering, asked, hidden_rows, steps_of, token_of, writing
-from clearstory.lens.hooks.trace import Change, edit
+from clearstory.lens.hooks.apply_interventions import kl_divergence_bits, scale_output
+from clearstory.lens.probes.logit_lens import LensMetric
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, sublayers, single_token, output_stack
+from clearstory.lens.hooks.trace import Replacement, replace_activations
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -32,7 +32,7 @@ MATTERS = 0.1
 
 
 @dataclass(frozen=True)
-class Ablated:
+class AblationEffects:
     """L layers by C parts (`columns`: heads h, heads that look across x, the feed-forward ff). `change` is that of the
     answer's log₂-probability without the part, `kl` how far all that is said moves, both in bits.
     """
@@ -44,20 +44,20 @@ class Ablated:
     kl: Float[Tensor, "L C"]
 
 
-def ablated(model: Any, read: Passage, place: int, *, ablate: Ablate = "zero", answer: int | None = None) -> Ablated:
+def ablate_every_part(model: Any, read: Passage, place: int, *, ablate: Ablate = "zero", answer: int | None = None) -> AblationEffects:
     """Each part of the writing stack taken away alone: nothing in its place, or its mean over the text's tokens.
 
     The parts of a layer are taken away in rows side by side, so the text is read as often as there are layers.
     """
-    prefix, stack = writing(model)
-    steps, heads = steps_of(prefix, stack), stack.config.heads
+    prefix, stack = output_stack(model)
+    steps, heads = sublayers(prefix, stack), stack.config.heads
     columns: list[str] = []
     changes, kls = [], []
     with resting(model):
         before = model.logits(read.hidden(model)[place]).double().softmax(-1).cpu()
         answer = int(before.argmax()) if answer is None else answer
         for layer in range(len(stack.blocks)):
-            columns, made = [], dict[str, Change]()
+            columns, made = [], dict[str, Replacement]()
             for step in (each for each in steps if each.layer == layer):
                 first = len(columns)
                 if step.kind == "feed-forward":
@@ -70,14 +70,14 @@ def ablated(model: Any, read: Passage, place: int, *, ablate: Ablate = "zero", a
             after = rows_of(model, read, place, len(columns), made)
             # In the logarithm: a probability may be too small for a number.
             changes.append((after[:, answer] - before[answer].log()) / math.log(2))
-            kls.append(torch.tensor([divergence(before, row.exp()) for row in after], dtype=torch.float64))
-    return Ablated(tuple(columns), answer, float(before[answer]), torch.stack(changes), torch.stack(kls))
+            kls.append(torch.tensor([kl_divergence_bits(before, row.exp()) for row in after], dtype=torch.float64))
+    return AblationEffects(tuple(columns), answer, float(before[answer]), torch.stack(changes), torch.stack(kls))
 
 
-def rows_of(model: Any, read: Passage, place: int, rows: int, made: Mapping[str, Change]) -> Float[Tensor, "R V"]:
+def rows_of(model: Any, read: Passage, place: int, rows: int, made: Mapping[str, Replacement]) -> Float[Tensor, "R V"]:
     """What the model says in each row, as logarithms of probabilities."""
-    with edit(model, made):
-        hidden = hidden_rows(model, read, rows)[:, place]
+    with replace_activations(model, made):
+        hidden = forward_copies(model, read, rows)[:, place]
     return model.logits(hidden).double().log_softmax(-1).cpu()  # type: ignore[no-any-return]  # any model's
 
 
@@ -93,7 +93,7 @@ class Without:
         out, by = value.clone(), "mean" if self.ablate == "mean" else 0.0
         for row, head in self.rows:
             part = value[row] if head is None else value[row, head]
-            out[row, ... if head is None else head] = scaled(part[None], by)[0]
+            out[row, ... if head is None else head] = scale_output(part[None], by)[0]
         return out
 
 
@@ -102,7 +102,7 @@ def ablation(
     tokenizer: Tokenizer,
     text: str,
     *,
-    show: Show = "answer",
+    show: LensMetric = "answer",
     ablate: Ablate = "zero",
     target: str | None = None,
     words: tuple[str, ...] = (),
@@ -117,12 +117,12 @@ def ablation(
         raise BadSetting(f"show is '{show}'; an ablation shows answer or kl")
     if ablate not in ("zero", "mean"):
         raise BadSetting(f"ablate is '{ablate}'; put zero in a part's place, or its mean")
-    target, words = asked(model, target, words)
+    target, words = split_target_and_words(model, target, words)
     if len(words) > 1:
         raise BadSetting(f"words are {', '.join(words)}; give one, or none for the likeliest")
-    answer = token_of(tokenizer, words[0]) if words else None
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = ablated(model, read, answering(model, tokenizer, read), ablate=ablate, answer=answer)
+    answer = single_token(tokenizer, words[0]) if words else None
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    seen = ablate_every_part(model, read, answer_position(model, tokenizer, read), ablate=ablate, answer=answer)
     piece = f"‘{tokenizer.display_token(seen.answer)}’"
     numbers = seen.change if show == "answer" else seen.kl
     what = piece if show == "answer" else "all that is said"
@@ -137,7 +137,7 @@ def ablation(
     )
 
 
-def look(seen: Ablated, piece: str) -> str:
+def look(seen: AblationEffects, piece: str) -> str:
     """The part that the answer needs most, and how many matter at all."""
     layer, column = divmod(int(seen.change.argmin()), len(seen.columns))
     worst = float(seen.change[layer, column])

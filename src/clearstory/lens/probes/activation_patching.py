@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.apply_interventions import beside, check_lengths
-from clearstory.lens.hooks.passage import Passage, numbered, passage
-from clearstory.lens.hooks.residual_stream import answering, asked, hidden_rows, token_of
-from clearstory.lens.hooks.trace import edit, stacks, watch
+from clearstory.lens.hooks.apply_interventions import encode_counterpart, check_equal_lengths
+from clearstory.lens.hooks.passage import Passage, number_duplicates, encode_passage
+from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, single_token
+from clearstory.lens.hooks.trace import replace_activations, transformer_stacks, record_activations
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -32,7 +32,7 @@ LEAST = 1e-3
 
 
 @dataclass(frozen=True)
-class Patched:
+class PatchingEffects:
     """`recovered` by N places in the stream (the foot, and after each layer) and T tokens: 0 leaves the answer as it
     is, 1 makes it the other text's. `own` and `other` are the two texts' differences of the words' logits.
     """
@@ -43,19 +43,19 @@ class Patched:
     recovered: Float[Tensor, "N T"]
 
 
-def patchings(
+def patch_every_position(
     model: Any, read: Passage, other: Passage, places: tuple[int, int], words: tuple[int, int] | None = None
-) -> Patched:
+) -> PatchingEffects:
     """Every token's vector patched alone, after every layer. `places` are where the two texts ask for an answer;
     `words` the other text's answer and this one's, the likeliest when not given.
 
     Of an encoder-decoder it is the encoder's stream, where the two sources are read. Where both texts have the same
     vector nothing can change, and nothing is computed. Raises BadInput where the two cannot be told apart.
     """
-    prefix, stack = stacks(model)[0]
+    prefix, stack = transformer_stacks(model)[0]
     taps = [f"{prefix}foot", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
     with resting(model):
-        with watch(model, *taps) as seen:
+        with record_activations(model, *taps) as seen:
             theirs = model.logits(other.hidden(model)[places[1]]).double()
             vectors = {tap: seen[tap][0] for tap in taps}
             ours = model.logits(read.hidden(model)[places[0]]).double()
@@ -76,10 +76,10 @@ def patchings(
             size = max(1, ROWS // len(read.ids))
             for at in range(0, len(changed), size):
                 tokens = changed[at : at + size]
-                with edit(model, {tap: Swapped(tokens, vectors[tap])}):
-                    logits = model.logits(hidden_rows(model, read, len(tokens))[:, places[0]]).double()
+                with replace_activations(model, {tap: Swapped(tokens, vectors[tap])}):
+                    logits = model.logits(forward_copies(model, read, len(tokens))[:, places[0]]).double()
                 recovered[number, tokens] = ((difference(logits) - own) / (far - own)).cpu()
-    return Patched(words, own, far, recovered)
+    return PatchingEffects(words, own, far, recovered)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Swapped:
         return out
 
 
-def patching(
+def activation_patching(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -113,17 +113,17 @@ def patching(
     """
     if not other:
         raise BadSetting('patching needs a second text; give one of as many tokens as "other"')
-    target, words = asked(model, target, words)
+    target, words = split_target_and_words(model, target, words)
     if len(words) not in (0, 2):
         raise BadSetting(
             f"words are {', '.join(words)}; give two, the other text's answer and then this one's, or none"
         )
-    chosen = (token_of(tokenizer, words[0]), token_of(tokenizer, words[1])) if words else None
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    second = beside(model, tokenizer, other, read)
-    check_lengths(*(len(each.source or each.ids) for each in (read, second)))
-    places = (answering(model, tokenizer, read), answering(model, tokenizer, second))
-    seen = patchings(model, read, second, places, chosen)
+    chosen = (single_token(tokenizer, words[0]), single_token(tokenizer, words[1])) if words else None
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    second = encode_counterpart(model, tokenizer, other, read)
+    check_equal_lengths(*(len(each.source or each.ids) for each in (read, second)))
+    places = (answer_position(model, tokenizer, read), answer_position(model, tokenizer, second))
+    seen = patch_every_position(model, read, second, places, chosen)
     pieces = (read.source_pieces or read.pieces, second.source_pieces or second.pieces)
     labels = tuple(a if a == b else f"{a}/{b}" for a, b in zip(*pieces, strict=True))
     names = ("embedding", *(f"layer {layer}" for layer in range(len(seen.recovered) - 1)))
@@ -131,7 +131,7 @@ def patching(
     return Grid(
         title=f"Patching: how far one vector moves {said[0]} to {said[1]}",
         row_labels=names,
-        column_labels=numbered(labels),
+        column_labels=number_duplicates(labels),
         values=tuple(map(tuple, seen.recovered.tolist())),
         unit="of the difference",
         dots=True,
@@ -139,7 +139,7 @@ def patching(
     )
 
 
-def look(seen: Patched, labels: Sequence[str], names: Sequence[str], said: tuple[str, str]) -> str:
+def look(seen: PatchingEffects, labels: Sequence[str], names: Sequence[str], said: tuple[str, str]) -> str:
     """The token that carries most at each end of the stream, and where the difference changes hands."""
     best = seen.recovered.max(1)
     places = best.indices.tolist()

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.attention_sites import Part, Site, site, sites
-from clearstory.lens.hooks.trace import watch
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_site, attention_sites
+from clearstory.lens.hooks.trace import record_activations
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.prompts import Truncate, resting
 
@@ -24,7 +24,7 @@ def attention(
     *,
     layer: int = -1,
     head: int | None = None,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncate | None = None,
 ) -> Grid:
@@ -33,8 +33,8 @@ def attention(
     Rows are who looks, columns who is looked at. An encoder-decoder shows its encoder; `part` names its decoder, which
     has written `target`, or `cross`, how that looks across at the text.
     """
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    at = site(model, layer, part)
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    at = attention_site(model, layer, part)
     weights = attention_weights(model, read, at)
     head = at.head(head, weights)
     rows, columns = at.reads(read)
@@ -44,27 +44,27 @@ def attention(
         column_labels=columns,
         values=tuple(map(tuple, weights[head].tolist())),
         unit="weight",
-        caption=look(at, weights[head], columns),
+        caption=attention_caption(at, weights[head], columns),
     )
 
 
-def attention_weights(model: Any, read: Passage, at: Site) -> Float[Tensor, "H T S"]:
+def attention_weights(model: Any, read: Passage, at: AttentionSite) -> Float[Tensor, "H T S"]:
     """How much each token (row) takes from each it may see (column), for all heads of a layer; rows sum to 1."""
-    [weights] = patterns(model, read, [at])
+    [weights] = attention_patterns(model, read, [at])
     return weights
 
 
-def patterns(model: Any, read: Passage, of: list[Site], keep: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
+def attention_patterns(model: Any, read: Passage, of: list[AttentionSite], keep: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
     """The weights (H, T, S) of several attentions, in the order given, from one reading; or what is to be kept of
     them: `keep` is handed each layer's (1, H, T, S) and the next layer's are made when it is done.
     """
     names = [f"{each.tap}.pattern" for each in of]
-    with resting(model), watch(model, *names, keep=keep) as seen:
+    with resting(model), record_activations(model, *names, keep=keep) as seen:
         read.hidden(model)
     return [seen[name][0] for name in names]
 
 
-def pooled(model: Any, read: Passage, part: Part | None = None, cells: int = 40) -> Tensor:
+def pooled_patterns(model: Any, read: Passage, part: AttentionPart | None = None, cells: int = 40) -> Tensor:
     """Every head's pattern in a few cells, for a mosaic: (layers, heads, rows, columns) uint8, `cells` a side at most.
 
     A cell is the largest weight under it, 255 for 1: a single bright point stays one. Of 512 tokens, 30 layers of 9
@@ -75,10 +75,10 @@ def pooled(model: Any, read: Passage, part: Part | None = None, cells: int = 40)
         size = (min(cells, pattern.shape[-2]), min(cells, pattern.shape[-1]))
         return (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8)
 
-    return torch.stack(patterns(model, read, sites(model, part), small))
+    return torch.stack(attention_patterns(model, read, attention_sites(model, part), small))
 
 
-def look(at: Site, weights: Float[Tensor, "T S"], columns: Sequence[str]) -> str | None:
+def attention_caption(at: AttentionSite, weights: Float[Tensor, "T S"], columns: Sequence[str]) -> str | None:
     """What stands out: how decided the tokens are, how far they look, and where all weight goes to one column."""
     choice = at.visible(weights) > 1
     if not bool(choice.any()):

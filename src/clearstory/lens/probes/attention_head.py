@@ -11,25 +11,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.probes.attention import look
-from clearstory.lens.probes.x_head import Walked, head_walk, moved_words
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import Part
+from clearstory.lens.probes.attention import attention_caption
+from clearstory.lens.probes.x_head import HeadQuantities, head_quantities, logit_changes
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart
 from clearstory.lens.views.kinds import Cell, Grid, GridPalette, Panel, Table, Report
 from clearstory.models.prompts import Truncate
 
-SHOWN = 64
+MAX_DIMENSIONS = 64
 """Numbers of a vector that are drawn; of a longer one those that are largest in this text."""
 
 
-def head(
+def attention_head(
     model: Any,
     tokenizer: Any,
     text: str,
     *,
     layer: int = -1,
     head: int | None = None,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncate | None = None,
 ) -> Report:
@@ -38,41 +38,41 @@ def head(
     An encoder-decoder shows its encoder; `part` names its decoder, which has written `target`, or `cross`, how that
     looks across at the text.
     """
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    walked = head_walk(model, read, layer, head, part)
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    walked = head_quantities(model, read, layer, head, part)
     rows, columns = walked.site.reads(read)
     steps: list[Panel] = [
         *queries_and_keys(walked, rows, columns),
         *scores(walked, rows, columns),
         *answers(walked, rows, columns),
         words(model, tokenizer, walked, rows, columns),
-        vectors("E + ΔE of this head alone", rows, walked.after, "bar"),
+        vector_grid("E + ΔE of this head alone", rows, walked.after, "bar"),
     ]
     return Report(
         title=f"Head {walked.head} of {walked.site.words}, step by step",
         panels=tuple(steps),
-        caption=look(walked.site, walked.pattern, columns),
+        caption=attention_caption(walked.site, walked.pattern, columns),
     )
 
 
-def queries_and_keys(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+def queries_and_keys(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """What is read, and what becomes of it."""
     c, place = walked.site.stack.config, walked.site.stack.rotary is not None and walked.site.part != "cross"
     after = "after the norm" if c.norm_first else "as it is"
     turned = ", turned by the token's place" if place else ""
-    steps = [vectors(f"What the head reads: E {after}", rows, walked.reads, "bar")]
+    steps = [vector_grid(f"What the head reads: E {after}", rows, walked.reads, "bar")]
     if walked.site.part == "cross":
-        steps.append(vectors("What it reads of the source", columns, walked.source, "bar"))
+        steps.append(vector_grid("What it reads of the source", columns, walked.source, "bar"))
     scale = walked.site.attention.scale
     more = "" if scale == 1 else f", times {scale:.4g} as this model scales"
     return [
         *steps,
-        vectors(f"Queries: what each token asks for{turned}{more}", rows, walked.query, "query"),
-        vectors(f"Keys: what each token answers to{turned}", columns, walked.key, "key"),
+        vector_grid(f"Queries: what each token asks for{turned}{more}", rows, walked.query, "query"),
+        vector_grid(f"Keys: what each token answers to{turned}", columns, walked.key, "key"),
     ]
 
 
-def scores(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+def scores(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """From products to weights."""
 
     def square(title: str, values: Tensor, ink: GridPalette = "key", **more: Any) -> Grid:
@@ -112,16 +112,16 @@ def scores(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[
     ]
 
 
-def answers(walked: Walked, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+def answers(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """From values to what is added."""
     return [
-        vectors("Values: what each token answers with", columns, walked.value, "value"),
-        vectors("Weights · values: what each token is told", rows, walked.answer, "value"),
-        vectors("ΔE: that, by this head's part of the output matrix", rows, walked.added, "value"),
+        vector_grid("Values: what each token answers with", columns, walked.value, "value"),
+        vector_grid("Weights · values: what each token is told", rows, walked.answer, "value"),
+        vector_grid("ΔE: that, by this head's part of the output matrix", rows, walked.added, "value"),
     ]
 
 
-def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sources: Sequence[str]) -> Table:
+def words(model: Any, tokenizer: Any, walked: HeadQuantities, rows: Sequence[str], sources: Sequence[str]) -> Table:
     """How much each token is moved, from where, and towards which words."""
     long = walked.added.double().norm(dim=-1)
     share = long / walked.stream.double().norm(dim=-1).clamp(min=1e-30)
@@ -132,7 +132,7 @@ def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sourc
         told.append([label, float(long[place]), float(share[place]), sources[int(favourite[place])]])
     if walked.effect is not None:
         columns += ["promotes", "suppresses"]
-        for row, sides in zip(told, moved_words(model, walked.effect), strict=True):
+        for row, sides in zip(told, logit_changes(model, walked.effect), strict=True):
             row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in sides]
     place = int(long.argmax())
     norm = "" if walked.site.stack.norm is None else "the last norm at its scale, then "
@@ -144,13 +144,13 @@ def words(model: Any, tokenizer: Any, walked: Walked, rows: Sequence[str], sourc
     )
 
 
-def vectors(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], ink: GridPalette) -> Grid:
+def vector_grid(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], ink: GridPalette) -> Grid:
     """A row for each token; of long vectors the numbers that are largest here, and that is said."""
     width = values.shape[-1]
     kept = torch.arange(width)
-    if width > SHOWN:
-        kept = values.double().square().mean(0).topk(SHOWN).indices.sort().values.cpu()
-        title += f" (the {SHOWN} largest of {width:,} dimensions)"
+    if width > MAX_DIMENSIONS:
+        kept = values.double().square().mean(0).topk(MAX_DIMENSIONS).indices.sort().values.cpu()
+        title += f" (the {MAX_DIMENSIONS} largest of {width:,} dimensions)"
     return Grid(
         title=title,
         row_labels=tuple(labels),

@@ -10,22 +10,22 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_bank import SENTENCES
+from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import (
-    Bank,
-    Occurrences,
-    bank_of,
-    cosines,
+    WordBank,
+    WordOccurrences,
+    build_word_bank,
+    cosines_by_layer,
     layer_at,
-    occurrences,
-    standard,
+    word_occurrences,
+    standardize,
 )
-from clearstory.lens.probes.x_moved import Moved, moved_by
-from clearstory.lens.probes.next_token import shown
+from clearstory.lens.probes.x_moved import HeadContribution, head_contributions
+from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.views.figure import Point
-from clearstory.lens.probes.surprisal import share
-from clearstory.lens.hooks.trace import inner
-from clearstory.lens.probes.x_vectors import nearest_to, on_two_axes, word_vectors
+from clearstory.lens.probes.surprisal import format_probability
+from clearstory.lens.hooks.trace import unwrap_model
+from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, unit_word_vectors
 from clearstory.lens.views.kinds import Cell, Curve, Grid, Line, Map, Panel, Table, Report
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
@@ -36,7 +36,7 @@ STATIC = 10
 """Neighbours of the word by itself that are followed through the layers."""
 
 
-def context(
+def contextual_embeddings(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -65,17 +65,17 @@ def context(
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
     named_words = target, target if other_target is None else other_target
-    two = occurrences(model, tokenizer, (text, other), named_words, (nth, other_nth))
+    two = word_occurrences(model, tokenizer, (text, other), named_words, (nth, other_nth))
     at = layer_at(two.names, layer)
-    known = bank_of(model, tokenizer, sentences(bank))
-    steps: list[Panel] = [parting(two, known), ways(two, known)]
-    steps += static(model, tokenizer, two, known)
-    steps += near(two, known, at, top)
-    if not isinstance(inner(model), Recurrent):
-        moved = [moved_by(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True)]
-        steps.append(heads(moved[0], moved[1], top))
+    known = build_word_bank(model, tokenizer, read_sentences(bank))
+    steps: list[Panel] = [similarity_curve(two, known), trajectory_map(two, known)]
+    steps += static_neighbour_grids(model, tokenizer, two, known)
+    steps += nearest_tables(two, known, at, top)
+    if not isinstance(unwrap_model(model), Recurrent):
+        moved = [head_contributions(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True)]
+        steps.append(head_difference_table(moved[0], moved[1], top))
     return Report(
-        title=titled((text, other), named_words),
+        title=occurrences_title((text, other), named_words),
         panels=tuple(steps),
         caption=f"{known.missing:,} of the bank's sentences do not fit the model and were left out."
         if known.missing
@@ -83,20 +83,20 @@ def context(
     )
 
 
-def titled(texts: tuple[str, str], words: tuple[str, str]) -> str:
+def occurrences_title(texts: tuple[str, str], words: tuple[str, str]) -> str:
     """Which words are looked at, and where.
 
     >>> titled(("a role model", "a car"), ("model", "car"))
     '‘model’ in “a role model” and ‘car’ in “a car”'
     """
     second = "" if words[0].lower() == words[1].lower() else f"‘{words[1]}’ in "
-    return f"‘{words[0]}’ in “{shown(texts[0])}” and {second}“{shown(texts[1])}”"
+    return f"‘{words[0]}’ in “{text_ending(texts[0])}” and {second}“{text_ending(texts[1])}”"
 
 
-def sentences(bank: Path | Sequence[str] | None) -> Sequence[str]:
+def read_sentences(bank: Path | Sequence[str] | None) -> Sequence[str]:
     """The bank's sentences: those given, a file's lines, or those built in."""
     if bank is None:
-        return SENTENCES
+        return EXAMPLE_SENTENCES
     if not isinstance(bank, Path | str):
         return bank
     try:
@@ -111,12 +111,12 @@ def sentences(bank: Path | Sequence[str] | None) -> Sequence[str]:
     return found
 
 
-def parting(two: Occurrences, known: Bank) -> Curve:
+def similarity_curve(two: WordOccurrences, known: WordBank) -> Curve:
     """How alike the two are after each layer, beside two words drawn by chance."""
     names, words = two.names, two.words
     places = tuple(map(float, range(len(names))))
-    raw = cosines(*words)
-    clear = cosines(*[[known.cleared(at, each) for at, each in enumerate(word)] for word in words])
+    raw = cosines_by_layer(*words)
+    clear = cosines_by_layer(*[[known.cleared(at, each) for at, each in enumerate(word)] for word in words])
     lines = (
         Line("the two vectors", places, tuple(raw)),
         Line("the two, cleared", places, tuple(clear)),
@@ -126,26 +126,26 @@ def parting(two: Occurrences, known: Bank) -> Curve:
     return Curve(
         title="Cosine of the two, layer by layer",
         lines=lines,
-        x_label=f"0 is {names[0]}, {len(names) - 1} is {named(names[-1])}",
+        x_label=f"0 is {names[0]}, {len(names) - 1} is {layer_title(names[-1])}",
         y_label="cosine",
-        caption=f"They begin at {raw[0]:.2f} and are least alike after {named(names[least])}: {raw[least]:.2f} as is, "
+        caption=f"They begin at {raw[0]:.2f} and are least alike after {layer_title(names[least])}: {raw[least]:.2f} as is, "
         f"{clear[least]:.2f} cleared of what all words share (each dimension's mean and spread in the bank).",
     )
 
 
-def named(layer: str) -> str:
+def layer_title(layer: str) -> str:
     """A layer in words."""
     words = {"words": "the words alone", "foot": "the foot of the stack", "norm": "the last norm"}
     return words.get(layer, f"layer {layer}")
 
 
-def ways(two: Occurrences, known: Bank) -> Map:
+def trajectory_map(two: WordOccurrences, known: WordBank) -> Map:
     """Both ways through the layers on one plane; vectors cleared of what all words share there, of length 1."""
     names, words = two.names, two.words
     # Layers of a recurrent model may differ in width: a plane needs those of the last one's.
     wide = [at for at, each in enumerate(words[0]) if len(each) == len(words[0][-1])]
     vectors = torch.stack([F.normalize(known.cleared(at, word[at]), dim=-1) for word in words for at in wide])
-    places, kept = on_two_axes(vectors)
+    places, kept = project_to_plane(vectors)
     count = len(wide)
     points = tuple(
         Point(names[wide[number % count]], float(x), float(y), number // count)
@@ -164,19 +164,19 @@ def ways(two: Occurrences, known: Bank) -> Map:
     )
 
 
-def static(model: Any, tokenizer: Tokenizer, two: Occurrences, known: Bank) -> list[Grid]:
+def static_neighbour_grids(model: Any, tokenizer: Tokenizer, two: WordOccurrences, known: WordBank) -> list[Grid]:
     """How near each comes, layer by layer, to the neighbours that the other's word has by itself. Of a word in two
     texts they are the same for both.
     """
-    if getattr(inner(model), "output_weight", None) is None:
+    if getattr(unwrap_model(model), "output_weight", None) is None:
         return []
-    vectors = word_vectors(model, tokenizer, centre=False).cpu()
-    vectors = F.normalize(standard(vectors, vectors), dim=-1)
+    vectors = unit_word_vectors(model, tokenizer, centre=False).cpu()
+    vectors = F.normalize(standardize(vectors, vectors), dim=-1)
     rows = [at for at, each in enumerate(two.words[0]) if len(each) == vectors.shape[1]]
     if not rows:
         return []
     near = [
-        [each.id for each in nearest_to(vectors, vectors[list(own)].mean(0), STATIC, without=own)] for own in two.ids
+        [each.id for each in nearest_tokens(vectors, vectors[list(own)].mean(0), STATIC, without=own)] for own in two.ids
     ]
     same = near[0] == near[1]
     grids = [
@@ -192,7 +192,7 @@ def static(model: Any, tokenizer: Tokenizer, two: Occurrences, known: Bank) -> l
     return [
         Grid(
             title=f"Cosine with what the {'' if same else 'other '}word is near by itself, {TEXTS[number]}",
-            row_labels=tuple(named(two.names[at]) for at in rows),
+            row_labels=tuple(layer_title(two.names[at]) for at in rows),
             column_labels=labels[number],
             values=tuple(tuple(row) for row in grid.double().tolist()),
             unit="cosine",
@@ -203,15 +203,15 @@ def static(model: Any, tokenizer: Tokenizer, two: Occurrences, known: Bank) -> l
     ]
 
 
-def near(two: Occurrences, known: Bank, at: int, top: int) -> list[Table]:
+def nearest_tables(two: WordOccurrences, known: WordBank, at: int, top: int) -> list[Table]:
     """The words of the bank nearest to each occurrence after a layer, each in its sentence."""
     values = F.normalize(known.cleared(at, known.values[at]), dim=-1)
     tables = []
     for word, which in zip(two.words, TEXTS, strict=True):
-        found = nearest_to(values, known.cleared(at, word[at]), top)
+        found = nearest_tokens(values, known.cleared(at, word[at]), top)
         tables.append(
             Table(
-                title=f"Nearest in the bank after {named(two.names[at])}, {which}",
+                title=f"Nearest in the bank after {layer_title(two.names[at])}, {which}",
                 columns=("word", "cosine", "where it stands"),
                 rows=tuple((known.words[each.id][0], each.cosine, known.words[each.id][1]) for each in found),
                 bar="cosine",
@@ -220,7 +220,7 @@ def near(two: Occurrences, known: Bank, at: int, top: int) -> list[Table]:
     return tables
 
 
-def heads(one: Sequence[Moved], other: Sequence[Moved], top: int, layer: int | None = None) -> Table:
+def head_difference_table(one: Sequence[HeadContribution], other: Sequence[HeadContribution], top: int, layer: int | None = None) -> Table:
     """The heads whose ΔE at the word differ most between the two texts; of one layer, with all that they look at."""
     a, b = (torch.stack([each.added for each in side]) for side in (one, other))
     sizes = torch.stack([each.norm(dim=-1) for each in (a, b, a - b)], -1).tolist()
@@ -243,6 +243,6 @@ def heads(one: Sequence[Moved], other: Sequence[Moved], top: int, layer: int | N
     )
 
 
-def looked(moved: Moved) -> str:
+def looked(moved: HeadContribution) -> str:
     """The tokens that a head looks at most, with their weights."""
-    return ", ".join(f"{label} {share(weight)}" for label, weight in moved.looks)
+    return ", ".join(f"{label} {format_probability(weight)}" for label, weight in moved.looks)

@@ -28,9 +28,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.attention_sites import sites
+from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.views.kinds import Table
-from clearstory.lens.probes.x_words import Pieces, pieces_of, word_patterns
+from clearstory.lens.probes.x_words import AlignedSentence, align_words, word_attention
 from clearstory.text.conllu import Sentence, read_conllu
 
 Way = Literal["to its head", "to its word"]
@@ -63,7 +63,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Role:
+class DependencyHead:
     """One relation, one way: the head that follows it best, and what that is to be held against."""
 
     relation: str
@@ -81,18 +81,18 @@ class Role:
 
 
 @dataclass(frozen=True)
-class Found:
+class DependencyHeads:
     """The roles of a model's heads in so many sentences, frequent relations first, and how many were too long."""
 
-    roles: tuple[Role, ...]
+    roles: tuple[DependencyHead, ...]
     sentences: int
     long: int
 
 
-def measure_roles(model: Any, tokenizer: Any, sentences: Iterable[Sentence], seed: int = 0) -> Found:
+def measure_dependency_heads(model: Any, tokenizer: Any, sentences: Iterable[Sentence], seed: int = 0) -> DependencyHeads:
     """Every relation's best head, of a decoder, an encoder, or the encoder of an encoder-decoder."""
-    of = sites(model)
-    read = [(sentence, pieces_of(model, tokenizer, sentence)) for sentence in sentences]
+    of = attention_sites(model)
+    read = [(sentence, align_words(model, tokenizer, sentence)) for sentence in sentences]
     fits = [each for each in read if model.context is None or each[1].tokens <= model.context]
     causal = of[0].attention.causal
     marked = [pairs(sentence, pieces, causal) for sentence, pieces in fits]
@@ -104,16 +104,16 @@ def measure_roles(model: Any, tokenizer: Any, sentences: Iterable[Sentence], see
     ]
     for number, ((sentence, pieces), found) in enumerate(zip(fits, marked, strict=True)):
         if found:
-            weights = word_patterns(model, pieces, of, len(sentence.words))
+            weights = word_attention(model, pieces, of, len(sentence.words))
             pools = {
                 relation: list(offsets[number % 2][relation].elements())
                 for relation in {each.relation for each in found}
             }
             add(sums[number % 2], weights, chances(found, pools, pieces, causal, rng))
-    return Found(tuple(ranked(sums, offsets)), len(fits), len(read) - len(fits))
+    return DependencyHeads(tuple(ranked(sums, offsets)), len(fits), len(read) - len(fits))
 
 
-def pairs(sentence: Sentence, pieces: Pieces, causal: bool) -> list[Pair]:
+def pairs(sentence: Sentence, pieces: AlignedSentence, causal: bool) -> list[Pair]:
     """All that a sentence says about who hangs on whom, both ways, where the one may see the other and has a choice."""
     known = sorted(pieces.known())
     found = []
@@ -138,7 +138,7 @@ def tally(marked: Sequence[Sequence[Pair]]) -> dict[Relation, Counter[int]]:
 
 
 def chances(
-    found: Sequence[Pair], pools: dict[Relation, list[int]], pieces: Pieces, causal: bool, rng: Random
+    found: Sequence[Pair], pools: dict[Relation, list[int]], pieces: AlignedSentence, causal: bool, rng: Random
 ) -> Iterator[Pair]:
     """The pairs, each with a word at an offset of another pair of its relation; None where ten draws fall outside."""
     known = pieces.known()
@@ -162,7 +162,7 @@ def add(sums: dict[Relation, Sums], weights: Float[Tensor, "L H N N"], found: It
             own.drawn += 1
 
 
-def ranked(sums: Sequence[dict[Relation, Sums]], offsets: Sequence[dict[Relation, Counter[int]]]) -> list[Role]:
+def ranked(sums: Sequence[dict[Relation, Sums]], offsets: Sequence[dict[Relation, Counter[int]]]) -> list[DependencyHead]:
     """The role of each relation that both halves have enough of: chosen by the one, measured on the other."""
     roles = []
     for relation in sums[0].keys() & sums[1].keys():
@@ -174,7 +174,7 @@ def ranked(sums: Sequence[dict[Relation, Sums]], offsets: Sequence[dict[Relation
         layer, head = divmod(int(best.argmax()), best.shape[1])
         [(offset, _)] = offsets[0][relation].most_common(1)
         roles.append(
-            Role(
+            DependencyHead(
                 relation=relation[0],
                 way=relation[1],
                 pairs=chosen.pairs + held.pairs,
@@ -192,7 +192,7 @@ def ranked(sums: Sequence[dict[Relation, Sums]], offsets: Sequence[dict[Relation
     return sorted(roles, key=lambda role: (-role.pairs, role.relation, role.way))
 
 
-def roles(model: Any, tokenizer: Any, text: str, *, sentences: int = 200, top: int = 24) -> Table:
+def dependency_heads(model: Any, tokenizer: Any, text: str, *, sentences: int = 200, top: int = 24) -> Table:
     """Which head follows which relation, over the first sentences of a parsed file (.conllu) that `text` names.
 
     Raises BadInput for a file that is none, or has no relation often enough.
@@ -204,7 +204,7 @@ def roles(model: Any, tokenizer: Any, text: str, *, sentences: int = 200, top: i
     file = Path(text).expanduser()
     if not file.is_file():
         raise BadInput(f"the view 'roles' reads a parsed file and '{text[:80]}' is none; give a .conllu file")
-    found = measure_roles(model, tokenizer, islice(read_conllu(file), sentences))
+    found = measure_dependency_heads(model, tokenizer, islice(read_conllu(file), sentences))
     if not found.roles:
         raise BadInput(
             f"{file} has no relation {2 * FEWEST} times in {found.sentences} sentences; read more of them, or give a "
@@ -228,11 +228,11 @@ def roles(model: Any, tokenizer: Any, text: str, *, sentences: int = 200, top: i
             for each in found.roles[:top]
         ),
         bar="favourite",
-        caption=look(found, top),
+        caption=dependency_caption(found, top),
     )
 
 
-def look(found: Found, top: int) -> str:
+def dependency_caption(found: DependencyHeads, top: int) -> str:
     """How many relations are followed better than by an offset, and the best; and what is not shown."""
     beyond = [each for each in found.roles if each.favourite > each.fixed]
     said = (

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.passage import numbered
-from clearstory.lens.probes.x_vectors import rows_of
+from clearstory.lens.hooks.passage import number_duplicates
+from clearstory.lens.probes.x_vectors import input_embeddings
 from clearstory.lens.views.kinds import Grid
 from clearstory.text.tokenizers import Tokenizer
 
@@ -22,11 +22,11 @@ def embeddings(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 48) ->
     ids = tokenizer.encode(text)
     if not ids:
         raise BadInput("the text is empty; give a few words to look at")
-    rows = rows_of(model, ids)
-    shown, said = telling(rows, top)
+    rows = input_embeddings(model, ids)
+    shown, said = most_varying_columns(rows, top)
     return Grid(
         title=f"Embedding: {len(ids):,} tokens, {rows.shape[1]:,} numbers each",
-        row_labels=numbered([tokenizer.display_token(id) for id in ids]),
+        row_labels=number_duplicates([tokenizer.display_token(id) for id in ids]),
         column_labels=tuple(map(str, shown)),
         values=tuple(tuple(row) for row in rows[:, shown].double().tolist()),
         dots=True,
@@ -34,7 +34,7 @@ def embeddings(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 48) ->
     )
 
 
-def telling(rows: Float[Tensor, "N W"], top: int) -> tuple[list[int], str]:
+def most_varying_columns(rows: Float[Tensor, "N W"], top: int) -> tuple[list[int], str]:
     """The columns in which rows differ most, in their own order, and what is said of those left out.
 
     >>> import torch

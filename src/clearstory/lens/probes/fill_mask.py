@@ -14,14 +14,14 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import entropy
-from clearstory.lens.hooks.passage import Passage, passage
+from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.views.kinds import Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
 
 
-def fill(
+def fill_mask(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -40,7 +40,7 @@ def fill(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    read, hides = passage(model, tokenizer, text, truncate=truncate), require_mask_token(tokenizer)
+    read, hides = encode_passage(model, tokenizer, text, truncate=truncate), require_mask_token(tokenizer)
     places = hidden(read, tokenizer, mask)
     ids = tuple(hides if place in places else id for place, id in enumerate(read.ids))
     shown = replace(read, ids=ids)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting, ContextOverflow
-from clearstory.lens.probes.next_token import shown
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.probes.surprisal import LOGITS, share
+from clearstory.lens.probes.next_token import text_ending
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.probes.surprisal import LOGITS, format_probability
 from clearstory.lens.views.kinds import Node, Span, HighlightedText, Table, Tree, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import Truncate, resting
@@ -21,7 +21,7 @@ from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 
-class Candidate(Protocol):
+class BeamCandidate(Protocol):
     """A continuation that a step of a beam search has weighed."""
 
     @property
@@ -37,17 +37,17 @@ class Candidate(Protocol):
         """What became of it."""
 
 
-class Write(Protocol):
+class Writer(Protocol):
     """What writes after the text."""
 
     def __call__(
         self, *, max_tokens: int, temperature: float, seed: int | None, beam: int
-    ) -> tuple[Sequence[int], Sequence[Candidate]]:
+    ) -> tuple[Sequence[int], Sequence[BeamCandidate]]:
         """The tokens written, and every candidate of a beam search."""
 
 
 @dataclass(frozen=True)
-class Chosen:
+class WrittenToken:
     """One step: the token that was written, its probability and rank, the entropy of all in bits, and the likeliest."""
 
     id: int
@@ -57,7 +57,7 @@ class Chosen:
     likeliest: tuple[tuple[int, float], ...]
 
 
-def steps_written(model: Any, read: Passage, written: Sequence[int], top: int) -> list[Chosen]:
+def written_steps(model: Any, read: Passage, written: Sequence[int], top: int) -> list[WrittenToken]:
     """How each token was chosen, under the model's own distribution, before temperature, cuts and penalties.
 
     Raises ContextOverflow where prompt and answer do not fit together: the model would have begun anew on the way.
@@ -71,7 +71,7 @@ def steps_written(model: Any, read: Passage, written: Sequence[int], top: int) -
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     source = {"source": TokenBatch.from_sequences([read.source], device)} if read.source else {}
-    found: list[Chosen] = []
+    found: list[WrittenToken] = []
     with resting(model):
         hidden = model.forward(TokenBatch.from_sequences([ids], device), **source)[0][0, first:]
         size = max(1, LOGITS // model.vocab)
@@ -81,21 +81,21 @@ def steps_written(model: Any, read: Passage, written: Sequence[int], top: int) -
     return found
 
 
-def chosen(logs: Tensor, written: Sequence[int], top: int) -> Iterator[Chosen]:
+def chosen(logs: Tensor, written: Sequence[int], top: int) -> Iterator[WrittenToken]:
     """From logarithms of probabilities, (N, V), to steps."""
     entropies = -torch.special.xlogy(logs.exp(), logs.exp()).sum(1) / math.log(2)
     best = logs.topk(top)
     for row, id in enumerate(written):
         likeliest = zip(best.indices[row].tolist(), best.values[row].exp().tolist(), strict=True)
         rank = int((logs[row] > logs[row, id]).sum()) + 1
-        yield Chosen(id, float(logs[row, id].exp()), rank, float(entropies[row]), tuple(likeliest))
+        yield WrittenToken(id, float(logs[row, id].exp()), rank, float(entropies[row]), tuple(likeliest))
 
 
 def generation(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
-    write: Write | None = None,
+    write: Writer | None = None,
     *,
     max_tokens: int = 24,
     temperature: float = 1.0,
@@ -114,17 +114,17 @@ def generation(
         raise BadSetting('nobody writes here; ask for it by clearstory.inspect(model, text, "generation")')
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    read = passage(model, tokenizer, text, truncate=truncate)
+    read = encode_passage(model, tokenizer, text, truncate=truncate)
     written, candidates = write(max_tokens=max_tokens, temperature=temperature, seed=seed, beam=beam)
-    seen = steps_written(model, read, written, top)
+    seen = written_steps(model, read, written, top)
     said = look(seen, tokenizer)
     steps: list[Any] = [coloured(tokenizer, read, seen), listed(tokenizer, seen)]
     if candidates:
-        steps.append(grown(tokenizer, candidates, tuple(written)))
-    return Report(title=f"Written after “{shown(text, 30)}”", panels=tuple(steps), caption=said)
+        steps.append(beam_tree(tokenizer, candidates, tuple(written)))
+    return Report(title=f"Written after “{text_ending(text, 30)}”", panels=tuple(steps), caption=said)
 
 
-def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
+def look(seen: Sequence[WrittenToken], tokenizer: Tokenizer) -> str:
     """How often the likeliest was taken, and where the choice was widest."""
     likeliest = sum(1 for each in seen if each.rank == 1)
     widest = max(range(len(seen)), key=lambda step: seen[step].entropy)
@@ -132,29 +132,29 @@ def look(seen: Sequence[Chosen], tokenizer: Tokenizer) -> str:
     return (
         f"{likeliest} of {len(seen)} tokens were the likeliest at their place. The widest choice was step "
         f"{widest + 1}, as unsure as among {2 ** seen[widest].entropy:,.1f} equally likely words: ‘{piece}’ was taken, "
-        f"with {share(seen[widest].probability)}."
+        f"with {format_probability(seen[widest].probability)}."
     )
 
 
-def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[Chosen]) -> HighlightedText:
+def coloured(tokenizer: Tokenizer, read: Passage, seen: Sequence[WrittenToken]) -> HighlightedText:
     """The text, what was written coloured by how little it was expected."""
     begun = () if read.source else read.ids
     speller: Any = SentinelTokenizer(tokenizer) if read.source else tokenizer  # which writes the names of what it fills
-    pieces = texts(speller, begun, [each.id for each in seen])
+    pieces = token_texts(speller, begun, [each.id for each in seen])
     first = [Span(tokenizer.decode(list(begun)), None)] if begun else []
     spans = [
         Span(
             piece,
             -math.log2(each.probability) if each.probability > 0 else math.inf,
-            f"{tokenizer.display_token(each.id)}   {share(each.probability)}   rank {each.rank:,}   likeliest: "
-            + ", ".join(f"{tokenizer.display_token(id)} {share(p)}" for id, p in each.likeliest),
+            f"{tokenizer.display_token(each.id)}   {format_probability(each.probability)}   rank {each.rank:,}   likeliest: "
+            + ", ".join(f"{tokenizer.display_token(id)} {format_probability(p)}" for id, p in each.likeliest),
         )
         for piece, each in zip(pieces, seen, strict=True)
     ]
     return HighlightedText(title="What was written, by how little it was expected", spans=(*first, *spans), unit="bits")
 
 
-def texts(tokenizer: Any, begun: Sequence[int], written: Iterable[int]) -> Iterator[str]:
+def token_texts(tokenizer: Any, begun: Sequence[int], written: Iterable[int]) -> Iterator[str]:
     """What each token adds to the text; nothing where it is only a part of a character, which the last part brings."""
     ids, done = list(begun), tokenizer.decode(list(begun))
     for id in written:
@@ -167,11 +167,11 @@ def texts(tokenizer: Any, begun: Sequence[int], written: Iterable[int]) -> Itera
         done = now
 
 
-def listed(tokenizer: Tokenizer, seen: Sequence[Chosen]) -> Table:
+def listed(tokenizer: Tokenizer, seen: Sequence[WrittenToken]) -> Table:
     """Each step with the words that could have stood there."""
     rows = []
     for step, each in enumerate(seen):
-        others = [f"{tokenizer.display_token(id)} {share(p)}" for id, p in each.likeliest if id != each.id]
+        others = [f"{tokenizer.display_token(id)} {format_probability(p)}" for id, p in each.likeliest if id != each.id]
         rows.append((step + 1, tokenizer.display_token(each.id), each.rank, each.entropy, "  ".join(others), each.probability))
     return Table(
         title="Step by step",
@@ -181,7 +181,7 @@ def listed(tokenizer: Tokenizer, seen: Sequence[Chosen]) -> Table:
     )
 
 
-def grown(tokenizer: Tokenizer, candidates: Sequence[Candidate], written: tuple[int, ...]) -> Tree:
+def beam_tree(tokenizer: Tokenizer, candidates: Sequence[BeamCandidate], written: tuple[int, ...]) -> Tree:
     """Every candidate of a beam search below the one that it goes on from."""
     known: dict[tuple[int, ...], int] = {}
     nodes: list[Node] = []

@@ -19,7 +19,7 @@ TARGETS = 16
 """Tokens whose losses are followed back; the curve is their mean."""
 
 
-def gradient_reach(model: Any, ids: list[int], targets: int = TARGETS) -> Float[Tensor, "K"]:
+def gradient_norms_by_distance(model: Any, ids: list[int], targets: int = TARGETS) -> Float[Tensor, "K"]:
     """Mean norm of the gradient of a token's loss by the vector of the token k places before the last that was read.
 
     `ids`: tokens to be read, in one window; the losses are those of the `targets` last ones. K is so long that each of
@@ -52,7 +52,7 @@ def gradient_reach(model: Any, ids: list[int], targets: int = TARGETS) -> Float[
     return reach / targets
 
 
-def reach(model: Any, tokenizer: Any, text: str) -> Curve:
+def gradient_reach(model: Any, tokenizer: Any, text: str) -> Curve:
     """How far back this model's predictions of a text feel what was read, as a curve over the distance."""
     ids = tokenizer.encode(text)
     if model.context is not None:
@@ -61,7 +61,7 @@ def reach(model: Any, tokenizer: Any, text: str) -> Curve:
         raise BadInput(
             f"the text has {len(ids)} tokens, and reach is a mean over the last {TARGETS}; give at least {2 * TARGETS}"
         )
-    norms = gradient_reach(model, ids)
+    norms = gradient_norms_by_distance(model, ids)
     distances = tuple(float(k) for k in range(1, len(norms) + 1))
     return Curve(
         title="Gradient of a token's loss by the input k tokens back",

@@ -28,9 +28,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clearstory.lens.probes.attention import patterns, pooled
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.attention_sites import Part, Site, sites
+from clearstory.lens.probes.attention import attention_patterns, pooled_patterns
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_sites
 from clearstory.lens.views.kinds import Cell, TileGrid, Table, Tile, Report
 from clearstory.models.prompts import Truncate, first_token
 
@@ -44,7 +44,7 @@ SHOWN = 16
 
 
 @dataclass(frozen=True)
-class Measured:
+class HeadMeasures:
     """Every head's measures, layer by layer: each of `scores` is (layers, heads), and `names` as long and as wide."""
 
     scores: Mapping[str, Float[Tensor, "L H"]]
@@ -55,22 +55,22 @@ Look = Callable[[Callable[[Tensor], Tensor]], list[Tensor]]
 """Goes through the layers' weights (1, H, T, S) of one reading, and gives what is kept of each."""
 
 
-def measure(
-    model: Any, tokenizer: Any, read: Passage, part: Part | None = None, seed: int = 0, look: Look | None = None
-) -> Measured:
+def measure_heads(
+    model: Any, tokenizer: Any, read: Passage, part: AttentionPart | None = None, seed: int = 0, look: Look | None = None
+) -> HeadMeasures:
     """What every head does with a passage, which is read unless `look` has done so. Induction is measured where a stack
     reads left to right.
     """
-    of = sites(model, part)
-    scores = shares(look or partial(patterns, model, read, of), read, of)
+    of = attention_sites(model, part)
+    scores = shares(look or partial(attention_patterns, model, read, of), read, of)
     if of[0].attention.causal:
-        again, back = repeated(model, tokenizer, read, seed)
+        again, back = repeated_random_tokens(model, tokenizer, read, seed)
         marks = {"induction": offset(len(again.ids), back, 2 * back)}
-        scores["induction"] = marked(partial(patterns, model, again, of), of, marks)["induction"]
-    return Measured(scores, tuple(map(tuple, named(scores))))
+        scores["induction"] = marked(partial(attention_patterns, model, again, of), of, marks)["induction"]
+    return HeadMeasures(scores, tuple(map(tuple, named(scores))))
 
 
-def shares(look: Look, read: Passage, of: list[Site]) -> dict[str, Float[Tensor, "L H"]]:
+def shares(look: Look, read: Passage, of: list[AttentionSite]) -> dict[str, Float[Tensor, "L H"]]:
     """All measures that a text alone gives."""
     across = of[0].part == "cross"
     ids = torch.tensor(read.source if of[0].part == "encoder" and read.source else read.ids)
@@ -107,7 +107,7 @@ def offset(count: int, back: int, start: int = 0) -> Bool[Tensor, "T T"]:
     return mask
 
 
-def marked(look: Look, of: list[Site], marks: Mapping[str, Bool[Tensor, "T S"]]) -> dict[str, Float[Tensor, "L H"]]:
+def marked(look: Look, of: list[AttentionSite], marks: Mapping[str, Bool[Tensor, "T S"]]) -> dict[str, Float[Tensor, "L H"]]:
     """The mean weight on what is marked, over the queries that have a choice and something marked; and "diffuse".
 
     A layer's weights are let go before the next layer's are made.
@@ -140,7 +140,7 @@ def shared(
     return torch.stack(columns, -1), even
 
 
-def repeated(model: Any, tokenizer: Any, read: Passage, seed: int) -> tuple[Passage, int]:
+def repeated_random_tokens(model: Any, tokenizer: Any, read: Passage, seed: int) -> tuple[Passage, int]:
     """Tokens drawn by chance and then again, so that nothing but their having come before tells what comes; and how far
     back the token stands that followed this one then: one less than were drawn.
     """
@@ -163,12 +163,12 @@ def named(scores: Mapping[str, Float[Tensor, "L H"]]) -> list[list[str]]:
     order = [name for name in THRESHOLDS if name in scores]
     layers, heads = scores[order[0]].shape
     return [
-        [called({name: float(scores[name][layer, head]) for name in order}) for head in range(heads)]
+        [head_type({name: float(scores[name][layer, head]) for name in order}) for head in range(heads)]
         for layer in range(layers)
     ]
 
 
-def called(own: Mapping[str, float]) -> str:
+def head_type(own: Mapping[str, float]) -> str:
     """What one head is called, by its measures."""
     reached = [name for name, score in own.items() if score >= THRESHOLDS[name]]
     if not reached:
@@ -178,12 +178,12 @@ def called(own: Mapping[str, float]) -> str:
     return "induction" if "induction" in reached else max(clear, key=lambda name: own[name], default="diffuse")
 
 
-def heads(
+def head_types(
     model: Any,
     tokenizer: Any,
     text: str,
     *,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncate | None = None,
 ) -> Report:
@@ -191,9 +191,9 @@ def heads(
 
     An encoder-decoder shows its encoder; `part` names its decoder, which has written `target`, or `cross`.
     """
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    measured = measure(model, tokenizer, read, part)
-    small = pooled(model, read, part, SHOWN).tolist()
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    measured = measure_heads(model, tokenizer, read, part)
+    small = pooled_patterns(model, read, part, SHOWN).tolist()
     best = {(layer, head): strongest(measured, layer, head) for layer, head in places(measured)}
     tiles = tuple(
         tuple(Tile(name, best[layer, head], cells_of(small[layer][head])) for head, name in enumerate(row))
@@ -221,12 +221,12 @@ def heads(
     )
 
 
-def places(measured: Measured) -> list[tuple[int, int]]:
+def places(measured: HeadMeasures) -> list[tuple[int, int]]:
     """Every head's layer and number."""
     return [(layer, head) for layer, row in enumerate(measured.names) for head in range(len(row))]
 
 
-def strongest(measured: Measured, layer: int, head: int) -> float:
+def strongest(measured: HeadMeasures, layer: int, head: int) -> float:
     """The measure that a head is called by; of one that is unclear the greatest share."""
     name = measured.names[layer][head]
     if name != "unclear":
@@ -239,7 +239,7 @@ def cells_of(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def said_of(measured: Measured) -> str:
+def said_of(measured: HeadMeasures) -> str:
     """How many heads are called what, and the clearest head of each kind."""
     counts = Counter(name for row in measured.names for name in row)
     total = sum(counts.values())

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.passage import numbered
-from clearstory.lens.probes.x_states import MOST_TOKENS
+from clearstory.lens.hooks.passage import number_duplicates
+from clearstory.lens.probes.x_states import MAX_TOKENS
 from clearstory.lens.views.kinds import Grid, Table, Report
 from clearstory.models.hmm.chain import Chain, spread
 from clearstory.models.hmm.decoding import likelihoods, viterbi
@@ -26,7 +26,7 @@ WORDS = 4
 
 
 @dataclass(frozen=True)
-class Trellis:
+class HMMTrellis:
     """T tokens, S states.
 
     Args:
@@ -46,7 +46,7 @@ class Trellis:
     path_nats: float
 
 
-def walk_trellis(chain: Chain, ids: Int[Tensor, "T"]) -> Trellis:
+def forward_backward(chain: Chain, ids: Int[Tensor, "T"]) -> HMMTrellis:
     """All of a trellis over a text.
 
     >>> chain = Chain(torch.tensor([0.5, 0.5]), torch.eye(2), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
@@ -68,10 +68,10 @@ def walk_trellis(chain: Chain, ids: Int[Tensor, "T"]) -> Trellis:
     path, best = viterbi(chain.initial.log()[None], chain.transition.log()[None], seen.log()[None])
     ahead, after = torch.stack(forward), torch.stack(backward[::-1])
     nats = -float(torch.stack(scales).log().sum())
-    return Trellis(ahead, after, ahead * after, path[0], nats, -float(best[0]))
+    return HMMTrellis(ahead, after, ahead * after, path[0], nats, -float(best[0]))
 
 
-def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
+def posteriors(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
     """The states of a text one grid after another: forward, backward, posterior, the likeliest path; then the model's
     own tables: from state to state, and what each speaks.
 
@@ -81,17 +81,17 @@ def trellis(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Rep
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 state")
     ids = tokenizer.encode(text)
-    if not 0 < len(ids) <= MOST_TOKENS:
-        raise BadInput(f"the text has {len(ids):,} tokens; give from 1 to {MOST_TOKENS:,}")
+    if not 0 < len(ids) <= MAX_TOKENS:
+        raise BadInput(f"the text has {len(ids):,} tokens; give from 1 to {MAX_TOKENS:,}")
     with resting(model):
         chain: Chain = model.chain()
-        found = walk_trellis(chain, torch.tensor(ids, device=chain.initial.device))
+        found = forward_backward(chain, torch.tensor(ids, device=chain.initial.device))
         mass = found.posterior.sum(0)
         states = sorted(mass.argsort(descending=True, stable=True)[:top].tolist())
         told = spread(chain, torch.eye(len(mass), device=mass.device, dtype=mass.dtype)[states])
     names = names_of(model.config, len(mass))
     labels = tuple(names[state] for state in states)
-    pieces = numbered([tokenizer.display_token(id) for id in ids])
+    pieces = number_duplicates([tokenizer.display_token(id) for id in ids])
 
     def grid(title: str, values: Tensor, unit: str) -> Grid:
         chosen = values[:, states].T.double().tolist()
@@ -142,7 +142,7 @@ def names_of(config: Any, count: int) -> list[str]:
     return [f"{before} {tag}" for before in tags for tag in tags]
 
 
-def path_table(found: Trellis, names: list[str], pieces: tuple[str, ...]) -> Table:
+def path_table(found: HMMTrellis, names: list[str], pieces: tuple[str, ...]) -> Table:
     """The likeliest path, token by token, and where the likeliest state at a place is another."""
     alone = found.posterior.argmax(1).tolist()
     sure = found.posterior.gather(1, found.path[:, None])[:, 0].tolist()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.interventions import Edit, parse
-from clearstory.lens.hooks.apply_interventions import Outcome, intervene
-from clearstory.lens.probes.next_token import shown
-from clearstory.lens.hooks.passage import passage
+from clearstory.lens.hooks.interventions import Intervention, parse_intervention
+from clearstory.lens.hooks.apply_interventions import InterventionOutcome, run_interventions
+from clearstory.lens.probes.next_token import text_ending
+from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views.kinds import Table
 from clearstory.models.prompts import Truncate, reads_source
 from clearstory.text.tokenizers import Tokenizer
@@ -18,7 +18,7 @@ MOVED = 0.01
 """Bits of divergence from which on a change is worth a word."""
 
 
-def edited(
+def interventions(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -37,17 +37,17 @@ def edited(
         raise BadSetting('there is no edit; give one as "edit", such as "head 0.0 off"')
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    edits = [parse(each) for each in edit]
-    read = passage(model, tokenizer, text, target=target if reads_source(model) else None, truncate=truncate)
-    outcome = intervene(model, tokenizer, read, edits)
-    moves = outcome.moves(top)
+    edits = [parse_intervention(each) for each in edit]
+    read = encode_passage(model, tokenizer, text, target=target if reads_source(model) else None, truncate=truncate)
+    outcome = run_interventions(model, tokenizer, read, edits)
+    moves = outcome.largest_changes(top)
     # Likeliest first: a list of words is read from the top.
     rows = sorted(
         ((tokenizer.display_token(id), before, after, after - before) for id, before, after in moves),
         key=lambda row: -max(row[1], row[2]),
     )
     return Table(
-        title=f"After “{shown(text, 30)}”, with {', '.join(map(str, edits))}",
+        title=f"After “{text_ending(text, 30)}”, with {', '.join(map(str, edits))}",
         columns=("token", "before", "change", "after"),
         rows=tuple((token, before, change, after) for token, before, after, change in rows),
         bar="after",
@@ -55,7 +55,7 @@ def edited(
     )
 
 
-def look(outcome: Outcome, edits: Sequence[Edit], tokenizer: Tokenizer) -> str:
+def look(outcome: InterventionOutcome, edits: Sequence[Intervention], tokenizer: Tokenizer) -> str:
     """How far the answer moved, and whether another word leads now."""
     first, now = int(outcome.before.argmax()), int(outcome.after.argmax())
     what = "the edit" if len(edits) == 1 else f"{len(edits)} edits"

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.hooks.linearised_norms import Road, road, road_taps, word_vectors
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.residual_stream import asked, token_of, writing
-from clearstory.lens.hooks.trace import inner, watch
+from clearstory.lens.hooks.linearised_norms import ResidualPath, residual_path, residual_path_activations, output_vectors
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
+from clearstory.lens.hooks.trace import unwrap_model, record_activations
 from clearstory.lens.views.kinds import Grid, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, fit_prompt, resting
@@ -26,7 +26,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Part:
+class LogitPart:
     """What a part of a logit comes from. `column` says which part of its layer it is: a head (h), a head that looks
     across (x), the bias of either, or the feed-forward (ff).
     """
@@ -37,67 +37,67 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Contributed:
+class LogitAttribution:
     """P parts of N words' logits at one place; in float64 they add up to `logits`, the model's own, to rounding."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[LogitPart, ...]
     values: Float[Tensor, "P N"]
     logits: Float[Tensor, "N"]
 
 
-def contributed(model: Any, read: Passage, words: Sequence[int] | None = None, place: int = -1) -> Contributed:
+def attribute_logits(model: Any, read: Passage, words: Sequence[int] | None = None, place: int = -1) -> LogitAttribution:
     """Every part of the logits of some words (of the likeliest, without any) after one token.
 
     Norms are taken with the scale that they had: the parts say what was added, not what would be without it. In models
     whose norms follow their steps that is so of every norm that a part still passes. Raises CannotDo for an encoder,
     whose head for words bends what the stream says: its logits are no sum.
     """
-    model = inner(model)
+    model = unwrap_model(model)
     if isinstance(model, Encoder):
         raise CannotDo(
             "an encoder's head bends what its stream says (gelu) before words are held against it, so its logits are "
             "no sum of what the steps added; look at --view ablation or lens"
         )
     place = range(len(read.ids))[place]
-    prefix, _ = writing(model)
+    prefix, _ = output_stack(model)
     answers = [f"{prefix}blocks.*.{kind}.answer" for kind in ("attention", "cross_attention")]
     answers = answers[: 1 + bool(prefix)]
-    with resting(model), watch(model, *road_taps(model), *answers) as seen:
+    with resting(model), record_activations(model, *residual_path_activations(model), *answers) as seen:
         hidden = read.hidden(model)[place]
         logits = model.logits(hidden)
         ids = [int(logits.argmax())] if words is None else list(words)
-        way = road(model, seen, place)
-        vectors = word_vectors(model, ids)
+        way = residual_path(model, seen, place)
+        vectors = output_vectors(model, ids)
         width = vectors.shape[1]
         known = [
             *(
                 (part, way.carry(number, vector) @ vectors.T)
-                for number, part, vector in added(way, seen, prefix, place)
+                for number, part, vector in stream_parts(way, seen, prefix, place)
             ),
-            (Part("norms' own vectors"), way.shifts() @ vectors.T),
+            (LogitPart("norms' own vectors"), way.shifts() @ vectors.T),
         ]
         if (bias := getattr(model, "unembedding_bias", None)) is not None:
-            known.append((Part("the words' own biases"), bias[ids].double()))
+            known.append((LogitPart("the words' own biases"), bias[ids].double()))
         if len(hidden) > width:
-            known.append((Part("recalled n-grams"), hidden[width:][ids].double()))
+            known.append((LogitPart("recalled n-grams"), hidden[width:][ids].double()))
     parts, values = zip(*known, strict=True)
-    return Contributed(parts, torch.stack(values), logits[ids].double())
+    return LogitAttribution(parts, torch.stack(values), logits[ids].double())
 
 
-def added(
-    way: Road, seen: Mapping[str, Tensor], prefix: str, place: int
-) -> Iterator[tuple[int, Part, Float[Tensor, "W"]]]:
+def stream_parts(
+    way: ResidualPath, seen: Mapping[str, Tensor], prefix: str, place: int
+) -> Iterator[tuple[int, LogitPart, Float[Tensor, "W"]]]:
     """Every part of the stream: the step that added it (−1: none), its name, and the vector."""
-    yield -1, Part("embedding"), seen[f"{prefix}foot"][0, place].double()
+    yield -1, LogitPart("embedding"), seen[f"{prefix}foot"][0, place].double()
     for number, step in enumerate(way.steps):
         if step.kind == "feed-forward":
-            yield number, Part(step.name, step.layer, "ff"), seen[step.added][0, place].double()
+            yield number, LogitPart(step.name, step.layer, "ff"), seen[step.added][0, place].double()
             continue
         short, letter = ("head", "h") if step.kind == "attention" else ("cross-head", "x")
         for head, vector in enumerate(head_parts(step.module, seen[f"{step.added}.answer"][0, :, place])):
-            yield number, Part(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
+            yield number, LogitPart(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
         if step.module.output.bias is not None:
-            yield number, Part(f"{step.name} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
+            yield number, LogitPart(f"{step.name} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
 
 
 def head_parts(attention: Any, answer: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
@@ -106,7 +106,7 @@ def head_parts(attention: Any, answer: Float[Tensor, "H D"]) -> Float[Tensor, "H
     return torch.einsum("hd,whd->hw", answer.double(), own)
 
 
-def contributions(
+def logit_attribution(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -126,7 +126,7 @@ def contributions(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 part")
-    target, words = asked(model, target, words)
+    target, words = split_target_and_words(model, target, words)
     if words and ids:
         raise BadSetting(f"words are {', '.join(words)} and ids {', '.join(map(str, ids))}; give one of the two")
     if len(words or ids) > 2:
@@ -134,12 +134,12 @@ def contributions(
             f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to see why the "
             "first and not the second"
         )
-    chosen = [token_of(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
+    chosen = [single_token(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     if not chosen:
         with resting(model):
             chosen = [int(model.logits(read.hidden(model)[-1]).argmax())]
-    seen = contributed(model, read, chosen)
+    seen = attribute_logits(model, read, chosen)
     signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
     values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
     pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
@@ -151,7 +151,7 @@ def contributions(
     )
 
 
-def look(parts: Sequence[Part], values: Sequence[float], logit: float) -> str:
+def look(parts: Sequence[LogitPart], values: Sequence[float], logit: float) -> str:
     """The sum, and how few parts make half of all that was added and taken away."""
     sizes = sorted((abs(value) for value in values), reverse=True)
     half, count = 0.0, 0
@@ -165,7 +165,7 @@ def look(parts: Sequence[Part], values: Sequence[float], logit: float) -> str:
     )
 
 
-def largest(what: str, parts: Sequence[Part], values: Sequence[float], top: int) -> Table:
+def largest(what: str, parts: Sequence[LogitPart], values: Sequence[float], top: int) -> Table:
     """The largest parts, and all others as one."""
     order = sorted(range(len(parts)), key=lambda place: -abs(values[place]))
     rows = [(parts[place].name, values[place]) for place in order[:top]]
@@ -180,7 +180,7 @@ def largest(what: str, parts: Sequence[Part], values: Sequence[float], top: int)
     )
 
 
-def by_layer(what: str, parts: Sequence[Part], values: Sequence[float]) -> Grid:
+def by_layer(what: str, parts: Sequence[LogitPart], values: Sequence[float]) -> Grid:
     """All parts that belong to a layer."""
     columns = tuple(dict.fromkeys(part.column for part in parts if part.layer is not None))
     layers = 1 + max((part.layer for part in parts if part.layer is not None), default=-1)

@@ -15,16 +15,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.residual_stream import asked, check_words, concluded, steps_of, token_of, writing
-from clearstory.lens.hooks.trace import watch
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import split_target_and_words, require_mlm_head, final_hidden, sublayers, single_token, output_stack
+from clearstory.lens.hooks.trace import record_activations
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 
-Show = Literal["answer", "entropy", "kl", "rank"]
+LensMetric = Literal["answer", "entropy", "kl", "rank"]
 
-UNITS: dict[Show, str] = {
+METRIC_UNITS: dict[LensMetric, str] = {
     "answer": "probability of the answer",
     "entropy": "bits of entropy",
     "kl": "bits from the answer",
@@ -37,7 +37,7 @@ LOGITS = 2**22
 
 
 @dataclass(frozen=True)
-class Lensed:
+class LensPredictions:
     """R rows, one for the foot of the stream and one for each step, over C columns, one for each chosen place.
 
     `words` and `probabilities` are the K likeliest in each cell. `answers` are the words asked about: of each column
@@ -56,26 +56,26 @@ class Lensed:
     kl: Float[Tensor, "R C"]
 
 
-def lensed(
+def lens_predictions(
     model: Any, read: Passage, columns: Sequence[int] | None = None, *, top: int = 1, answer: int | None = None
-) -> Lensed:
+) -> LensPredictions:
     """What the stream would say after each step, at the chosen places only: logits are most of the cost."""
     chosen = list(range(len(read.ids)) if columns is None else columns)
     if not chosen or not all(0 <= column < len(read.ids) for column in chosen):
         raise BadSetting(f"columns are {chosen}, and the text has {len(read.ids)} tokens; give some of those, from 0")
-    prefix, stack = writing(model)
-    steps = steps_of(prefix, stack)
+    prefix, stack = output_stack(model)
+    steps = sublayers(prefix, stack)
     taps = [f"{prefix}foot", *(step.after for step in steps)]
-    with resting(model), watch(model, *taps) as seen:
+    with resting(model), record_activations(model, *taps) as seen:
         read.hidden(model)
-        ends = torch.stack([concluded(model, seen[tap], read.ids)[0] for tap in taps])
+        ends = torch.stack([final_hidden(model, seen[tap], read.ids)[0] for tap in taps])
         # All rows of a column at once: the unembedding's matrix is read from memory once for them.
         size = max(1, LOGITS // (model.vocab * len(taps)))
         groups = [chosen[at : at + size] for at in range(0, len(chosen), size)]
         parts = [compared(model.logits(ends[:, group]), min(top, model.vocab), answer) for group in groups]
     answers, *told = zip(*parts, strict=True)
     names = ("embedding", *(step.name for step in steps))
-    return Lensed(names, tuple(chosen), torch.cat(answers), *(torch.cat(each, 1) for each in told))
+    return LensPredictions(names, tuple(chosen), torch.cat(answers), *(torch.cat(each, 1) for each in told))
 
 
 def compared(logits: Float[Tensor, "R C V"], top: int, answer: int | None) -> tuple[Tensor, ...]:
@@ -97,7 +97,7 @@ def logit_lens(
     tokenizer: Tokenizer,
     text: str,
     *,
-    show: Show = "answer",
+    show: LensMetric = "answer",
     target: str | None = None,
     words: tuple[str, ...] = (),
     columns: tuple[int, ...] = (),
@@ -109,15 +109,15 @@ def logit_lens(
     which costs as little as they are few; all when none is named. Of an encoder-decoder this is its decoder, after
     `target`. Raises BadSetting for more words than one.
     """
-    if show not in UNITS:
-        raise BadSetting(f"show is '{show}'; give one of {', '.join(UNITS)}")
-    check_words(model)
-    target, words = asked(model, target, words)
+    if show not in METRIC_UNITS:
+        raise BadSetting(f"show is '{show}'; give one of {', '.join(METRIC_UNITS)}")
+    require_mlm_head(model)
+    target, words = split_target_and_words(model, target, words)
     if len(words) > 1:
         raise BadSetting(f"words are {', '.join(words)}, and the lens follows one; give one, or none for the answer")
-    answer = token_of(tokenizer, words[0]) if words else None
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = lensed(model, read, columns or None, answer=answer)
+    answer = single_token(tokenizer, words[0]) if words else None
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    seen = lens_predictions(model, read, columns or None, answer=answer)
     numbers: Tensor = getattr(seen, show)
     return Grid(
         title="Logit lens: what the stream would say after each step",
@@ -128,7 +128,7 @@ def logit_lens(
             tuple(f"{tokenizer.display_token(id)}\n{percent(p)}" for id, p in zip(ids, probabilities, strict=True))
             for ids, probabilities in zip(seen.words[..., 0].tolist(), seen.probabilities[..., 0].tolist(), strict=True)
         ),
-        unit=UNITS[show] if answer is None else UNITS[show].replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
+        unit=METRIC_UNITS[show] if answer is None else METRIC_UNITS[show].replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
         caption=look(seen, read, tokenizer),
     )
 
@@ -142,7 +142,7 @@ def percent(probability: float) -> str:
     return "<1" if probability < 0.005 else f"{100 * probability:.0f}"
 
 
-def look(seen: Lensed, read: Passage, tokenizer: Tokenizer) -> str:
+def look(seen: LensPredictions, read: Passage, tokenizer: Tokenizer) -> str:
     """From which step on the last token's answer is the likeliest, and for how many tokens that is decided early."""
     settled = [settles((column == 1).tolist()) for column in seen.rank.T]
     piece, answer = read.labels[seen.columns[-1]], tokenizer.display_token(int(seen.answers[-1]))

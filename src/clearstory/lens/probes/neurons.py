@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.hooks.linearised_norms import road, road_taps, word_vectors
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.residual_stream import asked, token_of, writing
-from clearstory.lens.hooks.trace import inner, watch
+from clearstory.lens.hooks.linearised_norms import residual_path, residual_path_activations, output_vectors
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
+from clearstory.lens.hooks.trace import unwrap_model, record_activations
 from clearstory.lens.views.kinds import Table
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, resting
@@ -26,7 +26,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Fired:
+class NeuronContributions:
     """N neurons: how much each fires, how long the vector is that it adds, what that adds to the logit of `word`, and
     the K words whose logits it raises most.
     """
@@ -40,24 +40,24 @@ class Fired:
     word: int
 
 
-def fired(
+def strongest_neurons(
     model: Any, read: Passage, *, layer: int | None = None, top: int = 10, words: int = 5, word: int | None = None
-) -> Fired:
+) -> NeuronContributions:
     """The `top` neurons of one layer, or of all: those that add the longest vectors to the last token's stream; where a
     word is asked about, those that add most to its logit. Raises BadSetting for a layer that is not there.
     """
-    model = inner(model)
+    model = unwrap_model(model)
     if isinstance(model, Encoder):
         raise CannotDo("an encoder's head bends its stream before words are held against it; look at --view lens")
-    prefix, stack = writing(model)
+    prefix, stack = output_stack(model)
     layers = len(stack.blocks)
     if layer is not None and not -layers <= layer < layers:
         raise BadSetting(f"layer is {layer}, and the model has {layers}; give 0 to {layers - 1}")
-    with resting(model), watch(model, *road_taps(model), f"{prefix}blocks.*.feed_forward.neurons") as seen:
+    with resting(model), record_activations(model, *residual_path_activations(model), f"{prefix}blocks.*.feed_forward.neurons") as seen:
         hidden = read.hidden(model)[-1]
         asked_for, word = word is not None, int(model.logits(hidden).argmax()) if word is None else word
-        way = road(model, seen, len(read.ids) - 1)
-        (own,) = word_vectors(model, [word])
+        way = residual_path(model, seen, len(read.ids) - 1)
+        (own,) = output_vectors(model, [word])
         found = []
         for number, step in enumerate(way.steps):
             if step.kind != "feed-forward" or (layer is not None and step.layer != layer % layers):
@@ -69,8 +69,8 @@ def fired(
                 found.append((float(size), number, int(neuron), float(fires[neuron]), added[neuron]))
         found = sorted(found, key=lambda row: -row[0])[:top]
         vectors = torch.stack([way.carry(number, vector) for _, number, _, _, vector in found])
-        logits = vectors @ word_vectors(model, range(model.vocab)).T
-    return Fired(
+        logits = vectors @ output_vectors(model, range(model.vocab)).T
+    return NeuronContributions(
         torch.tensor([way.steps[number].layer for _, number, _, _, _ in found]),
         torch.tensor([neuron for _, _, neuron, _, _ in found]),
         torch.tensor([fires for _, _, _, fires, _ in found], dtype=torch.float64),
@@ -97,12 +97,12 @@ def neurons(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neuron")
-    target, words = asked(model, target, words)
+    target, words = split_target_and_words(model, target, words)
     if len(words) > 1:
         raise BadSetting(f"words are {', '.join(words)}; give one, whose logit the neurons add to")
-    word = token_of(tokenizer, words[0]) if words else None
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = fired(model, read, layer=layer, top=top, word=word)
+    word = single_token(tokenizer, words[0]) if words else None
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    seen = strongest_neurons(model, read, layer=layer, top=top, word=word)
 
     piece = tokenizer.display_token(seen.word)
     rows = tuple(

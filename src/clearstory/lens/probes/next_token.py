@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.x_sources import sides
+from clearstory.lens.probes.x_sources import encode_source_target
 from clearstory.lens.views.kinds import Table
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.prompts import Truncate, begun, first_token, fit_prompt, resting
 
 
-class Reads(Protocol):
+class TokenizerProtocol(Protocol):
     """The part of a tokenizer that a view needs."""
 
     @property
@@ -40,7 +40,7 @@ class Reads(Protocol):
 
 def next_token(
     model: LanguageModel,
-    tokenizer: Reads,
+    tokenizer: TokenizerProtocol,
     text: str,
     *,
     target: str | None = None,
@@ -59,7 +59,7 @@ def next_token(
         raise BadSetting(f"top is {top}; show at least 1 token")
     if temperature <= 0:
         raise BadSetting(f"temperature is {temperature}; probabilities need one above 0")
-    both = sides(model, tokenizer, text, target, truncate)
+    both = encode_source_target(model, tokenizer, text, target, truncate)
     if both is None:
         ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
     else:
@@ -74,7 +74,7 @@ def next_token(
         bits = entropy(probabilities)
         places = probabilities.argsort(descending=True, stable=True)[:top].tolist()
     rows = tuple((tokenizer.display_token(id), id, float(logits[id]), float(probabilities[id])) for id in places)
-    after = f"“{shown(text)}”" if not target else f"“{shown(target)}”, from “{shown(text)}”"
+    after = f"“{text_ending(text)}”" if not target else f"“{text_ending(target)}”, from “{text_ending(text)}”"
     warm = "" if temperature == 1 else f", temperature {temperature:g}"
     return Table(
         title=f"Next token after {after}{warm}",
@@ -107,7 +107,7 @@ def look(probabilities: Sequence[float], pieces: Sequence[str], bits: float, voc
     return said
 
 
-def shown(text: str, longest: int = 40) -> str:
+def text_ending(text: str, longest: int = 40) -> str:
     """The end of a text, on one line."""
     text = " ".join(text.split())
     return text if len(text) <= longest else "…" + text[-longest + 1 :]

@@ -9,7 +9,7 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.x_backoff import counted
-from clearstory.lens.probes.next_token import shown
+from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.views.kinds import Cell, Table, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import first_token, fit_prompt, resting
@@ -20,7 +20,7 @@ INTERPOLATED = ("kneser-ney", "witten-bell", "none")
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenToken:
     """A token that has stood after a context.
 
     Args:
@@ -37,13 +37,13 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class After:
+class SeenContext:
     """A context that has been seen: its tokens, what it leaves to the shorter one, what stood after it, often first."""
 
     order: int
     ids: tuple[int, ...]
     left: float | None
-    seen: tuple[Seen, ...]
+    seen: tuple[SeenToken, ...]
 
     @property
     def total(self) -> int | None:
@@ -52,9 +52,9 @@ class After:
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
-def contexts_after(model: Any, ids: list[int]) -> list[After]:
+def matching_contexts(model: Any, ids: list[int]) -> list[SeenContext]:
     """The contexts at the end of `ids` that the model has seen, the longest first, the empty one last."""
-    found: list[After] = []
+    found: list[SeenContext] = []
     with resting(model):
         known = model.forward(TokenBatch.from_sequences([ids]))[0][0, -1].long().tolist()
         below = torch.zeros_like(model.table(1).logs)
@@ -71,10 +71,10 @@ def contexts_after(model: Any, ids: list[int]) -> list[After]:
             if left is not None and model.config.smoothing in INTERPOLATED:
                 own = (after.exp() - (left + below).exp())[tokens].clamp_min(0).tolist()
             numbers = zip(tokens, rows, after[tokens].exp().tolist(), own, strict=True)
-            seen = [Seen(id, counted(model, length + 1, row), chance, part) for id, row, chance, part in numbers]
+            seen = [SeenToken(id, counted(model, length + 1, row), chance, part) for id, row, chance, part in numbers]
             seen.sort(key=lambda each: (-(each.count or 0), -each.probability, each.id))
             spoken = tuple(ids[len(ids) - length :])
-            found.append(After(length + 1, spoken, None if left is None else float(left.exp()), tuple(seen)))
+            found.append(SeenContext(length + 1, spoken, None if left is None else float(left.exp()), tuple(seen)))
             below = after
     return found[::-1]
 
@@ -87,7 +87,7 @@ def after_rows(model: Any, order: int, context: int) -> range:
     return range(first, last)
 
 
-def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
+def ngram_counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
     """What has been counted after the end of a text: its contexts, the longest first, and after each the `top` tokens
     with their counts, the share of probability that these give, and the probability.
 
@@ -100,7 +100,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Repo
     ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer))
     if not ids:
         raise BadInput("the text is empty; give a few words to look at")
-    found, c = contexts_after(model, ids), model.config
+    found, c = matching_contexts(model, ids), model.config
     final = {each.id: each.probability for part in reversed(found) for each in part.seen}
     contexts: list[tuple[Cell, ...]] = []
     rows: list[tuple[Cell, ...]] = []
@@ -128,7 +128,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Repo
     longest = found[0]
     more = max((len(part.seen) for part in found), default=0)
     return Report(
-        title=f"Counts after “{shown(text)}”",
+        title=f"Counts after “{text_ending(text)}”",
         panels=(
             Table(
                 title="Its endings that have been seen",
@@ -146,7 +146,7 @@ def counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Repo
     )
 
 
-def look(longest: After, most: int) -> str:
+def look(longest: SeenContext, most: int) -> str:
     """How much of the text's end has been seen, in words."""
     length = len(longest.ids)
     if not length:

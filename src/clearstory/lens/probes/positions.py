@@ -14,22 +14,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.probes.embeddings import telling
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.trace import inner, stacks, watch
+from clearstory.lens.probes.embeddings import most_varying_columns
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks, record_activations
 from clearstory.lens.views.kinds import Curve, Grid, Line, Panel, Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 
 
-def foot_parts(
+def input_parts(
     model: Any, stack: Any, ids: Sequence[int], segments: Sequence[int] | None
 ) -> dict[str, Float[Tensor, "T W"]]:
     """What is added up to make what the first block of a stack reads, by name, each token's: its own vector, those of
     its place and its segment, and what n-grams recall.
     """
     c, count = stack.config, len(ids)
-    model = inner(model)
+    model = unwrap_model(model)
     row = torch.tensor([ids], device=model.embedding.weight.device)
     own = model.embedding(row)[0]
     parts = {"token": own * math.sqrt(c.width) if c.embed_scale else own}
@@ -59,10 +59,10 @@ def positions(
 
     `top`: numbers of a vector that are shown at most.
     """
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    with resting(model), watch(model, "**foot" if len(stacks(model)) > 1 else "foot") as seen:
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    with resting(model), record_activations(model, "**foot" if len(transformer_stacks(model)) > 1 else "foot") as seen:
         read.hidden(model)
-        steps = [step for prefix, stack in stacks(model) for step in side(model, stack, prefix, read, seen, top)]
+        steps = [step for prefix, stack in transformer_stacks(model) for step in side(model, stack, prefix, read, seen, top)]
     return Report(title="Positions: what the first block knows of places", panels=tuple(steps))
 
 
@@ -71,15 +71,15 @@ def side(model: Any, stack: Any, prefix: str, read: Passage, seen: dict[str, Ten
     source = prefix == "encoder."
     ids, labels = (read.source, read.source_labels) if source else (read.ids, read.labels)
     named = f" ({prefix.removesuffix('.')})" if prefix else ""
-    parts = foot_parts(model, stack, ids, read.segments)
+    parts = input_parts(model, stack, ids, read.segments)
     steps: list[Panel] = [sums(parts, stack, seen[f"{prefix}foot"][0], labels, named)]
     for name, title in (("place", "Each place's vector"), ("segment", "Each token's segment's vector")):
         if name in parts:
             steps.append(vectors(f"{title}{named}", parts[name].float().cpu(), labels, top))
     if stack.rotary is not None:
-        steps.append(angles(stack.rotary, labels, top))
+        steps.append(rotation_angles(stack.rotary, labels, top))
     if stack.buckets is not None:
-        steps += [by_distance(stack.buckets, len(ids), named), bucket_table(stack.buckets, len(ids), named)]
+        steps += [bias_by_distance(stack.buckets, len(ids), named), bucket_table(stack.buckets, len(ids), named)]
     return steps
 
 
@@ -111,13 +111,13 @@ def sums(
 
 def vectors(title: str, rows: Float[Tensor, "T W"], labels: tuple[str, ...], top: int) -> Grid:
     """Vectors as a field of numbers."""
-    shown, said = telling(rows, top)
+    shown, said = most_varying_columns(rows, top)
     values = tuple(tuple(row) for row in rows[:, shown].double().tolist())
     columns = tuple(map(str, shown))
     return Grid(title=title, row_labels=labels, column_labels=columns, values=values, dots=True, caption=said)
 
 
-def angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
+def rotation_angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
     """By how much each pair of a query's or key's numbers is turned at each place, from -π to π."""
     count, pairs = len(labels), rotary.cos.shape[1]
     turned = torch.atan2(rotary.sin[:count], rotary.cos[:count]).double()
@@ -140,7 +140,7 @@ def angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
     )
 
 
-def by_distance(buckets: Any, count: int, named: str) -> Curve:
+def bias_by_distance(buckets: Any, count: int, named: str) -> Curve:
     """What is added to each head's scores, by how far the key stands behind the query (negative: before it)."""
     first, last = -(count - 1), count - 1 if buckets.both_ways else 0
     distances = torch.arange(first, last + 1, device=buckets.bias.weight.device)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting, MissingExtra
 from clearstory.lens.views.figure import Point
-from clearstory.lens.probes.x_vectors import nearest_to, one_token, principal, tokens_of, word_vectors
+from clearstory.lens.probes.x_vectors import nearest_tokens, known_token, principal_directions, word_tokens, unit_word_vectors
 from clearstory.lens.views.kinds import Map
 from clearstory.text.tokenizers import Tokenizer
 
@@ -27,7 +27,7 @@ FEWEST = 5
 
 
 @dataclass(frozen=True)
-class Plane:
+class ProjectionPlane:
     """Words, their links, and two axes through a model's word vectors, on which another model's can be laid out too.
 
     `ids` are tokens, the first `own` of them the text's; `links` lead from a place in `ids` to that of one of its
@@ -50,7 +50,7 @@ class Plane:
         return places, float(kept / spread) if spread else 1.0
 
 
-def plane_of(
+def fit_plane(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -59,18 +59,18 @@ def plane_of(
     centre: bool = True,
     remove: int = 0,
     within: int | None = None,
-) -> Plane:
+) -> ProjectionPlane:
     """The words of a text and the `top` nearest of each, with their two principal axes in this model.
 
     Raises BadInput for an empty text, and for one of so many words that nothing could be read.
     """
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
-    return planned(vectors, tokenizer, text, top, within)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
+    return plane_from_vectors(vectors, tokenizer, text, top, within)
 
 
-def planned(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top: int, within: int | None) -> Plane:
+def plane_from_vectors(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top: int, within: int | None) -> ProjectionPlane:
     """The same from word vectors."""
-    own = tokens_of(tokenizer, text)
+    own = word_tokens(tokenizer, text)
     if not own:
         raise BadInput("the text is empty; give a few words to look at")
     if top < 0 or len(own) * (1 + top) > MOST:
@@ -80,18 +80,18 @@ def planned(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top:
         )
     ids, pairs = dict.fromkeys(own), []
     for id in own:
-        for near in nearest_to(vectors, vectors[id], top, without=(id,), within=within) if top else ():
+        for near in nearest_tokens(vectors, vectors[id], top, without=(id,), within=within) if top else ():
             ids[near.id] = None
             pairs.append((id, near.id))
     order = list(ids)
     middle = vectors[order].mean(0)
-    axes = principal(vectors[order], 2)
+    axes = principal_directions(vectors[order], 2)
     axes = F.pad(axes, (0, 0, 0, 2 - len(axes)))  # one word has one direction
     links = tuple((order.index(one), order.index(other)) for one, other in pairs)
-    return Plane(tuple(order), len(own), links, middle, axes, together(vectors[order], links))
+    return ProjectionPlane(tuple(order), len(own), links, middle, axes, mean_linked_cosine(vectors[order], links))
 
 
-def together(vectors: Float[Tensor, "N W"], links: Sequence[tuple[int, int]]) -> float | None:
+def mean_linked_cosine(vectors: Float[Tensor, "N W"], links: Sequence[tuple[int, int]]) -> float | None:
     """The mean cosine of linked words; None where there are no links."""
     if not links:
         return None
@@ -99,7 +99,7 @@ def together(vectors: Float[Tensor, "N W"], links: Sequence[tuple[int, int]]) ->
     return float((vectors[list(ones)] * vectors[list(others)]).sum(-1).mean())
 
 
-def words_map(
+def projection(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -118,8 +118,8 @@ def words_map(
     """
     if layout not in ("pca", "tsne"):
         raise BadSetting(f"layout is '{layout}'; words are laid out by pca or by tsne")
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
-    plane = planned(vectors, tokenizer, text, top, within)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
+    plane = plane_from_vectors(vectors, tokenizer, text, top, within)
     title = "Words by their vectors" + (f", each with its {top} nearest" if top else "")
     if layout == "tsne":
         return drawn(
@@ -143,13 +143,13 @@ def words_map(
     )
 
 
-def words_on(model: Any, tokenizer: Tokenizer, plane: Plane, *, centre: bool = True, remove: int = 0) -> Map:
+def project_on(model: Any, tokenizer: Tokenizer, plane: ProjectionPlane, *, centre: bool = True, remove: int = 0) -> Map:
     """The words of a plane where another model has them: an earlier checkpoint of the one that the plane was made of.
 
     The axes stand still, so what moves between two checkpoints are the words. Raises BadInput for a model whose
     vectors have another width, or that has fewer words.
     """
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
     if vectors.shape[1] != len(plane.middle) or max(plane.ids) >= len(vectors):
         raise BadInput(
             f"the axes are of vectors of {len(plane.middle):,} numbers and this model has {len(vectors):,} words of "
@@ -159,7 +159,7 @@ def words_on(model: Any, tokenizer: Tokenizer, plane: Plane, *, centre: bool = T
     said = f"These axes keep {kept:.0%} of the words' variance here."
     if not bool(vectors[list(plane.ids)].any()):
         said = "All word vectors are still zero here, so every word stands at one place."
-    now = together(vectors[list(plane.ids)], plane.links)
+    now = mean_linked_cosine(vectors[list(plane.ids)], plane.links)
     if now is not None and plane.cosine is not None:
         said = f"Words that are linked have a mean cosine of {now:.2f} here and {plane.cosine:.2f} at the end. {said}"
     return drawn(
@@ -174,7 +174,7 @@ def words_on(model: Any, tokenizer: Tokenizer, plane: Plane, *, centre: bool = T
 
 def drawn(
     tokenizer: Tokenizer,
-    plane: Plane,
+    plane: ProjectionPlane,
     places: Float[Tensor, "N 2"],
     *,
     title: str,
@@ -214,7 +214,7 @@ def scattered(vectors: Float[Tensor, "N W"]) -> Float[Tensor, "N 2"]:
     return torch.from_numpy(made).double()
 
 
-def along(
+def axis_coordinates(
     vectors: Float[Tensor, "N W"], one: Float[Tensor, "W"], other: Float[Tensor, "W"]
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """How far along the way from one point to another each vector stands (0 at the one, 1 at the other), and how far
@@ -233,7 +233,7 @@ def along(
     return places, (from_one - places[:, None] * (way / length)).norm(dim=-1)
 
 
-def axis(
+def semantic_axis(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -253,13 +253,13 @@ def axis(
             f"an axis has two ends and {len(words)} were given; name a word or several for each: "
             '--words "he man king" --words "she woman queen"'
         )
-    ends = [[one_token(tokenizer, word) for word in end.replace(",", " ").split()] for end in words]
+    ends = [[known_token(tokenizer, word) for word in end.replace(",", " ").split()] for end in words]
     if not all(ends):
         raise BadSetting("an end of the axis is empty; name at least one word for each")
-    own = [id for id in tokens_of(tokenizer, text) if id not in (*ends[0], *ends[1])]
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
+    own = [id for id in word_tokens(tokenizer, text) if id not in (*ends[0], *ends[1])]
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
     order = [*own, *dict.fromkeys((*ends[0], *ends[1]))]
-    places, off = along(vectors[order], vectors[ends[0]].mean(0), vectors[ends[1]].mean(0))
+    places, off = axis_coordinates(vectors[order], vectors[ends[0]].mean(0), vectors[ends[1]].mean(0))
     points = tuple(
         Point(tokenizer.display_token(id), float(x), float(y), 0 if id in own else 1 if id in ends[0] else 2)
         for id, x, y in zip(order, places.tolist(), off.tolist(), strict=True)

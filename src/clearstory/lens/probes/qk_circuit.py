@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import Part, Site, of_head, shared_head, site, weight_of
-from clearstory.lens.hooks.trace import inner
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, head_rows, kv_head, attention_site, linear_weight
+from clearstory.lens.hooks.trace import unwrap_model
 from clearstory.lens.views.kinds import Cell, Curve, Line, Table, Report
 from clearstory.models.prompts import resting
 from clearstory.models.stack import Stack
@@ -28,10 +28,10 @@ DIRECTIONS = 4
 
 
 @dataclass(frozen=True)
-class HeadWeights:
+class QKCircuit:
     """W_qᵀ W_k / √d = asks · diag(singular) · answersᵀ, of one head, greatest singular value first."""
 
-    site: Site
+    site: AttentionSite
     head: int
     singular: Float[Tensor, "D"]
     asks: Float[Tensor, "W D"]
@@ -47,18 +47,18 @@ class HeadWeights:
         return math.exp(-float(torch.special.xlogy(shares, shares).sum()))
 
 
-def head_weights(model: Any, layer: int = -1, head: int = 0, part: Part | None = None) -> HeadWeights:
+def decompose_qk(model: Any, layer: int = -1, head: int = 0, part: AttentionPart | None = None) -> QKCircuit:
     """A head's W_qᵀ W_k, taken apart, in float64.
 
     Where queries and keys are normed (`qk_norm`) their gains are in it. Raises BadSetting for a layer or head that is
     not there.
     """
-    at = site(model, layer, part)
+    at = attention_site(model, layer, part)
     if not 0 <= head < at.heads:
         raise BadSetting(f"head is {head}, and the layer has {at.heads}; give 0 to {at.heads - 1}")
-    (asking, _), (answering, _) = (weight_of(map) for map in (at.attention.query, at.attention.key))
-    shared = shared_head(at.heads, answering.shape[0] // at.width, head)
-    query, key = of_head(asking, head, at.width).double(), of_head(answering, shared, at.width).double()
+    (asking, _), (answering, _) = (linear_weight(map) for map in (at.attention.query, at.attention.key))
+    shared = kv_head(at.heads, answering.shape[0] // at.width, head)
+    query, key = head_rows(asking, head, at.width).double(), head_rows(answering, shared, at.width).double()
     if at.attention.query_norm is not None and at.attention.key_norm is not None:
         query = query * at.attention.query_norm.weight.detach().double()[:, None]
         key = key * at.attention.key_norm.weight.detach().double()[:, None]
@@ -68,14 +68,14 @@ def head_weights(model: Any, layer: int = -1, head: int = 0, part: Part | None =
     u, singular, v = torch.linalg.svd(
         small @ other.mT * (at.attention.scale / math.sqrt(at.width)), full_matrices=False
     )
-    return HeadWeights(at, head, singular, left @ u, right @ v.mT)
+    return QKCircuit(at, head, singular, left @ u, right @ v.mT)
 
 
-def read_words(model: Any, at: Site) -> tuple[Float[Tensor, "V W"], Float[Tensor, "V W"]]:
+def token_inputs(model: Any, at: AttentionSite) -> tuple[Float[Tensor, "V W"], Float[Tensor, "V W"]]:
     """Every word's vector as the attention would read it if the word were all of the stream: by its queries and by its
     keys, which differ where it looks across. Without places, and without what the blocks before have added.
     """
-    network = inner(model)
+    network = unwrap_model(model)
     own = foot(network, at.stack)
     asked = at.norm(own) if at.stack.config.norm_first else own
     if at.part != "cross":
@@ -92,14 +92,14 @@ def foot(network: Any, stack: Stack) -> Float[Tensor, "V W"]:
     return rows if stack.embedding_norm is None else stack.embedding_norm(rows)
 
 
-def weights(
+def qk_circuit(
     model: Any,
     tokenizer: Any,
     text: str = "",
     *,
     layer: int = -1,
     head: int = 0,
-    part: Part | None = None,
+    part: AttentionPart | None = None,
     top: int = 5,
 ) -> Report:
     """A head's singular values, and the words that lie furthest along its first directions: who asks, who answers.
@@ -108,11 +108,11 @@ def weights(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 word")
-    found = head_weights(model, layer, head, part)
+    found = decompose_qk(model, layer, head, part)
     with resting(model):
-        asked, answered = read_words(model, found.site)
+        asked, answered = token_inputs(model, found.site)
         if text:
-            read = passage(model, tokenizer, text)
+            read = encode_passage(model, tokenizer, text)
             ids = torch.tensor(sorted({*read.ids, *read.source}), device=asked.device)
         else:
             ids = torch.arange(asked.shape[0], device=asked.device)
@@ -152,12 +152,12 @@ def weights(
     )
 
 
-def look(found: HeadWeights) -> str:
+def look(found: QKCircuit) -> str:
     """How much the first directions hold, and what is not in these numbers."""
     squares = found.singular.square()
     held = float(squares[:DIRECTIONS].sum() / squares.sum())
     at, c = found.site, found.site.stack.config
-    _, bias = weight_of(at.attention.query)
+    _, bias = linear_weight(at.attention.query)
     out = {
         "what blocks before have made of the words": at.layer > 0 or at.part == "cross",
         "turning by place, so this is of two words at one place": at.stack.rotary is not None and at.part != "cross",

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting, UnknownName, nearest
-from clearstory.lens.probes.embeddings import telling
-from clearstory.lens.probes.x_gates import gate_values
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.trace import watch
+from clearstory.lens.probes.embeddings import most_varying_columns
+from clearstory.lens.probes.x_gates import compute_gates
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.trace import record_activations
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
@@ -21,7 +21,7 @@ STRONG = 0.5
 """A unit that says more than this, or less than its negative, is taken to hold something."""
 
 
-def unit_values(model: Any, ids: list[int], layer: int, gate: str | None = None) -> Float[Tensor, "T U"]:
+def unit_activations(model: Any, ids: list[int], layer: int, gate: str | None = None) -> Float[Tensor, "T U"]:
     """The hidden vector of a layer after each token; with `gate`, that gate's units, or what its "memory" holds.
 
     Raises BadSetting for a layer that is not there, UnknownName for a gate.
@@ -30,23 +30,23 @@ def unit_values(model: Any, ids: list[int], layer: int, gate: str | None = None)
     if not -len(layers) <= layer < len(layers):
         raise BadSetting(f"layer is {layer}, and the model has {len(layers)}; give 0 to {len(layers) - 1}")
     if gate is not None:
-        values = gate_values(model, ids, layer)
+        values = compute_gates(model, ids, layer)
         if gate not in values:
             raise UnknownName(f"this layer has no gate called '{gate}'; {nearest(gate, values)}")
         return values[gate]
     name = f"layers.{layer % len(layers)}"
-    with resting(model), watch(model, name) as seen:
+    with resting(model), record_activations(model, name) as seen:
         model.forward(TokenBatch.from_sequences([ids], next(model.parameters()).device))
     return seen[name][:, 0]
 
 
-def units(
+def activations(
     model: Any, tokenizer: Tokenizer, text: str, *, layer: int = -1, gate: str | None = None, top: int = 48
 ) -> Grid:
     """The units of one layer over a text, a row for each token; of many, the `top` that change most."""
-    read = passage(model, tokenizer, text)
-    values = unit_values(model, list(read.ids), layer, gate).float().cpu()
-    shown, said = telling(values, top)
+    read = encode_passage(model, tokenizer, text)
+    values = unit_activations(model, list(read.ids), layer, gate).float().cpu()
+    shown, said = most_varying_columns(values, top)
     number, opens = layer % len(model.layers), gate not in (None, "new", "memory")
     return Grid(
         title=f"Units of layer {number}" + (f", {gate}" if gate else ""),
@@ -55,11 +55,11 @@ def units(
         values=tuple(tuple(row) for row in values[:, shown].double().tolist()),
         unit="openness" if opens else "",
         dots=not opens,
-        caption=said if opens else f"{held(values)} {said}",
+        caption=said if opens else f"{longest_hold_caption(values)} {said}",
     )
 
 
-def held(values: Float[Tensor, "T U"]) -> str:
+def longest_hold_caption(values: Float[Tensor, "T U"]) -> str:
     """Which unit holds on to something longest.
 
     >>> import torch

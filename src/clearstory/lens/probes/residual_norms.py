@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.hooks.residual_stream import steps_of, writing
-from clearstory.lens.hooks.trace import watch
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import sublayers, output_stack
+from clearstory.lens.hooks.trace import record_activations
 from clearstory.lens.views.kinds import Curve, Grid, Line, Report
 from clearstory.models.prompts import Truncate, reads_source, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -22,7 +22,7 @@ Activations")."""
 
 
 @dataclass(frozen=True)
-class Lengths:
+class StreamNorms:
     """Euclidean lengths for T tokens: `stream` at the foot and after each of R steps, `added` by each step."""
 
     names: tuple[str, ...]
@@ -30,25 +30,25 @@ class Lengths:
     added: Float[Tensor, "R T"]
 
 
-def lengths(model: Any, read: Passage) -> Lengths:
+def measure_norms(model: Any, read: Passage) -> StreamNorms:
     """The lengths of the stream that the answer comes from."""
-    prefix, stack = writing(model)
-    steps = steps_of(prefix, stack)
-    with resting(model), watch(model, f"{prefix}foot", f"{prefix}blocks.**") as seen:
+    prefix, stack = output_stack(model)
+    steps = sublayers(prefix, stack)
+    with resting(model), record_activations(model, f"{prefix}foot", f"{prefix}blocks.**") as seen:
         read.hidden(model)
         taps = [f"{prefix}foot", *(step.after for step in steps)]
         stream = torch.stack([seen[tap][0].double().norm(dim=-1).cpu() for tap in taps])
         added = torch.stack([seen[step.added][0].double().norm(dim=-1).cpu() for step in steps])
-    return Lengths(tuple(step.name for step in steps), stream, added)
+    return StreamNorms(tuple(step.name for step in steps), stream, added)
 
 
-def norms(
+def residual_norms(
     model: Any, tokenizer: Tokenizer, text: str, *, target: str | None = None, truncate: Truncate | None = None
 ) -> Report:
     """The length of the stream after every step, and of what each step adds beside what it is added to."""
     target = target if reads_source(model) else None
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = lengths(model, read)
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    seen = measure_norms(model, read)
     places = tuple(float(place) for place in range(len(seen.stream)))
     lines = [Line(f"last: {read.labels[-1]}", places, tuple(seen.stream[:, -1].tolist()))]
     if len(read.ids) > 1:
@@ -73,7 +73,7 @@ def norms(
     return Report(title="Norms: the stream and what is added to it", panels=(curve, grid), caption=look(seen, read))
 
 
-def look(seen: Lengths, read: Passage) -> str:
+def look(seen: StreamNorms, read: Passage) -> str:
     """How far the stream grows, which step adds most at the end, and tokens of another size."""
     first, last = float(seen.stream[0, -1]), float(seen.stream[-1, -1])
     most = int(seen.added[:, -1].argmax())

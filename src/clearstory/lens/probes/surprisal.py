@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.next_token import Reads
-from clearstory.lens.probes.x_sources import sides
+from clearstory.lens.probes.next_token import TokenizerProtocol
+from clearstory.lens.probes.x_sources import encode_source_target
 from clearstory.lens.views.kinds import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
@@ -33,7 +33,7 @@ LOGITS = 2**22
 """Logits held at once: 32 MB in float64."""
 
 
-class Spells(Reads, Protocol):
+class Spells(TokenizerProtocol, Protocol):
     """The part of a tokenizer that says which characters a token stands for."""
 
     @property
@@ -48,7 +48,7 @@ class Spells(Reads, Protocol):
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class TokenSurprisal:
     """How a token was foreseen: its bits, how many are likelier and one, and the likeliest with their probabilities."""
 
     bits: float
@@ -56,7 +56,7 @@ class Foreseen:
     likeliest: tuple[tuple[int, float], ...]
 
 
-def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str | None = None, top: int = 3) -> HighlightedText:
+def surprisal(model: LanguageModel, tokenizer: Spells, text: str, *, target: str | None = None, top: int = 3) -> HighlightedText:
     """The bits of every token of a text, with its rank and the `top` likeliest tokens at its place.
 
     The text is a document of its own: it begins after the token that texts begin after, and with a tokenizer that has
@@ -68,7 +68,7 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    both = sides(model, tokenizer, text, target)
+    both = encode_source_target(model, tokenizer, text, target)
     if both is None:
         ids, places = tokenizer.encode_with_offsets(text)
         begin = first_token(tokenizer)
@@ -79,9 +79,9 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
         )
     else:
         text, ids, places, begin = target, both.ids, both.places, both.begin
-    told: list[Foreseen | None] = [None] if begin is None and ids else []
+    told: list[TokenSurprisal | None] = [None] if begin is None and ids else []
     with resting(model):
-        told += foresee(model, ids, begin, min(top, model.vocab), None if both is None else both.source)
+        told += token_surprisals(model, ids, begin, min(top, model.vocab), None if both is None else both.source)
     scored = [(id, each) for id, each in zip(ids, told, strict=True) if each is not None]
     if not scored:
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
@@ -112,9 +112,9 @@ def surprise(model: LanguageModel, tokenizer: Spells, text: str, *, target: str 
     )
 
 
-def foresee(
+def token_surprisals(
     model: LanguageModel, ids: Sequence[int], begin: int | None, top: int, source: Sequence[int] | None = None
-) -> Iterator[Foreseen]:
+) -> Iterator[TokenSurprisal]:
     """How each token was foreseen, in order; without `begin`, from the second on. After a `source`, all at once."""
     texts = Texts(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
     length, stride = window_shape(model, None, "strided", None)
@@ -139,7 +139,7 @@ def foresee(
             yield from ranked(model.logits(known[at : at + step]), wanted[at : at + step], top)
 
 
-def ranked(logits: Float[Tensor, "N V"], wanted: Sequence[int], top: int) -> Iterator[Foreseen]:
+def ranked(logits: Float[Tensor, "N V"], wanted: Sequence[int], top: int) -> Iterator[TokenSurprisal]:
     """From logits to bits, ranks and the likeliest."""
     logs = logits.double().log_softmax(-1).cpu()
     own = logs.gather(1, torch.tensor(wanted)[:, None])
@@ -147,7 +147,7 @@ def ranked(logits: Float[Tensor, "N V"], wanted: Sequence[int], top: int) -> Ite
     best = logs.topk(top)
     rows = zip(own[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist(), strict=True)
     for nats, rank, tokens, probabilities in rows:
-        yield Foreseen(-nats / NATS_PER_BIT + 0.0, rank, tuple(zip(tokens, probabilities, strict=True)))
+        yield TokenSurprisal(-nats / NATS_PER_BIT + 0.0, rank, tuple(zip(tokens, probabilities, strict=True)))
 
 
 def spans(
@@ -155,7 +155,7 @@ def spans(
     text: str,
     ids: Sequence[int],
     places: Sequence[tuple[int, int]],
-    told: Sequence[Foreseen | None],
+    told: Sequence[TokenSurprisal | None],
 ) -> Iterator[Span]:
     """The text in its tokens; what lies between them, and a first token that nothing foresees, has no number.
 
@@ -171,7 +171,7 @@ def spans(
         if each is None:
             yield Span(own, None, f"{piece}: nothing stands before it", (piece, id, None, None))
             continue
-        likeliest = ", ".join(f"{tokenizer.display_token(other)} {share(p)}" for other, p in each.likeliest)
+        likeliest = ", ".join(f"{tokenizer.display_token(other)} {format_probability(p)}" for other, p in each.likeliest)
         note = f"{piece}   {each.bits:.2f} bits   rank {each.rank:,}   likeliest: {likeliest}"
         facts: tuple[Cell, ...] = (piece, id, each.rank, likeliest)
         yield Span(own, each.bits, note, facts)
@@ -179,7 +179,7 @@ def spans(
         yield Span(text[done:], None)
 
 
-def share(probability: float) -> str:
+def format_probability(probability: float) -> str:
     """A probability as people say it.
 
     >>> share(0.4567), share(0.0004)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.surprisal import share
+from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.views.kinds import Cell, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.text.special_tokens import frame
@@ -28,7 +28,7 @@ COLUMNS = {
 """What the steps of each kind of tokenizer are called."""
 
 
-def tokens(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = None, top: int = 10) -> Report:
+def tokenization(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = None, top: int = 10) -> Report:
     """The tokens of a text with ids, bytes and characters; the steps that led to them; the `top` worst split words.
 
     `other`: a second tokenizer beside it, row by row where the two cut alike: characters, bytes, words, or a folder
@@ -38,7 +38,7 @@ def tokens(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = N
         raise BadInput("the text is empty; give a few words to look at")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 word")
-    steps = [pieces(tokenizer, text, isinstance(model, Encoder))]
+    steps = [token_table(tokenizer, text, isinstance(model, Encoder))]
     if other is not None:
         steps.append(beside(tokenizer, train_tokenizer(other, [text]), text, other))
     if tokenizer.kind in COLUMNS:
@@ -61,9 +61,9 @@ def visible(text: str, longest: int = 60) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
-def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
+def token_table(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
     """Every token of a text; `around`: between those that an encoder reads it in."""
-    places = placed(tokenizer, text)
+    places = encode_with_mask_offsets(tokenizer, text)
     if around:
         first, last = frame(tokenizer)
         places = [(first, None), *places, (last, None)]
@@ -85,7 +85,7 @@ def pieces(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
     )
 
 
-def placed(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] | None]]:
+def encode_with_mask_offsets(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] | None]]:
     """The ids of a text, each with the characters it was made from; of a [MASK] that is spelt out, none."""
     mask = None if tokenizer.mask_token_id is None else tokenizer.display_token(tokenizer.mask_token_id)
     found: list[tuple[int, tuple[int, int] | None]] = []
@@ -145,7 +145,7 @@ def worst(tokenizer: Tokenizer, text: str, top: int) -> Table:
         for word in split[:top]
     )
     whole = sum(len(word.tokens) == 1 for word in found)
-    said = f"{share(whole / len(found))} of {len(found):,} different words are one token each." if found else None
+    said = f"{format_probability(whole / len(found))} of {len(found):,} different words are one token each." if found else None
     if said and len(split) > top:
         said += f" Of {len(split):,} that are split, the {top:,} worst are shown."
     return Table(
@@ -158,7 +158,7 @@ def worst(tokenizer: Tokenizer, text: str, top: int) -> Table:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitWord:
     """A word, its bytes, and the tokens that have a part in it."""
 
     text: str
@@ -166,10 +166,10 @@ class Split:
     tokens: tuple[int, ...]
 
 
-def split_words(tokenizer: Tokenizer, text: str) -> list[Split]:
+def split_words(tokenizer: Tokenizer, text: str) -> list[SplitWord]:
     """The different words of a text, by white space, each as it is split where it first stands."""
     ids, places = tokenizer.encode_with_offsets(text)
-    found: dict[str, Split] = {}
+    found: dict[str, SplitWord] = {}
     at = 0
     for match in re.finditer(r"\S+", text):
         while at < len(ids) and places[at][1] <= match.start():
@@ -178,12 +178,12 @@ def split_words(tokenizer: Tokenizer, text: str) -> list[Split]:
         while end < len(ids) and places[end][0] < match.end():
             end += 1
         own = tuple(ids[at:end])
-        found.setdefault(match[0], Split(match[0], len(match[0].encode()), own))
+        found.setdefault(match[0], SplitWord(match[0], len(match[0].encode()), own))
     return list(found.values())
 
 
 @dataclass(frozen=True)
-class Stretch:
+class AlignedSegment:
     """Characters start:stop of a text, and the tokens that two tokenizers make of them."""
 
     start: int
@@ -192,7 +192,7 @@ class Stretch:
     other: tuple[int, ...]
 
 
-def aligned(one: Tokenizer, other: Tokenizer, text: str) -> list[Stretch]:
+def align_tokenizers(one: Tokenizer, other: Tokenizer, text: str) -> list[AlignedSegment]:
     """The smallest stretches of a text whose ends no token of either crosses.
 
     >>> [(each.one, each.other) for each in aligned(learn("words", ["a b"]), learn("bytes", []), "a b")]
@@ -206,11 +206,11 @@ def aligned(one: Tokenizer, other: Tokenizer, text: str) -> list[Stretch]:
             merged[-1][1] = max(merged[-1][1], stop)
         else:
             merged.append([start, stop])
-    found: list[Stretch] = []
+    found: list[AlignedSegment] = []
     for number, (start, stop) in enumerate(merged):
         last = number == len(merged) - 1
         own = [tuple(id for id, (low, _) in side if start <= low < stop or (last and low >= stop)) for side in sides]
-        found.append(Stretch(start, stop, *own))
+        found.append(AlignedSegment(start, stop, *own))
     return found
 
 
@@ -224,7 +224,7 @@ def beside(one: Tokenizer, other: Tokenizer, text: str, named: str) -> Table:
             " ".join(map(one.display_token, each.one)),
             " ".join(map(other.display_token, each.other)),
         )
-        for each in aligned(one, other, text)
+        for each in align_tokenizers(one, other, text)
     ]
     size, sums = len(text.encode()), [sum(int(str(row[at])) for row in rows) for at in (1, 2)]
     alike = sum(row[3] == row[4] for row in rows)

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
-from clearstory.lens.hooks.passage import Passage, passage
-from clearstory.lens.probes.tokenization import placed
-from clearstory.lens.hooks.trace import inner, stacks, watch
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.probes.tokenization import encode_with_mask_offsets
+from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks, record_activations
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.models.recurrent.model import Recurrent
@@ -31,7 +31,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerVectors:
     """A text as a model reads it, and every token's vector after each layer.
 
     `names` of the layers: "words", the embedding alone, with places set aside; "foot", what the first block reads;
@@ -56,25 +56,25 @@ class Layers:
 
 def names_of(model: Any) -> dict[str, str]:
     """The taps after each layer of what reads a text, by what `Layers` calls them."""
-    if isinstance(inner(model), Recurrent):
-        return {"words": "embedding", **{str(at): f"layers.{at}" for at in range(len(inner(model).layers))}}
-    prefix, stack = stacks(model)[0]
+    if isinstance(unwrap_model(model), Recurrent):
+        return {"words": "embedding", **{str(at): f"layers.{at}" for at in range(len(unwrap_model(model).layers))}}
+    prefix, stack = transformer_stacks(model)[0]
     last = {"norm": f"{prefix}norm"} if stack.norm is not None else {}
     blocks = {str(at): f"{prefix}blocks.{at}" for at in range(len(stack.blocks))}
     return {"words": f"{prefix}embedding", "foot": f"{prefix}foot", **blocks, **last}
 
 
-def layers_of(model: Any, tokenizer: Tokenizer, text: str) -> Layers:
+def layer_vectors(model: Any, tokenizer: Tokenizer, text: str) -> LayerVectors:
     """Every token's vector after each layer; of an encoder-decoder, of its encoder.
 
     Raises as `passage` does, and BadInput for a text in two segments.
     """
-    [found] = read_together(model, [placement(model, tokenizer, text)])
+    [found] = layer_vectors_of_batch(model, [align_text(model, tokenizer, text)])
     return found
 
 
 @dataclass(frozen=True)
-class Placement:
+class AlignedText:
     """A text as a model will read it, and the characters that each of its tokens was made from."""
 
     text: str
@@ -87,34 +87,34 @@ class Placement:
         return self.read.source or self.read.ids
 
 
-def placement(model: Any, tokenizer: Tokenizer, text: str) -> Placement:
+def align_text(model: Any, tokenizer: Tokenizer, text: str) -> AlignedText:
     """A text in the model's tokens, each with its characters. Raises as `layers_of` does."""
-    read = passage(model, tokenizer, text)
+    read = encode_passage(model, tokenizer, text)
     if read.segments is not None:
         raise BadInput("a word is looked at in one text here, and ‘ ||| ’ parts this in two; leave it out")
-    row, own = read.source or read.ids, placed(tokenizer, text)
+    row, own = read.source or read.ids, encode_with_mask_offsets(tokenizer, text)
     ids = tuple(id for id, _ in own)
     start = next((at for at in range(len(row) - len(ids) + 1) if row[at : at + len(ids)] == ids), None)
     if start is None:
         raise CannotDo("the model reads this text in other tokens than its tokenizer makes; give a plain text")
     spots = [None] * start + [place for _, place in own] + [None] * (len(row) - start - len(ids))
-    return Placement(text, read, tuple(spots))
+    return AlignedText(text, read, tuple(spots))
 
 
-def read_together(model: Any, texts: Sequence[Placement]) -> list[Layers]:
+def layer_vectors_of_batch(model: Any, texts: Sequence[AlignedText]) -> list[LayerVectors]:
     """Texts of as many tokens each, read as rows of one batch: nothing is padded, so company changes no vector."""
     known = names_of(model)
     device = next(model.parameters()).device
     rows = TokenBatch.from_sequences([each.row for each in texts], device)
-    with resting(model), watch(model, *known.values()) as seen:
+    with resting(model), record_activations(model, *known.values()) as seen:
         if texts[0].read.source:
             model.forward(TokenBatch.from_sequences([each.read.ids for each in texts], device), source=rows)
         else:
             model.forward(rows)
-    swap = isinstance(inner(model), Recurrent)  # its layers have time first
+    swap = isinstance(unwrap_model(model), Recurrent)  # its layers have time first
     values = [(seen[tap].transpose(0, 1) if swap else seen[tap]).float().cpu() for tap in known.values()]
     return [
-        Layers(each.text, tuple(known), tuple(value[row].clone() for value in values), each.read, each.spots)
+        LayerVectors(each.text, tuple(known), tuple(value[row].clone() for value in values), each.read, each.spots)
         for row, each in enumerate(texts)
     ]
 
@@ -123,21 +123,21 @@ TOGETHER = 512
 """Tokens read at a time: beyond that a processor is no faster, and all layers' vectors of a batch are held at once."""
 
 
-def read_all(model: Any, texts: Sequence[Placement]) -> list[Layers]:
+def layer_vectors_of_texts(model: Any, texts: Sequence[AlignedText]) -> list[LayerVectors]:
     """Texts in their order, those of like lengths read together."""
     alike: dict[tuple[int, int], list[int]] = {}
     for at, each in enumerate(texts):
         alike.setdefault((len(each.row), len(each.read.ids)), []).append(at)
-    found: dict[int, Layers] = {}
+    found: dict[int, LayerVectors] = {}
     for (length, _), places in alike.items():
         step = max(1, TOGETHER // length)
         for first in range(0, len(places), step):
             batch = places[first : first + step]
-            found.update(zip(batch, read_together(model, [texts[at] for at in batch]), strict=True))
+            found.update(zip(batch, layer_vectors_of_batch(model, [texts[at] for at in batch]), strict=True))
     return [found[at] for at in range(len(texts))]
 
 
-def found_in(text: str, word: str, nth: int = 1) -> tuple[int, int]:
+def find_word(text: str, word: str, nth: int = 1) -> tuple[int, int]:
     """The characters start:stop where a word stands in a text for the first or nth time, by itself and in any case.
 
     >>> found_in("Models and a model.", "model"), found_in("by the bank, by the river", "by", 2)
@@ -152,12 +152,12 @@ def found_in(text: str, word: str, nth: int = 1) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Occurrences:
+class WordOccurrences:
     """A word in one text and one, mostly the same, in another: both texts, the words' tokens, and the vector of each
     word after each layer, (W,) each.
     """
 
-    both: tuple[Layers, Layers]
+    both: tuple[LayerVectors, LayerVectors]
     spots: tuple[list[int], list[int]]
     words: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -176,22 +176,22 @@ class Occurrences:
         return one, other
 
 
-def occurrences(
+def word_occurrences(
     model: Any,
     tokenizer: Tokenizer,
     texts: tuple[str, str],
     words: tuple[str, str],
     nth: tuple[int, int] = (1, 1),
-) -> Occurrences:
+) -> WordOccurrences:
     """The first word in the first text and the second in the second. Raises as `layers_of` and `found_in` do."""
-    places = [found_in(*each) for each in zip(texts, words, nth, strict=True)]
-    one, other = (layers_of(model, tokenizer, text) for text in texts)
+    places = [find_word(*each) for each in zip(texts, words, nth, strict=True)]
+    one, other = (layer_vectors(model, tokenizer, text) for text in texts)
     spots = one.word(*places[0]), other.word(*places[1])
-    return Occurrences((one, other), spots, (one.vectors(spots[0]), other.vectors(spots[1])))
+    return WordOccurrences((one, other), spots, (one.vectors(spots[0]), other.vectors(spots[1])))
 
 
 @dataclass(frozen=True)
-class Bank:
+class WordBank:
     """Words in their sentences, and the vector of each after every layer: (N, W) each.
 
     `missing` sentences did not fit the model.
@@ -209,7 +209,7 @@ class Bank:
     @cached_property
     def scales(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """The mean and the spread of each dimension after each layer."""
-        return tuple(map(scale, self.values))
+        return tuple(map(mean_and_std, self.values))
 
     def alike(self) -> list[float]:
         """The mean cosine of two different words drawn by chance, after each layer."""
@@ -220,31 +220,31 @@ class Bank:
         return out
 
 
-def standard(vectors: Float[Tensor, "*N W"], among: Float[Tensor, "M W"]) -> Float[Tensor, "*N W"]:
+def standardize(vectors: Float[Tensor, "*N W"], among: Float[Tensor, "M W"]) -> Float[Tensor, "*N W"]:
     """Vectors in units of how others vary: 0 is their mean.
 
     >>> standard(torch.tensor([5.0, 1.0]), torch.tensor([[1.0, 1.0], [3.0, 1.0]])).tolist()
     [3.0, 0.0]
     """
-    mean, spread = scale(among)
+    mean, spread = mean_and_std(among)
     return (vectors - mean) / spread
 
 
-def scale(among: Float[Tensor, "M W"]) -> tuple[Float[Tensor, "W"], Float[Tensor, "W"]]:
+def mean_and_std(among: Float[Tensor, "M W"]) -> tuple[Float[Tensor, "W"], Float[Tensor, "W"]]:
     """The mean of each dimension and its spread, 1 where it has none."""
     spread = among.std(0, correction=0)
     return among.mean(0), torch.where(spread > 0, spread, 1.0)
 
 
-def bank_of(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> Bank:
+def build_word_bank(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> WordBank:
     """Every word of some sentences in context; those that do not fit the model are counted and left out."""
-    fitting: list[Placement] = []
+    fitting: list[AlignedText] = []
     for sentence in sentences:
         with suppress(ContextOverflow):
-            fitting.append(placement(model, tokenizer, sentence))
+            fitting.append(align_text(model, tokenizer, sentence))
     words: list[tuple[str, str]] = []
     rows: list[tuple[Tensor, ...]] = []
-    for seen in read_all(model, fitting):
+    for seen in layer_vectors_of_texts(model, fitting):
         text = seen.text
         for match in re.finditer(r"\w+", text):
             if tokens := seen.word(*match.span()):
@@ -252,10 +252,10 @@ def bank_of(model: Any, tokenizer: Tokenizer, sentences: Sequence[str]) -> Bank:
                 rows.append(seen.vectors(tokens))
     if not rows:
         raise BadInput("no word of the bank could be read: all its sentences are longer than the model's context")
-    return Bank(tuple(words), tuple(map(torch.stack, zip(*rows, strict=True))), len(sentences) - len(fitting))
+    return WordBank(tuple(words), tuple(map(torch.stack, zip(*rows, strict=True))), len(sentences) - len(fitting))
 
 
-def cosines(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[float]:
+def cosines_by_layer(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[float]:
     """The cosine of two vectors after each layer; vectors that are the same have 1."""
     return [float(F.cosine_similarity(a.double(), b.double(), 0)) for a, b in zip(one, other, strict=True)]
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from clearstory.errors import BadInput
-from clearstory.lens.probes.next_token import Reads
-from clearstory.lens.probes.surprisal import share
+from clearstory.lens.probes.next_token import TokenizerProtocol
+from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.views.kinds import Cell, Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import first_token, resting
 
 
-def backoff(model: Any, tokenizer: Reads, text: str) -> Table:
+def backoff(model: Any, tokenizer: TokenizerProtocol, text: str) -> Table:
     """For every token of a text: the order of the n-gram that answered, how often that was counted, the probability,
     what the n-gram begins with, and the longer orders whose contexts had been seen, but not with this token: each with
     the share that its context leaves to shorter ones.
@@ -37,7 +37,7 @@ def backoff(model: Any, tokenizer: Reads, text: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for place, (order, count, passed) in enumerate(told):
         after = " ".join(tokenizer.display_token(id) for id in row[place + 2 - order : place + 1])
-        left = ", ".join(f"{length + 1}: {share(part)}" for length, part in passed)
+        left = ", ".join(f"{length + 1}: {format_probability(part)}" for length, part in passed)
         rows.append((tokenizer.display_token(row[place + 1]), order, count, math.exp(-nats[place]), after, left))
     return Table(
         title="Back-off: which n-grams answered",

@@ -11,26 +11,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.attention import look, patterns
-from clearstory.lens.hooks.interventions import exact, finite
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import Part, Site, sites
+from clearstory.lens.probes.attention import attention_caption, attention_patterns
+from clearstory.lens.hooks.interventions import shortest_number, parse_finite
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_sites
 from clearstory.lens.views.kinds import Grid
 from clearstory.models.prompts import Truncate
 
-How = Literal["mean", "max"]
+Reduction = Literal["mean", "max"]
 
 NAMED = 6
 """Heads that a title names; of more it says how many."""
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadSelection:
     """Which heads of which layers, and how often each counts: `counts` is (L, H), 0 for a head that is left out."""
 
-    of: list[Site]
+    of: list[AttentionSite]
     counts: Float[Tensor, "L H"]
-    how: How = "mean"
+    how: Reduction = "mean"
 
     @property
     def layers(self) -> list[int]:
@@ -49,7 +49,7 @@ class Heads:
             return f"{self.number} heads"
         places = self.counts.nonzero().tolist()
         named = [
-            f"{layer}.{head}" + ("" if count == 1 else f" x{exact(count)}")
+            f"{layer}.{head}" + ("" if count == 1 else f" x{shortest_number(count)}")
             for layer, head in places
             if (count := float(self.counts[layer, head]))
         ]
@@ -70,7 +70,7 @@ class Heads:
     def look(self, weights: Float[Tensor, "T S"], columns: Sequence[str]) -> str | None:
         """What stands out in the map."""
         if self.how == "mean":
-            return look(self.of[0], weights, columns)
+            return attention_caption(self.of[0], weights, columns)
         sums = weights.sum(-1)
         return (
             f"Each cell is the largest weight that any of the {self.number} has there, so rows sum to "
@@ -78,7 +78,7 @@ class Heads:
         )
 
 
-def heads_of(of: list[Site], said: Sequence[str], how: How = "mean") -> Heads:
+def select_heads(of: list[AttentionSite], said: Sequence[str], how: Reduction = "mean") -> HeadSelection:
     """Heads from words: "5.3" is head 3 of layer 5, "5" all of layer 5, "5.3 x2" counts it twice; no words mean all.
 
     Raises BadSetting for what is not there, a count below 0, and counts where the largest weight is asked for.
@@ -92,7 +92,7 @@ def heads_of(of: list[Site], said: Sequence[str], how: How = "mean") -> Heads:
         place, _, times = each.strip().partition(" ")
         layer, dot, head = place.partition(".")
         try:
-            count = finite(times.strip().removeprefix("x")) if times else 1.0
+            count = parse_finite(times.strip().removeprefix("x")) if times else 1.0
             row, column = int(layer), int(head) if dot else None
         except ValueError:
             raise BadSetting(f"'{each}' names no head; write 5.3 (head 3 of layer 5), 5 or 5.3 x2") from None
@@ -105,17 +105,17 @@ def heads_of(of: list[Site], said: Sequence[str], how: How = "mean") -> Heads:
         if how == "max" and count != 1:
             raise BadSetting(f"'{each}' counts a head {count:g} times, and max takes each as it is; leave the x away")
         counts[row, slice(None) if column is None else column] = count
-    return Heads(of, counts, how)
+    return HeadSelection(of, counts, how)
 
 
-def combined(
+def combined_heads(
     model: Any,
     tokenizer: Any,
     text: str,
     *,
     heads: tuple[str, ...] = (),
-    how: How = "mean",
-    part: Part | None = None,
+    how: Reduction = "mean",
+    part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncate | None = None,
 ) -> Grid:
@@ -124,18 +124,18 @@ def combined(
     `heads` are written “5.3”, “5” for a whole layer, “5.3 x2” for one that counts twice; all heads when none is named.
     Rows of a mean sum to 1. Raises BadSetting for heads that are not there.
     """
-    read = passage(model, tokenizer, text, target=target, truncate=truncate)
-    of = sites(model, part)
-    chosen = heads_of(of, heads, how)
+    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    of = attention_sites(model, part)
+    chosen = select_heads(of, heads, how)
     # Layers are read from the lowest up, and each one's weights are let go before the next one's are made.
     rising = iter(chosen.layers)
-    parts = patterns(
+    parts = attention_patterns(
         model, read, [of[layer] for layer in chosen.layers], lambda each: chosen.within(next(rising), each[0])[None]
     )
     weights = chosen.over(parts)
     rows, columns = of[0].reads(read)
     return Grid(
-        title=titled(chosen),
+        title=combined_title(chosen),
         row_labels=rows,
         column_labels=columns,
         values=tuple(map(tuple, weights.tolist())),
@@ -144,7 +144,7 @@ def combined(
     )
 
 
-def titled(chosen: Heads) -> str:
+def combined_title(chosen: HeadSelection) -> str:
     """What the map is of."""
     part = {"encoder": "", "decoder": "", "cross": " across"}[chosen.of[0].part]
     return f"Attention{part} of {chosen}, {'the largest weight' if chosen.how == 'max' else 'their mean'}"

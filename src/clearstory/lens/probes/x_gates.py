@@ -16,7 +16,7 @@ from clearstory.models.prompts import resting
 from clearstory.models.recurrent.cells import Kept
 
 
-def gate_values(model: Any, ids: list[int], layer: int) -> dict[str, Float[Tensor, "T U"]]:
+def compute_gates(model: Any, ids: list[int], layer: int) -> dict[str, Float[Tensor, "T U"]]:
     """Every gate of a layer at every token, and under "memory" what the layer remembers after it.
 
     They are computed token by token from the very input that the layer was given, by the arithmetic of its kernels.
@@ -41,7 +41,7 @@ def gate_values(model: Any, ids: list[int], layer: int) -> dict[str, Float[Tenso
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-def gates(model: Any, tokenizer: Any, text: str, *, layer: int = -1) -> Grid:
+def gate_activations(model: Any, tokenizer: Any, text: str, *, layer: int = -1) -> Grid:
     """How far each gate of a layer is open at each token, as a mean over its units: 0 is shut, 1 is open.
 
     "new" and "memory", which may be negative, are shown as mean magnitudes.
@@ -49,7 +49,7 @@ def gates(model: Any, tokenizer: Any, text: str, *, layer: int = -1) -> Grid:
     ids = tokenizer.encode(text)
     if not ids:
         raise BadSetting("the text is empty; give a few words to look at")
-    values = gate_values(model, ids, layer)
+    values = compute_gates(model, ids, layer)
     means = torch.stack([each.abs().mean(-1) for each in values.values()], -1).double()
     number = layer if layer >= 0 else layer + len(model.layers)
     return Grid(

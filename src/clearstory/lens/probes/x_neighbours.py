@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput
-from clearstory.lens.probes.x_vectors import Near, nearest_to, one_token, word_vectors
+from clearstory.lens.probes.x_vectors import Neighbour, nearest_tokens, known_token, unit_word_vectors
 from clearstory.lens.views.kinds import Table
 from clearstory.text.tokenizers import Tokenizer
 
@@ -31,31 +31,31 @@ def neighbours(
     `centre`, `remove`: what all words share is taken away, see `word_vectors`. `within`: only tokens with a smaller id
     are looked for; tokenizers give frequent tokens small ones. Raises BadInput for a word that is more than one token.
     """
-    own, found, vectors = around(model, tokenizer, word, top=top, centre=centre, remove=remove, within=within)
+    own, found, vectors = word_neighbours(model, tokenizer, word, top=top, centre=centre, remove=remove, within=within)
     return Table(
         title=f"Nearest to {tokenizer.display_token(own)}",
         columns=("token", "cosine", "id"),
         rows=tuple((tokenizer.display_token(each.id), round(each.cosine, 6), each.id) for each in found),
         bar="cosine",
-        caption=alike(model, tokenizer, vectors, centre, remove),
+        caption=similarity_caption(model, tokenizer, vectors, centre, remove),
     )
 
 
-def around(
+def word_neighbours(
     model: Any, tokenizer: Tokenizer, word: str, *, top: int, centre: bool, remove: int, within: int | None
-) -> tuple[int, list[Near], Float[Tensor, "V W"]]:
+) -> tuple[int, list[Neighbour], Float[Tensor, "V W"]]:
     """A word's token, the tokens nearest to it, and the vectors of all."""
-    own = one_token(tokenizer, word)
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
-    return own, nearest_to(vectors, vectors[own], top, without=(own,), within=within), vectors
+    own = known_token(tokenizer, word)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
+    return own, nearest_tokens(vectors, vectors[own], top, without=(own,), within=within), vectors
 
 
-def alike(model: Any, tokenizer: Tokenizer, vectors: Float[Tensor, "V W"], centre: bool, remove: int) -> str:
+def similarity_caption(model: Any, tokenizer: Tokenizer, vectors: Float[Tensor, "V W"], centre: bool, remove: int) -> str:
     """How much alike any two words are, as learnt and as shown: the mean cosine of two drawn by chance.
 
     It is the squared length of the mean of all unit vectors.
     """
-    raw = word_vectors(model, tokenizer, centre=False) if centre or remove else vectors
+    raw = unit_word_vectors(model, tokenizer, centre=False) if centre or remove else vectors
     if not bool(raw.any()):
         return "All word vectors are zero, as a model begins: nothing has been learnt, and no word is near another."
     before, after = (float(each.mean(0).square().sum()) for each in (raw, vectors))
@@ -82,12 +82,12 @@ def analogy(
     The words of the sum are passed over, as is the custom: else one of them is mostly first, which `look` tells.
     Raises BadInput for a sum of fewer than two words, and for a word that is more than one token.
     """
-    terms = [(sign, one_token(tokenizer, word)) for sign, word in summands(text)]
-    vectors = word_vectors(model, tokenizer, centre=centre, remove=remove)
+    terms = [(sign, known_token(tokenizer, word)) for sign, word in parse_word_sum(text)]
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
     wanted = F.normalize(sum((sign * vectors[id] for sign, id in terms), torch.zeros_like(vectors[0])), dim=-1)
     inputs = tuple(id for _, id in terms)
-    found = nearest_to(vectors, wanted, top, without=inputs, within=within)
-    first = nearest_to(vectors, wanted, 1)[0]
+    found = nearest_tokens(vectors, wanted, top, without=inputs, within=within)
+    first = nearest_tokens(vectors, wanted, 1)[0]
     written = " ".join(f"{'+' if sign > 0 else '-'} {tokenizer.display_token(id)}" for sign, id in terms).removeprefix("+ ")
     names = ", ".join(map(tokenizer.display_token, dict.fromkeys(inputs)))
     said = f"{names} {'are' if len(set(inputs)) > 1 else 'is'} passed over"
@@ -102,7 +102,7 @@ def analogy(
     )
 
 
-def summands(text: str) -> list[tuple[int, str]]:
+def parse_word_sum(text: str) -> list[tuple[int, str]]:
     """Words and their signs. A sign stands by itself or before a word.
 
     >>> summands("king - man +woman")

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.next_token import Reads
+from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.views.kinds import Table
 from clearstory.models.hmm.chain import spread
 from clearstory.models.hmm.decoding import likelihoods, posteriors, viterbi
 from clearstory.models.prompts import resting
 
-MOST_TOKENS = 2000
+MAX_TOKENS = 2000
 """More are no longer looked at, and each has a table of states to states."""
 
 
-def states(model: Any, tokenizer: Reads, text: str, *, top: int = 5) -> Table:
+def viterbi(model: Any, tokenizer: TokenizerProtocol, text: str, *, top: int = 5) -> Table:
     """The state that spoke each token on the likeliest path (Viterbi), how sure that is given the whole text, and the
     `top` tokens that the state speaks most often. Of a tagger with trigrams, a state is the second of a pair of tags.
 
@@ -26,8 +26,8 @@ def states(model: Any, tokenizer: Reads, text: str, *, top: int = 5) -> Table:
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
     ids = torch.tensor([tokenizer.encode(text)])
-    if not 0 < ids.shape[1] <= MOST_TOKENS:
-        raise BadInput(f"the text has {ids.shape[1]:,} tokens; give from 1 to {MOST_TOKENS:,}")
+    if not 0 < ids.shape[1] <= MAX_TOKENS:
+        raise BadInput(f"the text has {ids.shape[1]:,} tokens; give from 1 to {MAX_TOKENS:,}")
     with resting(model):
         chain, tags = model.chain(), model.config.tags
         ids = ids.to(chain.initial.device)

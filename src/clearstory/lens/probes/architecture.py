@@ -1,0 +1,256 @@
+"""Architecture: this model drawn as papers draw theirs, from below upwards, with the shape and the learnt numbers of
+each part. Vaswani et al. 2017, figure 1; Elman 1990; Rabiner 1989; Katz 1987.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from clearstory.lens.views.figure import Arrow, Box, Figure
+from clearstory.lens.views.figure_layout import Tower, figure
+from clearstory.lens.hooks.trace import unwrap_model
+from clearstory.models.encoder import Encoder
+from clearstory.models.encoder_decoder import EncoderDecoder
+from clearstory.models.families import count
+from clearstory.models.hmm.model import HMM
+from clearstory.models.ngram.model import NGram
+from clearstory.models.recurrent.config import NAMES
+from clearstory.models.recurrent.model import Recurrent
+
+LEFT, WIDE, BETWEEN, SIDE = 2, 34, 9, 26
+"""Letters: before a tower, across it, between two, and across what stands beside one."""
+
+NORMS = {"rms": "root-mean-square norm", "layer": "layer norm"}
+
+ATTENTION = {"rotary": "rotary attention", "buckets": "attention biased by distance"}
+"""What attention is called where it, and not the stream, is told of places."""
+
+
+def architecture(model: Any, tokenizer: Any, text: str) -> Figure:
+    """The parts of a model as a figure; the text plays no part in it.
+
+    Every learnt number is in one box: those of a box, times how often it is repeated, add up to the model's.
+    """
+    model = unwrap_model(model)
+    towers, arrows = towers_of(model)
+    kind = getattr(model.config, "kind", model.config.family)
+    title = f"Architecture: {kind}, {model.config.shape}"
+    seen = figure(title, None, towers, arrows)
+    parts = {box.name: 0 for box in seen.boxes if box.parameters}
+    for box in seen.boxes:
+        if box.parameters:
+            parts[box.name] += box.parameters * seen.times(box)
+    return figure(title, look(parts, count(model)), towers, arrows)
+
+
+def look(parts: dict[str, int], whole: int) -> str:
+    """Where most of the learnt numbers are.
+
+    >>> look({"embedding": 25, "feed-forward": 75}, 100)
+    '100 numbers are learnt; 75% of them in ‘feed-forward’ and 25% in ‘embedding’.'
+    """
+    most = sorted(parts.items(), key=lambda item: -item[1])[:2]
+    said = " and ".join(
+        f"{size / whole:.0%}{' of them' * (not at)} in ‘{name}’" for at, (name, size) in enumerate(most)
+    )
+    return f"{whole:,} numbers are learnt; {said}."
+
+
+def towers_of(model: Any) -> tuple[list[Tower], tuple[Arrow, ...]]:
+    """The columns of a model's figure, and the arrows between them."""
+    if isinstance(model, EncoderDecoder):
+        return two_towers(model)
+    if isinstance(model, Recurrent):
+        return [recurrent_tower(model)], ()
+    if isinstance(model, HMM):
+        return [hmm_tower(model)], ()
+    if isinstance(model, NGram):
+        return [ngram_tower(model)], ()
+    tower = Tower(LEFT, WIDE)
+    tokens(tower, model)
+    if getattr(model, "recall", None) is not None:
+        return recalling(tower, model)
+    climb(tower, model)
+    if isinstance(model, Encoder):
+        return encoder_top(tower, model)
+    leave(tower, model)
+    return [tower], ()
+
+
+def size(*modules: nn.Module | nn.Parameter | None) -> int:
+    """Learnt numbers in some parts."""
+    return sum(
+        each.numel() if isinstance(each, nn.Parameter) else sum(one.numel() for one in each.parameters())
+        for each in modules
+        if each is not None
+    )
+
+
+def tokens(tower: Tower, model: Any, *, stack: Any = None, of: str = "tokens", own: bool = True) -> None:
+    """From ids to the vectors that the first block reads."""
+    stack, c = model if stack is None else stack, model.config
+    if stack.buckets is not None:
+        tower.stand("biases by distance", "added to scores in every block", size(stack.buckets))
+    tower.put(of, f"ids of {model.vocab:,}, up to {c.context:,}", tone="words")
+    scaled = f", times √{c.width}" if c.embed_scale else ""
+    tower.put("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", size(model.embedding) if own else 0, "words")
+    if stack.places is not None:
+        tower.put("+ places", f"learnt, {c.context:,} × {c.width:,}", size(stack.places), "places")
+    if stack.waves is not None:
+        tower.put("+ places", "sines and cosines", tone="places")
+    if stack.segments is not None:
+        tower.put("+ segments", f"{c.segments} × {c.width:,}", size(stack.segments), "places")
+    if stack.embedding_norm is not None:
+        tower.put(NORMS[c.norm], "", size(stack.embedding_norm), "norm")
+
+
+def climb(tower: Tower, stack: Any) -> Box | None:
+    """The block that is repeated and the last norm; gives the box that looks across, where there is one."""
+    c, block, bottom = stack.config, stack.blocks[0], tower.top
+    across = None
+    tower.go_on()
+
+    def step(name: str, shape: str, part: nn.Module, norm: nn.Module) -> Box:
+        tower.part()
+        if c.norm_first:
+            tower.put(NORMS[c.norm], "", size(norm), "norm")
+        tone = "thinking" if name == "feed-forward" else "attention"
+        box = tower.put(name, shape, size(part), tone)  # type: ignore[arg-type]  # two of the tones
+        tower.join()
+        if not c.norm_first:
+            tower.put(NORMS[c.norm], "", size(norm), "norm")
+        return box
+
+    heads = f"{c.heads} heads of {c.head_width}"
+    shared = f", {c.kv_heads} for keys" if c.kv_heads != c.heads else ""
+    sees = "sees all" if not block.attention.causal else f"{c.window:,} back" if c.window else "looks back"
+    step(ATTENTION.get(c.positions, "attention"), f"{heads}{shared}, {sees}", block.attention, block.attention_norm)
+    if block.cross_attention is not None:
+        across = step("cross-attention", f"{heads}, at source", block.cross_attention, block.cross_attention_norm)
+    middle = f"{c.width:,} → {c.hidden:,} → {c.width:,}"
+    bend = c.activation.partition("_")[0]
+    step("feed-forward", f"{middle}, {'gated ' * c.gated}{bend}", block.feed_forward, block.feed_forward_norm)
+    tower.repeat(len(stack.blocks), bottom)
+    tower.go_on()
+    if stack.norm is not None:
+        tower.put(f"last {NORMS[c.norm]}", "", size(stack.norm), "norm")
+    return across
+
+
+def leave(tower: Tower, model: Any, *, last: bool = True) -> None:
+    """From vectors to logits, and unless something is added to these, to probabilities."""
+    c = model.config
+    tied = model.unembedding is None
+    bias = getattr(model, "unembedding_bias", None)
+    scaled = f" / √{c.width}" if getattr(c, "logit_scale", False) else ""
+    which = "embedding's transpose" if tied else f"{c.width:,} × {model.vocab:,}"
+    tower.put(
+        "unembedding", f"{which}{scaled}{', biases' * (bias is not None)}", size(model.unembedding, bias), "answer"
+    )
+    if last:
+        tower.put("softmax", f"{model.vocab:,} probabilities", tone="answer")
+
+
+def recalling(tower: Tower, model: Any) -> tuple[list[Tower], tuple[Arrow, ...]]:
+    """A decoder that recalls n-grams: their rows are added to the stream at its foot, and to the logits."""
+    first = tower.boxes[0]
+    foot = tower.plus()
+    climb(tower, model)
+    leave(tower, model, last=False)
+    logits = tower.plus()
+    tower.put("softmax", f"{model.vocab:,} probabilities", tone="answer")
+    side = Tower(tower.x + WIDE + BETWEEN, SIDE)
+    side.top = foot + 3
+    orders = ", ".join(map(str, model.config.recall))
+    box = side.put("recall", f"n-grams of {orders} tokens", size(model.recall), "memory")
+    ways = (
+        ((first.x + WIDE - 1, first.y + 1), (side.middle, first.y + 1), (side.middle, box.y + box.height)),
+        ((box.x, foot), (tower.middle + 2, foot)),
+        ((side.middle, box.y), (side.middle, logits), (tower.middle + 2, logits)),
+    )
+    return [tower, side], tuple(map(Arrow, ways))
+
+
+def encoder_top(tower: Tower, model: Encoder) -> tuple[list[Tower], tuple[Arrow, ...]]:
+    """What an encoder's vectors are for: words that are hidden, and a word on the whole."""
+    c, side = model.config, Tower(tower.x + WIDE + BETWEEN, SIDE)
+    arrows = []
+    if model.pooler is not None:
+        tower.part()
+        side.top = tower.top - 1
+        arrows.append(Arrow(((tower.middle, tower.top), (side.middle, tower.top), (side.middle, side.top))))
+        side.put("pooler", f"first vector, {c.width:,} × {c.width:,}", size(model.pooler), "answer")
+        if model.follows is not None:
+            side.put("is it the next sentence?", f"{c.width:,} × 2", size(model.follows), "answer")
+    if model.transform is None:
+        tower.put("vectors", f"{c.width:,} numbers for each token", tone="answer")
+    else:
+        shape = f"{c.width:,} × {c.width:,}, {c.activation.partition('_')[0]}, norm"
+        tower.put("before words", shape, size(model.transform, model.transform_norm), "thinking")
+        leave(tower, model)
+    return [tower, *([side] if side.boxes else [])], tuple(arrows)
+
+
+def two_towers(model: EncoderDecoder) -> tuple[list[Tower], tuple[Arrow, ...]]:
+    """A reader on the left, and a writer on the right that looks across at it."""
+    left, right = Tower(LEFT, WIDE - 4), Tower(LEFT + WIDE - 4 + BETWEEN, WIDE - 4)
+    tokens(left, model, stack=model.encoder, of="source tokens")
+    climb(left, model.encoder)
+    tokens(right, model, stack=model.decoder, of="tokens written so far", own=False)
+    across = climb(right, model.decoder)
+    assert across is not None
+    leave(right, model)
+    lane, row, top = left.x + left.width + 5, across.y + across.height // 2, left.top - 1
+    way = ((left.middle, left.top), (left.middle, top), (lane, top), (lane, row), (right.x - 1, row))
+    return [left, right], (Arrow(way),)
+
+
+def recurrent_tower(model: Recurrent) -> Tower:
+    """Cells one above the other, each with a way back to itself."""
+    c, tower = model.config, Tower(LEFT, WIDE)
+    tower.put("tokens", f"ids of {model.vocab:,}, one at a time", tone="words")
+    tower.put("embedding", f"{model.vocab:,} × {c.width:,}", size(model.embedding), "words")
+    below = c.width
+    for number, (layer, units) in enumerate(zip(model.layers, c.units, strict=True)):
+        box = tower.put(f"{NAMES[c.cell]} layer {number}", f"{below:,} → {units:,} units", size(layer), "memory")
+        right = box.x + box.width
+        tower.arrows.append(
+            Arrow(((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3)))
+        )
+        below = units
+    which = "embedding's transpose" if model.unembedding is None else f"{below:,} × {model.vocab:,}"
+    parts = f", in {len(c.cutoffs) + 1} parts" if c.cutoffs else ""
+    tower.put("unembedding", which + parts, size(model.unembedding, model.names), "answer")
+    tower.put("softmax", f"{model.vocab:,} probabilities", tone="answer")
+    return tower
+
+
+def hmm_tower(model: HMM) -> Tower:
+    """A state that goes over into the next, and what it speaks."""
+    c, tower = model.config, Tower(LEFT, WIDE)
+    tower.put("first state", f"{c.states:,} chances", size(model.initial), "memory")
+    pairs = " × ".join([f"{c.states:,}"] * c.order)
+    box = tower.put("state", f"goes over into the next: {pairs}", size(model.transition), "memory")
+    right = box.x + box.width
+    tower.arrows.append(
+        Arrow(((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3)))
+    )
+    tower.put("what it speaks", f"{c.speakers:,} states × {model.vocab:,} tokens", size(model.emission), "words")
+    tower.put("probabilities", f"of {model.vocab:,} tokens", tone="answer")
+    return tower
+
+
+def ngram_tower(model: NGram) -> Tower:
+    """The longest n-grams first; what they have not seen is asked of shorter ones."""
+    tower, order = Tower(LEFT, WIDE), model.config.order
+    tower.put("last tokens", f"up to {order - 1}" if order > 1 else "none are looked at", tone="words")
+    for length in range(order, 0, -1):
+        table = model.table(length)
+        kept = table.logs.numel() + (0 if table.weights is None else table.weights.numel())
+        name = f"{length}-grams" if length > 1 else "single tokens"
+        left = "; else a shorter one" if length > 1 else ""
+        tower.put(name, f"{table.logs.numel():,} rows{left}", kept, "memory")
+    tower.put("probabilities", f"of {model.vocab:,} tokens", tone="answer")
+    return tower
