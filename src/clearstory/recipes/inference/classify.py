@@ -14,7 +14,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked, groups
 from clearstory.recipes.inference.embed import Cut, fit
-from clearstory.recipes.inference.loading import Ready, encoder
+from clearstory.recipes.inference.loading import ModelWithTokenizer, encoder
 from clearstory.text.files import Errors
 from clearstory.text.special_tokens import build_inputs
 
@@ -54,7 +54,7 @@ class Labelled:
 
 
 def classify(
-    model: str | Path | Ready,
+    model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
     truncate: Cut | None = None,

@@ -16,7 +16,7 @@ from clearstory.errors import CannotDo, ContextOverflow
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked, groups
-from clearstory.recipes.inference.loading import Ready, encoder
+from clearstory.recipes.inference.loading import ModelWithTokenizer, encoder
 from clearstory.text.files import Errors
 from clearstory.text.special_tokens import build_inputs
 
@@ -48,7 +48,7 @@ class Embeddings:
 
 
 def embed(
-    model: str | Path | Ready,
+    model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
     pooling: Pooling = "mean",

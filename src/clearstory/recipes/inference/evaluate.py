@@ -15,9 +15,9 @@ from clearstory.metrics import Score
 from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.prompts import first_token, reads_source, resting
-from clearstory.models.scoring import Windows, score_parts, window_shape
+from clearstory.evaluation.windows import Windows, score_parts, window_shape
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
-from clearstory.recipes.inference.loading import Ready, ready, with_words
+from clearstory.recipes.inference.loading import ModelWithTokenizer, ready, with_words
 from clearstory.recipes.writers import score_writer
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -74,7 +74,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | Ready,
+    model: str | Path | ModelWithTokenizer,
     sources: str | Path | Sequence[str | Path] = (),
     *,
     texts: Sequence[str] | None = None,

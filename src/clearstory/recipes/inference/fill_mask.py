@@ -11,7 +11,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.recipes.inference.text_inputs import asked
-from clearstory.recipes.inference.loading import Ready, encoder
+from clearstory.recipes.inference.loading import ModelWithTokenizer, encoder
 from clearstory.text.files import Errors
 from clearstory.text.special_tokens import encode_with_mask, build_inputs
 
@@ -42,7 +42,7 @@ class Filled:
 
 
 def fill(
-    model: str | Path | Ready,
+    model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
