@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMismatch
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
@@ -25,7 +25,7 @@ from clearstory.models.ngram.counting import grouped
 from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
 from clearstory.evaluation.windows import score_rows
-from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -385,7 +385,7 @@ def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
         with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show tokens.*next.*surprise"):
             clearstory.inspect(opened, "abc", view)
     with pytest.raises(CannotDo, match="without --int8"):
-        int8(ready(opened)[0])
+        int8(load_model_and_tokenizer(opened)[0])
     with pytest.raises(UnknownName):
         clearstory.inspect(opened, "abc", "entropies")
 

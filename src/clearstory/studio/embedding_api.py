@@ -17,7 +17,7 @@ from clearstory.lens.probes.x_neighbours import similarity_caption, word_neighbo
 from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.probes.x_vectors import input_embeddings, unit_word_vectors
 from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
-from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.loading import load_model_and_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class ProjectionFrame:
 
 def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame:
     """What stands still."""
-    network, tokenizer = ready(opened)
+    network, tokenizer = load_model_and_tokenizer(opened)
     plane = fit_plane(
         network,
         tokenizer,
@@ -72,7 +72,7 @@ def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame
 
 def film(opened: Opened, still: ProjectionFrame, asked: CheckpointProjectionRequest) -> Any:
     """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
-    network, tokenizer = ready(opened)
+    network, tokenizer = load_model_and_tokenizer(opened)
     seen = project_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)
     if asked.format != "json":
         return WRITERS[f".{asked.format}"](seen)

@@ -26,7 +26,7 @@ from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, resting
 from clearstory.recipes.settings.schema import INLINE_SECTION
-from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import Reading
 from clearstory.studio.sampling_distribution import LRUCache, chances
 
@@ -73,7 +73,7 @@ class GenerationSessions:
 
     def step(self, opened: Opened, asked: GeneratedTokenRequest) -> dict[str, Any]:
         """One token, its probability, its rank, and what else could have come."""
-        network, tokenizer = ready(opened)
+        network, tokenizer = load_model_and_tokenizer(opened)
         if isinstance(network, Encoder):
             network.cannot_go_on()
         reading = Reading.of(network, tokenizer, None, asked.ignore_eos)

@@ -24,7 +24,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
 from clearstory.recipes.settings.schema import INLINE_SECTION
-from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import Reading
 
 K = TypeVar("K", bound=Hashable)
@@ -83,7 +83,7 @@ class NextTokenDistributions:
 
     def choose(self, opened: Opened, asked: NextTokenRequest) -> dict[str, Any]:
         """The likeliest tokens, each with its logit, its probability and what the cuts leave of it."""
-        _, tokenizer = ready(opened)
+        _, tokenizer = load_model_and_tokenizer(opened)
         recent = self.logits.setdefault(opened.model, LRUCache(16))
         logits = recent.get(asked.text, lambda: last_logits(opened, asked.text))
         return chances(logits, asked.sampling, tokenizer.display_token, asked.show)
@@ -91,7 +91,7 @@ class NextTokenDistributions:
 
 def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:
     """The logits after a text, in float64."""
-    network, tokenizer = ready(opened)
+    network, tokenizer = load_model_and_tokenizer(opened)
     if isinstance(network, Encoder):
         network.cannot_go_on()
     reading = Reading.of(network, tokenizer, None)

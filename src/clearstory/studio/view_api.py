@@ -26,7 +26,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
 from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.loading import load_model_and_tokenizer
 
 MAX_TRACE_VALUES = 2**20
 """Numbers that a trace writes out as JSON."""
@@ -158,7 +158,7 @@ def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str
 
 def trace(opened: Opened, asked: TraceRequest) -> dict[str, Any]:
     """The tokens of a text, the likeliest next ones, and the numbers at the taps that are asked for."""
-    network, tokenizer = ready(opened)
+    network, tokenizer = load_model_and_tokenizer(opened)
     began = time.perf_counter()
     ids, places = tokenizer.encode_with_offsets(asked.text)
     seen: Passage | None = None
@@ -260,7 +260,7 @@ def numbers(opened: Opened, asked: ArrayRequest) -> bytes:
     for key in asked.settings:
         if key not in known:
             raise UnknownName(f"'{asked.what}' has no setting called '{key}'; {nearest(key, known)}")
-    network, tokenizer = ready(opened)
+    network, tokenizer = load_model_and_tokenizer(opened)
     return packed(function(network, tokenizer, asked.text, **typed(function, asked.settings)))
 
 

@@ -21,7 +21,7 @@ from clearstory.lens.rendering.render import WRITERS
 from clearstory.lens.registry import VIEWS, view_of
 from clearstory.lens.views.kinds import Table, View
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.recipes.inference.loading import ready
+from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.studio.view_api import typed
 
 
@@ -52,7 +52,7 @@ def side(opened: Opened, text: str, asked: ViewDifferenceRequest) -> View | Clea
     """What one side shows, all of a list of the vocabulary; or what keeps it from being shown."""
     settings = typed(view_of(asked.view), asked.settings)
     if VIEWS[asked.view].listed:
-        settings["top"] = ready(opened)[0].vocab
+        settings["top"] = load_model_and_tokenizer(opened)[0].vocab
     try:
         return inspect(opened, text, asked.view, **settings)
     except UnknownName:

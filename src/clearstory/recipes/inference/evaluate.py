@@ -17,7 +17,7 @@ from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.evaluation.windows import Windows, score_parts, window_shape
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
-from clearstory.recipes.inference.loading import ModelWithTokenizer, ready, with_words
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, with_words
 from clearstory.recipes.writers import score_writer
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -96,7 +96,7 @@ def evaluate(
 
     Raises BadInput for text that cannot be read, BadSetting for windows that cannot be.
     """
-    network, tokenizer = ready(model, device)
+    network, tokenizer = load_model_and_tokenizer(model, device)
     if reads_source(network):
         given = [sources] if isinstance(sources, str | Path) else sources
         score, count, lossless, seconds = score_writer(network, tokenizer, given, texts, data, limit)

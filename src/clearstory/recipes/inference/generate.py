@@ -17,7 +17,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.layout import for_decoding
 from clearstory.models.prompts import Truncate
-from clearstory.recipes.inference.loading import ModelWithTokenizer, ready
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import Reading
 from clearstory.text.tokenizers import Tokenizer
 
@@ -148,7 +148,7 @@ def write(
     Several prompts are written side by side; prompt i draws by `seed` + i, so it reads the same in any company. Pieces
     come only from sampling: a beam is not certain of anything before its end.
     """
-    network, tokenizer = ready(model, device)
+    network, tokenizer = load_model_and_tokenizer(model, device)
     if isinstance(network, Encoder):
         network.cannot_go_on()
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)

@@ -11,7 +11,7 @@ from clearstory.lens.views.difference import ROWS, difference
 from clearstory.lens.rendering.render import WRITERS, save
 from clearstory.lens.registry import VIEWS, check_able, view_of
 from clearstory.lens.views.kinds import View
-from clearstory.recipes.inference.loading import ModelWithTokenizer, ready
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.across_checkpoints import over_checkpoints
 from clearstory.recipes.written import writer
 
@@ -53,7 +53,7 @@ def inspect(
         raise BadSetting(f"over is '{over}' and two sides are compared; leave one of the two out")
 
     def look(model: str | Path | ModelWithTokenizer, text: str = text) -> View:
-        network, tokenizer = ready(model, device)
+        network, tokenizer = load_model_and_tokenizer(model, device)
         check_able(view, network)
         if VIEWS[view].writes:
             write = writer(network, tokenizer, text, settings.get("truncate"))

@@ -25,7 +25,7 @@ class ModelWithTokenizer(Protocol):
         """None where the folder has none."""
 
 
-def ready(model: str | Path | ModelWithTokenizer, device: str | None = None) -> tuple[Any, Tokenizer]:
+def load_model_and_tokenizer(model: str | Path | ModelWithTokenizer, device: str | None = None) -> tuple[Any, Tokenizer]:
     """A model and its tokenizer, on `device`; a path is opened, what is open already is taken as it is.
 
     Raises BadInput for a folder without a tokenizer, BadSetting for a device that is not there.
@@ -50,7 +50,7 @@ def encoder(
 
     Raises CannotDo for any other model.
     """
-    network, tokenizer = ready(model, device)
+    network, tokenizer = load_model_and_tokenizer(model, device)
     if not isinstance(network, Encoder):
         config = getattr(network, "config", None)
         kind = getattr(config, "kind", getattr(config, "family", type(network).__name__))

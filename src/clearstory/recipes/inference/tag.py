@@ -13,7 +13,7 @@ from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import Tagged
 from clearstory.recipes.inference.text_inputs import lines_of
-from clearstory.recipes.inference.loading import ModelWithTokenizer, ready
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.text.conllu import SUFFIX, Sentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import tagged_documents
@@ -89,7 +89,7 @@ def to_tag(text: str | Path, errors: Errors) -> list[str]:
 
 def tagger_of(model: str | Path | ModelWithTokenizer) -> Tagger:
     """The tagger of a model. Raises CannotDo for one that has learnt no tags."""
-    network, tokenizer = ready(model)
+    network, tokenizer = load_model_and_tokenizer(model)
     config = getattr(network, "config", None)
     if not getattr(config, "tags", ()):
         family = getattr(config, "family", type(network).__name__)

@@ -14,7 +14,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.layout import for_decoding
 from clearstory.models.prompts import Truncate, reads_source
 from clearstory.recipes.inference.text_inputs import asked
-from clearstory.recipes.inference.loading import ModelWithTokenizer, ready
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import Reading
 from clearstory.text.files import Errors
 
@@ -75,7 +75,7 @@ def translate(
     >>> clearstory.translate("runs/en-de", "Good morning.").texts[0].text  # doctest: +SKIP
     'Guten Morgen.'
     """
-    network, tokenizer = ready(model, device)
+    network, tokenizer = load_model_and_tokenizer(model, device)
     if not reads_source(network):
         raise CannotDo(
             "this model writes on from a text and does not rewrite one (clearstory generate); one that does is made "
