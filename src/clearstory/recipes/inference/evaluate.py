@@ -17,7 +17,7 @@ from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.evaluation.windows import Windows, score_parts, window_shape
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, with_words
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.writers import score_writer
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -109,7 +109,7 @@ def evaluate(
     else:
         documents = (Document(str(number), text) for number, text in enumerate(texts))
     if isinstance(network, Encoder):
-        with_words(network)
+        require_mlm_head(network)
         return evaluate_both_sides(network, tokenizer, documents, limit=limit, on_progress=on_progress)
     length, step = window_shape(network, None, windows, stride)
     watch = Watch(tokenizer, documents)

@@ -59,13 +59,13 @@ def encoder(
             "encoder is made by: clearstory train TEXT --model bert-mini"
         )
     if words:
-        with_words(network)
+        require_mlm_head(network)
     if labels and network.classifier is None:
         network.cannot_label()
     return network, tokenizer
 
 
-def with_words(network: Encoder) -> None:
+def require_mlm_head(network: Encoder) -> None:
     """Raises CannotDo for an encoder that cannot say which word stands at a place."""
     if network.transform is None:
         raise CannotDo(
