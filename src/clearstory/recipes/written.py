@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clearstory.generation.engine import generate
-from clearstory.generation.search import Candidate, beam_search
+from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.models.prompts import Truncate
-from clearstory.recipes.reading import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.text.tokenizers import Tokenizer
 
 Written = tuple[Sequence[int], Sequence[Candidate]]
@@ -21,7 +21,7 @@ def writer(network: Any, tokenizer: Tokenizer, text: str, truncate: Truncate | N
 
     def write(**settings: Any) -> Written:
         sampling = Sampling(**settings)
-        reading = Reading.of(network, tokenizer, truncate)
+        reading = PromptFormat.of(network, tokenizer, truncate)
         ids, source = reading.ids(tokenizer, text)
         how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "truncate": truncate, "source": source}
         how["never"] = reading.never

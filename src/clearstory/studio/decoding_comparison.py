@@ -19,7 +19,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import Writer
 from clearstory.lens.probes.generation import beam_tree
 from clearstory.models.encoder import Encoder
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 
 MAX_TOKENS = 64
 """A tree of more steps is not read by anybody."""
@@ -68,7 +68,7 @@ def ways(
         raise BadSetting(f"beam is {beam}; follow 2 to {MAX_BEAMS} beams, since 1 is greedy")
     if not math.isfinite(length_penalty):
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
-    reading = Reading.of(model, tokenizer, None)
+    reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     speller = reading.speller(tokenizer)
     how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "source": source, "never": reading.never}

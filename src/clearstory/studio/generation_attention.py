@@ -9,7 +9,7 @@ from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_site
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, fit_source
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import check_generated_ids, window
 
 
@@ -33,7 +33,7 @@ def attended(
     if isinstance(model, Encoder):
         model.cannot_go_on()
     at = attention_site(model, layer, part or ("decoder" if "decoder" in own else None))
-    reading = Reading.of(model, tokenizer, None)
+    reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     first = fit_prompt(model, prompt, reading.begin)
     ids = list(window(model, len(first), [*first, *check_generated_ids(model, written)]))

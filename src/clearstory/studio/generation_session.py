@@ -27,7 +27,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, resting
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.sampling_distribution import LRUCache, chances
 
 MAX_STATES = 48
@@ -76,7 +76,7 @@ class GenerationSessions:
         network, tokenizer = load_model_and_tokenizer(opened)
         if isinstance(network, Encoder):
             network.cannot_go_on()
-        reading = Reading.of(network, tokenizer, None, asked.ignore_eos)
+        reading = PromptFormat.of(network, tokenizer, None, asked.ignore_eos)
         prompt, source = reading.ids(tokenizer, asked.text)
         first = fit_prompt(network, prompt, reading.begin)
         written = check_generated_ids(network, asked.written)

@@ -20,7 +20,7 @@ from clearstory.lens.views.kinds import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
 
 MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
@@ -38,7 +38,7 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
         raise BadSetting(f"tokens is {tokens}; write 2 to {MAX_TOKENS}")
     if not 1 <= runs <= MAX_MEASUREMENTS:
         raise BadSetting(f"runs is {runs}; take 1 to {MAX_MEASUREMENTS}")
-    reading = Reading.of(model, tokenizer, None)
+    reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     first, sources = fit_prompt(model, prompt, reading.begin), fit_source(model, source)
     if model.context is not None:

@@ -25,7 +25,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -94,7 +94,7 @@ def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:
     network, tokenizer = load_model_and_tokenizer(opened)
     if isinstance(network, Encoder):
         network.cannot_go_on()
-    reading = Reading.of(network, tokenizer, None)
+    reading = PromptFormat.of(network, tokenizer, None)
     prompt, source = reading.ids(tokenizer, text)
     sources = fit_source(network, source)
     ids = fit_prompt(network, prompt, reading.begin)

@@ -18,7 +18,7 @@ from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.layout import for_decoding
 from clearstory.models.prompts import Truncate
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.text.tokenizers import Tokenizer
 
 WORTH_IT = 32
@@ -154,7 +154,7 @@ def write(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")
-    reading = Reading.of(network, tokenizer, truncate, ignore_eos)
+    reading = PromptFormat.of(network, tokenizer, truncate, ignore_eos)
     if reading.source and not all(prompts):
         raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
     rows = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), SIDE_BY_SIDE)
@@ -175,7 +175,7 @@ def write(
 class Answer:
     """A completion as it grows."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: Reading) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: PromptFormat) -> None:
         self.prompt = prompt
         self.prompt_ids, self.source = reading.ids(tokenizer, prompt)
         self.writer = Writer(reading.speller(tokenizer), sampling.stop, after=self.prompt_ids)
@@ -212,7 +212,7 @@ class Answer:
 
 
 def sample(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: Reading
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: PromptFormat
 ) -> Generator[Piece, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
     engine = Engine(network, never=reading.never)
@@ -238,7 +238,7 @@ def sample(
 
 
 def search(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: Reading
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: PromptFormat
 ) -> list[Completion]:
     """The beams of several prompts, best first, one prompt after the other."""
     ids = [reading.ids(tokenizer, prompt) for prompt in prompts]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clearstory.generation.writer import Decodes
+from clearstory.generation.stream_decoder import Decodes
 from clearstory.models.prompts import Truncate, reads_source, writes_after
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Reading:
+class PromptFormat:
     """How a model takes prompts and ends texts.
 
     Args:
@@ -30,7 +30,7 @@ class Reading:
     truncate: Truncate | None
 
     @classmethod
-    def of(cls, network: Any, tokenizer: Tokenizer, truncate: Truncate | None, ignore_eos: bool = False) -> Reading:
+    def of(cls, network: Any, tokenizer: Tokenizer, truncate: Truncate | None, ignore_eos: bool = False) -> PromptFormat:
         """What a model and its tokenizer ask for."""
         begin = writes_after(getattr(network, "config", None), tokenizer)
         eos = tokenizer.eos_token_id

@@ -15,7 +15,7 @@ from clearstory.models.layout import for_decoding
 from clearstory.models.prompts import Truncate, reads_source
 from clearstory.recipes.inference.text_inputs import asked
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
-from clearstory.recipes.inference.prompt_format import Reading
+from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.text.files import Errors
 
 LONGER = 50
@@ -84,7 +84,7 @@ def translate(
     sources = asked(texts, errors)
     if not all(source.strip() for source in sources):
         raise BadInput("one of the texts is empty; leave it out")
-    reading = Reading.of(network, tokenizer, truncate)
+    reading = PromptFormat.of(network, tokenizer, truncate)
     ids = [reading.ids(tokenizer, source)[1] or [] for source in sources]
     network = for_decoding(network, beam * min(len(sources), SIDE_BY_SIDE))
     began = time.perf_counter()
