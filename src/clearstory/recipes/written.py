@@ -22,7 +22,7 @@ def writer(network: Any, tokenizer: Tokenizer, text: str, truncate: Truncate | N
     def write(**settings: Any) -> Written:
         sampling = Sampling(**settings)
         reading = PromptFormat.of(network, tokenizer, truncate)
-        ids, source = reading.ids(tokenizer, text)
+        ids, source = reading.encode(tokenizer, text)
         how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "truncate": truncate, "source": source}
         how["never"] = reading.never
         if sampling.beam == 1:

@@ -69,7 +69,7 @@ def ways(
     if not math.isfinite(length_penalty):
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
     reading = PromptFormat.of(model, tokenizer, None)
-    prompt, source = reading.ids(tokenizer, text)
+    prompt, source = reading.encode(tokenizer, text)
     speller = reading.speller(tokenizer)
     how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "source": source, "never": reading.never}
 

@@ -34,7 +34,7 @@ def attended(
         model.cannot_go_on()
     at = attention_site(model, layer, part or ("decoder" if "decoder" in own else None))
     reading = PromptFormat.of(model, tokenizer, None)
-    prompt, source = reading.ids(tokenizer, text)
+    prompt, source = reading.encode(tokenizer, text)
     first = fit_prompt(model, prompt, reading.begin)
     ids = list(window(model, len(first), [*first, *check_generated_ids(model, written)]))
     sources = fit_source(model, source)

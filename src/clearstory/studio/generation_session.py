@@ -77,7 +77,7 @@ class GenerationSessions:
         if isinstance(network, Encoder):
             network.cannot_go_on()
         reading = PromptFormat.of(network, tokenizer, None, asked.ignore_eos)
-        prompt, source = reading.ids(tokenizer, asked.text)
+        prompt, source = reading.encode(tokenizer, asked.text)
         first = fit_prompt(network, prompt, reading.begin)
         written = check_generated_ids(network, asked.written)
         ids = [*first, *written]

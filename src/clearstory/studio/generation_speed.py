@@ -39,7 +39,7 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
     if not 1 <= runs <= MAX_MEASUREMENTS:
         raise BadSetting(f"runs is {runs}; take 1 to {MAX_MEASUREMENTS}")
     reading = PromptFormat.of(model, tokenizer, None)
-    prompt, source = reading.ids(tokenizer, text)
+    prompt, source = reading.encode(tokenizer, text)
     first, sources = fit_prompt(model, prompt, reading.begin), fit_source(model, source)
     if model.context is not None:
         tokens = min(tokens, model.context - len(first) + 1)

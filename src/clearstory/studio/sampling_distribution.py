@@ -95,7 +95,7 @@ def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:
     if isinstance(network, Encoder):
         network.cannot_go_on()
     reading = PromptFormat.of(network, tokenizer, None)
-    prompt, source = reading.ids(tokenizer, text)
+    prompt, source = reading.encode(tokenizer, text)
     sources = fit_source(network, source)
     ids = fit_prompt(network, prompt, reading.begin)
     device = next(each.device for each in (*network.parameters(), *network.buffers()))

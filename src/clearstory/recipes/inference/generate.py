@@ -177,7 +177,7 @@ class Answer:
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: PromptFormat) -> None:
         self.prompt = prompt
-        self.prompt_ids, self.source = reading.ids(tokenizer, prompt)
+        self.prompt_ids, self.source = reading.encode(tokenizer, prompt)
         self.writer = Writer(reading.speller(tokenizer), sampling.stop, after=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
@@ -241,7 +241,7 @@ def search(
     network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: PromptFormat
 ) -> list[Completion]:
     """The beams of several prompts, best first, one prompt after the other."""
-    ids = [reading.ids(tokenizer, prompt) for prompt in prompts]
+    ids = [reading.encode(tokenizer, prompt) for prompt in prompts]
     every = beam_searches(
         network,
         [written for written, _ in ids],

@@ -85,7 +85,7 @@ def translate(
     if not all(source.strip() for source in sources):
         raise BadInput("one of the texts is empty; leave it out")
     reading = PromptFormat.of(network, tokenizer, truncate)
-    ids = [reading.ids(tokenizer, source)[1] or [] for source in sources]
+    ids = [reading.encode(tokenizer, source)[1] or [] for source in sources]
     network = for_decoding(network, beam * min(len(sources), SIDE_BY_SIDE))
     began = time.perf_counter()
     found: dict[int, Translated] = {}
