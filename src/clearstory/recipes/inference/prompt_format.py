@@ -43,7 +43,7 @@ class PromptFormat:
         """
         return (self.begin,) if self.source and self.begin not in (None, self.end) else ()
 
-    def ids(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int] | None]:
+    def encode(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int] | None]:
         """A prompt as what has been written, and as a source."""
         if not self.source:
             return tokenizer.encode(prompt), None
