@@ -70,7 +70,7 @@ def ways(
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
     reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.encode(tokenizer, text)
-    speller = reading.speller(tokenizer)
+    token_decoder = reading.token_decoder(tokenizer)
     how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "source": source, "never": reading.never}
 
     def spelt(ids: Sequence[int]) -> str:

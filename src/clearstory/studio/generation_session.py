@@ -99,7 +99,7 @@ class GenerationSessions:
             "entropy": entropy(logits.softmax(-1)),
             "alternatives": told["rows"],
             "kept": told["kept"],
-            "text": spelt(reading.speller(tokenizer), now, prompt),
+            "text": spelt(reading.token_decoder(tokenizer), now, prompt),
             "ended": reading.eos is not None and token == reading.eos,
             "goes_on": not reading.source,
         }

@@ -178,7 +178,7 @@ class Answer:
     def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: PromptFormat) -> None:
         self.prompt = prompt
         self.prompt_ids, self.source = reading.encode(tokenizer, prompt)
-        self.writer = Writer(reading.speller(tokenizer), sampling.stop, after=self.prompt_ids)
+        self.writer = Writer(reading.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
         self.finished: Literal["eos", "length", "stop"] = "length"

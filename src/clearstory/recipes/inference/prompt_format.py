@@ -49,6 +49,6 @@ class PromptFormat:
             return tokenizer.encode(prompt), None
         return [], SentinelTokenizer(tokenizer).source(prompt)
 
-    def speller(self, tokenizer: Tokenizer) -> Decodes:
+    def token_decoder(self, tokenizer: Tokenizer) -> Decodes:
         """What spells the ids that the model writes: with the sentinels of a text's gaps, where it fills them."""
         return SentinelTokenizer(tokenizer) if self.source else tokenizer
