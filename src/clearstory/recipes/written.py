@@ -24,7 +24,7 @@ def writer(network: Any, tokenizer: Tokenizer, text: str, truncate: Truncate | N
         reading = PromptFormat.of(network, tokenizer, truncate)
         ids, source = reading.encode(tokenizer, text)
         how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "truncate": truncate, "source": source}
-        how["never"] = reading.never
+        how["never"] = reading.suppress_tokens
         if sampling.beam == 1:
             return tuple(token.id for token in generate(network, ids, sampling, **how)), ()
         candidates: list[Candidate] = []

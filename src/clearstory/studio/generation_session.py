@@ -86,7 +86,7 @@ class GenerationSessions:
         sampling = replace(asked.sampling, seed=asked.sampling.seed or 0)
         seen = ids if sampling.repetition_penalty != 1 else ()
         generator = drawn(sampling, len(written))
-        chosen, logs = choose(logits[None], [sampling], [generator], [seen], reading.never)
+        chosen, logs = choose(logits[None], [sampling], [generator], [seen], reading.suppress_tokens)
         token = int(chosen[0])
         told = chances(logits, sampling, tokenizer.display_token, asked.show)
         now = [*written, token]

@@ -215,7 +215,7 @@ def sample(
     network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: PromptFormat
 ) -> Generator[Piece, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
-    engine = Engine(network, never=reading.never)
+    engine = Engine(network, suppress_tokens=reading.suppress_tokens)
     how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "truncate": reading.truncate}
     answers: list[Answer] = []
     for number, prompt in enumerate(prompts):
@@ -250,7 +250,7 @@ def search(
         begin=reading.begin,
         truncate=reading.truncate,
         sources=[source for _, source in ids if source is not None] or None,
-        never=reading.never,
+        suppress_tokens=reading.suppress_tokens,
     )
     completions = []
     for prompt, beams in zip(prompts, every, strict=True):

@@ -37,7 +37,7 @@ class PromptFormat:
         return cls(reads_source(network), None if ignore_eos else eos, eos, begin, truncate)
 
     @property
-    def never(self) -> tuple[int, ...]:
+    def suppress_tokens(self) -> tuple[int, ...]:
         """What is not to be written. A token that only ever begins texts has a logit too, and in Marian's models a
         high one that means nothing.
         """

@@ -101,7 +101,7 @@ def translate(
             begin=reading.begin,
             truncate=truncate,
             sources=[ids[place] for place in places],
-            never=reading.never,
+            suppress_tokens=reading.suppress_tokens,
         )
         for place, beams in zip(places, every, strict=True):
             best = beams[0]
