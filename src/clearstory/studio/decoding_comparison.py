@@ -71,7 +71,7 @@ def ways(
     reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.encode(tokenizer, text)
     token_decoder = reading.token_decoder(tokenizer)
-    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "source": source, "never": reading.suppress_tokens}
+    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.start_token_id, "source": source, "never": reading.suppress_tokens}
 
     def spelt(ids: Sequence[int]) -> str:
         writer = Writer(speller, (), after=prompt)

@@ -35,7 +35,7 @@ def attended(
     at = attention_site(model, layer, part or ("decoder" if "decoder" in own else None))
     reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.encode(tokenizer, text)
-    first = fit_prompt(model, prompt, reading.begin)
+    first = fit_prompt(model, prompt, reading.start_token_id)
     ids = list(window(model, len(first), [*first, *check_generated_ids(model, written)]))
     sources = fit_source(model, source)
     pieces = tuple(tokenizer.display_token(id) for id in ids)

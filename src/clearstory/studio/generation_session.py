@@ -78,7 +78,7 @@ class GenerationSessions:
             network.cannot_go_on()
         reading = PromptFormat.of(network, tokenizer, None, asked.ignore_eos)
         prompt, source = reading.encode(tokenizer, asked.text)
-        first = fit_prompt(network, prompt, reading.begin)
+        first = fit_prompt(network, prompt, reading.start_token_id)
         written = check_generated_ids(network, asked.written)
         ids = [*first, *written]
         with resting(network):

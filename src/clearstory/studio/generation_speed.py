@@ -40,7 +40,7 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
         raise BadSetting(f"runs is {runs}; take 1 to {MAX_MEASUREMENTS}")
     reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.encode(tokenizer, text)
-    first, sources = fit_prompt(model, prompt, reading.begin), fit_source(model, source)
+    first, sources = fit_prompt(model, prompt, reading.start_token_id), fit_source(model, source)
     if model.context is not None:
         tokens = min(tokens, model.context - len(first) + 1)
         if tokens < 2:

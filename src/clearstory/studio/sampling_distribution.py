@@ -97,7 +97,7 @@ def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:
     reading = PromptFormat.of(network, tokenizer, None)
     prompt, source = reading.encode(tokenizer, text)
     sources = fit_source(network, source)
-    ids = fit_prompt(network, prompt, reading.begin)
+    ids = fit_prompt(network, prompt, reading.start_token_id)
     device = next(each.device for each in (*network.parameters(), *network.buffers()))
     with resting(network):
         hidden, _ = network.forward(TokenBatch.from_sequences([ids], device), begun(network, 1, [sources], device))

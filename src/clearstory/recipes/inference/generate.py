@@ -216,7 +216,7 @@ def sample(
 ) -> Generator[Piece, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
     engine = Engine(network, suppress_tokens=reading.suppress_tokens)
-    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.begin, "truncate": reading.truncate}
+    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.start_token_id, "truncate": reading.truncate}
     answers: list[Answer] = []
     for number, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + number
@@ -247,7 +247,7 @@ def search(
         [written for written, _ in ids],
         sampling,
         eos=reading.eos,
-        begin=reading.begin,
+        begin=reading.start_token_id,
         truncate=reading.truncate,
         sources=[source for _, source in ids if source is not None] or None,
         suppress_tokens=reading.suppress_tokens,

@@ -98,7 +98,7 @@ def translate(
             [[] for _ in places],
             Sampling(max_tokens=longest, beam=beam, length_penalty=length_penalty),
             eos=reading.eos,
-            begin=reading.begin,
+            begin=reading.start_token_id,
             truncate=truncate,
             sources=[ids[place] for place in places],
             suppress_tokens=reading.suppress_tokens,
