@@ -23,7 +23,7 @@ def writer(network: Any, tokenizer: Tokenizer, text: str, truncate: Truncate | N
         sampling = Sampling(**settings)
         reading = PromptFormat.of(network, tokenizer, truncate)
         ids, source = reading.encode(tokenizer, text)
-        how: dict[str, Any] = {"eos": reading.eos, "begin": reading.start_token_id, "truncate": truncate, "source": source}
+        how: dict[str, Any] = {"eos": reading.eos_token_id, "begin": reading.start_token_id, "truncate": truncate, "source": source}
         how["never"] = reading.suppress_tokens
         if sampling.beam == 1:
             return tuple(token.id for token in generate(network, ids, sampling, **how)), ()

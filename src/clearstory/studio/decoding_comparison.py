@@ -71,7 +71,7 @@ def ways(
     reading = PromptFormat.of(model, tokenizer, None)
     prompt, source = reading.encode(tokenizer, text)
     token_decoder = reading.token_decoder(tokenizer)
-    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.start_token_id, "source": source, "never": reading.suppress_tokens}
+    how: dict[str, Any] = {"eos": reading.eos_token_id, "begin": reading.start_token_id, "source": source, "never": reading.suppress_tokens}
 
     def spelt(ids: Sequence[int]) -> str:
         writer = Writer(speller, (), after=prompt)
@@ -94,8 +94,8 @@ def ways(
     tree = beam_tree(tokenizer, weighed, found[0].ids)
     named = [("greedy", greedy), ("sampling", drawn), ("beam search", found[0])]
     return {
-        "ways": [{"name": name, **told(tokenizer, each, reading.eos)} for name, each in named],
-        "found": [told(tokenizer, each, reading.eos) for each in found],
+        "ways": [{"name": name, **told(tokenizer, each, reading.eos_token_id)} for name, each in named],
+        "found": [told(tokenizer, each, reading.eos_token_id) for each in found],
         "tree": tree.to_json(),
         "texts": [spelt(each.ids) for each in weighed],
         "scores": [each.total / len(each.ids) ** length_penalty for each in weighed],

@@ -100,7 +100,7 @@ class GenerationSessions:
             "alternatives": told["rows"],
             "kept": told["kept"],
             "text": spelt(reading.token_decoder(tokenizer), now, prompt),
-            "ended": reading.eos is not None and token == reading.eos,
+            "ended": reading.eos_token_id is not None and token == reading.eos_token_id,
             "goes_on": not reading.source,
         }
 

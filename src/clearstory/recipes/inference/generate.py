@@ -216,7 +216,7 @@ def sample(
 ) -> Generator[Piece, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
     engine = Engine(network, suppress_tokens=reading.suppress_tokens)
-    how: dict[str, Any] = {"eos": reading.eos, "begin": reading.start_token_id, "truncate": reading.truncate}
+    how: dict[str, Any] = {"eos": reading.eos_token_id, "begin": reading.start_token_id, "truncate": reading.truncate}
     answers: list[Answer] = []
     for number, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + number
@@ -246,7 +246,7 @@ def search(
         network,
         [written for written, _ in ids],
         sampling,
-        eos=reading.eos,
+        eos=reading.eos_token_id,
         begin=reading.start_token_id,
         truncate=reading.truncate,
         sources=[source for _, source in ids if source is not None] or None,
@@ -261,7 +261,7 @@ def search(
                 if answer.writer.stopped:
                     break
             answer.close()
-            if answer.finished == "length" and found.ids[-1] == reading.eos:
+            if answer.finished == "length" and found.ids[-1] == reading.eos_token_id:
                 answer.finished = "eos"
             completions.append(answer.completion(found.score))
     return completions

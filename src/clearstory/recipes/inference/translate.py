@@ -97,7 +97,7 @@ def translate(
             network,
             [[] for _ in places],
             Sampling(max_tokens=longest, beam=beam, length_penalty=length_penalty),
-            eos=reading.eos,
+            eos=reading.eos_token_id,
             begin=reading.start_token_id,
             truncate=truncate,
             sources=[ids[place] for place in places],
@@ -105,7 +105,7 @@ def translate(
         )
         for place, beams in zip(places, every, strict=True):
             best = beams[0]
-            text = tokenizer.decode(id for id in best.ids if id != reading.eos)
+            text = tokenizer.decode(id for id in best.ids if id != reading.eos_token_id)
             found[place] = Translated(source=sources[place], text=text, tokens=len(best.ids), score=best.score)
         if on_progress is not None:
             on_progress(len(found), len(order))
