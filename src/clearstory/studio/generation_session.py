@@ -101,7 +101,7 @@ class GenerationSessions:
             "kept": told["kept"],
             "text": spelt(reading.token_decoder(tokenizer), now, prompt),
             "ended": reading.eos_token_id is not None and token == reading.eos_token_id,
-            "goes_on": not reading.source,
+            "goes_on": not reading.reads_source,
         }
 
     def after(

@@ -155,7 +155,7 @@ def write(
     if not prompts:
         raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")
     reading = PromptFormat.of(network, tokenizer, truncate, ignore_eos)
-    if reading.source and not all(prompts):
+    if reading.reads_source and not all(prompts):
         raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
     rows = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), SIDE_BY_SIDE)
     if int8:
@@ -233,7 +233,7 @@ def sample(
             elif answer.writer.stopped and not reply.finished:
                 engine.cancel(reply.request)
             if text:
-                yield Piece(reply.request, text, not reading.source)
+                yield Piece(reply.request, text, not reading.reads_source)
     return [answer.completion() for answer in answers]
 
 
