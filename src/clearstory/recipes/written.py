@@ -21,10 +21,10 @@ def writer(network: Any, tokenizer: Tokenizer, text: str, truncate: Truncate | N
 
     def write(**settings: Any) -> Written:
         sampling = Sampling(**settings)
-        reading = PromptFormat.of(network, tokenizer, truncate)
-        ids, source = reading.encode(tokenizer, text)
-        how: dict[str, Any] = {"eos": reading.eos_token_id, "begin": reading.start_token_id, "truncate": truncate, "source": source}
-        how["never"] = reading.suppress_tokens
+        prompt_format = PromptFormat.of(network, tokenizer, truncate)
+        ids, source = prompt_format.encode(tokenizer, text)
+        how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "truncate": truncate, "source": source}
+        how["never"] = prompt_format.suppress_tokens
         if sampling.beam == 1:
             return tuple(token.id for token in generate(network, ids, sampling, **how)), ()
         candidates: list[Candidate] = []

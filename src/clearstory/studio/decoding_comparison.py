@@ -68,10 +68,10 @@ def ways(
         raise BadSetting(f"beam is {beam}; follow 2 to {MAX_BEAMS} beams, since 1 is greedy")
     if not math.isfinite(length_penalty):
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
-    reading = PromptFormat.of(model, tokenizer, None)
-    prompt, source = reading.encode(tokenizer, text)
-    token_decoder = reading.token_decoder(tokenizer)
-    how: dict[str, Any] = {"eos": reading.eos_token_id, "begin": reading.start_token_id, "source": source, "never": reading.suppress_tokens}
+    prompt_format = PromptFormat.of(model, tokenizer, None)
+    prompt, source = prompt_format.encode(tokenizer, text)
+    token_decoder = prompt_format.token_decoder(tokenizer)
+    how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "source": source, "never": prompt_format.suppress_tokens}
 
     def spelt(ids: Sequence[int]) -> str:
         writer = Writer(speller, (), after=prompt)
@@ -94,8 +94,8 @@ def ways(
     tree = beam_tree(tokenizer, weighed, found[0].ids)
     named = [("greedy", greedy), ("sampling", drawn), ("beam search", found[0])]
     return {
-        "ways": [{"name": name, **told(tokenizer, each, reading.eos_token_id)} for name, each in named],
-        "found": [told(tokenizer, each, reading.eos_token_id) for each in found],
+        "ways": [{"name": name, **told(tokenizer, each, prompt_format.eos_token_id)} for name, each in named],
+        "found": [told(tokenizer, each, prompt_format.eos_token_id) for each in found],
         "tree": tree.to_json(),
         "texts": [spelt(each.ids) for each in weighed],
         "scores": [each.total / len(each.ids) ** length_penalty for each in weighed],

@@ -33,9 +33,9 @@ def attended(
     if isinstance(model, Encoder):
         model.cannot_go_on()
     at = attention_site(model, layer, part or ("decoder" if "decoder" in own else None))
-    reading = PromptFormat.of(model, tokenizer, None)
-    prompt, source = reading.encode(tokenizer, text)
-    first = fit_prompt(model, prompt, reading.start_token_id)
+    prompt_format = PromptFormat.of(model, tokenizer, None)
+    prompt, source = prompt_format.encode(tokenizer, text)
+    first = fit_prompt(model, prompt, prompt_format.start_token_id)
     ids = list(window(model, len(first), [*first, *check_generated_ids(model, written)]))
     sources = fit_source(model, source)
     pieces = tuple(tokenizer.display_token(id) for id in ids)

@@ -76,9 +76,9 @@ class GenerationSessions:
         network, tokenizer = load_model_and_tokenizer(opened)
         if isinstance(network, Encoder):
             network.cannot_go_on()
-        reading = PromptFormat.of(network, tokenizer, None, asked.ignore_eos)
-        prompt, source = reading.encode(tokenizer, asked.text)
-        first = fit_prompt(network, prompt, reading.start_token_id)
+        prompt_format = PromptFormat.of(network, tokenizer, None, asked.ignore_eos)
+        prompt, source = prompt_format.encode(tokenizer, asked.text)
+        first = fit_prompt(network, prompt, prompt_format.start_token_id)
         written = check_generated_ids(network, asked.written)
         ids = [*first, *written]
         with resting(network):
@@ -86,7 +86,7 @@ class GenerationSessions:
         sampling = replace(asked.sampling, seed=asked.sampling.seed or 0)
         seen = ids if sampling.repetition_penalty != 1 else ()
         generator = drawn(sampling, len(written))
-        chosen, logs = choose(logits[None], [sampling], [generator], [seen], reading.suppress_tokens)
+        chosen, logs = choose(logits[None], [sampling], [generator], [seen], prompt_format.suppress_tokens)
         token = int(chosen[0])
         told = chances(logits, sampling, tokenizer.display_token, asked.show)
         now = [*written, token]
@@ -99,9 +99,9 @@ class GenerationSessions:
             "entropy": entropy(logits.softmax(-1)),
             "alternatives": told["rows"],
             "kept": told["kept"],
-            "text": spelt(reading.token_decoder(tokenizer), now, prompt),
-            "ended": reading.eos_token_id is not None and token == reading.eos_token_id,
-            "goes_on": not reading.reads_source,
+            "text": spelt(prompt_format.token_decoder(tokenizer), now, prompt),
+            "ended": prompt_format.eos_token_id is not None and token == prompt_format.eos_token_id,
+            "goes_on": not prompt_format.reads_source,
         }
 
     def after(

@@ -38,9 +38,9 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
         raise BadSetting(f"tokens is {tokens}; write 2 to {MAX_TOKENS}")
     if not 1 <= runs <= MAX_MEASUREMENTS:
         raise BadSetting(f"runs is {runs}; take 1 to {MAX_MEASUREMENTS}")
-    reading = PromptFormat.of(model, tokenizer, None)
-    prompt, source = reading.encode(tokenizer, text)
-    first, sources = fit_prompt(model, prompt, reading.start_token_id), fit_source(model, source)
+    prompt_format = PromptFormat.of(model, tokenizer, None)
+    prompt, source = prompt_format.encode(tokenizer, text)
+    first, sources = fit_prompt(model, prompt, prompt_format.start_token_id), fit_source(model, source)
     if model.context is not None:
         tokens = min(tokens, model.context - len(first) + 1)
         if tokens < 2:

@@ -94,10 +94,10 @@ def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:
     network, tokenizer = load_model_and_tokenizer(opened)
     if isinstance(network, Encoder):
         network.cannot_go_on()
-    reading = PromptFormat.of(network, tokenizer, None)
-    prompt, source = reading.encode(tokenizer, text)
+    prompt_format = PromptFormat.of(network, tokenizer, None)
+    prompt, source = prompt_format.encode(tokenizer, text)
     sources = fit_source(network, source)
-    ids = fit_prompt(network, prompt, reading.start_token_id)
+    ids = fit_prompt(network, prompt, prompt_format.start_token_id)
     device = next(each.device for each in (*network.parameters(), *network.buffers()))
     with resting(network):
         hidden, _ = network.forward(TokenBatch.from_sequences([ids], device), begun(network, 1, [sources], device))

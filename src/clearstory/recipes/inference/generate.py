@@ -154,8 +154,8 @@ def write(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")
-    reading = PromptFormat.of(network, tokenizer, truncate, ignore_eos)
-    if reading.reads_source and not all(prompts):
+    prompt_format = PromptFormat.of(network, tokenizer, truncate, ignore_eos)
+    if prompt_format.reads_source and not all(prompts):
         raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
     rows = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), SIDE_BY_SIDE)
     if int8:
@@ -166,19 +166,19 @@ def write(
     written: list[Completion] = []
     if sampling.beam > 1:
         for start in range(0, len(prompts), SIDE_BY_SIDE):
-            written += search(network, tokenizer, prompts[start : start + SIDE_BY_SIDE], sampling, reading)
+            written += search(network, tokenizer, prompts[start : start + SIDE_BY_SIDE], sampling, prompt_format)
     else:
-        written = yield from sample(network, tokenizer, prompts, sampling, reading)
+        written = yield from sample(network, tokenizer, prompts, sampling, prompt_format)
     yield Generation(completions=tuple(written), seconds=time.perf_counter() - started)
 
 
 class Answer:
     """A completion as it grows."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, reading: PromptFormat) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, prompt_format: PromptFormat) -> None:
         self.prompt = prompt
-        self.prompt_ids, self.source = reading.encode(tokenizer, prompt)
-        self.writer = Writer(reading.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
+        self.prompt_ids, self.source = prompt_format.encode(tokenizer, prompt)
+        self.writer = Writer(prompt_format.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
         self.finished: Literal["eos", "length", "stop"] = "length"
@@ -212,15 +212,15 @@ class Answer:
 
 
 def sample(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: PromptFormat
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
 ) -> Generator[Piece, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
-    engine = Engine(network, suppress_tokens=reading.suppress_tokens)
-    how: dict[str, Any] = {"eos": reading.eos_token_id, "begin": reading.start_token_id, "truncate": reading.truncate}
+    engine = Engine(network, suppress_tokens=prompt_format.suppress_tokens)
+    how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "truncate": prompt_format.truncate}
     answers: list[Answer] = []
     for number, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + number
-        answers.append(Answer(tokenizer, prompt, sampling, reading))
+        answers.append(Answer(tokenizer, prompt, sampling, prompt_format))
         engine.add(answers[-1].prompt_ids, replace(sampling, seed=seed), source=answers[-1].source, **how)
     while engine.busy:
         for reply in engine.step():
@@ -233,35 +233,35 @@ def sample(
             elif answer.writer.stopped and not reply.finished:
                 engine.cancel(reply.request)
             if text:
-                yield Piece(reply.request, text, not reading.reads_source)
+                yield Piece(reply.request, text, not prompt_format.reads_source)
     return [answer.completion() for answer in answers]
 
 
 def search(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, reading: PromptFormat
+    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
 ) -> list[Completion]:
     """The beams of several prompts, best first, one prompt after the other."""
-    ids = [reading.encode(tokenizer, prompt) for prompt in prompts]
+    ids = [prompt_format.encode(tokenizer, prompt) for prompt in prompts]
     every = beam_searches(
         network,
         [written for written, _ in ids],
         sampling,
-        eos=reading.eos_token_id,
-        begin=reading.start_token_id,
-        truncate=reading.truncate,
+        eos=prompt_format.eos_token_id,
+        begin=prompt_format.start_token_id,
+        truncate=prompt_format.truncate,
         sources=[source for _, source in ids if source is not None] or None,
-        suppress_tokens=reading.suppress_tokens,
+        suppress_tokens=prompt_format.suppress_tokens,
     )
     completions = []
     for prompt, beams in zip(prompts, every, strict=True):
         for found in beams:
-            answer = Answer(tokenizer, prompt, sampling, reading)
+            answer = Answer(tokenizer, prompt, sampling, prompt_format)
             for id, logprob in zip(found.ids, found.logprobs, strict=True):
                 answer.take(Token(id, logprob))
                 if answer.writer.stopped:
                     break
             answer.close()
-            if answer.finished == "length" and found.ids[-1] == reading.eos_token_id:
+            if answer.finished == "length" and found.ids[-1] == prompt_format.eos_token_id:
                 answer.finished = "eos"
             completions.append(answer.completion(found.score))
     return completions

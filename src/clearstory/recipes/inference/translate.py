@@ -84,8 +84,8 @@ def translate(
     sources = asked(texts, errors)
     if not all(source.strip() for source in sources):
         raise BadInput("one of the texts is empty; leave it out")
-    reading = PromptFormat.of(network, tokenizer, truncate)
-    ids = [reading.encode(tokenizer, source)[1] or [] for source in sources]
+    prompt_format = PromptFormat.of(network, tokenizer, truncate)
+    ids = [prompt_format.encode(tokenizer, source)[1] or [] for source in sources]
     network = for_decoding(network, beam * min(len(sources), SIDE_BY_SIDE))
     began = time.perf_counter()
     found: dict[int, Translated] = {}
@@ -97,15 +97,15 @@ def translate(
             network,
             [[] for _ in places],
             Sampling(max_tokens=longest, beam=beam, length_penalty=length_penalty),
-            eos=reading.eos_token_id,
-            begin=reading.start_token_id,
+            eos=prompt_format.eos_token_id,
+            begin=prompt_format.start_token_id,
             truncate=truncate,
             sources=[ids[place] for place in places],
-            suppress_tokens=reading.suppress_tokens,
+            suppress_tokens=prompt_format.suppress_tokens,
         )
         for place, beams in zip(places, every, strict=True):
             best = beams[0]
-            text = tokenizer.decode(id for id in best.ids if id != reading.eos_token_id)
+            text = tokenizer.decode(id for id in best.ids if id != prompt_format.eos_token_id)
             found[place] = Translated(source=sources[place], text=text, tokens=len(best.ids), score=best.score)
         if on_progress is not None:
             on_progress(len(found), len(order))
