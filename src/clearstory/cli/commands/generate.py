@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.using import GenerateRecipe
+from clearstory.recipes.settings.inference import GenerateRecipe
 
 if TYPE_CHECKING:
-    from clearstory.recipes.generate import Piece
+    from clearstory.recipes.inference.generate import TextChunk
 
 
 def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
     """Write, token by token."""
-    from clearstory.recipes.generate import generate
+    from clearstory.recipes.inference.generate import generate
 
     streamed = not talk.json and recipe.sampling.beam == 1
     begun = False
 
-    def show(piece: Piece) -> None:
+    def show(piece: TextChunk) -> None:
         nonlocal begun
         # After the model is open: an error must not follow half a text.
         talk.write(piece.text if begun or not piece.goes_on else recipe.prompt + piece.text)

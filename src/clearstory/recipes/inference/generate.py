@@ -29,7 +29,7 @@ SIDE_BY_SIDE = 16
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextChunk:
     """Text that is certain now, of one of the completions; `goes_on` as there."""
 
     completion: int
@@ -112,7 +112,7 @@ def generate(
     ignore_eos: bool = False,
     int8: bool = False,
     device: str | None = None,
-    on_text: Callable[[Piece], None] | None = None,
+    on_text: Callable[[TextChunk], None] | None = None,
     **settings: Any,
 ) -> Generation:
     """What a model writes after one prompt or several; `settings` are fields of Sampling by name. To an encoder-decoder
@@ -142,7 +142,7 @@ def write(
     ignore_eos: bool = False,
     int8: bool = False,
     device: str | None = None,
-) -> Iterator[Piece | Generation]:
+) -> Iterator[TextChunk | Generation]:
     """Pieces of text as they come, and at the end the Generation.
 
     Several prompts are written side by side; prompt i draws by `seed` + i, so it reads the same in any company. Pieces
@@ -213,7 +213,7 @@ class Answer:
 
 def sample(
     network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
-) -> Generator[Piece, None, list[Completion]]:
+) -> Generator[TextChunk, None, list[Completion]]:
     """All prompts side by side; yields pieces, returns the completions."""
     engine = Engine(network, suppress_tokens=prompt_format.suppress_tokens)
     how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "truncate": prompt_format.truncate}
@@ -233,7 +233,7 @@ def sample(
             elif answer.writer.stopped and not reply.finished:
                 engine.cancel(reply.request)
             if text:
-                yield Piece(reply.request, text, not prompt_format.reads_source)
+                yield TextChunk(reply.request, text, not prompt_format.reads_source)
     return [answer.completion() for answer in answers]
 
 
