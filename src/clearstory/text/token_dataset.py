@@ -77,7 +77,7 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
     """The ids of texts, each a document of its own, in memory.
 
     >>> from clearstory.text.train_tokenizer import learn
-    >>> rows = encode_text(learn("bytes", []), ["Hi", "!"])
+    >>> rows = encode_text(train_tokenizer("bytes", []), ["Hi", "!"])
     >>> rows.ids.tolist(), rows.starts.tolist(), rows.bytes
     ([72, 105, 256, 33, 256], [0, 3, 5], 3)
     """

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
-from clearstory.text.pieces import piece_bytes, readable, style_of
-from clearstory.text.saved import CONFIG, FILE, read_saved
-from clearstory.text.words import encoder
+from clearstory.text.token_bytes import piece_bytes, readable, style_of
+from clearstory.text.tokenizer_files import CONFIG, FILE, read_saved
+from clearstory.text.word_tokenizer import encoder
 
 # Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
 USUAL = {
@@ -41,8 +41,8 @@ class Tokenizer:
     `contents` is a whole tokenizer.json, which says everything about ids; `config` is a tokenizer_config.json, which
     says which tokens end a text, begin it, and stand for the unknown.
 
-    >>> from clearstory.text.learning import learn
-    >>> tokenizer = learn("bytes", [])
+    >>> from clearstory.text.train_tokenizer import learn
+    >>> tokenizer = train_tokenizer("bytes", [])
     >>> tokenizer.encode("Hi"), tokenizer.decode([72, 105])
     ([72, 105], 'Hi')
     """
@@ -93,8 +93,8 @@ class Tokenizer:
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text, and the characters start:stop of it that each was made from.
 
-        >>> from clearstory.text.learning import learn
-        >>> learn("words", ["a cat"]).encode_with_offsets(" the  cat")
+        >>> from clearstory.text.train_tokenizer import learn
+        >>> train_tokenizer("words", ["a cat"]).encode_with_offsets(" the  cat")
         ([0, 3], [(1, 4), (6, 9)])
         """
         encoded = self._inside.encode(text, add_special_tokens=False)
@@ -129,8 +129,8 @@ class Tokenizer:
     def display_token(self, id: int) -> str:
         """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
 
-        >>> from clearstory.text.learning import learn
-        >>> [learn("bytes", []).piece(id) for id in (32, 65, 227)]
+        >>> from clearstory.text.train_tokenizer import learn
+        >>> [train_tokenizer("bytes", []).piece(id) for id in (32, 65, 227)]
         ['␣', 'A', '<0xE3>']
 
         Models may have rows to spare behind the vocabulary; one of those is <its number>.

@@ -34,7 +34,7 @@ def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased:
     Raises UnknownName for a kind that does not exist, BadSetting for a size that cannot be, BadInput where unigram
     has too little text to count in.
 
-    >>> learn("characters", ["banana"]).encode("nab")
+    >>> train_tokenizer("characters", ["banana"]).encode("nab")
     [2, 0, 1]
     """
     kind, _, size = spec.partition(":")

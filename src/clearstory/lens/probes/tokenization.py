@@ -195,7 +195,7 @@ class AlignedSegment:
 def align_tokenizers(one: Tokenizer, other: Tokenizer, text: str) -> list[AlignedSegment]:
     """The smallest stretches of a text whose ends no token of either crosses.
 
-    >>> [(each.one, each.other) for each in aligned(learn("words", ["a b"]), learn("bytes", []), "a b")]
+    >>> [(each.one, each.other) for each in aligned(train_tokenizer("words", ["a b"]), train_tokenizer("bytes", []), "a b")]
     [((2,), (97,)), ((), (32,)), ((3,), (98,))]
     """
     sides = [list(zip(*side.encode_with_offsets(text), strict=True)) for side in (one, other)]
