@@ -12,10 +12,10 @@ from tests.models.test_shapes import WRITERS
 from tests.tiny import TINY_GPT2, VOCAB, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMismatch
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened
 from clearstory.generation.engine import Engine, generate
-from clearstory.generation.search import beam_search, beam_searches
+from clearstory.generation.beam_search import beam_search, beam_searches
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
@@ -149,7 +149,7 @@ def test_the_recipe_takes_prompts_as_sources(opened: Opened) -> None:
     sources = ["one", "another", "x"]
     made = generate_text(opened, sources, max_tokens=6, seed=3)
     assert [each.prompt for each in made.completions] == sources
-    assert not any(each.goes_on for each in made.completions)
+    assert not any(each.continues_prompt for each in made.completions)
     for number, source in enumerate(sources):
         alone = generate_text(opened, source, max_tokens=6, seed=3 + number)
         assert alone.text == made.completions[number].text

@@ -22,7 +22,7 @@ def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
     def show(piece: TextChunk) -> None:
         nonlocal begun
         # After the model is open: an error must not follow half a text.
-        talk.write(piece.text if begun or not piece.goes_on else recipe.prompt + piece.text)
+        talk.write(piece.text if begun or not piece.continues_prompt else recipe.prompt + piece.text)
         begun = True
 
     made = generate(
@@ -35,7 +35,7 @@ def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
         device=recipe.device,
         on_text=show if streamed else None,
     )
-    before = recipe.prompt if made.completions[0].goes_on else ""
+    before = recipe.prompt if made.completions[0].continues_prompt else ""
     if streamed:
         talk.write("\n" if begun else before + "\n")
     elif not talk.json:

@@ -34,7 +34,7 @@ class TextChunk:
 
     completion: int
     text: str
-    goes_on: bool = True
+    continues_prompt: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Completion:
     logprobs: tuple[float, ...]
     finished: Literal["eos", "length", "stop"]
     score: float | None = None
-    goes_on: bool = True
+    continues_prompt: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -207,7 +207,7 @@ class Answer:
             logprobs=tuple(token.logprob for token in self.tokens),
             finished=self.finished,
             score=score,
-            goes_on=self.source is None,
+            continues_prompt=self.source is None,
         )
 
 
