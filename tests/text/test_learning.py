@@ -127,7 +127,7 @@ def test_processes_learn_the_same() -> None:
     """Each process hashes in an order of its own; none of it may reach the ids."""
     kinds = ["bpe", "wordpiece", "words"]
     learning = f"[learn(kind, [{TEXT!r}]).fingerprint for kind in {kinds}]"
-    program = f"from clearstory.text.train_tokenizer import learn; print({learning})"
+    program = f"from clearstory.text.train_tokenizer import train_tokenizer; print({learning})"
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
 

@@ -31,7 +31,7 @@ class SentinelTokenizer:
 
     `<extra_id_0>` and so on are the sentinels that the tokenizer has; all else is text.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> gaps = Gaps(with_sentinels(train_tokenizer("bytes", [])))
     >>> gaps.encode("a<extra_id_0>b<extra_id_500>")[:3], gaps.decode([97, 257, 98])
     ([97, 257, 98], 'a<extra_id_0>b')
@@ -90,7 +90,7 @@ class SentinelTokenizer:
 def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer with sentinels behind its other tokens; itself where it has some already.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> known = with_sentinels(train_tokenizer("bytes", []))
     >>> known.vocab, sentinels(known)[:2], known.decode([257, 72])
     (357, (257, 258), 'H')

@@ -16,7 +16,7 @@ def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[lis
 
     The second list says which text each token is of. Raises CannotDo for a tokenizer without these tokens.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> framed(train_tokenizer("wordpiece:12", ["a b"]), "a", "b")
     ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1])
     """
@@ -52,7 +52,7 @@ def require_mask_token(tokenizer: Tokenizer) -> int:
 def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text in which [MASK] is spelt out, as this tokenizer writes it; nothing else is read as a command.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> encode_with_mask(train_tokenizer("wordpiece:12", ["a b"]), "a [MASK] b")
     [5, 4, 6]
     """

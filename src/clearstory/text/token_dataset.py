@@ -76,7 +76,7 @@ class TokenDataset:
 def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
     """The ids of texts, each a document of its own, in memory.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> rows = encode_text(train_tokenizer("bytes", []), ["Hi", "!"])
     >>> rows.ids.tolist(), rows.starts.tolist(), rows.bytes
     ([72, 105, 256, 33, 256], [0, 3, 5], 3)

@@ -47,7 +47,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[Word]:
 
     Raises CannotDo where the steps found do not end in the tokenizer's own tokens.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> [step.made for step in tokenize_by_words(train_tokenizer("bpe:260", ["abcabc ab"]), "abc")[0].steps]
     [None, 'ab', 'abc']
     """

@@ -41,7 +41,7 @@ class Tokenizer:
     `contents` is a whole tokenizer.json, which says everything about ids; `config` is a tokenizer_config.json, which
     says which tokens end a text, begin it, and stand for the unknown.
 
-    >>> from clearstory.text.train_tokenizer import learn
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> tokenizer = train_tokenizer("bytes", [])
     >>> tokenizer.encode("Hi"), tokenizer.decode([72, 105])
     ([72, 105], 'Hi')
@@ -93,7 +93,7 @@ class Tokenizer:
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text, and the characters start:stop of it that each was made from.
 
-        >>> from clearstory.text.train_tokenizer import learn
+        >>> from clearstory.text.train_tokenizer import train_tokenizer
         >>> train_tokenizer("words", ["a cat"]).encode_with_offsets(" the  cat")
         ([0, 3], [(1, 4), (6, 9)])
         """
@@ -129,7 +129,7 @@ class Tokenizer:
     def display_token(self, id: int) -> str:
         """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
 
-        >>> from clearstory.text.train_tokenizer import learn
+        >>> from clearstory.text.train_tokenizer import train_tokenizer
         >>> [train_tokenizer("bytes", []).piece(id) for id in (32, 65, 227)]
         ['␣', 'A', '<0xE3>']
 
