@@ -16,7 +16,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.lens.views.kinds import Table
 from clearstory.models.families import build
 from clearstory.recipes.inference.evaluate import evaluate
-from clearstory.recipes.inference.generate import Generation, TextChunk, generate, write
+from clearstory.recipes.inference.generate import Generation, TextChunk, generate, stream_generate
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2
@@ -31,7 +31,7 @@ def opened() -> Any:
 
 
 def test_the_pieces_are_the_text(opened: Any) -> None:
-    *pieces, done = write(opened, "ab", Sampling(max_tokens=40, seed=2))
+    *pieces, done = stream_generate(opened, "ab", Sampling(max_tokens=40, seed=2))
     assert isinstance(done, Generation)
     assert all(isinstance(piece, TextChunk) for piece in pieces)
     assert "".join(piece.text for piece in pieces) == done.text

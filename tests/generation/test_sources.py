@@ -21,7 +21,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.int8 import int8
 from clearstory.models.layout import for_decoding
-from clearstory.recipes.inference.generate import Generation, write
+from clearstory.recipes.inference.generate import Generation, stream_generate
 from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -153,7 +153,7 @@ def test_the_recipe_takes_prompts_as_sources(opened: Opened) -> None:
     for number, source in enumerate(sources):
         alone = generate_text(opened, source, max_tokens=6, seed=3 + number)
         assert alone.text == made.completions[number].text
-    *pieces, last = write(opened, "one", Sampling(max_tokens=6, seed=3))
+    *pieces, last = stream_generate(opened, "one", Sampling(max_tokens=6, seed=3))
     assert isinstance(last, Generation)
     assert "".join(piece.text for piece in pieces) == last.text == made.text
     beams = generate_text(opened, ["one", "x"], max_tokens=6, beam=2)

@@ -125,7 +125,7 @@ def generate(
     ' upon a time'
     """
     sampling = replace(sampling or Sampling(), **settings)
-    for item in write(model, prompt, sampling, truncate=truncate, ignore_eos=ignore_eos, int8=int8, device=device):
+    for item in stream_generate(model, prompt, sampling, truncate=truncate, ignore_eos=ignore_eos, int8=int8, device=device):
         if isinstance(item, Generation):
             return item
         if on_text is not None:
@@ -133,7 +133,7 @@ def generate(
     raise AssertionError("the last item is the Generation")
 
 
-def write(
+def stream_generate(
     model: str | Path | ModelWithTokenizer,
     prompt: str | Sequence[str],
     sampling: Sampling,
