@@ -41,7 +41,7 @@ class Filled:
         return asdict(self)
 
 
-def fill(
+def fill_mask(
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
