@@ -187,7 +187,7 @@ def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     assert "[MASK]" not in said["filled"]
     told = cli("fill", run, text, "The [MASK].").out
     assert told.count("%") == 5 * 3
-    whole = clearstory.fill(run, "A [MASK].", top=10_000)[0].masks[0]
+    whole = clearstory.fill_mask(run, "A [MASK].", top=10_000)[0].masks[0]
     assert sum(guess.probability for guess in whole) == pytest.approx(1)
 
 
@@ -273,7 +273,7 @@ def test_an_encoder_without_a_head_for_words_says_so(run: Path) -> None:
     opened.model.transform = None
     bare = Opened(opened.model, opened.tokenizer, opened.card)
     with pytest.raises(CannotDo, match=r"no head for words: it gives vectors \(clearstory embed\)"):
-        clearstory.fill(bare, "the [MASK]")
+        clearstory.fill_mask(bare, "the [MASK]")
     with pytest.raises(CannotDo, match="no head for words"):
         clearstory.evaluate(bare, texts=["the cat"])
     assert clearstory.embed(bare, "the cat").vectors.shape == (1, 16)
