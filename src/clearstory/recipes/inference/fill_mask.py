@@ -56,7 +56,7 @@ def fill_mask(
     ContextOverflow for one that is too long.
 
     >>> import clearstory
-    >>> clearstory.fill("runs/bert/model", "The [MASK] sat on the mat.")[0].masks[0][0].token  # doctest: +SKIP
+    >>> clearstory.fill_mask("runs/bert/model", "The [MASK] sat on the mat.")[0].masks[0][0].token  # doctest: +SKIP
     'cat'
     """
     if top < 1:
