@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 from clearstory.errors import ClearstoryError
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import save_model
 from clearstory.models.families import build as born
 from clearstory.models.presets import FIELDS
@@ -335,12 +335,12 @@ OBSERVED: dict[str, Observation] = {
     **{f"EvaluateRecipe.{name}": measured for name in ("model", "text", "windows", "batch_size", "limit")},
     **{f"EvaluateRecipe.{name}": measured for name in ("stride", "int8", "device")},
     "EvaluateRecipe.task": measured,
-    "FillRecipe.model": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
-    "FillRecipe.text": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
-    "FillRecipe.top": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
-    "FillRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
-    "FillRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
-    "FillRecipe.device": "flow/test_encoders.py::test_what_an_encoder_cannot_be_asked",
+    "FillMaskRecipe.model": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
+    "FillMaskRecipe.text": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
+    "FillMaskRecipe.top": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
+    "FillMaskRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
+    "FillMaskRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
+    "FillMaskRecipe.device": "flow/test_encoders.py::test_what_an_encoder_cannot_be_asked",
     "EmbedRecipe.model": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.text": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.pooling": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",

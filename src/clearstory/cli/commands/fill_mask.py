@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings.inference import FillRecipe
+from clearstory.recipes.settings.inference import FillMaskRecipe
 
 
-def run(recipe: FillRecipe, talk: Talk) -> Mapping[str, Any]:
+def run(recipe: FillMaskRecipe, talk: Talk) -> Mapping[str, Any]:
     """Tell every mask, and print the likeliest tokens of each."""
     from clearstory.recipes.inference.fill_mask import fill_mask
 
@@ -31,4 +31,4 @@ def run(recipe: FillRecipe, talk: Talk) -> Mapping[str, Any]:
     return {**found[0].to_json(), "texts": [each.to_json() for each in found]}
 
 
-COMMAND = Command(recipe=FillRecipe, run=run, example='clearstory fill runs/bert "The [MASK] sat on the mat."')
+COMMAND = Command(recipe=FillMaskRecipe, run=run, example='clearstory fill runs/bert "The [MASK] sat on the mat."')

@@ -74,7 +74,7 @@ class EvaluateRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillRecipe:
+class FillMaskRecipe:
     """From an encoder and a text with [MASK] in it to what may stand there.
 
     Args:
