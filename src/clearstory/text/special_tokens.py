@@ -17,7 +17,7 @@ def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[lis
     The second list says which text each token is of. Raises CannotDo for a tokenizer without these tokens.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
-    >>> framed(train_tokenizer("wordpiece:12", ["a b"]), "a", "b")
+    >>> build_inputs(train_tokenizer("wordpiece:12", ["a b"]), "a", "b")
     ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1])
     """
     first, last = frame(tokenizer)
