@@ -32,7 +32,7 @@ class SentinelTokenizer:
     `<extra_id_0>` and so on are the sentinels that the tokenizer has; all else is text.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
-    >>> gaps = Gaps(with_sentinels(train_tokenizer("bytes", [])))
+    >>> gaps = SentinelTokenizer(with_sentinels(train_tokenizer("bytes", [])))
     >>> gaps.encode("a<extra_id_0>b<extra_id_500>")[:3], gaps.decode([97, 257, 98])
     ([97, 257, 98], 'a<extra_id_0>b')
     """
