@@ -130,7 +130,7 @@ class Tokenizer:
         """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
 
         >>> from clearstory.text.train_tokenizer import train_tokenizer
-        >>> [train_tokenizer("bytes", []).piece(id) for id in (32, 65, 227)]
+        >>> [train_tokenizer("bytes", []).display_token(id) for id in (32, 65, 227)]
         ['␣', 'A', '<0xE3>']
 
         Models may have rows to spare behind the vocabulary; one of those is <its number>.
