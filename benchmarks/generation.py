@@ -35,7 +35,7 @@ from clearstory.models.int8 import int8
 from clearstory.models.layout import for_decoding
 from clearstory.models.presets import GPT2
 from clearstory.models.prompts import resting
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_dataset
 
 PROMPT = 32
 
@@ -187,7 +187,7 @@ def loss(model: Any, eight: Any, args: argparse.Namespace) -> dict[str, Any]:
     rows = type(
         "Rows", (), {"ids": ids, "starts": np.array([0, 513]), "byte_lengths": np.ones(model.vocab, np.int64)}
     )()
-    scores = [score_rows(each, rows, windows="blocks") for each in (model, eight)]
+    scores = [score_dataset(each, rows, windows="blocks") for each in (model, eight)]
     return {"on": "random ids", "tokens": 512, "nats_per_token": scores[1].nats_per_token - scores[0].nats_per_token}
 
 

@@ -24,7 +24,7 @@ from shared import clearstory, data, show
 from clearstory.models.families import build, count
 from clearstory.models.hmm import learning
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.evaluation.windows import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.text.documents import read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
@@ -51,7 +51,7 @@ def em(states: int = 256, rounds: int = 20) -> dict[str, Any]:
         took.append(round(time.process_time() - cpu, 1))
         print(f"round {len(told)}: {math.exp(fitted.nats):.1f} after {took[-1]} s", file=sys.stderr)
     seconds = time.perf_counter() - began
-    score = score_rows(model.eval(), valid, begin=eos)
+    score = score_dataset(model.eval(), valid, begin=eos)
     return {
         "states": states, "vocab": VOCAB, "parameters": count(model), "tokens": len(train), "rounds": rounds,
         "seconds": round(seconds, 1), "cpu_seconds": took[-1], "cpu_seconds_by_round": took,

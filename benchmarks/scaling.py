@@ -37,7 +37,7 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR
 from clearstory.models.prompts import first_token, resting
-from clearstory.evaluation.windows import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.settings.training_presets import TRAINING
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.training.objectives.causal import Causal
@@ -135,7 +135,7 @@ def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | N
     model.arithmetic = None
     with resting(model):
         held_out = rows["validation"].spread(HELD_OUT)
-        score = score_rows(model, held_out, windows="blocks", begin=begin, batch_size=64)
+        score = score_dataset(model, held_out, windows="blocks", begin=begin, batch_size=64)
     assert score.bits_per_byte is not None
     return Point(count(model), characters, score.bits_per_byte, round(took, 1))
 

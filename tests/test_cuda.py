@@ -22,7 +22,7 @@ from clearstory.models.families import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.int8 import int8
 from clearstory.models.machine import usable
-from clearstory.evaluation.windows import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
 from clearstory.training.objectives.causal import Causal
@@ -169,8 +169,8 @@ def test_score_is_the_log_softmax_of_predict(model: Any) -> None:
 
 def test_texts_are_scored_as_on_the_processor(model: Any) -> None:
     text: Any = SimpleNamespace(ids=rows(90).ids, starts=np.array([0, 50, 90]), byte_lengths=np.ones(VOCAB, int))
-    there = score_rows(model, text, batch_size=2)
-    here = score_rows(model.cpu(), text, batch_size=2)
+    there = score_dataset(model, text, batch_size=2)
+    here = score_dataset(model.cpu(), text, batch_size=2)
     model.to(DEVICE)
     assert there.nats == pytest.approx(here.nats, rel=1e-9)
 

@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from clearstory.errors import ClearstoryError
 from clearstory.generation.engine import Engine, Token, generate
-from clearstory.generation.search import beam_search
+from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_dataset
 from tiny import MODELS, VOCAB
 
 IDS = torch.randint(VOCAB, (3, 20), generator=torch.Generator().manual_seed(7))
@@ -169,10 +169,10 @@ def test_blocks_are_scored_as_by_hand(model: Any) -> None:
         logs = model.logits(model.forward(TokenBatch(torch.tensor([inputs[: len(targets)]])))[0]).log_softmax(-1)[0]
         nats -= sum(float(logs[t, id]) for t, id in enumerate(targets))
     for batch_size in (1, 3, 100):
-        score = score_rows(model, rows(ids), context=8, windows="blocks", batch_size=batch_size)
+        score = score_dataset(model, rows(ids), context=8, windows="blocks", batch_size=batch_size)
         assert score.nats == pytest.approx(nats, rel=1e-9)
         assert (score.tokens, score.bytes) == (59, sum(id % 4 for id in ids[1:]))
-    assert score_rows(model, rows(ids), context=8, stride=8) == pytest.approx(score)
+    assert score_dataset(model, rows(ids), context=8, stride=8) == pytest.approx(score)
 
 
 def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -> None:
@@ -183,7 +183,7 @@ def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -
         window = max(0, -(-(place - context) // stride))
         inputs = ids[window * stride : place]
         nats -= float(model.logits(model.forward(TokenBatch(torch.tensor([inputs])))[0])[0, -1].log_softmax(-1)[ids[place]])
-    score = score_rows(model, rows(ids), context=context, stride=stride)
+    score = score_dataset(model, rows(ids), context=context, stride=stride)
     assert score.nats == pytest.approx(nats, rel=1e-9)
     assert score.tokens == 59
 
@@ -191,8 +191,8 @@ def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -
 def test_documents_never_see_each_other(model: Any) -> None:
     documents = [IDS[0].tolist(), [5], IDS[1, :7].tolist(), [], IDS[2].tolist() * 3]
     for begin in (None, 2):
-        apart = [score_rows(model, rows(document), begin=begin, batch_size=2) for document in documents]
-        together = score_rows(model, rows(*documents), begin=begin, batch_size=2)
+        apart = [score_dataset(model, rows(document), begin=begin, batch_size=2) for document in documents]
+        together = score_dataset(model, rows(*documents), begin=begin, batch_size=2)
         assert together.nats == pytest.approx(sum(score.nats for score in apart), rel=1e-9)
         assert together.tokens == sum(score.tokens for score in apart)
         assert together.bytes == sum(score.bytes or 0 for score in apart)
@@ -202,9 +202,9 @@ def test_documents_never_see_each_other(model: Any) -> None:
 
 def test_a_limit_stops_at_the_end_of_a_window(model: Any) -> None:
     ids = IDS.flatten().tolist()
-    score = score_rows(model, rows(ids), context=8, windows="blocks", limit=20)
+    score = score_dataset(model, rows(ids), context=8, windows="blocks", limit=20)
     assert score.tokens == 24
-    assert score.nats == pytest.approx(score_rows(model, rows(ids[:25]), context=8, windows="blocks").nats)
+    assert score.nats == pytest.approx(score_dataset(model, rows(ids[:25]), context=8, windows="blocks").nats)
 
 
 @pytest.mark.parametrize(
@@ -222,4 +222,4 @@ def test_windows_that_cannot_be_are_refused(model: Any, bad: dict[str, Any]) -> 
     if model.context is None and bad == {"context": 25}:
         pytest.skip("a model that never forgets reads windows of any length")
     with pytest.raises(ClearstoryError):
-        score_rows(model, rows([1, 2, 3]), **bad)
+        score_dataset(model, rows([1, 2, 3]), **bad)

@@ -15,7 +15,7 @@ from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.registry import VIEWS, able, check_able, view_of
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import TokenBatch
-from clearstory.evaluation.windows import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
@@ -35,7 +35,7 @@ def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
     view = surprisal(model, LETTERS, TEXT)
     ids = LETTERS.encode(TEXT)
     rows = SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=LETTERS.byte_lengths)
-    score = score_rows(model, rows, begin=LETTERS.bos_token_id)
+    score = score_dataset(model, rows, begin=LETTERS.bos_token_id)
     totals = dict(view.totals)
     assert (totals["tokens"], totals["bytes"]) == (score.tokens, score.bytes) == (len(TEXT), len(TEXT))
     assert totals["bits"] == pytest.approx(score.nats / NATS_PER_BIT, rel=1e-9)

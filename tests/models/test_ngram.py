@@ -24,7 +24,7 @@ from clearstory.models.ngram.counting import count as count_rows
 from clearstory.models.ngram.counting import grouped
 from clearstory.models.ngram.lookup import find
 from clearstory.models.ngram.smoothing import FALLBACK, discounts
-from clearstory.evaluation.windows import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
@@ -404,5 +404,5 @@ def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perp
     order, prune = settings
     model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, begin=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None
-    found = score_rows(model, encode_text(tokenizer, [held]), begin=tokenizer.eos_token_id)
+    found = score_dataset(model, encode_text(tokenizer, [held]), begin=tokenizer.eos_token_id)
     assert found.perplexity == pytest.approx(perplexity, rel=2e-6)

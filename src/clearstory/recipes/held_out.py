@@ -7,13 +7,13 @@ from typing import Any
 
 from clearstory.metrics import Score
 from clearstory.models.prompts import first_token
-from clearstory.models.scoring import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import examine
 from clearstory.training.objectives.base import Objective
-from clearstory.training.objectives.masked import Masked
-from clearstory.training.objectives.rewrite import Denoise, Rewrite
+from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.seq2seq import Denoise, Rewrite
 
 
 @dataclass
@@ -45,7 +45,7 @@ class HeldOut:
             marks = examine(model, self.objective, self.rows, context, limit=limit)
             self.accuracy = marks.accuracy
             return Score(nats=marks.nats, tokens=marks.tokens, bytes=None, reason=self.lost)
-        score = score_rows(
+        score = score_dataset(
             model,
             self.rows.spread(limit) if spread and limit is not None else self.rows,
             context=None if model.context is None else context,

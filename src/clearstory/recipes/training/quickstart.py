@@ -15,7 +15,7 @@ from clearstory.lens.views.kinds import Table
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import first_token
-from clearstory.evaluation.windows import score_rows
+from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.samples import sample
 from clearstory.recipes.settings.training import QuickstartRecipe, build_train_recipe
@@ -80,7 +80,7 @@ def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
     model = build(NGramConfig(vocab=tokenizer.vocab, order=5, begin=begin))
     for _ in model.fit(rows["train"]):
         pass
-    bits = score_rows(model, rows["validation"], begin=begin).bits_per_byte
+    bits = score_dataset(model, rows["validation"], begin=begin).bits_per_byte
     spent = time.process_time() - began
     return (
         f"the model                {finished.bits_per_byte:.3f}   {finished.cpu_seconds:.0f} seconds of the processor\n"
