@@ -229,13 +229,13 @@ def measured(recipe: Any, **more: Any) -> Any:
     from clearstory.evaluation import windows
 
     sizes: list[int] = []
-    real = windows.score_parts
+    real = windows.iter_scores
 
     def watched(*args: Any, **kind: Any) -> Any:
         sizes.append(kind["batch_size"])
         return real(*args, **kind)
 
-    with mock.patch("clearstory.recipes.inference.evaluate.score_parts", watched):
+    with mock.patch("clearstory.recipes.inference.evaluate.iter_scores", watched):
         return used("evaluate", recipe, **more), sizes
 
 

@@ -57,8 +57,8 @@ def score_dataset(
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Score:
-    """The sums of nats, tokens and bytes over all documents; none sees another. See `score_parts`."""
-    parts = score_parts(
+    """The sums of nats, tokens and bytes over all documents; none sees another. See `iter_scores`."""
+    parts = iter_scores(
         model,
         rows,
         context=context,
@@ -71,7 +71,7 @@ def score_dataset(
     return sum(parts, Score())
 
 
-def score_parts(
+def iter_scores(
     model: LanguageModel,
     rows: TokenSequences,
     *,
@@ -118,7 +118,7 @@ def score_places(
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Iterator[Foreseen]:
-    """The nats of every token, window by window, each with its place in the text; see `score_parts`."""
+    """The nats of every token, window by window, each with its place in the text; see `iter_scores`."""
     length, stride = window_shape(model, context, windows, stride)
     if batch_size < 1:
         raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")

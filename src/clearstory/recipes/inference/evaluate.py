@@ -15,7 +15,7 @@ from clearstory.metrics import Score
 from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.prompts import first_token, reads_source, resting
-from clearstory.evaluation.windows import Windows, score_parts, window_shape
+from clearstory.evaluation.windows import Windows, iter_scores, window_shape
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.writers import score_writer
@@ -123,7 +123,7 @@ def evaluate(
     score = Score()
     whole = len(rows) if limit is None else min(limit, len(rows))
     with resting(network):
-        parts = score_parts(
+        parts = iter_scores(
             network, rows, windows=windows, stride=stride, begin=begin, batch_size=batch_size, limit=limit
         )
         for part in parts:
