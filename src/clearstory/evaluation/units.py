@@ -18,7 +18,7 @@ from clearstory.errors import CannotDo
 from clearstory.metrics import NATS_PER_BIT, Floats
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, resting
-from clearstory.evaluation.windows import Windows, score_places, window_shape
+from clearstory.evaluation.windows import Windows, iter_token_nll, window_shape
 from clearstory.recipes.both_sides import one_by_one
 from clearstory.recipes.inference.evaluate import scorable
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO
@@ -174,7 +174,7 @@ def measure(
     done = 0
     if scorable(rows, begin):
         with resting(model):
-            for part in score_places(model, rows, windows=windows, begin=begin, batch_size=batch_size):
+            for part in iter_token_nll(model, rows, windows=windows, begin=begin, batch_size=batch_size):
                 nats[part.place : part.place + len(part.nats)] = part.nats
                 done += len(part.nats)
                 if on_progress is not None:

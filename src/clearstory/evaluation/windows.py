@@ -92,7 +92,7 @@ def iter_scores(
     Raises BadSetting for a stride or context that cannot be.
     """
     sizes = np.asarray(rows.byte_lengths)
-    parts = score_places(
+    parts = iter_token_nll(
         model,
         rows,
         context=context,
@@ -107,7 +107,7 @@ def iter_scores(
         yield Score(nats=float(part.nats.sum()), tokens=len(ids), bytes=int(sizes[ids].sum()))
 
 
-def score_places(
+def iter_token_nll(
     model: LanguageModel,
     rows: TokenSequences,
     *,
