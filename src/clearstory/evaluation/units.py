@@ -18,7 +18,7 @@ from clearstory.errors import CannotDo
 from clearstory.metrics import NATS_PER_BIT, Floats
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, resting
-from clearstory.evaluation.windows import Windows, iter_token_nll, window_shape
+from clearstory.evaluation.windows import Windows, iter_token_nll, window_length_and_stride
 from clearstory.recipes.both_sides import one_by_one
 from clearstory.recipes.inference.evaluate import scorable
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO
@@ -166,7 +166,7 @@ def measure(
     if isinstance(model, Encoder):
         return measure_both_sides(model, tokenizer, held, rows, on_progress)
     begin = first_token(tokenizer)
-    length, stride = window_shape(model, None, windows, None)
+    length, stride = window_length_and_stride(model, None, windows, None)
     nats = np.zeros(len(rows))
     if begin is None:
         # Nothing foresees a document's first token: it is one of so many, all alike.

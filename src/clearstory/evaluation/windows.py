@@ -119,7 +119,7 @@ def iter_token_nll(
     limit: int | None = None,
 ) -> Iterator[Foreseen]:
     """The nats of every token, window by window, each with its place in the text; see `iter_scores`."""
-    length, stride = window_shape(model, context, windows, stride)
+    length, stride = window_length_and_stride(model, context, windows, stride)
     if batch_size < 1:
         raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
@@ -132,7 +132,7 @@ def iter_token_nll(
         yield from score_batch(model, texts, batch, device, None)[0]
 
 
-def window_shape(
+def window_length_and_stride(
     model: LanguageModel, context: int | None, windows: Windows, stride: int | None
 ) -> tuple[int | None, int]:
     """Length and stride of the windows; the length is None where the model reads a whole text as one."""

@@ -24,7 +24,7 @@ from clearstory.lens.views.kinds import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import begun, first_token, resting
-from clearstory.evaluation.windows import Texts, Window, window_shape, windows_of
+from clearstory.evaluation.windows import Texts, Window, window_length_and_stride, windows_of
 
 STRETCH = 256
 """Tokens read at a time by a model that never forgets; its state is carried over, so no number depends on it."""
@@ -117,7 +117,7 @@ def token_surprisals(
 ) -> Iterator[TokenSurprisal]:
     """How each token was foreseen, in order; without `begin`, from the second on. After a `source`, all at once."""
     texts = Texts(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
-    length, stride = window_shape(model, None, "strided", None)
+    length, stride = window_length_and_stride(model, None, "strided", None)
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     state: State | None = None
@@ -205,7 +205,7 @@ def summed(bits: float, tokens: int, size: int | None, reason: str) -> str:
 
 def how(model: LanguageModel, tokens: int, begin: int | None) -> str:
     """How the text was read, and what is not counted."""
-    length, stride = window_shape(model, None, "strided", None)
+    length, stride = window_length_and_stride(model, None, "strided", None)
     first = "" if begin is not None else " The first token is not counted: nothing stands before it."
     if length is None or tokens <= length:
         return f"Read whole.{first}"

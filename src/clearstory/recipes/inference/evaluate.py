@@ -15,7 +15,7 @@ from clearstory.metrics import Score
 from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.prompts import first_token, reads_source, resting
-from clearstory.evaluation.windows import Windows, iter_scores, window_shape
+from clearstory.evaluation.windows import Windows, iter_scores, window_length_and_stride
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.writers import score_writer
@@ -111,7 +111,7 @@ def evaluate(
     if isinstance(network, Encoder):
         require_mlm_head(network)
         return evaluate_both_sides(network, tokenizer, documents, limit=limit, on_progress=on_progress)
-    length, step = window_shape(network, None, windows, stride)
+    length, step = window_length_and_stride(network, None, windows, stride)
     watch = Watch(tokenizer, documents)
     rows = encode_documents(tokenizer, watch)
     begin = first_token(tokenizer)
