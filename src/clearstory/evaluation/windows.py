@@ -128,7 +128,7 @@ def iter_token_nll(
     if length is None:
         yield from score_whole(model, texts, batch_size, device, limit)
         return
-    for batch in batches(windows_of(texts, length, stride, limit), batch_size):
+    for batch in batches(iter_windows(texts, length, stride, limit), batch_size):
         yield from score_batch(model, texts, batch, device, None)[0]
 
 
@@ -187,7 +187,7 @@ class Texts:
         return [before, *targets[:-1]], targets
 
 
-def windows_of(texts: Texts, length: int, stride: int, limit: int | None) -> Iterator[Window]:
+def iter_windows(texts: Texts, length: int, stride: int, limit: int | None) -> Iterator[Window]:
     """Every window of every document, in order, until `limit` tokens are to be scored."""
     scored = 0
     for document in range(len(texts)):

@@ -24,7 +24,7 @@ from clearstory.lens.views.kinds import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import begun, first_token, resting
-from clearstory.evaluation.windows import Texts, Window, window_length_and_stride, windows_of
+from clearstory.evaluation.windows import Texts, Window, window_length_and_stride, iter_windows
 
 STRETCH = 256
 """Tokens read at a time by a model that never forgets; its state is carried over, so no number depends on it."""
@@ -128,7 +128,7 @@ def token_surprisals(
         windows = [Window(0, at, at, min(at + STRETCH, size)) for at in range(0, size, STRETCH)]
         state = model.init_state(1)
     else:
-        windows = list(windows_of(texts, length, stride, None))
+        windows = list(iter_windows(texts, length, stride, None))
     for window in windows:
         inputs, targets = texts.part(0, window.begin, window.end)
         hidden, after = model.forward(TokenBatch.from_sequences([inputs], device), state)
