@@ -38,7 +38,7 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False)
-class Foreseen:
+class TokenNll:
     """What some tokens of a document cost: `nats` (n,) of `rows.ids[place : place + n]`."""
 
     place: int
@@ -117,7 +117,7 @@ def iter_token_nll(
     begin: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
-) -> Iterator[Foreseen]:
+) -> Iterator[TokenNll]:
     """The nats of every token, window by window, each with its place in the text; see `iter_scores`."""
     length, stride = window_length_and_stride(model, context, windows, stride)
     if batch_size < 1:
@@ -217,7 +217,7 @@ def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
 @torch.no_grad()
 def score_batch(
     model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device, state: State | None
-) -> tuple[list[Foreseen], State | None]:
+) -> tuple[list[TokenNll], State | None]:
     """One batch, read after what `state` remembers."""
     inputs: list[list[int]] = []
     wanted: list[list[int]] = []
@@ -234,13 +234,13 @@ def score_batch(
     found = []
     for row, (window, ids) in enumerate(zip(windows, wanted, strict=True)):
         known = window.new - window.begin
-        found.append(Foreseen(texts.place(window.document) + window.new, ids[known:], every[row, known : len(ids)]))
+        found.append(TokenNll(texts.place(window.document) + window.new, ids[known:], every[row, known : len(ids)]))
     return found, state
 
 
 def score_whole(
     model: LanguageModel, texts: Texts, batch_size: int, device: torch.device, limit: int | None
-) -> Iterator[Foreseen]:
+) -> Iterator[TokenNll]:
     """Documents side by side by a model that never forgets: stretch by stretch, each one's state carried over."""
     stretch, scored = int(getattr(model, "stretch", STRETCH)), 0
     # A window that is a whole document sorts documents of like lengths together.
