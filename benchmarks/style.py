@@ -19,8 +19,8 @@ from shared import clearstory, show
 
 from clearstory.formats.folders import open_model
 from clearstory.metrics import NATS_PER_BIT
-from clearstory.recipes.generate import generate
-from clearstory.recipes.measuring import Held, measure
+from clearstory.recipes.inference.generate import generate
+from clearstory.evaluation.units import EvalText, measure
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import Document
 
@@ -58,13 +58,13 @@ def main() -> None:
     show({"bits_per_byte_of_model_on_text": bits, "samples_told_apart": judged, "held_out_passages_told_apart": real})
 
 
-def held_out(corpus: str) -> Held:
+def held_out(corpus: str) -> EvalText:
     """Some of the held-out documents."""
     documents = list(Corpus.open((f"corpus:{corpus}",)).documents("validation"))
-    return Held.of(corpus, documents[:: max(1, len(documents) // 60)], True)
+    return EvalText.of(corpus, documents[:: max(1, len(documents) // 60)], True)
 
 
-def needed(opened: Any, held: Held) -> float:
+def needed(opened: Any, held: EvalText) -> float:
     """Bits per byte."""
     bits = measure(opened.model, opened.tokenizer, held, windows="strided").bits_per_byte(held)
     assert bits is not None
@@ -93,7 +93,7 @@ def share(texts: list[str], opened: dict[tuple[str, str], Any], of: str) -> floa
     """How many of the texts need the fewest bits under the trigram of `of`."""
     right = 0
     for text in texts:
-        held = Held.of("sample", [Document(name="sample", text=text)])
+        held = EvalText.of("sample", [Document(name="sample", text=text)])
         nats = {}
         for corpus in CORPORA:
             each = opened["judge", corpus]

@@ -12,19 +12,19 @@ import pytest
 from clearstory.metrics import bootstrap, paired
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.recipes.measuring import Held, divided, measure
-from clearstory.recipes.spelling import Guess, Letters, Spelling
+from clearstory.evaluation.units import EvalText, divided, measure
+from clearstory.evaluation.oov_cost import Guess, Letters, Spelling
 from clearstory.text.documents import Document
 from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXT = "the cat sat on the mat.\nthe dog sat  on the log.\n"
 
 
-def held(*texts: str) -> Held:
-    return Held.of("a text", [Document(name="text", text=text) for text in texts])
+def held(*texts: str) -> EvalText:
+    return EvalText.of("a text", [Document(name="text", text=text) for text in texts])
 
 
-def counted(tokenizer: Any, text: Held) -> Any:
+def counted(tokenizer: Any, text: EvalText) -> Any:
     """A bigram of the very text."""
     from clearstory.text.token_dataset import encode_documents
 

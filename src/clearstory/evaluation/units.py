@@ -39,7 +39,7 @@ STRETCH = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class EvalText:
     """A text to be foreseen.
 
     Args:
@@ -57,7 +57,7 @@ class Held:
     unit: str
 
     @classmethod
-    def of(cls, name: str, documents: Iterable[Document], several: bool | None = None) -> Held:
+    def of(cls, name: str, documents: Iterable[Document], several: bool | None = None) -> EvalText:
         """The text in its units."""
         documents = tuple(documents)
         sizes = [sum(len(part.text.encode()) for part in parts) for parts in whole(documents)]
@@ -139,7 +139,7 @@ class Measured:
     reason: str | None
     measure: str = LIKELIHOOD
 
-    def bits_per_byte(self, held: Held) -> float | None:
+    def bits_per_byte(self, held: EvalText) -> float | None:
         """The yardstick."""
         if self.nats is None:
             return None
@@ -150,7 +150,7 @@ class Measured:
 def measure(
     model: Any,
     tokenizer: Tokenizer,
-    held: Held,
+    held: EvalText,
     *,
     windows: Windows = "strided",
     batch_size: int = 8,
@@ -207,7 +207,7 @@ MOST_TOLD = 4000
 def measure_both_sides(
     model: Encoder,
     tokenizer: Tokenizer,
-    held: Held,
+    held: EvalText,
     rows: TokenDataset,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
@@ -244,7 +244,7 @@ def measure_both_sides(
     )  # fmt: skip
 
 
-def spell(tokenizer: Tokenizer, held: Held, rows: TokenDataset) -> tuple[Floats, Floats, int] | str:
+def spell(tokenizer: Tokenizer, held: EvalText, rows: TokenDataset) -> tuple[Floats, Floats, int] | str:
     """What is charged for each token, the bytes each stands for, and how many are unknown; or why that cannot be."""
     spelling = Spelling(tokenizer)
     nats, sizes, ids, unknown = [], [], [], 0

@@ -26,7 +26,7 @@ from clearstory.recipes.comparison.output_folder import MEASURED, begin, finishe
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.comparison.leaderboard import Ladder, Trial, pairs, rungs
-from clearstory.evaluation.units import Held
+from clearstory.evaluation.units import EvalText
 from clearstory.recipes.comparison.report import curves, html
 from clearstory.recipes.training.run_folder import RunFolder, processor_name
 from clearstory.recipes.training.loop import train_events
@@ -100,7 +100,7 @@ def compare_events(recipe: CompareRecipe) -> Iterator[Told]:
                     trials.append(told.trial)
                 yield told
         else:
-            held = Held.of(names(recipe.text), read_documents(recipe.text, recipe.data))
+            held = EvalText.of(names(recipe.text), read_documents(recipe.text, recipe.data))
             yield Begun(held.name, held.bytes, held.unit, budget(recipe), recipe.sources)
             write_down(folder, recipe)
             for told in measure_all(recipe, held):
@@ -114,17 +114,17 @@ def compare_events(recipe: CompareRecipe) -> Iterator[Told]:
     yield finish(recipe, folder, held, trials)
 
 
-def held_out(recipe: CompareRecipe, corpus: Corpus) -> Held:
+def held_out(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
     """What is foreseen: the text that is named, else what the corpus holds out."""
     if recipe.text:
-        return Held.of(names(recipe.text), read_documents(recipe.text, recipe.data))
-    held = Held.of(f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1)
+        return EvalText.of(names(recipe.text), read_documents(recipe.text, recipe.data))
+    held = EvalText.of(f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1)
     if not held.bytes:
         raise BadSetting("nothing is held out to measure on; give --data.validation a share such as 0.1, or --text")
     return held
 
 
-def train_all(ground: Ground, held: Held) -> Iterator[Trying | Tried]:
+def train_all(ground: Ground, held: EvalText) -> Iterator[Trying | Tried]:
     """Every model of a comparison under its budget, one after the other: each has the machine to itself."""
     recipe = ground.recipe
     prompt = recipe.prompt if recipe.prompt is not None else held.beginning()
@@ -177,7 +177,7 @@ def beyond(recipe: CompareRecipe, finished: TrainingResult) -> str | None:
     return None
 
 
-def measure_all(recipe: CompareRecipe, held: Held) -> Iterator[Trying | Tried]:
+def measure_all(recipe: CompareRecipe, held: EvalText) -> Iterator[Trying | Tried]:
     """Models that were trained before, on one text."""
     prompt = recipe.prompt if recipe.prompt is not None else held.beginning()
     # All of them first: a wrong name must not come to light after minutes of measuring.
@@ -191,7 +191,7 @@ def measure_all(recipe: CompareRecipe, held: Held) -> Iterator[Trying | Tried]:
         yield Tried(tried(label, opened, held, recipe, folder=folder, prompt=prompt))
 
 
-def finish(recipe: CompareRecipe, folder: Path, held: Held, trials: Sequence[Trial]) -> Ladder:
+def finish(recipe: CompareRecipe, folder: Path, held: EvalText, trials: Sequence[Trial]) -> Ladder:
     """The ladder, and its files."""
     found = rungs(trials, held.sizes)
     ladder = Ladder(

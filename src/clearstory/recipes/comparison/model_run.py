@@ -27,7 +27,7 @@ from clearstory.recipes.settings.schema import to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, Trial
-from clearstory.evaluation.units import Held, measure
+from clearstory.evaluation.units import EvalText, measure
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.loop import ALIGNED, decide, training_speed, usual_tokenizer
@@ -167,7 +167,7 @@ def born_by_chance(recipe: TrainRecipe, tokenizer: Tokenizer) -> bool:
 def tried(
     label: str,
     opened: Opened,
-    held: Held,
+    held: EvalText,
     recipe: CompareRecipe,
     *,
     folder: Path,
