@@ -116,7 +116,7 @@ def units(sizes: Sequence[int]) -> tuple[Floats, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class UnitScores:
     """What a model needs for a text.
 
     Args:
@@ -155,7 +155,7 @@ def measure(
     windows: Windows = "strided",
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Measured:
+) -> UnitScores:
     """How well a model foresees a text, unit by unit."""
     if reads_source(model):
         raise CannotDo(
@@ -182,7 +182,7 @@ def measure(
     read = "read whole" if length is None else f"{windows} windows of {length:,} tokens"
     if windows == "strided" and length is not None:
         read += f", {stride:,} apart"
-    found = Measured(
+    found = UnitScores(
         nats=None, model_nats=float(nats.sum()), tokens=len(rows), charged=0.0, unknown=0, windows=read, reason=None
     )
     if rows.bytes == rows.text_bytes and all(tokenizer.is_lossless(document.text) for document in held.documents):
@@ -210,11 +210,11 @@ def measure_both_sides(
     held: EvalText,
     rows: TokenDataset,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Measured:
+) -> UnitScores:
     """The pseudo-likelihood of units from all over the text, of about MOST_TOLD tokens together; see `pseudo`."""
     require_mlm_head(model)
     context = model.config.context
-    found = Measured(
+    found = UnitScores(
         nats=None, model_nats=0.0, tokens=0, charged=0.0, unknown=0, measure=PSEUDO, reason=None,
         windows=f"each token told from both sides, in blocks of {context:,} tokens",
     )  # fmt: skip
