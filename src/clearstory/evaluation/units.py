@@ -164,7 +164,7 @@ def measure(
         )
     rows = encode_documents(tokenizer, held.documents, held.several)
     if isinstance(model, Encoder):
-        return measure_both_sides(model, tokenizer, held, rows, on_progress)
+        return score_units_by_pseudo_likelihood(model, tokenizer, held, rows, on_progress)
     begin = first_token(tokenizer)
     length, stride = window_length_and_stride(model, None, windows, None)
     nats = np.zeros(len(rows))
@@ -204,7 +204,7 @@ MOST_TOLD = 4000
 """Tokens that an encoder tells one by one: each costs a reading of its window."""
 
 
-def measure_both_sides(
+def score_units_by_pseudo_likelihood(
     model: Encoder,
     tokenizer: Tokenizer,
     held: EvalText,
