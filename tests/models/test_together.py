@@ -15,7 +15,7 @@ def past(kept: int, new: int, heads: int) -> Past:
     return data[0], data[1], data[:, :, kept - new :]
 
 
-def one_by_one(q: Tensor, rows: list[Past], window: int | None) -> list[Tensor]:
+def pseudo_token_nll(q: Tensor, rows: list[Past], window: int | None) -> list[Tensor]:
     news = [room.shape[2] for _, _, room in rows]
     return [
         attend_row(each[:, :new], keys, values, window)
@@ -38,7 +38,7 @@ def test_rows_together_answer_as_each_alone(sizes: list[tuple[int, int]], heads:
     found = attend_together(q, rows, window)
     assert found.isfinite().all()
     asking = [place for place, (_, new) in enumerate(sizes) if new]
-    for place, wanted in zip(asking, one_by_one(q, rows, window), strict=True):
+    for place, wanted in zip(asking, pseudo_token_nll(q, rows, window), strict=True):
         assert_close(found[place, :, : wanted.shape[1]], wanted, rtol=1e-9, atol=1e-9)
 
 

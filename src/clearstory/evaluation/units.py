@@ -19,7 +19,7 @@ from clearstory.metrics import NATS_PER_BIT, Floats
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.evaluation.windows import Windows, iter_token_nll, window_length_and_stride
-from clearstory.recipes.both_sides import one_by_one
+from clearstory.recipes.both_sides import pseudo_token_nll
 from clearstory.recipes.inference.evaluate import scorable
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO
 from clearstory.recipes.inference.loading import require_mlm_head
@@ -233,7 +233,7 @@ def score_units_by_pseudo_likelihood(
     inside = [np.flatnonzero((ends > begins[unit]) & (starts < held.ends[unit])) for unit in chosen]
     nats = np.zeros(len(rows))
     with resting(model):
-        places, told = one_by_one(model, tokenizer, rows, np.unique(np.concatenate(inside)).tolist(), on_progress)
+        places, told = pseudo_token_nll(model, tokenizer, rows, np.unique(np.concatenate(inside)).tolist(), on_progress)
     nats[places] = told
     units = np.full(count, np.nan)
     units[chosen] = divided(nats + extra, sizes, held.ends)[chosen]

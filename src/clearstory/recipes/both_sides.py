@@ -13,7 +13,7 @@ from clearstory.errors import BadInput
 from clearstory.metrics import Floats, perplexity
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
-from clearstory.models.pseudo import Frame, pseudo_nats, stretches
+from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nats, stretches
 from clearstory.text.documents import Document
 from clearstory.text.special_tokens import frame, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -21,7 +21,7 @@ from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import Marks, examine
 from clearstory.training.masking import Masking
-from clearstory.training.objectives.masked import Masked
+from clearstory.training.objectives.mlm import Masked
 
 LIMIT = 2000
 """Tokens told one by one, where nothing else is said: each costs a reading of its window."""
@@ -92,7 +92,7 @@ def evaluate_both_sides(
         raise BadInput("the text is too short: there is no token to tell; give more of it")
     with resting(network):
         marks = masked_marks(network, tokenizer, known, rows, limit)
-        places, nats = one_by_one(network, tokenizer, rows, spread(rows, limit or LIMIT), on_progress)
+        places, nats = pseudo_token_nll(network, tokenizer, rows, spread(rows, limit or LIMIT), on_progress)
     return BothSides(
         nats_per_token=marks.nats / marks.tokens,
         tokens=marks.tokens,
@@ -128,7 +128,7 @@ def spread(rows: TokenDataset, limit: int) -> list[int]:
     return [int(place) for place in np.unique(runs[:, None] + np.arange(16))]
 
 
-def one_by_one(
+def pseudo_token_nll(
     network: Encoder,
     tokenizer: Tokenizer,
     rows: TokenDataset,
