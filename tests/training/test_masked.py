@@ -15,7 +15,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
-from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nats
+from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.exam import examine
 from clearstory.training.masking import Masking
@@ -281,7 +281,7 @@ def test_an_exam_asks_the_same_of_everyone_and_once_of_everything(pairs: bool) -
 def test_pseudo_likelihood_masks_one_token_at_a_time() -> None:
     model: Any = build(TINY, seed=0).double().eval()
     ids = [5, 9, 7, 30]
-    found = pseudo_nats(model, ids, Frame(FIRST, LAST, MASK), [0, 2])
+    found = pseudo_nll(model, ids, Frame(FIRST, LAST, MASK), [0, 2])
     for place, nats in zip((0, 2), found, strict=True):
         whole = [FIRST, *ids, LAST]
         whole[place + 1] = MASK

@@ -13,7 +13,7 @@ from clearstory.errors import BadInput
 from clearstory.metrics import Floats, perplexity
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
-from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nats, stretches
+from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll, stretches
 from clearstory.text.documents import Document
 from clearstory.text.special_tokens import frame, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -147,7 +147,7 @@ def pseudo_token_nll(
         if begin == end:
             continue
         ids = [int(id) for id in rows.ids[window.begin : window.end]]
-        found += pseudo_nats(network, ids, frame_of, (wanted[begin:end] - window.begin).tolist()).tolist()
+        found += pseudo_nll(network, ids, frame_of, (wanted[begin:end] - window.begin).tolist()).tolist()
         if on_progress is not None:
             on_progress(len(found), len(wanted))
     return wanted.tolist(), np.asarray(found, np.float64)
