@@ -296,7 +296,7 @@ def test_it_is_converted_and_reads_as_before(run: Path, tmp_path: Path, cli: Cli
 def test_on_the_ladder_it_is_labelled_and_stands_behind(
     run: Path, made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clearstory.evaluation.units.MOST_TOLD", 100)
+    monkeypatch.setattr("clearstory.evaluation.units.MAX_PSEUDO_TOKENS", 100)
     (tmp_path / "held.txt").write_text("".join(SENTENCES) * 12, encoding="utf-8")
     words = ["compare", run, made.run, "--text", tmp_path / "held.txt", "--device", "cpu", "--threads", "1",
              "--prompt", "the", "--characters", "20"]  # fmt: skip
@@ -315,7 +315,7 @@ def test_on_the_ladder_it_is_labelled_and_stands_behind(
 def test_on_the_ladder_it_can_be_trained_and_only_some_units_are_read(
     text: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clearstory.evaluation.units.MOST_TOLD", 60)
+    monkeypatch.setattr("clearstory.evaluation.units.MAX_PSEUDO_TOKENS", 60)
     tiny = "bert-tiny:width=16:layers=1:heads=2:training.batch_size=8:training.context=24@wordpiece:90"
     words = ["compare", text, "--models", f"ngram@characters,{tiny}", "--same-data", "--threads", "1", "--prompt",
              "the", "--characters", "20"]  # fmt: skip

@@ -200,7 +200,7 @@ def measure(
     )  # fmt: skip
 
 
-MOST_TOLD = 4000
+MAX_PSEUDO_TOKENS = 4000
 """Tokens that an encoder tells one by one: each costs a reading of its window."""
 
 
@@ -211,7 +211,7 @@ def score_units_by_pseudo_likelihood(
     rows: TokenDataset,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> UnitScores:
-    """The pseudo-likelihood of units from all over the text, of about MOST_TOLD tokens together; see `pseudo`."""
+    """The pseudo-likelihood of units from all over the text, of about MAX_PSEUDO_TOKENS tokens together; see `pseudo`."""
     require_mlm_head(model)
     context = model.config.context
     found = UnitScores(
@@ -225,7 +225,7 @@ def score_units_by_pseudo_likelihood(
             return replace(found, reason=spelt)
         extra, sizes, unknown = spelt
     count = len(held.ends)
-    share = max(1, min(count, round(count * MOST_TOLD / max(1, len(rows)))))
+    share = max(1, min(count, round(count * MAX_PSEUDO_TOKENS / max(1, len(rows)))))
     chosen = np.unique(np.linspace(0, count - 1, share).round().astype(np.int64))
     ends = np.cumsum(sizes)
     starts = ends - sizes
