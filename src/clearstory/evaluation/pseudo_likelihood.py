@@ -15,7 +15,7 @@ from jaxtyping import Float
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, TokenBatch
 from clearstory.models.encoder import Encoder
 
-TOKENS_AT_ONCE = 8192
+MAX_BATCH_TOKENS = 8192
 """Of all copies of a window that are read together."""
 
 
@@ -52,7 +52,7 @@ def pseudo_nll(model: Encoder, ids: Sequence[int], frame: Frame, places: Sequenc
         model.check(whole, len(whole))
     wanted = torch.tensor(places, device=device) + 1
     found = [torch.zeros(0)]
-    for some in torch.split(wanted, max(1, TOKENS_AT_ONCE // len(whole))):
+    for some in torch.split(wanted, max(1, MAX_BATCH_TOKENS // len(whole))):
         copies, told = whole.repeat(len(some), 1), torch.full((len(some), len(whole)), IGNORE_INDEX, device=device)
         row = torch.arange(len(some), device=device)
         told[row, some] = copies[row, some]
