@@ -19,7 +19,7 @@ from clearstory.text.special_tokens import frame, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.exam import Marks, examine
+from clearstory.training.exam import MaskedScore, examine
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.mlm import Masked
 
@@ -108,7 +108,7 @@ def evaluate_both_sides(
 
 def masked_marks(
     network: Encoder, tokenizer: Tokenizer, documents: Sequence[Document], rows: TokenDataset, limit: int | None
-) -> Marks:
+) -> MaskedScore:
     """As in training: over pairs where the model has a head for them and the text has them, else over windows."""
     masking, context = Masking.of(tokenizer), network.config.context
     if network.follows is not None:

@@ -10,14 +10,14 @@ from torch import nn
 
 from clearstory.models.base import IGNORE_INDEX
 from clearstory.training.batches import Rows
-from clearstory.training.objectives.masked import Masked
+from clearstory.training.objectives.mlm import Masked
 
 SEED = 0
 """Of what is hidden: the same for every run, so that runs can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marks:
+class MaskedScore:
     """How an exam went: sums, to be added up.
 
     Args:
@@ -50,7 +50,7 @@ def examine(
     limit: int | None = None,
     seed: int = SEED,
     batch_size: int = 16,
-) -> Marks:
+) -> MaskedScore:
     """One pass over the rows, or about `limit` tokens of them, drawn from all over."""
     encoder = cast(Any, model)
     device = encoder.embedding.weight.device
@@ -72,4 +72,4 @@ def examine(
             marks["right"] += int((encoder.relate(hidden).argmax(-1) == batch.strangers).sum())
         left -= batch_size
         number += 1
-    return Marks(**cast(dict[str, Any], marks))
+    return MaskedScore(**cast(dict[str, Any], marks))
