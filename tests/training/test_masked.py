@@ -17,7 +17,7 @@ from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
 from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll
 from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.training.exam import examine
+from clearstory.training.exam import score_masked
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.mlm import Masked, MaskedWindows
 from clearstory.training.objectives.table import OBJECTIVES, choose
@@ -252,11 +252,11 @@ def test_two_languages_are_told_apart_word_by_word_and_pair_by_pair() -> None:
     settings = replace(SETTINGS, batch_size=16, optimizer="muon", learning_rate=0.01, warmup_steps=20)
     model = build(replace(TINY, dropout=0.0), seed=0)
     objective, exam = Masked(MASKING, pairs=True), two_languages(20, seed=1)
-    before = examine(model.eval(), objective, exam, CONTEXT)
+    before = score_masked(model.eval(), objective, exam, CONTEXT)
     assert before.nats / before.tokens == pytest.approx(np.log(VOCAB), abs=0.3)
     for _ in Trainer(model, objective, two_languages(60, seed=0), settings, steps=150):
         pass
-    after = examine(model.eval(), objective, exam, CONTEXT)
+    after = score_masked(model.eval(), objective, exam, CONTEXT)
     assert np.log(17) - 0.05 < after.nats / after.tokens < 3.2
     assert after.accuracy is not None
     assert after.accuracy > 0.65
@@ -266,16 +266,16 @@ def test_two_languages_are_told_apart_word_by_word_and_pair_by_pair() -> None:
 def test_an_exam_asks_the_same_of_everyone_and_once_of_everything(pairs: bool) -> None:
     model, rows = build(TINY, seed=0).eval(), sentence_rows(documents=60)
     objective = Masked(MASKING, pairs)
-    whole = examine(model, objective, rows, CONTEXT)
-    assert whole == examine(model, objective, rows, CONTEXT)
+    whole = score_masked(model, objective, rows, CONTEXT)
+    assert whole == score_masked(model, objective, rows, CONTEXT)
     batches = objective.batches(rows, CONTEXT, 16, 0)
     counted = Counter[str]()
     for number in range(-(-batches.per_epoch // 16)):
         counted.update(objective.counts(batches.batch(number).rows(0, batches.per_epoch - 16 * number)))
     assert (whole.tokens, whole.pairs) == (counted["masked"], counted["next-sentence"])
-    some = examine(model, objective, rows, CONTEXT, limit=50)
+    some = score_masked(model, objective, rows, CONTEXT, limit=50)
     assert 0 < some.tokens < whole.tokens
-    assert examine(model, objective, rows, CONTEXT, seed=1) != whole
+    assert score_masked(model, objective, rows, CONTEXT, seed=1) != whole
 
 
 def test_pseudo_likelihood_masks_one_token_at_a_time() -> None:

@@ -19,7 +19,7 @@ from clearstory.text.special_tokens import frame, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.exam import MaskedScore, examine
+from clearstory.training.exam import MaskedScore, score_masked
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.mlm import Masked
 
@@ -114,10 +114,10 @@ def masked_marks(
     if network.follows is not None:
         sentences = encode_documents(tokenizer, by_sentence(documents), several=True, endings=False)
         try:
-            return examine(network, Masked(masking, pairs=True), sentences, context, limit=limit)
+            return score_masked(network, Masked(masking, pairs=True), sentences, context, limit=limit)
         except BadInput:
             pass  # one document, or sentences that none follows
-    return examine(network, Masked(masking), rows, context, limit=limit)
+    return score_masked(network, Masked(masking), rows, context, limit=limit)
 
 
 def spread(rows: TokenDataset, limit: int) -> list[int]:

@@ -10,7 +10,7 @@ from clearstory.models.prompts import first_token
 from clearstory.evaluation.windows import score_dataset
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.exam import examine
+from clearstory.training.exam import score_masked
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.mlm import Masked
 from clearstory.training.objectives.seq2seq import Denoise, Rewrite
@@ -42,7 +42,7 @@ class HeldOut:
         if isinstance(self.objective, Rewrite | Denoise):
             return self.objective.look(model, self.rows, context, limit)
         if isinstance(self.objective, Masked):
-            marks = examine(model, self.objective, self.rows, context, limit=limit)
+            marks = score_masked(model, self.objective, self.rows, context, limit=limit)
             self.accuracy = marks.accuracy
             return Score(nats=marks.nats, tokens=marks.tokens, bytes=None, reason=self.lost)
         score = score_dataset(

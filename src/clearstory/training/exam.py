@@ -41,7 +41,7 @@ class MaskedScore:
 
 
 @torch.no_grad()
-def examine(
+def score_masked(
     model: nn.Module,
     objective: Masked,
     rows: Rows,
