@@ -13,7 +13,7 @@ import pytest
 
 from clearstory import durable
 from clearstory.errors import OutOfSpace
-from clearstory.training.record import Record, Watchman, read
+from clearstory.training.metrics_log import Record, LossMonitor, read
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def learning(step: int, rng: random.Random) -> float:
 
 def warnings(losses: list[float]) -> list[tuple[int, str]]:
     """The steps at which the watchman speaks, and what he says."""
-    watchman = Watchman()
+    watchman = LossMonitor()
     said = [(step, watchman.step(step, loss)) for step, loss in enumerate(losses, start=1)]
     return [(step, sentence) for step, sentence in said if sentence]
 
@@ -132,7 +132,7 @@ def test_the_first_steps_may_be_wild() -> None:
 
 def looks(curve: list[tuple[float, float]]) -> list[str]:
     """What is said at looks where (training, validation) loss stood so."""
-    watchman, said = Watchman(), []
+    watchman, said = LossMonitor(), []
     for number, (training, validation) in enumerate(curve):
         watchman.smooth = training
         said.append(watchman.look(100 * number, validation))
@@ -162,11 +162,11 @@ def test_other_curves_are_not_overfitting(curve: list[tuple[float, float]]) -> N
 def test_a_watchman_survives_a_checkpoint() -> None:
     rng = random.Random(0)
     losses = [learning(step, rng) + max(0.0, (step - 1000) / 100) for step in range(1500)]
-    straight = Watchman()
+    straight = LossMonitor()
     said = [straight.step(step, loss) for step, loss in enumerate(losses)]
-    first = Watchman()
+    first = LossMonitor()
     before = [first.step(step, loss) for step, loss in enumerate(losses[:700])]
-    second = Watchman()
+    second = LossMonitor()
     vars(second).update(json.loads(json.dumps(vars(first))))
     after = [second.step(step + 700, loss) for step, loss in enumerate(losses[700:])]
     assert before + after == said

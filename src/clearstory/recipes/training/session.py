@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from clearstory import durable
 from clearstory.errors import CorruptFile, Diverged
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import config_json, open_model, save_model, write_card
-from clearstory.formats.own import OWN
+from clearstory.formats.native import OWN
 from clearstory.metrics import Score
 from clearstory.models.families import count
 from clearstory.models.lora import unadapted
@@ -35,7 +35,7 @@ from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.base import Learner
-from clearstory.training.metrics_log import Record, Watchman
+from clearstory.training.metrics_log import Record, LossMonitor
 from clearstory.training.trainer import ARITHMETIC
 
 LAST_LOOK = 20_000
@@ -59,7 +59,7 @@ class Session:
     closing: bool = True  # whether the end measures on all of the validation split
     record: Record | None = None
     last: Path | None = None  # the checkpoint that the run goes on from
-    watchman: Watchman = field(default_factory=Watchman)
+    watchman: LossMonitor = field(default_factory=LossMonitor)
     best: float = float("inf")
     best_step: int = -1
     looks_without_better: int = 0
