@@ -13,7 +13,7 @@ import pytest
 
 from clearstory import durable
 from clearstory.errors import OutOfSpace
-from clearstory.training.metrics_log import Record, LossMonitor, read
+from clearstory.training.metrics_log import MetricsLog, LossMonitor, read
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def _no_listeners() -> Iterator[None]:
 
 def written(path: Path, steps: int) -> Path:
     """A record of some steps, with a look at every second and an end."""
-    record = Record(path)
+    record = MetricsLog(path)
     for step in range(1, steps + 1):
         record.write(kind="step", step=step, loss=1 / step)
         if step % 2 == 0:
@@ -36,20 +36,20 @@ def written(path: Path, steps: int) -> Path:
 
 def test_a_resumed_record_holds_what_was_written_up_to_the_checkpoint(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 5)
-    Record(path, since=3).close()
+    MetricsLog(path, since=3).close()
     assert [(row["kind"], row["step"]) for row in read(path)] == [("step", 1), ("step", 2), ("look", 2), ("step", 3)]
     assert [row["loss"] for row in read(path) if row["kind"] == "step"] == [1 / step for step in (1, 2, 3)]
 
 
 def test_an_end_is_not_kept_when_a_run_goes_on(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 4)
-    Record(path, since=4).close()
+    MetricsLog(path, since=4).close()
     assert [row["kind"] for row in read(path)] == ["step", "step", "look", "step", "step", "look"]
 
 
 def test_a_new_record_begins_anew(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 4)
-    Record(path).close()
+    MetricsLog(path).close()
     assert path.read_bytes() == b""
 
 
@@ -60,14 +60,14 @@ def test_a_half_written_last_line_is_passed_over_and_gone_when_the_run_resumes(t
     for cut in range(1, len(last)):
         path.write_bytes(whole + last[:cut])
         assert [row["step"] for row in read(path)] == [1, 2, 2, 2]
-    record = Record(path, since=2)
+    record = MetricsLog(path, since=2)
     record.write(kind="step", step=3, loss=0.5)
     record.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 2, 3]
 
 
 def test_a_line_is_on_its_way_to_disk_when_write_returns(tmp_path: Path) -> None:
-    record = Record(tmp_path / "metrics.jsonl")
+    record = MetricsLog(tmp_path / "metrics.jsonl")
     record.write(kind="step", step=1, loss=0.1)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"kind": "step", "step": 1, "loss": 0.1}\n'
     record.close()
@@ -78,7 +78,7 @@ def test_there_is_no_record_before_the_first(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_the_lines_before_are_kept(tmp_path: Path) -> None:
-    record = Record(tmp_path / "metrics.jsonl")
+    record = MetricsLog(tmp_path / "metrics.jsonl")
     record.write(kind="step", step=1, loss=0.1)
 
     def full(label: str, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from clearstory import durable
 
 
-class Record:
+class MetricsLog:
     """metrics.jsonl of a run: appended to, and cut back to the checkpoint when a run resumes.
 
     >>> import tempfile

@@ -35,7 +35,7 @@ from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.base import Learner
-from clearstory.training.metrics_log import Record, LossMonitor
+from clearstory.training.metrics_log import MetricsLog, LossMonitor
 from clearstory.training.trainer import ARITHMETIC
 
 LAST_LOOK = 20_000
@@ -57,7 +57,7 @@ class Session:
     decided: Mapping[str, str]
     base: Path | None  # the folder of the model that rests, where one learns beside it
     closing: bool = True  # whether the end measures on all of the validation split
-    record: Record | None = None
+    record: MetricsLog | None = None
     last: Path | None = None  # the checkpoint that the run goes on from
     watchman: LossMonitor = field(default_factory=LossMonitor)
     best: float = float("inf")
@@ -94,7 +94,7 @@ class Session:
         if not (self.run.tokenizer / "tokenizer.json").is_file():
             with durable.write_folder(self.run.tokenizer) as folder:
                 self.tokenizer.save(folder)
-        self.record = Record(self.run.metrics, since=None if self.last is None else self.learner.step)
+        self.record = MetricsLog(self.run.metrics, since=None if self.last is None else self.learner.step)
 
     def train_tokenizer(self, stop: threading.Event) -> Iterator[TrainingEvent]:
         """Step after step; look, save and sample now and then."""
