@@ -27,7 +27,7 @@ from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
 from clearstory.training import checkpoint
-from clearstory.training.trainer import Progress, Trainer
+from clearstory.training.trainer import StepResult, Trainer
 from trained import contents, flags, recipe, story, text_file, told, words
 
 
@@ -470,7 +470,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
 ) -> None:
     real = Trainer.advance
 
-    def advance(trainer: Trainer) -> Progress:
+    def advance(trainer: Trainer) -> StepResult:
         if trainer.step == 5:
             with torch.no_grad():
                 next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are well; the loss is not

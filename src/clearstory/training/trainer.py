@@ -23,7 +23,7 @@ from clearstory.models.base import RestorableState, State
 from clearstory.models.machine import repeatable
 from clearstory.training.weight_average import Average
 from clearstory.training.batches import Batch, Rows
-from clearstory.training.base import Progress, load_weights, weights
+from clearstory.training.base import StepResult, load_weights, weights
 from clearstory.training.objectives.base import Objective
 from clearstory.training.optimizer import Optimizers
 from clearstory.training.lr_schedule import rate
@@ -104,11 +104,11 @@ class Trainer:
         self.load_state(tensors, {**values, "plans": plans})
         return seconds
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[StepResult]:
         while self.step < self.steps:
             yield self.advance()
 
-    def advance(self) -> Progress:
+    def advance(self) -> StepResult:
         """One optimizer step over `gradient_accumulation_steps` micro-batches.
 
         Raises Diverged before the weights are touched when the loss or its gradient is not a finite number.
@@ -147,7 +147,7 @@ class Trainer:
         if s.weight_average and (self.average.count or self.step > self.steps * (1 - s.weight_average)):
             self.average.add()
         seconds = time.perf_counter() - began
-        return Progress(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds, terms=terms)
+        return StepResult(self.step, self.steps, loss, s.learning_rate * share, norm, self.tokens, seconds, terms=terms)
 
     def remembered(self) -> list[State | None]:
         """What each micro-batch of the next step goes on from."""
