@@ -30,7 +30,7 @@ class StepResult:
     terms: Mapping[str, float] | None = None  # what the loss is the sum of
 
 
-class Learner(Protocol):
+class BaseTrainer(Protocol):
     """Teaches a model on one split, for a number of steps that may be re-planned on the way."""
 
     model: nn.Module

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.models.base import TokenSequences
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
@@ -41,7 +41,7 @@ from clearstory.recipes.inference.tag import training_sentences, with_tags
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.base import Learner
+from clearstory.training.base import BaseTrainer
 from clearstory.training.objectives.mlm import Masked
 from clearstory.training.objectives.seq2seq import Denoise, Rewrite
 from clearstory.training.objectives.table import OBJECTIVES
@@ -182,7 +182,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
         unit="pair" if aim.pairs else "document",
     )
     steps = recipe.steps or DEFAULT_STEPS
-    learner: Learner
+    learner: BaseTrainer
     if getattr(model, "counted", False):
         learner = Rounds(model, lessons, settings, steps=steps)
     else:

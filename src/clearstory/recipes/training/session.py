@@ -34,7 +34,7 @@ from clearstory.recipes.training.samples import sample
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
-from clearstory.training.base import Learner
+from clearstory.training.base import BaseTrainer
 from clearstory.training.metrics_log import MetricsLog, LossMonitor
 from clearstory.training.trainer import ARITHMETIC
 
@@ -48,7 +48,7 @@ class Session:
 
     run: run_folder.RunFolder
     recipe: TrainRecipe
-    learner: Learner
+    learner: BaseTrainer
     tokenizer: Tokenizer
     held: HeldOut
     card: Card
