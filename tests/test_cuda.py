@@ -26,7 +26,7 @@ from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.count_trainer import Rounds
+from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, VOCAB
@@ -129,7 +129,7 @@ def test_rounds_of_counting_are_those_of_the_processor() -> None:
     nats = {}
     for device in ("cpu", DEVICE):
         model = build(HMMConfig(vocab=VOCAB, states=6), seed=1).to(device)
-        nats[device] = [p.loss for p in Rounds(model, text, SETTINGS, steps=4)]
+        nats[device] = [p.loss for p in CountTrainer(model, text, SETTINGS, steps=4)]
     assert nats[DEVICE] == pytest.approx(nats["cpu"], rel=1e-4)
     assert nats[DEVICE][-1] < nats[DEVICE][0]
 

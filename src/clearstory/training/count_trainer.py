@@ -19,7 +19,7 @@ from clearstory.training.base import StepResult, load_weights
 from clearstory.training.settings import TrainingSettings
 
 
-class Rounds:
+class CountTrainer:
     """Teaches a CountModel model on one split, round by round.
 
     Everything that a round depends on is in the model, so a run that goes on from a checkpoint takes the same rounds.

@@ -45,7 +45,7 @@ from clearstory.training.base import BaseTrainer
 from clearstory.training.objectives.mlm import Masked
 from clearstory.training.objectives.seq2seq import Denoise, Rewrite
 from clearstory.training.objectives.table import OBJECTIVES
-from clearstory.training.count_trainer import Rounds
+from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import ARITHMETIC, Trainer
 
@@ -184,7 +184,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
     steps = recipe.steps or DEFAULT_STEPS
     learner: BaseTrainer
     if getattr(model, "counted", False):
-        learner = Rounds(model, lessons, settings, steps=steps)
+        learner = CountTrainer(model, lessons, settings, steps=steps)
     else:
         learner = Trainer(model, objective, rows["train"], settings, steps=steps)
         prepared = with_left_out(prepared, learner)
