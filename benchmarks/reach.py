@@ -37,7 +37,7 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
-from clearstory.training.optimizer import Optimizers
+from clearstory.training.optimizer import OptimizerSet
 from clearstory.training.lr_schedule import rate
 
 MODELS = ("rnn", "gru", "lstm", "clear")
@@ -102,7 +102,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     config = choice.config(vocab=2 * KEYS + NOISE, context=2 * PAIRS + SPAN, parameters=parameters)
     settings = scale_learning_rates(name, config, build_train_recipe({"model": name}).training)
     model = build(config, seed=0, birth=settings.initialization)
-    optimizers, began = Optimizers(model, settings), time.process_time()
+    optimizers, began = OptimizerSet(model, settings), time.process_time()
     chance = torch.Generator().manual_seed(0)
     model.train()
     for step in range(steps):

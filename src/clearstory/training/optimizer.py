@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from clearstory.training.adagrad import RowAdagrad
 from clearstory.training.muon import Muon
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.update import SGD, AdamW, Update
+from clearstory.training.optimizers import SGD, AdamW, Update
 
 INSIDE = ("blocks.", "layers.", "encoder.blocks.", "decoder.blocks.")
 """What the names of weights begin with that lie between a model's embedding and its unembedding."""
 
 
-class Optimizers:
+class OptimizerSet:
     """The optimizers of a run, moved together; each parameter belongs to exactly one.
 
     AdamW (Loshchilov and Hutter 2019) moves everything, or with `optimizer=muon` all but the matrices inside blocks and

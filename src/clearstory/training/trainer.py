@@ -25,7 +25,7 @@ from clearstory.training.weight_average import Average
 from clearstory.training.batches import Batch, Rows
 from clearstory.training.base import StepResult, load_weights, weights
 from clearstory.training.objectives.base import Objective
-from clearstory.training.optimizer import Optimizers
+from clearstory.training.optimizer import OptimizerSet
 from clearstory.training.lr_schedule import rate
 from clearstory.training.settings import TrainingSettings
 
@@ -63,7 +63,7 @@ class Trainer:
         self.batches = objective.batches(rows, self.context, whole, settings.seed, self.stateful, bool(settings.align_documents))
         self.carried: RestorableState | None = None
         self.average = Average(model)
-        self.optimizers = Optimizers(model, settings)
+        self.optimizers = OptimizerSet(model, settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.step = 0
