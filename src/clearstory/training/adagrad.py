@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from clearstory.training.update import Update
+from clearstory.training.optimizers import Optimizer
 
 
-class RowAdagrad(Update):
+class RowAdagrad(Optimizer):
     """row <- row - lr · gradient / √(sum of all its squared gradients so far), for rows with a sparse gradient only.
 
     What a row costs does not depend on how many rows there are. The step does not depend on the gradient's scale.

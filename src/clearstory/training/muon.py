@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearstory.training.update import Update
+from clearstory.training.optimizers import Optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that pushes singular values towards 1: steepest at 0, not monotone near 1. Jordan et al. 2024."""
@@ -32,7 +32,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon(Update):
+class Muon(Optimizer):
     """theta <- theta - lr · (√max(1, R/C) · orthogonal(momentum) + decay · theta), for matrices only.
 
     `arithmetic` is that of the orthogonalisation alone: bf16 where a processor multiplies it faster.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from clearstory.training.adagrad import RowAdagrad
 from clearstory.training.muon import Muon
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.optimizers import SGD, AdamW, Update
+from clearstory.training.optimizers import SGD, AdamW, Optimizer
 
 INSIDE = ("blocks.", "layers.", "encoder.blocks.", "decoder.blocks.")
 """What the names of weights begin with that lie between a model's embedding and its unembedding."""
@@ -32,10 +32,10 @@ class OptimizerSet:
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
-        first: Update = SGD(groups, settings.learning_rate)
+        first: Optimizer = SGD(groups, settings.learning_rate)
         if settings.optimizer != "sgd":
             first = AdamW(groups, settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
-        self.all: list[tuple[Update, float, bool]] = [(first, settings.learning_rate, True)]
+        self.all: list[tuple[Optimizer, float, bool]] = [(first, settings.learning_rate, True)]
         if inner:
             dtype = torch.bfloat16 if settings.precision == "bf16" else None
             by_muon = Muon(inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, arithmetic=dtype)
