@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import RestorableState, State
 from clearstory.models.machine import repeatable
-from clearstory.training.weight_average import Average
+from clearstory.training.weight_average import WeightAverage
 from clearstory.training.batches import Batch, Rows
 from clearstory.training.base import StepResult, load_weights, weights
 from clearstory.training.objectives.base import Objective
@@ -62,7 +62,7 @@ class Trainer:
         whole = settings.batch_size * settings.gradient_accumulation_steps
         self.batches = objective.batches(rows, self.context, whole, settings.seed, self.stateful, bool(settings.align_documents))
         self.carried: RestorableState | None = None
-        self.average = Average(model)
+        self.average = WeightAverage(model)
         self.optimizers = OptimizerSet(model, settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
