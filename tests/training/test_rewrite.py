@@ -21,9 +21,9 @@ from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.objectives.rewrite import Denoise, Rewrite
+from clearstory.training.objectives.seq2seq import Denoise, Seq2Seq
 from clearstory.training.objectives.table import OBJECTIVES, choose
-from clearstory.training.schedule import rate
+from clearstory.training.lr_schedule import rate
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.sources import Paired, Spans, batch_of, dropping, pieces, window_of
 from clearstory.training.trainer import Trainer
@@ -192,7 +192,7 @@ def test_the_loss_is_smoothed_and_looks_are_not(name: str) -> None:
     batch = Paired(text, 24, 4, 0, BEGIN).batch(0)
     logits = model.logits(model.forward(batch.tokens, source=batch.source)[0]).flatten(0, 1)
     for smoothing in (0.0, 0.1):
-        objective = Rewrite(BEGIN, smoothing)
+        objective = Seq2Seq(BEGIN, smoothing)
         [term] = objective.loss(model, batch)[0].values()
         wanted = F.cross_entropy(logits, batch.targets.flatten(), reduction="sum", label_smoothing=smoothing)
         torch.testing.assert_close(term.total, wanted, rtol=1e-9, atol=1e-9)
@@ -203,12 +203,12 @@ def test_the_loss_is_smoothed_and_looks_are_not(name: str) -> None:
         one = batch_of([source], [target], BEGIN)
         nats += model.token_nll(one.tokens, one.targets, source=one.source)[0].sum().item()
         tokens += len(target)
-    score = Rewrite(BEGIN, 0.1).look(model, text, 24)
+    score = Seq2Seq(BEGIN, 0.1).look(model, text, 24)
     assert score.nats == pytest.approx(nats, rel=1e-9)
     assert score.tokens == tokens
     assert score.bytes is None
     assert "source" in str(score.reason)
-    assert 0 < Rewrite(BEGIN).look(model, text, 24, limit=100).tokens < tokens
+    assert 0 < Seq2Seq(BEGIN).look(model, text, 24, limit=100).tokens < tokens
 
 
 def test_looks_at_dropped_spans_are_always_the_same() -> None:
@@ -233,7 +233,7 @@ def test_micro_batches_and_resuming_change_nothing(objective: str) -> None:
             optimizer="muon", label_smoothing=0.1,
         )  # fmt: skip
         ends = tuple(range(VOCAB, VOCAB + 100))
-        what = Rewrite(BEGIN, 0.1) if objective == "rewrite" else Denoise(BEGIN, END, ends, 0.1)
+        what = Seq2Seq(BEGIN, 0.1) if objective == "rewrite" else Denoise(BEGIN, END, ends, 0.1)
         return Trainer(model, what, pairs(), settings, steps=6)
 
     whole = [progress.loss for progress in trainer(8, 1)]
@@ -253,7 +253,7 @@ def test_eight_pairs_are_learnt_by_heart(name: str) -> None:
     settings = TrainingSettings(
         batch_size=8, learning_rate=0.02, warmup_steps=5, schedule="constant", precision="fp32", weight_decay=0
     )
-    losses = [progress.loss for progress in Trainer(model, Rewrite(BEGIN), pairs(8), settings, steps=150)]
+    losses = [progress.loss for progress in Trainer(model, Seq2Seq(BEGIN), pairs(8), settings, steps=150)]
     assert losses[-1] is not None
     assert losses[0] is not None
     assert losses[-1] < 0.2 * losses[0]
@@ -285,7 +285,7 @@ def test_objectives_are_made_in_a_tokenizers_own_tokens() -> None:
     tokenizer = with_sentinels(train_tokenizer("bytes", []))
     made = OBJECTIVES["denoise"].make(tokenizer, settings)
     assert made == Denoise(256, 256, tuple(range(257, 357)), 0.1)
-    assert OBJECTIVES["rewrite"].make(tokenizer, settings) == Rewrite(256, 0.1)
+    assert OBJECTIVES["rewrite"].make(tokenizer, settings) == Seq2Seq(256, 0.1)
     pieces = train_tokenizer("wordpiece:60", ["some words " * 9])
-    assert OBJECTIVES["rewrite"].make(pieces, settings) == Rewrite(0, 0.1)  # [PAD] begins, [SEP] ends
+    assert OBJECTIVES["rewrite"].make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] begins, [SEP] ends
     assert isinstance(OBJECTIVES["causal"].make(tokenizer, settings), Causal)

@@ -31,7 +31,7 @@ PARTIAL = (
 
 
 @dataclass(frozen=True)
-class Rewrite:
+class Seq2Seq:
     """The sum of -log p(token | source, those before it), over all tokens of targets, their end included.
 
     Args:

@@ -13,7 +13,7 @@ from clearstory.training.masking import Masking
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.objectives.mlm import Masked
-from clearstory.training.objectives.seq2seq import Denoise, Rewrite
+from clearstory.training.objectives.seq2seq import Denoise, Seq2Seq
 from clearstory.training.settings import TrainingSettings
 
 
@@ -51,10 +51,10 @@ def denoise(tokenizer: Tokenizer, settings: TrainingSettings) -> Denoise:
     return Denoise(begin, end, marks, settings.label_smoothing)
 
 
-def rewrite(tokenizer: Tokenizer, settings: TrainingSettings) -> Rewrite:
+def rewrite(tokenizer: Tokenizer, settings: TrainingSettings) -> Seq2Seq:
     """Rewrite, in a tokenizer's own tokens. Raises as `denoise` does."""
     begin, _ = writer_tokens(tokenizer)
-    return Rewrite(begin, settings.label_smoothing)
+    return Seq2Seq(begin, settings.label_smoothing)
 
 
 def writer_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
