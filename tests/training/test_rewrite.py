@@ -21,7 +21,7 @@ from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.objectives.seq2seq import Denoise, Seq2Seq
+from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.objectives.table import OBJECTIVES, choose
 from clearstory.training.lr_schedule import rate
 from clearstory.training.settings import TrainingSettings
@@ -213,7 +213,7 @@ def test_the_loss_is_smoothed_and_looks_are_not(name: str) -> None:
 
 def test_looks_at_dropped_spans_are_always_the_same() -> None:
     model: Any = shaken(replace(WRITERS["t5"], vocab=130))
-    objective = Denoise(BEGIN, END, tuple(range(30, 130)))
+    objective = SpanCorruption(BEGIN, END, tuple(range(30, 130)))
     text = SimpleNamespace(ids=np.random.default_rng(0).integers(2, 30, 2000), starts=np.array([0, 2000]))
     first, second = objective.look(model, text, 24), objective.look(model, text, 24)
     assert first == second
@@ -233,7 +233,7 @@ def test_micro_batches_and_resuming_change_nothing(objective: str) -> None:
             optimizer="muon", label_smoothing=0.1,
         )  # fmt: skip
         ends = tuple(range(VOCAB, VOCAB + 100))
-        what = Seq2Seq(BEGIN, 0.1) if objective == "rewrite" else Denoise(BEGIN, END, ends, 0.1)
+        what = Seq2Seq(BEGIN, 0.1) if objective == "rewrite" else SpanCorruption(BEGIN, END, ends, 0.1)
         return Trainer(model, what, pairs(), settings, steps=6)
 
     whole = [progress.loss for progress in trainer(8, 1)]
@@ -284,7 +284,7 @@ def test_objectives_are_made_in_a_tokenizers_own_tokens() -> None:
     settings = TrainingSettings(label_smoothing=0.1)
     tokenizer = with_sentinels(train_tokenizer("bytes", []))
     made = OBJECTIVES["denoise"].make(tokenizer, settings)
-    assert made == Denoise(256, 256, tuple(range(257, 357)), 0.1)
+    assert made == SpanCorruption(256, 256, tuple(range(257, 357)), 0.1)
     assert OBJECTIVES["rewrite"].make(tokenizer, settings) == Seq2Seq(256, 0.1)
     pieces = train_tokenizer("wordpiece:60", ["some words " * 9])
     assert OBJECTIVES["rewrite"].make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] begins, [SEP] ends

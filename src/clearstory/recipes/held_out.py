@@ -13,7 +13,7 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import score_masked
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.mlm import Masked
-from clearstory.training.objectives.seq2seq import Denoise, Seq2Seq
+from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 
 
 @dataclass
@@ -39,7 +39,7 @@ class HeldOut:
         over the split. A model that tells hidden tokens is asked for those, always the same ones; one that writes from
         a source, for all targets.
         """
-        if isinstance(self.objective, Seq2Seq | Denoise):
+        if isinstance(self.objective, Seq2Seq | SpanCorruption):
             return self.objective.look(model, self.rows, context, limit)
         if isinstance(self.objective, Masked):
             marks = score_masked(model, self.objective, self.rows, context, limit=limit)
@@ -58,7 +58,7 @@ class HeldOut:
 
     def source(self, number: int, context: int) -> list[int] | None:
         """A source, to see what the model makes of it; None for one that writes on from a text."""
-        if not isinstance(self.objective, Seq2Seq | Denoise):
+        if not isinstance(self.objective, Seq2Seq | SpanCorruption):
             return None
         given = self.objective.batches(self.rows, context, 1, 0).batch(number).source
         assert given is not None
@@ -67,7 +67,7 @@ class HeldOut:
 
     def beside(self) -> dict[str, Any]:
         """What a look tells beside nats, where they are of no text's every token."""
-        if isinstance(self.objective, Seq2Seq | Denoise):
+        if isinstance(self.objective, Seq2Seq | SpanCorruption):
             return {"token": "target token"}
         if isinstance(self.objective, Masked):
             return {"token": "masked token", "next_sentence_accuracy": self.accuracy}

@@ -43,7 +43,7 @@ from clearstory.text.sentinels import with_sentinels
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
 from clearstory.training.objectives.mlm import Masked
-from clearstory.training.objectives.seq2seq import Denoise, Seq2Seq
+from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.settings import TrainingSettings
@@ -148,7 +148,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
         config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=parameters)
     if tagging:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
-    if isinstance(objective, Seq2Seq | Denoise):
+    if isinstance(objective, Seq2Seq | SpanCorruption):
         config = replace(config, begin=objective.begin if config.begin is None else config.begin)
         objective = replace(objective, begin=config.begin)
     elif not isinstance(config, TransformerConfig) and getattr(config, "begin", 0) is None:

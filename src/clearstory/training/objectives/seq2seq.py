@@ -66,7 +66,7 @@ class Seq2Seq:
 
 
 @dataclass(frozen=True)
-class Denoise:
+class SpanCorruption:
     """The same for targets that were dropped from running text.
 
     Args:

@@ -13,7 +13,7 @@ from clearstory.training.masking import Masking
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.objectives.mlm import Masked
-from clearstory.training.objectives.seq2seq import Denoise, Seq2Seq
+from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.settings import TrainingSettings
 
 
@@ -39,7 +39,7 @@ class Entry:
         return self.pairs or self.sentinels
 
 
-def denoise(tokenizer: Tokenizer, settings: TrainingSettings) -> Denoise:
+def denoise(tokenizer: Tokenizer, settings: TrainingSettings) -> SpanCorruption:
     """Denoise, in a tokenizer's own tokens. Raises BadSetting for one that has no token to end a text with."""
     begin, end = writer_tokens(tokenizer)
     marks = sentinels(tokenizer)
@@ -48,7 +48,7 @@ def denoise(tokenizer: Tokenizer, settings: TrainingSettings) -> Denoise:
             "this tokenizer has no sentinels such as <extra_id_0>, which stand for what is dropped; go on with pairs, "
             "or train a new model"
         )
-    return Denoise(begin, end, marks, settings.label_smoothing)
+    return SpanCorruption(begin, end, marks, settings.label_smoothing)
 
 
 def rewrite(tokenizer: Tokenizer, settings: TrainingSettings) -> Seq2Seq:
