@@ -19,7 +19,7 @@ from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.exam import score_masked
 from clearstory.training.masking import Masking
-from clearstory.training.objectives.mlm import Masked, MaskedWindows
+from clearstory.training.objectives.mlm import MLM, MaskedWindows
 from clearstory.training.objectives.table import OBJECTIVES, choose
 from clearstory.training.pairs import Pairs
 from clearstory.training.settings import TrainingSettings
@@ -88,7 +88,7 @@ def test_whole_words_are_hidden_whole() -> None:
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_batches_are_functions_of_seed_and_number(pairs: bool) -> None:
-    rows, objective = sentence_rows(), Masked(MASKING, pairs)
+    rows, objective = sentence_rows(), MLM(MASKING, pairs)
     one, other = (objective.batches(rows, CONTEXT, 4, seed=3) for _ in range(2))
     late = one.batch(40)
     for number in (40, 3, 0):
@@ -188,7 +188,7 @@ def test_text_without_pairs_is_refused() -> None:
 
 def trainer(pairs: bool = True, settings: TrainingSettings = SETTINGS, steps: int = 6, **kind: Any) -> Trainer:
     model = build(replace(TINY, dropout=kind.pop("dropout", 0.0)), seed=settings.seed)
-    return Trainer(model.to(**kind), Masked(MASKING, pairs), sentence_rows(), settings, steps=steps)
+    return Trainer(model.to(**kind), MLM(MASKING, pairs), sentence_rows(), settings, steps=steps)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -251,7 +251,7 @@ def test_two_languages_are_told_apart_word_by_word_and_pair_by_pair() -> None:
     """
     settings = replace(SETTINGS, batch_size=16, optimizer="muon", learning_rate=0.01, warmup_steps=20)
     model = build(replace(TINY, dropout=0.0), seed=0)
-    objective, exam = Masked(MASKING, pairs=True), two_languages(20, seed=1)
+    objective, exam = MLM(MASKING, pairs=True), two_languages(20, seed=1)
     before = score_masked(model.eval(), objective, exam, CONTEXT)
     assert before.nats / before.tokens == pytest.approx(np.log(VOCAB), abs=0.3)
     for _ in Trainer(model, objective, two_languages(60, seed=0), settings, steps=150):
@@ -265,7 +265,7 @@ def test_two_languages_are_told_apart_word_by_word_and_pair_by_pair() -> None:
 @pytest.mark.parametrize("pairs", [False, True])
 def test_an_exam_asks_the_same_of_everyone_and_once_of_everything(pairs: bool) -> None:
     model, rows = build(TINY, seed=0).eval(), sentence_rows(documents=60)
-    objective = Masked(MASKING, pairs)
+    objective = MLM(MASKING, pairs)
     whole = score_masked(model, objective, rows, CONTEXT)
     assert whole == score_masked(model, objective, rows, CONTEXT)
     batches = objective.batches(rows, CONTEXT, 16, 0)

@@ -21,7 +21,7 @@ from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import MaskedScore, score_masked
 from clearstory.training.masking import Masking
-from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.mlm import MLM
 
 LIMIT = 2000
 """Tokens told one by one, where nothing else is said: each costs a reading of its window."""
@@ -114,10 +114,10 @@ def masked_marks(
     if network.follows is not None:
         sentences = encode_documents(tokenizer, by_sentence(documents), several=True, endings=False)
         try:
-            return score_masked(network, Masked(masking, pairs=True), sentences, context, limit=limit)
+            return score_masked(network, MLM(masking, pairs=True), sentences, context, limit=limit)
         except BadInput:
             pass  # one document, or sentences that none follows
-    return score_masked(network, Masked(masking), rows, context, limit=limit)
+    return score_masked(network, MLM(masking), rows, context, limit=limit)
 
 
 def spread(rows: TokenDataset, limit: int) -> list[int]:

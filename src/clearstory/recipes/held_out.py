@@ -12,7 +12,7 @@ from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import score_masked
 from clearstory.training.objectives.base import Objective
-from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.mlm import MLM
 from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 
 
@@ -41,7 +41,7 @@ class HeldOut:
         """
         if isinstance(self.objective, Seq2Seq | SpanCorruption):
             return self.objective.look(model, self.rows, context, limit)
-        if isinstance(self.objective, Masked):
+        if isinstance(self.objective, MLM):
             marks = score_masked(model, self.objective, self.rows, context, limit=limit)
             self.accuracy = marks.accuracy
             return Score(nats=marks.nats, tokens=marks.tokens, bytes=None, reason=self.lost)
@@ -69,6 +69,6 @@ class HeldOut:
         """What a look tells beside nats, where they are of no text's every token."""
         if isinstance(self.objective, Seq2Seq | SpanCorruption):
             return {"token": "target token"}
-        if isinstance(self.objective, Masked):
+        if isinstance(self.objective, MLM):
             return {"token": "masked token", "next_sentence_accuracy": self.accuracy}
         return {}

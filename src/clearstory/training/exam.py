@@ -10,7 +10,7 @@ from torch import nn
 
 from clearstory.models.base import IGNORE_INDEX
 from clearstory.training.batches import Rows
-from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.mlm import MLM
 
 SEED = 0
 """Of what is hidden: the same for every run, so that runs can be compared."""
@@ -43,7 +43,7 @@ class MaskedScore:
 @torch.no_grad()
 def score_masked(
     model: nn.Module,
-    objective: Masked,
+    objective: MLM,
     rows: Rows,
     context: int,
     *,

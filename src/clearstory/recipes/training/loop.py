@@ -42,7 +42,7 @@ from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
-from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.mlm import MLM
 from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.count_trainer import CountTrainer
@@ -195,7 +195,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
         trained_on=(*(begun.card.trained_on if begun else ()), (corpus.name, rows["train"].text_bytes)),
     )
     decided = {"tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint}
-    if isinstance(objective, Masked):
+    if isinstance(objective, MLM):
         why: str | None = BOTH_SIDES
     else:
         why = getattr(objective, "reason", None) or lost(corpus, tokenizer, rows)

@@ -19,7 +19,7 @@ from clearstory.training.pairs import Pairs
 
 
 @dataclass(frozen=True)
-class Masked:
+class MLM:
     """The sum of -log p(token | what is not hidden) over the hidden tokens; with `pairs`, and of -log p(the second text
     follows the first, or not) over pairs of texts. Each is a mean of its own, and the two are added.
     """
@@ -33,7 +33,7 @@ class Masked:
         """Windows packed end to end; or pairs, of rows that are sentences, which begin with documents anyway."""
         if self.pairs:
             return Pairs(cast(TokenSequences, rows), context, batch_size, seed, self.masking)
-        return MaskedWindows(rows, context, batch_size, seed, self.masking, align)
+        return MaskedWindows(rows, context, batch_size, seed, self.masking, align_documents)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be told, and pairs."""

@@ -12,7 +12,7 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.objectives.mlm import Masked
+from clearstory.training.objectives.mlm import MLM
 from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.settings import TrainingSettings
 
@@ -68,10 +68,10 @@ def writer_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
 OBJECTIVES: dict[str, Entry] = {
     "causal": Entry(lambda tokenizer, settings: Causal(), ("decoder",)),
     "masked": Entry(
-        lambda tokenizer, settings: Masked(Masking.of(tokenizer, settings.whole_words)), ("encoder",), masks=True
+        lambda tokenizer, settings: MLM(Masking.of(tokenizer, settings.whole_words)), ("encoder",), masks=True
     ),
     "mlm+nsp": Entry(
-        lambda tokenizer, settings: Masked(Masking.of(tokenizer, settings.whole_words), pairs=True),
+        lambda tokenizer, settings: MLM(Masking.of(tokenizer, settings.whole_words), pairs=True),
         ("encoder",),
         sentences=True,
         masks=True,
