@@ -19,7 +19,7 @@ from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.exam import score_masked
 from clearstory.training.masking import Masking
-from clearstory.training.objectives.mlm import MLM, MaskedWindows
+from clearstory.training.objectives.mlm import MLM, MaskedWindowBatches
 from clearstory.training.objectives.table import OBJECTIVES, choose
 from clearstory.training.pairs import Pairs
 from clearstory.training.settings import TrainingSettings
@@ -104,7 +104,7 @@ def test_batches_are_functions_of_seed_and_number(pairs: bool) -> None:
 
 def test_windows_stand_between_their_marks() -> None:
     rows = SimpleNamespace(ids=np.arange(500) % 30 + 5)
-    batch = MaskedWindows(rows, 20, 8, 0, MASKING).batch(1)
+    batch = MaskedWindowBatches(rows, 20, 8, 0, MASKING).batch(1)
     ids = torch.where(batch.targets == IGNORE_INDEX, batch.tokens.ids, batch.targets)
     assert (ids[:, 0] == FIRST).all()
     assert (ids[:, -1] == LAST).all()

@@ -29,11 +29,11 @@ class MLM:
 
     def batches(
         self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
-    ) -> MaskedWindows | Pairs:
+    ) -> MaskedWindowBatches | Pairs:
         """Windows packed end to end; or pairs, of rows that are sentences, which begin with documents anyway."""
         if self.pairs:
             return Pairs(cast(TokenSequences, rows), context, batch_size, seed, self.masking)
-        return MaskedWindows(rows, context, batch_size, seed, self.masking, align_documents)
+        return MaskedWindowBatches(rows, context, batch_size, seed, self.masking, align_documents)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be told, and pairs."""
@@ -53,7 +53,7 @@ class MLM:
         return loss, None
 
 
-class MaskedWindows:
+class MaskedWindowBatches:
     """`Windows` between [CLS] and [SEP], some of their tokens hidden; those are a function of (seed, number) too."""
 
     def __init__(
