@@ -19,7 +19,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import CLEAR, NANOGPT_CHAR
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.training.batches import Streams, Windows
+from clearstory.training.batches import StreamBatches, Windows
 from clearstory.training.muon import Muon, orthogonalize
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.lr_schedule import rate
@@ -188,7 +188,7 @@ def test_text_shorter_than_a_window_is_refused() -> None:
 
 def test_streams_go_on_where_they_ended_and_epochs_differ() -> None:
     text = rows(203)
-    streams = Streams(text, context=10, batch_size=4, seed=0)
+    streams = StreamBatches(text, context=10, batch_size=4, seed=0)
     assert (streams.length, streams.per_epoch) == (50, 4)
     batches = [streams.batch(i) for i in range(5)]
     assert [streams.goes_on(i) for i in range(5)] == [False, True, True, True, False]
@@ -204,7 +204,7 @@ def test_streams_go_on_where_they_ended_and_epochs_differ() -> None:
 
 def test_text_shorter_than_the_streams_is_refused() -> None:
     with pytest.raises(BadInput, match=r"33 tokens, and 4 streams of 9 need 37"):
-        Streams(rows(33), context=9, batch_size=4, seed=0)
+        StreamBatches(rows(33), context=9, batch_size=4, seed=0)
 
 
 def test_a_memory_is_carried_from_batch_to_batch_until_the_epoch_ends() -> None:

@@ -166,7 +166,7 @@ def aligned(rows: Rows, context: int) -> npt.NDArray[np.int64]:
     return places
 
 
-class Streams:
+class StreamBatches:
     """The row cut into `batch_size` long pieces that are read side by side, `context` tokens of each in every batch.
 
     What a model remembers of one batch goes on in the next (truncated backpropagation through time, Williams and Peng

@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import nn
 
 from clearstory.models.base import IGNORE_INDEX, State
-from clearstory.training.batches import Batch, Batches, Rows, Streams, Windows
+from clearstory.training.batches import Batch, Batches, Rows, StreamBatches, Windows
 from clearstory.training.objectives.base import Loss, Term
 
 
@@ -19,7 +19,7 @@ class Causal:
     ) -> Batches:
         """Shuffled windows, packed end to end; or streams for a model that carries its memory over."""
         if stateful:
-            return Streams(rows, context, batch_size, seed)
+            return StreamBatches(rows, context, batch_size, seed)
         return Windows(rows, context, batch_size, seed, align_documents)
 
     def counts(self, batch: Batch) -> dict[str, int]:
