@@ -119,19 +119,19 @@ def test_half_of_the_pairs_follow_each_other_and_the_others_are_strangers() -> N
     document_of = np.searchsorted(rows.starts[ends], np.arange(len(rows.ids)), side="right")
     begins = set(rows.starts.tolist())
     seen = [pair for number in range(30) for pair in pairs.epoch(number)]
-    for a, b, c, d, strangers in seen:
+    for a, b, c, d, is_not_next in seen:
         assert a < b
         assert c < d
         assert b - a + d - c <= CONTEXT - 3
         assert {a, b, c} <= begins
-        assert (document_of[a] != document_of[c]) == strangers
+        assert (document_of[a] != document_of[c]) == is_not_next
         assert document_of[a] == document_of[b - 1]
         assert document_of[c] == document_of[d - 1]
-        assert strangers or b == c
-    share = np.mean([pair.strangers for pair in seen])
+        assert is_not_next or b == c
+    share = np.mean([pair.is_not_next for pair in seen])
     assert share == pytest.approx(0.5, abs=3 * 0.5 / len(seen) ** 0.5)
     # Their lengths do not tell: both fill the room as far as sentences let them.
-    sizes = [[p.b - p.a + p.d - p.c for p in seen if p.strangers == kind] for kind in (False, True)]
+    sizes = [[p.b - p.a + p.d - p.c for p in seen if p.is_not_next == kind] for kind in (False, True)]
     assert np.mean(sizes[0]) == pytest.approx(np.mean(sizes[1]), rel=0.1)
 
 
@@ -139,8 +139,8 @@ def test_an_epoch_reads_nearly_everything_and_the_next_one_otherwise() -> None:
     rows = sentence_rows(documents=10, sentences=30)
     pairs = Pairs(rows, CONTEXT, 8, seed=0, masking=MASKING)
     read = np.zeros(len(rows.ids), bool)
-    for a, b, _, d, strangers in pairs.epoch(0):
-        read[a : b if strangers else d] = True
+    for a, b, _, d, is_not_next in pairs.epoch(0):
+        read[a : b if is_not_next else d] = True
     assert read.mean() > 0.9  # a document's last sentence may have none after it
     assert pairs.epoch(0) != pairs.epoch(1)
     assert len({pairs.epoch(0)[0], pairs.epoch(0)[1]}) == 2
@@ -153,15 +153,15 @@ def test_a_batch_of_pairs_is_framed_and_padded() -> None:
     lengths, segments = batch.tokens.lengths, batch.segments
     assert lengths is not None
     assert segments is not None
-    assert batch.strangers is not None
+    assert batch.is_not_next is not None
     ids = torch.where(batch.targets == IGNORE_INDEX, batch.tokens.ids, batch.targets)
     for row, second, length, stranger, pair in zip(
-        ids, segments, lengths, batch.strangers, pairs.epoch(0)[:6], strict=True
+        ids, segments, lengths, batch.is_not_next, pairs.epoch(0)[:6], strict=True
     ):
         one, other = rows.ids[pair.a : pair.b].tolist(), rows.ids[pair.c : pair.d].tolist()
         assert row[:length].tolist() == [FIRST, *one, LAST, *other, LAST]
         assert second[:length].tolist() == [0] * (len(one) + 2) + [1] * (len(other) + 1)
-        assert bool(stranger) == pair.strangers
+        assert bool(stranger) == pair.is_not_next
     padding = torch.arange(ids.shape[1]) >= lengths[:, None]
     assert (batch.targets[padding] == IGNORE_INDEX).all()
 

@@ -46,7 +46,7 @@ class Batch:
     tokens: TokenBatch
     targets: Int[Tensor, "B T"]
     segments: Int[Tensor, "B T"] | None = None
-    strangers: Int[Tensor, "B"] | None = None
+    is_not_next: Int[Tensor, "B"] | None = None
     source: TokenBatch | None = None
 
     def to(self, device: torch.device) -> Self:

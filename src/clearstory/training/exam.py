@@ -67,9 +67,9 @@ def score_masked(
         marks["nats"] += float(encoder.nats(hidden, batch.targets).double().sum())
         marks["tokens"] += int((batch.targets != IGNORE_INDEX).sum())
         marks["read"] += batch.size
-        if batch.strangers is not None:
-            marks["pairs"] += len(batch.strangers)
-            marks["right"] += int((encoder.relate(hidden).argmax(-1) == batch.strangers).sum())
+        if batch.is_not_next is not None:
+            marks["pairs"] += len(batch.is_not_next)
+            marks["right"] += int((encoder.relate(hidden).argmax(-1) == batch.is_not_next).sum())
         left -= batch_size
         number += 1
     return MaskedScore(**cast(dict[str, Any], marks))

@@ -26,7 +26,7 @@ class Pair(NamedTuple):
     b: int
     c: int
     d: int
-    strangers: bool
+    is_not_next: bool
 
 
 class Pairs:
@@ -124,7 +124,7 @@ class Pairs:
             TokenBatch(torch.from_numpy(shown), torch.tensor(lengths)),
             torch.from_numpy(targets),
             torch.from_numpy(segments),
-            torch.tensor([int(pair.strangers) for pair in chosen]),
+            torch.tensor([int(pair.is_not_next) for pair in chosen]),
         )
 
     def goes_on(self, number: int) -> bool:

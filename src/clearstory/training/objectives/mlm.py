@@ -38,17 +38,17 @@ class MLM:
     def counts(self, batch: Batch) -> dict[str, int]:
         """Tokens to be told, and pairs."""
         counts = {"masked": int((batch.targets != IGNORE_INDEX).sum())}
-        return counts if batch.strangers is None else {**counts, "next-sentence": len(batch.strangers)}
+        return counts if batch.is_not_next is None else {**counts, "next-sentence": len(batch.is_not_next)}
 
     def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
         """Nats of all hidden tokens together, and of all pairs."""
         encoder, counts = cast(Any, model), self.counts(batch)
         hidden = encoder.encode(batch.tokens, batch.segments)
         loss = {"masked": Term(encoder.nats(hidden, batch.targets).sum(), counts["masked"])}
-        if batch.strangers is not None:
+        if batch.is_not_next is not None:
             logits = encoder.relate(hidden)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            nats = F.cross_entropy(logits, batch.strangers, reduction="sum")
+            nats = F.cross_entropy(logits, batch.is_not_next, reduction="sum")
             loss["next-sentence"] = Term(nats, counts["next-sentence"])
         return loss, None
 
