@@ -178,5 +178,5 @@ def test_a_comparison_goes_on_from_any_folder(text: Path, tmp_path: Path, monkey
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for sources in ((), (os.path.relpath(text),)):
-        _, goes_on = begin(build_settings(CompareRecipe, {"sources": sources, **given}))
-        assert goes_on.sources == (str(text.resolve()),)
+        _, continues = begin(build_settings(CompareRecipe, {"sources": sources, **given}))
+        assert continues.sources == (str(text.resolve()),)

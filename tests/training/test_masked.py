@@ -78,12 +78,12 @@ def test_whole_words_are_hidden_whole() -> None:
     rows = np.random.default_rng(0).integers(5, VOCAB, (200, 60))
     _, targets = WHOLE.draw(rows, np.random.default_rng(1))
     asked = targets != IGNORE_INDEX
-    goes_on = INSIDE[rows][:, 1:]
-    assert (asked[:, 1:][goes_on] == asked[:, :-1][goes_on]).all()
+    continues = INSIDE[rows][:, 1:]
+    assert (asked[:, 1:][continues] == asked[:, :-1][continues]).all()
     assert (asked.sum(1) <= round(0.15 * 60)).mean() > 0.95  # a single word may be longer than all that is to be hidden
     assert asked.sum(1).min() >= 1
     plain = MASKING.draw(rows, np.random.default_rng(1))[1] != IGNORE_INDEX
-    assert (plain[:, 1:][goes_on] != plain[:, :-1][goes_on]).any()
+    assert (plain[:, 1:][continues] != plain[:, :-1][continues]).any()
 
 
 @pytest.mark.parametrize("pairs", [False, True])

@@ -191,7 +191,7 @@ def test_streams_go_on_where_they_ended_and_epochs_differ() -> None:
     streams = StreamBatches(text, context=10, batch_size=4, seed=0)
     assert (streams.length, streams.per_epoch) == (50, 4)
     batches = [streams.batch(i) for i in range(5)]
-    assert [streams.goes_on(i) for i in range(5)] == [False, True, True, True, False]
+    assert [streams.continues(i) for i in range(5)] == [False, True, True, True, False]
     for before, after in pairwise(batches[:4]):
         assert torch.equal(before.targets[:, -1], after.tokens.ids[:, 0])
     whole = torch.cat([batch.tokens.ids for batch in batches[:4]], 1)

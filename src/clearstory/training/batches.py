@@ -95,7 +95,7 @@ class Batches(Protocol):
     def batch(self, number: int) -> Batch:
         """The number-th, however far that is."""
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Whether its rows continue those of the one before, so that a memory of them is worth carrying over."""
 
 
@@ -137,7 +137,7 @@ class Windows:
         )
         return cut(self.rows, starts, self.context)
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Never: windows are shuffled."""
         return False
 
@@ -195,7 +195,7 @@ class StreamBatches:
         starts = offset + place * self.context + self.length * np.arange(self.batch_size)
         return cut(self.rows, starts, self.context)
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Until the epoch ends."""
         return number % self.per_epoch != 0
 

@@ -127,6 +127,6 @@ class Pairs:
             torch.tensor([int(pair.is_not_next) for pair in chosen]),
         )
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Never: pairs are shuffled."""
         return False

@@ -66,7 +66,7 @@ class Paired:
         epoch, place = divmod(number, self.per_epoch)
         return self.take(self.order(epoch)[place])
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Never: pairs are shuffled."""
         return False
 
@@ -134,7 +134,7 @@ class Spans:
         rows = [self.corrupt(text, rng) for text in texts]
         return batch_of([source for source, _ in rows], [target for _, target in rows], self.begin)
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Never: windows are shuffled."""
         return False
 

@@ -154,7 +154,7 @@ class Trainer:
         rows, parts = self.settings.batch_size, self.settings.gradient_accumulation_steps
         if not self.stateful:
             return [None] * parts
-        if self.carried is None or not self.batches.goes_on(self.step):
+        if self.carried is None or not self.batches.continues(self.step):
             self.carried = cast(Any, self.model).init_state(rows * parts)
         assert self.carried is not None
         return [self.carried.select(range(at * rows, (at + 1) * rows)) for at in range(parts)]

@@ -76,6 +76,6 @@ class MaskedWindowBatches:
         shown, targets = self.masking.draw(ids, np.random.default_rng([self.seed, 2, number]))
         return Batch(TokenBatch(torch.from_numpy(shown)), torch.from_numpy(targets))
 
-    def goes_on(self, number: int) -> bool:
+    def continues(self, number: int) -> bool:
         """Never: windows are shuffled."""
         return False
