@@ -53,7 +53,7 @@ class BaseTrainer(Protocol):
         """The steps in words."""
 
     @property
-    def look_steps(self) -> int | None:
+    def eval_steps(self) -> int | None:
         """Steps between two looks at other text, where its kind of learning says so; None: as time allows."""
 
     def replan(self, steps: int) -> None:

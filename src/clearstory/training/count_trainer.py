@@ -55,7 +55,7 @@ class CountTrainer:
         return f"{self.steps:,} round{'s' * (self.steps > 1)} of counting"
 
     @property
-    def look_steps(self) -> int:
+    def eval_steps(self) -> int:
         """After every round, or when all of them have made the model."""
         return self.counted.rounds or 1
 

@@ -87,7 +87,7 @@ class Trainer:
         return f"{self.steps:,} steps"
 
     @property
-    def look_steps(self) -> None:
+    def eval_steps(self) -> None:
         """As time allows."""
 
     def replan(self, steps: int) -> None:

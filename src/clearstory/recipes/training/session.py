@@ -65,7 +65,7 @@ class Session:
     looks_without_better: int = 0
     before: float = 0.0  # seconds that the run had taken when it was resumed
     cpu_before: float = 0.0
-    look_steps: int = 0
+    eval_steps: int = 0
     look_tokens: int = 0
     save_steps: int = 0
     compiled: bool = False
@@ -129,11 +129,11 @@ class Session:
             if self.recipe.seconds is not None:
                 if self.clock.left() <= 0:
                     learner.replan(learner.step)
-                elif progress.step % self.look_steps == 0:
+                elif progress.step % self.eval_steps == 0:
                     per_step = (self.clock.spent() - spent) / (progress.step - first)
                     learner.replan(self.clock.steps(learner.step, per_step))
             over = learner.step >= learner.steps
-            if over or progress.step % self.look_steps == 0:
+            if over or progress.step % self.eval_steps == 0:
                 yield from self.look()
                 if s.patience and self.looks_without_better >= s.patience:
                     yield self.warn(
