@@ -57,7 +57,7 @@ def plan(session: Session) -> Iterator[TrainingEvent]:
     session.eval_steps = s.eval_steps or learner.eval_steps or max(10, learner.steps // time_budget.LOOKS)
     session.save_steps = s.save_steps or session.eval_steps
     tokens = learner.steps * learner.tokens_per_step
-    session.look_tokens = s.eval_tokens or time_budget.look_tokens(tokens, learner.steps // session.eval_steps)
+    session.eval_tokens = s.eval_tokens or time_budget.eval_tokens(tokens, learner.steps // session.eval_steps)
     if s.patience and session.looks_without_better >= s.patience:
         learner.replan(learner.step)  # it had stopped early, and was killed before its end
     session.write_down()

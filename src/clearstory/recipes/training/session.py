@@ -66,7 +66,7 @@ class Session:
     before: float = 0.0  # seconds that the run had taken when it was resumed
     cpu_before: float = 0.0
     eval_steps: int = 0
-    look_tokens: int = 0
+    eval_tokens: int = 0
     save_steps: int = 0
     compiled: bool = False
 
@@ -159,7 +159,7 @@ class Session:
     def look(self) -> Iterator[TrainingEvent]:
         """Read some of the validation split; keep the model if it is the best yet."""
         with self.learner.averaged():
-            score = self.look_at(self.look_tokens)
+            score = self.look_at(self.eval_tokens)
             if better := score.nats_per_token < self.best:
                 self.keep(score)
         nats = score.nats_per_token
@@ -172,7 +172,7 @@ class Session:
             kind="look", step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte,
             tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.held.beside(),
         )  # fmt: skip
-        complete = self.look_tokens >= self.prepared.validation_tokens
+        complete = self.eval_tokens >= self.prepared.validation_tokens
         yield Evaluated(
             step=step, nats_per_token=nats, bits_per_byte=score.bits_per_byte, best=better, complete=complete,
             **self.held.beside(),

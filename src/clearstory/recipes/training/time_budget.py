@@ -81,7 +81,7 @@ def context_for(seconds: float, device: str) -> int:
     return 128 if seconds < 600 and device == "cpu" else 256
 
 
-def look_tokens(tokens: int, looks: int) -> int:
+def eval_tokens(tokens: int, looks: int) -> int:
     """Validation tokens for each look, so that all of them take a tenth of the time of learning `tokens`.
 
     Reading takes a third of what learning takes: a forward pass without its backward pass.
