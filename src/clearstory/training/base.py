@@ -56,7 +56,7 @@ class BaseTrainer(Protocol):
     def eval_steps(self) -> int | None:
         """Steps between two looks at other text, where its kind of learning says so; None: as time allows."""
 
-    def replan(self, steps: int) -> None:
+    def set_total_steps(self, steps: int) -> None:
         """From here on the run is this long."""
 
     def probe(self) -> float | None:

@@ -59,7 +59,7 @@ class CountTrainer:
         """After every round, or when all of them have made the model."""
         return self.counted.rounds or 1
 
-    def replan(self, steps: int) -> None:
+    def set_total_steps(self, steps: int) -> None:
         """From here on the run is this long, where that is for us to say."""
         self.plans.append((self.step, self.counted.rounds or max(steps, self.step)))
 

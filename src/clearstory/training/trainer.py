@@ -90,7 +90,7 @@ class Trainer:
     def eval_steps(self) -> None:
         """As time allows."""
 
-    def replan(self, steps: int) -> None:
+    def set_total_steps(self, steps: int) -> None:
         """From here on the run is this long; the schedule stretches or shrinks with it."""
         self.plans.append((self.step, max(steps, self.step)))
 

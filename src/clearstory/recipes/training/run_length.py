@@ -42,16 +42,16 @@ def plan(session: Session) -> Iterator[TrainingEvent]:
                 f"beside {clock.reserve:.2g} s of measuring; give more, or a smaller model"
             )
         if not enough:
-            learner.replan(learner.step)
+            learner.set_total_steps(learner.step)
         elif per_step:
             share = 1 - time_budget.LOOK_SHARE
-            learner.replan(clock.steps(learner.step, per_step / share))
+            learner.set_total_steps(clock.steps(learner.step, per_step / share))
         else:
-            learner.replan(MOST_ROUNDS)
+            learner.set_total_steps(MOST_ROUNDS)
     else:
         yield from compile_stack(session, None)
         if session.last is None or recipe.steps is not None:
-            learner.replan(recipe.steps or DEFAULT_STEPS)
+            learner.set_total_steps(recipe.steps or DEFAULT_STEPS)
     if learner.step == 0:
         learner.plans = [(0, learner.steps)]
     session.eval_steps = s.eval_steps or learner.eval_steps or max(10, learner.steps // time_budget.LOOKS)
@@ -59,7 +59,7 @@ def plan(session: Session) -> Iterator[TrainingEvent]:
     tokens = learner.steps * learner.tokens_per_step
     session.eval_tokens = s.eval_tokens or time_budget.eval_tokens(tokens, learner.steps // session.eval_steps)
     if s.patience and session.looks_without_better >= s.patience:
-        learner.replan(learner.step)  # it had stopped early, and was killed before its end
+        learner.set_total_steps(learner.step)  # it had stopped early, and was killed before its end
     session.write_down()
     seconds = learner.steps * per_step if per_step else None
     yield RunPlanned(

@@ -128,10 +128,10 @@ class Session:
                 yield self.warn(sentence)
             if self.recipe.seconds is not None:
                 if self.clock.left() <= 0:
-                    learner.replan(learner.step)
+                    learner.set_total_steps(learner.step)
                 elif progress.step % self.eval_steps == 0:
                     per_step = (self.clock.spent() - spent) / (progress.step - first)
-                    learner.replan(self.clock.steps(learner.step, per_step))
+                    learner.set_total_steps(self.clock.steps(learner.step, per_step))
             over = learner.step >= learner.steps
             if over or progress.step % self.eval_steps == 0:
                 yield from self.look()
@@ -139,7 +139,7 @@ class Session:
                     yield self.warn(
                         f"stopped early: {s.patience} looks brought nothing better than step {self.best_step:,}"
                     )
-                    learner.replan(learner.step)
+                    learner.set_total_steps(learner.step)
                     over = True
             if s.sample_steps and progress.step % s.sample_steps == 0:
                 with learner.averaged():
