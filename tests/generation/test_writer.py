@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearstory.generation.writer import Writer
+from clearstory.generation.stream_decoder import StreamDecoder
 
 
 class Bytes:
@@ -24,8 +24,8 @@ class Words:
         return " ".join(f"w{id}" for id in ids).encode()
 
 
-def pieces(data: bytes, stop: tuple[str, ...] = ()) -> tuple[list[str], Writer]:
-    writer = Writer(Bytes(), stop)
+def pieces(data: bytes, stop: tuple[str, ...] = ()) -> tuple[list[str], StreamDecoder]:
+    writer = StreamDecoder(Bytes(), stop)
     return [*(writer.write(byte) for byte in data), writer.close()], writer
 
 
@@ -63,7 +63,7 @@ def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
 
 
 def test_a_stop_string_ends_within_a_token() -> None:
-    writer = Writer(Words(), ("5 w",))
+    writer = StreamDecoder(Words(), ("5 w",))
     assert [writer.write(4), writer.write(5), writer.write(6)] == ["w4", " w", ""]
     assert writer.stopped
     assert writer.write(7) == ""
@@ -71,9 +71,9 @@ def test_a_stop_string_ends_within_a_token() -> None:
 
 
 def test_words_are_joined_as_the_tokenizer_joins_them_also_to_the_prompt() -> None:
-    writer = Writer(Words())
+    writer = StreamDecoder(Words())
     assert "".join(writer.write(id) for id in range(20)) == " ".join(f"w{id}" for id in range(20))
-    assert Writer(Words(), after=[1, 2]).write(3) == " w3"
+    assert StreamDecoder(Words(), after=[1, 2]).write(3) == " w3"
 
 
 def test_an_empty_stop_string_stops_nothing() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.generation.writer import Writer
+from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -143,7 +143,7 @@ def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     ]  # fmt: skip
     assert gaps.source(text) == [*ids, known.eos_token_id]
     # Piece by piece the same, a character cut in two included.
-    writer = Writer(gaps)
+    writer = StreamDecoder(gaps)
     assert "".join([*map(writer.write, ids), writer.close()]) == text
-    writer = Writer(gaps, stop=("<extra_id_7>",))
+    writer = StreamDecoder(gaps, stop=("<extra_id_7>",))
     assert "".join([*map(writer.write, ids), writer.close()]) == text.split("<extra_id_7>")[0]

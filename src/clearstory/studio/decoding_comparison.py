@@ -16,7 +16,7 @@ from clearstory.errors import BadSetting
 from clearstory.generation.engine import generate
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.generation.stream_decoder import Writer
+from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.generation import beam_tree
 from clearstory.models.encoder import Encoder
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -74,7 +74,7 @@ def ways(
     how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "source": source, "never": prompt_format.suppress_tokens}
 
     def spelt(ids: Sequence[int]) -> str:
-        writer = Writer(speller, (), after=prompt)
+        writer = StreamDecoder(speller, (), after=prompt)
         return "".join(writer.write(id) for id in ids) + writer.close()
 
     def way(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:

@@ -20,7 +20,7 @@ from clearstory.errors import BadSetting
 from clearstory.formats.folders import Opened
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
-from clearstory.generation.stream_decoder import Writer
+from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.encoder import Encoder
@@ -164,5 +164,5 @@ def drawn(sampling: Sampling, steps: int) -> torch.Generator:
 
 def spelt(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """What has been written, as text."""
-    writer = Writer(tokenizer, (), after=list(prompt))
+    writer = StreamDecoder(tokenizer, (), after=list(prompt))
     return "".join(writer.write(each) for each in ids) + writer.close()

@@ -37,7 +37,7 @@ class BeamCandidate(Protocol):
         """What became of it."""
 
 
-class Writer(Protocol):
+class StreamDecoder(Protocol):
     """What writes after the text."""
 
     def __call__(
@@ -95,7 +95,7 @@ def generation(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
-    write: Writer | None = None,
+    write: StreamDecoder | None = None,
     *,
     max_tokens: int = 24,
     temperature: float = 1.0,

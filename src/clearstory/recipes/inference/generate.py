@@ -12,7 +12,7 @@ from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine, Token
 from clearstory.generation.beam_search import beam_searches
 from clearstory.generation.settings import Sampling
-from clearstory.generation.stream_decoder import Writer
+from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.encoder import Encoder
 from clearstory.models.int8 import int8 as in_int8
 from clearstory.models.layout import for_decoding
@@ -178,7 +178,7 @@ class Answer:
     def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, prompt_format: PromptFormat) -> None:
         self.prompt = prompt
         self.prompt_ids, self.source = prompt_format.encode(tokenizer, prompt)
-        self.writer = Writer(prompt_format.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
+        self.writer = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
         self.finished: Literal["eos", "length", "stop"] = "length"
