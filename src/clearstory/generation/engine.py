@@ -33,7 +33,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Reply:
+class StepOutput:
     """A request's next token. `finished` says why it was the last: an end token, or as many as were asked for."""
 
     request: int
@@ -159,7 +159,7 @@ class Engine:
         self.waiting = deque(row for row in self.waiting if row.request != request)
         self.keep([row.request != request for row in self.running])
 
-    def step(self) -> list[Reply]:
+    def step(self) -> list[StepOutput]:
         """One token for each request under way, in the order they were added, after letting in those that wait."""
         with resting(self.model):
             hidden = self.advance()
@@ -181,14 +181,14 @@ class Engine:
         self.keep([reply.finished is None for reply in replies])
         return sorted(replies, key=lambda reply: reply.request)
 
-    def take(self, row: Row, token: Token) -> Reply:
+    def take(self, row: Row, token: Token) -> StepOutput:
         """Write a token down as its request's next."""
         row.ids.append(token.id)
         row.unread = (token.id,)
         row.written += 1
         ended = row.eos is not None and token.id == row.eos
         enough = row.written >= row.sampling.max_tokens
-        return Reply(row.request, token, "eos" if ended else "length" if enough else None)
+        return StepOutput(row.request, token, "eos" if ended else "length" if enough else None)
 
     def keep(self, stays: Sequence[bool]) -> None:
         """Let the other rows go, and their memory with them."""
