@@ -15,7 +15,7 @@ from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMis
 from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened
 from clearstory.generation.engine import Engine, generate
-from clearstory.generation.beam_search import beam_search, beam_searches
+from clearstory.generation.beam_search import beam_search, beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
@@ -49,7 +49,7 @@ def test_an_answer_does_not_depend_on_its_company(name: str) -> None:
     assert len({tuple(each[:5]) for each in alone}) > 1  # the source is heard
 
     settings = Sampling(max_tokens=7, beam=3)
-    together = beam_searches(model, [[]] * 4, settings, eos=1, begin=0, sources=SOURCES)
+    together = beam_search_batch(model, [[]] * 4, settings, eos=1, begin=0, sources=SOURCES)
     for source, found in zip(SOURCES, together, strict=True):
         [*apart] = beam_search(model, [], settings, eos=1, begin=0, source=source)
         assert [each.ids for each in found] == [each.ids for each in apart]
@@ -60,7 +60,7 @@ def test_beams_of_prompts_of_different_lengths_are_those_of_each_alone() -> None
     model: Any = shaken(replace(TINY_GPT2, context=7))  # which they outgrow, each at its own time
     prompts = [[3], [4, 5, 6, 7, 8], [9, 1]]
     settings = Sampling(max_tokens=9, beam=3)
-    together = beam_searches(model, prompts, settings, eos=2)
+    together = beam_search_batch(model, prompts, settings, eos=2)
     for prompt, found in zip(prompts, together, strict=True):
         assert [each.ids for each in found] == [each.ids for each in beam_search(model, prompt, settings, eos=2)]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearstory.formats.cards import Card
-from clearstory.formats.config_file import choose
+from clearstory.formats.model_card import Card
+from clearstory.formats.hf.config_json import choose
 from clearstory.formats.folders import open_model, save_model
 from clearstory.generation.engine import Engine
-from clearstory.generation.search import beam_searches
+from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
@@ -295,13 +295,13 @@ def test_beams_are_equal(name: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", lively(name), None, Card())
     opened, oracle = open_model(folder), theirs(folder)
     settings = Sampling(max_tokens=50, beam=4)
-    free = beam_searches(opened.model, [[]] * 3, settings, begin=60, sources=SOURCES, never=(60, 12))
+    free = beam_search_batch(opened.model, [[]] * 3, settings, begin=60, sources=SOURCES, never=(60, 12))
     said = [id for each in free for found in each for id in found.ids]
     ends = sorted(set(said), key=lambda id: abs(said.count(id) / len(said) - 0.05))[:2]  # now and then
     lengths = set()
     for penalty, eos in product((0.0, 0.6, 2.0), ends):
         settings = replace(settings, length_penalty=penalty)
-        found = beam_searches(opened.model, [[]] * 3, settings, eos=eos, begin=60, sources=SOURCES, never=(60, 12))
+        found = beam_search_batch(opened.model, [[]] * 3, settings, eos=eos, begin=60, sources=SOURCES, never=(60, 12))
         mine = [list(each[0].ids) for each in found]
         asked = {"num_beams": 4, "length_penalty": penalty, "bad_words_ids": [[60], [12]]}
         assert mine == generated(oracle, eos_token_id=eos, pad_token_id=60, **asked), (penalty, eos)

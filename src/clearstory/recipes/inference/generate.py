@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine, Token
-from clearstory.generation.beam_search import beam_searches
+from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.encoder import Encoder
@@ -242,7 +242,7 @@ def search(
 ) -> list[Completion]:
     """The beams of several prompts, best first, one prompt after the other."""
     ids = [prompt_format.encode(tokenizer, prompt) for prompt in prompts]
-    every = beam_searches(
+    every = beam_search_batch(
         network,
         [written for written, _ in ids],
         sampling,

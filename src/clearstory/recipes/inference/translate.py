@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.generation.beam_search import beam_searches
+from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.models.layout import for_decoding
 from clearstory.models.prompts import Truncate, reads_source
@@ -93,7 +93,7 @@ def translate(
     for start in range(0, len(order), SIDE_BY_SIDE):
         places = order[start : start + SIDE_BY_SIDE]
         longest = max_tokens or len(ids[places[0]]) + LONGER
-        every = beam_searches(
+        every = beam_search_batch(
             network,
             [[] for _ in places],
             Sampling(max_tokens=longest, beam=beam, length_penalty=length_penalty),
