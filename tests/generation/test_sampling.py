@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, Diverged
-from clearstory.generation.sampling import choose, kept, penalised
+from clearstory.generation.sampling import choose, kept, apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 
 # Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625, out of order.
@@ -56,8 +56,8 @@ def test_no_cut_keeps_all_in_their_places() -> None:
 
 def test_the_penalty_makes_seen_tokens_less_likely_on_both_sides_of_zero() -> None:
     logits = torch.tensor([2.0, -2.0, 1.0])
-    assert penalised(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
-    assert penalised(logits, [], 2.0) is logits
+    assert apply_repetition_penalty(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
+    assert apply_repetition_penalty(logits, [], 2.0) is logits
     assert logits.tolist() == [2.0, -2.0, 1.0]
 
 

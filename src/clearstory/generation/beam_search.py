@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import Diverged
-from clearstory.generation.sampling import penalised
+from clearstory.generation.sampling import apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
@@ -176,7 +176,7 @@ def grow(
     if sampling.repetition_penalty != 1:
         seen = [(*search.first, *beam.ids) for beam in search.beams]
         pairs = zip(logits, seen, strict=True)
-        weighed = torch.stack([penalised(row, ids, sampling.repetition_penalty) for row, ids in pairs]).log_softmax(-1)
+        weighed = torch.stack([apply_repetition_penalty(row, ids, sampling.repetition_penalty) for row, ids in pairs]).log_softmax(-1)
     totals = weighed + weighed.new_tensor([[beam.total] for beam in search.beams])
     if never:
         totals = totals.index_fill(-1, torch.tensor(never, device=totals.device), -torch.inf)

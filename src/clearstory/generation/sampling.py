@@ -49,7 +49,7 @@ def choose(
 
 def draw(logits: Float[Tensor, "V"], sampling: Sampling, generator: Generator | None, seen: Sequence[int]) -> int:
     """One row's token: penalty, temperature, then a draw among what the cuts keep."""
-    logits = penalised(logits, seen, sampling.repetition_penalty)
+    logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits.argmax())
     # The largest first becomes 0, so that a temperature near 0 cannot overflow.
@@ -61,7 +61,7 @@ def draw(logits: Float[Tensor, "V"], sampling: Sampling, generator: Generator | 
     return index if ids is None else int(ids[index])
 
 
-def penalised(logits: Float[Tensor, "V"], seen: Sequence[int], penalty: float) -> Float[Tensor, "V"]:
+def apply_repetition_penalty(logits: Float[Tensor, "V"], seen: Sequence[int], penalty: float) -> Float[Tensor, "V"]:
     """Tokens already there made less likely: positive logits divided, negative ones multiplied. Keskar et al. 2019."""
     if penalty == 1 or not seen:
         return logits

@@ -5,7 +5,7 @@ a sequence of its own that begins from `initial`: these are what is likely anywh
 the windows' log-likelihoods. A model that is used carries its belief on for as long as the text is.
 
 A round is an expectation (forward and backward as scaled matrix products; posteriors of states and of pairs) and a
-maximisation in closed form. It is penalised likelihood that never falls: log p(text) + Σ prior · log parameter, a
+maximisation in closed form. It is apply_repetition_penalty likelihood that never falls: log p(text) + Σ prior · log parameter, a
 Dirichlet prior on every distribution (MAP; Gauvain and Lee 1994, section II), without which a word that one state has
 never spoken could not be spoken at all.
 """
