@@ -29,7 +29,7 @@ from clearstory.training.optimizer import OptimizerSet
 from clearstory.training.lr_schedule import rate
 from clearstory.training.settings import TrainingSettings
 
-ARITHMETIC = {"fp32": None, "auto": None, "bf16": torch.bfloat16}
+COMPUTE_DTYPES = {"fp32": None, "auto": None, "bf16": torch.bfloat16}
 """Of the stream and the matrix products; weights and updates are always fp32. "auto" is decided by who measures."""
 
 
@@ -116,7 +116,7 @@ class Trainer:
         began = time.perf_counter()
         s = self.settings
         self.model.train()
-        cast(Any, self.model).arithmetic = ARITHMETIC[s.precision]
+        cast(Any, self.model).arithmetic = COMPUTE_DTYPES[s.precision]
         batch, states = self.batches.batch(self.step), self.remembered()
         starts = range(0, s.batch_size * s.gradient_accumulation_steps, s.batch_size)
         batches = [batch.rows(start, start + s.batch_size) for start in starts]

@@ -47,7 +47,7 @@ from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.trainer import ARITHMETIC, Trainer
+from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
 
 TOKENIZERS = {"digits": "characters"}
 """Corpora that name the tokenizer they are meant for."""
@@ -263,7 +263,7 @@ def place_of(config: Any, device: str) -> str:
 
 def training_speed(settings: TrainingSettings) -> float:
     """Operations a second that training reaches here: half of what matrix products alone do, a third on a GPU."""
-    dtype = ARITHMETIC[settings.precision] or torch.float32
+    dtype = COMPUTE_DTYPES[settings.precision] or torch.float32
     if settings.device.startswith("cuda"):
         return 0.33e9 * matmul_gflops(dtype, GPU_SIZE, device=settings.device)
     return 0.5e9 * matmul_gflops(dtype, threads=settings.threads)

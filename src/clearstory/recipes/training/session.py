@@ -36,7 +36,7 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.base import BaseTrainer
 from clearstory.training.metrics_log import MetricsLog, LossMonitor
-from clearstory.training.trainer import ARITHMETIC
+from clearstory.training.trainer import COMPUTE_DTYPES
 
 LAST_LOOK = 20_000
 """Tokens of the last look, where someone else measures on all of them."""
@@ -187,7 +187,7 @@ class Session:
         training, else in the weights' own. `spread`: those tokens come from all over.
         """
         model: Any = self.model
-        model.arithmetic = ARITHMETIC[self.recipe.training.precision] if fast else None
+        model.arithmetic = COMPUTE_DTYPES[self.recipe.training.precision] if fast else None
         model.eval()
         return self.held.score(model, self.learner.context, limit, spread)
 
