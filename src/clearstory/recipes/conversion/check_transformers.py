@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
-from clearstory.formats.config_file import read_json
+from clearstory.formats.hf.config_json import read_json
 from clearstory.formats.folders import Opened
 from clearstory.formats.gguf.header import Header
 from clearstory.formats.gguf.read import is_gguf
@@ -48,7 +48,7 @@ ROWS, LENGTH = 2, 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portability:
+class PortabilityReport:
     """What transformers made of it.
 
     Args:
@@ -68,7 +68,7 @@ class Portability:
     note: str | None = None
 
 
-def check_portable(path: Path, opened: Opened) -> Portability:
+def check_portable(path: Path, opened: Opened) -> PortabilityReport:
     """Compare what stands at `path`, open as `opened`, with what transformers makes of it.
 
     Raises MissingExtra where transformers is not installed.
@@ -86,25 +86,25 @@ def check_portable(path: Path, opened: Opened) -> Portability:
         raise
     except BaseException as error:  # whatever a foreign library raises is the finding, a panic of Rust's included
         reason = " ".join(str(error).split())[:200]
-        return Portability(portable=False, reason=f"transformers cannot open it ({type(error).__name__}: {reason})")
+        return PortabilityReport(portable=False, reason=f"transformers cannot open it ({type(error).__name__}: {reason})")
     finally:
         if showing:
             transformers.utils.logging.enable_progress_bar()
     return found
 
 
-def compare_all(transformers: Any, path: Path, opened: Opened) -> Portability:
+def compare_all(transformers: Any, path: Path, opened: Opened) -> PortabilityReport:
     """All that can be compared."""
     if is_gguf(path):
         return compare_file(transformers, path, opened)
     name = read_json(path / "config.json").get("architectures", ["no class"])[0]
     if not hasattr(transformers, name):
-        return Portability(portable=False, reason=f"transformers has no class {name}")
+        return PortabilityReport(portable=False, reason=f"transformers has no class {name}")
     kind = getattr(transformers, name)
     model, said = kind.from_pretrained(path, local_files_only=True, dtype=torch.float32, output_loading_info=True)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if said.get(what):
-            return Portability(
+            return PortabilityReport(
                 portable=False, reason=f"{name} has {what.replace('_', ' ')}: {min(map(str, said[what]))}"
             )
     found = compare_logits(opened, model.eval())
@@ -114,7 +114,7 @@ def compare_all(transformers: Any, path: Path, opened: Opened) -> Portability:
     return found
 
 
-def compare_file(transformers: Any, path: Path, opened: Opened) -> Portability:
+def compare_file(transformers: Any, path: Path, opened: Opened) -> PortabilityReport:
     """A GGUF: logits, and ids and template where transformers knows from the file alone how it cuts text."""
     place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
     model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
@@ -149,19 +149,19 @@ def comparable(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
 
 
 @torch.no_grad()
-def compare_logits(opened: Opened, model: Any) -> Portability:
+def compare_logits(opened: Opened, model: Any) -> PortabilityReport:
     """Rows of tokens drawn by lot, read by both."""
     length = min(LENGTH, opened.model.context or LENGTH)
     ids = torch.from_numpy(np.random.default_rng(1).integers(opened.model.vocab, size=(ROWS, length)))
     ours, other = (each.float() for each in answers(opened, model, ids))
     if ours.shape != other.shape:
-        return Portability(portable=False, reason=f"logits of shape {list(other.shape)} there, {list(ours.shape)} here")
+        return PortabilityReport(portable=False, reason=f"logits of shape {list(other.shape)} there, {list(ours.shape)} here")
     difference = float((ours - other).abs().max() / other.abs().max())
     if not difference <= CLOSE:
-        return Portability(
+        return PortabilityReport(
             portable=False, reason=f"logits differ by {difference:.1g} of the largest", difference=difference
         )
-    return Portability(portable=True, difference=difference)
+    return PortabilityReport(portable=True, difference=difference)
 
 
 def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,7 @@ def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     return opened.logits(ids), out.prediction_logits if hasattr(out, "prediction_logits") else out.logits
 
 
-def compare_text(opened: Opened, theirs: Any, difference: float | None, texts: Sequence[str] = TEXTS) -> Portability:
+def compare_text(opened: Opened, theirs: Any, difference: float | None, texts: Sequence[str] = TEXTS) -> PortabilityReport:
     """Ids of texts, and the template's text of MESSAGES."""
     tokenizer = opened.tokenizer
     assert tokenizer is not None
@@ -189,13 +189,13 @@ def compare_text(opened: Opened, theirs: Any, difference: float | None, texts: S
         ours, other = tokenizer.encode(text), theirs(text, add_special_tokens=False)["input_ids"]
         if ours != other:
             reason = f"the text {text[:30]!r} has the ids {str(other)[:60]} there and {str(ours)[:60]} here"
-            return Portability(portable=False, reason=reason, difference=difference)
+            return PortabilityReport(portable=False, reason=reason, difference=difference)
     if template := (template_of(tokenizer) is not None):
         written = ChatTemplate.of(tokenizer).render(MESSAGES)
         if (other := theirs.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)) != written:
             reason = f"the chat template writes {other[:60]!r} there and {written[:60]!r} here"
-            return Portability(portable=False, reason=reason, difference=difference)
-    return Portability(portable=True, texts=len(texts), template=template, difference=difference)
+            return PortabilityReport(portable=False, reason=reason, difference=difference)
+    return PortabilityReport(portable=True, texts=len(texts), template=template, difference=difference)
 
 
 def template_of(tokenizer: Tokenizer) -> str | None:

@@ -23,7 +23,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.conversion.check_onnx import compare_onnx
-from clearstory.recipes.conversion.check_transformers import TEXTS, Portability, check_portable, template_of
+from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portable, template_of
 from clearstory.recipes.settings.training import NumberFormat
 from clearstory.text.tokenizers import Tokenizer
 
@@ -68,7 +68,7 @@ class Conversion:
     compared: int
     difference: float | None
     rounding: float = 0.0
-    portability: Portability | None = None
+    portability: PortabilityReport | None = None
     note: str | None = None
     share: float | None = None
 
