@@ -16,8 +16,8 @@ from torch import Tensor
 
 import clearstory
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
-from clearstory.formats.cards import Card
-from clearstory.formats.config_file import choose
+from clearstory.formats.model_card import Card
+from clearstory.formats.hf.config_json import choose
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
@@ -25,7 +25,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MINILM, PRESETS
 from clearstory.models.sizing import parameters
-from clearstory.recipes.conversion.check_transformers import check_portable
+from clearstory.recipes.conversion.check_transformers import check_portability
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -251,7 +251,7 @@ def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
         other = open_model(folder)
         with torch.no_grad():
             other.model.classifier.bias += 1
-        assert "logits differ by" in str(check_portable(folder, other).reason)
+        assert "logits differ by" in str(check_portability(folder, other).reason)
 
 
 def test_the_published_files_open_old_names_second_copies_and_all(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from clearstory.cli.main import main
 from clearstory.errors import CorruptFile
 from clearstory.formats.gguf import read
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.config import TransformerConfig
@@ -23,7 +23,7 @@ from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.conversion.check_transformers import TEXTS, check_portable
+from clearstory.recipes.conversion.check_transformers import TEXTS, check_portability
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.pretokenizers import SPLITTINGS
 from clearstory.text.tokenizers import Tokenizer
@@ -73,7 +73,7 @@ def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: P
     model = shaken(CASES[name])
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
     write_gguf(tmp_path / "model.gguf", model, tokenizer, "tiny")
-    found = check_portable(tmp_path / "model.gguf", Opened(model, tokenizer, Card()))
+    found = check_portability(tmp_path / "model.gguf", Opened(model, tokenizer, Card()))
     print(f"measured {name}: {found.difference}")  # shown with -rP
     assert found.portable, found.reason
     assert found.difference is not None
@@ -88,9 +88,9 @@ def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any
     assert f"{len(TEXTS)} texts the same ids, and the chat template the same text" in capsys.readouterr().out
     opened = open_model(tmp_path / "model.gguf")
     other = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE.replace("<", "[")})
-    found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=other))
+    found = check_portability(tmp_path / "model.gguf", replace(opened, tokenizer=other))
     assert "the chat template writes '<user>" in str(found.reason)
-    found = check_portable(tmp_path / "model.gguf", replace(opened, tokenizer=train_tokenizer("bytes", [])))
+    found = check_portability(tmp_path / "model.gguf", replace(opened, tokenizer=train_tokenizer("bytes", [])))
     assert "has the ids" in str(found.reason)
 
 
@@ -155,7 +155,7 @@ def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, cap
 def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("wordpiece:200", [TEXT])
     folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, Card())
-    found = check_portable(folder, open_model(folder))
+    found = check_portability(folder, open_model(folder))
     assert found.portable, found.reason
     assert found.difference is not None
     assert found.difference < 1e-5
@@ -164,12 +164,12 @@ def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> No
 def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), bpe(), Card())
     other = replace(open_model(folder), tokenizer=train_tokenizer("bytes", []))
-    found = check_portable(folder, other)
+    found = check_portability(folder, other)
     assert not found.portable
     assert found.reason is not None
     assert "has the ids" in found.reason
     other = replace(open_model(folder), model=shaken(replace(CASES["llama"], tied=False)))
-    found = check_portable(folder, other)
+    found = check_portability(folder, other)
     assert found.reason is not None
     assert "logits differ by" in found.reason
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clearstory.formats.folders import open_model
-from clearstory.recipes.portability import TEXTS, check_portable
+from clearstory.recipes.conversion.check_transformers import TEXTS, check_portability
 
 pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -17,7 +17,7 @@ CLASSES = sorted(each.name for each in HERE.iterdir() if each.is_dir() and each.
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_golden_folder_is_portable(name: str) -> None:
-    found = check_portable(HERE / name, open_model(HERE / name))
+    found = check_portability(HERE / name, open_model(HERE / name))
     assert found.portable, found.reason
     assert found.difference is not None
     assert found.difference < 1e-5

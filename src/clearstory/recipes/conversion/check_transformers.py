@@ -68,7 +68,7 @@ class PortabilityReport:
     note: str | None = None
 
 
-def check_portable(path: Path, opened: Opened) -> PortabilityReport:
+def check_portability(path: Path, opened: Opened) -> PortabilityReport:
     """Compare what stands at `path`, open as `opened`, with what transformers makes of it.
 
     Raises MissingExtra where transformers is not installed.

@@ -23,7 +23,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.conversion.check_onnx import compare_onnx
-from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portable, template_of
+from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portability, template_of
 from clearstory.recipes.settings.training import NumberFormat
 from clearstory.text.tokenizers import Tokenizer
 
@@ -132,7 +132,7 @@ def convert(
         compared=compared,
         difference=difference,
         rounding=0.0 if given is opened else compare(opened, again, words)[1],
-        portability=check_portable(path, again) if check and form != "arpa" else None,
+        portability=check_portability(path, again) if check and form != "arpa" else None,
         note=heeded(opened.model) if form == "gguf" else None,
     )
 
