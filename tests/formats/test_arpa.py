@@ -14,7 +14,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import read_arpa
 from clearstory.formats.arpa.write import write_arpa
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
@@ -162,7 +162,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any)
     folder = save_model(tmp_path / "model", model, tokenizer, Card())
     for name in ("a.arpa", "b.arpa.gz"):
         found = convert(folder, tmp_path / name)
-        assert (found.format, found.compared > 100, found.difference < 2e-6) == ("arpa", True, True)
+        assert (found.format, found.tokens_compared > 100, found.difference < 2e-6) == ("arpa", True, True)
     one, other = tmp_path / "again.arpa", tmp_path / "third.arpa"
     convert(tmp_path / "b.arpa.gz", tmp_path / "folder")
     convert(tmp_path / "folder", one)
@@ -239,4 +239,4 @@ def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
     found = convert(folder, tmp_path / "copy")
     assert (found.format, found.difference) == ("hf", 0.0)
-    assert found.compared == 2 * 8 * 24
+    assert found.tokens_compared == 2 * 8 * 24

@@ -14,13 +14,13 @@ import torch
 from ggufs import BASE, DIALECTS, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shaken, written
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, FolderExists, UnknownName
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened, open_model
 from clearstory.formats.gguf.architectures import dialect_of
 from clearstory.formats.gguf.header import Header
 from clearstory.formats.gguf.quantization import KINDS
 from clearstory.formats.gguf.write import heeded, write_gguf
-from clearstory.formats.rotary_order import to_halves, to_pairs
+from clearstory.formats.rotary_layout import to_halves, to_pairs
 from clearstory.models.families import count
 from clearstory.models.positions import slowness
 from clearstory.models.presets import PRESETS
@@ -52,7 +52,7 @@ def test_a_folder_becomes_a_file_and_the_same_folder_again(tmp_path: Path) -> No
     folder = saved(tmp_path / "model", WIRINGS["llama"])
     found = convert(folder, tmp_path / "model.gguf")
     assert (found.format, found.dtype, found.difference, found.rounding) == ("gguf", "f32", 0.0, 0.0)
-    assert found.compared > 100
+    assert found.tokens_compared > 100
     assert found.bytes == (tmp_path / "model.gguf").stat().st_size
     convert(tmp_path / "model.gguf", tmp_path / "again")
     for name in ("config.json", "model.safetensors"):

@@ -23,7 +23,7 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, MissingExtra, OutOfSpace
 from clearstory.formats.onnx import export
 from clearstory.formats.onnx import graphs
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.onnx.graphs import GRAPHS
 from clearstory.models.base import TokenBatch
@@ -117,7 +117,7 @@ def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
     assert (found.format, found.dtype) == ("onnx", "f32")
     assert found.share < 1e-5
     assert found.difference < 1e-4
-    assert found.compared > 200
+    assert found.tokens_compared > 200
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ from typing import Any
 
 from clearstory.cli.command import Command, Talk
 from clearstory.errors import CorruptFile
-from clearstory.recipes.settings import ConvertRecipe
+from clearstory.recipes.settings.training import ConvertRecipe
 
 
 def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
     """Convert, and say how it compares."""
-    from clearstory.recipes.convert import convert
+    from clearstory.recipes.conversion.convert import convert
 
     found = convert(
         recipe.model, recipe.out, recipe.to, dtype=recipe.dtype, check=recipe.check, overwrite=recipe.overwrite
@@ -24,10 +24,10 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
         rounding = f", and rounding to {found.dtype} costs or gains up to {found.rounding:.2g}" * (found.rounding > 0)
         nats = "" if found.difference is None else f", to {found.difference:.1g} nats at most"
         if found.share is None:
-            talk.out.print(f"opened again: {found.compared:,} tokens need the same{nats}{rounding}")
+            talk.out.print(f"opened again: {found.tokens_compared:,} tokens need the same{nats}{rounding}")
         else:
             talk.out.print(
-                f"onnxruntime gives the same numbers for {found.compared:,} tokens, to {found.share:.1g} of the largest"
+                f"onnxruntime gives the same numbers for {found.tokens_compared:,} tokens, to {found.share:.1g} of the largest"
                 f"{nats}"
             )
         if found.note:

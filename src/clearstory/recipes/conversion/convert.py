@@ -65,7 +65,7 @@ class Conversion:
     dtype: NumberFormat
     parameters: int
     bytes: int
-    compared: int
+    tokens_compared: int
     difference: float | None
     rounding: float = 0.0
     portability: PortabilityReport | None = None
@@ -129,7 +129,7 @@ def convert(
         dtype=numbers,
         parameters=count(again.model),
         bytes=sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir())),
-        compared=compared,
+        tokens_compared=tokens_compared,
         difference=difference,
         rounding=0.0 if given is opened else compare(opened, again, words)[1],
         portability=check_portability(path, again) if check and form != "arpa" else None,
@@ -156,7 +156,7 @@ def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Co
         dtype="f32",
         parameters=count(opened.model),
         bytes=sum(each.stat().st_size for each in path.iterdir()),
-        compared=found.tokens,
+        tokens_compared=found.tokens,
         difference=found.nats,
         share=found.share,
         note=opened.note,
