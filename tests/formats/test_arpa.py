@@ -162,7 +162,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any)
     folder = save_model(tmp_path / "model", model, tokenizer, Card())
     for name in ("a.arpa", "b.arpa.gz"):
         found = convert(folder, tmp_path / name)
-        assert (found.format, found.tokens_compared > 100, found.difference < 2e-6) == ("arpa", True, True)
+        assert (found.format, found.tokens_compared > 100, found.max_nats_difference < 2e-6) == ("arpa", True, True)
     one, other = tmp_path / "again.arpa", tmp_path / "third.arpa"
     convert(tmp_path / "b.arpa.gz", tmp_path / "folder")
     convert(tmp_path / "folder", one)
@@ -192,7 +192,7 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
         convert(flat, tmp_path / "a.arpa")
     assert not (tmp_path / "a.arpa").exists()
     ngram = save_model(tmp_path / "ngram", counted(order=2), None, Card())
-    assert convert(ngram, tmp_path / "b.arpa").difference < 1e-6
+    assert convert(ngram, tmp_path / "b.arpa").max_nats_difference < 1e-6
     with pytest.raises(FolderExists, match="--overwrite"):
         convert(ngram, tmp_path / "b.arpa")
     assert convert(ngram, tmp_path / "b.arpa", overwrite=True)
@@ -238,5 +238,5 @@ def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
 def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
     found = convert(folder, tmp_path / "copy")
-    assert (found.format, found.difference) == ("hf", 0.0)
+    assert (found.format, found.max_nats_difference) == ("hf", 0.0)
     assert found.tokens_compared == 2 * 8 * 24

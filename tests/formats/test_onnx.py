@@ -116,7 +116,7 @@ def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
     found = shelf(name).found
     assert (found.format, found.dtype) == ("onnx", "f32")
     assert found.share < 1e-5
-    assert found.difference < 1e-4
+    assert found.max_nats_difference < 1e-4
     assert found.tokens_compared > 200
 
 
@@ -127,7 +127,7 @@ def test_every_wiring_can_be_drawn(name: str, tmp_path: Path) -> None:
     assert found.share is not None
     assert found.share < 1e-5
     vectors_only = name in ("vectors", "clear both ways", "distances both ways")
-    assert (found.difference is None) == vectors_only
+    assert (found.max_nats_difference is None) == vectors_only
 
 
 DECODERS = ("gpt2", "phi3")

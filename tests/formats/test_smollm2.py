@@ -14,7 +14,7 @@ from clearstory.models.presets import PRESETS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.conversion.check_transformers import MESSAGES, TEXTS
-from clearstory.text.chat import ChatTemplate
+from clearstory.text.chat_template import ChatTemplate
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -77,7 +77,7 @@ def test_logits_are_those_of_transformers_own_reading(file: Path, opened: Any) -
 def test_as_a_folder_it_is_portable(file: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
     found = convert(file, tmp_path / "smollm2", check=True)
-    assert found.difference == 0.0
+    assert found.max_nats_difference == 0.0
     assert found.portability is not None
     assert found.portability.reason is None
     assert (found.portability.portable, found.portability.texts, found.portability.template) == (True, len(TEXTS), True)

@@ -245,7 +245,7 @@ def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
         folder = save_model(tmp_path / name, model, tokenizer, Card())
         found = clearstory.convert(folder, tmp_path / f"{name} again", check=True)
         assert found.portability.reason is None
-        assert (found.portability.portable, found.difference) == (True, 0.0)
+        assert (found.portability.portable, found.max_nats_difference) == (True, 0.0)
         if name == "minilm":
             continue
         other = open_model(folder)

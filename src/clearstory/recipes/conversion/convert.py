@@ -66,7 +66,7 @@ class Conversion:
     parameters: int
     bytes: int
     tokens_compared: int
-    difference: float | None
+    max_nats_difference: float | None
     rounding: float = 0.0
     portability: PortabilityReport | None = None
     note: str | None = None
@@ -130,7 +130,7 @@ def convert(
         parameters=count(again.model),
         bytes=sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir())),
         tokens_compared=tokens_compared,
-        difference=difference,
+        max_nats_difference=max_nats_difference,
         rounding=0.0 if given is opened else compare(opened, again, words)[1],
         portability=check_portability(path, again) if check and form != "arpa" else None,
         note=heeded(opened.model) if form == "gguf" else None,
@@ -157,7 +157,7 @@ def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Co
         parameters=count(opened.model),
         bytes=sum(each.stat().st_size for each in path.iterdir()),
         tokens_compared=found.tokens,
-        difference=found.nats,
+        max_nats_difference=found.nats,
         share=found.share,
         note=opened.note,
     )
