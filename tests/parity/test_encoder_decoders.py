@@ -221,7 +221,7 @@ def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> Non
     found = convert(folder, tmp_path / "again", check=True)
     assert found.portability is not None
     assert found.portability.portable, found.portability.reason
-    assert found.difference == 0
+    assert found.max_nats_difference == 0
 
 
 def test_two_embeddings_are_refused(tmp_path: Path) -> None:
