@@ -51,7 +51,7 @@ def test_export_then_import_is_the_identity(name: str, tmp_path: Path) -> None:
 def test_a_folder_becomes_a_file_and_the_same_folder_again(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", WIRINGS["llama"])
     found = convert(folder, tmp_path / "model.gguf")
-    assert (found.format, found.dtype, found.max_nats_difference, found.rounding) == ("gguf", "f32", 0.0, 0.0)
+    assert (found.format, found.dtype, found.max_nats_difference, found.max_rounding_difference) == ("gguf", "f32", 0.0, 0.0)
     assert found.tokens_compared > 100
     assert found.bytes == (tmp_path / "model.gguf").stat().st_size
     convert(tmp_path / "model.gguf", tmp_path / "again")
@@ -253,14 +253,14 @@ def test_a_folder_can_be_written_in_halves(tmp_path: Path) -> None:
     found = convert(tmp_path / "model.gguf", tmp_path / "half", dtype="f16")
     assert (found.dtype, found.max_nats_difference) == ("f16", 0.0)
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "float16"
-    assert 0 < found.rounding < 0.05
+    assert 0 < found.max_rounding_difference < 0.05
 
 
 def test_what_llama_cpp_does_not_heed_is_said(tmp_path: Path) -> None:
     found = convert(saved(tmp_path / "model", WIRINGS["phi3"]), tmp_path / "model.gguf", dtype="f16")
     assert found.note is not None
     assert "texts of up to 40 tokens" in found.note
-    assert found.max_nats_difference == 0.0 < found.rounding < 0.1
+    assert found.max_nats_difference == 0.0 < found.max_rounding_difference < 0.1
     assert heeded(shaken(LLAMA)) is None
 
 

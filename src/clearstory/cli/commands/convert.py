@@ -21,7 +21,7 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
     seen = found.portability
     if not talk.json:
         talk.out.print(f"{found.path}: {found.parameters:,} parameters in {found.bytes:,} bytes")
-        rounding = f", and rounding to {found.dtype} costs or gains up to {found.rounding:.2g}" * (found.rounding > 0)
+        max_rounding_difference = f", and rounding to {found.dtype} costs or gains up to {found.max_rounding_difference:.2g}" * (found.max_rounding_difference > 0)
         nats = "" if found.max_nats_difference is None else f", to {found.max_nats_difference:.1g} nats at most"
         if found.share is None:
             talk.out.print(f"opened again: {found.tokens_compared:,} tokens need the same{nats}{rounding}")

@@ -67,7 +67,7 @@ class Conversion:
     bytes: int
     tokens_compared: int
     max_nats_difference: float | None
-    rounding: float = 0.0
+    max_rounding_difference: float = 0.0
     portability: PortabilityReport | None = None
     note: str | None = None
     share: float | None = None
@@ -131,7 +131,7 @@ def convert(
         bytes=sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir())),
         tokens_compared=tokens_compared,
         max_nats_difference=max_nats_difference,
-        rounding=0.0 if given is opened else compare(opened, again, words)[1],
+        max_rounding_difference=0.0 if given is opened else compare(opened, again, words)[1],
         portability=check_portability(path, again) if check and form != "arpa" else None,
         note=heeded(opened.model) if form == "gguf" else None,
     )
