@@ -115,7 +115,7 @@ def shelf(tmp_path_factory: Any) -> Any:
 def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
     found = shelf(name).found
     assert (found.format, found.dtype) == ("onnx", "f32")
-    assert found.share < 1e-5
+    assert found.max_relative_difference < 1e-5
     assert found.max_nats_difference < 1e-4
     assert found.tokens_compared > 200
 
@@ -124,8 +124,8 @@ def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
 @pytest.mark.parametrize("name", SLOW)
 def test_every_wiring_can_be_drawn(name: str, tmp_path: Path) -> None:
     found = Drawn(tmp_path, SLOW[name]).found
-    assert found.share is not None
-    assert found.share < 1e-5
+    assert found.max_relative_difference is not None
+    assert found.max_relative_difference < 1e-5
     vectors_only = name in ("vectors", "clear both ways", "distances both ways")
     assert (found.max_nats_difference is None) == vectors_only
 
@@ -240,7 +240,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
         ):
             convert(other, tmp_path / "out", "onnx")
         # The same weights, by the same road, are taken; and an old folder outlives a new one that fails.
-        assert convert(drawn.home / "model", tmp_path / "good", "onnx").share < 1e-5
+        assert convert(drawn.home / "model", tmp_path / "good", "onnx").max_relative_difference < 1e-5
         before = (tmp_path / "good" / "config.json").read_bytes()
         with pytest.raises(FolderExists, match="is there already"):
             convert(other, tmp_path / "good", "onnx")
@@ -342,7 +342,7 @@ def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None
     with mock.patch.object(export, "MOST_BYTES", 1000):
         folder = Drawn(tmp_path, TINY_GPT2).folder
     assert (folder / "model.onnx.data").stat().st_size > 10_000
-    assert check_onnx.compare_onnx(folder, open_model(tmp_path / "model").model, folder).share < 1e-5
+    assert check_onnx.compare_onnx(folder, open_model(tmp_path / "model").model, folder).max_relative_difference < 1e-5
 
 
 @pytest.mark.slow

@@ -23,11 +23,11 @@ def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:
         talk.out.print(f"{found.path}: {found.parameters:,} parameters in {found.bytes:,} bytes")
         max_rounding_difference = f", and rounding to {found.dtype} costs or gains up to {found.max_rounding_difference:.2g}" * (found.max_rounding_difference > 0)
         nats = "" if found.max_nats_difference is None else f", to {found.max_nats_difference:.1g} nats at most"
-        if found.share is None:
+        if found.max_relative_difference is None:
             talk.out.print(f"opened again: {found.tokens_compared:,} tokens need the same{nats}{rounding}")
         else:
             talk.out.print(
-                f"onnxruntime gives the same numbers for {found.tokens_compared:,} tokens, to {found.share:.1g} of the largest"
+                f"onnxruntime gives the same numbers for {found.tokens_compared:,} tokens, to {found.max_relative_difference:.1g} of the largest"
                 f"{nats}"
             )
         if found.note:

@@ -43,7 +43,7 @@ class Exported:
     """
 
     tokens: int
-    share: float
+    max_relative_difference: float
     nats: float | None
 
 
@@ -56,7 +56,7 @@ class Seen:
     targets: Tensor | None = None
 
     @property
-    def share(self) -> float:
+    def max_relative_difference(self) -> float:
         """The largest difference, as a share of the largest number."""
         return float((self.ours - self.theirs).abs().max() / self.ours.abs().max())
 
@@ -81,7 +81,7 @@ def compare_onnx(folder: Path, model: Any, path: Path) -> Exported:
         raise CorruptFile(
             f"onnxruntime cannot run what was drawn ({reason}); {path} is not written, please report this"
         ) from error
-    shares = [each.share for each in seen]
+    shares = [each.max_relative_difference for each in seen]
     # NaN is no difference at all, and so compares as too large.
     if not all(share <= CLOSE for share in shares):
         raise CorruptFile(

@@ -70,7 +70,7 @@ class Conversion:
     max_rounding_difference: float = 0.0
     portability: PortabilityReport | None = None
     note: str | None = None
-    share: float | None = None
+    max_relative_difference: float | None = None
 
 
 def convert(
@@ -158,7 +158,7 @@ def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Co
         bytes=sum(each.stat().st_size for each in path.iterdir()),
         tokens_compared=found.tokens,
         max_nats_difference=found.nats,
-        share=found.share,
+        max_relative_difference=found.max_relative_difference,
         note=opened.note,
     )
 
