@@ -74,10 +74,10 @@ def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: P
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
     write_gguf(tmp_path / "model.gguf", model, tokenizer, "tiny")
     found = check_portability(tmp_path / "model.gguf", Opened(model, tokenizer, Card()))
-    print(f"measured {name}: {found.difference}")  # shown with -rP
+    print(f"measured {name}: {found.max_relative_difference}")  # shown with -rP
     assert found.portable, found.reason
-    assert found.difference is not None
-    assert found.difference < 1e-5
+    assert found.max_relative_difference is not None
+    assert found.max_relative_difference < 1e-5
     assert (found.texts, found.template, found.note) == (len(TEXTS), True, None)
 
 
@@ -157,8 +157,8 @@ def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> No
     folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, Card())
     found = check_portability(folder, open_model(folder))
     assert found.portable, found.reason
-    assert found.difference is not None
-    assert found.difference < 1e-5
+    assert found.max_relative_difference is not None
+    assert found.max_relative_difference < 1e-5
 
 
 def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> None:

@@ -19,6 +19,6 @@ CLASSES = sorted(each.name for each in HERE.iterdir() if each.is_dir() and each.
 def test_a_golden_folder_is_portable(name: str) -> None:
     found = check_portability(HERE / name, open_model(HERE / name))
     assert found.portable, found.reason
-    assert found.difference is not None
-    assert found.difference < 1e-5
+    assert found.max_relative_difference is not None
+    assert found.max_relative_difference < 1e-5
     assert found.texts == len(TEXTS)

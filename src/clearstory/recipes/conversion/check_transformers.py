@@ -64,7 +64,7 @@ class PortabilityReport:
     reason: str | None = None
     texts: int = 0
     template: bool = False
-    difference: float | None = None
+    max_relative_difference: float | None = None
     note: str | None = None
 
 
@@ -110,7 +110,7 @@ def compare_all(transformers: Any, path: Path, opened: Opened) -> PortabilityRep
     found = compare_logits(opened, model.eval())
     if found.portable and opened.tokenizer is not None:
         theirs = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        return compare_text(opened, theirs, found.difference)
+        return compare_text(opened, theirs, found.max_relative_difference)
     return found
 
 
@@ -123,7 +123,7 @@ def compare_file(transformers: Any, path: Path, opened: Opened) -> PortabilityRe
     if not found.portable or opened.tokenizer is None or not texts:
         return replace(found, note=note)
     theirs = transformers.AutoTokenizer.from_pretrained(**place)
-    return replace(compare_text(opened, theirs, found.difference, texts), note=note)
+    return replace(compare_text(opened, theirs, found.max_relative_difference, texts), note=note)
 
 
 CUT_THERE = frozenset(("gpt-2", "llama-bpe", "dbrx", "qwen2", "gpt-4o"))
@@ -159,9 +159,9 @@ def compare_logits(opened: Opened, model: Any) -> PortabilityReport:
     difference = float((ours - other).abs().max() / other.abs().max())
     if not difference <= CLOSE:
         return PortabilityReport(
-            portable=False, reason=f"logits differ by {difference:.1g} of the largest", difference=difference
+            portable=False, reason=f"logits differ by {max_relative_difference:.1g} of the largest", max_relative_difference=max_relative_difference
         )
-    return PortabilityReport(portable=True, difference=difference)
+    return PortabilityReport(portable=True, max_relative_difference=max_relative_difference)
 
 
 def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,7 @@ def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     return opened.logits(ids), out.prediction_logits if hasattr(out, "prediction_logits") else out.logits
 
 
-def compare_text(opened: Opened, theirs: Any, difference: float | None, texts: Sequence[str] = TEXTS) -> PortabilityReport:
+def compare_text(opened: Opened, theirs: Any, max_relative_difference: float | None, texts: Sequence[str] = TEXTS) -> PortabilityReport:
     """Ids of texts, and the template's text of MESSAGES."""
     tokenizer = opened.tokenizer
     assert tokenizer is not None
@@ -189,13 +189,13 @@ def compare_text(opened: Opened, theirs: Any, difference: float | None, texts: S
         ours, other = tokenizer.encode(text), theirs(text, add_special_tokens=False)["input_ids"]
         if ours != other:
             reason = f"the text {text[:30]!r} has the ids {str(other)[:60]} there and {str(ours)[:60]} here"
-            return PortabilityReport(portable=False, reason=reason, difference=difference)
+            return PortabilityReport(portable=False, reason=reason, max_relative_difference=max_relative_difference)
     if template := (template_of(tokenizer) is not None):
         written = ChatTemplate.of(tokenizer).render(MESSAGES)
         if (other := theirs.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)) != written:
             reason = f"the chat template writes {other[:60]!r} there and {written[:60]!r} here"
-            return PortabilityReport(portable=False, reason=reason, difference=difference)
-    return PortabilityReport(portable=True, texts=len(texts), template=template, difference=difference)
+            return PortabilityReport(portable=False, reason=reason, max_relative_difference=max_relative_difference)
+    return PortabilityReport(portable=True, texts=len(texts), template=template, max_relative_difference=max_relative_difference)
 
 
 def template_of(tokenizer: Tokenizer) -> str | None:
