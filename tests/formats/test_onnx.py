@@ -95,7 +95,7 @@ class Drawn:
             kept = {name: past[f"present.{name}"] for name in kept}
         known = kept["0.key"].shape[2]
         mask = np.ones((len(ids), known + len(ids[0])), np.int64) if mask is None else np.array(mask)
-        graph = check_onnx.session(self.folder / "model.onnx")
+        graph = check_onnx.open_session(self.folder / "model.onnx")
         given = {f"past_key_values.{name}": each for name, each in kept.items()}
         return check_onnx.ask(graph, {"input_ids": np.array(ids), "attention_mask": mask, **given})
 
@@ -182,7 +182,7 @@ def test_transformers_makes_the_same_of_the_folder_it_was_drawn_from(name: str, 
     if name == "gpt2":
         found = drawn.run(ids, mask)["logits"]
     else:
-        graph = check_onnx.session(drawn.folder / "model.onnx")
+        graph = check_onnx.open_session(drawn.folder / "model.onnx")
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         found = check_onnx.ask(graph, given)["logits"]
     assert found[mask > 0] == pytest.approx(wanted, abs=1e-4)
@@ -200,11 +200,11 @@ def test_inputs_and_outputs_have_the_names_that_others_read(shelf: Any) -> None:
         ),
     }
     for name, (inputs, outputs) in wanted.items():
-        graph = check_onnx.session(shelf(name).folder / "model.onnx")
+        graph = check_onnx.open_session(shelf(name).folder / "model.onnx")
         assert [each.name for each in graph.get_inputs()] == inputs
         assert [each.name for each in graph.get_outputs()] == outputs
         assert graph.get_inputs()[0].shape == ["batch_size", "sequence_length"]
-    graph = check_onnx.session(shelf("phi3").folder / "model.onnx")
+    graph = check_onnx.open_session(shelf("phi3").folder / "model.onnx")
     assert graph.get_inputs()[2].shape == ["batch_size", 2, "past_sequence_length", 4]
 
 

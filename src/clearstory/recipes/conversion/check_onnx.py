@@ -92,7 +92,7 @@ def compare_onnx(folder: Path, model: Any, path: Path) -> Exported:
     return Exported(sum(len(each.ours) for each in seen), max(shares), max(nats) if nats else None)
 
 
-def session(file: Path) -> Any:
+def open_session(file: Path) -> Any:
     """One graph, open, on one thread as all else here. What it cannot say is not said."""
     import onnxruntime
 
@@ -157,7 +157,7 @@ def of_rows(model: Any, rows: list[list[int]], mask: npt.NDArray[np.int64], thei
 def decoder(folder: Path, model: Transformer) -> Iterator[Seen]:
     """Read at once, and in three pieces through the cache."""
     c = model.config
-    graph = session(folder / "model.onnx")
+    graph = open_session(folder / "model.onnx")
     kept = [each.name for each in graph.get_outputs()[1:]]
     for rows, ids, mask in batches(model):
         for cuts in ((), (ids.shape[1] // 2, ids.shape[1] - 1)):
@@ -175,7 +175,7 @@ def decoder(folder: Path, model: Transformer) -> Iterator[Seen]:
 
 def encoder(folder: Path, model: Encoder) -> Iterator[Seen]:
     """All outputs; where there are segments, with two of them."""
-    graph = session(folder / "model.onnx")
+    graph = open_session(folder / "model.onnx")
     for rows, ids, mask in batches(model):
         given = {"input_ids": ids, "attention_mask": mask}
         second = np.zeros_like(ids)
@@ -197,7 +197,7 @@ def encoder(folder: Path, model: Encoder) -> Iterator[Seen]:
 
 def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[Seen]:
     """Sources padded on either side; answers of equal lengths, as they are written."""
-    reading, writing = session(folder / "encoder_model.onnx"), session(folder / "decoder_model.onnx")
+    reading, writing = open_session(folder / "encoder_model.onnx"), open_session(folder / "decoder_model.onnx")
     for number, (rows, ids, mask) in enumerate(batches(model)):
         vectors = ask(reading, {"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
         written = np.random.default_rng(number).integers(model.vocab, size=(len(rows), ids.shape[1]))
@@ -211,7 +211,7 @@ def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[Seen]:
 
 def recurrent(folder: Path, model: Recurrent) -> Iterator[Seen]:
     """Rows of equal lengths, read at once and in three pieces through the memory."""
-    graph = session(folder / "model.onnx")
+    graph = open_session(folder / "model.onnx")
     given = [each for each in graph.get_inputs() if each.name.startswith("past.")]
     for rows, ids, mask in batches(model):
         if not mask.all():
