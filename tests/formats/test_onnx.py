@@ -97,7 +97,7 @@ class Drawn:
         mask = np.ones((len(ids), known + len(ids[0])), np.int64) if mask is None else np.array(mask)
         graph = check_onnx.open_session(self.folder / "model.onnx")
         given = {f"past_key_values.{name}": each for name, each in kept.items()}
-        return check_onnx.ask(graph, {"input_ids": np.array(ids), "attention_mask": mask, **given})
+        return check_onnx.run_graph(graph, {"input_ids": np.array(ids), "attention_mask": mask, **given})
 
     def logits(self, row: list[int]) -> Any:
         """The model's own."""
@@ -184,7 +184,7 @@ def test_transformers_makes_the_same_of_the_folder_it_was_drawn_from(name: str, 
     else:
         graph = check_onnx.open_session(drawn.folder / "model.onnx")
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        found = check_onnx.ask(graph, given)["logits"]
+        found = check_onnx.run_graph(graph, given)["logits"]
     assert found[mask > 0] == pytest.approx(wanted, abs=1e-4)
 
 

@@ -102,7 +102,7 @@ def open_session(file: Path) -> Any:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def ask(graph: Any, given: Arrays) -> Arrays:
+def run_graph(graph: Any, given: Arrays) -> Arrays:
     """All outputs by name."""
     names = [each.name for each in graph.get_outputs()]
     return dict(zip(names, graph.run(names, given), strict=True))
@@ -167,7 +167,7 @@ def decoder(folder: Path, model: Transformer) -> Iterator[Seen]:
             past = {name.replace("present", "past_key_values"): nothing for name in kept}
             found = []
             for begin, end in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
-                out = ask(graph, {"input_ids": ids[:, begin:end], "attention_mask": mask[:, :end], **past})
+                out = run_graph(graph, {"input_ids": ids[:, begin:end], "attention_mask": mask[:, :end], **past})
                 past = {name.replace("present", "past_key_values"): out[name] for name in kept}
                 found.append(out["logits"])
             yield from of_rows(model, rows, mask, np.concatenate(found, 1))
@@ -182,7 +182,7 @@ def encoder(folder: Path, model: Encoder) -> Iterator[Seen]:
         if model.segments is not None:
             second = (np.arange(ids.shape[1]) % model.config.segments)[None].repeat(len(ids), 0)
             given["token_type_ids"] = second
-        out = ask(graph, given)
+        out = run_graph(graph, given)
         for number, (row, real) in enumerate(zip(rows, mask.astype(bool), strict=True)):
             segments = torch.from_numpy(second[number][real])[None] if model.segments is not None else None
             hidden = model.encode(TokenBatch.from_sequences([row]), segments)
@@ -199,9 +199,9 @@ def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[Seen]:
     """Sources padded on either side; answers of equal lengths, as they are written."""
     reading, writing = open_session(folder / "encoder_model.onnx"), open_session(folder / "decoder_model.onnx")
     for number, (rows, ids, mask) in enumerate(batches(model)):
-        vectors = ask(reading, {"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+        vectors = run_graph(reading, {"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
         written = np.random.default_rng(number).integers(model.vocab, size=(len(rows), ids.shape[1]))
-        out = ask(writing, {"input_ids": written, "encoder_attention_mask": mask, "encoder_hidden_states": vectors})[
+        out = run_graph(writing, {"input_ids": written, "encoder_attention_mask": mask, "encoder_hidden_states": vectors})[
             "logits"
         ]
         for row, answer, found in zip(rows, written.tolist(), out, strict=True):
@@ -222,7 +222,7 @@ def recurrent(folder: Path, model: Recurrent) -> Iterator[Seen]:
             past = {each.name: np.zeros((len(rows), each.shape[1]), np.float32) for each in given}
             found = []
             for begin, end in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
-                out = ask(graph, {"input_ids": ids[:, begin:end], **past})
+                out = run_graph(graph, {"input_ids": ids[:, begin:end], **past})
                 past = {name: out[name.replace("past", "present")] for name in past}
                 found.append(out["logits"])
             yield from of_rows(model, rows, mask, np.concatenate(found, 1))
