@@ -260,7 +260,7 @@ def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
 
 def test_no_number_is_no_agreement() -> None:
     model = torch.nn.Linear(1, 1)
-    nothing = [check_onnx.Seen(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
+    nothing = [check_onnx.OutputPair(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
     readings = mock.patch.dict(check_onnx.READINGS, {type(model): lambda folder, model: nothing})
     with readings, pytest.raises(CorruptFile, match="differs by nan"):
         check_onnx.compare_onnx(Path("here"), model, Path("there"))

@@ -48,7 +48,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Seen:
+class OutputPair:
     """What one row was made of, by the model and by onnxruntime: (T, V) or (T, W) of each."""
 
     ours: Tensor
@@ -148,13 +148,13 @@ def following(row: Sequence[int]) -> Tensor:
     return torch.tensor([*row[1:], row[0]])
 
 
-def of_rows(model: Any, rows: list[list[int]], mask: npt.NDArray[np.int64], theirs: npt.NDArray[Any]) -> Iterator[Seen]:
+def of_rows(model: Any, rows: list[list[int]], mask: npt.NDArray[np.int64], theirs: npt.NDArray[Any]) -> Iterator[OutputPair]:
     """Row by row, what stands at real tokens."""
     for row, real, found in zip(rows, mask.astype(bool), theirs, strict=True):
-        yield Seen(logits(model, row), torch.from_numpy(found[real]), following(row))
+        yield OutputPair(logits(model, row), torch.from_numpy(found[real]), following(row))
 
 
-def decoder(folder: Path, model: Transformer) -> Iterator[Seen]:
+def decoder(folder: Path, model: Transformer) -> Iterator[OutputPair]:
     """Read at once, and in three pieces through the cache."""
     c = model.config
     graph = open_session(folder / "model.onnx")
@@ -173,7 +173,7 @@ def decoder(folder: Path, model: Transformer) -> Iterator[Seen]:
             yield from of_rows(model, rows, mask, np.concatenate(found, 1))
 
 
-def encoder(folder: Path, model: Encoder) -> Iterator[Seen]:
+def encoder(folder: Path, model: Encoder) -> Iterator[OutputPair]:
     """All outputs; where there are segments, with two of them."""
     graph = open_session(folder / "model.onnx")
     for rows, ids, mask in batches(model):
@@ -186,16 +186,16 @@ def encoder(folder: Path, model: Encoder) -> Iterator[Seen]:
         for number, (row, real) in enumerate(zip(rows, mask.astype(bool), strict=True)):
             segments = torch.from_numpy(second[number][real])[None] if model.segments is not None else None
             hidden = model.encode(TokenBatch.from_sequences([row]), segments)
-            yield Seen(hidden[0], torch.from_numpy(out["last_hidden_state"][number][real]))
+            yield OutputPair(hidden[0], torch.from_numpy(out["last_hidden_state"][number][real]))
             if "logits" in out:
                 theirs = torch.from_numpy(out["logits"][number][real])
-                yield Seen(model.logits(hidden)[0], theirs, torch.tensor(row))
+                yield OutputPair(model.logits(hidden)[0], theirs, torch.tensor(row))
             # The pooler reads the first place, which is padding where that stands on the left.
             if "pooler_output" in out and real[0]:
-                yield Seen(model.pool(hidden), torch.from_numpy(out["pooler_output"][number : number + 1]))
+                yield OutputPair(model.pool(hidden), torch.from_numpy(out["pooler_output"][number : number + 1]))
 
 
-def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[Seen]:
+def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[OutputPair]:
     """Sources padded on either side; answers of equal lengths, as they are written."""
     reading, writing = open_session(folder / "encoder_model.onnx"), open_session(folder / "decoder_model.onnx")
     for number, (rows, ids, mask) in enumerate(batches(model)):
@@ -206,10 +206,10 @@ def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[Seen]:
         ]
         for row, answer, found in zip(rows, written.tolist(), out, strict=True):
             hidden, _ = model.forward(TokenBatch.from_sequences([answer]), source=TokenBatch.from_sequences([row]))
-            yield Seen(model.logits(hidden)[0], torch.from_numpy(found), following(answer))
+            yield OutputPair(model.logits(hidden)[0], torch.from_numpy(found), following(answer))
 
 
-def recurrent(folder: Path, model: Recurrent) -> Iterator[Seen]:
+def recurrent(folder: Path, model: Recurrent) -> Iterator[OutputPair]:
     """Rows of equal lengths, read at once and in three pieces through the memory."""
     graph = open_session(folder / "model.onnx")
     given = [each for each in graph.get_inputs() if each.name.startswith("past.")]
@@ -228,7 +228,7 @@ def recurrent(folder: Path, model: Recurrent) -> Iterator[Seen]:
             yield from of_rows(model, rows, mask, np.concatenate(found, 1))
 
 
-READINGS: dict[type[Any], Callable[[Path, Any], Iterator[Seen]]] = {
+READINGS: dict[type[Any], Callable[[Path, Any], Iterator[OutputPair]]] = {
     Transformer: decoder,
     Encoder: encoder,
     EncoderDecoder: encoder_decoder,
