@@ -261,7 +261,7 @@ def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
 def test_no_number_is_no_agreement() -> None:
     model = torch.nn.Linear(1, 1)
     nothing = [check_onnx.OutputPair(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
-    readings = mock.patch.dict(check_onnx.READINGS, {type(model): lambda folder, model: nothing})
+    readings = mock.patch.dict(check_onnx.GRAPH_CHECKS, {type(model): lambda folder, model: nothing})
     with readings, pytest.raises(CorruptFile, match="differs by nan"):
         check_onnx.compare_onnx(Path("here"), model, Path("there"))
 
@@ -316,7 +316,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 def test_every_kind_of_model_is_drawn_or_refused() -> None:
     assert set(GRAPHS) == {*FAMILIES.values(), *SHAPES.values()}
     drawn = {kind for kind, draw in GRAPHS.items() if draw not in (graphs.ngram, graphs.hmm)}
-    assert drawn == set(check_onnx.READINGS)
+    assert drawn == set(check_onnx.GRAPH_CHECKS)
 
 
 def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: Any) -> None:

@@ -75,7 +75,7 @@ def compare_onnx(folder: Path, model: Any, path: Path) -> Exported:
     """Try the graphs in `folder`, which is to become `path`. Raises CorruptFile where they differ from the model."""
     try:
         with resting(model):
-            seen = list(READINGS[type(model)](folder, model))
+            seen = list(GRAPH_CHECKS[type(model)](folder, model))
     except Exception as error:  # whatever onnxruntime raises is the finding
         reason = " ".join(str(error).split())[:200]
         raise CorruptFile(
@@ -228,7 +228,7 @@ def recurrent(folder: Path, model: Recurrent) -> Iterator[OutputPair]:
             yield from of_rows(model, rows, mask, np.concatenate(found, 1))
 
 
-READINGS: dict[type[Any], Callable[[Path, Any], Iterator[OutputPair]]] = {
+GRAPH_CHECKS: dict[type[Any], Callable[[Path, Any], Iterator[OutputPair]]] = {
     Transformer: decoder,
     Encoder: encoder,
     EncoderDecoder: encoder_decoder,
