@@ -263,7 +263,7 @@ def test_no_number_is_no_agreement() -> None:
     nothing = [check_onnx.OutputPair(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
     readings = mock.patch.dict(check_onnx.GRAPH_CHECKS, {type(model): lambda folder, model: nothing})
     with readings, pytest.raises(CorruptFile, match="differs by nan"):
-        check_onnx.compare_onnx(Path("here"), model, Path("there"))
+        check_onnx.check_onnx(Path("here"), model, Path("there"))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None
     with mock.patch.object(export, "MOST_BYTES", 1000):
         folder = Drawn(tmp_path, TINY_GPT2).folder
     assert (folder / "model.onnx.data").stat().st_size > 10_000
-    assert check_onnx.compare_onnx(folder, open_model(tmp_path / "model").model, folder).max_relative_difference < 1e-5
+    assert check_onnx.check_onnx(folder, open_model(tmp_path / "model").model, folder).max_relative_difference < 1e-5
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ class OutputPair:
         return float((ours - theirs).abs().max())
 
 
-def compare_onnx(folder: Path, model: Any, path: Path) -> Exported:
+def check_onnx(folder: Path, model: Any, path: Path) -> Exported:
     """Try the graphs in `folder`, which is to become `path`. Raises CorruptFile where they differ from the model."""
     try:
         with resting(model):

@@ -22,7 +22,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
-from clearstory.recipes.conversion.check_onnx import compare_onnx
+from clearstory.recipes.conversion.check_onnx import check_onnx
 from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portability, template_of
 from clearstory.recipes.settings.training import NumberFormat
 from clearstory.text.tokenizers import Tokenizer
@@ -149,7 +149,7 @@ def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Co
     with write_onnx(path, opened.model, opened.tokenizer, opened.card, overwrite=overwrite) as temporary:
         if opened.tokenizer is not None:
             check_text(path, opened.tokenizer, Tokenizer.open(temporary))
-        found = compare_onnx(temporary, opened.model, path)
+        found = check_onnx(temporary, opened.model, path)
     return Conversion(
         path=path,
         format="onnx",
