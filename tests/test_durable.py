@@ -24,7 +24,7 @@ FILES = {f"part-{i}.bin": 20_000 for i in range(4)} | {"inner/deep.bin": 5_000}
 @pytest.fixture(autouse=True)
 def _no_listeners() -> Iterator[None]:
     yield
-    durable.steps.clear()
+    durable.hooks.clear()
 
 
 def fill(folder: Path, mark: int) -> None:
@@ -87,8 +87,8 @@ def test_killed_at_any_instant_the_old_or_the_new_is_whole_and_nothing_is_left(t
     for _ in range(60):
         before = mark_of(target)
         died += killed(write_on, rng.uniform(0, min(0.05, 4 * once)))
-        assert mark_of(durable.standing(target)) >= 0  # whole even before the sweep
-        durable.sweep(tmp_path)
+        assert mark_of(durable.current_path(target)) >= 0  # whole even before the sweep
+        durable.remove_stale(tmp_path)
         assert names(tmp_path) == ["model"]
         assert mark_of(target) in {before, *range(1, 200)}
     assert died > 50
@@ -105,7 +105,7 @@ def test_files_killed_at_any_instant_are_old_or_new(tmp_path: Path) -> None:
 
     for _ in range(30):
         killed(write_on, rng.uniform(0, 0.02))
-        durable.sweep(tmp_path)
+        durable.remove_stale(tmp_path)
         contents = target.read_bytes()
         assert len(contents) == 50_000
         assert len(set(contents)) == 1
@@ -117,10 +117,10 @@ def labels(tmp_path: Path) -> list[str]:
     heard: list[str] = []
     with durable.write_folder(tmp_path / "rehearsal") as folder:
         fill(folder, 1)
-    durable.steps.append(lambda label, path: heard.append(label))
+    durable.hooks.append(lambda label, path: heard.append(label))
     with durable.write_folder(tmp_path / "rehearsal") as folder:
         fill(folder, 2)
-    durable.steps.clear()
+    durable.hooks.clear()
     return heard
 
 
@@ -138,13 +138,13 @@ def test_a_failure_at_any_step_leaves_the_old_or_the_new_and_no_temporary(tmp_pa
             if left[0] == -1:
                 raise OSError(errno.EIO, "the disk said no")
 
-        durable.steps.append(fail)
+        durable.hooks.append(fail)
         with pytest.raises(OSError, match="the disk said no"), durable.write_folder(work / "model") as folder:
             fill(folder, 2)
-        durable.steps.clear()
+        durable.hooks.clear()
         done = place > heard.index("rename")
         assert mark_of(work / "model") == (2 if done else 1), heard[place]
-        durable.sweep(work)
+        durable.remove_stale(work)
         assert names(work) == ["model"], heard[place]
 
 
@@ -163,7 +163,7 @@ def test_a_stop_at_any_step_leaves_the_old_or_the_new_after_a_sweep(tmp_path: Pa
                 if left[0] == -1:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            durable.steps.append(stop)
+            durable.hooks.append(stop)
             with durable.write_folder(work / "model") as folder:
                 fill(folder, 2)
 
@@ -172,8 +172,8 @@ def test_a_stop_at_any_step_leaves_the_old_or_the_new_after_a_sweep(tmp_path: Pa
             stop_there()
             os._exit(0)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        assert mark_of(durable.standing(work / "model")) in (1, 2)
-        durable.sweep(work / "model")  # also what stands beside a folder, under its name
+        assert mark_of(durable.current_path(work / "model")) in (1, 2)
+        durable.remove_stale(work / "model")  # also what stands beside a folder, under its name
         assert names(work) == ["model"], heard[place]
         assert mark_of(work / "model") in (1, 2)
 
@@ -182,7 +182,7 @@ def test_the_next_write_settles_what_a_killed_one_left(tmp_path: Path) -> None:
     with durable.write_folder(tmp_path / "model") as folder:
         fill(folder, 1)
     os.rename(tmp_path / "model", tmp_path / ".model.clearstory-old")
-    assert mark_of(durable.standing(tmp_path / "model")) == 1
+    assert mark_of(durable.current_path(tmp_path / "model")) == 1
     with durable.write_folder(tmp_path / "model") as folder:
         fill(folder, 2)
     assert mark_of(tmp_path / "model") == 2
@@ -194,9 +194,9 @@ def test_the_next_write_removes_what_a_killed_one_left_on_the_way(tmp_path: Path
         if label == "flush":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    durable.steps.append(stop)
+    durable.hooks.append(stop)
     assert killed(lambda: durable.write_text(tmp_path / "notes", "x"), after=0.2)
-    durable.steps.clear()
+    durable.hooks.clear()
     assert len(names(tmp_path)) == 1
     durable.write_text(tmp_path / "other", "y")  # another name: not in its way
     assert len(names(tmp_path)) == 2
@@ -217,7 +217,7 @@ def test_a_sweep_leaves_alone_what_is_being_written_and_what_is_not_ours(tmp_pat
     orphan.mkdir(parents=True)
     with durable.write_folder(tmp_path / "model") as folder, durable.write_file(tmp_path / "f") as file:
         fill(folder, 1)
-        assert durable.sweep(tmp_path) == [orphan]
+        assert durable.remove_stale(tmp_path) == [orphan]
         assert folder.is_dir()
         assert file.is_file()
     assert names(tmp_path) == [".bashrc.old", ".model.tmp-1", "deep", "f", "model", "notes.clearstory-old"]
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_is_said_in_one_way_whoever_was_writing(tmp_path: Path
 
 def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     heard: list[str] = []
-    durable.steps.append(lambda label, path: heard.append(label))
+    durable.hooks.append(lambda label, path: heard.append(label))
     with (
         pytest.raises(OutOfSpace, match="needs 1,000,000,000,000,000 bytes"),
         durable.write_folder(tmp_path / "model", need=10**15),

@@ -68,4 +68,4 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_listeners() -> Iterator[None]:
     yield
-    durable.steps.clear()
+    durable.hooks.clear()

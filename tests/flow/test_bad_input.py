@@ -260,10 +260,10 @@ def test_a_disk_that_fills(at: str, made: Any, tmp_path: Path, cli: Cli) -> None
         if path.is_relative_to(run):
             full(label, path)
 
-    durable.steps.append(quietly)
+    durable.hooks.append(quietly)
     refused(cli(*flags(made.text, run)), "needs ", "bytes free; make room or choose another folder", last=True)
-    durable.steps.clear()
-    assert not [path for path in tmp_path.rglob("*") if durable.OURS.match(path.name)]
+    durable.hooks.clear()
+    assert not [path for path in tmp_path.rglob("*") if durable.TEMPORARY_NAME.match(path.name)]
     for folder in checkpoint.saved(run):
         checkpoint.load(folder)
     answer = cli(*flags(made.text, run), "--resume", "--json")

@@ -430,7 +430,7 @@ def stop_at(step: int, times: int = 1) -> None:
             left[0] -= 1
             os.kill(os.getpid(), signal.SIGINT)
 
-    durable.steps.append(listen)
+    durable.hooks.append(listen)
 
 
 def test_ctrl_c_ends_with_a_checkpoint_one_line_and_status_130(
@@ -444,7 +444,7 @@ def test_ctrl_c_ends_with_a_checkpoint_one_line_and_status_130(
     # The event is looked at after a save as well: step 4 was whole, so there it ends.
     assert answer.last == f"stopped at step 4; go on with: clearstory train --resume --out {out}"
     assert "Traceback" not in answer.err
-    durable.steps.clear()
+    durable.hooks.clear()
     assert checkpoint.load(checkpoint.saved(out)[-1]).step == 4
     resumed = cli("train", "--resume", "--out", out, "--json")
     assert resumed.status == 0
@@ -460,7 +460,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
     answer = cli(*flags(text, out))
     assert answer.status == 130
     assert answer.last == "clearstory train: stopped"
-    durable.steps.clear()
+    durable.hooks.clear()
     assert [checkpoint.load(path).step for path in checkpoint.saved(out)] == [0, 4]
     assert cli("train", "--resume", "--out", out).status == 0
 

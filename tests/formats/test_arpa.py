@@ -211,12 +211,12 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         if label == "flush":
             raise OSError("the disk is gone")
 
-    durable.steps.append(fail)
+    durable.hooks.append(fail)
     try:
         with pytest.raises((OSError, ClearstoryError)):
             write_arpa(file, counted(order=2), None)
     finally:
-        durable.steps.remove(fail)
+        durable.hooks.remove(fail)
     assert [each.name for each in tmp_path.iterdir()] == ["a.arpa"]
     assert file.read_text(encoding="utf-8") == "old"
 

@@ -27,7 +27,7 @@ from trained import contents, recipe, text_file, told
 @pytest.fixture(autouse=True)
 def _no_listeners() -> Iterator[None]:
     yield
-    durable.steps.clear()
+    durable.hooks.clear()
 
 
 def parts(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -114,10 +114,10 @@ def test_a_disk_that_fills_while_saving_costs_nothing_that_was_there(tmp_path: P
         if said == label:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    durable.steps.append(full)
+    durable.hooks.append(full)
     with pytest.raises(OutOfSpace, match=rf"step-000008 needs {need:,} bytes and its disk has [\d,]+ bytes free"):
         saved(tmp_path, 8)
-    durable.steps.clear()
+    durable.hooks.clear()
     assert contents(tmp_path) == before
     assert checkpoint.load(good).step == 7
     assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000007"]

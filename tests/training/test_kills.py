@@ -32,7 +32,7 @@ STEPS, SAVE_STEPS, LOOK_STEPS = 40, 4, 8
 @pytest.fixture(autouse=True)
 def _no_listeners() -> Iterator[None]:
     yield
-    durable.steps.clear()
+    durable.hooks.clear()
 
 
 def text(folder: Path) -> Path:
@@ -66,12 +66,12 @@ def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
 
 def orphans(home: Path) -> list[Path]:
     """Temporaries that no one will ever rename."""
-    return [path for path in home.rglob("*") if durable.OURS.match(path.name)]
+    return [path for path in home.rglob("*") if durable.TEMPORARY_NAME.match(path.name)]
 
 
 def live(recipe: TrainRecipe, home: Path, saving: mmap.mmap) -> None:
     """What the child does: go on from wherever the run stands, to its end; says whether it is writing at the moment."""
-    durable.steps.append(lambda label, path: saving.__setitem__(0, 1))
+    durable.hooks.append(lambda label, path: saving.__setitem__(0, 1))
     for event in train_events(recipe):
         saving[0] = 0
         if isinstance(event, RunPrepared):
@@ -181,7 +181,7 @@ def test_a_run_killed_at_every_step_that_touches_the_disk_ends_as_one_left_alone
             if left[0] == -1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        durable.steps[:] = [stop]
+        durable.hooks[:] = [stop]
 
     place = 0
     while True:  # the first life dies at its first step on disk, the next at its second, until one has no more

@@ -19,7 +19,7 @@ from clearstory.training.metrics_log import MetricsLog, LossMonitor, read
 @pytest.fixture(autouse=True)
 def _no_listeners() -> Iterator[None]:
     yield
-    durable.steps.clear()
+    durable.hooks.clear()
 
 
 def written(path: Path, steps: int) -> Path:
@@ -84,7 +84,7 @@ def test_a_full_disk_is_said_and_the_lines_before_are_kept(tmp_path: Path) -> No
     def full(label: str, path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    durable.steps.append(full)
+    durable.hooks.append(full)
     with pytest.raises(OutOfSpace, match=r"metrics\.jsonl needs more than 41 bytes"):
         record.write(kind="step", step=2, loss=0.1)
     record.close()

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, Literal
 
-from clearstory.durable import standing
+from clearstory.durable import current_path
 from clearstory.errors import BadInput
 
 USED = Path(".clearstory") / "used"

@@ -36,8 +36,8 @@ class MetricsLog:
 
         Raises OutOfSpace where the disk is full.
         """
-        with durable.space(self.path):
-            durable.step("append", self.path)
+        with durable.disk_full_error(self.path):
+            durable.call_hooks("append", self.path)
             line = memoryview(json.dumps(row).encode() + b"\n")
             while line:  # a disk that fills takes a part, and says so only of the rest
                 line = line[self.file.write(line) :]

@@ -32,7 +32,7 @@ def begin(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     file = folder / "config.yaml"
     check_no_file_in_path(folder)
     if folder.is_dir():
-        durable.sweep(folder)
+        durable.remove_stale(folder)
     if recipe.resume and file.is_file():
         then = placed(build_settings(CompareRecipe, read_yaml(file)))
         before, now = (flatten_keys(CompareRecipe, to_plain(each)) for each in (then, placed(recipe)))

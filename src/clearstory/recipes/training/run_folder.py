@@ -89,7 +89,7 @@ def begin(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
     run = RunFolder(folder)
     check_no_file_in_path(folder)
     if folder.is_dir():
-        durable.sweep(folder)
+        durable.remove_stale(folder)
     if recipe.resume and run.exists:
         return run, resumed(run, recipe)
     if not recipe.text:
