@@ -14,7 +14,7 @@ from clearstory.durable.writing import (
     OURS,
     remove_folder,
     settle,
-    standing,
+    current_path,
     sweep,
     write_bytes,
     write_file,

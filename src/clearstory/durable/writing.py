@@ -96,7 +96,7 @@ def remove_folder(path: Path | str) -> None:
     remove(doomed)
 
 
-def standing(path: Path | str) -> Path:
+def current_path(path: Path | str) -> Path:
     """Where the contents of a folder stand: under its name, or set aside by a writer that was killed in between."""
     path = whole_path(path)
     return _aside(path) if not path.exists() and _aside(path).exists() else path

@@ -18,7 +18,7 @@ def resolve(path: Path | str) -> Path:
     model.
     """
     given = Path(path).expanduser()
-    folder = standing(given)
+    folder = current_path(given)
     if folder.is_file():
         raise BadInput(file_given(folder))
     if not folder.exists():
@@ -28,7 +28,7 @@ def resolve(path: Path | str) -> Path:
     if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
         run = folder.parent.parent
         raise CannotDo(f"{given} is a checkpoint, with which a run goes on; open its run, {run}")
-    inner = standing(folder / "model")
+    inner = current_path(folder / "model")
     if holds_model(inner):
         return inner
     if (folder / "config.yaml").is_file():

@@ -161,7 +161,7 @@ def relative_name(root: Path, path: Path) -> str:
 def index_folder(root: Path, folder: Path) -> IndexedModel | None:
     """A folder as a run or a model; None where it is neither."""
     if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
-        model = standing(folder / "model")
+        model = current_path(folder / "model")
         steps = tuple(step for step, _ in list_checkpoints(folder))
         if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
             known: dict[str, Any] = {"written": modified(folder / "config.yaml"), "note": "has no model yet"}
