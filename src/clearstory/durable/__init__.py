@@ -13,7 +13,7 @@ from clearstory.durable.disk import check_space, space, step, steps
 from clearstory.durable.writing import (
     OURS,
     remove_folder,
-    settle,
+    recover,
     current_path,
     sweep,
     write_bytes,

@@ -82,7 +82,7 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     path = whole_path(path)
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
-    settle(path)
+    recover(path)
     with _replacing(path, need, Path.mkdir, flush_tree) as temporary:
         yield temporary
 
@@ -102,7 +102,7 @@ def current_path(path: Path | str) -> Path:
     return _aside(path) if not path.exists() and _aside(path).exists() else path
 
 
-def settle(path: Path | str) -> bool:
+def recover(path: Path | str) -> bool:
     """End the half-done replacement of one folder, if there is one: back to the old, or on with the new."""
     path = whole_path(path)
     aside = _aside(path)
@@ -156,10 +156,10 @@ def _replacing(
                 os.replace(temporary, path)
             # Before the old one goes: after a loss of power, one of the two must be there.
             flush_folder(path.parent)
-            settle(path)
+            recover(path)
     except BaseException:
         with suppress(OSError):
-            settle(path)
+            recover(path)
         remove(temporary)
         raise
 
@@ -203,7 +203,7 @@ def _sweep(found: list[Path]) -> list[Path]:
             if _busy(path):
                 continue
             remove(path)
-        elif any(map(_busy, _siblings(whole))) or not settle(whole):
+        elif any(map(_busy, _siblings(whole))) or not recover(whole):
             continue
         settled.append(path)
     return settled
