@@ -15,7 +15,7 @@ from clearstory.durable.writing import (
     remove_folder,
     recover,
     current_path,
-    sweep,
+    remove_stale,
     write_bytes,
     write_file,
     write_folder,

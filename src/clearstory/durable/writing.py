@@ -121,7 +121,7 @@ def recover(path: Path | str) -> bool:
     return True
 
 
-def sweep(folder: Path | str) -> list[Path]:
+def remove_stale(folder: Path | str) -> list[Path]:
     """Undo what killed writers left in a folder, beneath it, and beside it under its name; says what was settled.
 
     What another process is writing at this moment is left alone. Call it when a run begins.
