@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from clearstory.durable.disk import check_space, space, step, steps
 from clearstory.durable.writing import (
-    OURS,
+    TEMPORARY_NAME,
     remove_folder,
     recover,
     current_path,

@@ -26,14 +26,14 @@ from clearstory.durable.disk import (
 from clearstory.errors import BadInput
 
 # Long enough that no file of a user's is ever taken for one of ours.
-OURS = re.compile(r"^\.(?P<name>.+)\.clearstory-(?P<kind>tmp-\d+-\d+|old)$")
+TEMPORARY_NAME = re.compile(r"^\.(?P<name>.+)\.clearstory-(?P<kind>tmp-\d+-\d+|old)$")
 
 _count = itertools.count()
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Put `data` where `path` says, replacing what was there. Raises OutOfSpace."""
-    if any(OURS.match(parent.name) for parent in Path(path).parents):
+    if any(TEMPORARY_NAME.match(parent.name) for parent in Path(path).parents):
         # A folder on its way to its name is flushed whole; one file of it needs no care of its own.
         step("write", Path(path))
         Path(path).write_bytes(data)
@@ -129,7 +129,7 @@ def remove_stale(folder: Path | str) -> list[Path]:
     folder = whole_path(folder)
     settled = _sweep(_siblings(folder))
     for here, folders, files in os.walk(folder):
-        ours = [name for name in folders + files if OURS.match(name)]
+        ours = [name for name in folders + files if TEMPORARY_NAME.match(name)]
         folders[:] = [name for name in folders if name not in ours]
         settled += _sweep([Path(here, name) for name in ours])
     return settled
@@ -189,14 +189,14 @@ def _aside(path: Path) -> Path:
 
 def _siblings(path: Path) -> list[Path]:
     """What stands beside a name and was made on the way to it."""
-    return [found for found in path.parent.glob(f".{glob.escape(path.name)}.clearstory-*") if OURS.match(found.name)]
+    return [found for found in path.parent.glob(f".{glob.escape(path.name)}.clearstory-*") if TEMPORARY_NAME.match(found.name)]
 
 
 def _sweep(found: list[Path]) -> list[Path]:
     """Settle or remove each of these, unless someone is writing it; says which."""
     settled = []
     for path in found:
-        match = OURS.match(path.name)
+        match = TEMPORARY_NAME.match(path.name)
         assert match is not None
         whole = path.with_name(match["name"])
         if match["kind"] != "old":
