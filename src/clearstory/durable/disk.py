@@ -46,7 +46,7 @@ def check_space(folder: Path | str, need: int) -> None:
 
 
 @contextmanager
-def space(path: Path | str) -> Iterator[None]:
+def disk_full_error(path: Path | str) -> Iterator[None]:
     """A block that adds to a file: raises OutOfSpace, whoever says that the disk is full."""
     with full_disk_said(whole_path(path), whole_path(path), None):
         yield
