@@ -48,12 +48,12 @@ def check_space(folder: Path | str, need: int) -> None:
 @contextmanager
 def disk_full_error(path: Path | str) -> Iterator[None]:
     """A block that adds to a file: raises OutOfSpace, whoever says that the disk is full."""
-    with full_disk_said(whole_path(path), whole_path(path), None):
+    with translate_disk_full(whole_path(path), whole_path(path), None):
         yield
 
 
 @contextmanager
-def full_disk_said(path: Path, temporary: Path, need: int | None) -> Iterator[None]:
+def translate_disk_full(path: Path, temporary: Path, need: int | None) -> Iterator[None]:
     """A disk that fills while we write, said in one way whoever was writing."""
     try:
         yield

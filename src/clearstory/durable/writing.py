@@ -17,7 +17,7 @@ from clearstory.durable.disk import (
     flush,
     flush_folder,
     flush_tree,
-    full_disk_said,
+    translate_disk_full,
     held,
     remove,
     step,
@@ -142,7 +142,7 @@ def _replacing(
     """The road of the picture above, for files and folders alike."""
     temporary = _begin(path, need)
     try:
-        with full_disk_said(path, temporary, need):
+        with translate_disk_full(path, temporary, need):
             step("make", temporary)
             make(temporary)
             with held(temporary):
