@@ -27,7 +27,7 @@ MASK = os.umask(0o022)
 os.umask(MASK)  # the only way to ask for it is to set it
 
 
-def step(label: str, path: Path) -> None:
+def call_hooks(label: str, path: Path) -> None:
     """Tell whoever listens what is about to be done."""
     for listener in steps:
         listener(label, path)
@@ -80,7 +80,7 @@ def _free(path: Path) -> int:
 
 def flush(path: Path) -> None:
     """What a file holds is on the disk when this returns."""
-    step("flush", path)
+    call_hooks("flush", path)
     # Read and write: Windows refuses to flush what was opened for reading.
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
@@ -92,7 +92,7 @@ def flush_folder(folder: Path) -> None:
     """The names in a folder are on the disk."""
     if os.name == "nt":  # folders cannot be opened there
         return
-    step("flush folder", folder)
+    call_hooks("flush folder", folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -110,7 +110,7 @@ def flush_tree(folder: Path) -> None:
 
 def remove(path: Path) -> None:
     """Take away a temporary, whatever it is; what cannot be removed now is left to the next sweep."""
-    step("remove", path)
+    call_hooks("remove", path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -20,7 +20,7 @@ from clearstory.durable.disk import (
     translate_disk_full,
     held,
     remove,
-    step,
+    call_hooks,
     whole_path,
 )
 from clearstory.errors import BadInput
@@ -35,7 +35,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     """Put `data` where `path` says, replacing what was there. Raises OutOfSpace."""
     if any(TEMPORARY_NAME.match(parent.name) for parent in Path(path).parents):
         # A folder on its way to its name is flushed whole; one file of it needs no care of its own.
-        step("write", Path(path))
+        call_hooks("write", Path(path))
         Path(path).write_bytes(data)
         return
     with write_file(path, need=len(data)) as temporary:
@@ -91,7 +91,7 @@ def remove_folder(path: Path | str) -> None:
     """Take away a folder so that no half of it is ever found under its name."""
     path = whole_path(path)
     doomed = _beside(path)
-    step("doom", path)
+    call_hooks("doom", path)
     os.rename(path, doomed)
     remove(doomed)
 
@@ -111,11 +111,11 @@ def recover(path: Path | str) -> bool:
     if path.exists():
         # Renamed first, so that whatever bears the aside name is complete.
         doomed = _beside(path)
-        step("doom", aside)
+        call_hooks("doom", aside)
         os.rename(aside, doomed)
         remove(doomed)
     else:
-        step("restore", path)
+        call_hooks("restore", path)
         os.rename(aside, path)
     flush_folder(path.parent)
     return True
@@ -143,16 +143,16 @@ def _replacing(
     temporary = _begin(path, need)
     try:
         with translate_disk_full(path, temporary, need):
-            step("make", temporary)
+            call_hooks("make", temporary)
             make(temporary)
             with held(temporary):
-                step("write", temporary)
+                call_hooks("write", temporary)
                 yield temporary
                 flush(temporary)
                 if path.is_dir():
-                    step("aside", path)
+                    call_hooks("aside", path)
                     os.rename(path, _aside(path))
-                step("rename", path)
+                call_hooks("rename", path)
                 os.replace(temporary, path)
             # Before the old one goes: after a loss of power, one of the two must be there.
             flush_folder(path.parent)
