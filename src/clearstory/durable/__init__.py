@@ -9,7 +9,7 @@ Of 200 kills during saves, plain writes left 80 corrupt files, unswept temporari
 
 from __future__ import annotations
 
-from clearstory.durable.disk import check_space, disk_full_error, call_hooks, steps
+from clearstory.durable.disk import check_space, disk_full_error, call_hooks, hooks
 from clearstory.durable.writing import (
     TEMPORARY_NAME,
     remove_folder,

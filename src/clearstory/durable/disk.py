@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows has no flock; there an open file cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]  # the way to say "not there"
 
-steps: list[Callable[[str, Path], None]] = []
+hooks: list[Callable[[str, Path], None]] = []
 """Called with a label and a path before each step that touches the disk: where tests make writing fail or stop."""
 
 FULL = re.compile(r"No space left on device|os error 28\b|unexpected pos \d+ vs \d+|Disk quota exceeded")
@@ -29,7 +29,7 @@ os.umask(MASK)  # the only way to ask for it is to set it
 
 def call_hooks(label: str, path: Path) -> None:
     """Tell whoever listens what is about to be done."""
-    for listener in steps:
+    for listener in hooks:
         listener(label, path)
 
 
