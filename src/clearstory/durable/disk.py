@@ -33,22 +33,22 @@ def call_hooks(label: str, path: Path) -> None:
         listener(label, path)
 
 
-def whole_path(path: Path | str) -> Path:
+def absolute_path(path: Path | str) -> Path:
     """The path from the root, so that it has a name and a folder; links are kept."""
     return Path(os.path.abspath(path))
 
 
 def check_space(folder: Path | str, need: int) -> None:
     """Refuse to begin what cannot end. Raises OutOfSpace when `need` bytes exceed what is free where `folder` lies."""
-    free = _free(whole_path(folder))
+    free = _free(absolute_path(folder))
     if need > free:
-        raise OutOfSpace(_says(whole_path(folder), f"{need:,} bytes", free))
+        raise OutOfSpace(_says(absolute_path(folder), f"{need:,} bytes", free))
 
 
 @contextmanager
 def disk_full_error(path: Path | str) -> Iterator[None]:
     """A block that adds to a file: raises OutOfSpace, whoever says that the disk is full."""
-    with translate_disk_full(whole_path(path), whole_path(path), None):
+    with translate_disk_full(absolute_path(path), absolute_path(path), None):
         yield
 
 

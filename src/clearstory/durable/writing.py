@@ -21,7 +21,7 @@ from clearstory.durable.disk import (
     held,
     remove,
     call_hooks,
-    whole_path,
+    absolute_path,
 )
 from clearstory.errors import BadInput
 
@@ -58,7 +58,7 @@ def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
 
     `need` is the size in bytes where it is known, compared with the free space before anything is written.
     """
-    path = whole_path(path)
+    path = absolute_path(path)
     if path.is_dir():
         raise BadInput(f"{path} is a folder, and a file should be written there; remove it or choose another name")
     with _replacing(path, need, Path.touch, flush) as temporary:
@@ -79,7 +79,7 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     ...     os.listdir(home)
     ['model']
     """
-    path = whole_path(path)
+    path = absolute_path(path)
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
     recover(path)
@@ -89,7 +89,7 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
 
 def remove_folder(path: Path | str) -> None:
     """Take away a folder so that no half of it is ever found under its name."""
-    path = whole_path(path)
+    path = absolute_path(path)
     doomed = _beside(path)
     call_hooks("doom", path)
     os.rename(path, doomed)
@@ -98,13 +98,13 @@ def remove_folder(path: Path | str) -> None:
 
 def current_path(path: Path | str) -> Path:
     """Where the contents of a folder stand: under its name, or set aside by a writer that was killed in between."""
-    path = whole_path(path)
+    path = absolute_path(path)
     return _aside(path) if not path.exists() and _aside(path).exists() else path
 
 
 def recover(path: Path | str) -> bool:
     """End the half-done replacement of one folder, if there is one: back to the old, or on with the new."""
-    path = whole_path(path)
+    path = absolute_path(path)
     aside = _aside(path)
     if not os.path.lexists(aside):
         return False
@@ -126,7 +126,7 @@ def remove_stale(folder: Path | str) -> list[Path]:
 
     What another process is writing at this moment is left alone. Call it when a run begins.
     """
-    folder = whole_path(folder)
+    folder = absolute_path(folder)
     settled = _sweep(_siblings(folder))
     for here, folders, files in os.walk(folder):
         ours = [name for name in folders + files if TEMPORARY_NAME.match(name)]
