@@ -119,7 +119,7 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
+def locked(path: Path) -> Iterator[bool]:
     """A lock on a temporary while it is written, or False where another has it.
 
     The system drops it when the process dies, however it dies. Some network disks lock no folders;

@@ -18,7 +18,7 @@ from clearstory.durable.disk import (
     flush_folder,
     flush_tree,
     translate_disk_full,
-    held,
+    locked,
     remove,
     call_hooks,
     absolute_path,
@@ -145,7 +145,7 @@ def _replacing(
         with translate_disk_full(path, temporary, need):
             call_hooks("make", temporary)
             make(temporary)
-            with held(temporary):
+            with locked(temporary):
                 call_hooks("write", temporary)
                 yield temporary
                 flush(temporary)
@@ -212,7 +212,7 @@ def _sweep(found: list[Path]) -> list[Path]:
 def _busy(path: Path) -> bool:
     """Whether someone is writing this temporary now."""
     try:
-        with held(path) as free:
+        with locked(path) as free:
             return not free
     except OSError:  # gone, or not to be opened
         return False
