@@ -144,7 +144,7 @@ class Difference:
     better: float
 
 
-def bootstrap(
+def bootstrap_interval(
     nats: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
     """Where bits per byte would lie on other text of the kind: the percentile bootstrap (Efron 1979) over units.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clearstory.metrics import bootstrap, paired
+from clearstory.metrics import bootstrap_interval, paired
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.evaluation.units import EvalText, divided, measure
@@ -88,9 +88,9 @@ def test_an_interval_holds_the_mean_and_pairs_are_told_apart() -> None:
     sizes = rng.integers(50, 150, 400).astype(float)
     hard = rng.normal(1.0, 0.3, 400)
     first, second = hard * sizes, (hard + 0.01) * sizes
-    low, high = bootstrap(first, sizes) or (0, 0)
+    low, high = bootstrap_interval(first, sizes) or (0, 0)
     assert low < first.sum() / sizes.sum() / math.log(2) < high
-    other = bootstrap(second, sizes) or (0, 0)
+    other = bootstrap_interval(second, sizes) or (0, 0)
     assert other[0] < high  # the intervals overlap, and yet:
     difference = paired(first, second, sizes)
     assert difference is not None
@@ -98,4 +98,4 @@ def test_an_interval_holds_the_mean_and_pairs_are_told_apart() -> None:
     assert difference.high < 0
     assert difference.better == 1.0
     assert paired(first, first, sizes).bits == 0  # type: ignore[union-attr]
-    assert bootstrap(first[:1], sizes[:1]) is None
+    assert bootstrap_interval(first[:1], sizes[:1]) is None
