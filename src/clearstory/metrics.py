@@ -163,7 +163,7 @@ def bootstrap_interval(
     return ends(bits, level)
 
 
-def paired(
+def paired_bootstrap(
     first: Floats, second: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
 ) -> Difference | None:
     """Whether one model beats another: both on the same resampled units (Koehn 2004), so that what makes a text hard

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clearstory.metrics import bootstrap_interval, paired
+from clearstory.metrics import bootstrap_interval, paired_bootstrap
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.evaluation.units import EvalText, divided, measure
@@ -92,10 +92,10 @@ def test_an_interval_holds_the_mean_and_pairs_are_told_apart() -> None:
     assert low < first.sum() / sizes.sum() / math.log(2) < high
     other = bootstrap_interval(second, sizes) or (0, 0)
     assert other[0] < high  # the intervals overlap, and yet:
-    difference = paired(first, second, sizes)
+    difference = paired_bootstrap(first, second, sizes)
     assert difference is not None
     assert difference.bits == pytest.approx(-0.01 / math.log(2))
     assert difference.high < 0
     assert difference.better == 1.0
-    assert paired(first, first, sizes).bits == 0  # type: ignore[union-attr]
+    assert paired_bootstrap(first, first, sizes).bits == 0  # type: ignore[union-attr]
     assert bootstrap_interval(first[:1], sizes[:1]) is None

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clearstory.metrics import LEVEL, NATS_PER_BIT, Difference, Floats, bootstrap_interval, paired
+from clearstory.metrics import LEVEL, NATS_PER_BIT, Difference, Floats, bootstrap_interval, paired_bootstrap
 
 LIKELIHOOD = "likelihood"
 """How a model is measured that reads left to right: what all its predictions cost together."""
@@ -261,7 +261,7 @@ def pairs(rungs: Sequence[Rung], sizes: Floats) -> tuple[Pair, ...]:
         if first.trial.measure != second.trial.measure:
             continue
         read = np.isfinite(first.nats) & np.isfinite(second.nats)
-        difference = paired(first.nats[read], second.nats[read], sizes[read])
+        difference = paired_bootstrap(first.nats[read], second.nats[read], sizes[read])
         if difference is not None:
             found.append(Pair(first.trial.model, second.trial.model, difference))
     return tuple(found)
