@@ -128,7 +128,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """How far one model's bits per byte lie above another's on the same units of text.
 
     Args:
@@ -165,7 +165,7 @@ def bootstrap_interval(
 
 def paired_bootstrap(
     first: Floats, second: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
-) -> Difference | None:
+) -> PairedDifference | None:
     """Whether one model beats another: both on the same resampled units (Koehn 2004), so that what makes a text hard
     for both cancels out. Two models whose own intervals overlap can still differ in nearly every resample.
 
@@ -176,7 +176,7 @@ def paired_bootstrap(
     drawn = draws(len(sizes), samples, seed)
     bits = (drawn @ (first - second)) / (drawn @ sizes) / NATS_PER_BIT
     low, high = ends(bits, level)
-    return Difference(
+    return PairedDifference(
         bits_per_byte(float((first - second).sum()), float(sizes.sum())), low, high, float((bits < 0).mean())
     )
 

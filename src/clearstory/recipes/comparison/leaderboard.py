@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clearstory.metrics import LEVEL, NATS_PER_BIT, Difference, Floats, bootstrap_interval, paired_bootstrap
+from clearstory.metrics import LEVEL, NATS_PER_BIT, PairedDifference, Floats, bootstrap_interval, paired_bootstrap
 
 LIKELIHOOD = "likelihood"
 """How a model is measured that reads left to right: what all its predictions cost together."""
@@ -141,7 +141,7 @@ class Pair:
 
     first: str
     second: str
-    difference: Difference
+    difference: PairedDifference
 
     @property
     def sure(self) -> bool:
