@@ -124,7 +124,7 @@ def _sacrebleu() -> Any:
 RESAMPLES = 1000
 """Enough that the ends of a 95 % interval move by a few per cent of its width when the seed changes."""
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class PairedDifference:
 
 
 def bootstrap_interval(
-    nats: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
+    nats: Floats, sizes: Floats, *, level: float = CONFIDENCE, samples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
     """Where bits per byte would lie on other text of the kind: the percentile bootstrap (Efron 1979) over units.
 
@@ -164,7 +164,7 @@ def bootstrap_interval(
 
 
 def paired_bootstrap(
-    first: Floats, second: Floats, sizes: Floats, *, level: float = LEVEL, samples: int = RESAMPLES, seed: int = 0
+    first: Floats, second: Floats, sizes: Floats, *, level: float = CONFIDENCE, samples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference | None:
     """Whether one model beats another: both on the same resampled units (Koehn 2004), so that what makes a text hard
     for both cancels out. Two models whose own intervals overlap can still differ in nearly every resample.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clearstory.metrics import LEVEL, NATS_PER_BIT, PairedDifference, Floats, bootstrap_interval, paired_bootstrap
+from clearstory.metrics import CONFIDENCE, NATS_PER_BIT, PairedDifference, Floats, bootstrap_interval, paired_bootstrap
 
 LIKELIHOOD = "likelihood"
 """How a model is measured that reads left to right: what all its predictions cost together."""
@@ -201,7 +201,7 @@ class Ladder:
             "bytes": self.bytes,
             "learnt_from": self.learnt,
             "budget": self.budget,
-            "interval": {"level": LEVEL, "unit": self.unit, "units": self.units},
+            "interval": {"level": CONFIDENCE, "unit": self.unit, "units": self.units},
             "models": [rung.to_json() for rung in self.rungs],
             "pairs": [
                 {"first": pair.first, "second": pair.second, **asdict(pair.difference), "sentence": pair.sentence}
