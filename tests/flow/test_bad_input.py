@@ -264,8 +264,8 @@ def test_a_disk_that_fills(at: str, made: Any, tmp_path: Path, cli: Cli) -> None
     refused(cli(*flags(made.text, run)), "needs ", "bytes free; make room or choose another folder", last=True)
     durable.hooks.clear()
     assert not [path for path in tmp_path.rglob("*") if durable.TEMPORARY_NAME.match(path.name)]
-    for folder in checkpoint.saved(run):
-        checkpoint.load(folder)
+    for folder in checkpoint.list_checkpoints(run):
+        checkpoint.load_checkpoint(folder)
     answer = cli(*flags(made.text, run), "--resume", "--json")
     assert answer.status == 0
     assert json.loads(answer.out)["bits_per_byte"] == made.said["bits_per_byte"]
@@ -279,5 +279,5 @@ def begun(run: Path) -> bool:
 def test_a_loss_that_is_no_number(made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "clip", lambda trainer: float("inf"))
     refused(cli(*flags(made.text, tmp_path / "run")), "the loss became", "(gradient inf) at step 1", last=True)
-    saved = checkpoint.load(checkpoint.saved(tmp_path / "run")[-1])
+    saved = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[-1])
     assert all(torch.isfinite(value).all() for value in saved.model.values())

@@ -15,7 +15,7 @@ from test_train import as_if, stopped_after
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import Card
 from clearstory.formats.folders import open_model, save_model
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared
 from clearstory.recipes.settings.yaml_files import read_yaml
@@ -39,7 +39,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def learnt(path: Path) -> dict[str, torch.Tensor]:
     """What the newest checkpoint of a run holds."""
-    return checkpoint.load(checkpoint.saved(path)[-1]).model
+    return checkpoint.load_checkpoint(checkpoint.list_checkpoints(path)[-1]).model
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path
     assert isinstance(finished, TrainingResult)
     assert prepared.shape.endswith(f"from {made.run}")
     assert prepared.tokenizer == "characters"
-    first = checkpoint.load(checkpoint.saved(tmp_path / "run")[0]).model
+    first = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(made.run).items())
     assert finished.nats_per_token < made.said["nats_per_token"]
     assert contents(made.run) == before
@@ -89,7 +89,7 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
     assert isinstance(two, TrainingResult)
     assert two.objective == objective
     assert two.nats_per_token < one.nats_per_token
-    first = checkpoint.load(checkpoint.saved(tmp_path / "two")[0]).model
+    first = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "two")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(tmp_path / "one").items())
     beside = told(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
     assert isinstance(beside, TrainingResult)
@@ -161,7 +161,7 @@ def test_an_adapter_opens_wherever_a_model_does(
     answer = cli("generate", out, "the", "--max-tokens", "4", "--json")
     assert answer.status == 0
     # A checkpoint opens too; the last one of this run is its best.
-    last = weights(checkpoint.saved(out)[-1])
+    last = weights(checkpoint.list_checkpoints(out)[-1])
     assert all(torch.equal(last[name], value) for name, value in weights(out).items())
     answer = cli("convert", out, tmp_path / "merged", "--json")
     assert answer.status == 0

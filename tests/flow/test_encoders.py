@@ -108,7 +108,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path
     out = tmp_path / "stopped"
     told(recipe(text, out, objective))
     # As if it had been killed after the checkpoint of step 4.
-    shutil.rmtree(checkpoint.saved(out)[-1])
+    shutil.rmtree(checkpoint.list_checkpoints(out)[-1])
     told(recipe(text, out, objective if objective == BOTH else "auto", resume=True))
     rows = [[row for row in story(place) if row["kind"] != "look"] for place in (out, tmp_path / "alone")]
     assert rows[0] == rows[1]

@@ -49,7 +49,7 @@ def test_train_says_in_json_where_the_model_is_and_how_good(made: Any) -> None:
 def test_the_run_folder_has_what_the_plan_says(made: Any) -> None:
     names = {path.name for path in made.run.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "tokenizer", "checkpoints", "model"} <= names
-    assert [path.name for path in checkpoint.saved(made.run)] == ["step-000000", "step-000004", "step-000008"]
+    assert [path.name for path in checkpoint.list_checkpoints(made.run)] == ["step-000000", "step-000004", "step-000008"]
     assert [row["step"] for row in story(made.run) if row["kind"] == "step"] == list(range(1, 9))
     for row in (json.loads(line) for line in (made.run / "metrics.jsonl").read_text().splitlines()):
         assert row["seconds"] >= 0
@@ -186,7 +186,7 @@ def test_overwriting_replaces_the_run_and_nothing_else(made: Any, tmp_path: Path
     (tmp_path / "run" / "notes.txt").write_text("mine")
     told(recipe(made.text, tmp_path / "run", overwrite=True, steps=4))
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
-    assert [path.name for path in checkpoint.saved(tmp_path / "run")] == ["step-000000", "step-000004"]
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "run")] == ["step-000000", "step-000004"]
 
 
 def test_an_overwriting_that_cannot_begin_leaves_the_old_run_as_it_was(made: Any, tmp_path: Path) -> None:
@@ -445,7 +445,7 @@ def test_ctrl_c_ends_with_a_checkpoint_one_line_and_status_130(
     assert answer.last == f"stopped at step 4; go on with: clearstory train --resume --out {out}"
     assert "Traceback" not in answer.err
     durable.hooks.clear()
-    assert checkpoint.load(checkpoint.saved(out)[-1]).step == 4
+    assert checkpoint.load_checkpoint(checkpoint.list_checkpoints(out)[-1]).step == 4
     resumed = cli("train", "--resume", "--out", out, "--json")
     assert resumed.status == 0
     assert json.loads(resumed.out)["bits_per_byte"] == made.said["bits_per_byte"]
@@ -461,7 +461,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
     assert answer.status == 130
     assert answer.last == "clearstory train: stopped"
     durable.hooks.clear()
-    assert [checkpoint.load(path).step for path in checkpoint.saved(out)] == [0, 4]
+    assert [checkpoint.load_checkpoint(path).step for path in checkpoint.list_checkpoints(out)] == [0, 4]
     assert cli("train", "--resume", "--out", out).status == 0
 
 
@@ -482,7 +482,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
     assert answer.status == 1
     assert "the loss became nan" in answer.last
     assert "at step 6; the weights of step 5 are kept; lower --training.learning_rate" in answer.last
-    last = checkpoint.load(checkpoint.saved(tmp_path / "run")[-1])
+    last = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[-1])
     assert last.step == 5
     assert all(value.isfinite().all() for value in last.model.values())
     assert [row["step"] for row in story(tmp_path / "run") if row["kind"] == "step"] == [1, 2, 3, 4, 5]

@@ -161,7 +161,7 @@ def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
             said = {key: value for key, value in vars(event).items() if key not in ("tokenizer", *TIMES)}
             seen.append((type(event).__name__, said))
     assert small.out is not None
-    last = checkpoint.load(checkpoint.saved(small.out)[-1])
+    last = checkpoint.load_checkpoint(checkpoint.list_checkpoints(small.out)[-1])
     sums = {name: value.double().sum().item() for name, value in last.model.items()}
     folders = sorted(str(path) for path in Path().rglob("*") if path.is_dir() and "rows" not in path.parts)
     return repr((seen, sums, folders))

@@ -40,14 +40,14 @@ def parts(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 def saved(run: Path, step: int = 7) -> Path:
     model, optimizer = parts(step)
-    return checkpoint.save(run, step, model, optimizer, {"tokens": 99, "loss": 0.1})
+    return checkpoint.save_checkpoint(run, step, model, optimizer, {"tokens": 99, "loss": 0.1})
 
 
 def test_what_is_saved_comes_back_the_same(tmp_path: Path) -> None:
     model, optimizer = parts(7)
     folder = saved(tmp_path)
     assert folder == tmp_path / "checkpoints" / "step-000007"
-    found = checkpoint.load(folder)
+    found = checkpoint.load_checkpoint(folder)
     assert (found.step, found.values["tokens"], found.values["loss"]) == (7, 99, 0.1)
     for ours, theirs in ((found.model, model), (found.optimizer, optimizer)):
         assert ours.keys() == theirs.keys()
@@ -56,8 +56,8 @@ def test_what_is_saved_comes_back_the_same(tmp_path: Path) -> None:
 
 def test_views_and_transposed_tensors_are_saved_by_value(tmp_path: Path) -> None:
     whole = torch.arange(12.0).reshape(3, 4)
-    folder = checkpoint.save(tmp_path, 1, {"turned": whole.T, "row": whole[1]}, {}, {})
-    found = checkpoint.load(folder).model
+    folder = checkpoint.save_checkpoint(tmp_path, 1, {"turned": whole.T, "row": whole[1]}, {}, {})
+    found = checkpoint.load_checkpoint(folder).model
     assert torch.equal(found["turned"], whole.T)
     assert torch.equal(found["row"], whole[1])
 
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: Callabl
     folder = saved(tmp_path)
     damage(folder)
     with pytest.raises(CorruptFile, match=r"step-000007.*resume from another, or delete it") as said:
-        checkpoint.load(folder)
+        checkpoint.load_checkpoint(folder)
     assert "\n" not in str(said.value)
 
 
@@ -119,8 +119,8 @@ def test_a_disk_that_fills_while_saving_costs_nothing_that_was_there(tmp_path: P
         saved(tmp_path, 8)
     durable.hooks.clear()
     assert contents(tmp_path) == before
-    assert checkpoint.load(good).step == 7
-    assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000007"]
+    assert checkpoint.load_checkpoint(good).step == 7
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-000007"]
 
 
 def test_what_cannot_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,15 +137,15 @@ def test_thinning_keeps_step_0_and_the_newest(tmp_path: Path, keep: int, left: l
     for step in (9, 0, 3, 6):
         saved(tmp_path, step)
     (tmp_path / "checkpoints" / "step-mine").mkdir()  # not ours: left alone
-    checkpoint.thin(tmp_path, keep)
-    assert [checkpoint.load(path).step for path in checkpoint.saved(tmp_path)] == left
+    checkpoint.prune_checkpoints(tmp_path, keep)
+    assert [checkpoint.load_checkpoint(path).step for path in checkpoint.list_checkpoints(tmp_path)] == left
     assert (tmp_path / "checkpoints" / "step-mine").is_dir()
 
 
 def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits(tmp_path: Path) -> None:
     for step in (1_000_000, 2, 999_999):
         saved(tmp_path, step)
-    assert [checkpoint.load(path).step for path in checkpoint.saved(tmp_path)] == [2, 999_999, 1_000_000]
+    assert [checkpoint.load_checkpoint(path).step for path in checkpoint.list_checkpoints(tmp_path)] == [2, 999_999, 1_000_000]
 
 
 def test_the_checkpoint_of_step_0_opens_as_the_random_start(run: Path) -> None:

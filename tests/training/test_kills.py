@@ -115,8 +115,8 @@ def same_end(home: Path, alone: Path) -> None:
     assert not orphans(home)
     run, reference = home / "run", alone / "run"
     assert story(run) == story(reference)  # json writes a float so that it is read back the same
-    assert [path.name for path in checkpoint.saved(run)] == [path.name for path in checkpoint.saved(reference)]
-    one, other = (checkpoint.load(checkpoint.saved(each)[-1]) for each in (run, reference))
+    assert [path.name for path in checkpoint.list_checkpoints(run)] == [path.name for path in checkpoint.list_checkpoints(reference)]
+    one, other = (checkpoint.load_checkpoint(checkpoint.list_checkpoints(each)[-1]) for each in (run, reference))
     assert one.step == other.step
     for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
         assert ours.keys() == theirs.keys()
@@ -151,8 +151,8 @@ def test_a_run_killed_at_random_instants_ends_as_one_left_alone(tmp_path: Path, 
                 break
             died += 1
             while_saving += saving[0]
-            for folder in checkpoint.saved(home / "run"):
-                checkpoint.load(folder)
+            for folder in checkpoint.list_checkpoints(home / "run"):
+                checkpoint.load_checkpoint(folder)
                 read += 1
         else:
             assert lived(recipe(file, home), home, saving)
@@ -188,8 +188,8 @@ def test_a_run_killed_at_every_step_that_touches_the_disk_ends_as_one_left_alone
         die_at(place)
         if lived(recipe(file, home, SAVE_STEPS), home, saving):
             break
-        for folder in checkpoint.saved(home / "run"):
-            checkpoint.load(folder)
+        for folder in checkpoint.list_checkpoints(home / "run"):
+            checkpoint.load_checkpoint(folder)
         place += 1
     assert place > 30
     same_end(home, alone)

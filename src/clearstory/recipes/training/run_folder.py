@@ -219,5 +219,5 @@ def processor_name() -> str:
 
 def last_checkpoint(run: RunFolder) -> Path | None:
     """The newest checkpoint of a run; None where there is none yet."""
-    found = checkpoint.saved(run.folder)
+    found = checkpoint.list_checkpoints(run.folder)
     return found[-1] if found else None

@@ -84,7 +84,7 @@ class Session:
         """Go to where the run stood, if it is resumed. Raises CorruptFile and CheckpointMismatch."""
         self.last = run_folder.last_checkpoint(self.run) if self.recipe.resume else None
         if self.last is not None:
-            self.restore(checkpoint.load(self.last))
+            self.restore(checkpoint.load_checkpoint(self.last))
 
     def write_down(self) -> None:
         """Begin the run folder. Not before: what cannot be trained leaves nothing behind, and an old run as it was."""
@@ -226,10 +226,10 @@ class Session:
                 folder / "config.json", config_json(OWN, config, {}, self.model, self.tokenizer, self.card)
             )
 
-        path = checkpoint.save(
+        path = checkpoint.save_checkpoint(
             self.run.folder, self.learner.step, parts["model"], parts["optimizer"], values, describe=describe
         )
-        checkpoint.thin(self.run.folder, self.recipe.training.keep_checkpoints)
+        checkpoint.prune_checkpoints(self.run.folder, self.recipe.training.keep_checkpoints)
         return ModelSaved(step=self.learner.step, path=path, kind="checkpoint")
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
