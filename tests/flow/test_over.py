@@ -12,7 +12,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.folders import open_model
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.across_checkpoints import MOST
-from clearstory.training.checkpoint import saved
+from clearstory.training.checkpoint import list_checkpoints
 from trained import recipe, text_file, told
 
 
@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
-    every = saved(run)
+    every = list_checkpoints(run)
     assert len(every) > MOST
     walk = inspect(run, "the cat", "next", over="checkpoints", top=30)
     curve, *views = walk.panels

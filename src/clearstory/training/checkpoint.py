@@ -84,7 +84,7 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(step, model, optimizer, values)
 
 
-def saved(run: Path) -> list[Path]:
+def list_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     folder = run / "checkpoints"
     found = [(int(m[1]), path) for path in folder.glob("step-*") if (m := NAME.fullmatch(path.name))]
@@ -93,6 +93,6 @@ def saved(run: Path) -> list[Path]:
 
 def thin(run: Path, keep: int) -> None:
     """Delete all checkpoints but the newest `keep` and that of step 0, from which learning can be watched."""
-    for path in saved(run)[: -keep or None]:
+    for path in list_checkpoints(run)[: -keep or None]:
         if int(path.name.removeprefix("step-")) > 0:
             durable.remove_folder(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from clearstory.errors import BadInput
 from clearstory.lens.views.kinds import Curve, Line, HighlightedText, Panel, Table, View, Report
-from clearstory.training.checkpoint import saved
+from clearstory.training.checkpoint import list_checkpoints
 
 MOST = 8
 """Checkpoints that are looked at; of more, as many, evenly chosen, the first and the last among them."""
@@ -23,7 +23,7 @@ def over_checkpoints(run: str | Path, look: Callable[[Path], View], name: str) -
 
     Raises BadInput for what is no run, or has no checkpoints.
     """
-    every = saved(Path(run))
+    every = list_checkpoints(Path(run))
     if not every:
         raise BadInput(f"{run} has no checkpoints, so nothing can be seen over training; give the folder of a run")
     chosen = thinned(every)
