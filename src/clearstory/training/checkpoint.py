@@ -66,7 +66,7 @@ def save(
     return folder
 
 
-def load(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint. Raises CorruptFile when something is missing or not what it should be."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
