@@ -40,7 +40,7 @@ class Checkpoint:
     values: dict[str, Any]
 
 
-def save(
+def save_checkpoint(
     run: Path,
     step: int,
     model: Mapping[str, Tensor],
