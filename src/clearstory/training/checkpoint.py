@@ -91,7 +91,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def thin(run: Path, keep: int) -> None:
+def prune_checkpoints(run: Path, keep: int) -> None:
     """Delete all checkpoints but the newest `keep` and that of step 0, from which learning can be watched."""
     for path in list_checkpoints(run)[: -keep or None]:
         if int(path.name.removeprefix("step-")) > 0:
