@@ -13,7 +13,7 @@ import pytest
 
 from clearstory import durable
 from clearstory.errors import OutOfSpace
-from clearstory.training.metrics_log import MetricsLog, LossMonitor, read
+from clearstory.training.metrics_log import LossMonitor, MetricsLog, read_metrics
 
 
 @pytest.fixture(autouse=True)
