@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from clearstory.errors import CannotDo, UnknownName, nearest
-from clearstory.lens.views import View
+from clearstory.lens.views.kinds import View
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import reads_source
 
@@ -52,45 +52,45 @@ WRITES = "the stream of a Transformer that writes: its logits are sums of what w
 WORDS = "a vector for each word"
 
 VIEWS: dict[str, Entry] = {
-    "tokens": Entry("clearstory.lens.tokens:tokens"),
-    "embeddings": Entry("clearstory.lens.embeddings:embeddings", "embedding", WORDS),
-    "neighbours": Entry("clearstory.lens.neighbours:neighbours", "output_weight", WORDS),
-    "analogy": Entry("clearstory.lens.neighbours:analogy", "output_weight", WORDS),
-    "map": Entry("clearstory.lens.word_map:words_map", "output_weight", WORDS),
-    "axis": Entry("clearstory.lens.word_map:axis", "output_weight", WORDS),
+    "tokens": Entry("clearstory.lens.probes.tokenization:tokenization"),
+    "embeddings": Entry("clearstory.lens.probes.embeddings:embeddings", "embedding", WORDS),
+    "neighbours": Entry("clearstory.lens.probes.x_neighbours:neighbours", "output_weight", WORDS),
+    "analogy": Entry("clearstory.lens.probes.x_neighbours:analogy", "output_weight", WORDS),
+    "map": Entry("clearstory.lens.probes.projection:projection", "output_weight", WORDS),
+    "axis": Entry("clearstory.lens.probes.projection:semantic_axis", "output_weight", WORDS),
     "context": Entry(
-        "clearstory.lens.context_view:context", "embedding", "vectors for words that change from layer to layer"
+        "clearstory.lens.probes.contextual_embeddings:contextual_embeddings", "embedding", "vectors for words that change from layer to layer"
     ),
-    "positions": Entry("clearstory.lens.positions:positions", STACKS, "places, which a Transformer is told"),
-    "architecture": Entry("clearstory.lens.architecture:architecture"),
-    "next": Entry("clearstory.lens.next:next_token", needs=FORWARDS, forwards=True, listed=True),
-    "surprise": Entry("clearstory.lens.surprise:surprise", needs=FORWARDS, forwards=True),
-    "generation": Entry("clearstory.lens.generation:generation", needs=FORWARDS, forwards=True, writes=True),
+    "positions": Entry("clearstory.lens.probes.positions:positions", STACKS, "places, which a Transformer is told"),
+    "architecture": Entry("clearstory.lens.probes.architecture:architecture"),
+    "next": Entry("clearstory.lens.probes.next_token:next_token", needs=FORWARDS, forwards=True, listed=True),
+    "surprise": Entry("clearstory.lens.probes.surprisal:surprisal", needs=FORWARDS, forwards=True),
+    "generation": Entry("clearstory.lens.probes.generation:generation", needs=FORWARDS, forwards=True, writes=True),
     "fill": Entry(
-        "clearstory.lens.fill:fill", "transform", "a head that tells what stands at a [MASK], which an encoder has"
+        "clearstory.lens.probes.fill_mask:fill_mask", "transform", "a head that tells what stands at a [MASK], which an encoder has"
     ),
-    "attention": Entry("clearstory.lens.attention:attention", STACKS, ATTENTION),
-    "combined": Entry("clearstory.lens.combined:combined", STACKS, ATTENTION),
-    "head": Entry("clearstory.lens.head_view:head", STACKS, ATTENTION),
-    "heads": Entry("clearstory.lens.heads:heads", STACKS, ATTENTION),
-    "roles": Entry("clearstory.lens.roles:roles", STACKS, ATTENTION, slow=True),
-    "weights": Entry("clearstory.lens.weights:weights", STACKS, ATTENTION),
-    "lens": Entry("clearstory.lens.logit_lens:logit_lens", STACKS, STREAM),
-    "contributions": Entry("clearstory.lens.contributions:contributions", STACKS, WRITES, forwards=True),
-    "norms": Entry("clearstory.lens.norms:norms", STACKS, STREAM),
-    "neurons": Entry("clearstory.lens.neurons:neurons", STACKS, WRITES, forwards=True),
-    "edits": Entry("clearstory.lens.edited:edited", STACKS, STREAM),
-    "ablation": Entry("clearstory.lens.ablation:ablation", STACKS, STREAM, slow=True),
-    "patching": Entry("clearstory.lens.patching:patching", STACKS, STREAM, slow=True),
-    "gates": Entry("clearstory.lens.gates:gates", "layers", "gates, which a recurrent model has"),
-    "units": Entry("clearstory.lens.units:units", "layers", "units, which a recurrent model has"),
+    "attention": Entry("clearstory.lens.probes.attention:attention", STACKS, ATTENTION),
+    "combined": Entry("clearstory.lens.probes.x_combined:combined_heads", STACKS, ATTENTION),
+    "head": Entry("clearstory.lens.probes.attention_head:attention_head", STACKS, ATTENTION),
+    "heads": Entry("clearstory.lens.probes.head_types:head_types", STACKS, ATTENTION),
+    "roles": Entry("clearstory.lens.probes.dependency_heads:dependency_heads", STACKS, ATTENTION, slow=True),
+    "weights": Entry("clearstory.lens.probes.qk_circuit:qk_circuit", STACKS, ATTENTION),
+    "lens": Entry("clearstory.lens.probes.logit_lens:logit_lens", STACKS, STREAM),
+    "contributions": Entry("clearstory.lens.probes.logit_attribution:logit_attribution", STACKS, WRITES, forwards=True),
+    "norms": Entry("clearstory.lens.probes.residual_norms:residual_norms", STACKS, STREAM),
+    "neurons": Entry("clearstory.lens.probes.neurons:neurons", STACKS, WRITES, forwards=True),
+    "edits": Entry("clearstory.lens.probes.interventions:interventions", STACKS, STREAM),
+    "ablation": Entry("clearstory.lens.probes.ablation:ablation", STACKS, STREAM, slow=True),
+    "patching": Entry("clearstory.lens.probes.activation_patching:activation_patching", STACKS, STREAM, slow=True),
+    "gates": Entry("clearstory.lens.probes.x_gates:gate_activations", "layers", "gates, which a recurrent model has"),
+    "units": Entry("clearstory.lens.probes.recurrent_units:activations", "layers", "units, which a recurrent model has"),
     "reach": Entry(
-        "clearstory.lens.reach:reach", "embedding", "vectors that a gradient reaches, read left to right", True, False
+        "clearstory.lens.probes.gradient_reach:gradient_reach", "embedding", "vectors that a gradient reaches, read left to right", True, False
     ),
-    "states": Entry("clearstory.lens.states:states", "chain", "hidden states, which an hmm has"),
-    "trellis": Entry("clearstory.lens.trellis:trellis", "chain", "hidden states, which an hmm has"),
-    "backoff": Entry("clearstory.lens.backoff:backoff", "grams", "tables of n-grams"),
-    "counts": Entry("clearstory.lens.counts:counts", "grams", "tables of n-grams"),
+    "states": Entry("clearstory.lens.probes.x_states:viterbi", "chain", "hidden states, which an hmm has"),
+    "trellis": Entry("clearstory.lens.probes.hmm_states:posteriors", "chain", "hidden states, which an hmm has"),
+    "backoff": Entry("clearstory.lens.probes.x_backoff:backoff", "grams", "tables of n-grams"),
+    "counts": Entry("clearstory.lens.probes.ngram_counts:ngram_counts", "grams", "tables of n-grams"),
 }
 """From a view's name to where it is made and what it needs."""
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearstory.errors import CannotDo
-from clearstory.lens.scales import cell_text
-from clearstory.lens.views import View
+from clearstory.lens.rendering.scales import cell_text
+from clearstory.lens.views.kinds import View
 
 
 def titled(a: View, b: View) -> str:
