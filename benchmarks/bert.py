@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clearstory.formats.folders import open_model
 from clearstory.lens.rendering.render import save
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.text.conllu import Sentence, read_conllu

@@ -20,7 +20,7 @@ from typing import Any
 from shared import clearstory, data, show
 
 from clearstory.lens.rendering.render import save
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.training.metrics_log import read
 
 PUBLISHED = {

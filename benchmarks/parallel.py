@@ -27,7 +27,7 @@ import torch
 from shared import show
 
 from clearstory.lens.rendering.render import save
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count

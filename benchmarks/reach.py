@@ -30,7 +30,7 @@ from shared import clearstory, show
 from clearstory.formats.folders import open_model
 from clearstory.lens.rendering.render import save
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
 from clearstory.recipes.settings.model_choice import ModelChoice

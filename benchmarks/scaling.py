@@ -32,7 +32,7 @@ from shared import show
 
 from clearstory.durable import write_text
 from clearstory.lens.rendering.render import save
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR

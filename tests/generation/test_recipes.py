@@ -13,7 +13,7 @@ import pytest
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, UnknownName
 from clearstory.generation.settings import Sampling
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.families import build
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import Generation, TextChunk, generate, stream_generate

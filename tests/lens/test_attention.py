@@ -17,7 +17,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import attention_parts, attention_site, attention_sites, linear_weight
 from clearstory.lens.registry import able, check_able
 from clearstory.lens.hooks.trace import record_activations
-from clearstory.lens.views.kinds import Grid, Table
+from clearstory.lens.views import Grid, Table
 from clearstory.models.arithmetic import Linear
 from clearstory.models.lora import Adapted
 from clearstory.models.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE

@@ -16,7 +16,7 @@ from clearstory.lens.probes.word_in_context import build_word_bank, cosines_by_l
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings, read_sentences
 from clearstory.lens.probes.x_moved import head_contributions
 from clearstory.lens.hooks.trace import transformer_stacks, record_activations
-from clearstory.lens.views.kinds import Curve, Grid, Map, Table
+from clearstory.lens.views import Curve, Grid, Map, Table
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, shaken

@@ -12,7 +12,7 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.lens.probes.ngram_counts import matching_contexts, ngram_counts
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig

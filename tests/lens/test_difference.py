@@ -19,7 +19,7 @@ from clearstory.lens.views.difference import difference
 from clearstory.lens.rendering.render import WRITERS, to_terminal
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.probes.surprisal import surprisal
-from clearstory.lens.views.kinds import Curve, Grid, Line, Map, Span, HighlightedText, Table
+from clearstory.lens.views import Curve, Grid, Line, Map, Span, HighlightedText, Table
 from clearstory.models.families import build
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer

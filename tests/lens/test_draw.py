@@ -20,7 +20,7 @@ from clearstory.lens.rendering.render import save, to_csv, to_html, to_json, to_
 from clearstory.lens.rendering.svg_canvas import DARK, HEATS, LIGHT
 from clearstory.lens.rendering.scales import Scale, even_ticks, log_ticks
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Band, Curve, Grid, Line, Span, HighlightedText, Table, View
+from clearstory.lens.views import Band, Curve, Grid, Line, Span, HighlightedText, Table, View
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
 TABLE = Table(

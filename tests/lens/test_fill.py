@@ -14,7 +14,7 @@ from clearstory.formats.model_card import Card
 from clearstory.formats.folders import Opened
 from clearstory.lens.probes.fill_mask import fill_mask
 from clearstory.lens.registry import able, check_able
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY
 from clearstory.recipes.inference.fill_mask import fill_mask as filled

@@ -18,7 +18,7 @@ from clearstory.lens.rendering.render import to_csv, to_html
 from clearstory.lens.probes.generation import generation, written_steps, token_texts
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Node, Tree
+from clearstory.lens.views import Node, Tree
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import BERT_TINY, T5_SMALL

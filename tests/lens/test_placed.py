@@ -19,7 +19,7 @@ from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
 from clearstory.lens.rendering.map import overlap, settled
 from clearstory.lens.views.figure import Arrow, Box, Figure, Group, Map, Point
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import View
+from clearstory.lens.views import View
 from clearstory.models.families import build, count
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
 from tiny import MODELS

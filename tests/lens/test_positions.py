@@ -12,7 +12,7 @@ import torch
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.positions import rotation_angles, bucket_table, bias_by_distance, input_parts, positions
 from clearstory.lens.hooks.trace import transformer_stacks, record_activations
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.positions import Buckets, Rotary
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer

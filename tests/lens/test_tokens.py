@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.tokenization import align_tokenizers, token_table, split_words, tokenization
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY
 from clearstory.text.train_tokenizer import train_tokenizer

@@ -10,7 +10,7 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.hmm_states import posteriors, forward_backward
-from clearstory.lens.views.kinds import Grid, Table
+from clearstory.lens.views import Grid, Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.chain import Chain
 from clearstory.models.hmm.decoding import posteriors

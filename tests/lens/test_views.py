@@ -12,7 +12,7 @@ from clearstory.errors import BadInput
 from clearstory.lens.rendering.render import to_csv, to_html
 from clearstory.lens.views.figure import Arrow, Box, Group, Point
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Band, Curve, Figure, Grid, Line, Map, Span, HighlightedText, Table, View, Report
+from clearstory.lens.views import Band, Curve, Figure, Grid, Line, Map, Span, HighlightedText, Table, View, Report
 
 VIEWS: list[View] = [
     Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),

@@ -13,7 +13,7 @@ from clearstory.errors import BadSetting
 from clearstory.lens.probes.x_head import head_quantities
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import attention_parts
-from clearstory.lens.views.kinds import Curve, Table
+from clearstory.lens.views import Curve, Table
 from clearstory.lens.probes.qk_circuit import QKCircuit, decompose_qk, token_inputs, qk_circuit
 from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer

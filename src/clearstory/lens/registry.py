@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from clearstory.errors import CannotDo, UnknownName, nearest
-from clearstory.lens.views.kinds import View
+from clearstory.lens.views import View
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import reads_source
 

@@ -18,7 +18,7 @@ from clearstory.lens.probes.word_in_context import WordBank, build_word_bank, fi
 from clearstory.lens.probes.contextual_embeddings import head_difference_table, layer_title, nearest_tables, similarity_curve, static_neighbour_grids, occurrences_title, trajectory_map
 from clearstory.lens.probes.x_moved import head_contributions
 from clearstory.lens.hooks.trace import unwrap_model
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.recurrent.model import Recurrent
 
 BANKS: WeakKeyDictionary[nn.Module, WordBank] = WeakKeyDictionary()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
 from clearstory.lens.hooks.trace import transformer_stacks
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting

@@ -19,7 +19,7 @@ from clearstory.formats.folders import Opened
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.lens.registry import VIEWS, view_of
-from clearstory.lens.views.kinds import Table, View
+from clearstory.lens.views import Table, View
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.studio.view_api import typed

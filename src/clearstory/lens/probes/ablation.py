@@ -21,7 +21,7 @@ from clearstory.lens.probes.logit_lens import LensMetric
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, sublayers, single_token, output_stack
 from clearstory.lens.hooks.trace import Replacement, replace_activations
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 

@@ -20,7 +20,7 @@ from clearstory.lens.hooks.apply_interventions import encode_counterpart, check_
 from clearstory.lens.hooks.passage import Passage, number_duplicates, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, single_token
 from clearstory.lens.hooks.trace import replace_activations, transformer_stacks, record_activations
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 

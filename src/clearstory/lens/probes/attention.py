@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_site, attention_sites
 from clearstory.lens.hooks.trace import record_activations
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 
 

@@ -15,7 +15,7 @@ from clearstory.lens.probes.attention import attention_caption
 from clearstory.lens.probes.x_head import HeadQuantities, head_quantities, logit_changes
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart
-from clearstory.lens.views.kinds import Cell, Grid, GridPalette, Panel, Table, Report
+from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Table, Report
 from clearstory.models.prompts import Truncate
 
 MAX_DIMENSIONS = 64

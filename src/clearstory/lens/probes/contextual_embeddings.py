@@ -22,11 +22,11 @@ from clearstory.lens.probes.word_in_context import (
 )
 from clearstory.lens.probes.x_moved import HeadContribution, head_contributions
 from clearstory.lens.probes.next_token import text_ending
-from clearstory.lens.views.figure import Point
+from clearstory.lens.views.map import Point
 from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.hooks.trace import unwrap_model
 from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, unit_word_vectors
-from clearstory.lens.views.kinds import Cell, Curve, Grid, Line, Map, Panel, Table, Report
+from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Panel, Table, Report
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.attention_sites import attention_sites
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.lens.probes.x_words import AlignedSentence, align_words, word_attention
 from clearstory.text.conllu import Sentence, read_conllu
 

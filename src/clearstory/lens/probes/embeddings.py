@@ -10,7 +10,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.probes.x_vectors import input_embeddings
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.text.tokenizers import Tokenizer
 
 

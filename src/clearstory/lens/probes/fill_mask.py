@@ -15,7 +15,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import entropy
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.views.kinds import Table, Report
+from clearstory.lens.views import Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer

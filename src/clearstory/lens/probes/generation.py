@@ -14,7 +14,7 @@ from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.surprisal import LOGITS, format_probability
-from clearstory.lens.views.kinds import Node, Span, HighlightedText, Table, Tree, Report
+from clearstory.lens.views import Node, Span, HighlightedText, Table, Tree, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.sentinels import SentinelTokenizer

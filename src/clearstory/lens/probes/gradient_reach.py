@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 
 TARGETS = 16

@@ -31,7 +31,7 @@ from torch import Tensor
 from clearstory.lens.probes.attention import attention_patterns, pooled_patterns
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_sites
-from clearstory.lens.views.kinds import Cell, TileGrid, Table, Tile, Report
+from clearstory.lens.views import Cell, TileGrid, Table, Tile, Report
 from clearstory.models.prompts import Truncate, first_token
 
 THRESHOLDS = dict.fromkeys(("induction", "previous", "next", "first", "last", "same"), 0.4) | {"diffuse": 0.85}

@@ -15,7 +15,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.probes.x_states import MAX_TOKENS
-from clearstory.lens.views.kinds import Grid, Table, Report
+from clearstory.lens.views import Grid, Table, Report
 from clearstory.models.hmm.chain import Chain, spread
 from clearstory.models.hmm.decoding import likelihoods, viterbi
 from clearstory.models.prompts import resting

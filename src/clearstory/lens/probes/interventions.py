@@ -10,7 +10,7 @@ from clearstory.lens.hooks.interventions import Intervention, parse_intervention
 from clearstory.lens.hooks.apply_interventions import InterventionOutcome, run_interventions
 from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.prompts import Truncate, reads_source
 from clearstory.text.tokenizers import Tokenizer
 

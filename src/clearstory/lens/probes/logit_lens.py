@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, require_mlm_head, final_hidden, sublayers, single_token, output_stack
 from clearstory.lens.hooks.trace import record_activations
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 

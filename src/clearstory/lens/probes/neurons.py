@@ -19,7 +19,7 @@ from clearstory.lens.hooks.linearised_norms import residual_path, residual_path_
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
 from clearstory.lens.hooks.trace import unwrap_model, record_activations
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.lens.probes.x_sources import encode_source_target
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.prompts import Truncate, begun, first_token, fit_prompt, resting
 

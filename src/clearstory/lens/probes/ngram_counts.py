@@ -10,7 +10,7 @@ import torch
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.x_backoff import counted
 from clearstory.lens.probes.next_token import text_ending
-from clearstory.lens.views.kinds import Cell, Table, Report
+from clearstory.lens.views import Cell, Table, Report
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import first_token, fit_prompt, resting
 from clearstory.text.tokenizers import Tokenizer

@@ -17,7 +17,7 @@ from torch import Tensor
 from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks, record_activations
-from clearstory.lens.views.kinds import Curve, Grid, Line, Panel, Table, Report
+from clearstory.lens.views import Curve, Grid, Line, Panel, Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
 

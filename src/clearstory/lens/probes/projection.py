@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting, MissingExtra
-from clearstory.lens.views.figure import Point
+from clearstory.lens.views.map import Point
 from clearstory.lens.probes.x_vectors import nearest_tokens, known_token, principal_directions, word_tokens, unit_word_vectors
-from clearstory.lens.views.kinds import Map
+from clearstory.lens.views import Map
 from clearstory.text.tokenizers import Tokenizer
 
 Layout = Literal["pca", "tsne"]

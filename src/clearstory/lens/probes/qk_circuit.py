@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, head_rows, kv_head, attention_site, linear_weight
 from clearstory.lens.hooks.trace import unwrap_model
-from clearstory.lens.views.kinds import Cell, Curve, Line, Table, Report
+from clearstory.lens.views import Cell, Curve, Line, Table, Report
 from clearstory.models.prompts import resting
 from clearstory.models.stack import Stack
 

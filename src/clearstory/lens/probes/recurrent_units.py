@@ -12,7 +12,7 @@ from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.probes.x_gates import compute_gates
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.trace import record_activations
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.text.tokenizers import Tokenizer

@@ -12,7 +12,7 @@ from torch import Tensor
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import sublayers, output_stack
 from clearstory.lens.hooks.trace import record_activations
-from clearstory.lens.views.kinds import Curve, Grid, Line, Report
+from clearstory.lens.views import Curve, Grid, Line, Report
 from clearstory.models.prompts import Truncate, reads_source, resting
 from clearstory.text.tokenizers import Tokenizer
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.probes.x_sources import encode_source_target
-from clearstory.lens.views.kinds import Cell, Span, HighlightedText
+from clearstory.lens.views import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import begun, first_token, resting

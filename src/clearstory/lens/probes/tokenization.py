@@ -9,7 +9,7 @@ from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.surprisal import format_probability
-from clearstory.lens.views.kinds import Cell, Table, Report
+from clearstory.lens.views import Cell, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.text.special_tokens import frame
 from clearstory.text.train_tokenizer import train_tokenizer

@@ -12,7 +12,7 @@ import torch
 from clearstory.errors import BadInput
 from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.probes.surprisal import format_probability
-from clearstory.lens.views.kinds import Cell, Table
+from clearstory.lens.views import Cell, Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import first_token, resting
 

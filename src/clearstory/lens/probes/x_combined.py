@@ -15,7 +15,7 @@ from clearstory.lens.probes.attention import attention_caption, attention_patter
 from clearstory.lens.hooks.interventions import shortest_number, parse_finite
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_sites
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate
 
 Reduction = Literal["mean", "max"]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 from clearstory.models.base import TokenBatch
 from clearstory.models.prompts import resting
 from clearstory.models.recurrent.cells import Kept

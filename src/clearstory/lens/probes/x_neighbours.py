@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput
 from clearstory.lens.probes.x_vectors import Neighbour, nearest_tokens, known_token, unit_word_vectors
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.text.tokenizers import Tokenizer
 
 

@@ -8,7 +8,7 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import TokenizerProtocol
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.hmm.chain import spread
 from clearstory.models.hmm.decoding import likelihoods, posteriors, viterbi
 from clearstory.models.prompts import resting

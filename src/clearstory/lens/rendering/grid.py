@@ -12,7 +12,7 @@ from rich.text import Text
 from clearstory.lens.rendering.svg_canvas import PAD, SIGNS, WIDTH, Drawing, clean, clip, text_width
 from clearstory.lens.rendering.scales import cell_text, shares
 from clearstory.lens.rendering.terminal import with_caption, safe
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 
 SHADES = " ░▒▓█"
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from clearstory.lens.rendering.svg_canvas import DARK, HEATS, LIGHT, PAD, SIGNS, TINT, WIDTH, Drawing, clean, letters_on, shade_svg
 from clearstory.lens.rendering.scales import cell_text, short
 from clearstory.lens.rendering.terminal import with_caption, safe
-from clearstory.lens.views.kinds import Span, HighlightedText
+from clearstory.lens.views import Span, HighlightedText
 
 STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
 """The terminal's own colours, which its owner has chosen to be readable."""

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clearstory.lens.rendering.svg_canvas import INKS, PAD, WIDTH, Drawing, clean, clip, text_width
-from clearstory.lens.views.figure import Map
+from clearstory.lens.views.map import Map
 from clearstory.lens.rendering.scales import Scale, bounds, short
 from clearstory.lens.rendering.highlighted_text import wide
 from clearstory.lens.rendering.terminal import COLOURS, Canvas, with_caption, safe

@@ -15,7 +15,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.lens.rendering.svg_canvas import clean
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, TileGrid, HighlightedText, Panel, Table, Tree, View, Report
+from clearstory.lens.views import Curve, Figure, Grid, Map, TileGrid, HighlightedText, Panel, Table, Tree, View, Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

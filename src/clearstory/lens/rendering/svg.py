@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clearstory.lens.rendering.svg_canvas import INKS, PAD, WIDTH, Drawing, clip, text_width
 from clearstory.lens.rendering.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views.kinds import Curve, Figure, Grid, Map, TileGrid, Table, Tree, View, Report
+from clearstory.lens.views import Curve, Figure, Grid, Map, TileGrid, Table, Tree, View, Report
 
 
 def svg(view: View) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clearstory.lens.rendering.svg_canvas import STEERING
 from clearstory.lens.rendering.scales import Scale, bounds, cell_text, shares, short
-from clearstory.lens.views.kinds import Curve, Table
+from clearstory.lens.views import Curve, Table
 
 COLOURS = ("blue", "yellow", "green", "magenta", "red", "cyan")
 EIGHTHS = " ▏▎▍▌▋▊▉"

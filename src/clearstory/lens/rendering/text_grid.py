@@ -16,7 +16,7 @@ from clearstory.lens.rendering.svg_canvas import HEATS, PAD, WIDTH, Drawing, cle
 from clearstory.lens.rendering.scales import cell_text, shares
 from clearstory.lens.rendering.highlighted_text import style_of
 from clearstory.lens.rendering.terminal import with_caption, safe
-from clearstory.lens.views.kinds import Grid
+from clearstory.lens.views import Grid
 
 Texts = tuple[tuple[str, ...], ...]
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from clearstory.lens.rendering.svg_canvas import INKS, PAD, WIDTH, Drawing, clean, clip, text_width
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.rendering.terminal import COLOURS, with_caption, safe
-from clearstory.lens.views.kinds import TileGrid, Tile
+from clearstory.lens.views import TileGrid, Tile
 
 LEVELS = 5
 """Strengths of a cell that are told apart; the weakest, under 1 / 10, is left blank."""

@@ -8,7 +8,7 @@ from rich.text import Text
 from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, Drawing, clean, clip
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.rendering.terminal import with_caption, safe
-from clearstory.lens.views.kinds import Node, Tree
+from clearstory.lens.views import Node, Tree
 
 ROW, BOX = 58.0, 34.0
 """Height of a step, and of a box in it."""

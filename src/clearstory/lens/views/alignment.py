@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from clearstory.errors import CannotDo
 from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.views.kinds import View
+from clearstory.lens.views import View
 
 
 def titled(a: View, b: View) -> str:

@@ -16,7 +16,7 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.views.alignment import average, became, found, paired, same_unit, signed, titled
 from clearstory.lens.rendering.scales import cell_text
 from clearstory.lens.views.text_difference import of_texts
-from clearstory.lens.views.kinds import Cell, Curve, Grid, Line, HighlightedText, Table, View
+from clearstory.lens.views import Cell, Curve, Grid, Line, HighlightedText, Table, View
 
 ROWS = 20
 """Rows of a table of differences, those that differ most."""

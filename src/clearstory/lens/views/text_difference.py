@@ -11,7 +11,7 @@ from itertools import accumulate
 from clearstory.errors import CannotDo
 from clearstory.lens.views.alignment import average, found, paired, same_unit, signed, titled
 from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.views.kinds import Cell, Span, HighlightedText
+from clearstory.lens.views import Cell, Span, HighlightedText
 
 LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Where the colours of differences get stronger, in the text's unit."""

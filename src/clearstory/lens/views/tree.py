@@ -32,7 +32,7 @@ class Tree(View):
     nodes: tuple[Node, ...]
     unit: str = ""
     best: int | None = None
-    look: str | None = None
+    caption: str | None = None
 
     def __post_init__(self) -> None:
         if any(node.parent is not None and not 0 <= node.parent < at for at, node in enumerate(self.nodes)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from clearstory.lens.rendering.svg_canvas import DARK, INKS, LIGHT, clean
 from clearstory.lens.rendering.scales import Scale, short
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.views.kinds import Curve, Line
+from clearstory.lens.views import Curve, Line
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
 
 FAMILIES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput
-from clearstory.lens.views.kinds import Curve, Line, HighlightedText, Panel, Table, View, Report
+from clearstory.lens.views import Curve, Line, HighlightedText, Panel, Table, View, Report
 from clearstory.training.checkpoint import list_checkpoints
 
 MOST = 8

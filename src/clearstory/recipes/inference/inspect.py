@@ -10,7 +10,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.lens.rendering.render import WRITERS, save
 from clearstory.lens.registry import VIEWS, check_able, view_of
-from clearstory.lens.views.kinds import View
+from clearstory.lens.views import View
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.across_checkpoints import over_checkpoints
 from clearstory.recipes.written import writer

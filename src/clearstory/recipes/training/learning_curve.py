@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.lens.rendering.render import save
-from clearstory.lens.views.kinds import Band, Curve, Line
+from clearstory.lens.views import Band, Curve, Line
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.training.metrics_log import read
 

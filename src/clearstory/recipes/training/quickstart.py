@@ -11,7 +11,7 @@ from clearstory.formats.folders import Opened, open_model
 from clearstory.lens.probes.attention import attention
 from clearstory.lens.rendering.render import save
 from clearstory.lens.probes.x_neighbours import neighbours
-from clearstory.lens.views.kinds import Table
+from clearstory.lens.views import Table
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import first_token
