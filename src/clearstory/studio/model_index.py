@@ -1,4 +1,4 @@
-"""Found: which models and runs lie in a folder, told from their small files; no model is opened, torch not imported."""
+"""Model index: the models and runs of a folder, read from their small files. No model is opened; torch is not imported."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from typing import Any, Literal
 from clearstory.durable import current_path
 from clearstory.errors import BadInput
 
-USED = Path(".clearstory") / "used"
-"""Files of the studio's folder whose times tell when a model was last used."""
+USAGE_FOLDER = Path(".clearstory") / "used"
+"""Folder of empty files whose modification times record when each model was last used."""
 
 MAX_DEPTH = 4
-"""How far down folders are looked into."""
+"""Levels of subfolders that are searched."""
 
 MAX_FOLDERS = 3000
-"""How many folders are looked into: a studio over a whole disk must answer too."""
+"""Folders that are searched at most, so that a studio over a whole disk responds."""
 
 SKIPPED_FOLDERS = frozenset({"checkpoints", "tokenizer", "node_modules", "site-packages", "__pycache__", "venv"})
-FILES = (".gguf", ".arpa", ".arpa.gz")
-STEP = re.compile(r"step-(\d{6,})")
-HEADER = 64 * 2**20
-"""A safetensors header is never longer than this."""
+MODEL_SUFFIXES = (".gguf", ".arpa", ".arpa.gz")
+CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
+MAX_HEADER_BYTES = 64 * 2**20
+"""The largest safetensors header that is read."""
 
 RECORD_TAIL_BYTES = 2**16
-"""Bytes of a record's end in which its last step is looked for."""
+"""Bytes at the end of metrics.jsonl in which the last step is searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedModel:
-    """A model or run by its path under the studio's folder.
+    """A model or run of the studio's folder.
 
     Args:
-        name: the path; "." for the folder itself.
+        name: its path relative to the folder; "." for the folder itself.
         kind: run, folder, adapter or file.
-        family: its kind of model in a word, where a file says so.
-        parameters: how many numbers it has learnt; None where that is not told without opening it.
-        bits_per_byte: on held-out text, where it was measured.
-        loss: of the last step of its training, in nats per token; None for what is no run.
-        trained_on: names of the texts.
-        written: when its model was last written, in seconds since 1970.
-        used: when a studio last asked it anything, or it was written.
-        size: bytes of its weights.
-        steps: the steps whose checkpoints are there.
-        note: what keeps it from being opened, in a sentence.
+        family: the model family, if a file names it.
+        parameters: number of parameters; None if unknown without opening the model.
+        bits_per_byte: validation score in bits per byte, if it was measured.
+        loss: training loss of a run's last step, in nats per token; None if it is not a run.
+        trained_on: names of the training texts.
+        modified: when the model was last written, in seconds since 1970.
+        last_used: when a studio last used the model, or `modified` if that is later.
+        size_bytes: bytes of its weights.
+        steps: optimizer steps of its checkpoints.
+        problem: why it cannot be opened, as the end of a sentence ("has no weights"); None if it can.
     """
 
     name: str
@@ -60,47 +60,47 @@ class IndexedModel:
     bits_per_byte: float | None = None
     loss: float | None = None
     trained_on: tuple[str, ...] = ()
-    written: float = 0.0
-    used: float = 0.0
-    size: int = 0
+    modified: float = 0.0
+    last_used: float = 0.0
+    size_bytes: int = 0
     steps: tuple[int, ...] = ()
-    note: str | None = None
+    problem: str | None = None
 
 
-def found(root: Path) -> tuple[list[IndexedModel], bool]:
-    """What lies under a folder, last used first, and whether all of it was looked at. Raises BadInput for no folder.
+def list_models(root: Path) -> tuple[list[IndexedModel], bool]:
+    """The models and runs under a folder, last used first, and whether the search was complete.
 
-    A link to a model's folder or to a run is one; what is in other folders that are linked is not looked for, since
-    links may go round.
+    Symbolic links to model folders and runs are followed; other links are not, since they may form cycles.
+    Raises BadInput if the folder does not exist.
     """
     if not root.is_dir():
-        raise BadInput(f"the studio's folder {root} is not there any more; start the studio with one that is")
+        raise BadInput(f"the studio's folder {root} no longer exists; start the studio with an existing folder")
     models: list[IndexedModel] = []
-    seen = 0
-    waiting = [(root, 0)]
-    while waiting and seen < MAX_FOLDERS:
-        folder, depth = waiting.pop(0)
-        seen += 1
+    visited = 0
+    queue = [(root, 0)]
+    while queue and visited < MAX_FOLDERS:
+        folder, depth = queue.pop(0)
+        visited += 1
         own = index_folder(root, folder)
         if own is not None:
             models.append(own)
             if folder != root:
                 continue
-        for each in children(folder):
+        for each in visible_children(folder):
             if each.is_dir() and each.is_symlink():
                 linked = index_folder(root, each)
                 models += [] if linked is None else [linked]
             elif each.is_dir():
                 if depth < MAX_DEPTH and each.name not in SKIPPED_FOLDERS and not (own and each.name == "model"):
-                    waiting.append((each, depth + 1))
-            elif each.name.endswith(FILES):
+                    queue.append((each, depth + 1))
+            elif each.name.endswith(MODEL_SUFFIXES):
                 models.append(index_file(root, each))
-    models = [replace(each, used=max(each.written, modified(marker(root, each.name)))) for each in models]
-    return sorted(models, key=lambda each: -each.used), not waiting
+    models = [replace(each, last_used=max(each.modified, modification_time(usage_file(root, each.name)))) for each in models]
+    return sorted(models, key=lambda each: -each.last_used), not queue
 
 
-def children(folder: Path) -> Iterator[Path]:
-    """What is in a folder, hidden things left out."""
+def visible_children(folder: Path) -> Iterator[Path]:
+    """The entries of a folder without hidden ones, sorted; none if it cannot be read."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
@@ -109,35 +109,33 @@ def children(folder: Path) -> Iterator[Path]:
 
 
 def find_model(root: Path, name: str) -> IndexedModel:
-    """The model or run at a path, however deep it lies. Raises BadInput for a path that leads to none, with the way
-    out.
-    """
+    """The model or run at a path relative to the folder, at any depth. Raises BadInput if there is none at that path."""
     if PurePosixPath(name).is_absolute() or name.startswith("~"):
         raise BadInput(
-            f"{name} is not named from the studio's folder; link it there once, and it is found: "
+            f"{name} is outside of the studio's folder; link it into the folder: "
             f"ln -s {quote(name)} {quote(str(root / PurePosixPath(name).name))}"
         )
     path = resolve_name(root, name)
-    if path.is_file() and path.name.endswith(FILES):
+    if path.is_file() and path.name.endswith(MODEL_SUFFIXES):
         return index_file(root, path)
     one = index_folder(root, path) if path.is_dir() else None
     if one is None:
-        what = "holds no model and no run" if path.is_dir() else "is not there" if not path.exists() else "is no model"
+        what = "holds no model or run" if path.is_dir() else "does not exist" if not path.exists() else "is not a model"
         raise BadInput(
-            f"'{name}' {what}: a model is a folder with config.json and .safetensors, a .gguf or an .arpa file; link "
-            f"one that lies elsewhere by: ln -s ITS-PATH {quote(str(root))}"
+            f"'{name}' {what}: a model is a folder with config.json and .safetensors, a .gguf or an .arpa file; to use "
+            f"one from another folder: ln -s ITS-PATH {quote(str(root))}"
         )
     return one
 
 
-def marker(root: Path, name: str) -> Path:
-    """The file whose time tells when a model was used; a checkpoint is used as its run."""
-    return root / USED / f"{name.partition('/checkpoints/')[0].replace('/', '.')}.used"
+def usage_file(root: Path, name: str) -> Path:
+    """The file whose modification time records when a model was last used; checkpoints share the file of their run."""
+    return root / USAGE_FOLDER / f"{name.partition('/checkpoints/')[0].replace('/', '.')}.used"
 
 
 def mark_used(root: Path, name: str) -> None:
-    """Remember that a model is used now, where the folder may be written to."""
-    file = marker(root, name)
+    """Record that a model is used now, if the folder is writable."""
+    file = usage_file(root, name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -146,28 +144,28 @@ def mark_used(root: Path, name: str) -> None:
 
 
 def resolve_name(root: Path, name: str) -> Path:
-    """The path that a name means. Raises BadInput for one that leaves the studio's folder."""
+    """The path of a model name. Raises BadInput if it is outside of the studio's folder."""
     given = PurePosixPath(name)
     if not name or given.is_absolute() or ".." in given.parts or "\0" in name or "\\" in name:
-        raise BadInput(f"'{name}' is no path inside the studio's folder; choose a model from its list")
+        raise BadInput(f"'{name}' is not a path inside the studio's folder; choose a model from the list")
     return root / given
 
 
 def relative_name(root: Path, path: Path) -> str:
-    """A path as the studio calls it."""
+    """A path relative to the studio's folder, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 
 def index_folder(root: Path, folder: Path) -> IndexedModel | None:
-    """A folder as a run or a model; None where it is neither."""
+    """A folder as a run, an adapter or a model; None if it is none of them."""
     if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
         model = current_path(folder / "model")
         steps = tuple(step for step, _ in list_checkpoints(folder))
         if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
-            known: dict[str, Any] = {"written": modified(folder / "config.yaml"), "note": "has no model yet"}
+            known: dict[str, Any] = {"written": modification_time(folder / "config.yaml"), "note": "has no model yet"}
         else:
             known = read_model_facts(model)
-        return IndexedModel(name=relative_name(root, folder), kind="run", steps=steps, loss=last_loss(folder), **known)
+        return IndexedModel(name=relative_name(root, folder), kind="run", steps=steps, loss=last_train_loss(folder), **known)
     if (folder / "adapter_config.json").is_file():
         return IndexedModel(name=relative_name(root, folder), kind="adapter", **read_model_facts(folder))
     if (folder / "config.json").is_file() and is_model_config(read_json_object(folder / "config.json")):
@@ -176,18 +174,18 @@ def index_folder(root: Path, folder: Path) -> IndexedModel | None:
 
 
 def is_model_config(config: dict[str, Any]) -> bool:
-    """Whether a config.json is a model's: other programs have files of this name as well."""
+    """Whether a config.json belongs to a model: other programs use this file name as well."""
     return any(key in config for key in ("model_type", "architectures", "clearstory"))
 
 
 def read_model_facts(model: Path) -> dict[str, Any]:
-    """What a model folder's small files say."""
+    """The fields of IndexedModel that config.json and the safetensors headers give."""
     config = read_json_object(model / "config.json")
     own = config.get("clearstory")
-    said = own.get("card") if isinstance(own, dict) else None
-    card: dict[str, Any] = said if isinstance(said, dict) else {}
+    record = own.get("card") if isinstance(own, dict) else None
+    card: dict[str, Any] = record if isinstance(record, dict) else {}
     weights = sorted(model.glob("*.safetensors"))
-    counted = card.get("parameters") or sum(map(numbers, weights)) or None
+    counted = card.get("parameters") or sum(map(count_parameters, weights)) or None
     family = card.get("family") or config.get("model_type")
     bits = card.get("bits_per_byte")
     texts = card.get("trained_on")
@@ -196,20 +194,20 @@ def read_model_facts(model: Path) -> dict[str, Any]:
         "parameters": counted if isinstance(counted, int) else None,
         "bits_per_byte": bits if isinstance(bits, float) else None,
         "trained_on": tuple(str(text[0]) for text in texts if text) if isinstance(texts, list) else (),
-        "written": max(map(modified, [model / "config.json", *weights])),
-        "size": sum(size_of(each) for each in weights),
+        "written": max(map(modification_time, [model / "config.json", *weights])),
+        "size": sum(file_size(each) for each in weights),
         "note": None if weights else "has no weights (a .safetensors file)",
     }
 
 
 def index_file(root: Path, file: Path) -> IndexedModel:
-    """A file that is a model by itself."""
+    """A single-file model (.gguf or .arpa)."""
     family = "ngram" if ".arpa" in file.name else None
-    return IndexedModel(name=relative_name(root, file), kind="file", family=family, written=modified(file), size=size_of(file))
+    return IndexedModel(name=relative_name(root, file), kind="file", family=family, modified=modification_time(file), size_bytes=file_size(file))
 
 
-def last_loss(run: Path) -> float | None:
-    """The loss of a run's last step, from the end of its record."""
+def last_train_loss(run: Path) -> float | None:
+    """The training loss of a run's last step, from the end of its metrics.jsonl; None if there is none."""
     try:
         with (run / "metrics.jsonl").open("rb") as opened:
             opened.seek(max(0, opened.seek(0, 2) - RECORD_TAIL_BYTES))
@@ -218,53 +216,53 @@ def last_loss(run: Path) -> float | None:
         return None
     for line in reversed(lines):
         try:
-            said = json.loads(line)
+            record = json.loads(line)
         except ValueError:
-            continue  # the first may be cut, the last half written
-        if isinstance(said, dict) and said.get("kind") == "step" and isinstance(loss := said.get("loss"), float):
+            continue  # the first line may be cut off, the last one incomplete
+        if isinstance(record, dict) and record.get("kind") == "step" and isinstance(loss := record.get("loss"), float):
             return loss if math.isfinite(loss) else None
     return None
 
 
 def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run with their steps, oldest first."""
+    """The checkpoints of a run as (step, path), oldest first."""
     try:
         inside = list((run / "checkpoints").iterdir())
     except OSError:
         return []
-    return sorted((int(match[1]), path) for path in inside if (match := STEP.fullmatch(path.name)))
+    return sorted((int(match[1]), path) for path in inside if (match := CHECKPOINT_NAME.fullmatch(path.name)))
 
 
-def numbers(file: Path) -> int:
-    """How many numbers a safetensors file holds, by its header; 0 where it cannot be told."""
+def count_parameters(file: Path) -> int:
+    """The number of elements in a safetensors file, from its header; 0 if it cannot be read."""
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
-            header = json.loads(opened.read(length)) if length <= HEADER else {}
+            header = json.loads(opened.read(length)) if length <= MAX_HEADER_BYTES else {}
         return sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
     except (OSError, ValueError, struct.error, TypeError, KeyError, AttributeError):
         return 0
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none that can be read."""
+    """The JSON object in a file; an empty one if it cannot be read."""
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def modified(path: Path) -> float:
-    """When a file was last written; 0 where it is gone."""
+def modification_time(path: Path) -> float:
+    """When a file was last modified, in seconds since 1970; 0 if it is gone."""
     try:
         return path.stat().st_mtime
     except OSError:
         return 0.0
 
 
-def size_of(path: Path) -> int:
-    """A file's bytes; 0 where it is gone."""
+def file_size(path: Path) -> int:
+    """A file's size in bytes; 0 if it is gone."""
     try:
         return path.stat().st_size
     except OSError:
