@@ -41,7 +41,7 @@ from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking
 from clearstory.training.pairs import Pairs
-from clearstory.training.metrics_log import read
+from clearstory.training.metrics_log import read_metrics
 
 OBJECTIVE = "mlm+nsp"
 

@@ -21,7 +21,7 @@ from shared import clearstory, data, show
 
 from clearstory.lens.rendering.render import save
 from clearstory.lens.views import Curve, Line
-from clearstory.training.metrics_log import read
+from clearstory.training.metrics_log import read_metrics
 
 PUBLISHED = {
     "AWD-LSTM (Merity et al. 2018, table 2)": 68.7,

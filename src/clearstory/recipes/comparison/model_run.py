@@ -34,7 +34,7 @@ from clearstory.recipes.training.loop import ALIGNED, decide, training_speed, us
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.metrics_log import read
+from clearstory.training.metrics_log import read_metrics
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import window
 

@@ -14,7 +14,7 @@ from typing import Any
 from clearstory.lens.rendering.render import save
 from clearstory.lens.views import Band, Curve, Line
 from clearstory.recipes.training.run_folder import RunFolder
-from clearstory.training.metrics_log import read
+from clearstory.training.metrics_log import read_metrics
 
 
 def draw_curve(run: RunFolder, preset: str, corpus: str) -> Path | None:
