@@ -48,7 +48,7 @@ def main() -> None:
         "train", train, "--model", "lstm", *SHAPE, *words, "--cpu-seconds", str(args.cpu_seconds), "--out", str(run),
         "--training.keep_checkpoints", "100", "--model.dropout", "0.1", "--resume",
     )  # fmt: skip
-    times = {row["step"]: row["cpu_seconds"] for row in read(run / "metrics.jsonl") if row["kind"] == "look"}
+    times = {row["step"]: row["cpu_seconds"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "look"}
     steps = sorted(step for step in times if (run / "checkpoints" / f"step-{step:06d}").is_dir())
     chosen = [steps[round(at * (len(steps) - 1) / (args.looks - 1))] for at in range(args.looks)]
     points = []
@@ -73,7 +73,7 @@ def main() -> None:
             "train", train, "--model", "awd-lstm", *words, "--steps", str(args.awd_steps), "--out", str(out),
             "--overwrite", "--training.eval_tokens", "2000",
         )  # fmt: skip
-        losses = [row["loss"] for row in read(out / "metrics.jsonl") if row["kind"] == "step"]
+        losses = [row["loss"] for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "step"]
         result["awd-lstm"] = {
             "parameters": awd["parameters"], "steps": awd["steps"], "cpu_seconds": awd["cpu_seconds"],
             "losses": [round(losses[at], 3) for at in (0, len(losses) // 4, len(losses) // 2, -1)],

@@ -37,14 +37,14 @@ def written(path: Path, steps: int) -> Path:
 def test_a_resumed_record_holds_what_was_written_up_to_the_checkpoint(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 5)
     MetricsLog(path, since=3).close()
-    assert [(row["kind"], row["step"]) for row in read(path)] == [("step", 1), ("step", 2), ("look", 2), ("step", 3)]
-    assert [row["loss"] for row in read(path) if row["kind"] == "step"] == [1 / step for step in (1, 2, 3)]
+    assert [(row["kind"], row["step"]) for row in read_metrics(path)] == [("step", 1), ("step", 2), ("look", 2), ("step", 3)]
+    assert [row["loss"] for row in read_metrics(path) if row["kind"] == "step"] == [1 / step for step in (1, 2, 3)]
 
 
 def test_an_end_is_not_kept_when_a_run_goes_on(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 4)
     MetricsLog(path, since=4).close()
-    assert [row["kind"] for row in read(path)] == ["step", "step", "look", "step", "step", "look"]
+    assert [row["kind"] for row in read_metrics(path)] == ["step", "step", "look", "step", "step", "look"]
 
 
 def test_a_new_record_begins_anew(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_half_written_last_line_is_passed_over_and_gone_when_the_run_resumes(t
     last = json.dumps({"kind": "step", "step": 3, "loss": 0.25}).encode()
     for cut in range(1, len(last)):
         path.write_bytes(whole + last[:cut])
-        assert [row["step"] for row in read(path)] == [1, 2, 2, 2]
+        assert [row["step"] for row in read_metrics(path)] == [1, 2, 2, 2]
     record = MetricsLog(path, since=2)
     record.write(kind="step", step=3, loss=0.5)
     record.close()
@@ -74,7 +74,7 @@ def test_a_line_is_on_its_way_to_disk_when_write_returns(tmp_path: Path) -> None
 
 
 def test_there_is_no_record_before_the_first(tmp_path: Path) -> None:
-    assert list(read(tmp_path / "metrics.jsonl")) == []
+    assert list(read_metrics(tmp_path / "metrics.jsonl")) == []
 
 
 def test_a_full_disk_is_said_and_the_lines_before_are_kept(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_and_the_lines_before_are_kept(tmp_path: Path) -> No
     with pytest.raises(OutOfSpace, match=r"metrics\.jsonl needs more than 41 bytes"):
         record.write(kind="step", step=2, loss=0.1)
     record.close()
-    assert [row["step"] for row in read(record.path)] == [1]
+    assert [row["step"] for row in read_metrics(record.path)] == [1]
 
 
 def learning(step: int, rng: random.Random) -> float:

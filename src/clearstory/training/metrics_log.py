@@ -18,14 +18,14 @@ class MetricsLog:
     >>> record = Record(Path(tempfile.mkdtemp()) / "metrics.jsonl")
     >>> record.write(kind="step", step=1, loss=4.2)
     >>> record.close()
-    >>> list(read(record.path))
+    >>> list(read_metrics(record.path))
     [{'kind': 'step', 'step': 1, 'loss': 4.2}]
     """
 
     def __init__(self, path: Path, *, since: int | None = None) -> None:
         """Open a record. `since`: keep only what was written up to this step; None begins anew."""
         self.path = path
-        kept = [] if since is None else [row for row in read(path) if row.get("step", 0) <= since]
+        kept = [] if since is None else [row for row in read_metrics(path) if row.get("step", 0) <= since]
         # A run that goes on, or ends again, has not ended there.
         lines = [json.dumps(row) for row in kept if row.get("kind") != "end"]
         durable.write_text(path, "".join(f"{line}\n" for line in lines))
@@ -47,7 +47,7 @@ class MetricsLog:
         self.file.close()
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a record, but for a last one that a kill cut short."""
     if not path.is_file():
         return

@@ -25,7 +25,7 @@ def draw_curve(run: RunFolder, preset: str, corpus: str) -> Path | None:
 
 def learning_curve(run: RunFolder, preset: str, corpus: str) -> Curve | None:
     """Validation loss of a run against the tokens it has learnt from, the reference behind it where there is one."""
-    looks = [row for row in read(run.metrics) if row["kind"] == "look"]
+    looks = [row for row in read_metrics(run.metrics) if row["kind"] == "look"]
     if not looks:
         return None
     bits = all(row["bits_per_byte"] is not None for row in looks)

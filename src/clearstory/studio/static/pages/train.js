@@ -172,7 +172,7 @@ export function mount(root, context) {
         curve.fill(async () => {
           const { view } = await get("runs/curve", { name });
           if (!view) throw new Problem("It has not looked at its held-out text yet; the curve begins with the first look.");
-          return shown(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read(Path(${python(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
+          return shown(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${python(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
         }),
       );
       if (said.has_model) waits.push(showLive());
