@@ -20,7 +20,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.families import build, count
 from clearstory.models.sizing import DEFAULT_PARAMETERS, DIALS, size
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.settings.model_choice import SHAPE
+from clearstory.recipes.settings.model_choice import SIZE_FIELDS
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry
 from clearstory.recipes.training.events import TrainingResult
 from clearstory.recipes.settings.schema import to_plain
@@ -119,7 +119,7 @@ class Ground:
         found: dict[str, Any] = {}
         if transformer and self.seconds is not None and "training.context" not in entry.settings:
             found["model.context"] = time_budget.context_for(self.seconds, self.machine.device)
-        if type(usual) not in DIALS or any(key in choice.overrides for key in (*SHAPE, "states")):
+        if type(usual) not in DIALS or any(key in choice.overrides for key in (*SIZE_FIELDS, "states")):
             return found
         if self.recipe.parameters is not None or self.seconds is None:
             return found | {"parameters": self.recipe.parameters}
