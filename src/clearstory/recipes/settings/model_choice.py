@@ -74,14 +74,14 @@ class ModelChoice:
             base = replace(base, **{key: getattr(shape, key) for key in SIZE_FIELDS})
         elif parameters is not None:
             base = size(base, parameters)
-        return reshape(base, {key: value for key, value in self.overrides.items() if key in SIZE_FIELDS})
+        return resize_config(base, {key: value for key, value in self.overrides.items() if key in SIZE_FIELDS})
 
 
 SIZE_FIELDS = ("width", "layers", "heads", "kv_heads", "head_width", "hidden")
 """Fields that say how large a model is; all others say how it is wired."""
 
 
-def reshape(base: TransformerConfig, given: Mapping[str, Any]) -> TransformerConfig:
+def resize_config(base: TransformerConfig, given: Mapping[str, Any]) -> TransformerConfig:
     """The config with these sizes; of the others, those that would no longer fit follow in proportion."""
     shape: dict[str, Any] = dict(given)
     width = shape.get("width", base.width)
