@@ -224,19 +224,19 @@ def build_train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> Tr
     >>> build_train_recipe({"model": "nanogpt-char", "training": {"batch_size": 4}}).training
     TrainingSettings(batch_size=4, ...)
     """
-    said = merge(TrainRecipe, given, *more)
+    said = merge_layers(TrainRecipe, given, *more)
     if said.get("init") is None:
         usual = TRAINING.get(str(said.get("model", ModelChoice().name)), {})
     else:
         usual = CONTINUED if str(said.get("lora.rank", 0)) == "0" else ADAPTED
-    return build_settings(TrainRecipe, merge(TrainRecipe, usual, said))
+    return build_settings(TrainRecipe, merge_layers(TrainRecipe, usual, said))
 
 
 LENGTH_SETTINGS = ("minutes", "cpu_seconds", "steps")
 """Ways to say how long: a layer that says one takes back what the layers before it said of the others."""
 
 
-def merge(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge_layers(recipe: type[Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
     """Values of several layers under their dotted keys, the later winning."""
     said: dict[str, Any] = {}
     for layer in layers:
