@@ -38,7 +38,7 @@ from clearstory.models.families import build, count
 from clearstory.models.presets import CLEAR
 from clearstory.models.prompts import first_token, resting
 from clearstory.evaluation.windows import score_dataset
-from clearstory.recipes.settings.training_presets import TRAINING
+from clearstory.recipes.settings.training_presets import PRESET_TRAINING_SETTINGS
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
@@ -125,7 +125,7 @@ def shaped(layers: int, width: int, vocab: int) -> TransformerConfig:
 
 def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | None) -> Point:
     """One run, measured on the held-out chapters."""
-    own = {name.removeprefix("training."): value for name, value in TRAINING["clear"].items()}
+    own = {name.removeprefix("training."): value for name, value in PRESET_TRAINING_SETTINGS["clear"].items()}
     settings = TrainingSettings(**{**own, "batch_size": ROWS, "context": CONTEXT, "precision": "fp32", "seed": 1})
     began = time.process_time()
     model = build(shape, seed=1, birth=settings.initialization)

@@ -1,7 +1,7 @@
 """Recipe settings: everything a verb can be told, typed and without torch.
 
 A recipe is built from layers, each winning over the one before: the dataclass defaults, what the preset brings along
-(`TRAINING`), a YAML file, the command line or the Python call.
+(`PRESET_TRAINING_SETTINGS`), a YAML file, the command line or the Python call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional_setting
-from clearstory.recipes.settings.training_presets import ADAPTED, CONTINUED, TRAINING
+from clearstory.recipes.settings.training_presets import ADAPTED, CONTINUED, PRESET_TRAINING_SETTINGS
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
 
@@ -226,7 +226,7 @@ def build_train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> Tr
     """
     said = merge_layers(TrainRecipe, given, *more)
     if said.get("init") is None:
-        usual = TRAINING.get(str(said.get("model", ModelChoice().name)), {})
+        usual = PRESET_TRAINING_SETTINGS.get(str(said.get("model", ModelChoice().name)), {})
     else:
         usual = CONTINUED if str(said.get("lora.rank", 0)) == "0" else ADAPTED
     return build_settings(TrainRecipe, merge_layers(TrainRecipe, usual, said))

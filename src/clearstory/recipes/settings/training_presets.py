@@ -60,7 +60,7 @@ VASWANI: dict[str, Any] = {
     "training.batch_size": 64,
 }
 
-TRAINING: dict[str, dict[str, Any]] = {
+PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert-tiny", "bert-mini", "bert-small", "bert-base", "bert-large", "minilm"), ENCODER),
     # At 0.08 gradients burst after some hundred steps; docs/recurrent.md has the figures.
     "rnn": {**RECURRENT, "training.muon_learning_rate": 0.04},
@@ -151,7 +151,7 @@ def scale_learning_rates(name: str | None, config: Any, settings: TrainingSettin
     if name not in WIDTHS:
         return settings
     field, widest = WIDTHS[name]
-    return narrowed(settings, TRAINING[name], widest / getattr(config, field))
+    return narrowed(settings, PRESET_TRAINING_SETTINGS[name], widest / getattr(config, field))
 
 
 def narrowed(settings: TrainingSettings, usual: dict[str, Any], share: float) -> TrainingSettings:
