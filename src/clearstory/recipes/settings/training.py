@@ -15,7 +15,7 @@ from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional_setting
-from clearstory.recipes.settings.training_presets import ADAPTED, FINE_TUNING, PRESET_TRAINING_SETTINGS
+from clearstory.recipes.settings.training_presets import LORA_FINE_TUNING, FINE_TUNING, PRESET_TRAINING_SETTINGS
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
 
@@ -228,7 +228,7 @@ def build_train_recipe(given: Mapping[str, Any], *more: Mapping[str, Any]) -> Tr
     if said.get("init") is None:
         usual = PRESET_TRAINING_SETTINGS.get(str(said.get("model", ModelChoice().name)), {})
     else:
-        usual = FINE_TUNING if str(said.get("lora.rank", 0)) == "0" else ADAPTED
+        usual = FINE_TUNING if str(said.get("lora.rank", 0)) == "0" else LORA_FINE_TUNING
     return build_settings(TrainRecipe, merge_layers(TrainRecipe, usual, said))
 
 

@@ -125,7 +125,7 @@ NARROW = 192
 steps of 4 × 128 tokens of Shakespeare with 3e-4, and at 1.71 with 1e-3.
 """
 
-ADAPTED: dict[str, Any] = {
+LORA_FINE_TUNING: dict[str, Any] = {
     "training.learning_rate": 3e-3,
     "training.warmup_steps": 20,
     "training.weight_decay": 0.0,
