@@ -114,13 +114,13 @@ PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
 """What a preset brings along for training, under the keys of TrainRecipe."""
 
 FINE_TUNING: dict[str, Any] = {"training.learning_rate": 2**-10, "training.warmup_steps": 20}
-"""What a model that is there brings along for going on with all of its weights; for one wider than NARROW, less. As
+"""What a model that is there brings along for going on with all of its weights; for one wider than FINE_TUNING_WIDTH, less. As
 nobody types this rate, one that was set by hand is known. `clear` of 0.9 M parameters, 40 processor seconds old, came
 in 25 more of the King James Bible from 3.48 bits per byte to 3.33, 2.90, 2.39 and 2.18 at 1e-4, 3e-4, 1e-3 and 3e-3;
 with Python's documentation, which it knew at 2.32, it was at 2.51, 2.80 and 3.23 after the last three.
 """
 
-NARROW = 192
+FINE_TUNING_WIDTH = 192
 """The widest model that FINE_TUNING is meant for. SmolLM2-135M, 576 wide, was at 1.60 bits per byte after 12
 steps of 4 × 128 tokens of Shakespeare with 3e-4, and at 1.71 with 1e-3.
 """
@@ -147,7 +147,7 @@ def scale_learning_rates(name: str | None, config: Any, settings: TrainingSettin
     if settings.schedule == "noam" and settings.learning_rate == VASWANI["training.learning_rate"]:
         return replace(settings, learning_rate=(config.width * max(1, settings.warmup_steps)) ** -0.5)
     if name is None:
-        return narrowed(settings, FINE_TUNING, NARROW / getattr(config, "width", NARROW))
+        return narrowed(settings, FINE_TUNING, FINE_TUNING_WIDTH / getattr(config, "width", FINE_TUNING_WIDTH))
     if name not in WIDTHS:
         return settings
     field, widest = WIDTHS[name]
