@@ -134,7 +134,7 @@ LORA_FINE_TUNING: dict[str, Any] = {
 3e-3 and 1e-2.
 """
 
-WIDTHS = {"clear": ("width", 192), "clear-translate": ("width", 192), "rnn": ("hidden", 512)}
+BASE_WIDTHS = {"clear": ("width", 192), "clear-translate": ("width", 192), "rnn": ("hidden", 512)}
 """The field that says how wide a preset's model is, and the widest that its rates are meant for."""
 
 
@@ -148,9 +148,9 @@ def scale_learning_rates(name: str | None, config: Any, settings: TrainingSettin
         return replace(settings, learning_rate=(config.width * max(1, settings.warmup_steps)) ** -0.5)
     if name is None:
         return narrowed(settings, FINE_TUNING, FINE_TUNING_WIDTH / getattr(config, "width", FINE_TUNING_WIDTH))
-    if name not in WIDTHS:
+    if name not in BASE_WIDTHS:
         return settings
-    field, widest = WIDTHS[name]
+    field, widest = BASE_WIDTHS[name]
     return narrowed(settings, PRESET_TRAINING_SETTINGS[name], widest / getattr(config, field))
 
 

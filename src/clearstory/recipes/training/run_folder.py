@@ -25,7 +25,7 @@ from clearstory import __version__, durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.settings.schema import flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
-from clearstory.recipes.settings.training_presets import WIDTHS
+from clearstory.recipes.settings.training_presets import BASE_WIDTHS
 from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, build_train_recipe
 from clearstory.text.documents import absolute_source
 from clearstory.text.train_tokenizer import KINDS
@@ -134,7 +134,7 @@ def resumed(run: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         sizes = then.model.name == "clear" and key.startswith("model.")
-        decided = key in DECIDED or sizes or (key in RATES and (then.init or then.model.name in WIDTHS))
+        decided = key in DECIDED or sizes or (key in RATES and (then.init or then.model.name in BASE_WIDTHS))
         open = new == unsaid.get(key) and (decided or not recipe.text)
         if key not in FREE and old != new and not open:
             raise CheckpointMismatch(
