@@ -147,14 +147,14 @@ def scale_learning_rates(name: str | None, config: Any, settings: TrainingSettin
     if settings.schedule == "noam" and settings.learning_rate == VASWANI["training.learning_rate"]:
         return replace(settings, learning_rate=(config.width * max(1, settings.warmup_steps)) ** -0.5)
     if name is None:
-        return narrowed(settings, FINE_TUNING, FINE_TUNING_WIDTH / getattr(config, "width", FINE_TUNING_WIDTH))
+        return scale_default_rates(settings, FINE_TUNING, FINE_TUNING_WIDTH / getattr(config, "width", FINE_TUNING_WIDTH))
     if name not in BASE_WIDTHS:
         return settings
     field, widest = BASE_WIDTHS[name]
-    return narrowed(settings, PRESET_TRAINING_SETTINGS[name], widest / getattr(config, field))
+    return scale_default_rates(settings, PRESET_TRAINING_SETTINGS[name], widest / getattr(config, field))
 
 
-def narrowed(settings: TrainingSettings, usual: dict[str, Any], share: float) -> TrainingSettings:
+def scale_default_rates(settings: TrainingSettings, usual: dict[str, Any], share: float) -> TrainingSettings:
     """The settings with this share of the usual rates, or with all of them where it is more."""
     rates = {
         rate: getattr(settings, rate) * min(1.0, share)
