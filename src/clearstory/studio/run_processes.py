@@ -183,7 +183,7 @@ class RunProcesses:
         folder = self.folder(asked.name)
         recipe = build_train_recipe(read_yaml(folder / "config.yaml"))
         corpus = Path(recipe.text[0]).name if recipe.text else "its text"
-        view = learning_curve(RunFolder(folder), recipe.called, corpus.removeprefix("corpus:"))
+        view = learning_curve(RunFolder(folder), recipe.default_name, corpus.removeprefix("corpus:"))
         return None if view is None else view.to_json()
 
     def folder(self, name: str) -> Path:

@@ -85,7 +85,7 @@ def begin(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
 
     Raises FolderExists where something is already, CheckpointMismatch where a run to be resumed was another.
     """
-    folder = recipe.out or Path("runs") / f"{recipe.called}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = recipe.out or Path("runs") / f"{recipe.default_name}-{datetime.now():%Y%m%d-%H%M%S}"
     run = RunFolder(folder)
     check_no_file_in_path(folder)
     if folder.is_dir():

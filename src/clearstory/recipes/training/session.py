@@ -266,7 +266,7 @@ class Session:
         )  # fmt: skip
         if self.prepared.corpus == "digits":
             draw_digits(self.model, self.tokenizer, self.run.folder / "digits.png", seed=self.recipe.training.seed)
-        curve = draw_curve(self.run, self.recipe.called, self.prepared.corpus)
+        curve = draw_curve(self.run, self.recipe.default_name, self.prepared.corpus)
         return TrainingResult(
             folder=self.run.model,
             run=self.run.folder,
