@@ -90,7 +90,7 @@ class TrainRecipe:
             raise BadSetting("lora.rank is 0, so nothing is adapted and the other settings of lora say nothing; set it")
 
     @property
-    def called(self) -> str:
+    def default_name(self) -> str:
         """The model in a word: its preset, or what it goes on from."""
         return self.model.name if self.init is None else f"{Path(self.init).name}-continued"
 
