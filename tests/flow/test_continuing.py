@@ -22,14 +22,14 @@ from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.training import checkpoint
-from trained import PRESET_TRAINING_SETTINGS, contents, story, told, words
+from trained import TRAINING, contents, story, told, words
 
 LORA = {"lora.rank": 2, "lora.dropout": 0.1, "lora.targets": ["query", "up"]}
 
 
 def going_on(text: Path, model: Path, out: Path, /, **more: Any) -> TrainRecipe:
     """A tiny run of eight steps from a model."""
-    return build_train_recipe({"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": PRESET_TRAINING_SETTINGS}, more)
+    return build_train_recipe({"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": TRAINING}, more)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -79,7 +79,7 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
     text = tmp_path / ("pairs.tsv" if shape == "rewrite" else "text.jsonl")
     lines = [f"{each[:20]}\t{each[:10]}" if shape == "rewrite" else json.dumps({"text": each}) for each in texts]
     text.write_text("\n".join(lines), encoding="utf-8")
-    given = {"text": (str(text),), "steps": 4, "training": {**PRESET_TRAINING_SETTINGS, "context": 32}}
+    given = {"text": (str(text),), "steps": 4, "training": {**TRAINING, "context": 32}}
     small = {"name": name, "width": 16, "layers": 1, "heads": 2, "context": 32, "dropout": 0.0}
     new = {**given, "model": small, "tokenizer": tokenizer, "objective": objective, "out": tmp_path / "one"}
     *_, one = told(build_train_recipe(new))
@@ -120,7 +120,7 @@ def test_wider_models_go_on_at_lower_rates_unless_one_is_set() -> None:
 def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) -> None:
     text, small = tmp_path / "text.txt", {"name": "gpt2", "width": 384, "layers": 1, "heads": 2, "context": 16}
     text.write_text(words(), encoding="utf-8")
-    quick = {key: value for key, value in PRESET_TRAINING_SETTINGS.items() if key != "learning_rate"}
+    quick = {key: value for key, value in TRAINING.items() if key != "learning_rate"}
     given = {"text": (str(text),), "training": quick, "steps": 1}
     told(build_train_recipe({**given, "model": small, "tokenizer": "characters", "out": tmp_path / "one"}))
     more = {**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}
@@ -246,7 +246,7 @@ def test_models_that_cannot_go_on_say_why(made: Any, adapted: Any, tmp_path: Pat
 
 
 def test_on_the_command_line(made: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    flags = [f"--training.{key}={value}" for key, value in PRESET_TRAINING_SETTINGS.items()]
+    flags = [f"--training.{key}={value}" for key, value in TRAINING.items()]
     said = ["train", made.text, "--init", made.run, "--out", tmp_path / "run", "--steps", "4", "--json", *flags]
     answer = cli(*said, "--lora.rank", "2", "--lora.targets", "value")
     assert answer.status == 0, answer.err

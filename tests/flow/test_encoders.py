@@ -20,7 +20,7 @@ from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCo
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
-from trained import PRESET_TRAINING_SETTINGS, contents, story, told
+from trained import TRAINING, contents, story, told
 
 Cli = Callable[..., Any]
 BOTH = "mlm+nsp"
@@ -41,7 +41,7 @@ TINY = {"name": "bert-tiny", "width": 16, "layers": 1, "heads": 2}
 
 def recipe(file: Path, out: Path, objective: str = BOTH, **more: Any) -> TrainRecipe:
     usual: dict[str, Any] = {"text": (str(file),), "out": out, "steps": 8, "tokenizer": "wordpiece:90", "model": TINY}
-    training = {**PRESET_TRAINING_SETTINGS, "context": 24, "batch_size": 4}
+    training = {**TRAINING, "context": 24, "batch_size": 4}
     return build_train_recipe({**usual, "training": training, "objective": objective}, more)
 
 

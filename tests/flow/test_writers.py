@@ -16,14 +16,14 @@ from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.sentinels import sentinels
-from trained import PRESET_TRAINING_SETTINGS, contents, text_file
+from trained import TRAINING, contents, text_file
 
 Cli = Callable[..., Any]
 
 ENGLISH = ["the cat", "a dog", "my friend", "the old man", "sees", "hears", "a bird", "the sea", "today", "again"]
 GERMAN = ["die Katze", "ein Hund", "mein Freund", "der Mann", "sieht", "hört", "einen Vogel", "das Meer", "heute", "ja"]
 SMALL = {"width": 16, "layers": 1, "heads": 2, "context": 48, "dropout": 0.0}
-QUICK = {**PRESET_TRAINING_SETTINGS, "context": None, "learning_rate": 0.01}
+QUICK = {**TRAINING, "context": None, "learning_rate": 0.01}
 
 
 def sentences(count: int = 80) -> list[tuple[str, str]]:
