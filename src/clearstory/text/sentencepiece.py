@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.assembling import SQUEEZED, Beside, likeliest, scored_pairs
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, likeliest, scored_pairs
 
 MOST_BYTES = 256 * 2**20
 
@@ -58,7 +58,7 @@ def assemble(model: Model) -> str:
     ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
     special = [piece for piece, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)]
-    beside = Beside(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
+    beside = AddedTokens(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
     before: list[Mapping[str, Any]] = []
     if model.charsmap:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})

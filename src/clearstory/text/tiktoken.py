@@ -1,0 +1,111 @@
+"""Ranks: tiktoken's files, a token's bytes and its rank a line.
+
+Such a file does not say how text is cut before it is merged, nor which special tokens there are: its name does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearstory.errors import BadInput, CorruptFile
+from clearstory.text.tokenizer_json import AddedTokens, byte_pairs
+from clearstory.text.token_bytes import ALPHABET
+from clearstory.text.pretokenizers import BYTES, CL100K, GPT4O, ONLY_BYTES, Splitting, sequence, split
+
+MOST_BYTES = 64 * 2**20
+
+CHARACTERS = {byte: character for character, byte in ALPHABET.items()}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What goes without saying in a file of ranks."""
+
+    way: Splitting
+    special: dict[str, int]
+
+
+ENCODINGS: dict[str, Encoding] = {
+    "gpt2": Encoding(Splitting(BYTES), {"<|endoftext|>": 50_256}),
+    "r50k_base": Encoding(Splitting(BYTES), {"<|endoftext|>": 50_256}),
+    "p50k_base": Encoding(Splitting(BYTES), {"<|endoftext|>": 50_256}),
+    "cl100k_base": Encoding(
+        Splitting(sequence(split(CL100K), ONLY_BYTES), whole=True),
+        {
+            "<|endoftext|>": 100_257,
+            "<|fim_prefix|>": 100_258,
+            "<|fim_middle|>": 100_259,
+            "<|fim_suffix|>": 100_260,
+            "<|endofprompt|>": 100_276,
+        },
+    ),
+    "o200k_base": Encoding(
+        Splitting(sequence(split(GPT4O), ONLY_BYTES), whole=True),
+        {"<|endoftext|>": 199_999, "<|endofprompt|>": 200_018},
+    ),
+}
+"""By the name of the file, without its ending."""
+
+
+def read_ranks(path: Path) -> tuple[str, dict[str, str]]:
+    """tokenizer.json and tokenizer_config.json of a file. Raises BadInput for a name that is not in the table."""
+    encoding = ENCODINGS.get(path.stem)
+    if encoding is None:
+        raise BadInput(
+            f"{path} does not say how it cuts text, and its name should; "
+            f"name it after its encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
+        )
+    ranks = parse(path)
+    ids = {spelt(token): rank for token, rank in ranks.items()}
+    merges = [(spelt(a), spelt(b)) for a, b in map_merges(ranks)]
+    ids |= {token: id for token, id in encoding.special.items() if token not in ids}
+    end = "<|endoftext|>"
+    contents = byte_pairs(ids, merges, encoding.way, AddedTokens(special=list(encoding.special)))
+    return contents, {"eos_token": end, "bos_token": end, "pad_token": end}
+
+
+def parse(path: Path) -> dict[bytes, int]:
+    """Each token's bytes and rank."""
+    if path.stat().st_size > MOST_BYTES:
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no file of ranks has {MOST_BYTES:,}")
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error):
+            raise CorruptFile(f"line {number:,} of {path} is no token and rank: {line[:40]!r}; copy it anew") from None
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if missing or len(set(ranks.values())) < len(ranks):
+        reason = f"has no token for the byte {missing[0]}" if missing else "gives a rank to two tokens"
+        raise CorruptFile(f"{path} {reason}; copy it anew")
+    return ranks
+
+
+def map_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The pair each longer token is merged from, by rank: what is left of its bytes when all better ranks have merged.
+
+    >>> map_merges({b"a": 0, b"b": 1, b"ab": 2, b"abb": 3})
+    [(b'a', b'b'), (b'ab', b'b')]
+    """
+    pairs = []
+    for token, rank in sorted(ranks.items(), key=lambda each: each[1]):
+        parts = [token[at : at + 1] for at in range(len(token))]
+        while len(parts) > 2:
+            best = min(range(len(parts) - 1), key=lambda at: ranks.get(parts[at] + parts[at + 1], rank))
+            if ranks.get(parts[best] + parts[best + 1], rank) >= rank:
+                break
+            parts[best : best + 2] = [parts[best] + parts[best + 1]]
+        if len(parts) == 2:
+            pairs.append((parts[0], parts[1]))
+    return pairs
+
+
+def spelt(token: bytes) -> str:
+    """Bytes in GPT-2's printable alphabet."""
+    return "".join(CHARACTERS[byte] for byte in token)

@@ -1,0 +1,168 @@
+"""Saved: the files in which tokenizers come, each read as a tokenizer.json and a tokenizer_config.json.
+
+tokenizer.json              everything; what this house and transformers write
+vocab.json + merges.txt     GPT-2's and Qwen's; encoder.json + vocab.bpe are its first names
+vocab.txt                   BERT's pieces, a line each
+*.model                     SentencePiece
+*.tiktoken                  ranks of byte strings
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
+from clearstory.text.tokenizer_json import AddedTokens, byte_pairs, word_pieces
+from clearstory.text.tiktoken import read_ranks
+from clearstory.text.sentencepiece import read_model
+from clearstory.text.pretokenizers import SPLITTINGS
+
+FILE = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+
+PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+
+CUTS = {
+    **dict.fromkeys((None, "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"), "gpt-2"),
+    "Qwen2Tokenizer": "qwen2",
+}
+"""How a tokenizer of pairs cuts text, by the class that its folder names."""
+
+MOST_BYTES = 256 * 2**20
+
+
+def find(folder: Path) -> Path | None:
+    """The file of a folder that holds its tokenizer, the fullest first; None where there is none."""
+    whole = [folder / name for name in (FILE, *PAIRS) if (folder / name).is_file()]
+    whole = [file for file in whole if file.name == FILE or (folder / PAIRS[file.name]).is_file()]
+    if (folder / "vocab.txt").is_file():
+        whole.append(folder / "vocab.txt")
+    for ending in ("*.model", "*.tiktoken"):
+        whole += sorted(folder.glob(ending))
+    return whole[0] if whole else None
+
+
+def read_saved(path: Path) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and tokenizer_config.json of a folder or a file.
+
+    Raises BadInput where there is none, CorruptFile where it is cut off or is none.
+    """
+    file = find(path) if path.is_dir() else path
+    if file is None or not file.is_file():
+        others = ", ".join((*(f"{a} with {b}" for a, b in PAIRS.items()), "vocab.txt, a .model or a .tiktoken"))
+        raise BadInput(
+            f"there is no {FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
+        )
+    said = read_config(file.parent)
+    if file.name in PAIRS or file.name in PAIRS.values():
+        names = next(pair for pair in PAIRS.items() if file.name in pair)
+        contents, roles = read_pairs(file.parent / names[0], file.parent / names[1], said)
+    elif file.suffix == ".txt":
+        contents, roles = read_pieces(file, said)
+    elif file.suffix == ".model":
+        contents, roles = read_model(file)
+    elif file.suffix == ".tiktoken":
+        contents, roles = read_ranks(file)
+    else:
+        read_json(file)
+        return file.read_bytes().decode("utf-8"), said
+    return contents, {**roles, **said}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What is said beside a vocabulary. The later file wins; the first is how older folders say it."""
+    config: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", CONFIG):
+        if (folder / name).is_file():
+            config |= read_json(folder / name)
+    if (folder / TEMPLATE).is_file():
+        config["chat_template"] = read_text(folder / TEMPLATE)
+    return config
+
+
+def read_pairs(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """GPT-2's two files: ids by token, and a pair a line in the order of merging."""
+    if not vocab.is_file() or not merges.is_file():
+        there, lacking = (vocab, merges) if vocab.is_file() else (merges, vocab)
+        raise BadInput(f"{there} needs {lacking.name} beside it, and it is not there; copy both")
+    ids = read_json(vocab)
+    if not ids or not all(isinstance(id, int) and id >= 0 for id in ids.values()):
+        raise CorruptFile(f"{vocab} holds no ids by token; copy it anew")
+    lines = [line for line in read_text(merges).split("\n") if line and not line.startswith("#version")]
+    pairs = [line.split(" ") for line in lines]
+    if wrong := next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None):
+        raise CorruptFile(f"{merges} has the line {wrong[:40]!r}, which is no pair; copy it anew")
+    more = added_tokens(vocab.parent, said)
+    ids |= {token: id for token, (id, _) in more.items()}
+    end = [token for token in ("<|endoftext|>",) if token in ids]
+    beside = AddedTokens(
+        special=[*end, *(token for token, (_, special) in more.items() if special)],
+        added=[token for token, (_, special) in more.items() if not special],
+    )
+    kind = said.get("tokenizer_class")
+    cut = CUTS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
+    if cut is None:
+        raise UnknownName(
+            f"{CONFIG} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
+            f"{nearest(str(kind), [name for name in CUTS if name])}"
+        )
+    return byte_pairs(ids, [(a, b) for a, b in pairs], SPLITTINGS[cut], beside), {}
+
+
+def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
+    """Tokens that stand beside the vocabulary, with their ids, and whether they are special."""
+    found: dict[str, tuple[int, bool]] = {}
+    if (folder / "added_tokens.json").is_file():
+        found = {token: (id, True) for token, id in read_json(folder / "added_tokens.json").items()}
+    decoder = said.get("added_tokens_decoder")
+    for id, token in decoder.items() if isinstance(decoder, Mapping) else ():
+        if isinstance(token, Mapping) and str(id).isdecimal():
+            found[str(token.get("content"))] = (int(id), bool(token.get("special")))
+    if wrong := next((token for token, (id, _) in found.items() if not isinstance(id, int)), None):
+        raise CorruptFile(f"{folder} gives the token {wrong[:40]!r} an id that is no number; copy it anew")
+    return found
+
+
+def read_pieces(path: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """BERT's vocab.txt. Where nothing says whether capitals count, they do if a piece has one."""
+    tokens = read_text(path).rstrip("\n").split("\n")
+    ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
+    special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in ids]
+    if "[UNK]" not in ids:
+        raise BadInput(f"{path} holds no [UNK], without which it is no vocabulary of BERT; name another file")
+    capitals = any(token != token.lower() for token in ids if not token.startswith("["))
+    contents = word_pieces(
+        ids,
+        AddedTokens(special=special, before=["[CLS]"], after=["[SEP]"]),
+        lowercase=bool(said.get("do_lower_case", not capitals)),
+        strip_accents=said.get("strip_accents"),
+        split_chinese=bool(said.get("tokenize_chinese_chars", True)),
+    )
+    roles = {"unk": "[UNK]", "pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]"}
+    marks = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return contents, {**{f"{role}_token": token if token in ids else None for role, token in roles.items()}, **marks}
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8."""
+    if path.stat().st_size > MOST_BYTES:
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no tokenizer's has {MOST_BYTES:,}")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{path} is no UTF-8 ({error.reason} at byte {error.start:,}); copy it anew") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """An object of JSON."""
+    try:
+        read = json.loads(file.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
+        raise CorruptFile(f"{file} is cut off or damaged ({error}); save or fetch it again") from None
+    if not isinstance(read, dict):
+        raise CorruptFile(f"{file} holds a {type(read).__name__}, not an object; save or fetch it again")
+    return read

@@ -1,0 +1,202 @@
+"""Assembling: a tokenizer.json from a vocabulary, whatever file the vocabulary came in.
+
+byte_pairs       GPT-2's, Llama 3's, Qwen's: bytes as printable characters, pairs merged in a given order
+scored_pairs     SentencePiece's BPE (Llama 2, Phi-3): ▁ for spaces, the best-scored pair merged first
+likeliest        SentencePiece's Unigram (T5): the pieces whose scores add up highest
+word_pieces      BERT's: the longest piece first, those within a word written ##ing
+
+Special tokens stand for no text of their own; added ones are found in any text before it is cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearstory.text.pretokenizers import Splitting
+
+
+@dataclass(frozen=True)
+class AddedTokens:
+    """What a vocabulary says besides its pieces.
+
+    Args:
+        special: tokens that no text can spell.
+        added: tokens that text can spell, found before it is cut.
+        before: special tokens that other tools put before a text by default.
+        after: and those after it.
+    """
+
+    special: Sequence[str] = ()
+    added: Sequence[str] = ()
+    before: Sequence[str] = ()
+    after: Sequence[str] = field(default=())
+
+
+def byte_pairs(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, beside: AddedTokens) -> str:
+    """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
+    pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
+    model = bpe(ids, pairs, ignore_merges=way.whole)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    return whole(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
+
+
+def scored_pairs(
+    pieces: Sequence[tuple[str, float]],
+    ids: Mapping[str, int],
+    unknown: str,
+    beside: AddedTokens,
+    *,
+    prefix: bool = True,
+    byte_fallback: bool = True,
+    before: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """SentencePiece's BPE. `pieces` are those that text can be made of, with their scores; `before` normalizes first.
+
+    A piece may come of any two that make it up; the better its score, the earlier.
+    """
+    usable = {piece for piece, _ in pieces}
+    pairs: list[tuple[str, str]] = []
+    for piece, _ in sorted(pieces, key=lambda each: -each[1]):
+        cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
+        pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
+    model = bpe(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
+    return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
+
+
+def likeliest(
+    scored: Sequence[tuple[str, float]],
+    unknown: int,
+    beside: AddedTokens,
+    *,
+    prefix: bool = True,
+    byte_fallback: bool = False,
+    before: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """SentencePiece's Unigram; `scored` is every piece in the order of its id."""
+    model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
+    model["byte_fallback"] = byte_fallback
+    ids = {piece: id for id, (piece, _) in enumerate(scored)}
+    return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
+
+
+def word_pieces(
+    ids: Mapping[str, int],
+    beside: AddedTokens,
+    *,
+    unknown: str = "[UNK]",
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    split_chinese: bool = True,
+) -> str:
+    """BERT's."""
+    model = {
+        "type": "WordPiece",
+        "unk_token": unknown,
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": ids,
+    }
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": split_chinese,
+        "strip_accents": strip_accents,
+        "lowercase": lowercase,
+    }
+    decoder = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    return whole(model, ids, beside, normalizer, {"type": "BertPreTokenizer"}, decoder)
+
+
+def bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
+    """The model of pairs, with all that the library's file says."""
+    usual = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+    }
+    return {**usual, **more, "vocab": ids, "merges": merges}
+
+
+def spaces(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:
+    """A normalizer that writes ▁ for a space, and one before the text where `prefix` says so."""
+    steps = [dict(step) for step in before]
+    if prefix:
+        steps.append({"type": "Prepend", "prepend": "▁"})
+    steps.append({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
+    return {"type": "Sequence", "normalizers": steps}
+
+
+SQUEEZED: tuple[Mapping[str, Any], ...] = (
+    {"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+)
+"""Steps that leave single spaces, and none at the ends."""
+
+
+def unspaces(prefix: bool) -> dict[str, Any]:
+    """The decoder to `spaces`."""
+    steps: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if prefix:
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"type": "Sequence", "decoders": steps}
+
+
+def whole(
+    model: Mapping[str, Any],
+    ids: Mapping[str, int],
+    beside: AddedTokens,
+    normalizer: Mapping[str, Any] | None,
+    pre_tokenizer: Mapping[str, Any] | None,
+    decoder: Mapping[str, Any],
+) -> str:
+    """The file."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    special = [token for token in beside.special if token in ids]
+    added = [token for token in beside.added if token in ids and token not in special]
+    parts = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        # In the order of their ids, as the library numbers those that the model does not have.
+        "added_tokens": [
+            {"id": ids[token], "content": token, **flags, "special": token in special}
+            for token in sorted({*special, *added}, key=lambda token: ids[token])
+        ],
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": around(ids, beside),
+        "decoder": decoder,
+        "model": model,
+    }
+    # Without line ends: indenting takes Python a second for 50,000 tokens.
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def around(ids: Mapping[str, int], beside: AddedTokens) -> dict[str, Any] | None:
+    """What other tools put before and after a text by default; here only prompts that are empty begin with it."""
+    before, after = ([token for token in side if token in ids] for side in (beside.before, beside.after))
+    if not before and not after:
+        return None
+
+    def put(kind: int, name: str) -> list[dict[str, Any]]:
+        marks = [[{"SpecialToken": {"id": token, "type_id": kind}} for token in side] for side in (before, after)]
+        return [*marks[0], {"Sequence": {"id": name, "type_id": kind}}, *marks[1]]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": put(0, "A"),
+        "pair": [*put(0, "A"), *put(1, "B")],
+        "special_tokens": {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in {*before, *after}},
+    }
