@@ -34,7 +34,7 @@ def test_every_word_ends_in_its_tokens(spec: str, text: str) -> None:
         assert all(step.made is not None for step in word.steps[1:])
 
 
-def byte_pairs(*merges: str, **more: object) -> Tokenizer:
+def byte_level_bpe(*merges: str, **more: object) -> Tokenizer:
     """A tokenizer of single letters and what these pairs make."""
     letters = sorted({letter for merge in merges for letter in merge.replace(" ", "")})
     made = [merge.replace(" ", "") for merge in merges]
@@ -44,7 +44,7 @@ def byte_pairs(*merges: str, **more: object) -> Tokenizer:
 
 
 def test_pairs_are_joined_by_rank_and_then_from_the_left() -> None:
-    tokenizer = byte_pairs("a b", "c d", "ab cd", "b c")
+    tokenizer = byte_level_bpe("a b", "c d", "ab cd", "b c")
     # abcdab: a-b has rank 0 and stands twice, the first goes first; then c-d (1); then ab-cd (2). b-c (3) never comes.
     [word] = tokenize_by_words(tokenizer, "abcdab")
     assert [(step.made, step.number, " ".join(step.pieces)) for step in word.steps] == [
@@ -54,7 +54,7 @@ def test_pairs_are_joined_by_rank_and_then_from_the_left() -> None:
         ("cd", 1, "ab cd ab"),
         ("abcd", 2, "abcd ab"),
     ]
-    [whole] = tokenize_by_words(byte_pairs("a b", "c d", "ab cd", ignore_merges=True), "abcd")
+    [whole] = tokenize_by_words(byte_level_bpe("a b", "c d", "ab cd", ignore_merges=True), "abcd")
     assert [step.pieces for step in whole.steps] == [("abcd",)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.tokenizer_json import AddedTokens, byte_pairs
+from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 from clearstory.text.token_bytes import ALPHABET
 from clearstory.text.pretokenizers import BYTES, CL100K, GPT4O, ONLY_BYTES, Splitting, sequence, split
 
@@ -63,7 +63,7 @@ def read_ranks(path: Path) -> tuple[str, dict[str, str]]:
     merges = [(spelt(a), spelt(b)) for a, b in map_merges(ranks)]
     ids |= {token: id for token, id in encoding.special.items() if token not in ids}
     end = "<|endoftext|>"
-    contents = byte_pairs(ids, merges, encoding.way, AddedTokens(special=list(encoding.special)))
+    contents = byte_level_bpe(ids, merges, encoding.way, AddedTokens(special=list(encoding.special)))
     return contents, {"eos_token": end, "bos_token": end, "pad_token": end}
 
 

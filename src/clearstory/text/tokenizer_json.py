@@ -35,7 +35,7 @@ class AddedTokens:
     after: Sequence[str] = field(default=())
 
 
-def byte_pairs(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, beside: AddedTokens) -> str:
+def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, beside: AddedTokens) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe(ids, pairs, ignore_merges=way.whole)

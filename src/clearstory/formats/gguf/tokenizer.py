@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_pairs, likeliest, scored_pairs, word_pieces
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, likeliest, scored_pairs, word_pieces
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.pretokenizers import ALIKE, SPLITTINGS, known, name_of
@@ -153,7 +153,7 @@ def read_byte_pairs(vocabulary: Vocabulary) -> str:
         )
     # A token may begin with the space that parts the two.
     pairs = [(merge[:at], merge[at + 1 :]) for merge in merges if (at := merge.find(" ", 1)) > 0]
-    return byte_pairs(vocabulary.ids, pairs, way, vocabulary.beside(begin=way.whole))
+    return byte_level_bpe(vocabulary.ids, pairs, way, vocabulary.beside(begin=way.whole))
 
 
 def read_scored_pairs(vocabulary: Vocabulary) -> str:
