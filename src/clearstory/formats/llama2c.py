@@ -21,7 +21,7 @@ from clearstory.errors import BadInput, BadSetting, CorruptFile
 from clearstory.formats.hf.load_weights import empty
 from clearstory.formats.rotary_layout import to_halves
 from clearstory.models.config import TransformerConfig
-from clearstory.text.tokenizer_json import AddedTokens, scored_pairs
+from clearstory.text.tokenizer_json import AddedTokens, sentencepiece_bpe
 from clearstory.text.tokenizers import Tokenizer
 
 HEADER = struct.Struct("<7i")
@@ -143,7 +143,7 @@ def read_vocabulary(path: Path, vocab: int) -> Tokenizer:
     bytes_ = {f"<0x{byte:02X}>" for byte in range(256)}
     usable = [(text, piece.score) for text, piece in zip(texts[3:], pieces[3:], strict=True) if text not in bytes_]
     marks = AddedTokens(special=[UNKNOWN, BEGIN, END], before=[BEGIN])
-    contents = scored_pairs(usable, ids, UNKNOWN, marks, byte_fallback=bytes_ <= ids.keys())
+    contents = sentencepiece_bpe(usable, ids, UNKNOWN, marks, byte_fallback=bytes_ <= ids.keys())
     roles = {"bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN, "pad_token": None}
     return Tokenizer(contents, roles)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, likeliest, scored_pairs
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, likeliest, sentencepiece_bpe
 
 MOST_BYTES = 256 * 2**20
 
@@ -67,7 +67,7 @@ def assemble(model: Model) -> str:
     usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
-        return scored_pairs(usable, ids, model.pieces[unknown][0], beside, **usual)
+        return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], beside, **usual)
     return likeliest([(piece, score) for piece, score, _ in model.pieces], unknown, beside, **usual)
 
 

@@ -43,7 +43,7 @@ def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], wa
     return whole(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
 
 
-def scored_pairs(
+def sentencepiece_bpe(
     pieces: Sequence[tuple[str, float]],
     ids: Mapping[str, int],
     unknown: str,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, likeliest, scored_pairs, word_pieces
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, likeliest, sentencepiece_bpe, word_pieces
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.pretokenizers import ALIKE, SPLITTINGS, known, name_of
@@ -160,7 +160,7 @@ def read_scored_pairs(vocabulary: Vocabulary) -> str:
     """SentencePiece's BPE."""
     kinds = dict(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
     usable = [(token, score) for token, score in vocabulary.scores() if kinds[token] == NORMAL]
-    return scored_pairs(
+    return sentencepiece_bpe(
         usable,
         vocabulary.ids,
         vocabulary.role("unk") or vocabulary.tokens[0],
