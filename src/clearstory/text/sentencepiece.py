@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, likeliest, sentencepiece_bpe
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, sentencepiece_unigram, sentencepiece_bpe
 
 MOST_BYTES = 256 * 2**20
 
@@ -68,7 +68,7 @@ def assemble(model: Model) -> str:
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
         return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], beside, **usual)
-    return likeliest([(piece, score) for piece, score, _ in model.pieces], unknown, beside, **usual)
+    return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, beside, **usual)
 
 
 def config(model: Model) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def followed(tokenizer: Tokenizer, word: str) -> tuple[Step, ...]:
     if tokenizer.kind == "wordpiece":
         return longest(tokenizer, model, word)
     if tokenizer.kind == "unigram":
-        return likeliest(tokenizer, model, word)
+        return sentencepiece_unigram(tokenizer, model, word)
     if tokenizer.kind == "words":
         return (Step((word,)),)
     return joined(tokenizer, model, word)
@@ -180,7 +180,7 @@ def longest(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[
     return tuple(steps)
 
 
-def likeliest(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[Step, ...]:
+def sentencepiece_unigram(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[Step, ...]:
     """The library's own pieces, from the left, each with its score; what it spells in bytes has theirs."""
     scores: list[list[Any]] = model["vocab"]
     tokens = tokenizer._inside.model.tokenize(word)

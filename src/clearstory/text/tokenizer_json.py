@@ -66,7 +66,7 @@ def sentencepiece_bpe(
     return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
 
 
-def likeliest(
+def sentencepiece_unigram(
     scored: Sequence[tuple[str, float]],
     unknown: int,
     beside: AddedTokens,

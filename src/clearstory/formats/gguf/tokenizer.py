@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, likeliest, sentencepiece_bpe, word_pieces
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, word_pieces
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.pretokenizers import ALIKE, SPLITTINGS, known, name_of
@@ -180,7 +180,7 @@ def read_likeliest(vocabulary: Vocabulary) -> str:
     if vocabulary.flag("remove_extra_whitespaces", False):
         before += SQUEEZED
     unknown = vocabulary.role("unk")
-    return likeliest(
+    return sentencepiece_unigram(
         vocabulary.scores(),
         0 if unknown is None else vocabulary.ids[unknown],
         vocabulary.beside(end=True),
