@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe, word_pieces
+from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe, bert_wordpiece
 from clearstory.text.tiktoken import read_ranks
 from clearstory.text.sentencepiece import read_model
 from clearstory.text.pretokenizers import SPLITTINGS
@@ -135,7 +135,7 @@ def read_pieces(path: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any
     if "[UNK]" not in ids:
         raise BadInput(f"{path} holds no [UNK], without which it is no vocabulary of BERT; name another file")
     capitals = any(token != token.lower() for token in ids if not token.startswith("["))
-    contents = word_pieces(
+    contents = bert_wordpiece(
         ids,
         AddedTokens(special=special, before=["[CLS]"], after=["[SEP]"]),
         lowercase=bool(said.get("do_lower_case", not capitals)),

@@ -82,7 +82,7 @@ def sentencepiece_unigram(
     return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
 
 
-def word_pieces(
+def bert_wordpiece(
     ids: Mapping[str, int],
     beside: AddedTokens,
     *,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, word_pieces
+from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.pretokenizers import ALIKE, SPLITTINGS, known, name_of
@@ -208,7 +208,7 @@ def read_word_pieces(vocabulary: Vocabulary) -> str:
         before=[before] if before else [],
         after=[after] if after else [],
     )
-    return word_pieces(ids, beside, unknown=vocabulary.role("unk") or "[UNK]")
+    return bert_wordpiece(ids, beside, unknown=vocabulary.role("unk") or "[UNK]")
 
 
 READERS = {"gpt2": read_byte_pairs, "llama": read_scored_pairs, "t5": read_likeliest, "bert": read_word_pieces}
