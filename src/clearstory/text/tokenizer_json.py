@@ -38,7 +38,7 @@ class AddedTokens:
 def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, beside: AddedTokens) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
-    model = bpe(ids, pairs, ignore_merges=way.whole)
+    model = bpe_model(ids, pairs, ignore_merges=way.whole)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     return whole(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
 
@@ -62,7 +62,7 @@ def sentencepiece_bpe(
     for piece, _ in sorted(pieces, key=lambda each: -each[1]):
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
-    model = bpe(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
+    model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
     return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
 
 
@@ -110,7 +110,7 @@ def bert_wordpiece(
     return whole(model, ids, beside, normalizer, {"type": "BertPreTokenizer"}, decoder)
 
 
-def bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
+def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
     """The model of pairs, with all that the library's file says."""
     usual = {
         "type": "BPE",
