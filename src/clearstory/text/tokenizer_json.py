@@ -63,7 +63,7 @@ def sentencepiece_bpe(
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
-    return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
+    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, unspaces(prefix))
 
 
 def sentencepiece_unigram(
@@ -79,7 +79,7 @@ def sentencepiece_unigram(
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
-    return whole(model, ids, beside, spaces(before, prefix), None, unspaces(prefix))
+    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, unspaces(prefix))
 
 
 def bert_wordpiece(
@@ -125,7 +125,7 @@ def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more:
     return {**usual, **more, "vocab": ids, "merges": merges}
 
 
-def spaces(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:
+def metaspace_normalizer(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:
     """A normalizer that writes ▁ for a space, and one before the text where `prefix` says so."""
     steps = [dict(step) for step in before]
     if prefix:
