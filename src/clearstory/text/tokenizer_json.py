@@ -63,7 +63,7 @@ def sentencepiece_bpe(
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
-    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, unspaces(prefix))
+    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
 
 
 def sentencepiece_unigram(
@@ -79,7 +79,7 @@ def sentencepiece_unigram(
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
-    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, unspaces(prefix))
+    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
 
 
 def bert_wordpiece(
@@ -141,7 +141,7 @@ SQUEEZED: tuple[Mapping[str, Any], ...] = (
 """Steps that leave single spaces, and none at the ends."""
 
 
-def unspaces(prefix: bool) -> dict[str, Any]:
+def metaspace_decoder(prefix: bool) -> dict[str, Any]:
     """The decoder to `spaces`."""
     steps: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
