@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, sentencepiece_unigram, sentencepiece_bpe
+from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentencepiece_unigram, sentencepiece_bpe
 
 MOST_BYTES = 256 * 2**20
 
@@ -63,7 +63,7 @@ def assemble(model: Model) -> str:
     if model.charsmap:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.squeeze:
-        before += SQUEEZED
+        before += COLLAPSE_SPACES
     usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]

@@ -134,7 +134,7 @@ def metaspace_normalizer(before: Sequence[Mapping[str, Any]], prefix: bool) -> d
     return {"type": "Sequence", "normalizers": steps}
 
 
-SQUEEZED: tuple[Mapping[str, Any], ...] = (
+COLLAPSE_SPACES: tuple[Mapping[str, Any], ...] = (
     {"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""},
     {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
 )

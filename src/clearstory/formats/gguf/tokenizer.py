@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import SQUEEZED, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
+from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.pretokenizers import ALIKE, SPLITTINGS, known, name_of
@@ -178,7 +178,7 @@ def read_likeliest(vocabulary: Vocabulary) -> str:
         packed = base64.b64encode(table.astype(np.uint8).tobytes()).decode()
         before.append({"type": "Precompiled", "precompiled_charsmap": packed})
     if vocabulary.flag("remove_extra_whitespaces", False):
-        before += SQUEEZED
+        before += COLLAPSE_SPACES
     unknown = vocabulary.role("unk")
     return sentencepiece_unigram(
         vocabulary.scores(),
