@@ -40,7 +40,7 @@ def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], wa
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe_model(ids, pairs, ignore_merges=way.whole)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    return whole(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
+    return assemble_json(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
 
 
 def sentencepiece_bpe(
@@ -63,7 +63,7 @@ def sentencepiece_bpe(
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
-    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
+    return assemble_json(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
 
 
 def sentencepiece_unigram(
@@ -79,7 +79,7 @@ def sentencepiece_unigram(
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
-    return whole(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
+    return assemble_json(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
 
 
 def bert_wordpiece(
@@ -107,7 +107,7 @@ def bert_wordpiece(
         "lowercase": lowercase,
     }
     decoder = {"type": "WordPiece", "prefix": "##", "cleanup": True}
-    return whole(model, ids, beside, normalizer, {"type": "BertPreTokenizer"}, decoder)
+    return assemble_json(model, ids, beside, normalizer, {"type": "BertPreTokenizer"}, decoder)
 
 
 def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def metaspace_decoder(prefix: bool) -> dict[str, Any]:
     return {"type": "Sequence", "decoders": steps}
 
 
-def whole(
+def assemble_json(
     model: Mapping[str, Any],
     ids: Mapping[str, int],
     beside: AddedTokens,
