@@ -176,7 +176,7 @@ def assemble_json(
         ],
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": around(ids, beside),
+        "post_processor": post_processor(ids, beside),
         "decoder": decoder,
         "model": model,
     }
@@ -184,7 +184,7 @@ def assemble_json(
     return json.dumps(parts, ensure_ascii=False)
 
 
-def around(ids: Mapping[str, int], beside: AddedTokens) -> dict[str, Any] | None:
+def post_processor(ids: Mapping[str, int], beside: AddedTokens) -> dict[str, Any] | None:
     """What other tools put before and after a text by default; here only prompts that are empty begin with it."""
     before, after = ([token for token in side if token in ids] for side in (beside.before, beside.after))
     if not before and not after:
