@@ -58,7 +58,7 @@ def assemble(model: Model) -> str:
     ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
     special = [piece for piece, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)]
-    beside = AddedTokens(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
+    added_tokens = AddedTokens(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
     before: list[Mapping[str, Any]] = []
     if model.charsmap:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
@@ -67,8 +67,8 @@ def assemble(model: Model) -> str:
     usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
-        return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], beside, **usual)
-    return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, beside, **usual)
+        return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], added_tokens, **usual)
+    return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **usual)
 
 
 def config(model: Model) -> dict[str, Any]:

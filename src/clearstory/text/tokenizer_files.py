@@ -99,7 +99,7 @@ def read_pairs(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str,
     more = added_tokens(vocab.parent, said)
     ids |= {token: id for token, (id, _) in more.items()}
     end = [token for token in ("<|endoftext|>",) if token in ids]
-    beside = AddedTokens(
+    added_tokens = AddedTokens(
         special=[*end, *(token for token, (_, special) in more.items() if special)],
         added=[token for token, (_, special) in more.items() if not special],
     )
@@ -110,7 +110,7 @@ def read_pairs(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str,
             f"{CONFIG} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
             f"{nearest(str(kind), [name for name in CUTS if name])}"
         )
-    return byte_level_bpe(ids, [(a, b) for a, b in pairs], SPLITTINGS[cut], beside), {}
+    return byte_level_bpe(ids, [(a, b) for a, b in pairs], SPLITTINGS[cut], added_tokens), {}
 
 
 def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:

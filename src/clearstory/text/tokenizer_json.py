@@ -35,19 +35,19 @@ class AddedTokens:
     after: Sequence[str] = field(default=())
 
 
-def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, beside: AddedTokens) -> str:
+def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, added_tokens: AddedTokens) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe_model(ids, pairs, ignore_merges=way.whole)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    return assemble_json(model, ids, beside, way.normalizer, way.pre_tokenizer, byte_level)
+    return assemble_json(model, ids, added_tokens, way.normalizer, way.pre_tokenizer, byte_level)
 
 
 def sentencepiece_bpe(
     pieces: Sequence[tuple[str, float]],
     ids: Mapping[str, int],
     unknown: str,
-    beside: AddedTokens,
+    added_tokens: AddedTokens,
     *,
     prefix: bool = True,
     byte_fallback: bool = True,
@@ -63,13 +63,13 @@ def sentencepiece_bpe(
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
-    return assemble_json(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
+    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
 
 
 def sentencepiece_unigram(
     scored: Sequence[tuple[str, float]],
     unknown: int,
-    beside: AddedTokens,
+    added_tokens: AddedTokens,
     *,
     prefix: bool = True,
     byte_fallback: bool = False,
@@ -79,12 +79,12 @@ def sentencepiece_unigram(
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
-    return assemble_json(model, ids, beside, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
+    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
 
 
 def bert_wordpiece(
     ids: Mapping[str, int],
-    beside: AddedTokens,
+    added_tokens: AddedTokens,
     *,
     unknown: str = "[UNK]",
     lowercase: bool = True,
@@ -107,7 +107,7 @@ def bert_wordpiece(
         "lowercase": lowercase,
     }
     decoder = {"type": "WordPiece", "prefix": "##", "cleanup": True}
-    return assemble_json(model, ids, beside, normalizer, {"type": "BertPreTokenizer"}, decoder)
+    return assemble_json(model, ids, added_tokens, normalizer, {"type": "BertPreTokenizer"}, decoder)
 
 
 def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
@@ -156,15 +156,15 @@ def metaspace_decoder(prefix: bool) -> dict[str, Any]:
 def assemble_json(
     model: Mapping[str, Any],
     ids: Mapping[str, int],
-    beside: AddedTokens,
+    added_tokens: AddedTokens,
     normalizer: Mapping[str, Any] | None,
     pre_tokenizer: Mapping[str, Any] | None,
     decoder: Mapping[str, Any],
 ) -> str:
     """The file."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    special = [token for token in beside.special if token in ids]
-    added = [token for token in beside.added if token in ids and token not in special]
+    special = [token for token in added_tokens.special if token in ids]
+    added = [token for token in added_tokens.added if token in ids and token not in special]
     parts = {
         "version": "1.0",
         "truncation": None,
@@ -176,7 +176,7 @@ def assemble_json(
         ],
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": post_processor(ids, beside),
+        "post_processor": post_processor(ids, added_tokens),
         "decoder": decoder,
         "model": model,
     }
@@ -184,9 +184,9 @@ def assemble_json(
     return json.dumps(parts, ensure_ascii=False)
 
 
-def post_processor(ids: Mapping[str, int], beside: AddedTokens) -> dict[str, Any] | None:
+def post_processor(ids: Mapping[str, int], added_tokens: AddedTokens) -> dict[str, Any] | None:
     """What other tools put before and after a text by default; here only prompts that are empty begin with it."""
-    before, after = ([token for token in side if token in ids] for side in (beside.before, beside.after))
+    before, after = ([token for token in side if token in ids] for side in (added_tokens.before, added_tokens.after))
     if not before and not after:
         return None
 
