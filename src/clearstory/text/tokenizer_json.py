@@ -110,7 +110,7 @@ def bert_wordpiece(
     return assemble_json(model, ids, added_tokens, normalizer, {"type": "BertPreTokenizer"}, decoder)
 
 
-def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
+def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **overrides: Any) -> dict[str, Any]:
     """The model of pairs, with all that the library's file says."""
     usual = {
         "type": "BPE",
@@ -122,7 +122,7 @@ def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **more:
         "byte_fallback": False,
         "ignore_merges": False,
     }
-    return {**usual, **more, "vocab": ids, "merges": merges}
+    return {**usual, **overrides, "vocab": ids, "merges": merges}
 
 
 def metaspace_normalizer(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:
