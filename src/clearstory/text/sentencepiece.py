@@ -64,11 +64,11 @@ def assemble(model: Model) -> str:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.squeeze:
         before += COLLAPSE_SPACES
-    usual: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
+    defaults: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
-        return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], added_tokens, **usual)
-    return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **usual)
+        return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], added_tokens, **defaults)
+    return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **defaults)
 
 
 def config(model: Model) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def bert_wordpiece(
 
 def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **overrides: Any) -> dict[str, Any]:
     """The model of pairs, with all that the library's file says."""
-    usual = {
+    defaults = {
         "type": "BPE",
         "dropout": None,
         "unk_token": None,
@@ -122,7 +122,7 @@ def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **overr
         "byte_fallback": False,
         "ignore_merges": False,
     }
-    return {**usual, **overrides, "vocab": ids, "merges": merges}
+    return {**defaults, **overrides, "vocab": ids, "merges": merges}
 
 
 def metaspace_normalizer(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:
