@@ -24,7 +24,7 @@ CHARACTERS = {byte: character for character, byte in ALPHABET.items()}
 class Encoding:
     """What goes without saying in a file of ranks."""
 
-    way: Splitting
+    pretokenizer: Splitting
     special: dict[str, int]
 
 
@@ -63,7 +63,7 @@ def read_ranks(path: Path) -> tuple[str, dict[str, str]]:
     merges = [(spelt(a), spelt(b)) for a, b in map_merges(ranks)]
     ids |= {token: id for token, id in encoding.special.items() if token not in ids}
     end = "<|endoftext|>"
-    contents = byte_level_bpe(ids, merges, encoding.way, AddedTokens(special=list(encoding.special)))
+    contents = byte_level_bpe(ids, merges, encoding.pretokenizer, AddedTokens(special=list(encoding.special)))
     return contents, {"eos_token": end, "bos_token": end, "pad_token": end}
 
 

@@ -35,12 +35,12 @@ class AddedTokens:
     after: Sequence[str] = field(default=())
 
 
-def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], way: Splitting, added_tokens: AddedTokens) -> str:
+def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: Splitting, added_tokens: AddedTokens) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
-    model = bpe_model(ids, pairs, ignore_merges=way.whole)
+    model = bpe_model(ids, pairs, ignore_merges=pretokenizer.whole)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    return assemble_json(model, ids, added_tokens, way.normalizer, way.pre_tokenizer, byte_level)
+    return assemble_json(model, ids, added_tokens, pretokenizer.normalizer, pretokenizer.pre_tokenizer, byte_level)
 
 
 def sentencepiece_bpe(

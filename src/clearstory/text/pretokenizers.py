@@ -1,0 +1,127 @@
+"""Splitting: how byte-level tokenizers cut text before any pair is merged, by the names that GGUF gives the ways.
+
+A way is a normalizer and a pre-tokenizer as tokenizer.json writes them. A name is read as its way, and a way written as
+its name, so what is not in the table is refused in both directions: a text cut otherwise gives other ids in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+"""GPT-2's own: its pattern, then a printable character for each byte."""
+
+ONLY_BYTES = {**BYTES, "use_regex": False}
+
+# Each as its maker's tokenizer.json has it.
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+GPT4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# But for one + after {1,3}, which the library's regular expressions would take for "again and again".
+CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+
+
+def split(pattern: str) -> dict[str, Any]:
+    """A cut before and after whatever matches."""
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def sequence(*steps: Mapping[str, Any]) -> dict[str, Any]:
+    """One after another."""
+    return {"type": "Sequence", "pretokenizers": [dict(step) for step in steps]}
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """A way to cut text; `whole` where a piece that is a token as it stands is not put together from pairs."""
+
+    pre_tokenizer: Mapping[str, Any]
+    normalizer: Mapping[str, Any] | None = None
+    whole: bool = False
+
+
+SPLITTINGS: dict[str, Splitting] = {
+    "gpt-2": Splitting(BYTES),
+    "llama-bpe": Splitting(sequence(split(LLAMA3), ONLY_BYTES), whole=True),
+    "dbrx": Splitting(sequence(split(LLAMA3), ONLY_BYTES)),
+    "qwen2": Splitting(sequence(split(QWEN2), ONLY_BYTES), normalizer={"type": "NFC"}),
+    "stablelm2": Splitting(sequence(split(QWEN2), ONLY_BYTES)),
+    "gpt-4o": Splitting(sequence(split(GPT4O), ONLY_BYTES)),
+    "smollm": Splitting(sequence({"type": "Digits", "individual_digits": True}, BYTES)),
+    "falcon": Splitting(
+        sequence(
+            {"type": "Punctuation", "behavior": "Contiguous"},
+            BYTES,
+            {"type": "Digits", "individual_digits": False},
+            split("[0-9][0-9][0-9]"),
+        )
+    ),
+}
+
+ALIKE = {
+    **dict.fromkeys(("mpt", "olmo", "jais", "phi-2", "exaone4", "roberta-bpe", "modern-bert", "trillion"), "gpt-2"),
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "glm4"), "llama-bpe"),
+    **dict.fromkeys(("smaug-bpe", "chatglm-bpe"), "dbrx"),
+    **dict.fromkeys(("deepseek-r1-qwen", "megrez", "hunyuan"), "qwen2"),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "smollm"),
+    **dict.fromkeys(("llama4", "kanana2"), "gpt-4o"),
+}
+"""Other names of the same ways."""
+
+
+def known(name: str) -> Splitting | None:
+    """The way that a name means.
+
+    >>> known("mpt") == known("gpt-2"), known("of its own")
+    (True, None)
+    """
+    return SPLITTINGS.get(ALIKE.get(name, name))
+
+
+def name_of(parts: Mapping[str, Any]) -> str | None:
+    """The name of the way a tokenizer.json cuts text; None for one that has no name.
+
+    >>> name_of({"pre_tokenizer": BYTES, "normalizer": None, "model": {}})
+    'gpt-2'
+    """
+    model = parts["model"]
+    for name, pretokenizer in SPLITTINGS.items():
+        if (
+            same(parts.get("pre_tokenizer"), pretokenizer.pre_tokenizer)
+            and same(parts.get("normalizer"), pretokenizer.normalizer)
+            and bool(model.get("ignore_merges")) == pretokenizer.whole
+        ):
+            return name
+    # Where nothing is merged it does not matter how text is cut.
+    pre = parts.get("pre_tokenizer")
+    only_bytes = isinstance(pre, Mapping) and pre.get("type") == "ByteLevel" and not pre.get("add_prefix_space")
+    return "gpt-2" if only_bytes and not model.get("merges") and parts.get("normalizer") is None else None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two parts do the same: offsets that are trimmed, or a Sequence of one step, change no id."""
+    return bool(plain(one) == plain(other))
+
+
+def plain(part: Any) -> Any:
+    """A part without what changes no id."""
+    if isinstance(part, list):
+        return [plain(each) for each in part]
+    if not isinstance(part, Mapping):
+        return part
+    for steps in ("pretokenizers", "normalizers"):
+        if part.get("type") == "Sequence" and isinstance(part.get(steps), list) and len(part[steps]) == 1:
+            return plain(part[steps][0])
+    return {key: plain(value) for key, value in part.items() if key != "trim_offsets"}
