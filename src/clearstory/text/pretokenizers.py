@@ -44,7 +44,7 @@ def sequence(*steps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Splitting:
+class PreTokenizer:
     """A way to cut text; `whole` where a piece that is a token as it stands is not put together from pairs."""
 
     pre_tokenizer: Mapping[str, Any]
@@ -52,15 +52,15 @@ class Splitting:
     whole: bool = False
 
 
-SPLITTINGS: dict[str, Splitting] = {
-    "gpt-2": Splitting(BYTES),
-    "llama-bpe": Splitting(sequence(split(LLAMA3), ONLY_BYTES), whole=True),
-    "dbrx": Splitting(sequence(split(LLAMA3), ONLY_BYTES)),
-    "qwen2": Splitting(sequence(split(QWEN2), ONLY_BYTES), normalizer={"type": "NFC"}),
-    "stablelm2": Splitting(sequence(split(QWEN2), ONLY_BYTES)),
-    "gpt-4o": Splitting(sequence(split(GPT4O), ONLY_BYTES)),
-    "smollm": Splitting(sequence({"type": "Digits", "individual_digits": True}, BYTES)),
-    "falcon": Splitting(
+SPLITTINGS: dict[str, PreTokenizer] = {
+    "gpt-2": PreTokenizer(BYTES),
+    "llama-bpe": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES), whole=True),
+    "dbrx": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES)),
+    "qwen2": PreTokenizer(sequence(split(QWEN2), ONLY_BYTES), normalizer={"type": "NFC"}),
+    "stablelm2": PreTokenizer(sequence(split(QWEN2), ONLY_BYTES)),
+    "gpt-4o": PreTokenizer(sequence(split(GPT4O), ONLY_BYTES)),
+    "smollm": PreTokenizer(sequence({"type": "Digits", "individual_digits": True}, BYTES)),
+    "falcon": PreTokenizer(
         sequence(
             {"type": "Punctuation", "behavior": "Contiguous"},
             BYTES,
@@ -81,7 +81,7 @@ ALIKE = {
 """Other names of the same ways."""
 
 
-def known(name: str) -> Splitting | None:
+def known(name: str) -> PreTokenizer | None:
     """The way that a name means.
 
     >>> known("mpt") == known("gpt-2"), known("of its own")

@@ -13,7 +13,7 @@ from pathlib import Path
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 from clearstory.text.token_bytes import ALPHABET
-from clearstory.text.pretokenizers import BYTES, CL100K, GPT4O, ONLY_BYTES, Splitting, sequence, split
+from clearstory.text.pretokenizers import BYTES, CL100K, GPT4O, ONLY_BYTES, PreTokenizer, sequence, split
 
 MOST_BYTES = 64 * 2**20
 
@@ -24,16 +24,16 @@ CHARACTERS = {byte: character for character, byte in ALPHABET.items()}
 class Encoding:
     """What goes without saying in a file of ranks."""
 
-    pretokenizer: Splitting
+    pretokenizer: PreTokenizer
     special: dict[str, int]
 
 
 ENCODINGS: dict[str, Encoding] = {
-    "gpt2": Encoding(Splitting(BYTES), {"<|endoftext|>": 50_256}),
-    "r50k_base": Encoding(Splitting(BYTES), {"<|endoftext|>": 50_256}),
-    "p50k_base": Encoding(Splitting(BYTES), {"<|endoftext|>": 50_256}),
+    "gpt2": Encoding(PreTokenizer(BYTES), {"<|endoftext|>": 50_256}),
+    "r50k_base": Encoding(PreTokenizer(BYTES), {"<|endoftext|>": 50_256}),
+    "p50k_base": Encoding(PreTokenizer(BYTES), {"<|endoftext|>": 50_256}),
     "cl100k_base": Encoding(
-        Splitting(sequence(split(CL100K), ONLY_BYTES), whole=True),
+        PreTokenizer(sequence(split(CL100K), ONLY_BYTES), whole=True),
         {
             "<|endoftext|>": 100_257,
             "<|fim_prefix|>": 100_258,
@@ -43,7 +43,7 @@ ENCODINGS: dict[str, Encoding] = {
         },
     ),
     "o200k_base": Encoding(
-        Splitting(sequence(split(GPT4O), ONLY_BYTES), whole=True),
+        PreTokenizer(sequence(split(GPT4O), ONLY_BYTES), whole=True),
         {"<|endoftext|>": 199_999, "<|endofprompt|>": 200_018},
     ),
 }

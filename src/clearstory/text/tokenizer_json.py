@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearstory.text.pretokenizers import Splitting
+from clearstory.text.pretokenizers import PreTokenizer
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AddedTokens:
     after: Sequence[str] = field(default=())
 
 
-def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: Splitting, added_tokens: AddedTokens) -> str:
+def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: PreTokenizer, added_tokens: AddedTokens) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe_model(ids, pairs, ignore_merges=pretokenizer.whole)
