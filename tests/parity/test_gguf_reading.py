@@ -25,7 +25,7 @@ from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.conversion.check_transformers import TEXTS, check_portability
 from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.pretokenizers import SPLITTINGS
+from clearstory.text.pretokenizers import PRETOKENIZERS
 from clearstory.text.tokenizers import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
@@ -103,7 +103,7 @@ def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: 
     assert "merges nothing" in str(found.note)
     # Digits one by one, as SmolLM2 has them.
     parts = json.loads(bpe().contents)
-    parts["pre_tokenizer"] = SPLITTINGS["smollm"].pre_tokenizer
+    parts["pre_tokenizer"] = PRETOKENIZERS["smollm"].pre_tokenizer
     by_digit = replace(bpe(), contents=json.dumps(parts))
     folder = save_model(tmp_path / "digits", shaken(LLAMA), by_digit, Card())
     found = convert(folder, tmp_path / "digits.gguf", check=True).portability

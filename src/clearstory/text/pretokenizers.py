@@ -52,7 +52,7 @@ class PreTokenizer:
     whole: bool = False
 
 
-SPLITTINGS: dict[str, PreTokenizer] = {
+PRETOKENIZERS: dict[str, PreTokenizer] = {
     "gpt-2": PreTokenizer(BYTES),
     "llama-bpe": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES), whole=True),
     "dbrx": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES)),
@@ -87,7 +87,7 @@ def known(name: str) -> PreTokenizer | None:
     >>> known("mpt") == known("gpt-2"), known("of its own")
     (True, None)
     """
-    return SPLITTINGS.get(ALIKE.get(name, name))
+    return PRETOKENIZERS.get(ALIKE.get(name, name))
 
 
 def name_of(parts: Mapping[str, Any]) -> str | None:
@@ -97,7 +97,7 @@ def name_of(parts: Mapping[str, Any]) -> str | None:
     'gpt-2'
     """
     model = parts["model"]
-    for name, pretokenizer in SPLITTINGS.items():
+    for name, pretokenizer in PRETOKENIZERS.items():
         if (
             same(parts.get("pre_tokenizer"), pretokenizer.pre_tokenizer)
             and same(parts.get("normalizer"), pretokenizer.normalizer)

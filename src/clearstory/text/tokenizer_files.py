@@ -18,7 +18,7 @@ from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe, bert_wordpiece
 from clearstory.text.tiktoken import read_ranks
 from clearstory.text.sentencepiece import read_model
-from clearstory.text.pretokenizers import SPLITTINGS
+from clearstory.text.pretokenizers import PRETOKENIZERS
 
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -110,7 +110,7 @@ def read_pairs(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str,
             f"{CONFIG} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
             f"{nearest(str(kind), [name for name in CUTS if name])}"
         )
-    return byte_level_bpe(ids, [(a, b) for a, b in pairs], SPLITTINGS[cut], added_tokens), {}
+    return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[cut], added_tokens), {}
 
 
 def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
