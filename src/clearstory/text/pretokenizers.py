@@ -70,7 +70,7 @@ PRETOKENIZERS: dict[str, PreTokenizer] = {
     ),
 }
 
-ALIKE = {
+ALIASES = {
     **dict.fromkeys(("mpt", "olmo", "jais", "phi-2", "exaone4", "roberta-bpe", "modern-bert", "trillion"), "gpt-2"),
     **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "glm4"), "llama-bpe"),
     **dict.fromkeys(("smaug-bpe", "chatglm-bpe"), "dbrx"),
@@ -87,7 +87,7 @@ def known(name: str) -> PreTokenizer | None:
     >>> known("mpt") == known("gpt-2"), known("of its own")
     (True, None)
     """
-    return PRETOKENIZERS.get(ALIKE.get(name, name))
+    return PRETOKENIZERS.get(ALIASES.get(name, name))
 
 
 def name_of(parts: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, near
 from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
-from clearstory.text.pretokenizers import ALIKE, PRETOKENIZERS, known, name_of
+from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, known, name_of
 from clearstory.text.tokenizers import Tokenizer
 
 KEY = "tokenizer.ggml"
@@ -149,7 +149,7 @@ def read_byte_pairs(vocabulary: Vocabulary) -> str:
     if way is None:
         raise UnknownName(
             f"{vocabulary.path} cuts text as {pre[:40]!r}, and how that is done is unknown here; "
-            f"{nearest(pre, (*PRETOKENIZERS, *ALIKE))}"
+            f"{nearest(pre, (*PRETOKENIZERS, *ALIASES))}"
         )
     # A token may begin with the space that parts the two.
     pairs = [(merge[:at], merge[at + 1 :]) for merge in merges if (at := merge.find(" ", 1)) > 0]
