@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 """GPT-2's own: its pattern, then a printable character for each byte."""
 
-ONLY_BYTES = {**BYTES, "use_regex": False}
+ONLY_BYTES = {**BYTE_LEVEL, "use_regex": False}
 
 # Each as its maker's tokenizer.json has it.
 LLAMA3 = (
@@ -53,17 +53,17 @@ class PreTokenizer:
 
 
 PRETOKENIZERS: dict[str, PreTokenizer] = {
-    "gpt-2": PreTokenizer(BYTES),
+    "gpt-2": PreTokenizer(BYTE_LEVEL),
     "llama-bpe": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES), whole=True),
     "dbrx": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES)),
     "qwen2": PreTokenizer(sequence(split(QWEN2), ONLY_BYTES), normalizer={"type": "NFC"}),
     "stablelm2": PreTokenizer(sequence(split(QWEN2), ONLY_BYTES)),
     "gpt-4o": PreTokenizer(sequence(split(GPT4O), ONLY_BYTES)),
-    "smollm": PreTokenizer(sequence({"type": "Digits", "individual_digits": True}, BYTES)),
+    "smollm": PreTokenizer(sequence({"type": "Digits", "individual_digits": True}, BYTE_LEVEL)),
     "falcon": PreTokenizer(
         sequence(
             {"type": "Punctuation", "behavior": "Contiguous"},
-            BYTES,
+            BYTE_LEVEL,
             {"type": "Digits", "individual_digits": False},
             split("[0-9][0-9][0-9]"),
         )

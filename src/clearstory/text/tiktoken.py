@@ -13,7 +13,7 @@ from pathlib import Path
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 from clearstory.text.token_bytes import ALPHABET
-from clearstory.text.pretokenizers import BYTES, CL100K, GPT4O, ONLY_BYTES, PreTokenizer, sequence, split
+from clearstory.text.pretokenizers import BYTE_LEVEL, CL100K, GPT4O, ONLY_BYTES, PreTokenizer, sequence, split
 
 MOST_BYTES = 64 * 2**20
 
@@ -29,9 +29,9 @@ class Encoding:
 
 
 ENCODINGS: dict[str, Encoding] = {
-    "gpt2": Encoding(PreTokenizer(BYTES), {"<|endoftext|>": 50_256}),
-    "r50k_base": Encoding(PreTokenizer(BYTES), {"<|endoftext|>": 50_256}),
-    "p50k_base": Encoding(PreTokenizer(BYTES), {"<|endoftext|>": 50_256}),
+    "gpt2": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
+    "r50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
+    "p50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
     "cl100k_base": Encoding(
         PreTokenizer(sequence(split(CL100K), ONLY_BYTES), whole=True),
         {
