@@ -13,7 +13,7 @@ from typing import Any
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 """GPT-2's own: its pattern, then a printable character for each byte."""
 
-ONLY_BYTES = {**BYTE_LEVEL, "use_regex": False}
+BYTE_LEVEL_NO_REGEX = {**BYTE_LEVEL, "use_regex": False}
 
 # Each as its maker's tokenizer.json has it.
 LLAMA3 = (
@@ -54,11 +54,11 @@ class PreTokenizer:
 
 PRETOKENIZERS: dict[str, PreTokenizer] = {
     "gpt-2": PreTokenizer(BYTE_LEVEL),
-    "llama-bpe": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES), whole=True),
-    "dbrx": PreTokenizer(sequence(split(LLAMA3), ONLY_BYTES)),
-    "qwen2": PreTokenizer(sequence(split(QWEN2), ONLY_BYTES), normalizer={"type": "NFC"}),
-    "stablelm2": PreTokenizer(sequence(split(QWEN2), ONLY_BYTES)),
-    "gpt-4o": PreTokenizer(sequence(split(GPT4O), ONLY_BYTES)),
+    "llama-bpe": PreTokenizer(sequence(split(LLAMA3), BYTE_LEVEL_NO_REGEX), whole=True),
+    "dbrx": PreTokenizer(sequence(split(LLAMA3), BYTE_LEVEL_NO_REGEX)),
+    "qwen2": PreTokenizer(sequence(split(QWEN2), BYTE_LEVEL_NO_REGEX), normalizer={"type": "NFC"}),
+    "stablelm2": PreTokenizer(sequence(split(QWEN2), BYTE_LEVEL_NO_REGEX)),
+    "gpt-4o": PreTokenizer(sequence(split(GPT4O), BYTE_LEVEL_NO_REGEX)),
     "smollm": PreTokenizer(sequence({"type": "Digits", "individual_digits": True}, BYTE_LEVEL)),
     "falcon": PreTokenizer(
         sequence(
