@@ -81,7 +81,7 @@ ALIASES = {
 """Other names of the same ways."""
 
 
-def known(name: str) -> PreTokenizer | None:
+def find_pretokenizer(name: str) -> PreTokenizer | None:
     """The way that a name means.
 
     >>> known("mpt") == known("gpt-2"), known("of its own")
