@@ -90,7 +90,7 @@ def find_pretokenizer(name: str) -> PreTokenizer | None:
     return PRETOKENIZERS.get(ALIASES.get(name, name))
 
 
-def name_of(parts: Mapping[str, Any]) -> str | None:
+def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
     """The name of the way a tokenizer.json cuts text; None for one that has no name.
 
     >>> name_of({"pre_tokenizer": BYTES, "normalizer": None, "model": {}})
