@@ -99,8 +99,8 @@ def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
     model = parts["model"]
     for name, pretokenizer in PRETOKENIZERS.items():
         if (
-            same(parts.get("pre_tokenizer"), pretokenizer.pre_tokenizer)
-            and same(parts.get("normalizer"), pretokenizer.normalizer)
+            is_equivalent(parts.get("pre_tokenizer"), pretokenizer.pre_tokenizer)
+            and is_equivalent(parts.get("normalizer"), pretokenizer.normalizer)
             and bool(model.get("ignore_merges")) == pretokenizer.whole
         ):
             return name
@@ -110,7 +110,7 @@ def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
     return "gpt-2" if only_bytes and not model.get("merges") and parts.get("normalizer") is None else None
 
 
-def same(one: Any, other: Any) -> bool:
+def is_equivalent(one: Any, other: Any) -> bool:
     """Whether two parts do the same: offsets that are trimmed, or a Sequence of one step, change no id."""
     return bool(plain(one) == plain(other))
 
