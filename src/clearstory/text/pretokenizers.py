@@ -112,16 +112,16 @@ def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
 
 def is_equivalent(one: Any, other: Any) -> bool:
     """Whether two parts do the same: offsets that are trimmed, or a Sequence of one step, change no id."""
-    return bool(plain(one) == plain(other))
+    return bool(canonical(one) == canonical(other))
 
 
-def plain(part: Any) -> Any:
+def canonical(part: Any) -> Any:
     """A part without what changes no id."""
     if isinstance(part, list):
-        return [plain(each) for each in part]
+        return [canonical(each) for each in part]
     if not isinstance(part, Mapping):
         return part
     for steps in ("pretokenizers", "normalizers"):
         if part.get("type") == "Sequence" and isinstance(part.get(steps), list) and len(part[steps]) == 1:
-            return plain(part[steps][0])
-    return {key: plain(value) for key, value in part.items() if key != "trim_offsets"}
+            return canonical(part[steps][0])
+    return {key: canonical(value) for key, value in part.items() if key != "trim_offsets"}
