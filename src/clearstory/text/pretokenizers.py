@@ -33,7 +33,7 @@ CL100K = (
 )
 
 
-def split(pattern: str) -> dict[str, Any]:
+def split_step(pattern: str) -> dict[str, Any]:
     """A cut before and after whatever matches."""
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
@@ -54,18 +54,18 @@ class PreTokenizer:
 
 PRETOKENIZERS: dict[str, PreTokenizer] = {
     "gpt-2": PreTokenizer(BYTE_LEVEL),
-    "llama-bpe": PreTokenizer(sequence(split(LLAMA3), BYTE_LEVEL_NO_REGEX), whole=True),
-    "dbrx": PreTokenizer(sequence(split(LLAMA3), BYTE_LEVEL_NO_REGEX)),
-    "qwen2": PreTokenizer(sequence(split(QWEN2), BYTE_LEVEL_NO_REGEX), normalizer={"type": "NFC"}),
-    "stablelm2": PreTokenizer(sequence(split(QWEN2), BYTE_LEVEL_NO_REGEX)),
-    "gpt-4o": PreTokenizer(sequence(split(GPT4O), BYTE_LEVEL_NO_REGEX)),
+    "llama-bpe": PreTokenizer(sequence(split_step(LLAMA3), BYTE_LEVEL_NO_REGEX), whole=True),
+    "dbrx": PreTokenizer(sequence(split_step(LLAMA3), BYTE_LEVEL_NO_REGEX)),
+    "qwen2": PreTokenizer(sequence(split_step(QWEN2), BYTE_LEVEL_NO_REGEX), normalizer={"type": "NFC"}),
+    "stablelm2": PreTokenizer(sequence(split_step(QWEN2), BYTE_LEVEL_NO_REGEX)),
+    "gpt-4o": PreTokenizer(sequence(split_step(GPT4O), BYTE_LEVEL_NO_REGEX)),
     "smollm": PreTokenizer(sequence({"type": "Digits", "individual_digits": True}, BYTE_LEVEL)),
     "falcon": PreTokenizer(
         sequence(
             {"type": "Punctuation", "behavior": "Contiguous"},
             BYTE_LEVEL,
             {"type": "Digits", "individual_digits": False},
-            split("[0-9][0-9][0-9]"),
+            split_step("[0-9][0-9][0-9]"),
         )
     ),
 }

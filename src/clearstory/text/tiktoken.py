@@ -13,7 +13,7 @@ from pathlib import Path
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 from clearstory.text.token_bytes import ALPHABET
-from clearstory.text.pretokenizers import BYTE_LEVEL, CL100K, GPT4O, BYTE_LEVEL_NO_REGEX, PreTokenizer, sequence, split
+from clearstory.text.pretokenizers import BYTE_LEVEL, CL100K, GPT4O, BYTE_LEVEL_NO_REGEX, PreTokenizer, sequence, split_step
 
 MOST_BYTES = 64 * 2**20
 
@@ -33,7 +33,7 @@ ENCODINGS: dict[str, Encoding] = {
     "r50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
     "p50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
     "cl100k_base": Encoding(
-        PreTokenizer(sequence(split(CL100K), BYTE_LEVEL_NO_REGEX), whole=True),
+        PreTokenizer(sequence(split_step(CL100K), BYTE_LEVEL_NO_REGEX), whole=True),
         {
             "<|endoftext|>": 100_257,
             "<|fim_prefix|>": 100_258,
@@ -43,7 +43,7 @@ ENCODINGS: dict[str, Encoding] = {
         },
     ),
     "o200k_base": Encoding(
-        PreTokenizer(sequence(split(GPT4O), BYTE_LEVEL_NO_REGEX), whole=True),
+        PreTokenizer(sequence(split_step(GPT4O), BYTE_LEVEL_NO_REGEX), whole=True),
         {"<|endoftext|>": 199_999, "<|endofprompt|>": 200_018},
     ),
 }
