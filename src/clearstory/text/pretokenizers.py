@@ -49,12 +49,12 @@ class PreTokenizer:
 
     pre_tokenizer: Mapping[str, Any]
     normalizer: Mapping[str, Any] | None = None
-    whole: bool = False
+    ignore_merges: bool = False
 
 
 PRETOKENIZERS: dict[str, PreTokenizer] = {
     "gpt-2": PreTokenizer(BYTE_LEVEL),
-    "llama-bpe": PreTokenizer(sequence(split_step(LLAMA3), BYTE_LEVEL_NO_REGEX), whole=True),
+    "llama-bpe": PreTokenizer(sequence(split_step(LLAMA3), BYTE_LEVEL_NO_REGEX), ignore_merges=True),
     "dbrx": PreTokenizer(sequence(split_step(LLAMA3), BYTE_LEVEL_NO_REGEX)),
     "qwen2": PreTokenizer(sequence(split_step(QWEN2), BYTE_LEVEL_NO_REGEX), normalizer={"type": "NFC"}),
     "stablelm2": PreTokenizer(sequence(split_step(QWEN2), BYTE_LEVEL_NO_REGEX)),
@@ -101,7 +101,7 @@ def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
         if (
             is_equivalent(parts.get("pre_tokenizer"), pretokenizer.pre_tokenizer)
             and is_equivalent(parts.get("normalizer"), pretokenizer.normalizer)
-            and bool(model.get("ignore_merges")) == pretokenizer.whole
+            and bool(model.get("ignore_merges")) == pretokenizer.ignore_merges
         ):
             return name
     # Where nothing is merged it does not matter how text is cut.

@@ -33,7 +33,7 @@ ENCODINGS: dict[str, Encoding] = {
     "r50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
     "p50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
     "cl100k_base": Encoding(
-        PreTokenizer(sequence(split_step(CL100K), BYTE_LEVEL_NO_REGEX), whole=True),
+        PreTokenizer(sequence(split_step(CL100K), BYTE_LEVEL_NO_REGEX), ignore_merges=True),
         {
             "<|endoftext|>": 100_257,
             "<|fim_prefix|>": 100_258,
@@ -43,7 +43,7 @@ ENCODINGS: dict[str, Encoding] = {
         },
     ),
     "o200k_base": Encoding(
-        PreTokenizer(sequence(split_step(GPT4O), BYTE_LEVEL_NO_REGEX), whole=True),
+        PreTokenizer(sequence(split_step(GPT4O), BYTE_LEVEL_NO_REGEX), ignore_merges=True),
         {"<|endoftext|>": 199_999, "<|endofprompt|>": 200_018},
     ),
 }

@@ -38,7 +38,7 @@ class AddedTokens:
 def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: PreTokenizer, added_tokens: AddedTokens) -> str:
     """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
-    model = bpe_model(ids, pairs, ignore_merges=pretokenizer.whole)
+    model = bpe_model(ids, pairs, ignore_merges=pretokenizer.ignore_merges)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     return assemble_json(model, ids, added_tokens, pretokenizer.normalizer, pretokenizer.pre_tokenizer, byte_level)
 
