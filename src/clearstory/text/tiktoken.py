@@ -21,18 +21,18 @@ CHARACTERS = {byte: character for character, byte in ALPHABET.items()}
 
 
 @dataclass(frozen=True)
-class Encoding:
+class TiktokenEncoding:
     """What goes without saying in a file of ranks."""
 
     pretokenizer: PreTokenizer
     special: dict[str, int]
 
 
-ENCODINGS: dict[str, Encoding] = {
-    "gpt2": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
-    "r50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
-    "p50k_base": Encoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
-    "cl100k_base": Encoding(
+ENCODINGS: dict[str, TiktokenEncoding] = {
+    "gpt2": TiktokenEncoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
+    "r50k_base": TiktokenEncoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
+    "p50k_base": TiktokenEncoding(PreTokenizer(BYTE_LEVEL), {"<|endoftext|>": 50_256}),
+    "cl100k_base": TiktokenEncoding(
         PreTokenizer(sequence(split_step(CL100K), BYTE_LEVEL_NO_REGEX), ignore_merges=True),
         {
             "<|endoftext|>": 100_257,
@@ -42,7 +42,7 @@ ENCODINGS: dict[str, Encoding] = {
             "<|endofprompt|>": 100_276,
         },
     ),
-    "o200k_base": Encoding(
+    "o200k_base": TiktokenEncoding(
         PreTokenizer(sequence(split_step(GPT4O), BYTE_LEVEL_NO_REGEX), ignore_merges=True),
         {"<|endoftext|>": 199_999, "<|endofprompt|>": 200_018},
     ),
