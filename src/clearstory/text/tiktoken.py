@@ -50,7 +50,7 @@ ENCODINGS: dict[str, TiktokenEncoding] = {
 """By the name of the file, without its ending."""
 
 
-def read_ranks(path: Path) -> tuple[str, dict[str, str]]:
+def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
     """tokenizer.json and tokenizer_config.json of a file. Raises BadInput for a name that is not in the table."""
     encoding = ENCODINGS.get(path.stem)
     if encoding is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe, bert_wordpiece
-from clearstory.text.tiktoken import read_ranks
+from clearstory.text.tiktoken import read_tiktoken
 from clearstory.text.sentencepiece import read_model
 from clearstory.text.pretokenizers import PRETOKENIZERS
 
@@ -66,7 +66,7 @@ def read_saved(path: Path) -> tuple[str, dict[str, Any]]:
     elif file.suffix == ".model":
         contents, roles = read_model(file)
     elif file.suffix == ".tiktoken":
-        contents, roles = read_ranks(file)
+        contents, roles = read_tiktoken(file)
     else:
         read_json(file)
         return file.read_bytes().decode("utf-8"), said
