@@ -58,7 +58,7 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
             f"{path} does not say how it cuts text, and its name should; "
             f"name it after its encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
         )
-    ranks = parse(path)
+    ranks = parse_ranks(path)
     ids = {spelt(token): rank for token, rank in ranks.items()}
     merges = [(spelt(a), spelt(b)) for a, b in map_merges(ranks)]
     ids |= {token: id for token, id in encoding.special.items() if token not in ids}
@@ -67,7 +67,7 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
     return contents, {"eos_token": end, "bos_token": end, "pad_token": end}
 
 
-def parse(path: Path) -> dict[bytes, int]:
+def parse_ranks(path: Path) -> dict[bytes, int]:
     """Each token's bytes and rank."""
     if path.stat().st_size > MOST_BYTES:
         raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no file of ranks has {MOST_BYTES:,}")
