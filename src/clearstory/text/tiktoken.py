@@ -60,7 +60,7 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
         )
     ranks = parse_ranks(path)
     ids = {spelt(token): rank for token, rank in ranks.items()}
-    merges = [(spelt(a), spelt(b)) for a, b in map_merges(ranks)]
+    merges = [(spelt(a), spelt(b)) for a, b in recover_merges(ranks)]
     ids |= {token: id for token, id in encoding.special.items() if token not in ids}
     end = "<|endoftext|>"
     contents = byte_level_bpe(ids, merges, encoding.pretokenizer, AddedTokens(special=list(encoding.special)))
@@ -87,10 +87,10 @@ def parse_ranks(path: Path) -> dict[bytes, int]:
     return ranks
 
 
-def map_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """The pair each longer token is merged from, by rank: what is left of its bytes when all better ranks have merged.
 
-    >>> map_merges({b"a": 0, b"b": 1, b"ab": 2, b"abb": 3})
+    >>> recover_merges({b"a": 0, b"b": 1, b"ab": 2, b"abb": 3})
     [(b'a', b'b'), (b'ab', b'b')]
     """
     pairs = []
