@@ -59,8 +59,8 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
             f"name it after its encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
         )
     ranks = parse_ranks(path)
-    ids = {spelt(token): rank for token, rank in ranks.items()}
-    merges = [(spelt(a), spelt(b)) for a, b in recover_merges(ranks)]
+    ids = {byte_level_string(token): rank for token, rank in ranks.items()}
+    merges = [(byte_level_string(a), byte_level_string(b)) for a, b in recover_merges(ranks)]
     ids |= {token: id for token, id in encoding.special.items() if token not in ids}
     end = "<|endoftext|>"
     contents = byte_level_bpe(ids, merges, encoding.pretokenizer, AddedTokens(special=list(encoding.special)))
@@ -106,6 +106,6 @@ def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     return pairs
 
 
-def spelt(token: bytes) -> str:
+def byte_level_string(token: bytes) -> str:
     """Bytes in GPT-2's printable alphabet."""
     return "".join(CHARACTERS[byte] for byte in token)
