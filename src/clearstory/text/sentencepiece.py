@@ -26,7 +26,7 @@ UNIGRAM, PAIRS = 1, 2
 
 
 @dataclass
-class Model:
+class SentencePieceModel:
     """What a file says: its pieces with score and kind, and how text is prepared."""
 
     pieces: list[tuple[str, float, int]] = field(default_factory=list)
@@ -53,7 +53,7 @@ def read_model(path: Path) -> tuple[str, dict[str, Any]]:
     return assemble(model), config(model)
 
 
-def assemble(model: Model) -> str:
+def assemble(model: SentencePieceModel) -> str:
     """The tokenizer.json."""
     ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
@@ -71,15 +71,15 @@ def assemble(model: Model) -> str:
     return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **defaults)
 
 
-def config(model: Model) -> dict[str, Any]:
+def config(model: SentencePieceModel) -> dict[str, Any]:
     """Which pieces begin and end a text, stand for the unknown and fill rows."""
     known = {role: id for role, id in model.roles.items() if 0 <= id < len(model.pieces)}
     return {f"{role}_token": model.pieces[known[role]][0] if role in known else None for role in model.roles}
 
 
-def parse(data: bytes) -> Model:
+def parse(data: bytes) -> SentencePieceModel:
     """Raises IndexError, ValueError or struct.error for what is no model."""
-    model = Model()
+    model = SentencePieceModel()
     for number, value in message(data):
         if number == 1:
             said = dict(message(value))
