@@ -38,7 +38,7 @@ class SentencePieceModel:
     roles: dict[str, int] = field(default_factory=lambda: {"unk": 0, "bos": 1, "eos": 2, "pad": -1})
 
 
-def read_model(path: Path) -> tuple[str, dict[str, Any]]:
+def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
     """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, BadInput for a kind that is not here."""
     if path.stat().st_size > MOST_BYTES:
         raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no SentencePiece model has {MOST_BYTES:,}")

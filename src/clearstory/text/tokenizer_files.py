@@ -17,7 +17,7 @@ from typing import Any
 from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe, bert_wordpiece
 from clearstory.text.tiktoken import read_tiktoken
-from clearstory.text.sentencepiece import read_model
+from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.pretokenizers import PRETOKENIZERS
 
 FILE = "tokenizer.json"
@@ -64,7 +64,7 @@ def read_saved(path: Path) -> tuple[str, dict[str, Any]]:
     elif file.suffix == ".txt":
         contents, roles = read_pieces(file, said)
     elif file.suffix == ".model":
-        contents, roles = read_model(file)
+        contents, roles = read_sentencepiece(file)
     elif file.suffix == ".tiktoken":
         contents, roles = read_tiktoken(file)
     else:
