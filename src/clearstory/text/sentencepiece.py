@@ -43,7 +43,7 @@ def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
     if path.stat().st_size > MOST_BYTES:
         raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no SentencePiece model has {MOST_BYTES:,}")
     try:
-        model = parse(path.read_bytes())
+        model = parse_model(path.read_bytes())
     except (IndexError, ValueError, struct.error, TypeError) as error:
         raise CorruptFile(f"{path} is cut off or is no SentencePiece model ({error}); copy it anew") from None
     if not model.pieces:
@@ -77,7 +77,7 @@ def config(model: SentencePieceModel) -> dict[str, Any]:
     return {f"{role}_token": model.pieces[known[role]][0] if role in known else None for role in model.roles}
 
 
-def parse(data: bytes) -> SentencePieceModel:
+def parse_model(data: bytes) -> SentencePieceModel:
     """Raises IndexError, ValueError or struct.error for what is no model."""
     model = SentencePieceModel()
     for number, value in message(data):
