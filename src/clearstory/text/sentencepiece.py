@@ -80,27 +80,27 @@ def config(model: SentencePieceModel) -> dict[str, Any]:
 def parse_model(data: bytes) -> SentencePieceModel:
     """Raises IndexError, ValueError or struct.error for what is no model."""
     model = SentencePieceModel()
-    for number, value in message(data):
+    for number, value in read_fields(data):
         if number == 1:
-            said = dict(message(value))
+            said = dict(read_fields(value))
             (score,) = struct.unpack("<f", said.get(2, bytes(4)))
             model.pieces.append(
                 (said[1].decode("utf-8"), score, said.get(3, NORMAL)) if 1 in said else ("", score, UNUSED)
             )
         elif number == 2:
-            said = dict(message(value))
+            said = dict(read_fields(value))
             model.kind, model.byte_fallback = said.get(3, UNIGRAM), bool(said.get(35, 0))
             for role, key in (("unk", 40), ("bos", 41), ("eos", 42), ("pad", 43)):
                 # Of 64 bits, the negative ones wrap round.
                 model.roles[role] = (said.get(key, model.roles[role] % 2**64) + 2**63) % 2**64 - 2**63
         elif number == 3:
-            said = dict(message(value))
+            said = dict(read_fields(value))
             model.charsmap = said.get(2, b"")
             model.prefix, model.squeeze = bool(said.get(3, 1)), bool(said.get(4, 1))
     return model
 
 
-def message(data: bytes) -> Iterator[tuple[int, Any]]:
+def read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """The numbered fields of a message, one after another."""
     at = 0
     while at < len(data):
