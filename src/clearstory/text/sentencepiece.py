@@ -104,22 +104,22 @@ def read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """The numbered fields of a message, one after another."""
     at = 0
     while at < len(data):
-        key, at = varint(data, at)
+        key, at = read_varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == 0:
-            value, at = varint(data, at)
+            value, at = read_varint(data, at)
             yield number, value
             continue
         size = {1: 8, 5: 4}.get(wire)
         if wire == 2:
-            size, at = varint(data, at)
+            size, at = read_varint(data, at)
         if size is None or size > len(data) - at:
             raise ValueError(f"field {number} at byte {at:,} does not fit")
         yield number, data[at : at + size]
         at += size
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """A number in groups of seven bits, the lowest first, and the place after it."""
     value = 0
     for shift in range(0, 70, 7):
