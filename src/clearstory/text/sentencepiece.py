@@ -50,7 +50,7 @@ def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
         raise CorruptFile(f"{path} is no SentencePiece model: it holds no pieces; copy it anew")
     if model.kind not in (UNIGRAM, PAIRS):
         raise BadInput(f"{path} is a SentencePiece model of words or characters; this house reads unigram and bpe")
-    return assemble(model), config(model)
+    return assemble(model), tokenizer_config(model)
 
 
 def assemble(model: SentencePieceModel) -> str:
@@ -71,7 +71,7 @@ def assemble(model: SentencePieceModel) -> str:
     return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **defaults)
 
 
-def config(model: SentencePieceModel) -> dict[str, Any]:
+def tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:
     """Which pieces begin and end a text, stand for the unknown and fill rows."""
     known = {role: id for role, id in model.roles.items() if 0 <= id < len(model.pieces)}
     return {f"{role}_token": model.pieces[known[role]][0] if role in known else None for role in model.roles}
