@@ -50,10 +50,10 @@ def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
         raise CorruptFile(f"{path} is no SentencePiece model: it holds no pieces; copy it anew")
     if model.kind not in (UNIGRAM, PAIRS):
         raise BadInput(f"{path} is a SentencePiece model of words or characters; this house reads unigram and bpe")
-    return assemble(model), tokenizer_config(model)
+    return to_tokenizer_json(model), tokenizer_config(model)
 
 
-def assemble(model: SentencePieceModel) -> str:
+def to_tokenizer_json(model: SentencePieceModel) -> str:
     """The tokenizer.json."""
     ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
