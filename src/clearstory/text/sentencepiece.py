@@ -33,7 +33,7 @@ class SentencePieceModel:
     kind: int = UNIGRAM
     byte_fallback: bool = False
     prefix: bool = True
-    squeeze: bool = True
+    collapse_spaces: bool = True
     charsmap: bytes = b""
     roles: dict[str, int] = field(default_factory=lambda: {"unk": 0, "bos": 1, "eos": 2, "pad": -1})
 
@@ -62,7 +62,7 @@ def to_tokenizer_json(model: SentencePieceModel) -> str:
     before: list[Mapping[str, Any]] = []
     if model.charsmap:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
-    if model.squeeze:
+    if model.collapse_spaces:
         before += COLLAPSE_SPACES
     defaults: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
@@ -96,7 +96,7 @@ def parse_model(data: bytes) -> SentencePieceModel:
         elif number == 3:
             said = dict(read_fields(value))
             model.charsmap = said.get(2, b"")
-            model.prefix, model.squeeze = bool(said.get(3, 1)), bool(said.get(4, 1))
+            model.prefix, model.collapse_spaces = bool(said.get(3, 1)), bool(said.get(4, 1))
     return model
 
 
