@@ -32,7 +32,7 @@ class SentencePieceModel:
     pieces: list[tuple[str, float, int]] = field(default_factory=list)
     kind: int = UNIGRAM
     byte_fallback: bool = False
-    prefix: bool = True
+    add_prefix_space: bool = True
     collapse_spaces: bool = True
     charsmap: bytes = b""
     roles: dict[str, int] = field(default_factory=lambda: {"unk": 0, "bos": 1, "eos": 2, "pad": -1})
@@ -64,7 +64,7 @@ def to_tokenizer_json(model: SentencePieceModel) -> str:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.collapse_spaces:
         before += COLLAPSE_SPACES
-    defaults: dict[str, Any] = {"prefix": model.prefix, "byte_fallback": model.byte_fallback, "before": before}
+    defaults: dict[str, Any] = {"prefix": model.add_prefix_space, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
         return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], added_tokens, **defaults)
@@ -96,7 +96,7 @@ def parse_model(data: bytes) -> SentencePieceModel:
         elif number == 3:
             said = dict(read_fields(value))
             model.charsmap = said.get(2, b"")
-            model.prefix, model.collapse_spaces = bool(said.get(3, 1)), bool(said.get(4, 1))
+            model.add_prefix_space, model.collapse_spaces = bool(said.get(3, 1)), bool(said.get(4, 1))
     return model
 
 

@@ -49,7 +49,7 @@ def sentencepiece_bpe(
     unknown: str,
     added_tokens: AddedTokens,
     *,
-    prefix: bool = True,
+    add_prefix_space: bool = True,
     byte_fallback: bool = True,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> str:
@@ -63,7 +63,7 @@ def sentencepiece_bpe(
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
-    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
+    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, add_prefix_space), None, metaspace_decoder(add_prefix_space))
 
 
 def sentencepiece_unigram(
@@ -71,7 +71,7 @@ def sentencepiece_unigram(
     unknown: int,
     added_tokens: AddedTokens,
     *,
-    prefix: bool = True,
+    add_prefix_space: bool = True,
     byte_fallback: bool = False,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> str:
@@ -79,7 +79,7 @@ def sentencepiece_unigram(
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
-    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, prefix), None, metaspace_decoder(prefix))
+    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, add_prefix_space), None, metaspace_decoder(add_prefix_space))
 
 
 def bert_wordpiece(
@@ -125,10 +125,10 @@ def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **overr
     return {**defaults, **overrides, "vocab": ids, "merges": merges}
 
 
-def metaspace_normalizer(before: Sequence[Mapping[str, Any]], prefix: bool) -> dict[str, Any] | None:
+def metaspace_normalizer(before: Sequence[Mapping[str, Any]], add_prefix_space: bool) -> dict[str, Any] | None:
     """A normalizer that writes ▁ for a space, and one before the text where `prefix` says so."""
     steps = [dict(step) for step in before]
-    if prefix:
+    if add_prefix_space:
         steps.append({"type": "Prepend", "prepend": "▁"})
     steps.append({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
     return {"type": "Sequence", "normalizers": steps}
@@ -141,14 +141,14 @@ COLLAPSE_SPACES: tuple[Mapping[str, Any], ...] = (
 """Steps that leave single spaces, and none at the ends."""
 
 
-def metaspace_decoder(prefix: bool) -> dict[str, Any]:
+def metaspace_decoder(add_prefix_space: bool) -> dict[str, Any]:
     """The decoder to `spaces`."""
     steps: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
-    if prefix:
+    if add_prefix_space:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
 
