@@ -46,7 +46,7 @@ def find(folder: Path) -> Path | None:
     return whole[0] if whole else None
 
 
-def read_saved(path: Path) -> tuple[str, dict[str, Any]]:
+def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     """tokenizer.json and tokenizer_config.json of a folder or a file.
 
     Raises BadInput where there is none, CorruptFile where it is cut off or is none.

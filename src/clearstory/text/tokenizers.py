@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.token_bytes import piece_bytes, readable, style_of
-from clearstory.text.tokenizer_files import CONFIG, FILE, read_saved
+from clearstory.text.tokenizer_files import CONFIG, FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import encoder
 
 # Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
@@ -58,7 +58,7 @@ class Tokenizer:
         Raises BadInput where there is none, CorruptFile where it is cut off or is none.
         """
         path = Path(path).expanduser()
-        contents, config = read_saved(path)
+        contents, config = read_tokenizer_files(path)
         tokenizer = cls(contents, config)
         try:
             _ = tokenizer._inside
