@@ -35,7 +35,7 @@ CUTS = {
 MOST_BYTES = 256 * 2**20
 
 
-def find(folder: Path) -> Path | None:
+def find_tokenizer_file(folder: Path) -> Path | None:
     """The file of a folder that holds its tokenizer, the fullest first; None where there is none."""
     whole = [folder / name for name in (FILE, *PAIRS) if (folder / name).is_file()]
     whole = [file for file in whole if file.name == FILE or (folder / PAIRS[file.name]).is_file()]
@@ -51,7 +51,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
 
     Raises BadInput where there is none, CorruptFile where it is cut off or is none.
     """
-    file = find(path) if path.is_dir() else path
+    file = find_tokenizer_file(path) if path.is_dir() else path
     if file is None or not file.is_file():
         others = ", ".join((*(f"{a} with {b}" for a, b in PAIRS.items()), "vocab.txt, a .model or a .tiktoken"))
         raise BadInput(
