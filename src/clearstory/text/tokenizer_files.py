@@ -57,7 +57,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
         raise BadInput(
             f"there is no {FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
         )
-    said = read_config(file.parent)
+    said = read_tokenizer_config(file.parent)
     if file.name in PAIRS or file.name in PAIRS.values():
         names = next(pair for pair in PAIRS.items() if file.name in pair)
         contents, roles = read_pairs(file.parent / names[0], file.parent / names[1], said)
@@ -73,7 +73,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     return contents, {**roles, **said}
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     """What is said beside a vocabulary. The later file wins; the first is how older folders say it."""
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", CONFIG):
