@@ -60,7 +60,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     said = read_tokenizer_config(file.parent)
     if file.name in PAIRS or file.name in PAIRS.values():
         names = next(pair for pair in PAIRS.items() if file.name in pair)
-        contents, roles = read_pairs(file.parent / names[0], file.parent / names[1], said)
+        contents, roles = read_vocab_and_merges(file.parent / names[0], file.parent / names[1], said)
     elif file.suffix == ".txt":
         contents, roles = read_pieces(file, said)
     elif file.suffix == ".model":
@@ -84,7 +84,7 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_pairs(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """GPT-2's two files: ids by token, and a pair a line in the order of merging."""
     if not vocab.is_file() or not merges.is_file():
         there, lacking = (vocab, merges) if vocab.is_file() else (merges, vocab)
