@@ -62,7 +62,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
         names = next(pair for pair in PAIRS.items() if file.name in pair)
         contents, roles = read_vocab_and_merges(file.parent / names[0], file.parent / names[1], said)
     elif file.suffix == ".txt":
-        contents, roles = read_pieces(file, said)
+        contents, roles = read_vocab_txt(file, said)
     elif file.suffix == ".model":
         contents, roles = read_sentencepiece(file)
     elif file.suffix == ".tiktoken":
@@ -127,7 +127,7 @@ def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, 
     return found
 
 
-def read_pieces(path: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read_vocab_txt(path: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """BERT's vocab.txt. Where nothing says whether capitals count, they do if a piece has one."""
     tokens = read_text(path).rstrip("\n").split("\n")
     ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
