@@ -20,7 +20,7 @@ from clearstory.text.tiktoken import read_tiktoken
 from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.pretokenizers import PRETOKENIZERS
 
-FILE = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 
@@ -37,8 +37,8 @@ MOST_BYTES = 256 * 2**20
 
 def find_tokenizer_file(folder: Path) -> Path | None:
     """The file of a folder that holds its tokenizer, the fullest first; None where there is none."""
-    whole = [folder / name for name in (FILE, *PAIRS) if (folder / name).is_file()]
-    whole = [file for file in whole if file.name == FILE or (folder / PAIRS[file.name]).is_file()]
+    whole = [folder / name for name in (TOKENIZER_FILE, *PAIRS) if (folder / name).is_file()]
+    whole = [file for file in whole if file.name == TOKENIZER_FILE or (folder / PAIRS[file.name]).is_file()]
     if (folder / "vocab.txt").is_file():
         whole.append(folder / "vocab.txt")
     for ending in ("*.model", "*.tiktoken"):
@@ -55,7 +55,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     if file is None or not file.is_file():
         others = ", ".join((*(f"{a} with {b}" for a, b in PAIRS.items()), "vocab.txt, a .model or a .tiktoken"))
         raise BadInput(
-            f"there is no {FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
+            f"there is no {TOKENIZER_FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
         )
     said = read_tokenizer_config(file.parent)
     if file.name in PAIRS or file.name in PAIRS.values():
