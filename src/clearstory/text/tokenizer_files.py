@@ -21,7 +21,7 @@ from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.pretokenizers import PRETOKENIZERS
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 
 PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
@@ -76,7 +76,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     """What is said beside a vocabulary. The later file wins; the first is how older folders say it."""
     config: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", CONFIG):
+    for name in ("special_tokens_map.json", TOKENIZER_CONFIG_FILE):
         if (folder / name).is_file():
             config |= read_json(folder / name)
     if (folder / TEMPLATE).is_file():
@@ -107,7 +107,7 @@ def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) ->
     cut = CUTS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
     if cut is None:
         raise UnknownName(
-            f"{CONFIG} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
+            f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
             f"{nearest(str(kind), [name for name in CUTS if name])}"
         )
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[cut], added_tokens), {}

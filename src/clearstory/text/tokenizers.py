@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.token_bytes import piece_bytes, readable, style_of
-from clearstory.text.tokenizer_files import CONFIG, TOKENIZER_FILE, read_tokenizer_files
+from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import encoder
 
 # Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
@@ -74,7 +74,7 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self.config}
         write_bytes(folder / TOKENIZER_FILE, self.contents.encode())
-        write_bytes(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        write_bytes(folder / TOKENIZER_CONFIG_FILE, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without any special tokens around or inside it."""
