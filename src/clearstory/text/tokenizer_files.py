@@ -24,7 +24,7 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 
-PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+VOCAB_AND_MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 
 CUTS = {
     **dict.fromkeys((None, "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"), "gpt-2"),
@@ -37,8 +37,8 @@ MOST_BYTES = 256 * 2**20
 
 def find_tokenizer_file(folder: Path) -> Path | None:
     """The file of a folder that holds its tokenizer, the fullest first; None where there is none."""
-    whole = [folder / name for name in (TOKENIZER_FILE, *PAIRS) if (folder / name).is_file()]
-    whole = [file for file in whole if file.name == TOKENIZER_FILE or (folder / PAIRS[file.name]).is_file()]
+    whole = [folder / name for name in (TOKENIZER_FILE, *VOCAB_AND_MERGES) if (folder / name).is_file()]
+    whole = [file for file in whole if file.name == TOKENIZER_FILE or (folder / VOCAB_AND_MERGES[file.name]).is_file()]
     if (folder / "vocab.txt").is_file():
         whole.append(folder / "vocab.txt")
     for ending in ("*.model", "*.tiktoken"):
@@ -53,13 +53,13 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     """
     file = find_tokenizer_file(path) if path.is_dir() else path
     if file is None or not file.is_file():
-        others = ", ".join((*(f"{a} with {b}" for a, b in PAIRS.items()), "vocab.txt, a .model or a .tiktoken"))
+        others = ", ".join((*(f"{a} with {b}" for a, b in VOCAB_AND_MERGES.items()), "vocab.txt, a .model or a .tiktoken"))
         raise BadInput(
             f"there is no {TOKENIZER_FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
         )
     said = read_tokenizer_config(file.parent)
-    if file.name in PAIRS or file.name in PAIRS.values():
-        names = next(pair for pair in PAIRS.items() if file.name in pair)
+    if file.name in VOCAB_AND_MERGES or file.name in VOCAB_AND_MERGES.values():
+        names = next(pair for pair in VOCAB_AND_MERGES.items() if file.name in pair)
         contents, roles = read_vocab_and_merges(file.parent / names[0], file.parent / names[1], said)
     elif file.suffix == ".txt":
         contents, roles = read_vocab_txt(file, said)
