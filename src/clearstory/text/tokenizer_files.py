@@ -26,7 +26,7 @@ TEMPLATE = "chat_template.jinja"
 
 VOCAB_AND_MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 
-CUTS = {
+PRETOKENIZER_BY_CLASS = {
     **dict.fromkeys((None, "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"), "gpt-2"),
     "Qwen2Tokenizer": "qwen2",
 }
@@ -104,11 +104,11 @@ def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) ->
         added=[token for token, (_, special) in more.items() if not special],
     )
     kind = said.get("tokenizer_class")
-    cut = CUTS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
+    cut = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
     if cut is None:
         raise UnknownName(
             f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
-            f"{nearest(str(kind), [name for name in CUTS if name])}"
+            f"{nearest(str(kind), [name for name in PRETOKENIZER_BY_CLASS if name])}"
         )
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[cut], added_tokens), {}
 
