@@ -104,13 +104,13 @@ def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) ->
         added=[token for token, (_, special) in more.items() if not special],
     )
     kind = said.get("tokenizer_class")
-    cut = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
-    if cut is None:
+    pretokenizer = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
+    if pretokenizer is None:
         raise UnknownName(
             f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
             f"{nearest(str(kind), [name for name in PRETOKENIZER_BY_CLASS if name])}"
         )
-    return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[cut], added_tokens), {}
+    return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[pretokenizer], added_tokens), {}
 
 
 def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
