@@ -57,20 +57,20 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
         raise BadInput(
             f"there is no {TOKENIZER_FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
         )
-    said = read_tokenizer_config(file.parent)
+    config = read_tokenizer_config(file.parent)
     if file.name in VOCAB_AND_MERGES or file.name in VOCAB_AND_MERGES.values():
         names = next(pair for pair in VOCAB_AND_MERGES.items() if file.name in pair)
-        contents, roles = read_vocab_and_merges(file.parent / names[0], file.parent / names[1], said)
+        contents, roles = read_vocab_and_merges(file.parent / names[0], file.parent / names[1], config)
     elif file.suffix == ".txt":
-        contents, roles = read_vocab_txt(file, said)
+        contents, roles = read_vocab_txt(file, config)
     elif file.suffix == ".model":
         contents, roles = read_sentencepiece(file)
     elif file.suffix == ".tiktoken":
         contents, roles = read_tiktoken(file)
     else:
         read_json(file)
-        return file.read_bytes().decode("utf-8"), said
-    return contents, {**roles, **said}
+        return file.read_bytes().decode("utf-8"), config
+    return contents, {**roles, **config}
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """GPT-2's two files: ids by token, and a pair a line in the order of merging."""
     if not vocab.is_file() or not merges.is_file():
         there, lacking = (vocab, merges) if vocab.is_file() else (merges, vocab)
@@ -96,14 +96,14 @@ def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) ->
     pairs = [line.split(" ") for line in lines]
     if wrong := next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None):
         raise CorruptFile(f"{merges} has the line {wrong[:40]!r}, which is no pair; copy it anew")
-    more = added_tokens(vocab.parent, said)
+    more = added_tokens(vocab.parent, config)
     ids |= {token: id for token, (id, _) in more.items()}
     end = [token for token in ("<|endoftext|>",) if token in ids]
     added_tokens = AddedTokens(
         special=[*end, *(token for token, (_, special) in more.items() if special)],
         added=[token for token, (_, special) in more.items() if not special],
     )
-    kind = said.get("tokenizer_class")
+    kind = config.get("tokenizer_class")
     pretokenizer = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
     if pretokenizer is None:
         raise UnknownName(
@@ -113,12 +113,12 @@ def read_vocab_and_merges(vocab: Path, merges: Path, said: Mapping[str, Any]) ->
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[pretokenizer], added_tokens), {}
 
 
-def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
+def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
     """Tokens that stand beside the vocabulary, with their ids, and whether they are special."""
     found: dict[str, tuple[int, bool]] = {}
     if (folder / "added_tokens.json").is_file():
         found = {token: (id, True) for token, id in read_json(folder / "added_tokens.json").items()}
-    decoder = said.get("added_tokens_decoder")
+    decoder = config.get("added_tokens_decoder")
     for id, token in decoder.items() if isinstance(decoder, Mapping) else ():
         if isinstance(token, Mapping) and str(id).isdecimal():
             found[str(token.get("content"))] = (int(id), bool(token.get("special")))
@@ -127,7 +127,7 @@ def added_tokens(folder: Path, said: Mapping[str, Any]) -> dict[str, tuple[int, 
     return found
 
 
-def read_vocab_txt(path: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """BERT's vocab.txt. Where nothing says whether capitals count, they do if a piece has one."""
     tokens = read_text(path).rstrip("\n").split("\n")
     ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
@@ -138,9 +138,9 @@ def read_vocab_txt(path: Path, said: Mapping[str, Any]) -> tuple[str, dict[str, 
     contents = bert_wordpiece(
         ids,
         AddedTokens(special=special, before=["[CLS]"], after=["[SEP]"]),
-        lowercase=bool(said.get("do_lower_case", not capitals)),
-        strip_accents=said.get("strip_accents"),
-        split_chinese=bool(said.get("tokenize_chinese_chars", True)),
+        lowercase=bool(config.get("do_lower_case", not capitals)),
+        strip_accents=config.get("strip_accents"),
+        split_chinese=bool(config.get("tokenize_chinese_chars", True)),
     )
     roles = {"unk": "[UNK]", "pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]"}
     marks = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
