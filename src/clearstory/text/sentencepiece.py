@@ -17,7 +17,7 @@ from typing import Any
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentencepiece_unigram, sentencepiece_bpe
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Kinds of pieces; GGUF numbers them alike."""
@@ -40,8 +40,8 @@ class SentencePieceModel:
 
 def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
     """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, BadInput for a kind that is not here."""
-    if path.stat().st_size > MOST_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no SentencePiece model has {MOST_BYTES:,}")
+    if path.stat().st_size > MAX_BYTES:
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no SentencePiece model has {MAX_BYTES:,}")
     try:
         model = parse_model(path.read_bytes())
     except (IndexError, ValueError, struct.error, TypeError) as error:

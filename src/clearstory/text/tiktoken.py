@@ -15,7 +15,7 @@ from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 from clearstory.text.token_bytes import ALPHABET
 from clearstory.text.pretokenizers import BYTE_LEVEL, CL100K, GPT4O, BYTE_LEVEL_NO_REGEX, PreTokenizer, sequence, split_step
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 
 CHARACTERS = {byte: character for character, byte in ALPHABET.items()}
 
@@ -69,8 +69,8 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
 
 def parse_ranks(path: Path) -> dict[bytes, int]:
     """Each token's bytes and rank."""
-    if path.stat().st_size > MOST_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no file of ranks has {MOST_BYTES:,}")
+    if path.stat().st_size > MAX_BYTES:
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no file of ranks has {MAX_BYTES:,}")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():

@@ -32,7 +32,7 @@ PRETOKENIZER_BY_CLASS = {
 }
 """How a tokenizer of pairs cuts text, by the class that its folder names."""
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 
 
 def find_tokenizer_file(folder: Path) -> Path | None:
@@ -149,8 +149,8 @@ def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str
 
 def read_text(path: Path) -> str:
     """A file of UTF-8."""
-    if path.stat().st_size > MOST_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no tokenizer's has {MOST_BYTES:,}")
+    if path.stat().st_size > MAX_BYTES:
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no tokenizer's has {MAX_BYTES:,}")
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
