@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
-from clearstory.text.token_bytes import piece_bytes, readable, style_of
+from clearstory.text.token_bytes import piece_bytes, readable, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import encoder
 
@@ -257,7 +257,7 @@ class Tokenizer:
 
     @cached_property
     def _style(self) -> Any:
-        return style_of({**self._parts, "model": {**self._parts["model"], "type": self._model_name}})
+        return token_style({**self._parts, "model": {**self._parts["model"], "type": self._model_name}})
 
     @cached_property
     def _model_name(self) -> str:

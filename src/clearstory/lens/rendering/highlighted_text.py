@@ -24,7 +24,7 @@ SIGNED = {
 """The same of differences, above zero and below."""
 
 
-def style_of(shade: str) -> str:
+def token_style(shade: str) -> str:
     """A colour by its name, in the terminal."""
     name, _, level = shade.partition("-")
     return SIGNED.get(name, STYLES)[int(level)]
@@ -216,7 +216,7 @@ class Coloured:
         if colours:
             key = Text()
             for shade, words in keys(self.view):
-                key.append(" " + words + " ", style=style_of(shade)).append("  ")
+                key.append(" " + words + " ", style=token_style(shade)).append("  ")
             parts = [key, Text(""), body]
         yield with_caption(self.view.title, self.view.caption, Group(*parts))
 
@@ -224,7 +224,7 @@ class Coloured:
 def coloured(view: HighlightedText) -> Iterable[tuple[str, str]]:
     """Each piece and its style."""
     for span in view.spans:
-        style = style_of(view.shade(span)) if span.value is not None else ""
+        style = token_style(view.shade(span)) if span.value is not None else ""
         for part, last in lines(span.text):
             yield safe(part), style
             if not last:

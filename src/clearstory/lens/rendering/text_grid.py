@@ -14,7 +14,7 @@ from rich.text import Text
 
 from clearstory.lens.rendering.svg_canvas import HEATS, PAD, WIDTH, Drawing, clean, clip, letters_on, shade_svg, text_width
 from clearstory.lens.rendering.scales import cell_text, shares
-from clearstory.lens.rendering.highlighted_text import style_of
+from clearstory.lens.rendering.highlighted_text import token_style
 from clearstory.lens.rendering.terminal import with_caption, safe
 from clearstory.lens.views import Grid
 
@@ -99,7 +99,7 @@ def worded_text(view: Grid, texts: Texts, width: int) -> RenderableType:
             name = set_cell_size(safe(label), min(gutter, cell_len(safe(label))))
             line = Text(f"{' ' * (gutter - cell_len(name))}{name} │", style="dim")
             for column in columns:
-                line.append(fitted(*words[column].split("\n", 1)), style=style_of(colours[column])).append(" ")
+                line.append(fitted(*words[column].split("\n", 1)), style=token_style(colours[column])).append(" ")
             lines.append(line)
         lines.append(Text(""))
     return with_caption(view.title, view.caption, Group(*lines[:-1]))

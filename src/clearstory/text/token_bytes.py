@@ -1,0 +1,90 @@
+"""Pieces: the bytes of text that each token stands for, whatever the tokenizer writes them as.
+
+byte-level      GPT-2: each byte is a printable character, a space is Ġ
+sentencepiece   Llama, T5: a space is ▁, bytes without a piece are <0xE3>
+wordpiece       BERT: a piece inside a word begins with ##
+plain           characters and words: the piece is the text
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Style = Literal["byte-level", "sentencepiece", "wordpiece", "plain"]
+
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+
+VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte: itself where it is printable, else the next one from U+0100.
+
+    >>> alphabet = byte_alphabet()
+    >>> alphabet["A"], alphabet["Ġ"], len(alphabet)
+    (65, 32, 256)
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
+
+
+ALPHABET = byte_alphabet()
+
+
+def token_style(parts: Mapping[str, Any]) -> Style:
+    """How a tokenizer.json writes its tokens, read from the parts it is made of."""
+    kinds = _kinds(parts.get("pre_tokenizer")) | _kinds(parts.get("decoder"))
+    if "ByteLevel" in kinds:
+        return "byte-level"
+    if kinds & {"Metaspace", "ByteFallback"} or parts["model"].get("byte_fallback"):
+        return "sentencepiece"
+    if "WordPiece" in kinds or parts["model"].get("type") == "WordPiece":
+        # Words are put together again by the same decoder, but their pieces carry no prefix.
+        return "plain" if parts["model"].get("type") == "WordLevel" else "wordpiece"
+    return "plain"
+
+
+def piece_bytes(piece: str, style: Style) -> bytes:
+    """The bytes of text that one token adds. Where white space is thrown away it is counted nowhere.
+
+    >>> piece_bytes("Ġthe", "byte-level"), piece_bytes("<0xE3>", "sentencepiece"), piece_bytes("##ing", "wordpiece")
+    (b' the', b'\\xe3', b'ing')
+    """
+    if style == "byte-level" and all(character in ALPHABET for character in piece):
+        return bytes(ALPHABET[character] for character in piece)
+    if style == "sentencepiece":
+        byte = BYTE_PIECE.fullmatch(piece)
+        return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()
+    if style == "wordpiece":
+        return piece.removeprefix("##").encode()
+    return piece.encode()
+
+
+def readable(text: bytes) -> str:
+    """Bytes for people: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for what is not valid UTF-8.
+
+    >>> readable(" the\\n".encode() + b"\\xe3")
+    '␣the↵<0xE3>'
+    """
+    shown = text.decode("utf-8", "surrogateescape").translate(VISIBLE)
+    return "".join(_show(character) for character in shown)
+
+
+def _show(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that belongs to no character
+        return f"<0x{code - 0xDC00:02X}>"
+    return f"<0x{code:02X}>" if code < 0x20 or code == 0x7F else character
+
+
+def _kinds(part: Any) -> set[str]:
+    """The types of a part of a tokenizer.json and of all parts inside it."""
+    if isinstance(part, Mapping):
+        own = {part["type"]} if isinstance(part.get("type"), str) else set()
+        return own.union(*map(_kinds, part.values()))
+    if isinstance(part, list):
+        return set().union(*map(_kinds, part))
+    return set()
