@@ -47,10 +47,10 @@ def token_style(parts: Mapping[str, Any]) -> Style:
     return "plain"
 
 
-def piece_bytes(piece: str, style: Style) -> bytes:
+def bytes_of_token(piece: str, style: Style) -> bytes:
     """The bytes of text that one token adds. Where white space is thrown away it is counted nowhere.
 
-    >>> piece_bytes("Ġthe", "byte-level"), piece_bytes("<0xE3>", "sentencepiece"), piece_bytes("##ing", "wordpiece")
+    >>> bytes_of_token("Ġthe", "byte-level"), bytes_of_token("<0xE3>", "sentencepiece"), bytes_of_token("##ing", "wordpiece")
     (b' the', b'\\xe3', b'ing')
     """
     if style == "byte-level" and all(character in ALPHABET for character in piece):

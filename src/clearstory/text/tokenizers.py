@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
-from clearstory.text.token_bytes import piece_bytes, readable, token_style
+from clearstory.text.token_bytes import bytes_of_token, readable, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import encoder
 
@@ -290,7 +290,7 @@ class Tokenizer:
         # Added tokens are matched in the text itself, so they are written as they are.
         added = {self.ids[token["content"]] for token in self._added}
         return [
-            b"" if token is None or id in self._special else piece_bytes(token, "plain" if id in added else self._style)
+            b"" if token is None or id in self._special else bytes_of_token(token, "plain" if id in added else self._style)
             for id, token in enumerate(self._tokens)
         ]
 
