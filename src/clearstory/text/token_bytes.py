@@ -63,7 +63,7 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
     return piece.encode()
 
 
-def readable(text: bytes) -> str:
+def printable_token(text: bytes) -> str:
     """Bytes for people: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for what is not valid UTF-8.
 
     >>> readable(" the\\n".encode() + b"\\xe3")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
-from clearstory.text.token_bytes import bytes_of_token, readable, token_style
+from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import encoder
 
@@ -141,7 +141,7 @@ class Tokenizer:
         token = self._tokens[id] or f"<{id}>"
         if id in self._special or self._style == "wordpiece":
             return token
-        return readable(self._bytes[id]) or token
+        return printable_token(self._bytes[id]) or token
 
     def is_lossless(self, text: str) -> bool:
         """Whether decoding gives back exactly this text."""

@@ -13,7 +13,7 @@ from clearstory.lens.views import Cell, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.text.special_tokens import frame
 from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.token_bytes import VISIBLE, bytes_of_token, readable
+from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token
 from clearstory.text.tokenization_steps import Word, tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
 
@@ -125,7 +125,7 @@ def written(tokenizer: Tokenizer, parts: Sequence[str], between: str = "") -> st
     def one(part: str) -> str:
         if part in tokenizer.ids:
             return tokenizer.display_token(tokenizer.ids[part])
-        return part if tokenizer.kind == "wordpiece" else readable(bytes_of_token(part, tokenizer._style))
+        return part if tokenizer.kind == "wordpiece" else printable_token(bytes_of_token(part, tokenizer._style))
 
     return between.join(map(one, parts))
 
