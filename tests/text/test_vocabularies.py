@@ -13,7 +13,7 @@ import pytest
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName
 from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.token_bytes import ALPHABET
+from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.sentencepiece import parse
 from clearstory.text.tokenizers import Tokenizer
 
@@ -156,7 +156,7 @@ def test_sentencepiece_models_give_the_ids_of_their_library(settings: dict[str, 
 def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int]:
     """Byte strings by rank, in the order in which they were learnt."""
     tokens = sorted((id, token) for token, id in tokenizer.ids.items() if token != "<|endoftext|>")
-    return {bytes(ALPHABET[each] for each in token): rank for rank, (_, token) in enumerate(tokens)}
+    return {bytes(BYTE_ALPHABET[each] for each in token): rank for rank, (_, token) in enumerate(tokens)}
 
 
 def write_ranks(file: Path, ranks: dict[bytes, int]) -> None:

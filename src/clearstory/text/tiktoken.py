@@ -12,12 +12,12 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
-from clearstory.text.token_bytes import ALPHABET
+from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.pretokenizers import BYTE_LEVEL, CL100K, GPT4O, BYTE_LEVEL_NO_REGEX, PreTokenizer, sequence, split_step
 
 MAX_BYTES = 64 * 2**20
 
-CHARACTERS = {byte: character for character, byte in ALPHABET.items()}
+CHARACTERS = {byte: character for character, byte in BYTE_ALPHABET.items()}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
 
 
-ALPHABET = byte_alphabet()
+BYTE_ALPHABET = byte_alphabet()
 
 
 def token_style(parts: Mapping[str, Any]) -> Style:
@@ -53,8 +53,8 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
     >>> bytes_of_token("Ġthe", "byte-level"), bytes_of_token("<0xE3>", "sentencepiece"), bytes_of_token("##ing", "wordpiece")
     (b' the', b'\\xe3', b'ing')
     """
-    if style == "byte-level" and all(character in ALPHABET for character in piece):
-        return bytes(ALPHABET[character] for character in piece)
+    if style == "byte-level" and all(character in BYTE_ALPHABET for character in piece):
+        return bytes(BYTE_ALPHABET[character] for character in piece)
     if style == "sentencepiece":
         byte = BYTE_PIECE.fullmatch(piece)
         return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()

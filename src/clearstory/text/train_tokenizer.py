@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
-from clearstory.text.token_bytes import ALPHABET
+from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, common_words, tokenizer_json
 
@@ -83,7 +83,7 @@ def _characters(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tok
 def _bytes(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
     from tokenizers import models
 
-    inside = _byte_level(models.BPE(vocab=dict(ALPHABET), merges=[]), use_regex=False)
+    inside = _byte_level(models.BPE(vocab=dict(BYTE_ALPHABET), merges=[]), use_regex=False)
     inside.add_special_tokens([eos])
     return _finish(inside, eos=eos, bos=eos, pad=eos)
 
@@ -93,7 +93,7 @@ def _bpe(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
 
     inside = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(ALPHABET), show_progress=False
+        vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(BYTE_ALPHABET), show_progress=False
     )
     inside.train_from_iterator(iter(texts), trainer)
     return _finish(inside, eos=eos, bos=eos, pad=eos)
@@ -105,7 +105,7 @@ def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokeni
     # Over bytes, where sentencepiece works over characters: every text can be spelt, and ▁ may occur in it.
     inside = _byte_level(models.Unigram())
     trainer = trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(ALPHABET), show_progress=False
+        vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(BYTE_ALPHABET), show_progress=False
     )
     inside.train_from_iterator(iter(texts), trainer)
     learnt = json.loads(inside.to_str())["model"]["vocab"]
