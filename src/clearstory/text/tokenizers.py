@@ -23,7 +23,7 @@ from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FIL
 from clearstory.text.word_tokenizer import encoder
 
 # Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
-USUAL = {
+DEFAULT_TOKENS = {
     "eos": ("<|endoftext|>", "</s>", "<eos>", "[SEP]", "<|end_of_text|>", "<|im_end|>"),
     "bos": ("<|endoftext|>", "<s>", "<bos>", "[CLS]", "<|begin_of_text|>"),
     "unk": ("<unk>", "[UNK]"),
@@ -299,7 +299,7 @@ class Tokenizer:
             token = self.config[f"{role}_token"]
             token = token.get("content") if isinstance(token, Mapping) else token
             return self.ids.get(token) if token else None
-        return next((self.ids[token] for token in USUAL[role] if token in self.ids), None)
+        return next((self.ids[token] for token in DEFAULT_TOKENS[role] if token in self.ids), None)
 
     def _special_role(self, role: str) -> int | None:
         """A role that only a special token plays: in a text of words, [MASK] may be one of them."""
