@@ -20,7 +20,7 @@ import numpy.typing as npt
 from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
-from clearstory.text.word_tokenizer import encoder
+from clearstory.text.word_tokenizer import fast_encoder
 
 # Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
 DEFAULT_TOKENS = {
@@ -239,7 +239,7 @@ class Tokenizer:
     @cached_property
     def _quick(self) -> Callable[[str], list[int]] | None:
         """Words are cut and looked up faster here than there."""
-        return encoder(self._parts)
+        return fast_encoder(self._parts)
 
     @cached_property
     def _marked(self) -> Any:
