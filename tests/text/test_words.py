@@ -17,7 +17,7 @@ WORDS = train_tokenizer("words", ["a b <unk> a <eos> e\u0301 a\n\nc b"])
 
 
 def theirs(tokenizer: Tokenizer, text: str) -> list[int]:
-    ids: list[int] = tokenizer._inside.encode(text, add_special_tokens=False).ids
+    ids: list[int] = tokenizer._backend.encode(text, add_special_tokens=False).ids
     return ids
 
 

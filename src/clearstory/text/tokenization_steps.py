@@ -52,7 +52,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[Word]:
     [None, 'ab', 'abc']
     """
     whole = stretches(tokenizer, text)
-    inside, ids = tokenizer._inside, list[int]()
+    inside, ids = tokenizer._backend, list[int]()
     found: dict[str, Word] = {}
     for stretch, added in whole:
         if stretch in found:
@@ -76,7 +76,7 @@ def cannot(why: str) -> CannotDo:
 
 def stretches(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
     """What is cut by itself, as the normalizer and the pre-tokenizer leave it, and whether it is an added token."""
-    inside = tokenizer._inside
+    inside = tokenizer._backend
     added = sorted((each["content"] for each in tokenizer._added if not each.get("special")), key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, added))})", text) if added else [text]
     found: list[tuple[str, bool]] = []
@@ -183,7 +183,7 @@ def longest(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[
 def sentencepiece_unigram(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[Step, ...]:
     """The library's own pieces, from the left, each with its score; what it spells in bytes has theirs."""
     scores: list[list[Any]] = model["vocab"]
-    tokens = tokenizer._inside.model.tokenize(word)
+    tokens = tokenizer._backend.model.tokenize(word)
     steps = [Step((word,))]
     for at, token in enumerate(tokens, start=1):
         done = tuple(tokenizer._tokens[each.id] or "" for each in tokens[:at])

@@ -61,7 +61,7 @@ class Tokenizer:
         contents, config = read_tokenizer_files(path)
         tokenizer = cls(contents, config)
         try:
-            _ = tokenizer._inside
+            _ = tokenizer._backend
         except Exception as error:  # the library raises bare Exceptions
             raise CorruptFile(f"{path} holds no {TOKENIZER_FILE} that can be used ({error}); save or fetch it again") from None
         return tokenizer
@@ -80,14 +80,14 @@ class Tokenizer:
         """The ids of a text, without any special tokens around or inside it."""
         if self._quick is not None:
             return self._quick(text)
-        ids: list[int] = self._inside.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of several texts, on all cores unless TOKENIZERS_PARALLELISM=false."""
         if self._quick is not None:
             return [self._quick(text) for text in texts]
-        encoded = self._inside.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -97,7 +97,7 @@ class Tokenizer:
         >>> train_tokenizer("words", ["a cat"]).encode_with_offsets(" the  cat")
         ([0, 3], [(1, 4), (6, 9)])
         """
-        encoded = self._inside.encode(text, add_special_tokens=False)
+        encoded = self._backend.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
     def encode_parsing_special(self, text: str) -> list[int]:
@@ -110,7 +110,7 @@ class Tokenizer:
 
         Raises VocabularyMismatch for an id that no token has.
         """
-        text: str = self._inside.decode(self._known(ids), skip_special_tokens=True)
+        text: str = self._backend.decode(self._known(ids), skip_special_tokens=True)
         return text
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -178,13 +178,13 @@ class Tokenizer:
     @cached_property
     def ids(self) -> dict[str, int]:
         """Each token, as the vocabulary writes it, with its id."""
-        ids: dict[str, int] = self._inside.get_vocab(with_added_tokens=True)
+        ids: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         return ids
 
     @cached_property
     def post_processor_ids(self) -> tuple[int, ...]:
         """What other tools put around a text by default; here only `encode_parsing_special` spells special tokens."""
-        return tuple(self._inside.encode("", add_special_tokens=True).ids)
+        return tuple(self._backend.encode("", add_special_tokens=True).ids)
 
     @cached_property
     def eos_token_id(self) -> int | None:
@@ -230,7 +230,7 @@ class Tokenizer:
         return marked
 
     @cached_property
-    def _inside(self) -> Any:
+    def _backend(self) -> Any:
         """The library's tokenizer; it reads special tokens in text as plain characters, and never cuts text off."""
         inside = _build(self.contents)
         inside.encode_special_tokens = True  # their name for: encode them like any text
@@ -261,7 +261,7 @@ class Tokenizer:
 
     @cached_property
     def _model_name(self) -> str:
-        return type(self._inside.model).__name__  # old files do not state it
+        return type(self._backend.model).__name__  # old files do not state it
 
     @cached_property
     def _prefixed(self) -> bool:
