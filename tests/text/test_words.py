@@ -27,9 +27,9 @@ PARTS = ["a", "b", "c", "<eos>", "<unk>", "<e", "os>", " ", "\n", "\t", "\r", "\
 @settings(deadline=None)
 @given(text=st.lists(st.sampled_from(PARTS)).map("".join))
 def test_what_is_cut_here_is_what_the_library_cuts(text: str) -> None:
-    assert WORDS._quick is not None
+    assert WORDS._fast_encode is not None
     assert WORDS.encode(text) == WORDS.encode_batch([text])[0] == theirs(WORDS, text)
-    assert WORDS._quick(text) == theirs(WORDS, text)
+    assert WORDS._fast_encode(text) == theirs(WORDS, text)
 
 
 def test_every_character_of_unicode_divides_or_does_not_as_there() -> None:

@@ -78,15 +78,15 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without any special tokens around or inside it."""
-        if self._quick is not None:
-            return self._quick(text)
+        if self._fast_encode is not None:
+            return self._fast_encode(text)
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of several texts, on all cores unless TOKENIZERS_PARALLELISM=false."""
-        if self._quick is not None:
-            return [self._quick(text) for text in texts]
+        if self._fast_encode is not None:
+            return [self._fast_encode(text) for text in texts]
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
@@ -237,7 +237,7 @@ class Tokenizer:
         return inside
 
     @cached_property
-    def _quick(self) -> Callable[[str], list[int]] | None:
+    def _fast_encode(self) -> Callable[[str], list[int]] | None:
         """Words are cut and looked up faster here than there."""
         return fast_encoder(self._parts)
 
