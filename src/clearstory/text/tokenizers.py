@@ -102,7 +102,7 @@ class Tokenizer:
 
     def encode_parsing_special(self, text: str) -> list[int]:
         """The ids of a text in which special tokens are spelt out, as chat templates do. Not for text of others."""
-        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._special_backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -242,7 +242,7 @@ class Tokenizer:
         return fast_encoder(self._parts)
 
     @cached_property
-    def _marked(self) -> Any:
+    def _special_backend(self) -> Any:
         return _build(self.contents)
 
     @cached_property
