@@ -92,13 +92,13 @@ def stretches(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
 
 def spelt(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, ...]:
     """The ids of pieces, as the vocabulary has them; what it has not is unknown."""
-    unknown = tokenizer.ids.get(str(tokenizer._parts["model"].get("unk_token")), tokenizer.unk_token_id)
+    unknown = tokenizer.ids.get(str(tokenizer._json["model"].get("unk_token")), tokenizer.unk_token_id)
     return tuple(tokenizer.ids.get(piece, unknown) for piece in pieces)
 
 
 def followed(tokenizer: Tokenizer, word: str) -> tuple[Step, ...]:
     """The steps of one word."""
-    model: Mapping[str, Any] = tokenizer._parts["model"]
+    model: Mapping[str, Any] = tokenizer._json["model"]
     if tokenizer.kind == "wordpiece":
         return longest(tokenizer, model, word)
     if tokenizer.kind == "unigram":
@@ -129,7 +129,7 @@ def joined(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[S
 def ranks_of(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
     """Each pair that is ever joined, with its rank: the lower, the earlier."""
     if (known := RANKS.get(tokenizer.fingerprint)) is None:
-        merges = tokenizer._parts["model"].get("merges") or []
+        merges = tokenizer._json["model"].get("merges") or []
         known = {}
         for rank, each in enumerate(merges):
             left, right = each.split(" ", 1) if isinstance(each, str) else each

@@ -169,7 +169,7 @@ class Tokenizer:
     @cached_property
     def kind(self) -> str:
         """characters, bytes, words, bpe, wordpiece or unigram."""
-        model = self._parts["model"]
+        model = self._json["model"]
         name = {"WordLevel": "words", "WordPiece": "wordpiece", "Unigram": "unigram"}.get(self._model_name, "bpe")
         if name == "bpe" and not model.get("merges"):
             return "bytes" if self._style == "byte-level" else "characters"
@@ -199,7 +199,7 @@ class Tokenizer:
     @cached_property
     def unk_token_id(self) -> int | None:
         """The token for what the vocabulary cannot spell; none where it can spell everything."""
-        spells_everything = self._style == "byte-level" or self._parts["model"].get("byte_fallback")
+        spells_everything = self._style == "byte-level" or self._json["model"].get("byte_fallback")
         return None if spells_everything else self._role("unk")
 
     @cached_property
@@ -239,25 +239,25 @@ class Tokenizer:
     @cached_property
     def _fast_encode(self) -> Callable[[str], list[int]] | None:
         """Words are cut and looked up faster here than there."""
-        return fast_encoder(self._parts)
+        return fast_encoder(self._json)
 
     @cached_property
     def _special_backend(self) -> Any:
         return _build(self.contents)
 
     @cached_property
-    def _parts(self) -> dict[str, Any]:
+    def _json(self) -> dict[str, Any]:
         parts: dict[str, Any] = json.loads(self.contents)
         return parts
 
     @property
     def _added(self) -> list[dict[str, Any]]:
         """Tokens beside the model's own. The ids they state are not asked: the library numbers them anew."""
-        return self._parts.get("added_tokens") or []
+        return self._json.get("added_tokens") or []
 
     @cached_property
     def _style(self) -> Any:
-        return token_style({**self._parts, "model": {**self._parts["model"], "type": self._model_name}})
+        return token_style({**self._json, "model": {**self._json["model"], "type": self._model_name}})
 
     @cached_property
     def _model_name(self) -> str:
@@ -266,7 +266,7 @@ class Tokenizer:
     @cached_property
     def _prefixed(self) -> bool:
         """Whether a space is put before every text and taken away again, as SentencePiece does."""
-        steps = (self._parts.get("decoder") or {}).get("decoders") or []
+        steps = (self._json.get("decoder") or {}).get("decoders") or []
         return any(step.get("type") == "Strip" and step.get("start") for step in steps)
 
     @cached_property
