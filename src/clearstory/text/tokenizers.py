@@ -110,12 +110,12 @@ class Tokenizer:
 
         Raises VocabularyMismatch for an id that no token has.
         """
-        text: str = self._backend.decode(self._known(ids), skip_special_tokens=True)
+        text: str = self._backend.decode(self._check_ids(ids), skip_special_tokens=True)
         return text
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ids, exactly, also where they end within a character."""
-        known = self._known(ids)
+        known = self._check_ids(ids)
         if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
             return self.decode(known).encode()
         text = b"".join(self._bytes[id] for id in known)
@@ -123,7 +123,7 @@ class Tokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of text that one token stands for by itself; none for special tokens."""
-        [id] = self._known([id])
+        [id] = self._check_ids([id])
         return self._bytes[id]
 
     def display_token(self, id: int) -> str:
@@ -137,7 +137,7 @@ class Tokenizer:
         """
         if id >= self.vocab:
             return f"<{id}>"
-        [id] = self._known([id])
+        [id] = self._check_ids([id])
         token = self._tokens[id] or f"<{id}>"
         if id in self._special or self._style == "wordpiece":
             return token
@@ -306,7 +306,7 @@ class Tokenizer:
         id = self._role(role)
         return id if id in self._special else None
 
-    def _known(self, ids: Iterable[int]) -> list[int]:
+    def _check_ids(self, ids: Iterable[int]) -> list[int]:
         known = [int(id) for id in ids]
         wrong = next((id for id in known if not 0 <= id < self.vocab), None)
         if wrong is not None:
