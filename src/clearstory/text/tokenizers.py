@@ -119,7 +119,7 @@ class Tokenizer:
         if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
             return self.decode(known).encode()
         text = b"".join(self._bytes[id] for id in known)
-        return text.removeprefix(b" ") if self._prefixed else text
+        return text.removeprefix(b" ") if self._strips_prefix_space else text
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of text that one token stands for by itself; none for special tokens."""
@@ -264,7 +264,7 @@ class Tokenizer:
         return type(self._backend.model).__name__  # old files do not state it
 
     @cached_property
-    def _prefixed(self) -> bool:
+    def _strips_prefix_space(self) -> bool:
         """Whether a space is put before every text and taken away again, as SentencePiece does."""
         steps = (self._json.get("decoder") or {}).get("decoders") or []
         return any(step.get("type") == "Strip" and step.get("start") for step in steps)
