@@ -97,9 +97,9 @@ def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
     """
     if sentinels(tokenizer):
         return tokenizer
-    from tokenizers import Tokenizer as Inside
+    from tokenizers import Tokenizer as Backend
 
-    inside = Inside.from_str(tokenizer.contents)
+    inside = Backend.from_str(tokenizer.contents)
     inside.add_special_tokens([f"<extra_id_{number}>" for number in range(COUNT)])
     contents = json.dumps(json.loads(inside.to_str(pretty=True)), ensure_ascii=False, indent=1)
     return Tokenizer(contents, tokenizer.config)

@@ -317,9 +317,9 @@ class Tokenizer:
 
 
 def _build(contents: str) -> Any:
-    from tokenizers import Tokenizer as Inside
+    from tokenizers import Tokenizer as Backend
 
-    inside = Inside.from_str(contents)
+    inside = Backend.from_str(contents)
     # Sentence encoders ship these switched on; text would be cut off without a word.
     inside.no_truncation()
     inside.no_padding()

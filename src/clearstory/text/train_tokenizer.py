@@ -66,7 +66,7 @@ def _size(spec: str, kind: str, size: str) -> int:
 
 
 def _characters(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
-    from tokenizers import Tokenizer as Inside
+    from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models
 
     alphabet: set[str] = set()
@@ -74,7 +74,7 @@ def _characters(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tok
         alphabet.update(text)
     # Pairs without any merge: the model's way to take one character at a time, five times as fast as splitting.
     vocabulary = {token: id for id, token in enumerate([*sorted(alphabet), eos, "<unk>"])}
-    inside = Inside(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    inside = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     inside.decoder = decoders.Fuse()
     inside.add_special_tokens([eos])  # not <unk>: decoding shows where one stands
     return _finish(inside, eos=eos, bos=eos, unk="<unk>", pad=eos)
@@ -125,11 +125,11 @@ def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenize
 
 
 def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
-    from tokenizers import Tokenizer as Inside
+    from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    inside = Inside(models.WordPiece(unk_token="[UNK]"))
+    inside = Backend(models.WordPiece(unk_token="[UNK]"))
     inside.normalizer = normalizers.BertNormalizer(lowercase=uncased, strip_accents=uncased)
     inside.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     alphabet: set[str] = set()
@@ -140,7 +140,7 @@ def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Toke
     stated = [*special, *letters, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(vocab_size=max(size, len(stated)), special_tokens=stated, show_progress=False)
     inside.train_from_iterator(iter(texts), trainer)
-    whole = Inside(models.WordPiece(vocab=inside.get_vocab(), unk_token="[UNK]"))
+    whole = Backend(models.WordPiece(vocab=inside.get_vocab(), unk_token="[UNK]"))
     whole.normalizer, whole.pre_tokenizer = inside.normalizer, inside.pre_tokenizer
     whole.decoder = decoders.WordPiece()
     whole.add_special_tokens(special)
@@ -169,10 +169,10 @@ SIZED = {"bpe": 257, "wordpiece": 6, "unigram": 257}  # with the fewest tokens e
 
 def _byte_level(model: Any, use_regex: bool = True) -> Any:
     """A tokenizer over GPT-2's byte alphabet; its pattern keeps words, numbers and white space apart."""
-    from tokenizers import Tokenizer as Inside
+    from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, pre_tokenizers
 
-    inside = Inside(model)
+    inside = Backend(model)
     inside.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
     inside.decoder = decoders.ByteLevel()
     return inside
