@@ -99,7 +99,7 @@ def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
         return tokenizer
     from tokenizers import Tokenizer as Backend
 
-    inside = Backend.from_str(tokenizer.contents)
-    inside.add_special_tokens([f"<extra_id_{number}>" for number in range(COUNT)])
-    contents = json.dumps(json.loads(inside.to_str(pretty=True)), ensure_ascii=False, indent=1)
+    backend = Backend.from_str(tokenizer.contents)
+    backend.add_special_tokens([f"<extra_id_{number}>" for number in range(COUNT)])
+    contents = json.dumps(json.loads(backend.to_str(pretty=True)), ensure_ascii=False, indent=1)
     return Tokenizer(contents, tokenizer.config)

@@ -52,13 +52,13 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[Word]:
     [None, 'ab', 'abc']
     """
     whole = stretches(tokenizer, text)
-    inside, ids = tokenizer._backend, list[int]()
+    backend, ids = tokenizer._backend, list[int]()
     found: dict[str, Word] = {}
     for stretch, added in whole:
         if stretch in found:
             found[stretch] = Word(**{**vars(found[stretch]), "times": found[stretch].times + 1})
         else:
-            own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in inside.model.tokenize(stretch))
+            own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
             steps = (Step((stretch,)),) if added else followed(tokenizer, stretch)
             found[stretch] = Word(stretch, steps, own)
         ids += found[stretch].ids
@@ -76,7 +76,7 @@ def cannot(why: str) -> CannotDo:
 
 def stretches(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
     """What is cut by itself, as the normalizer and the pre-tokenizer leave it, and whether it is an added token."""
-    inside = tokenizer._backend
+    backend = tokenizer._backend
     added = sorted((each["content"] for each in tokenizer._added if not each.get("special")), key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, added))})", text) if added else [text]
     found: list[tuple[str, bool]] = []
@@ -84,8 +84,8 @@ def stretches(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
         if number % 2:
             found.append((part, True))
             continue
-        clean = inside.normalizer.normalize_str(part) if inside.normalizer is not None else part
-        cut = [(clean, None)] if inside.pre_tokenizer is None else inside.pre_tokenizer.pre_tokenize_str(clean)
+        clean = backend.normalizer.normalize_str(part) if backend.normalizer is not None else part
+        cut = [(clean, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(clean)
         found += [(piece, False) for piece, _ in cut if piece]
     return found
 

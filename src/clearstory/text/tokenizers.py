@@ -232,9 +232,9 @@ class Tokenizer:
     @cached_property
     def _backend(self) -> Any:
         """The library's tokenizer; it reads special tokens in text as plain characters, and never cuts text off."""
-        inside = _build(self.contents)
-        inside.encode_special_tokens = True  # their name for: encode them like any text
-        return inside
+        backend = _build(self.contents)
+        backend.encode_special_tokens = True  # their name for: encode them like any text
+        return backend
 
     @cached_property
     def _fast_encode(self) -> Callable[[str], list[int]] | None:
@@ -319,8 +319,8 @@ class Tokenizer:
 def _build(contents: str) -> Any:
     from tokenizers import Tokenizer as Backend
 
-    inside = Backend.from_str(contents)
+    backend = Backend.from_str(contents)
     # Sentence encoders ship these switched on; text would be cut off without a word.
-    inside.no_truncation()
-    inside.no_padding()
-    return inside
+    backend.no_truncation()
+    backend.no_padding()
+    return backend

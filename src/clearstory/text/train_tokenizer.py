@@ -74,44 +74,44 @@ def _characters(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tok
         alphabet.update(text)
     # Pairs without any merge: the model's way to take one character at a time, five times as fast as splitting.
     vocabulary = {token: id for id, token in enumerate([*sorted(alphabet), eos, "<unk>"])}
-    inside = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    inside.decoder = decoders.Fuse()
-    inside.add_special_tokens([eos])  # not <unk>: decoding shows where one stands
-    return _finish(inside, eos=eos, bos=eos, unk="<unk>", pad=eos)
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens([eos])  # not <unk>: decoding shows where one stands
+    return _finish(backend, eos=eos, bos=eos, unk="<unk>", pad=eos)
 
 
 def _bytes(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
     from tokenizers import models
 
-    inside = _byte_level(models.BPE(vocab=dict(BYTE_ALPHABET), merges=[]), use_regex=False)
-    inside.add_special_tokens([eos])
-    return _finish(inside, eos=eos, bos=eos, pad=eos)
+    backend = _byte_level(models.BPE(vocab=dict(BYTE_ALPHABET), merges=[]), use_regex=False)
+    backend.add_special_tokens([eos])
+    return _finish(backend, eos=eos, bos=eos, pad=eos)
 
 
 def _bpe(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
     from tokenizers import models, trainers
 
-    inside = _byte_level(models.BPE())
+    backend = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(BYTE_ALPHABET), show_progress=False
     )
-    inside.train_from_iterator(iter(texts), trainer)
-    return _finish(inside, eos=eos, bos=eos, pad=eos)
+    backend.train_from_iterator(iter(texts), trainer)
+    return _finish(backend, eos=eos, bos=eos, pad=eos)
 
 
 def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
     from tokenizers import models, trainers
 
     # Over bytes, where sentencepiece works over characters: every text can be spelt, and ▁ may occur in it.
-    inside = _byte_level(models.Unigram())
+    backend = _byte_level(models.Unigram())
     trainer = trainers.UnigramTrainer(
         vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(BYTE_ALPHABET), show_progress=False
     )
-    inside.train_from_iterator(iter(texts), trainer)
-    learnt = json.loads(inside.to_str())["model"]["vocab"]
+    backend.train_from_iterator(iter(texts), trainer)
+    learnt = json.loads(backend.to_str())["model"]["vocab"]
     if any(score is None for _, score in learnt):  # JSON's way to say: not a number
         raise BadInput(f"there is too little text to learn unigram:{size} from; give more, or use bytes")
-    return _finish(inside, eos=eos, bos=eos, pad=eos)
+    return _finish(backend, eos=eos, bos=eos, pad=eos)
 
 
 def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
@@ -129,19 +129,19 @@ def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Toke
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    inside = Backend(models.WordPiece(unk_token="[UNK]"))
-    inside.normalizer = normalizers.BertNormalizer(lowercase=uncased, strip_accents=uncased)
-    inside.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend = Backend(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=uncased, strip_accents=uncased)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     alphabet: set[str] = set()
     for text in texts:
-        alphabet.update(inside.normalizer.normalize_str(text))
+        alphabet.update(backend.normalizer.normalize_str(text))
     letters = sorted(letter for letter in alphabet if not letter.isspace())
     # Stated beforehand: the trainer would number them in the order of a hash table, and learn otherwise every time.
     stated = [*special, *letters, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(vocab_size=max(size, len(stated)), special_tokens=stated, show_progress=False)
-    inside.train_from_iterator(iter(texts), trainer)
-    whole = Backend(models.WordPiece(vocab=inside.get_vocab(), unk_token="[UNK]"))
-    whole.normalizer, whole.pre_tokenizer = inside.normalizer, inside.pre_tokenizer
+    backend.train_from_iterator(iter(texts), trainer)
+    whole = Backend(models.WordPiece(vocab=backend.get_vocab(), unk_token="[UNK]"))
+    whole.normalizer, whole.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
     whole.decoder = decoders.WordPiece()
     whole.add_special_tokens(special)
     marks = [(token, whole.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -172,14 +172,14 @@ def _byte_level(model: Any, use_regex: bool = True) -> Any:
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, pre_tokenizers
 
-    inside = Backend(model)
-    inside.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
-    inside.decoder = decoders.ByteLevel()
-    return inside
+    backend = Backend(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    backend.decoder = decoders.ByteLevel()
+    return backend
 
 
-def _finish(inside: Any, **roles: str) -> Tokenizer:
+def _finish(backend: Any, **roles: str) -> Tokenizer:
     """The tokenizer with its parts named: eos, bos, unk, pad, as tokenizer_config.json does."""
     config = {f"{role}_token": token for role, token in roles.items()}
-    contents: str = inside.to_str(pretty=True)
+    contents: str = backend.to_str(pretty=True)
     return Tokenizer(json.dumps(json.loads(contents), ensure_ascii=False, indent=1), config)
