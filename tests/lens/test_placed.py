@@ -17,7 +17,8 @@ from rich.console import Console
 from clearstory.lens.probes.architecture import architecture
 from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
 from clearstory.lens.rendering.map import overlap, settled
-from clearstory.lens.views.figure import Arrow, Box, Figure, Group, Map, Point
+from clearstory.lens.views.figure import Arrow, Box, Figure, Group
+from clearstory.lens.views.map import Map, Point
 from clearstory.lens.rendering.svg import svg
 from clearstory.lens.views import View
 from clearstory.models.families import build, count

@@ -10,7 +10,8 @@ import pytest
 
 from clearstory.errors import BadInput
 from clearstory.lens.rendering.render import to_csv, to_html
-from clearstory.lens.views.figure import Arrow, Box, Group, Point
+from clearstory.lens.views.figure import Arrow, Box, Group
+from clearstory.lens.views.map import Point
 from clearstory.lens.rendering.svg import svg
 from clearstory.lens.views import Band, Curve, Figure, Grid, Line, Map, Span, HighlightedText, Table, View, Report
 

@@ -118,7 +118,7 @@ def to_html(view: View) -> str:
     return PAGE.format(title=clean(view.title), body=head + "".join(map(part_html, steps)))
 
 
-def to_frame(view: View) -> str:
+def notebook_frame(view: View) -> str:
     """The page in a frame, for a notebook: its styles touch nothing around it, and it runs no script there either."""
     page = html.escape(to_html(view))
     return f'<iframe srcdoc="{page}" sandbox="" style="width:100%;height:560px;border:0"></iframe>'

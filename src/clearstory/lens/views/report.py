@@ -16,20 +16,24 @@ from clearstory.lens.views.table import Table
 from clearstory.lens.views.tile_grid import TileGrid
 from clearstory.lens.views.tree import Tree
 
-
 Panel = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
-"""The kinds."""
+"""A view that is not a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report(View):
-    """Views one after another, each made from those before it: queries, keys, their products, what comes of them."""
+    """Panels in order, each usually computed from those before it: queries, keys, their products, the softmax."""
 
     kind: ClassVar[str] = "report"
     title: str
-    steps: tuple[Panel, ...]
+    panels: tuple[Panel, ...]
     caption: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise BadInput(f"the walk '{self.title}' has no steps; give it at least one view")
+        if not self.panels:
+            raise BadInput(f"the report '{self.title}' has no panels; give it at least one view")
+
+
+def panels_of(view: View) -> tuple[Panel, ...]:
+    """The panels of a report; a tuple of the view itself for any other."""
+    return view.panels if isinstance(view, Report) else (view,)  # type: ignore[return-value]  # all other views are panels
