@@ -15,7 +15,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
 from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll, stretches
 from clearstory.text.documents import Document
-from clearstory.text.special_tokens import frame, require_mask_token
+from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.sentence_splitting import by_sentence
 from clearstory.text.tokenizers import Tokenizer
@@ -139,7 +139,7 @@ def pseudo_token_nll(
 
     Windows stand side by side in each document.
     """
-    frame_of, wanted = Frame(*frame(tokenizer), require_mask_token(tokenizer)), np.asarray(places, np.int64)
+    frame_of, wanted = Frame(*cls_and_sep_ids(tokenizer), require_mask_token(tokenizer)), np.asarray(places, np.int64)
     wanted = wanted[~tokenizer.special_tokens_mask[np.asarray(rows.ids[wanted])]]
     found: list[float] = []
     for window in stretches(rows, network.config.context - 2):

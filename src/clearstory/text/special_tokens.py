@@ -20,7 +20,7 @@ def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[lis
     >>> build_inputs(train_tokenizer("wordpiece:12", ["a b"]), "a", "b")
     ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1])
     """
-    first, last = frame(tokenizer)
+    first, last = cls_and_sep_ids(tokenizer)
     ids, segments = [first], [0]
     for number, text in enumerate(texts):
         own = tokenizer.encode(text) if isinstance(text, str) else list(text)
@@ -29,7 +29,7 @@ def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[lis
     return ids, segments
 
 
-def frame(tokenizer: Tokenizer) -> tuple[int, int]:
+def cls_and_sep_ids(tokenizer: Tokenizer) -> tuple[int, int]:
     """The token before all that is read, and the one behind each text. Raises CannotDo where there are none."""
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise CannotDo(

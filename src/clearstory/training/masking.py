@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.models.base import IGNORE_INDEX
-from clearstory.text.special_tokens import frame, require_mask_token, continuation_mask
+from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token, continuation_mask
 from clearstory.text.tokenizers import Tokenizer
 
 SHARE = 0.15
@@ -46,7 +46,7 @@ class Masking:
         """That of a tokenizer. Raises CannotDo for one without [CLS], [SEP] and [MASK]."""
         special = tokenizer.special
         inside = continuation_mask(tokenizer) if whole_words else None
-        return cls(require_mask_token(tokenizer), *frame(tokenizer), np.flatnonzero(~special), special, inside)
+        return cls(require_mask_token(tokenizer), *cls_and_sep_ids(tokenizer), np.flatnonzero(~special), special, inside)
 
     def draw(self, rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
         """Rows (B, T) with some tokens hidden, and the tokens to be told (B, T): IGNORE_INDEX where nothing is asked.

@@ -11,7 +11,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.views import Cell, Table, Report
 from clearstory.models.encoder import Encoder
-from clearstory.text.special_tokens import frame
+from clearstory.text.special_tokens import cls_and_sep_ids
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token
 from clearstory.text.tokenization_steps import Word, tokenize_by_words
@@ -65,7 +65,7 @@ def token_table(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
     """Every token of a text; `around`: between those that an encoder reads it in."""
     places = encode_with_mask_offsets(tokenizer, text)
     if around:
-        first, last = frame(tokenizer)
+        first, last = cls_and_sep_ids(tokenizer)
         places = [(first, None), *places, (last, None)]
     rows: list[tuple[Cell, ...]] = []
     for number, (id, place) in enumerate(places):

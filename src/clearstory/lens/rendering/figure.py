@@ -167,7 +167,7 @@ class Paper:
         for place in [(a, b) for a in range(x, x + width) for b in range(y, y + height)]:
             self.cells.pop(place, None)
 
-    def frame(self, x: int, y: int, width: int, height: int, style: str, lines: tuple[str, str]) -> None:
+    def cls_and_sep_ids(self, x: int, y: int, width: int, height: int, style: str, lines: tuple[str, str]) -> None:
         """The four sides of a box."""
         flat, steep = lines
         self.write(x, y, f"╭{flat * (width - 2)}╮", style)

@@ -1,0 +1,236 @@
+"""GGUF dialects: the architectures of llama.cpp that this house expresses, a row each.
+
+As with the classes of transformers, which row carries a config is not stated twice: it is the first whose keys, pushed
+and pulled back, give the config again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName, nearest
+from clearstory.formats.gguf.config_keys import ORIGINAL, gpt2_keys, llama_keys, phi3_keys
+from clearstory.formats.hf.config_keys import Key, Theirs, check_known
+from clearstory.formats.rotary_layout import Paired
+from clearstory.formats.hf.weight_map import Fused, Moved, Renaming, Rule
+from clearstory.models.config import TransformerConfig
+from clearstory.models.positions import slowness
+
+FACTORS = "rope_freqs.weight"
+"""Where a file keeps by how much each pair is slowed: the result of Llama 3.1's rule, not the rule."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One architecture: its keys, its weights, what it always is, and what the weights that are there say.
+
+    Args:
+        name: general.architecture.
+        keys: how its fields and ours say the same, given the name they begin with.
+        given: what of ours it always is.
+        renaming: the weights' names and layouts for one config.
+        factors: whether it knows a slowness for each pair.
+        biased: a weight that is there only where linear maps have biases; None where the dialect decides.
+    """
+
+    name: str
+    keys: Callable[[str], tuple[Key, ...]]
+    given: Mapping[str, Any]
+    renaming: Callable[[TransformerConfig], Renaming]
+    factors: bool = False
+    biased: str | None = None
+
+    def pull_config(
+        self, fields: Theirs, shapes: Mapping[str, tuple[int, ...]], factors: Tensor | None
+    ) -> TransformerConfig:
+        """Our config from a file's fields and the names and shapes of its weights."""
+        keys = self.keys(self.name)
+        own = {name: value for name, value in fields.items() if name.startswith(f"{self.name}.")}
+        check_known(own, {name for key in keys for name in key.names}, self.name)
+        found: dict[str, Any] = dict(self.given)
+        for key in keys:
+            found |= key.pull(own)
+        found |= {"vocab": shapes["token_embd.weight"][0], "tied": "output.weight" not in shapes}
+        if self.biased is not None:
+            found["bias"] = self.biased in shapes
+        config = TransformerConfig(**found)
+        return config if factors is None else slowed(config, factors, own.get(f"{self.name}.{ORIGINAL}"))
+
+    def push_config(self, config: TransformerConfig) -> dict[str, Any]:
+        """A file's fields from ours."""
+        out: dict[str, Any] = {}
+        for key in self.keys(self.name):
+            out |= key.push(config)
+        if config.rope_original is not None:
+            out[f"{self.name}.{ORIGINAL}"] = config.rope_original
+        return {name: value for name, value in out.items() if value is not None}
+
+    def push_factors(self, config: TransformerConfig) -> Tensor | None:
+        """The slowness of each pair, where it is not the same for all."""
+        if config.rope_original is None:
+            return None
+        speeds = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width)
+        return slowness(speeds, config.rope_factor, config.rope_original).float()
+
+    def carries(self, config: TransformerConfig) -> bool:
+        """Whether a file of this dialect gives the config back."""
+        shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.vocab, config.width)}
+        shapes |= {} if config.tied else {"output.weight": (config.vocab, config.width)}
+        shapes |= {self.biased: ()} if self.biased is not None and config.bias else {}
+        factors = self.push_factors(config)
+        if factors is not None and not self.factors:
+            return False
+        try:
+            back = self.pull_config(self.push_config(config), shapes, factors)
+        except (BadInput, BadSetting):
+            return False
+        return back == replace(config, dropout=0.0)
+
+
+def slowed(config: TransformerConfig, factors: Tensor, said: object) -> TransformerConfig:
+    """The config whose slowness these are. Raises BadInput where Llama 3.1's rule does not give them."""
+    pairs = config.head_width // 2
+    if factors.shape != (pairs,) or not bool(torch.isfinite(factors).all()):
+        raise BadInput(f"{FACTORS} of shape {list(factors.shape)} is no slowness of {pairs} pairs; copy the file anew")
+    speeds = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width)
+    factor = float(str(factors.max().numpy()))
+    originals = [said] if isinstance(said, int) else [2**power for power in range(8, 21)]
+    for original in originals:
+        if not isinstance(original, int) or not 1 <= original <= 2**24 or not 1 <= factor <= 2**16:
+            continue
+        if torch.allclose(slowness(speeds, factor, original).float(), factors, rtol=1e-5):
+            return replace(config, rope_factor=factor, rope_original=original)
+    raise BadInput(
+        f"{FACTORS} slows the rotary pairs by up to {factor:g} in a way that Llama 3.1's rule does not give; "
+        "this house has no other"
+    )
+
+
+OUTSIDE: tuple[Rule, ...] = (
+    Moved("token_embd", "embedding"),
+    Moved("position_embd", "places"),
+    Moved("output_norm", "norm"),
+    Moved("output", "unembedding"),
+)
+
+
+def cls_and_sep_ids() -> tuple[Rule, ...]:
+    """What all name alike within a layer; a norm or a gate that is not there is not carried."""
+    block, ours = "blk.{layer}", "blocks.{layer}"
+    return (
+        Moved(f"{block}.attn_norm", f"{ours}.attention_norm"),
+        Moved(f"{block}.attn_output", f"{ours}.attention.output"),
+        Moved(f"{block}.attn_q_norm", f"{ours}.attention.query_norm"),
+        Moved(f"{block}.attn_k_norm", f"{ours}.attention.key_norm"),
+        Moved(f"{block}.ffn_norm", f"{ours}.feed_forward_norm"),
+        Moved(f"{block}.ffn_down", f"{ours}.feed_forward.down"),
+    )
+
+
+def llama_weights(config: TransformerConfig) -> Renaming:
+    """Queries and keys in the order of pairs."""
+    return apart(
+        config,
+        Paired("blk.{layer}.attn_q", "blocks.{layer}.attention.query", config.heads),
+        Paired("blk.{layer}.attn_k", "blocks.{layer}.attention.key", config.kv_heads),
+    )
+
+
+def qwen3_weights(config: TransformerConfig) -> Renaming:
+    """Queries and keys as they are."""
+    return apart(
+        config,
+        Moved("blk.{layer}.attn_q", "blocks.{layer}.attention.query"),
+        Moved("blk.{layer}.attn_k", "blocks.{layer}.attention.key"),
+    )
+
+
+def apart(config: TransformerConfig, query: Rule, key: Rule) -> Renaming:
+    """Every map by itself."""
+    rules = (
+        query,
+        key,
+        Moved("blk.{layer}.attn_v", "blocks.{layer}.attention.value"),
+        Moved("blk.{layer}.ffn_gate", "blocks.{layer}.feed_forward.gate"),
+        Moved("blk.{layer}.ffn_up", "blocks.{layer}.feed_forward.up"),
+    )
+    return Renaming(OUTSIDE, (*frame(), *rules), config.layers)
+
+
+def phi3_weights(config: TransformerConfig) -> Renaming:
+    """Query, key and value are one, and so are gate and up, under the name of up."""
+    c, attention = config, tuple(f"blocks.{{layer}}.attention.{name}" for name in ("query", "key", "value"))
+    rows = (c.heads * c.head_width, c.kv_heads * c.head_width, c.kv_heads * c.head_width)
+    think = tuple(f"blocks.{{layer}}.feed_forward.{name}" for name in ("gate", "up"))
+    rules = (
+        Fused("blk.{layer}.attn_qkv", attention, rows),
+        Fused("blk.{layer}.ffn_up", think, (c.hidden, c.hidden)),
+    )
+    return Renaming(OUTSIDE, (*frame(), *rules), c.layers)
+
+
+def gpt2_weights(config: TransformerConfig) -> Renaming:
+    """Query, key and value are one; maps stand as torch has them, not turned as in transformers."""
+    attention = tuple(f"blocks.{{layer}}.attention.{name}" for name in ("query", "key", "value"))
+    rules = (
+        Fused("blk.{layer}.attn_qkv", attention, (config.width,) * 3),
+        Moved("blk.{layer}.ffn_up", "blocks.{layer}.feed_forward.up"),
+    )
+    return Renaming(OUTSIDE, (*frame(), *rules), config.layers)
+
+
+LLAMA = {"norm": "rms", "positions": "rotary", "gated": True, "activation": "silu", "bias": False}
+GPT2 = {"norm": "layer", "positions": "learned", "gated": False, "activation": "gelu_tanh", "bias": True}
+
+DIALECTS: dict[str, Dialect] = {
+    d.name: d
+    for d in (
+        Dialect("gpt2", gpt2_keys, GPT2, gpt2_weights),
+        Dialect("llama", llama_keys, LLAMA, llama_weights, factors=True, biased="blk.0.attn_q.bias"),
+        Dialect("qwen3", llama_keys, {**LLAMA, "qk_norm": True}, qwen3_weights),
+        Dialect("phi3", phi3_keys, LLAMA, phi3_weights),
+    )
+}
+"""In the order in which they are tried for a config of ours."""
+
+
+def dialect_of(config: Any) -> Dialect:
+    """The first that carries a config. Raises CannotDo where none does.
+
+    >>> from clearstory.models.presets import CLEAR, PRESETS
+    >>> [dialect_of(config).name for config in (CLEAR, PRESETS["llama3.2-1b"], PRESETS["phi3-mini"])]
+    ['qwen3', 'llama', 'phi3']
+    """
+    if isinstance(config, TransformerConfig):
+        for each in DIALECTS.values():
+            if each.carries(config):
+                return each
+    raise CannotDo(
+        f"llama.cpp has no architecture for this model ({getattr(config, 'family', 'unknown')}, "
+        f"{getattr(config, 'shape', 'of no config')}); it has the wirings of {', '.join(DIALECTS)}; "
+        "keep the model as a folder"
+    )
+
+
+def which(fields: Theirs) -> Dialect:
+    """The dialect that a file names. Raises UnknownName with the nearest that is here."""
+    name = fields.get("general.architecture")
+    if not isinstance(name, str) or name not in DIALECTS:
+        raise UnknownName(f"its general.architecture is {str(name)[:40]!r}; {nearest(str(name), DIALECTS)}")
+    return DIALECTS[name]
+
+
+@contextmanager
+def speaking_of(path: Path) -> Iterator[None]:
+    """The sentences of keys name config.json; here what they speak of is another file."""
+    try:
+        yield
+    except (BadInput, BadSetting, UnknownName) as error:
+        raise type(error)(f"{path}: {str(error).replace('config.json ', 'it ')}") from None
