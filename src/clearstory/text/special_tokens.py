@@ -21,12 +21,12 @@ def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[lis
     ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1])
     """
     first, last = cls_and_sep_ids(tokenizer)
-    ids, segments = [first], [0]
+    ids, token_type_ids = [first], [0]
     for number, text in enumerate(texts):
         own = tokenizer.encode(text) if isinstance(text, str) else list(text)
         ids += [*own, last]
-        segments += [number] * (len(own) + 1)
-    return ids, segments
+        token_type_ids += [number] * (len(own) + 1)
+    return ids, token_type_ids
 
 
 def cls_and_sep_ids(tokenizer: Tokenizer) -> tuple[int, int]:
