@@ -47,7 +47,7 @@ class HeldOut:
             return Score(nats=marks.nats, tokens=marks.tokens, bytes=None, reason=self.lost)
         score = score_dataset(
             model,
-            self.rows.spread(limit) if spread and limit is not None else self.rows,
+            self.rows.subsample(limit) if spread and limit is not None else self.rows,
             context=None if model.context is None else context,
             windows="blocks",
             begin=first_token(self.tokenizer),  # as `evaluate` does, so that both say the same
