@@ -59,7 +59,7 @@ class TokenDataset:
             counts += np.bincount(self.ids[start : start + BATCH], minlength=len(counts))
         return int(counts @ self.byte_lengths)
 
-    def spread(self, limit: int) -> TokenDataset:
+    def subsample(self, limit: int) -> TokenDataset:
         """Documents from all over, of about `limit` tokens together: its first ones alone may be easier than the rest.
 
         Itself where it has no more tokens, or is a single document.
