@@ -109,7 +109,7 @@ class Corpus:
             with write_folder(folder) as temporary:
                 cut = by_sentence if sentences else iter
                 splits = ((split, cut(self.documents(split))) for split in SPLITS)
-                read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, endings=not sentences)
+                read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences)
                 if read != self.text_bytes:
                     raise self._changed()
         except (PermissionError, FileExistsError, NotADirectoryError) as error:

@@ -85,14 +85,14 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
 
 
 def encode_documents(
-    tokenizer: Tokenizer, documents: Iterable[Document], multiple_documents: bool = False, endings: bool = True
+    tokenizer: Tokenizer, documents: Iterable[Document], multiple_documents: bool = False, append_eos: bool = True
 ) -> TokenDataset:
     """The ids of documents, in memory; a document's parts are put together again.
 
     Each document ends with the tokenizer's eos, if it has one and there are several documents. `several` says that
     there are more of them elsewhere, and `endings` whether that token is written at all.
     """
-    encoding = _Encoding(tokenizer, multiple_documents, endings)
+    encoding = _Encoding(tokenizer, multiple_documents, append_eos)
     blocks = list(encoding.blocks(documents))
     ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_type(tokenizer))
     return TokenDataset(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
@@ -103,7 +103,7 @@ def write_datasets(
     tokenizer: Tokenizer,
     splits: Iterable[tuple[str, Iterable[Document]]],
     multiple_documents: bool,
-    endings: bool = True,
+    append_eos: bool = True,
 ) -> int:
     """Encode the splits into a folder, a few megabytes of text at a time; returns the bytes of text read.
 
@@ -111,7 +111,7 @@ def write_datasets(
     """
     index: dict[str, dict[str, int]] = {}
     for name, documents in splits:
-        encoding = _Encoding(tokenizer, multiple_documents, endings)
+        encoding = _Encoding(tokenizer, multiple_documents, append_eos)
         with (folder / f"{name}.ids").open("wb") as file:
             for block in encoding.blocks(documents):
                 file.write(block.tobytes())
@@ -151,12 +151,12 @@ def id_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
 class _Encoding:
     """Encodes documents block by block, and keeps what is known only at the end: starts and bytes."""
 
-    def __init__(self, tokenizer: Tokenizer, multiple_documents: bool, endings: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, multiple_documents: bool, append_eos: bool = True) -> None:
         self.starts = array("q")
         self.text_bytes = 0
         self._tokenizer = tokenizer
         self._several = multiple_documents
-        self._ending = [tokenizer.eos_token_id] if endings and tokenizer.eos_token_id is not None else []
+        self._ending = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
         """The ids, each document's followed by eos where there are several."""
