@@ -92,7 +92,7 @@ def encode_documents(
     Each document ends with the tokenizer's eos, if it has one and there are several documents. `several` says that
     there are more of them elsewhere, and `endings` whether that token is written at all.
     """
-    encoding = _Encoding(tokenizer, multiple_documents, append_eos)
+    encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
     blocks = list(encoding.blocks(documents))
     ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_type(tokenizer))
     return TokenDataset(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
@@ -111,7 +111,7 @@ def write_datasets(
     """
     index: dict[str, dict[str, int]] = {}
     for name, documents in splits:
-        encoding = _Encoding(tokenizer, multiple_documents, append_eos)
+        encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
         with (folder / f"{name}.ids").open("wb") as file:
             for block in encoding.blocks(documents):
                 file.write(block.tobytes())
@@ -148,7 +148,7 @@ def id_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype(np.uint16 if tokenizer.vocab <= 1 << 16 else np.uint32)
 
 
-class _Encoding:
+class _DocumentEncoder:
     """Encodes documents block by block, and keeps what is known only at the end: starts and bytes."""
 
     def __init__(self, tokenizer: Tokenizer, multiple_documents: bool, append_eos: bool = True) -> None:
