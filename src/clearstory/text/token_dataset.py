@@ -94,7 +94,7 @@ def encode_documents(
     """
     encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
     blocks = list(encoding.blocks(documents))
-    ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_type(tokenizer))
+    ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_dtype(tokenizer))
     return TokenDataset(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
 
 
@@ -124,7 +124,7 @@ def write_datasets(
 
 def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
     """What write_datasets wrote, mapped; None where it is missing or does not measure up."""
-    kind = id_type(tokenizer)
+    kind = id_dtype(tokenizer)
     try:
         index = json.loads((folder / INDEX).read_bytes())
         splits = {}
@@ -143,7 +143,7 @@ def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset]
     return splits
 
 
-def id_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
+def id_dtype(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
     """The smaller of two types that holds every id."""
     return np.dtype(np.uint16 if tokenizer.vocab <= 1 << 16 else np.uint32)
 
@@ -160,7 +160,7 @@ class _DocumentEncoder:
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
         """The ids, each document's followed by eos where there are several."""
-        kind = id_type(self._tokenizer)
+        kind = id_dtype(self._tokenizer)
         total = 0
         for batch in _batches(documents):
             ids: list[int] = []
