@@ -48,7 +48,7 @@ class Corpus:
     size: int
     text_bytes: int
     fingerprint: str
-    cut: int
+    split_position: int
     held_out: npt.NDArray[np.bool_] = field(repr=False, compare=False)
     note: str | None = None
 
@@ -74,10 +74,10 @@ class Corpus:
             held_out = np.repeat(_hold_out(name, scan.of_sources(), settings.validation), 2)
             return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, note)
         single = len(scan.sizes) == 1
-        cut = _cut(name, scan.characters, settings.validation) if single else 0
+        split_position = _cut(name, scan.characters, settings.validation) if single else 0
         held_out = np.zeros(1, dtype=np.bool_) if single else _hold_out(name, scan, settings.validation)
         size, fingerprint = len(scan.sizes), scan.fingerprint
-        return cls(name, sources, settings, size, scan.text_bytes, fingerprint, cut, held_out, note)
+        return cls(name, sources, settings, size, scan.text_bytes, fingerprint, split_position, held_out, note)
 
     def documents(self, split: str) -> Iterator[Document]:
         """The documents of "train" or "validation", in order, read anew from the sources."""
@@ -107,8 +107,8 @@ class Corpus:
             return rows
         try:
             with write_folder(folder) as temporary:
-                cut = by_sentence if sentences else iter
-                splits = ((split, cut(self.documents(split))) for split in SPLITS)
+                split_position = by_sentence if sentences else iter
+                splits = ((split, split_position(self.documents(split))) for split in SPLITS)
                 read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences)
                 if read != self.text_bytes:
                     raise self._changed()
@@ -138,13 +138,13 @@ class Corpus:
     def _by_character(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
         place = part = 0
         for document in documents:
-            here = max(0, self.cut - place)  # where the cut lies in this part; at its end or behind for most
+            here = max(0, self.split_position - place)  # where the cut lies in this part; at its end or behind for most
             text = document.text[:here] if split == "train" else document.text[here:]
             place += len(document.text)
             if text:
                 yield Document(document.name, text, part)
                 part += 1
-            if split == "train" and place >= self.cut:
+            if split == "train" and place >= self.split_position:
                 return
 
     def _changed(self) -> BadInput:
@@ -217,13 +217,13 @@ def _numbered(documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
 
 def _cut(name: str, characters: int, share: float) -> int:
     """How many characters of a single document are for training: nanoGPT's int(n * 0.9)."""
-    cut = int(characters * (1 - share))
-    if share and not 0 < cut < characters:
+    split_position = int(characters * (1 - share))
+    if share and not 0 < split_position < characters:
         raise BadInput(
             f"{name} has {characters:,} characters, too few to hold out {share:.0%}; "
             f"give more text, or train on all of it with --data.validation 0"
         )
-    return cut
+    return split_position
 
 
 def _hold_out(name: str, scan: _Scan, share: float) -> npt.NDArray[np.bool_]:
