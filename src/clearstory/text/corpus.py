@@ -74,7 +74,7 @@ class Corpus:
             held_out = np.repeat(_hold_out(name, scan.of_sources(), settings.validation), 2)
             return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, note)
         single = len(scan.sizes) == 1
-        split_position = _cut(name, scan.characters, settings.validation) if single else 0
+        split_position = _split_position(name, scan.characters, settings.validation) if single else 0
         held_out = np.zeros(1, dtype=np.bool_) if single else _hold_out(name, scan, settings.validation)
         size, fingerprint = len(scan.sizes), scan.fingerprint
         return cls(name, sources, settings, size, scan.text_bytes, fingerprint, split_position, held_out, note)
@@ -215,7 +215,7 @@ def _numbered(documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
         yield number, document
 
 
-def _cut(name: str, characters: int, share: float) -> int:
+def _split_position(name: str, characters: int, share: float) -> int:
     """How many characters of a single document are for training: nanoGPT's int(n * 0.9)."""
     split_position = int(characters * (1 - share))
     if share and not 0 < split_position < characters:
