@@ -71,11 +71,11 @@ class Corpus:
         if not scan.text_bytes:
             raise BadInput(f"{name} holds no text; give files with text in them")
         if settings.pairs:
-            held_out = np.repeat(_hold_out(name, scan.of_sources(), settings.validation), 2)
+            held_out = np.repeat(_choose_validation(name, scan.of_sources(), settings.validation), 2)
             return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, note)
         single = len(scan.sizes) == 1
         split_position = _split_position(name, scan.characters, settings.validation) if single else 0
-        held_out = np.zeros(1, dtype=np.bool_) if single else _hold_out(name, scan, settings.validation)
+        held_out = np.zeros(1, dtype=np.bool_) if single else _choose_validation(name, scan, settings.validation)
         size, fingerprint = len(scan.sizes), scan.fingerprint
         return cls(name, sources, settings, size, scan.text_bytes, fingerprint, split_position, held_out, note)
 
@@ -226,7 +226,7 @@ def _split_position(name: str, characters: int, share: float) -> int:
     return split_position
 
 
-def _hold_out(name: str, scan: _Scan, share: float) -> npt.NDArray[np.bool_]:
+def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.bool_]:
     """Which documents are for validation, (D,): those whose hash falls into the share.
 
     Fewer documents than one over the share, or documents of which none or all would be held out, are too few for
