@@ -66,7 +66,7 @@ class Corpus:
         """
         settings = settings or DataSettings()
         sources = (sources,) if isinstance(sources, str | Path) else tuple(sources)
-        name, note = _describe(sources)
+        name, note = _corpus_name_and_note(sources)
         scan = _scan(read_documents(sources, settings))
         if not scan.text_bytes:
             raise BadInput(f"{name} holds no text; give files with text in them")
@@ -250,7 +250,7 @@ def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.b
     return held_out
 
 
-def _describe(sources: tuple[str | Path, ...]) -> tuple[str, str | None]:
+def _corpus_name_and_note(sources: tuple[str | Path, ...]) -> tuple[str, str | None]:
     """What to call the corpus, and what there is to say about it."""
     names, notes = [], []
     for source in sources:
