@@ -111,7 +111,7 @@ class Corpus:
                 splits = ((split, split_position(self.documents(split))) for split in SPLITS)
                 read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences)
                 if read != self.text_bytes:
-                    raise self._changed()
+                    raise self._corpus_changed()
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
             raise BadSetting(
                 f"encoded text cannot be kept in {folder.parent} ({error.strerror}); choose another with --data.cache"
@@ -131,7 +131,7 @@ class Corpus:
     def _by_document(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
         for number, document in _numbered(documents):
             if number >= self.size:
-                raise self._changed()
+                raise self._corpus_changed()
             if self.held_out[number] == (split == "validation"):
                 yield document
 
@@ -147,7 +147,7 @@ class Corpus:
             if split == "train" and place >= self.split_position:
                 return
 
-    def _changed(self) -> BadInput:
+    def _corpus_changed(self) -> BadInput:
         return BadInput(f"{self.name} changed while it was being read; start again when its files are left alone")
 
 
