@@ -101,7 +101,7 @@ class Corpus:
         """
         from clearstory.durable import write_folder
 
-        folder = cache_folder(self.settings) / "rows" / self._key(tokenizer, sentences)
+        folder = cache_folder(self.settings) / "rows" / self._cache_key(tokenizer, sentences)
         rows = open_datasets(folder, tokenizer)
         if rows is not None:
             return rows
@@ -120,7 +120,7 @@ class Corpus:
         assert rows is not None, "rows that were just written measure up"
         return rows
 
-    def _key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
+    def _cache_key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
         """The name of what is cached: all that the ids depend on."""
         version = 1  # of the way ids are written
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos_token_id]
