@@ -129,7 +129,7 @@ class Corpus:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
     def _by_document(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
-        for number, document in _numbered(documents):
+        for number, document in _with_document_number(documents):
             if number >= self.size:
                 raise self._corpus_changed()
             if self.held_out[number] == (split == "validation"):
@@ -194,7 +194,7 @@ def _scan(documents: Iterable[Document]) -> _Scan:
     hashes, sizes = array("Q"), array("q")
     characters = 0
     whole = hashlib.sha256()
-    for _, parts in groupby(_numbered(documents), key=itemgetter(0)):
+    for _, parts in groupby(_with_document_number(documents), key=itemgetter(0)):
         one, size = hashlib.sha256(), 0
         for _, document in parts:
             data = document.text.encode()
@@ -207,7 +207,7 @@ def _scan(documents: Iterable[Document]) -> _Scan:
     return _Scan(np.array(hashes, np.uint64), np.array(sizes, np.int64), characters, whole.hexdigest())
 
 
-def _numbered(documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
+def _with_document_number(documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
     """Every part with the number of its document."""
     number = -1
     for document in documents:
