@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text import files
-from clearstory.text.files import lines, text_parts
+from clearstory.text.files import lines, read_text_parts
 from clearstory.text.train_tokenizer import train_tokenizer
 
 calm = settings(deadline=None)  # busy machines are slow, not wrong
@@ -31,7 +31,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzm
 
 
 def whole(path: Path, errors: files.Errors = "strict") -> str:
-    return "".join(text_parts(path, errors))
+    return "".join(read_text_parts(path, errors))
 
 
 def test_a_text_is_read_exactly(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_parts_joined_are_exactly_the_text(tmp_path_factory: pytest.TempPathFact
     file.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "BLOCK", block)
-        parts = list(text_parts(file, "strict"))
+        parts = list(read_text_parts(file, "strict"))
         assert "\n".join(lines(file, "strict")) == text.removesuffix("\n")
     assert "".join(parts) == text
     assert all(parts)
@@ -114,7 +114,7 @@ def test_long_files_come_in_parts_of_about_a_mebibyte_cut_at_line_ends(tmp_path:
     file = tmp_path / "long.txt"
     text = "All the world's a stage,\nAnd all the men and women merely players;\n\n" * 40_000
     file.write_text(text, newline="")
-    parts = list(text_parts(file, "strict"))
+    parts = list(read_text_parts(file, "strict"))
     assert len(parts) > 2
     assert max(map(len, parts)) <= 1 << 20
     assert all(part.endswith("\n") for part in parts)
@@ -124,7 +124,7 @@ def test_long_files_come_in_parts_of_about_a_mebibyte_cut_at_line_ends(tmp_path:
 def test_a_line_longer_than_a_part_is_cut_between_characters(tmp_path: Path) -> None:
     file = tmp_path / "line.txt"
     file.write_text("あ" * 600_000, encoding="utf-8")
-    parts = list(text_parts(file, "strict"))
+    parts = list(read_text_parts(file, "strict"))
     assert len(parts) > 1
     assert "".join(parts) == "あ" * 600_000
 

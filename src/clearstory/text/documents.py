@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
-from clearstory.text.files import PACKED, Errors, records, suffix_of, text_parts
+from clearstory.text.files import PACKED, Errors, records, suffix_of, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
@@ -184,7 +184,7 @@ def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
         for number, sentences in enumerate(by_document(read_conllu(path, settings.errors)), start=1):
             yield Document(f"{path}:{number}", "\n".join(sentence.text for sentence in sentences))
     else:
-        for part, text in enumerate(text_parts(path, settings.errors)):
+        for part, text in enumerate(read_text_parts(path, settings.errors)):
             yield Document(str(path), text, part)
 
 

@@ -31,7 +31,7 @@ def suffix_of(path: Path) -> str:
     return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
 
 
-def text_parts(path: Path, errors: Errors) -> Iterator[str]:
+def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
     """A file's text in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
 
     A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under
