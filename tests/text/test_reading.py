@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text import files
-from clearstory.text.files import lines, read_text_parts
+from clearstory.text.files import read_lines, read_text_parts
 from clearstory.text.train_tokenizer import train_tokenizer
 
 calm = settings(deadline=None)  # busy machines are slow, not wrong
@@ -90,7 +90,7 @@ def test_parts_joined_are_exactly_the_text(tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "BLOCK", block)
         parts = list(read_text_parts(file, "strict"))
-        assert "\n".join(lines(file, "strict")) == text.removesuffix("\n")
+        assert "\n".join(read_lines(file, "strict")) == text.removesuffix("\n")
     assert "".join(parts) == text
     assert all(parts)
 

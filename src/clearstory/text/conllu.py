@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import Errors, lines
+from clearstory.text.files import Errors, read_lines
 
 SUFFIX = ".conllu"
 
@@ -67,7 +67,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
     rows: list[list[str]] = []
     glued: list[bool] = []
     new, start, until, apart = False, 1, 0, True
-    for number, line in enumerate(lines(path, errors), start=1):
+    for number, line in enumerate(read_lines(path, errors), start=1):
         line = line.rstrip("\r")
         if line.startswith("#"):
             new = new or line[1:].split()[:1] == ["newdoc"]

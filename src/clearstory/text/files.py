@@ -48,7 +48,7 @@ def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
         yield held
 
 
-def lines(path: Path, errors: Errors) -> Iterator[str]:
+def read_lines(path: Path, errors: Errors) -> Iterator[str]:
     """A file's lines, without their line feeds."""
     held: list[str] = []
     for text in decoded(path, errors):
@@ -68,7 +68,7 @@ def records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[str, An
 
     Raises BadInput for a line that is not one.
     """
-    for number, line in enumerate(lines(path, errors), start=1):
+    for number, line in enumerate(read_lines(path, errors), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number:,}"

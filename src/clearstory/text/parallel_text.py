@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import lines, records, suffix_of
+from clearstory.text.files import read_lines, records, suffix_of
 from clearstory.text.settings import DataSettings
 
 Pair = tuple[str, str, str]
@@ -54,7 +54,7 @@ def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
 
 
 def _has_both(path: Path, settings: DataSettings) -> bool:
-    first = next((line for line in lines(path, settings.errors) if line.strip()), "")
+    first = next((line for line in read_lines(path, settings.errors) if line.strip()), "")
     try:
         record = json.loads(first)
     except (json.JSONDecodeError, RecursionError):
@@ -76,7 +76,7 @@ def _whole(pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 
 def _columns(path: Path, settings: DataSettings) -> Iterator[Pair]:
-    for number, line in enumerate(lines(path, settings.errors), start=1):
+    for number, line in enumerate(read_lines(path, settings.errors), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number:,}"
@@ -105,7 +105,7 @@ def _text(place: str, record: dict[str, object], settings: DataSettings, setting
 
 
 def _side_by_side(first: Path, second: Path, settings: DataSettings) -> Iterator[Pair]:
-    pairs = zip_longest(lines(first, settings.errors), lines(second, settings.errors))
+    pairs = zip_longest(read_lines(first, settings.errors), read_lines(second, settings.errors))
     for number, (source, target) in enumerate(pairs, start=1):
         if source is None or target is None:
             shorter, longer = (first, second) if source is None else (second, first)
