@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
-from clearstory.text.files import PACKED, Errors, records, suffix_of, read_text_parts
+from clearstory.text.files import PACKED, Errors, read_records, suffix_of, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
@@ -189,7 +189,7 @@ def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
 
 
 def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
-    for number, place, record in records(path, settings.errors):
+    for number, place, record in read_records(path, settings.errors):
         if settings.text_field not in record:
             raise BadInput(_no_field(place, "field", settings.text_field, record))
         yield _record(place, f"{path}:{number}", record[settings.text_field], settings)

@@ -63,7 +63,7 @@ def read_lines(path: Path, errors: Errors) -> Iterator[str]:
         yield last
 
 
-def records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def read_records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """The objects of a jsonl file, each with its line's number and its place in words. Blank lines are left out.
 
     Raises BadInput for a line that is not one.

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import read_lines, records, suffix_of
+from clearstory.text.files import read_lines, read_records, suffix_of
 from clearstory.text.settings import DataSettings
 
 Pair = tuple[str, str, str]
@@ -87,7 +87,7 @@ def _columns(path: Path, settings: DataSettings) -> Iterator[Pair]:
 
 
 def _fields(path: Path, settings: DataSettings) -> Iterator[Pair]:
-    for _, place, record in records(path, settings.errors):
+    for _, place, record in read_records(path, settings.errors):
         yield place, _text(place, record, settings, "source_field"), _text(place, record, settings, "target_field")
 
 
