@@ -38,7 +38,7 @@ def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
     "strict") and for binary files, CorruptFile for packed files that are cut off or damaged.
     """
     held = ""
-    for text in decoded(path, errors):
+    for text in read_decoded(path, errors):
         held += text
         if len(held) >= BLOCK // 4:  # a block holds at least this many characters: none is longer than four bytes
             cut = _last_seam(held)
@@ -51,7 +51,7 @@ def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
 def read_lines(path: Path, errors: Errors) -> Iterator[str]:
     """A file's lines, without their line feeds."""
     held: list[str] = []
-    for text in decoded(path, errors):
+    for text in read_decoded(path, errors):
         first, *rest = text.split("\n")
         held.append(first)
         if rest:
@@ -81,7 +81,7 @@ def read_records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[st
         yield number, place, record
 
 
-def decoded(path: Path, errors: Errors) -> Iterator[str]:
+def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
     """A file's text in the blocks in which it is read, without a byte order mark at its start."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     place = 0
