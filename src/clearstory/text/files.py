@@ -86,7 +86,7 @@ def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     place = 0
     start = True
-    for block in _until_the_end(blocks(path)):
+    for block in _until_the_end(read_blocks(path)):
         nul = block.find(b"\0")
         if nul >= 0:
             raise BadInput(
@@ -108,7 +108,7 @@ def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
             yield text
 
 
-def blocks(path: Path) -> Iterator[bytes]:
+def read_blocks(path: Path) -> Iterator[bytes]:
     """A file's bytes, unpacked when its name ends in .gz, .xz or .zst."""
     packing = path.suffix.lower()
     try:
