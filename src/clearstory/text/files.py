@@ -41,7 +41,7 @@ def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
     for text in read_decoded(path, errors):
         held += text
         if len(held) >= BLOCK // 4:  # a block holds at least this many characters: none is longer than four bytes
-            cut = _last_seam(held)
+            cut = _last_cut(held)
             yield held[:cut]
             held = held[cut:]
     if held:
@@ -168,7 +168,7 @@ def _until_the_end(parts: Iterator[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _last_seam(text: str) -> int:
+def _last_cut(text: str) -> int:
     """Where to cut: the last good seam near the end, else the last line end, else the end."""
     near = max(0, len(text) - (1 << 16))
     seams = [match.end() for match in SEAM.finditer(text, near)]
