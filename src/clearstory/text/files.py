@@ -23,7 +23,7 @@ BLOCK = 1 << 19  # bytes read at once; a part of a document is then at most abou
 
 # Cuts after a line end where GPT-2's pattern cuts as well: before the last white space of a run, or after a run of
 # one. Byte-level tokens of the parts are then those of the whole.
-SEAM = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
+CUT_POINT = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
 
 
 def suffix_of(path: Path) -> str:
@@ -171,7 +171,7 @@ def _until_the_end(parts: Iterator[bytes]) -> Iterator[bytes]:
 def _last_cut(text: str) -> int:
     """Where to cut: the last good seam near the end, else the last line end, else the end."""
     near = max(0, len(text) - (1 << 16))
-    seams = [match.end() for match in SEAM.finditer(text, near)]
+    seams = [match.end() for match in CUT_POINT.finditer(text, near)]
     return seams[-1] if seams else text.rfind("\n") + 1 or len(text)
 
 
