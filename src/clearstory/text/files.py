@@ -122,7 +122,7 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             with path.open("rb") as file:
                 yield from _unpack_zst(path, file) if packing == ".zst" else _read(file)
     except EOFError:
-        raise _cut_off(path) from None
+        raise _truncated_file(path) from None
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise _damaged(path, error) from None
     except OSError as error:
@@ -159,7 +159,7 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         raise _damaged(path, error) from None
     if frame is not None:
-        raise _cut_off(path)
+        raise _truncated_file(path)
 
 
 def _until_the_end(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -175,7 +175,7 @@ def _last_cut(text: str) -> int:
     return seams[-1] if seams else text.rfind("\n") + 1 or len(text)
 
 
-def _cut_off(path: Path) -> CorruptFile:
+def _truncated_file(path: Path) -> CorruptFile:
     return CorruptFile(f"{path} ends before its {path.suffix} data does; it is cut off: fetch or pack it again")
 
 
