@@ -124,7 +124,7 @@ def read_blocks(path: Path) -> Iterator[bytes]:
     except EOFError:
         raise _truncated_file(path) from None
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise _damaged(path, error) from None
+        raise _damaged_file(path, error) from None
     except OSError as error:
         raise BadInput(
             f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
@@ -157,7 +157,7 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
                 if frame.eof:
                     frame = None
     except zstandard.ZstdError as error:
-        raise _damaged(path, error) from None
+        raise _damaged_file(path, error) from None
     if frame is not None:
         raise _truncated_file(path)
 
@@ -179,5 +179,5 @@ def _truncated_file(path: Path) -> CorruptFile:
     return CorruptFile(f"{path} ends before its {path.suffix} data does; it is cut off: fetch or pack it again")
 
 
-def _damaged(path: Path, error: Exception) -> CorruptFile:
+def _damaged_file(path: Path, error: Exception) -> CorruptFile:
     return CorruptFile(f"{path} is not the {path.suffix} file its name says ({error}); fetch or pack it again")
