@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
-from clearstory.text.files import PACKED, Errors, read_records, suffix_of, read_text_parts
+from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, suffix_of, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
@@ -149,7 +149,7 @@ def _expand(source: str | Path) -> list[Path] | None:
         found = list(_text_files(path))
         if not found:
             kinds = " ".join(TEXT + RECORDS)
-            raise BadInput(f"the folder {path} holds no text; looked for {kinds}, plain or packed ({' '.join(PACKED)})")
+            raise BadInput(f"the folder {path} holds no text; looked for {kinds}, plain or packed ({' '.join(COMPRESSED_SUFFIXES)})")
         return found
     if path.is_file():
         return [path]
@@ -196,7 +196,7 @@ def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
 
 
 def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
-    if path.suffix.lower() in PACKED:
+    if path.suffix.lower() in COMPRESSED_SUFFIXES:
         raise BadInput(f"{path} is a packed parquet file, which must be read out of order; unpack it first")
     try:
         import pyarrow

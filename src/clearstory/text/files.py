@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 
 Errors = Literal["strict", "replace"]
-PACKED = (".gz", ".xz", ".zst")
+COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
 BLOCK = 1 << 19  # bytes read at once; a part of a document is then at most about 1 MiB
 
 # Cuts after a line end where GPT-2's pattern cuts as well: before the last white space of a run, or after a run of
@@ -28,7 +28,7 @@ CUT_POINT = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
 
 def suffix_of(path: Path) -> str:
     """The suffix that says what a file holds, beneath the one that says how it is packed."""
-    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
+    return (Path(path.stem) if path.suffix.lower() in COMPRESSED_SUFFIXES else path).suffix.lower()
 
 
 def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
