@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
-from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, suffix_of, read_text_parts
+from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, content_suffix, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
@@ -84,7 +84,7 @@ def tagged_documents(
     settings = settings or DataSettings()
     for source in [sources] if isinstance(sources, str | Path) else sources:
         for path in _expand(source) or [Path(source)]:
-            if suffix_of(path) != SUFFIX:
+            if content_suffix(path) != SUFFIX:
                 raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {SUFFIX} has them")
             for document in by_document(read_conllu(path, settings.errors)):
                 for sentence in document:
@@ -170,12 +170,12 @@ def _text_files(folder: Path) -> Iterator[Path]:
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
     # As POSIX paths, so that the order, and with it every result, is the same on every machine.
     for path in sorted(paths, key=lambda path: path.as_posix()):
-        if path.is_file() and suffix_of(path) in TEXT + RECORDS:
+        if path.is_file() and content_suffix(path) in TEXT + RECORDS:
             yield path
 
 
 def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
-    kind = suffix_of(path)
+    kind = content_suffix(path)
     if kind == ".jsonl":
         yield from _read_jsonl(path, settings)
     elif kind == ".parquet":

@@ -26,7 +26,7 @@ BLOCK = 1 << 19  # bytes read at once; a part of a document is then at most abou
 CUT_POINT = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
 
 
-def suffix_of(path: Path) -> str:
+def content_suffix(path: Path) -> str:
     """The suffix that says what a file holds, beneath the one that says how it is packed."""
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED_SUFFIXES else path).suffix.lower()
 

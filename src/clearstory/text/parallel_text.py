@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import read_lines, read_records, suffix_of
+from clearstory.text.files import read_lines, read_records, content_suffix
 from clearstory.text.settings import DataSettings
 
 Pair = tuple[str, str, str]
@@ -31,7 +31,7 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[Pair]:
     >>> [(source, target) for _, source, target in read_pairs([file], DataSettings())]
     [('Hello.', 'Hallo.'), ('Bye!', 'Tschüss!')]
     """
-    kinds = {suffix_of(path) for path in paths}
+    kinds = {content_suffix(path) for path in paths}
     if not kinds & {".tsv", ".jsonl"}:
         if len(paths) != 2:
             raise BadInput(
@@ -41,7 +41,7 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[Pair]:
         yield from _whole(_side_by_side(paths[0], paths[1], settings))
         return
     for path in paths:
-        kind = suffix_of(path)
+        kind = content_suffix(path)
         if kind not in (".tsv", ".jsonl"):
             raise BadInput(f"{path} holds no pairs, and stands beside files that do; give .tsv and .jsonl files only")
         yield from _whole(_columns(path, settings) if kind == ".tsv" else _fields(path, settings))
@@ -49,7 +49,7 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[Pair]:
 
 def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
     """Whether files are pairs by their looks: all are tsv, or jsonl whose first object has both fields."""
-    found = [suffix_of(path) == ".tsv" or (suffix_of(path) == ".jsonl" and _has_both(path, settings)) for path in paths]
+    found = [content_suffix(path) == ".tsv" or (content_suffix(path) == ".jsonl" and _has_both(path, settings)) for path in paths]
     return bool(found) and all(found)
 
 
