@@ -86,7 +86,7 @@ def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     place = 0
     start = True
-    for block in _until_the_end(read_blocks(path)):
+    for block in _with_final_block(read_blocks(path)):
         nul = block.find(b"\0")
         if nul >= 0:
             raise BadInput(
@@ -162,7 +162,7 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
         raise _truncated_file(path)
 
 
-def _until_the_end(parts: Iterator[bytes]) -> Iterator[bytes]:
+def _with_final_block(parts: Iterator[bytes]) -> Iterator[bytes]:
     """The blocks that hold something, then an empty one: the end, where a character must be complete."""
     yield from filter(None, parts)
     yield b""
