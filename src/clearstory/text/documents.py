@@ -16,7 +16,7 @@ from clearstory.text.settings import DataSettings
 
 # What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
-RECORDS = (".jsonl", ".parquet", SUFFIX)
+RECORD_SUFFIXES = (".jsonl", ".parquet", SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _expand(source: str | Path) -> list[Path] | None:
     if path.is_dir():
         found = list(_text_files(path))
         if not found:
-            kinds = " ".join(TEXT_SUFFIXES + RECORDS)
+            kinds = " ".join(TEXT_SUFFIXES + RECORD_SUFFIXES)
             raise BadInput(f"the folder {path} holds no text; looked for {kinds}, plain or packed ({' '.join(COMPRESSED_SUFFIXES)})")
         return found
     if path.is_file():
@@ -170,7 +170,7 @@ def _text_files(folder: Path) -> Iterator[Path]:
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
     # As POSIX paths, so that the order, and with it every result, is the same on every machine.
     for path in sorted(paths, key=lambda path: path.as_posix()):
-        if path.is_file() and content_suffix(path) in TEXT_SUFFIXES + RECORDS:
+        if path.is_file() and content_suffix(path) in TEXT_SUFFIXES + RECORD_SUFFIXES:
             yield path
 
 
