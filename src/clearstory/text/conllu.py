@@ -15,7 +15,7 @@ from pathlib import Path
 from clearstory.errors import BadInput
 from clearstory.text.files import Errors, read_lines
 
-SUFFIX = ".conllu"
+CONLLU_SUFFIX = ".conllu"
 
 COLUMNS = 10
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
-from clearstory.text.conllu import SUFFIX, Sentence, by_document, read_conllu
+from clearstory.text.conllu import CONLLU_SUFFIX, Sentence, by_document, read_conllu
 from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, content_suffix, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
 # What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
-RECORD_SUFFIXES = (".jsonl", ".parquet", SUFFIX)
+RECORD_SUFFIXES = (".jsonl", ".parquet", CONLLU_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def tagged_documents(
     settings = settings or DataSettings()
     for source in [sources] if isinstance(sources, str | Path) else sources:
         for path in _expand(source) or [Path(source)]:
-            if content_suffix(path) != SUFFIX:
-                raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {SUFFIX} has them")
+            if content_suffix(path) != CONLLU_SUFFIX:
+                raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {CONLLU_SUFFIX} has them")
             for document in by_document(read_conllu(path, settings.errors)):
                 for sentence in document:
                     if "_" in sentence.tags:
@@ -180,7 +180,7 @@ def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
         yield from _read_jsonl(path, settings)
     elif kind == ".parquet":
         yield from _read_parquet(path, settings)
-    elif kind == SUFFIX:
+    elif kind == CONLLU_SUFFIX:
         for number, sentences in enumerate(by_document(read_conllu(path, settings.errors)), start=1):
             yield Document(f"{path}:{number}", "\n".join(sentence.text for sentence in sentences))
     else:
