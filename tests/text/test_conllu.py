@@ -9,7 +9,7 @@ import pytest
 
 from clearstory.errors import BadInput
 from clearstory.text.conllu import Sentence, by_document, read_conllu
-from clearstory.text.documents import read_documents, tagged_documents
+from clearstory.text.documents import read_documents, read_tagged_documents
 from conllus import conllu, sentences
 
 REST = "\t_\t_\t_\t_\t_\t_"
@@ -42,7 +42,7 @@ def test_words_and_tags_are_read_and_nothing_else(tmp_path: Path, name: str) -> 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     told = sentences(12)
-    documents = list(tagged_documents(conllu(tmp_path / "a.conllu", told, documents=3)))
+    documents = list(read_tagged_documents(conllu(tmp_path / "a.conllu", told, documents=3)))
     assert [len(document) for document in documents] == [4, 4, 4]
     assert [(each.words, each.tags) for document in documents for each in document] == [
         (each.words, each.tags) for each in told
@@ -95,6 +95,6 @@ def test_words_without_tags_are_refused_where_tags_are_wanted(tmp_path: Path) ->
     file = written(tmp_path, f"1\tword\tword\t_{REST}\n")
     assert [each.text for each in read_documents(file)] == ["word"]
     with pytest.raises(BadInput, match="'word' has no tag"):
-        list(tagged_documents(file))
+        list(read_tagged_documents(file))
     with pytest.raises(BadInput, match="holds no tags"):
-        list(tagged_documents(written(tmp_path, "word", "a.txt")))
+        list(read_tagged_documents(written(tmp_path, "word", "a.txt")))

@@ -74,7 +74,7 @@ def read_documents(
             raise BadInput(f"{source} is empty; give a file with text in it")
 
 
-def tagged_documents(
+def read_tagged_documents(
     sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
 ) -> Iterator[list[Sentence]]:
     """The same documents as the sentences that they are made of, every word with its tag.

@@ -16,7 +16,7 @@ from clearstory.recipes.inference.text_inputs import lines_of
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.text.conllu import SUFFIX, Sentence
 from clearstory.text.corpus import Corpus
-from clearstory.text.documents import tagged_documents
+from clearstory.text.documents import read_tagged_documents
 from clearstory.text.files import Errors
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.settings import DataSettings
@@ -37,7 +37,7 @@ def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, 
 
 def training_sentences(corpus: Corpus) -> Sequence[Sentence]:
     """The sentences of the training split. Raises BadInput for a text whose words have no tags."""
-    documents = tagged_documents(corpus.sources, corpus.settings)
+    documents = read_tagged_documents(corpus.sources, corpus.settings)
     if corpus.size > 1:
         return [each for number, found in enumerate(documents) if not corpus.held_out[number] for each in found]
     kept, place = [], 0
@@ -132,7 +132,7 @@ def evaluate_tags(
 ) -> TagScore:
     """How well a model tags text whose tags are known. Raises BadInput for text that is not CoNLL-U."""
     tagger = tagger_of(model)
-    sentences = [sentence for document in tagged_documents(sources, data) for sentence in document]
+    sentences = [sentence for document in read_tagged_documents(sources, data) for sentence in document]
     if not sentences:
         raise BadInput("there is no word to tag in this text; give a file with sentences in it")
     began = time.perf_counter()
