@@ -57,7 +57,7 @@ def read_documents(
         raise BadInput("no text was given; name a file, a folder, a glob or corpus:kjv")
     plans = [(source, _expand(source)) for source in sources]  # all of them first: a wrong path is said at once
     if settings.pairs:
-        yield from _paired(plans, settings)
+        yield from _read_pairs_as_documents(plans, settings)
         return
     for source, paths in plans:
         if paths is None:
@@ -102,7 +102,7 @@ def is_parallel(sources: Iterable[str | Path], settings: DataSettings) -> bool:
     )
 
 
-def _paired(plans: list[tuple[str | Path, list[Path] | None]], settings: DataSettings) -> Iterator[Document]:
+def _read_pairs_as_documents(plans: list[tuple[str | Path, list[Path] | None]], settings: DataSettings) -> Iterator[Document]:
     """Sources and targets in turn."""
     for source, paths in plans:
         if paths is None:
