@@ -55,7 +55,7 @@ def read_documents(
     sources = list(sources)
     if not sources:
         raise BadInput("no text was given; name a file, a folder, a glob or corpus:kjv")
-    plans = [(source, _expand(source)) for source in sources]  # all of them first: a wrong path is said at once
+    plans = [(source, _expand_source(source)) for source in sources]  # all of them first: a wrong path is said at once
     if settings.pairs:
         yield from _read_pairs_as_documents(plans, settings)
         return
@@ -83,7 +83,7 @@ def read_tagged_documents(
     """
     settings = settings or DataSettings()
     for source in [sources] if isinstance(sources, str | Path) else sources:
-        for path in _expand(source) or [Path(source)]:
+        for path in _expand_source(source) or [Path(source)]:
             if content_suffix(path) != CONLLU_SUFFIX:
                 raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {CONLLU_SUFFIX} has them")
             for document in by_document(read_conllu(path, settings.errors)):
@@ -96,7 +96,7 @@ def read_tagged_documents(
 
 def is_parallel(sources: Iterable[str | Path], settings: DataSettings) -> bool:
     """Whether the sources are pairs by the looks of their files; see `pairs.has_pairs`."""
-    expanded = [_expand(source) for source in sources]
+    expanded = [_expand_source(source) for source in sources]
     return all(paths is not None for paths in expanded) and has_pairs(
         [path for paths in expanded for path in paths or ()], settings
     )
@@ -140,7 +140,7 @@ def _corpus_name(source: str | Path) -> str:
     return str(source).removeprefix("corpus:")
 
 
-def _expand(source: str | Path) -> list[Path] | None:
+def _expand_source(source: str | Path) -> list[Path] | None:
     """The files a source stands for, or None for a built-in corpus."""
     if is_builtin(source):
         return None
