@@ -67,7 +67,7 @@ def read_documents(
             continue
         empty = True
         for path in paths:
-            for document in _read(path, settings):
+            for document in _read_file(path, settings):
                 empty = False
                 yield document
         if empty:
@@ -174,7 +174,7 @@ def _text_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path, settings: DataSettings) -> Iterator[Document]:
+def _read_file(path: Path, settings: DataSettings) -> Iterator[Document]:
     kind = content_suffix(path)
     if kind == ".jsonl":
         yield from _read_jsonl(path, settings)
