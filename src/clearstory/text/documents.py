@@ -192,7 +192,7 @@ def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
     for number, place, record in read_records(path, settings.errors):
         if settings.text_field not in record:
             raise BadInput(_no_field(place, "field", settings.text_field, record))
-        yield _record(place, f"{path}:{number}", record[settings.text_field], settings)
+        yield _document_from_field(place, f"{path}:{number}", record[settings.text_field], settings)
 
 
 def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
@@ -212,7 +212,7 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
             for batch in file.iter_batches(batch_size=1024, columns=[settings.text_field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
-                    yield _record(f"{path}, row {row:,}", f"{path}:{row}", text, settings)
+                    yield _document_from_field(f"{path}, row {row:,}", f"{path}:{row}", text, settings)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(". ")
         raise CorruptFile(f"{path} is not a whole parquet file ({reason}); fetch it again") from None
@@ -222,7 +222,7 @@ def _no_field(place: str, what: str, name: str, known: Iterable[str]) -> str:
     return f"{place} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
 
 
-def _record(place: str, name: str, text: object, settings: DataSettings) -> Document:
+def _document_from_field(place: str, name: str, text: object, settings: DataSettings) -> Document:
     if not isinstance(text, str):
         found = type(text).__name__
         raise BadInput(
