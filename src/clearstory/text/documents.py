@@ -191,7 +191,7 @@ def _read_file(path: Path, settings: DataSettings) -> Iterator[Document]:
 def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
     for number, place, record in read_records(path, settings.errors):
         if settings.text_field not in record:
-            raise BadInput(_no_field(place, "field", settings.text_field, record))
+            raise BadInput(_missing_field_message(place, "field", settings.text_field, record))
         yield _document_from_field(place, f"{path}:{number}", record[settings.text_field], settings)
 
 
@@ -207,7 +207,7 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
         with parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
             if settings.text_field not in columns:
-                raise BadInput(_no_field(str(path), "column", settings.text_field, columns))
+                raise BadInput(_missing_field_message(str(path), "column", settings.text_field, columns))
             row = 0
             for batch in file.iter_batches(batch_size=1024, columns=[settings.text_field]):
                 for text in batch.column(0).to_pylist():
@@ -218,7 +218,7 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
         raise CorruptFile(f"{path} is not a whole parquet file ({reason}); fetch it again") from None
 
 
-def _no_field(place: str, what: str, name: str, known: Iterable[str]) -> str:
+def _missing_field_message(place: str, what: str, name: str, known: Iterable[str]) -> str:
     return f"{place} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
 
 
