@@ -55,11 +55,11 @@ def read_documents(
     sources = list(sources)
     if not sources:
         raise BadInput("no text was given; name a file, a folder, a glob or corpus:kjv")
-    plans = [(source, _expand_source(source)) for source in sources]  # all of them first: a wrong path is said at once
+    expanded_sources = [(source, _expand_source(source)) for source in sources]  # all of them first: a wrong path is said at once
     if settings.pairs:
-        yield from _read_pairs_as_documents(plans, settings)
+        yield from _read_pairs_as_documents(expanded_sources, settings)
         return
-    for source, paths in plans:
+    for source, paths in expanded_sources:
         if paths is None:
             from clearstory.text.builtin_corpora import load
 
@@ -102,18 +102,18 @@ def is_parallel(sources: Iterable[str | Path], settings: DataSettings) -> bool:
     )
 
 
-def _read_pairs_as_documents(plans: list[tuple[str | Path, list[Path] | None]], settings: DataSettings) -> Iterator[Document]:
+def _read_pairs_as_documents(expanded_sources: list[tuple[str | Path, list[Path] | None]], settings: DataSettings) -> Iterator[Document]:
     """Sources and targets in turn."""
-    for source, paths in plans:
+    for source, paths in expanded_sources:
         if paths is None:
             raise BadInput(f"{source} holds no pairs; give .tsv or .jsonl files, or two files line by line")
     empty = True
-    for place, source, target in read_pairs([path for _, paths in plans for path in paths or ()], settings):
+    for place, source, target in read_pairs([path for _, paths in expanded_sources for path in paths or ()], settings):
         empty = False
         for side, text in (("source", source), ("target", target)):
             yield Document(f"{place}, {side}", _without_surrogates(place, text, settings.errors))
     if empty:
-        raise BadInput(f"{plans[0][0]} is empty; give a file with pairs in it")
+        raise BadInput(f"{expanded_sources[0][0]} is empty; give a file with pairs in it")
 
 
 def is_builtin(source: str | Path) -> bool:
