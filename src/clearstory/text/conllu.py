@@ -36,7 +36,7 @@ class Sentence:
     new: bool = False
     heads: tuple[int | None, ...] = ()
     relations: tuple[str, ...] = ()
-    glued: tuple[bool, ...] = ()
+    no_space_after: tuple[bool, ...] = ()
 
     @property
     def text(self) -> str:
@@ -53,7 +53,7 @@ class Sentence:
         text, places = "", []
         for place, word in enumerate(self.words):
             places.append((len(text), len(text) + len(word)))
-            apart = place + 1 < len(self.words) and not (self.glued and self.glued[place])
+            apart = place + 1 < len(self.words) and not (self.no_space_after and self.no_space_after[place])
             text += word + " " * apart
         return text, tuple(places)
 
@@ -65,7 +65,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
     number for a line that is no CoNLL-U.
     """
     rows: list[list[str]] = []
-    glued: list[bool] = []
+    no_space_after: list[bool] = []
     new, start, until, apart = False, 1, 0, True
     for number, line in enumerate(read_lines(path, errors), start=1):
         line = line.rstrip("\r")
@@ -73,8 +73,8 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
             new = new or line[1:].split()[:1] == ["newdoc"]
         elif not line.strip():
             if rows:
-                yield sentence(rows, glued, f"{path}, line {start:,}", new)
-                rows, glued, new = [], [], False
+                yield sentence(rows, no_space_after, f"{path}, line {start:,}", new)
+                rows, no_space_after, new = [], [], False
             start, until = number + 1, 0
         else:
             columns = line.split("\t")
@@ -94,14 +94,14 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
                 rows.append(columns)
                 # Words of one spelling are written together, and what follows it as the range says.
                 place = int(match[1])
-                glued.append(place < until or (not apart if place == until else close))
+                no_space_after.append(place < until or (not apart if place == until else close))
             elif match[2].startswith("-"):
                 until, apart = int(match[2][1:]), not close
     if rows:
-        yield sentence(rows, glued, f"{path}, line {start:,}", new)
+        yield sentence(rows, no_space_after, f"{path}, line {start:,}", new)
 
 
-def sentence(rows: list[list[str]], glued: list[bool], place: str, new: bool) -> Sentence:
+def sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> Sentence:
     """The sentence of these rows. Raises BadInput for a word that hangs on none of it."""
     heads = tuple(int(row[6]) - 1 if row[6].isdecimal() and row[6] != "0" else None for row in rows)
     if wrong := next(
@@ -118,7 +118,7 @@ def sentence(rows: list[list[str]], glued: list[bool], place: str, new: bool) ->
         new=new,
         heads=heads,
         relations=tuple(row[7] for row in rows),
-        glued=tuple(glued),
+        no_space_after=tuple(no_space_after),
     )
 
 
