@@ -42,7 +42,7 @@ def align_words(model: Any, tokenizer: Any, sentence: Sentence) -> AlignedSenten
     """The tokens of a sentence as it was written: an encoder's in its frame, a decoder's behind the token that texts
     begin with, so that what looks at the first token does not look at the first word.
     """
-    text, places = sentence.written
+    text, places = sentence.text_and_spans
     ids, spans = tokenizer.encode_with_offsets(text)
     words = [next((word for word, (_, stop) in enumerate(places) if end <= stop), -1) for _, end in spans]
     if isinstance(model, Encoder):
