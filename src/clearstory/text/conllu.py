@@ -44,7 +44,7 @@ class Sentence:
         return " ".join(self.words)
 
     @property
-    def written(self) -> tuple[str, tuple[tuple[int, int], ...]]:
+    def text_and_spans(self) -> tuple[str, tuple[tuple[int, int], ...]]:
         """The text as it was written, and the characters start:stop of it that each word is.
 
         >>> Sentence(("Do", "n't", "go"), ("AUX", "PART", "VERB"), glued=(True, False, False)).written
