@@ -101,7 +101,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
         yield sentence(rows, no_space_after, f"{path}, line {start:,}", new)
 
 
-def sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> Sentence:
+def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> Sentence:
     """The sentence of these rows. Raises BadInput for a word that hangs on none of it."""
     heads = tuple(int(row[6]) - 1 if row[6].isdecimal() and row[6] != "0" else None for row in rows)
     if wrong := next(
