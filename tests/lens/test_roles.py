@@ -15,7 +15,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.dependency_heads import DependencyHeads, dependency_caption, measure_dependency_heads, dependency_heads
 from clearstory.lens.hooks.attention_sites import attention_sites
-from clearstory.lens.hooks.trace import replace_activations, record_activations
+from clearstory.lens.hooks.activations import replace_activations, record_activations
 from clearstory.lens.probes.x_words import align_words, word_attention
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.conllu import Sentence
@@ -58,7 +58,7 @@ def conllu(file: Path, told: list[Sentence], *, syntax: bool = True) -> Path:
     for sentence in told:
         for place, word in enumerate(sentence.words):
             head = sentence.heads[place]
-            hangs = [str(0 if head is None else head + 1), sentence.relations[place]] if syntax else ["_", "_"]
+            hangs = [str(0 if head is None else head + 1), sentence.dependency_relations[place]] if syntax else ["_", "_"]
             lines.append("\t".join([str(place + 1), word, word, "X", "_", "_", *hangs, "_", "_"]))
         lines.append("")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -35,7 +35,7 @@ class Sentence:
     place: str = ""
     new: bool = False
     heads: tuple[int | None, ...] = ()
-    relations: tuple[str, ...] = ()
+    dependency_relations: tuple[str, ...] = ()
     no_space_after: tuple[bool, ...] = ()
 
     @property
@@ -117,7 +117,7 @@ def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str
         place=place,
         new=new,
         heads=heads,
-        relations=tuple(row[7] for row in rows),
+        dependency_relations=tuple(row[7] for row in rows),
         no_space_after=tuple(no_space_after),
     )
 

@@ -117,7 +117,7 @@ def pairs(sentence: Sentence, pieces: AlignedSentence, causal: bool) -> list[Pai
     """All that a sentence says about who hangs on whom, both ways, where the one may see the other and has a choice."""
     known = sorted(pieces.known())
     found = []
-    for word, (head, relation) in enumerate(zip(sentence.heads, sentence.relations, strict=True)):
+    for word, (head, relation) in enumerate(zip(sentence.heads, sentence.dependency_relations, strict=True)):
         if head is None or head == word or not {word, head} <= set(known):
             continue
         both: list[tuple[Way, int, int]] = [("to its head", word, head), ("to its word", head, word)]
