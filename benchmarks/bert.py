@@ -32,7 +32,7 @@ from clearstory.lens.rendering.render import save
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
-from clearstory.text.conllu import Sentence, read_conllu
+from clearstory.text.conllu import TaggedSentence, read_conllu
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
 from clearstory.text.special_tokens import build_inputs
@@ -164,7 +164,7 @@ def probes(run: Path, sentences: int) -> dict[str, Any]:
     return found
 
 
-def tagged(split: str, count: int) -> Iterator[Sentence]:
+def tagged(split: str, count: int) -> Iterator[TaggedSentence]:
     """The first sentences of a part of the treebank."""
     for number, sentence in enumerate(read_conllu(data(f"ud-english-ewt/{split}.conllu.gz"))):
         if number == count:
@@ -172,7 +172,7 @@ def tagged(split: str, count: int) -> Iterator[Sentence]:
         yield sentence
 
 
-def probe(model: Any, tokenizer: Tokenizer, known: list[Sentence], asked: list[Sentence]) -> float:
+def probe(model: Any, tokenizer: Tokenizer, known: list[TaggedSentence], asked: list[TaggedSentence]) -> float:
     """Share of the words tagged right by a logistic regression over frozen vectors."""
     (x, y), (x_new, y_new) = (vectors(model, tokenizer, each) for each in (known, asked))
     scale = StandardScaler().fit(x)
@@ -181,7 +181,7 @@ def probe(model: Any, tokenizer: Tokenizer, known: list[Sentence], asked: list[S
 
 
 @torch.no_grad()
-def vectors(model: Any, tokenizer: Tokenizer, sentences: list[Sentence]) -> tuple[Any, Any]:
+def vectors(model: Any, tokenizer: Tokenizer, sentences: list[TaggedSentence]) -> tuple[Any, Any]:
     """The last layer's vector of each word's first piece, (N, W), and their tags; what does not fit is left out."""
     found, tags = [], []
     for sentence in sentences:

@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from clearstory.text.conllu import Sentence
+from clearstory.text.conllu import TaggedSentence
 
 TAGS = ("ADV", "DET", "NOUN", "PUNCT", "VERB")
 
 
-def sentences(count: int = 60, seed: int = 0) -> list[Sentence]:
+def sentences(count: int = 60, seed: int = 0) -> list[TaggedSentence]:
     """the NOUN VERB ADV . with a name made up now and then, which verbs (s) and adverbs (ly) end as theirs do."""
     rng = random.Random(seed)
     found = []
@@ -20,11 +20,11 @@ def sentences(count: int = 60, seed: int = 0) -> list[Sentence]:
         noun = rng.choice(("dog", "cat", "bird", made + rng.choice("oa") + rng.choice("tg")))
         verb = rng.choice(("barks", "runs", "sings", made + "es"))
         adverb = rng.choice(("loudly", "slowly", made + "ly"))
-        found.append(Sentence(("the", noun, verb, adverb, "."), ("DET", "NOUN", "VERB", "ADV", "PUNCT")))
+        found.append(TaggedSentence(("the", noun, verb, adverb, "."), ("DET", "NOUN", "VERB", "ADV", "PUNCT")))
     return found
 
 
-def conllu(file: Path, told: Sequence[Sentence] | None = None, documents: int = 6) -> Path:
+def conllu(file: Path, told: Sequence[TaggedSentence] | None = None, documents: int = 6) -> Path:
     """Sentences as a file, in so many documents."""
     told = sentences() if told is None else told
     lines: list[str] = []

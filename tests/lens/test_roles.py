@@ -18,7 +18,7 @@ from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.hooks.activations import replace_activations, record_activations
 from clearstory.lens.probes.x_words import align_words, word_attention
 from clearstory.models.presets import BERT_TINY, T5_SMALL
-from clearstory.text.conllu import Sentence
+from clearstory.text.conllu import TaggedSentence
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
@@ -34,7 +34,7 @@ def decoder() -> Any:
     return shaken(replace(TINY_GPT2, **SIZES))
 
 
-def parsed(count: int = 44, seed: int = 0) -> list[Sentence]:
+def parsed(count: int = 44, seed: int = 0) -> list[TaggedSentence]:
     """the dogs see (the) (small) (old) cat: the object stands one to four words after its verb."""
     rng = Random(seed)
     found = []
@@ -43,7 +43,7 @@ def parsed(count: int = 44, seed: int = 0) -> list[Sentence]:
         words = ("the", "dogs", "see", *between, "cat")
         last = len(words) - 1
         found.append(
-            Sentence(
+            TaggedSentence(
                 words=words,
                 tags=("X",) * len(words),
                 heads=(1, 2, None, *(last for _ in between), 2),
@@ -53,7 +53,7 @@ def parsed(count: int = 44, seed: int = 0) -> list[Sentence]:
     return found
 
 
-def conllu(file: Path, told: list[Sentence], *, syntax: bool = True) -> Path:
+def conllu(file: Path, told: list[TaggedSentence], *, syntax: bool = True) -> Path:
     lines = []
     for sentence in told:
         for place, word in enumerate(sentence.words):
@@ -65,7 +65,7 @@ def conllu(file: Path, told: list[Sentence], *, syntax: bool = True) -> Path:
     return file
 
 
-def following(model: Any, told: list[Sentence], word: Callable[[Sentence, int], int]) -> Callable[[Tensor], Tensor]:
+def following(model: Any, told: list[TaggedSentence], word: Callable[[TaggedSentence, int], int]) -> Callable[[Tensor], Tensor]:
     """Heads that look, sentence after sentence, from each word at the pieces of another, evenly."""
     wanted = iter([(sentence, align_words(model, TOKENIZER, sentence)) for sentence in told])
 

@@ -22,7 +22,7 @@ from clearstory.models.hmm.tags import interpolated
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.inference.tag import evaluate_tags, tag
 from clearstory.recipes.training.loop import train_events
-from clearstory.text.conllu import Sentence
+from clearstory.text.conllu import TaggedSentence
 from conllus import TAGS, conllu, sentences
 
 
@@ -62,7 +62,7 @@ def test_a_tagger_opens_as_what_was_saved_and_is_a_language_model(run: Path) -> 
 
 def test_trigrams_see_two_tags_back(tmp_path: Path) -> None:
     # x is A after B A and B after A A: a bigram cannot know.
-    kinds = (Sentence(("b", "a", "x"), ("B", "A", "A")), Sentence(("a", "a", "x"), ("A", "A", "B")))
+    kinds = (TaggedSentence(("b", "a", "x"), ("B", "A", "A")), TaggedSentence(("a", "a", "x"), ("A", "A", "B")))
     told = random.Random(0).choices(kinds, k=200)
     both = {}
     for order in (2, 3):
@@ -91,7 +91,7 @@ def test_deleted_interpolation_by_hand() -> None:
 
 
 def test_endings_by_hand() -> None:
-    told = [Sentence(("aing", "bing"), ("V", "V")), Sentence(("cing", "the"), ("N", "D"))]
+    told = [TaggedSentence(("aing", "bing"), ("V", "V")), TaggedSentence(("cing", "the"), ("N", "D"))]
     found = count_endings(told, {"D": 0, "N": 1, "V": 2})
     general, plain, *_ = keys_of("zing", False)
     assert found[general].tolist() == found[plain].tolist() == [1, 1, 2]
@@ -129,8 +129,8 @@ def test_sentences_together_are_tagged_as_alone(run: Path) -> None:
 
 def test_the_score_of_tags_by_hand(run: Path, tmp_path: Path) -> None:
     told = [
-        Sentence(("the", "dog", "barks", "."), ("DET", "NOUN", "VERB", "PUNCT")),
-        Sentence(("the", "zot", "."), ("DET", "VERB", "PUNCT")),  # a lie: it is tagged NOUN
+        TaggedSentence(("the", "dog", "barks", "."), ("DET", "NOUN", "VERB", "PUNCT")),
+        TaggedSentence(("the", "zot", "."), ("DET", "VERB", "PUNCT")),  # a lie: it is tagged NOUN
     ]
     found = evaluate_tags(run, conllu(tmp_path / "gold.conllu", told))
     assert (found.tokens, found.unknown, found.sentences) == (7, 1, 2)
@@ -177,7 +177,7 @@ def test_what_cannot_be_learnt_is_refused(
 
 
 def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
-    from clearstory.formats.cards import Card
+    from clearstory.formats.model_card import Card
     from clearstory.formats.folders import save_model
     from clearstory.text.train_tokenizer import train_tokenizer
     from tiny import MODELS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.text.conllu import Sentence, by_document, read_conllu
+from clearstory.text.conllu import TaggedSentence, by_document, read_conllu
 from clearstory.text.documents import read_documents, read_tagged_documents
 from conllus import conllu, sentences
 
@@ -74,7 +74,7 @@ def test_who_hangs_on_whom_and_how_it_was_written(tmp_path: Path) -> None:
 
 
 def test_where_no_document_is_named_each_sentence_is_one() -> None:
-    told = [Sentence(("a",), ("X",)), Sentence(("b",), ("X",))]
+    told = [TaggedSentence(("a",), ("X",)), TaggedSentence(("b",), ("X",))]
     assert list(by_document(iter(told))) == [[told[0]], [told[1]]]
 
 

@@ -23,7 +23,7 @@ NUMBER = re.compile(r"(\d+)([-.]\d+)?")
 
 
 @dataclass(frozen=True)
-class Sentence:
+class TaggedSentence:
     """Words and the tag of each; `place` says where it begins, `new` whether a document does.
 
     `heads` are the places, from 0, of the words that each hangs on by its `relations`, None for the root and where the
@@ -58,7 +58,7 @@ class Sentence:
         return text, tuple(places)
 
 
-def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
+def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentence]:
     """The sentences of a file, packed or not, in order.
 
     White space within a word becomes _, so that words are what stands between spaces. Raises BadInput with the line's
@@ -101,7 +101,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[Sentence]:
         yield sentence(rows, no_space_after, f"{path}, line {start:,}", new)
 
 
-def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> Sentence:
+def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> TaggedSentence:
     """The sentence of these rows. Raises BadInput for a word that hangs on none of it."""
     heads = tuple(int(row[6]) - 1 if row[6].isdecimal() and row[6] != "0" else None for row in rows)
     if wrong := next(
@@ -111,7 +111,7 @@ def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str
             f"{place}: the word '{wrong[1][:20]}' hangs on word {wrong[6][:9]} of a sentence of {len(rows)}; give a "
             ".conllu file of Universal Dependencies"
         )
-    return Sentence(
+    return TaggedSentence(
         words=tuple("_".join(row[1].split()) for row in rows),
         tags=tuple(row[3] for row in rows),
         place=place,
@@ -122,9 +122,9 @@ def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str
     )
 
 
-def by_document(sentences: Iterator[Sentence]) -> Iterator[list[Sentence]]:
+def by_document(sentences: Iterator[TaggedSentence]) -> Iterator[list[TaggedSentence]]:
     """The sentences of each document; where a file does not say where documents begin, each sentence is one."""
-    document: list[Sentence] = []
+    document: list[TaggedSentence] = []
     said = False
     for sentence in sentences:
         said = said or sentence.new

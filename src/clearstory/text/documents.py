@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
-from clearstory.text.conllu import CONLLU_SUFFIX, Sentence, by_document, read_conllu
+from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
 from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, content_suffix, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
@@ -76,7 +76,7 @@ def read_documents(
 
 def read_tagged_documents(
     sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
-) -> Iterator[list[Sentence]]:
+) -> Iterator[list[TaggedSentence]]:
     """The same documents as the sentences that they are made of, every word with its tag.
 
     Raises BadInput for a source that is not CoNLL-U, and for words without a tag.

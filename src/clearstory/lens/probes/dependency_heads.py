@@ -31,7 +31,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.views import Table
 from clearstory.lens.probes.x_words import AlignedSentence, align_words, word_attention
-from clearstory.text.conllu import Sentence, read_conllu
+from clearstory.text.conllu import TaggedSentence, read_conllu
 
 Way = Literal["to its head", "to its word"]
 
@@ -89,7 +89,7 @@ class DependencyHeads:
     long: int
 
 
-def measure_dependency_heads(model: Any, tokenizer: Any, sentences: Iterable[Sentence], seed: int = 0) -> DependencyHeads:
+def measure_dependency_heads(model: Any, tokenizer: Any, sentences: Iterable[TaggedSentence], seed: int = 0) -> DependencyHeads:
     """Every relation's best head, of a decoder, an encoder, or the encoder of an encoder-decoder."""
     of = attention_sites(model)
     read = [(sentence, align_words(model, tokenizer, sentence)) for sentence in sentences]
@@ -113,7 +113,7 @@ def measure_dependency_heads(model: Any, tokenizer: Any, sentences: Iterable[Sen
     return DependencyHeads(tuple(ranked(sums, offsets)), len(fits), len(read) - len(fits))
 
 
-def pairs(sentence: Sentence, pieces: AlignedSentence, causal: bool) -> list[Pair]:
+def pairs(sentence: TaggedSentence, pieces: AlignedSentence, causal: bool) -> list[Pair]:
     """All that a sentence says about who hangs on whom, both ways, where the one may see the other and has a choice."""
     known = sorted(pieces.known())
     found = []

@@ -17,7 +17,7 @@ from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionSite
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, writes_after
-from clearstory.text.conllu import Sentence
+from clearstory.text.conllu import TaggedSentence
 from clearstory.text.special_tokens import build_inputs
 
 
@@ -38,7 +38,7 @@ class AlignedSentence:
         return frozenset(self.words) - {-1}
 
 
-def align_words(model: Any, tokenizer: Any, sentence: Sentence) -> AlignedSentence:
+def align_words(model: Any, tokenizer: Any, sentence: TaggedSentence) -> AlignedSentence:
     """The tokens of a sentence as it was written: an encoder's in its frame, a decoder's behind the token that texts
     begin with, so that what looks at the first token does not look at the first word.
     """

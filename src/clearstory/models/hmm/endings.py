@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.text.conllu import Sentence
+from clearstory.text.conllu import TaggedSentence
 
 Numbers = npt.NDArray[np.float64]
 
@@ -53,7 +53,7 @@ def keys_of(word: str, first: bool) -> list[tuple[int, ...]]:
     return [(0,) * (LONGEST + 1), *((shape, *(0,) * (LONGEST - len(end)), *end) for end in ends)]
 
 
-def count_endings(sentences: Iterable[Sentence], tags: Mapping[str, int]) -> dict[tuple[int, ...], Numbers]:
+def count_endings(sentences: Iterable[TaggedSentence], tags: Mapping[str, int]) -> dict[tuple[int, ...], Numbers]:
     """The tags of rare words, ending by ending, in the order of the rows."""
     sentences = list(sentences)
     often = Counter(word for sentence in sentences for word in sentence.words)

@@ -18,7 +18,7 @@ import torch
 
 from clearstory.models.base import TokenSequences
 from clearstory.models.hmm.endings import Endings, count_endings
-from clearstory.text.conllu import Sentence
+from clearstory.text.conllu import TaggedSentence
 
 Numbers = npt.NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class Tagged:
     """Documents whose words are tagged. `spelt` are the ids of each sentence's words, `end` that of a line's end."""
 
     rows: TokenSequences
-    sentences: Sequence[Sentence]
+    sentences: Sequence[TaggedSentence]
     spelt: Sequence[Sequence[int]]
     unknown: int
     end: int

@@ -14,7 +14,7 @@ from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import Tagged
 from clearstory.recipes.inference.text_inputs import lines_of
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
-from clearstory.text.conllu import SUFFIX, Sentence
+from clearstory.text.conllu import SUFFIX, TaggedSentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_tagged_documents
 from clearstory.text.files import Errors
@@ -23,7 +23,7 @@ from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
 
-def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, rows: TokenDataset) -> tuple[Any, Tagged]:
+def with_tags(config: Any, sentences: Sequence[TaggedSentence], tokenizer: Tokenizer, rows: TokenDataset) -> tuple[Any, Tagged]:
     """A config and rows to learn from, with the tags of the sentences."""
     if tokenizer.kind != "words" or tokenizer.unk_token_id is None or tokenizer.eos_token_id is None:
         raise BadSetting(
@@ -35,7 +35,7 @@ def with_tags(config: Any, sentences: Sequence[Sentence], tokenizer: Tokenizer, 
     return changed, told
 
 
-def training_sentences(corpus: Corpus) -> Sequence[Sentence]:
+def training_sentences(corpus: Corpus) -> Sequence[TaggedSentence]:
     """The sentences of the training split. Raises BadInput for a text whose words have no tags."""
     documents = read_tagged_documents(corpus.sources, corpus.settings)
     if corpus.size > 1:
