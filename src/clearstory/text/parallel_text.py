@@ -16,11 +16,11 @@ from clearstory.errors import BadInput
 from clearstory.text.files import read_lines, read_records, content_suffix
 from clearstory.text.settings import DataSettings
 
-Pair = tuple[str, str, str]
+TextPair = tuple[str, str, str]
 """Where it stands, source, target."""
 
 
-def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[Pair]:
+def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPair]:
     """Every pair of the files, in order. Lines that are blank on both sides are left out.
 
     Raises BadInput for what holds no pairs, naming the line.
@@ -62,7 +62,7 @@ def _has_both(path: Path, settings: DataSettings) -> bool:
     return isinstance(record, dict) and {settings.source_field, settings.target_field} <= record.keys()
 
 
-def _whole(pairs: Iterable[Pair]) -> Iterator[Pair]:
+def _whole(pairs: Iterable[TextPair]) -> Iterator[TextPair]:
     """Pairs of which neither side is blank."""
     for place, source, target in pairs:
         source, target = source.strip(), target.strip()
@@ -75,7 +75,7 @@ def _whole(pairs: Iterable[Pair]) -> Iterator[Pair]:
         yield place, source, target
 
 
-def _columns(path: Path, settings: DataSettings) -> Iterator[Pair]:
+def _columns(path: Path, settings: DataSettings) -> Iterator[TextPair]:
     for number, line in enumerate(read_lines(path, settings.errors), start=1):
         if not line.strip():
             continue
@@ -86,7 +86,7 @@ def _columns(path: Path, settings: DataSettings) -> Iterator[Pair]:
         yield place, source, rest.partition("\t")[0]
 
 
-def _fields(path: Path, settings: DataSettings) -> Iterator[Pair]:
+def _fields(path: Path, settings: DataSettings) -> Iterator[TextPair]:
     for _, place, record in read_records(path, settings.errors):
         yield place, _text(place, record, settings, "source_field"), _text(place, record, settings, "target_field")
 
@@ -104,7 +104,7 @@ def _text(place: str, record: dict[str, object], settings: DataSettings, setting
     return value
 
 
-def _side_by_side(first: Path, second: Path, settings: DataSettings) -> Iterator[Pair]:
+def _side_by_side(first: Path, second: Path, settings: DataSettings) -> Iterator[TextPair]:
     pairs = zip_longest(read_lines(first, settings.errors), read_lines(second, settings.errors))
     for number, (source, target) in enumerate(pairs, start=1):
         if source is None or target is None:
