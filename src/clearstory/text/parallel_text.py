@@ -38,13 +38,13 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPa
                 f"{len(paths):,} files of text are no pairs; give two, one with the sources and one with the targets "
                 "line by line, or .tsv or .jsonl files"
             )
-        yield from _whole(_side_by_side(paths[0], paths[1], settings))
+        yield from _complete_pairs(_side_by_side(paths[0], paths[1], settings))
         return
     for path in paths:
         kind = content_suffix(path)
         if kind not in (".tsv", ".jsonl"):
             raise BadInput(f"{path} holds no pairs, and stands beside files that do; give .tsv and .jsonl files only")
-        yield from _whole(_columns(path, settings) if kind == ".tsv" else _fields(path, settings))
+        yield from _complete_pairs(_columns(path, settings) if kind == ".tsv" else _fields(path, settings))
 
 
 def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
@@ -62,7 +62,7 @@ def _has_both(path: Path, settings: DataSettings) -> bool:
     return isinstance(record, dict) and {settings.source_field, settings.target_field} <= record.keys()
 
 
-def _whole(pairs: Iterable[TextPair]) -> Iterator[TextPair]:
+def _complete_pairs(pairs: Iterable[TextPair]) -> Iterator[TextPair]:
     """Pairs of which neither side is blank."""
     for place, source, target in pairs:
         source, target = source.strip(), target.strip()
