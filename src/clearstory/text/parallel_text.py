@@ -44,7 +44,7 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPa
         kind = content_suffix(path)
         if kind not in (".tsv", ".jsonl"):
             raise BadInput(f"{path} holds no pairs, and stands beside files that do; give .tsv and .jsonl files only")
-        yield from _complete_pairs(_columns(path, settings) if kind == ".tsv" else _fields(path, settings))
+        yield from _complete_pairs(_read_tsv(path, settings) if kind == ".tsv" else _fields(path, settings))
 
 
 def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
@@ -75,7 +75,7 @@ def _complete_pairs(pairs: Iterable[TextPair]) -> Iterator[TextPair]:
         yield place, source, target
 
 
-def _columns(path: Path, settings: DataSettings) -> Iterator[TextPair]:
+def _read_tsv(path: Path, settings: DataSettings) -> Iterator[TextPair]:
     for number, line in enumerate(read_lines(path, settings.errors), start=1):
         if not line.strip():
             continue
