@@ -44,7 +44,7 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPa
         kind = content_suffix(path)
         if kind not in (".tsv", ".jsonl"):
             raise BadInput(f"{path} holds no pairs, and stands beside files that do; give .tsv and .jsonl files only")
-        yield from _complete_pairs(_read_tsv(path, settings) if kind == ".tsv" else _fields(path, settings))
+        yield from _complete_pairs(_read_tsv(path, settings) if kind == ".tsv" else _read_jsonl(path, settings))
 
 
 def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
@@ -86,7 +86,7 @@ def _read_tsv(path: Path, settings: DataSettings) -> Iterator[TextPair]:
         yield place, source, rest.partition("\t")[0]
 
 
-def _fields(path: Path, settings: DataSettings) -> Iterator[TextPair]:
+def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[TextPair]:
     for _, place, record in read_records(path, settings.errors):
         yield place, _text(place, record, settings, "source_field"), _text(place, record, settings, "target_field")
 
