@@ -38,7 +38,7 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPa
                 f"{len(paths):,} files of text are no pairs; give two, one with the sources and one with the targets "
                 "line by line, or .tsv or .jsonl files"
             )
-        yield from _complete_pairs(_side_by_side(paths[0], paths[1], settings))
+        yield from _complete_pairs(_read_line_aligned(paths[0], paths[1], settings))
         return
     for path in paths:
         kind = content_suffix(path)
@@ -104,7 +104,7 @@ def _text(place: str, record: dict[str, object], settings: DataSettings, setting
     return value
 
 
-def _side_by_side(first: Path, second: Path, settings: DataSettings) -> Iterator[TextPair]:
+def _read_line_aligned(first: Path, second: Path, settings: DataSettings) -> Iterator[TextPair]:
     pairs = zip_longest(read_lines(first, settings.errors), read_lines(second, settings.errors))
     for number, (source, target) in enumerate(pairs, start=1):
         if source is None or target is None:
