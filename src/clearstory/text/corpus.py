@@ -255,9 +255,9 @@ def _corpus_name_and_note(sources: tuple[str | Path, ...]) -> tuple[str, str | N
     names, notes = [], []
     for source in sources:
         if is_builtin(source):
-            from clearstory.text.builtin_corpora import load
+            from clearstory.text.builtin_corpora import load_builtin
 
-            loaded = load(str(source).removeprefix("corpus:"))
+            loaded = load_builtin(str(source).removeprefix("corpus:"))
             names.append(loaded.name)
             notes += [loaded.note] if loaded.note else []
         else:

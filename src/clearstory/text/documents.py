@@ -61,9 +61,9 @@ def read_documents(
         return
     for source, paths in expanded_sources:
         if paths is None:
-            from clearstory.text.builtin_corpora import load
+            from clearstory.text.builtin_corpora import load_builtin
 
-            yield from load(_corpus_name(source)).documents
+            yield from load_builtin(_corpus_name(source)).documents
             continue
         empty = True
         for path in paths:
