@@ -195,7 +195,7 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[TaggedSentence]) -
     return np.concatenate(found), np.array(tags)
 
 
-def picture(run: Path, unigram: float, model: str) -> Curve:
+def parse_image(run: Path, unigram: float, model: str) -> Curve:
     """How the masked loss fell, and how often pairs were told rightly."""
     looks = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "look"]
     tokens = tuple(float(row["tokens"]) for row in looks)

@@ -95,7 +95,7 @@ def overtakes(points: list[dict[str, Any]], five: float) -> float | None:
     return None
 
 
-def picture(points: list[dict[str, Any]], five: float) -> Curve:
+def parse_image(points: list[dict[str, Any]], five: float) -> Curve:
     """Perplexity over processor time."""
     times = tuple(point["cpu_seconds"] for point in points)
     ends = (times[0], times[-1])

@@ -163,7 +163,7 @@ def crossing(points: list[dict[str, Any]]) -> int:
     return round(rest / attention)
 
 
-def picture(points: list[dict[str, Any]], parameters: int) -> Curve:
+def parse_image(points: list[dict[str, Any]], parameters: int) -> Curve:
     """Tokens a processor second over the context: solid for full steps, dashed for a single row."""
     lines = []
     for name in ("Transformer", "LSTM"):

@@ -224,7 +224,7 @@ def foretold(points: list[Point], held_out: list[Point]) -> dict[str, Any]:
     return {"law": told(law), "runs": said}
 
 
-def picture(points: list[Point], law: Law) -> Curve:
+def parse_image(points: list[Point], law: Law) -> Curve:
     """Bits per byte over characters, a line for each size and the law beside it."""
     lines: list[Line] = []
     for size in sorted({point.parameters for point in points}):

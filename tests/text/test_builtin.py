@@ -12,7 +12,7 @@ import pytest
 from clearstory.errors import BadInput, MissingExtra, UnknownName
 from clearstory.text import builtin_corpora
 from clearstory.text.builtin_corpora import BuiltinCorpus, load_builtin
-from clearstory.text.digit_images import SHADES, digit_documents, picture, save_png
+from clearstory.text.digit_images import SHADES, digit_documents, parse_image, save_png
 from clearstory.text.documents import Document, read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -91,7 +91,7 @@ def test_digits_are_one_token_a_pixel_and_come_back_as_pictures() -> None:
     assert tokenizer.vocab == 17 + 10 + 2
     ids = tokenizer.encode(texts[3])
     assert len(ids) == 65
-    assert np.array_equal(picture(tokenizer.decode(ids)), picture(texts[3]))
+    assert np.array_equal(parse_image(tokenizer.decode(ids)), parse_image(texts[3]))
 
 
 def test_without_scikit_learn_digits_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
-from clearstory.text.digits import SIDE, Picture, picture, save_png
+from clearstory.text.digit_images import SIDE, Picture, parse_image, save_png
 from clearstory.text.tokenizers import Tokenizer
 
 EACH = 6
@@ -45,6 +45,6 @@ def draw_digits(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> P
 def whole_picture(text: str) -> Picture | None:
     """The picture, where the text is one; what a model that stopped too early left out stays paper."""
     try:
-        return picture(text.ljust(SIDE * SIDE))
+        return parse_image(text.ljust(SIDE * SIDE))
     except BadInput:
         return None
