@@ -20,7 +20,7 @@ import numpy.typing as npt
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.documents import Document
 
-Picture = npt.NDArray[np.uint8]
+DigitImage = npt.NDArray[np.uint8]
 
 SHADES = " .,:;~-=+*caoOX#@"  # level 0 to 16, from paper to ink; no digits, so that labels stand apart
 SIDE = 8
@@ -41,7 +41,7 @@ def digit_documents() -> Iterator[Document]:
         raise CorruptFile(f"{file} is not scikit-learn's table of digits ({error}); install it again") from None
 
 
-def parse_image(text: str) -> Picture:
+def parse_image(text: str) -> DigitImage:
     """The picture that a text spells, its label skipped: (8, 8) levels from 0 (paper) to 16 (ink).
 
     Text behind the 64th pixel is left out. Raises BadInput when there are fewer, or a character is no shade.
@@ -58,7 +58,7 @@ def parse_image(text: str) -> Picture:
     return np.array([SHADES.index(shade) for shade in pixels], dtype=np.uint8).reshape(SIDE, SIDE)
 
 
-def save_png(pictures: Sequence[Picture], path: Path, columns: int = 8, scale: int = 8) -> None:
+def save_png(pictures: Sequence[DigitImage], path: Path, columns: int = 8, scale: int = 8) -> None:
     """Draw pictures as a grid in a greyscale PNG, each pixel `scale` wide, with a line of paper between them.
 
     PNG specification (W3C 2003): signature, IHDR, IDAT of zlib-packed rows each led by filter 0, IEND.

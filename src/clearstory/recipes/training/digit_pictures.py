@@ -8,7 +8,7 @@ from typing import Any
 from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
-from clearstory.text.digit_images import SIDE, Picture, parse_image, save_png
+from clearstory.text.digit_images import SIDE, DigitImage, parse_image, save_png
 from clearstory.text.tokenizers import Tokenizer
 
 EACH = 6
@@ -42,7 +42,7 @@ def draw_digits(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> P
     return file
 
 
-def whole_picture(text: str) -> Picture | None:
+def whole_picture(text: str) -> DigitImage | None:
     """The picture, where the text is one; what a model that stopped too early left out stays paper."""
     try:
         return parse_image(text.ljust(SIDE * SIDE))
