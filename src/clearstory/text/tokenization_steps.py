@@ -20,7 +20,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Step:
+class TokenizationStep:
     """One step on a word's way: its pieces afterwards, as the vocabulary writes them, and what was done to get there.
 
     `made` is the piece that is new, and `number` what decided: the merge's rank (bpe), how many longer pieces were
@@ -37,7 +37,7 @@ class Word:
     """A stretch of text that is cut by itself, with all steps to its tokens; `times` it stands in the text."""
 
     text: str
-    steps: tuple[Step, ...]
+    steps: tuple[TokenizationStep, ...]
     ids: tuple[int, ...]
     times: int = 1
 
@@ -59,7 +59,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[Word]:
             found[stretch] = Word(**{**vars(found[stretch]), "times": found[stretch].times + 1})
         else:
             own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
-            steps = (Step((stretch,)),) if added else followed(tokenizer, stretch)
+            steps = (TokenizationStep((stretch,)),) if added else followed(tokenizer, stretch)
             found[stretch] = Word(stretch, steps, own)
         ids += found[stretch].ids
         if spelt(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
@@ -96,7 +96,7 @@ def spelt(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, ...]
     return tuple(tokenizer.ids.get(piece, unknown) for piece in pieces)
 
 
-def followed(tokenizer: Tokenizer, word: str) -> tuple[Step, ...]:
+def followed(tokenizer: Tokenizer, word: str) -> tuple[TokenizationStep, ...]:
     """The steps of one word."""
     model: Mapping[str, Any] = tokenizer._json["model"]
     if tokenizer.kind == "wordpiece":
@@ -104,18 +104,18 @@ def followed(tokenizer: Tokenizer, word: str) -> tuple[Step, ...]:
     if tokenizer.kind == "unigram":
         return sentencepiece_unigram(tokenizer, model, word)
     if tokenizer.kind == "words":
-        return (Step((word,)),)
+        return (TokenizationStep((word,)),)
     return joined(tokenizer, model, word)
 
 
-def joined(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[Step, ...]:
+def joined(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
     """Byte pairs: the pair of the lowest rank is joined first, of several such the first."""
     if model.get("ignore_merges") and word in tokenizer.ids:
-        return (Step((word,)),)
+        return (TokenizationStep((word,)),)
     ranks = ranks_of(tokenizer)
     prefix = model.get("continuing_subword_prefix") or ""
     pieces = letters(tokenizer, model, word, prefix)
-    steps = [Step(tuple(pieces))]
+    steps = [TokenizationStep(tuple(pieces))]
     while True:
         pairs = [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]
         if not pairs:
@@ -123,7 +123,7 @@ def joined(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[S
         rank, at = min(pairs)
         made = pieces[at] + pieces[at + 1].removeprefix(prefix)
         pieces = [*pieces[:at], made, *pieces[at + 2 :]]
-        steps.append(Step(tuple(pieces), made, rank))
+        steps.append(TokenizationStep(tuple(pieces), made, rank))
 
 
 def ranks_of(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
@@ -161,33 +161,33 @@ def letters(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, prefix: s
     return pieces
 
 
-def longest(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[Step, ...]:
+def longest(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
     """Pieces from the left, each as long as the vocabulary has one; a word without such is unknown as a whole."""
     prefix, unknown = model.get("continuing_subword_prefix", "##"), model.get("unk_token", "[UNK]")
-    steps, start, pieces = [Step((word,))], 0, list[str]()
+    steps, start, pieces = [TokenizationStep((word,))], 0, list[str]()
     if len(word) > model.get("max_input_chars_per_word", 100):
-        return (*steps, Step((unknown,), unknown))
+        return (*steps, TokenizationStep((unknown,), unknown))
     while start < len(word):
         ends = range(len(word), start, -1)
         tried = [(prefix if start else "") + word[start:end] for end in ends]
         at = next((at for at, piece in enumerate(tried) if piece in tokenizer.ids), None)
         if at is None:
-            return (*steps, Step((unknown,), unknown, len(tried)))
+            return (*steps, TokenizationStep((unknown,), unknown, len(tried)))
         start = ends[at]
         pieces.append(tried[at])
         left = (prefix + word[start:],) if start < len(word) else ()
-        steps.append(Step((*pieces, *left), tried[at], at))
+        steps.append(TokenizationStep((*pieces, *left), tried[at], at))
     return tuple(steps)
 
 
-def sentencepiece_unigram(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[Step, ...]:
+def sentencepiece_unigram(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
     """The library's own pieces, from the left, each with its score; what it spells in bytes has theirs."""
     scores: list[list[Any]] = model["vocab"]
     tokens = tokenizer._backend.model.tokenize(word)
-    steps = [Step((word,))]
+    steps = [TokenizationStep((word,))]
     for at, token in enumerate(tokens, start=1):
         done = tuple(tokenizer._tokens[each.id] or "" for each in tokens[:at])
         left = word[tokens[at].offsets[0] :] if at < len(tokens) else ""
         score = float(scores[token.id][1]) if token.id < len(scores) else None
-        steps.append(Step((*done, left) if left else done, done[-1], score))
+        steps.append(TokenizationStep((*done, left) if left else done, done[-1], score))
     return tuple(steps)
