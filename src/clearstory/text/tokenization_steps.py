@@ -33,7 +33,7 @@ class TokenizationStep:
 
 
 @dataclass(frozen=True)
-class Word:
+class WordTokenization:
     """A stretch of text that is cut by itself, with all steps to its tokens; `times` it stands in the text."""
 
     text: str
@@ -42,7 +42,7 @@ class Word:
     times: int = 1
 
 
-def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[Word]:
+def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]:
     """The different words of a text in the order in which they come, each with its steps.
 
     Raises CannotDo where the steps found do not end in the tokenizer's own tokens.
@@ -53,14 +53,14 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[Word]:
     """
     whole = stretches(tokenizer, text)
     backend, ids = tokenizer._backend, list[int]()
-    found: dict[str, Word] = {}
+    found: dict[str, WordTokenization] = {}
     for stretch, added in whole:
         if stretch in found:
-            found[stretch] = Word(**{**vars(found[stretch]), "times": found[stretch].times + 1})
+            found[stretch] = WordTokenization(**{**vars(found[stretch]), "times": found[stretch].times + 1})
         else:
             own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
             steps = (TokenizationStep((stretch,)),) if added else followed(tokenizer, stretch)
-            found[stretch] = Word(stretch, steps, own)
+            found[stretch] = WordTokenization(stretch, steps, own)
         ids += found[stretch].ids
         if spelt(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
             raise cannot(f"the steps found for ‘{stretch}’ do not end in its tokens")

@@ -14,7 +14,7 @@ from clearstory.models.encoder import Encoder
 from clearstory.text.special_tokens import cls_and_sep_ids
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token
-from clearstory.text.tokenization_steps import Word, tokenize_by_words
+from clearstory.text.tokenization_steps import WordTokenization, tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
 
 LONGEST = 4000
@@ -100,7 +100,7 @@ def encode_with_mask_offsets(tokenizer: Tokenizer, text: str) -> list[tuple[int,
     return found
 
 
-def player(tokenizer: Tokenizer, words: Sequence[Word]) -> Table:
+def player(tokenizer: Tokenizer, words: Sequence[WordTokenization]) -> Table:
     """All steps of all different words, a row each."""
     made, number, how = COLUMNS[tokenizer.kind]
     rows: list[tuple[Cell, ...]] = []
