@@ -39,7 +39,7 @@ class WordTokenization:
     text: str
     steps: tuple[TokenizationStep, ...]
     ids: tuple[int, ...]
-    times: int = 1
+    count: int = 1
 
 
 def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]:
@@ -56,7 +56,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
     found: dict[str, WordTokenization] = {}
     for stretch, added in whole:
         if stretch in found:
-            found[stretch] = WordTokenization(**{**vars(found[stretch]), "times": found[stretch].times + 1})
+            found[stretch] = WordTokenization(**{**vars(found[stretch]), "times": found[stretch].count + 1})
         else:
             own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
             steps = (TokenizationStep((stretch,)),) if added else followed(tokenizer, stretch)
