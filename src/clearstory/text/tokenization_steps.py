@@ -63,13 +63,13 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
             found[stretch] = WordTokenization(stretch, steps, own)
         ids += found[stretch].ids
         if spelt(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
-            raise cannot(f"the steps found for ‘{stretch}’ do not end in its tokens")
+            raise unknown_steps_error(f"the steps found for ‘{stretch}’ do not end in its tokens")
     if ids != tokenizer.encode(text):
-        raise cannot("the words found do not add up to the text's tokens")
+        raise unknown_steps_error("the words found do not add up to the text's tokens")
     return list(found.values())
 
 
-def cannot(why: str) -> CannotDo:
+def unknown_steps_error(why: str) -> CannotDo:
     """What is said where the steps are not known."""
     return CannotDo(f"this tokenizer cuts text in a way whose steps are not known here: {why}; see its tokens alone")
 
