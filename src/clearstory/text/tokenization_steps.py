@@ -51,7 +51,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
     >>> [step.made for step in tokenize_by_words(train_tokenizer("bpe:260", ["abcabc ab"]), "abc")[0].steps]
     [None, 'ab', 'abc']
     """
-    whole = stretches(tokenizer, text)
+    whole = pretokenize(tokenizer, text)
     backend, ids = tokenizer._backend, list[int]()
     found: dict[str, WordTokenization] = {}
     for stretch, added in whole:
@@ -74,7 +74,7 @@ def unknown_steps_error(why: str) -> CannotDo:
     return CannotDo(f"this tokenizer cuts text in a way whose steps are not known here: {why}; see its tokens alone")
 
 
-def stretches(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
+def pretokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
     """What is cut by itself, as the normalizer and the pre-tokenizer leave it, and whether it is an added token."""
     backend = tokenizer._backend
     added = sorted((each["content"] for each in tokenizer._added if not each.get("special")), key=len, reverse=True)
