@@ -62,7 +62,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
             steps = (TokenizationStep((stretch,)),) if added else followed(tokenizer, stretch)
             found[stretch] = WordTokenization(stretch, steps, own)
         ids += found[stretch].ids
-        if spelt(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
+        if piece_ids(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
             raise unknown_steps_error(f"the steps found for ‘{stretch}’ do not end in its tokens")
     if ids != tokenizer.encode(text):
         raise unknown_steps_error("the words found do not add up to the text's tokens")
@@ -90,7 +90,7 @@ def pretokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
     return found
 
 
-def spelt(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, ...]:
+def piece_ids(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, ...]:
     """The ids of pieces, as the vocabulary has them; what it has not is unknown."""
     unknown = tokenizer.ids.get(str(tokenizer._json["model"].get("unk_token")), tokenizer.unk_token_id)
     return tuple(tokenizer.ids.get(piece, unknown) for piece in pieces)
@@ -153,9 +153,9 @@ def letters(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, prefix: s
         if piece in tokenizer.ids:
             pieces.append(piece)
             continue
-        spelt = [f"<0x{byte:02X}>" for byte in piece.encode()] if model.get("byte_fallback") else []
-        if spelt and all(each in tokenizer.ids for each in spelt):
-            pieces += spelt
+        piece_ids = [f"<0x{byte:02X}>" for byte in piece.encode()] if model.get("byte_fallback") else []
+        if piece_ids and all(each in tokenizer.ids for each in piece_ids):
+            pieces += piece_ids
         elif unknown is not None and not (model.get("fuse_unk") and pieces[-1:] == [unknown]):
             pieces.append(unknown)
     return pieces
