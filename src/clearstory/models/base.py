@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clearstory.models.capabilities import Capability
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -84,6 +86,10 @@ class LanguageModel(Protocol):
 
     vocab: int
     context: int | None  # None: it never forgets on purpose
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the model can do and which parts it has."""
 
     def init_state(self, batch_size: int = 1) -> State:
         """The memory of `batch_size` rows that have read nothing."""

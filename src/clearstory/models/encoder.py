@@ -14,8 +14,9 @@ from clearstory.models import unembed
 from clearstory.models.arithmetic import Linear
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.block import BENDS, make_norm
+from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.stack import Birth, Stack, draw
+from clearstory.models.stack import TRANSFORMER, Birth, Stack, draw
 
 
 class Encoder(Stack):
@@ -45,6 +46,18 @@ class Encoder(Stack):
     def reset(self, birth: Birth = "normal") -> None:
         """Weights as at birth; see `draw`."""
         draw(self, self.config, birth)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What an encoder can do; heads as the config has them."""
+        c = self.config
+        heads = {
+            Capability.MLM_HEAD: c.transform,
+            Capability.NSP_HEAD: c.pooler and c.transform,
+            Capability.POOLER: c.pooler,
+            Capability.CLASSIFIER: bool(c.labels),
+        }
+        return TRANSFORMER | {Capability.BIDIRECTIONAL} | {each for each, there in heads.items() if there}
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:

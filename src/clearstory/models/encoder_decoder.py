@@ -15,8 +15,9 @@ from clearstory.models import unembed
 from clearstory.models.base import TokenBatch
 from clearstory.models.block import Block, Source
 from clearstory.models.cache import Cache
+from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.stack import Birth, CompilableStack, Stack, draw, hide
+from clearstory.models.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, hide
 
 
 class EncoderDecoder(CompilableStack):
@@ -32,6 +33,7 @@ class EncoderDecoder(CompilableStack):
     """
 
     reads_source = True
+    capabilities = TRANSFORMER | {Capability.CAUSAL, Capability.SOURCE}
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
+from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import reads_source
 from clearstory.models.twin import twin
 from clearstory.models.unembed import CHUNK_NUMBERS
@@ -65,6 +66,7 @@ class View(nn.Module):
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context
+        self.capabilities: frozenset[Capability] = model.capabilities - {Capability.GRADIENTS}
         self.requires_grad_(False)
         self.eval()
 

@@ -19,11 +19,11 @@ class Begins(Protocol):
     """The part of a tokenizer that says where texts begin."""
 
     @property
-    def bos(self) -> int | None:
+    def bos_token_id(self) -> int | None:
         """The token that begins a text."""
 
     @property
-    def eos(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The token that ends a document."""
 
 

@@ -18,10 +18,22 @@ from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models.base import TokenBatch
 from clearstory.models.block import Block, Source, Turn, make_norm
 from clearstory.models.cache import RowCache
+from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
 from clearstory.models.positions import Buckets, Rotary, sinusoids
 
 Birth = Literal["normal", "zero"]
+
+TRANSFORMER = frozenset(
+    {
+        Capability.ATTENTION,
+        Capability.HIDDEN_STATES,
+        Capability.EMBEDDINGS,
+        Capability.OUTPUT_EMBEDDINGS,
+        Capability.GRADIENTS,
+    }
+)
+"""Capabilities that every Transformer has."""
 
 INIT_STD = 0.02
 """Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""

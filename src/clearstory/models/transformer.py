@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from clearstory.models import unembed
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.cache import Cache, RowCache
+from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
 from clearstory.models.recall import Recall
-from clearstory.models.stack import Birth, Stack, draw
+from clearstory.models.stack import TRANSFORMER, Birth, Stack, draw
 
 
 class Transformer(Stack):
@@ -43,6 +44,12 @@ class Transformer(Stack):
         draw(self, self.config, birth)
         if self.recall is not None and not self.embedding.weight.is_meta:
             self.recall.reset()
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What a decoder can do; hashed n-grams where the config has them."""
+        hashed = {Capability.HASHED_NGRAMS} if self.config.recall else frozenset()
+        return TRANSFORMER | {Capability.CAUSAL} | hashed
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
+from clearstory.models.capabilities import Capability
 from clearstory.models.hmm import learning
 from clearstory.models.hmm.chain import Chain, follow, foresee, onward, speaking, spread
 from clearstory.models.hmm.config import HMMConfig
@@ -61,6 +62,14 @@ class HMM(nn.Module):
         for weight in self.parameters():
             if not weight.is_meta:
                 nn.init.normal_(weight, std=BIRTH_STD)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What a hidden Markov model can do, by how it learns."""
+        c = self.config
+        optional = {Capability.COUNT_FITTED: c.learn != "gradient", Capability.TAGS: bool(c.tags)}
+        always = {Capability.CAUSAL, Capability.HMM_STATES, Capability.GRADIENTS}
+        return frozenset(always | {each for each, there in optional.items() if there})
 
     @property
     def counted(self) -> bool:

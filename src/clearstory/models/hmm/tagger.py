@@ -33,7 +33,7 @@ class Spells(Protocol):
         """The id of words that are not known."""
 
     @property
-    def eos(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The id of a line's end."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:

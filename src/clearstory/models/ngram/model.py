@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
+from clearstory.models.capabilities import Capability
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import Table, count
 from clearstory.models.ngram.lookup import find
@@ -57,6 +58,7 @@ class NGram(nn.Module):
     [0.125, 0.7916..., 0.0833...]
     """
 
+    capabilities = frozenset({Capability.CAUSAL, Capability.COUNT_FITTED, Capability.NGRAM_COUNTS})
     counted = True  # it learns by counting
     stretch = 2**15  # tokens scored at a time: long batches are sorted before they are looked up
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from clearstory.errors import VocabularyMismatch
 from clearstory.models import unembed
 from clearstory.models.base import TokenBatch
+from clearstory.models.capabilities import Capability
 from clearstory.models.recurrent import softmax
 from clearstory.models.recurrent.cells import Kept, Layer
 from clearstory.models.recurrent.config import RecurrentConfig
@@ -63,6 +64,18 @@ class Recurrent(nn.Module):
             if words is not None:
                 nn.init.uniform_(words, -0.1, 0.1)
                 words *= float(birth == "normal")
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What a recurrent model can do; an adaptive softmax has no plain output embeddings."""
+        plain = frozenset() if self.config.cutoffs else {Capability.OUTPUT_EMBEDDINGS}
+        return plain | {
+            Capability.CAUSAL,
+            Capability.RECURRENT_STATE,
+            Capability.GATES,
+            Capability.EMBEDDINGS,
+            Capability.GRADIENTS,
+        }
 
     @property
     def word_vectors(self) -> Float[Tensor, "V W"]:
