@@ -59,7 +59,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
             found[stretch] = WordTokenization(**{**vars(found[stretch]), "times": found[stretch].count + 1})
         else:
             own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
-            steps = (TokenizationStep((stretch,)),) if added else followed(tokenizer, stretch)
+            steps = (TokenizationStep((stretch,)),) if added else tokenization_steps(tokenizer, stretch)
             found[stretch] = WordTokenization(stretch, steps, own)
         ids += found[stretch].ids
         if piece_ids(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
@@ -96,7 +96,7 @@ def piece_ids(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, 
     return tuple(tokenizer.ids.get(piece, unknown) for piece in pieces)
 
 
-def followed(tokenizer: Tokenizer, word: str) -> tuple[TokenizationStep, ...]:
+def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationStep, ...]:
     """The steps of one word."""
     model: Mapping[str, Any] = tokenizer._json["model"]
     if tokenizer.kind == "wordpiece":
