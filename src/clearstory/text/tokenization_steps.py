@@ -105,10 +105,10 @@ def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationSte
         return sentencepiece_unigram(tokenizer, model, word)
     if tokenizer.kind == "words":
         return (TokenizationStep((word,)),)
-    return joined(tokenizer, model, word)
+    return bpe_steps(tokenizer, model, word)
 
 
-def joined(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
+def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
     """Byte pairs: the pair of the lowest rank is joined first, of several such the first."""
     if model.get("ignore_merges") and word in tokenizer.ids:
         return (TokenizationStep((word,)),)
