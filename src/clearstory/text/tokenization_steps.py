@@ -114,7 +114,7 @@ def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tupl
         return (TokenizationStep((word,)),)
     ranks = ranks_of(tokenizer)
     prefix = model.get("continuing_subword_prefix") or ""
-    pieces = letters(tokenizer, model, word, prefix)
+    pieces = initial_symbols(tokenizer, model, word, prefix)
     steps = [TokenizationStep(tuple(pieces))]
     while True:
         pairs = [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]
@@ -143,7 +143,7 @@ RANKS: dict[str, dict[tuple[str, str], int]] = {}
 """Of the tokenizer that was asked last: reading 50,000 pairs takes a tenth of a second."""
 
 
-def letters(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, prefix: str) -> list[str]:
+def initial_symbols(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, prefix: str) -> list[str]:
     """What joining begins with: characters, bytes for those that the vocabulary has not, or the unknown token."""
     suffix = model.get("end_of_word_suffix") or ""
     unknown = model.get("unk_token")
