@@ -100,7 +100,7 @@ def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationSte
     """The steps of one word."""
     model: Mapping[str, Any] = tokenizer._json["model"]
     if tokenizer.kind == "wordpiece":
-        return longest(tokenizer, model, word)
+        return wordpiece_steps(tokenizer, model, word)
     if tokenizer.kind == "unigram":
         return sentencepiece_unigram(tokenizer, model, word)
     if tokenizer.kind == "words":
@@ -161,7 +161,7 @@ def initial_symbols(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, p
     return pieces
 
 
-def longest(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
+def wordpiece_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
     """Pieces from the left, each as long as the vocabulary has one; a word without such is unknown as a whole."""
     prefix, unknown = model.get("continuing_subword_prefix", "##"), model.get("unk_token", "[UNK]")
     steps, start, pieces = [TokenizationStep((word,))], 0, list[str]()
