@@ -102,7 +102,7 @@ def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationSte
     if tokenizer.kind == "wordpiece":
         return wordpiece_steps(tokenizer, model, word)
     if tokenizer.kind == "unigram":
-        return sentencepiece_unigram(tokenizer, model, word)
+        return unigram_steps(tokenizer, model, word)
     if tokenizer.kind == "words":
         return (TokenizationStep((word,)),)
     return bpe_steps(tokenizer, model, word)
@@ -180,7 +180,7 @@ def wordpiece_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -
     return tuple(steps)
 
 
-def sentencepiece_unigram(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
+def unigram_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
     """The library's own pieces, from the left, each with its score; what it spells in bytes has theirs."""
     scores: list[list[Any]] = model["vocab"]
     tokens = tokenizer._backend.model.tokenize(word)
