@@ -112,7 +112,7 @@ def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tupl
     """Byte pairs: the pair of the lowest rank is joined first, of several such the first."""
     if model.get("ignore_merges") and word in tokenizer.ids:
         return (TokenizationStep((word,)),)
-    ranks = ranks_of(tokenizer)
+    ranks = merge_ranks(tokenizer)
     prefix = model.get("continuing_subword_prefix") or ""
     pieces = initial_symbols(tokenizer, model, word, prefix)
     steps = [TokenizationStep(tuple(pieces))]
@@ -126,7 +126,7 @@ def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tupl
         steps.append(TokenizationStep(tuple(pieces), made, rank))
 
 
-def ranks_of(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
+def merge_ranks(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
     """Each pair that is ever joined, with its rank: the lower, the earlier."""
     if (known := RANKS.get(tokenizer.fingerprint)) is None:
         merges = tokenizer._json["model"].get("merges") or []
