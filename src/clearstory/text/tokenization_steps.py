@@ -128,18 +128,18 @@ def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tupl
 
 def merge_ranks(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
     """Each pair that is ever joined, with its rank: the lower, the earlier."""
-    if (known := RANKS.get(tokenizer.fingerprint)) is None:
+    if (known := MERGE_RANKS_CACHE.get(tokenizer.fingerprint)) is None:
         merges = tokenizer._json["model"].get("merges") or []
         known = {}
         for rank, each in enumerate(merges):
             left, right = each.split(" ", 1) if isinstance(each, str) else each
             known[left, right] = rank  # of a pair that comes twice, the later, as the library has it
-        RANKS.clear()
-        RANKS[tokenizer.fingerprint] = known
+        MERGE_RANKS_CACHE.clear()
+        MERGE_RANKS_CACHE[tokenizer.fingerprint] = known
     return known
 
 
-RANKS: dict[str, dict[tuple[str, str], int]] = {}
+MERGE_RANKS_CACHE: dict[str, dict[tuple[str, str], int]] = {}
 """Of the tokenizer that was asked last: reading 50,000 pairs takes a tenth of a second."""
 
 
