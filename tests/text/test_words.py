@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.word_tokenizer import common_words, encoder, tokenizer_json
+from clearstory.text.word_tokenizer import words_by_frequency, encoder, tokenizer_json
 
 WORDS = train_tokenizer("words", ["a b <unk> a <eos> e\u0301 a\n\nc b"])
 
@@ -39,7 +39,7 @@ def test_every_character_of_unicode_divides_or_does_not_as_there() -> None:
 
 
 def test_the_commonest_word_comes_first_and_equals_by_their_letters() -> None:
-    assert common_words(["b a\x1ca c", "c <eos> <unk>"], "<eos>") == ["c", "a\x1ca", "b"]
+    assert words_by_frequency(["b a\x1ca c", "c <eos> <unk>"], "<eos>") == ["c", "a\x1ca", "b"]
 
 
 @pytest.mark.parametrize("change", ["added", "normalizer", "pre_tokenizer", "model", "unknown"])

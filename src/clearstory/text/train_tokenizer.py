@@ -20,7 +20,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.word_tokenizer import UNKNOWN, common_words, tokenizer_json
+from clearstory.text.word_tokenizer import UNKNOWN, words_by_frequency, tokenizer_json
 
 END = "<|endoftext|>"
 SIZE = 8192  # the vocabulary where none is asked for: a Bible of 4 MB learns it in two seconds
@@ -118,7 +118,7 @@ def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenize
     eos = "<eos>"  # a line's end, as the word-level benchmarks write it
     # The commonest first, as adaptive softmax wants them. Neither of the two before them is special to the library:
     # <unk> is a word of the benchmarks' own text, <eos> the text's line feed.
-    words = [UNKNOWN, eos, *common_words(texts, eos)][: size or None]
+    words = [UNKNOWN, eos, *words_by_frequency(texts, eos)][: size or None]
     # Said, or a text in which <s> or <pad> is a word would have it begin texts.
     none = {"bos_token": None, "pad_token": None}
     return Tokenizer(tokenizer_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})

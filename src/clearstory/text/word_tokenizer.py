@@ -38,10 +38,10 @@ def tokenizer_json(words: Sequence[str], end: str | None) -> str:
     return json.dumps(json.loads(contents), ensure_ascii=False, indent=1)
 
 
-def common_words(texts: Iterable[str], end: str) -> list[str]:
+def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:
     """Every word of the texts but `end` and the unknown one, the commonest first, equals by their letters.
 
-    >>> common_words(["a b a", "c b a <eos>"], "<eos>")
+    >>> words_by_frequency(["a b a", "c b a <eos>"], "<eos>")
     ['a', 'b', 'c']
     """
     counts: Counter[str] = Counter()
