@@ -46,12 +46,12 @@ def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:
     """
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(split(text.replace(end, UNKNOWN)))
+        counts.update(split_words(text.replace(end, UNKNOWN)))
     del counts[UNKNOWN]
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def split(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """What stands between white space, as the library cuts it."""
     if SEPARATORS.search(text):
         return [word for word in re.split("[^\\S\x1c-\x1f]+", text) if word]
@@ -84,6 +84,6 @@ def fast_encoder(parts: Mapping[str, Any]) -> Callable[[str], list[int]] | None:
     def encode(text: str) -> list[int]:
         if end is not None:
             text = text.replace(end, UNKNOWN).replace("\n", f" {end} ")
-        return [get(word, unknown) for word in split(text)]
+        return [get(word, unknown) for word in split_words(text)]
 
     return encode
