@@ -14,7 +14,7 @@ from typing import Any
 
 UNKNOWN = "<unk>"
 
-SEPARATORS = re.compile("[\x1c-\x1f]")
+NON_UNICODE_WHITESPACE = re.compile("[\x1c-\x1f]")
 """White space to Python, and not to Unicode, which the library follows."""
 
 
@@ -53,7 +53,7 @@ def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:
 
 def split_words(text: str) -> list[str]:
     """What stands between white space, as the library cuts it."""
-    if SEPARATORS.search(text):
+    if NON_UNICODE_WHITESPACE.search(text):
         return [word for word in re.split("[^\\S\x1c-\x1f]+", text) if word]
     return text.split()
 
