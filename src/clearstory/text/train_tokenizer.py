@@ -20,7 +20,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.word_tokenizer import UNKNOWN, words_by_frequency, tokenizer_json
+from clearstory.text.word_tokenizer import UNKNOWN, words_by_frequency, word_level_json
 
 END = "<|endoftext|>"
 SIZE = 8192  # the vocabulary where none is asked for: a Bible of 4 MB learns it in two seconds
@@ -121,7 +121,7 @@ def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenize
     words = [UNKNOWN, eos, *words_by_frequency(texts, eos)][: size or None]
     # Said, or a text in which <s> or <pad> is a word would have it begin texts.
     none = {"bos_token": None, "pad_token": None}
-    return Tokenizer(tokenizer_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
+    return Tokenizer(word_level_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
 
 
 def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:

@@ -18,7 +18,7 @@ NON_UNICODE_WHITESPACE = re.compile("[\x1c-\x1f]")
 """White space to Python, and not to Unicode, which the library follows."""
 
 
-def tokenizer_json(words: Sequence[str], end: str | None) -> str:
+def word_level_json(words: Sequence[str], end: str | None) -> str:
     """The tokenizer.json over these words, in the order of their ids; a line feed is the token `end`.
 
     A text that spells `end` must not end a line by it, so there it is unknown.
