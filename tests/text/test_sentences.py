@@ -13,7 +13,7 @@ from clearstory.text.documents import Document
 from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, continuation_mask
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_documents
-from clearstory.text.sentence_splitting import by_sentence, sentences
+from clearstory.text.sentence_splitting import by_sentence, split_sentences
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 
@@ -21,7 +21,7 @@ calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 @calm
 @given(st.text(alphabet='aB .!?\n\t。”")1', max_size=60))
 def test_sentences_joined_are_the_text(text: str) -> None:
-    found = sentences(text)
+    found = split_sentences(text)
     assert "".join(found) == text
     assert all(each.strip() for each in found[:-1])
 
@@ -40,7 +40,7 @@ def test_sentences_joined_are_the_text(text: str) -> None:
     ],
 )
 def test_where_sentences_end(text: str, count: int) -> None:
-    assert len(sentences(text)) == count
+    assert len(split_sentences(text)) == count
 
 
 def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
