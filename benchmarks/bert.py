@@ -37,7 +37,7 @@ from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.token_dataset import encode_documents
-from clearstory.text.sentence_splitting import by_sentence
+from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.masking import Masking
 from clearstory.training.pairs import Pairs
@@ -109,7 +109,7 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
     learnt = Corpus.open(train).encode(tokenizer)["train"]
     counts = np.bincount(learnt.ids, minlength=model.vocab) + 1.0
     surprise = -np.log(counts / counts.sum())
-    rows = encode_documents(tokenizer, by_sentence(read_documents(valid)), several=True, endings=False)
+    rows = encode_documents(tokenizer, documents_by_sentence(read_documents(valid)), several=True, endings=False)
     pairs = Pairs(rows, model.config.context, 16, seed=0, masking=Masking.of(tokenizer))
     ends = rows.starts[np.flatnonzero(np.diff(rows.starts) == 0)]
     told, level, right, article = [], [], [], []

@@ -13,7 +13,7 @@ from clearstory.text.documents import Document
 from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, continuation_mask
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_documents
-from clearstory.text.sentence_splitting import by_sentence, split_sentences
+from clearstory.text.sentence_splitting import documents_by_sentence, split_sentences
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 
@@ -45,15 +45,15 @@ def test_where_sentences_end(text: str, count: int) -> None:
 
 def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
     parts = [Document("a", "One. Two is "), Document("a", "long. Three.", 1), Document("b", ""), Document("c", "Four.")]
-    texts = [each.text for each in by_sentence(parts)]
+    texts = [each.text for each in documents_by_sentence(parts)]
     assert texts == ["One. ", "Two is long. ", "Three.", "", "", "Four.", ""]
-    assert list(by_sentence([])) == []
+    assert list(documents_by_sentence([])) == []
 
 
 def test_ids_of_sentences_are_those_of_the_text() -> None:
     text = "The cat sat. The dog lay!\nWell, said the cat."
     tokenizer = train_tokenizer("wordpiece:60", [text])
-    rows = encode_documents(tokenizer, by_sentence([Document("a", text)]), several=True, endings=False)
+    rows = encode_documents(tokenizer, documents_by_sentence([Document("a", text)]), several=True, endings=False)
     assert rows.ids.tolist() == tokenizer.encode(text)
     assert (np.diff(rows.starts) == 0).nonzero()[0].tolist() == [3]
     assert rows.text_bytes == len(text.encode())

@@ -17,7 +17,7 @@ from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll, stretches
 from clearstory.text.documents import Document
 from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
-from clearstory.text.sentence_splitting import by_sentence
+from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.exam import MaskedScore, score_masked
 from clearstory.training.masking import Masking
@@ -112,7 +112,7 @@ def masked_marks(
     """As in training: over pairs where the model has a head for them and the text has them, else over windows."""
     masking, context = Masking.of(tokenizer), network.config.context
     if network.follows is not None:
-        sentences = encode_documents(tokenizer, by_sentence(documents), several=True, endings=False)
+        sentences = encode_documents(tokenizer, documents_by_sentence(documents), several=True, endings=False)
         try:
             return score_masked(network, MLM(masking, pairs=True), sentences, context, limit=limit)
         except BadInput:

@@ -26,7 +26,7 @@ from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.documents import Document, is_builtin, read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
-from clearstory.text.sentence_splitting import by_sentence
+from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
 
@@ -107,7 +107,7 @@ class Corpus:
             return rows
         try:
             with write_folder(folder) as temporary:
-                split_position = by_sentence if sentences else iter
+                split_position = documents_by_sentence if sentences else iter
                 splits = ((split, split_position(self.documents(split))) for split in SPLITS)
                 read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences)
                 if read != self.text_bytes:

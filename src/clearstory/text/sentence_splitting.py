@@ -31,7 +31,7 @@ def split_sentences(text: str) -> list[str]:
     return [*found, text[begin:]] if begin < len(text) else found
 
 
-def by_sentence(documents: Iterable[Document]) -> Iterator[Document]:
+def documents_by_sentence(documents: Iterable[Document]) -> Iterator[Document]:
     """Every sentence as a document of its own, with an empty one wherever a document of the source ends.
 
     So that a file of sentences can be written and read like any other; the last part of a long document that is read in
