@@ -9,7 +9,7 @@ from clearstory.text.documents import Document
 
 # A line's end; a mark that ends a sentence, with what closes quotes and brackets behind it, before white space;
 # the marks of Chinese and Japanese, which need none.
-END = re.compile(r"\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？][」』”’）]*\s*")
+SENTENCE_END = re.compile(r"\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？][」』”’）]*\s*")
 
 
 def split_sentences(text: str) -> list[str]:
@@ -22,7 +22,7 @@ def split_sentences(text: str) -> list[str]:
     ['He came. ', 'She left at 5 p.m. sharp!\\n', 'The end']
     """
     found, begin = [], 0
-    for match in END.finditer(text):
+    for match in SENTENCE_END.finditer(text):
         end = match.end()
         ends = "\n" in match[0] or not text[end : end + 1].islower()
         if ends and text[begin:end].strip():
