@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from clearstory.errors import BadInput
-from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, Budget, bits, foreseen, length, spelt
+from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bits, foreseen, length, spelt
 
 # fmt: off
 METHODS = {
@@ -49,7 +49,7 @@ class CountModel(Context):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.budget = Budget()
+        self.budget = RenderBudget()
 
     def derived(self, locals: Any = None) -> Context:
         """A scope within; it draws on the same budget."""
