@@ -114,21 +114,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
 class UnitScores(NodeTransformer):
     """Puts a measure around what Jinja computes without asking its environment."""
 
-    def around(self, node: nodes.Expr) -> nodes.Expr:
+    def check_result(self, node: nodes.Expr) -> nodes.Expr:
         """The same, measured when it is there."""
         self.generic_visit(node)
         return through("made", node)
 
-    visit_List = visit_Dict = visit_Compare = around
+    visit_List = visit_Dict = visit_Compare = check_result
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:
         """But not where names are given to what comes out."""
-        return self.around(node) if node.ctx == "load" else node
+        return self.check_result(node) if node.ctx == "load" else node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
         """Slices only: for all else the environment is asked."""
         if isinstance(node.arg, nodes.Slice):
-            return self.around(node)
+            return self.check_result(node)
         self.generic_visit(node)
         return node
 
