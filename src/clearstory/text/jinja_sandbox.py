@@ -117,7 +117,7 @@ class UnitScores(NodeTransformer):
     def check_result(self, node: nodes.Expr) -> nodes.Expr:
         """The same, measured when it is there."""
         self.generic_visit(node)
-        return through("made", node)
+        return wrap_in_filter("made", node)
 
     visit_List = visit_Dict = visit_Compare = check_result
 
@@ -135,7 +135,7 @@ class UnitScores(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
         """x ~ y, measured before."""
         self.generic_visit(node)
-        return through("concatenated", nodes.List(node.nodes, lineno=node.lineno))
+        return wrap_in_filter("concatenated", nodes.List(node.nodes, lineno=node.lineno))
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         """Turns are counted, with what each writes of the template's own."""
@@ -143,11 +143,11 @@ class UnitScores(NodeTransformer):
             raise BadInput("the chat template has a loop that calls itself; use another")
         self.generic_visit(node)
         size = sum(len(data.data) for part in node.body for data in part.find_all(nodes.TemplateData))
-        node.iter = through("turns", cast(nodes.Expr, node.iter), nodes.Const(size, lineno=node.lineno))
+        node.iter = wrap_in_filter("turns", cast(nodes.Expr, node.iter), nodes.Const(size, lineno=node.lineno))
         return node
 
 
-def through(name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
+def wrap_in_filter(name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
     """An expression through a filter."""
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
