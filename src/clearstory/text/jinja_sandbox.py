@@ -72,8 +72,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         plain = ImmutableSandboxedEnvironment()
         own: dict[str, Callable[..., Any]] = {"made": made, "turns": turns, "concatenated": concatenated}
         own |= {"replace": replace, "join": join, "tojson": to_json}
-        self.filters = {name: measured(plain.call_filter, name) for name in FILTERS} | own
-        self.tests = {name: measured(plain.call_test, name) for name in plain.tests}
+        self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
+        self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
         self.globals = {name: self.globals[name] for name in ("dict", "namespace")} | {"range": counting}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -152,7 +152,7 @@ def wrap_in_filter(name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filt
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
-def measured(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+def budgeted_filter(call: Callable[..., Any], name: str) -> Callable[..., Any]:
     """One of Jinja's own filters or tests; what it makes is measured."""
 
     @pass_context
