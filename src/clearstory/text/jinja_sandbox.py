@@ -70,7 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=written)
         plain = ImmutableSandboxedEnvironment()
-        own: dict[str, Callable[..., Any]] = {"made": made, "turns": turns, "concatenated": concatenated}
+        own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": turns, "concatenated": concatenated}
         own |= {"replace": replace, "join": join, "tojson": to_json}
         self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
         self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
@@ -163,7 +163,7 @@ def budgeted_filter(call: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 @pass_context
-def made(context: Any, value: Any) -> Any:
+def checked_value(context: Any, value: Any) -> Any:
     """A value that is there."""
     return context.budget.check(value)
 
