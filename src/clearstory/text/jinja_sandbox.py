@@ -70,7 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=written)
         plain = ImmutableSandboxedEnvironment()
-        own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": turns, "concatenated": concatenated}
+        own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": bounded_loop, "concatenated": concatenated}
         own |= {"replace": replace, "join": join, "tojson": to_json}
         self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
         self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
@@ -169,7 +169,7 @@ def checked_value(context: Any, value: Any) -> Any:
 
 
 @pass_context
-def turns(context: Any, values: Iterable[Any], size: int) -> Iterator[Any]:
+def bounded_loop(context: Any, values: Iterable[Any], size: int) -> Iterator[Any]:
     """The values of a loop."""
     for value in values:
         context.budget.turn(size)
