@@ -74,7 +74,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         own |= {"replace": replace, "join": join, "tojson": to_json}
         self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
         self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
-        self.globals = {name: self.globals[name] for name in ("dict", "namespace")} | {"range": counting}
+        self.globals = {name: self.globals[name] for name in ("dict", "namespace")} | {"range": bounded_range}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator, once it is known that what it makes is bearable."""
@@ -177,7 +177,7 @@ def bounded_loop(context: Any, values: Iterable[Any], size: int) -> Iterator[Any
 
 
 @pass_context
-def counting(context: Any, *bounds: int) -> range:
+def bounded_range(context: Any, *bounds: int) -> range:
     """Python's range, with an end."""
     numbers = range(*bounds)
     context.budget.count(len(numbers))
