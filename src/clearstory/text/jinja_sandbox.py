@@ -68,7 +68,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     context_class = CountModel
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=written)
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=bounded_output)
         plain = ImmutableSandboxedEnvironment()
         own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": bounded_loop, "concatenated": concatenated}
         own |= {"replace": replace, "join": join, "tojson": to_json}
@@ -185,7 +185,7 @@ def bounded_range(context: Any, *bounds: int) -> range:
 
 
 @pass_context
-def written(context: Any, value: Any) -> str:
+def bounded_output(context: Any, value: Any) -> str:
     """What an expression writes."""
     text = value if isinstance(value, str) else str(context.budget.check(value))
     context.budget.write(len(text))
