@@ -70,7 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=bounded_output)
         plain = ImmutableSandboxedEnvironment()
-        own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": bounded_loop, "concatenated": concatenated}
+        own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": bounded_loop, "concatenated": bounded_concat}
         own |= {"replace": replace, "join": join, "tojson": to_json}
         self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
         self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
@@ -193,7 +193,7 @@ def bounded_output(context: Any, value: Any) -> str:
 
 
 @pass_context
-def concatenated(context: Any, values: Sequence[Any]) -> str:
+def bounded_concat(context: Any, values: Sequence[Any]) -> str:
     """x ~ y."""
     context.budget.make(sum(map(spelt, values)))
     return "".join(map(str, values))
