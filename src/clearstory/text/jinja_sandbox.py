@@ -71,7 +71,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=bounded_output)
         plain = ImmutableSandboxedEnvironment()
         own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": bounded_loop, "concatenated": bounded_concat}
-        own |= {"replace": replace, "join": join, "tojson": to_json}
+        own |= {"replace": replace, "join": bounded_join, "tojson": to_json}
         self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
         self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
         self.globals = {name: self.globals[name] for name in ("dict", "namespace")} | {"range": bounded_range}
@@ -200,7 +200,7 @@ def bounded_concat(context: Any, values: Sequence[Any]) -> str:
 
 
 @pass_context
-def join(context: Any, values: Iterable[Any], d: str = "", attribute: Any = None) -> str:
+def bounded_join(context: Any, values: Iterable[Any], d: str = "", attribute: Any = None) -> str:
     """Jinja's, measured before."""
     if attribute is not None:
         values = context.environment.filters["map"](context, values, attribute=attribute)
