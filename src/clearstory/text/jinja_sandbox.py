@@ -71,7 +71,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=bounded_output)
         plain = ImmutableSandboxedEnvironment()
         own: dict[str, Callable[..., Any]] = {"made": checked_value, "turns": bounded_loop, "concatenated": bounded_concat}
-        own |= {"replace": replace, "join": bounded_join, "tojson": to_json}
+        own |= {"replace": bounded_replace, "join": bounded_join, "tojson": to_json}
         self.filters = {name: budgeted_filter(plain.call_filter, name) for name in FILTERS} | own
         self.tests = {name: budgeted_filter(plain.call_test, name) for name in plain.tests}
         self.globals = {name: self.globals[name] for name in ("dict", "namespace")} | {"range": bounded_range}
@@ -210,7 +210,7 @@ def bounded_join(context: Any, values: Iterable[Any], d: str = "", attribute: An
 
 
 @pass_context
-def replace(context: Any, value: Any, old: Any, new: Any, count: int = -1) -> str:
+def bounded_replace(context: Any, value: Any, old: Any, new: Any, count: int = -1) -> str:
     """Jinja's, measured before."""
     text, old, new = (str(context.budget.check(each)) for each in (value, old, new))
     context.budget.make(foreseen(text, "replace", (old, new), {}))
