@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from clearstory.errors import BadInput
-from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bits, foreseen, length, spelt
+from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bits, foreseen, length, estimated_length
 
 # fmt: off
 METHODS = {
@@ -195,7 +195,7 @@ def bounded_output(context: Any, value: Any) -> str:
 @pass_context
 def bounded_concat(context: Any, values: Sequence[Any]) -> str:
     """x ~ y."""
-    context.budget.make(sum(map(spelt, values)))
+    context.budget.make(sum(map(estimated_length, values)))
     return "".join(map(str, values))
 
 
@@ -220,5 +220,5 @@ def bounded_replace(context: Any, value: Any, old: Any, new: Any, count: int = -
 @pass_context
 def to_json(context: Any, value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
     """As transformers writes it: plain, where Jinja's own would escape for HTML."""
-    context.budget.make(spelt(value))
+    context.budget.make(estimated_length(value))
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=None if indent is None else min(int(indent), 16))

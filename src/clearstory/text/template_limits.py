@@ -78,7 +78,7 @@ class RenderBudget:
                 raise BadInput("the chat template makes a number of more than a thousand digits; use another")
         elif isinstance(value, str | Sequence | Mapping | Set):
             self.make(len(value))
-            if not isinstance(value, str) and spelt(value, MOST_TEXT) > MOST_TEXT:
+            if not isinstance(value, str) and estimated_length(value, MOST_TEXT) > MOST_TEXT:
                 raise BadInput(
                     f"the chat template makes lists in lists of more than {MOST_TEXT:,} characters; use another"
                 )
@@ -87,7 +87,7 @@ class RenderBudget:
         return value
 
 
-def spelt(value: Any, most: int = MOST_TEXT) -> int:
+def estimated_length(value: Any, most: int = MOST_TEXT) -> int:
     """About how many characters it takes to write a value out, indents included; somewhat more than `most` is enough.
 
     >>> spelt("four"), spelt(["four"]), spelt([[]] * 10**6, most=1000) > 1000
@@ -119,12 +119,12 @@ def foreseen(owner: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, An
         times: int = owner.count(old)
         return length(owner) + times * len(new)
     if name == "join":
-        return sum(len(owner) * len(parts) + spelt(parts) for parts in args)
+        return sum(len(owner) * len(parts) + estimated_length(parts) for parts in args)
     if name == "format":
         fields = [field for field in Formatter().parse(owner) if field[1] is not None]
         if any(spec for _, _, spec, _ in fields):
             raise BadInput("the chat template formats text by a width, which can be of any size; use another")
-        return len(owner) + len(fields) * spelt([args, kwargs])
+        return len(owner) + len(fields) * estimated_length([args, kwargs])
     return length(owner)
 
 
