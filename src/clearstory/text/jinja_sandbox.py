@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from clearstory.errors import BadInput
-from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bits, foreseen, length, estimated_length
+from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bits, method_result_size, length, estimated_length
 
 # fmt: off
 METHODS = {
@@ -103,7 +103,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if name not in METHODS:
                 raise BadInput(f"the chat template calls {name}, whose answer can be of any size; use another")
             args = tuple(list(each) for each in args) if name == "join" else args  # a generator can be asked once
-            context.budget.make(foreseen(owner, name, args, kwargs))
+            context.budget.make(method_result_size(owner, name, args, kwargs))
         return context.budget.check(super().call(context, called, *args, **kwargs))
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
@@ -213,7 +213,7 @@ def bounded_join(context: Any, values: Iterable[Any], d: str = "", attribute: An
 def bounded_replace(context: Any, value: Any, old: Any, new: Any, count: int = -1) -> str:
     """Jinja's, measured before."""
     text, old, new = (str(context.budget.check(each)) for each in (value, old, new))
-    context.budget.make(foreseen(text, "replace", (old, new), {}))
+    context.budget.make(method_result_size(text, "replace", (old, new), {}))
     return text.replace(old, new, -1 if count is None else count)
 
 

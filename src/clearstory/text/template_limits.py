@@ -112,7 +112,7 @@ def estimated_length(value: Any, most: int = MOST_TEXT) -> int:
     return size
 
 
-def foreseen(owner: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+def method_result_size(owner: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """How much a method is going to make."""
     if name == "replace":
         old, new = args[:2]
