@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from clearstory.errors import BadInput
-from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bits, method_result_size, length, estimated_length
+from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bit_count, method_result_size, length, estimated_length
 
 # fmt: off
 METHODS = {
@@ -79,7 +79,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator, once it is known that what it makes is bearable."""
         if isinstance(left, int | float) and isinstance(right, int | float):
-            grows = {"*": bits(left) + bits(right), "**": bits(left) * abs(right)}
+            grows = {"*": bit_count(left) + bit_count(right), "**": bit_count(left) * abs(right)}
             if grows.get(operator, 0) > MOST_BITS:
                 raise BadInput(f"the chat template makes something {right:,} times as large; use another")
         elif operator == "+":

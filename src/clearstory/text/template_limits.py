@@ -133,6 +133,6 @@ def length(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes | Sequence | Mapping | Set) else 1
 
 
-def bits(number: float) -> int:
+def bit_count(number: float) -> int:
     """Of a whole number; those of any other are bounded."""
     return number.bit_length() if isinstance(number, int) else 1
