@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from clearstory.errors import BadInput
-from clearstory.text.template_limits import MOST_BITS, MOST_TEXT, RenderBudget, bit_count, method_result_size, length, estimated_length
+from clearstory.text.template_limits import MOST_BITS, MAX_TEXT, RenderBudget, bit_count, method_result_size, length, estimated_length
 
 # fmt: off
 METHODS = {
@@ -88,7 +88,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise BadInput("the chat template formats text by %, which can be of any size; use another")
         elif operator == "*":
             times, size = (left, length(right)) if isinstance(left, int) else (right, length(left))
-            if isinstance(times, int) and times * size > MOST_TEXT:
+            if isinstance(times, int) and times * size > MAX_TEXT:
                 raise BadInput(f"the chat template makes something {times:,} times as large; use another")
         return context.budget.check(super().call_binop(context, operator, left, right))
 

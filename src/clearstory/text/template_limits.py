@@ -9,7 +9,7 @@ from typing import Any
 
 from clearstory.errors import BadInput
 
-MOST_TEXT = 2**24
+MAX_TEXT = 2**24
 """Characters that a template may write, and of anything it makes."""
 
 MOST_MADE = 2**27
@@ -46,8 +46,8 @@ class RenderBudget:
         """So many characters are to be written."""
         self.tick()
         self.written += size
-        if self.written > MOST_TEXT:
-            raise BadInput(f"the chat template writes more than {MOST_TEXT:,} characters; use another")
+        if self.written > MAX_TEXT:
+            raise BadInput(f"the chat template writes more than {MAX_TEXT:,} characters; use another")
 
     def turn(self, size: int) -> None:
         """A loop begins a turn, in which `size` characters of the template's own are written."""
@@ -65,7 +65,7 @@ class RenderBudget:
         """A text of `size` characters, or a list of so many items, is to be made."""
         self.tick()
         self.made += size
-        if size > MOST_TEXT or self.made > MOST_MADE:
+        if size > MAX_TEXT or self.made > MOST_MADE:
             raise BadInput(
                 f"the chat template makes a text or a list of {size:,}, and {self.made:,} in all; there is no use for "
                 "so much, so use another"
@@ -78,16 +78,16 @@ class RenderBudget:
                 raise BadInput("the chat template makes a number of more than a thousand digits; use another")
         elif isinstance(value, str | Sequence | Mapping | Set):
             self.make(len(value))
-            if not isinstance(value, str) and estimated_length(value, MOST_TEXT) > MOST_TEXT:
+            if not isinstance(value, str) and estimated_length(value, MAX_TEXT) > MAX_TEXT:
                 raise BadInput(
-                    f"the chat template makes lists in lists of more than {MOST_TEXT:,} characters; use another"
+                    f"the chat template makes lists in lists of more than {MAX_TEXT:,} characters; use another"
                 )
         else:
             self.tick()
         return value
 
 
-def estimated_length(value: Any, most: int = MOST_TEXT) -> int:
+def estimated_length(value: Any, most: int = MAX_TEXT) -> int:
     """About how many characters it takes to write a value out, indents included; somewhat more than `most` is enough.
 
     >>> spelt("four"), spelt(["four"]), spelt([[]] * 10**6, most=1000) > 1000
