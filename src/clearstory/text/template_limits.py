@@ -12,7 +12,7 @@ from clearstory.errors import BadInput
 MAX_TEXT = 2**24
 """Characters that a template may write, and of anything it makes."""
 
-MOST_MADE = 2**27
+MAX_TOTAL = 2**27
 """Characters of all that it makes on the way, together; an item of a list counts as one."""
 
 MOST_TURNS = 100_000
@@ -65,7 +65,7 @@ class RenderBudget:
         """A text of `size` characters, or a list of so many items, is to be made."""
         self.tick()
         self.made += size
-        if size > MAX_TEXT or self.made > MOST_MADE:
+        if size > MAX_TEXT or self.made > MAX_TOTAL:
             raise BadInput(
                 f"the chat template makes a text or a list of {size:,}, and {self.made:,} in all; there is no use for "
                 "so much, so use another"
