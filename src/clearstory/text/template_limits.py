@@ -15,7 +15,7 @@ MAX_TEXT = 2**24
 MAX_TOTAL = 2**27
 """Characters of all that it makes on the way, together; an item of a list counts as one."""
 
-MOST_TURNS = 100_000
+MAX_ITERATIONS = 100_000
 """Turns of all loops together, and numbers of all ranges."""
 
 MOST_SECONDS = 10.0
@@ -58,8 +58,8 @@ class RenderBudget:
     def count(self, numbers: int) -> None:
         """A range is to count so far."""
         self.counted += numbers
-        if max(self.counted, self.turns) > MOST_TURNS:
-            raise BadInput(f"the chat template counts past {MOST_TURNS:,}; use another")
+        if max(self.counted, self.turns) > MAX_ITERATIONS:
+            raise BadInput(f"the chat template counts past {MAX_ITERATIONS:,}; use another")
 
     def make(self, size: int) -> None:
         """A text of `size` characters, or a list of so many items, is to be made."""
