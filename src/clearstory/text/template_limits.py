@@ -18,7 +18,7 @@ MAX_TOTAL = 2**27
 MAX_ITERATIONS = 100_000
 """Turns of all loops together, and numbers of all ranges."""
 
-MOST_SECONDS = 10.0
+MAX_SECONDS = 10.0
 """Of a processor. A template that is meant well takes milliseconds."""
 
 MOST_BITS = 4096
@@ -30,7 +30,7 @@ class RenderBudget:
 
     def __init__(self) -> None:
         self.written = self.made = self.turns = self.counted = 0
-        self.end = time.thread_time() + MOST_SECONDS
+        self.end = time.thread_time() + MAX_SECONDS
         self.next = 0.0
 
     def tick(self) -> None:
@@ -40,7 +40,7 @@ class RenderBudget:
             return
         self.next = now + 0.1
         if time.thread_time() > self.end:
-            raise BadInput(f"the chat template takes more than {MOST_SECONDS:g} seconds; use another")
+            raise BadInput(f"the chat template takes more than {MAX_SECONDS:g} seconds; use another")
 
     def write(self, size: int) -> None:
         """So many characters are to be written."""
