@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from clearstory.errors import BadInput
-from clearstory.text.template_limits import MOST_BITS, MAX_TEXT, RenderBudget, bit_count, method_result_size, length, estimated_length
+from clearstory.text.template_limits import MAX_BITS, MAX_TEXT, RenderBudget, bit_count, method_result_size, length, estimated_length
 
 # fmt: off
 METHODS = {
@@ -80,7 +80,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """An operator, once it is known that what it makes is bearable."""
         if isinstance(left, int | float) and isinstance(right, int | float):
             grows = {"*": bit_count(left) + bit_count(right), "**": bit_count(left) * abs(right)}
-            if grows.get(operator, 0) > MOST_BITS:
+            if grows.get(operator, 0) > MAX_BITS:
                 raise BadInput(f"the chat template makes something {right:,} times as large; use another")
         elif operator == "+":
             context.budget.make(length(left) + length(right))

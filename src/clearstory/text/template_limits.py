@@ -21,7 +21,7 @@ MAX_ITERATIONS = 100_000
 MAX_SECONDS = 10.0
 """Of a processor. A template that is meant well takes milliseconds."""
 
-MOST_BITS = 4096
+MAX_BITS = 4096
 """Of a whole number."""
 
 
@@ -74,7 +74,7 @@ class RenderBudget:
     def check(self, value: Any) -> Any:
         """The value, once it is known to be of a bearable size, all that is in it counted as often as it is there."""
         if isinstance(value, int):
-            if value.bit_length() > MOST_BITS:
+            if value.bit_length() > MAX_BITS:
                 raise BadInput("the chat template makes a number of more than a thousand digits; use another")
         elif isinstance(value, str | Sequence | Mapping | Set):
             self.make(len(value))
