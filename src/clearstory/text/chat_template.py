@@ -19,7 +19,7 @@ from clearstory.text.tokenizers import Tokenizer
 MAX_TEMPLATE_LENGTH = 2**20
 """Characters of a template."""
 
-MOST_DATE = 200
+MAX_DATE_FORMAT = 200
 """Characters of how a date is to be written."""
 
 Message = Mapping[str, Any]
@@ -68,7 +68,7 @@ class ChatTemplate:
             "add_generation_prompt": answer,
             "tools": None,
             "documents": None,
-            "strftime_now": lambda form: date.strftime(str(form)[:MOST_DATE]),
+            "strftime_now": lambda form: date.strftime(str(form)[:MAX_DATE_FORMAT]),
             "raise_exception": refuse,
         }
         try:
