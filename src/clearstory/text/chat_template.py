@@ -72,7 +72,7 @@ class ChatTemplate:
             "raise_exception": refuse,
         }
         try:
-            return str(compiled(self.source).render(**given))
+            return str(compile_template(self.source).render(**given))
         except SecurityError as error:
             raise BadInput(
                 f"the chat template tries to reach what is no concern of a text ({error}); it was stopped, so do not "
@@ -88,7 +88,7 @@ class ChatTemplate:
 
 
 @lru_cache(maxsize=16)
-def compiled(source: str) -> Any:
+def compile_template(source: str) -> Any:
     """A template made ready once. Raises BadInput for one that is no Jinja."""
     from jinja2 import TemplateError
 
