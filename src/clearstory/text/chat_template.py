@@ -69,7 +69,7 @@ class ChatTemplate:
             "tools": None,
             "documents": None,
             "strftime_now": lambda form: date.strftime(str(form)[:MAX_DATE_FORMAT]),
-            "raise_exception": refuse,
+            "raise_exception": raise_exception,
         }
         try:
             return str(compile_template(self.source).render(**given))
@@ -102,7 +102,7 @@ def compile_template(source: str) -> Any:
         raise BadInput(f"the chat template is not Jinja that this house can read: {one_line(error)}") from None
 
 
-def refuse(message: object) -> NoReturn:
+def raise_exception(message: object) -> NoReturn:
     """What a template calls for messages it does not take."""
     raise BadInput(f"the chat template does not take these messages: {one_line(message)}")
 
