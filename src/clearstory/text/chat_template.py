@@ -49,7 +49,7 @@ class ChatTemplate:
             said = named.get("default")
         if not isinstance(said, str) or not said:
             raise CannotDo("this model has no chat template, so it was not taught to chat; let it write on: generate")
-        return cls(said, dict(role_tokens(tokenizer.config)))
+        return cls(said, dict(special_token_variables(tokenizer.config)))
 
     def render(self, messages: Sequence[Message], *, answer: bool = True, today: datetime | None = None) -> str:
         """The text to go on from; with `answer`, up to where the model's own words begin. Its special tokens are
@@ -116,7 +116,7 @@ def check(messages: Sequence[Message]) -> None:
         raise BadInput("there are no messages to answer; give at least one")
 
 
-def role_tokens(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def special_token_variables(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The special tokens that a template may name."""
     found = []
     for name in ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"):
