@@ -41,7 +41,7 @@ class ChatTemplate:
     tokens: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> ChatTemplate:
+    def from_tokenizer(cls, tokenizer: Tokenizer) -> ChatTemplate:
         """The template saved with a tokenizer; of several, the one called default. Raises CannotDo without one."""
         said = tokenizer.config.get("chat_template")
         if isinstance(said, Sequence) and not isinstance(said, str):
