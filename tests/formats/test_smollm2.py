@@ -48,7 +48,7 @@ def test_the_capital_of_france_is_paris(opened: Any) -> None:
 
 
 def test_it_chats_through_its_own_template(opened: Any) -> None:
-    template = ChatTemplate.of(opened.tokenizer)
+    template = ChatTemplate.from_tokenizer(opened.tokenizer)
     text = template.render([{"role": "user", "content": "What is the capital of France? Answer in one word."}])
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")

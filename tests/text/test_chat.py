@@ -61,7 +61,7 @@ def test_a_template_writes_what_transformers_writes(source: str, answer: bool, t
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": source})
     tokenizer.save(tmp_path)
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
-    written = ChatTemplate.of(tokenizer).render(MESSAGES, answer=answer)
+    written = ChatTemplate.from_tokenizer(tokenizer).render(MESSAGES, answer=answer)
     assert written == theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=answer)
     assert ("assistant" in written.lower()) == answer or source is not WORDY
 
@@ -70,12 +70,12 @@ def test_of_several_templates_the_one_called_default_is_taken() -> None:
     tokenizer = train_tokenizer("bytes", [])
     several = [{"name": "tools", "template": "no"}, {"name": "default", "template": "{{ messages[0].content }}"}]
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": several})
-    assert ChatTemplate.of(tokenizer).render([{"role": "user", "content": "Hi"}]) == "Hi"
+    assert ChatTemplate.from_tokenizer(tokenizer).render([{"role": "user", "content": "Hi"}]) == "Hi"
 
 
 def test_a_model_without_a_template_does_not_chat() -> None:
     with pytest.raises(CannotDo, match="has no chat template, so it was not taught to chat"):
-        ChatTemplate.of(train_tokenizer("bytes", []))
+        ChatTemplate.from_tokenizer(train_tokenizer("bytes", []))
 
 
 def test_the_date_is_handed_in() -> None:

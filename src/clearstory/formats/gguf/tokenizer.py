@@ -261,7 +261,7 @@ def write_tokenizer(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
     fields |= {"add_bos_token": begins, "add_eos_token": ends}
     out = {f"{KEY}.{name}": value for name, value in fields.items()}
     try:
-        return {**out, TEMPLATE: ChatTemplate.of(tokenizer).source}
+        return {**out, TEMPLATE: ChatTemplate.from_tokenizer(tokenizer).source}
     except CannotDo:
         return out
 

@@ -191,7 +191,7 @@ def compare_text(opened: Opened, theirs: Any, max_relative_difference: float | N
             reason = f"the text {text[:30]!r} has the ids {str(other)[:60]} there and {str(ours)[:60]} here"
             return PortabilityReport(portable=False, reason=reason, max_relative_difference=max_relative_difference)
     if template := (template_of(tokenizer) is not None):
-        written = ChatTemplate.of(tokenizer).render(MESSAGES)
+        written = ChatTemplate.from_tokenizer(tokenizer).render(MESSAGES)
         if (other := theirs.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)) != written:
             reason = f"the chat template writes {other[:60]!r} there and {written[:60]!r} here"
             return PortabilityReport(portable=False, reason=reason, max_relative_difference=max_relative_difference)
@@ -201,6 +201,6 @@ def compare_text(opened: Opened, theirs: Any, max_relative_difference: float | N
 def template_of(tokenizer: Tokenizer) -> str | None:
     """A tokenizer's chat template; None where it has none."""
     try:
-        return ChatTemplate.of(tokenizer).source
+        return ChatTemplate.from_tokenizer(tokenizer).source
     except CannotDo:
         return None
