@@ -81,9 +81,9 @@ def list_models(root: Path) -> tuple[list[IndexedModel], bool]:
     while queue and visited < MAX_FOLDERS:
         folder, depth = queue.pop(0)
         visited += 1
-        own = index_folder(root, folder)
-        if own is not None:
-            models.append(own)
+        entry = index_folder(root, folder)
+        if entry is not None:
+            models.append(entry)
             if folder != root:
                 continue
         for each in visible_children(folder):
@@ -91,7 +91,7 @@ def list_models(root: Path) -> tuple[list[IndexedModel], bool]:
                 linked = index_folder(root, each)
                 models += [] if linked is None else [linked]
             elif each.is_dir():
-                if depth < MAX_DEPTH and each.name not in SKIPPED_FOLDERS and not (own and each.name == "model"):
+                if depth < MAX_DEPTH and each.name not in SKIPPED_FOLDERS and not (entry and each.name == "model"):
                     queue.append((each, depth + 1))
             elif each.name.endswith(MODEL_SUFFIXES):
                 models.append(index_file(root, each))
@@ -162,10 +162,10 @@ def index_folder(root: Path, folder: Path) -> IndexedModel | None:
         model = current_path(folder / "model")
         steps = tuple(step for step, _ in list_checkpoints(folder))
         if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
-            known: dict[str, Any] = {"written": modification_time(folder / "config.yaml"), "note": "has no model yet"}
+            facts: dict[str, Any] = {"modified": modification_time(folder / "config.yaml"), "problem": "has no model yet"}
         else:
-            known = read_model_facts(model)
-        return IndexedModel(name=relative_name(root, folder), kind="run", steps=steps, loss=last_train_loss(folder), **known)
+            facts = read_model_facts(model)
+        return IndexedModel(name=relative_name(root, folder), kind="run", steps=steps, loss=last_train_loss(folder), **facts)
     if (folder / "adapter_config.json").is_file():
         return IndexedModel(name=relative_name(root, folder), kind="adapter", **read_model_facts(folder))
     if (folder / "config.json").is_file() and is_model_config(read_json_object(folder / "config.json")):
@@ -182,21 +182,21 @@ def read_model_facts(model: Path) -> dict[str, Any]:
     """The fields of IndexedModel that config.json and the safetensors headers give."""
     config = read_json_object(model / "config.json")
     own = config.get("clearstory")
-    record = own.get("card") if isinstance(own, dict) else None
-    card: dict[str, Any] = record if isinstance(record, dict) else {}
+    saved_card = own.get("card") if isinstance(own, dict) else None
+    card: dict[str, Any] = saved_card if isinstance(saved_card, dict) else {}
     weights = sorted(model.glob("*.safetensors"))
-    counted = card.get("parameters") or sum(map(count_parameters, weights)) or None
+    parameters = card.get("parameters") or sum(map(count_parameters, weights)) or None
     family = card.get("family") or config.get("model_type")
     bits = card.get("bits_per_byte")
     texts = card.get("trained_on")
     return {
         "family": family if isinstance(family, str) else None,
-        "parameters": counted if isinstance(counted, int) else None,
+        "parameters": parameters if isinstance(parameters, int) else None,
         "bits_per_byte": bits if isinstance(bits, float) else None,
         "trained_on": tuple(str(text[0]) for text in texts if text) if isinstance(texts, list) else (),
-        "written": max(map(modification_time, [model / "config.json", *weights])),
-        "size": sum(file_size(each) for each in weights),
-        "note": None if weights else "has no weights (a .safetensors file)",
+        "modified": max(map(modification_time, [model / "config.json", *weights])),
+        "size_bytes": sum(file_size(each) for each in weights),
+        "problem": None if weights else "has no weights (a .safetensors file)",
     }
 
 
@@ -247,10 +247,10 @@ def count_parameters(file: Path) -> int:
 def read_json_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one if it cannot be read."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def modification_time(path: Path) -> float:
