@@ -44,7 +44,7 @@ FILTERS = {
 # fmt: on
 
 
-class CountModel(Context):
+class BudgetedContext(Context):
     """Jinja's context of one rendering, with its budget."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -65,7 +65,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
-    context_class = CountModel
+    context_class = BudgetedContext
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=bounded_output)
