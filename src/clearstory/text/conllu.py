@@ -73,7 +73,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentenc
             new = new or line[1:].split()[:1] == ["newdoc"]
         elif not line.strip():
             if rows:
-                yield sentence(rows, no_space_after, f"{path}, line {start:,}", new)
+                yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new)
                 rows, no_space_after, new = [], [], False
             start, until = number + 1, 0
         else:
@@ -98,7 +98,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentenc
             elif match[2].startswith("-"):
                 until, apart = int(match[2][1:]), not close
     if rows:
-        yield sentence(rows, no_space_after, f"{path}, line {start:,}", new)
+        yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new)
 
 
 def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> TaggedSentence:
