@@ -44,7 +44,7 @@ def folders(home: Path) -> dict[str, Path]:
     """A folder of 124 to 135 million numbers for each way in which weights are read."""
     import torch
 
-    from clearstory.formats.cards import Card
+    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
     from clearstory.models.families import build
     from clearstory.models.presets import GPT2
@@ -59,7 +59,7 @@ def folders(home: Path) -> dict[str, Path]:
     ):
         made[name] = home / f"model-{len(made)}"
         if not made[name].exists():
-            save_model(made[name], build(config, seed=1).to(dtype), train_tokenizer("bytes", []), Card(name=name))
+            save_model(made[name], build(config, seed=1).to(dtype), train_tokenizer("bytes", []), ModelCard(name=name))
     return made
 
 

@@ -274,7 +274,7 @@ def tell(words: str) -> None:
 
 def beside(browser: Any, root: Path) -> dict[str, Any]:
     """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
-    from clearstory.formats.model_card import Card
+    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
     from clearstory.lens.probes.attention import attention_patterns
     from clearstory.lens.hooks.passage import encode_passage
@@ -284,7 +284,7 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
 
     tokenizer = opened(root / "model.gguf").tokenizer
     model: Any = build(replace(PRESETS["gpt2"], vocab=tokenizer.vocab), seed=1).eval()
-    save_model(root / "gpt2", model, tokenizer, Card())
+    save_model(root / "gpt2", model, tokenizer, ModelCard())
     text = text_of(root / "model.gguf", 128)
     read = encode_passage(model, tokenizer, text)
     weights = [each[None] for each in attention_patterns(model, read, attention_sites(model))]

@@ -13,7 +13,7 @@ import torch
 
 import clearstory
 from clearstory.errors import BadInput, ContextOverflow
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with torch.no_grad():
             for weight in model.parameters():
                 weight.mul_(8)  # so that labels are not all as likely
-        save_model(home / name, model, tokenizer, Card(name=name))
+        save_model(home / name, model, tokenizer, ModelCard(name=name))
     return home
 
 
@@ -144,7 +144,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut(home: Path, cli: Cli) -> None
 def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: Path, cli: Cli) -> None:
     tokenizer = open_model(home / "texts").tokenizer
     bare = replace(open_model(home / "texts").model.config, labels=())
-    save_model(tmp_path / "bare", build(bare, seed=1), tokenizer, Card())
+    save_model(tmp_path / "bare", build(bare, seed=1), tokenizer, ModelCard())
     for words, says in (
         (
             (tmp_path / "bare", "the cat"),
@@ -177,7 +177,7 @@ def test_its_page_says_how_it_is_used(home: Path, tmp_path: Path, cli: Cli) -> N
 
 def test_labels_beside_a_head_for_words_are_kept_under_our_own_names(home: Path, tmp_path: Path) -> None:
     config = replace(open_model(home / "texts").model.config, transform=True, unembed_bias=True)
-    folder = save_model(tmp_path / "both", build(config, seed=1), open_model(home / "texts").tokenizer, Card())
+    folder = save_model(tmp_path / "both", build(config, seed=1), open_model(home / "texts").tokenizer, ModelCard())
     assert json.loads((folder / "config.json").read_text())["model_type"] == "clearstory"
     assert open_model(folder).model.config == config
     assert clearstory.classify(folder, "the cat")[0].labels

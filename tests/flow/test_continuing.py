@@ -15,7 +15,7 @@ from test_train import as_if, stopped_after
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared
 from clearstory.recipes.settings.yaml_files import read_yaml
@@ -235,7 +235,7 @@ def test_models_that_cannot_go_on_say_why(made: Any, adapted: Any, tmp_path: Pat
     told(build_train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
     with pytest.raises(CannotDo, match=r"\(ngram\) has learnt by counting"):
         told(going_on(made.text, tmp_path / "ngram", tmp_path / "run"))
-    save_model(tmp_path / "mute", open_model(made.run).model, None, Card())
+    save_model(tmp_path / "mute", open_model(made.run).model, None, ModelCard())
     with pytest.raises(BadInput, match=r"has no tokenizer.json"):
         told(going_on(made.text, tmp_path / "mute", tmp_path / "run"))
     out, _ = adapted

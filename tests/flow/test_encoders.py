@@ -14,7 +14,7 @@ import torch
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
-from clearstory.formats.folders import Opened, open_model
+from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.models.base import TokenBatch
 from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCompleted
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
@@ -271,7 +271,7 @@ def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None
 def test_an_encoder_without_a_head_for_words_says_so(run: Path) -> None:
     opened = open_model(run)
     opened.model.transform = None
-    bare = Opened(opened.model, opened.tokenizer, opened.card)
+    bare = OpenedModel(opened.model, opened.tokenizer, opened.card)
     with pytest.raises(CannotDo, match=r"no head for words: it gives vectors \(clearstory embed\)"):
         clearstory.fill_mask(bare, "the [MASK]")
     with pytest.raises(CannotDo, match="no head for words"):

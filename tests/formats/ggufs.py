@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.config import TransformerConfig
@@ -35,7 +35,7 @@ WIRINGS: dict[str, TransformerConfig] = {
     "phi3": replace(LLAMA, window=40, kv_heads=2),
 }
 
-DIALECTS = {name: "llama" if name == "llama3.1" else name.partition("-")[0] for name in WIRINGS}
+GGUF_ARCHITECTURES = {name: "llama" if name == "llama3.1" else name.partition("-")[0] for name in WIRINGS}
 
 
 def shaken(config: TransformerConfig, by: float = 0.1) -> Any:
@@ -54,7 +54,7 @@ def bpe() -> Tokenizer:
 
 def saved(folder: Path, config: TransformerConfig, tokenizer: Tokenizer | None = None, name: str = "tiny") -> Path:
     """A model folder."""
-    return save_model(folder, shaken(config), tokenizer or bpe(), Card(name=name))
+    return save_model(folder, shaken(config), tokenizer or bpe(), ModelCard(name=name))
 
 
 def written(

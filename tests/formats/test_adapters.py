@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clearstory.errors import BadInput, CannotDo, ClearstoryError, CorruptFile, FolderExists
-from clearstory.formats.lora.adapters import fingerprint, read_adapter, save_adapter, slots_of
-from clearstory.formats.cards import Card
-from clearstory.formats.folders import open_model, save_model, write_card
-from clearstory.formats.lora.fused_layers import joined, parted
+from clearstory.formats.lora.adapters import weights_fingerprint, read_adapter, save_adapter, model_fused_linears
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import open_model, save_model, update_model_card
+from clearstory.formats.lora.fused_layers import fuse_lora, split_lora
 from clearstory.models.base import TokenBatch
 from clearstory.models.lora import adapt, adaptations, merge
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -42,8 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base and an adapter of it."""
     folder = tmp_path_factory.mktemp("made")
     base, adapted = learnt(TINY_GPT2, targets=("query", "value", "down"))
-    save_model(folder / "base", base, train_tokenizer("characters", ["abcdefghijklm"]), Card(name="base", bits_per_byte=2.0))
-    save_adapter(folder / "adapter", adapted, folder / "base", None, Card(name="small"))
+    save_model(folder / "base", base, train_tokenizer("characters", ["abcdefghijklm"]), ModelCard(name="base", bits_per_byte=2.0))
+    save_adapter(folder / "adapter", adapted, folder / "base", None, ModelCard(name="small"))
     return folder
 
 
@@ -70,8 +70,8 @@ def logits(model: Any) -> Tensor:
 )
 def test_what_was_saved_opens_as_it_was(config: Any, targets: tuple[str, ...], tmp_path: Path) -> None:
     base, adapted = learnt(config, targets=targets)
-    save_model(tmp_path / "base", base, None, Card(name="base"))
-    save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, Card(name="small", bits_per_byte=1.5))
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"))
+    save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard(name="small", bits_per_byte=1.5))
     opened = open_model(tmp_path / "adapter")
     # A recurrent model reads step by step while it is adapted, and sums in another order.
     assert torch.allclose(logits(opened.model), logits(adapted), rtol=1e-4, atol=1e-5)
@@ -85,8 +85,8 @@ def test_what_was_saved_opens_as_it_was(config: Any, targets: tuple[str, ...], t
 def test_an_adapter_at_birth_is_its_base_and_keeps_its_blocks(tmp_path: Path) -> None:
     base = shaken(TINY_GPT2).float()
     adapted = adapt(base, rank=2, targets=("query", "value"))
-    save_model(tmp_path / "base", base, None, Card())
-    save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, Card())
+    save_model(tmp_path / "base", base, None, ModelCard())
+    save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard())
     assert torch.equal(logits(open_model(tmp_path / "adapter").model), logits(base))
     assert {each.rank for each in adaptations(read_adapter(tmp_path / "adapter", base)).values()} == {2}
 
@@ -112,15 +112,15 @@ def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path
 def test_joined_and_parted_are_each_others_reverse_on_the_product() -> None:
     _, adapted = learnt(TINY_GPT2, targets=("query", "key", "value"))
     found = adaptations(adapted)
-    for slot in slots_of(adapted)[1]:
+    for slot in model_fused_linears(adapted)[1]:
         if len(slot.ours) == 3:
-            pair = joined(slot, found)
+            pair = fuse_lora(slot, found)
             products = [pair.alpha / len(pair.a) * part for part in torch.split(pair.b @ pair.a, list(slot.rows))]
             for name, product in zip(slot.ours, products, strict=True):
                 each = found[name]
                 assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
             for ranks in ({}, dict.fromkeys(slot.ours, 3)):
-                for name, one in parted(slot, pair, ranks).items():
+                for name, one in split_lora(slot, pair, ranks).items():
                     each = found[name]
                     product = one.alpha / len(one.a) * one.b @ one.a
                     assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
@@ -140,7 +140,7 @@ def test_the_base_may_have_moved_along(made: Path, tmp_path: Path) -> None:
 
 def test_a_card_can_be_written_anew(copy: Path) -> None:
     before = (copy / "adapter_model.safetensors").read_bytes()
-    write_card(copy, Card(name="other", bits_per_byte=1.25))
+    update_model_card(copy, ModelCard(name="other", bits_per_byte=1.25))
     assert open_model(copy).card.bits_per_byte == 1.25
     assert (copy / "adapter_model.safetensors").read_bytes() == before
     text = (copy / "README.md").read_text()
@@ -152,18 +152,18 @@ def test_a_card_can_be_written_anew(copy: Path) -> None:
 def test_an_adapted_model_is_not_saved_as_a_whole_one_nor_the_other_way_round(made: Path, tmp_path: Path) -> None:
     base, adapted = learnt(TINY_GPT2)
     with pytest.raises(CannotDo, match="is adapted; merge it"):
-        save_model(tmp_path / "model", adapted, None, Card())
+        save_model(tmp_path / "model", adapted, None, ModelCard())
     with pytest.raises(CannotDo, match="is not adapted"):
-        save_adapter(tmp_path / "model", base, "base", None, Card())
+        save_adapter(tmp_path / "model", base, "base", None, ModelCard())
     with pytest.raises(FolderExists, match="is there already"):
-        save_adapter(made / "adapter", adapted, "base", None, Card())
+        save_adapter(made / "adapter", adapted, "base", None, ModelCard())
     assert not (tmp_path / "model").exists()
 
 
 def test_the_fingerprint_sees_what_training_changes_and_no_adapter() -> None:
     base, adapted = learnt(TINY_GPT2)
-    assert fingerprint(adapted) == fingerprint(base)
-    assert fingerprint(merge(adapted)) != fingerprint(base)
+    assert weights_fingerprint(adapted) == weights_fingerprint(base)
+    assert weights_fingerprint(merge(adapted)) != weights_fingerprint(base)
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "adapter_config.json") -> None:
@@ -233,7 +233,7 @@ def test_tensors_that_do_not_fit_are_refused(name: str, copy: Path) -> None:
 
 
 def test_another_base_of_the_same_shape_is_refused(made: Path, copy: Path, tmp_path: Path) -> None:
-    save_model(tmp_path / "other", shaken(TINY_GPT2, seed=9).float(), None, Card())
+    save_model(tmp_path / "other", shaken(TINY_GPT2, seed=9).float(), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "other")))
     with pytest.raises(CorruptFile, match=r"made for another model than stands in .*other now"):
         open_model(copy)
@@ -266,7 +266,7 @@ def test_files_that_are_missing_or_no_files_of_ours_are_named(copy: Path) -> Non
 
 
 def test_a_model_of_a_counted_family_is_no_base(made: Path, copy: Path, tmp_path: Path) -> None:
-    save_model(tmp_path / "ngram", MODELS["ngram"](), None, Card())
+    save_model(tmp_path / "ngram", MODELS["ngram"](), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "ngram")))
     (copy / "clearstory.json").unlink()
     with pytest.raises(CorruptFile, match="no linear map for it"):

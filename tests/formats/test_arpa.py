@@ -14,7 +14,7 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import read_arpa
 from clearstory.formats.arpa.write import write_arpa
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import build
@@ -159,7 +159,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any)
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, begin=begin))
     assert list(model.fit(encode_text(tokenizer, [text, "rose is"])))
-    folder = save_model(tmp_path / "model", model, tokenizer, Card())
+    folder = save_model(tmp_path / "model", model, tokenizer, ModelCard())
     for name in ("a.arpa", "b.arpa.gz"):
         found = convert(folder, tmp_path / name)
         assert (found.format, found.tokens_compared > 100, found.max_nats_difference < 2e-6) == ("arpa", True, True)
@@ -184,14 +184,14 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
-    network = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
+    network = save_model(tmp_path / "network", shaken(TINY_GPT2), None, ModelCard())
     with pytest.raises(CannotDo, match="ARPA holds n-grams, and this is a Transformer"):
         convert(network, tmp_path / "a.arpa")
-    flat = save_model(tmp_path / "flat", counted(order=2, smoothing="laplace"), None, Card())
+    flat = save_model(tmp_path / "flat", counted(order=2, smoothing="laplace"), None, ModelCard())
     with pytest.raises(CannotDo, match="with smoothing 'laplace' it leaves nothing"):
         convert(flat, tmp_path / "a.arpa")
     assert not (tmp_path / "a.arpa").exists()
-    ngram = save_model(tmp_path / "ngram", counted(order=2), None, Card())
+    ngram = save_model(tmp_path / "ngram", counted(order=2), None, ModelCard())
     assert convert(ngram, tmp_path / "b.arpa").max_nats_difference < 1e-6
     with pytest.raises(FolderExists, match="--overwrite"):
         convert(ngram, tmp_path / "b.arpa")
@@ -236,7 +236,7 @@ def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, Card())
+    folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, ModelCard())
     found = convert(folder, tmp_path / "copy")
     assert (found.format, found.max_nats_difference) == ("hf", 0.0)
     assert found.tokens_compared == 2 * 8 * 24

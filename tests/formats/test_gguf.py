@@ -11,16 +11,16 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from ggufs import BASE, DIALECTS, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shaken, written
+from ggufs import BASE, GGUF_ARCHITECTURES, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shaken, written
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, FolderExists, UnknownName
-from clearstory.formats.model_card import Card
-from clearstory.formats.folders import Opened, open_model
-from clearstory.formats.gguf.architectures import dialect_of
-from clearstory.formats.gguf.header import Header
-from clearstory.formats.gguf.quantization import KINDS
-from clearstory.formats.gguf.write import heeded, write_gguf
-from clearstory.formats.rotary_layout import to_halves, to_pairs
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel, open_model
+from clearstory.formats.gguf.architectures import choose_architecture
+from clearstory.formats.gguf.header import GGUFHeader
+from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES
+from clearstory.formats.gguf.write import llama_cpp_warning, write_gguf
+from clearstory.formats.rotary_layout import pairs_to_halves, halves_to_pairs
 from clearstory.models.families import count
 from clearstory.models.positions import slowness
 from clearstory.models.presets import PRESETS
@@ -38,14 +38,14 @@ ROWS = [[3, 1, 4, 1, 5, 9, 2, 6, 299], [18, 0, 17, 5, 8, 2, 8, 4, 299]]
 @pytest.mark.parametrize("name", WIRINGS)
 def test_export_then_import_is_the_identity(name: str, tmp_path: Path) -> None:
     config = WIRINGS[name]
-    assert dialect_of(config).name == DIALECTS[name]
+    assert choose_architecture(config).name == GGUF_ARCHITECTURES[name]
     model = written(tmp_path / "model.gguf", config)
     after = open_model(tmp_path / "model.gguf")
     assert after.model.config == config
     assert (after.card.name, after.card.parameters) == ("tiny", count(model))
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, after.model.state_dict()[key]), key
-    assert torch.equal(Opened(model, None, Card()).logits(ROWS), after.logits(ROWS))
+    assert torch.equal(OpenedModel(model, None, ModelCard()).logits(ROWS), after.logits(ROWS))
 
 
 def test_a_folder_becomes_a_file_and_the_same_folder_again(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_biases_that_gpt2_always_has_are_written_as_zeros(tmp_path: Path) -> Non
     model = written(tmp_path / "model.gguf", replace(BASE, bias=False))
     after = open_model(tmp_path / "model.gguf")
     assert after.model.config == BASE
-    assert torch.equal(after.logits(ROWS), Opened(model, None, Card()).logits(ROWS))
+    assert torch.equal(after.logits(ROWS), OpenedModel(model, None, ModelCard()).logits(ROWS))
 
 
 @pytest.mark.parametrize("dtype", ["f16", "q8_0"])
@@ -88,30 +88,30 @@ def test_rounding_stays_within_what_the_kind_allows(dtype: Any, tmp_path: Path) 
 
 def test_queries_and_keys_stand_in_pairs_in_llama_and_in_no_other(tmp_path: Path) -> None:
     # Two heads of four: in halves 0 turns with 2 and 1 with 3; in pairs those stand side by side.
-    assert to_pairs(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert halves_to_pairs(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     rows = torch.randn(3 * 10, 7)
-    assert torch.equal(to_halves(to_pairs(rows, 3), 3), rows)
-    assert torch.equal(to_pairs(to_halves(rows, 3), 3), rows)
+    assert torch.equal(pairs_to_halves(halves_to_pairs(rows, 3), 3), rows)
+    assert torch.equal(halves_to_pairs(pairs_to_halves(rows, 3), 3), rows)
     for name in ("llama", "qwen3"):
         ours = written(tmp_path / f"{name}.gguf", WIRINGS[name]).state_dict()
-        header = Header.read(tmp_path / f"{name}.gguf")
+        header = GGUFHeader.read(tmp_path / f"{name}.gguf")
         for theirs, mine, heads in (("attn_q", "query", 4), ("attn_k", "key", 2), ("attn_v", "value", None)):
             weight = ours[f"blocks.1.attention.{mine}.weight"]
-            turned = to_pairs(weight, heads) if name == "llama" and heads else weight
+            turned = halves_to_pairs(weight, heads) if name == "llama" and heads else weight
             assert torch.equal(header.numbers(f"blk.1.{theirs}.weight"), turned), (name, theirs)
 
 
 def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
     config = WIRINGS["llama3.1"]
     written(tmp_path / "model.gguf", config)
-    factors = Header.read(tmp_path / "model.gguf").numbers("rope_freqs.weight")
+    factors = GGUFHeader.read(tmp_path / "model.gguf").numbers("rope_freqs.weight")
     # Speeds 1, 0.316, 0.1, 0.0316: in 128 tokens 20.4, 6.44, 2.04 and 0.64 turns. The first two turn over four times
     # and are kept, the last not once; of the third (2.037 − 1) / (4 − 1) = 0.3457 is kept and the rest an eighth.
     assert factors.tolist() == pytest.approx([1, 1, 1 / (0.3457 + 0.6543 / 8), 8], rel=1e-3)
     assert torch.equal(slowness(torch.tensor([1e-9]), 8.0, 256), torch.tensor([8.0]))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", QUANTIZATION_TYPES.values(), ids=lambda kind: kind.name)
 def test_numbers_are_read_as_the_package_reads_them(kind: Any) -> None:
     generator = torch.Generator().manual_seed(kind.code)
     raw = torch.randint(0, 256, (6, kind.bytes * 2), dtype=torch.uint8, generator=generator)
@@ -129,7 +129,7 @@ def test_numbers_are_read_as_the_package_reads_them(kind: Any) -> None:
 
 def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", WIRINGS["qwen3"])
-    ours, theirs = Header.read(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
+    ours, theirs = GGUFHeader.read(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
     said = {name: each.contents() for name, each in theirs.fields.items() if not name.startswith("GGUF.")}
     assert ours.fields.keys() == said.keys()
     for name, value in ours.fields.items():
@@ -159,7 +159,7 @@ def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
 def test_rows_without_a_token_get_a_name_and_lose_it_again(tmp_path: Path) -> None:
     tokenizer = bpe()
     written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab + 7), tokenizer)
-    fields = Header.read(tmp_path / "model.gguf").fields
+    fields = GGUFHeader.read(tmp_path / "model.gguf").fields
     assert fields["tokenizer.ggml.tokens"][-1] == f"[PAD{tokenizer.vocab + 6}]"
     after = open_model(tmp_path / "model.gguf")
     assert after.tokenizer is not None
@@ -211,7 +211,7 @@ def test_wirings_that_llama_cpp_has_not_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     for name in ("rnn", "ngram", "bert-base", "t5-small", "recall"):
         with pytest.raises(CannotDo, match="keep the model as a folder"):
-            dialect_of(PRESETS[name])
+            choose_architecture(PRESETS[name])
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -261,12 +261,12 @@ def test_what_llama_cpp_does_not_heed_is_said(tmp_path: Path) -> None:
     assert found.note is not None
     assert "texts of up to 40 tokens" in found.note
     assert found.max_nats_difference == 0.0 < found.max_rounding_difference < 0.1
-    assert heeded(shaken(LLAMA)) is None
+    assert llama_cpp_warning(shaken(LLAMA)) is None
 
 
 def test_a_name_that_llama_cpp_would_take_for_phi3_is_written_otherwise(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", LLAMA, name="my-Phi3-mini")
-    assert Header.read(tmp_path / "model.gguf").fields["general.name"] == "my-Phi 3-mini"
+    assert GGUFHeader.read(tmp_path / "model.gguf").fields["general.name"] == "my-Phi 3-mini"
 
 
 def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:

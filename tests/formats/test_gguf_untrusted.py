@@ -13,8 +13,8 @@ from ggufs import LLAMA, WIRINGS, packed, text, value_of, written
 
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
 from clearstory.formats.folders import open_model
-from clearstory.formats.gguf_header import Header
-from clearstory.formats.gguf_tokenizer import read_tokenizer
+from clearstory.formats.gguf.header import GGUFHeader
+from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 
 pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
 
@@ -86,7 +86,7 @@ def test_a_header_that_lies_is_told_in_a_sentence_and_allocates_nothing(name: st
     tracemalloc.start()
     try:
         with pytest.raises(CorruptFile, match=sentence) as told:
-            Header.read(file)
+            GGUFHeader.read(file)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -153,7 +153,7 @@ def changed(tmp_path: Path, fields: dict[str, Any], name: str = "llama") -> Path
 
     file = tmp_path / "x.gguf"
     written(file, WIRINGS[name])
-    header = Header.read(file)
+    header = GGUFHeader.read(file)
     writer = gguf.GGUFWriter(tmp_path / "y.gguf", str(header.fields["general.architecture"]))
     for key, value in {**header.fields, **fields}.items():
         if value is None or key == "general.architecture":
@@ -242,7 +242,7 @@ def test_a_context_whose_angles_would_fill_the_memory_is_refused(tmp_path: Path)
 def test_factors_that_no_rule_gives_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.gguf"
     written(file, WIRINGS["llama3.1"])
-    header = Header.read(file)
+    header = GGUFHeader.read(file)
     raw = bytearray(file.read_bytes())
     at = header.tensors["rope_freqs.weight"].start
     raw[at : at + 16] = struct.pack("<4f", 1, 3, 2, 8)
@@ -252,5 +252,5 @@ def test_factors_that_no_rule_gives_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_tokenizer_has_none() -> None:
-    assert read_tokenizer(Path("x.gguf"), {"tokenizer.ggml.model": "none"}) is None
-    assert read_tokenizer(Path("x.gguf"), {}) is None
+    assert read_gguf_tokenizer(Path("x.gguf"), {"tokenizer.ggml.model": "none"}) is None
+    assert read_gguf_tokenizer(Path("x.gguf"), {}) is None

@@ -11,13 +11,13 @@ import pytest
 
 from clearstory.errors import BadInput
 from clearstory.formats.folders import open_model
-from clearstory.formats.gguf.header import Header
-from clearstory.formats.gguf.tokenizer import read_tokenizer, write_tokenizer
+from clearstory.formats.gguf.header import GGUFHeader
+from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer, gguf_tokenizer_fields
 from clearstory.text.tokenizers import Tokenizer
 
 DIVIDER = "\n__ggml_vocab_test__\n"
 
-KINDS = {"gpt-2": "bpe", "mpt": "bpe", "falcon": "bpe", "phi-3": "bpe", "bert-bge": "wordpiece"}
+QUANTIZATION_TYPES = {"gpt-2": "bpe", "mpt": "bpe", "falcon": "bpe", "phi-3": "bpe", "bert-bge": "wordpiece"}
 
 
 def vocabulary(data: Path, tmp_path: Path, name: str) -> Path:
@@ -28,12 +28,12 @@ def vocabulary(data: Path, tmp_path: Path, name: str) -> Path:
 
 
 def read(file: Path) -> Tokenizer:
-    tokenizer = read_tokenizer(file, Header.read(file).fields)
+    tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).fields)
     assert tokenizer is not None
     return tokenizer
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", QUANTIZATION_TYPES)
 def test_every_reference_encoding_is_equal(name: str, data: Path, tmp_path: Path) -> None:
     tokenizer = read(vocabulary(data, tmp_path, name))
     folder = data / "gguf-vocab"
@@ -44,11 +44,11 @@ def test_every_reference_encoding_is_equal(name: str, data: Path, tmp_path: Path
     assert len(texts) == len(lines) == 46
     meant = [[int(id) for id in line.split()] for line in lines]
     assert [text for text, ids in zip(texts, meant, strict=True) if tokenizer.encode(text) != ids] == []
-    assert tokenizer.kind == KINDS[name]
+    assert tokenizer.kind == QUANTIZATION_TYPES[name]
     if name != "bert-bge":
         assert [text for text in texts if not tokenizer.is_lossless(text)] == []
         # And as a file of ours would have it.
-        back = read_tokenizer(Path("again"), as_read(write_tokenizer(tokenizer, tokenizer.vocab)))
+        back = read_gguf_tokenizer(Path("again"), as_read(gguf_tokenizer_fields(tokenizer, tokenizer.vocab)))
         assert back is not None
         assert [back.encode(text) for text in texts] == meant
 

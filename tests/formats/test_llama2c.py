@@ -13,11 +13,11 @@ import torch
 from ggufs import LLAMA, shaken
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.formats.cards import Card
-from clearstory.formats.folders import Opened, open_model
-from clearstory.formats.llama2c import layout, read_header
-from clearstory.formats.rotary_order import to_pairs
-from clearstory.recipes.generate import generate
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel, open_model
+from clearstory.formats.llama2c import layout, read_llama2c_config
+from clearstory.formats.rotary_layout import halves_to_pairs
+from clearstory.recipes.inference.generate import generate
 
 TINY = replace(LLAMA, vocab=300, kv_heads=2, tied=True)
 
@@ -39,7 +39,7 @@ def checkpoint(file: Path, config: Any, *, cut: int = 0) -> Any:
         else:
             layers = [state[f"blocks.{layer}.{name}.weight"] for layer in range(c.layers)]
             heads = {"attention.query": c.heads, "attention.key": c.kv_heads}.get(name)
-            part = torch.stack([each if heads is None else to_pairs(each, heads) for each in layers])
+            part = torch.stack([each if heads is None else halves_to_pairs(each, heads) for each in layers])
         assert part.shape == shape
         raw += part.numpy().tobytes()
     file.write_bytes(raw[: len(raw) - cut])
@@ -53,7 +53,7 @@ def test_a_checkpoint_gives_the_numbers_it_was_made_of(tied: bool, tmp_path: Pat
     opened = open_model(tmp_path / "model.bin")
     assert opened.model.config == config
     assert opened.tokenizer is None
-    assert torch.equal(opened.logits(ROWS), Opened(model, None, Card()).logits(ROWS))
+    assert torch.equal(opened.logits(ROWS), OpenedModel(model, None, ModelCard()).logits(ROWS))
     assert open_model(tmp_path / "model.bin", dtype=torch.bfloat16).model.embedding.weight.dtype == torch.bfloat16
 
 
@@ -73,7 +73,7 @@ def test_stories260k_tells_its_story(data: Path) -> None:
 def test_a_checkpoint_whose_size_is_not_what_its_header_takes_is_no_checkpoint(cut: int, tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     checkpoint(file, TINY, cut=cut)
-    assert read_header(file) is None
+    assert read_llama2c_config(file) is None
     with pytest.raises(BadInput, match=r"can run code when it is opened, and it is no checkpoint of llama2\.c"):
         open_model(file)
 

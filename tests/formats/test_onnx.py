@@ -23,7 +23,7 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, MissingExtra, OutOfSpace
 from clearstory.formats.onnx import export
 from clearstory.formats.onnx import graphs
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.onnx.graphs import GRAPHS
 from clearstory.models.base import TokenBatch
@@ -73,7 +73,7 @@ WORDS = train_tokenizer("wordpiece:20", ["a cab, a bad cab; a bad dad"])
 
 def written(folder: Path, config: Any, seed: int = 1) -> Path:
     """A shaken model as a folder of ours."""
-    return save_model(folder, shaken(config, seed).float(), WORDS, Card(name="tiny"))
+    return save_model(folder, shaken(config, seed).float(), WORDS, ModelCard(name="tiny"))
 
 
 class Drawn:
@@ -293,7 +293,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
         ("ngram", r"looks up what it has counted, .* \.arpa"),
         ("hmm", "hidden Markov model"),
     ):
-        folder = save_model(tmp_path / name, MODELS[name]().float(), None, Card())
+        folder = save_model(tmp_path / name, MODELS[name]().float(), None, ModelCard())
         with pytest.raises(CannotDo, match=sentence):
             convert(folder, tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists()

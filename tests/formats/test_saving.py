@@ -18,7 +18,7 @@ from clearstory.errors import (
     FolderExists,
     VocabularyMismatch,
 )
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
@@ -26,11 +26,11 @@ from clearstory.text.train_tokenizer import train_tokenizer
 
 GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
 LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
-OWN = replace(GPT2, positions="none")
+NATIVE = replace(GPT2, positions="none")
 
 
 def saved(tmp_path: Path, config: TransformerConfig = GPT2) -> Path:
-    return save_model(tmp_path / "model", build(config, seed=0), None, Card())
+    return save_model(tmp_path / "model", build(config, seed=0), None, ModelCard())
 
 
 def drop(folder: Path, key: str) -> None:
@@ -43,12 +43,12 @@ def drop(folder: Path, key: str) -> None:
 def test_a_tokenizer_may_know_less_than_its_model_but_not_more(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bytes", [])
     model = build(replace(GPT2, vocab=tokenizer.vocab + 7))
-    save_model(tmp_path / "fits", model, tokenizer, Card())
+    save_model(tmp_path / "fits", model, tokenizer, ModelCard())
     small = build(replace(GPT2, vocab=tokenizer.vocab - 1))
     with pytest.raises(VocabularyMismatch, match="the model knows 256 tokens, the tokenizer makes 257"):
-        save_model(tmp_path / "small", small, tokenizer, Card())
+        save_model(tmp_path / "small", small, tokenizer, ModelCard())
     assert not (tmp_path / "small").exists()
-    folder = save_model(tmp_path / "small", small, None, Card())
+    folder = save_model(tmp_path / "small", small, None, ModelCard())
     tokenizer.save(folder)
     with pytest.raises(VocabularyMismatch, match="the model knows 256 tokens"):
         open_model(folder)
@@ -86,14 +86,14 @@ def test_paths_that_are_no_model_are_told_apart(tmp_path: Path) -> None:
 def test_a_folder_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     with pytest.raises(FolderExists, match="is there already"):
-        save_model(folder, build(LLAMA), None, Card())
-    save_model(folder, build(LLAMA), None, Card(), overwrite=True)
+        save_model(folder, build(LLAMA), None, ModelCard())
+    save_model(folder, build(LLAMA), None, ModelCard(), overwrite=True)
     assert open_model(folder).model.config == LLAMA
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_save_that_does_not_read_back_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearstory.formats import weights
+    from clearstory.formats.hf import safetensors_io
 
     folder = saved(tmp_path)
     before = (folder / "model.safetensors").read_bytes()
@@ -101,9 +101,9 @@ def test_a_save_that_does_not_read_back_never_gets_its_name(tmp_path: Path, monk
     def badly(tensors: dict[str, torch.Tensor], file: Path, metadata: Any) -> None:
         save_file({name: tensor + 1 for name, tensor in tensors.items()}, file, metadata)
 
-    monkeypatch.setattr(weights, "save_file", badly)
+    monkeypatch.setattr(safetensors_io, "save_file", badly)
     with pytest.raises(CorruptFile, match="reads back otherwise than it was written"):
-        save_model(folder, build(GPT2), None, Card(), overwrite=True)
+        save_model(folder, build(GPT2), None, ModelCard(), overwrite=True)
     assert (folder / "model.safetensors").read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
@@ -127,20 +127,20 @@ def test_logits_are_of_rows_of_equal_length(tmp_path: Path) -> None:
 
 
 def test_the_card_comes_back_and_reads_well(tmp_path: Path) -> None:
-    card = Card(name="my | model", trained_on=(("a `b`.txt", 1_234_567), ("größe", 9)), bits_per_byte=1.25)
+    card = ModelCard(name="my | model", trained_on=(("a `b`.txt", 1_234_567), ("größe", 9)), bits_per_byte=1.25)
     folder = save_model(tmp_path / "model", build(GPT2), None, card)
     count = sum(weight.numel() for weight in build(GPT2).parameters())
     assert open_model(folder).card == replace(card, parameters=count)
     text = (folder / "README.md").read_text(encoding="utf-8")
     for part in ("# my / model", "1,234,567 bytes", "1.2500", f"{count:,}", "GPT2LMHeadModel", "clearstory generate"):
         assert part in text
-    text = (save_model(tmp_path / "own", build(OWN), None, Card()) / "README.md").read_text()
+    text = (save_model(tmp_path / "own", build(NATIVE), None, ModelCard()) / "README.md").read_text()
     assert "No class of transformers expresses this model" in text
     # A folder of others has no card; its name and its size are known all the same.
     drop(folder, "clearstory")
-    assert open_model(folder).card == Card(name="model", parameters=count)
+    assert open_model(folder).card == ModelCard(name="model", parameters=count)
 
 
 def test_a_config_of_no_family_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotDo, match="no config of a family"):
-        save_model(tmp_path / "model", torch.nn.Linear(2, 2), None, Card())
+        save_model(tmp_path / "model", torch.nn.Linear(2, 2), None, ModelCard())

@@ -19,7 +19,7 @@ from clearstory.errors import (
     ClearstoryError,
     CorruptFile,
 )
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
@@ -27,11 +27,11 @@ from clearstory.models.families import build
 GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
 LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
 QWEN = replace(LLAMA, qk_norm=True)
-OWN = replace(GPT2, positions="none")
+NATIVE = replace(GPT2, positions="none")
 
 
 def saved(tmp_path: Path, config: TransformerConfig = GPT2) -> Path:
-    return save_model(tmp_path / "model", build(config, seed=0), None, Card())
+    return save_model(tmp_path / "model", build(config, seed=0), None, ModelCard())
 
 
 def change(folder: Path, **keys: Any) -> None:
@@ -113,10 +113,10 @@ REFUSED = [
     (GPT2, {"architectures": None, "model_type": None}, r"names no architecture and no model_type"),
     (GPT2, {"clearstory": {"card": {"trained_on": [["a", -1]]}}}, r"card\.trained_on = -1"),
     (GPT2, {"clearstory": {"card": 3}}, r"card is no object"),
-    (OWN, {"family": "Transformers"}, r"family 'Transformers'; did you mean 'Transformer'\?"),
-    (OWN, {"model": {"width": 8, "widht": 9}}, r"model\.widht; did you mean 'width'\?"),
-    (OWN, {"model": {"width": 8}}, r"is no Transformer"),
-    (OWN, {"model": None}, r"lacks 'model'"),
+    (NATIVE, {"family": "Transformers"}, r"family 'Transformers'; did you mean 'Transformer'\?"),
+    (NATIVE, {"model": {"width": 8, "widht": 9}}, r"model\.widht; did you mean 'width'\?"),
+    (NATIVE, {"model": {"width": 8}}, r"is no Transformer"),
+    (NATIVE, {"model": None}, r"lacks 'model'"),
 ]
 
 
@@ -148,7 +148,7 @@ def test_older_files_leave_things_out(tmp_path: Path) -> None:
     after = open_model(folder)
     assert after.model.config == before.model.config
     # openai's own gpt2: no prefix, no class, and the causal mask among the weights.
-    folder = save_model(tmp_path / "gpt2", build(GPT2, seed=0), None, Card())
+    folder = save_model(tmp_path / "gpt2", build(GPT2, seed=0), None, ModelCard())
     before = open_model(folder).logits([[1, 2, 3]])
     drop(folder, "architectures")
     change(folder, n_ctx=12, n_inner=12, task_specific_params={"text-generation": {"do_sample": True}})
@@ -297,7 +297,7 @@ def test_a_pickle_is_never_read(tmp_path: Path) -> None:
     "place", ["../model.safetensors", "/etc/passwd", "sub/x.safetensors", ".x.safetensors", "x.bin"]
 )
 def test_an_index_may_not_point_out_of_its_folder(tmp_path: Path, place: str) -> None:
-    folder = save_model(tmp_path / "model", build(GPT2), None, Card(), shard_bytes=500)
+    folder = save_model(tmp_path / "model", build(GPT2), None, ModelCard(), shard_bytes=500)
     file = folder / "model.safetensors.index.json"
     index = json.loads(file.read_text())
     index["weight_map"]["transformer.ln_f.bias"] = place
@@ -307,7 +307,7 @@ def test_an_index_may_not_point_out_of_its_folder(tmp_path: Path, place: str) ->
 
 
 def test_an_index_that_disagrees_with_its_files_is_corrupt(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", build(GPT2), None, Card(), shard_bytes=500)
+    folder = save_model(tmp_path / "model", build(GPT2), None, ModelCard(), shard_bytes=500)
     file = folder / "model.safetensors.index.json"
     index = json.loads(file.read_text())
     first = index["weight_map"].pop("transformer.ln_f.bias")

@@ -12,8 +12,8 @@ from tests.models.test_shapes import WRITERS
 from tests.tiny import TINY_GPT2, VOCAB, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMismatch
-from clearstory.formats.model_card import Card
-from clearstory.formats.folders import Opened
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel
 from clearstory.generation.engine import Engine, generate
 from clearstory.generation.beam_search import beam_search, beam_search_batch
 from clearstory.generation.settings import Sampling
@@ -135,17 +135,17 @@ def test_a_view_writes_as_its_model(name: str, rows: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def opened() -> Opened:
+def opened() -> OpenedModel:
     tokenizer = train_tokenizer("bytes", [])
     config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, begin=tokenizer.eos_token_id)
     model = build(config, seed=1)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(3)
-    return Opened(model, tokenizer, Card())
+    return OpenedModel(model, tokenizer, ModelCard())
 
 
-def test_the_recipe_takes_prompts_as_sources(opened: Opened) -> None:
+def test_the_recipe_takes_prompts_as_sources(opened: OpenedModel) -> None:
     sources = ["one", "another", "x"]
     made = generate_text(opened, sources, max_tokens=6, seed=3)
     assert [each.prompt for each in made.completions] == sources
@@ -162,7 +162,7 @@ def test_the_recipe_takes_prompts_as_sources(opened: Opened) -> None:
         generate_text(opened, "", max_tokens=2)
 
 
-def test_texts_are_translated_in_the_order_given(opened: Opened, tmp_path: Path) -> None:
+def test_texts_are_translated_in_the_order_given(opened: OpenedModel, tmp_path: Path) -> None:
     file = tmp_path / "lines.txt"
     file.write_text("bb\n\na long one\nc\n", encoding="utf-8")
     made = translate(opened, [str(file), "ddd"], max_tokens=5)
@@ -178,12 +178,12 @@ def test_texts_are_translated_in_the_order_given(opened: Opened, tmp_path: Path)
     with pytest.raises(ContextOverflow):
         translate(opened, "x" * 40)
     assert translate(opened, "x" * 40, truncate="left", max_tokens=3).texts[0].tokens <= 3
-    decoder = Opened(build(replace(TINY_GPT2, vocab=257)), opened.tokenizer, Card())
+    decoder = OpenedModel(build(replace(TINY_GPT2, vocab=257)), opened.tokenizer, ModelCard())
     with pytest.raises(CannotDo, match="made by: clearstory train"):
         translate(decoder, "x")
 
 
-def test_logits_of_an_opened_writer_ask_for_its_source(opened: Opened) -> None:
+def test_logits_of_an_opened_writer_ask_for_its_source(opened: OpenedModel) -> None:
     assert opened.logits([[256, 65]], source=[[72, 105, 256]]).shape == (1, 2, 257)
     with pytest.raises(CannotDo, match="source"):
         opened.logits([[256, 65]])

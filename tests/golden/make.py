@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clearstory.formats.cards import Card
-from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
@@ -90,7 +90,7 @@ def made(config: Any, tokenizer: Tokenizer) -> Any:
 
 
 @torch.no_grad()
-def answers(opened: Opened) -> dict[str, Tensor]:
+def answers(opened: OpenedModel) -> dict[str, Tensor]:
     """What a model makes of TEXT: its ids, and all that can be asked of it."""
     model, tokenizer = opened.model, opened.tokenizer
     assert tokenizer is not None
@@ -120,7 +120,7 @@ def write(name: str, home: Path = HERE) -> Path:
     if path.suffix == ".gguf":
         write_gguf(path, model, tokenizer, "golden")
     else:
-        save_model(path, model, tokenizer, Card(name=name), shard_bytes=SHARDED.get(name, 2**30))
+        save_model(path, model, tokenizer, ModelCard(name=name), shard_bytes=SHARDED.get(name, 2**30))
     save_file(answers(open_model(path)), expected(path))
     return path
 

@@ -10,8 +10,8 @@ import torch
 from make import HERE, MODELS, TEXT, answers, expected, main
 from safetensors.torch import load_file
 
-from clearstory.formats.architectures import ARCHITECTURES
-from clearstory.formats.bert import BERTS
+from clearstory.formats.hf.decoders import ARCHITECTURES
+from clearstory.formats.hf.encoders import ENCODERS
 from clearstory.formats.folders import open_model
 
 
@@ -29,9 +29,9 @@ def test_it_opens_and_gives_the_numbers_it_was_saved_with(name: str) -> None:
 
 def test_every_class_that_is_written_is_here() -> None:
     # A model with a head for spans is opened without it, and saved as a BertModel.
-    written = {form.name for form in ARCHITECTURES.values() if form.left_out is None}
+    written = {form.name for form in ARCHITECTURES.values() if form.omission_note is None}
     assert written <= set(MODELS)
-    assert {form.name for form in BERTS} - written == {"BertForQuestionAnswering"}
+    assert {form.name for form in ENCODERS} - written == {"BertForQuestionAnswering"}
     for name in MODELS:
         assert (HERE / name).exists()
         assert expected(HERE / name).is_file()

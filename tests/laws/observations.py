@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 from clearstory.errors import ClearstoryError
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.models.families import build as born
 from clearstory.models.presets import FIELDS
@@ -216,7 +216,7 @@ def write_models() -> None:
         with torch.no_grad():
             for weight in model.parameters():
                 weight.mul_(3)  # so that tokens are not all as likely
-        save_model(Path(name), model, tokenizer, Card(name=name, family="transformer", parameters=0))
+        save_model(Path(name), model, tokenizer, ModelCard(name=name, family="transformer", parameters=0))
 
 
 def wrote(recipe: Any, **more: Any) -> Any:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clearstory.formats.cards import Card
-from clearstory.formats.config_file import choose
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
@@ -83,8 +83,8 @@ def test_save_then_open_gives_the_same_logits_and_config_for_every_wiring(tmp_pa
     carriers = set()
     for number, config in enumerate(wirings()):
         model = shaken(config)
-        carriers.add(choose(config)[0].name)
-        opened = open_model(save_model(tmp_path / str(number), model, None, Card()))
+        carriers.add(choose_format(config)[0].name)
+        opened = open_model(save_model(tmp_path / str(number), model, None, ModelCard()))
         assert opened.model.config == config
         assert torch.equal(opened.logits(ROWS), logits(model, ROWS)), config
         theirs = opened.model.state_dict()
@@ -101,7 +101,7 @@ def test_save_then_open_gives_the_same_logits_and_config_for_every_wiring(tmp_pa
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_a_folder_keeps_the_precision_it_was_given(tmp_path: Path, dtype: torch.dtype) -> None:
     model = shaken(TINY, dtype)
-    folder = save_model(tmp_path / "model", model, None, Card())
+    folder = save_model(tmp_path / "model", model, None, ModelCard())
     opened = open_model(folder)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert opened.model.embedding.weight.dtype == wide
@@ -111,7 +111,7 @@ def test_a_folder_keeps_the_precision_it_was_given(tmp_path: Path, dtype: torch.
 
 def test_saving_what_was_opened_over_itself_changes_nothing(tmp_path: Path) -> None:
     config = replace(TINY, bias=False)
-    folder = save_model(tmp_path / "model", shaken(config), None, Card(name="first", trained_on=(("a.txt", 9),)))
+    folder = save_model(tmp_path / "model", shaken(config), None, ModelCard(name="first", trained_on=(("a.txt", 9),)))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     opened = open_model(folder)
     save_model(folder, opened.model, None, opened.card, overwrite=True)
@@ -119,7 +119,7 @@ def test_saving_what_was_opened_over_itself_changes_nothing(tmp_path: Path) -> N
 
 
 def test_changing_an_opened_model_leaves_its_folder_as_it_was(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", shaken(TINY), None, Card())
+    folder = save_model(tmp_path / "model", shaken(TINY), None, ModelCard())
     before = (folder / "model.safetensors").read_bytes()
     opened = open_model(folder)
     with torch.no_grad():
@@ -130,8 +130,8 @@ def test_changing_an_opened_model_leaves_its_folder_as_it_was(tmp_path: Path) ->
 
 def test_many_files_open_as_one(tmp_path: Path) -> None:
     model = shaken(replace(TINY, tied=False))
-    one = save_model(tmp_path / "one", model, None, Card())
-    many = save_model(tmp_path / "many", model, None, Card(), shard_bytes=1000)
+    one = save_model(tmp_path / "one", model, None, ModelCard())
+    many = save_model(tmp_path / "many", model, None, ModelCard(), shard_bytes=1000)
     assert len(list(many.glob("model-*-of-*.safetensors"))) > 3
     assert not (many / "model.safetensors").exists()
     assert torch.equal(open_model(one).logits(ROWS), open_model(many).logits(ROWS))
@@ -141,4 +141,4 @@ def test_every_preset_is_carried_by_a_class_of_transformers_or_says_why_not() ->
     # GPT-3 XL and 13B as published have heads that do not add up to the width, which GPT2LMHeadModel cannot say.
     # No class has the hashed n-grams of recall, and none is recurrent, counts n-grams or has hidden states.
     odd = {"gpt3-xl", "gpt3-13b", "recall", "rnn", "gru", "lstm", "awd-lstm", "hmm", "ngram"}
-    assert {name for name, config in PRESETS.items() if choose(config)[0].name == "clearstory"} == odd
+    assert {name for name, config in PRESETS.items() if choose_format(config)[0].name == "clearstory"} == odd

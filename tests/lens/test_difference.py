@@ -13,7 +13,7 @@ import pytest
 
 from clearstory.cli.main import main
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.lens.views.difference import difference
 from clearstory.lens.rendering.render import WRITERS, to_terminal
@@ -204,7 +204,7 @@ def test_what_nobody_may_look_at_stays_so() -> None:
 def test_the_command_takes_one_side_from_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("one", 1), ("other", 2)):
         model = build(replace(TINY_GPT2, vocab=LETTERS.vocab), seed=seed)
-        save_model(tmp_path / name, model, LETTERS, Card())
+        save_model(tmp_path / name, model, LETTERS, ModelCard())
     flags = ["--against", str(tmp_path / "other"), "--against-text", "a dog", "--top", "3", "--json"]
     assert main(["inspect", str(tmp_path / "one"), "the cat", *flags]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -17,7 +17,7 @@ from clearstory.lens.hooks.interventions import SetAttentionWeight, Intervention
 from clearstory.lens.hooks.apply_interventions import replacements_of, run_interventions, set_weight
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.activation_patching import activation_patching, patch_every_position
-from clearstory.lens.hooks.trace import ACTIVE_HOOKS, replace_activations, record_activations
+from clearstory.lens.hooks.activations import ACTIVE_HOOKS, replace_activations, record_activations
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
@@ -45,12 +45,12 @@ def test_edits_are_words_and_data_and_python(said: str) -> None:
 
 
 def test_what_python_is_written_runs(tmp_path: Any, monkeypatch: Any) -> None:
-    from clearstory.formats.model_card import Card
+    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
 
     model = model_of(TINY_CLEAR)
     folder = save_model(
-        tmp_path / "model", model.float(), TOKENIZER, Card(name="m", family="transformer", parameters=0)
+        tmp_path / "model", model.float(), TOKENIZER, ModelCard(name="m", family="transformer", parameters=0)
     )
     edits = [parse_intervention("head 1.0 off"), parse_intervention("cell 0.1 3 2 0.9")]
     names: dict[str, Any] = {}

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.formats.model_card import Card
-from clearstory.formats.folders import Opened
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel
 from clearstory.lens.probes.fill_mask import fill_mask
 from clearstory.lens.registry import able, check_able
 from clearstory.lens.views import Table
@@ -33,7 +33,7 @@ def step(view: Any, number: int = 0) -> Table:
 
 
 def test_a_mask_is_told_as_the_command_tells_it() -> None:
-    [told] = filled(Opened(MODEL, PIECES, Card()), "a [MASK] c b", top=4)
+    [told] = filled(OpenedModel(MODEL, PIECES, ModelCard()), "a [MASK] c b", top=4)
     rows = step(fill_mask(MODEL, PIECES, "a [MASK] c b", top=4)).rows
     assert [(row[0], row[1]) for row in rows] == [(each.token, each.id) for each in told.masks[0]]
     assert [row[2] for row in rows] == pytest.approx([each.probability for each in told.masks[0]], rel=1e-6)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMismatch
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build, count
@@ -300,7 +300,7 @@ def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
 @pytest.mark.parametrize("settings", [{"begin": 2}, {"counts": False, "order": 2}, {"order": 1}, {"smoothing": "katz"}])
 def test_a_folder_holds_all_of_it(settings: dict[str, Any], tmp_path: Any) -> None:
     model = counted(**settings)
-    opened = open_model(save_model(tmp_path / "model", model, None, Card())).model
+    opened = open_model(save_model(tmp_path / "model", model, None, ModelCard())).model
     assert opened.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(opened.state_dict()[name], tensor)
@@ -380,7 +380,7 @@ def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
 
     tokenizer = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
     model = counted(order=2)
-    opened = open_model(save_model(tmp_path / "model", model, tokenizer, Card()))
+    opened = open_model(save_model(tmp_path / "model", model, tokenizer, ModelCard()))
     for view in ("attention", "neighbours"):
         with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show tokens.*next.*surprise"):
             clearstory.inspect(opened, "abc", view)

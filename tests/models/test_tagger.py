@@ -177,7 +177,7 @@ def test_what_cannot_be_learnt_is_refused(
 
 
 def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
-    from clearstory.formats.model_card import Card
+    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
     from clearstory.text.train_tokenizer import train_tokenizer
     from tiny import MODELS
@@ -186,7 +186,7 @@ def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
         tag(run, " \n")
     with pytest.raises(BadInput, match="there is no file"):
         tag(run, tmp_path / "nowhere.txt")
-    folder = save_model(tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), Card())
+    folder = save_model(tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard())
     with pytest.raises(CannotDo, match="has learnt no tags; one that tags is made by"):
         tag(folder, "a")
     assert main(["tag", str(folder), "a"]) == 1

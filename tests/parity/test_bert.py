@@ -16,8 +16,8 @@ from torch import Tensor
 
 import clearstory
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
-from clearstory.formats.model_card import Card
-from clearstory.formats.hf.config_json import choose
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
@@ -112,9 +112,9 @@ def test_our_folder_opens_in_transformers_with_the_same_numbers(
     name: str, dtype: torch.dtype, close: float, tmp_path: Path
 ) -> None:
     kind, config = CASES[name]
-    assert choose(config)[0].name == kind
+    assert choose_format(config)[0].name == kind
     model = ours(config, dtype)
-    folder = save_model(tmp_path / "model", model, None, Card(name=name))
+    folder = save_model(tmp_path / "model", model, None, ModelCard(name=name))
     assert not (folder / "generation_config.json").exists()
     oracle = theirs(folder, kind, dtype)
     asked = batch(config)
@@ -217,7 +217,7 @@ def test_a_text_and_its_words_are_labelled_as_their_pipelines_do(tmp_path: Path)
     texts = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!", "fox"]
     tokenizer = train_tokenizer("wordpiece:90", texts * 3)
     folders = {
-        kind: save_model(tmp_path / kind, ours(replace(CASES[kind][1], vocab=tokenizer.vocab)), tokenizer, Card())
+        kind: save_model(tmp_path / kind, ours(replace(CASES[kind][1], vocab=tokenizer.vocab)), tokenizer, ModelCard())
         for kind in ("labels of texts", "labels of tokens")
     }
     whole = transformers.pipeline("text-classification", model=str(folders["labels of texts"]), top_k=None)
@@ -242,7 +242,7 @@ def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("wordpiece:90", ["a text to learn from"] * 3)
     for name in ("minilm", "labels of texts", "labels of tokens"):
         model = ours(replace(CASES[name][1], vocab=tokenizer.vocab))
-        folder = save_model(tmp_path / name, model, tokenizer, Card())
+        folder = save_model(tmp_path / name, model, tokenizer, ModelCard())
         found = clearstory.convert(folder, tmp_path / f"{name} again", check=True)
         assert found.portability.reason is None
         assert (found.portability.portable, found.max_nats_difference) == (True, 0.0)
@@ -295,7 +295,7 @@ def test_what_this_house_has_not_is_refused(tmp_path: Path) -> None:
 def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two(tmp_path: Path) -> None:
     text = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!"]
     tokenizer = train_tokenizer("wordpiece:90", text * 3)
-    folder = save_model(tmp_path / "model", ours(replace(BERT, vocab=tokenizer.vocab)), tokenizer, Card())
+    folder = save_model(tmp_path / "model", ours(replace(BERT, vocab=tokenizer.vocab)), tokenizer, ModelCard())
     oracle = transformers.AutoTokenizer.from_pretrained(folder)
     opened = open_model(folder).tokenizer
     assert opened is not None

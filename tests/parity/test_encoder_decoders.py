@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearstory.formats.model_card import Card
-from clearstory.formats.hf.config_json import choose
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
 from clearstory.generation.engine import Engine
 from clearstory.generation.beam_search import beam_search_batch
@@ -143,9 +143,9 @@ def in_float64(model: Any, mine: EncoderDecoder) -> Iterator[None]:
 @pytest.mark.parametrize("name", CASES)
 def test_our_folder_opens_in_transformers_with_the_same_numbers(name: str, tmp_path: Path) -> None:
     config = CASES[name]
-    assert choose(config)[0].name == name_of(name)
+    assert choose_format(config)[0].name == name_of(name)
     model = ours(config)
-    folder = save_model(tmp_path / "model", model, None, Card(name=name))
+    folder = save_model(tmp_path / "model", model, None, ModelCard(name=name))
     oracle = theirs(folder)
     assert type(oracle).__name__ == name_of(name)
     assert oracle.generation_config.decoder_start_token_id == config.begin == oracle.config.decoder_start_token_id
@@ -167,7 +167,7 @@ def test_our_folder_opens_in_transformers_with_the_same_numbers(name: str, tmp_p
         assert torch.equal(tensor, back.model.state_dict()[key]), key
 
     wide = ours(config, torch.float64)
-    oracle = theirs(save_model(tmp_path / "wide", wide, None, Card()), torch.float64)
+    oracle = theirs(save_model(tmp_path / "wide", wide, None, ModelCard()), torch.float64)
     with in_float64(oracle, wide):
         difference = worst(layers_of_ours(wide, ids), layers_of_theirs(oracle, ids))
     print(f"measured {name}: fp64 {difference:.1e}")  # shown with -rP
@@ -217,7 +217,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
 def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bytes", [])
     model = ours(replace(CASES[name], vocab=tokenizer.vocab, begin=tokenizer.pad_token_id))
-    folder = save_model(tmp_path / "model", model, tokenizer, Card())
+    folder = save_model(tmp_path / "model", model, tokenizer, ModelCard())
     found = convert(folder, tmp_path / "again", check=True)
     assert found.portability is not None
     assert found.portability.portable, found.portability.reason
@@ -229,7 +229,7 @@ def test_two_embeddings_are_refused(tmp_path: Path) -> None:
 
     from clearstory.errors import CorruptFile
 
-    folder = save_model(tmp_path / "model", ours(CASES["marian"]), None, Card())
+    folder = save_model(tmp_path / "model", ours(CASES["marian"]), None, ModelCard())
     weights = load_file(folder / "model.safetensors")
     weights["model.decoder.embed_tokens.weight"] = weights["model.shared.weight"].clone()
     save_file(weights, folder / "model.safetensors")
@@ -241,7 +241,7 @@ def test_two_embeddings_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
-    oracle = theirs(save_model(tmp_path / "model", ours(CASES["2017"]), None, Card()))
+    oracle = theirs(save_model(tmp_path / "model", ours(CASES["2017"]), None, ModelCard()))
     shake(oracle)
     oracle.save_pretrained(tmp_path / "tuned")
     opened = open_model(tmp_path / "tuned")
@@ -277,7 +277,7 @@ WRITING = ["t5", "t5-v1.1", "2017", "marian"]
 
 @pytest.mark.parametrize("name", WRITING)
 def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", lively(name), None, Card())
+    folder = save_model(tmp_path / "model", lively(name), None, ModelCard())
     opened = open_model(folder)
     engine = Engine(opened.model)
     for source in SOURCES:
@@ -292,7 +292,7 @@ def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t5", "marian"])
 def test_beams_are_equal(name: str, tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", lively(name), None, Card())
+    folder = save_model(tmp_path / "model", lively(name), None, ModelCard())
     opened, oracle = open_model(folder), theirs(folder)
     settings = Sampling(max_tokens=50, beam=4)
     free = beam_search_batch(opened.model, [[]] * 3, settings, begin=60, sources=SOURCES, never=(60, 12))

@@ -15,8 +15,8 @@ import torch
 from clearstory.cli.main import main
 from clearstory.errors import CorruptFile
 from clearstory.formats.gguf import read
-from clearstory.formats.model_card import Card
-from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
@@ -73,7 +73,7 @@ def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: P
     model = shaken(CASES[name])
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
     write_gguf(tmp_path / "model.gguf", model, tokenizer, "tiny")
-    found = check_portability(tmp_path / "model.gguf", Opened(model, tokenizer, Card()))
+    found = check_portability(tmp_path / "model.gguf", OpenedModel(model, tokenizer, ModelCard()))
     print(f"measured {name}: {found.max_relative_difference}")  # shown with -rP
     assert found.portable, found.reason
     assert found.max_relative_difference is not None
@@ -83,7 +83,7 @@ def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: P
 
 def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any) -> None:
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
-    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, Card())
+    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
     assert main(["convert", str(folder), str(tmp_path / "model.gguf"), "--check"]) == 0
     assert f"{len(TEXTS)} texts the same ids, and the chat template the same text" in capsys.readouterr().out
     opened = open_model(tmp_path / "model.gguf")
@@ -96,7 +96,7 @@ def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any
 
 def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: Path, tmp_path: Path) -> None:
     bytewise = train_tokenizer("bytes", [])
-    folder = save_model(tmp_path / "bytes", shaken(replace(LLAMA, vocab=bytewise.vocab)), bytewise, Card())
+    folder = save_model(tmp_path / "bytes", shaken(replace(LLAMA, vocab=bytewise.vocab)), bytewise, ModelCard())
     found = convert(folder, tmp_path / "bytes.gguf", check=True).portability
     assert found is not None
     assert (found.portable, found.texts) == (True, 0)
@@ -105,7 +105,7 @@ def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: 
     parts = json.loads(bpe().contents)
     parts["pre_tokenizer"] = PRETOKENIZERS["smollm"].pre_tokenizer
     by_digit = replace(bpe(), contents=json.dumps(parts))
-    folder = save_model(tmp_path / "digits", shaken(LLAMA), by_digit, Card())
+    folder = save_model(tmp_path / "digits", shaken(LLAMA), by_digit, ModelCard())
     found = convert(folder, tmp_path / "digits.gguf", check=True).portability
     assert found is not None
     assert (found.portable, found.texts) == (True, 0)
@@ -120,12 +120,12 @@ def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: 
 def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     several = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": "{{ tools }}"}]
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": several})
-    folder = save_model(tmp_path / "model", shaken(LLAMA), tokenizer, Card())
+    folder = save_model(tmp_path / "model", shaken(LLAMA), tokenizer, ModelCard())
     convert(folder, tmp_path / "model.gguf")  # of several, the default
     written = open_model(tmp_path / "model.gguf").tokenizer
     assert written is not None
     assert written.config["chat_template"] == TEMPLATE
-    real = read.read_tokenizer
+    real = read.read_gguf_tokenizer
 
     def forgetful(path: Path, fields: Any) -> Any:
         return real(path, {key: value for key, value in fields.items() if key != "tokenizer.chat_template"})
@@ -138,13 +138,13 @@ def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeyp
 def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, capsys: Any) -> None:
     tokenizer = bpe()
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE})
-    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, Card())
+    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
     found = convert(folder, tmp_path / "again", check=True).portability
     assert found is not None
     assert (found.portable, found.texts, found.template) == (True, len(TEXTS), True)
     assert convert(folder, tmp_path / "unasked").portability is None
     # A wiring that no class over there has.
-    odd = save_model(tmp_path / "odd", shaken(replace(BASE, positions="none")), tokenizer, Card())
+    odd = save_model(tmp_path / "odd", shaken(replace(BASE, positions="none")), tokenizer, ModelCard())
     assert main(["convert", str(odd), str(tmp_path / "copy"), "--check"]) == 1
     told = capsys.readouterr().err
     assert "copy is not portable: transformers has no class Transformer" in told
@@ -154,7 +154,7 @@ def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, cap
 
 def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("wordpiece:200", [TEXT])
-    folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, Card())
+    folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, ModelCard())
     found = check_portability(folder, open_model(folder))
     assert found.portable, found.reason
     assert found.max_relative_difference is not None
@@ -162,7 +162,7 @@ def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> No
 
 
 def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), bpe(), Card())
+    folder = save_model(tmp_path / "model", shaken(CASES["llama"]), bpe(), ModelCard())
     other = replace(open_model(folder), tokenizer=train_tokenizer("bytes", []))
     found = check_portability(folder, other)
     assert not found.portable

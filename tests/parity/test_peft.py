@@ -12,8 +12,8 @@ import torch
 from test_transformers import CASES, greedy, layers_of_ours, ours, rows, theirs, worst
 from torch import Tensor
 
-from clearstory.formats.adapters import read_adapter, save_adapter
-from clearstory.formats.cards import Card
+from clearstory.formats.lora.adapters import read_adapter, save_adapter
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.lora import adapt, adaptations, merge
 
@@ -55,12 +55,12 @@ def test_our_adapter_opens_in_peft_with_the_same_logits(name: str, tmp_path: Pat
     case, targets, ranks = OURS[name]
     config = CASES[case]
     base = ours(config)
-    save_model(tmp_path / "base", base, None, Card(name="base"))
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"))
     adapted = adapt(base, rank=3, alpha=7.0, targets=targets, dropout=0.1, seed=1)
     with torch.no_grad():
         for number, each in enumerate(adaptations(adapted).values()):
             each.lora_b.add_(torch.randn(each.lora_b.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
-    folder = save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, Card(name=name))
+    folder = save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard(name=name))
     oracle = peft.PeftModel.from_pretrained(theirs(tmp_path / "base"), folder).eval()
     for end, rank in ranks.items():
         found = [m for n, m in oracle.base_model.model.named_modules() if n.endswith(end) and hasattr(m, "lora_A")]
@@ -72,7 +72,7 @@ def test_our_adapter_opens_in_peft_with_the_same_logits(name: str, tmp_path: Pat
     assert difference <= 1e-5
     assert worst([logits(adapted, ids)], [logits(base, ids)]) > 1e-2, "the adapter does nothing"
 
-    # Opened here it is merged, and read beside its base it is what was saved, bit for bit.
+    # OpenedModel here it is merged, and read beside its base it is what was saved, bit for bit.
     opened = open_model(folder)
     assert opened.model.config == config
     assert worst([logits(opened.model, ids)], [logits(adapted, ids)]) <= 1e-5
@@ -83,7 +83,7 @@ def test_our_adapter_opens_in_peft_with_the_same_logits(name: str, tmp_path: Pat
     assert [each.alpha for each in adaptations(again).values()] == pytest.approx([7.0] * len(adaptations(adapted)))
 
     # Merged and saved, transformers opens it without peft; and their merging gives what ours does.
-    merged = theirs(save_model(tmp_path / "merged", merge(adapted), None, Card()))
+    merged = theirs(save_model(tmp_path / "merged", merge(adapted), None, ModelCard()))
     with torch.no_grad():
         assert worst([merged(ids).logits], [logits(oracle, ids)]) <= 1e-5
         assert worst([oracle.merge_and_unload()(ids).logits], [merged(ids).logits]) <= 1e-5
@@ -115,7 +115,7 @@ def test_their_adapter_opens_here_with_the_same_logits(name: str, tmp_path: Path
     case, settings = THEIRS[name]
     config = CASES[case]
     base = ours(config)
-    save_model(tmp_path / "base", base, None, Card(name="base"))
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"))
     oracle = peft.get_peft_model(
         theirs(tmp_path / "base"), peft.LoraConfig(r=4, task_type="CAUSAL_LM", **{"lora_alpha": 6, **settings})
     ).eval()
@@ -136,16 +136,16 @@ def test_their_adapter_opens_here_with_the_same_logits(name: str, tmp_path: Path
     # And back: read beside its base and saved again, it is theirs still.
     adapted = read_adapter(tmp_path / "adapter", base)
     assert worst([logits(adapted, ids)], [logits(oracle, ids)]) <= 1e-5
-    save_adapter(tmp_path / "again", adapted, tmp_path / "base", None, Card())
+    save_adapter(tmp_path / "again", adapted, tmp_path / "base", None, ModelCard())
     back = peft.PeftModel.from_pretrained(theirs(tmp_path / "base"), tmp_path / "again").eval()
     assert worst([logits(back, ids)], [logits(oracle, ids)]) <= 1e-5
 
 
 def test_every_setting_of_theirs_is_known_or_off() -> None:
     """A newer peft may have settings that change numbers: those we do not know must be off by default."""
-    from clearstory.formats.adapter_config import OF_THE_FILE, READ
+    from clearstory.formats.lora.adapter_config import METADATA_KEYS, READ
 
     usual = json.loads(json.dumps(peft.LoraConfig().to_dict(), default=str))
     assert usual.keys() >= READ
-    unknown = {key: value for key, value in usual.items() if key not in READ | OF_THE_FILE}
+    unknown = {key: value for key, value in usual.items() if key not in READ | METADATA_KEYS}
     assert not any(unknown.values()), unknown

@@ -13,11 +13,11 @@ import test_transformers as decoders
 import torch
 from torch import Tensor
 
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.residual_stream import output_stack
-from clearstory.lens.hooks.trace import transformer_stacks, record_activations
+from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 
 IDS = (7, 3, 11, 3, 60, 24, 9, 2, 51)
 SOURCE = (5, 6, 7, 8, 9, 10, 11)
@@ -47,7 +47,7 @@ def assert_alike(ours: list[Tensor], theirs: tuple[Tensor, ...]) -> None:
 @torch.no_grad()
 def test_a_decoder_has_the_same_stream(name: str, tmp_path: Path) -> None:
     model = decoders.ours(decoders.CASES[name])
-    oracle = decoders.theirs(save_model(tmp_path / "model", model, None, Card(name=name)))
+    oracle = decoders.theirs(save_model(tmp_path / "model", model, None, ModelCard(name=name)))
     (ours,) = stream(model, Passage(IDS, ()))
     assert output_stack(model)[0] == ""
     assert_alike(ours, oracle(torch.tensor([IDS]), output_hidden_states=True).hidden_states)
@@ -56,7 +56,7 @@ def test_a_decoder_has_the_same_stream(name: str, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
     model = test_bert.ours(replace(test_bert.BERT, pooler=False))
-    oracle = test_bert.theirs(save_model(tmp_path / "model", model, None, Card(name="bert")), "BertForMaskedLM")
+    oracle = test_bert.theirs(save_model(tmp_path / "model", model, None, ModelCard(name="bert")), "BertForMaskedLM")
     segments = tuple(int(place > 4) for place in range(len(IDS)))
     (ours,) = stream(model, Passage(IDS, (), segments=segments))
     said = oracle(torch.tensor([IDS]), token_type_ids=torch.tensor([segments]), output_hidden_states=True)
@@ -67,7 +67,7 @@ def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_both_halves_of_an_encoder_decoder_have_the_same_stream(name: str, tmp_path: Path) -> None:
     model = writers.ours(writers.CASES[name])
-    oracle = writers.theirs(save_model(tmp_path / "model", model, None, Card(name=name)))
+    oracle = writers.theirs(save_model(tmp_path / "model", model, None, ModelCard(name=name)))
     reading, saying = stream(model, Passage(IDS, (), SOURCE))
     ids = {"input_ids": torch.tensor([SOURCE]), "decoder_input_ids": torch.tensor([IDS])}
     said = oracle(**ids, output_hidden_states=True)

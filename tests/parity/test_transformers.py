@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearstory.formats.cards import Card
-from clearstory.formats.config_file import choose
-from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.hf.config_json import choose_format
+from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
@@ -141,11 +141,11 @@ def in_float64(model: Any, mine: Transformer) -> None:
 def test_our_folder_opens_in_transformers_with_the_same_numbers(name: str, tmp_path: Path) -> None:
     config = CASES[name]
     if name in CLASSES:
-        assert choose(config)[0].name == CLASSES[name]
+        assert choose_format(config)[0].name == CLASSES[name]
     model = ours(config)
-    folder = save_model(tmp_path / "model", model, None, Card(name=name))
+    folder = save_model(tmp_path / "model", model, None, ModelCard(name=name))
     oracle = theirs(folder)
-    assert type(oracle).__name__ == choose(config)[0].name
+    assert type(oracle).__name__ == choose_format(config)[0].name
     ids = rows(config)
     difference = worst(layers_of_ours(model, ids), layers_of_theirs(oracle, ids))
     print(f"measured {name}: fp32 {difference:.1e}")  # shown with -rP
@@ -157,7 +157,7 @@ def test_our_folder_opens_in_transformers_with_the_same_numbers(name: str, tmp_p
         assert torch.equal(tensor, again.model.state_dict()[key]), key
 
     wide = ours(config, torch.float64)
-    oracle = theirs(save_model(tmp_path / "wide", wide, None, Card()), torch.float64)
+    oracle = theirs(save_model(tmp_path / "wide", wide, None, ModelCard()), torch.float64)
     in_float64(oracle, wide)
     difference = worst(layers_of_ours(wide, ids), layers_of_theirs(oracle, ids))
     print(f"measured {name}: fp64 {difference:.1e}")  # shown with -rP
@@ -225,7 +225,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
 
 
 @torch.no_grad()
-def greedy(opened: Opened, prompt: list[int], count: int) -> list[int]:
+def greedy(opened: OpenedModel, prompt: list[int], count: int) -> list[int]:
     """The likeliest token, again and again, with a cache."""
     state, new, out = opened.model.init_state(), prompt, []
     for _ in range(count):
@@ -242,7 +242,7 @@ def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
     config = CASES[name]
     model = ours(config)
     shake(model, 0.5)  # or a model with a tied unembedding says one word for ever
-    folder = save_model(tmp_path / "model", model, None, Card())
+    folder = save_model(tmp_path / "model", model, None, ModelCard())
     prompt = rows(config)[0, :8].tolist()
     oracle = theirs(folder)
     out = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, 8), do_sample=False, max_new_tokens=50)
@@ -260,7 +260,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: P
     ]
     tokenizer = train_tokenizer("bytes", []) if name == "bytes" else train_tokenizer("bpe:300", iter(texts * 20))
     config = replace(TINY, vocab=tokenizer.vocab + 3)
-    folder = save_model(tmp_path / "model", ours(config), tokenizer, Card())
+    folder = save_model(tmp_path / "model", ours(config), tokenizer, ModelCard())
     oracle = transformers.AutoTokenizer.from_pretrained(folder)
     opened = open_model(folder)
     assert opened.tokenizer is not None
@@ -276,7 +276,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: P
 
 
 def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", ours(CASES["gpt2-no-bias"]), None, Card(name="kept"))
+    folder = save_model(tmp_path / "model", ours(CASES["gpt2-no-bias"]), None, ModelCard(name="kept"))
     oracle = theirs(folder)
     shake(oracle)
     oracle.save_pretrained(tmp_path / "tuned")
@@ -318,7 +318,7 @@ def test_published_sizes_to_the_digit(name: str) -> None:
     model = build(config, device="meta")
     assert sum(weight.numel() for weight in model.parameters()) == SIZES[name] == parameters(config)
     # And as the class of transformers that carries it counts, from the config.json that we write.
-    said = choose(config)[0].push_config(config)
+    said = choose_format(config)[0].push_config(config)
     with torch.device("meta"):
         oracle = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**said))
     assert type(oracle).__name__ == said["architectures"][0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.models.families import build
 from clearstory.models.ngram.config import NGramConfig
@@ -28,15 +28,15 @@ def make(root: Path) -> Path:
     """Models of three families, one whose words are hostile, and a run of eight steps."""
     tokenizer = train_tokenizer("characters", [words()])
     for name, config in (("clear", TINY_CLEAR), ("lstm", TINY_LSTM)):
-        card = Card(family=config.family, trained_on=(("words", 600),))
+        card = ModelCard(family=config.family, trained_on=(("words", 600),))
         save_model(root / "models" / name, fitted(config, tokenizer.vocab), tokenizer, card)
     hostile = train_tokenizer("words", [f"the {HOSTILE} cat"])
-    save_model(root / "models" / "hostile", fitted(TINY_CLEAR, hostile.vocab), hostile, Card())
+    save_model(root / "models" / "hostile", fitted(TINY_CLEAR, hostile.vocab), hostile, ModelCard())
     corpus = text_file(root, "words.txt")
     counts: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3))
     for _ in counts.fit(Corpus.open((str(corpus),)).encode(tokenizer)["train"]):
         pass
-    save_model(root / "models" / "ngram", counts, tokenizer, Card(family="ngram"))
+    save_model(root / "models" / "ngram", counts, tokenizer, ModelCard(family="ngram"))
     told(recipe(corpus, root / "runs" / "short", **{"training.sample_steps": 4}))
     return root
 

@@ -11,9 +11,9 @@ import pytest
 from browsing import SCREENSHOTS, Open, Visit, needs_browser
 
 import clearstory
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.studio.context_api import words_in_context
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
@@ -31,7 +31,7 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(root / SHORT, root / "runs" / "again")
     tokenizer = train_tokenizer("words", [*EXAMPLE_SENTENCES, ONE, OTHER])
     model = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab)).float()
-    save_model(root / WORDS, model, tokenizer, Card())
+    save_model(root / WORDS, model, tokenizer, ModelCard())
     return root
 
 

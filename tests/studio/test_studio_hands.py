@@ -15,7 +15,7 @@ from browsing import Open, Visit, needs_browser
 from studio_home import TEXT
 
 import clearstory
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.lens.probes.attention import attention_weights
 from clearstory.lens.hooks.interventions import parse_intervention
@@ -42,9 +42,9 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("hands") / "home"))
     tokenizer = train_tokenizer("characters", [words()])
     config = replace(T5_SMALL, **SMALL, vocab=tokenizer.vocab, begin=0)
-    save_model(root / "models" / "t5", shaken(config).float(), tokenizer, Card())
+    save_model(root / "models" / "t5", shaken(config).float(), tokenizer, ModelCard())
     long = replace(TINY_CLEAR, vocab=tokenizer.vocab, context=96)
-    save_model(root / "models" / "long", shaken(long).float(), tokenizer, Card())
+    save_model(root / "models" / "long", shaken(long).float(), tokenizer, ModelCard())
     return root
 
 

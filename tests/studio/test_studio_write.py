@@ -14,7 +14,7 @@ from browsing import Open, Visit, needs_browser, serving
 from studio_home import TEXT
 
 import clearstory
-from clearstory.formats.cards import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.generation_attention import attended
@@ -42,7 +42,7 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bert": (replace(BERT_TINY, **SMALL, vocab=pieces.vocab), pieces),
     }
     for name, (config, tokenizer) in two.items():
-        save_model(root / "models" / name, shaken(config).float(), tokenizer, Card())
+        save_model(root / "models" / name, shaken(config).float(), tokenizer, ModelCard())
     return root
 
 

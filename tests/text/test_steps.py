@@ -100,12 +100,12 @@ def test_a_way_of_cutting_that_is_not_known_is_refused() -> None:
     "name", ["gpt-2", "phi-3", "bert-bge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("falcon", "mpt"))]
 )
 def test_published_tokenizers_are_followed_over_hard_texts(name: str, data: Path, tmp_path: Path) -> None:
-    from clearstory.formats.gguf.header import Header
-    from clearstory.formats.gguf.tokenizer import read_tokenizer
+    from clearstory.formats.gguf.header import GGUFHeader
+    from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 
     folder, file = data / "gguf-vocab", tmp_path / f"{name}.gguf"
     file.write_bytes(gzip.decompress((folder / f"ggml-vocab-{name}.gguf.gz").read_bytes()))
-    tokenizer = read_tokenizer(file, Header.read(file).fields)
+    tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).fields)
     assert tokenizer is not None
     texts = (folder / f"ggml-vocab-{name}.gguf.inp").read_bytes().decode("utf-8").split("\n__ggml_vocab_test__\n")
     assert sum(len(tokenize_by_words(tokenizer, text)) for text in texts) >= 45  # each is checked against the library's ids

@@ -15,14 +15,14 @@ from clearstory.durable import write_folder, write_json, write_text
 from clearstory.errors import BadInput, CannotDo, FolderExists, VocabularyMismatch
 from clearstory.formats.lora.adapters import base_folder, read_adapter, read_notes, write_adapter_card
 from clearstory.formats.arpa.read import is_arpa, read_arpa
-from clearstory.formats.assemble import as_stored, open_weights, same, to_store
-from clearstory.formats.cards import Card, read_card, readme
-from clearstory.formats.config_file import START, Format, choose, read_json, renaming, which
+from clearstory.formats.hf.load_weights import stored_config, open_weights, verify_saved, state_to_store
+from clearstory.formats.model_card import ModelCard, read_card, readme
+from clearstory.formats.hf.config_json import START, FolderFormat, choose_format, read_json, weight_map, detect_format
 from clearstory.formats.gguf.read import is_gguf, read_gguf
-from clearstory.formats.llama2c import beside, is_bin, read_header, read_llama2c, read_vocabulary
-from clearstory.formats.own import OWN
-from clearstory.formats.paths import resolve
-from clearstory.formats.weights import SHARD_BYTES, write_weights
+from clearstory.formats.llama2c import beside, may_be_llama2c, read_llama2c_config, read_llama2c, read_vocabulary
+from clearstory.formats.native import NATIVE
+from clearstory.formats.model_path import resolve_model_path
+from clearstory.formats.hf.safetensors_io import SHARD_BYTES, write_weights
 from clearstory.models.families import count
 from clearstory.models.lora import adaptations, merge
 from clearstory.text.tokenizer_files import find
@@ -30,14 +30,14 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedModel:
     """A model with its tokenizer and its card. `tokenizer` is None where the folder has none; `note` says what
     of it was left out.
     """
 
     model: Any
     tokenizer: Tokenizer | None
-    card: Card
+    card: ModelCard
     note: str | None = None
 
     @torch.no_grad()
@@ -81,7 +81,7 @@ def save_model(
     folder: Path | str,
     model: nn.Module,
     tokenizer: Tokenizer | None,
-    card: Card,
+    card: ModelCard,
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
@@ -97,46 +97,46 @@ def save_model(
     config: Any = getattr(model, "config", None)
     if adaptations(model):
         raise CannotDo("this model is adapted; merge it and save that, or save its adapter beside it")
-    form, noted = choose(config)
+    form, extra = choose_format(config)
     check_tokenizer(model, tokenizer)
     card = replace(card, parameters=count(model))
-    state = to_store(model, config, noted)
-    rules = renaming(form, as_stored(config, noted))
+    state = state_to_store(model, config, extra)
+    rules = weight_map(form, stored_config(config, extra))
     shells = {name: tensor.to("meta") for name, tensor in state.items()}
-    plan = list(rules.push(shells))
+    plan = list(rules.from_native(shells))
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
     with write_folder(folder, need=size) as temporary:
-        write_json(temporary / "config.json", config_json(form, config, noted, model, tokenizer, card))
+        write_json(temporary / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
         if getattr(config, "kind", "") != "encoder":  # which generates nothing
-            write_json(temporary / "generation_config.json", generation_json(config, tokenizer))
+            write_json(temporary / "generation_config.json", generation_json_dict(config, tokenizer))
         write_text(temporary / "README.md", card_page(card, form))
         if tokenizer is not None:
             tokenizer.save(temporary)
-        write_weights(temporary, plan, rules.push(state), shard_bytes)
-        same(temporary, model, config)
+        write_weights(temporary, plan, rules.from_native(state), shard_bytes)
+        verify_saved(temporary, model, config)
     return folder
 
 
-def card_page(card: Card, form: Format) -> str:
+def card_page(card: ModelCard, form: FolderFormat) -> str:
     """README.md."""
-    return readme(card, None, "") if form is OWN else readme(card, form.name, form.auto)
+    return readme(card, None, "") if form is NATIVE else readme(card, form.name, form.auto_class)
 
 
-def write_card(folder: Path | str, card: Card) -> None:
+def update_model_card(folder: Path | str, card: ModelCard) -> None:
     """Say something new of a saved model or adapter; its weights are left alone."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         write_adapter_card(folder, card)
         return
     theirs = read_json(folder / "config.json")
-    form = which(theirs)
+    form = detect_format(theirs)
     said = theirs.get("clearstory")
     extra = {**(said if isinstance(said, dict) else {}), "card": card.json()}
     write_json(folder / "config.json", {**theirs, "clearstory": extra})
     write_text(folder / "README.md", card_page(card, form))
 
 
-def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
+def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedModel:
     """The model that a path means: a model folder of ours or of transformers, an adapter of peft's whose base is there
     (merged), a run folder, or a file of FILES.
 
@@ -150,7 +150,7 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
             if known(file) and (opened := read(file, cast)) is not None:
                 check_tokenizer(opened.model, opened.tokenizer)
                 return opened
-    folder = resolve(path)
+    folder = resolve_model_path(path)
     if not (folder / "config.json").is_file():
         return open_adapter(folder, dtype)
     model, theirs = open_weights(folder, cast)
@@ -159,11 +159,11 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> Opened:
     extra = theirs.get("clearstory")
     said = extra.get("card") if isinstance(extra, dict) else None
     name, kind = Path(path).expanduser().absolute().name, model.config.family
-    card = read_card(said, Card(name=name, family=kind, parameters=count(model)))
-    return Opened(model, tokenizer, card, which(theirs).left_out)
+    card = read_card(said, ModelCard(name=name, family=kind, parameters=count(model)))
+    return OpenedModel(model, tokenizer, card, detect_format(theirs).omission_note)
 
 
-def open_adapter(folder: Path, dtype: torch.dtype | None) -> Opened:
+def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     """The model that an adapter was made for, with what it has learnt merged into it."""
     base = open_model(base_folder(folder), dtype=dtype)
     # In other numbers than those it was made for, a base can only be trusted.
@@ -171,39 +171,39 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> Opened:
     tokenizer = Tokenizer.open(folder) if find(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_notes(folder).get("card"), replace(base.card, name=folder.absolute().name))
-    return Opened(model.eval(), tokenizer, card)
+    return OpenedModel(model.eval(), tokenizer, card)
 
 
 Cast = Callable[[Tensor], Tensor]
 
 
-def open_arpa(file: Path, cast: Cast) -> Opened:
+def open_arpa(file: Path, cast: Cast) -> OpenedModel:
     """An n-gram model as text."""
     model, words = read_arpa(file)
     model = model.to(cast(torch.zeros(1)).dtype)
-    return Opened(model, words, Card(name=file.name, family="ngram", parameters=count(model)))
+    return OpenedModel(model, words, ModelCard(name=file.name, family="ngram", parameters=count(model)))
 
 
-def open_gguf(file: Path, cast: Cast) -> Opened:
+def open_gguf(file: Path, cast: Cast) -> OpenedModel:
     """A model of llama.cpp."""
     read = read_gguf(file, cast)
-    return Opened(read.model, read.tokenizer, Card(name=read.name, parameters=count(read.model)))
+    return OpenedModel(read.model, read.tokenizer, ModelCard(name=read.name, parameters=count(read.model)))
 
 
-def open_llama2c(file: Path, cast: Cast) -> Opened | None:
+def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
     """A checkpoint of llama2.c with the vocabulary beside it; None for a .bin of another kind."""
-    config = read_header(file)
+    config = read_llama2c_config(file)
     if config is None:
         return None
     model, words = read_llama2c(file, config, cast), beside(file, config.vocab)
     tokenizer = None if words is None else read_vocabulary(words, config.vocab)
-    return Opened(model, tokenizer, Card(name=file.stem, parameters=count(model)))
+    return OpenedModel(model, tokenizer, ModelCard(name=file.stem, parameters=count(model)))
 
 
-FILES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], Opened | None]], ...] = (
+FILES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], OpenedModel | None]], ...] = (
     (is_arpa, open_arpa),
     (is_gguf, open_gguf),
-    (is_bin, open_llama2c),
+    (may_be_llama2c, open_llama2c),
 )
 """Files that are models by themselves: how each is known by its name, and opened."""
 
@@ -238,20 +238,20 @@ def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
     }
 
 
-def generation_json(config: Any, tokenizer: Tokenizer | None) -> dict[str, int | None]:
+def generation_json_dict(config: Any, tokenizer: Tokenizer | None) -> dict[str, int | None]:
     """The whole generation_config.json."""
     begin = config.begin if getattr(config, "kind", None) == "encoder-decoder" else None
     return special_ids(tokenizer) | ({} if begin is None else {START: begin})
 
 
-def config_json(
-    form: Format, config: Any, noted: dict[str, Any], model: nn.Module, tokenizer: Tokenizer | None, card: Card
+def config_json_dict(
+    form: FolderFormat, config: Any, extra: dict[str, Any], model: nn.Module, tokenizer: Tokenizer | None, card: ModelCard
 ) -> dict[str, Any]:
     """The whole config.json."""
     dtypes = [each.dtype for each in model.parameters() if each.dtype.is_floating_point]
-    extra: dict[str, Any] = {"card": card.json()} | ({"model": noted} if noted else {})
+    extra: dict[str, Any] = {"card": card.json()} | ({"model": extra} if extra else {})
     return {
-        **form.push_config(config),
+        **form.config_from_native(config),
         **special_ids(tokenizer),
         "dtype": str(dtypes[0] if dtypes else torch.float32).removeprefix("torch."),
         "clearstory": extra,

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, BadSetting, CorruptFile
-from clearstory.formats.hf.load_weights import empty
-from clearstory.formats.rotary_layout import to_halves
+from clearstory.formats.hf.load_weights import build_empty
+from clearstory.formats.rotary_layout import pairs_to_halves
 from clearstory.models.config import TransformerConfig
 from clearstory.text.tokenizer_json import AddedTokens, sentencepiece_bpe
 from clearstory.text.tokenizers import Tokenizer
@@ -30,12 +30,12 @@ MOST_PIECE = 4096
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 
 
-def is_bin(path: Path) -> bool:
+def may_be_llama2c(path: Path) -> bool:
     """Whether a file may be one by its name; `read_header` tells it from others of that name."""
     return path.suffix == ".bin"
 
 
-def read_header(path: Path) -> TransformerConfig | None:
+def read_llama2c_config(path: Path) -> TransformerConfig | None:
     """The config that a file says, if its size is what that config takes; None where it is another kind of file."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -109,9 +109,9 @@ def read_llama2c(path: Path, config: TransformerConfig, cast: Callable[[Tensor],
         elif name != "angles":
             heads = {"attention.query": config.heads, "attention.key": config.kv_heads}.get(name)
             for layer in range(config.layers):
-                own = part[layer] if heads is None else to_halves(part[layer], heads)
+                own = part[layer] if heads is None else pairs_to_halves(part[layer], heads)
                 weights[f"blocks.{layer}.{name}.weight"] = cast(own)
-    model = empty(config)
+    model = build_empty(config)
     model.load_state_dict(weights, assign=True)
     return model.eval()
 

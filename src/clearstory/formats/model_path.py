@@ -10,7 +10,7 @@ from clearstory.errors import BadInput, CannotDo, nearest
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
-def resolve(path: Path | str) -> Path:
+def resolve_model_path(path: Path | str) -> Path:
     """The model folder that is meant: a folder with a config.json, as a checkpoint is one too, or a run's `model/`. A
     folder with an adapter_config.json serves as well.
 

@@ -1,6 +1,6 @@
-"""App: every path of the studio and who answers it.
+"""App: every HTTP route of the studio and its handler.
 
-Nothing here imports torch before a model is asked for, so the page is there at once.
+torch is not imported before the first request that needs a model, so the page loads at once.
 """
 
 from __future__ import annotations
@@ -18,197 +18,207 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from clearstory import __version__
-from clearstory.studio import http_json as asking
-from clearstory.studio import run_processes
-from clearstory.studio.http_json import json_response, parse_body
-from clearstory.studio.model_index import found, find_model
-from clearstory.studio.security import LOCAL_HOSTS, SecurityMiddleware
+from clearstory.studio.http_json import EXCEPTION_HANDLERS, json_response, parse_body, parse_query
 from clearstory.studio.model_cache import ModelCache
+from clearstory.studio.model_index import find_model, list_models
+from clearstory.studio.run_processes import RecordsRequest, RunProcesses, RunRequest, StartRunRequest
+from clearstory.studio.security import LOCAL_HOSTS, SecurityMiddleware
 
 if TYPE_CHECKING:
-    from clearstory.formats.folders import Opened
+    from clearstory.formats.folders import OpenedModel
 
 T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
-"""The page."""
+"""The folder of the page's files."""
 
-KINDS = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8"}
-"""What a view's files are to a browser."""
+MEDIA_TYPES = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8"}
+"""Media types of the file formats of a view."""
 
 
 class Studio:
-    """What all requests share: the models, the runs, and what was reckoned last."""
+    """The request handlers and the state they share: opened models, run processes, cached logits and generation states."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.shelf = ModelCache(root)
-        self.trainings = run_processes.RunProcesses(root)
-        self.chooser: Any = None
-        self.pen: Any = None
+        self.model_cache = ModelCache(root)
+        self.run_processes = RunProcesses(root)
+        self.distributions: Any = None
+        self.generation_sessions: Any = None
 
-    async def page(self, request: Request) -> Response:
-        """The page itself, whatever stands behind the question mark."""
+    async def index_page(self, request: Request) -> Response:
+        """The page, whatever the query string is."""
         return FileResponse(STATIC / "index.html")
 
     async def health(self, request: Request) -> Response:
-        """Whether the studio is there."""
+        """The server's status and version."""
         return json_response({"status": "ok", "version": __version__})
 
     async def models(self, request: Request) -> Response:
-        """What lies in the folder, and which runs were begun here and have written nothing yet."""
-        models, whole = await self.shelf.thread(lambda: found(self.root))
-        at_work = [name for name in self.trainings.recorded() if self.trainings.alive(name)]
+        """The models and runs of the folder, and the names of the runs that are training."""
+        models, complete = await self.model_cache.in_thread(lambda: list_models(self.root))
+        training = [name for name in self.run_processes.names() if self.run_processes.is_alive(name)]
         return json_response(
             {
                 "root": self.root.name or str(self.root),
                 "models": [asdict(each) for each in models],
-                "whole": whole,
-                "training": at_work,
+                "complete": complete,
+                "training": training,
             }
         )
 
     async def model(self, request: Request) -> Response:
-        """The model or run at a path that the list does not reach."""
-        name = asking.query(request, run_processes.RunRequest).name
-        return json_response({"model": asdict(await self.shelf.thread(lambda: find_model(self.root, name)))})
+        """The model or run at a path, also one nested too deep for the list."""
+        name = parse_query(request, RunRequest).name
+        return json_response({"model": asdict(await self.model_cache.in_thread(lambda: find_model(self.root, name)))})
 
     async def views(self, request: Request) -> Response:
-        """Which views a model can show, and why not the others."""
-        name = asking.query(request, run_processes.RunRequest).name
+        """All views: which ones this model supports, and why it does not support the others."""
+        name = parse_query(request, RunRequest).name
 
-        def work(opened: Opened) -> Any:
-            from clearstory.studio.view_api import views
+        def work(opened: OpenedModel) -> Any:
+            from clearstory.studio.view_api import list_views
 
-            return views(opened)
+            return list_views(opened)
 
-        return json_response({"views": await self.ask(request, name, work)})
+        return json_response({"views": await self.run_on_model(request, name, work)})
 
     async def view(self, request: Request) -> Response:
-        """A view."""
-        from clearstory.studio.view_api import ViewRequest, view
+        """A view as JSON or as a file."""
+        from clearstory.studio.view_api import ViewRequest, render_view
 
-        wanted = await parse_body(request, ViewRequest)
-        seen = await self.ask(request, wanted.model, lambda opened: view(opened, wanted))
-        return json_response(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+        parsed = await parse_body(request, ViewRequest)
+        view = await self.run_on_model(request, parsed.model, lambda opened: render_view(opened, parsed))
+        return data_or_file(view, parsed.format)
 
-    async def film(self, request: Request) -> Response:
-        """Words at a checkpoint of a run, on the axes of its end."""
-        from clearstory.studio.embedding_api import CheckpointProjectionRequest, film, scene
+    async def checkpoint_projection(self, request: Request) -> Response:
+        """The word projection at one checkpoint of a run, on the axes of the run's final model."""
+        from clearstory.studio.embedding_api import CheckpointProjectionRequest, checkpoint_projection, projection_frame
 
-        wanted = await parse_body(request, CheckpointProjectionRequest)
-        still = await self.ask(request, wanted.last, lambda opened: scene(opened, wanted))
-        seen = await self.ask(request, wanted.model, lambda opened: film(opened, still, wanted))
-        return json_response(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+        parsed = await parse_body(request, CheckpointProjectionRequest)
+        frame = await self.run_on_model(request, parsed.final_model, lambda opened: projection_frame(opened, parsed))
+        view = await self.run_on_model(request, parsed.model, lambda opened: checkpoint_projection(opened, frame, parsed))
+        return data_or_file(view, parsed.format)
 
-    async def difference(self, request: Request) -> Response:
-        """A view of two sides, and what one says more than the other."""
-        from clearstory.studio.view_difference import ViewDifferenceRequest, compared, side
+    async def view_difference(self, request: Request) -> Response:
+        """A view of two models or two texts, and their difference B − A."""
+        from clearstory.studio.view_difference import ViewDifferenceRequest, view_difference, view_or_error
 
-        wanted = await parse_body(request, ViewDifferenceRequest)
-        other = wanted.text if wanted.against_text is None else wanted.against_text
-        a = await self.ask(request, wanted.model, lambda opened: side(opened, wanted.text, wanted))
-        b = await self.ask(request, wanted.against or wanted.model, lambda opened: side(opened, other, wanted))
-        seen = await self.shelf.thread(lambda: compared(a, b, wanted))
-        return json_response(seen) if wanted.format == "json" else Response(seen, media_type=KINDS[wanted.format])
+        parsed = await parse_body(request, ViewDifferenceRequest)
+        text_b = parsed.text if parsed.compare_text is None else parsed.compare_text
+        model_b = parsed.compare_model or parsed.model
+        a = await self.run_on_model(request, parsed.model, lambda opened: view_or_error(opened, parsed.text, parsed))
+        b = await self.run_on_model(request, model_b, lambda opened: view_or_error(opened, text_b, parsed))
+        difference = await self.model_cache.in_thread(lambda: view_difference(a, b, parsed))
+        return data_or_file(difference, parsed.format)
 
     async def trace(self, request: Request) -> Response:
-        """A trace."""
+        """The tokens of a text, the likeliest next tokens, and the activations at the requested taps."""
         from clearstory.studio.view_api import TraceRequest, trace
 
-        wanted = await parse_body(request, TraceRequest)
-        return json_response(await self.ask(request, wanted.model, lambda opened: trace(opened, wanted)))
+        parsed = await parse_body(request, TraceRequest)
+        return json_response(await self.run_on_model(request, parsed.model, lambda opened: trace(opened, parsed)))
 
-    async def numbers(self, request: Request) -> Response:
-        """Numbers as bytes."""
-        from clearstory.studio.view_api import ArrayRequest, numbers
+    async def arrays(self, request: Request) -> Response:
+        """Arrays as bytes: see `view_api.pack_arrays`."""
+        from clearstory.studio.view_api import ArrayRequest, compute_arrays
 
-        wanted = await parse_body(request, ArrayRequest)
-        made = await self.ask(request, wanted.model, lambda opened: numbers(opened, wanted))
-        return Response(made, media_type="application/octet-stream")
+        parsed = await parse_body(request, ArrayRequest)
+        packed = await self.run_on_model(request, parsed.model, lambda opened: compute_arrays(opened, parsed))
+        return Response(packed, media_type="application/octet-stream")
 
-    async def next(self, request: Request) -> Response:
-        """The next token under a way of choosing."""
+    async def next_token(self, request: Request) -> Response:
+        """The next-token distribution before and after temperature and truncation."""
         from clearstory.studio.sampling_distribution import NextTokenDistributions, NextTokenRequest
 
-        self.chooser = self.chooser or NextTokenDistributions()
-        wanted = await parse_body(request, NextTokenRequest)
-        return json_response(await self.ask(request, wanted.model, lambda opened: self.chooser.choose(opened, wanted)))
+        distributions = self.distributions = self.distributions or NextTokenDistributions()
+        parsed = await parse_body(request, NextTokenRequest)
+        return json_response(
+            await self.run_on_model(request, parsed.model, lambda opened: distributions.compute(opened, parsed))
+        )
 
-    async def step(self, request: Request) -> Response:
-        """One more token."""
-        from clearstory.studio.generation_session import GenerationSessions, GeneratedTokenRequest
+    async def generated_token(self, request: Request) -> Response:
+        """The next generated token and its alternatives."""
+        from clearstory.studio.generation_session import GeneratedTokenRequest, GenerationSessions
 
-        self.pen = self.pen or GenerationSessions()
-        wanted = await parse_body(request, GeneratedTokenRequest)
-        return json_response(await self.ask(request, wanted.model, lambda opened: self.pen.step(opened, wanted)))
+        sessions = self.generation_sessions = self.generation_sessions or GenerationSessions()
+        parsed = await parse_body(request, GeneratedTokenRequest)
+        return json_response(
+            await self.run_on_model(request, parsed.model, lambda opened: sessions.next_token(opened, parsed))
+        )
 
-    async def form(self, request: Request) -> Response:
-        """A training's settings."""
-        from clearstory.studio.train_form import form
+    async def train_form(self, request: Request) -> Response:
+        """The settings of a training run as form fields, with presets, corpora and tokenizers."""
+        from clearstory.studio.train_form import train_form
 
-        return json_response(await self.shelf.thread(form))
+        return json_response(await self.model_cache.in_thread(train_form))
 
-    async def begin(self, request: Request) -> Response:
-        """Begin a run."""
-        wanted = await parse_body(request, run_processes.StartRunRequest)
-        return json_response(await self.shelf.thread(lambda: self.trainings.begin(wanted)), 201)
+    async def start_run(self, request: Request) -> Response:
+        """Start a training run."""
+        parsed = await parse_body(request, StartRunRequest)
+        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.start(parsed)), 201)
 
-    async def stop(self, request: Request) -> Response:
-        """Stop a run."""
-        wanted = await parse_body(request, run_processes.RunRequest)
-        return json_response(await self.shelf.thread(lambda: self.trainings.stop(wanted)))
+    async def stop_run(self, request: Request) -> Response:
+        """Stop a training run after it has saved a checkpoint."""
+        parsed = await parse_body(request, RunRequest)
+        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.stop(parsed)))
 
-    async def resume(self, request: Request) -> Response:
-        """Let a run go on."""
-        wanted = await parse_body(request, run_processes.RunRequest)
-        return json_response(await self.shelf.thread(lambda: self.trainings.resume(wanted)))
+    async def resume_run(self, request: Request) -> Response:
+        """Resume a stopped run from its newest checkpoint."""
+        parsed = await parse_body(request, RunRequest)
+        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.resume(parsed)))
 
-    async def rows(self, request: Request) -> Response:
-        """What a run has told since."""
-        wanted = asking.query(request, run_processes.RecordsRequest)
-        return json_response(await self.shelf.thread(lambda: self.trainings.rows(wanted)))
+    async def run_records(self, request: Request) -> Response:
+        """The records of a run's metrics.jsonl after a byte offset, and the run's status."""
+        parsed = parse_query(request, RecordsRequest)
+        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.records(parsed)))
 
-    async def curve(self, request: Request) -> Response:
-        """A run's learning curve."""
-        wanted = asking.query(request, run_processes.RunRequest)
-        return json_response({"view": await self.shelf.thread(lambda: self.trainings.curve(wanted))})
+    async def learning_curve(self, request: Request) -> Response:
+        """A run's learning curve over the reference curve of its model family."""
+        parsed = parse_query(request, RunRequest)
+        view = await self.model_cache.in_thread(lambda: self.run_processes.learning_curve(parsed))
+        return json_response({"view": view})
 
-    async def ask(self, request: Request, name: str, work: Callable[[Opened], T]) -> T:
-        """What a model answers, unless whoever asked has gone when its turn comes."""
-        return await self.shelf.use(name, work, request.is_disconnected)
+    async def run_on_model(self, request: Request, name: str, work: Callable[[OpenedModel], T]) -> T:
+        """What `work` returns for an opened model. Raises RequestCancelled if the client disconnects first."""
+        return await self.model_cache.run(name, work, request.is_disconnected)
+
+
+def data_or_file(view: Any, format: str) -> Response:
+    """A JSON response for the format "json", otherwise a file with its media type."""
+    return json_response(view) if format == "json" else Response(view, media_type=MEDIA_TYPES[format])
 
 
 def studio_app(
     root: Path, *, hosts: Iterable[str] = LOCAL_HOSTS, token: str | None = None, cookie: str = "clearstory"
 ) -> Starlette:
-    """The studio over a folder, guarded, as an ASGI app."""
+    """The studio over a folder as an ASGI app, behind the access control of `SecurityMiddleware`."""
     studio = Studio(root.absolute())
     routes: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-        ("GET", "/", studio.page),
+        ("GET", "/", studio.index_page),
         ("GET", "/health", studio.health),
         ("GET", "/api/models", studio.models),
         ("GET", "/api/model", studio.model),
         ("GET", "/api/views", studio.views),
         ("POST", "/api/view", studio.view),
-        ("POST", "/api/film", studio.film),
-        ("POST", "/api/difference", studio.difference),
+        ("POST", "/api/view-difference", studio.view_difference),
+        ("POST", "/api/checkpoint-projection", studio.checkpoint_projection),
         ("POST", "/api/trace", studio.trace),
-        ("POST", "/api/numbers", studio.numbers),
-        ("POST", "/api/next", studio.next),
-        ("POST", "/api/step", studio.step),
-        ("GET", "/api/form", studio.form),
-        ("POST", "/api/runs", studio.begin),
-        ("POST", "/api/runs/stop", studio.stop),
-        ("POST", "/api/runs/resume", studio.resume),
-        ("GET", "/api/runs/rows", studio.rows),
-        ("GET", "/api/runs/curve", studio.curve),
+        ("POST", "/api/arrays", studio.arrays),
+        ("POST", "/api/next-token", studio.next_token),
+        ("POST", "/api/generated-token", studio.generated_token),
+        ("GET", "/api/train-form", studio.train_form),
+        ("POST", "/api/runs", studio.start_run),
+        ("POST", "/api/runs/stop", studio.stop_run),
+        ("POST", "/api/runs/resume", studio.resume_run),
+        ("GET", "/api/runs/records", studio.run_records),
+        ("GET", "/api/runs/learning-curve", studio.learning_curve),
     ]
     return Starlette(
         routes=[
-            *(Route(path, answers, methods=[method]) for method, path, answers in routes),
+            *(Route(path, handler, methods=[method]) for method, path, handler in routes),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(SecurityMiddleware, hosts=hosts, token=token, cookie=cookie)],
-        exception_handlers=asking.HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS,
     )

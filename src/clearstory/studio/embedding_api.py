@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from clearstory.errors import BadInput
-from clearstory.formats.folders import Opened
+from clearstory.formats.folders import OpenedModel
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.lens.probes.x_neighbours import similarity_caption, word_neighbours
 from clearstory.lens.hooks.passage import number_duplicates
@@ -53,7 +53,7 @@ class ProjectionFrame:
     extent: tuple[float, float, float, float]
 
 
-def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame:
+def scene(opened: OpenedModel, asked: CheckpointProjectionRequest) -> ProjectionFrame:
     """What stands still."""
     network, tokenizer = load_model_and_tokenizer(opened)
     plane = fit_plane(
@@ -70,7 +70,7 @@ def scene(opened: Opened, asked: CheckpointProjectionRequest) -> ProjectionFrame
     return ProjectionFrame(plane, (left, right, low, high))
 
 
-def film(opened: Opened, still: ProjectionFrame, asked: CheckpointProjectionRequest) -> Any:
+def film(opened: OpenedModel, still: ProjectionFrame, asked: CheckpointProjectionRequest) -> Any:
     """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
     network, tokenizer = load_model_and_tokenizer(opened)
     seen = project_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.formats.folders import Opened
+from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
@@ -71,7 +71,7 @@ class GenerationSessions:
     def __init__(self) -> None:
         self.memories: WeakKeyDictionary[Any, LRUCache[Any, tuple[State, Tensor]]] = WeakKeyDictionary()
 
-    def step(self, opened: Opened, asked: GeneratedTokenRequest) -> dict[str, Any]:
+    def step(self, opened: OpenedModel, asked: GeneratedTokenRequest) -> dict[str, Any]:
         """One token, its probability, its rank, and what else could have come."""
         network, tokenizer = load_model_and_tokenizer(opened)
         if isinstance(network, Encoder):

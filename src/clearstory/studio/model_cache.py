@@ -1,8 +1,8 @@
-"""Shelf: models opened once and kept while there is room; each answers one request at a time.
+"""Model cache: models opened once and kept while memory allows; each serves one request at a time.
 
- request ─► lock of its model ─► still wanted? ─► a thread: open or take ─► work(model, tokenizer) ─► answer
+ request ─► lock of its model ─► still connected? ─► worker thread: open or reuse ─► work(opened) ─► response
 
-Work happens in a thread, so that the page goes on answering. A model whose files have changed is opened anew.
+Work runs in a thread, so the server stays responsive. A model whose files have changed is opened again.
 """
 
 from __future__ import annotations
@@ -22,112 +22,117 @@ from clearstory.studio.http_json import RequestCancelled
 from clearstory.studio.model_index import mark_used, resolve_name
 
 if TYPE_CHECKING:
-    from clearstory.formats.folders import Opened
+    from clearstory.formats.folders import OpenedModel
+    from clearstory.models.base import LanguageModel
 
 T = TypeVar("T")
 
 FileSignature = tuple[tuple[str, int, int], ...]
-"""Names, times and sizes of a model's files: when it differs, so does the model."""
+"""Paths, modification times and sizes of a model's files; it differs if the model has changed."""
 
-MEMORY = 4 * 2**30
-"""Bytes of models kept open; one that is larger is kept alone."""
+MAX_BYTES = 4 * 2**30
+"""Bytes of all opened models; a larger single model is kept alone."""
 
-THREADS = 2
-"""Models that work at a time."""
+MAX_THREADS = 2
+"""Models that compute at the same time."""
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model that is open."""
+    """An opened model with the signature of its files and the bytes of its tensors."""
 
-    opened: Opened
-    stamp: FileSignature
+    opened: OpenedModel
+    signature: FileSignature
     bytes: int
 
 
 class ModelCache:
-    """The models of a folder, by their paths in it."""
+    """OpenedModel models of a folder by their paths in it, least recently used first."""
 
-    def __init__(self, root: Path, memory: int = MEMORY) -> None:
+    def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
         self.root = root
-        self.memory = memory
-        self.held: OrderedDict[str, CachedModel] = OrderedDict()
+        self.max_bytes = max_bytes
+        self.models: OrderedDict[str, CachedModel] = OrderedDict()
         self.locks: dict[str, asyncio.Lock] = {}
         self.limiter: CapacityLimiter | None = None
 
-    async def use(self, name: str, work: Callable[[Opened], T], gone: Callable[[], Awaitable[bool]] | None = None) -> T:
-        """What `work` makes of a model, in a thread. Raises Dropped where nobody waits any more, before its turn comes
-        or between two layers of the model; and what `open_model` raises.
+    async def run(
+        self, name: str, work: Callable[[OpenedModel], T], is_disconnected: Callable[[], Awaitable[bool]] | None = None
+    ) -> T:
+        """What `work` returns for a model, computed in a thread.
+
+        Raises RequestCancelled if the client disconnects before its turn or between two layers of the model, and
+        whatever `open_model` raises.
         """
         resolve_name(self.root, name)
         async with self.locks.setdefault(name, asyncio.Lock()):
-            if gone is not None and await gone():
+            if is_disconnected is not None and await is_disconnected():
                 raise RequestCancelled
-            dropped = Event()
+            cancelled = Event()
 
-            def worked() -> T:
-                opened = self.take(name)
-                with cancellable(opened.model, dropped):
+            def open_and_work() -> T:
+                opened = self.get(name)
+                with cancellable(opened.model, cancelled):
                     return work(opened)
 
-            async with create_task_group() as beside:
-                if gone is not None:
-                    beside.start_soon(watch_disconnect, gone, dropped)
+            async with create_task_group() as group:
+                if is_disconnected is not None:
+                    group.start_soon(watch_disconnect, is_disconnected, cancelled)
                 try:
-                    return await self.thread(worked)
+                    return await self.in_thread(open_and_work)
                 except Exception as error:
-                    failed = error  # raised as it is, and not in a group
+                    failure = error  # raised outside of the task group, which would wrap it
                 finally:
-                    beside.cancel_scope.cancel()
-            raise failed
+                    group.cancel_scope.cancel()
+            raise failure
 
-    async def thread(self, work: Callable[[], T]) -> T:
-        """Work that would keep the page waiting, elsewhere."""
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What `work` returns, computed in a worker thread."""
         if self.limiter is None:
-            self.limiter = CapacityLimiter(THREADS)  # belongs to the loop that runs
+            self.limiter = CapacityLimiter(MAX_THREADS)  # belongs to the running event loop
         return await to_thread.run_sync(work, limiter=self.limiter)
 
-    def take(self, name: str) -> Opened:
-        """The model of this name, opened if it must be. In the thread of who has its lock."""
+    def get(self, name: str) -> OpenedModel:
+        """The opened model of this name. Call it only while holding the model's lock."""
         from clearstory.formats.folders import open_model
 
         path = resolve_name(self.root, name)
-        stamp = file_signature(path)
-        held = self.held.get(name)
-        if held is None or held.stamp != stamp:
-            self.held.pop(name, None)
+        signature = file_signature(path)
+        cached = self.models.get(name)
+        if cached is None or cached.signature != signature:
+            self.models.pop(name, None)
             opened = open_model(path)
             opened.model.eval()
-            held = CachedModel(opened, stamp, model_bytes(opened))
-            self.held[name] = held
-            self.make_room(name)
-        self.held.move_to_end(name)
+            cached = CachedModel(opened, signature, model_bytes(opened))
+            self.models[name] = cached
+            self.evict(name)
+        self.models.move_to_end(name)
         mark_used(self.root, name)
-        return held.opened
+        return cached.opened
 
-    def make_room(self, newest: str) -> None:
-        """Put away what was used longest ago."""
-        while sum(each.bytes for each in list(self.held.values())) > self.memory and len(self.held) > 1:
-            oldest = next(iter(self.held))
+    def evict(self, newest: str) -> None:
+        """Remove the least recently used models until the rest fits into `max_bytes`."""
+        while sum(each.bytes for each in list(self.models.values())) > self.max_bytes and len(self.models) > 1:
+            oldest = next(iter(self.models))
             if oldest == newest:
                 break
-            self.held.pop(oldest, None)
+            self.models.pop(oldest, None)
 
 
-async def watch_disconnect(gone: Callable[[], Awaitable[bool]], dropped: Event) -> None:
-    """Tells when nobody waits any more."""
-    while not dropped.is_set():
+async def watch_disconnect(is_disconnected: Callable[[], Awaitable[bool]], cancelled: Event) -> None:
+    """Set the event once the client has disconnected."""
+    while not cancelled.is_set():
         await asyncio.sleep(0.25)
-        if await gone():
-            dropped.set()
+        if await is_disconnected():
+            cancelled.set()
 
 
 @contextmanager
-def cancellable(model: Any, dropped: Event) -> Iterator[None]:
-    """A model whose next layer raises Dropped when nobody waits any more. Models without layers are quick."""
+def cancellable(model: LanguageModel, cancelled: Event) -> Iterator[None]:
+    """Let every layer of the model raise RequestCancelled once the event is set. Models without layers are not stopped."""
 
     def check(*_: Any) -> None:
-        if dropped.is_set():
+        if cancelled.is_set():
             raise RequestCancelled
 
     layers = [
@@ -146,14 +151,14 @@ def cancellable(model: Any, dropped: Event) -> Iterator[None]:
 
 
 def file_signature(path: Path) -> FileSignature:
-    """What is seen of a model's files without reading them. Raises as `resolve` does where it has vanished."""
-    from clearstory.formats.model_path import resolve
+    """The paths, modification times and sizes of a model's files. Raises as `resolve` does if the folder is gone."""
+    from clearstory.formats.paths import resolve_model_path
 
-    files = [path] if path.is_file() else sorted(each for each in resolve(path).iterdir() if each.is_file())
-    return tuple((str(each), (seen := each.stat()).st_mtime_ns, seen.st_size) for each in files)
+    files = [path] if path.is_file() else sorted(each for each in resolve_model_path(path).iterdir() if each.is_file())
+    return tuple((str(each), (stat := each.stat()).st_mtime_ns, stat.st_size) for each in files)
 
 
-def model_bytes(opened: Opened) -> int:
-    """The memory of a model's numbers, those that are shared counted once."""
+def model_bytes(opened: OpenedModel) -> int:
+    """Bytes of a model's parameters and buffers; shared tensors count once."""
     tensors = [*opened.model.parameters(), *opened.model.buffers()]
     return sum({each.data_ptr(): each.numel() * each.element_size() for each in tensors}.values())

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.formats.folders import Opened
+from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import kept
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.next_token import entropy
@@ -81,7 +81,7 @@ class NextTokenDistributions:
         # By model, weakly: one that is put away takes what was reckoned with it along.
         self.logits: WeakKeyDictionary[Any, LRUCache[str, Tensor]] = WeakKeyDictionary()
 
-    def choose(self, opened: Opened, asked: NextTokenRequest) -> dict[str, Any]:
+    def choose(self, opened: OpenedModel, asked: NextTokenRequest) -> dict[str, Any]:
         """The likeliest tokens, each with its logit, its probability and what the cuts leave of it."""
         _, tokenizer = load_model_and_tokenizer(opened)
         recent = self.logits.setdefault(opened.model, LRUCache(16))
@@ -89,7 +89,7 @@ class NextTokenDistributions:
         return chances(logits, asked.sampling, tokenizer.display_token, asked.show)
 
 
-def last_logits(opened: Opened, text: str) -> Float[Tensor, "V"]:
+def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
     """The logits after a text, in float64."""
     network, tokenizer = load_model_and_tokenizer(opened)
     if isinstance(network, Encoder):

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 
 from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
-from clearstory.formats.folders import Opened
+from clearstory.formats.folders import OpenedModel
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.registry import VIEWS, check_able, view_of
-from clearstory.lens.hooks.trace import activation_names, record_activations
+from clearstory.lens.hooks.activations import activation_names, record_activations
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import resting
 from clearstory.recipes.settings.schema import convert_value
@@ -87,14 +87,14 @@ class ArrayRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def view(opened: Opened, asked: ViewRequest) -> Any:
+def view(opened: OpenedModel, asked: ViewRequest) -> Any:
     """A view as plain data, or as the text of a file."""
     function = view_of(asked.view)
     seen = inspect(opened, asked.text, asked.view, **typed(function, asked.settings))
     return seen.to_json() if asked.format == "json" else WRITERS[f".{asked.format}"](seen)
 
 
-def views(opened: Opened) -> list[dict[str, Any]]:
+def views(opened: OpenedModel) -> list[dict[str, Any]]:
     """Every view: what it shows in a sentence, its settings, and why this model cannot show it, where it cannot."""
     told = []
     for name, entry in VIEWS.items():
@@ -156,7 +156,7 @@ def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str
     }
 
 
-def trace(opened: Opened, asked: TraceRequest) -> dict[str, Any]:
+def trace(opened: OpenedModel, asked: TraceRequest) -> dict[str, Any]:
     """The tokens of a text, the likeliest next ones, and the numbers at the taps that are asked for."""
     network, tokenizer = load_model_and_tokenizer(opened)
     began = time.perf_counter()
@@ -250,7 +250,7 @@ ARRAY_FUNCTIONS: dict[str, str] = {
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 
 
-def numbers(opened: Opened, asked: ArrayRequest) -> bytes:
+def numbers(opened: OpenedModel, asked: ArrayRequest) -> bytes:
     """Arrays as bytes. Raises UnknownName for what is not in the table."""
     if asked.what not in ARRAY_FUNCTIONS:
         raise UnknownName(f"there are no numbers called '{asked.what}'; {nearest(asked.what, ARRAY_FUNCTIONS)}")

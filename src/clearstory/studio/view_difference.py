@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from clearstory.errors import CannotDo, ClearstoryError, UnknownName
-from clearstory.formats.folders import Opened
+from clearstory.formats.folders import OpenedModel
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.lens.registry import VIEWS, view_of
@@ -48,7 +48,7 @@ class ViewDifferenceRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def side(opened: Opened, text: str, asked: ViewDifferenceRequest) -> View | ClearstoryError:
+def side(opened: OpenedModel, text: str, asked: ViewDifferenceRequest) -> View | ClearstoryError:
     """What one side shows, all of a list of the vocabulary; or what keeps it from being shown."""
     settings = typed(view_of(asked.view), asked.settings)
     if VIEWS[asked.view].listed:

@@ -18,7 +18,7 @@ from clearstory.formats.arpa.read import BEGIN, END
 from clearstory.formats.arpa.lines import BLOCK
 from clearstory.models.ngram.model import NGram
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.words import UNKNOWN
+from clearstory.text.word_tokenizer import UNKNOWN
 
 Rows = npt.NDArray[np.int64]
 
@@ -48,7 +48,7 @@ def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
             f"ARPA says what a context leaves to a shorter one, and with smoothing '{c.smoothing}' it leaves nothing; "
             "train with kneser-ney, witten-bell or katz"
         )
-    words = names(model, tokenizer)
+    words = arpa_words(model, tokenizer)
     with durable.write_file(path) as temporary:
         if path.suffix == ".gz":
             # Without a name or a time, so that the same model gives the same file.
@@ -59,7 +59,7 @@ def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
                 write(plain, model, words)
 
 
-def names(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
+def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
     """Each token as a word without white space, no two alike; what begins and ends texts as ARPA calls it.
 
     A tokenizer's token that holds white space is written as `inspect` shows it (␣ for a space), and without a tokenizer

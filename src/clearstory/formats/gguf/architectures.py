@@ -17,9 +17,9 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName, nearest
 from clearstory.formats.gguf.config_keys import ORIGINAL, gpt2_keys, llama_keys, phi3_keys
-from clearstory.formats.hf.config_keys import Key, Theirs, check_known
-from clearstory.formats.rotary_layout import Paired
-from clearstory.formats.hf.weight_map import Fused, Moved, Renaming, Rule
+from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_unknown_keys
+from clearstory.formats.rotary_layout import RenameRotary
+from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
 from clearstory.models.config import TransformerConfig
 from clearstory.models.positions import slowness
 
@@ -28,7 +28,7 @@ FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True)
-class Dialect:
+class GGUFArchitecture:
     """One architecture: its keys, its weights, what it always is, and what the weights that are there say.
 
     Args:
@@ -41,38 +41,38 @@ class Dialect:
     """
 
     name: str
-    keys: Callable[[str], tuple[Key, ...]]
+    keys: Callable[[str], tuple[ConfigKey, ...]]
     given: Mapping[str, Any]
-    renaming: Callable[[TransformerConfig], Renaming]
+    weight_map: Callable[[TransformerConfig], WeightMap]
     factors: bool = False
     biased: str | None = None
 
-    def pull_config(
-        self, fields: Theirs, shapes: Mapping[str, tuple[int, ...]], factors: Tensor | None
+    def config_to_native(
+        self, fields: ExternalConfig, shapes: Mapping[str, tuple[int, ...]], factors: Tensor | None
     ) -> TransformerConfig:
         """Our config from a file's fields and the names and shapes of its weights."""
         keys = self.keys(self.name)
         own = {name: value for name, value in fields.items() if name.startswith(f"{self.name}.")}
-        check_known(own, {name for key in keys for name in key.names}, self.name)
+        reject_unknown_keys(own, {name for key in keys for name in key.names}, self.name)
         found: dict[str, Any] = dict(self.given)
         for key in keys:
-            found |= key.pull(own)
+            found |= key.to_native(own)
         found |= {"vocab": shapes["token_embd.weight"][0], "tied": "output.weight" not in shapes}
         if self.biased is not None:
             found["bias"] = self.biased in shapes
         config = TransformerConfig(**found)
         return config if factors is None else slowed(config, factors, own.get(f"{self.name}.{ORIGINAL}"))
 
-    def push_config(self, config: TransformerConfig) -> dict[str, Any]:
+    def config_from_native(self, config: TransformerConfig) -> dict[str, Any]:
         """A file's fields from ours."""
         out: dict[str, Any] = {}
         for key in self.keys(self.name):
-            out |= key.push(config)
+            out |= key.from_native(config)
         if config.rope_original is not None:
             out[f"{self.name}.{ORIGINAL}"] = config.rope_original
         return {name: value for name, value in out.items() if value is not None}
 
-    def push_factors(self, config: TransformerConfig) -> Tensor | None:
+    def rope_factors(self, config: TransformerConfig) -> Tensor | None:
         """The slowness of each pair, where it is not the same for all."""
         if config.rope_original is None:
             return None
@@ -84,11 +84,11 @@ class Dialect:
         shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.vocab, config.width)}
         shapes |= {} if config.tied else {"output.weight": (config.vocab, config.width)}
         shapes |= {self.biased: ()} if self.biased is not None and config.bias else {}
-        factors = self.push_factors(config)
+        factors = self.rope_factors(config)
         if factors is not None and not self.factors:
             return False
         try:
-            back = self.pull_config(self.push_config(config), shapes, factors)
+            back = self.config_to_native(self.config_from_native(config), shapes, factors)
         except (BadInput, BadSetting):
             return False
         return back == replace(config, dropout=0.0)
@@ -113,95 +113,95 @@ def slowed(config: TransformerConfig, factors: Tensor, said: object) -> Transfor
     )
 
 
-OUTSIDE: tuple[Rule, ...] = (
-    Moved("token_embd", "embedding"),
-    Moved("position_embd", "places"),
-    Moved("output_norm", "norm"),
-    Moved("output", "unembedding"),
+OUTSIDE: tuple[WeightRule, ...] = (
+    Rename("token_embd", "embedding"),
+    Rename("position_embd", "places"),
+    Rename("output_norm", "norm"),
+    Rename("output", "unembedding"),
 )
 
 
-def cls_and_sep_ids() -> tuple[Rule, ...]:
+def cls_and_sep_ids() -> tuple[WeightRule, ...]:
     """What all name alike within a layer; a norm or a gate that is not there is not carried."""
     block, ours = "blk.{layer}", "blocks.{layer}"
     return (
-        Moved(f"{block}.attn_norm", f"{ours}.attention_norm"),
-        Moved(f"{block}.attn_output", f"{ours}.attention.output"),
-        Moved(f"{block}.attn_q_norm", f"{ours}.attention.query_norm"),
-        Moved(f"{block}.attn_k_norm", f"{ours}.attention.key_norm"),
-        Moved(f"{block}.ffn_norm", f"{ours}.feed_forward_norm"),
-        Moved(f"{block}.ffn_down", f"{ours}.feed_forward.down"),
+        Rename(f"{block}.attn_norm", f"{ours}.attention_norm"),
+        Rename(f"{block}.attn_output", f"{ours}.attention.output"),
+        Rename(f"{block}.attn_q_norm", f"{ours}.attention.query_norm"),
+        Rename(f"{block}.attn_k_norm", f"{ours}.attention.key_norm"),
+        Rename(f"{block}.ffn_norm", f"{ours}.feed_forward_norm"),
+        Rename(f"{block}.ffn_down", f"{ours}.feed_forward.down"),
     )
 
 
-def llama_weights(config: TransformerConfig) -> Renaming:
+def llama_weights(config: TransformerConfig) -> WeightMap:
     """Queries and keys in the order of pairs."""
     return apart(
         config,
-        Paired("blk.{layer}.attn_q", "blocks.{layer}.attention.query", config.heads),
-        Paired("blk.{layer}.attn_k", "blocks.{layer}.attention.key", config.kv_heads),
+        RenameRotary("blk.{layer}.attn_q", "blocks.{layer}.attention.query", config.heads),
+        RenameRotary("blk.{layer}.attn_k", "blocks.{layer}.attention.key", config.kv_heads),
     )
 
 
-def qwen3_weights(config: TransformerConfig) -> Renaming:
+def qwen3_weights(config: TransformerConfig) -> WeightMap:
     """Queries and keys as they are."""
     return apart(
         config,
-        Moved("blk.{layer}.attn_q", "blocks.{layer}.attention.query"),
-        Moved("blk.{layer}.attn_k", "blocks.{layer}.attention.key"),
+        Rename("blk.{layer}.attn_q", "blocks.{layer}.attention.query"),
+        Rename("blk.{layer}.attn_k", "blocks.{layer}.attention.key"),
     )
 
 
-def apart(config: TransformerConfig, query: Rule, key: Rule) -> Renaming:
+def apart(config: TransformerConfig, query: WeightRule, key: WeightRule) -> WeightMap:
     """Every map by itself."""
     rules = (
         query,
         key,
-        Moved("blk.{layer}.attn_v", "blocks.{layer}.attention.value"),
-        Moved("blk.{layer}.ffn_gate", "blocks.{layer}.feed_forward.gate"),
-        Moved("blk.{layer}.ffn_up", "blocks.{layer}.feed_forward.up"),
+        Rename("blk.{layer}.attn_v", "blocks.{layer}.attention.value"),
+        Rename("blk.{layer}.ffn_gate", "blocks.{layer}.feed_forward.gate"),
+        Rename("blk.{layer}.ffn_up", "blocks.{layer}.feed_forward.up"),
     )
-    return Renaming(OUTSIDE, (*frame(), *rules), config.layers)
+    return WeightMap(OUTSIDE, (*frame(), *rules), config.layers)
 
 
-def phi3_weights(config: TransformerConfig) -> Renaming:
+def phi3_weights(config: TransformerConfig) -> WeightMap:
     """Query, key and value are one, and so are gate and up, under the name of up."""
     c, attention = config, tuple(f"blocks.{{layer}}.attention.{name}" for name in ("query", "key", "value"))
     rows = (c.heads * c.head_width, c.kv_heads * c.head_width, c.kv_heads * c.head_width)
     think = tuple(f"blocks.{{layer}}.feed_forward.{name}" for name in ("gate", "up"))
     rules = (
-        Fused("blk.{layer}.attn_qkv", attention, rows),
-        Fused("blk.{layer}.ffn_up", think, (c.hidden, c.hidden)),
+        Fuse("blk.{layer}.attn_qkv", attention, rows),
+        Fuse("blk.{layer}.ffn_up", think, (c.hidden, c.hidden)),
     )
-    return Renaming(OUTSIDE, (*frame(), *rules), c.layers)
+    return WeightMap(OUTSIDE, (*frame(), *rules), c.layers)
 
 
-def gpt2_weights(config: TransformerConfig) -> Renaming:
+def gpt2_weights(config: TransformerConfig) -> WeightMap:
     """Query, key and value are one; maps stand as torch has them, not turned as in transformers."""
     attention = tuple(f"blocks.{{layer}}.attention.{name}" for name in ("query", "key", "value"))
     rules = (
-        Fused("blk.{layer}.attn_qkv", attention, (config.width,) * 3),
-        Moved("blk.{layer}.ffn_up", "blocks.{layer}.feed_forward.up"),
+        Fuse("blk.{layer}.attn_qkv", attention, (config.width,) * 3),
+        Rename("blk.{layer}.ffn_up", "blocks.{layer}.feed_forward.up"),
     )
-    return Renaming(OUTSIDE, (*frame(), *rules), config.layers)
+    return WeightMap(OUTSIDE, (*frame(), *rules), config.layers)
 
 
 LLAMA = {"norm": "rms", "positions": "rotary", "gated": True, "activation": "silu", "bias": False}
 GPT2 = {"norm": "layer", "positions": "learned", "gated": False, "activation": "gelu_tanh", "bias": True}
 
-DIALECTS: dict[str, Dialect] = {
+GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
     d.name: d
     for d in (
-        Dialect("gpt2", gpt2_keys, GPT2, gpt2_weights),
-        Dialect("llama", llama_keys, LLAMA, llama_weights, factors=True, biased="blk.0.attn_q.bias"),
-        Dialect("qwen3", llama_keys, {**LLAMA, "qk_norm": True}, qwen3_weights),
-        Dialect("phi3", phi3_keys, LLAMA, phi3_weights),
+        GGUFArchitecture("gpt2", gpt2_keys, GPT2, gpt2_weights),
+        GGUFArchitecture("llama", llama_keys, LLAMA, llama_weights, factors=True, biased="blk.0.attn_q.bias"),
+        GGUFArchitecture("qwen3", llama_keys, {**LLAMA, "qk_norm": True}, qwen3_weights),
+        GGUFArchitecture("phi3", phi3_keys, LLAMA, phi3_weights),
     )
 }
 """In the order in which they are tried for a config of ours."""
 
 
-def dialect_of(config: Any) -> Dialect:
+def choose_architecture(config: Any) -> GGUFArchitecture:
     """The first that carries a config. Raises CannotDo where none does.
 
     >>> from clearstory.models.presets import CLEAR, PRESETS
@@ -209,26 +209,26 @@ def dialect_of(config: Any) -> Dialect:
     ['qwen3', 'llama', 'phi3']
     """
     if isinstance(config, TransformerConfig):
-        for each in DIALECTS.values():
+        for each in GGUF_ARCHITECTURES.values():
             if each.carries(config):
                 return each
     raise CannotDo(
         f"llama.cpp has no architecture for this model ({getattr(config, 'family', 'unknown')}, "
-        f"{getattr(config, 'shape', 'of no config')}); it has the wirings of {', '.join(DIALECTS)}; "
+        f"{getattr(config, 'shape', 'of no config')}); it has the wirings of {', '.join(GGUF_ARCHITECTURES)}; "
         "keep the model as a folder"
     )
 
 
-def which(fields: Theirs) -> Dialect:
+def which(fields: ExternalConfig) -> GGUFArchitecture:
     """The dialect that a file names. Raises UnknownName with the nearest that is here."""
     name = fields.get("general.architecture")
-    if not isinstance(name, str) or name not in DIALECTS:
-        raise UnknownName(f"its general.architecture is {str(name)[:40]!r}; {nearest(str(name), DIALECTS)}")
-    return DIALECTS[name]
+    if not isinstance(name, str) or name not in GGUF_ARCHITECTURES:
+        raise UnknownName(f"its general.architecture is {str(name)[:40]!r}; {nearest(str(name), GGUF_ARCHITECTURES)}")
+    return GGUF_ARCHITECTURES[name]
 
 
 @contextmanager
-def speaking_of(path: Path) -> Iterator[None]:
+def prefix_errors(path: Path) -> Iterator[None]:
     """The sentences of keys name config.json; here what they speak of is another file."""
     try:
         yield

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.formats.hf.load_weights import MOST_ANGLES, empty, shapes
-from clearstory.formats.gguf.architectures import FACTORS, Dialect, speaking_of, which
-from clearstory.formats.gguf.header import Header
-from clearstory.formats.gguf.tokenizer import read_tokenizer
+from clearstory.formats.hf.load_weights import MAX_ROTARY_ANGLES, build_empty, empty_state_dict
+from clearstory.formats.gguf.architectures import FACTORS, GGUFArchitecture, prefix_errors, which
+from clearstory.formats.gguf.header import GGUFHeader
+from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 from clearstory.models.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
@@ -22,7 +22,7 @@ LONG = ("rope_factors_long.weight", "rope_factors_short.weight")
 
 
 @dataclass(frozen=True)
-class Read:
+class GGUFModel:
     """What a file held."""
 
     model: nn.Module
@@ -35,30 +35,30 @@ def is_gguf(path: Path) -> bool:
     return path.name.endswith(".gguf")
 
 
-def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> Read:
+def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     """The model of a file; `cast` is applied to every weight as it is read.
 
     Raises BadInput, UnknownName and CorruptFile in a sentence that names the file.
     """
-    header = Header.read(path)
-    config, dialect = read_tokenizer_config(header)
-    expected = dict(dialect.renaming(config).push(shapes(config)))
+    header = GGUFHeader.read(path)
+    config, architecture = read_tokenizer_config(header)
+    expected = dict(architecture.weight_map(config).from_native(empty_state_dict(config)))
     check_weights(header, expected)
     weights = {name: cast(header.numbers(name)) for name in expected}
-    ours = dict(dialect.renaming(config).pull(weights))
-    model = empty(config)
+    ours = dict(architecture.weight_map(config).to_native(weights))
+    model = build_empty(config)
     model.load_state_dict(ours, assign=True)
     left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
     assert not left, f"without numbers: {left}"
     said = header.fields.get("general.name")
-    return Read(model.eval(), read_tokenizer(path, header.fields), said if isinstance(said, str) else path.stem)
+    return GGUFModel(model.eval(), read_gguf_tokenizer(path, header.fields), said if isinstance(said, str) else path.stem)
 
 
-def read_tokenizer_config(header: Header) -> tuple[TransformerConfig, Dialect]:
+def read_tokenizer_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:
     """The config of a file, its size compared with the file's before anything is built."""
     fields, tensors = header.fields, header.tensors
-    with speaking_of(header.path):
-        dialect = which(fields)
+    with prefix_errors(header.path):
+        architecture = which(fields)
         if not tensors:
             raise BadInput("it holds a vocabulary and no weights; name a file that has both")
         if parts := fields.get("split.count"):
@@ -70,18 +70,18 @@ def read_tokenizer_config(header: Header) -> tuple[TransformerConfig, Dialect]:
             raise BadInput("it lacks the embedding token_embd.weight of two sides; copy it anew")
         factors = None
         if FACTORS in tensors:
-            if not dialect.factors:
-                raise BadInput(f"it holds {FACTORS}, which the architecture {dialect.name!r} does not have")
+            if not architecture.factors:
+                raise BadInput(f"it holds {FACTORS}, which the architecture {architecture.name!r} does not have")
             factors = header.numbers(FACTORS)
-        config = dialect.pull_config(fields, lengths, factors)
+        config = architecture.config_to_native(fields, lengths, factors)
         if config.layers > len(tensors):
             raise BadInput(f"it says {config.layers:,} layers, and holds {len(tensors):,} tensors; copy it anew")
-        if config.positions == "rotary" and config.context * config.head_width > MOST_ANGLES:
+        if config.positions == "rotary" and config.context * config.head_width > MAX_ROTARY_ANGLES:
             raise BadInput(f"it says a context of {config.context:,}, whose rotary angles are too many to hold")
-    return config, dialect
+    return config, architecture
 
 
-def check_weights(header: Header, expected: Mapping[str, Any]) -> None:
+def check_weights(header: GGUFHeader, expected: Mapping[str, Any]) -> None:
     """Compare what a config asks for with what the file holds."""
     for name, tensor in expected.items():
         if name not in header.tensors:

@@ -43,7 +43,7 @@ FILLER = "[PAD{id}]"
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GGUFVocabulary:
     """A file's tokens with their kinds, checked against each other."""
 
     path: Path
@@ -52,7 +52,7 @@ class Vocabulary:
     kinds: list[int]
 
     @classmethod
-    def read(cls, path: Path, fields: Mapping[str, Any]) -> Vocabulary:
+    def read(cls, path: Path, fields: Mapping[str, Any]) -> GGUFVocabulary:
         """Raises CorruptFile where lists differ in length or are none; unused tokens at the end are left out."""
         tokens = fields.get(f"{KEY}.tokens")
         if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
@@ -107,7 +107,7 @@ class Vocabulary:
         return [(token, float(score)) for token, score in zip(self.tokens, scores, strict=False)]
 
 
-def read_tokenizer(path: Path, fields: Mapping[str, Any]) -> Tokenizer | None:
+def read_gguf_tokenizer(path: Path, fields: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer of a file's fields; None where it has none.
 
     Raises UnknownName for a kind or a way of cutting that is not here, CorruptFile for one that cannot be used.
@@ -117,7 +117,7 @@ def read_tokenizer(path: Path, fields: Mapping[str, Any]) -> Tokenizer | None:
         return None
     if not isinstance(kind, str) or kind not in READERS:
         raise UnknownName(f"{path} has a tokenizer of the kind {str(kind)[:40]!r}; {nearest(str(kind), READERS)}")
-    vocabulary = Vocabulary.read(path, fields)
+    vocabulary = GGUFVocabulary.read(path, fields)
     contents = READERS[kind](vocabulary)
     config: dict[str, Any] = {f"{role}_token": vocabulary.role(role) for role in ("bos", "eos", "unk", "pad")}
     config |= {f"{role}_token": vocabulary.role(role) for role in ("sep", "cls", "mask") if vocabulary.role(role)}
@@ -134,7 +134,7 @@ def read_tokenizer(path: Path, fields: Mapping[str, Any]) -> Tokenizer | None:
     return tokenizer
 
 
-def read_byte_pairs(vocabulary: Vocabulary) -> str:
+def read_byte_pairs(vocabulary: GGUFVocabulary) -> str:
     """GPT-2's kind."""
     merges = vocabulary.fields.get(f"{KEY}.merges")
     pre = vocabulary.fields.get(f"{KEY}.pre")
@@ -156,7 +156,7 @@ def read_byte_pairs(vocabulary: Vocabulary) -> str:
     return byte_level_bpe(vocabulary.ids, pairs, way, vocabulary.beside(begin=way.whole))
 
 
-def read_scored_pairs(vocabulary: Vocabulary) -> str:
+def read_scored_pairs(vocabulary: GGUFVocabulary) -> str:
     """SentencePiece's BPE."""
     kinds = dict(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
     usable = [(token, score) for token, score in vocabulary.scores() if kinds[token] == NORMAL]
@@ -170,7 +170,7 @@ def read_scored_pairs(vocabulary: Vocabulary) -> str:
     )
 
 
-def read_likeliest(vocabulary: Vocabulary) -> str:
+def read_likeliest(vocabulary: GGUFVocabulary) -> str:
     """SentencePiece's Unigram."""
     table = vocabulary.fields.get(f"{KEY}.precompiled_charsmap")
     before: list[Mapping[str, Any]] = []
@@ -190,7 +190,7 @@ def read_likeliest(vocabulary: Vocabulary) -> str:
     )
 
 
-def read_word_pieces(vocabulary: Vocabulary) -> str:
+def read_word_pieces(vocabulary: GGUFVocabulary) -> str:
     """BERT's, lower-casing as llama.cpp does."""
     special = {token for role in ROLES if (token := vocabulary.role(role)) is not None}
 
@@ -215,7 +215,7 @@ READERS = {"gpt2": read_byte_pairs, "llama": read_scored_pairs, "t5": read_likel
 """By tokenizer.ggml.model."""
 
 
-def write_tokenizer(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
+def gguf_tokenizer_fields(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
     """The fields of a file for a tokenizer of ours, and a model that has `vocab` rows.
 
     Raises CannotDo for a tokenizer that GGUF's readers cannot have.

@@ -9,15 +9,15 @@ from typing import Any, NoReturn, Protocol
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
 from clearstory.formats.hf.decoders import ARCHITECTURES
-from clearstory.formats.native import OWN
-from clearstory.formats.hf.weight_map import Renaming
+from clearstory.formats.native import NATIVE
+from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.models.families import FAMILIES
 
 MOST_BYTES = 4 * 2**20
 """The longest real config.json, with labels for 20,000 classes, is under one."""
 
 
-class Format(Protocol):
+class FolderFormat(Protocol):
     """A way to lay a model down in a folder: an architecture of transformers, or our own."""
 
     @property
@@ -29,55 +29,55 @@ class Format(Protocol):
         """Its short name."""
 
     @property
-    def prefix(self) -> str:
+    def weight_prefix(self) -> str:
         """What the names of its weights begin with, and some files leave out."""
 
     @property
-    def noted(self) -> frozenset[str]:
+    def extra(self) -> frozenset[str]:
         """Fields of ours that it cannot say but can note."""
 
     @property
-    def auto(self) -> str:
+    def auto_class(self) -> str:
         """What opens it over there by itself."""
 
     @property
-    def copies(self) -> Mapping[str, str]:
+    def duplicate_weights(self) -> Mapping[str, str]:
         """Weights that may lie in a file a second time, each with the one that it must equal."""
 
     @property
-    def old(self) -> Mapping[str, str]:
+    def legacy_suffixes(self) -> Mapping[str, str]:
         """Ends of names in older files, and what they are now."""
 
     @property
-    def settle(self) -> Any:
+    def infer_from_weights(self) -> Any:
         """From a config and the weights to the config that only they tell."""
 
     @property
-    def left_out(self) -> str | None:
+    def omission_note(self) -> str | None:
         """A sentence on what is not taken over."""
 
     @property
-    def idle(self) -> tuple[str, ...]:
+    def ignored_weights(self) -> tuple[str, ...]:
         """Names of weights that nobody needs, as regular expressions."""
 
-    def pull_config(self, theirs: Mapping[str, Any]) -> Any:
+    def config_to_native(self, theirs: Mapping[str, Any]) -> Any:
         """Our config from theirs."""
 
-    def push_config(self, config: Any) -> dict[str, Any]:
+    def config_from_native(self, config: Any) -> dict[str, Any]:
         """Theirs from ours."""
 
-    def note(self, config: Any) -> dict[str, Any] | None:
+    def lost_fields(self, config: Any) -> dict[str, Any] | None:
         """What gets lost there and back; None where it may not."""
 
-    def remember(self, config: Any, noted: Mapping[str, Any]) -> Any:
+    def apply_extra(self, config: Any, extra: Mapping[str, Any]) -> Any:
         """The config with what was noted."""
 
     @property
-    def renaming(self) -> Any:
+    def weight_map(self) -> Any:
         """From a config to its `Renaming`."""
 
 
-def choose(config: Any) -> tuple[Format, dict[str, Any]]:
+def choose_format(config: Any) -> tuple[FolderFormat, dict[str, Any]]:
     """The first format that carries a config, and what it has to note. Ours carries all.
 
     >>> from clearstory.models.presets import CLEAR, NANOGPT_CHAR
@@ -86,20 +86,20 @@ def choose(config: Any) -> tuple[Format, dict[str, Any]]:
     """
     if type(config) not in FAMILIES:
         raise CannotDo(f"a {type(config).__name__} is no config of a family of this house, so no folder can hold it")
-    formats: list[Format] = [*ARCHITECTURES.values(), OWN]
+    formats: list[FolderFormat] = [*ARCHITECTURES.values(), NATIVE]
     if FAMILIES[type(config)].__name__ != "Transformer":
-        formats = [OWN]
+        formats = [NATIVE]
     for each in formats:
-        noted = each.note(config)
-        if noted is not None:
-            return each, noted
+        extra = each.lost_fields(config)
+        if extra is not None:
+            return each, extra
     raise AssertionError("our own format carries every config")
 
 
-def renaming(form: Format, config: Any) -> Renaming:
+def weight_map(form: FolderFormat, config: Any) -> WeightMap:
     """The rules of a format for one config."""
-    rules = form.renaming(config)
-    assert isinstance(rules, Renaming)
+    rules = form.weight_map(config)
+    assert isinstance(rules, WeightMap)
     return rules
 
 
@@ -122,17 +122,17 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number of JSON")
 
 
-def read_tokenizer_config(folder: Path) -> tuple[Format, Any, dict[str, Any], dict[str, Any]]:
+def read_tokenizer_config(folder: Path) -> tuple[FolderFormat, Any, dict[str, Any], dict[str, Any]]:
     """A folder's format, config, what was noted with it, and the whole file.
 
     Raises UnknownName for an architecture that is not here, BadInput for a setting that is not.
     """
     theirs = started(read_json(folder / "config.json"), folder)
-    form = which(theirs)
+    form = detect_format(theirs)
     extra = theirs.get("clearstory")
-    noted = extra.get("model") if isinstance(extra, dict) else None
-    noted = noted if isinstance(noted, dict) else {}
-    return form, form.remember(form.pull_config(theirs), noted), noted, theirs
+    extra = extra.get("model") if isinstance(extra, dict) else None
+    extra = extra if isinstance(extra, dict) else {}
+    return form, form.apply_extra(form.config_to_native(theirs), extra), extra, theirs
 
 
 def started(theirs: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -147,10 +147,10 @@ def started(theirs: dict[str, Any], folder: Path) -> dict[str, Any]:
 START = "decoder_start_token_id"
 
 
-def which(theirs: Mapping[str, Any]) -> Format:
+def detect_format(theirs: Mapping[str, Any]) -> FolderFormat:
     """The format a config.json names: by class, or by type where it names none or only the bare stack."""
-    if theirs.get("model_type") == OWN.model_type:
-        return OWN
+    if theirs.get("model_type") == NATIVE.model_type:
+        return NATIVE
     named = theirs.get("architectures")
     name = named[0] if isinstance(named, list) and named else None
     if isinstance(name, str) and name in ARCHITECTURES:

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.formats.hf.architecture import ZEROS
-from clearstory.formats.hf.config_json import Format, read_tokenizer_config, renaming
-from clearstory.formats.hf.safetensors_io import FLOATS, WHOLES, Shards
+from clearstory.formats.hf.architecture import BIAS_FIELDS
+from clearstory.formats.hf.config_json import FolderFormat, read_tokenizer_config, weight_map
+from clearstory.formats.hf.safetensors_io import FLOATS, INTEGERS, ShardedWeights
 from clearstory.models.families import build
 
-MOST_ANGLES = 2**27
+MAX_ROTARY_ANGLES = 2**27
 """Rotary angles are computed, not stored, so no file's length bounds them: a context of a million at width 128."""
 
 
-class Shell(TorchFunctionMode):
+class NoInit(TorchFunctionMode):
     """Modules built within have weights without numbers, and angles with them, which no file holds.
 
     Drawing weights on the meta device, and computing angles there, would import torch._dynamo: 1.5 s of every opening.
@@ -40,37 +40,37 @@ class Shell(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def empty(config: Any) -> nn.Module:
+def build_empty(config: Any) -> nn.Module:
     """A model on the meta device, to be given its weights."""
-    with Shell():
+    with NoInit():
         model: nn.Module = build(config, device="meta")
     return model
 
 
 @lru_cache(maxsize=4)
-def shapes(config: Any) -> dict[str, Tensor]:
+def empty_state_dict(config: Any) -> dict[str, Tensor]:
     """The state of a model without its numbers."""
     # The angles of one place are enough where nothing is read.
     rotary = getattr(config, "positions", None) == "rotary"
-    return empty(replace(config, context=1) if rotary else config).state_dict()
+    return build_empty(replace(config, context=1) if rotary else config).state_dict()
 
 
-def as_stored(config: Any, noted: Mapping[str, Any]) -> Any:
+def stored_config(config: Any, extra: Mapping[str, Any]) -> Any:
     """The config whose weights lie in the folder: with biases where the format always has them."""
-    return replace(config, **dict.fromkeys(zeros(noted), True))
+    return replace(config, **dict.fromkeys(zeros(extra), True))
 
 
-def zeros(noted: Mapping[str, Any]) -> list[str]:
+def zeros(extra: Mapping[str, Any]) -> list[str]:
     """The fields that the format can only say with biases of zero."""
-    return [name for name in ZEROS if noted.get(name) is False]
+    return [name for name in BIAS_FIELDS if extra.get(name) is False]
 
 
-def to_store(model: nn.Module, config: Any, noted: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_to_store(model: nn.Module, config: Any, extra: Mapping[str, Any]) -> dict[str, Tensor]:
     """A model's state, with zeros for the biases that the format always has and the model has not."""
     state = dict(model.state_dict())
-    if zeros(noted):
+    if zeros(extra):
         like = next(iter(state.values()))
-        missing = {name: each for name, each in shapes(as_stored(config, noted)).items() if name not in state}
+        missing = {name: each for name, each in empty_state_dict(stored_config(config, extra)).items() if name not in state}
         state |= {name: like.new_zeros(each.shape) for name, each in missing.items()}
     return state
 
@@ -80,21 +80,21 @@ def open_weights(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Mod
 
     Raises CorruptFile naming a tensor that is missing, not expected or of another shape, with both shapes.
     """
-    form, config, noted, theirs = read_tokenizer_config(folder)
-    shards = Shards.open(folder, form.auto).renamed(form.old).under(form.prefix, form.copies)
-    config = form.settle(config, shards)
+    form, config, extra, theirs = read_tokenizer_config(folder)
+    shards = ShardedWeights.open(folder, form.auto_class).renamed(form.legacy_suffixes).under(form.weight_prefix, form.duplicate_weights)
+    config = form.infer_from_weights(config, shards)
     check_size(config, shards)
-    expected = dict(renaming(form, config).push(shapes(config)))
+    expected = dict(weight_map(form, config).from_native(empty_state_dict(config)))
     check_names(expected, shards, form)
-    wanted = Wanted(shards, expected, cast)
-    ours = dict(renaming(form, config).pull(wanted))
-    for field in zeros(noted):
+    wanted = CastWeights(shards, expected, cast)
+    ours = dict(weight_map(form, config).to_native(wanted))
+    for field in zeros(extra):
         # Trained on elsewhere, noted zeros may have become numbers; then they are biases like any other.
         names = biases(ours, field)
-        if field in form.noted and not any(bool(ours[name].any()) for name in names):
+        if field in form.extra_fields and not any(bool(ours[name].any()) for name in names):
             config = replace(config, **{field: False})
             ours = {name: tensor for name, tensor in ours.items() if name not in names}
-    model = empty(config)
+    model = build_empty(config)
     model.load_state_dict(ours, assign=True)
     left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
     assert not left, f"without numbers: {left}"
@@ -106,10 +106,10 @@ def biases(weights: Mapping[str, Tensor], field: str) -> set[str]:
     return {name for name in weights if name.endswith("unembedding_bias" if field == "unembed_bias" else ".bias")}
 
 
-class Wanted(Mapping[str, Tensor]):
+class CastWeights(Mapping[str, Tensor]):
     """The weights a model needs and no others, cast as they are read."""
 
-    def __init__(self, shards: Shards, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, shards: ShardedWeights, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]) -> None:
         self.shards, self.expected, self.cast = shards, expected, cast
 
     def __getitem__(self, name: str) -> Tensor:
@@ -124,7 +124,7 @@ class Wanted(Mapping[str, Tensor]):
         return len(self.expected)
 
 
-def check_size(config: Any, shards: Shards) -> None:
+def check_size(config: Any, shards: ShardedWeights) -> None:
     """Refuse a config that would cost minutes or gigabytes before its shapes could be compared."""
     layers = getattr(config, "layers", 1)
     if layers > len(shards):
@@ -133,16 +133,16 @@ def check_size(config: Any, shards: Shards) -> None:
         )
     if getattr(config, "positions", None) == "rotary":
         angles = config.context * config.head_width
-        if angles > MOST_ANGLES:
+        if angles > MAX_ROTARY_ANGLES:
             raise BadInput(
                 f"config.json says a context of {config.context:,} with heads of {config.head_width:,}; "
-                f"their {angles:,} rotary angles are more than {MOST_ANGLES:,}; lower the context"
+                f"their {angles:,} rotary angles are more than {MAX_ROTARY_ANGLES:,}; lower the context"
             )
 
 
-def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format) -> None:
+def check_names(expected: Mapping[str, Tensor], shards: ShardedWeights, form: FolderFormat) -> None:
     """Compare what a config asks for with what the files hold."""
-    idle = re.compile("|".join(form.idle) or r"(?!)")
+    idle = re.compile("|".join(form.ignored_weights) or r"(?!)")
     for name, tensor in expected.items():
         if name not in shards:
             raise CorruptFile(
@@ -154,7 +154,7 @@ def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format) ->
                 f"config.json asks for {name} of shape {shape(tensor)}, and the weights hold {list(stored.shape)}; "
                 "they belong to different models"
             )
-        if stored.dtype not in (FLOATS if tensor.dtype.is_floating_point else WHOLES):
+        if stored.dtype not in (FLOATS if tensor.dtype.is_floating_point else INTEGERS):
             raise BadInput(
                 f"{name} is stored as {stored.dtype}, and this house reads {', '.join(FLOATS)}; "
                 "save the model unquantised"
@@ -162,8 +162,8 @@ def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format) ->
     for name in shards:
         if name in expected or idle.fullmatch(name):
             continue
-        if name in form.copies:
-            check_copy(name, form.copies[name], shards)
+        if name in form.duplicate_weights:
+            check_copy(name, form.duplicate_weights[name], shards)
             continue
         raise CorruptFile(
             f"the weights hold {name} of shape {list(shards.stored[name].shape)}, and config.json has no place for it; "
@@ -171,7 +171,7 @@ def check_names(expected: Mapping[str, Tensor], shards: Shards, form: Format) ->
         )
 
 
-def check_copy(name: str, original: str, shards: Shards) -> None:
+def check_copy(name: str, original: str, shards: ShardedWeights) -> None:
     """What config.json ties may lie in a file a second time, but not differ."""
     if not torch.equal(shards[name], shards[original]):
         way = "set tie_word_embeddings to false" if name.startswith("lm_head") else "this house has one of them"
@@ -183,7 +183,7 @@ def shape(tensor: Tensor) -> list[int]:
     return list(tensor.shape)
 
 
-def same(folder: Path, model: nn.Module, config: Any) -> None:
+def verify_saved(folder: Path, model: nn.Module, config: Any) -> None:
     """Read a folder back and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
     again, _ = open_weights(folder, lambda tensor: tensor)
     if again.config != config:

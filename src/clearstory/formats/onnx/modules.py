@@ -25,7 +25,7 @@ from clearstory.models.stack import Stack
 from clearstory.models.transformer import Transformer
 
 
-class Decoding(nn.Module):
+class DecoderModule(nn.Module):
     """A decoder, with its cache handed in and out."""
 
     def __init__(self, model: Transformer) -> None:
@@ -45,7 +45,7 @@ class Decoding(nn.Module):
         return model.logits(x), *present
 
 
-class Looking:
+class CachedAttention:
     """One block's attention over the past and itself, which remembers the keys and values it looked at."""
 
     def __init__(self, attention: Attention, turn: Turn | None, shade: Tensor, past: Sequence[Tensor]) -> None:
@@ -62,7 +62,7 @@ class Looking:
         return self.attention.leave(F.scaled_dot_product_attention(q, k, v, attn_mask=self.shade, enable_gqa=shared))
 
 
-class Encoding(nn.Module):
+class EncoderModule(nn.Module):
     """An encoder: vectors, and logits and the pooler's word on the text where it has such heads."""
 
     def __init__(self, model: Encoder) -> None:
@@ -86,7 +86,7 @@ class Encoding(nn.Module):
         return tuple(found)
 
 
-class ReadingSource(nn.Module):
+class SourceEncoderModule(nn.Module):
     """The encoder of an encoder-decoder."""
 
     def __init__(self, model: EncoderDecoder) -> None:
@@ -100,7 +100,7 @@ class ReadingSource(nn.Module):
         return (climb(self.model.encoder, self.model.embedding(input_ids), attention_mask),)
 
 
-class WritingAnswer(nn.Module):
+class TargetDecoderModule(nn.Module):
     """The decoder of an encoder-decoder, which reads all that was written at each step."""
 
     def __init__(self, model: EncoderDecoder) -> None:
@@ -135,13 +135,13 @@ The exporter's own way to these words makes of every text one as long as that it
 """
 
 
-class Recurring(nn.Module):
+class RecurrentModule(nn.Module):
     """A recurrent model, with its memory handed in and out. Rows are read whole: none of their tokens is padding."""
 
     def __init__(self, model: Recurrent) -> None:
         super().__init__()
         self.model = model
-        self.layers = nn.ModuleList(Reordered(cast(Layer, layer)) for layer in model.layers)
+        self.layers = nn.ModuleList(RecurrentLayerModule(cast(Layer, layer)) for layer in model.layers)
 
     def forward(self, input_ids: Int[Tensor, "B T"], past: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Logits, then what each layer remembers."""
@@ -154,20 +154,20 @@ class Recurring(nn.Module):
         return self.model.logits(x.transpose(0, 1)), *present
 
 
-class Reordered(nn.Module):
+class RecurrentLayerModule(nn.Module):
     """One layer, its weights in the order that ONNX has them."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.word, order, self.settings = OPERATORS[layer.cell]
 
-        def turned(weight: Tensor) -> Tensor:
+        def transposed(weight: Tensor) -> Tensor:
             parts = weight.detach().chunk(len(order))
             return torch.cat([parts[gate] for gate in order])[None]
 
-        self.input = nn.Parameter(turned(layer.input.weight))
-        self.memory = nn.Parameter(turned(layer.memory.weight))
-        self.bias = nn.Parameter(torch.cat([turned(layer.input.bias), turned(layer.memory.bias)], 1))
+        self.input = nn.Parameter(transposed(layer.input.weight))
+        self.memory = nn.Parameter(transposed(layer.memory.weight))
+        self.bias = nn.Parameter(torch.cat([transposed(layer.input.bias), transposed(layer.memory.bias)], 1))
 
     def forward(self, x: Float[Tensor, "T B I"], before: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The hidden vector after each token, (T, B, U), and what is remembered after the last."""
@@ -232,7 +232,7 @@ def write_on(
     present: list[Tensor] = []
     for number, each in enumerate(stack.blocks):
         block = cast(Block, each)
-        look = Looking(block.attention, turn, shade, past[2 * number : 2 * number + 2])
+        look = CachedAttention(block.attention, turn, shade, past[2 * number : 2 * number + 2])
         x = block.add(x, block.attention_norm, look)
         if source is not None and block.cross_attention is not None and block.cross_attention_norm is not None:
             x = block.add(x, block.cross_attention_norm, partial(block.cross_attention.across, source=source))

@@ -17,7 +17,7 @@ import torch
 
 from clearstory import __version__, durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
-from clearstory.formats.folders import Opened, open_model, write_card
+from clearstory.formats.folders import OpenedModel, open_model, update_model_card
 from clearstory.lens.rendering.render import save
 from clearstory.models.machine import usable
 from clearstory.models.presets import preset
@@ -156,7 +156,7 @@ def train_all(ground: Ground, held: EvalText) -> Iterator[Trying | Tried]:
                 finished=finished, tokenizer=spec, tokens=len(rows),
             )  # fmt: skip
             trial = replace(trial, note="; ".join(filter(None, (beyond(recipe, finished), trial.note))) or None)
-            write_card(finished.folder, replace(opened.card, bits_per_byte=trial.bits_per_byte))
+            update_model_card(finished.folder, replace(opened.card, bits_per_byte=trial.bits_per_byte))
             durable.write_json(out / MEASURED, trial.to_json())
             yield Tried(trial)
             if not born_by_chance(settings, tokenizer):
@@ -181,7 +181,7 @@ def measure_all(recipe: CompareRecipe, held: EvalText) -> Iterator[Trying | Trie
     """Models that were trained before, on one text."""
     prompt = recipe.prompt if recipe.prompt is not None else held.beginning()
     # All of them first: a wrong name must not come to light after minutes of measuring.
-    found: list[tuple[str, Opened]] = [(source, open_model(source)) for source in recipe.sources]
+    found: list[tuple[str, OpenedModel]] = [(source, open_model(source)) for source in recipe.sources]
     for label, opened in found:
         yield Trying(label)
         if recipe.device != "auto":

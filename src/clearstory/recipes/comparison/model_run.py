@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from clearstory import durable
-from clearstory.formats.folders import Opened
+from clearstory.formats.folders import OpenedModel
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
@@ -166,7 +166,7 @@ def born_by_chance(recipe: TrainRecipe, tokenizer: Tokenizer) -> bool:
 
 def tried(
     label: str,
-    opened: Opened,
+    opened: OpenedModel,
     held: EvalText,
     recipe: CompareRecipe,
     *,

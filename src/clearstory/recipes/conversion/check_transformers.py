@@ -17,8 +17,8 @@ from torch import Tensor
 
 from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
 from clearstory.formats.hf.config_json import read_json
-from clearstory.formats.folders import Opened
-from clearstory.formats.gguf.header import Header
+from clearstory.formats.folders import OpenedModel
+from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.read import is_gguf
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
@@ -68,7 +68,7 @@ class PortabilityReport:
     note: str | None = None
 
 
-def check_portability(path: Path, opened: Opened) -> PortabilityReport:
+def check_portability(path: Path, opened: OpenedModel) -> PortabilityReport:
     """Compare what stands at `path`, open as `opened`, with what transformers makes of it.
 
     Raises MissingExtra where transformers is not installed.
@@ -93,7 +93,7 @@ def check_portability(path: Path, opened: Opened) -> PortabilityReport:
     return found
 
 
-def compare_all(transformers: Any, path: Path, opened: Opened) -> PortabilityReport:
+def compare_all(transformers: Any, path: Path, opened: OpenedModel) -> PortabilityReport:
     """All that can be compared."""
     if is_gguf(path):
         return compare_file(transformers, path, opened)
@@ -114,12 +114,12 @@ def compare_all(transformers: Any, path: Path, opened: Opened) -> PortabilityRep
     return found
 
 
-def compare_file(transformers: Any, path: Path, opened: Opened) -> PortabilityReport:
+def compare_file(transformers: Any, path: Path, opened: OpenedModel) -> PortabilityReport:
     """A GGUF: logits, and ids and template where transformers knows from the file alone how it cuts text."""
     place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
     model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
     found = compare_logits(opened, model)
-    texts, note = comparable(Header.read(path).fields)
+    texts, note = comparable(GGUFHeader.read(path).fields)
     if not found.portable or opened.tokenizer is None or not texts:
         return replace(found, note=note)
     theirs = transformers.AutoTokenizer.from_pretrained(**place)
@@ -149,7 +149,7 @@ def comparable(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
 
 
 @torch.no_grad()
-def compare_logits(opened: Opened, model: Any) -> PortabilityReport:
+def compare_logits(opened: OpenedModel, model: Any) -> PortabilityReport:
     """Rows of tokens drawn by lot, read by both."""
     length = min(LENGTH, opened.model.context or LENGTH)
     ids = torch.from_numpy(np.random.default_rng(1).integers(opened.model.vocab, size=(ROWS, length)))
@@ -164,7 +164,7 @@ def compare_logits(opened: Opened, model: Any) -> PortabilityReport:
     return PortabilityReport(portable=True, max_relative_difference=max_relative_difference)
 
 
-def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
+def answers(opened: OpenedModel, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     """What ours and theirs say of the same tokens: logits of words; of labels, or vectors, where those are all it has.
 
     An encoder-decoder reads them as sources as well.
@@ -181,7 +181,7 @@ def answers(opened: Opened, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     return opened.logits(ids), out.prediction_logits if hasattr(out, "prediction_logits") else out.logits
 
 
-def compare_text(opened: Opened, theirs: Any, max_relative_difference: float | None, texts: Sequence[str] = TEXTS) -> PortabilityReport:
+def compare_text(opened: OpenedModel, theirs: Any, max_relative_difference: float | None, texts: Sequence[str] = TEXTS) -> PortabilityReport:
     """Ids of texts, and the template's text of MESSAGES."""
     tokenizer = opened.tokenizer
     assert tokenizer is not None

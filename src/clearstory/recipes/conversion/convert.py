@@ -11,10 +11,10 @@ import torch
 
 from clearstory.errors import BadSetting, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import is_arpa
-from clearstory.formats.arpa.write import names, write_arpa
-from clearstory.formats.folders import Opened, open_model, save_model
+from clearstory.formats.arpa.write import arpa_words, write_arpa
+from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.read import is_gguf
-from clearstory.formats.gguf.write import CODES, as_written, heeded, write_gguf
+from clearstory.formats.gguf.write import DTYPE_CODES, round_weights, llama_cpp_warning, write_gguf
 from clearstory.formats.onnx.export import write_onnx
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
@@ -24,7 +24,7 @@ from clearstory.models.families import count
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.conversion.check_onnx import check_onnx
 from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portability, template_of
-from clearstory.recipes.settings.training import NumberFormat
+from clearstory.recipes.settings.tools import NumberFormat
 from clearstory.text.tokenizers import Tokenizer
 
 Format = Literal["arpa", "gguf", "hf", "onnx"]
@@ -107,7 +107,7 @@ def convert(
         write_arpa(path, opened.model, opened.tokenizer)
     elif form == "gguf":
         write_gguf(path, opened.model, opened.tokenizer, opened.card.name, numbers, overwrite=overwrite)
-        given = opened if numbers == "f32" else replace(opened, model=as_written(opened.model, numbers))
+        given = opened if numbers == "f32" else replace(opened, model=round_weights(opened.model, numbers))
     else:
         save_model(path, given.model, given.tokenizer, given.card, overwrite=overwrite)
     again = open_model(path)
@@ -133,7 +133,7 @@ def convert(
         max_nats_difference=max_nats_difference,
         max_rounding_difference=0.0 if given is opened else compare(opened, again, words)[1],
         portability=check_portability(path, again) if check and form != "arpa" else None,
-        note=heeded(opened.model) if form == "gguf" else None,
+        note=llama_cpp_warning(opened.model) if form == "gguf" else None,
     )
 
 
@@ -185,7 +185,7 @@ def numbers_of(form: Format, dtype: NumberFormat | None) -> NumberFormat:
     """How numbers shall be written, where the format can."""
     can: dict[Format, tuple[str, ...]] = {
         "arpa": ("f32",),
-        "gguf": tuple(CODES),
+        "gguf": tuple(DTYPE_CODES),
         "hf": ("f32", "f16", "bf16"),
         "onnx": ("f32",),
     }
@@ -226,17 +226,17 @@ class Words:
     wanted: torch.Tensor
 
     @classmethod
-    def same(cls, opened: Opened) -> Words:
+    def same(cls, opened: OpenedModel) -> Words:
         """Nothing differs."""
         all_of_them = torch.ones(opened.model.vocab, dtype=torch.bool)
         return cls(torch.arange(opened.model.vocab), all_of_them, all_of_them)
 
     @classmethod
-    def of(cls, opened: Opened, again: Opened) -> Words:
+    def of(cls, opened: OpenedModel, again: OpenedModel) -> Words:
         """In a file of ARPA ids go by the order of the words, and one token both ends a text and begins the next."""
         assert again.tokenizer is not None
         known = {again.tokenizer.display_token(id): id for id in range(again.tokenizer.vocab)}
-        ids = torch.tensor([known.get(name, -1) for name in names(opened.model, opened.tokenizer)])
+        ids = torch.tensor([known.get(name, -1) for name in arpa_words(opened.model, opened.tokenizer)])
         read, wanted = ids >= 0, ids >= 0
         begin = opened.model.config.begin
         end = begin if opened.tokenizer is None else opened.tokenizer.eos_token_id
@@ -247,7 +247,7 @@ class Words:
         return cls(ids.clamp(min=0), read, wanted)
 
 
-def compare(one: Opened, other: Opened, words: Words) -> tuple[int, float]:
+def compare(one: OpenedModel, other: OpenedModel, words: Words) -> tuple[int, float]:
     """How many tokens' nats were compared, and the largest difference."""
     model: Any = one.model
     length = LENGTH if model.context is None else min(LENGTH, model.context + 1)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.formats.lora.adapters import fingerprint
-from clearstory.formats.cards import Card
+from clearstory.formats.lora.adapters import weights_fingerprint
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model
-from clearstory.formats.paths import resolve
+from clearstory.formats.model_path import resolve_model_path
 from clearstory.models.families import count
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.training import TrainRecipe
@@ -32,7 +32,7 @@ class InitialModel:
 
     model: Any
     tokenizer: Tokenizer
-    card: Card
+    card: ModelCard
     base: Path | None
     hash: str
     shape: str
@@ -46,7 +46,7 @@ def start(recipe: TrainRecipe, device: str) -> InitialModel:
     """
     assert recipe.init is not None
     given = Path(recipe.init).expanduser()
-    place = resolve(given) if not given.is_file() else given
+    place = resolve_model_path(given) if not given.is_file() else given
     out = recipe.out
     if out is not None and recipe.overwrite and place.resolve().is_relative_to(out.resolve()):
         raise BadSetting(f"the run would overwrite {place}, which it begins with; choose another --out")
@@ -59,7 +59,7 @@ def start(recipe: TrainRecipe, device: str) -> InitialModel:
             f"{place} ({config.family}) has learnt by counting, and goes on with no text but its own; "
             "train a new one on both texts"
         )
-    hash = fingerprint(model)
+    hash = weights_fingerprint(model)
     model = model.to(device)
     whole = count(model)
     if not recipe.lora.rank:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.formats.model_card import Card
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenSequences
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build, count
@@ -188,7 +188,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
     else:
         learner = Trainer(model, objective, rows["train"], settings, steps=steps)
         prepared = with_left_out(prepared, learner)
-    card = Card(
+    card = ModelCard(
         name=run.folder.name,
         family=config.family,
         parameters=prepared.parameters,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearstory.formats.folders import Opened, open_model
+from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.lens.probes.attention import attention
 from clearstory.lens.rendering.render import save
 from clearstory.lens.probes.x_neighbours import neighbours
@@ -88,7 +88,7 @@ def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
     )
 
 
-def nearest_words(opened: Opened, words: tuple[str, ...]) -> str | None:
+def nearest_words(opened: OpenedModel, words: tuple[str, ...]) -> str | None:
     """A line for each word that is one token: its nearest neighbours."""
     assert opened.tokenizer is not None
     lines = []

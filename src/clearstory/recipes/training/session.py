@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from clearstory import durable
 from clearstory.errors import CorruptFile, Diverged
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
-from clearstory.formats.model_card import Card
-from clearstory.formats.folders import config_json, open_model, save_model, write_card
-from clearstory.formats.native import OWN
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.folders import config_json_dict, open_model, save_model, update_model_card
+from clearstory.formats.native import NATIVE
 from clearstory.metrics import Score
 from clearstory.models.families import count
 from clearstory.models.lora import unadapted
@@ -51,7 +51,7 @@ class Session:
     learner: BaseTrainer
     tokenizer: Tokenizer
     held: HeldOut
-    card: Card
+    card: ModelCard
     clock: time_budget.TimeBudget
     prepared: RunPrepared
     decided: Mapping[str, str]
@@ -223,7 +223,7 @@ class Session:
                 return
             config: Any = self.model.config
             durable.write_json(
-                folder / "config.json", config_json(OWN, config, {}, self.model, self.tokenizer, self.card)
+                folder / "config.json", config_json_dict(NATIVE, config, {}, self.model, self.tokenizer, self.card)
             )
 
         path = checkpoint.save_checkpoint(
@@ -259,7 +259,7 @@ class Session:
         with self.learner.averaged() if self.best_step == self.learner.step else nullcontext():
             score = self.look_at(None if self.closing else LAST_LOOK, fast=False)
         parameters = count(unadapted(self.model))
-        write_card(self.run.model, replace(self.card, parameters=parameters, bits_per_byte=score.bits_per_byte))
+        update_model_card(self.run.model, replace(self.card, parameters=parameters, bits_per_byte=score.bits_per_byte))
         self.note(
             kind="end", step=self.learner.step, nats_per_token=score.nats_per_token, bits_per_byte=score.bits_per_byte,
             tokens=self.learner.tokens, seconds=self.seconds(), cpu_seconds=self.cpu_seconds(), **self.held.beside(),

@@ -1,0 +1,234 @@
+"""Parts: what a model's numbers are for, told by their names.
+
+Models are built on torch's meta device, where nothing is allocated, and every parameter is sorted by a table of names.
+A wiring with other names needs rows there; until then its numbers are counted under "other".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+from clearstory.models.recurrent.config import GATES
+
+Split = Callable[[tuple[int, ...], Any], tuple[tuple[int, ...], int]]
+"""From a weight as it is stored, and the config, to what one of its pieces is and how many there are."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of matrix or vector.
+
+    Args:
+        name: what it is.
+        group: where it belongs: embedding, attention, feed-forward, norms and so on.
+        symbol: what papers write for it; empty where they write nothing.
+        shape: of one of them, from what goes in to what comes out.
+        each: how many there are in a layer.
+        layers: in how many layers.
+    """
+
+    name: str
+    group: str
+    symbol: str
+    shape: tuple[int, ...]
+    each: int
+    layers: int
+
+    @property
+    def vector(self) -> bool:
+        """Whether it is no matrix."""
+        return len(self.shape) == 1
+
+    @property
+    def in_layer(self) -> int:
+        """Numbers learnt in one layer."""
+        return prod(self.shape) * self.each
+
+    @property
+    def parameters(self) -> int:
+        """Numbers learnt in all of them."""
+        return self.in_layer * self.layers
+
+
+def whole(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+    """As it is stored: rows of a table, or a vector."""
+    return shape, 1
+
+
+def turned(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+    """A linear map is stored (out, in)."""
+    return shape[::-1], 1
+
+
+def from_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+    """A linear map whose inputs are the answers of heads."""
+    return (config.head_width, shape[0]), shape[1] // config.head_width
+
+
+def to_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+    """A linear map whose outputs are shared out among heads."""
+    return (shape[1], config.head_width), shape[0] // config.head_width
+
+
+def to_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+    """A linear map whose outputs are the gates of a cell."""
+    gates = GATES[config.cell]
+    return (*shape[:0:-1], shape[0] // gates), gates
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What names that end so are. Where there are several attentions or stacks, theirs stands before the name."""
+
+    ending: str
+    group: str
+    name: str
+    symbol: str = ""
+    split: Split = whole
+
+
+LABELS = "labels"
+"""The part that tells labels."""
+
+ATTENTION = r"(?P<which>\w*?)_?attention\."
+
+KINDS = (
+    Kind(r"embedding\.weight", "embedding", "tokens", "W_e"),
+    Kind(r"places\.weight", "embedding", "positions", "W_p"),
+    Kind(r"segments\.weight", "embedding", "segments"),
+    Kind(r"buckets\.bias\.weight", "attention", "distances"),
+    Kind(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
+    Kind(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
+    Kind(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
+    Kind(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", from_heads),
+    Kind(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
+    Kind(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", turned),
+    Kind(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", turned),
+    Kind(r"feed_forward\.down\.weight", "feed-forward", "down", "W_2", turned),
+    Kind(r"feed_forward\.(gate|up|down)\.bias", "feed-forward", "biases"),
+    Kind(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "query and key"),
+    Kind(r"embedding_norm\.(weight|bias)", "norms", "first"),
+    Kind(r"transform_norm\.(weight|bias)", "norms", "before words"),
+    Kind(r"\w+_norm\.(weight|bias)", "norms", "in blocks"),
+    Kind(r"norm\.(weight|bias)", "norms", "last"),
+    Kind(r"recall\.table\.weight", "recall", "rows"),
+    Kind(r"recall\.trust\.(weight|bias)", "recall", "trust", "", turned),
+    Kind(r"recall\.into\.weight", "recall", "into the stream", "", turned),
+    Kind(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", to_gates),
+    Kind(r"layers\.\d+\.memory\.weight", "cells", "from memory", "U", to_gates),
+    Kind(r"layers\.\d+\.(input|memory)\.bias", "cells", "biases", "", to_gates),
+    Kind(r"initial", "states", "first state"),
+    Kind(r"transition", "states", "state to state"),
+    Kind(r"emission", "states", "state to token"),
+    Kind(r"unembedding\.weight", "unembedding", "tokens", "W_u", turned),
+    Kind(r"names", "unembedding", "rarer parts"),
+    Kind(r"transform\.(weight|bias)", "unembedding", "before words", "", turned),
+    Kind(r"unembedding_bias", "unembedding", "biases"),
+    Kind(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
+    Kind(r"follows\.(weight|bias)", "heads", "next sentence", "", turned),
+    Kind(r"classifier\.(weight|bias)", "heads", LABELS, "", turned),
+)
+"""The first row whose ending fits decides."""
+
+GROUPS = (
+    *("embedding", "attention", "feed-forward", "cells", "states", "norms", "recall", "unembedding", "heads", "other"),
+)  # fmt: skip
+"""In the order in which they are shown."""
+
+
+@lru_cache(maxsize=8)
+def parts_of(config: Any) -> tuple[Part, ...]:
+    """Every matrix and vector of a model, head by head.
+
+    >>> from clearstory.models.presets import GPT2
+    >>> parts_of(GPT2)[2]
+    Part(name='query', group='attention', symbol='W_q', shape=(768, 64), each=12, layers=12)
+    """
+    found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
+    for name, shape in shapes_of(config):
+        group, label, symbol, split = sorted_into(name)
+        one, count = split(shape, config)
+        key = (group, label, symbol, one)
+        before, layers = found.get(key, (0, set()))
+        found[key] = (before + count, layers | {layer_of(name)})
+    parts = [
+        Part(label, group, symbol, shape, count // len(layers), len(layers))
+        for (group, label, symbol, shape), (count, layers) in found.items()
+    ]
+    return tuple(sorted(parts, key=lambda part: (GROUPS.index(part.group), part.group != "norms" and part.vector)))
+
+
+def shapes_of(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every learnt number of a model by name, without allocating any."""
+    from clearstory.formats.hf.load_weights import build_empty
+
+    # Rotary angles are computed, not learnt, and those of one place are enough here.
+    rotary = getattr(config, "positions", None) == "rotary"
+    for name, each in build_empty(replace(config, context=1) if rotary else config).named_parameters():
+        yield name, tuple(each.shape)
+
+
+def sorted_into(name: str) -> tuple[str, str, str, Split]:
+    """The group, the name and the symbol of a parameter, and how it comes apart.
+
+    >>> sorted_into("decoder.blocks.3.cross_attention.query.weight")[:3]
+    ('attention', 'cross query', 'W_q')
+    >>> sorted_into("sieve.weight")[:2]
+    ('other', 'sieve.weight')
+    """
+    stack = re.match(r"(encoder|decoder)\.", name)
+    for kind in KINDS:
+        match = re.search(rf"(?:^|\.){kind.ending}$", name)
+        if match is not None:
+            # Only decoders look across.
+            where = match.groupdict().get("which") or (stack[1] if stack else "")
+            label = f"{where} {kind.name}" if where else kind.name
+            return kind.group, label, kind.symbol, kind.split
+    return "other", re.sub(r"\.\d+\.", ".*.", name), "", whole
+
+
+def layer_of(name: str) -> str:
+    """What tells one layer from another: everything up to its number."""
+    found = re.match(r".*?\.\d+\.", name)
+    return found[0] if found else ""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summand of a formula for all parameters."""
+
+    formula: str
+    parameters: int
+    meaning: str
+
+
+def terms_of(config: Any) -> tuple[Term, ...]:
+    """12 L d² + 13 L d + V d + T d + 2 d, term by term, where a model is wired as GPT-2 and GPT-3 are; else nothing.
+
+    >>> from clearstory.models.presets import PRESETS
+    >>> [term.parameters for term in terms_of(PRESETS["gpt3-175b"])]
+    [173946175488, 15335424, 617558016, 25165824, 24576]
+    """
+    c = config
+    wired = (
+        *(("kind", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False), ("bias", True)),
+        *(("positions", "learned"), ("tied", True), ("gated", False), ("qk_norm", False), ("recall", ())),
+    )  # fmt: skip
+    if not all(hasattr(c, name) and getattr(c, name) == value for name, value in wired):
+        return ()
+    d, layers = c.width, c.layers
+    if c.heads * c.head_width != d or c.kv_heads != c.heads or c.hidden != 4 * d:
+        return ()
+    terms = (
+        Term("12 L d²", 12 * layers * d * d, "in a layer: attention 4 d², feed-forward 8 d²"),
+        Term("13 L d", 13 * layers * d, "in a layer: biases 4 d and 5 d, norms 4 d"),
+        Term("V d", c.vocab * d, "tokens; the unembedding is the same matrix"),
+        Term("T d", c.context * d, "positions"),
+        Term("2 d", 2 * d, "last norm"),
+    )
+    return terms if sum(term.parameters for term in terms) == sum(part.parameters for part in parts_of(c)) else ()
