@@ -62,7 +62,7 @@ class CompilableStack(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are not compiled: a compiled function is bound to the module it was made from."""
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # typeshed's object.__getstate__
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # torch's
         state.pop("_compiled_run_stack", None)
         return state
 

@@ -48,8 +48,8 @@ class Transformer(Stack):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What a decoder can do; hashed n-grams where the config has them."""
-        hashed = {Capability.HASHED_NGRAMS} if self.config.recall else frozenset()
-        return TRANSFORMER | {Capability.CAUSAL} | hashed
+        always = TRANSFORMER | {Capability.CAUSAL}
+        return always | {Capability.HASHED_NGRAMS} if self.config.recall else always
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:
@@ -68,7 +68,8 @@ class Transformer(Stack):
         """
         if state is None:
             self.check(tokens.ids, tokens.ids.shape[1])
-            return self.compiled_stack(tokens.ids), None
+            hidden: Tensor = self.compiled_stack(tokens.ids)
+            return hidden, None
         return self.read_on(tokens, state)
 
     def run_stack(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:

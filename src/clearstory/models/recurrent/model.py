@@ -68,14 +68,14 @@ class Recurrent(nn.Module):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What a recurrent model can do; an adaptive softmax has no plain output embeddings."""
-        plain = frozenset() if self.config.cutoffs else {Capability.OUTPUT_EMBEDDINGS}
-        return plain | {
+        always = {
             Capability.CAUSAL,
             Capability.RECURRENT_STATE,
             Capability.GATES,
             Capability.EMBEDDINGS,
             Capability.GRADIENTS,
         }
+        return frozenset(always if self.config.cutoffs else always | {Capability.OUTPUT_EMBEDDINGS})
 
     @property
     def word_vectors(self) -> Float[Tensor, "V W"]:
