@@ -108,10 +108,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         """Jinja's own step from a tree to Python; the tree gets its measures."""
-        return super()._generate(UnitScores().visit(source), *args, **kwargs)
+        return super()._generate(BudgetedNodes().visit(source), *args, **kwargs)
 
 
-class UnitScores(NodeTransformer):
+class BudgetedNodes(NodeTransformer):
     """Puts a measure around what Jinja computes without asking its environment."""
 
     def check_result(self, node: nodes.Expr) -> nodes.Expr:
