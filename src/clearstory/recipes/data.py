@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.settings.training import DataRecipe
+from clearstory.recipes.settings.tools import DataRecipe
 from clearstory.text.corpus import SPLITS, Corpus, train_corpus_tokenizer
 
 EXCERPT = 200

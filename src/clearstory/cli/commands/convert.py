@@ -8,7 +8,7 @@ from typing import Any
 
 from clearstory.cli.command import Command, Talk
 from clearstory.errors import CorruptFile
-from clearstory.recipes.settings.training import ConvertRecipe
+from clearstory.recipes.settings.tools import ConvertRecipe
 
 
 def run(recipe: ConvertRecipe, talk: Talk) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import DataRecipe
+from clearstory.recipes.settings.tools import DataRecipe
 
 
 def run(recipe: DataRecipe, talk: Talk) -> Mapping[str, Any]:

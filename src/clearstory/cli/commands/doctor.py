@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import DoctorRecipe
+from clearstory.recipes.settings.tools import DoctorRecipe
 
 
 def run(recipe: DoctorRecipe, talk: Talk) -> Mapping[str, Any]:

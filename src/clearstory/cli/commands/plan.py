@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import PlanRecipe
+from clearstory.recipes.settings.tools import PlanRecipe
 
 
 def run(recipe: PlanRecipe, talk: Talk) -> Mapping[str, Any]:
     """Count, and print the tables."""
-    from clearstory.recipes.plan import plan
+    from clearstory.recipes.planning.plan import plan
 
     planned = plan(recipe)
     if not talk.json:
-        from clearstory.cli.tables import draw_plan
+        from clearstory.cli.plan_display import draw_plan
 
         draw_plan(planned, talk.out)
     return planned.as_dict()

@@ -17,7 +17,7 @@ from clearstory.recipes.planning.costs import activations_of, cache_of, flops_by
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
 from clearstory.recipes.planning.parameter_groups import Part, Term, parts_of, terms_of
-from clearstory.recipes.settings.training import PlanRecipe
+from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022, table 3: the ratio at which a training budget is best spent."""

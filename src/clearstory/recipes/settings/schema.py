@@ -1,7 +1,8 @@
-"""Fields: a settings dataclass from what people write, whether as flags, YAML, JSON or Python, and back again.
+"""Schema of settings: dataclasses built from flags, YAML, JSON or Python values, and written back as plain values.
 
-Keys are dotted paths ("training.learning_rate"). One table drives the flags, the files, the help and the forms, so
-they cannot disagree; a key that is in no table is an error with the nearest real name.
+Keys are dotted paths ("training.learning_rate"). `setting_table` lists the settings of a dataclass; command-line flags,
+YAML files, help texts and the studio's forms are all derived from it. An unknown key is an error that names the nearest
+existing key.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -18,14 +19,14 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 
 T = TypeVar("T")
 
-INLINE_SECTION = {"flat": True}
-"""Metadata of a section whose fields go by their plain names: `--temperature`, not `--sampling.temperature`."""
+INLINE_SECTION = {"inline": True}
+"""Metadata of a nested dataclass whose fields keep their plain names: `--temperature`, not `--sampling.temperature`."""
 
-SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+NUMBER_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
 def positional_setting(name: str, default: Any = MISSING) -> Any:
-    """A field that is given by its place on the command line and called NAME in the help."""
+    """A dataclass field given as a positional argument on the command line, shown as `name` in the help."""
     if default is MISSING:
         return field(metadata={"positional": name})
     return field(default=default, metadata={"positional": name})
@@ -33,7 +34,7 @@ def positional_setting(name: str, default: Any = MISSING) -> Any:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its dotted key, where it lives in the dataclass, what it may be, and a line of help."""
+    """One setting: its dotted key, its path of attribute names in the dataclass, its type, its default and its help line."""
 
     key: str
     path: tuple[str, ...]
@@ -44,145 +45,143 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values a choice may take; none for anything else."""
-        bare = strip_optional(self.hint)
-        return get_args(bare) if get_origin(bare) is Literal else ()
+        """The allowed values of a Literal; empty for every other type."""
+        inner = strip_optional(self.hint)
+        return get_args(inner) if get_origin(inner) is Literal else ()
 
 
 def setting_table(settings: type[Any]) -> dict[str, Setting]:
-    """Every setting of a dataclass and of the dataclasses in it, by its dotted key.
+    """All settings of a dataclass and of the dataclasses nested in it, by dotted key.
 
     >>> from clearstory.training.settings import TrainingSettings
     >>> table(TrainingSettings)["batch_size"].help
     'rows in each micro-batch.'
     """
-    return {row.key: row for row in walk(settings, "", ())}
+    return {setting.key: setting for setting in iter_settings(settings, "", ())}
 
 
-def walk(settings: type[Any], prefix: str, path: tuple[str, ...]) -> Iterator[Setting]:
-    """The rows of `table`, in the order they are written."""
+def iter_settings(settings: type[Any], prefix: str, path: tuple[str, ...]) -> Iterator[Setting]:
+    """The settings of a dataclass in the order of its fields, keys starting with `prefix`."""
     hints = typing.get_type_hints(settings)
     helps = argument_help(settings)
-    for own in fields(settings):
-        key, place, hint = prefix + own.name, (*path, own.name), hints[own.name]
-        if hasattr(hint, "overridable"):  # a name, and fields of what it names
-            yield Setting(
-                key, (*place, "name"), str, default(own), helps.get(own.name, ""), own.metadata.get("positional")
-            )
-            named: dict[str, Setting] = {}
-            for config in hint.overridable():  # where two have a field of one name, the first explains it
-                for row in walk(config, f"{key}.", (*place, "overrides")):
-                    named.setdefault(row.key, Setting(row.key, row.path, row.hint, None, row.help))
-            yield from named.values()
+    for each in fields(settings):
+        key, attributes, hint = prefix + each.name, (*path, each.name), hints[each.name]
+        help_line, positional = helps.get(each.name, ""), each.metadata.get("positional")
+        if hasattr(hint, "config_classes"):  # a preset's name, followed by the fields of its config
+            yield Setting(key, (*attributes, "name"), str, default_value(each), help_line, positional)
+            overrides: dict[str, Setting] = {}
+            for config in hint.config_classes():  # of a field that several configs have, the first one's help is shown
+                for setting in iter_settings(config, f"{key}.", (*attributes, "overrides")):
+                    overrides.setdefault(setting.key, replace(setting, default=None, positional=None))
+            yield from overrides.values()
         elif is_dataclass(hint):
-            yield from walk(typing.cast(type, hint), prefix if own.metadata.get("flat") else f"{key}.", place)
+            inner = prefix if each.metadata.get("inline") else f"{key}."
+            yield from iter_settings(typing.cast(type, hint), inner, attributes)
         else:
-            yield Setting(key, place, hint, default(own), helps.get(own.name, ""), own.metadata.get("positional"))
+            yield Setting(key, attributes, hint, default_value(each), help_line, positional)
 
 
-def default(own: Any) -> Any:
-    """A field's default, MISSING when it must be given."""
-    value = own.default if own.default_factory is MISSING else own.default_factory()
-    return value.name if hasattr(type(value), "overridable") else value
+def default_value(field: Any) -> Any:
+    """The default of a dataclass field; MISSING where the field is required."""
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    return value.name if hasattr(type(value), "config_classes") else value
 
 
 def argument_help(settings: type[Any]) -> dict[str, str]:
-    """What a docstring's "Args:" says of each field."""
+    """The help text of each field, from the "Args:" block of the class docstring."""
     block = (settings.__doc__ or "").partition("Args:")[2]
-    found: dict[str, str] = {}
-    for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {9,}\S.*)*)", block, re.MULTILINE):
-        found[name] = " ".join(text.split())
-    return found
+    lines = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}\S.*)*)", block, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in lines}
 
 
-def build_settings(settings: type[T], given: Mapping[str, Any]) -> T:
-    """The settings with these values, given nested or dotted; all others keep their defaults.
+def build_settings(settings: type[T], values: Mapping[str, Any]) -> T:
+    """A settings dataclass with these values, given nested or under dotted keys; other fields keep their defaults.
 
-    Raises UnknownName for a key that does not exist, BadSetting for a value that cannot be.
+    Raises UnknownName for an unknown key, BadSetting for an invalid value.
 
     >>> from clearstory.generation.settings import Sampling
-    >>> build(Sampling, {"top_k": "40"}).top_k
+    >>> build_settings(Sampling, {"top_k": "40"}).top_k
     40
     """
-    known = setting_table(settings)
+    table = setting_table(settings)
     tree: dict[str, Any] = {}
-    for key, value in flatten_keys(settings, given).items():
-        *sections, last = known[key].path
-        place = tree
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = convert_value(value, known[key].hint, key)
-    return assemble(settings, tree)
+    for key, value in flatten_keys(settings, values).items():
+        *sections, last = table[key].path
+        section = tree
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = convert_value(value, table[key].hint, key)
+    return instantiate(settings, tree)
 
 
-def flatten_keys(settings: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values under their dotted keys. Raises UnknownName for a key that is not a setting."""
-    known = setting_table(settings)
-    found: dict[str, Any] = {}
-    for key, value in leaves(given, ""):
+def flatten_keys(settings: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under their dotted keys. Raises UnknownName for a key that is not a setting."""
+    table = setting_table(settings)
+    flat: dict[str, Any] = {}
+    for key, value in iter_leaves(values, ""):
         name = key.replace("-", "_")
-        if name not in known and name.endswith(".name") and name.removesuffix(".name") in known:
+        if name not in table and name.endswith(".name") and name.removesuffix(".name") in table:
             name = name.removesuffix(".name")
-        if name in known:
-            found[name] = value
-        elif value is not None or not any(
-            other.startswith(f"{name}.") for other in known
-        ):  # an empty section says nothing
-            raise UnknownName(f"there is no setting called '{key}'; {nearest(name, known)}")
-    return found
+        if name in table:
+            flat[name] = value
+        elif value is not None or not any(other.startswith(f"{name}.") for other in table):
+            raise UnknownName(f"there is no setting called '{key}'; {nearest(name, table)}")
+        # else an empty YAML section ("training:"), which sets nothing
+    return flat
 
 
-def leaves(given: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def iter_leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of nested mappings and dataclasses."""
-    for name, value in given.items():
+    for name, value in values.items():
         key = f"{prefix}{name}"
         if is_dataclass(value) and not isinstance(value, type):
             value = to_plain(value)
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{key}.")
+            yield from iter_leaves(value, f"{key}.")
         else:
             yield key, value
 
 
-def assemble(settings: type[T], tree: Mapping[str, Any]) -> T:
-    """A dataclass from converted values, its sections first."""
+def instantiate(settings: type[T], tree: Mapping[str, Any]) -> T:
+    """A dataclass from a tree of converted values, nested dataclasses first. Raises BadSetting for a missing value."""
     hints = typing.get_type_hints(settings)
     values: dict[str, Any] = {}
-    for own in fields(settings):  # type: ignore[arg-type]  # every caller hands a dataclass
-        if own.name in tree:
-            inner = tree[own.name]
-            values[own.name] = assemble(hints[own.name], inner) if is_dataclass(hints[own.name]) else inner
-        elif default(own) is MISSING:
-            name = own.metadata.get("positional", own.name)
-            raise BadSetting(f"{name} is missing; {argument_help(settings).get(own.name, 'it must be given')}")
+    for each in fields(settings):  # type: ignore[arg-type]  # every caller hands a dataclass
+        if each.name in tree:
+            value, hint = tree[each.name], hints[each.name]
+            nested = is_dataclass(hint)
+            values[each.name] = instantiate(typing.cast(type, hint), value) if nested else value
+        elif default_value(each) is MISSING:
+            name = each.metadata.get("positional", each.name)
+            raise BadSetting(f"{name} is missing; {argument_help(settings).get(each.name, 'it is required')}")
     return settings(**values)
 
 
 def strip_optional(hint: Any) -> Any:
-    """X of `X | None`."""
+    """The type X of `X | None`; any other type as it is."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (part for part in get_args(hint) if part is not types.NoneType)
     return hint
 
 
 def convert_value(value: Any, hint: Any, key: str) -> Any:
-    """A value of the type a field has, from itself or from text. Raises BadSetting.
+    """A value converted to the type of its setting, from that type or from text. Raises BadSetting.
 
-    >>> convert("1.5M", int, "parameters")
+    >>> convert_value("1.5M", int, "parameters")
     1500000
     """
-    bare = strip_optional(hint)
-    if bare is not hint and (value is None or value == "null"):
+    inner = strip_optional(hint)
+    if inner is not hint and (value is None or value == "null"):
         return None
-    kind = get_origin(bare) or bare
+    kind = get_origin(inner) or inner
     if kind is Literal:
-        if value in get_args(bare) and isinstance(value, str):
+        if value in get_args(inner) and isinstance(value, str):
             return value
-        raise BadSetting(f"{key} is {shown(value)}; {nearest(str(value), get_args(bare))}")
+        raise BadSetting(f"{key} is {quote_value(value)}; {nearest(str(value), get_args(inner))}")
     if kind is tuple:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)):
-            return tuple(convert_value(item, get_args(bare)[0], key) for item in items)
+            return tuple(convert_value(item, get_args(inner)[0], key) for item in items)
     elif kind is Path:
         if isinstance(value, (str, Path)) and str(value):
             return Path(value).expanduser()
@@ -193,17 +192,18 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         if isinstance(value, bool) or value in ("true", "false"):
             return value in (True, "true")
     elif kind is int:
-        if (count := whole(value)) is not None:
+        if (count := parse_integer(value)) is not None:
             return count
     elif kind is float:
-        if (number := real(value)) is not None:
+        if (number := parse_real(value)) is not None:
             return number
     elif isinstance(value, kind):
         return value
-    raise BadSetting(f"{key} is {shown(value)}; it must be {WORDS[kind]}{' or null' if bare is not hint else ''}")
+    expected = TYPE_DESCRIPTIONS[kind] + (" or null" if inner is not hint else "")
+    raise BadSetting(f"{key} is {quote_value(value)}; it must be {expected}")
 
 
-WORDS: dict[Any, str] = {
+TYPE_DESCRIPTIONS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number (300k, 3M and 1.5B are understood)",
     float: "a number",
@@ -214,21 +214,21 @@ WORDS: dict[Any, str] = {
 }
 
 
-def shown(value: Any) -> str:
-    """A value as its writer wrote it."""
+def quote_value(value: Any) -> str:
+    """A value as text for an error message, strings in quotes."""
     return f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
 
 
-def whole(value: Any) -> int | None:
-    """A whole number from a number or from text such as 10_000, 300k, 1.5B; None from anything else."""
+def parse_integer(value: Any) -> int | None:
+    """The integer of a number or of text such as 10_000, 300k or 1.5B; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
         match = re.fullmatch(r"([+-]?[\d_,]*\d(?:\.\d+)?)\s*([kmb]?)", value.strip().lower())
         if match is None:
-            number = real(value)
+            number = parse_real(value)
         else:
-            number = float(match[1].replace(",", "").replace("_", "")) * SCALE[match[2]]
+            number = float(match[1].replace(",", "").replace("_", "")) * NUMBER_SUFFIXES[match[2]]
             if match[2] == "" and "." not in match[1]:
                 return int(match[1].replace(",", ""))  # exact past 2**53
         # 1.1B is 1100000000.0000001 in binary.
@@ -238,8 +238,8 @@ def whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def real(value: Any) -> float | None:
-    """A finite number from a number or from text; None from anything else."""
+def parse_real(value: Any) -> float | None:
+    """The finite float of a number or of text; None for anything else."""
     if isinstance(value, bool):
         return None
     try:
@@ -250,17 +250,17 @@ def real(value: Any) -> float | None:
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-    """Settings as nested dictionaries of plain values, under the keys that `build` reads: ready for JSON and YAML."""
-    found: dict[str, Any] = {}
-    for own in fields(settings):
-        value = getattr(settings, own.name)
-        if hasattr(type(value), "overridable"):
-            changed = {key: list(item) if isinstance(item, tuple) else item for key, item in value.overrides.items()}
-            found[own.name] = {"name": value.name, **changed} if changed else value.name
+    """Settings as nested dictionaries of plain values with the keys that `build_settings` reads, for JSON and YAML."""
+    values: dict[str, Any] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if hasattr(type(value), "config_classes"):
+            overrides = {key: list(item) if isinstance(item, tuple) else item for key, item in value.overrides.items()}
+            values[each.name] = {"name": value.name, **overrides} if overrides else value.name
         elif is_dataclass(value):
-            found.update(to_plain(value) if own.metadata.get("flat") else {own.name: to_plain(value)})
+            values.update(to_plain(value) if each.metadata.get("inline") else {each.name: to_plain(value)})
         elif isinstance(value, Path):
-            found[own.name] = str(value)
+            values[each.name] = str(value)
         else:
-            found[own.name] = list(value) if isinstance(value, tuple) else value
-    return found
+            values[each.name] = list(value) if isinstance(value, tuple) else value
+    return values

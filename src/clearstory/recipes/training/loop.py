@@ -86,8 +86,8 @@ def train_events(recipe: TrainRecipe, *, closing: bool = True) -> Iterator[Train
     """
     clock = time_budget.TimeBudget(seconds=float("inf"))
     run, recipe = run_folder.begin(recipe)
-    if recipe.seconds is not None:
-        clock.seconds, clock.processor = recipe.seconds, recipe.cpu_seconds is not None
+    if recipe.time_limit is not None:
+        clock.seconds, clock.processor = recipe.time_limit, recipe.cpu_seconds is not None
     with stoppable() as stop:
         session = prepare(run, recipe, clock)
         session.closing = closing
@@ -133,7 +133,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
     lessons: TokenSequences = rows["train"]
     parameters = recipe.parameters
     new = begun is None
-    if new and recipe.seconds is not None and parameters is None and recipe.model.name == "clear":
+    if new and recipe.time_limit is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
         speed /= settings.threads if clock.processor else 1
         usual: dict[str, Any] = {} if settings.context else {"context": time_budget.context_for(seconds, settings.device)}

@@ -214,7 +214,7 @@ def processor_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor_name() or platform.machine()
+        return platform.processor() or platform.machine()
 
 
 def last_checkpoint(run: RunFolder) -> Path | None:

@@ -26,7 +26,7 @@ def plan(session: Session) -> Iterator[TrainingEvent]:
     """How far to go: as asked, or as far as the time reaches."""
     recipe, learner, clock = session.recipe, session.learner, session.clock
     s, per_step = recipe.training, None
-    if recipe.seconds is not None:
+    if recipe.time_limit is not None:
         # The time is that of the whole run, however often it is resumed.
         clock.seconds -= session.cpu_before if clock.processor else session.before
         yield from compile_stack(session, clock.left() / (s.threads if clock.processor else 1))

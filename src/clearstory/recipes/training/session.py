@@ -126,7 +126,7 @@ class Session:
                 yield self.warn(progress.note)
             if progress.loss is not None and (sentence := self.watchman.step(progress.step, progress.loss)):
                 yield self.warn(sentence)
-            if self.recipe.seconds is not None:
+            if self.recipe.time_limit is not None:
                 if self.clock.left() <= 0:
                     learner.set_total_steps(learner.step)
                 elif progress.step % self.eval_steps == 0:
