@@ -62,7 +62,7 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
     config = NGramConfig(vocab=len(reader.names), order=len(sizes), smoothing="given", begin=reader.begin, counts=False)
     end = END if reader.ends is not None else None
     roles = {"unk_token": UNKNOWN, "eos_token": end, "bos_token": None, "pad_token": None}
-    tokenizer = Tokenizer(tokenizer_json(reader.names, end), roles)
+    tokenizer = Tokenizer(word_level_json(reader.names, end), roles)
     return NGram(config).fill(parts), tokenizer
 
 
