@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, StepResult, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +35,7 @@ class Standings:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress: StepResult | None = None
+        self.progress: Progress | None = None
         self.bar = TaskID(0)
         self.model = ""
         self.looked: Evaluated | None = None
@@ -90,7 +90,7 @@ class Standings:
             return
         if self.progress is None:
             columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[news]}"))
-            self.progress = StepResult(*columns, console=self.console, refresh_per_second=4, transient=True)
+            self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
             self.bar = self.progress.add_task("", total=whole, news="")
             self.progress.start()
         name = f"{safe(self.model)} ({self.place} of {len(self.models)})"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from rich.console import Console
-from rich.progress import BarColumn, StepResult, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from clearstory.cli.command import Talk
 from clearstory.recipes.training.events import (
@@ -43,7 +43,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress: StepResult | None = None
+        self.progress: Progress | None = None
         self.bar = TaskID(0)
         self.step: StepCompleted | None = None
         self.looked: Evaluated | None = None
@@ -89,7 +89,7 @@ class Display:
             return
         if self.progress is None:
             columns = (BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"), TextColumn("{task.fields[news]}"))
-            self.progress = StepResult(*columns, console=self.console, refresh_per_second=4, transient=True)
+            self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
             self.bar = self.progress.add_task("", total=steps, news="")
             self.progress.start()
         self.progress.update(self.bar, total=steps)
@@ -132,7 +132,7 @@ def counting(talk: Talk, words: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, whole: None
         return
     columns = (TextColumn(words), BarColumn(), TimeRemainingColumn())
-    with StepResult(*columns, console=console, refresh_per_second=4, transient=True) as progress:
+    with Progress(*columns, console=console, refresh_per_second=4, transient=True) as progress:
         bar = progress.add_task("", total=None)
         yield lambda done, whole: progress.update(bar, completed=done, total=whole)
 
