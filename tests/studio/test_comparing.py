@@ -13,12 +13,12 @@ from studio_home import TEXT
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings
 from clearstory.lens.rendering.render import WRITERS
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.studio import context_api
-from clearstory.studio.context_api import BANKS, words_in_context
+from clearstory.studio.context_api import BANKS, contextual_embeddings
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
@@ -103,7 +103,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> None:
     model = wide()
     texts = {"other": "a fashion model", "target": "model"}
-    said = words_in_context(model, TOKENIZER, "a machine learning model", **texts, top=4)
+    said = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, top=4)
     view = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, bank=few)
     plain = [step.to_json() for step in view.panels]
     assert [said["parting"], said["ways"], *said["static"], *said["near"]["1"]] == plain[:-1]
@@ -121,10 +121,10 @@ def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> Non
 def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     model = wide()
     texts = {"other": "a fashion model", "target": "model"}
-    first = words_in_context(model, TOKENIZER, "a model", **texts)
+    first = contextual_embeddings(model, TOKENIZER, "a model", **texts)
     kept = BANKS[model]
     monkeypatch.setattr(context_api, "bank_of", None)
-    assert words_in_context(model, TOKENIZER, "a model", **texts) == first
+    assert contextual_embeddings(model, TOKENIZER, "a model", **texts) == first
     assert BANKS[model] is kept
     assert wide(2) not in BANKS
 
@@ -132,33 +132,33 @@ def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: py
 def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -> None:
     model = wide()
     text = "a model of a model"
-    said = words_in_context(model, TOKENIZER, text, other=text, target="model", other_nth=2)
+    said = contextual_embeddings(model, TOKENIZER, text, other=text, target="model", other_nth=2)
     assert said["tokens"] == [list(range(2, 7)), list(range(13, 18))]
     assert said["rows"][0]["cosine"] == pytest.approx(1)
-    other = words_in_context(model, TOKENIZER, text, other="a network", target="model", other_target="network")
+    other = contextual_embeddings(model, TOKENIZER, text, other="a network", target="model", other_target="network")
     assert other["rows"][0]["cosine"] < 1
     assert other["title"] == "‘model’ in “a model of a model” and ‘network’ in “a network”"
     assert other["static"][0]["column_labels"] != other["static"][1]["column_labels"]
     with pytest.raises(BadSetting, match="nth is 3 and ‘model’ stands 2 times"):
-        words_in_context(model, TOKENIZER, text, other=text, target="model", nth=3)
+        contextual_embeddings(model, TOKENIZER, text, other=text, target="model", nth=3)
 
 
 def test_a_sentence_is_found_where_none_is_given(few: tuple[str, ...]) -> None:
     model = wide()
-    assert words_in_context(model, TOKENIZER, "the network", target="network")["other"] == EXAMPLE_SENTENCES[2]
+    assert contextual_embeddings(model, TOKENIZER, "the network", target="network")["other"] == EXAMPLE_SENTENCES[2]
     with pytest.raises(BadInput, match="no sentence is kept in which ‘zebra’ stands"):
-        words_in_context(model, TOKENIZER, "a zebra", target="zebra")
+        contextual_embeddings(model, TOKENIZER, "a zebra", target="zebra")
     with pytest.raises(BadInput, match="no word is marked"):
-        words_in_context(model, TOKENIZER, "a zebra")
+        contextual_embeddings(model, TOKENIZER, "a zebra")
     small = shaken(replace(TINY_CLEAR, vocab=TOKENIZER.vocab, context=51)).float()
     longer = [each for each in few if len(each) > 50]
     assert longer
-    assert words_in_context(small, TOKENIZER, "a model", target="model")["other"] not in longer
+    assert contextual_embeddings(small, TOKENIZER, "a model", target="model")["other"] not in longer
 
 
 def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestClient) -> None:
     opened = clearstory.open(made / LSTM)
-    said = words_in_context(opened.model, opened.tokenizer, TEXT, other="a cat", target="cat")
+    said = contextual_embeddings(opened.model, opened.tokenizer, TEXT, other="a cat", target="cat")
     assert said["heads"] is None
     assert [row["name"] for row in said["rows"]] == ["words", "0", "1"]
     answer = studio.post(

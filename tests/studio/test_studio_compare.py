@@ -14,7 +14,7 @@ import clearstory
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
-from clearstory.studio.context_api import words_in_context
+from clearstory.studio.context_api import contextual_embeddings
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
@@ -158,7 +158,7 @@ def test_what_has_no_difference_says_why(visit: Open) -> None:
 def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="context", model=WORDS, text=ONE, text_b=OTHER)
     opened = clearstory.open(home / WORDS)
-    said = words_in_context(opened.model, opened.tokenizer, ONE, other=OTHER, target="model")
+    said = contextual_embeddings(opened.model, opened.tokenizer, ONE, other=OTHER, target="model")
     rows = '[data-card="layers"] tbody tr'
     assert seen.numbers(rows, "data-cleared") == pytest.approx([row["cleared"] for row in said["rows"]], abs=1e-5)
     assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in said["rows"]], abs=1e-5)

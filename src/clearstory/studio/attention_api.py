@@ -25,10 +25,10 @@ from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site, attention_sites
-from clearstory.lens.hooks.trace import unwrap_model, attention_scores, record_activations
+from clearstory.lens.hooks.activations import unwrap_model, attention_scores, record_activations
 from clearstory.models.prompts import resting
 
-MOST_BYTES = 2**28
+MAX_CACHE_BYTES = 2**28
 """Queries and keys kept of one model; the texts that were asked for longest ago go first."""
 
 
@@ -60,12 +60,12 @@ class QueriesAndKeys:
         return sum(each.nbytes for each in (*self.queries, *self.keys))
 
 
-KEPT: WeakKeyDictionary[nn.Module, OrderedDict[Any, QueriesAndKeys]] = WeakKeyDictionary()
+CACHE: WeakKeyDictionary[nn.Module, OrderedDict[Any, QueriesAndKeys]] = WeakKeyDictionary()
 
 
-def kept(model: Any, tokenizer: Any, text: str, part: AttentionPart | None, target: str | None) -> QueriesAndKeys:
+def queries_and_keys(model: Any, tokenizer: Any, text: str, part: AttentionPart | None, target: str | None) -> QueriesAndKeys:
     """A reading of a text, made now or kept from before."""
-    shelf = KEPT.setdefault(unwrap_model(model), OrderedDict())
+    shelf = CACHE.setdefault(unwrap_model(model), OrderedDict())
     key = (text, part, target)
     if key in shelf:
         shelf.move_to_end(key)
@@ -75,12 +75,12 @@ def kept(model: Any, tokenizer: Any, text: str, part: AttentionPart | None, targ
     with resting(model), record_activations(model, *names[0], *names[1]) as seen:
         read.hidden(model)
     shelf[key] = found = QueriesAndKeys(read, of, *([seen[name] for name in row] for row in names))
-    while len(shelf) > 1 and sum(each.bytes for each in shelf.values()) > MOST_BYTES:
+    while len(shelf) > 1 and sum(each.bytes for each in shelf.values()) > MAX_CACHE_BYTES:
         shelf.popitem(last=False)
     return found
 
 
-def mosaic(
+def head_patterns(
     model: Any,
     tokenizer: Any,
     text: str,
@@ -92,7 +92,7 @@ def mosaic(
     """Every head's weights in at most `cells` × `cells` numbers of a byte, each the greatest under it: (L, H, t, s)."""
     if not 1 <= cells <= 128:
         raise BadSetting(f"cells is {cells}; give from 1 to 128")
-    known = kept(model, tokenizer, text, part, target)
+    known = queries_and_keys(model, tokenizer, text, part, target)
     rows, columns = known.of[0].reads(known.read)
     size = (min(cells, len(rows)), min(cells, len(columns)))
     with resting(model):
@@ -100,11 +100,11 @@ def mosaic(
     return {"maps": torch.stack(maps), "rows": list(rows), "columns": list(columns), "parts": list(attention_parts(model))}
 
 
-def measures(
+def head_scores(
     model: Any, tokenizer: Any, text: str, *, part: AttentionPart | None = None, target: str | None = None
 ) -> dict[str, Any]:
     """What every head is called, and its measures: see `lens.heads`."""
-    known = kept(model, tokenizer, text, part, target)
+    known = queries_and_keys(model, tokenizer, text, part, target)
     with resting(model):
         measured = measure_heads(model, tokenizer, known.read, part, look=known.each)
     order = [name for name in THRESHOLDS if name in measured.scores]
@@ -116,22 +116,22 @@ def measures(
     }
 
 
-def head(
+def head_pattern(
     model: Any,
     tokenizer: Any,
     text: str,
     *,
     layer: int = -1,
-    head: int | None = None,
+    head_pattern: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """One head's weights (T, S); of the most decided head of the layer when none is named."""
-    at, known = attention_site(model, layer, part), kept(model, tokenizer, text, part, target)
+    at, known = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
     rows, columns = at.reads(known.read)
     with resting(model):
         weights = known.pattern(at.layer)
-        number = at.head(head, weights)
+        number = at.head(head_pattern, weights)
         said = attention_caption(at, weights[number], columns)
     return {
         "weights": weights[number].float(),
@@ -144,7 +144,7 @@ def head(
     }
 
 
-def together(
+def combined_pattern(
     model: Any,
     tokenizer: Any,
     text: str,
@@ -155,7 +155,7 @@ def together(
     target: str | None = None,
 ) -> dict[str, Any]:
     """Several heads as one map (T, S): see `lens.combined`."""
-    known = kept(model, tokenizer, text, part, target)
+    known = queries_and_keys(model, tokenizer, text, part, target)
     chosen = select_heads(known.of, heads, how)
     rows, columns = known.of[0].reads(known.read)
     with resting(model):
@@ -169,20 +169,20 @@ def together(
     }
 
 
-def changed(
+def edited_pattern(
     model: Any,
     tokenizer: Any,
     text: str,
     *,
     layer: int = -1,
-    head: int = 0,
+    head_pattern: int = 0,
     edit: tuple[str, ...] = (),
     part: AttentionPart | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """One head's weights with edits inside and without them, both (T, S), and which of them can be other than 0."""
-    at, known = attention_site(model, layer, part), kept(model, tokenizer, text, part, target)
-    number = at.head(head, (before := known.pattern(at.layer)))
+    at, known = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
+    number = at.head(head_pattern, (before := known.pattern(at.layer)))
     edits = [parse_intervention(each) for each in edit]
     after = pattern_with_interventions(model, tokenizer, known.read, at, edits) if edits else before
     rows, columns = at.reads(known.read)

@@ -13,27 +13,27 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow
-from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import WordBank, build_word_bank, find_word, word_occurrences, align_text
 from clearstory.lens.probes.contextual_embeddings import head_difference_table, layer_title, nearest_tables, similarity_curve, static_neighbour_grids, occurrences_title, trajectory_map
 from clearstory.lens.probes.x_moved import head_contributions
-from clearstory.lens.hooks.trace import unwrap_model
+from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views import Grid
 from clearstory.models.recurrent.model import Recurrent
 
-BANKS: WeakKeyDictionary[nn.Module, WordBank] = WeakKeyDictionary()
+WORD_BANKS: WeakKeyDictionary[nn.Module, WordBank] = WeakKeyDictionary()
 """By model, weakly: one that is put away takes its bank along."""
 
 
-def bank(model: Any, tokenizer: Any) -> WordBank:
+def example_word_bank(model: Any, tokenizer: Any) -> WordBank:
     """The bank as a model reads it, read now or kept from before."""
     network = unwrap_model(model)
-    if network not in BANKS:
-        BANKS[network] = build_word_bank(model, tokenizer, EXAMPLE_SENTENCES)
-    return BANKS[network]
+    if network not in WORD_BANKS:
+        WORD_BANKS[network] = build_word_bank(model, tokenizer, EXAMPLE_SENTENCES)
+    return WORD_BANKS[network]
 
 
-def example(model: Any, tokenizer: Any, word: str) -> str:
+def find_example_sentence(model: Any, tokenizer: Any, word: str) -> str:
     """A sentence of the bank in which a word stands and that fits the model. Raises BadInput where there is none."""
     for sentence in EXAMPLE_SENTENCES:
         with suppress(BadInput, ContextOverflow):
@@ -43,7 +43,7 @@ def example(model: Any, tokenizer: Any, word: str) -> str:
     raise BadInput(f"no sentence is kept in which ‘{word}’ stands; write a second one with it, or mark another word")
 
 
-def words_in_context(
+def contextual_embeddings(
     model: Any,
     tokenizer: Any,
     text: str,
@@ -64,10 +64,10 @@ def words_in_context(
         raise BadInput("no word is marked; click one in the sentence")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
-    other = example(model, tokenizer, target) if other is None else other
+    other = find_example_sentence(model, tokenizer, target) if other is None else other
     second = target if other_target is None else other_target
     two = word_occurrences(model, tokenizer, (text, other), (target, second), (nth, other_nth))
-    known = bank(model, tokenizer)
+    known = example_word_bank(model, tokenizer)
     curve, grids = similarity_curve(two, known), static_neighbour_grids(model, tokenizer, two, known)
     raw, clear, chance = (line.y for line in curve.lines)
     means = [mean_rows(grid) for grid in grids] or [{}, {}]

@@ -42,7 +42,7 @@ class Continuation:
         return math.fsum(self.logprobs)
 
 
-def ways(
+def decoding_comparison(
     model: Any,
     tokenizer: Any,
     text: str,
@@ -88,22 +88,22 @@ def ways(
 
     weighed: list[Candidate] = []
     search = Sampling(max_tokens=max_tokens, beam=beam, length_penalty=length_penalty)
-    found = [way(each.ids, each.logprobs) for each in beam_search(model, prompt, search, told=weighed.append, **how)]
+    found = [way(each.ids, each.logprobs) for each in beam_search(model, prompt, search, continuation_data=weighed.append, **how)]
     greedy = written(temperature=0)
     drawn = written(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     tree = beam_tree(tokenizer, weighed, found[0].ids)
     named = [("greedy", greedy), ("sampling", drawn), ("beam search", found[0])]
     return {
-        "ways": [{"name": name, **told(tokenizer, each, prompt_format.eos_token_id)} for name, each in named],
-        "found": [told(tokenizer, each, prompt_format.eos_token_id) for each in found],
+        "ways": [{"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_id)} for name, each in named],
+        "found": [continuation_data(tokenizer, each, prompt_format.eos_token_id) for each in found],
         "tree": tree.to_json(),
         "texts": [spelt(each.ids) for each in weighed],
         "scores": [each.total / len(each.ids) ** length_penalty for each in weighed],
-        "caption": look(greedy, drawn, found[0]),
+        "caption": comparison_caption(greedy, drawn, found[0]),
     }
 
 
-def told(tokenizer: Any, way: Continuation, eos: int | None) -> dict[str, Any]:
+def continuation_data(tokenizer: Any, way: Continuation, eos: int | None) -> dict[str, Any]:
     """A way as plain data."""
     return {
         "text": way.text,
@@ -116,7 +116,7 @@ def told(tokenizer: Any, way: Continuation, eos: int | None) -> dict[str, Any]:
     }
 
 
-def look(greedy: Continuation, drawn: Continuation, best: Continuation) -> str:
+def comparison_caption(greedy: Continuation, drawn: Continuation, best: Continuation) -> str:
     """Where the beams left the greedy way, and what that was worth; what was drawn beside them."""
     common = next((at for at, pair in enumerate(zip(greedy.ids, best.ids, strict=False)) if pair[0] != pair[1]), None)
     gain = best.score - greedy.score

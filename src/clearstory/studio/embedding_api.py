@@ -53,33 +53,33 @@ class ProjectionFrame:
     extent: tuple[float, float, float, float]
 
 
-def scene(opened: OpenedModel, asked: CheckpointProjectionRequest) -> ProjectionFrame:
+def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) -> ProjectionFrame:
     """What stands still."""
     network, tokenizer = load_model_and_tokenizer(opened)
     plane = fit_plane(
         network,
         tokenizer,
-        asked.text,
-        top=asked.top,
-        centre=asked.centre,
-        remove=asked.remove,
-        within=asked.within,
+        request.text,
+        top=request.top,
+        centre=request.centre,
+        remove=request.remove,
+        within=request.within,
     )
-    places, _ = plane.places(unit_word_vectors(network, tokenizer, centre=asked.centre, remove=asked.remove))
+    places, _ = plane.places(unit_word_vectors(network, tokenizer, centre=request.centre, remove=request.remove))
     (left, low), (right, high) = places.amin(0).tolist(), places.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 
 
-def film(opened: OpenedModel, still: ProjectionFrame, asked: CheckpointProjectionRequest) -> Any:
+def checkpoint_projection(opened: OpenedModel, still: ProjectionFrame, request: CheckpointProjectionRequest) -> Any:
     """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
     network, tokenizer = load_model_and_tokenizer(opened)
-    seen = project_on(network, tokenizer, still.plane, centre=asked.centre, remove=asked.remove)
-    if asked.format != "json":
-        return WRITERS[f".{asked.format}"](seen)
+    seen = project_on(network, tokenizer, still.plane, centre=request.centre, remove=request.remove)
+    if request.format != "json":
+        return WRITERS[f".{request.format}"](seen)
     return {**seen.to_json(), "extent": list(still.extent)}
 
 
-def rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
+def embedding_rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
     """The embedding's rows of a text's tokens, (T, W), all dimensions."""
     ids = tokenizer.encode(text)
     if not ids:
@@ -97,7 +97,7 @@ def rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
     }
 
 
-def near(
+def nearest_embeddings(
     model: Any,
     tokenizer: Any,
     text: str,

@@ -10,10 +10,10 @@ from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, fit_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
-from clearstory.studio.generation_session import check_generated_ids, window
+from clearstory.studio.generation_session import check_generated_ids, context_window
 
 
-def attended(
+def generation_attention(
     model: Any,
     tokenizer: Any,
     text: str,
@@ -36,7 +36,7 @@ def attended(
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
     first = fit_prompt(model, prompt, prompt_format.start_token_id)
-    ids = list(window(model, len(first), [*first, *check_generated_ids(model, written)]))
+    ids = list(context_window(model, len(first), [*first, *check_generated_ids(model, written)]))
     sources = fit_source(model, source)
     pieces = tuple(tokenizer.display_token(id) for id in ids)
     read = Passage(tuple(ids), pieces, tuple(sources), tuple(tokenizer.display_token(id) for id in sources))
@@ -64,12 +64,12 @@ def attended(
         "parts": [each for each in own if each != "encoder"],
         "caption": (
             f"In {at.words}, {who}: ‘{read.labels[-1]}’ takes {float(row[best]):.0%} from ‘{columns[best]}’{away}. "
-            f"Half of its weight lies on {enough(row[order].tolist())} of {len(columns)} tokens."
+            f"Half of its weight lies on {count_holding(row[order].tolist())} of {len(columns)} tokens."
         ),
     }
 
 
-def enough(weights: list[float], share: float = 0.5) -> int:
+def count_holding(weights: list[float], share: float = 0.5) -> int:
     """How many of the largest weights hold a share of all.
 
     >>> enough([0.4, 0.3, 0.2, 0.1])

@@ -28,7 +28,7 @@ from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, re
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
-from clearstory.studio.sampling_distribution import LRUCache, chances
+from clearstory.studio.sampling_distribution import LRUCache, sampling_distribution
 
 MAX_STATES = 48
 """Beginnings whose memory is kept: as many steps can be gone back without reading anew."""
@@ -71,24 +71,24 @@ class GenerationSessions:
     def __init__(self) -> None:
         self.memories: WeakKeyDictionary[Any, LRUCache[Any, tuple[State, Tensor]]] = WeakKeyDictionary()
 
-    def step(self, opened: OpenedModel, asked: GeneratedTokenRequest) -> dict[str, Any]:
+    def step(self, opened: OpenedModel, request: GeneratedTokenRequest) -> dict[str, Any]:
         """One token, its probability, its rank, and what else could have come."""
         network, tokenizer = load_model_and_tokenizer(opened)
         if isinstance(network, Encoder):
             network.cannot_go_on()
-        prompt_format = PromptFormat.of(network, tokenizer, None, asked.ignore_eos)
-        prompt, source = prompt_format.encode(tokenizer, asked.text)
+        prompt_format = PromptFormat.of(network, tokenizer, None, request.ignore_eos)
+        prompt, source = prompt_format.encode(tokenizer, request.text)
         first = fit_prompt(network, prompt, prompt_format.start_token_id)
-        written = check_generated_ids(network, asked.written)
+        written = check_generated_ids(network, request.written)
         ids = [*first, *written]
         with resting(network):
-            logits = self.after(network, asked.text, window(network, len(first), ids), source)
-        sampling = replace(asked.sampling, seed=asked.sampling.seed or 0)
+            logits = self.after(network, request.text, context_window(network, len(first), ids), source)
+        sampling = replace(request.sampling, seed=request.sampling.seed or 0)
         seen = ids if sampling.repetition_penalty != 1 else ()
-        generator = drawn(sampling, len(written))
+        generator = generator_after(sampling, len(written))
         chosen, logs = choose(logits[None], [sampling], [generator], [seen], prompt_format.suppress_tokens)
         token = int(chosen[0])
-        told = chances(logits, sampling, tokenizer.display_token, asked.show)
+        told = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)
         now = [*written, token]
         return {
             "id": token,
@@ -99,7 +99,7 @@ class GenerationSessions:
             "entropy": entropy(logits.softmax(-1)),
             "alternatives": told["rows"],
             "kept": told["kept"],
-            "text": spelt(prompt_format.token_decoder(tokenizer), now, prompt),
+            "text": decode_generated(prompt_format.token_decoder(tokenizer), now, prompt),
             "ended": prompt_format.eos_token_id is not None and token == prompt_format.eos_token_id,
             "goes_on": not prompt_format.reads_source,
         }
@@ -136,7 +136,7 @@ def check_generated_ids(model: LanguageModel, written: Sequence[int]) -> list[in
     return [fit_prompt(model, [each])[0] for each in written]
 
 
-def window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Sequence[int]:
+def context_window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Sequence[int]:
     """What of a row a model has before it: all of it, until its context is full and it begins anew as `Engine` does.
 
     `prompt` ids were read at once, each later one when it was written.
@@ -153,7 +153,7 @@ def window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Sequence[in
     return ids[start:]
 
 
-def drawn(sampling: Sampling, steps: int) -> torch.Generator:
+def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
     """A seed's generator as it stands after so many draws."""
     generator = torch.Generator()
     generator.manual_seed(sampling.seed or 0)
@@ -162,7 +162,7 @@ def drawn(sampling: Sampling, steps: int) -> torch.Generator:
     return generator
 
 
-def spelt(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
+def decode_generated(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """What has been written, as text."""
     writer = StreamDecoder(tokenizer, (), after=list(prompt))
     return "".join(writer.write(each) for each in ids) + writer.close()

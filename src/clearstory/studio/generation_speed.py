@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
-from clearstory.lens.hooks.trace import transformer_stacks
+from clearstory.lens.hooks.activations import transformer_stacks
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
@@ -26,7 +26,7 @@ from clearstory.studio.generation_session import model_device
 MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
 
 
-def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int = 3) -> dict[str, Any]:
+def generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int = 3) -> dict[str, Any]:
     """Tokens per second both ways, medians of some runs; milliseconds token by token; and how far their logits differ.
 
     The seconds hold all that writing takes: reading the prompt, then a token at a time, the likeliest each time. Where
@@ -50,15 +50,15 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
             )
     with resting(model):
         # Written once before the clock runs: it says which tokens, and memory is fetched and warm.
-        ids, _, last = write(model, first, sources, tokens, kept=True)
-        _, _, again = write(model, first, sources, tokens, kept=False, ids=ids)
+        ids, _, last = timed_greedy_decode(model, first, sources, tokens, kept=True)
+        _, _, again = timed_greedy_decode(model, first, sources, tokens, kept=False, ids=ids)
         taken: dict[bool, list[list[float]]] = {True: [], False: []}
         for run in range(runs):
             for kept in (True, False) if run % 2 == 0 else (False, True):
-                taken[kept].append(write(model, first, sources, tokens, kept=kept, ids=ids)[1])
+                taken[kept].append(timed_greedy_decode(model, first, sources, tokens, kept=kept, ids=ids)[1])
     rates = {kept: tokens / median(map(sum, taken[kept])) for kept in taken}
     each = {kept: [1000 * median(way) for way in zip(*taken[kept], strict=True)] for kept in taken}
-    memory = memory_of(model)
+    memory = state_label(model)
     return {
         "tokens": tokens,
         "prompt": len(first),
@@ -69,12 +69,12 @@ def speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int 
         "difference": float((last - again).abs().max()),
         "threads": torch.get_num_threads(),
         "seconds": {"kept": list(map(sum, taken[True])), "anew": list(map(sum, taken[False]))},
-        "curve": curve(memory, each).to_json(),
-        "caption": look(memory, rates, tokens, len(first), runs, str(model_device(model))),
+        "curve": time_curve(memory, each).to_json(),
+        "caption": speed_caption(memory, rates, tokens, len(first), runs, str(model_device(model))),
     }
 
 
-def write(
+def timed_greedy_decode(
     model: Any,
     first: Sequence[int],
     source: Sequence[int],
@@ -103,7 +103,7 @@ def write(
     return row[len(first) :], seconds, logits.double().cpu()
 
 
-def memory_of(model: Any) -> str:
+def state_label(model: Any) -> str:
     """What a model keeps, in words."""
     try:
         transformer_stacks(model)
@@ -112,7 +112,7 @@ def memory_of(model: Any) -> str:
     return "the KV cache"
 
 
-def curve(memory: str, each: dict[bool, list[float]]) -> Curve:
+def time_curve(memory: str, each: dict[bool, list[float]]) -> Curve:
     """Milliseconds token by token."""
     places = tuple(float(place) for place in range(1, len(each[True]) + 1))
     return Curve(
@@ -126,7 +126,7 @@ def curve(memory: str, each: dict[bool, list[float]]) -> Curve:
     )
 
 
-def look(memory: str, rates: dict[bool, float], tokens: int, prompt: int, runs: int, device: str) -> str:
+def speed_caption(memory: str, rates: dict[bool, float], tokens: int, prompt: int, runs: int, device: str) -> str:
     """Both rates, and their ratio."""
     ratio = rates[True] / rates[False]
     if ratio >= 1.05:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.models.base import TokenBatch
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import fit_prompt, reads_source, resting
@@ -30,24 +30,24 @@ BITS = math.log(2)
 def guess_sentence(model: Any, tokenizer: Any, text: str, *, seed: int = 0) -> dict[str, Any]:
     """A sentence that the reader has not typed, of those that are built in, and its tokens."""
     chosen = EXAMPLE_SENTENCES[seed % len(EXAMPLE_SENTENCES)]
-    return {"text": chosen, **told(tokenizer, chosen)}
+    return {"text": chosen, **token_list(tokenizer, chosen)}
 
 
-def told(tokenizer: Any, text: str) -> dict[str, Any]:
+def token_list(tokenizer: Any, text: str) -> dict[str, Any]:
     """A text's tokens."""
     ids = tokenizer.encode(text)
     return {"ids": ids, "pieces": [tokenizer.display_token(id) for id in ids]}
 
 
-def guess_options(model: Any, tokenizer: Any, text: str, *, place: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
+def guess_options(model: Any, tokenizer: Any, text: str, *, position: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
     """Tokens to choose from for the one after the first `place`, in an order that says nothing: the one that comes,
     likely ones, and some drawn from the model.
     """
     if not 2 <= count <= 20:
         raise BadSetting(f"count is {count}; offer 2 to 20 tokens")
-    ids, logs = next_token_logprobs(model, tokenizer, text, place)
-    known = [ids[place]] if place < len(ids) else []
-    random = Random(f"{seed} {place} {text}")
+    ids, logs = next_token_logprobs(model, tokenizer, text, position)
+    known = [ids[position]] if position < len(ids) else []
+    random = Random(f"{seed} {position} {text}")
     likely = logs.argsort(descending=True, stable=True).tolist()
     known += [id for id in likely[: count // 2 + 1] if id not in known]
     weights = logs.exp().sqrt()  # flatter than the model itself, or the same few would be drawn again and again
@@ -56,15 +56,15 @@ def guess_options(model: Any, tokenizer: Any, text: str, *, place: int = 1, coun
         if id not in known and len(known) < count:
             known.append(id)
     random.shuffle(known)
-    return {**told(tokenizer, text), "offers": [{"id": id, "piece": tokenizer.display_token(id)} for id in known]}
+    return {**token_list(tokenizer, text), "offers": [{"id": id, "piece": tokenizer.display_token(id)} for id in known]}
 
 
-def guess(
+def score_guess(
     model: Any,
     tokenizer: Any,
     text: str,
     *,
-    place: int = 1,
+    position: int = 1,
     token: int | None = None,
     word: str | None = None,
     share: float = 0.5,
@@ -77,9 +77,9 @@ def guess(
     """
     if not 0.01 <= share <= 0.99:
         raise BadSetting(f"share is {share}; give your guess from 0.01 to 0.99 of the probability")
-    ids, logs = next_token_logprobs(model, tokenizer, text, place)
+    ids, logs = next_token_logprobs(model, tokenizer, text, position)
     if token is None:
-        token = first_of(tokenizer, word or "", logs)
+        token = first_token_of_word(tokenizer, word or "", logs)
     if not 0 <= token < len(logs):
         raise BadSetting(f"token is {token}, and the model knows {len(logs):,}; give 0 to {len(logs) - 1}")
 
@@ -90,25 +90,25 @@ def guess(
             "piece": tokenizer.display_token(id),
             "probability": math.exp(nats),
             "rank": int((logs > logs[id]).sum()) + 1,
-            "bits": finite(-nats / BITS + 0.0),
+            "bits": finite_or_none(-nats / BITS + 0.0),
         }
 
     best = logs.argsort(descending=True, stable=True)[:5].tolist()
-    came = row(ids[place]) if place < len(ids) else None
+    came = row(ids[position]) if position < len(ids) else None
     said: dict[str, Any] = {"guess": row(token), "came": came, "likeliest": [row(id) for id in best], "right": None}
     if came is not None:
         said["right"] = token == came["id"]
         said["model_bits"] = came["bits"]
-        said["reader_bits"] = finite(cost(logs, token, came["id"], share))
+        said["reader_bits"] = finite_or_none(guess_bits(logs, token, came["id"], share))
     return said
 
 
-def finite(bits: float) -> float | None:
+def finite_or_none(bits: float) -> float | None:
     """Bits; None for endlessly many, of what could not come."""
     return bits if math.isfinite(bits) else None
 
 
-def cost(logs: Float[Tensor, "V"], guessed: int, came: int, share: float) -> float:
+def guess_bits(logs: Float[Tensor, "V"], guessed: int, came: int, share: float) -> float:
     """Bits of the token that came, for a reader who gave `guessed` a share and left the rest to the model.
 
     >>> logs = torch.tensor([0.5, 0.25, 0.25]).log()
@@ -122,7 +122,7 @@ def cost(logs: Float[Tensor, "V"], guessed: int, came: int, share: float) -> flo
     return -(math.log1p(-share) + float(logs[came] - others.logsumexp(0))) / BITS
 
 
-def first_of(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
+def first_token_of_word(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
     """The first token of a word, after a space or without, the likelier of the two; a space alone is no word's.
 
     Raises BadInput for no word.
@@ -136,18 +136,18 @@ def first_of(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
     return best
 
 
-def next_token_logprobs(model: Any, tokenizer: Any, text: str, place: int) -> tuple[Sequence[int], Float[Tensor, "V"]]:
+def next_token_logprobs(model: Any, tokenizer: Any, text: str, position: int) -> tuple[Sequence[int], Float[Tensor, "V"]]:
     """A text's tokens, and the log-probabilities of the one after the first `place`, in float64."""
     if isinstance(model, Encoder):
         model.cannot_go_on()
     if reads_source(model):
         raise CannotDo("this model writes another text from its source; guess along with one that writes on")
     ids = tokenizer.encode(text)
-    if not 1 <= place <= len(ids):
+    if not 1 <= position <= len(ids):
         raise BadSetting(
-            f"place is {place}, and the text has {len(ids):,} tokens; guess after 1 to {len(ids):,} of them"
+            f"place is {position}, and the text has {len(ids):,} tokens; guess after 1 to {len(ids):,} of them"
         )
-    first, device = fit_prompt(model, ids[:place]), model_device(model)
+    first, device = fit_prompt(model, ids[:position]), model_device(model)
     with resting(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([first], device), model.init_state(1))
         logs: Tensor = model.logits(hidden[0, -1]).double().log_softmax(-1).cpu()

@@ -23,7 +23,6 @@ from clearstory.studio.model_index import mark_used, resolve_name
 
 if TYPE_CHECKING:
     from clearstory.formats.folders import OpenedModel
-    from clearstory.models.base import LanguageModel
 
 T = TypeVar("T")
 
@@ -128,7 +127,7 @@ async def watch_disconnect(is_disconnected: Callable[[], Awaitable[bool]], cance
 
 
 @contextmanager
-def cancellable(model: LanguageModel, cancelled: Event) -> Iterator[None]:
+def cancellable(model: Any, cancelled: Event) -> Iterator[None]:
     """Let every layer of the model raise RequestCancelled once the event is set. Models without layers are not stopped."""
 
     def check(*_: Any) -> None:

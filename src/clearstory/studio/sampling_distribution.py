@@ -81,12 +81,12 @@ class NextTokenDistributions:
         # By model, weakly: one that is put away takes what was reckoned with it along.
         self.logits: WeakKeyDictionary[Any, LRUCache[str, Tensor]] = WeakKeyDictionary()
 
-    def choose(self, opened: OpenedModel, asked: NextTokenRequest) -> dict[str, Any]:
+    def choose(self, opened: OpenedModel, request: NextTokenRequest) -> dict[str, Any]:
         """The likeliest tokens, each with its logit, its probability and what the cuts leave of it."""
         _, tokenizer = load_model_and_tokenizer(opened)
         recent = self.logits.setdefault(opened.model, LRUCache(16))
-        logits = recent.get(asked.text, lambda: last_logits(opened, asked.text))
-        return chances(logits, asked.sampling, tokenizer.display_token, asked.show)
+        logits = recent.get(request.text, lambda: last_logits(opened, request.text))
+        return sampling_distribution(logits, request.sampling, tokenizer.display_token, request.show)
 
 
 def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
@@ -105,7 +105,7 @@ def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
     return logits
 
 
-def chances(logits: Float[Tensor, "V"], sampling: Sampling, piece: Callable[[int], str], show: int) -> dict[str, Any]:
+def sampling_distribution(logits: Float[Tensor, "V"], sampling: Sampling, piece: Callable[[int], str], show: int) -> dict[str, Any]:
     """What can be drawn, and how likely.
 
     `probability` is after the temperature and before any cut; `share` after the cuts, which sums to one over all that

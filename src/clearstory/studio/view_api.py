@@ -46,7 +46,7 @@ class ViewRequest:
 
     model: str
     text: str = ""
-    view: str = "next"
+    render_view: str = "next"
     format: Literal["json", "svg", "csv", "html"] = "json"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,16 +87,16 @@ class ArrayRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def view(opened: OpenedModel, asked: ViewRequest) -> Any:
+def render_view(opened: OpenedModel, request: ViewRequest) -> Any:
     """A view as plain data, or as the text of a file."""
-    function = view_of(asked.view)
-    seen = inspect(opened, asked.text, asked.view, **typed(function, asked.settings))
-    return seen.to_json() if asked.format == "json" else WRITERS[f".{asked.format}"](seen)
+    function = view_of(request.view)
+    view = inspect(opened, request.text, request.view, **convert_settings(function, request.settings))
+    return view.to_json() if request.format == "json" else WRITERS[f".{request.format}"](view)
 
 
-def views(opened: OpenedModel) -> list[dict[str, Any]]:
+def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
     """Every view: what it shows in a sentence, its settings, and why this model cannot show it, where it cannot."""
-    told = []
+    entries = []
     for name, entry in VIEWS.items():
         function = view_of(name)
         reason = None
@@ -104,11 +104,11 @@ def views(opened: OpenedModel) -> list[dict[str, Any]]:
             check_able(name, opened.model)
         except CannotDo as error:
             reason = str(error)
-        said = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]
-        told.append(
+        description = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]
+        entries.append(
             {
                 "name": name,
-                "says": " ".join(said.split()),
+                "says": " ".join(description.split()),
                 "needs": entry.needs,
                 "kind": typing.get_type_hints(function)["return"].kind,
                 "able": reason is None,
@@ -117,7 +117,7 @@ def views(opened: OpenedModel) -> list[dict[str, Any]]:
                 "settings": keyword_settings(function),
             }
         )
-    return told
+    return entries
 
 
 def keyword_settings(function: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -127,11 +127,11 @@ def keyword_settings(function: Callable[..., Any]) -> list[dict[str, Any]]:
     for name, parameter in signatures.signature(function).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue  # model, tokenizer, text
-        bare = form_type(hints.get(name, str))
-        choices = typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
-        kind = "choice" if choices else KINDS.get(typing.get_origin(bare) or bare, "text")
-        usual = None if parameter.default is parameter.empty else parameter.default
-        rows.append({"name": name, "kind": kind, "choices": list(choices), "default": usual})
+        form_hint = form_type(hints.get(name, str))
+        choices = typing.get_args(form_hint) if typing.get_origin(form_hint) is Literal else ()
+        kind = "choice" if choices else FIELD_KINDS.get(typing.get_origin(form_hint) or form_hint, "text")
+        default = None if parameter.default is parameter.empty else parameter.default
+        rows.append({"name": name, "kind": kind, "choices": list(choices), "default": default})
     return rows
 
 
@@ -142,50 +142,50 @@ def form_type(hint: Any) -> Any:
     return tuple[str, ...] if typing.get_origin(hint) is Sequence else hint
 
 
-KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "list"}
+FIELD_KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "switch", tuple: "list"}
 """What a field of a form is called, by the type of a setting; all else is text."""
 
 
-def typed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def convert_settings(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a form as the function's types; a name that it has not is left for it to refuse."""
     hints = typing.get_type_hints(function)
-    known = {name: form_type(hint) for name, hint in hints.items()}
+    names = {name: form_type(hint) for name, hint in hints.items()}
     return {
-        name: value if value is None or name not in known else convert_value(value, known[name], name)
+        name: value if value is None or name not in names else convert_value(value, names[name], name)
         for name, value in settings.items()
     }
 
 
-def trace(opened: OpenedModel, asked: TraceRequest) -> dict[str, Any]:
+def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
     """The tokens of a text, the likeliest next ones, and the numbers at the taps that are asked for."""
     network, tokenizer = load_model_and_tokenizer(opened)
     began = time.perf_counter()
-    ids, places = tokenizer.encode_with_offsets(asked.text)
-    seen: Passage | None = None
+    ids, places = tokenizer.encode_with_offsets(request.text)
+    view: Passage | None = None
     why = None
     try:
-        seen = encode_passage(network, tokenizer, asked.text, target=asked.target)
+        view = encode_passage(network, tokenizer, request.text, target=request.target)
     except ClearstoryError as error:
-        if asked.top or asked.taps:
+        if request.top or request.taps:
             raise
         why = str(error)
     try:
-        known = activation_names(network)
+        names = activation_names(network)
     except CannotDo:
-        known = []
+        names = []
     values: dict[str, Any] = {}
-    if asked.taps and seen is not None:
-        with resting(network), record_activations(network, *asked.taps) as watched:
-            seen.hidden(network)
+    if request.taps and view is not None:
+        with resting(network), record_activations(network, *request.taps) as watched:
+            view.hidden(network)
         if (count := sum(each.numel() for each in watched.values())) > MAX_TRACE_VALUES:
             raise BadSetting(f"these taps hold {count:,} numbers, and a trace writes {MAX_TRACE_VALUES:,}; ask for fewer")
         values = {name: {"shape": list(each.shape), "values": each.tolist()} for name, each in watched.items()}
     after = None
-    if asked.top and not isinstance(network, Encoder) and not (seen and seen.source):
-        after = next_token(network, tokenizer, asked.text, top=asked.top).to_json()
+    if request.top and not isinstance(network, Encoder) and not (view and view.source):
+        after = next_token(network, tokenizer, request.text, top=request.top).to_json()
     return {
-        "model": asked.model,
-        "text": asked.text,
+        "model": request.model,
+        "text": request.text,
         "family": getattr(network.config, "family", opened.card.family),
         "kind": getattr(network.config, "kind", "decoder"),
         "shape": network.config.shape,
@@ -193,17 +193,17 @@ def trace(opened: OpenedModel, asked: TraceRequest) -> dict[str, Any]:
         "heads": getattr(network.config, "heads", None),
         "vocab": network.vocab,
         "context": network.context,
-        "tokens": [token(tokenizer, id, asked.text, place) for id, place in zip(ids, places, strict=True)],
-        "read": None if seen is None else {"pieces": seen.pieces, "source": seen.source_pieces},
+        "tokens": [token_facts(tokenizer, id, request.text, place) for id, place in zip(ids, places, strict=True)],
+        "read": None if view is None else {"pieces": view.pieces, "source": view.source_pieces},
         "note": why,
-        "taps": known,
+        "taps": names,
         "values": values,
         "next": after,
         "seconds": time.perf_counter() - began,
     }
 
 
-def token(tokenizer: Any, id: int, text: str, place: tuple[int, int]) -> dict[str, Any]:
+def token_facts(tokenizer: Any, id: int, text: str, place: tuple[int, int]) -> dict[str, Any]:
     """A token of a text: what it is called, how many bytes it stands for, and which characters it was made from."""
     return {
         "id": id,
@@ -224,10 +224,10 @@ def tap_values(
     model: Any, tokenizer: Any, text: str, *, taps: tuple[str, ...] = (), target: str | None = None
 ) -> Arrays:
     """The numbers at some taps, in float32."""
-    seen = encode_passage(model, tokenizer, text, target=target)
+    view = encode_passage(model, tokenizer, text, target=target)
     with resting(model), record_activations(model, *taps) as watched:
-        seen.hidden(model)
-    return {**{name: each.float() for name, each in watched.items()}, "pieces": list(seen.pieces)}
+        view.hidden(model)
+    return {**{name: each.float() for name, each in watched.items()}, "pieces": list(view.pieces)}
 
 
 ARRAY_FUNCTIONS: dict[str, str] = {
@@ -250,21 +250,21 @@ ARRAY_FUNCTIONS: dict[str, str] = {
 """From a name to a function (model, tokenizer, text, **settings) -> Arrays. A page of its own adds a line."""
 
 
-def numbers(opened: OpenedModel, asked: ArrayRequest) -> bytes:
+def compute_arrays(opened: OpenedModel, request: ArrayRequest) -> bytes:
     """Arrays as bytes. Raises UnknownName for what is not in the table."""
-    if asked.what not in ARRAY_FUNCTIONS:
-        raise UnknownName(f"there are no numbers called '{asked.what}'; {nearest(asked.what, ARRAY_FUNCTIONS)}")
-    module, name = ARRAY_FUNCTIONS[asked.what].split(":")
+    if request.what not in ARRAY_FUNCTIONS:
+        raise UnknownName(f"there are no numbers called '{request.what}'; {nearest(request.what, ARRAY_FUNCTIONS)}")
+    module, name = ARRAY_FUNCTIONS[request.what].split(":")
     function = getattr(import_module(module), name)
-    known = [row["name"] for row in keyword_settings(function)]
-    for key in asked.settings:
-        if key not in known:
-            raise UnknownName(f"'{asked.what}' has no setting called '{key}'; {nearest(key, known)}")
+    names = [row["name"] for row in keyword_settings(function)]
+    for key in request.settings:
+        if key not in names:
+            raise UnknownName(f"'{request.what}' has no setting called '{key}'; {nearest(key, names)}")
     network, tokenizer = load_model_and_tokenizer(opened)
-    return packed(function(network, tokenizer, asked.text, **typed(function, asked.settings)))
+    return pack_arrays(function(network, tokenizer, request.text, **convert_settings(function, request.settings)))
 
 
-def packed(made: Arrays) -> bytes:
+def pack_arrays(made: Arrays) -> bytes:
     """A header in JSON and the arrays behind it.
 
     Four bytes say how long the header is, little end first. It has `plain`, what is no array, and `arrays`: each with

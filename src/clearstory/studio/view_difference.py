@@ -22,7 +22,7 @@ from clearstory.lens.registry import VIEWS, view_of
 from clearstory.lens.views import Table, View
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.studio.view_api import typed
+from clearstory.studio.view_api import convert_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,53 +41,53 @@ class ViewDifferenceRequest:
 
     model: str
     text: str = ""
-    against: str | None = None
-    against_text: str | None = None
+    compare_model: str | None = None
+    compare_text: str | None = None
     view: str = "next"
     format: Literal["json", "svg", "csv", "html"] = "json"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def side(opened: OpenedModel, text: str, asked: ViewDifferenceRequest) -> View | ClearstoryError:
+def view_or_error(opened: OpenedModel, text: str, request: ViewDifferenceRequest) -> View | ClearstoryError:
     """What one side shows, all of a list of the vocabulary; or what keeps it from being shown."""
-    settings = typed(view_of(asked.view), asked.settings)
-    if VIEWS[asked.view].listed:
+    settings = convert_settings(view_of(request.view), request.settings)
+    if VIEWS[request.view].listed:
         settings["top"] = load_model_and_tokenizer(opened)[0].vocab
     try:
-        return inspect(opened, text, asked.view, **settings)
+        return inspect(opened, text, request.view, **settings)
     except UnknownName:
         raise
     except ClearstoryError as error:
         return error
 
 
-def compared(a: View | ClearstoryError, b: View | ClearstoryError, asked: ViewDifferenceRequest) -> Any:
+def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, request: ViewDifferenceRequest) -> Any:
     """Both sides and B − A as plain data, with a sentence for what cannot be shown; or the difference as a file.
 
     Raises what keeps both sides from being shown, and for a file what keeps the difference.
     """
-    top = asked.settings.get("top")
-    rows = typed(view_of(asked.view), {"top": top})["top"] if top is not None else ROWS
-    failed = [each for each in (a, b) if isinstance(each, ClearstoryError)]
-    if len(failed) == 2:
-        raise failed[0]
+    top = request.settings.get("top")
+    rows = convert_settings(view_of(request.view), {"top": top})["top"] if top is not None else ROWS
+    errors = [each for each in (a, b) if isinstance(each, ClearstoryError)]
+    if len(errors) == 2:
+        raise errors[0]
     problems = {name: str(each) for name, each in (("a", a), ("b", b)) if isinstance(each, ClearstoryError)}
-    apart = None
+    difference_view = None
     if not isinstance(a, ClearstoryError) and not isinstance(b, ClearstoryError):
         try:
-            apart = difference(a, b, top=rows)
+            difference_view = difference(a, b, top=rows)
         except CannotDo as error:
-            failed.append(error)
+            errors.append(error)
             problems["difference"] = str(error)
-    if asked.format != "json":
-        if apart is None:
-            raise failed[0]
-        return WRITERS[f".{asked.format}"](apart)
-    both = {name: None if isinstance(each, ClearstoryError) else begun(each, asked, rows).to_json()
+    if request.format != "json":
+        if difference_view is None:
+            raise errors[0]
+        return WRITERS[f".{request.format}"](difference_view)
+    sides = {name: None if isinstance(each, ClearstoryError) else first_rows(each, request, rows).to_json()
             for name, each in (("a", a), ("b", b))}  # fmt: skip
-    return {**both, "difference": None if apart is None else apart.to_json(), "problems": problems}
+    return {**sides, "difference": None if difference_view is None else difference_view.to_json(), "problems": problems}
 
 
-def begun(view: View, asked: ViewDifferenceRequest, rows: int) -> View:
+def first_rows(view: View, request: ViewDifferenceRequest, rows: int) -> View:
     """A view as a page shows it: of a list of the whole vocabulary its first rows."""
-    return replace(view, rows=view.rows[:rows]) if VIEWS[asked.view].listed and isinstance(view, Table) else view
+    return replace(view, rows=view.rows[:rows]) if VIEWS[request.view].listed and isinstance(view, Table) else view
