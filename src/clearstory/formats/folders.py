@@ -25,7 +25,7 @@ from clearstory.formats.model_path import resolve_model_path
 from clearstory.formats.hf.safetensors_io import SHARD_BYTES, write_weights
 from clearstory.models.families import count
 from clearstory.models.lora import adaptations, merge
-from clearstory.text.tokenizer_files import find
+from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -154,7 +154,7 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedM
     if not (folder / "config.json").is_file():
         return open_adapter(folder, dtype)
     model, theirs = open_weights(folder, cast)
-    tokenizer = Tokenizer.open(folder) if find(folder) is not None else None
+    tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else None
     check_tokenizer(model, tokenizer)
     extra = theirs.get("clearstory")
     said = extra.get("card") if isinstance(extra, dict) else None
@@ -168,7 +168,7 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     base = open_model(base_folder(folder), dtype=dtype)
     # In other numbers than those it was made for, a base can only be trusted.
     model = merge(read_adapter(folder, base.model, same_base=dtype is None))
-    tokenizer = Tokenizer.open(folder) if find(folder) is not None else base.tokenizer
+    tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_notes(folder).get("card"), replace(base.card, name=folder.absolute().name))
     return OpenedModel(model.eval(), tokenizer, card)
