@@ -21,7 +21,7 @@ from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, near
 from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
-from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, known, name_of
+from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, find_pretokenizer, name_of
 from clearstory.text.tokenizers import Tokenizer
 
 KEY = "tokenizer.ggml"
@@ -145,7 +145,7 @@ def read_byte_pairs(vocabulary: GGUFVocabulary) -> str:
             f"{vocabulary.path} holds no {KEY}.pre, so how it cuts text is unknown; convert its model anew with a "
             "newer converter"
         )
-    way = known(pre)
+    way = find_pretokenizer(pre)
     if way is None:
         raise UnknownName(
             f"{vocabulary.path} cuts text as {pre[:40]!r}, and how that is done is unknown here; "
