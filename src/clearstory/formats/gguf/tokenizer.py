@@ -21,7 +21,7 @@ from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, near
 from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
-from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, find_pretokenizer, name_of
+from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, find_pretokenizer, pretokenizer_name
 from clearstory.text.tokenizers import Tokenizer
 
 KEY = "tokenizer.ggml"
@@ -244,7 +244,7 @@ def gguf_tokenizer_fields(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
         fields = {"model": "llama", "pre": "default", "scores": scores_of(tokenizer, pairs, tokens, kinds)}
         fields["add_space_prefix"] = prefixed(parts)
     else:
-        name = name_of(parts)
+        name = pretokenizer_name(parts)
         if name is None:
             raise CannotDo(
                 "this tokenizer cuts text in a way that GGUF has no name for, so llama.cpp would make other ids; "
