@@ -14,7 +14,7 @@ from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tags import Tagged
 from clearstory.recipes.inference.text_inputs import lines_of
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
-from clearstory.text.conllu import SUFFIX, TaggedSentence
+from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_tagged_documents
 from clearstory.text.files import Errors
@@ -95,7 +95,7 @@ def tagger_of(model: str | Path | ModelWithTokenizer) -> Tagger:
         family = getattr(config, "family", type(network).__name__)
         raise CannotDo(
             f"this model ({family}) has learnt no tags; one that tags is made by: "
-            f"clearstory train TEXT{SUFFIX} --model hmm --model.learn tags"
+            f"clearstory train TEXT{CONLLU_SUFFIX} --model hmm --model.learn tags"
         )
     return Tagger(network, tokenizer)
 
