@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.text.conllu import CONLLU_SUFFIX, read_conllu
-from clearstory.text.documents import RECORDS, read_documents
+from clearstory.text.documents import RECORD_SUFFIXES, read_documents
 from clearstory.text.files import Errors, lines
 from clearstory.text.settings import DataSettings
 
@@ -28,7 +28,7 @@ def lines_of(text: str | Path, errors: Errors = "strict", text_field: str = "tex
         return None
     if CONLLU_SUFFIX in path.suffixes:
         return [sentence.text for sentence in read_conllu(path, errors)]
-    if set(path.suffixes) & set(RECORDS):
+    if set(path.suffixes) & set(RECORD_SUFFIXES):
         return [each.text for each in read_documents(path, DataSettings(text_field=text_field, errors=errors))]
     return list(lines(path, errors))
 
