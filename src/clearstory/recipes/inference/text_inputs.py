@@ -30,7 +30,7 @@ def lines_of(text: str | Path, errors: Errors = "strict", text_field: str = "tex
         return [sentence.text for sentence in read_conllu(path, errors)]
     if set(path.suffixes) & set(RECORD_SUFFIXES):
         return [each.text for each in read_documents(path, DataSettings(text_field=text_field, errors=errors))]
-    return list(lines(path, errors))
+    return list(read_lines(path, errors))
 
 
 def asked(texts: str | Path | Sequence[str | Path], errors: Errors = "strict", text_field: str = "text") -> list[str]:
