@@ -14,7 +14,7 @@ import pytest
 from clearstory.errors import BadInput, CorruptFile, UnknownName
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_bytes import BYTE_ALPHABET
-from clearstory.text.sentencepiece import parse
+from clearstory.text.sentencepiece import parse_model
 from clearstory.text.tokenizers import Tokenizer
 
 TEXTS = (
@@ -243,14 +243,14 @@ def test_a_sentencepiece_model_cut_off_anywhere_is_refused(tmp_path: Path) -> No
         minloglevel=2,
     )
     raw = (tmp_path / "spm.model").read_bytes()
-    whole = len(parse(raw).pieces)
+    whole = len(parse_model(raw).pieces)
     for end in range(1, len(raw), len(raw) // 40):
         (tmp_path / "cut.model").write_bytes(raw[:end])
         try:
             Tokenizer.open(tmp_path / "cut.model")
         except CorruptFile:
             continue
-        assert len(parse(raw[:end]).pieces) < whole or end > len(raw) // 2  # cut between two fields
+        assert len(parse_model(raw[:end]).pieces) < whole or end > len(raw) // 2  # cut between two fields
 
 
 def test_a_template_beside_the_tokenizer_wins(tmp_path: Path) -> None:
