@@ -44,7 +44,7 @@ class Masking:
     @classmethod
     def of(cls, tokenizer: Tokenizer, whole_words: bool = False) -> Self:
         """That of a tokenizer. Raises CannotDo for one without [CLS], [SEP] and [MASK]."""
-        special = tokenizer.special
+        special = tokenizer.special_tokens_mask
         inside = continuation_mask(tokenizer) if whole_words else None
         return cls(require_mask_token(tokenizer), *cls_and_sep_ids(tokenizer), np.flatnonzero(~special), special, inside)
 
