@@ -130,7 +130,7 @@ def evaluate(
             score += part
             if on_progress is not None:
                 on_progress(min(score.tokens, whole), whole)
-    unknown = 0 if tokenizer.unknown is None else int(np.count_nonzero(rows.ids == tokenizer.unknown))
+    unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(rows.ids == tokenizer.unk_token_id))
     if not watch.lossless:
         score = score.without_bytes(reason(unknown))
     return Evaluation(
