@@ -153,7 +153,7 @@ def read_byte_pairs(vocabulary: GGUFVocabulary) -> str:
         )
     # A token may begin with the space that parts the two.
     pairs = [(merge[:at], merge[at + 1 :]) for merge in merges if (at := merge.find(" ", 1)) > 0]
-    return byte_level_bpe(vocabulary.ids, pairs, way, vocabulary.beside(begin=way.whole))
+    return byte_level_bpe(vocabulary.ids, pairs, way, vocabulary.beside(begin=way.ignore_merges))
 
 
 def read_scored_pairs(vocabulary: GGUFVocabulary) -> str:
