@@ -8,7 +8,7 @@ from pathlib import Path
 from clearstory.errors import BadInput, BadSetting
 from clearstory.text.conllu import CONLLU_SUFFIX, read_conllu
 from clearstory.text.documents import RECORD_SUFFIXES, read_documents
-from clearstory.text.files import Errors, lines
+from clearstory.text.files import Errors, read_lines
 from clearstory.text.settings import DataSettings
 
 
