@@ -29,7 +29,7 @@ class Spells(Protocol):
     """The part of a tokenizer of words that a tagger needs."""
 
     @property
-    def unknown(self) -> int | None:
+    def unk_token_id(self) -> int | None:
         """The id of words that are not known."""
 
     @property
@@ -89,12 +89,12 @@ class Tagger:
     def spoken(self, word: str, first: bool) -> Float[Tensor, "K"]:
         """The same for one word; of one that is not known, by Bayes' rule from its likely tags."""
         id = self.ids[word]
-        if id != self.tokenizer.unknown:
+        if id != self.tokenizer.unk_token_id:
             known_well: Tensor = self.words[id]
             return known_well
         chances = self.endings.guess(word, first)
         for other in spellings(word):
-            if (known := self.ids[other]) != self.tokenizer.unknown:
+            if (known := self.ids[other]) != self.tokenizer.unk_token_id:
                 share = OTHERWISE[first or word.isupper()]
                 tags = self.words[known].exp().numpy()[:-1] * self.shares[:-1]
                 chances = share * tags / tags.sum() + (1 - share) * chances

@@ -96,9 +96,9 @@ def words(text: Tagged, told: Sequence[Sequence[int]], vocab: int, size: int, en
         np.add.at(counts, (np.asarray(ids), np.asarray(tags)), 1.0)
         spelling.update(zip(ids, sentence.words, strict=True))
     counts[text.end, -1] = len(text.sentences)
-    once = counts[(counts.sum(1) == 1) & (np.arange(vocab) != text.unknown)]
-    counts[text.unknown] += once.sum(0)
-    spelling.pop(text.unknown, None)
+    once = counts[(counts.sum(1) == 1) & (np.arange(vocab) != text.unk_token_id)]
+    counts[text.unk_token_id] += once.sum(0)
+    spelling.pop(text.unk_token_id, None)
     for id, word in spelling.items():
         seen = counts[id].sum()
         likely = np.append(endings.guess(word, False), 0.0)
