@@ -24,7 +24,7 @@ class TokenizerProtocol(Protocol):
     """The part of a tokenizer that a view needs."""
 
     @property
-    def bos(self) -> int | None:
+    def bos_token_id(self) -> int | None:
         """The token that begins a text."""
 
     @property
