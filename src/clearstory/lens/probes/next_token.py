@@ -28,7 +28,7 @@ class TokenizerProtocol(Protocol):
         """The token that begins a text."""
 
     @property
-    def eos(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The token that ends one."""
 
     def encode(self, text: str) -> list[int]:
