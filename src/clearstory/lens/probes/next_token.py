@@ -34,7 +34,7 @@ class TokenizerProtocol(Protocol):
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
 
-    def piece(self, id: int) -> str:
+    def display_token(self, id: int) -> str:
         """One token for people to read."""
 
 
