@@ -28,7 +28,7 @@ LEARNT = {
 def test_every_word_ends_in_its_tokens(spec: str, text: str) -> None:
     tokenizer = LEARNT[spec]
     found = tokenize_by_words(tokenizer, text)
-    assert sum(len(word.ids) * word.times for word in found) == len(tokenizer.encode(text))
+    assert sum(len(word.ids) * word.count for word in found) == len(tokenizer.encode(text))
     for word in found:
         assert len(word.steps[0].pieces) >= 1 or not word.ids
         assert all(step.made is not None for step in word.steps[1:])
