@@ -145,7 +145,7 @@ def test_the_cache_is_what_encoding_anew_gives(
     monkeypatch.setattr(token_dataset, "BATCH", 50)
     first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
     for name in SPLITS:
-        fresh = encode_documents(tokenizer, corpus.documents(name), several=corpus.size > 1)
+        fresh = encode_documents(tokenizer, corpus.documents(name), multiple_documents=corpus.size > 1)
         assert rows_equal(first[name], fresh)
         assert rows_equal(second[name], fresh)
         assert fresh.text_bytes == sum(len(document.text.encode()) for document in corpus.documents(name))

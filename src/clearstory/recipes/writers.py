@@ -42,7 +42,7 @@ def score_writer(
         )
     read = read_documents(sources, replace(data, pairs=pairs)) if texts is None else ()
     documents = [Document(str(number), text) for number, text in enumerate(texts or ())] or list(read)
-    rows = encode_documents(tokenizer, documents, several=pairs)
+    rows = encode_documents(tokenizer, documents, multiple_documents=pairs)
     if len(rows) < 10:
         raise BadInput(f"{len(rows):,} tokens are too few to foresee any of them from the others; give more text")
     objective: Any = OBJECTIVES["rewrite" if pairs else "denoise"].make(tokenizer, TrainingSettings())
