@@ -165,7 +165,7 @@ def read_scored_pairs(vocabulary: GGUFVocabulary) -> str:
         vocabulary.ids,
         vocabulary.role("unk") or vocabulary.tokens[0],
         vocabulary.beside(begin=True),
-        prefix=vocabulary.flag("add_space_prefix", True),
+        add_prefix_space=vocabulary.flag("add_space_prefix", True),
         byte_fallback=BYTE in vocabulary.kinds,
     )
 
@@ -184,7 +184,7 @@ def read_likeliest(vocabulary: GGUFVocabulary) -> str:
         vocabulary.scores(),
         0 if unknown is None else vocabulary.ids[unknown],
         vocabulary.beside(end=True),
-        prefix=vocabulary.flag("add_space_prefix", True),
+        add_prefix_space=vocabulary.flag("add_space_prefix", True),
         byte_fallback=BYTE in vocabulary.kinds,
         before=before,
     )
