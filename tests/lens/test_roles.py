@@ -47,7 +47,7 @@ def parsed(count: int = 44, seed: int = 0) -> list[TaggedSentence]:
                 words=words,
                 tags=("X",) * len(words),
                 heads=(1, 2, None, *(last for _ in between), 2),
-                relations=("det", "nsubj", "root", *("det" if word == "the" else "amod" for word in between), "obj"),
+                dependency_relations=("det", "nsubj", "root", *("det" if word == "the" else "amod" for word in between), "obj"),
             )
         )
     return found
