@@ -102,7 +102,7 @@ def test_parts_joined_are_exactly_the_text(tmp_path_factory: pytest.TempPathFact
 def test_parts_have_the_tokens_of_the_whole_where_there_is_a_seam(words: list[str]) -> None:
     text = "".join(words)
     tokenizer = BPE
-    for seam in files.SEAM.finditer(text):
+    for seam in files.CUT_POINT.finditer(text):
         first, second = text[: seam.end()], text[seam.end() :]
         assert tokenizer.encode(first) + tokenizer.encode(second) == tokenizer.encode(text)
 
