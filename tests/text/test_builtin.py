@@ -71,7 +71,7 @@ def test_a_python_without_sources_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_unknown_corpora_are_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'digits'"):
-        load("digit")
+        load_builtin("digit")
 
 
 @needs_digits
