@@ -38,7 +38,7 @@ def test_kjv_is_the_known_text_by_chapters() -> None:
 def test_where_kjv_is_missing_python_docs_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     docs = (Document("abc.py", "Abstract base classes."),)
     monkeypatch.setattr(builtin_corpora, "find_spec", lambda name: None)
-    monkeypatch.setattr(builtin_corpora, "load", lambda name: BuiltinCorpus(name, docs))
+    monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: BuiltinCorpus(name, docs))
     stand_in = builtin_corpora.kjv()
     assert (stand_in.name, stand_in.documents) == ("python-docs", docs)
     assert stand_in.note is not None

@@ -258,6 +258,6 @@ def test_a_stand_in_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.text.documents import Document
 
     stand_in = builtin_corpora.BuiltinCorpus("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
-    monkeypatch.setattr(builtin_corpora, "load", lambda name: stand_in)
+    monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: stand_in)
     corpus = Corpus.open("corpus:kjv")
     assert (corpus.name, corpus.note) == ("python-docs", "kjv is missing")
