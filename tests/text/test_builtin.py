@@ -81,7 +81,7 @@ def test_digits_are_their_label_and_64_shades() -> None:
     assert {len(document.text) for document in documents} == {65}
     assert [document.text[0] for document in documents[:10]] == list("0123456789")
     # The first row of the first digit is 0 0 5 13 9 1 0 0.
-    assert picture(documents[0].text)[0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+    assert parse_image(documents[0].text)[0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
 
 
 @needs_digits
@@ -102,9 +102,9 @@ def test_without_scikit_learn_digits_say_how_to_get_them(monkeypatch: pytest.Mon
 
 def test_pictures_need_64_shades() -> None:
     with pytest.raises(BadInput, match="holds 3 pixels, a picture 64"):
-        picture("7" + SHADES[:3])
+        parse_image("7" + SHADES[:3])
     with pytest.raises(BadInput, match="'x' is none of the 17 shades"):
-        picture("7" + "x" * 64)
+        parse_image("7" + "x" * 64)
 
 
 def test_a_png_opens_elsewhere_with_the_same_pixels(tmp_path: Path) -> None:
