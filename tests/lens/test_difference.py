@@ -69,7 +69,7 @@ def test_words_of_two_grids_stand_in_one_cell() -> None:
 
 
 def test_two_sentences_of_as_many_tokens_are_compared_in_place() -> None:
-    apart = inspect(A, "the cat", "attention", against_text="the cot", head=0)
+    apart = inspect(A, "the cat", "attention", compare_text="the cot", head=0)
     assert isinstance(apart, Grid)
     assert apart.row_labels[5] == "a→o"
     assert "‘a’ in A is ‘o’ in B" in str(apart.caption)
@@ -88,7 +88,7 @@ def test_units_are_compared_by_their_numbers() -> None:
 
 
 def test_next_words_are_those_of_the_whole_vocabulary() -> None:
-    apart = inspect(A, "the cat", against=B, against_text="a dog", top=4)
+    apart = inspect(A, "the cat", against=B, compare_text="a dog", top=4)
     one, other = (next_token(each.model, LETTERS, text, top=99) for each, text in ((A, "the cat"), (B, "a dog")))
     mine, theirs = ({row[1]: row[3] for row in each.rows} for each in (one, other))
     changes = {id: theirs[id] - mine[id] for id in mine}  # type: ignore[operator]
@@ -161,9 +161,9 @@ def test_lines_are_compared_where_both_have_a_place() -> None:
 
 def test_what_has_no_difference_is_refused_with_both_sides() -> None:
     with pytest.raises(CannotDo, match="A has 7 rows and B has 5"):
-        inspect(A, "the cat", "attention", against_text="a dog")
+        inspect(A, "the cat", "attention", compare_text="a dog")
     with pytest.raises(CannotDo, match="only 0 of 5 rows are the same"):
-        inspect(A, "a dog", "attention", against_text="the c")
+        inspect(A, "a dog", "attention", compare_text="the c")
     with pytest.raises(CannotDo, match=r"A has \d rows and B has \d"):
         inspect(A, "the cat", "lens", against=opened(config=replace(TINY_CLEAR, layers=3)))
     with pytest.raises(CannotDo, match="A is a table and B is a grid"):
@@ -208,7 +208,7 @@ def test_the_command_takes_one_side_from_the_other(tmp_path: Path, capsys: pytes
     flags = ["--against", str(tmp_path / "other"), "--against-text", "a dog", "--top", "3", "--json"]
     assert main(["inspect", str(tmp_path / "one"), "the cat", *flags]) == 0
     said = json.loads(capsys.readouterr().out)
-    apart = inspect(tmp_path / "one", "the cat", against=tmp_path / "other", against_text="a dog", top=3)
+    apart = inspect(tmp_path / "one", "the cat", against=tmp_path / "other", compare_text="a dog", top=3)
     assert said["rows"] == [list(row) for row in apart.rows]  # type: ignore[union-attr]
     assert said["columns"][-1] == "B − A"
     assert main(["inspect", str(tmp_path / "one"), "the cat", "--view", "lens", *flags[2:4]]) == 1

@@ -38,11 +38,11 @@ def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
 def test_both_sides_and_their_difference_are_the_librarys(
     made: Path, studio: TestClient, view: str, settings: dict[str, Any]
 ) -> None:
-    sides = {"model": CLEAR, "text": "the cat", "against": CLEAR, "against_text": "the dog"}
+    sides = {"model": CLEAR, "text": "the cat", "against": CLEAR, "compare_text": "the dog"}
     said = asked(studio, view=view, settings=settings, **sides)
     both = [inspect(made / CLEAR, text, view, **settings) for text in ("the cat", "the dog")]
     assert [said["a"], said["b"]] == [each.to_json() for each in both]
-    apart = inspect(made / CLEAR, "the cat", view, against_text="the dog", **settings)
+    apart = inspect(made / CLEAR, "the cat", view, compare_text="the dog", **settings)
     assert said["difference"] == apart.to_json()
     assert said["problems"] == {}
     answer = studio.post("/api/difference", json={**sides, "view": view, "settings": settings, "format": "svg"})
@@ -58,12 +58,12 @@ def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClien
 
 
 def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio: TestClient) -> None:
-    said = asked(studio, model=CLEAR, text="the cat", against_text="a dog", view="lens")
+    said = asked(studio, model=CLEAR, text="the cat", compare_text="a dog", view="lens")
     assert said["a"]["kind"] == said["b"]["kind"] == "grid"
     assert said["difference"] is None
     assert said["problems"] == {"difference": said["problems"]["difference"]}
     assert "A has 7 columns and B has 5" in said["problems"]["difference"]
-    one = asked(studio, model=CLEAR, text="the cat", against_text="the cat " * 9)
+    one = asked(studio, model=CLEAR, text="the cat", compare_text="the cat " * 9)
     assert one["b"] is one["difference"] is None
     assert "context holds 24" in one["problems"]["b"]
     other = asked(studio, model=CLEAR, text="the cat", against=LSTM, view="attention")
@@ -78,7 +78,7 @@ def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
     assert "the text is" in asked(studio, 400, model=CLEAR, text="", view="attention")
     assert "none" in asked(studio, 400, model=CLEAR, text="the", against="none")
     assert "A has 3 rows" in asked(
-        studio, 400, model=CLEAR, text="the", against_text="a", view="attention", format="svg", settings={"head": 0}
+        studio, 400, model=CLEAR, text="the", compare_text="a", view="attention", format="svg", settings={"head": 0}
     )
 
 

@@ -61,7 +61,7 @@ def run(code: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="the cot", view="attention", layer=0, head=1)
-    apart = clearstory.inspect(home / CLEAR, "the cat", view="attention", against_text="the cot", layer=0, head=1)
+    apart = clearstory.inspect(home / CLEAR, "the cat", view="attention", compare_text="the cot", layer=0, head=1)
     body = card(seen, "apart").locator(".card-body")
     signs = [sum(value * sign > 0 for row in apart.values for value in row) for sign in (1, -1)]
     assert [body.locator(f"rect.{name}").count() for name in ("apart", "hollow-apart")] == signs
@@ -90,7 +90,7 @@ def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypa
 
 def test_next_words_are_the_librarys_and_follow_each_other(visit: Open, home: Path) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", v_top=5)
-    apart = clearstory.inspect(home / CLEAR, "the cat", against_text="a dog", top=5)
+    apart = clearstory.inspect(home / CLEAR, "the cat", compare_text="a dog", top=5)
     drawn = seen.numbers('[data-card="apart"] td.bars')
     assert drawn == pytest.approx(apart.column("B − A"))
     assert card(seen, "sides").locator('select[name="view"]').input_value() == "next"

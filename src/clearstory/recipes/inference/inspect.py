@@ -25,13 +25,13 @@ def inspect(
     device: str | None = None,
     over: Literal["checkpoints"] | None = None,
     against: str | Path | ModelWithTokenizer | None = None,
-    against_text: str | None = None,
+    compare_text: str | None = None,
     **settings: Any,
 ) -> View:
     """A view of a model reading a text; written to `out` (.html, .svg, .csv or .json) where that is given.
 
     `settings` are the view's own, such as `top` and `temperature` of "next". `over` checkpoints: the view at
-    each checkpoint of a run, one after another. `against` another model, or `against_text`, or both: how much more of
+    each checkpoint of a run, one after another. `against` another model, or `compare_text`, or both: how much more of
     it those have, B − A, see `lens.difference`; what is not given is as on this side.
 
     Raises UnknownName for a view or setting that does not exist, CannotDo for a view that this kind of model cannot
@@ -48,7 +48,7 @@ def inspect(
     if out is not None and Path(out).suffix.lower() not in WRITERS:
         raise UnknownName(f"a view is not written to '{Path(out).name}'; {nearest(Path(out).suffix, WRITERS)}")
 
-    compared = against is not None or against_text is not None
+    compared = against is not None or compare_text is not None
     if compared and over is not None:
         raise BadSetting(f"over is '{over}' and two sides are compared; leave one of the two out")
 
@@ -65,7 +65,7 @@ def inspect(
     if over is not None and not isinstance(model, str | Path):
         raise BadSetting("a model that is open already has no checkpoints; give the folder of its run")
     if compared:
-        one, other = look(model), look(model if against is None else against, against_text or text)
+        one, other = look(model), look(model if against is None else against, compare_text or text)
         seen = difference(one, other, top=settings.get("top", ROWS))
     else:
         seen = look(model) if over is None else over_checkpoints(cast("str | Path", model), look, view)

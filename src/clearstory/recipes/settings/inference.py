@@ -218,7 +218,7 @@ class InspectRecipe:
         beam: how many continuations it follows at once.
         over: checkpoints, for the view at each checkpoint of a run, eight at most.
         against: another model: what is shown is how much more of it that one has, B − A.
-        against_text: another text, of which the same is shown; of this model, or of the one against it.
+        compare_text: another text, of which the same is shown; of this model, or of the one against it.
         sentences: how many sentences of a parsed file to read; the view's own number when not given.
         centre: whether the mean of all word vectors is taken away before they are compared.
         remove: how many main directions of all word vectors are taken away besides.
@@ -254,7 +254,7 @@ class InspectRecipe:
     beam: int | None = None
     over: Literal["checkpoints"] | None = None
     against: str | None = None
-    against_text: str | None = None
+    compare_text: str | None = None
     sentences: int | None = None
     centre: bool | None = None
     remove: int | None = None
