@@ -205,7 +205,7 @@ def test_the_command_takes_one_side_from_the_other(tmp_path: Path, capsys: pytes
     for name, seed in (("one", 1), ("other", 2)):
         model = build(replace(TINY_GPT2, vocab=LETTERS.vocab), seed=seed)
         save_model(tmp_path / name, model, LETTERS, ModelCard())
-    flags = ["--against", str(tmp_path / "other"), "--against-text", "a dog", "--top", "3", "--json"]
+    flags = ["--against", str(tmp_path / "other"), "--compare-text", "a dog", "--top", "3", "--json"]
     assert main(["inspect", str(tmp_path / "one"), "the cat", *flags]) == 0
     said = json.loads(capsys.readouterr().out)
     apart = inspect(tmp_path / "one", "the cat", against=tmp_path / "other", compare_text="a dog", top=3)
