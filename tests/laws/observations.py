@@ -400,7 +400,7 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.seed": "lens/test_generation_view.py::test_a_seed_decides_and_greedy_takes_the_likeliest",
     **{
         f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_takes_one_side_from_the_other"
-        for name in ("against", "compare_text")
+        for name in ("compare_model", "compare_text")
     },
     "InspectRecipe.over": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
     **{

@@ -48,21 +48,21 @@ def flat(view: Grid) -> list[float]:
 )
 def test_a_grid_and_its_difference_are_the_other_grid(view: str, settings: dict[str, Any]) -> None:
     one, other = (inspect(each, "the cat", view, **settings) for each in (A, B))
-    apart = inspect(A, "the cat", view, against=B, **settings)
+    apart = inspect(A, "the cat", view, compare_model=B, **settings)
     assert isinstance(one, Grid)
     assert isinstance(other, Grid)
     assert isinstance(apart, Grid)
     assert apart.ink == "apart"
     if apart.column_labels == one.column_labels == other.column_labels:
         assert [a + d for a, d in zip(flat(one), flat(apart), strict=True)] == pytest.approx(flat(other))
-    back = inspect(B, "the cat", view, against=A, **settings)
+    back = inspect(B, "the cat", view, compare_model=A, **settings)
     assert isinstance(back, Grid)
     assert flat(back) == pytest.approx([-value for value in flat(apart)])
-    assert set(flat(inspect(A, "the cat", view, against=A, **settings))) == {0.0}  # type: ignore[arg-type]
+    assert set(flat(inspect(A, "the cat", view, compare_model=A, **settings))) == {0.0}  # type: ignore[arg-type]
 
 
 def test_words_of_two_grids_stand_in_one_cell() -> None:
-    apart = inspect(A, "the cat", "lens", against=B)
+    apart = inspect(A, "the cat", "lens", compare_model=B)
     one, other = (inspect(each, "the cat", "lens") for each in (A, B))
     word, mine, theirs = (each.texts[0][0].split("\n")[0] for each in (apart, one, other))  # type: ignore[union-attr,index]
     assert word == (mine if mine == theirs else f"{mine}→{theirs}")
@@ -88,7 +88,7 @@ def test_units_are_compared_by_their_numbers() -> None:
 
 
 def test_next_words_are_those_of_the_whole_vocabulary() -> None:
-    apart = inspect(A, "the cat", against=B, compare_text="a dog", top=4)
+    apart = inspect(A, "the cat", compare_model=B, compare_text="a dog", top=4)
     one, other = (next_token(each.model, LETTERS, text, top=99) for each, text in ((A, "the cat"), (B, "a dog")))
     mine, theirs = ({row[1]: row[3] for row in each.rows} for each in (one, other))
     changes = {id: theirs[id] - mine[id] for id in mine}  # type: ignore[operator]
@@ -113,9 +113,9 @@ def test_a_row_of_one_table_alone_has_no_difference() -> None:
     assert "2 of 3 rows stand in one table only" in str(apart.caption)
 
 
-@pytest.mark.parametrize("against", [B, PIECES])
-def test_bits_of_a_text_are_compared_whatever_its_pieces_are(against: Any) -> None:
-    apart = inspect(A, TEXT, "surprise", against=against)
+@pytest.mark.parametrize("compare_model", [B, PIECES])
+def test_bits_of_a_text_are_compared_whatever_its_pieces_are(compare_model: Any) -> None:
+    apart = inspect(A, TEXT, "surprise", compare_model=compare_model)
     assert isinstance(apart, HighlightedText)
     assert apart.signed
     assert "".join(span.text for span in apart.spans) == TEXT
@@ -165,7 +165,7 @@ def test_what_has_no_difference_is_refused_with_both_sides() -> None:
     with pytest.raises(CannotDo, match="only 0 of 5 rows are the same"):
         inspect(A, "a dog", "attention", compare_text="the c")
     with pytest.raises(CannotDo, match=r"A has \d rows and B has \d"):
-        inspect(A, "the cat", "lens", against=opened(config=replace(TINY_CLEAR, layers=3)))
+        inspect(A, "the cat", "lens", compare_model=opened(config=replace(TINY_CLEAR, layers=3)))
     with pytest.raises(CannotDo, match="A is a table and B is a grid"):
         difference(inspect(A, "the"), inspect(A, "the", "lens"))
     nothing = Map(title="m", points=(), x_label="x", y_label="y")
@@ -176,16 +176,16 @@ def test_what_has_no_difference_is_refused_with_both_sides() -> None:
     with pytest.raises(CannotDo, match="columns token, id, logit, probability and B's"):
         difference(inspect(A, "the"), inspect(A, "the", "neurons"))
     with pytest.raises(BadSetting, match="top is 0"):
-        inspect(A, "the cat", against=B, top=0)
+        inspect(A, "the cat", compare_model=B, top=0)
     with pytest.raises(BadSetting, match="over is 'checkpoints' and two sides"):
-        inspect(A, "the cat", against=B, over="checkpoints")
+        inspect(A, "the cat", compare_model=B, over="checkpoints")
 
 
 def test_differences_are_drawn_in_two_colours() -> None:
     from rich.console import Console
 
     for view, name in (("surprise", "less-"), ("lens", "dot-0"), ("attention", "dot-0")):
-        apart = inspect(A, "the cat", view, against=B)
+        apart = inspect(A, "the cat", view, compare_model=B)
         page = WRITERS[".html"](apart)
         assert name in page
         assert "dot-1" in page or "more-" in page
@@ -208,7 +208,7 @@ def test_the_command_takes_one_side_from_the_other(tmp_path: Path, capsys: pytes
     flags = ["--against", str(tmp_path / "other"), "--compare-text", "a dog", "--top", "3", "--json"]
     assert main(["inspect", str(tmp_path / "one"), "the cat", *flags]) == 0
     said = json.loads(capsys.readouterr().out)
-    apart = inspect(tmp_path / "one", "the cat", against=tmp_path / "other", compare_text="a dog", top=3)
+    apart = inspect(tmp_path / "one", "the cat", compare_model=tmp_path / "other", compare_text="a dog", top=3)
     assert said["rows"] == [list(row) for row in apart.rows]  # type: ignore[union-attr]
     assert said["columns"][-1] == "B − A"
     assert main(["inspect", str(tmp_path / "one"), "the cat", "--view", "lens", *flags[2:4]]) == 1

@@ -38,7 +38,7 @@ def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
 def test_both_sides_and_their_difference_are_the_librarys(
     made: Path, studio: TestClient, view: str, settings: dict[str, Any]
 ) -> None:
-    sides = {"model": CLEAR, "text": "the cat", "against": CLEAR, "compare_text": "the dog"}
+    sides = {"model": CLEAR, "text": "the cat", "compare_model": CLEAR, "compare_text": "the dog"}
     said = asked(studio, view=view, settings=settings, **sides)
     both = [inspect(made / CLEAR, text, view, **settings) for text in ("the cat", "the dog")]
     assert [said["a"], said["b"]] == [each.to_json() for each in both]
@@ -50,9 +50,9 @@ def test_both_sides_and_their_difference_are_the_librarys(
 
 
 def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:
-    said = asked(studio, model=f"{SHORT}/step-000008", text="the cat", against=f"{SHORT}/step-000000", view="surprise")
+    said = asked(studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprise")
     runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
-    assert said["difference"] == inspect(runs[0], "the cat", "surprise", against=runs[1]).to_json()
+    assert said["difference"] == inspect(runs[0], "the cat", "surprise", compare_model=runs[1]).to_json()
     same = asked(studio, model=CLEAR, text="the cat", view="surprise")
     assert "No number differs" in same["difference"]["caption"]
 
@@ -66,7 +66,7 @@ def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio:
     one = asked(studio, model=CLEAR, text="the cat", compare_text="the cat " * 9)
     assert one["b"] is one["difference"] is None
     assert "context holds 24" in one["problems"]["b"]
-    other = asked(studio, model=CLEAR, text="the cat", against=LSTM, view="attention")
+    other = asked(studio, model=CLEAR, text="the cat", compare_model=LSTM, view="attention")
     assert "needs attention" in other["problems"]["b"]
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
     assert "top is 0" in asked(studio, 400, model=CLEAR, text="the", settings={"top": 0})
     assert "top" in asked(studio, 400, model=CLEAR, text="the", settings={"top": "many"})
     assert "the text is" in asked(studio, 400, model=CLEAR, text="", view="attention")
-    assert "none" in asked(studio, 400, model=CLEAR, text="the", against="none")
+    assert "none" in asked(studio, 400, model=CLEAR, text="the", compare_model="none")
     assert "A has 3 rows" in asked(
         studio, 400, model=CLEAR, text="the", compare_text="a", view="attention", format="svg", settings={"head": 0}
     )

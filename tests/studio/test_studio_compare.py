@@ -107,7 +107,7 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
     card(seen, "sides").locator('select[name="model_b"]').select_option(WORDS)
     seen.ready()
     assert "model_b=models%2Fwords" in seen.page.url
-    apart = clearstory.inspect(home / CLEAR, ONE, view="surprise", against=home / WORDS)
+    apart = clearstory.inspect(home / CLEAR, ONE, view="surprise", compare_model=home / WORDS)
     values = [span.value for span in apart.spans if span.value is not None]
     assert seen.numbers('[data-card="apart"] .piece') == pytest.approx(values)
     shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "apart").locator(".piece").all()]
@@ -125,7 +125,7 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
     slider.fill("0")
     seen.ready()
     first = home / SHORT / "checkpoints" / "step-000000"
-    apart = clearstory.inspect(home / SHORT, "the cat", view="surprise", against=first)
+    apart = clearstory.inspect(home / SHORT, "the cat", view="surprise", compare_model=first)
     assert seen.numbers('[data-card="apart"] .piece') == pytest.approx([span.value for span in apart.spans])
     card(seen, "sides").locator("button", has_text="Swap").click()
     seen.ready()

@@ -32,7 +32,7 @@ class ViewDifferenceRequest:
     Args:
         model: A's, by its path in the studio's folder.
         text: what A reads.
-        against: B's model; the same when not given.
+        compare_model: B's model; the same when not given.
         compare_text: what B reads; the same when not given.
         view: one of lens.table.VIEWS.
         format: json as data, both sides beside their difference; or the file that the library writes of that.
