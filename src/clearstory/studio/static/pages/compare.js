@@ -68,7 +68,7 @@ export function mount(root, context) {
     }
     // Each side would choose its own head: one and the same is compared.
     if ("head" in named(view)) said.head ??= 0;
-    return { model: context.model(), text: context.text(), against: sides.model(), compare_text: sides.text(), view, settings: said };
+    return { model: context.model(), text: context.text(), compare_model: sides.model(), compare_text: sides.text(), view, settings: said };
   }
 
   const named = (view) => Object.fromEntries(fieldsOf(view).map((row) => [row.name, row]));
@@ -184,7 +184,7 @@ export function mount(root, context) {
       const sentence = said.problems[name === "apart" ? "difference" : name];
       throw new Problem(sentence ?? `There is no difference to show, since ${said.problems.a ? "A" : "B"} shows nothing.`);
     }
-    const one = { model: name === "b" ? wanted.against : wanted.model, text: name === "b" ? wanted.compare_text : wanted.text, view: wanted.view, settings: wanted.settings };
+    const one = { model: name === "b" ? wanted.compare_model : wanted.model, text: name === "b" ? wanted.compare_text : wanted.text, view: wanted.view, settings: wanted.settings };
     return {
       title: name === "apart" ? view.title : `${SIDES[name]}: ${view.title}`,
       caption: view.caption,
@@ -209,7 +209,7 @@ export function mount(root, context) {
   }
 
   /** What makes B another side than A, as the library is asked. */
-  const otherwise = (wanted) => ({ against: wanted.against, ...(wanted.compare_text === wanted.text ? {} : { compare_text: wanted.compare_text }) });
+  const otherwise = (wanted) => ({ compare_model: wanted.compare_model, ...(wanted.compare_text === wanted.text ? {} : { compare_text: wanted.compare_text }) });
 
   function clear(name, body) {
     cards[name].drawer()?.end?.();
