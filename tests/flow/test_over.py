@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
     every = list_checkpoints(run)
     assert len(every) > MOST
-    walk = inspect(run, "the cat", "next", over="checkpoints", top=30)
+    walk = inspect(run, "the cat", "next", across_checkpoints=True, top=30)
     curve, *views = walk.panels
     assert len(views) == MOST
     assert walk.caption is not None
@@ -43,11 +43,11 @@ def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
 
 
 def test_texts_and_walks_and_grids_over_training(run: Path) -> None:
-    bits = inspect(run, "the cat sat", "surprise", over="checkpoints")
+    bits = inspect(run, "the cat sat", "surprise", across_checkpoints=True)
     assert bits.panels[0].title == "bits per byte over training"
     assert bits.panels[0].lines[0].y[-1] < bits.panels[0].lines[0].y[0]  # it has learnt something
-    assert len(inspect(run, "the cat", "norms", over="checkpoints").panels) == 2 * MOST
-    assert len(inspect(run, "the cat", "lens", over="checkpoints").panels) == MOST
+    assert len(inspect(run, "the cat", "norms", across_checkpoints=True).panels) == 2 * MOST
+    assert len(inspect(run, "the cat", "lens", across_checkpoints=True).panels) == MOST
 
 
 def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +59,6 @@ def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_what_has_no_checkpoints_is_refused(run: Path) -> None:
     with pytest.raises(BadInput, match="has no checkpoints"):
-        inspect(run / "model", "the cat", over="checkpoints")
+        inspect(run / "model", "the cat", across_checkpoints=True)
     with pytest.raises(BadSetting, match="open already"):
-        inspect(open_model(run / "model"), "the cat", over="checkpoints")
+        inspect(open_model(run / "model"), "the cat", across_checkpoints=True)

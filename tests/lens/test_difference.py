@@ -178,7 +178,7 @@ def test_what_has_no_difference_is_refused_with_both_sides() -> None:
     with pytest.raises(BadSetting, match="top is 0"):
         inspect(A, "the cat", compare_model=B, top=0)
     with pytest.raises(BadSetting, match="over is 'checkpoints' and two sides"):
-        inspect(A, "the cat", compare_model=B, over="checkpoints")
+        inspect(A, "the cat", compare_model=B, across_checkpoints=True)
 
 
 def test_differences_are_drawn_in_two_colours() -> None:
