@@ -51,7 +51,7 @@ def test_texts_and_walks_and_grids_over_training(run: Path) -> None:
 
 
 def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(run), "the cat", "--over", "checkpoints", "--json"]) == 0
+    assert main(["inspect", str(run), "the cat", "--across-checkpoints", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["kind"] == "report"
     assert said["panels"][0]["kind"] == "curve"
