@@ -23,7 +23,7 @@ def inspect(
     out: str | Path | None = None,
     *,
     device: str | None = None,
-    over: Literal["checkpoints"] | None = None,
+    across_checkpoints: Literal["checkpoints"] | None = None,
     against: str | Path | ModelWithTokenizer | None = None,
     compare_text: str | None = None,
     **settings: Any,
@@ -49,8 +49,8 @@ def inspect(
         raise UnknownName(f"a view is not written to '{Path(out).name}'; {nearest(Path(out).suffix, WRITERS)}")
 
     compared = against is not None or compare_text is not None
-    if compared and over is not None:
-        raise BadSetting(f"over is '{over}' and two sides are compared; leave one of the two out")
+    if compared and across_checkpoints is not None:
+        raise BadSetting(f"over is '{across_checkpoints}' and two sides are compared; leave one of the two out")
 
     def look(model: str | Path | ModelWithTokenizer, text: str = text) -> View:
         network, tokenizer = load_model_and_tokenizer(model, device)
@@ -62,13 +62,13 @@ def inspect(
             return function(network, tokenizer, text, **{**settings, "top": network.vocab})
         return function(network, tokenizer, text, **settings)
 
-    if over is not None and not isinstance(model, str | Path):
+    if across_checkpoints is not None and not isinstance(model, str | Path):
         raise BadSetting("a model that is open already has no checkpoints; give the folder of its run")
     if compared:
         one, other = look(model), look(model if against is None else against, compare_text or text)
         seen = difference(one, other, top=settings.get("top", ROWS))
     else:
-        seen = look(model) if over is None else over_checkpoints(cast("str | Path", model), look, view)
+        seen = look(model) if across_checkpoints is None else over_checkpoints(cast("str | Path", model), look, view)
     if out is not None:
         save(seen, out)
     return seen

@@ -252,7 +252,7 @@ class InspectRecipe:
     max_tokens: int | None = None
     seed: int | None = None
     beam: int | None = None
-    over: Literal["checkpoints"] | None = None
+    across_checkpoints: Literal["checkpoints"] | None = None
     against: str | None = None
     compare_text: str | None = None
     sentences: int | None = None
