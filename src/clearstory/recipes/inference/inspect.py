@@ -24,7 +24,7 @@ def inspect(
     *,
     device: str | None = None,
     across_checkpoints: Literal["checkpoints"] | None = None,
-    against: str | Path | ModelWithTokenizer | None = None,
+    compare_model: str | Path | ModelWithTokenizer | None = None,
     compare_text: str | None = None,
     **settings: Any,
 ) -> View:
@@ -48,7 +48,7 @@ def inspect(
     if out is not None and Path(out).suffix.lower() not in WRITERS:
         raise UnknownName(f"a view is not written to '{Path(out).name}'; {nearest(Path(out).suffix, WRITERS)}")
 
-    compared = against is not None or compare_text is not None
+    compared = compare_model is not None or compare_text is not None
     if compared and across_checkpoints is not None:
         raise BadSetting(f"over is '{across_checkpoints}' and two sides are compared; leave one of the two out")
 
@@ -65,7 +65,7 @@ def inspect(
     if across_checkpoints is not None and not isinstance(model, str | Path):
         raise BadSetting("a model that is open already has no checkpoints; give the folder of its run")
     if compared:
-        one, other = look(model), look(model if against is None else against, compare_text or text)
+        one, other = look(model), look(model if compare_model is None else compare_model, compare_text or text)
         seen = difference(one, other, top=settings.get("top", ROWS))
     else:
         seen = look(model) if across_checkpoints is None else over_checkpoints(cast("str | Path", model), look, view)

@@ -253,7 +253,7 @@ class InspectRecipe:
     seed: int | None = None
     beam: int | None = None
     across_checkpoints: Literal["checkpoints"] | None = None
-    against: str | None = None
+    compare_model: str | None = None
     compare_text: str | None = None
     sentences: int | None = None
     centre: bool | None = None
