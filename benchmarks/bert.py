@@ -109,7 +109,7 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
     learnt = Corpus.open(train).encode(tokenizer)["train"]
     counts = np.bincount(learnt.ids, minlength=model.vocab) + 1.0
     surprise = -np.log(counts / counts.sum())
-    rows = encode_documents(tokenizer, documents_by_sentence(read_documents(valid)), multiple_documents=True, endings=False)
+    rows = encode_documents(tokenizer, documents_by_sentence(read_documents(valid)), multiple_documents=True, append_eos=False)
     pairs = Pairs(rows, model.config.context, 16, seed=0, masking=Masking.of(tokenizer))
     ends = rows.starts[np.flatnonzero(np.diff(rows.starts) == 0)]
     told, level, right, article = [], [], [], []
