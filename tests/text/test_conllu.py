@@ -64,7 +64,7 @@ def test_who_hangs_on_whom_and_how_it_was_written(tmp_path: Path) -> None:
     text = "".join(f"{n}\t{word}\t_\tX\t_\t_\t{head}\t{how}\t_\t{more}\n" for n, word, head, how, more in rows)
     [found] = read_conllu(written(tmp_path, text))
     assert found.heads == (2, 2, None, 2, 2, 4, 2)
-    assert found.relations == ("aux", "advmod", "root", "punct", "x:y", "advmod", "punct")
+    assert found.dependency_relations == ("aux", "advmod", "root", "punct", "x:y", "advmod", "punct")
     assert found.written[0] == "Don't go! cannot."
     assert [found.written[0][start:stop] for start, stop in found.written[1]] == list(found.words)
     [unsaid, *_] = read_conllu(written(tmp_path, FILE))

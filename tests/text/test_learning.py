@@ -126,7 +126,7 @@ def test_another_end_of_text_can_be_chosen() -> None:
 def test_processes_learn_the_same() -> None:
     """Each process hashes in an order of its own; none of it may reach the ids."""
     kinds = ["bpe", "wordpiece", "words"]
-    learning = f"[learn(kind, [{TEXT!r}]).fingerprint for kind in {kinds}]"
+    learning = f"[train_tokenizer(kind, [{TEXT!r}]).fingerprint for kind in {kinds}]"
     program = f"from clearstory.text.train_tokenizer import train_tokenizer; print({learning})"
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout

@@ -46,7 +46,7 @@ def parse_image(text: str) -> DigitImage:
 
     Text behind the 64th pixel is left out. Raises BadInput when there are fewer, or a character is no shade.
 
-    >>> picture("0" + "@" * 8 + " " * 56)[:2].tolist()
+    >>> parse_image("0" + "@" * 8 + " " * 56)[:2].tolist()
     [[16, 16, 16, 16, 16, 16, 16, 16], [0, 0, 0, 0, 0, 0, 0, 0]]
     """
     pixels = text.lstrip("0123456789")[: SIDE * SIDE]

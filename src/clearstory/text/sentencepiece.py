@@ -64,7 +64,7 @@ def to_tokenizer_json(model: SentencePieceModel) -> str:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.collapse_spaces:
         before += COLLAPSE_SPACES
-    defaults: dict[str, Any] = {"prefix": model.add_prefix_space, "byte_fallback": model.byte_fallback, "before": before}
+    defaults: dict[str, Any] = {"add_prefix_space": model.add_prefix_space, "byte_fallback": model.byte_fallback, "before": before}
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
         return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], added_tokens, **defaults)

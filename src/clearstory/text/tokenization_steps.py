@@ -56,7 +56,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
     found: dict[str, WordTokenization] = {}
     for stretch, added in whole:
         if stretch in found:
-            found[stretch] = WordTokenization(**{**vars(found[stretch]), "times": found[stretch].count + 1})
+            found[stretch] = WordTokenization(**{**vars(found[stretch]), "count": found[stretch].count + 1})
         else:
             own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
             steps = (TokenizationStep((stretch,)),) if added else tokenization_steps(tokenizer, stretch)

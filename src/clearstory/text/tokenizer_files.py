@@ -96,12 +96,12 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
     pairs = [line.split(" ") for line in lines]
     if wrong := next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None):
         raise CorruptFile(f"{merges} has the line {wrong[:40]!r}, which is no pair; copy it anew")
-    more = added_tokens(vocab.parent, config)
-    ids |= {token: id for token, (id, _) in more.items()}
+    extra = read_added_tokens(vocab.parent, config)
+    ids |= {token: id for token, (id, _) in extra.items()}
     end = [token for token in ("<|endoftext|>",) if token in ids]
     added_tokens = AddedTokens(
-        special=[*end, *(token for token, (_, special) in more.items() if special)],
-        added=[token for token, (_, special) in more.items() if not special],
+        special=[*end, *(token for token, (_, special) in extra.items() if special)],
+        added=[token for token, (_, special) in extra.items() if not special],
     )
     kind = config.get("tokenizer_class")
     pretokenizer = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
@@ -113,7 +113,7 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[pretokenizer], added_tokens), {}
 
 
-def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
+def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
     """Tokens that stand beside the vocabulary, with their ids, and whether they are special."""
     found: dict[str, tuple[int, bool]] = {}
     if (folder / "added_tokens.json").is_file():
