@@ -125,7 +125,7 @@ class Ground:
             return found | {"parameters": self.recipe.parameters}
         speed = training_speed(self.machine)
         if getattr(build(usual, device="meta"), "counted", False):
-            return {"parameters": whole_for(usual, time_budget.parameters_by_rounds(0.9 * self.seconds, speed, len(rows)))}
+            return {"parameters": whole_for(usual, time_budget.em_parameters_for_budget(0.9 * self.seconds, speed, len(rows)))}
         teachable = time_budget.parameters_for(0.9 * self.seconds, speed, len(rows), rows.text_bytes)
         if transformer:
             found["model.dropout"] = time_budget.dropout_for(0.9 * self.seconds, speed, teachable, len(rows))
