@@ -22,11 +22,11 @@ from clearstory.text.digit_images import save_png
 
 
 def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> None:
-    sizes = [time_budget.parameters_for(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
+    sizes = [time_budget.parameters_for_budget(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-3)  # √4: time is shared by size and tokens
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=1e-3)
-    assert time_budget.parameters_for(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(2 * sizes[0], rel=1e-3)  # longer tokens
-    assert time_budget.parameters_for(10**6, 1e11, 100_000, 100_000) == 400_000
+    assert time_budget.parameters_for_budget(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(2 * sizes[0], rel=1e-3)  # longer tokens
+    assert time_budget.parameters_for_budget(10**6, 1e11, 100_000, 100_000) == 400_000
 
 
 def test_what_is_read_many_times_is_learnt_with_dropout() -> None:

@@ -126,7 +126,7 @@ class Ground:
         speed = training_speed(self.machine)
         if getattr(build(usual, device="meta"), "counted", False):
             return {"parameters": whole_for(usual, time_budget.em_parameters_for_budget(0.9 * self.seconds, speed, len(rows)))}
-        teachable = time_budget.parameters_for(0.9 * self.seconds, speed, len(rows), rows.text_bytes)
+        teachable = time_budget.parameters_for_budget(0.9 * self.seconds, speed, len(rows), rows.text_bytes)
         if transformer:
             found["model.dropout"] = time_budget.dropout_for(0.9 * self.seconds, speed, teachable, len(rows))
         if entry.name == "clear":

@@ -137,7 +137,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
         speed /= settings.threads if clock.processor else 1
         usual: dict[str, Any] = {} if settings.context else {"context": time_budget.context_for(seconds, settings.device)}
-        teachable = time_budget.parameters_for(seconds, speed, tokens, rows["train"].text_bytes)
+        teachable = time_budget.parameters_for_budget(seconds, speed, tokens, rows["train"].text_bytes)
         shape = clear_of_blocks(teachable, tokenizer.vocab, settings.context or usual["context"])
         parameters = count_on_paper(shape)
         usual["dropout"] = time_budget.dropout_for(seconds, speed, blocks(shape), tokens)
