@@ -31,7 +31,7 @@ def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> 
 
 def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
     # 6 · 10⁶ parameters · 10⁶ tokens are 6·10¹² operations a pass
-    passes = [time_budget.dropout_for(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
+    passes = [time_budget.dropout_for_budget(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
     assert passes == [0.0, 0.1, 0.2]
 
 

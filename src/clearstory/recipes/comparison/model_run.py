@@ -128,7 +128,7 @@ class Ground:
             return {"parameters": whole_for(usual, time_budget.em_parameters_for_budget(0.9 * self.seconds, speed, len(rows)))}
         teachable = time_budget.parameters_for_budget(0.9 * self.seconds, speed, len(rows), rows.text_bytes)
         if transformer:
-            found["model.dropout"] = time_budget.dropout_for(0.9 * self.seconds, speed, teachable, len(rows))
+            found["model.dropout"] = time_budget.dropout_for_budget(0.9 * self.seconds, speed, teachable, len(rows))
         if entry.name == "clear":
             return found  # sizes itself by the same rule
         return found | {"parameters": whole_for(usual, teachable)}

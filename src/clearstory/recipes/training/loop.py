@@ -140,7 +140,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
         teachable = time_budget.parameters_for_budget(seconds, speed, tokens, rows["train"].text_bytes)
         shape = clear_of_blocks(teachable, tokenizer.vocab, settings.context or usual["context"])
         parameters = count_on_paper(shape)
-        usual["dropout"] = time_budget.dropout_for(seconds, speed, blocks(shape), tokens)
+        usual["dropout"] = time_budget.dropout_for_budget(seconds, speed, blocks(shape), tokens)
         recipe = replace(recipe, model=replace(recipe.model, overrides={**usual, **recipe.model.overrides}))
     if begun is not None:
         config = begun.model.config
