@@ -136,7 +136,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
     if new and recipe.time_limit is not None and parameters is None and recipe.model.name == "clear":
         seconds, speed, tokens = 0.9 * clock.left(), training_speed(settings), len(rows["train"].ids)
         speed /= settings.threads if clock.processor else 1
-        usual: dict[str, Any] = {} if settings.context else {"context": time_budget.context_for(seconds, settings.device)}
+        usual: dict[str, Any] = {} if settings.context else {"context": time_budget.context_for_budget(seconds, settings.device)}
         teachable = time_budget.parameters_for_budget(seconds, speed, tokens, rows["train"].text_bytes)
         shape = clear_of_blocks(teachable, tokenizer.vocab, settings.context or usual["context"])
         parameters = count_on_paper(shape)
