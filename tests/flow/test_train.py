@@ -398,12 +398,12 @@ def test_threads_are_as_many_as_asked_for(text: Path, tmp_path: Path, monkeypatc
 def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[object] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
-    monkeypatch.setattr("clearstory.recipes.training.time_budget.compiler", lambda: "/usr/bin/c++")
+    monkeypatch.setattr("clearstory.recipes.training.time_budget.find_cpp_compiler", lambda: "/usr/bin/c++")
     told(recipe(text, tmp_path / "off", steps=1, **{"training.compile": "off"}))
     assert compiled == []
     told(recipe(text, tmp_path / "on", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
-    monkeypatch.setattr("clearstory.recipes.training.time_budget.compiler", lambda: None)
+    monkeypatch.setattr("clearstory.recipes.training.time_budget.find_cpp_compiler", lambda: None)
     events = told(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
     (warned,) = [event for event in events if isinstance(event, TrainingWarning)]
