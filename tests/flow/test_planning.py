@@ -84,10 +84,10 @@ def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path:
 def test_a_gpu_reads_far_back_and_compiles_large_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [time_budget.context_for_budget(seconds, "cpu") for seconds in (60, 600)] == [128, 256]
     assert time_budget.context_for_budget(60, "cuda") == 256
-    monkeypatch.setattr(time_budget, "compiler", lambda: "g++")
+    monkeypatch.setattr(time_budget, "find_cpp_compiler", lambda: "g++")
     assert [time_budget.should_compile("auto", 10**8, 3600, device)[0] for device in ("cpu", "cuda")] == [False, True]
     assert not time_budget.should_compile("auto", 10**8, 60, "cuda")[0]
-    monkeypatch.setattr(time_budget, "compiler", lambda: None)
+    monkeypatch.setattr(time_budget, "find_cpp_compiler", lambda: None)
     assert "training is slower" in str(time_budget.should_compile("on", 10**8, None, "cuda")[1])
 
 
