@@ -1,8 +1,7 @@
-"""Embedding: the vectors of words as a page shows them: strips of numbers, and a map whose axes stand still as a model
-learns.
+"""Embedding API: embedding vectors of tokens, nearest neighbours, and the word projection over checkpoints.
 
- the run's end ─► plane: words, links, two axes ─┐
- any checkpoint ─► its word vectors ─────────────┴─► map
+ final model of a run ─► plane: words, links, two axes ─┐
+ any checkpoint ─────► its word vectors ────────────────┴─► projection
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from clearstory.recipes.inference.loading import load_model_and_tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointProjectionRequest:
-    """The words of a text at one checkpoint, on the axes of another model of the run.
+    """The projection of words at one checkpoint, on the axes of the run's final model.
 
     Args:
         model: the checkpoint's path in the studio's folder.
-        last: the model that gives words, links and axes: the run's own.
+        final_model: the model that defines words, links and axes: the run's final one.
         text: the words.
-        format: json as data, or the file that the library writes.
-        top: how many of the nearest of each word.
-        centre: whether the mean of all word vectors is taken away.
-        remove: how many main directions besides.
-        within: only tokens with ids below this are looked for.
+        format: "json" for the view as data, or the format of a file.
+        top: number of nearest neighbours of each word.
+        centre: subtract the mean of all word vectors.
+        remove: number of principal components to remove as well.
+        within: only tokens with ids below this are candidates.
     """
 
     model: str
-    last: str
+    final_model: str
     text: str = ""
     format: Literal["json", "svg", "csv", "html"] = "json"
     top: int = 4
@@ -47,17 +46,17 @@ class CheckpointProjectionRequest:
 
 @dataclass(frozen=True)
 class ProjectionFrame:
-    """A plane, and how far its words reach on it in the model that gave it: left, right, low, high."""
+    """A projection plane, and the extent of its words in the final model: left, right, low, high."""
 
     plane: ProjectionPlane
     extent: tuple[float, float, float, float]
 
 
 def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) -> ProjectionFrame:
-    """What stands still."""
-    network, tokenizer = load_model_and_tokenizer(opened)
+    """The plane and extent of the final model, which stay fixed over all checkpoints."""
+    model, tokenizer = load_model_and_tokenizer(opened)
     plane = fit_plane(
-        network,
+        model,
         tokenizer,
         request.text,
         top=request.top,
@@ -65,25 +64,25 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
         remove=request.remove,
         within=request.within,
     )
-    places, _ = plane.places(unit_word_vectors(network, tokenizer, centre=request.centre, remove=request.remove))
-    (left, low), (right, high) = places.amin(0).tolist(), places.amax(0).tolist()
+    coordinates, _ = plane.places(unit_word_vectors(model, tokenizer, centre=request.centre, remove=request.remove))
+    (left, low), (right, high) = coordinates.amin(0).tolist(), coordinates.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 
 
-def checkpoint_projection(opened: OpenedModel, still: ProjectionFrame, request: CheckpointProjectionRequest) -> Any:
-    """Where the words stand at a checkpoint, as plain data with `extent` beside it, or as the text of a file."""
-    network, tokenizer = load_model_and_tokenizer(opened)
-    seen = project_on(network, tokenizer, still.plane, centre=request.centre, remove=request.remove)
+def checkpoint_projection(opened: OpenedModel, frame: ProjectionFrame, request: CheckpointProjectionRequest) -> Any:
+    """The projection at a checkpoint as plain data with the frame's `extent`, or as the text of a file."""
+    model, tokenizer = load_model_and_tokenizer(opened)
+    view = project_on(model, tokenizer, frame.plane, centre=request.centre, remove=request.remove)
     if request.format != "json":
-        return WRITERS[f".{request.format}"](seen)
-    return {**seen.to_json(), "extent": list(still.extent)}
+        return WRITERS[f".{request.format}"](view)
+    return {**view.to_json(), "extent": list(frame.extent)}
 
 
 def embedding_rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
-    """The embedding's rows of a text's tokens, (T, W), all dimensions."""
+    """The input embeddings of a text's tokens, (T, W)."""
     ids = tokenizer.encode(text)
     if not ids:
-        raise BadInput("the text is empty; give a few words to look at")
+        raise BadInput("the text is empty; give at least one word")
     values = input_embeddings(model, ids)
     labels = number_duplicates([tokenizer.display_token(id) for id in ids])
     lengths = values.norm(dim=-1)
@@ -91,9 +90,9 @@ def embedding_rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
     return {
         "values": values,
         "labels": list(labels),
-        "caption": f"{len(ids):,} tokens, {values.shape[1]:,} numbers each, from {float(values.min()):.2g} to "
-        f"{float(values.max()):.2g}; the longest vector is that of ‘{labels[longest]}’, {float(lengths[longest]):.2f} "
-        f"where the median is {float(lengths.median()):.2f}.",
+        "caption": f"{len(ids):,} tokens, {values.shape[1]:,} dimensions, values from {float(values.min()):.2g} to "
+        f"{float(values.max()):.2g}; ‘{labels[longest]}’ has the largest norm, {float(lengths[longest]):.2f} "
+        f"(median {float(lengths.median()):.2f}).",
     }
 
 
@@ -107,14 +106,14 @@ def nearest_embeddings(
     remove: int = 0,
     within: int | None = None,
 ) -> dict[str, Any]:
-    """A word's vector and those of the tokens nearest to it, (1 + top, W), each of length 1: products are cosines."""
-    own, found, vectors = word_neighbours(model, tokenizer, text, top=top, centre=centre, remove=remove, within=within)
-    ids = [own, *(each.id for each in found)]
+    """The unit vectors of a word and of its nearest tokens, (1 + top, W), and their cosines."""
+    id, neighbours, vectors = word_neighbours(model, tokenizer, text, top=top, centre=centre, remove=remove, within=within)
+    ids = [id, *(each.id for each in neighbours)]
     return {
         "values": vectors[ids],
         "labels": [tokenizer.display_token(id) for id in ids],
         "words": [tokenizer.decode([id]) for id in ids],
         "ids": ids,
-        "cosines": [1.0, *(each.cosine for each in found)],
+        "cosines": [1.0, *(each.cosine for each in neighbours)],
         "caption": similarity_caption(model, tokenizer, vectors, centre, remove),
     }

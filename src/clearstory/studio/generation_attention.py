@@ -1,81 +1,97 @@
-"""Attended: how much the newest token of a text that is being written takes from each one before it."""
+"""Attention of the newest token during generation, to every token before it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from clearstory.lens.probes.attention import attention_weights
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_site
-from clearstory.models.encoder import Encoder
+from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site
+from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import fit_prompt, fit_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import check_generated_ids, context_window
+from clearstory.text.tokenizers import Tokenizer
 
 
-def generation_attention(
+def newest_token_attention(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     text: str,
     *,
-    written: tuple[int, ...] = (),
+    generated: tuple[int, ...] = (),
     layer: int = -1,
     head: int | None = None,
     part: AttentionPart | None = None,
 ) -> dict[str, Any]:
-    """The last row of a head's weights, (S,), after a prompt and what was written; the mean over heads without `head`.
+    """The last query's attention weights after a prompt and the generated tokens, (S,); without `head`, their mean.
 
-    It is the row of the newest token as the model reads it, which is what the next is chosen from. Of an
-    encoder-decoder the decoder's, unless `part` is cross: how it looks across at the source. A context that was full
-    has begun anew, as in writing. Raises CannotDo for a model without attention, and for an encoder.
+    This is the row of the newest token, from whose hidden state the next token is predicted. For an encoder-decoder it
+    is the decoder's self-attention, or with part "cross" its attention to the source. After the context was full, it
+    covers the shortened context, as in generation. Raises CannotDo for a model without attention and for an encoder.
     """
-    own = attention_parts(model)
-    if isinstance(model, Encoder):
-        model.cannot_go_on()
-    at = attention_site(model, layer, part or ("decoder" if "decoder" in own else None))
-    prompt_format = PromptFormat.of(model, tokenizer, None)
-    prompt, source = prompt_format.encode(tokenizer, text)
-    first = fit_prompt(model, prompt, prompt_format.start_token_id)
-    ids = list(context_window(model, len(first), [*first, *check_generated_ids(model, written)]))
-    sources = fit_source(model, source)
-    pieces = tuple(tokenizer.display_token(id) for id in ids)
-    read = Passage(tuple(ids), pieces, tuple(sources), tuple(tokenizer.display_token(id) for id in sources))
-    weights = attention_weights(model, read, at)
+    available = attention_parts(model)
+    require(model, Capability.CAUSAL)
+    site = attention_site(model, layer, part or ("decoder" if "decoder" in available else None))
+    passage = generated_passage(model, tokenizer, text, generated)
+    weights = attention_weights(model, passage, site)
     if head is not None:
-        head = at.head(head, weights)
+        head = site.head(head, weights)
     row = (weights.mean(0) if head is None else weights[head])[-1].double()
-    _, columns = at.reads(read)
-    seen = sources if at.part == "cross" else ids
-    order = row.argsort(descending=True, stable=True).tolist()
-    best = order[0]
-    away = "" if at.part == "cross" else f", {len(ids) - 1 - best} back" if best < len(ids) - 1 else ", which is itself"
-    who = f"head {head}" if head is not None else f"the mean of {at.heads} heads"
+    _, columns = site.reads(passage)
+    ids = passage.source if site.part == "cross" else passage.ids
     return {
         "weights": row.float(),
         "labels": list(columns),
-        "ids": list(seen),
-        "pieces": [tokenizer.display_token(id) for id in seen],
-        "query": read.labels[-1],
-        "layer": at.layer,
-        "layers": len(at.stack.blocks),
+        "ids": list(ids),
+        "pieces": [tokenizer.display_token(id) for id in ids],
+        "query": passage.labels[-1],
+        "layer": site.layer,
+        "layers": len(site.stack.blocks),
         "head": head,
-        "heads": at.heads,
-        "part": at.part,
-        "parts": [each for each in own if each != "encoder"],
-        "caption": (
-            f"In {at.words}, {who}: ‘{read.labels[-1]}’ takes {float(row[best]):.0%} from ‘{columns[best]}’{away}. "
-            f"Half of its weight lies on {count_holding(row[order].tolist())} of {len(columns)} tokens."
-        ),
+        "heads": site.heads,
+        "part": site.part,
+        "parts": [each for each in available if each != "encoder"],
+        "caption": newest_token_caption(site, passage, row, columns, head),
     }
 
 
-def count_holding(weights: list[float], share: float = 0.5) -> int:
-    """How many of the largest weights hold a share of all.
+def generated_passage(model: Any, tokenizer: Tokenizer, text: str, generated: Sequence[int]) -> Passage:
+    """The prompt and the generated tokens as the model processes them, cut to its context."""
+    prompt_format = PromptFormat.of(model, tokenizer, None)
+    prompt, source = prompt_format.encode(tokenizer, text)
+    first = fit_prompt(model, prompt, prompt_format.start_token_id)
+    ids = context_window(model, len(first), [*first, *check_generated_ids(model, generated)])
+    sources = fit_source(model, source)
+    pieces, source_pieces = (tuple(tokenizer.display_token(id) for id in each) for each in (ids, sources))
+    return Passage(tuple(ids), pieces, tuple(sources), source_pieces)
 
-    >>> enough([0.4, 0.3, 0.2, 0.1])
+
+def newest_token_caption(
+    site: AttentionSite, passage: Passage, row: Float[Tensor, "S"], columns: Sequence[str], head: int | None
+) -> str:
+    """Which token the newest one attends to most, and how many tokens hold half of its attention."""
+    order = row.argsort(descending=True, stable=True).tolist()
+    best, newest = order[0], len(passage.ids) - 1
+    distance = "" if site.part == "cross" else f", {newest - best} tokens back" if best < newest else ", itself"
+    source = f"head {head}" if head is not None else f"mean of {site.heads} heads"
+    return (
+        f"In {site.words}, {source}: ‘{passage.labels[-1]}’ puts {float(row[best]):.0%} of its attention on "
+        f"‘{columns[best]}’{distance}. Half of it is on {count_holding(row[order].tolist())} of {len(columns)} tokens."
+    )
+
+
+def count_holding(weights: Sequence[float], share: float = 0.5) -> int:
+    """The number of largest weights whose sum is a share of the total, for weights in descending order.
+
+    >>> count_holding([0.4, 0.3, 0.2, 0.1])
     2
     """
-    held, count = 0.0, 0
-    while held < share * sum(weights):
-        held, count = held + weights[count], count + 1
+    total, count = 0.0, 0
+    while total < share * sum(weights):
+        total, count = total + weights[count], count + 1
     return count

@@ -27,7 +27,7 @@ from clearstory.models.prompts import resting
 from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.text.tokenizer import Tokenizer
+from clearstory.text.tokenizers import Tokenizer
 
 MAX_TRACE_VALUES = 2**20
 """The largest number of activation values that a trace returns as JSON."""

@@ -1,11 +1,11 @@
-"""Comparing: one view of two sides, each a model and a text, and their difference.
+"""View difference: one view of two sides A and B, each a model and a text, and the difference B − A.
 
  A: model, text ─► view ─┐
-                         ├─► lens.difference ─► B − A, or why there is none
+                         ├─► lens.views.difference ─► B − A, or why there is none
  B: model, text ─► view ─┘
 
-Each side is asked in its model's turn, one after the other, so that two pages that compare the same two models the
-other way round never wait for each other.
+The sides are computed one after the other, each under its model's lock, so that two pages that compare the same models in
+opposite order cannot deadlock.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ViewDifferenceRequest:
 
 
 def view_or_error(opened: OpenedModel, text: str, request: ViewDifferenceRequest) -> View | ClearstoryError:
-    """What one side shows, all of a list of the vocabulary; or what keeps it from being shown."""
+    """The view of one side, with all rows if it lists the vocabulary; or the error that prevents it."""
     settings = convert_settings(view_of(request.view), request.settings)
     if VIEWS[request.view].listed:
         settings["top"] = load_model_and_tokenizer(opened)[0].vocab
@@ -62,9 +62,9 @@ def view_or_error(opened: OpenedModel, text: str, request: ViewDifferenceRequest
 
 
 def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, request: ViewDifferenceRequest) -> Any:
-    """Both sides and B − A as plain data, with a sentence for what cannot be shown; or the difference as a file.
+    """Both sides, B − A, and the reasons for missing ones as plain data; for a file format, B − A as a file.
 
-    Raises what keeps both sides from being shown, and for a file what keeps the difference.
+    Raises A's error if both sides failed; for a file format, the error that prevents the difference.
     """
     top = request.settings.get("top")
     rows = convert_settings(view_of(request.view), {"top": top})["top"] if top is not None else ROWS
@@ -89,5 +89,5 @@ def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, reques
 
 
 def first_rows(view: View, request: ViewDifferenceRequest, rows: int) -> View:
-    """A view as a page shows it: of a list of the whole vocabulary its first rows."""
+    """The first rows of a view that lists the vocabulary; any other view unchanged."""
     return replace(view, rows=view.rows[:rows]) if VIEWS[request.view].listed and isinstance(view, Table) else view
