@@ -249,8 +249,8 @@ def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None
     for words, says in (
         (("generate", run, "the"), ("clearstory fill", "`embed`", "`classify`")),
         (
-            ("inspect", run, "the cat", "--view", "next"),
-            ("the view 'next'", "clearstory fill", "it can show tokens"),
+            ("inspect", run, "the cat", "--view", "next-token"),
+            ("the view 'next-token'", "clearstory fill", "it can show tokens"),
         ),
         (("fill", run, "the cat"), ("there is no [MASK] in 'the cat'",)),
         (("fill", run, "the [MASK]", "--device", "nowhere"), ("device is 'nowhere'",)),

@@ -26,15 +26,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
     every = list_checkpoints(run)
     assert len(every) > MOST
-    walk = inspect(run, "the cat", "next", across_checkpoints=True, top=30)
+    walk = inspect(run, "the cat", "next-token", across_checkpoints=True, top=30)
     curve, *views = walk.panels
     assert len(views) == MOST
     assert walk.caption is not None
     assert walk.caption.startswith(f"{MOST} of {len(every)} checkpoints, steps 0 to 20")
     assert views[0].title.startswith("Step 0: ")
-    last = inspect(every[-1], "the cat", "next", top=30)
+    last = inspect(every[-1], "the cat", "next-token", top=30)
     assert views[-1].rows == last.rows
-    first = inspect(every[0], "the cat", "next", top=30)
+    first = inspect(every[0], "the cat", "next-token", top=30)
     for line in curve.lines:
         own = {row[0]: row[-1] for row in first.rows}
         assert line.x[-1] == 20
@@ -43,11 +43,11 @@ def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
 
 
 def test_texts_and_walks_and_grids_over_training(run: Path) -> None:
-    bits = inspect(run, "the cat sat", "surprise", across_checkpoints=True)
+    bits = inspect(run, "the cat sat", "surprisal", across_checkpoints=True)
     assert bits.panels[0].title == "bits per byte over training"
     assert bits.panels[0].lines[0].y[-1] < bits.panels[0].lines[0].y[0]  # it has learnt something
-    assert len(inspect(run, "the cat", "norms", across_checkpoints=True).panels) == 2 * MOST
-    assert len(inspect(run, "the cat", "lens", across_checkpoints=True).panels) == MOST
+    assert len(inspect(run, "the cat", "residual-norms", across_checkpoints=True).panels) == 2 * MOST
+    assert len(inspect(run, "the cat", "logit-lens", across_checkpoints=True).panels) == MOST
 
 
 def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -278,7 +278,7 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
     nats = [evaluate(each, tmp_path / "text.txt").score.nats for each in both]
     assert nats[0] == nats[1]
-    views = [inspect(each, "Call me", view="next") for each in both]
+    views = [inspect(each, "Call me", view="next-token") for each in both]
     assert views[0] == views[1]
 
 

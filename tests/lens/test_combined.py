@@ -49,8 +49,8 @@ def test_a_map_of_several_heads_is_made_of_theirs(name: str) -> None:
         # Head 1 of layer 0 counts three times, head 0 of layer 1 once: 3/4 and 1/4.
         assert torch.allclose(values("0.1 x3", "1.0"), 0.75 * own[0, 1] + 0.25 * own[1, 0])
         assert torch.equal(values("0.1"), own[0, 1])
-        assert torch.equal(values(how="max"), own.amax((0, 1)))
-        assert torch.equal(values("0", "1.1", how="max"), torch.stack([*own[0], own[1, 1]]).amax(0))
+        assert torch.equal(values(reduce="max"), own.amax((0, 1)))
+        assert torch.equal(values("0", "1.1", reduce="max"), torch.stack([*own[0], own[1, 1]]).amax(0))
         assert torch.allclose(values("0.0", "0.1 x0.5").sum(-1), torch.ones(own.shape[2]).double())
 
 
@@ -59,13 +59,13 @@ def test_titles_and_looks_say_what_is_shown() -> None:
     heads = select_heads(attention_sites(model), ("0.1", "1.0 x2"))
     assert (str(heads), heads.number, heads.layers) == ("heads 0.1, 1.0 x2", 2, [0, 1])
     assert str(select_heads(attention_sites(model), ())) == f"all {model.config.layers * model.config.heads} heads"
-    seen = combined_heads(model, CHARACTERS, TEXT, how="max")
+    seen = combined_heads(model, CHARACTERS, TEXT, reduce="max")
     sums = [sum(row) for row in seen.values]
     assert f"rows sum to {min(sums):.2f} to {max(sums):.2f}" in str(seen.caption)
 
 
 @pytest.mark.parametrize(
-    ("heads", "how", "words"),
+    ("heads", "reduce", "words"),
     [
         (("9.0",), "mean", "layers go to 1"),
         (("0.9",), "mean", "heads to"),
@@ -75,10 +75,10 @@ def test_titles_and_looks_say_what_is_shown() -> None:
         (("0.1 x2",), "max", "takes each as it is"),
     ],
 )
-def test_heads_that_are_not_there_are_refused(heads: Any, how: Any, words: str) -> None:
+def test_heads_that_are_not_there_are_refused(heads: Any, reduce: Any, words: str) -> None:
     model: Any = shaken(CASES["gpt2"][0])
     with pytest.raises(BadSetting, match=words):
-        combined_heads(model, CHARACTERS, TEXT, heads=heads, how=how)
+        combined_heads(model, CHARACTERS, TEXT, heads=heads, reduce=reduce)
     with pytest.raises(CannotDo, match="is a decoder alone"):
         combined_heads(model, CHARACTERS, TEXT, part="cross")
 

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import build_word_bank, cosines_by_layer, find_word, layer_vectors, align_text, layer_vectors_of_texts, standardize
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings, read_sentences
 from clearstory.lens.probes.x_moved import head_contributions
-from clearstory.lens.hooks.trace import transformer_stacks, record_activations
+from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 from clearstory.lens.views import Curve, Grid, Map, Table
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -137,7 +137,7 @@ def test_the_walk_has_a_step_for_each_question(name: str) -> None:
     config, tokenizer = KINDS[name]
     model = shaken(config)
     bank = ["a ship and a model", "a fashion model"]
-    view = contextual_embeddings(model, tokenizer, ONE, other=OTHER, target="model", top=3, bank=bank)
+    view = contextual_embeddings(model, tokenizer, ONE, other_text=OTHER, word="model", top=3, sentences_file=bank)
     kinds = [type(step) for step in view.panels]
     # The word is several tokens of the encoder's tokenizer; an LSTM has no heads.
     assert kinds == [Curve, Map, Grid, Grid, Table, Table] + [Table] * (name != "lstm")
@@ -171,11 +171,11 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(BadInput, match="give the second and the word"):
         contextual_embeddings(model, tokenizer, ONE)
     with pytest.raises(BadInput, match="‘ship’ does not stand in ‘a fashion model and’"):
-        contextual_embeddings(model, tokenizer, ONE, other=OTHER, target="ship")
+        contextual_embeddings(model, tokenizer, ONE, other_text=OTHER, word="ship")
     with pytest.raises(BadInput, match="parts this in two"):
         layer_vectors(model, tokenizer, "a ||| model")
     with pytest.raises(BadSetting, match="layer is 2"):
-        contextual_embeddings(model, tokenizer, ONE, other=OTHER, target="model", layer=2, bank=["a ship"])
+        contextual_embeddings(model, tokenizer, ONE, other_text=OTHER, word="model", layer=2, sentences_file=["a ship"])
     with pytest.raises(BadInput, match="does not stand"):
         find_word("models", "model")
     assert find_word("A MODEL.", "model") == (2, 7)

@@ -44,7 +44,7 @@ def flat(view: Grid) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("view", "settings"), [("attention", {"head": 1}), ("lens", {}), ("lens", {"show": "rank"}), ("embeddings", {})]
+    ("view", "settings"), [("attention", {"head": 1}), ("logit-lens", {}), ("logit-lens", {"metric": "rank"}), ("embeddings", {})]
 )
 def test_a_grid_and_its_difference_are_the_other_grid(view: str, settings: dict[str, Any]) -> None:
     one, other = (inspect(each, "the cat", view, **settings) for each in (A, B))
@@ -62,8 +62,8 @@ def test_a_grid_and_its_difference_are_the_other_grid(view: str, settings: dict[
 
 
 def test_words_of_two_grids_stand_in_one_cell() -> None:
-    apart = inspect(A, "the cat", "lens", compare_model=B)
-    one, other = (inspect(each, "the cat", "lens") for each in (A, B))
+    apart = inspect(A, "the cat", "logit-lens", compare_model=B)
+    one, other = (inspect(each, "the cat", "logit-lens") for each in (A, B))
     word, mine, theirs = (each.texts[0][0].split("\n")[0] for each in (apart, one, other))  # type: ignore[union-attr,index]
     assert word == (mine if mine == theirs else f"{mine}→{theirs}")
 
@@ -115,13 +115,13 @@ def test_a_row_of_one_table_alone_has_no_difference() -> None:
 
 @pytest.mark.parametrize("compare_model", [B, PIECES])
 def test_bits_of_a_text_are_compared_whatever_its_pieces_are(compare_model: Any) -> None:
-    apart = inspect(A, TEXT, "surprise", compare_model=compare_model)
+    apart = inspect(A, TEXT, "surprisal", compare_model=compare_model)
     assert isinstance(apart, HighlightedText)
     assert apart.signed
     assert "".join(span.text for span in apart.spans) == TEXT
     at = 0
     sides = []
-    for each in (A, against):
+    for each in (A, compare_model):
         ids, places = each.tokenizer.encode_with_offsets(TEXT)
         told = [span.value for span in surprisal(each.model, each.tokenizer, TEXT).spans]
         assert len(told) == len(ids)
@@ -165,14 +165,14 @@ def test_what_has_no_difference_is_refused_with_both_sides() -> None:
     with pytest.raises(CannotDo, match="only 0 of 5 rows are the same"):
         inspect(A, "a dog", "attention", compare_text="the c")
     with pytest.raises(CannotDo, match=r"A has \d rows and B has \d"):
-        inspect(A, "the cat", "lens", compare_model=opened(config=replace(TINY_CLEAR, layers=3)))
+        inspect(A, "the cat", "logit-lens", compare_model=opened(config=replace(TINY_CLEAR, layers=3)))
     with pytest.raises(CannotDo, match="A is a table and B is a grid"):
-        difference(inspect(A, "the"), inspect(A, "the", "lens"))
+        difference(inspect(A, "the"), inspect(A, "the", "logit-lens"))
     nothing = Map(title="m", points=(), x_label="x", y_label="y")
     with pytest.raises(CannotDo, match="nothing can be taken away from a map"):
         difference(nothing, nothing)
     with pytest.raises(CannotDo, match="A counts bits of entropy and B rank"):
-        difference(*(inspect(A, "the", "lens", show=show) for show in ("entropy", "rank")))
+        difference(*(inspect(A, "the", "logit-lens", metric=metric) for metric in ("entropy", "rank")))
     with pytest.raises(CannotDo, match="columns token, id, logit, probability and B's"):
         difference(inspect(A, "the"), inspect(A, "the", "neurons"))
     with pytest.raises(BadSetting, match="top is 0"):
@@ -184,7 +184,7 @@ def test_what_has_no_difference_is_refused_with_both_sides() -> None:
 def test_differences_are_drawn_in_two_colours() -> None:
     from rich.console import Console
 
-    for view, name in (("surprise", "less-"), ("lens", "dot-0"), ("attention", "dot-0")):
+    for view, name in (("surprisal", "less-"), ("logit-lens", "dot-0"), ("attention", "dot-0")):
         apart = inspect(A, "the cat", view, compare_model=B)
         page = WRITERS[".html"](apart)
         assert name in page
@@ -205,11 +205,11 @@ def test_the_command_takes_one_side_from_the_other(tmp_path: Path, capsys: pytes
     for name, seed in (("one", 1), ("other", 2)):
         model = build(replace(TINY_GPT2, vocab=LETTERS.vocab), seed=seed)
         save_model(tmp_path / name, model, LETTERS, ModelCard())
-    flags = ["--against", str(tmp_path / "other"), "--compare-text", "a dog", "--top", "3", "--json"]
+    flags = ["--compare-model", str(tmp_path / "other"), "--compare-text", "a dog", "--top", "3", "--json"]
     assert main(["inspect", str(tmp_path / "one"), "the cat", *flags]) == 0
     said = json.loads(capsys.readouterr().out)
     apart = inspect(tmp_path / "one", "the cat", compare_model=tmp_path / "other", compare_text="a dog", top=3)
     assert said["rows"] == [list(row) for row in apart.rows]  # type: ignore[union-attr]
     assert said["columns"][-1] == "B − A"
-    assert main(["inspect", str(tmp_path / "one"), "the cat", "--view", "lens", *flags[2:4]]) == 1
+    assert main(["inspect", str(tmp_path / "one"), "the cat", "--view", "logit-lens", *flags[2:4]]) == 1
     assert "A has 7 columns and B has 5" in capsys.readouterr().err

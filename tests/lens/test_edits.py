@@ -25,7 +25,7 @@ from tiny import TINY_CLEAR, TINY_GPT2, shaken
 TOKENIZER = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
 SAID = [
     "head 1.0 off", "head 0.1 x0.5", "head 1.1 mean", "attention 0 off", "feed-forward 1 mean", "layer 1 x2",
-    "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer foot -1.5 last 'ab c' d", "patch 1 2 'dcba'", "patch foot 0 bbca",
+    "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer embedding -1.5 last 'ab c' d", "patch 1 2 'dcba'", "patch embedding 0 bbca",
     "encoder head 0.1 off", "cross-head 0.0 off", "cross-attention 0 x0.1", "cross-cell 0.1 0 2 1",
 ]  # fmt: skip
 
@@ -97,14 +97,14 @@ def test_each_edit_does_what_its_words_say() -> None:
             read.hidden(model)
         return seen[tap]
 
-    answer = after("head 1.0 off", "blocks.1.attention.answer")
+    answer = after("head 1.0 off", "blocks.1.attention.head_outputs")
     assert not answer[:, 0].any()
-    assert torch.equal(answer[:, 1:], at["blocks.1.attention.answer"][:, 1:])
-    mean = after("head 1.2 mean", "blocks.1.attention.answer")[0, 2]
-    assert torch.allclose(mean, at["blocks.1.attention.answer"][0, 2].mean(0).expand_as(mean))
+    assert torch.equal(answer[:, 1:], at["blocks.1.attention.head_outputs"][:, 1:])
+    mean = after("head 1.2 mean", "blocks.1.attention.head_outputs")[0, 2]
+    assert torch.allclose(mean, at["blocks.1.attention.head_outputs"][0, 2].mean(0).expand_as(mean))
     assert torch.equal(after("feed-forward 0 x0.5", "blocks.0.feed_forward"), at["blocks.0.feed_forward"] * 0.5)
-    assert torch.equal(after("layer 0 off", "blocks.0"), at["foot"])
-    assert torch.equal(after("attention 0 off", "blocks.0.middle"), at["foot"])
+    assert torch.equal(after("layer 0 off", "blocks.0"), at["embedding_output"])
+    assert torch.equal(after("attention 0 off", "blocks.0.after_attention"), at["embedding_output"])
     pattern, before = (
         each[0, 1]
         for each in (after("cell 1.1 3 2 0.9", "blocks.1.attention.pattern"), at["blocks.1.attention.pattern"])
@@ -203,7 +203,7 @@ def test_patching_everything_is_the_other_text() -> None:
 
 def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
     model = shaken(replace(T5_SMALL, **TINY | {"vocab": TOKENIZER.vocab, "begin": 0}))
-    view = activation_patching(model, TOKENIZER, "abc", other="abd", words=("a", "b"), target="b")
+    view = activation_patching(model, TOKENIZER, "abc", other_text="abd", words=("a", "b"), target="b")
     assert view.column_labels[2] == "c/d"
     assert view.values[0][2] == pytest.approx(1)
     last = "encoder cell 1.0 2 0 0.5"
@@ -217,7 +217,7 @@ def test_an_encoder_answers_at_its_mask() -> None:
     grid = ablation(model, pieces, "a [MASK] c")
     assert grid.column_labels == ("h0", "h1", "ff")
     assert interventions(model, pieces, "a [MASK] c", edit=("cell 0.1 1 3 0.7",)).rows
-    assert activation_patching(model, pieces, "a [MASK] c", other="b [MASK] c", words=("a", "b")).values[0][1] != 0
+    assert activation_patching(model, pieces, "a [MASK] c", other_text="b [MASK] c", words=("a", "b")).values[0][1] != 0
     for view, more in ((ablation, {}), (interventions, {"edit": ("layer 0 off",)})):
         with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
             view(model, pieces, "a b c", **more)
@@ -268,10 +268,10 @@ def test_other_refusals() -> None:
     with pytest.raises(BadSetting, match="needs a second text"):
         activation_patching(model, TOKENIZER, "abca")
     with pytest.raises(BadSetting, match="the text has 4 tokens and the other 2"):
-        activation_patching(model, TOKENIZER, "abca", other="ab")
+        activation_patching(model, TOKENIZER, "abca", other_text="ab")
     with pytest.raises(BadInput, match="both texts have the same likeliest word"):
-        activation_patching(model, TOKENIZER, "abca", other="abca")
+        activation_patching(model, TOKENIZER, "abca", other_text="abca")
     with pytest.raises(BadInput, match="nothing moves"):
-        activation_patching(model, TOKENIZER, "abca", other="abca", words=("a", "b"))
+        activation_patching(model, TOKENIZER, "abca", other_text="abca", words=("a", "b"))
     with pytest.raises(BadSetting, match="an ablation shows answer or kl"):
-        ablation(model, TOKENIZER, "abca", show="rank")
+        ablation(model, TOKENIZER, "abca", metric="rank")

@@ -74,9 +74,9 @@ def test_places_that_cannot_be_hidden_are_refused(place: int, words: str) -> Non
 
 
 def test_it_is_for_encoders_that_know_words() -> None:
-    assert "fill" in able(MODEL)
+    assert "fill-mask" in able(MODEL)
     bare: Any = shaken(replace(CONFIG, transform=False))
     for other in (bare, shaken(TINY_CLEAR)):
-        assert "fill" not in able(other)
+        assert "fill-mask" not in able(other)
         with pytest.raises(CannotDo, match="a head that tells what stands at a"):
-            check_able("fill", other)
+            check_able("fill-mask", other)

@@ -114,7 +114,7 @@ def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadInput, match="the text is empty"):
         inspect(opened, "", "generation")
     with pytest.raises(UnknownName, match="no setting called 'seed'"):
-        inspect(opened, "abca", "next", seed=1)
+        inspect(opened, "abca", "next-token", seed=1)
     with pytest.raises(BadSetting, match="max_tokens is 0"):
         inspect(opened, "abca", "generation", max_tokens=0)
     encoder = SimpleNamespace(model=shaken(replace(BERT_TINY, **TINY)), tokenizer=TOKENIZER)

@@ -57,5 +57,5 @@ def test_what_cannot_be_is_refused(model: Any) -> None:
 
 def test_every_view_can_be_found() -> None:
     assert all(callable(view_of(name)) for name in VIEWS)
-    with pytest.raises(UnknownName, match="did you mean 'next'"):
-        view_of("nxt")
+    with pytest.raises(UnknownName, match="did you mean 'next-token'"):
+        view_of("nxt-token")

@@ -68,8 +68,8 @@ def test_surprise_is_that_of_the_target(model: Any) -> None:
 
 
 def test_what_such_a_model_cannot_show_names_what_it_can(model: Any) -> None:
-    assert {"tokens", "next", "surprise", "neighbours", "attention", "heads", "lens"} <= set(able(model))
-    for name, why in (("reach", "reads a source and writes another text"), ("gates", "has none")):
+    assert {"tokens", "next-token", "surprisal", "neighbours", "attention", "heads", "logit-lens"} <= set(able(model))
+    for name, why in (("gradient-reach", "reads a source and writes another text"), ("gates", "has none")):
         with pytest.raises(CannotDo, match=f"{why}; it can show tokens, .*next, surprise"):
             check_able(name, model)
 
@@ -78,10 +78,10 @@ def test_a_source_and_a_target_are_asked_for_where_they_are_due(model: Any) -> N
     opened = SimpleNamespace(model=model, tokenizer=TOKENIZER)
     decoder = SimpleNamespace(model=shaken(replace(TINY_GPT2, vocab=TOKENIZER.vocab)), tokenizer=TOKENIZER)
     with pytest.raises(BadInput, match="give the target too, with --target"):
-        inspect(opened, "the cat", view="surprise")
+        inspect(opened, "the cat", view="surprisal")
     with pytest.raises(BadInput, match="there is no token to foresee"):
-        inspect(opened, "the cat", view="surprise", target="")
-    for view in ("next", "surprise"):
+        inspect(opened, "the cat", view="surprisal", target="")
+    for view in ("next-token", "surprisal"):
         with pytest.raises(BadInput, match="give it the text to be rewritten"):
             inspect(opened, "", view=view, target="x")
         with pytest.raises(ContextOverflow, match="target has 24 tokens and the model's context holds 23"):
@@ -91,6 +91,6 @@ def test_a_source_and_a_target_are_asked_for_where_they_are_due(model: Any) -> N
             inspect(opened, "x" * 29, view=view, target="x")
         with pytest.raises(CannotDo, match="reads no source, so there is no target; leave --target out"):
             inspect(decoder, "a", view=view, target="b")
-    assert inspect(opened, "x" * 29, view="next", truncate="left").caption
+    assert inspect(opened, "x" * 29, view="next-token", truncate="left").caption
     with pytest.raises(UnknownName, match="the view 'neighbours' has no setting called 'target'"):
         inspect(opened, "a", view="neighbours", target="b")

@@ -42,4 +42,4 @@ def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadSetting, match="top is 0"):
         viterbi(MODELS["hmm"](), READER, "a", top=0)
     with pytest.raises(CannotDo, match="needs hidden states, which an hmm has"):
-        check_able("states", MODELS["lstm"]())
+        check_able("viterbi", MODELS["lstm"]())

@@ -22,7 +22,7 @@ from clearstory.lens.probes.residual_norms import measure_norms, residual_norms
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, forward_copies, single_token, output_stack
 from clearstory.lens.registry import able, check_able
-from clearstory.lens.hooks.trace import replace_activations, record_activations
+from clearstory.lens.hooks.activations import replace_activations, record_activations
 from clearstory.models.families import build
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -72,11 +72,11 @@ def test_the_numbers_of_the_lens_by_hand() -> None:
     model, read = MORE["gpt2"](), read_of("gpt2")
     seen = lens_predictions(model, read, [2, 5], top=3)
     whole = lens_predictions(model, read)
-    with torch.no_grad(), record_activations(model, "foot", "blocks.0.middle", "blocks.1") as at:
+    with torch.no_grad(), record_activations(model, "embedding_output", "blocks.0.after_attention", "blocks.1") as at:
         read.hidden(model)
         first, half, last = (
             (model.norm(at[tap][0, 5]) @ model.embedding.weight.T).softmax(-1)
-            for tap in ("foot", "blocks.0.middle", "blocks.1")
+            for tap in ("embedding_output", "blocks.0.after_attention", "blocks.1")
         )
     assert seen.names == ("embedding", "0 attention", "0 feed-forward", "1 attention", "1 feed-forward")
     assert torch.allclose(seen.probabilities[0, 1], first.topk(3).values)
@@ -148,7 +148,7 @@ def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     prefix, _ = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
-    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.answer" for kind in kinds)) as seen:
+    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)) as seen:
         read.hidden(model)
     seen = dict(seen)
     way = residual_path(model, seen, 7)
@@ -173,7 +173,7 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
     model, read = MORE[name](), read_of(name)
     prefix, stack = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
-    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.answer" for kind in kinds)) as seen:
+    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)) as seen:
         read.hidden(model)
     way = residual_path(model, seen, 7)
     parts = list(stream_parts(way, seen, prefix, 7))
@@ -207,13 +207,13 @@ def test_lengths_are_those_of_the_vectors(name: str) -> None:
     prefix, _ = output_stack(model)
     with (
         torch.no_grad(),
-        record_activations(model, f"{prefix}foot", f"{prefix}blocks.0.attention", f"{prefix}blocks.0.middle") as at,
+        record_activations(model, f"{prefix}embedding_output", f"{prefix}blocks.0.attention", f"{prefix}blocks.0.after_attention") as at,
     ):
         read.hidden(model)
     seen = measure_norms(model, read)
     assert len(seen.stream) == len(seen.names) + 1 == len(seen.added) + 1
-    assert torch.allclose(seen.stream[0], at[f"{prefix}foot"][0].norm(dim=-1))
-    assert torch.allclose(seen.stream[1], at[f"{prefix}blocks.0.middle"][0].norm(dim=-1))
+    assert torch.allclose(seen.stream[0], at[f"{prefix}embedding_output"][0].norm(dim=-1))
+    assert torch.allclose(seen.stream[1], at[f"{prefix}blocks.0.after_attention"][0].norm(dim=-1))
     assert torch.allclose(seen.added[0], at[f"{prefix}blocks.0.attention"][0].norm(dim=-1))
 
 
@@ -230,7 +230,7 @@ def test_the_views_show_these_numbers() -> None:
     assert f"the word ‘{word}’ is the likeliest from" in (view.caption or "")
     assert float(share) == pytest.approx(100 * view.values[-1][-1], abs=0.5)
     for show in METRIC_UNITS:
-        assert logit_lens(model, TOKENIZER, "abca", show=show).unit == METRIC_UNITS[show]
+        assert logit_lens(model, TOKENIZER, "abca", metric=metric).unit == METRIC_UNITS[metric]
     assert logit_lens(model, TOKENIZER, "abca", target="d").unit == "probability of ‘d’"
     walk = logit_attribution(model, TOKENIZER, "abca", words=("d", "e"), top=3)
     table, grid = walk.panels
@@ -258,19 +258,19 @@ def test_what_cannot_be_is_refused() -> None:
         logit_lens(model, TOKENIZER, "abca", words=("a", "b"))
     pieces = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     encoder = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
-    assert {"lens", "norms"} <= set(able(encoder))
-    for name in ("contributions", "neurons"):
+    assert {"logit-lens", "residual-norms"} <= set(able(encoder))
+    for name in ("logit-attribution", "neurons"):
         with pytest.raises(CannotDo, match="encoder"):
             check_able(name, encoder)
         with pytest.raises(CannotDo, match="bends"):
-            {"contributions": logit_attribution, "neurons": neurons}[name](encoder, pieces, "a")
+            {"logit-attribution": logit_attribution, "neurons": neurons}[name](encoder, pieces, "a")
     with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
         answer_position(encoder, pieces, Passage((1, 2), ()))
     assert logit_lens(encoder, pieces, "a [MASK]").column_labels[2] == "[MASK]"
     bare: Any = build(replace(MINILM, **TINY | {"vocab": pieces.vocab}), seed=1)
     with pytest.raises(CannotDo, match="no head for words"):
         logit_lens(bare, pieces, "a b")
-    for name in ("lens", "contributions", "norms", "neurons"):
+    for name in ("logit-lens", "logit-attribution", "residual-norms", "neurons"):
         for other in ("lstm", "ngram", "hmm"):
             assert name not in able(MODELS[other]())
         assert name in able(MORE["t5"]())

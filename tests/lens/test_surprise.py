@@ -70,18 +70,18 @@ def test_a_family_asked_for_what_it_cannot_show_names_what_it_can(model: Any) ->
         if name in able(model):
             check_able(name, model)
             continue
-        with pytest.raises(CannotDo, match=f"'{name}' needs .* can show tokens, .*next, surprise"):
+        with pytest.raises(CannotDo, match=f"'{name}' needs .* can show tokens, .*next-token, surprisal"):
             check_able(name, model)
     assert ("attention" in able(model)) == hasattr(model, "blocks")
 
 
 def test_inspect_refuses_before_it_computes() -> None:
     opened = SimpleNamespace(model=shaken(TINY_LSTM), tokenizer=LETTERS)
-    with pytest.raises(CannotDo, match=r"\(lstm\) has none; it can show tokens, .*next, surprise"):
+    with pytest.raises(CannotDo, match=r"\(lstm\) has none; it can show tokens, .*next-token, surprisal"):
         inspect(opened, "a", view="attention")
-    assert inspect(opened, "a", view="surprise").kind == "highlighted_text"
-    with pytest.raises(UnknownName, match="did you mean 'surprise'"):
-        view_of("suprise")
+    assert inspect(opened, "a", view="surprisal").kind == "highlighted_text"
+    with pytest.raises(UnknownName, match="did you mean 'surprisal'"):
+        view_of("suprisal")
 
 
 def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None:

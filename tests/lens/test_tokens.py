@@ -63,7 +63,7 @@ def test_stretches_hold_all_tokens_of_both_and_are_in_order(one: str, text: str,
 
 
 def test_two_tokenizers_are_compared_row_by_row() -> None:
-    walk = tokenization(None, LEARNT["bpe:300"], "the cat", other="characters")
+    walk = tokenization(None, LEARNT["bpe:300"], "the cat", compare_tokenizer="characters")
     assert [step.title for step in walk.panels][1] == "Beside characters"
     table = walk.panels[1]
     assert isinstance(table, Table)

@@ -50,13 +50,13 @@ def test_what_words_share_is_taken_away(name: str) -> None:
     assert FULL.vocab == model.vocab
     plain = unit_word_vectors(model, FULL, centre=False)
     assert torch.allclose(plain, F.normalize(model.output_weight.detach().float(), dim=-1))
-    clear = unit_word_vectors(model, FULL, remove=2)
+    clear = unit_word_vectors(model, FULL, remove_components=2)
     raw = model.output_weight.detach().float()
     assert torch.allclose(clear.norm(dim=-1), torch.ones(len(clear)))
     # Nothing is left along the two directions: not of a vector, and so not of a cosine.
     assert (clear @ principal_directions(raw, 2).T).abs().max() < 1e-5
     with pytest.raises(BadSetting, match="take away fewer"):
-        unit_word_vectors(model, FULL, remove=raw.shape[1])
+        unit_word_vectors(model, FULL, remove_components=raw.shape[1])
 
 
 def test_neighbours_with_everything_and_within_the_frequent() -> None:
@@ -65,12 +65,12 @@ def test_neighbours_with_everything_and_within_the_frequent() -> None:
     assert TOKENIZER.vocab < model.vocab  # whose other rows no token has
     assert len(every.rows) == TOKENIZER.vocab - 1
     assert TOKENIZER.display_token(TOKENIZER.encode("king")[0]) not in every.column("token")
-    few = neighbours(model, TOKENIZER, "king", top=50, within=6)
+    few = neighbours(model, TOKENIZER, "king", top=50, max_token_id=6)
     assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
     vectors = unit_word_vectors(model, TOKENIZER, centre=False)
     by_chance = (vectors @ vectors.T).mean()  # of every word with every word
     assert f"{float(by_chance):.2f} on average as the model has learnt them" in str(every.caption)
-    for wrong in ({"top": 0}, {"within": 0}):
+    for wrong in ({"top": 0}, {"max_token_id": 0}):
         with pytest.raises(BadSetting):
             neighbours(model, TOKENIZER, "king", **wrong)
     with pytest.raises(BadInput, match="unknown to the vocabulary"):

@@ -21,7 +21,7 @@ from clearstory.generation.sampling import kept
 from clearstory.generation.settings import Sampling
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.registry import VIEWS
-from clearstory.lens.hooks.trace import record_activations
+from clearstory.lens.hooks.activations import record_activations
 from clearstory.studio.model_cache import ModelCache
 
 SECONDS = 5.0
@@ -78,7 +78,7 @@ def able(made: Path) -> list[tuple[str, str]]:
 
 def test_every_view_that_a_model_can_show_is_the_librarys(made: Path, studio: TestClient) -> None:
     pairs = able(made)
-    assert {view for _, view in pairs} >= {"next", "surprise", "attention", "gates", "backoff"}
+    assert {view for _, view in pairs} >= {"next-token", "surprisal", "attention", "gates", "backoff"}
     opened = {name: clearstory.open(made / "models" / name) for name in {model for model, _ in pairs}}
     for model, view in pairs:
         answer = studio.post("/api/view", json={"model": f"models/{model}", "text": TEXT, "view": view})
@@ -179,7 +179,7 @@ def test_hostile_words_are_only_text(studio: TestClient) -> None:
     said = post(studio, "trace", model="models/hostile", text=f"the {HOSTILE} cat", top=0)
     assert [token["piece"] for token in said["tokens"]][1] == HOSTILE
     page = studio.post(
-        "/api/view", json={"model": "models/hostile", "text": f"the {HOSTILE}", "view": "surprise", "format": "html"}
+        "/api/view", json={"model": "models/hostile", "text": f"the {HOSTILE}", "view": "surprisal", "format": "html"}
     ).text
     assert "<img" not in page
     assert "<script" not in page

@@ -55,9 +55,9 @@ def test_numbers_are_the_librarys(name: str) -> None:
                 assert torch.allclose(seen["weights"].double(), weights[number], atol=1e-6)
                 assert (seen["layer"], seen["head"]) == (layer % 2, number)
                 assert [len(seen["rows"]), len(seen["columns"])] == list(weights[number].shape)
-        for heads, how in (((), "mean"), (("0.1", "1.0 x2"), "mean"), (("1",), "max")):
-            one = together(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
-            view = combined_heads(model, tokenizer, text, heads=heads, how=how, part=part, target=target)
+        for heads, reduce in (((), "mean"), (("0.1", "1.0 x2"), "mean"), (("1",), "max")):
+            one = together(model, tokenizer, text, heads=heads, reduce=reduce, part=part, target=target)
+            view = combined_heads(model, tokenizer, text, heads=heads, reduce=reduce, part=part, target=target)
             assert torch.allclose(one["weights"].double(), torch.tensor(view.values).double(), atol=1e-6)
             assert (one["title"], one["caption"]) == (view.title, view.caption)
             assert (one["rows"], one["columns"]) == (list(view.row_labels), list(view.column_labels))

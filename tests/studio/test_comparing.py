@@ -33,7 +33,7 @@ def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("view", "settings"), [("next", {"top": 5}), ("surprise", {}), ("lens", {}), ("attention", {"layer": 0, "head": 1})]
+    ("view", "settings"), [("next-token", {"top": 5}), ("surprisal", {}), ("logit-lens", {}), ("attention", {"layer": 0, "head": 1})]
 )
 def test_both_sides_and_their_difference_are_the_librarys(
     made: Path, studio: TestClient, view: str, settings: dict[str, Any]
@@ -50,15 +50,15 @@ def test_both_sides_and_their_difference_are_the_librarys(
 
 
 def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:
-    said = asked(studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprise")
+    said = asked(studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprisal")
     runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
-    assert said["difference"] == inspect(runs[0], "the cat", "surprise", compare_model=runs[1]).to_json()
-    same = asked(studio, model=CLEAR, text="the cat", view="surprise")
+    assert said["difference"] == inspect(runs[0], "the cat", "surprisal", compare_model=runs[1]).to_json()
+    same = asked(studio, model=CLEAR, text="the cat", view="surprisal")
     assert "No number differs" in same["difference"]["caption"]
 
 
 def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio: TestClient) -> None:
-    said = asked(studio, model=CLEAR, text="the cat", compare_text="a dog", view="lens")
+    said = asked(studio, model=CLEAR, text="the cat", compare_text="a dog", view="logit-lens")
     assert said["a"]["kind"] == said["b"]["kind"] == "grid"
     assert said["difference"] is None
     assert said["problems"] == {"difference": said["problems"]["difference"]}
@@ -102,9 +102,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> None:
     model = wide()
-    texts = {"other": "a fashion model", "target": "model"}
+    texts = {"other_text": "a fashion model", "word": "model"}
     said = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, top=4)
-    view = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, bank=few)
+    view = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, sentences_file=few)
     plain = [step.to_json() for step in view.panels]
     assert [said["parting"], said["ways"], *said["static"], *said["near"]["1"]] == plain[:-1]
     heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
@@ -120,7 +120,7 @@ def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> Non
 
 def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     model = wide()
-    texts = {"other": "a fashion model", "target": "model"}
+    texts = {"other_text": "a fashion model", "word": "model"}
     first = contextual_embeddings(model, TOKENIZER, "a model", **texts)
     kept = BANKS[model]
     monkeypatch.setattr(context_api, "bank_of", None)
@@ -132,39 +132,39 @@ def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: py
 def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -> None:
     model = wide()
     text = "a model of a model"
-    said = contextual_embeddings(model, TOKENIZER, text, other=text, target="model", other_nth=2)
+    said = contextual_embeddings(model, TOKENIZER, text, other_text=text, word="model", other_occurrence=2)
     assert said["tokens"] == [list(range(2, 7)), list(range(13, 18))]
     assert said["rows"][0]["cosine"] == pytest.approx(1)
-    other = contextual_embeddings(model, TOKENIZER, text, other="a network", target="model", other_target="network")
+    other = contextual_embeddings(model, TOKENIZER, text, other_text="a network", word="model", other_word="network")
     assert other["rows"][0]["cosine"] < 1
     assert other["title"] == "‘model’ in “a model of a model” and ‘network’ in “a network”"
     assert other["static"][0]["column_labels"] != other["static"][1]["column_labels"]
-    with pytest.raises(BadSetting, match="nth is 3 and ‘model’ stands 2 times"):
-        contextual_embeddings(model, TOKENIZER, text, other=text, target="model", nth=3)
+    with pytest.raises(BadSetting, match="occurrence is 3 and ‘model’ stands 2 times"):
+        contextual_embeddings(model, TOKENIZER, text, other_text=text, word="model", occurrence=3)
 
 
 def test_a_sentence_is_found_where_none_is_given(few: tuple[str, ...]) -> None:
     model = wide()
-    assert contextual_embeddings(model, TOKENIZER, "the network", target="network")["other"] == EXAMPLE_SENTENCES[2]
+    assert contextual_embeddings(model, TOKENIZER, "the network", word="network")["other"] == EXAMPLE_SENTENCES[2]
     with pytest.raises(BadInput, match="no sentence is kept in which ‘zebra’ stands"):
-        contextual_embeddings(model, TOKENIZER, "a zebra", target="zebra")
+        contextual_embeddings(model, TOKENIZER, "a zebra", word="zebra")
     with pytest.raises(BadInput, match="no word is marked"):
         contextual_embeddings(model, TOKENIZER, "a zebra")
     small = shaken(replace(TINY_CLEAR, vocab=TOKENIZER.vocab, context=51)).float()
     longer = [each for each in few if len(each) > 50]
     assert longer
-    assert contextual_embeddings(small, TOKENIZER, "a model", target="model")["other"] not in longer
+    assert contextual_embeddings(small, TOKENIZER, "a model", word="model")["other"] not in longer
 
 
 def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestClient) -> None:
     opened = clearstory.open(made / LSTM)
-    said = contextual_embeddings(opened.model, opened.tokenizer, TEXT, other="a cat", target="cat")
+    said = contextual_embeddings(opened.model, opened.tokenizer, TEXT, other_text="a cat", word="cat")
     assert said["heads"] is None
     assert [row["name"] for row in said["rows"]] == ["words", "0", "1"]
     answer = studio.post(
-        "/api/numbers", json={"model": LSTM, "text": TEXT, "what": "context", "settings": {"target": "dog"}}
+        "/api/numbers", json={"model": LSTM, "text": TEXT, "what": "context", "settings": {"word": "dog"}}
     )
     assert answer.status_code == 400
     assert "‘dog’ does not stand" in answer.json()["error"]
     ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
-    assert inspect(ready, TEXT, "context", other="a cat", target="cat").panels[0].to_json() == said["parting"]  # type: ignore[union-attr]
+    assert inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json() == said["parting"]  # type: ignore[union-attr]

@@ -19,11 +19,11 @@ TEXT = "t h e c a"
 
 def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Path) -> None:
     run, first = "runs/short", "runs/short/checkpoints/step-000004"
-    said = {"model": first, "last": run, "text": TEXT, "top": 2, "remove": 1}
+    said = {"model": first, "last": run, "text": TEXT, "top": 2, "remove_components": 1}
     seen = studio.post("/api/film", json=said).json()
     last, now = clearstory.open(made / run), clearstory.open(made / first)
-    plane = fit_plane(last.model, last.tokenizer, TEXT, top=2, remove=1)
-    view = project_on(now.model, now.tokenizer, plane, remove=1).to_json()
+    plane = fit_plane(last.model, last.tokenizer, TEXT, top=2, remove_components=1)
+    view = project_on(now.model, now.tokenizer, plane, remove_components=1).to_json()
     extent = seen.pop("extent")
     assert seen == view
     end = studio.post("/api/film", json={**said, "model": run}).json()
@@ -40,8 +40,8 @@ def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Pat
 def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:
     opened = clearstory.open(made / "models" / "lstm")
     model, tokenizer = opened.model, opened.tokenizer
-    seen = near(model, tokenizer, "t", top=3, within=9)
-    view = neighbours(model, tokenizer, "t", top=3, within=9)
+    seen = near(model, tokenizer, "t", top=3, max_token_id=9)
+    view = neighbours(model, tokenizer, "t", top=3, max_token_id=9)
     assert seen["labels"][1:] == view.column("token")
     assert seen["ids"][1:] == view.column("id")
     assert seen["caption"] == view.caption

@@ -93,7 +93,7 @@ def test_next_words_are_the_librarys_and_follow_each_other(visit: Open, home: Pa
     apart = clearstory.inspect(home / CLEAR, "the cat", compare_text="a dog", top=5)
     drawn = seen.numbers('[data-card="apart"] td.bars')
     assert drawn == pytest.approx(apart.column("B − A"))
-    assert card(seen, "sides").locator('select[name="view"]').input_value() == "next"
+    assert card(seen, "sides").locator('select[name="view"]').input_value() == "next-token"
     rows = card(seen, "apart").locator("tbody tr")
     word = rows.first.locator("td").first.inner_text()
     rows.first.hover()
@@ -107,7 +107,7 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
     card(seen, "sides").locator('select[name="model_b"]').select_option(WORDS)
     seen.ready()
     assert "model_b=models%2Fwords" in seen.page.url
-    apart = clearstory.inspect(home / CLEAR, ONE, view="surprise", compare_model=home / WORDS)
+    apart = clearstory.inspect(home / CLEAR, ONE, view="surprisal", compare_model=home / WORDS)
     values = [span.value for span in apart.spans if span.value is not None]
     assert seen.numbers('[data-card="apart"] .piece') == pytest.approx(values)
     shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "apart").locator(".piece").all()]
@@ -118,14 +118,14 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
 
 
 def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
-    seen = visit(page="compare", model=SHORT, text="the cat", view="surprise")
+    seen = visit(page="compare", model=SHORT, text="the cat", view="surprisal")
     assert "Both sides are the same" in card(seen, "sides").inner_text()
     assert card(seen, "curves").is_hidden()
     slider = card(seen, "sides").locator('input[name="step_b"]')
     slider.fill("0")
     seen.ready()
     first = home / SHORT / "checkpoints" / "step-000000"
-    apart = clearstory.inspect(home / SHORT, "the cat", view="surprise", compare_model=first)
+    apart = clearstory.inspect(home / SHORT, "the cat", view="surprisal", compare_model=first)
     assert seen.numbers('[data-card="apart"] .piece') == pytest.approx([span.value for span in apart.spans])
     card(seen, "sides").locator("button", has_text="Swap").click()
     seen.ready()
@@ -140,7 +140,7 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
 
 
 def test_what_has_no_difference_says_why(visit: Open) -> None:
-    seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", view="lens")
+    seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", view="logit-lens")
     assert "A has 7 columns and B has 5" in card(seen, "apart").locator(".problem").inner_text()
     assert card(seen, "a").locator("svg.grid").count() == card(seen, "b").locator("svg.grid").count() == 1
     box = card(seen, "sides").locator('textarea[name="text_b"]')
@@ -158,7 +158,7 @@ def test_what_has_no_difference_says_why(visit: Open) -> None:
 def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="context", model=WORDS, text=ONE, text_b=OTHER)
     opened = clearstory.open(home / WORDS)
-    said = contextual_embeddings(opened.model, opened.tokenizer, ONE, other=OTHER, target="model")
+    said = contextual_embeddings(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
     rows = '[data-card="layers"] tbody tr'
     assert seen.numbers(rows, "data-cleared") == pytest.approx([row["cleared"] for row in said["rows"]], abs=1e-5)
     assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in said["rows"]], abs=1e-5)

@@ -89,13 +89,13 @@ def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.
     seen.page.locator('[data-head="0.2"] input').fill("3")
     seen.page.keyboard.press("Enter")
     seen.ready()
-    view = clearstory.inspect(CLEAR, TEXT, view="combined", heads=("0.1", "0.2 x3"))
+    view = clearstory.inspect(CLEAR, TEXT, view="combined-heads", heads=("0.1", "0.2 x3"))
     assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
     assert seen.page.locator('[data-card="pattern"] .look').inner_text() == view.caption
     assert ran(copied(seen, "pattern"))["view"] == view
-    seen.page.locator('[name="how"]').select_option("max")
+    seen.page.locator('[name="reduce"]').select_option("max")
     seen.ready()
-    largest = clearstory.inspect(CLEAR, TEXT, view="combined", heads=("0.1", "0.2"), how="max")
+    largest = clearstory.inspect(CLEAR, TEXT, view="combined-heads", heads=("0.1", "0.2"), reduce="max")
     assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in largest.values]
     seen.page.reload()  # a link opens it again
     seen.ready()
@@ -174,11 +174,11 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
             float(str(each.get_attribute("data-before"))),
             float(str(each.get_attribute("data-after"))),
         )
-        for each in page.locator('[data-card="edits"] .pair').all()
+        for each in page.locator('[data-card="interventions"] .pair').all()
     }
     want = {opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.largest_changes(12)}
     assert told == want
-    assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="edits"] .look').inner_text()
+    assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="interventions"] .look').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.
     page.locator('[data-card="hand"] .dial').focus()
     for key in ("Enter", "ArrowDown", "Enter"):
@@ -195,7 +195,7 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     page.locator('[data-card="hand"] .dial').focus()
     page.keyboard.press("Delete")
     assert seen.ready().page.locator(".edits li").count() == 0
-    assert "Nothing is changed" in page.locator('[data-card="edits"] .card-body').inner_text()
+    assert "Nothing is changed" in page.locator('[data-card="interventions"] .card-body').inner_text()
 
 
 def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, home: Path) -> None:
@@ -210,8 +210,8 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     seen.ready()
     page.locator('.edits [name="strength"]').nth(1).fill("2.5")
     seen.ready()
-    card = page.locator('[data-card="patching"]')
-    card.locator('[name="other"]').fill("the dog sat on")
+    card = page.locator('[data-card="activation-patching"]')
+    card.locator('[name="other_text"]').fill("the dog sat on")
     card.locator('[name="words"]').fill("t; a")  # at once: neither is lost
     card.locator("button", has_text="Compute").click()
     card.locator(".grid-field").wait_for()
@@ -222,8 +222,8 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     said = [str(each.get_attribute("data-edit")) for each in page.locator(".edits li").all()]
     assert said == ["head 1.2 x0.5", r'steer 0 2.5 all "the dogs" "a \"mat\""', 'patch 0 2 "the dog sat on"']
     assert parse_intervention(said[1]).away == 'a "mat"'  # type: ignore[union-attr]
-    view = clearstory.inspect(home / CLEAR, TEXT, view="edits", edit=tuple(said))
-    shown = [cell for row in readings(seen, "edits") for cell in row]
+    view = clearstory.inspect(home / CLEAR, TEXT, view="interventions", edit=tuple(said))
+    shown = [cell for row in readings(seen, "interventions") for cell in row]
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
     page.locator('[data-card="board"] .part[data-edit="head 1.2 off"]').click()  # off in place of half
     seen.ready()
@@ -244,13 +244,13 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
     def held(model: Any) -> None:
         view = project_on(model.model, model.tokenizer, plane)
         for axis in ("x", "y"):
-            assert seen.numbers('[data-card="map"] [data-point]', f"data-{axis}") == pytest.approx(
+            assert seen.numbers('[data-card="projection"] [data-point]', f"data-{axis}") == pytest.approx(
                 [getattr(point, axis) for point in view.points], abs=1e-6
             )
-        assert page.locator('[data-card="map"] .look').inner_text() == view.caption
+        assert page.locator('[data-card="projection"] .look').inner_text() == view.caption
 
     held(now)
-    names = ran(copied(seen, "map"))
+    names = ran(copied(seen, "projection"))
     assert names["view"] == project_on(now.model, now.tokenizer, plane)
     page.evaluate(
         """() => {
@@ -276,17 +276,17 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
 
 def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    seen = visit(page="embeddings", model=CLEAR, text=TEXT, word="t", remove=1)
+    seen = visit(page="embeddings", model=CLEAR, text=TEXT, word="t", remove_components=1)
     page = seen.page
-    view = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove=1)
+    view = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove_components=1)
     assert seen.numbers('[data-card="neighbours"] .near', "data-id") == view.column("id")
     assert seen.numbers('[data-card="neighbours"] .near', "data-cosine") == pytest.approx(
         view.column("cosine"), abs=1e-6
     )
     assert ran(copied(seen, "neighbours"))["view"] == view
-    page.locator('[data-card="neighbours"] [name="within"]').fill("9")
+    page.locator('[data-card="neighbours"] [name="max_token_id"]').fill("9")
     page.locator('[data-card="neighbours"] .near').nth(9).wait_for(state="detached")
-    few = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove=1, within=9)
+    few = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove_components=1, max_token_id=9)
     assert seen.ready().numbers('[data-card="neighbours"] .near', "data-id") == few.column("id")
     rows = ran(copied(seen, "matrix"))["rows"]
     strip = page.locator('[data-card="matrix"] .card-body')
@@ -296,23 +296,23 @@ def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, mon
     assert float(str(strip.get_attribute("data-value"))) == pytest.approx(float(rows[1, 1]), rel=1e-6)
     page.locator('[name="one"]').fill("t")
     page.locator('[name="other"]').fill("a")
-    page.locator('[data-card="axis"] svg.map').wait_for()
-    ends = clearstory.inspect(CLEAR, TEXT, view="axis", words=("t", "a"))
-    assert seen.ready().numbers('[data-card="axis"] [data-point]', "data-x") == pytest.approx(
+    page.locator('[data-card="semantic-axis"] svg.map').wait_for()
+    ends = clearstory.inspect(CLEAR, TEXT, view="semantic-axis", words=("t", "a"))
+    assert seen.ready().numbers('[data-card="semantic-axis"] [data-point]', "data-x") == pytest.approx(
         [point.x for point in ends.points], abs=1e-6
     )
 
 
 def test_the_lens_is_computed_where_it_is_seen(visit: Open, home: Path) -> None:
     seen = visit(width=700, page="stream", model=CLEAR, text=TEXT)
-    body = seen.page.locator('[data-card="lens"] .card-body')
+    body = seen.page.locator('[data-card="logit-lens"] .card-body')
     columns = int(str(body.get_attribute("data-columns")))
     count = len(encode_passage(*(lambda o: (o.model, o.tokenizer))(clearstory.open(home / CLEAR)), TEXT).ids)
     assert columns < count
-    whole = clearstory.inspect(home / CLEAR, TEXT, view="lens")
-    assert readings(seen, "lens") == [pytest.approx(row[count - columns :], abs=1e-6) for row in whole.values]
+    whole = clearstory.inspect(home / CLEAR, TEXT, view="logit-lens")
+    assert readings(seen, "logit-lens") == [pytest.approx(row[count - columns :], abs=1e-6) for row in whole.values]
     seen.page.locator('[name="from"]').fill("1")
-    assert readings(seen.ready(), "lens") == [pytest.approx(row[1 : 1 + columns], abs=1e-6) for row in whole.values]
+    assert readings(seen.ready(), "logit-lens") == [pytest.approx(row[1 : 1 + columns], abs=1e-6) for row in whole.values]
 
 
 def test_nothing_is_wider_than_a_narrow_window(visit: Open) -> None:

@@ -97,12 +97,12 @@ def test_the_next_token_is_the_librarys_and_cuts_are_grey(visit: Open, made: Pat
 
 def test_a_card_has_its_numbers_its_files_and_its_python(visit: Open, made: Path, tmp_path: Path) -> None:
     seen = visit(page="next", model=CLEAR, text=TEXT)
-    card = seen.page.locator('[data-card="next"]')
+    card = seen.page.locator('[data-card="next-token"]')
     view = clearstory.inspect(made / CLEAR, TEXT)
-    drawn = seen.numbers('[data-card="next"] td.bars')
+    drawn = seen.numbers('[data-card="next-token"] td.bars')
     assert drawn == pytest.approx(view.column("probability"), rel=1e-12)
     card.locator("button", has_text="Numbers").click()
-    assert seen.numbers('[data-card="next"] .numbers tr td:nth-child(3)') == pytest.approx(view.column("logit"))
+    assert seen.numbers('[data-card="next-token"] .numbers tr td:nth-child(3)') == pytest.approx(view.column("logit"))
     for kind in ("SVG", "CSV", "HTML"):
         with seen.page.expect_download() as kept:
             card.locator(".tool", has_text=re.compile(f"^{kind}$")).click()
@@ -197,9 +197,9 @@ def test_a_head_is_taken_away_by_a_click_and_given_back(visit: Open, made: Path)
     seen = visit(page="experiment", model=CLEAR, text=TEXT)
     seen.page.locator('[data-card="board"] .part[data-edit="head 0.1 off"]').click()
     seen.ready()
-    view = clearstory.inspect(made / CLEAR, TEXT, view="edits", edit=("head 0.1 off",))
-    seen.page.locator('[data-card="edits"] .tool', has_text="Numbers").click()
-    shown = seen.numbers('[data-card="edits"] .numbers td.n')
+    view = clearstory.inspect(made / CLEAR, TEXT, view="interventions", edit=("head 0.1 off",))
+    seen.page.locator('[data-card="interventions"] .tool', has_text="Numbers").click()
+    shown = seen.numbers('[data-card="interventions"] .numbers td.n')
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
     assert "edits=head" in seen.page.url
     seen.page.locator('[data-card="board"] button', has_text=re.compile("^Undo$")).click()
@@ -323,7 +323,7 @@ def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installe
         five = {"timeout": 5000}
         page.locator("#text").fill("the cat " * 20)
         page.keyboard.press("Enter")
-        page.locator('[data-card="next"] .problem', has_text="context holds 24").wait_for(**five)
+        page.locator('[data-card="next-token"] .problem', has_text="context holds 24").wait_for(**five)
         assert page.locator("#chips .chip").count() == 160  # never cut off
         shutil.rmtree(folder / "runs" / "short" / "checkpoints" / "step-000004")
         page.locator("#model").select_option("runs/short")

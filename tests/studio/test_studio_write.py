@@ -168,7 +168,7 @@ def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, mo
     seen = visit(page="next", model=CLEAR, text=TEXT)
     logits = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double()
     one, two, three = logits.topk(3).indices.tolist()
-    table = '[data-card="contributions"] .numbers > :first-child td.n'
+    table = '[data-card="logit-attribution"] .numbers > :first-child td.n'
 
     def holds(a: int, b: int) -> None:
         seen.ready()
@@ -178,14 +178,14 @@ def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, mo
         assert together == pytest.approx(apart, abs=1e-4)
         assert math.fsum(parts) == pytest.approx(apart, abs=1e-4)
 
-    numbers = seen.page.locator('[data-card="contributions"] .tool', has_text="Numbers")
+    numbers = seen.page.locator('[data-card="logit-attribution"] .tool', has_text="Numbers")
     numbers.click()
     holds(one, two)
     seen.page.locator('select[name="why-b"]').select_option(str(three))
     holds(one, three)
     seen.page.locator("button", has_text="Swap").click()
     holds(three, one)
-    view = copied(seen, "contributions", home, monkeypatch)["view"]
+    view = copied(seen, "logit-attribution", home, monkeypatch)["view"]
     assert view.panels[0].rows[-1][1] == pytest.approx(float(logits[three] - logits[one]), abs=1e-4)
     seen.page.reload()  # the two stand in the address
     seen.ready()
@@ -200,7 +200,7 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
     page.locator(f"{card} button", has_text="Begin").click()
     seen.ready()
     assert page.locator('[data-card="choice"]').is_hidden()  # the answer is covered
-    assert page.locator('[data-card="next"]').is_hidden()
+    assert page.locator('[data-card="next-token"]').is_hidden()
     reader = model = 0.0
     for place in (1, 2):
         page.locator(f'{card} input[name="guess"]').fill("e")
@@ -329,10 +329,10 @@ def test_the_first_visit_begins_the_tour_and_an_empty_folder_offers_a_model(
 
 def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> None:
     seen = visit(page="families", model="models/bert", text="the cat sat", query=1)
-    rows = seen.page.locator('[data-card="fill"] .walk-body tbody tr')
-    view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill", mask=(2,))
+    rows = seen.page.locator('[data-card="fill-mask"] .walk-body tbody tr')
+    view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill-mask", mask=(2,))
     step = view.panels[0]
-    assert seen.page.locator('[data-card="fill"] .walk-body h3, [data-card="fill"] h3').first.inner_text() == step.title
+    assert seen.page.locator('[data-card="fill-mask"] .walk-body h3, [data-card="fill-mask"] h3').first.inner_text() == step.title
     assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
     assert step.title.startswith("Place 2, where")
 

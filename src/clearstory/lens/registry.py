@@ -56,41 +56,41 @@ VIEWS: dict[str, Entry] = {
     "embeddings": Entry("clearstory.lens.probes.embeddings:embeddings", "embedding", WORDS),
     "neighbours": Entry("clearstory.lens.probes.x_neighbours:neighbours", "output_weight", WORDS),
     "analogy": Entry("clearstory.lens.probes.x_neighbours:analogy", "output_weight", WORDS),
-    "map": Entry("clearstory.lens.probes.projection:projection", "output_weight", WORDS),
-    "axis": Entry("clearstory.lens.probes.projection:semantic_axis", "output_weight", WORDS),
-    "context": Entry(
+    "projection": Entry("clearstory.lens.probes.projection:projection", "output_weight", WORDS),
+    "semantic-axis": Entry("clearstory.lens.probes.projection:semantic_axis", "output_weight", WORDS),
+    "contextual-embeddings": Entry(
         "clearstory.lens.probes.contextual_embeddings:contextual_embeddings", "embedding", "vectors for words that change from layer to layer"
     ),
     "positions": Entry("clearstory.lens.probes.positions:positions", STACKS, "places, which a Transformer is told"),
     "architecture": Entry("clearstory.lens.probes.architecture:architecture"),
-    "next": Entry("clearstory.lens.probes.next_token:next_token", needs=FORWARDS, forwards=True, listed=True),
-    "surprise": Entry("clearstory.lens.probes.surprisal:surprisal", needs=FORWARDS, forwards=True),
+    "next-token": Entry("clearstory.lens.probes.next_token:next_token", needs=FORWARDS, forwards=True, listed=True),
+    "surprisal": Entry("clearstory.lens.probes.surprisal:surprisal", needs=FORWARDS, forwards=True),
     "generation": Entry("clearstory.lens.probes.generation:generation", needs=FORWARDS, forwards=True, writes=True),
-    "fill": Entry(
+    "fill-mask": Entry(
         "clearstory.lens.probes.fill_mask:fill_mask", "transform", "a head that tells what stands at a [MASK], which an encoder has"
     ),
     "attention": Entry("clearstory.lens.probes.attention:attention", STACKS, ATTENTION),
-    "combined": Entry("clearstory.lens.probes.x_combined:combined_heads", STACKS, ATTENTION),
+    "combined-heads": Entry("clearstory.lens.probes.x_combined:combined_heads", STACKS, ATTENTION),
     "head": Entry("clearstory.lens.probes.attention_head:attention_head", STACKS, ATTENTION),
     "heads": Entry("clearstory.lens.probes.head_types:head_types", STACKS, ATTENTION),
-    "roles": Entry("clearstory.lens.probes.dependency_heads:dependency_heads", STACKS, ATTENTION, slow=True),
-    "weights": Entry("clearstory.lens.probes.qk_circuit:qk_circuit", STACKS, ATTENTION),
-    "lens": Entry("clearstory.lens.probes.logit_lens:logit_lens", STACKS, STREAM),
-    "contributions": Entry("clearstory.lens.probes.logit_attribution:logit_attribution", STACKS, WRITES, forwards=True),
-    "norms": Entry("clearstory.lens.probes.residual_norms:residual_norms", STACKS, STREAM),
+    "dependency-heads": Entry("clearstory.lens.probes.dependency_heads:dependency_heads", STACKS, ATTENTION, slow=True),
+    "qk-ov": Entry("clearstory.lens.probes.qk_circuit:qk_circuit", STACKS, ATTENTION),
+    "logit-lens": Entry("clearstory.lens.probes.logit_lens:logit_lens", STACKS, STREAM),
+    "logit-attribution": Entry("clearstory.lens.probes.logit_attribution:logit_attribution", STACKS, WRITES, forwards=True),
+    "residual-norms": Entry("clearstory.lens.probes.residual_norms:residual_norms", STACKS, STREAM),
     "neurons": Entry("clearstory.lens.probes.neurons:neurons", STACKS, WRITES, forwards=True),
-    "edits": Entry("clearstory.lens.probes.interventions:interventions", STACKS, STREAM),
+    "interventions": Entry("clearstory.lens.probes.interventions:interventions", STACKS, STREAM),
     "ablation": Entry("clearstory.lens.probes.ablation:ablation", STACKS, STREAM, slow=True),
-    "patching": Entry("clearstory.lens.probes.activation_patching:activation_patching", STACKS, STREAM, slow=True),
+    "activation-patching": Entry("clearstory.lens.probes.activation_patching:activation_patching", STACKS, STREAM, slow=True),
     "gates": Entry("clearstory.lens.probes.x_gates:gate_activations", "layers", "gates, which a recurrent model has"),
-    "units": Entry("clearstory.lens.probes.recurrent_units:activations", "layers", "units, which a recurrent model has"),
-    "reach": Entry(
+    "activations": Entry("clearstory.lens.probes.recurrent_units:activations", "layers", "units, which a recurrent model has"),
+    "gradient-reach": Entry(
         "clearstory.lens.probes.gradient_reach:gradient_reach", "embedding", "vectors that a gradient reaches, read left to right", True, False
     ),
-    "states": Entry("clearstory.lens.probes.x_states:viterbi", "chain", "hidden states, which an hmm has"),
-    "trellis": Entry("clearstory.lens.probes.hmm_states:posteriors", "chain", "hidden states, which an hmm has"),
+    "viterbi": Entry("clearstory.lens.probes.x_states:viterbi", "chain", "hidden states, which an hmm has"),
+    "posteriors": Entry("clearstory.lens.probes.hmm_states:posteriors", "chain", "hidden states, which an hmm has"),
     "backoff": Entry("clearstory.lens.probes.x_backoff:backoff", "grams", "tables of n-grams"),
-    "counts": Entry("clearstory.lens.probes.ngram_counts:ngram_counts", "grams", "tables of n-grams"),
+    "ngram-counts": Entry("clearstory.lens.probes.ngram_counts:ngram_counts", "grams", "tables of n-grams"),
 }
 """From a view's name to where it is made and what it needs."""
 

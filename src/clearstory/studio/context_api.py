@@ -48,14 +48,14 @@ def contextual_embeddings(
     tokenizer: Any,
     text: str,
     *,
-    other: str | None = None,
-    target: str = "",
-    other_target: str | None = None,
-    nth: int = 1,
-    other_nth: int = 1,
+    other_text: str | None = None,
+    word: str = "",
+    other_word: str | None = None,
+    occurrence: int = 1,
+    other_occurrence: int = 1,
     top: int = 8,
 ) -> dict[str, Any]:
-    """The word `target` in a text and in an `other` (one of the bank's that has it when not given), layer by layer.
+    """The word `word` in a text and in an `other_text` (one of the bank's that has it when not given), layer by layer.
 
     `rows` has for each layer the cosine of the two, as they are and cleared, that of two words by chance, and the mean
     cosine of each with what the other's word is near by itself. `near` and `heads` have each layer's tables.
@@ -64,9 +64,9 @@ def contextual_embeddings(
         raise BadInput("no word is marked; click one in the sentence")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
-    other = find_example_sentence(model, tokenizer, target) if other is None else other
-    second = target if other_target is None else other_target
-    two = word_occurrences(model, tokenizer, (text, other), (target, second), (nth, other_nth))
+    other_text = find_example_sentence(model, tokenizer, word) if other_text is None else other_text
+    second = word if other_word is None else other_word
+    two = word_occurrences(model, tokenizer, (text, other_text), (word, second), (occurrence, other_occurrence))
     known = example_word_bank(model, tokenizer)
     curve, grids = similarity_curve(two, known), static_neighbour_grids(model, tokenizer, two, known)
     raw, clear, chance = (line.y for line in curve.lines)
@@ -88,8 +88,8 @@ def contextual_embeddings(
         one, others = (head_contributions(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True))
         moved = {name: head_difference_table(one, others, len(one), int(name)).to_json() for name in layers}
     return {
-        "other": other,
-        "title": occurrences_title((text, other), (target, second)),
+        "other_text": other_text,
+        "title": occurrences_title((text, other_text), (word, second)),
         "caption": curve.caption,
         "missing": known.missing,
         "tokens": [list(spot) for spot in two.spots],

@@ -30,8 +30,8 @@ class CheckpointProjectionRequest:
         format: "json" for the view as data, or the format of a file.
         top: number of nearest neighbours of each word.
         centre: subtract the mean of all word vectors.
-        remove: number of principal components to remove as well.
-        within: only tokens with ids below this are candidates.
+        remove_components: number of principal components to remove_components as well.
+        max_token_id: only tokens with ids below this are candidates.
     """
 
     model: str
@@ -40,8 +40,8 @@ class CheckpointProjectionRequest:
     format: Literal["json", "svg", "csv", "html"] = "json"
     top: int = 4
     centre: bool = True
-    remove: int = 0
-    within: int | None = None
+    remove_components: int = 0
+    max_token_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
         request.text,
         top=request.top,
         centre=request.centre,
-        remove=request.remove,
-        within=request.within,
+        remove_components=request.remove_components,
+        max_token_id=request.max_token_id,
     )
-    coordinates, _ = plane.places(unit_word_vectors(model, tokenizer, centre=request.centre, remove=request.remove))
+    coordinates, _ = plane.places(unit_word_vectors(model, tokenizer, centre=request.centre, remove_components=request.remove_components))
     (left, low), (right, high) = coordinates.amin(0).tolist(), coordinates.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 
@@ -72,7 +72,7 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
 def checkpoint_projection(opened: OpenedModel, frame: ProjectionFrame, request: CheckpointProjectionRequest) -> Any:
     """The projection at a checkpoint as plain data with the frame's `extent`, or as the text of a file."""
     model, tokenizer = load_model_and_tokenizer(opened)
-    view = project_on(model, tokenizer, frame.plane, centre=request.centre, remove=request.remove)
+    view = project_on(model, tokenizer, frame.plane, centre=request.centre, remove_components=request.remove_components)
     if request.format != "json":
         return WRITERS[f".{request.format}"](view)
     return {**view.to_json(), "extent": list(frame.extent)}
@@ -103,11 +103,11 @@ def nearest_embeddings(
     *,
     top: int = 12,
     centre: bool = True,
-    remove: int = 0,
-    within: int | None = None,
+    remove_components: int = 0,
+    max_token_id: int | None = None,
 ) -> dict[str, Any]:
     """The unit vectors of a word and of its nearest tokens, (1 + top, W), and their cosines."""
-    id, neighbours, vectors = word_neighbours(model, tokenizer, text, top=top, centre=centre, remove=remove, within=within)
+    id, neighbours, vectors = word_neighbours(model, tokenizer, text, top=top, centre=centre, remove_components=remove_components, max_token_id=max_token_id)
     ids = [id, *(each.id for each in neighbours)]
     return {
         "values": vectors[ids],
@@ -115,5 +115,5 @@ def nearest_embeddings(
         "words": [tokenizer.decode([id]) for id in ids],
         "ids": ids,
         "cosines": [1.0, *(each.cosine for each in neighbours)],
-        "caption": similarity_caption(model, tokenizer, vectors, centre, remove),
+        "caption": similarity_caption(model, tokenizer, vectors, centre, remove_components),
     }

@@ -43,7 +43,7 @@ class ViewDifferenceRequest:
     text: str = ""
     compare_model: str | None = None
     compare_text: str | None = None
-    view: str = "next"
+    view: str = "next-token"
     format: Literal["json", "svg", "csv", "html"] = "json"
     settings: Mapping[str, Any] = field(default_factory=dict)
 

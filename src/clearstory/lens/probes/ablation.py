@@ -20,7 +20,7 @@ from clearstory.lens.hooks.apply_interventions import kl_divergence_bits, scale_
 from clearstory.lens.probes.logit_lens import LensMetric
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, sublayers, single_token, output_stack
-from clearstory.lens.hooks.trace import Replacement, replace_activations
+from clearstory.lens.hooks.activations import Replacement, replace_activations
 from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -66,7 +66,7 @@ def ablate_every_part(model: Any, read: Passage, place: int, *, ablate: Ablate =
                     continue
                 columns += [f"{'h' if step.kind == 'attention' else 'x'}{head}" for head in range(heads)]
                 rows = [(first + head, head) for head in range(heads)]
-                made[f"{step.added}.answer"] = Without(rows, ablate)
+                made[f"{step.added}.head_outputs"] = Without(rows, ablate)
             after = rows_of(model, read, place, len(columns), made)
             # In the logarithm: a probability may be too small for a number.
             changes.append((after[:, answer] - before[answer].log()) / math.log(2))
@@ -102,7 +102,7 @@ def ablation(
     tokenizer: Tokenizer,
     text: str,
     *,
-    show: LensMetric = "answer",
+    metric: LensMetric = "answer",
     ablate: Ablate = "zero",
     target: str | None = None,
     words: tuple[str, ...] = (),
@@ -110,11 +110,11 @@ def ablation(
 ) -> Grid:
     """What the answer loses without each head and each feed-forward, layer by layer.
 
-    The answer is the likeliest word, or the one of `words`; an encoder's stands at its [MASK]. `show` kl: how far all
+    The answer is the likeliest word, or the one of `words`; an encoder's stands at its [MASK]. `metric` kl: how far all
     words' probabilities move. `ablate`: zero, or the mean over the text's tokens.
     """
-    if show not in ("answer", "kl"):
-        raise BadSetting(f"show is '{show}'; an ablation shows answer or kl")
+    if metric not in ("answer", "kl"):
+        raise BadSetting(f"metric is '{metric}'; an ablation shows answer or kl")
     if ablate not in ("zero", "mean"):
         raise BadSetting(f"ablate is '{ablate}'; put zero in a part's place, or its mean")
     target, words = split_target_and_words(model, target, words)
@@ -124,8 +124,8 @@ def ablation(
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     seen = ablate_every_part(model, read, answer_position(model, tokenizer, read), ablate=ablate, answer=answer)
     piece = f"‘{tokenizer.display_token(seen.answer)}’"
-    numbers = seen.change if show == "answer" else seen.kl
-    what = piece if show == "answer" else "all that is said"
+    numbers = seen.change if metric == "answer" else seen.kl
+    what = piece if metric == "answer" else "all that is said"
     return Grid(
         title=f"Ablation: {what} without each head (h) and feed-forward (ff)",
         row_labels=tuple(f"layer {layer}" for layer in range(len(numbers))),

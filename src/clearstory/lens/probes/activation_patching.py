@@ -19,7 +19,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.apply_interventions import encode_counterpart, check_equal_lengths
 from clearstory.lens.hooks.passage import Passage, number_duplicates, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, single_token
-from clearstory.lens.hooks.trace import replace_activations, transformer_stacks, record_activations
+from clearstory.lens.hooks.activations import replace_activations, transformer_stacks, record_activations
 from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -53,7 +53,7 @@ def patch_every_position(
     vector nothing can change, and nothing is computed. Raises BadInput where the two cannot be told apart.
     """
     prefix, stack = transformer_stacks(model)[0]
-    taps = [f"{prefix}foot", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
+    taps = [f"{prefix}embedding_output", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
     with resting(model):
         with record_activations(model, *taps) as seen:
             theirs = model.logits(other.hidden(model)[places[1]]).double()
@@ -101,18 +101,18 @@ def activation_patching(
     tokenizer: Tokenizer,
     text: str,
     *,
-    other: str = "",
+    other_text: str = "",
     target: str | None = None,
     words: tuple[str, ...] = (),
     truncate: Truncate | None = None,
 ) -> Grid:
-    """How far each token's vector, after each layer, carries the answer from one text's to the `other`'s.
+    """How far each token's vector, after each layer, carries the answer from one text's to the `other_text`'s.
 
     The two words are the likeliest of the other text and of this one, or those of `words` in this order. Raises
     BadSetting without another text, or for one of another number of tokens.
     """
-    if not other:
-        raise BadSetting('patching needs a second text; give one of as many tokens as "other"')
+    if not other_text:
+        raise BadSetting('patching needs a second text; give one of as many tokens as "other_text"')
     target, words = split_target_and_words(model, target, words)
     if len(words) not in (0, 2):
         raise BadSetting(
@@ -120,7 +120,7 @@ def activation_patching(
         )
     chosen = (single_token(tokenizer, words[0]), single_token(tokenizer, words[1])) if words else None
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    second = encode_counterpart(model, tokenizer, other, read)
+    second = encode_counterpart(model, tokenizer, other_text, read)
     check_equal_lengths(*(len(each.source or each.ids) for each in (read, second)))
     places = (answer_position(model, tokenizer, read), answer_position(model, tokenizer, second))
     seen = patch_every_position(model, read, second, places, chosen)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_bank import EXAMPLE_SENTENCES
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import (
     WordBank,
     WordOccurrences,
@@ -24,7 +24,7 @@ from clearstory.lens.probes.x_moved import HeadContribution, head_contributions
 from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.views.map import Point
 from clearstory.lens.probes.surprisal import format_probability
-from clearstory.lens.hooks.trace import unwrap_model
+from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, unit_word_vectors
 from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Panel, Table, Report
 from clearstory.models.recurrent.model import Recurrent
@@ -41,33 +41,33 @@ def contextual_embeddings(
     tokenizer: Tokenizer,
     text: str,
     *,
-    other: str | None = None,
-    target: str | None = None,
-    other_target: str | None = None,
-    nth: int = 1,
-    other_nth: int = 1,
+    other_text: str | None = None,
+    word: str | None = None,
+    other_word: str | None = None,
+    occurrence: int = 1,
+    other_occurrence: int = 1,
     layer: int | None = None,
     top: int = 8,
-    bank: Path | Sequence[str] | None = None,
+    sentences_file: Path | Sequence[str] | None = None,
 ) -> Report:
-    """The word `target` where it first stands in a text and in an `other`: how alike its two vectors are after each
+    """The word `word` where it first stands in a text and in an `other_text`: how alike its two vectors are after each
     layer; their ways from where they begin; what each comes near of the word's static neighbours; its neighbours in
-    context, from the sentences of `bank` (a file of one a line; a few built in); and the heads that moved it.
+    context, from the sentences of `sentences_file` (a file of one a line; a few built in); and the heads that moved it.
 
-    `layer` is where neighbours are looked for, the last when not given. `other_target` is another word for the other
-    text; `nth` and `other_nth` are where the words stand when that is not the first time. Raises BadInput where a word
+    `layer` is where neighbours are looked for, the last when not given. `other_word` is another word for the other
+    text; `occurrence` and `other_occurrence` are where the words stand when that is not the first time. Raises BadInput where a word
     is not in its text.
     """
-    if other is None or target is None:
+    if other_text is None or word is None:
         raise BadInput(
-            'one word is looked at in two texts; give the second and the word: --other "a fashion model" --target model'
+            'one word is looked at in two texts; give the second and the word: --other-text "a fashion model" --word model'
         )
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
-    named_words = target, target if other_target is None else other_target
-    two = word_occurrences(model, tokenizer, (text, other), named_words, (nth, other_nth))
+    named_words = word, word if other_word is None else other_word
+    two = word_occurrences(model, tokenizer, (text, other_text), named_words, (occurrence, other_occurrence))
     at = layer_at(two.names, layer)
-    known = build_word_bank(model, tokenizer, read_sentences(bank))
+    known = build_word_bank(model, tokenizer, read_sentences(sentences_file))
     steps: list[Panel] = [similarity_curve(two, known), trajectory_map(two, known)]
     steps += static_neighbour_grids(model, tokenizer, two, known)
     steps += nearest_tables(two, known, at, top)
@@ -75,7 +75,7 @@ def contextual_embeddings(
         moved = [head_contributions(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True)]
         steps.append(head_difference_table(moved[0], moved[1], top))
     return Report(
-        title=occurrences_title((text, other), named_words),
+        title=occurrences_title((text, other_text), named_words),
         panels=tuple(steps),
         caption=f"{known.missing:,} of the bank's sentences do not fit the model and were left out."
         if known.missing
@@ -93,21 +93,21 @@ def occurrences_title(texts: tuple[str, str], words: tuple[str, str]) -> str:
     return f"‘{words[0]}’ in “{text_ending(texts[0])}” and {second}“{text_ending(texts[1])}”"
 
 
-def read_sentences(bank: Path | Sequence[str] | None) -> Sequence[str]:
+def read_sentences(sentences_file: Path | Sequence[str] | None) -> Sequence[str]:
     """The bank's sentences: those given, a file's lines, or those built in."""
-    if bank is None:
+    if sentences_file is None:
         return EXAMPLE_SENTENCES
-    if not isinstance(bank, Path | str):
-        return bank
+    if not isinstance(sentences_file, Path | str):
+        return sentences_file
     try:
-        lines = Path(bank).read_text(encoding="utf-8").splitlines()
+        lines = Path(sentences_file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"the bank {bank} cannot be read as text ({error}); give a file of sentences, one a line"
+            f"the bank {sentences_file} cannot be read as text ({error}); give a file of sentences, one a line"
         ) from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise BadInput(f"the bank {bank} holds no sentence; give a file of them, one a line")
+        raise BadInput(f"the bank {sentences_file} holds no sentence; give a file of them, one a line")
     return found
 
 
@@ -135,7 +135,7 @@ def similarity_curve(two: WordOccurrences, known: WordBank) -> Curve:
 
 def layer_title(layer: str) -> str:
     """A layer in words."""
-    words = {"words": "the words alone", "foot": "the foot of the stack", "norm": "the last norm"}
+    words = {"words": "the words alone", "embedding_output": "the foot of the stack", "norm": "the last norm"}
     return words.get(layer, f"layer {layer}")
 
 

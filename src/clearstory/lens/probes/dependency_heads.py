@@ -203,7 +203,7 @@ def dependency_heads(model: Any, tokenizer: Any, text: str, *, sentences: int = 
         raise BadSetting(f"top is {top}; show at least 1 relation")
     file = Path(text).expanduser()
     if not file.is_file():
-        raise BadInput(f"the view 'roles' reads a parsed file and '{text[:80]}' is none; give a .conllu file")
+        raise BadInput(f"the view 'dependency-heads' reads a parsed file and '{text[:80]}' is none; give a .conllu file")
     found = measure_dependency_heads(model, tokenizer, islice(read_conllu(file), sentences))
     if not found.roles:
         raise BadInput(

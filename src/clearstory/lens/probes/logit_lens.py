@@ -17,7 +17,7 @@ from torch import Tensor
 from clearstory.errors import BadSetting
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, require_mlm_head, final_hidden, sublayers, single_token, output_stack
-from clearstory.lens.hooks.trace import record_activations
+from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -65,7 +65,7 @@ def lens_predictions(
         raise BadSetting(f"columns are {chosen}, and the text has {len(read.ids)} tokens; give some of those, from 0")
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
-    taps = [f"{prefix}foot", *(step.after for step in steps)]
+    taps = [f"{prefix}embedding_output", *(step.after for step in steps)]
     with resting(model), record_activations(model, *taps) as seen:
         read.hidden(model)
         ends = torch.stack([final_hidden(model, seen[tap], read.ids)[0] for tap in taps])
@@ -97,20 +97,20 @@ def logit_lens(
     tokenizer: Tokenizer,
     text: str,
     *,
-    show: LensMetric = "answer",
+    metric: LensMetric = "answer",
     target: str | None = None,
     words: tuple[str, ...] = (),
     columns: tuple[int, ...] = (),
     truncate: Truncate | None = None,
 ) -> Grid:
-    """The likeliest word after each step (rows) at each token (columns), coloured by what `show` says.
+    """The likeliest word after each step (rows) at each token (columns), coloured by what `metric` says.
 
     The word asked about is each column's final answer, or the one of `words`. `columns`: only at these tokens, from 0,
     which costs as little as they are few; all when none is named. Of an encoder-decoder this is its decoder, after
     `target`. Raises BadSetting for more words than one.
     """
-    if show not in METRIC_UNITS:
-        raise BadSetting(f"show is '{show}'; give one of {', '.join(METRIC_UNITS)}")
+    if metric not in METRIC_UNITS:
+        raise BadSetting(f"metric is '{metric}'; give one of {', '.join(METRIC_UNITS)}")
     require_mlm_head(model)
     target, words = split_target_and_words(model, target, words)
     if len(words) > 1:
@@ -118,7 +118,7 @@ def logit_lens(
     answer = single_token(tokenizer, words[0]) if words else None
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     seen = lens_predictions(model, read, columns or None, answer=answer)
-    numbers: Tensor = getattr(seen, show)
+    numbers: Tensor = getattr(seen, metric)
     return Grid(
         title="Logit lens: what the stream would say after each step",
         row_labels=seen.names,
@@ -128,7 +128,7 @@ def logit_lens(
             tuple(f"{tokenizer.display_token(id)}\n{percent(p)}" for id, p in zip(ids, probabilities, strict=True))
             for ids, probabilities in zip(seen.words[..., 0].tolist(), seen.probabilities[..., 0].tolist(), strict=True)
         ),
-        unit=METRIC_UNITS[show] if answer is None else METRIC_UNITS[show].replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
+        unit=METRIC_UNITS[metric] if answer is None else METRIC_UNITS[metric].replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
         caption=look(seen, read, tokenizer),
     )
 

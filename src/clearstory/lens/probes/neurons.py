@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.hooks.linearised_norms import residual_path, residual_path_activations, output_vectors
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
-from clearstory.lens.hooks.trace import unwrap_model, record_activations
+from clearstory.lens.hooks.activations import unwrap_model, record_activations
 from clearstory.lens.views import Table
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, resting
@@ -48,7 +48,7 @@ def strongest_neurons(
     """
     model = unwrap_model(model)
     if isinstance(model, Encoder):
-        raise CannotDo("an encoder's head bends its stream before words are held against it; look at --view lens")
+        raise CannotDo("an encoder's head bends its stream before words are held against it; look at --view logit-lens")
     prefix, stack = output_stack(model)
     layers = len(stack.blocks)
     if layer is not None and not -layers <= layer < layers:

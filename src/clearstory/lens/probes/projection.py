@@ -57,18 +57,18 @@ def fit_plane(
     *,
     top: int = 4,
     centre: bool = True,
-    remove: int = 0,
-    within: int | None = None,
+    remove_components: int = 0,
+    max_token_id: int | None = None,
 ) -> ProjectionPlane:
     """The words of a text and the `top` nearest of each, with their two principal axes in this model.
 
     Raises BadInput for an empty text, and for one of so many words that nothing could be read.
     """
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
-    return plane_from_vectors(vectors, tokenizer, text, top, within)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    return plane_from_vectors(vectors, tokenizer, text, top, max_token_id)
 
 
-def plane_from_vectors(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top: int, within: int | None) -> ProjectionPlane:
+def plane_from_vectors(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top: int, max_token_id: int | None) -> ProjectionPlane:
     """The same from word vectors."""
     own = word_tokens(tokenizer, text)
     if not own:
@@ -80,7 +80,7 @@ def plane_from_vectors(vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text
         )
     ids, pairs = dict.fromkeys(own), []
     for id in own:
-        for near in nearest_tokens(vectors, vectors[id], top, without=(id,), within=within) if top else ():
+        for near in nearest_tokens(vectors, vectors[id], top, without=(id,), max_token_id=max_token_id) if top else ():
             ids[near.id] = None
             pairs.append((id, near.id))
     order = list(ids)
@@ -106,8 +106,8 @@ def projection(
     *,
     top: int = 4,
     centre: bool = True,
-    remove: int = 0,
-    within: int | None = None,
+    remove_components: int = 0,
+    max_token_id: int | None = None,
     layout: Layout = "pca",
 ) -> Map:
     """The words of a text and the `top` nearest of each, in the plane of their two principal components.
@@ -118,8 +118,8 @@ def projection(
     """
     if layout not in ("pca", "tsne"):
         raise BadSetting(f"layout is '{layout}'; words are laid out by pca or by tsne")
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
-    plane = plane_from_vectors(vectors, tokenizer, text, top, within)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    plane = plane_from_vectors(vectors, tokenizer, text, top, max_token_id)
     title = "Words by their vectors" + (f", each with its {top} nearest" if top else "")
     if layout == "tsne":
         return drawn(
@@ -143,13 +143,13 @@ def projection(
     )
 
 
-def project_on(model: Any, tokenizer: Tokenizer, plane: ProjectionPlane, *, centre: bool = True, remove: int = 0) -> Map:
+def project_on(model: Any, tokenizer: Tokenizer, plane: ProjectionPlane, *, centre: bool = True, remove_components: int = 0) -> Map:
     """The words of a plane where another model has them: an earlier checkpoint of the one that the plane was made of.
 
     The axes stand still, so what moves between two checkpoints are the words. Raises BadInput for a model whose
     vectors have another width, or that has fewer words.
     """
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
     if vectors.shape[1] != len(plane.middle) or max(plane.ids) >= len(vectors):
         raise BadInput(
             f"the axes are of vectors of {len(plane.middle):,} numbers and this model has {len(vectors):,} words of "
@@ -240,7 +240,7 @@ def semantic_axis(
     *,
     words: tuple[str, ...] = (),
     centre: bool = True,
-    remove: int = 0,
+    remove_components: int = 0,
 ) -> Map:
     """The words of a text along the axis between two words, or between the means of two sets of them (Bolukbasi et al.
     2016, section 3, projects on such a direction).
@@ -257,7 +257,7 @@ def semantic_axis(
     if not all(ends):
         raise BadSetting("an end of the axis is empty; name at least one word for each")
     own = [id for id in word_tokens(tokenizer, text) if id not in (*ends[0], *ends[1])]
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove=remove)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
     order = [*own, *dict.fromkeys((*ends[0], *ends[1]))]
     places, off = axis_coordinates(vectors[order], vectors[ends[0]].mean(0), vectors[ends[1]].mean(0))
     points = tuple(

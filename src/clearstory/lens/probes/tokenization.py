@@ -28,10 +28,10 @@ COLUMNS = {
 """What the steps of each kind of tokenizer are called."""
 
 
-def tokenization(model: Any, tokenizer: Tokenizer, text: str, *, other: str | None = None, top: int = 10) -> Report:
+def tokenization(model: Any, tokenizer: Tokenizer, text: str, *, compare_tokenizer: str | None = None, top: int = 10) -> Report:
     """The tokens of a text with ids, bytes and characters; the steps that led to them; the `top` worst split words.
 
-    `other`: a second tokenizer beside it, row by row where the two cut alike: characters, bytes, words, or a folder
+    `compare_tokenizer`: a second tokenizer beside it, row by row where the two cut alike: characters, bytes, words, or a folder
     that holds one. Raises BadInput for an empty text, and for one whose steps are too many.
     """
     if not text:
@@ -39,8 +39,8 @@ def tokenization(model: Any, tokenizer: Tokenizer, text: str, *, other: str | No
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 word")
     steps = [token_table(tokenizer, text, isinstance(model, Encoder))]
-    if other is not None:
-        steps.append(beside(tokenizer, train_tokenizer(other, [text]), text, other))
+    if compare_tokenizer is not None:
+        steps.append(beside(tokenizer, train_tokenizer(compare_tokenizer, [text]), text, compare_tokenizer))
     if tokenizer.kind in COLUMNS:
         if len(text) > LONGEST:
             raise BadInput(

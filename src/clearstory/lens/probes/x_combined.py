@@ -30,7 +30,7 @@ class HeadSelection:
 
     of: list[AttentionSite]
     counts: Float[Tensor, "L H"]
-    how: Reduction = "mean"
+    reduce: Reduction = "mean"
 
     @property
     def layers(self) -> list[int]:
@@ -58,18 +58,18 @@ class HeadSelection:
     def within(self, layer: int, pattern: Float[Tensor, "H T S"]) -> Float[Tensor, "T S"]:
         """What one layer's heads give together: a sum, or their largest."""
         counts = self.counts[layer].to(pattern)
-        if self.how == "max":
+        if self.reduce == "max":
             return pattern[counts != 0].amax(0)
         return torch.einsum("h,hts->ts", counts, pattern)
 
     def over(self, parts: Sequence[Float[Tensor, "T S"]]) -> Float[Tensor, "T S"]:
         """What all layers give together."""
         whole = torch.stack(list(parts))
-        return whole.amax(0) if self.how == "max" else whole.sum(0) / float(self.counts.sum())
+        return whole.amax(0) if self.reduce == "max" else whole.sum(0) / float(self.counts.sum())
 
     def look(self, weights: Float[Tensor, "T S"], columns: Sequence[str]) -> str | None:
         """What stands out in the map."""
-        if self.how == "mean":
+        if self.reduce == "mean":
             return attention_caption(self.of[0], weights, columns)
         sums = weights.sum(-1)
         return (
@@ -78,13 +78,13 @@ class HeadSelection:
         )
 
 
-def select_heads(of: list[AttentionSite], said: Sequence[str], how: Reduction = "mean") -> HeadSelection:
+def select_heads(of: list[AttentionSite], said: Sequence[str], reduce: Reduction = "mean") -> HeadSelection:
     """Heads from words: "5.3" is head 3 of layer 5, "5" all of layer 5, "5.3 x2" counts it twice; no words mean all.
 
     Raises BadSetting for what is not there, a count below 0, and counts where the largest weight is asked for.
     """
-    if how not in ("mean", "max"):
-        raise BadSetting(f"how is '{how}'; heads are combined by their mean or their max")
+    if reduce not in ("mean", "max"):
+        raise BadSetting(f"reduce is '{reduce}'; heads are combined by their mean or their max")
     counts = torch.zeros(len(of), of[0].heads, dtype=torch.float64)
     if not said:
         counts += 1
@@ -102,10 +102,10 @@ def select_heads(of: list[AttentionSite], said: Sequence[str], how: Reduction = 
             )
         if count <= 0:
             raise BadSetting(f"'{each}' counts a head {count:g} times; give a number above 0, or leave the head out")
-        if how == "max" and count != 1:
+        if reduce == "max" and count != 1:
             raise BadSetting(f"'{each}' counts a head {count:g} times, and max takes each as it is; leave the x away")
         counts[row, slice(None) if column is None else column] = count
-    return HeadSelection(of, counts, how)
+    return HeadSelection(of, counts, reduce)
 
 
 def combined_heads(
@@ -114,7 +114,7 @@ def combined_heads(
     text: str,
     *,
     heads: tuple[str, ...] = (),
-    how: Reduction = "mean",
+    reduce: Reduction = "mean",
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncate | None = None,
@@ -126,7 +126,7 @@ def combined_heads(
     """
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     of = attention_sites(model, part)
-    chosen = select_heads(of, heads, how)
+    chosen = select_heads(of, heads, reduce)
     # Layers are read from the lowest up, and each one's weights are let go before the next one's are made.
     rising = iter(chosen.layers)
     parts = attention_patterns(
@@ -147,4 +147,4 @@ def combined_heads(
 def combined_title(chosen: HeadSelection) -> str:
     """What the map is of."""
     part = {"encoder": "", "decoder": "", "cross": " across"}[chosen.of[0].part]
-    return f"Attention{part} of {chosen}, {'the largest weight' if chosen.how == 'max' else 'their mean'}"
+    return f"Attention{part} of {chosen}, {'the largest weight' if chosen.reduce == 'max' else 'their mean'}"

@@ -1,7 +1,7 @@
 """Vectors: one for each word, as a model has learnt them, cleared of what they all share; and words found by them.
 
 All words share a direction that says nothing of any: their mean (Mu and Viswanath 2018). Behind it stand a few more,
-mostly of how frequent a word is; `remove` takes those away too.
+mostly of how frequent a word is; `remove_components` takes those away too.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 @torch.no_grad()
-def unit_word_vectors(model: Any, tokenizer: Tokenizer, *, centre: bool = True, remove: int = 0) -> Float[Tensor, "V W"]:
+def unit_word_vectors(model: Any, tokenizer: Tokenizer, *, centre: bool = True, remove_components: int = 0) -> Float[Tensor, "V W"]:
     """The vectors of a tokenizer's words in a model, each of length 1. Rows of a model that no token has are left out.
 
     They are those of the unembedding, which words are predicted by (the embedding's own where they are tied): every
     step of training moves all of them, where the embedding moves only the words it has read. `centre`: their mean is
-    taken away first; `remove`: so many of their main directions too. Raises BadSetting for more than there are.
+    taken away first; `remove_components`: so many of their main directions too. Raises BadSetting for more than there are.
     """
     vectors: Tensor = model.output_weight.detach()[: tokenizer.vocab].float()
-    if not 0 <= remove < vectors.shape[1]:
-        raise BadSetting(f"remove is {remove} and word vectors have {vectors.shape[1]:,} directions; take away fewer")
-    if centre or remove:
+    if not 0 <= remove_components < vectors.shape[1]:
+        raise BadSetting(f"remove_components is {remove_components} and word vectors have {vectors.shape[1]:,} directions; take away fewer")
+    if centre or remove_components:
         vectors = vectors - vectors.mean(0)
-    if remove:
-        main = principal_directions(vectors, remove)
+    if remove_components:
+        main = principal_directions(vectors, remove_components)
         vectors = vectors - (vectors @ main.T) @ main
     return torch.nn.functional.normalize(vectors, dim=-1)
 
@@ -92,17 +92,17 @@ def nearest_tokens(
     top: int,
     *,
     without: tuple[int, ...] = (),
-    within: int | None = None,
+    max_token_id: int | None = None,
 ) -> list[Neighbour]:
     """The `top` tokens nearest to a direction by cosine, exact over the whole vocabulary.
 
-    `without`: these are passed over. `within`: only ids below it count, which most tokenizers give to frequent tokens.
+    `without`: these are passed over. `max_token_id`: only ids below it count, which most tokenizers give to frequent tokens.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    if within is not None and within < 1:
-        raise BadSetting(f"within is {within}; let at least 1 token be found")
-    cosines = vectors[:within] @ F.normalize(wanted, dim=-1)
+    if max_token_id is not None and max_token_id < 1:
+        raise BadSetting(f"max_token_id is {max_token_id}; let at least 1 token be found")
+    cosines = vectors[:max_token_id] @ F.normalize(wanted, dim=-1)
     order = cosines.argsort(descending=True, stable=True).tolist()
     ranked = [(id, rank) for rank, id in enumerate(order[: top + len(without)], start=1) if id not in without]
     return [Neighbour(id, float(cosines[id]), rank) for id, rank in ranked[:top]]

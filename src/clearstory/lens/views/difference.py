@@ -43,7 +43,7 @@ def difference(a: View, b: View, *, top: int = ROWS) -> View:
         case HighlightedText(), HighlightedText():
             return of_texts(a, b)
     if a.kind != b.kind:
-        raise CannotDo(f"A is a {a.kind} and B is a {b.kind}; look at both in the same way, such as --view next")
+        raise CannotDo(f"A is a {a.kind} and B is a {b.kind}; look at both in the same way, such as --view next-token")
     raise CannotDo(
         f"nothing can be taken away from a {a.kind}; grids, curves, tables and texts can be compared, such as lens, "
         "reach, next and surprise"

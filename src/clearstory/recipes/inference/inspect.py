@@ -19,7 +19,7 @@ from clearstory.recipes.written import writer
 def inspect(
     model: str | Path | ModelWithTokenizer,
     text: str,
-    view: str = "next",
+    view: str = "next-token",
     out: str | Path | None = None,
     *,
     device: str | None = None,
@@ -31,7 +31,7 @@ def inspect(
     """A view of a model reading a text; written to `out` (.html, .svg, .csv or .json) where that is given.
 
     `settings` are the view's own, such as `top` and `temperature` of "next". `over` checkpoints: the view at
-    each checkpoint of a run, one after another. `against` another model, or `compare_text`, or both: how much more of
+    each checkpoint of a run, one after another. `compare_model` another model, or `compare_text`, or both: how much more of
     it those have, B − A, see `lens.difference`; what is not given is as on this side.
 
     Raises UnknownName for a view or setting that does not exist, CannotDo for a view that this kind of model cannot

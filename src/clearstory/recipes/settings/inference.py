@@ -194,9 +194,9 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads; for an encoder-decoder, the source.
-        view: what to look at: tokens, embeddings, neighbours, analogy, map, axis, context, positions, architecture,
-            next, surprise, generation, fill, attention, combined, head, heads, roles, weights, lens, contributions,
-            norms, neurons, edits, ablation, patching, gates, units, reach, states, trellis, backoff, counts.
+        view: what to look at: tokens, embeddings, neighbours, analogy, projection, semantic-axis, contextual-embeddings, positions, architecture,
+            next-token, surprisal, generation, fill-mask, attention, combined-heads, head, heads, dependency-heads, qk-ov, logit-lens, logit-attribution,
+            residual-norms, neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, viterbi, posteriors, backoff, ngram-counts.
         out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
         top: how many tokens to show; the view's own number when not given.
         temperature: divides the logits; 1 is as trained.
@@ -232,7 +232,7 @@ class InspectRecipe:
 
     model: str = positional_setting("MODEL")
     text: str = positional_setting("TEXT", "")
-    view: str = "next"
+    view: str = "next-token"
     out: Path | None = None
     top: int | None = None
     temperature: float | None = None

@@ -106,7 +106,7 @@ def advice(finished: TrainingResult, prompt: str) -> str:
     return "\n".join(
         (
             f'clearstory generate {finished.folder} "{prompt}" --temperature 0.8 --max-tokens 200',
-            f'clearstory inspect {finished.folder} "{prompt}" --view next',
+            f'clearstory inspect {finished.folder} "{prompt}" --view next-token',
             f"clearstory evaluate {finished.folder} README.md",
             "clearstory train ~/notes --minutes 10          your own folder of text",
             "clearstory studio                              all of this on a page, and every number in between",

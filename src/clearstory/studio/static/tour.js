@@ -14,16 +14,16 @@ const STEPS = [
   { name: "Embeddings", view: "embeddings", page: "embeddings", says: embeddingsSay },
   { name: "Attention", view: "heads", page: "attention", says: attentionSays },
   { name: "One head", view: "head", page: "attention", finds: findHead, says: headSays, card: "head" },
-  { name: "Next token", view: "next", page: "next", says: nextSays },
+  { name: "Next token", view: "next-token", page: "next", says: nextSays },
   { name: "Generate", view: "generation", page: "generate", says: generateSays },
 ];
 
 /** What is shown instead, the first that the model has. */
 const INSTEAD = {
-  embeddings: ["counts", "trellis"],
-  heads: ["gates", "backoff", "states"],
-  head: ["units", "surprise", "architecture"],
-  next: ["fill", "lens", "architecture"],
+  embeddings: ["ngram-counts", "posteriors"],
+  heads: ["gates", "backoff", "viterbi"],
+  head: ["activations", "surprisal", "architecture"],
+  "next-token": ["fill-mask", "logit-lens", "architecture"],
   generation: ["architecture"],
 };
 

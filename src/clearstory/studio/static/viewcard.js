@@ -9,21 +9,21 @@ import { numbersOf, python, visible } from "./words.js";
 /** Views that are not about the sentence but about a text of their own, and what that is at first. */
 const ABOUT = {
   neighbours: { label: "Word", usual: (context) => context.word() },
-  map: { label: "Words", usual: (context) => context.text() },
+  projection: { label: "Words", usual: (context) => context.text() },
   analogy: { label: "Analogy", usual: () => "king - man + woman" },
-  axis: { label: "Words", usual: (context) => context.text() },
-  roles: { label: "A .conllu file", usual: () => "" },
+  "semantic-axis": { label: "Words", usual: (context) => context.text() },
+  "dependency-heads": { label: "A .conllu file", usual: () => "" },
 };
 
 /** What must be filled in before a view can be shown. */
-const NEEDS = { roles: "about", axis: "words", patching: "other", context: "other", edits: "edit" };
+const NEEDS = { "dependency-heads": "about", "semantic-axis": "words", "activation-patching": "other_text", "contextual-embeddings": "other_text", interventions: "edit" };
 
 /** Above so many tokens a view waits until it is asked for: its grids have a row and a column for each. */
 const LONG = { head: 128 };
 
 /** What a view is asked for by the chips that are pinned: an encoder hides them from itself. */
 const PINNED = {
-  fill: (context) => {
+  "fill-mask": (context) => {
     const [own, read] = [context.tokens().length, context.traced()?.read?.pieces.length];
     const pinned = context.state.pinned();
     return pinned.length && read === own + 2 ? { mask: pinned.map((place) => place + 1) } : {}; // behind [CLS]

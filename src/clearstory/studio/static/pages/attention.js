@@ -195,7 +195,7 @@ export function mount(root, context, { views }) {
   /** The chosen head's weights, exact, or those of several as one map. */
   async function showHead() {
     const heads = several.chosen();
-    const own = heads ? { heads, how: several.how() } : (chosen() ?? {});
+    const own = heads ? { heads, reduce: several.reduce() } : (chosen() ?? {});
     const wanted = wantedOf(heads ? "together" : "head", own);
     const key = JSON.stringify(wanted);
     if (key === shown) return pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() });
@@ -215,7 +215,7 @@ export function mount(root, context, { views }) {
       return {
         title: `${heads ? made.title : `Layer ${made.layer}, head ${made.head}`}: each ${on("flip") ? "column takes from the rows" : "row takes from the columns"}`,
         caption: made.caption,
-        python: snippet({ ...asked(), view: heads ? "combined" : "attention", settings: { ...asked().settings, ...(heads ? own : { layer: made.layer, head: made.head }) } }),
+        python: snippet({ ...asked(), view: heads ? "combined-heads" : "attention", settings: { ...asked().settings, ...(heads ? own : { layer: made.layer, head: made.head }) } }),
         tables: () => numbersOf(view),
         files: { csv: async () => tablesCsv(numbersOf(view)) },
         mount: (body) => {

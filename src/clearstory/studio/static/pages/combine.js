@@ -1,16 +1,16 @@
 // Combine: which heads are shown as one map, how often each counts, and how they are put together. It stands in the
-// page's address as heads=5.3;5.4 x2 and how=max; heads=all is every head.
+// page's address as heads=5.3;5.4 x2 and reduce=max; heads=all is every head.
 
 import { el } from "../kit.js";
 
-/** mount(context, {update}) -> {root, chosen(), how(), has(layer, head), toggle(layer, head), paint()}. */
+/** mount(context, {update}) -> {root, chosen(), reduce(), has(layer, head), toggle(layer, head), paint()}. */
 export function combining(context) {
   const { state } = context;
-  const how = el("select", { name: "how", onchange: () => state.set({ how: how.value === "mean" ? null : how.value }, { quiet: true }) }, el("option", { value: "mean" }, "their mean"), el("option", { value: "max" }, "the largest of any"));
+  const reduce = el("select", { name: "reduce", onchange: () => state.set({ reduce: reduce.value === "mean" ? null : reduce.value }, { quiet: true }) }, el("option", { value: "mean" }, "their mean"), el("option", { value: "max" }, "the largest of any"));
   const chips = el("span", { class: "counts" });
   const all = el("button", { type: "button", class: "tool", onclick: () => put(["all"]) }, "All heads");
   const none = el("button", { type: "button", class: "tool", onclick: () => put([]) }, "One head again");
-  const root = el("div", { class: "settings combine" }, el("label", {}, el("span", {}, "Combine"), how), chips, all, none);
+  const root = el("div", { class: "settings combine" }, el("label", {}, el("span", {}, "Combine"), reduce), chips, all, none);
 
   const words = () => (state.get("heads") ?? "").split(";").filter(Boolean);
   const put = (next) => state.set({ heads: next.length ? next.join(";") : null }, { quiet: true });
@@ -22,7 +22,7 @@ export function combining(context) {
     const now = words();
     if (!now.length) return null;
     if (now[0] === "all") return [];
-    return state.get("how") === "max" ? now.map(name) : now;
+    return state.get("reduce") === "max" ? now.map(name) : now;
   }
 
   function toggle(layer, head) {
@@ -40,7 +40,7 @@ export function combining(context) {
   function paint() {
     const now = words();
     const every = now[0] === "all";
-    how.value = state.get("how") ?? "mean";
+    reduce.value = state.get("reduce") ?? "mean";
     none.hidden = !now.length;
     all.hidden = every;
     root.dataset.heads = now.join(";");
@@ -52,9 +52,9 @@ export function combining(context) {
 
   function chip(each) {
     const own = name(each);
-    const input = el("input", { type: "number", min: 0.1, step: "any", value: String(countOf(each)), disabled: state.get("how") === "max", title: "how often it counts", "aria-label": `how often head ${own} counts`, onchange: () => count(own, Number(input.value)) });
+    const input = el("input", { type: "number", min: 0.1, step: "any", value: String(countOf(each)), disabled: state.get("reduce") === "max", title: "how often it counts", "aria-label": `how often head ${own} counts`, onchange: () => count(own, Number(input.value)) });
     return el("span", { class: "count", data: { head: own } }, el("span", { class: "mono" }, own), " × ", input, el("button", { type: "button", class: "tool", "aria-label": `leave head ${own} out`, onclick: () => put(words().filter((other) => name(other) !== own)) }, "×"));
   }
 
-  return { root, chosen, toggle, paint, how: () => state.get("how") ?? "mean", also: () => new Set(words().map(name)) };
+  return { root, chosen, toggle, paint, reduce: () => state.get("reduce") ?? "mean", also: () => new Set(words().map(name)) };
 }

@@ -13,7 +13,7 @@ import { makeSides } from "./sides.js";
 const KINDS = new Set(["grid", "curve", "table", "highlighted_text"]);
 
 /** Views that are not about the sentence, or that ask for more than one. */
-const OTHERS = new Set(["neighbours", "analogy", "roles", "patching", "edits"]);
+const OTHERS = new Set(["neighbours", "analogy", "dependency-heads", "activation-patching", "interventions"]);
 
 const SIDES = { a: "A", b: "B" };
 
@@ -54,8 +54,8 @@ export function mount(root, context) {
   /** Words in the stream for one model twice; of two models, what both make of one sentence; of two sentences, what comes next. */
   function usual() {
     const same = sides.text() === context.text();
-    const wanted = !same ? "next" : sides.model() === context.model() || sides.name() === state.get("model") ? "lens" : "surprise";
-    return [wanted, "next", "attention", "embeddings"].find(can) ?? both().find((each) => can(each.name))?.name ?? null;
+    const wanted = !same ? "next-token" : sides.model() === context.model() || sides.name() === state.get("model") ? "logit-lens" : "surprisal";
+    return [wanted, "next-token", "attention", "embeddings"].find(can) ?? both().find((each) => can(each.name))?.name ?? null;
   }
 
   const chosen = () => (state.get("view") && can(state.get("view")) ? state.get("view") : usual());

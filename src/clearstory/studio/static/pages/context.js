@@ -50,11 +50,11 @@ export function mount(root, context) {
       let tokens = other === null ? [] : await pieces(model, other);
       const [a, b] = marking.marks(other, tokens);
       const settings = {
-        ...(other === null ? {} : { other }),
-        target: a?.word ?? "",
-        ...(b && b.key !== a?.key ? { other_target: b.word } : {}),
-        ...(a && a.nth > 1 ? { nth: a.nth } : {}),
-        ...(b && b.nth > 1 ? { other_nth: b.nth } : {}),
+        ...(other === null ? {} : { other_text: other }),
+        word: a?.word ?? "",
+        ...(b && b.key !== a?.key ? { other_word: b.word } : {}),
+        ...(a && a.nth > 1 ? { occurrence: a.nth } : {}),
+        ...(b && b.nth > 1 ? { other_occurrence: b.nth } : {}),
       };
       const question = { model, text, what: "context", settings };
       const key = JSON.stringify(question);
@@ -66,9 +66,9 @@ export function mount(root, context) {
       await cards.words.fill(async () => {
         const said = await asking.ask((signal) => numbers(question, signal));
         // The sentence that was chosen where none was given.
-        if (other === null) tokens = await pieces(model, (other = said.other));
+        if (other === null) tokens = await pieces(model, (other = said.other_text));
         marking.update({ other, tokens });
-        [seen, wanted] = [said, { model, text, view: "context", settings: { other, ...settings } }];
+        [seen, wanted] = [said, { model, text, view: "contextual-embeddings", settings: { other_text: other, ...settings } }];
         return overview();
       });
       if (key !== asked) return undefined; // something newer was asked

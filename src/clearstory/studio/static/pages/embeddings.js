@@ -10,9 +10,9 @@ import { snippet, viewCard } from "../viewcard.js";
 import { cellText, numbersOf, python } from "../words.js";
 
 /** Views that the page's own cards show. */
-const OWN = new Set(["neighbours", "map"]);
+const OWN = new Set(["neighbours", "projection"]);
 /** What the page keeps in the address, and under which names. */
-const NAMES = { word: "word", centre: "raw", remove: "remove", within: "within", words: "map", top: "top", layout: "layout", one: "one", other: "other" };
+const NAMES = { word: "word", centre: "raw", remove_components: "remove_components", max_token_id: "max_token_id", words: "map", top: "top", layout: "layout", one: "one", other: "other" };
 
 export function mount(root, context, { views }) {
   const { state } = context;
@@ -37,23 +37,23 @@ export function mount(root, context, { views }) {
   const label = (words, input) => el("label", {}, el("span", {}, words), input);
   const text = (name, size, placeholder = "") => el("input", { type: "text", name, size, placeholder, oninput: (event) => later(name, event.target.value.trim() || null) });
   const number = (name, placeholder, least) => el("input", { type: "number", name, min: least, step: 1, placeholder, oninput: (event) => later(name, event.target.value === "" ? null : Number(event.target.value)) });
-  const inputs = { word: text("word", 14), words: text("words", 30), remove: number("remove", "0", 0), within: number("within", "all", 1), top: number("top", "4", 0), one: text("one", 12, "man"), other: text("other", 12, "woman") };
+  const inputs = { word: text("word", 14), words: text("words", 30), remove_components: number("remove_components", "0", 0), max_token_id: number("max_token_id", "all", 1), top: number("top", "4", 0), one: text("one", 12, "man"), other: text("other", 12, "woman") };
   const centre = el("input", { type: "checkbox", name: "centre", onchange: () => put("centre", centre.checked ? null : 1) });
   const layout = el("select", { name: "layout", onchange: () => put("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));
 
-  const spaces = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Take away what all words share")), label("and main directions", inputs.remove), label("among the lowest ids", inputs.within));
+  const spaces = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Take away what all words share")), label("and main directions", inputs.remove_components), label("among the lowest ids", inputs.max_token_id));
   const says = "The vectors are those by which the model predicts words, each of length 1. Low ids are mostly frequent tokens: fewer of them leave rare ones out.";
   const word = makeCard({ name: "neighbours", title: "A word and its nearest", says, tools: spaces });
-  const places = makeCard({ name: "map", title: "Words by their vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("nearest of each", inputs.top), label("laid out by", layout)) });
+  const places = makeCard({ name: "projection", title: "Words by their vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("nearest of each", inputs.top), label("laid out by", layout)) });
   const matrix = makeCard({ name: "matrix", title: "The sentence as the model first sees it" });
   const able = views.includes("neighbours");
-  const rest = views.filter((name) => !OWN.has(name)).map((name) => viewCard(context, name, name === "axis" ? { bound: () => ({ words: ends() }), empty: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
-  const axis = rest.find((card) => card.root.dataset.card === "axis");
+  const rest = views.filter((name) => !OWN.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { bound: () => ({ words: ends() }), empty: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
+  const axis = rest.find((card) => card.root.dataset.card === "semantic-axis");
   axis?.root.querySelector("header").after(el("div", { class: "settings" }, label("From", inputs.one), label("to", inputs.other)));
   root.replaceChildren(el("div", { class: "cards" }, able && word.root, able && places.root, views.includes("embeddings") && matrix.root, ...rest.map((card) => card.root)));
 
   /** How words are compared: what is taken away first, and among how many. */
-  const space = () => ({ centre: get("centre") === null, remove: whole("remove") ?? 0, ...(whole("within") === null ? {} : { within: whole("within") }) });
+  const space = () => ({ centre: get("centre") === null, remove_components: whole("remove_components") ?? 0, ...(whole("max_token_id") === null ? {} : { max_token_id: whole("max_token_id") }) });
   /** The ends of the axis, once both are named. */
   function ends() {
     const named = [state.get("one"), state.get("other")].filter(Boolean);
@@ -90,7 +90,7 @@ export function mount(root, context, { views }) {
     const waits = rest.map((card) => card.update());
     if (model && able) {
       waits.push(fill(word, "word", { model, text: theWord(), what: "near", settings: { ...space(), top: 12 } }, showWord));
-      waits.push(fill(places, "map", filmed() ? { model, last: state.get("model"), text: theWords(), top: whole("top") ?? 4, ...space() } : { model, text: theWords(), view: "map", settings: { top: whole("top") ?? 4, ...space(), ...(get("layout") ? { layout: get("layout") } : {}) } }, showMap));
+      waits.push(fill(places, "map", filmed() ? { model, last: state.get("model"), text: theWords(), top: whole("top") ?? 4, ...space() } : { model, text: theWords(), view: "projection", settings: { top: whole("top") ?? 4, ...space(), ...(get("layout") ? { layout: get("layout") } : {}) } }, showMap));
     }
     if (model && views.includes("embeddings")) waits.push(fill(matrix, "rows", { model, text: context.text(), what: "rows" }, showRows));
     await Promise.all(waits);
@@ -173,10 +173,10 @@ export function mount(root, context, { views }) {
   };
 }
 
-const filmSnippet = ({ model, last, text, top, centre, remove, within }) => `import clearstory
+const filmSnippet = ({ model, last, text, top, centre, remove_components, max_token_id }) => `import clearstory
 from clearstory.lens.probes.projection import plane_of, words_on
 
 last, now = clearstory.open(${python(last)}), clearstory.open(${python(model)})
-plane = plane_of(last.model, last.tokenizer, ${python(text)}, top=${top}, centre=${python(centre)}, remove=${remove}, within=${python(within)})
-view = words_on(now.model, now.tokenizer, plane, centre=${python(centre)}, remove=${remove})
+plane = plane_of(last.model, last.tokenizer, ${python(text)}, top=${top}, centre=${python(centre)}, remove_components=${remove_components}, max_token_id=${python(max_token_id)})
+view = words_on(now.model, now.tokenizer, plane, centre=${python(centre)}, remove_components=${remove_components})
 `;

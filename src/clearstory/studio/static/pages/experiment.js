@@ -52,11 +52,11 @@ export function mount(root, context, { views }) {
     tools,
   });
   const target = () => (state.get("target") ? { target: state.get("target") } : {});
-  const outcome = views.includes("edits")
-    ? viewCard(context, "edits", { bound: () => ({ edit: all(), ...target() }), title: "Before and after", drawn: pairs, empty: "Nothing is changed yet. Click a part of the model, pull a dot below, or write an edit: what the model says then stands here beside what it says as it is." })
+  const outcome = views.includes("interventions")
+    ? viewCard(context, "interventions", { bound: () => ({ edit: all(), ...target() }), title: "Before and after", drawn: pairs, empty: "Nothing is changed yet. Click a part of the model, pull a dot below, or write an edit: what the model says then stands here beside what it says as it is." })
     : null;
   const hand = handCard(context, { all, put });
-  const rest = views.filter((name) => name !== "edits").map((name) => viewCard(context, name, { onPick: { patching: patch, ablation: ablate }[name] ?? context.pick }));
+  const rest = views.filter((name) => name !== "interventions").map((name) => viewCard(context, name, { onPick: { "activation-patching": patch, ablation: ablate }[name] ?? context.pick }));
   root.replaceChildren(el("div", { class: "cards lab" }, board.root, outcome?.root, hand.root), el("div", { class: "cards" }, ...rest.map((card) => card.root)));
 
   /** Other edits. While a dot is pulled only the newest are asked for, when those before are painted. */
@@ -99,7 +99,7 @@ export function mount(root, context, { views }) {
   function patch({ cell, column }, view, asked) {
     if (!cell || column === undefined) return;
     const half = shape?.parts.length > 1 ? "encoder " : "";
-    add(`${half}patch ${cell.row === 0 ? "foot" : cell.row - 1} ${cell.column} ${quoted(asked.settings.other)}`);
+    add(`${half}patch ${cell.row === 0 ? "embedding" : cell.row - 1} ${cell.column} ${quoted(asked.settings.other)}`);
   }
 
   /** What a column of the ablation is called there: h3 a head, x3 one across, ff the feed-forward. */

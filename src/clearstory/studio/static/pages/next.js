@@ -27,8 +27,8 @@ export function mount(root, context, { views }) {
     slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: how.top_p, words: (v) => v.toFixed(2), oninput: (v) => set("top_p", 1)(Math.min(1, v)) }),
   );
   const card = makeCard({ name: "choice", title: "What may come next", tools });
-  const cards = views.filter((name) => name !== "contributions").map((name) => viewCard(context, name));
-  const why = whyCard(context, views.includes("contributions"));
+  const cards = views.filter((name) => name !== "logit-attribution").map((name) => viewCard(context, name));
+  const why = whyCard(context, views.includes("logit-attribution"));
   const covered = el("p", { class: "quiet", hidden: true, data: { covered: "" } }, "The answer is covered until you have guessed it, or end the game.");
   const answers = [card.root, why.root, ...cards.map((each) => each.root)];
   const guessing = guessCard(context, { onCover: cover });

@@ -11,8 +11,8 @@ export function mount(root, context, { views }) {
   let room = 8;
   const tools = el("div", { class: "settings" });
   const hold = el("div", {});
-  const lens = views.includes("lens") ? viewCard(context, "lens", { bound: () => ({ columns: shown() }) }) : null;
-  const rest = views.filter((name) => name !== "lens").map((name) => viewCard(context, name));
+  const lens = views.includes("logit-lens") ? viewCard(context, "logit-lens", { bound: () => ({ columns: shown() }) }) : null;
+  const rest = views.filter((name) => name !== "logit-lens").map((name) => viewCard(context, name));
   root.replaceChildren(el("div", { class: "cards" }, lens?.root, ...rest.map((card) => card.root)));
   lens?.root.querySelector("header").after(hold);
   hold.append(tools);

@@ -210,7 +210,7 @@ export function mount(root, context) {
         return live.update();
       };
       liveBox.replaceChildren(el("label", {}, el("span", {}, "A view of the best model so far"), choose), place);
-      return put(able.includes("next") ? "next" : able[0]);
+      return put(able.includes("next-token") ? "next-token" : able[0]);
     }
     return live.update({ again: true });
   }

@@ -15,7 +15,7 @@ export function whyCard(context, able) {
   const swap = el("button", { type: "button", onclick: () => (([one.value, other.value] = [other.value, one.value]), keep()) }, "Swap");
   const sum = el("p", { class: "quiet", data: { sum: "" } });
   const chosen = () => [one.value, other.value].filter((each) => each !== "").map(Number);
-  const view = able ? viewCard(context, "contributions", { bound: () => ({ ids: chosen(), words: [], target: null }), wait: () => !rows.length, title: "Why the one and not the other" }) : null;
+  const view = able ? viewCard(context, "logit-attribution", { bound: () => ({ ids: chosen(), words: [], target: null }), wait: () => !rows.length, title: "Why the one and not the other" }) : null;
   const box = el("div", { class: "why", hidden: !able }, el("div", { class: "settings" }, el("label", {}, el("span", {}, "Why"), one), el("label", {}, el("span", {}, "and not"), other), swap), sum);
   view?.root.querySelector("header").after(box);
 
