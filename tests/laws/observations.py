@@ -393,7 +393,9 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.target": partial(looked, view="logit-lens"),
     "InspectRecipe.words": partial(looked, view="logit-attribution"),
     "InspectRecipe.metric": partial(looked, view="logit-lens"),
-    "InspectRecipe.other": partial(looked, view="tokens"),
+    "InspectRecipe.compare_tokenizer": partial(looked, view="tokens"),
+    "InspectRecipe.other_text": "lens/test_edits.py::test_an_encoder_decoder_is_patched_where_it_reads",
+    "InspectRecipe.word": "lens/test_context.py::test_the_bank_may_lie_in_a_file",
     "InspectRecipe.edit": partial(looked, view="interventions"),
     "InspectRecipe.ablate": partial(looked, view="ablation"),
     **{f"InspectRecipe.{name}": partial(looked, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
@@ -402,7 +404,7 @@ OBSERVED: dict[str, Observation] = {
         f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_takes_one_side_from_the_other"
         for name in ("compare_model", "compare_text")
     },
-    "InspectRecipe.over": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
+    "InspectRecipe.across_checkpoints": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
     **{
         f"InspectRecipe.{name}": partial(looked, view="neighbours", text="t") for name in ("centre", "remove_components", "max_token_id")
     },

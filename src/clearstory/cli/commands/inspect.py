@@ -16,10 +16,10 @@ def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
     from clearstory.recipes.inference.inspect import inspect
 
     # What a view does not know it refuses, so only what was said is passed on.
-    asked = ("model", "text", "view", "out", "device", "over", "compare_model", "compare_text")
+    asked = ("model", "text", "view", "out", "device", "across_checkpoints", "compare_model", "compare_text")
     names = [field.name for field in fields(recipe) if field.name not in asked]
     own = {name: value for name in names if (value := getattr(recipe, name)) not in (None, ())}
-    how = {name: getattr(recipe, name) for name in ("device", "over", "compare_model", "compare_text")}
+    how = {name: getattr(recipe, name) for name in ("device", "across_checkpoints", "compare_model", "compare_text")}
     seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, **how, **own)
     if recipe.out is not None:
         output.stderr.print(f"written to {recipe.out}")

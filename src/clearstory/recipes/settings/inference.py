@@ -194,38 +194,42 @@ class InspectRecipe:
     Args:
         model: a model folder, a run folder, a checkpoint or a .gguf file.
         text: what the model reads; for an encoder-decoder, the source.
-        view: what to look at: tokens, embeddings, neighbours, analogy, projection, semantic-axis, contextual-embeddings, positions, architecture,
-            next-token, surprisal, generation, fill-mask, attention, combined-heads, head, heads, dependency-heads, qk-ov, logit-lens, logit-attribution,
-            residual-norms, neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, viterbi, posteriors, backoff, ngram-counts.
-        out: a .html, .svg, .csv or .json file to draw it in; the terminal when not given.
-        top: how many tokens to show; the view's own number when not given.
+        view: name of the view: tokens, embeddings, neighbours, analogy, projection, semantic-axis,
+            contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
+            combined-heads, head, heads, dependency-heads, qk-ov, logit-lens, logit-attribution, residual-norms,
+            neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, viterbi,
+            posteriors, backoff, ngram-counts.
+        out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
+        top: number of tokens (rows) to show; default: depends on the view.
         temperature: divides the logits; 1 is as trained.
-        layer: the layer to look into, from 0, or from -1 backwards; the view's own choice when not given.
-        head: the head to look into, from 0; when not given the one whose tokens are most decided.
-        heads: heads that are combined, such as "5.3", "5" or "5.3 x2"; may be given again, and all when not given.
-        how: mean or max of what the heads give.
-        part: of an encoder-decoder: encoder, decoder or cross, how the one looks across at the other.
-        target: what an encoder-decoder has written already, or the word asked about.
-        words: the word asked about; given twice, why the first and not the second, or the two ends of an axis.
-        show: what colours the lens: answer, its probability; rank, its place; entropy; or kl, how far from the end.
-        columns: the tokens, from 0, at which the lens looks; may be given again, and all when not given.
-        mask: places that are hidden from an encoder, from 0, its [CLS]; may be given again.
-        other: a second text, to be compared with the first; or a second tokenizer: characters, bytes or a folder.
-        edit: a change inside of the model, such as "head 5.3 off"; may be given again.
-        ablate: what stands in the place of a part that is taken away: zero, or its mean over the tokens.
-        max_tokens: how many tokens the view of writing writes; 24 when not given.
-        seed: decides what it writes; drawn anew each time when not given.
-        beam: how many continuations it follows at once.
-        over: checkpoints, for the view at each checkpoint of a run, eight at most.
-        against: another model: what is shown is how much more of it that one has, B − A.
-        compare_text: another text, of which the same is shown; of this model, or of the one against it.
-        sentences: how many sentences of a parsed file to read; the view's own number when not given.
-        centre: whether the mean of all word vectors is taken away before they are compared.
-        remove: how many main directions of all word vectors are taken away besides.
-        within: only tokens with ids below this are looked for; tokenizers give frequent tokens small ones.
-        layout: how words are laid out on the map: pca, or tsne, which asks for scikit-learn.
-        gate: the gate whose units are shown, such as forget; the units themselves when not given.
-        bank: a file of sentences, one a line, among which a word's neighbours in context are looked for.
+        layer: layer index from 0, or from -1 backwards; default: depends on the view.
+        head: head index from 0; default: the head with the lowest mean attention entropy.
+        heads: heads to combine, such as "5.3", "5" or "5.3 x2"; repeatable; default: all heads.
+        reduce: mean or max over the combined heads.
+        part: attention of an encoder-decoder: encoder, decoder or cross (decoder over encoder).
+        target: target text of an encoder-decoder, as generated so far.
+        word: word to compare in the two texts (contextual-embeddings).
+        words: token to explain; given twice, the first against the second, or the two ends of a semantic axis.
+        metric: value that colours the logit lens: answer (its probability), rank, entropy, or kl to the final layer.
+        columns: token positions, from 0, shown by the logit lens; repeatable; default: all positions.
+        mask: positions to mask for an encoder, from 0 ([CLS]); repeatable.
+        other_text: second text (activation-patching, contextual-embeddings).
+        compare_tokenizer: second tokenizer (tokens): characters, bytes, words or a folder.
+        edit: intervention on the model, such as "head 5.3 off"; repeatable.
+        ablate: replacement for an ablated component: zero, or its mean over the tokens.
+        max_tokens: maximum number of generated tokens (generation); default: 24.
+        seed: random seed of sampling (generation); default: a new one for each call.
+        beam: number of beams of beam search (generation).
+        across_checkpoints: show the view at each checkpoint of a run, at most eight.
+        compare_model: second model; the difference B - A of the two views is shown.
+        compare_text: second text; the difference B - A of the two views is shown.
+        sentences: number of sentences to read from a parsed file (dependency-heads); default: depends on the view.
+        centre: subtract the mean of all word vectors before computing cosines.
+        remove_components: number of leading principal components of all word vectors to remove.
+        max_token_id: only tokens with ids below this are candidates; most tokenizers give frequent tokens low ids.
+        layout: layout of the projection: pca, or tsne, which requires scikit-learn.
+        gate: gate of a recurrent model whose activations are shown, such as forget; default: the hidden units.
+        sentences_file: file of sentences, one per line, searched for nearest neighbours (contextual-embeddings).
         truncate: left drops the beginning of a text that does not fit; not given, that is an error.
         device: cpu, cuda, mps or auto; the processor when not given.
     """
@@ -239,29 +243,31 @@ class InspectRecipe:
     layer: int | None = None
     head: int | None = None
     heads: tuple[str, ...] = ()
-    how: Literal["mean", "max"] | None = None
+    reduce: Literal["mean", "max"] | None = None
     part: Literal["encoder", "decoder", "cross"] | None = None
     target: str | None = None
+    word: str | None = None
     words: tuple[str, ...] = ()
-    show: Literal["answer", "rank", "entropy", "kl"] | None = None
+    metric: Literal["answer", "rank", "entropy", "kl"] | None = None
     columns: tuple[int, ...] = ()
     mask: tuple[int, ...] = ()
-    other: str | None = None
+    other_text: str | None = None
+    compare_tokenizer: str | None = None
     edit: tuple[str, ...] = ()
     ablate: Literal["zero", "mean"] | None = None
     max_tokens: int | None = None
     seed: int | None = None
     beam: int | None = None
-    across_checkpoints: Literal["checkpoints"] | None = None
+    across_checkpoints: bool = False
     compare_model: str | None = None
     compare_text: str | None = None
     sentences: int | None = None
     centre: bool | None = None
-    remove: int | None = None
-    within: int | None = None
+    remove_components: int | None = None
+    max_token_id: int | None = None
     layout: Literal["pca", "tsne"] | None = None
     gate: str | None = None
-    bank: Path | None = None
+    sentences_file: Path | None = None
     truncate: Literal["left"] | None = None
     device: str | None = None
 
