@@ -1,8 +1,7 @@
-"""Ways: one text written on in three ways, side by side: always the likeliest token, drawn, and by beam search.
+"""Decoding comparison: one prompt continued by greedy decoding, sampling and beam search.
 
-All three are weighed alike: the sum of their tokens' log-probabilities under the model's own distribution, and that
-by their length, as beams are compared: log-probability / length ** penalty (Wu et al. 2016, eq. 14, without its
-constant).
+All three continuations are scored alike: by the sum of their tokens' log-probabilities under the model's untruncated
+distribution, divided by length ** penalty as in beam search (Wu et al. 2016, eq. 14, without its constant).
 """
 
 from __future__ import annotations
@@ -18,18 +17,19 @@ from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.generation import beam_tree
-from clearstory.models.encoder import Encoder
+from clearstory.models.capabilities import Capability, require
 from clearstory.recipes.inference.prompt_format import PromptFormat
 
 MAX_TOKENS = 64
-"""A tree of more steps is not read by anybody."""
+"""The largest number of generated tokens: a deeper beam tree is not readable."""
 
 MAX_BEAMS = 10
+"""The largest number of beams."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A continuation: its tokens with their log-probabilities in nats, its text, and its score."""
+    """A generated continuation: token ids, their log-probabilities in nats, text, and length-normalized score."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -37,12 +37,12 @@ class Continuation:
     score: float
 
     @property
-    def total(self) -> float:
-        """The logarithm of the probability of all of it."""
+    def logprob(self) -> float:
+        """The log-probability of all tokens, in nats."""
         return math.fsum(self.logprobs)
 
 
-def decoding_comparison(
+def compare_decoding(
     model: Any,
     tokenizer: Any,
     text: str,
@@ -55,75 +55,74 @@ def decoding_comparison(
     beam: int = 3,
     length_penalty: float = 1.0,
 ) -> dict[str, Any]:
-    """What is written greedily, what is drawn with a seed, the `beam` best of a beam search, and its tree.
+    """The greedy continuation, a sampled one, the `beam` best of a beam search, and the tree of its candidates.
 
-    `texts` and `scores` are those of the tree's nodes: what stands there if it ended with this word. Raises CannotDo
-    for an encoder, BadSetting for what is too much to look at.
+    `texts` and `scores` belong to the tree's nodes: the continuation that ends there. Raises CannotDo for a model that is
+    not causal, BadSetting for settings out of range.
     """
-    if isinstance(model, Encoder):
-        model.cannot_go_on()
+    require(model, Capability.CAUSAL)
     if not 1 <= max_tokens <= MAX_TOKENS:
-        raise BadSetting(f"max_tokens is {max_tokens}; compare ways of 1 to {MAX_TOKENS} tokens")
+        raise BadSetting(f"max_tokens is {max_tokens}; compare continuations of 1 to {MAX_TOKENS} tokens")
     if not 2 <= beam <= MAX_BEAMS:
-        raise BadSetting(f"beam is {beam}; follow 2 to {MAX_BEAMS} beams, since 1 is greedy")
+        raise BadSetting(f"beam is {beam}; use 2 to {MAX_BEAMS} beams; 1 would be greedy decoding")
     if not math.isfinite(length_penalty):
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
     token_decoder = prompt_format.token_decoder(tokenizer)
-    how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "source": source, "never": prompt_format.suppress_tokens}
+    options: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "source": source, "never": prompt_format.suppress_tokens}
 
-    def spelt(ids: Sequence[int]) -> str:
-        writer = StreamDecoder(speller, (), after=prompt)
-        return "".join(writer.write(id) for id in ids) + writer.close()
+    def decode(ids: Sequence[int]) -> str:
+        decoder = StreamDecoder(token_decoder, (), after=prompt)
+        return "".join(decoder.write(id) for id in ids) + decoder.close()
 
-    def way(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:
+    def continuation(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:
         total = math.fsum(logprobs)
-        return Continuation(tuple(ids), tuple(logprobs), spelt(ids), total / len(ids) ** length_penalty)
+        return Continuation(tuple(ids), tuple(logprobs), decode(ids), total / len(ids) ** length_penalty)
 
-    def written(**settings: Any) -> Continuation:
+    def sample(**settings: Any) -> Continuation:
         sampling = Sampling(max_tokens=max_tokens, **settings)
-        tokens = list(generate(model, prompt, sampling, **how))
-        return way([token.id for token in tokens], [token.logprob for token in tokens])
+        tokens = list(generate(model, prompt, sampling, **options))
+        return continuation([token.id for token in tokens], [token.logprob for token in tokens])
 
-    weighed: list[Candidate] = []
+    candidates: list[Candidate] = []
     search = Sampling(max_tokens=max_tokens, beam=beam, length_penalty=length_penalty)
-    found = [way(each.ids, each.logprobs) for each in beam_search(model, prompt, search, continuation_data=weighed.append, **how)]
-    greedy = written(temperature=0)
-    drawn = written(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    tree = beam_tree(tokenizer, weighed, found[0].ids)
-    named = [("greedy", greedy), ("sampling", drawn), ("beam search", found[0])]
+    beams = [continuation(each.ids, each.logprobs) for each in beam_search(model, prompt, search, told=candidates.append, **options)]
+    greedy = sample(temperature=0)
+    sampled = sample(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    tree = beam_tree(tokenizer, candidates, beams[0].ids)
+    methods = [("greedy", greedy), ("sampling", sampled), ("beam search", beams[0])]
     return {
-        "ways": [{"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_id)} for name, each in named],
-        "found": [continuation_data(tokenizer, each, prompt_format.eos_token_id) for each in found],
+        "methods": [{"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_id)} for name, each in methods],
+        "beams": [continuation_data(tokenizer, each, prompt_format.eos_token_id) for each in beams],
         "tree": tree.to_json(),
-        "texts": [spelt(each.ids) for each in weighed],
-        "scores": [each.total / len(each.ids) ** length_penalty for each in weighed],
-        "caption": comparison_caption(greedy, drawn, found[0]),
+        "texts": [decode(each.ids) for each in candidates],
+        "scores": [each.logprob / len(each.ids) ** length_penalty for each in candidates],
+        "caption": comparison_caption(greedy, sampled, beams[0]),
     }
 
 
-def continuation_data(tokenizer: Any, way: Continuation, eos: int | None) -> dict[str, Any]:
-    """A way as plain data."""
+def continuation_data(tokenizer: Any, continuation: Continuation, eos: int | None) -> dict[str, Any]:
+    """A continuation as plain data."""
     return {
-        "text": way.text,
-        "ids": list(way.ids),
-        "pieces": [tokenizer.display_token(id) for id in way.ids],
-        "logprobs": list(way.logprobs),
-        "total": way.total,
-        "score": way.score,
-        "ended": way.ids[-1] == eos,
+        "text": continuation.text,
+        "ids": list(continuation.ids),
+        "pieces": [tokenizer.display_token(id) for id in continuation.ids],
+        "logprobs": list(continuation.logprobs),
+        "logprob": continuation.logprob,
+        "score": continuation.score,
+        "ended": continuation.ids[-1] == eos,
     }
 
 
-def comparison_caption(greedy: Continuation, drawn: Continuation, best: Continuation) -> str:
-    """Where the beams left the greedy way, and what that was worth; what was drawn beside them."""
-    common = next((at for at, pair in enumerate(zip(greedy.ids, best.ids, strict=False)) if pair[0] != pair[1]), None)
+def comparison_caption(greedy: Continuation, sampled: Continuation, best: Continuation) -> str:
+    """Where beam search diverges from greedy decoding, and the scores of all three."""
+    diverge = next((at for at, pair in enumerate(zip(greedy.ids, best.ids, strict=False)) if pair[0] != pair[1]), None)
     gain = best.score - greedy.score
     if best.ids == greedy.ids:
-        said = "Beam search found what greedy writes: no way that it followed has a higher score"
+        sentence = "Beam search found the greedy continuation: no candidate has a higher score"
     else:
-        at = min(len(greedy.ids), len(best.ids)) if common is None else common
-        better = f"{abs(gain):.3f} {'higher' if gain > 0 else 'lower'}" if abs(gain) >= 5e-4 else "as high"
-        said = f"Beam search leaves the greedy way at token {at + 1}, and its score is {better}"
-    return f"{said}; what was drawn scores {drawn.score:.3f}, greedy {greedy.score:.3f}."
+        at = min(len(greedy.ids), len(best.ids)) if diverge is None else diverge
+        better = f"{abs(gain):.3f} {'higher' if gain > 0 else 'lower'}" if abs(gain) >= 5e-4 else "the same"
+        sentence = f"Beam search diverges from greedy decoding at token {at + 1}; its score is {better}"
+    return f"{sentence}; the sample scores {sampled.score:.3f}, greedy {greedy.score:.3f}."

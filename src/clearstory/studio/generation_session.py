@@ -1,8 +1,8 @@
-"""Writing: a text token by token, where any step can be asked for again, and another way taken from it.
+"""Generation sessions: text generated token by token, with stepping back and branching at any token.
 
-A model's memory is a value, so the memories of many beginnings are kept side by side, and stepping back or branching
-reads nothing twice. Step n of a seed draws the n-th number of its generator: what is written is what `clearstory
-generate` writes with that seed.
+Model states are values, so the states after many prefixes are cached, and stepping back or branching recomputes nothing.
+The n-th token uses the n-th draw of the seed's generator, so the text equals that of `clearstory generate` with the same
+seed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.encoder import Encoder
+from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, resting
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
@@ -31,27 +31,28 @@ from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.sampling_distribution import LRUCache, sampling_distribution
 
 MAX_STATES = 48
-"""Beginnings whose memory is kept: as many steps can be gone back without reading anew."""
+"""Prefixes whose state is cached: as many steps back need no recomputation."""
 
 MAX_GENERATED = 4096
+"""Tokens that a session generates at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedTokenRequest:
-    """The next token of a text that is being written.
+    """The next token of a text that is being generated.
 
     Args:
-        model: its path in the studio's folder.
-        text: the prompt; of an encoder-decoder, the source.
-        written: ids of the tokens written so far.
-        show: how many alternatives to tell.
-        ignore_eos: write on past the token that ends a text.
-        sampling: how it is chosen; without a seed, that of seed 0.
+        model: the model's path in the studio's folder.
+        text: the prompt; for an encoder-decoder, the source.
+        generated: ids of the tokens generated so far.
+        show: number of alternatives to return.
+        ignore_eos: continue after the end-of-text token.
+        sampling: sampling settings; without a seed, seed 0 is used.
     """
 
     model: str
     text: str = ""
-    written: tuple[int, ...] = ()
+    generated: tuple[int, ...] = ()
     show: int = 10
     ignore_eos: bool = False
     sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
@@ -59,87 +60,85 @@ class GeneratedTokenRequest:
     def __post_init__(self) -> None:
         if not 1 <= self.show <= 200:
             raise BadSetting(f"show is {self.show}; show 1 to 200 alternatives")
-        if len(self.written) > MAX_GENERATED:
-            raise BadSetting(f"{len(self.written):,} tokens are written, and the page goes to {MAX_GENERATED:,}")
+        if len(self.generated) > MAX_GENERATED:
+            raise BadSetting(f"{len(self.generated):,} tokens are generated already; a session ends at {MAX_GENERATED:,}")
         if self.sampling.beam > 1:
-            raise BadSetting(f"beam is {self.sampling.beam}, and beams are not written token by token; take 1")
+            raise BadSetting(f"beam is {self.sampling.beam}, and beam search does not generate token by token; use 1")
 
 
 class GenerationSessions:
-    """Writes on from any beginning, remembering the last few."""
+    """Token-by-token generation from any prefix, with the states of recent prefixes cached per model."""
 
     def __init__(self) -> None:
-        self.memories: WeakKeyDictionary[Any, LRUCache[Any, tuple[State, Tensor]]] = WeakKeyDictionary()
+        self.states: WeakKeyDictionary[Any, LRUCache[Any, tuple[State, Tensor]]] = WeakKeyDictionary()
 
-    def step(self, opened: OpenedModel, request: GeneratedTokenRequest) -> dict[str, Any]:
-        """One token, its probability, its rank, and what else could have come."""
-        network, tokenizer = load_model_and_tokenizer(opened)
-        if isinstance(network, Encoder):
-            network.cannot_go_on()
-        prompt_format = PromptFormat.of(network, tokenizer, None, request.ignore_eos)
+    def next_token(self, opened: OpenedModel, request: GeneratedTokenRequest) -> dict[str, Any]:
+        """The next token with its probability, rank and alternatives, and the generated text including it."""
+        model, tokenizer = load_model_and_tokenizer(opened)
+        require(model, Capability.CAUSAL)
+        prompt_format = PromptFormat.of(model, tokenizer, None, request.ignore_eos)
         prompt, source = prompt_format.encode(tokenizer, request.text)
-        first = fit_prompt(network, prompt, prompt_format.start_token_id)
-        written = check_generated_ids(network, request.written)
-        ids = [*first, *written]
-        with resting(network):
-            logits = self.after(network, request.text, context_window(network, len(first), ids), source)
+        first = fit_prompt(model, prompt, prompt_format.start_token_id)
+        generated = check_generated_ids(model, request.generated)
+        ids = [*first, *generated]
+        with resting(model):
+            logits = self.logits_after(model, request.text, context_window(model, len(first), ids), source)
         sampling = replace(request.sampling, seed=request.sampling.seed or 0)
-        seen = ids if sampling.repetition_penalty != 1 else ()
-        generator = generator_after(sampling, len(written))
-        chosen, logs = choose(logits[None], [sampling], [generator], [seen], prompt_format.suppress_tokens)
-        token = int(chosen[0])
-        told = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)
-        now = [*written, token]
+        penalized = ids if sampling.repetition_penalty != 1 else ()
+        generator = generator_after(sampling, len(generated))
+        sampled, logprobs = choose(logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens)
+        token = int(sampled[0])
+        distribution = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)
+        now = [*generated, token]
         return {
             "id": token,
             "piece": tokenizer.display_token(token),
-            "probability": float(logs[0].exp()),
-            "logprob": float(logs[0]),
+            "probability": float(logprobs[0].exp()),
+            "logprob": float(logprobs[0]),
             "rank": int((logits > logits[token]).sum()) + 1,
             "entropy": entropy(logits.softmax(-1)),
-            "alternatives": told["rows"],
-            "kept": told["kept"],
+            "alternatives": distribution["tokens"],
+            "kept": distribution["kept"],
             "text": decode_generated(prompt_format.token_decoder(tokenizer), now, prompt),
             "ended": prompt_format.eos_token_id is not None and token == prompt_format.eos_token_id,
-            "goes_on": not prompt_format.reads_source,
         }
 
-    def after(
+    def logits_after(
         self, model: LanguageModel, text: str, ids: Sequence[int], source: Sequence[int] | None
     ) -> Float[Tensor, "V"]:
-        """The logits behind a row of ids, read on from the row that is one shorter where that is remembered."""
-        recent = self.memories.setdefault(model, LRUCache(MAX_STATES))
-        whole = (text, tuple(ids))
-        if whole in recent.things:
-            return recent.things[whole][1]
+        """The next-token logits after a sequence of ids, (V,), in float64, computed from the state one token earlier if cached."""
+        cache = self.states.setdefault(model, LRUCache(MAX_STATES))
+        key = (text, tuple(ids))
+        if key in cache.items:
+            return cache.items[key][1]
         device = model_device(model)
-        before = recent.things.get((text, tuple(ids[:-1])))
-        if before is not None:
-            hidden, state = model.forward(TokenBatch.from_sequences([[ids[-1]]], device), before[0])
+        previous = cache.items.get((text, tuple(ids[:-1])))
+        if previous is not None:
+            hidden, state = model.forward(TokenBatch.from_sequences([[ids[-1]]], device), previous[0])
         else:
             start = begun(model, 1, [fit_source(model, source)], device)
             hidden, state = model.forward(TokenBatch.from_sequences([ids], device), start)
         assert state is not None
         logits = model.logits(hidden[0, -1]).double().cpu()
-        recent.put(whole, (state, logits))
+        cache.put(key, (state, logits))
         return logits
 
 
 def model_device(model: Any) -> torch.device:
-    """Where a model lives."""
-    place: torch.device = next(each.device for each in (*model.parameters(), *model.buffers()))
-    return place
+    """The device of a model's parameters and buffers."""
+    device: torch.device = next(each.device for each in (*model.parameters(), *model.buffers()))
+    return device
 
 
-def check_generated_ids(model: LanguageModel, written: Sequence[int]) -> list[int]:
-    """Ids that were written, checked. Raises VocabularyMismatch for one that no token has."""
-    return [fit_prompt(model, [each])[0] for each in written]
+def check_generated_ids(model: LanguageModel, generated: Sequence[int]) -> list[int]:
+    """The ids as a list. Raises VocabularyMismatch for an id outside of the vocabulary."""
+    return [fit_prompt(model, [each])[0] for each in generated]
 
 
 def context_window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Sequence[int]:
-    """What of a row a model has before it: all of it, until its context is full and it begins anew as `Engine` does.
+    """The ids that are in the model's context: all of them until it is full, then those that `Engine` would have kept.
 
-    `prompt` ids were read at once, each later one when it was written.
+    The first `prompt` ids were processed at once, each later one when it was generated.
     """
     if model.context is None:
         return ids
@@ -154,7 +153,7 @@ def context_window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Seq
 
 
 def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
-    """A seed's generator as it stands after so many draws."""
+    """The generator of a seed after a number of draws."""
     generator = torch.Generator()
     generator.manual_seed(sampling.seed or 0)
     for _ in range(steps if sampling.temperature else 0):
@@ -163,6 +162,6 @@ def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
 
 
 def decode_generated(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
-    """What has been written, as text."""
-    writer = StreamDecoder(tokenizer, (), after=list(prompt))
-    return "".join(writer.write(each) for each in ids) + writer.close()
+    """The text of the generated ids after a prompt."""
+    decoder = StreamDecoder(tokenizer, (), logits_after=list(prompt))
+    return "".join(decoder.write(each) for each in ids) + decoder.close()

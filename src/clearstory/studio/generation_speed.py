@@ -1,7 +1,8 @@
-"""Speed: how fast a model writes with its memory kept, and without it, when all is read anew for each token.
+"""Generation speed: tokens per second with the model's cached state, and without it.
 
-What is kept is a Transformer's keys and values (the KV cache), a recurrent model's vectors, an n-gram's last few ids.
-The same tokens are written both ways, turn about, so that a machine that grows busy is unfair to neither.
+The cached state is a Transformer's keys and values (the KV cache), a recurrent model's hidden state, or an n-gram model's
+last ids. Without it the whole sequence is processed again for each token. Both methods generate the same tokens in
+alternation, so that a change in the machine's load affects both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from clearstory.errors import BadSetting, CannotDo, ContextOverflow
 from clearstory.lens.hooks.activations import transformer_stacks
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
+from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
@@ -26,14 +27,13 @@ from clearstory.studio.generation_session import model_device
 MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
 
 
-def generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int = 3) -> dict[str, Any]:
+def measure_generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int = 3) -> dict[str, Any]:
     """Tokens per second both ways, medians of some runs; milliseconds token by token; and how far their logits differ.
 
     The seconds hold all that writing takes: reading the prompt, then a token at a time, the likeliest each time. Where
     fewer tokens fit the context, fewer are written. Raises ContextOverflow where not even two do.
     """
-    if isinstance(model, Encoder):
-        model.cannot_go_on()
+    require(model, Capability.CAUSAL)
     if not 2 <= tokens <= MAX_TOKENS:
         raise BadSetting(f"tokens is {tokens}; write 2 to {MAX_TOKENS}")
     if not 1 <= runs <= MAX_MEASUREMENTS:
@@ -50,15 +50,15 @@ def generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16,
             )
     with resting(model):
         # Written once before the clock runs: it says which tokens, and memory is fetched and warm.
-        ids, _, last = timed_greedy_decode(model, first, sources, tokens, kept=True)
-        _, _, again = timed_greedy_decode(model, first, sources, tokens, kept=False, ids=ids)
-        taken: dict[bool, list[list[float]]] = {True: [], False: []}
+        ids, _, logits_cached = timed_greedy_decode(model, first, sources, tokens, use_state=True)
+        _, _, logits_recomputed = timed_greedy_decode(model, first, sources, tokens, use_state=False, ids=ids)
+        times: dict[bool, list[list[float]]] = {True: [], False: []}
         for run in range(runs):
-            for kept in (True, False) if run % 2 == 0 else (False, True):
-                taken[kept].append(timed_greedy_decode(model, first, sources, tokens, kept=kept, ids=ids)[1])
-    rates = {kept: tokens / median(map(sum, taken[kept])) for kept in taken}
-    each = {kept: [1000 * median(way) for way in zip(*taken[kept], strict=True)] for kept in taken}
-    memory = state_label(model)
+            for use_state in (True, False) if run % 2 == 0 else (False, True):
+                times[use_state].append(timed_greedy_decode(model, first, sources, tokens, use_state=use_state, ids=ids)[1])
+    rates = {use_state: tokens / median(map(sum, times[use_state])) for use_state in times}
+    milliseconds = {use_state: [1000 * median(way) for way in zip(*times[use_state], strict=True)] for use_state in times}
+    label = state_label(model)
     return {
         "tokens": tokens,
         "prompt": len(first),
@@ -66,11 +66,11 @@ def generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16,
         "kept": rates[True],
         "anew": rates[False],
         "ratio": rates[True] / rates[False],
-        "difference": float((last - again).abs().max()),
+        "difference": float((logits_cached - logits_recomputed).abs().max()),
         "threads": torch.get_num_threads(),
-        "seconds": {"kept": list(map(sum, taken[True])), "anew": list(map(sum, taken[False]))},
-        "curve": time_curve(memory, each).to_json(),
-        "caption": speed_caption(memory, rates, tokens, len(first), runs, str(model_device(model))),
+        "seconds": {"kept": list(map(sum, times[True])), "anew": list(map(sum, times[False]))},
+        "curve": time_curve(label, milliseconds).to_json(),
+        "caption": speed_caption(label, rates, tokens, len(first), runs, str(model_device(model))),
     }
 
 
@@ -80,27 +80,27 @@ def timed_greedy_decode(
     source: Sequence[int],
     tokens: int,
     *,
-    kept: bool,
+    use_state: bool,
     ids: Sequence[int] | None = None,
 ) -> tuple[list[int], list[float], Tensor]:
     """Some tokens after a prompt, the likeliest each time, or `ids` in their place; the seconds of each; the last
     logits, (V,).
     """
     device = model_device(model)
-    row, done, seconds = list(first), 0, []
+    ids_so_far, processed, seconds = list(first), 0, []
     state: Any = None
     logits = torch.empty(0)
     for step in range(tokens):
-        began = time.perf_counter()
-        if not kept or state is None:
-            state, done = begun(model, 1, [source], device), 0
-        hidden, state = model.forward(TokenBatch.from_sequences([row[done:]], device), state)
-        done = len(row)
+        start = time.perf_counter()
+        if not use_state or state is None:
+            state, processed = begun(model, 1, [source], device), 0
+        hidden, state = model.forward(TokenBatch.from_sequences([ids_so_far[processed:]], device), state)
+        processed = len(ids_so_far)
         logits = model.logits(hidden[0, -1])
-        likeliest = int(logits.argmax())  # waits for the device
-        seconds.append(time.perf_counter() - began)
-        row.append(likeliest if ids is None else ids[step])
-    return row[len(first) :], seconds, logits.double().cpu()
+        best_id = int(logits.argmax())  # waits for the device
+        seconds.append(time.perf_counter() - start)
+        ids_so_far.append(best_id if ids is None else ids[step])
+    return ids_so_far[len(first) :], seconds, logits.double().cpu()
 
 
 def state_label(model: Any) -> str:
@@ -112,32 +112,32 @@ def state_label(model: Any) -> str:
     return "the KV cache"
 
 
-def time_curve(memory: str, each: dict[bool, list[float]]) -> Curve:
+def time_curve(label: str, milliseconds: dict[bool, list[float]]) -> Curve:
     """Milliseconds token by token."""
-    places = tuple(float(place) for place in range(1, len(each[True]) + 1))
+    positions = tuple(float(position) for position in range(1, len(milliseconds[True]) + 1))
     return Curve(
         title="Milliseconds for each token",
         lines=(
-            Line(f"with {memory}", places, tuple(each[True])),
-            Line("read anew", places, tuple(each[False])),
+            Line(f"with {label}", positions, tuple(milliseconds[True])),
+            Line("read anew", positions, tuple(milliseconds[False])),
         ),
         x_label="token",
         y_label="milliseconds",
     )
 
 
-def speed_caption(memory: str, rates: dict[bool, float], tokens: int, prompt: int, runs: int, device: str) -> str:
+def speed_caption(label: str, rates: dict[bool, float], tokens: int, prompt: int, runs: int, device: str) -> str:
     """Both rates, and their ratio."""
     ratio = rates[True] / rates[False]
     if ratio >= 1.05:
-        said = f"{ratio:.1f} times as fast"
+        comparison = f"{ratio:.1f} times as fast"
     elif ratio <= 0.95:
-        said = f"{1 / ratio:.1f} times as slow: of so short a text it saves less than it costs"
+        comparison = f"{1 / ratio:.1f} times as slow: of so short a text it saves less than it costs"
     else:
-        said = "no faster"
+        comparison = "no faster"
     threads = torch.get_num_threads()
-    where = f"{threads} thread{'' if threads == 1 else 's'} of this processor" if device == "cpu" else device
+    hardware = f"{threads} thread{'' if threads == 1 else 's'} of this processor" if device == "cpu" else device
     return (
-        f"With {memory} {rates[True]:,.1f} tokens per second, reading all anew {rates[False]:,.1f}: {said}. "
-        f"{tokens} tokens after {prompt}, on {where}, the median of {runs} run{'' if runs == 1 else 's'} each."
+        f"With {label} {rates[True]:,.1f} tokens per second, reading all anew {rates[False]:,.1f}: {comparison}. "
+        f"{tokens} tokens after {prompt}, on {hardware}, the median of {runs} run{'' if runs == 1 else 's'} each."
     )

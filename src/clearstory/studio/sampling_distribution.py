@@ -1,6 +1,6 @@
-"""Choosing: the next token's probabilities under temperature, top-k, top-p and min-p, what is cut off among them.
+"""Next-token sampling distribution: probabilities under temperature, top-k, top-p and min-p.
 
-final vector ─► logits ─► ÷ temperature ─► softmax ─► cuts ─► what is left, made to sum to one again
+final hidden state ─► logits ─► ÷ temperature ─► softmax ─► truncation ─► renormalized probabilities
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clearstory.generation.sampling import kept
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
+from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
@@ -33,13 +33,13 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, kw_only=True)
 class NextTokenRequest:
-    """The next token after a text.
+    """The distribution of the next token after a text.
 
     Args:
-        model: its path in the studio's folder.
-        text: what it reads.
-        show: how many tokens to show, the likeliest first.
-        sampling: what is cut off, and the temperature.
+        model: the model's path in the studio's folder.
+        text: the text; for an encoder-decoder, the source.
+        show: number of tokens to return, the likeliest first.
+        sampling: temperature and truncation.
     """
 
     model: str
@@ -53,91 +53,93 @@ class NextTokenRequest:
 
 
 class LRUCache(Generic[K, V]):
-    """The last few things that were reckoned: a slider asks for the same logits again and again."""
+    """A mapping of at most `max_items` items; the least recently used item is removed first."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.things: OrderedDict[K, V] = OrderedDict()
+    def __init__(self, max_items: int) -> None:
+        self.max_items = max_items
+        self.items: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """What is remembered under a key, made where it is not."""
-        if key not in self.things:
+        """The item of a key, created by `make` if it is missing."""
+        if key not in self.items:
             self.put(key, make())
-        self.things.move_to_end(key)
-        return self.things[key]
+        self.items.move_to_end(key)
+        return self.items[key]
 
     def put(self, key: K, value: V) -> None:
-        """Remember, and forget what was asked for longest ago."""
-        self.things[key] = value
-        self.things.move_to_end(key)
-        while len(self.things) > self.most:
-            self.things.popitem(last=False)
+        """Store an item, and remove the least recently used ones beyond `max_items`."""
+        self.items[key] = value
+        self.items.move_to_end(key)
+        while len(self.items) > self.max_items:
+            self.items.popitem(last=False)
 
 
 class NextTokenDistributions:
-    """Logits of the last few texts, and what each way of choosing makes of them."""
+    """Next-token distributions, with the logits of the last 16 texts cached per model."""
 
     def __init__(self) -> None:
-        # By model, weakly: one that is put away takes what was reckoned with it along.
+        # Weak keys: a model evicted from the model cache takes its logits with it.
         self.logits: WeakKeyDictionary[Any, LRUCache[str, Tensor]] = WeakKeyDictionary()
 
     def choose(self, opened: OpenedModel, request: NextTokenRequest) -> dict[str, Any]:
-        """The likeliest tokens, each with its logit, its probability and what the cuts leave of it."""
+        """The likeliest next tokens with logit, probability and sampling probability: see `sampling_distribution`."""
         _, tokenizer = load_model_and_tokenizer(opened)
-        recent = self.logits.setdefault(opened.model, LRUCache(16))
-        logits = recent.get(request.text, lambda: last_logits(opened, request.text))
+        cache = self.logits.setdefault(opened.model, LRUCache(16))
+        logits = cache.get(request.text, lambda: last_logits(opened, request.text))
         return sampling_distribution(logits, request.sampling, tokenizer.display_token, request.show)
 
 
 def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
-    """The logits after a text, in float64."""
-    network, tokenizer = load_model_and_tokenizer(opened)
-    if isinstance(network, Encoder):
-        network.cannot_go_on()
-    prompt_format = PromptFormat.of(network, tokenizer, None)
+    """The next-token logits after a text, (V,), in float64. Raises CannotDo for a model that is not causal."""
+    model, tokenizer = load_model_and_tokenizer(opened)
+    require(model, Capability.CAUSAL)
+    prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
-    sources = fit_source(network, source)
-    ids = fit_prompt(network, prompt, prompt_format.start_token_id)
-    device = next(each.device for each in (*network.parameters(), *network.buffers()))
-    with resting(network):
-        hidden, _ = network.forward(TokenBatch.from_sequences([ids], device), begun(network, 1, [sources], device))
-        logits: Tensor = network.logits(hidden[0, -1]).double().cpu()
+    sources = fit_source(model, source)
+    ids = fit_prompt(model, prompt, prompt_format.start_token_id)
+    device = next(each.device for each in (*model.parameters(), *model.buffers()))
+    with resting(model):
+        hidden, _ = model.forward(TokenBatch.from_sequences([ids], device), begun(model, 1, [sources], device))
+        logits: Tensor = model.logits(hidden[0, -1]).double().cpu()
     return logits
 
 
-def sampling_distribution(logits: Float[Tensor, "V"], sampling: Sampling, piece: Callable[[int], str], show: int) -> dict[str, Any]:
-    """What can be drawn, and how likely.
+def sampling_distribution(
+    logits: Float[Tensor, "V"], sampling: Sampling, display_token: Callable[[int], str], show: int
+) -> dict[str, Any]:
+    """The likeliest next tokens, and totals over the vocabulary.
 
-    `probability` is after the temperature and before any cut; `share` after the cuts, which sums to one over all that
-    are kept. With temperature 0 the likeliest token has all of it.
+    `probability` is after temperature and before truncation; `sampling_probability` after truncation, summing to one
+    over the kept tokens. At temperature 0 the likeliest token has sampling probability 1. Of the totals, `kept` counts
+    the kept tokens, `kept_mass` sums their probability, `rest_mass` that of the tokens not shown; entropies are in bits.
     """
-    warm = sampling.temperature or 1.0
-    probabilities = ((logits - logits.max()) / warm).softmax(-1)
-    shares = torch.zeros_like(probabilities)
+    temperature = sampling.temperature or 1.0
+    probabilities = ((logits - logits.max()) / temperature).softmax(-1)
+    sampling_probabilities = torch.zeros_like(probabilities)
     if sampling.temperature == 0:
-        shares[int(logits.argmax())] = 1.0
+        sampling_probabilities[int(logits.argmax())] = 1.0
     else:
-        ids, left = kept((logits - logits.max()) / warm, sampling)
-        shares[slice(None) if ids is None else ids] = left / left.sum()
+        ids, kept_probabilities = kept((logits - logits.max()) / temperature, sampling)
+        sampling_probabilities[slice(None) if ids is None else ids] = kept_probabilities / kept_probabilities.sum()
     order = probabilities.argsort(descending=True, stable=True)[:show].tolist()
-    rows = [
+    tokens = [
         {
             "id": id,
-            "piece": piece(id),
+            "piece": display_token(id),
             "logit": float(logits[id]),
             "probability": float(probabilities[id]),
-            "share": float(shares[id]),
-            "kept": bool(shares[id] > 0),
+            "sampling_probability": float(sampling_probabilities[id]),
+            "kept": bool(sampling_probabilities[id] > 0),
         }
         for id in order
     ]
-    left_over = 1.0 - float(probabilities[order].sum()) if len(order) < len(logits) else 0.0
+    rest_mass = 1.0 - float(probabilities[order].sum()) if len(order) < len(logits) else 0.0
     return {
-        "rows": rows,
+        "tokens": tokens,
         "vocab": len(logits),
-        "kept": int((shares > 0).sum()),
-        "mass": float(probabilities[shares > 0].sum()),
-        "rest": max(left_over, 0.0),
+        "kept": int((sampling_probabilities > 0).sum()),
+        "kept_mass": float(probabilities[sampling_probabilities > 0].sum()),
+        "rest_mass": max(rest_mass, 0.0),
         "entropy": entropy(probabilities),
-        "entropy_after": entropy(shares),
+        "sampling_entropy": entropy(sampling_probabilities),
     }
