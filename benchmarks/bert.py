@@ -120,7 +120,7 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
         asked = batch.targets != IGNORE_INDEX
         told.append(model.nats(hidden, batch.targets)[asked].double().numpy())
         level.append(surprise[batch.targets[asked].numpy()])
-        right += (model.relate(hidden).argmax(-1) == batch.is_not_next).tolist()
+        right += (model.nsp_logits(hidden).argmax(-1) == batch.is_not_next).tolist()
         article += [int(np.searchsorted(ends, pair.a, "right")) for pair in pairs.epoch(0)[16 * number :][: len(asked)]]
     nats, unigram = float(np.concatenate(told).mean()), float(np.concatenate(level).mean())
     low, high = interval(np.array(right, float), np.array(article))

@@ -50,11 +50,11 @@ SHAPE = (
     *("--model.context", "256", "--model.dropout", "0.2", "--training.batch_size", "64"),
 )
 RUNS: dict[str, tuple[str, ...]] = {
-    "clear": ("--model", "clear", *SHAPE, "--model.hidden", "1024", "--minutes", "1"),
+    "clear": ("--model", "clear", *SHAPE, "--model.intermediate_size", "1024", "--minutes", "1"),
     # One pass over the text, in which it learns best.
     "recall": ("--model", "recall", "--steps", "980"),
     "clear, its own size": ("--model", "clear", "--minutes", "1"),
-    "nanogpt-char": ("--model", "nanogpt-char", *SHAPE, "--model.hidden", "1536", "--minutes", "1"),
+    "nanogpt-char": ("--model", "nanogpt-char", *SHAPE, "--model.intermediate_size", "1536", "--minutes", "1"),
 }
 SMOKE = ("--steps", "2", "--model.width", "32", "--model.layers", "1", "--model.heads", "2")
 

@@ -28,7 +28,7 @@ PUBLISHED = {
     "interpolated Kneser-Ney 5-gram, one discount an order": 238.9,
 }
 
-SHAPE = ("--model.cutoffs", "2000", "--model.cutoffs", "10000", "--model.hidden", "384", "--model.width", "256")
+SHAPE = ("--model.cutoffs", "2000", "--model.cutoffs", "10000", "--model.hidden_size", "384", "--model.width", "256")
 
 
 def main() -> None:

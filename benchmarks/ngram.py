@@ -109,7 +109,7 @@ def estimate(file: Path) -> dict[str, Any]:
     learnt = time.process_time()
     rows = encode_text(tokenizer, [text])
     encoded = time.process_time()
-    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=5, begin=tokenizer.eos_token_id))
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=5, bos_token_id=tokenizer.eos_token_id))
     for _ in model.fit(rows):
         pass
     done = time.process_time()
@@ -202,7 +202,7 @@ def characters() -> list[dict[str, Any]]:
     found = []
     tried = [("kneser-ney", order) for order in (5, 6, 7, 8, 10)]
     for smoothing, order in [*tried, ("witten-bell", 6), ("katz", 6), ("laplace", 6), ("laplace", 4)]:
-        config = NGramConfig(vocab=tokenizer.vocab, order=order, smoothing=smoothing, begin=tokenizer.bos_token_id)
+        config = NGramConfig(vocab=tokenizer.vocab, order=order, smoothing=smoothing, bos_token_id=tokenizer.bos_token_id)
         model: Any = build(config)
         began = time.process_time()
         notes = [fitted.note for fitted in model.fit(train)]

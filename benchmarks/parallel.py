@@ -37,8 +37,8 @@ from clearstory.models.recurrent.config import RecurrentConfig
 VOCAB = 256
 """Few, so that the unembedding, which both have, is a small part of the work."""
 
-SMALL = replace(CLEAR, vocab=VOCAB, context=4096, width=128, layers=4, heads=2, kv_heads=2, head_width=64, hidden=352)
-LARGE = replace(SMALL, width=320, layers=6, heads=5, kv_heads=5, hidden=864)
+SMALL = replace(CLEAR, vocab=VOCAB, context=4096, width=128, layers=4, heads=2, kv_heads=2, head_dim=64, intermediate_size=352)
+LARGE = replace(SMALL, width=320, layers=6, heads=5, kv_heads=5, intermediate_size=864)
 
 SIZES = {"small": (SMALL, (16, 64, 256, 1024, 4096)), "large": (LARGE, (64, 512, 4096))}
 """Shapes, and the contexts they are measured at."""
@@ -86,7 +86,7 @@ def measured(
 
 def equal(parameters: int) -> RecurrentConfig:
     """Two LSTM layers with about so many parameters."""
-    shapes = (RecurrentConfig(vocab=VOCAB, width=w, hidden=w, layers=2, tied=False) for w in range(64, 1024, 2))
+    shapes = (RecurrentConfig(vocab=VOCAB, width=w, hidden_size=w, layers=2, tie_embeddings=False) for w in range(64, 1024, 2))
     return min(shapes, key=lambda shape: abs(count(build(shape, device="meta")) - parameters))
 
 

@@ -88,7 +88,7 @@ def felt(name: str, seconds: float, folder: Path) -> dict[str, Any]:
     return {
         "model": name,
         "parameters": count(opened.model),
-        "shape": opened.model.config.shape,
+        "shape": opened.model.config.summary,
         "bits_per_byte": said["bits_per_byte"],
         "cpu_seconds": said["cpu_seconds"],
         **curves,
@@ -125,7 +125,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     return {
         "model": name,
         "parameters": count(model),
-        "shape": config.shape,
+        "shape": config.summary,
         "cpu_seconds": round(spent, 1),
         "accuracy_up_to": accuracy,
     }

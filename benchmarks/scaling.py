@@ -118,8 +118,8 @@ def shaped(layers: int, width: int, vocab: int) -> TransformerConfig:
     """`clear` with heads of 16 numbers."""
     heads = width // 16
     return replace(
-        CLEAR, vocab=vocab, context=CONTEXT, layers=layers, width=width, heads=heads, kv_heads=heads, head_width=16,
-        hidden=round(8 / 3 * width / 16) * 16,
+        CLEAR, vocab=vocab, context=CONTEXT, layers=layers, width=width, heads=heads, kv_heads=heads, head_dim=16,
+        intermediate_size=round(8 / 3 * width / 16) * 16,
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | N
     for _ in Trainer(model, Causal(), rows["train"], settings, steps=characters // (CONTEXT * ROWS)):
         pass
     took = time.process_time() - began
-    model.arithmetic = None
+    model.compute_dtype = None
     with resting(model):
         held_out = rows["validation"].spread(HELD_OUT)
         score = score_dataset(model, held_out, windows="blocks", begin=begin, batch_size=64)

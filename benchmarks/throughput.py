@@ -38,7 +38,7 @@ SHAPES: dict[str, tuple[TransformerConfig, int, int, int]] = {
     # name: config, rows, context, steps between looking at the clock
     "4 x 128, context 64, 12 rows": (replace(NANOGPT_CHAR, bias=True, vocab=65), 12, 64, 15),
     "6 x 384, context 256, 4 rows, vocabulary 8192": (
-        replace(GPT2, vocab=8192, context=256, width=384, layers=6, heads=6, kv_heads=6, hidden=1536), 4, 256, 2,
+        replace(GPT2, vocab=8192, context=256, width=384, layers=6, heads=6, kv_heads=6, intermediate_size=1536), 4, 256, 2,
     ),
     "GPT-2 124M, context 512, 2 rows": (GPT2, 2, 512, 1),
 }  # fmt: skip

@@ -39,8 +39,8 @@ IDS = torch.randint(VOCAB, (3, 20), generator=torch.Generator().manual_seed(7))
 SETTINGS = TrainingSettings(batch_size=8, warmup_steps=2, weight_decay=0.0, precision="fp32", compile="off")
 
 # Wide and long enough for the fused attention that real models are trained with.
-WIDE = replace(TINY_CLEAR, context=160, width=64, heads=2, kv_heads=1, head_width=32, hidden=96, dropout=0.1)
-LSTM = replace(TINY_LSTM, width=24, hidden=32)
+WIDE = replace(TINY_CLEAR, context=160, width=64, heads=2, kv_heads=1, head_dim=32, intermediate_size=96, dropout=0.1)
+LSTM = replace(TINY_LSTM, width=24, hidden_size=32)
 DROPPING = replace(TINY_LSTM, dropout=0.2, dropout_input=0.1, dropout_embedding=0.1, weight_drop=0.2)
 
 LEARNERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -210,7 +210,7 @@ def test_eight_bit_integers_are_refused() -> None:
 RUNS: dict[str, Callable[[], dict[str, Any]]] = {
     "clear": lambda: {"model": {"name": "clear", "width": 32, "layers": 1}},
     "recall": lambda: {"model": {"name": "recall", "recall_rows": 100}},
-    "lstm": lambda: {"model": {"name": "lstm", "width": 16, "hidden": 16}},
+    "lstm": lambda: {"model": {"name": "lstm", "width": 16, "hidden_size": 16}},
     "hmm": lambda: {"model": {"name": "hmm", "states": 8}},
     "ngram": lambda: {"model": {"name": "ngram", "order": 3}},
 }

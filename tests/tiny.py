@@ -19,11 +19,11 @@ from clearstory.models.recurrent.config import RecurrentConfig
 
 VOCAB = 23
 
-TINY_GPT2 = replace(GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
-TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_width=4, hidden=24)
+TINY_GPT2 = replace(GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32)
+TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_dim=4, intermediate_size=24)
 TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 
-TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden=10, layers=2)
+TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden_size=10, layers=2)
 
 TINY_HMM = HMMConfig(vocab=VOCAB, states=12)
 
@@ -56,11 +56,11 @@ MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: shaken(TINY_GPT2),
     "clear": lambda: shaken(TINY_CLEAR),
     "grouped": lambda: shaken(replace(TINY_CLEAR, kv_heads=2)),
-    "windowed": lambda: shaken(replace(TINY_CLEAR, window=5)),
+    "windowed": lambda: shaken(replace(TINY_CLEAR, sliding_window=5)),
     "recalling": lambda: shaken(TINY_RECALL),
-    "placeless": lambda: shaken(replace(TINY_GPT2, positions="none", tied=False)),
+    "placeless": lambda: shaken(replace(TINY_GPT2, positions="none", tie_embeddings=False)),
     "rnn": lambda: shaken(replace(TINY_LSTM, cell="rnn")),
-    "gru": lambda: shaken(replace(TINY_LSTM, cell="gru", tied=False)),
+    "gru": lambda: shaken(replace(TINY_LSTM, cell="gru", tie_embeddings=False)),
     "lstm": lambda: shaken(TINY_LSTM),
     "hmm": lambda: shaken(TINY_HMM),
     "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),

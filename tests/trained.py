@@ -11,7 +11,7 @@ from clearstory.recipes.training.events import TrainingEvent
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.loop import train_events
 
-MODEL = {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_width": 8}
+MODEL = {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_dim": 8}
 TRAINING = {
     "batch_size": 4, "context": 8, "learning_rate": 0.01, "warmup_steps": 2,
     "eval_steps": 4, "eval_tokens": 64, "save_steps": 4,

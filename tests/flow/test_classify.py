@@ -34,11 +34,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("labelled")
     tokenizer = train_tokenizer("wordpiece:60", TEXTS * 3)
     base = replace(
-        MINILM, vocab=tokenizer.vocab, context=24, width=16, layers=1, heads=2, kv_heads=2, head_width=8, hidden=32
+        MINILM, vocab=tokenizer.vocab, context=24, width=16, layers=1, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
     )
     for name, config in {
         "texts": replace(base, labels=LABELS),
-        "words": replace(base, pooler=False, labels=LABELS, labels_of="token"),
+        "words": replace(base, pooler=False, labels=LABELS, label_level="token"),
     }.items():
         model: Any = build(config, seed=1)
         with torch.no_grad():
@@ -170,13 +170,13 @@ def test_its_page_says_how_it_is_used(home: Path, tmp_path: Path, cli: Cli) -> N
         page = (home / name / "README.md").read_text(encoding="utf-8")
         assert f"pipeline_tag: {task}" in page
         assert "clearstory classify FOLDER" in page
-    assert "clearstory fill" not in page
+    assert "clearstory fill-mask" not in page
     found = json.loads(cli("convert", home / "texts", tmp_path / "same", "--json").out)
     assert (found["difference"], open_model(tmp_path / "same").model.config.labels) == (0, LABELS)
 
 
 def test_labels_beside_a_head_for_words_are_kept_under_our_own_names(home: Path, tmp_path: Path) -> None:
-    config = replace(open_model(home / "texts").model.config, transform=True, unembed_bias=True)
+    config = replace(open_model(home / "texts").model.config, mlm_transform=True, unembed_bias=True)
     folder = save_model(tmp_path / "both", build(config, seed=1), open_model(home / "texts").tokenizer, ModelCard())
     assert json.loads((folder / "config.json").read_text())["model_type"] == "clearstory"
     assert open_model(folder).model.config == config

@@ -159,10 +159,10 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(words: list[str], says
 
 
 def test_models_are_written_with_their_settings_and_tokenizer() -> None:
-    entry = parse("lstm:hidden=64:training.batch_size=8@bpe:512")
+    entry = parse("lstm:hidden_size=64:training.batch_size=8@bpe:512")
     assert (entry.name, entry.tokenizer, entry.full) == ("lstm", "bpe:512", False)
-    assert dict(entry.settings) == {"model.hidden": "64", "training.batch_size": "8"}
-    assert entry.folder == "lstm-hidden=64-training.batch_size=8-bpe-512"
+    assert dict(entry.settings) == {"model.hidden_size": "64", "training.batch_size": "8"}
+    assert entry.folder == "lstm-hidden_size=64-training.batch_size=8-bpe-512"
     with pytest.raises(ClearstoryError, match="names 2 tokenizers"):
         parse("lstm@bytes@words")
     assert (

@@ -79,7 +79,7 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
     plain = cli(*words, "--out", tmp_path / "masked")  # what is usual for its kind
     assert plain.status == 0, plain.err
     assert "nats per masked token of the held-out text" in plain.out
-    assert "next:  clearstory fill" in plain.out
+    assert "next:  clearstory fill-mask" in plain.out
     kinds = [
         json.loads((tmp_path / name / "model" / "config.json").read_text())["architectures"]
         for name in ("both", "masked")
@@ -127,7 +127,7 @@ def test_what_cannot_be_learnt_is_said(text: Path, tmp_path: Path) -> None:
         told(recipe(text, tmp_path / "c", "masked", model="clear"))
     with pytest.raises(CannotDo, match=r"this tokenizer \(bytes\) has no token that hides another"):
         told(recipe(text, tmp_path / "d", "masked", tokenizer="bytes"))
-    with pytest.raises(BadSetting, match=r"minilm has no head for words; set model\.transform"):
+    with pytest.raises(BadSetting, match=r"minilm has no head for words; set model\.mlm_transform"):
         told(recipe(text, tmp_path / "e", "masked", model={**TINY, "name": "minilm"}))
     with pytest.raises(BadSetting, match=r"set model\.pooler to true"):
         told(recipe(text, tmp_path / "f", **{"model.pooler": False}))
@@ -247,10 +247,10 @@ def test_texts_may_lie_in_files(run: Path, tmp_path: Path, cli: Cli) -> None:
 
 def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None:
     for words, says in (
-        (("generate", run, "the"), ("clearstory fill", "`embed`", "`classify`")),
+        (("generate", run, "the"), ("clearstory fill-mask", "`embed`", "`classify`")),
         (
             ("inspect", run, "the cat", "--view", "next-token"),
-            ("the view 'next-token'", "clearstory fill", "it can show tokens"),
+            ("the view 'next-token'", "clearstory fill-mask", "it can show tokens"),
         ),
         (("fill", run, "the cat"), ("there is no [MASK] in 'the cat'",)),
         (("fill", run, "the [MASK]", "--device", "nowhere"), ("device is 'nowhere'",)),
@@ -270,7 +270,7 @@ def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None
 
 def test_an_encoder_without_a_head_for_words_says_so(run: Path) -> None:
     opened = open_model(run)
-    opened.model.transform = None
+    opened.model.mlm_transform = None
     bare = OpenedModel(opened.model, opened.tokenizer, opened.card)
     with pytest.raises(CannotDo, match=r"no head for words: it gives vectors \(clearstory embed\)"):
         clearstory.fill_mask(bare, "the [MASK]")
@@ -290,7 +290,7 @@ def test_its_attention_and_its_words_can_be_looked_at(run: Path, cli: Cli) -> No
 def test_it_is_converted_and_reads_as_before(run: Path, tmp_path: Path, cli: Cli) -> None:
     said = json.loads(cli("convert", run, tmp_path / "same", "--json").out)
     assert (said["format"], said["difference"]) == ("hf", 0)
-    assert "clearstory fill FOLDER" in (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
+    assert "clearstory fill-mask FOLDER" in (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
 
 
 def test_on_the_ladder_it_is_labelled_and_stands_behind(

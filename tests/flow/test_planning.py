@@ -67,7 +67,7 @@ def test_wide_models_take_smaller_steps_unless_told() -> None:
     assert scale_learning_rates("clear", wide, told).learning_rate == 0.5
     assert scale_learning_rates("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
     assert scale_learning_rates("gpt2", wide, usual) == usual
-    taught, units = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden=1024)
+    taught, units = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden_size=1024)
     assert scale_learning_rates("rnn", RNN, taught) == taught
     assert scale_learning_rates("rnn", units, taught).muon_learning_rate == pytest.approx(taught.muon_learning_rate / 2)
 

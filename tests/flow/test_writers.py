@@ -61,7 +61,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
     assert (saved["objective"], saved["data"]["pairs"]) == ("rewrite", True)
 
     opened = clearstory.open(tmp_path / "run")
-    begin = opened.model.config.begin
+    begin = opened.model.config.decoder_start_token_id
     assert begin == opened.tokenizer.pad_token_id
     for name in ("config.json", "generation_config.json"):
         assert json.loads((tmp_path / "run" / "model" / name).read_text())["decoder_start_token_id"] == begin
@@ -157,7 +157,7 @@ def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
         (["--model", "gpt2", "--data.pairs"], "the model is a decoder, which does not learn from pairs"),
         (["--model", "gpt2", "--training.label_smoothing", "0.1"], "label_smoothing is 0.1 and the objective causal"),
         (["--training.batch_size", "900"], "there are 7"),
-        (["--model.begin", "5000"], "model.begin is 5,000"),
+        (["--model.decoder_start_token_id", "5000"], "model.decoder_start_token_id is 5,000"),
         (["--tokenizer", "words", "--data.source_field", "target"], "name two fields"),
     ],
 )

@@ -19,20 +19,20 @@ from clearstory.text.tokenizers import Tokenizer
 
 TEXT = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse\n" * 3
 
-BASE = TransformerConfig(vocab=300, context=64, width=32, layers=2, heads=4, kv_heads=4, head_width=8, hidden=48)
-LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tied=False)
+BASE = TransformerConfig(vocab=300, context=64, width=32, layers=2, heads=4, kv_heads=4, head_dim=8, intermediate_size=48)
+LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
 WIRINGS: dict[str, TransformerConfig] = {
     "gpt2": BASE,
-    "gpt2-untied": replace(BASE, tied=False, norm_eps=1e-3),
-    "llama": replace(LLAMA, kv_heads=2, tied=True, norm_eps=1e-6),
+    "gpt2-untied": replace(BASE, tie_embeddings=False, norm_eps=1e-3),
+    "llama": replace(LLAMA, kv_heads=2, tie_embeddings=True, norm_eps=1e-6),
     "llama-bias": replace(LLAMA, bias=True),
-    "llama-wide-heads": replace(LLAMA, head_width=10, kv_heads=1, rope_theta=500.0),
+    "llama-wide-heads": replace(LLAMA, head_dim=10, kv_heads=1, rope_theta=500.0),
     "llama-linear": replace(LLAMA, rope_factor=4.0),
     # The first two pairs keep their speed, the last is slowed eight times, one is between the two.
-    "llama3.1": replace(LLAMA, rope_theta=100.0, rope_factor=8.0, rope_original=128),
+    "llama3.1": replace(LLAMA, rope_theta=100.0, rope_factor=8.0, rope_original_context=128),
     "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2),
-    "phi3": replace(LLAMA, window=40, kv_heads=2),
+    "phi3": replace(LLAMA, sliding_window=40, kv_heads=2),
 }
 
 GGUF_ARCHITECTURES = {name: "llama" if name == "llama3.1" else name.partition("-")[0] for name in WIRINGS}

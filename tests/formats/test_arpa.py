@@ -74,7 +74,7 @@ def test_a_file_of_others_means_what_they_mean(tmp_path: Path, packed: bool) -> 
         file = tmp_path / "small.arpa.gz"
         file.write_bytes(gzip.compress(SMALL.encode()))
     opened = open_model(file)
-    assert opened.model.config == NGramConfig(vocab=4, order=3, smoothing="given", begin=1, counts=False, sizes=(4, 1))
+    assert opened.model.config == NGramConfig(vocab=4, order=3, smoothing="given", bos_token_id=1, counts=False, sizes=(4, 1))
     # <s> a: a bigram. <s> a b: a trigram. a b </s>: no trigram, and "a b" has no back-off; b </s> is a bigram.
     assert nats(opened, "a b") == pytest.approx([-0.2, -0.05, -0.1], abs=1e-6)
     # <s> b: none; the back-off of <s>, then b. b a: that of b, then a. a a: that of a, and so on.
@@ -98,7 +98,7 @@ def test_what_can_never_be_reached_is_left_out(tmp_path: Path) -> None:
 def test_a_file_without_sentences_has_none(tmp_path: Path) -> None:
     file = written(tmp_path, "\\data\\\nngram 1=2\n\\1-grams:\n-0.3 a\n-0.3 b\n\\end\\\n")
     opened = open_model(file)
-    assert opened.model.config.begin is None
+    assert opened.model.config.bos_token_id is None
     assert opened.tokenizer is not None
     assert opened.tokenizer.eos_token_id is None
     assert opened.tokenizer.encode("a\nb") == [1, 2]
@@ -157,7 +157,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any)
     text = "a rose is a rose.\nis a rose a rose?\n\nno: a_b ␣ <s> </s> rose\n" * 3
     tokenizer = train_tokenizer(kind, [text])
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, begin=begin))
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=4, smoothing=smoothing, bos_token_id=begin))
     assert list(model.fit(encode_text(tokenizer, [text, "rose is"])))
     folder = save_model(tmp_path / "model", model, tokenizer, ModelCard())
     for name in ("a.arpa", "b.arpa.gz"):
@@ -225,7 +225,7 @@ def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm", reason="KenLM's queries have to be compiled, which not every machine can")
     text = "the cat sat on the mat .\nthe dog sat .\na cat and a dog\n" * 2 + "on the dog sat a mat\n"
     tokenizer = train_tokenizer("words", [text])
-    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.eos_token_id))
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, bos_token_id=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [text])))
     file = tmp_path / "a.arpa"
     write_arpa(file, model, tokenizer)

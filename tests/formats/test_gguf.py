@@ -22,7 +22,7 @@ from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES
 from clearstory.formats.gguf.write import llama_cpp_warning, write_gguf
 from clearstory.formats.rotary_layout import pairs_to_halves, halves_to_pairs
 from clearstory.models.families import count
-from clearstory.models.positions import slowness
+from clearstory.models.positions import rope_scaling_divisors
 from clearstory.models.presets import PRESETS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
@@ -108,7 +108,7 @@ def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
     # Speeds 1, 0.316, 0.1, 0.0316: in 128 tokens 20.4, 6.44, 2.04 and 0.64 turns. The first two turn over four times
     # and are kept, the last not once; of the third (2.037 − 1) / (4 − 1) = 0.3457 is kept and the rest an eighth.
     assert factors.tolist() == pytest.approx([1, 1, 1 / (0.3457 + 0.6543 / 8), 8], rel=1e-3)
-    assert torch.equal(slowness(torch.tensor([1e-9]), 8.0, 256), torch.tensor([8.0]))
+    assert torch.equal(rope_scaling_divisors(torch.tensor([1e-9]), 8.0, 256), torch.tensor([8.0]))
 
 
 @pytest.mark.parametrize("kind", QUANTIZATION_TYPES.values(), ids=lambda kind: kind.name)
@@ -201,9 +201,9 @@ def test_wirings_that_llama_cpp_has_not_are_refused(tmp_path: Path) -> None:
     odd = {
         "none": replace(BASE, positions="none"),
         "relu": replace(BASE, activation="relu"),
-        "wide": replace(BASE, head_width=10),
-        "window": replace(LLAMA, window=4, qk_norm=True),
-        "slow": replace(LLAMA, qk_norm=True, rope_factor=8.0, rope_original=16),
+        "wide": replace(BASE, head_dim=10),
+        "window": replace(LLAMA, sliding_window=4, qk_norm=True),
+        "slow": replace(LLAMA, qk_norm=True, rope_factor=8.0, rope_original_context=16),
     }
     for name, config in odd.items():
         with pytest.raises(CannotDo, match=r"llama\.cpp has no architecture for this model"):

@@ -19,7 +19,7 @@ from clearstory.formats.llama2c import layout, read_llama2c_config
 from clearstory.formats.rotary_layout import halves_to_pairs
 from clearstory.recipes.inference.generate import generate
 
-TINY = replace(LLAMA, vocab=300, kv_heads=2, tied=True)
+TINY = replace(LLAMA, vocab=300, kv_heads=2, tie_embeddings=True)
 
 ROWS = [[1, 5, 9, 200, 7], [1, 2, 3, 4, 299]]
 
@@ -29,8 +29,8 @@ def checkpoint(file: Path, config: Any, *, cut: int = 0) -> Any:
     model = shaken(config)
     state = model.state_dict()
     c = config
-    vocab = c.vocab if c.tied else -c.vocab
-    raw = struct.pack("<7i", c.width, c.hidden, c.layers, c.heads, c.kv_heads, vocab, c.context)
+    vocab = c.vocab if c.tie_embeddings else -c.vocab
+    raw = struct.pack("<7i", c.width, c.intermediate_size, c.layers, c.heads, c.kv_heads, vocab, c.context)
     for name, shape in layout(config):
         if name == "angles":
             part = torch.zeros(shape)
@@ -48,7 +48,7 @@ def checkpoint(file: Path, config: Any, *, cut: int = 0) -> Any:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_checkpoint_gives_the_numbers_it_was_made_of(tied: bool, tmp_path: Path) -> None:
-    config = replace(TINY, tied=tied)
+    config = replace(TINY, tie_embeddings=tied)
     model = checkpoint(tmp_path / "model.bin", config)
     opened = open_model(tmp_path / "model.bin")
     assert opened.model.config == config

@@ -37,9 +37,9 @@ from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, shaken
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"the package {package} is not installed: clearstory[onnx]")
 
-SMALL = {"vocab": 23, "context": 24, "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 32}
+SMALL = {"vocab": 23, "context": 24, "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32}
 TINY_BERT = replace(BERT_TINY, **SMALL | {"layers": 1})
-TINY_PHI3 = replace(PRESETS["phi3-mini"], **SMALL | {"heads": 4, "kv_heads": 2, "head_width": 4}, window=5)
+TINY_PHI3 = replace(PRESETS["phi3-mini"], **SMALL | {"heads": 4, "kv_heads": 2, "head_dim": 4}, sliding_window=5)
 
 WIRINGS: dict[str, Any] = {
     "gpt2": replace(TINY_GPT2, layers=1),
@@ -51,18 +51,18 @@ WIRINGS: dict[str, Any] = {
 
 SLOW: dict[str, Any] = {
     "clear": TINY_CLEAR,
-    "llama": replace(TINY_CLEAR, qk_norm=False, rope_factor=4.0, rope_original=16, tied=False),
+    "llama": replace(TINY_CLEAR, qk_norm=False, rope_factor=4.0, rope_original_context=16, tie_embeddings=False),
     "gpt2 without biases": replace(TINY_GPT2, bias=False),
-    "distances": replace(TINY_GPT2, positions="buckets", window=7),
-    "waves": replace(TINY_GPT2, positions="sinusoids", embed_scale=True),
+    "distances": replace(TINY_GPT2, positions="relative_bias", sliding_window=7),
+    "waves": replace(TINY_GPT2, positions="sinusoidal", embed_scale=True),
     "placeless": replace(TINY_GPT2, positions="none", norm_first=False),
-    "vectors": replace(TINY_BERT, transform=False, unembed_bias=False, pooler=False),
-    "clear both ways": replace(TINY_CLEAR, kind="encoder"),
-    "distances both ways": replace(TINY_GPT2, kind="encoder", positions="buckets"),
+    "vectors": replace(TINY_BERT, mlm_transform=False, unembed_bias=False, pooler=False),
+    "clear both ways": replace(TINY_CLEAR, architecture="encoder"),
+    "distances both ways": replace(TINY_GPT2, architecture="encoder", positions="relative_bias"),
     "t5": replace(T5_SMALL, **SMALL, decoder_layers=1),
-    "two windows": replace(TINY_PHI3, kind="encoder-decoder"),
+    "two windows": replace(TINY_PHI3, architecture="encoder-decoder"),
     "rnn": replace(TINY_LSTM, cell="rnn"),
-    "gru": replace(TINY_LSTM, cell="gru", tied=False),
+    "gru": replace(TINY_LSTM, cell="gru", tie_embeddings=False),
     "adaptive": replace(TINY_LSTM, cutoffs=(5, 12)),
 }
 
@@ -89,7 +89,7 @@ class Drawn:
     def run(self, ids: Any, mask: Any = None, past: Any = None) -> dict[str, Any]:
         """What the decoder's graph makes of rows, (B, T), after what was read before."""
         c = self.model.config
-        nothing = np.zeros((len(ids), c.kv_heads, 0, c.head_width), np.float32)
+        nothing = np.zeros((len(ids), c.kv_heads, 0, c.head_dim), np.float32)
         kept = {f"{layer}.{part}": nothing for layer in range(c.layers) for part in ("key", "value")}
         if past is not None:
             kept = {name: past[f"present.{name}"] for name in kept}

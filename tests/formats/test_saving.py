@@ -24,7 +24,7 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
 from clearstory.text.train_tokenizer import train_tokenizer
 
-GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
+GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_dim=2, intermediate_size=12)
 LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
 NATIVE = replace(GPT2, positions="none")
 

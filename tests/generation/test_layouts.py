@@ -30,7 +30,7 @@ SHAKEN = {"one row", "three rows"}
 WIRINGS = {
     "gpt2": TINY_GPT2,
     "clear": TINY_CLEAR,
-    "untied": replace(TINY_GPT2, tied=False),
+    "untied": replace(TINY_GPT2, tie_embeddings=False),
     "recall": TINY_RECALL,
 }
 

@@ -137,7 +137,7 @@ def test_a_view_writes_as_its_model(name: str, rows: int) -> None:
 @pytest.fixture(scope="module")
 def opened() -> OpenedModel:
     tokenizer = train_tokenizer("bytes", [])
-    config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, begin=tokenizer.eos_token_id)
+    config = replace(WRITERS["t5"], vocab=tokenizer.vocab, context=32, decoder_start_token_id=tokenizer.eos_token_id)
     model = build(config, seed=1)
     with torch.no_grad():
         for weight in model.parameters():

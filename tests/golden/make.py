@@ -38,32 +38,32 @@ HERE = Path(__file__).parent
 TEXT = "The cat sat on a mat; the dog, it's said, did not."
 
 SHAPE: dict[str, Any] = {
-    "vocab": 2, "context": 24, "width": 8, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 4, "hidden": 12,
+    "vocab": 2, "context": 24, "width": 8, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 4, "intermediate_size": 12,
 }  # fmt: skip
 
 GPT2 = TransformerConfig(**SHAPE)
-LLAMA = replace(GPT2, kv_heads=1, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tied=False)
+LLAMA = replace(GPT2, kv_heads=1, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 BERT = replace(BERT_TINY, **SHAPE)
-STACK = replace(BERT, transform=False, unembed_bias=False)
+STACK = replace(BERT, mlm_transform=False, unembed_bias=False)
 LABELS = {"labels": ("bad", "good", "neither")}
 
 MODELS: dict[str, tuple[Any, str]] = {
     "GPT2LMHeadModel": (GPT2, "characters"),
-    "LlamaForCausalLM": (replace(LLAMA, rope_factor=8.0, rope_original=16), "characters"),
-    "MistralForCausalLM": (replace(LLAMA, window=6, head_width=6), "characters"),
-    "Phi3ForCausalLM": (replace(LLAMA, window=6), "characters"),
+    "LlamaForCausalLM": (replace(LLAMA, rope_factor=8.0, rope_original_context=16), "characters"),
+    "MistralForCausalLM": (replace(LLAMA, sliding_window=6, head_dim=6), "characters"),
+    "Phi3ForCausalLM": (replace(LLAMA, sliding_window=6), "characters"),
     "Qwen3ForCausalLM": (replace(LLAMA, qk_norm=True), "characters"),
     "BertForPreTraining": (BERT, "wordpiece:40"),
     "BertForMaskedLM": (replace(BERT, pooler=False), "wordpiece:40"),
     "BertModel": (STACK, "wordpiece:40"),
     "BertForSequenceClassification": (replace(STACK, **LABELS), "wordpiece:40"),
-    "BertForTokenClassification": (replace(STACK, **LABELS, pooler=False, labels_of="token"), "wordpiece:40"),
-    "T5ForConditionalGeneration": (replace(T5_SMALL, **SHAPE, begin=1), "characters"),
-    "MarianMTModel": (replace(MARIAN, **SHAPE, begin=1, decoder_layers=1), "characters"),
+    "BertForTokenClassification": (replace(STACK, **LABELS, pooler=False, label_level="token"), "wordpiece:40"),
+    "T5ForConditionalGeneration": (replace(T5_SMALL, **SHAPE, decoder_start_token_id=1), "characters"),
+    "MarianMTModel": (replace(MARIAN, **SHAPE, decoder_start_token_id=1, decoder_layers=1), "characters"),
     "recall": (replace(LLAMA, recall=(2, 3), recall_rows=16), "characters"),
-    "rnn": (RecurrentConfig(vocab=1, width=6, hidden=8, layers=2, cell="rnn"), "characters"),
-    "gru": (RecurrentConfig(vocab=1, width=6, hidden=8, layers=2, cell="gru"), "characters"),
-    "lstm": (RecurrentConfig(vocab=1, width=6, hidden=8, layers=2, cell="lstm", tied=False), "characters"),
+    "rnn": (RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="rnn"), "characters"),
+    "gru": (RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="gru"), "characters"),
+    "lstm": (RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="lstm", tie_embeddings=False), "characters"),
     "hmm": (HMMConfig(vocab=1, states=6), "words"),
     "ngram": (NGramConfig(vocab=1, order=3), "characters"),
     "model.gguf": (replace(LLAMA, layers=1), "bpe:270"),
@@ -101,14 +101,14 @@ def answers(opened: OpenedModel) -> dict[str, Tensor]:
     segments = torch.arange(rows.shape[1]).ge(5).long().expand(rows.shape)
     hidden = model.encode(TokenBatch(rows, torch.tensor([len(ids), 7])), segments)
     found = {"ids": rows, "first": hidden[0], "second": hidden[1, :7]}
-    if model.transform is not None:
+    if model.mlm_transform is not None:
         found["words"] = model.logits(hidden[0])
     if model.pooler is not None:
         found["pooled"] = model.pool(hidden)
-    if model.follows is not None:
-        found["follows"] = model.relate(hidden)
+    if model.nsp_head is not None:
+        found["follows"] = model.nsp_logits(hidden)
     if model.classifier is not None:
-        found["labels"] = model.classify(hidden) if model.config.labels_of == "text" else model.classify(hidden)[0]
+        found["labels"] = model.classify(hidden) if model.config.label_level == "text" else model.classify(hidden)[0]
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 

@@ -45,7 +45,7 @@ ODD = {
     "columns": "0",
     "mask": "0",
     "data.cache": "kept",
-    "model.window": "5",
+    "model.sliding_window": "5",
     "model.cell": "gru",
     "model.cutoffs": "5",
     "model.recall": "3",
@@ -53,10 +53,10 @@ ODD = {
     "model.order": "3",
     "task": "tag",
     "dtype": "f16",
-    "model.tied": "false",
+    "model.tie_embeddings": "false",
     "model.norm": "rms",
     "model.norm_first": "false",
-    "model.transform": "false",
+    "model.mlm_transform": "false",
     "model.pooler": "false",
     "model.unembed_bias": "false",
     "model.positions": "rotary",
@@ -65,8 +65,8 @@ ODD = {
     "model.kv_heads": "1",
     "model.norm_eps": "0.0625",
     "model.prune": "0",
-    "model.begin": "7",
-    "model.labels_of": "token",
+    "model.decoder_start_token_id": "7",
+    "model.label_level": "token",
     "model.sizes": "7",
     "model.smoothing": "katz",
     "model.counts": "false",
@@ -266,7 +266,7 @@ def begun(recipe: Any) -> Any:
 PAIRS = {"model": "clear-translate", "text": ("pairs.jsonl",), "training.context": 64}
 """What makes a tiny run one that learns from pairs."""
 
-SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden": 8})
+SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden_size": 8})
 
 CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
 

@@ -18,7 +18,7 @@ from clearstory.models.families import build
 from clearstory.models.presets import PRESETS
 from clearstory.models.transformer import Transformer
 
-TINY = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_width=2, hidden=12)
+TINY = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_dim=2, intermediate_size=12)
 
 
 def wirings() -> list[TransformerConfig]:
@@ -31,8 +31,8 @@ def wirings() -> list[TransformerConfig]:
             gated=gated,
             bias=bias,
             qk_norm=qk_norm,
-            window=window,
-            tied=window is None,
+            sliding_window=window,
+            tie_embeddings=window is None,
             activation="silu" if gated else "gelu_tanh",
         )
         for norm, positions, gated, bias, qk_norm, window in product(
@@ -44,18 +44,18 @@ def wirings() -> list[TransformerConfig]:
         *out,
         *(replace(TINY, activation=bend) for bend in ("gelu", "relu", "silu")),
         *(replace(llama, activation=bend) for bend in ("gelu", "gelu_tanh", "relu")),
-        replace(TINY, tied=False),
+        replace(TINY, tie_embeddings=False),
         replace(TINY, dropout=0.1),
         replace(TINY, dropout=0.1, bias=False),
         replace(llama, dropout=0.2),
-        replace(TINY, head_width=6),
-        replace(llama, head_width=6),
+        replace(TINY, head_dim=6),
+        replace(llama, head_dim=6),
         replace(llama, kv_heads=2, rope_theta=500_000.0, norm_eps=1e-6),
-        replace(llama, kv_heads=1, window=4),
-        replace(llama, kv_heads=1, window=4, head_width=6),
+        replace(llama, kv_heads=1, sliding_window=4),
+        replace(llama, kv_heads=1, sliding_window=4, head_dim=6),
         replace(llama, heads=3, kv_heads=3, qk_norm=True),
         replace(llama, rope_theta=0.5),
-        replace(llama, rope_factor=8.0, rope_original=8),
+        replace(llama, rope_factor=8.0, rope_original_context=8),
         replace(llama, rope_factor=2.0),
     ]
 
@@ -129,7 +129,7 @@ def test_changing_an_opened_model_leaves_its_folder_as_it_was(tmp_path: Path) ->
 
 
 def test_many_files_open_as_one(tmp_path: Path) -> None:
-    model = shaken(replace(TINY, tied=False))
+    model = shaken(replace(TINY, tie_embeddings=False))
     one = save_model(tmp_path / "one", model, None, ModelCard())
     many = save_model(tmp_path / "many", model, None, ModelCard(), shard_bytes=1000)
     assert len(list(many.glob("model-*-of-*.safetensors"))) > 3

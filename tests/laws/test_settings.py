@@ -64,7 +64,7 @@ def given(name: str, odd: str) -> dict[str, Any]:
     kinds = ONLY.get(odd.removeprefix("model."), ())
     if kinds and "decoder" not in kinds:
         needed = {key: value for key, value in needed.items() if not key.startswith("model.")}
-        needed["model"] = next(name for name, config in PRESETS.items() if getattr(config, "kind", None) in kinds)
+        needed["model"] = next(name for name, config in PRESETS.items() if getattr(config, "architecture", None) in kinds)
     return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
 
 

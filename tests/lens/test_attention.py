@@ -16,7 +16,7 @@ from clearstory.lens.probes.attention_head import MAX_DIMENSIONS, attention_head
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import attention_parts, attention_site, attention_sites, linear_weight
 from clearstory.lens.registry import able, check_able
-from clearstory.lens.hooks.trace import record_activations
+from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid, Table
 from clearstory.models.arithmetic import Linear
 from clearstory.models.lora import Adapted
@@ -25,13 +25,13 @@ from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, VOCAB, shaken
 
 TINY: dict[str, Any] = {
-    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "vocab": VOCAB, "context": 24,
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "vocab": VOCAB, "context": 24,
 }  # fmt: skip
 MAKE: dict[str, Any] = {
     **{name: MODELS[name] for name in ("gpt2", "clear", "grouped", "windowed", "recalling", "placeless")},
     "encoder": lambda: shaken(replace(BERT_TINY, **TINY)),
     "t5": lambda: shaken(replace(T5_SMALL, **TINY)),
-    "2017": lambda: shaken(replace(TRANSFORMER_BASE, **TINY, begin=0)),
+    "2017": lambda: shaken(replace(TRANSFORMER_BASE, **TINY, decoder_start_token_id=0)),
 }
 IDS = (3, 1, 4, 1, 5, 9, 2, 6)
 PIECES = tuple(map(str, IDS))
@@ -128,7 +128,7 @@ def test_pooled_patterns_hold_every_bright_point() -> None:
 
 def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
-    model: Any = shaken(replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, begin=0))
+    model: Any = shaken(replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, decoder_start_token_id=0))
     seen = {part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba") for part in attention_parts(model)}
     source = ("a·0", "b", "c", "a·3", tokenizer.display_token(tokenizer.eos_token_id))
     written = encode_passage(model, tokenizer, "abca", target="ba").labels
@@ -141,7 +141,7 @@ def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
     weights = attention_weights(model, read, attention_site(model, 1, "cross"))
     assert seen["cross"].values == tuple(map(tuple, weights[1].tolist()))
     decoder: Any = shaken(
-        replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, kind="decoder", begin=None, logit_scale=False)
+        replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, architecture="decoder", decoder_start_token_id=None, logit_scale=False)
     )
     assert attention(decoder, tokenizer, "abca").values[0][0] == 1.0
 

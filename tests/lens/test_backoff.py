@@ -21,7 +21,7 @@ TEXT = "ab abc ab abd"
 
 
 def model(tokenizer: Any, **settings: Any) -> Any:
-    made: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, begin=tokenizer.bos_token_id, **settings)).double()
+    made: Any = build(NGramConfig(vocab=tokenizer.vocab, order=3, bos_token_id=tokenizer.bos_token_id, **settings)).double()
     ids = np.array(tokenizer.encode(TEXT))
     assert list(made.fit(SimpleNamespace(ids=ids, starts=np.array([0, len(ids)]), byte_lengths=np.ones(10))))
     return made

@@ -22,12 +22,12 @@ from tiny import TINY_CLEAR, TINY_GPT2, shaken
 CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnop"])
 TEXT = "abcab"
 SMALL: dict[str, Any] = {
-    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "context": 24,
 }  # fmt: skip
 CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gpt2": (replace(TINY_GPT2, vocab=CHARACTERS.vocab), (None,)),
-    "windowed": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, window=3), (None,)),
-    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, begin=0), (None, "decoder", "cross")),
+    "windowed": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, sliding_window=3), (None,)),
+    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, decoder_start_token_id=0), (None, "decoder", "cross")),
 }
 
 

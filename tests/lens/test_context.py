@@ -28,8 +28,8 @@ SMALL: dict[str, Any] = {
     "layers": 2,
     "heads": 2,
     "kv_heads": 2,
-    "head_width": 8,
-    "hidden": 24,
+    "head_dim": 8,
+    "intermediate_size": 24,
     "context": 40,
 }
 ONE, OTHER = "a model of a ship", "a fashion model and"
@@ -37,7 +37,7 @@ ONE, OTHER = "a model of a ship", "a fashion model and"
 KINDS: dict[str, Any] = {
     "decoder": (replace(TINY_CLEAR, vocab=BPE.vocab, context=40, kv_heads=2), BPE),
     "encoder": (replace(BERT_TINY, **SMALL, vocab=PIECES.vocab), PIECES),
-    "encoder-decoder": (replace(T5_SMALL, **SMALL, vocab=BPE.vocab, begin=0), BPE),
+    "encoder-decoder": (replace(T5_SMALL, **SMALL, vocab=BPE.vocab, decoder_start_token_id=0), BPE),
     "lstm": (replace(MODELS["lstm"]().config, vocab=BPE.vocab), BPE),
 }
 

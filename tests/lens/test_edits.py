@@ -202,7 +202,7 @@ def test_patching_everything_is_the_other_text() -> None:
 
 
 def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
-    model = shaken(replace(T5_SMALL, **TINY | {"vocab": TOKENIZER.vocab, "begin": 0}))
+    model = shaken(replace(T5_SMALL, **TINY | {"vocab": TOKENIZER.vocab, "decoder_start_token_id": 0}))
     view = activation_patching(model, TOKENIZER, "abc", other_text="abd", words=("a", "b"), target="b")
     assert view.column_labels[2] == "c/d"
     assert view.values[0][2] == pytest.approx(1)

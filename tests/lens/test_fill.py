@@ -22,7 +22,7 @@ from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
 PIECES = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
-SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24}
 CONFIG = replace(BERT_TINY, **SMALL, vocab=PIECES.vocab)
 MODEL: Any = shaken(CONFIG).eval()
 
@@ -75,7 +75,7 @@ def test_places_that_cannot_be_hidden_are_refused(place: int, words: str) -> Non
 
 def test_it_is_for_encoders_that_know_words() -> None:
     assert "fill-mask" in able(MODEL)
-    bare: Any = shaken(replace(CONFIG, transform=False))
+    bare: Any = shaken(replace(CONFIG, mlm_transform=False))
     for other in (bare, shaken(TINY_CLEAR)):
         assert "fill-mask" not in able(other)
         with pytest.raises(CannotDo, match="a head that tells what stands at a"):

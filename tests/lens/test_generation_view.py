@@ -34,7 +34,7 @@ def ready(config: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "config", [TINY_CLEAR, TINY_LSTM, replace(T5_SMALL, **TINY, begin=0)], ids=["clear", "lstm", "t5"]
+    "config", [TINY_CLEAR, TINY_LSTM, replace(T5_SMALL, **TINY, decoder_start_token_id=0)], ids=["clear", "lstm", "t5"]
 )
 def test_each_step_is_what_the_model_says_there(config: Any) -> None:
     opened = ready(config)

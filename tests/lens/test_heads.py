@@ -22,7 +22,7 @@ from clearstory.lens.rendering.tile_grid import LEVELS, level_of
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.rendering.svg import svg
-from clearstory.lens.hooks.trace import replace_activations
+from clearstory.lens.hooks.activations import replace_activations
 from clearstory.lens.views import TileGrid, Table, Tile
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -30,7 +30,7 @@ from tiny import TINY_GPT2, shaken
 
 TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnop"])
 SIZES: dict[str, Any] = {
-    "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "width": 16, "hidden": 24, "vocab": TOKENIZER.vocab,
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "width": 16, "intermediate_size": 24, "vocab": TOKENIZER.vocab,
     "context": 64,
 }  # fmt: skip
 IDS = (5, 6, 7, 5, 8, 6, 9, 10)
@@ -125,7 +125,7 @@ def test_one_token_alone_has_no_choice_and_no_name() -> None:
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "cross"])
 def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
-    model: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
+    model: Any = shaken(replace(T5_SMALL, **SIZES, decoder_start_token_id=0))
     view = head_types(model, TOKENIZER, "abcab", part=part, target="ba")
     mosaic, table = view.panels
     assert isinstance(mosaic, TileGrid)

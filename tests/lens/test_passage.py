@@ -15,7 +15,7 @@ from clearstory.models.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 
-TINY: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+TINY: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24}
 
 
 def test_a_decoder_reads_its_prompt() -> None:
@@ -46,7 +46,7 @@ def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
 
 def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
-    model: Any = shaken(replace(T5_SMALL, **TINY, vocab=tokenizer.vocab, context=12, begin=0))
+    model: Any = shaken(replace(T5_SMALL, **TINY, vocab=tokenizer.vocab, context=12, decoder_start_token_id=0))
     read = encode_passage(model, tokenizer, "abc", target="ba")
     assert read.source[:3] == tuple(tokenizer.encode("abc"))
     assert read.source[3:] == (tokenizer.eos_token_id,)

@@ -100,13 +100,13 @@ SMALL: dict[str, Any] = {
     "layers": 3,
     "heads": 2,
     "kv_heads": 2,
-    "head_width": 8,
-    "hidden": 24,
+    "head_dim": 8,
+    "intermediate_size": 24,
     "vocab": 40,
 }
 OTHERS = {
     "bert": replace(BERT_TINY, **SMALL),
-    "bare": replace(BERT_TINY, **SMALL, transform=False, unembed_bias=False),
+    "bare": replace(BERT_TINY, **SMALL, mlm_transform=False, unembed_bias=False),
     "t5": replace(T5_SMALL, **SMALL),
     "marian": replace(PRESETS["transformer-base"], **SMALL),
 }

@@ -11,23 +11,23 @@ import torch
 
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.positions import rotation_angles, bucket_table, bias_by_distance, input_parts, positions
-from clearstory.lens.hooks.trace import transformer_stacks, record_activations
+from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 from clearstory.lens.views import Table
-from clearstory.models.positions import Buckets, Rotary
+from clearstory.models.positions import RelativePositionBias, Rotary
 from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL, shaken
 
 CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 PIECES = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
-SMALL: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+SMALL: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24}
 
 KINDS: dict[str, tuple[Any, Any, str, set[str]]] = {
     "gpt2": (TINY_GPT2, CHARACTERS, "abca", {"token", "place"}),
     "clear": (TINY_CLEAR, CHARACTERS, "abca", {"token"}),
     "recalling": (TINY_RECALL, CHARACTERS, "abca", {"token", "recalled"}),
     "bert": (replace(BERT_TINY, **SMALL, vocab=PIECES.vocab), PIECES, "a ||| b c", {"token", "place", "segment"}),
-    "t5": (replace(T5_SMALL, **SMALL, vocab=23, begin=0), CHARACTERS, "abca", {"token"}),
+    "t5": (replace(T5_SMALL, **SMALL, vocab=23, decoder_start_token_id=0), CHARACTERS, "abca", {"token"}),
     "2017": (replace(PRESETS["transformer-base"], **SMALL, vocab=23), CHARACTERS, "abca", {"token", "place"}),
 }
 
@@ -38,7 +38,7 @@ def test_the_parts_add_up_to_what_the_first_block_reads(name: str) -> None:
     model: Any = shaken(config)
     with torch.no_grad():
         read = encode_passage(model, tokenizer, text, target="ba" if len(transformer_stacks(model)) > 1 else None)
-        with record_activations(model, *(f"{prefix}foot" for prefix, _ in transformer_stacks(model))) as seen:
+        with record_activations(model, *(f"{prefix}embedding_output" for prefix, _ in transformer_stacks(model))) as seen:
             read.hidden(model)
         for prefix, stack in transformer_stacks(model):
             parts = input_parts(model, stack, read.source if prefix == "encoder." else read.ids, read.segments)
@@ -47,7 +47,7 @@ def test_the_parts_add_up_to_what_the_first_block_reads(name: str) -> None:
             total = sum(parts.values())
             assert isinstance(total, torch.Tensor)
             total = total if stack.embedding_norm is None else stack.embedding_norm(total)
-            assert torch.allclose(total, seen[f"{prefix}foot"][0], rtol=1e-12, atol=1e-12)
+            assert torch.allclose(total, seen[f"{prefix}embedding_output"][0], rtol=1e-12, atol=1e-12)
     view = positions(model, tokenizer, text)
     off = [
         cell
@@ -74,7 +74,7 @@ def test_angles_grow_with_the_place() -> None:
 @pytest.mark.parametrize("both", [True, False])
 def test_buckets_are_those_of_t5(both: bool) -> None:
     theirs = pytest.importorskip("transformers.models.t5.modeling_t5").T5Attention._relative_position_bucket
-    buckets = Buckets(3, both)
+    buckets = RelativePositionBias(3, both)
     count = 200
     rows = bucket_table(buckets, count, "").rows
     ours = {distance: row[0] for row in rows for distance in range(int(str(row[1])), int(str(row[2])) + 1)}

@@ -25,7 +25,7 @@ from tiny import TINY_GPT2, shaken
 WORDS = ("dogs", "see", "the", "small", "old", "cat")
 TOKENIZER = train_tokenizer("characters", [" ".join(WORDS)])
 SIZES: dict[str, Any] = {
-    "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "width": 16, "hidden": 24, "vocab": TOKENIZER.vocab,
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "width": 16, "intermediate_size": 24, "vocab": TOKENIZER.vocab,
     "context": 32,
 }  # fmt: skip
 
@@ -148,7 +148,7 @@ def test_an_encoder_and_one_beside_a_decoder_look_both_ways() -> None:
     )
     found = by_way(measure_dependency_heads(encoder, wordpiece, parsed()))
     assert {("nsubj", "to its head"), ("nsubj", "to its word")} <= set(found)
-    t5: Any = shaken(replace(T5_SMALL, **SIZES, begin=0))
+    t5: Any = shaken(replace(T5_SMALL, **SIZES, decoder_start_token_id=0))
     read = align_words(t5, TOKENIZER, sentence)
     assert len(read.passage.source) == len(read.words)
     assert read.words[-1] == -1

@@ -27,7 +27,7 @@ BEGIN = 7
 
 @pytest.fixture(scope="module", params=["2017", "t5", "marian"])
 def model(request: pytest.FixtureRequest) -> Any:
-    config = replace(WRITERS[request.param], vocab=TOKENIZER.vocab, begin=BEGIN)
+    config = replace(WRITERS[request.param], vocab=TOKENIZER.vocab, decoder_start_token_id=BEGIN)
     return shaken(config).requires_grad_(False)
 
 

@@ -181,7 +181,7 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
         total = sum(vector for own, _, vector in parts if own == number)
         assert torch.allclose(total, seen[step.added][0, 7], rtol=1e-9, atol=1e-12)
     sums = attribute_logits(model, read, [4])
-    hidden = model.config.hidden
+    hidden = model.config.intermediate_size
     for layer, block in enumerate(stack.blocks):
         every = strongest_neurons(model, read, layer=layer, top=hidden, word=4)
         assert set(every.layers.tolist()) == {layer}

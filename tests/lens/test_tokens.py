@@ -41,7 +41,7 @@ def test_a_row_for_each_token() -> None:
 
 def test_an_encoder_shows_what_it_reads_between() -> None:
     tokenizer = LEARNT["wordpiece:60"]
-    sizes: Any = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+    sizes: Any = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24}
     model = build(replace(BERT_TINY, **sizes, vocab=tokenizer.vocab), seed=1)
     table = tokenization(model, tokenizer, "the [MASK] sat").panels[0]
     assert isinstance(table, Table)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.hooks.trace import ACTIVE_HOOKS, weighted_values, replace_activations, transformer_stacks, activation_names, record_activations
+from clearstory.lens.hooks.activations import ACTIVE_HOOKS, weighted_values, replace_activations, transformer_stacks, activation_names, record_activations
 from clearstory.models.base import TokenBatch
 from clearstory.models.presets import BERT_TINY, T5_SMALL
 from tiny import MODELS, VOCAB, shaken
@@ -22,8 +22,8 @@ TINY = {
     "layers": 2,
     "heads": 2,
     "kv_heads": 2,
-    "head_width": 8,
-    "hidden": 24,
+    "head_dim": 8,
+    "intermediate_size": 24,
     "vocab": VOCAB,
     "context": 24,
 }
@@ -54,7 +54,7 @@ def test_a_watched_model_answers_as_an_unwatched_one_bit_for_bit(name: str) -> N
     assert set(seen) == set(activation_names(model))
     assert not ACTIVE_HOOKS
     assert torch.equal(read(model), alone)
-    assert not any("attend" in vars(module) or "add" in vars(module) for module in model.modules())
+    assert not any("attend" in vars(module) or "residual" in vars(module) for module in model.modules())
 
 
 @pytest.mark.parametrize("name", [name for name in MAKE if name not in ("lstm", "rnn")])
@@ -63,12 +63,12 @@ def test_what_is_seen_adds_up(name: str) -> None:
     with record_activations(model, "**") as seen:
         read(model)
     for prefix, stack in transformer_stacks(model):
-        before = seen[f"{prefix}foot"]
+        before = seen[f"{prefix}embedding_output"]
         for number, block in enumerate(stack.blocks):
             own = f"{prefix}blocks.{number}"
             for step, after, norm in (
-                ("attention", f"{own}.middle", block.attention_norm),
-                ("cross_attention", f"{own}.across", block.cross_attention_norm),
+                ("attention", f"{own}.after_attention", block.attention_norm),
+                ("cross_attention", f"{own}.after_cross_attention", block.cross_attention_norm),
                 ("feed_forward", own, block.feed_forward_norm),
             ):
                 if norm is None:
@@ -87,7 +87,7 @@ def test_what_is_seen_adds_up(name: str) -> None:
                 assert bool(hidden.any()) == (step == "attention" and block.attention.causal)
                 # Equal to what torch's fused kernel answers.
                 answer = weighted_values(pattern, seen[f"{at}.value"])
-                assert torch.allclose(answer, seen[f"{at}.answer"], rtol=1e-9, atol=1e-12)
+                assert torch.allclose(answer, seen[f"{at}.head_outputs"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -108,12 +108,12 @@ def test_edits_are_seen_and_come_one_after_another() -> None:
     tap = "blocks.0.attention.pattern"
     first = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
     first[..., 0] = 1.0
-    with record_activations(model, tap, "blocks.0.attention.answer", "blocks.0.attention.value") as seen:
+    with record_activations(model, tap, "blocks.0.attention.head_outputs", "blocks.0.attention.value") as seen:
         with replace_activations(model, {tap: first}), replace_activations(model, {tap: lambda value: value * 2}):
             read(model)
         assert torch.equal(seen[tap], first * 2)
         values = seen["blocks.0.attention.value"]
-        assert torch.allclose(seen["blocks.0.attention.answer"], values[:, :, :1].expand_as(values) * 2)
+        assert torch.allclose(seen["blocks.0.attention.head_outputs"], values[:, :, :1].expand_as(values) * 2)
 
 
 def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
@@ -133,13 +133,13 @@ def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
 
 def test_what_cannot_be_watched_is_refused() -> None:
     model = MAKE["gpt2"]()
-    with pytest.raises(UnknownName, match=r"no tap is called 'blocks\.7\.middle'"), record_activations(model, "blocks.7.middle"):
+    with pytest.raises(UnknownName, match=r"no activation is called 'blocks\.7\.after_attention'"), record_activations(model, "blocks.7.after_attention"):
         pass
     with pytest.raises(UnknownName, match="there is no tap called 'block'"), replace_activations(model, {"block": torch.zeros(1)}):
         pass
-    with pytest.raises(BadSetting, match="give one of the same shape"), replace_activations(model, {"foot": torch.zeros(1)}):
+    with pytest.raises(BadSetting, match="give one of the same shape"), replace_activations(model, {"embedding_output": torch.zeros(1)}):
         read(model)
-    with pytest.raises(CannotDo, match="has no taps"), record_activations(MODELS["ngram"](), "foot"):
+    with pytest.raises(CannotDo, match="has no recordable activations"), record_activations(MODELS["ngram"](), "embedding_output"):
         pass
     with pytest.raises(CannotDo, match="rows of several lengths"), record_activations(model, "blocks.0.attention.pattern"):
         model.forward(TokenBatch.from_sequences([[1, 2], [3]]), model.init_state(2))

@@ -21,7 +21,7 @@ from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 
 TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnop"])
 SIZES: dict[str, Any] = {"layers": 1, "vocab": TOKENIZER.vocab}
-NARROW: dict[str, Any] = {**SIZES, "width": 16, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24}
+NARROW: dict[str, Any] = {**SIZES, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "context": 24}
 IDS = (5, 6, 7, 5, 8, 6, 9, 10)
 READ = Passage(IDS, tuple(map(str, IDS)))
 
@@ -33,14 +33,14 @@ def test_put_together_again_it_is_the_matrix(name: str) -> None:
     for part in attention_parts(model):
         found = decompose_qk(model, 0, 1, part)
         at = found.site.attention
-        query, key = (map.weight.unflatten(0, (-1, at.head_width)) for map in (at.query, at.key))
+        query, key = (map.weight.unflatten(0, (-1, at.head_dim)) for map in (at.query, at.key))
         query, key = query[1], key[1 * key.shape[0] // query.shape[0]]
         if at.query_norm is not None and at.key_norm is not None:
             query, key = query * at.query_norm.weight[:, None], key * at.key_norm.weight[:, None]
-        whole = query.mT @ key * at.scale / math.sqrt(at.head_width)
+        whole = query.mT @ key * at.scale / math.sqrt(at.head_dim)
         again = found.asks @ found.singular.diag() @ found.answers.mT
         assert torch.allclose(again, whole, rtol=1e-9, atol=1e-9)
-        assert torch.allclose(found.asks.mT @ found.asks, torch.eye(at.head_width).double(), atol=1e-9)
+        assert torch.allclose(found.asks.mT @ found.asks, torch.eye(at.head_dim).double(), atol=1e-9)
         assert torch.all(found.singular.diff() <= 0)
 
 
@@ -60,7 +60,7 @@ def test_the_scores_of_two_words_at_one_place_are_those_of_their_directions() ->
 @torch.no_grad()
 @pytest.mark.parametrize("config", [BERT_TINY, MARIAN], ids=["bert", "marian"])
 def test_words_are_read_as_the_first_block_reads_them(config: Any) -> None:
-    model: Any = shaken(replace(config, **NARROW, positions="none", segments=0))
+    model: Any = shaken(replace(config, **NARROW, positions="none", token_types=0))
     read = READ if config is BERT_TINY else Passage((0, 3), (), IDS, ())
     for part in attention_parts(model)[:1]:
         asked, answered = token_inputs(model, decompose_qk(model, 0, 0, part).site)

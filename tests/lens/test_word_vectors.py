@@ -176,7 +176,7 @@ def test_axes_stand_still_while_words_move() -> None:
 
 def _wider() -> Any:
     """A model whose vectors are longer than the tiny ones'."""
-    return MODELS["gpt2"]().__class__(replace(TINY_GPT2, width=48, head_width=12))
+    return MODELS["gpt2"]().__class__(replace(TINY_GPT2, width=48, head_dim=12))
 
 
 def test_vectors_that_are_zero_are_called_so() -> None:

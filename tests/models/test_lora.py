@@ -132,13 +132,13 @@ def test_dropout_is_of_training_only() -> None:
 @pytest.mark.parametrize("name", ["bert-tiny", "transformer-base", "t5-small"])
 def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
     config = replace(TINY_GPT2, layers=1)
-    shape = {key: getattr(config, key) for key in ("vocab", "context", "width", "heads", "kv_heads", "head_width")}
-    base: Any = shaken(replace(PRESETS[name], **shape, hidden=32, layers=1))
+    shape = {key: getattr(config, key) for key in ("vocab", "context", "width", "heads", "kv_heads", "head_dim")}
+    base: Any = shaken(replace(PRESETS[name], **shape, intermediate_size=32, layers=1))
 
     def answer(model: Any) -> Tensor:
         with torch.no_grad():
             ids = TokenBatch(IDS)
-            vectors = model.run_stack(IDS, ids) if base.config.kind == "encoder-decoder" else model.encode(ids)
+            vectors = model.run_stack(IDS, ids) if base.config.architecture == "encoder-decoder" else model.encode(ids)
             out: Tensor = model.logits(vectors)
         return out
 
@@ -230,8 +230,8 @@ def test_a_checkpoint_of_another_rank_is_refused() -> None:
 
 def test_a_wider_stream_is_no_matter() -> None:
     model: Any = moved(adapt(shaken(replace(TINY_GPT2, bias=False)).float(), rank=2))
-    model.arithmetic = torch.bfloat16
+    model.compute_dtype = torch.bfloat16
     rough = logits(model)
-    model.arithmetic = None
+    model.compute_dtype = None
     assert rough.dtype in (torch.bfloat16, torch.float32)
     assert torch.allclose(rough.float(), logits(model), atol=0.2, rtol=0.1)

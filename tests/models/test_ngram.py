@@ -297,7 +297,7 @@ def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
     assert torch.equal(model.table(3).counts, counts)
 
 
-@pytest.mark.parametrize("settings", [{"begin": 2}, {"counts": False, "order": 2}, {"order": 1}, {"smoothing": "katz"}])
+@pytest.mark.parametrize("settings", [{"bos_token_id": 2}, {"counts": False, "order": 2}, {"order": 1}, {"smoothing": "katz"}])
 def test_a_folder_holds_all_of_it(settings: dict[str, Any], tmp_path: Any) -> None:
     model = counted(**settings)
     opened = open_model(save_model(tmp_path / "model", model, None, ModelCard())).model
@@ -332,7 +332,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     assert isinstance(second, TrainingResult)
     assert (first.steps, second.steps, second.nats_per_token) == (3, 3, first.nats_per_token)
     opened = open_model(tmp_path / "run")
-    assert opened.model.config.begin == opened.tokenizer.eos_token_id  # type: ignore[union-attr]
+    assert opened.model.config.bos_token_id == opened.tokenizer.eos_token_id  # type: ignore[union-attr]
     assert opened.card.parameters == first.parameters == count(opened.model)
 
 
@@ -345,7 +345,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
         ({"prune": (1,)}, "begin with 0"),
         ({"prune": (0, 2, 1)}, "none below the one before"),
         ({"order": 2, "prune": (0, 1, 1)}, "up to 2 counts"),
-        ({"begin": 23}, "one of the 23 tokens"),
+        ({"bos_token_id": 23}, "one of the 23 tokens"),
         ({"sizes": (3,) * 5}, "from 2 to 5"),
     ],
 )
@@ -402,7 +402,7 @@ def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perp
     train, held = "".join(lines[:1500]), "".join(lines[4000:4200])
     tokenizer = train_tokenizer("words", [train])
     order, prune = settings
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, begin=tokenizer.eos_token_id))
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, bos_token_id=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None
     found = score_dataset(model, encode_text(tokenizer, [held]), begin=tokenizer.eos_token_id)
     assert found.perplexity == pytest.approx(perplexity, rel=2e-6)

@@ -85,7 +85,7 @@ def test_a_row_that_reads_nothing_keeps_what_it_remembers() -> None:
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "awd-lstm"])
 def test_parameters_on_paper_are_those_of_the_model(name: str) -> None:
     preset: Any = PRESETS[name]
-    for config in (preset, replace(preset, tied=False), replace(preset, cutoffs=(100, 2000))):
+    for config in (preset, replace(preset, tie_embeddings=False), replace(preset, cutoffs=(100, 2000))):
         assert count(build(config, device="meta")) == parameters(config)
 
 
@@ -97,9 +97,9 @@ def test_awd_lstm_has_its_published_size() -> None:
 @pytest.mark.parametrize("target", [100_000, 1_000_000, 20_000_000])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_size_is_met_and_the_proportions_kept(cell: Any, target: int) -> None:
-    found = size(RecurrentConfig(vocab=500, cell=cell, width=256, hidden=512, layers=2), target)
+    found = size(RecurrentConfig(vocab=500, cell=cell, width=256, hidden_size=512, layers=2), target)
     assert parameters(found) == pytest.approx(target, rel=0.2)
-    assert found.hidden == pytest.approx(2 * found.width, rel=0.1)
+    assert found.hidden_size == pytest.approx(2 * found.width, rel=0.1)
 
 
 def test_variational_dropout_drops_the_same_units_at_every_time() -> None:
@@ -161,8 +161,8 @@ def test_the_adaptive_softmax_learns_as_the_whole_distribution_would() -> None:
     [
         ({"cutoffs": (5, 5)}, "rising numbers of tokens under the vocabulary's 23"),
         ({"cutoffs": (5, 23)}, "rising numbers"),
-        ({"layers": 1}, "model.hidden is 10 where model.width is 6"),
-        ({"hidden": 0}, "model.hidden is 0"),
+        ({"layers": 1}, "model.hidden_size is 10 where model.width is 6"),
+        ({"hidden_size": 0}, "model.hidden_size is 0"),
         ({"weight_drop": 1.0}, "model.weight_drop is 1.0"),
     ],
 )
@@ -179,7 +179,7 @@ def test_an_unknown_id_is_refused() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_single_token_is_read_in_the_arithmetic_of_the_others(cell: Any) -> None:
     model: Any = build(replace(TINY_LSTM, cell=cell), seed=1).eval()
-    model.arithmetic = torch.bfloat16
+    model.compute_dtype = torch.bfloat16
     with torch.no_grad():
         whole, _ = model.forward(TokenBatch(IDS))
         _, state = model.forward(TokenBatch(IDS[:, :-1]), model.init_state(3))

@@ -15,20 +15,20 @@ from clearstory.models.config import TransformerConfig
 from clearstory.models.encoder import Encoder
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import build, count
-from clearstory.models.positions import Buckets, sinusoids
+from clearstory.models.positions import RelativePositionBias, sinusoidal_embedding
 from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, PRESETS, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
 from clearstory.models.sizing import parameters as on_paper
 
 SMALL: dict[str, Any] = {
-    "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 32, "layers": 2,
+    "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32, "layers": 2,
 }  # fmt: skip
 
 ENCODERS = {
     "bert": replace(BERT_TINY, **SMALL),
     "minilm": replace(MINILM, **SMALL),
-    "rotary": replace(BERT_TINY, **SMALL, positions="rotary", norm="rms", norm_first=True, tied=False, pooler=False),
+    "rotary": replace(BERT_TINY, **SMALL, positions="rotary", norm="rms", norm_first=True, tie_embeddings=False, pooler=False),
     "labelled": replace(MINILM, **SMALL, labels=("bad", "good", "neither")),
-    "labelled tokens": replace(BERT_TINY, **SMALL, labels=("O", "B"), labels_of="token"),
+    "labelled tokens": replace(BERT_TINY, **SMALL, labels=("O", "B"), label_level="token"),
 }
 
 WRITERS = {
@@ -104,7 +104,7 @@ def test_an_encoder_says_what_it_is_for() -> None:
     with pytest.raises(CannotDo, match="fill"):
         model.init_state()
     with pytest.raises(CannotDo, match="pooler"):
-        build(ENCODERS["rotary"], seed=1).relate(torch.zeros(1, 2, 16))
+        build(ENCODERS["rotary"], seed=1).nsp_logits(torch.zeros(1, 2, 16))
     with pytest.raises(ContextOverflow, match="25"):
         model.encode(TokenBatch.from_sequences([[1] * 25]))
 
@@ -190,9 +190,9 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
     model: Any = shaken(config)
     assert count(model) == on_paper(config)
     if isinstance(model, Encoder):
-        hidden = model.encode(SOURCE, torch.ones_like(SOURCE.ids) if config.segments else None)
+        hidden = model.encode(SOURCE, torch.ones_like(SOURCE.ids) if config.token_types else None)
         loss = model.logits(hidden).square().sum()
-        loss = loss + (model.relate(hidden).square().sum() if config.pooler and config.transform else 0)
+        loss = loss + (model.nsp_logits(hidden).square().sum() if config.pooler and config.mlm_transform else 0)
         loss = loss + (model.pool(hidden).square().sum() if config.pooler else 0)
         loss = loss + (model.classify(hidden).square().sum() if config.labels else 0)
     else:
@@ -213,7 +213,7 @@ def test_published_counts(name: str, counted: int) -> None:
 
 
 def test_distances_fall_into_buckets() -> None:
-    both, back = Buckets(1, both_ways=True), Buckets(1, both_ways=False)
+    both, back = RelativePositionBias(1, both_ways=True), RelativePositionBias(1, both_ways=False)
     distances = torch.tensor([[-200, -128, -9, -8, -1, 0, 1, 8, 9, 128]])
     # Worked by hand from Raffel et al. 2020: 16 buckets a side, 8 exact, then steps of 16 to the 1/8th power.
     assert both.bucket(distances).tolist() == [[15, 15, 8, 8, 1, 0, 17, 24, 24, 31]]
@@ -221,7 +221,7 @@ def test_distances_fall_into_buckets() -> None:
 
 
 def test_sinusoids_are_those_of_the_paper_in_halves() -> None:
-    table = sinusoids(5, 6)
+    table = sinusoidal_embedding(5, 6)
     for pair in range(3):
         angle = 3 / 10_000 ** (2 * pair / 6)
         assert table[3, pair] == pytest.approx(torch.tensor(angle).sin().item(), abs=1e-6)
@@ -229,8 +229,8 @@ def test_sinusoids_are_those_of_the_paper_in_halves() -> None:
 
 
 def test_fields_of_one_kind_are_refused_for_another() -> None:
-    with pytest.raises(BadSetting, match="segments"):
-        replace(WRITERS["t5"], segments=2)
+    with pytest.raises(BadSetting, match="token_types"):
+        replace(WRITERS["t5"], token_types=2)
     with pytest.raises(BadSetting, match="decoder_layers"):
         replace(ENCODERS["bert"], decoder_layers=2)
     with pytest.raises(BadSetting, match=r"model\.labels is \('a', 'b'\)"):
@@ -239,5 +239,5 @@ def test_fields_of_one_kind_are_refused_for_another() -> None:
         replace(ENCODERS["bert"], labels=("a", "b", "a"))
     with pytest.raises(BadSetting, match=r"model\.labels are 65,537"):
         replace(ENCODERS["bert"], labels=tuple(map(str, range(2**16 + 1))))
-    with pytest.raises(BadSetting, match=r"model\.pooler is false; set it to true, or model\.labels_of to token"):
+    with pytest.raises(BadSetting, match=r"model\.pooler is false; set it to true, or model\.label_level to token"):
         replace(ENCODERS["rotary"], labels=("a", "b"))

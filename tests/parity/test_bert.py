@@ -32,19 +32,19 @@ from clearstory.text.train_tokenizer import train_tokenizer
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
 SMALL: dict[str, Any] = {
-    "vocab": 61, "context": 40, "width": 24, "layers": 3, "heads": 4, "kv_heads": 4, "head_width": 6, "hidden": 40,
+    "vocab": 61, "context": 40, "width": 24, "layers": 3, "heads": 4, "kv_heads": 4, "head_dim": 6, "intermediate_size": 40,
 }  # fmt: skip
 BERT = replace(BERT_TINY, **SMALL)
 
 CASES: dict[str, tuple[str, TransformerConfig]] = {
     "pre-training": ("BertForPreTraining", BERT),
-    "three segments, relu, eps": ("BertForPreTraining", replace(BERT, segments=3, activation="relu", norm_eps=1e-5)),
+    "three segments, relu, eps": ("BertForPreTraining", replace(BERT, token_types=3, activation="relu", norm_eps=1e-5)),
     "masked": ("BertForMaskedLM", replace(BERT, pooler=False)),
     "minilm": ("BertModel", replace(MINILM, **SMALL)),
     "labels of texts": ("BertForSequenceClassification", replace(MINILM, **SMALL, labels=("joy", "anger", "LABEL_0"))),
     "labels of tokens": (
         "BertForTokenClassification",
-        replace(MINILM, **SMALL, pooler=False, labels=("O", "B-PER", "I-PER"), labels_of="token"),
+        replace(MINILM, **SMALL, pooler=False, labels=("O", "B-PER", "I-PER"), label_level="token"),
     ),
 }
 
@@ -68,7 +68,7 @@ def batch(config: TransformerConfig) -> tuple[TokenBatch, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, config.vocab, (3, 20), generator=generator)
     lengths = torch.tensor([20, 13, 5])
-    segments = torch.randint(0, config.segments, (3, 20), generator=generator)
+    segments = torch.randint(0, config.token_types, (3, 20), generator=generator)
     return TokenBatch(ids, lengths), segments, torch.arange(20) < lengths[:, None]
 
 
@@ -81,11 +81,11 @@ def heard(model: Encoder, tokens: TokenBatch, segments: Tensor, real: Tensor) ->
     for hook in hooks:
         hook.remove()
     out += [model.pool(hidden)] if model.pooler is not None else []
-    out += [model.logits(hidden)[real]] if model.transform is not None else []
+    out += [model.logits(hidden)[real]] if model.mlm_transform is not None else []
     if model.classifier is not None:
         told = model.classify(hidden)
-        out += [told if model.config.labels_of == "text" else told[real]]
-    return out + ([model.relate(hidden)] if model.follows is not None else [])
+        out += [told if model.config.label_level == "text" else told[real]]
+    return out + ([model.nsp_logits(hidden)] if model.nsp_head is not None else [])
 
 
 @torch.no_grad()
@@ -131,18 +131,18 @@ def test_our_folder_opens_in_transformers_with_the_same_numbers(
 
 
 THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "BertForPreTraining": ({}, {"pooler": True, "transform": True}),
-    "BertForMaskedLM": ({}, {"pooler": False, "transform": True}),
-    "BertModel": ({"type_vocab_size": 3}, {"pooler": True, "transform": False}),
+    "BertForPreTraining": ({}, {"pooler": True, "mlm_transform": True}),
+    "BertForMaskedLM": ({}, {"pooler": False, "mlm_transform": True}),
+    "BertModel": ({"type_vocab_size": 3}, {"pooler": True, "mlm_transform": False}),
     "BertForSequenceClassification": (
         {"num_labels": 5},
-        {"pooler": True, "transform": False, "labels": tuple(f"LABEL_{i}" for i in range(5)), "labels_of": "text"},
+        {"pooler": True, "mlm_transform": False, "labels": tuple(f"LABEL_{i}" for i in range(5)), "label_level": "text"},
     ),
     "BertForTokenClassification": (
         {"id2label": {0: "O", 1: "B-LOC"}, "label2id": {"O": 0, "B-LOC": 1}, "classifier_dropout": 0.3},
-        {"pooler": False, "transform": False, "labels": ("O", "B-LOC"), "labels_of": "token"},
+        {"pooler": False, "mlm_transform": False, "labels": ("O", "B-LOC"), "label_level": "token"},
     ),
-    "BertForQuestionAnswering": ({}, {"pooler": False, "transform": False, "labels": ()}),
+    "BertForQuestionAnswering": ({}, {"pooler": False, "mlm_transform": False, "labels": ()}),
 }
 
 

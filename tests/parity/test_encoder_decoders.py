@@ -30,17 +30,17 @@ from clearstory.text.train_tokenizer import train_tokenizer
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
 SMALL: dict[str, Any] = {
-    "vocab": 61, "context": 64, "width": 24, "layers": 2, "heads": 4, "kv_heads": 4, "head_width": 6, "hidden": 40,
-    "begin": 60,
+    "vocab": 61, "context": 64, "width": 24, "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 6, "intermediate_size": 40,
+    "decoder_start_token_id": 60,
 }  # fmt: skip
 
 # Each class, and each switch that its row of the table carries.
 CASES: dict[str, TransformerConfig] = {
     "t5": replace(T5_SMALL, **SMALL),
-    "t5-wide-heads": replace(T5_SMALL, **{**SMALL, "head_width": 10, "begin": 0}, decoder_layers=3),
+    "t5-wide-heads": replace(T5_SMALL, **{**SMALL, "head_dim": 10, "decoder_start_token_id": 0}, decoder_layers=3),
     "t5-v1.1": replace(T5_11_SMALL, **SMALL),
-    "t5-v1.1-tied-silu": replace(T5_11_SMALL, **SMALL, tied=True, activation="silu"),
-    "t5-gelu-untied": replace(T5_SMALL, **SMALL, activation="gelu", tied=False, logit_scale=False, norm_eps=1e-3),
+    "t5-v1.1-tied-silu": replace(T5_11_SMALL, **SMALL, tie_embeddings=True, activation="silu"),
+    "t5-gelu-untied": replace(T5_SMALL, **SMALL, activation="gelu", tie_embeddings=False, logit_scale=False, norm_eps=1e-3),
     "2017": replace(TRANSFORMER_BASE, **SMALL),
     "marian": replace(MARIAN, **SMALL, decoder_layers=1),
     "marian-gelu": replace(MARIAN, **SMALL, activation="gelu", embed_scale=False),
@@ -135,8 +135,8 @@ def in_float64(model: Any, mine: EncoderDecoder) -> Iterator[None]:
                 norm = nn.RMSNorm(child.weight.shape[0], eps=child.variance_epsilon, dtype=torch.float64)
                 norm.weight = child.weight
                 setattr(module, name, norm)
-    if mine.encoder.waves is not None:
-        mine.encoder.waves = mine.decoder.waves = model.model.encoder.embed_positions.weight.detach()
+    if mine.encoder.sinusoidal_positions is not None:
+        mine.encoder.sinusoidal_positions = mine.decoder.sinusoidal_positions = model.model.encoder.embed_positions.weight.detach()
     yield
 
 
@@ -148,7 +148,7 @@ def test_our_folder_opens_in_transformers_with_the_same_numbers(name: str, tmp_p
     folder = save_model(tmp_path / "model", model, None, ModelCard(name=name))
     oracle = theirs(folder)
     assert type(oracle).__name__ == name_of(name)
-    assert oracle.generation_config.decoder_start_token_id == config.begin == oracle.config.decoder_start_token_id
+    assert oracle.generation_config.decoder_start_token_id == config.decoder_start_token_id == oracle.config.decoder_start_token_id
     ids = written()
     difference = worst(layers_of_ours(model, ids), layers_of_theirs(oracle, ids))
     print(f"measured {name}: fp32 {difference:.1e}")  # shown with -rP
@@ -200,7 +200,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
     shake(oracle.eval())
     oracle.save_pretrained(tmp_path / "theirs")
     opened = open_model(tmp_path / "theirs")
-    assert opened.model.config.begin == 60
+    assert opened.model.config.decoder_start_token_id == 60
     ids = written()
     difference = worst(layers_of_ours(opened.model, ids), layers_of_theirs(oracle, ids))
     print(f"measured {name}: fp32 {difference:.1e}")  # shown with -rP

@@ -31,20 +31,20 @@ from clearstory.text.tokenizers import Tokenizer
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
 
-BASE = TransformerConfig(vocab=330, context=96, width=64, layers=2, heads=4, kv_heads=4, head_width=16, hidden=96)
-LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tied=False)
+BASE = TransformerConfig(vocab=330, context=96, width=64, layers=2, heads=4, kv_heads=4, head_dim=16, intermediate_size=96)
+LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
 CASES: dict[str, TransformerConfig] = {
     # transformers takes the context of every GPT-2 in GGUF for 1,024, and its hidden width for four times the width.
-    "gpt2": replace(BASE, context=1024, hidden=256),
-    "gpt2-no-bias": replace(BASE, context=1024, hidden=256, bias=False),
-    "llama": replace(LLAMA, kv_heads=2, tied=True),
-    "llama-wide-heads": replace(LLAMA, head_width=32, kv_heads=1),
+    "gpt2": replace(BASE, context=1024, intermediate_size=256),
+    "gpt2-no-bias": replace(BASE, context=1024, intermediate_size=256, bias=False),
+    "llama": replace(LLAMA, kv_heads=2, tie_embeddings=True),
+    "llama-wide-heads": replace(LLAMA, head_dim=32, kv_heads=1),
     "llama-linear": replace(LLAMA, rope_factor=4.0),
     "llama-bias": replace(LLAMA, bias=True),
-    "llama3.1": replace(LLAMA, rope_theta=500.0, rope_factor=8.0, rope_original=256),
-    "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, head_width=128),
-    "phi3": replace(LLAMA, window=64, kv_heads=2),
+    "llama3.1": replace(LLAMA, rope_theta=500.0, rope_factor=8.0, rope_original_context=256),
+    "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, head_dim=128),
+    "phi3": replace(LLAMA, sliding_window=64, kv_heads=2),
 }
 
 # transformers 5.23 reads no biases of Llama and no slowness of its pairs; llama.cpp reads all, see below.
@@ -168,7 +168,7 @@ def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> 
     assert not found.portable
     assert found.reason is not None
     assert "has the ids" in found.reason
-    other = replace(open_model(folder), model=shaken(replace(CASES["llama"], tied=False)))
+    other = replace(open_model(folder), model=shaken(replace(CASES["llama"], tie_embeddings=False)))
     found = check_portability(folder, other)
     assert found.reason is not None
     assert "logits differ by" in found.reason

@@ -24,28 +24,28 @@ from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
-TINY = TransformerConfig(vocab=61, context=64, width=24, layers=3, heads=4, kv_heads=4, head_width=6, hidden=40)
-LLAMA = replace(TINY, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tied=False)
+TINY = TransformerConfig(vocab=61, context=64, width=24, layers=3, heads=4, kv_heads=4, head_dim=6, intermediate_size=40)
+LLAMA = replace(TINY, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
 # Each class, and each switch that its row of the table carries.
 CASES: dict[str, TransformerConfig] = {
     "gpt2": TINY,
-    "gpt2-untied-relu": replace(TINY, tied=False, activation="relu"),
-    "gpt2-gelu": replace(TINY, activation="gelu", hidden=96),
+    "gpt2-untied-relu": replace(TINY, tie_embeddings=False, activation="relu"),
+    "gpt2-gelu": replace(TINY, activation="gelu", intermediate_size=96),
     "gpt2-no-bias": replace(TINY, bias=False),
     "gpt2-silu-eps": replace(TINY, activation="silu", norm_eps=1e-3),
     "llama": LLAMA,
-    "llama-grouped-tied": replace(LLAMA, kv_heads=2, tied=True, rope_theta=500.0),
+    "llama-grouped-tied": replace(LLAMA, kv_heads=2, tie_embeddings=True, rope_theta=500.0),
     "llama-bias-gelu": replace(LLAMA, bias=True, activation="gelu_tanh"),
-    "llama-wide-heads": replace(LLAMA, head_width=10, kv_heads=1, norm_eps=1e-3),
+    "llama-wide-heads": replace(LLAMA, head_dim=10, kv_heads=1, norm_eps=1e-3),
     # Of 16 tokens: the angles of the first pair stay, of the last are slowed, and one is between the two.
-    "llama3.1": replace(LLAMA, rope_theta=8.0, rope_factor=8.0, rope_original=16),
+    "llama3.1": replace(LLAMA, rope_theta=8.0, rope_factor=8.0, rope_original_context=16),
     "llama-linear": replace(LLAMA, rope_theta=500.0, rope_factor=4.0, kv_heads=2),
-    "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, tied=True),
-    "qwen3-window": replace(LLAMA, qk_norm=True, window=5, head_width=8),
-    "phi3": replace(LLAMA, window=7),
-    "phi3-grouped-tied": replace(LLAMA, window=4, kv_heads=2, tied=True),
-    "mistral": replace(LLAMA, window=6, head_width=8, kv_heads=2),
+    "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, tie_embeddings=True),
+    "qwen3-window": replace(LLAMA, qk_norm=True, sliding_window=5, head_dim=8),
+    "phi3": replace(LLAMA, sliding_window=7),
+    "phi3-grouped-tied": replace(LLAMA, sliding_window=4, kv_heads=2, tie_embeddings=True),
+    "mistral": replace(LLAMA, sliding_window=6, head_dim=8, kv_heads=2),
     # The presets as they are, but for their vocabulary and depth.
     "preset-gpt2": replace(GPT2, vocab=61, layers=2),
     "preset-clear": replace(CLEAR, vocab=61),
@@ -133,7 +133,7 @@ def in_float64(model: Any, mine: Transformer) -> None:
         c = mine.config
         places = torch.arange(c.context)[None]
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float64), places)
-        half = c.head_width // 2
+        half = c.head_dim // 2
         mine.rotary.cos, mine.rotary.sin = cos[0, :, :half], sin[0, :, :half]
 
 

@@ -28,7 +28,7 @@ def counted(tokenizer: Any, text: EvalText) -> Any:
     """A bigram of the very text."""
     from clearstory.text.token_dataset import encode_documents
 
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", begin=tokenizer.eos_token_id))
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", bos_token_id=tokenizer.eos_token_id))
     for _ in model.fit(encode_documents(tokenizer, text.documents, text.several)):
         pass
     return model

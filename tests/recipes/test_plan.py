@@ -59,7 +59,7 @@ def test_published_sizes_to_the_digit(name: str, count: int) -> None:
 @pytest.mark.parametrize("of", ["text", "token"])
 def test_a_head_for_labels_is_on_the_sheet(of: str) -> None:
     bare, found = (
-        plan("minilm", measure=False, **{"model.labels": labels, "model.labels_of": of})
+        plan("minilm", measure=False, **{"model.labels": labels, "model.label_level": of})
         for labels in ([], ["a", "b", "c"])
     )
     head = [each for each in found.parts if each.name == "labels"]
@@ -153,11 +153,11 @@ def kept_by(config: Any, rows: int, context: int) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         ids = TokenBatch(torch.zeros(rows, context, dtype=torch.long))
-        _ = model.run_stack(ids.ids, ids) if getattr(config, "kind", "") == "encoder-decoder" else model.forward(ids)
+        _ = model.run_stack(ids.ids, ids) if getattr(config, "architecture", "") == "encoder-decoder" else model.forward(ids)
         return sum(each.nbytes() for each in seen.values()) / 4 / rows / context
 
 
-WIDE = {"width": 64, "head_width": 16, "heads": 4, "hidden": 200, "context": 64}
+WIDE = {"width": 64, "head_dim": 16, "heads": 4, "intermediate_size": 200, "context": 64}
 
 
 @pytest.mark.parametrize(
@@ -182,19 +182,19 @@ def test_activations_are_those_that_torch_keeps(config: Any) -> None:
 
 
 def test_activations_of_recurrent_models_are_at_least_reckoned() -> None:
-    config = replace(TINY_LSTM, cell="rnn", width=32, hidden=48, tied=False)
+    config = replace(TINY_LSTM, cell="rnn", width=32, hidden_size=48, tie_embeddings=False)
     # 32 + 48 · 2 and 48 + 48 · 2
     assert activations_of(parts_of(config), config, 64)[0] == 32 + 96 + 48 + 96
     assert kept_by(TINY_LSTM, 2, 64) > activations_of(parts_of(TINY_LSTM), TINY_LSTM, 64)[0]
 
 
 def test_the_cache_is_what_a_state_holds() -> None:
-    for config in (TINY_GPT2, TINY_CLEAR, replace(TINY_CLEAR, kv_heads=2), replace(TINY_CLEAR, window=5)):
+    for config in (TINY_GPT2, TINY_CLEAR, replace(TINY_CLEAR, kv_heads=2), replace(TINY_CLEAR, sliding_window=5)):
         model = build(config, seed=0)
         _, state = model.forward(TokenBatch(torch.zeros(1, 20, dtype=torch.long)), model.init_state())
         held = sum(each.numel() for name, each in state.tensors().items() if each.is_floating_point())
         reckoned, _ = cache_of(parts_of(config), config, 20)
-        assert reckoned == held if config.window is None else reckoned <= held
+        assert reckoned == held if config.sliding_window is None else reckoned <= held
 
 
 def test_an_encoder_keeps_nothing_and_a_decoder_both_of_its_attentions() -> None:
@@ -278,5 +278,5 @@ def test_nothing_is_allocated_for_the_largest() -> None:
 def test_other_sizes_of_a_preset_have_their_own_sheet() -> None:
     found = plan("gpt2", measure=False, **{"model.width": 384, "model.layers": 3})
     assert (found.config.heads, found.config.layers) == (6, 3)
-    assert found.parameters == on_paper(replace(GPT2, width=384, heads=6, kv_heads=6, hidden=1536, layers=3))
+    assert found.parameters == on_paper(replace(GPT2, width=384, heads=6, kv_heads=6, intermediate_size=1536, layers=3))
     assert plan("clear", parameters=1_000_000, measure=False).config != CLEAR

@@ -24,17 +24,17 @@ SMALL: dict[str, Any] = {
     "layers": 2,
     "heads": 2,
     "kv_heads": 2,
-    "head_width": 8,
-    "hidden": 24,
+    "head_dim": 8,
+    "intermediate_size": 24,
     "context": 24,
 }
 CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnop"])
 PIECES = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
 CASES: dict[str, tuple[Any, Any, tuple[Any, ...]]] = {
     "gpt2": (replace(TINY_GPT2, vocab=CHARACTERS.vocab), CHARACTERS, (None,)),
-    "grouped": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, window=3), CHARACTERS, (None,)),
+    "grouped": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, sliding_window=3), CHARACTERS, (None,)),
     "bert": (replace(BERT_TINY, **SMALL, vocab=PIECES.vocab), PIECES, (None,)),
-    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, begin=0), CHARACTERS, (None, "decoder", "cross")),
+    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, decoder_start_token_id=0), CHARACTERS, (None, "decoder", "cross")),
 }
 TEXT = "a b c a b"
 

@@ -32,7 +32,7 @@ needs_browser()
 
 CLEAR, RUN = "models/clear", "runs/short"
 SMALL: dict[str, Any] = {
-    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "context": 24,
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The studio's folder, an encoder-decoder in it, and a model of longer texts."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("hands") / "home"))
     tokenizer = train_tokenizer("characters", [words()])
-    config = replace(T5_SMALL, **SMALL, vocab=tokenizer.vocab, begin=0)
+    config = replace(T5_SMALL, **SMALL, vocab=tokenizer.vocab, decoder_start_token_id=0)
     save_model(root / "models" / "t5", shaken(config).float(), tokenizer, ModelCard())
     long = replace(TINY_CLEAR, vocab=tokenizer.vocab, context=96)
     save_model(root / "models" / "long", shaken(long).float(), tokenizer, ModelCard())

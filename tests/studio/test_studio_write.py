@@ -28,7 +28,7 @@ needs_browser()
 
 CLEAR = "models/clear"
 SMALL: dict[str, Any] = {
-    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24, "context": 24,
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "context": 24,
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def home(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("write") / "home"))
     characters, pieces = train_tokenizer("characters", [words()]), train_tokenizer("wordpiece:30", [words()])
     two = {
-        "t5": (replace(T5_SMALL, **SMALL, vocab=characters.vocab, begin=0), characters),
+        "t5": (replace(T5_SMALL, **SMALL, vocab=characters.vocab, decoder_start_token_id=0), characters),
         "bert": (replace(BERT_TINY, **SMALL, vocab=pieces.vocab), pieces),
     }
     for name, (config, tokenizer) in two.items():
@@ -148,7 +148,7 @@ def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
     seen = visit(page="generate", model="models/bert", text=TEXT)
     said = seen.page.locator("main [data-reason]").inner_text()
     assert "an encoder" in said
-    assert "clearstory fill" in said
+    assert "clearstory fill-mask" in said
     seen.open(page="generate", model="models/t5", text=TEXT, beam=2, tokens=3)
     seen.page.locator("button", has_text=re.compile("^Step$")).click()
     seen.ready()

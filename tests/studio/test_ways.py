@@ -34,12 +34,12 @@ from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_HMM, TINY_LSTM, counted, shaken
 
 CHARACTERS = train_tokenizer("characters", ["abcdefghijklmnop"])
-SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 8, "hidden": 24}
+SMALL: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24}
 CONFIGS: dict[str, Any] = {
     "clear": replace(TINY_CLEAR, vocab=CHARACTERS.vocab),
     "lstm": replace(TINY_LSTM, vocab=CHARACTERS.vocab),
     "hmm": replace(TINY_HMM, vocab=CHARACTERS.vocab),
-    "t5": replace(T5_SMALL, **SMALL, context=24, vocab=CHARACTERS.vocab, begin=0),
+    "t5": replace(T5_SMALL, **SMALL, context=24, vocab=CHARACTERS.vocab, decoder_start_token_id=0),
 }
 TEXT = "abcab"
 

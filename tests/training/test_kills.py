@@ -53,7 +53,7 @@ def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
             "resume": True,
             "steps": steps,
             "tokenizer": "characters",
-            "model": {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_width": 8, "dropout": 0.2},
+            "model": {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "dropout": 0.2},
             "data": {"cache": home / "cache"},
             "training": {
                 "optimizer": "muon", "batch_size": 4, "gradient_accumulation_steps": 2, "context": 8,

@@ -32,7 +32,7 @@ MASKING = Masking(MASK, FIRST, LAST, np.arange(5, VOCAB), SPECIAL)
 WHOLE = replace(MASKING, inside=INSIDE)
 CONTEXT = 24
 TINY = replace(
-    BERT_TINY, vocab=VOCAB, context=CONTEXT, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32
+    BERT_TINY, vocab=VOCAB, context=CONTEXT, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
 )
 SETTINGS = TrainingSettings(batch_size=4, warmup_steps=2, precision="fp32", compile="off", device="cpu")
 
@@ -223,7 +223,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(pairs: bool, prec
 def test_padding_in_bf16_is_as_unseen_as_in_fp32() -> None:
     """There attention is reckoned by hand, under a mask for each row."""
     model = build(TINY, seed=0).eval()
-    model.arithmetic = torch.bfloat16
+    model.compute_dtype = torch.bfloat16
     ids = torch.randint(5, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([12, 7])
     with torch.no_grad():

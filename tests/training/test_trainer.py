@@ -27,9 +27,9 @@ from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 from clearstory.training.optimizers import SGD, AdamW
 
-TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_width=8, hidden=24)
-TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_width=8, hidden=32)
-TINY_LSTM = RecurrentConfig(vocab=20, width=6, hidden=10, layers=2, dropout=0.2, weight_drop=0.2)
+TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_dim=8, intermediate_size=24)
+TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32)
+TINY_LSTM = RecurrentConfig(vocab=20, width=6, hidden_size=10, layers=2, dropout=0.2, weight_drop=0.2)
 SETTINGS = TrainingSettings(batch_size=4, warmup_steps=2, precision="fp32", compile="off", device="cpu")
 
 

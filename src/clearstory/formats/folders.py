@@ -107,7 +107,7 @@ def save_model(
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
     with write_folder(folder, need=size) as temporary:
         write_json(temporary / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
-        if getattr(config, "kind", "") != "encoder":  # which generates nothing
+        if getattr(config, "architecture", "") != "encoder":  # which generates nothing
             write_json(temporary / "generation_config.json", generation_json_dict(config, tokenizer))
         write_text(temporary / "README.md", card_page(card, form))
         if tokenizer is not None:
@@ -240,7 +240,7 @@ def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
 
 def generation_json_dict(config: Any, tokenizer: Tokenizer | None) -> dict[str, int | None]:
     """The whole generation_config.json."""
-    begin = config.begin if getattr(config, "kind", None) == "encoder-decoder" else None
+    begin = config.decoder_start_token_id if getattr(config, "architecture", None) == "encoder-decoder" else None
     return special_ids(tokenizer) | ({} if begin is None else {START: begin})
 
 

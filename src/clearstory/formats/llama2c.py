@@ -53,14 +53,14 @@ def read_llama2c_config(path: Path) -> TransformerConfig | None:
             layers=layers,
             heads=heads,
             kv_heads=kv_heads,
-            head_width=width // heads,
-            hidden=hidden,
+            head_dim=width // heads,
+            intermediate_size=hidden,
             norm="rms",
             positions="rotary",
             activation="silu",
             gated=True,
             bias=False,
-            tied=vocab > 0,
+            tie_embeddings=vocab > 0,
         )
     except BadSetting:
         return None
@@ -70,7 +70,7 @@ def read_llama2c_config(path: Path) -> TransformerConfig | None:
 def layout(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """What lies in a file, in its order: our name for it, and its shape over all layers."""
     c = config
-    query, key = c.heads * c.head_width, c.kv_heads * c.head_width
+    query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
     yield "embedding", (c.vocab, c.width)
     yield "attention_norm", (c.layers, c.width)
     yield "attention.query", (c.layers, query, c.width)
@@ -78,13 +78,13 @@ def layout(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "attention.value", (c.layers, key, c.width)
     yield "attention.output", (c.layers, c.width, query)
     yield "feed_forward_norm", (c.layers, c.width)
-    yield "feed_forward.gate", (c.layers, c.hidden, c.width)
-    yield "feed_forward.down", (c.layers, c.width, c.hidden)
-    yield "feed_forward.up", (c.layers, c.hidden, c.width)
+    yield "feed_forward.gate", (c.layers, c.intermediate_size, c.width)
+    yield "feed_forward.down", (c.layers, c.width, c.intermediate_size)
+    yield "feed_forward.up", (c.layers, c.intermediate_size, c.width)
     yield "norm", (c.width,)
     # Its cosines and sines of rotary angles, which are computed here.
-    yield "angles", (2, c.context, c.head_width // 2)
-    if not c.tied:
+    yield "angles", (2, c.context, c.head_dim // 2)
+    if not c.tie_embeddings:
         yield "unembedding", (c.vocab, c.width)
 
 

@@ -67,7 +67,7 @@ VIEWS: dict[str, Entry] = {
     "surprisal": Entry("clearstory.lens.probes.surprisal:surprisal", needs=FORWARDS, forwards=True),
     "generation": Entry("clearstory.lens.probes.generation:generation", needs=FORWARDS, forwards=True, writes=True),
     "fill-mask": Entry(
-        "clearstory.lens.probes.fill_mask:fill_mask", "transform", "a head that tells what stands at a [MASK], which an encoder has"
+        "clearstory.lens.probes.fill_mask:fill_mask", "mlm_transform", "a head that tells what stands at a [MASK], which an encoder has"
     ),
     "attention": Entry("clearstory.lens.probes.attention:attention", STACKS, ATTENTION),
     "combined-heads": Entry("clearstory.lens.probes.x_combined:combined_heads", STACKS, ATTENTION),
@@ -121,7 +121,7 @@ def check_able(name: str, model: Any) -> None:
     family = getattr(getattr(model, "config", None), "family", type(model).__name__)
     lacks = f"and this model ({family}) has none"
     if isinstance(model, Encoder):
-        lacks = "and this model is an encoder, which sees both sides (clearstory fill tells what may stand at a [MASK])"
+        lacks = "and this model is an encoder, which sees both sides (clearstory fill-mask tells what may stand at a [MASK])"
     if reads_source(model) and not VIEWS[name].sourced:
         lacks = "and this model reads a source and writes another text"
     raise CannotDo(

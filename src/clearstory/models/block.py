@@ -22,14 +22,14 @@ or (H, new, kept) for each row of a cache. None: nothing, and every token looks 
 
 Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]]
 """What a decoder looks across at: vectors (B, S, W) with the bias of their padding; or, of each row of a cache, one
-layer's keys and values, (kv_heads, S, head_width)."""
+layer's keys and values, (kv_heads, S, head_dim)."""
 
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines of the tokens' places, from `Rotary.at`."""
 
 Past = tuple[Tensor, Tensor, Tensor]
-"""One row's keys and values in one layer, each (kv_heads, kept, head_width), and the end of both, (2, kv_heads, new,
-head_width), which the tokens being read are still to fill."""
+"""One row's keys and values in one layer, each (kv_heads, kept, head_dim), and the end of both, (2, kv_heads, new,
+head_dim), which the tokens being read are still to fill."""
 
 
 def make_norm(config: TransformerConfig, width: int) -> nn.Module:
@@ -48,17 +48,17 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig, causal: bool = True) -> None:
         super().__init__()
         c = config
-        self.head_width = c.head_width
-        self.window = c.window
+        self.head_dim = c.head_dim
+        self.sliding_window = c.sliding_window
         self.causal = causal
         # Kernels divide by √d; another scale is made up for in the query.
-        self.scale = 1.0 if c.attention_scale is None else c.attention_scale * c.head_width**0.5
-        self.query = Linear(c.width, c.heads * c.head_width, bias=c.bias)
-        self.key = Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
-        self.value = Linear(c.width, c.kv_heads * c.head_width, bias=c.bias)
-        self.output = Linear(c.heads * c.head_width, c.width, bias=c.bias)
-        self.query_norm = RMSNorm(c.head_width, eps=c.norm_eps) if c.qk_norm else None
-        self.key_norm = RMSNorm(c.head_width, eps=c.norm_eps) if c.qk_norm else None
+        self.scale = 1.0 if c.attention_scale is None else c.attention_scale * c.head_dim**0.5
+        self.query = Linear(c.width, c.heads * c.head_dim, bias=c.bias)
+        self.key = Linear(c.width, c.kv_heads * c.head_dim, bias=c.bias)
+        self.value = Linear(c.width, c.kv_heads * c.head_dim, bias=c.bias)
+        self.output = Linear(c.heads * c.head_dim, c.width, bias=c.bias)
+        self.query_norm = RMSNorm(c.head_dim, eps=c.norm_eps) if c.qk_norm else None
+        self.key_norm = RMSNorm(c.head_dim, eps=c.norm_eps) if c.qk_norm else None
 
     def forward(
         self, x: Float[Tensor, "B T W"], turn: Turn | None, past: list[Past] | None = None, bias: Bias = None
@@ -67,23 +67,23 @@ class Attention(nn.Module):
         q, (k, v) = self.queries(x, turn), self.keys_and_values(x, turn)
         if past is None:
             assert not isinstance(bias, list)
-            return self.leave(self.attend(q, k, v, bias))
+            return self.project_output(self.attend(q, k, v, bias))
         assert bias is None or isinstance(bias, list)
-        return self.leave(self.attend_past(q, k, v, past, bias))
+        return self.project_output(self.attend_with_cache(q, k, v, past, bias))
 
-    def across(self, x: Float[Tensor, "B T W"], source: Source) -> Float[Tensor, "B T W"]:
+    def cross_attend(self, x: Float[Tensor, "B T W"], source: Source) -> Float[Tensor, "B T W"]:
         """What attention adds to each token over another text: queries of one, keys and values of the other."""
         q = self.queries(x, None)
         if isinstance(source, list):
             rows = zip(q.unbind(), source, strict=True)
-            return self.leave(torch.stack([attend_all(one, keys, values) for one, (keys, values) in rows]))
+            return self.project_output(torch.stack([attend_all(one, keys, values) for one, (keys, values) in rows]))
         vectors, bias = source
-        return self.leave(self.attend(q, *self.keys_and_values(vectors, None), bias))
+        return self.project_output(self.attend(q, *self.keys_and_values(vectors, None), bias))
 
     def queries(self, x: Tensor, turn: Turn | None) -> Float[Tensor, "B H T D"]:
         """What each head asks for."""
         # -1, not heads: under tensor parallelism each rank holds only its share.
-        q = self.query(x).unflatten(-1, (-1, self.head_width))
+        q = self.query(x).unflatten(-1, (-1, self.head_dim))
         if self.query_norm is not None:
             q = self.query_norm(q)
         if turn is not None:
@@ -95,27 +95,27 @@ class Attention(nn.Module):
         self, x: Tensor, turn: Turn | None
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
         """What each head answers to, and with what."""
-        k = self.key(x).unflatten(-1, (-1, self.head_width))
-        v = self.value(x).unflatten(-1, (-1, self.head_width))
+        k = self.key(x).unflatten(-1, (-1, self.head_dim))
+        v = self.value(x).unflatten(-1, (-1, self.head_dim))
         if self.key_norm is not None:
             k = self.key_norm(k)
         if turn is not None:
             k = rotate(k, turn)
         return k.transpose(1, 2), v.transpose(1, 2)
 
-    def leave(self, answer: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T W"]:
+    def project_output(self, answer: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T W"]:
         """All heads' answers, mixed into what is added to the stream."""
         out: Tensor = self.output(answer.transpose(1, 2).flatten(-2))
         return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """All tokens at once, none before them: the way training reads. (B, heads, T, head_width)."""
+        """All tokens at once, none before them: the way training reads. (B, heads, T, head_dim)."""
         count = q.shape[-2]
-        cut = self.causal and (bias is not None or (self.window is not None and count > self.window))
+        cut = self.causal and (bias is not None or (self.sliding_window is not None and count > self.sliding_window))
         by_hand = q.dtype == torch.bfloat16 and q.device.type == "cpu"
         mask = bias
         if self.causal and (cut or by_hand):
-            seen = band(count, count, self.window, q.device)
+            seen = causal_mask(count, count, self.sliding_window, q.device)
             mask = torch.zeros_like(seen, dtype=q.dtype).masked_fill_(~seen, -torch.inf)
             mask = mask if bias is None else bias.to(q.dtype) + mask
         if by_hand:
@@ -132,7 +132,7 @@ class Attention(nn.Module):
             enable_gqa=k.shape[1] != q.shape[1],
         )
 
-    def attend_past(
+    def attend_with_cache(
         self, q: Tensor, k: Tensor, v: Tensor, past: list[Past], bias: list[Tensor] | None = None
     ) -> Tensor:
         """Row by row over each row's own cache. Reading caches where they lie beats copying them into one batch:
@@ -144,15 +144,15 @@ class Attention(nn.Module):
             room.copy_(fresh[:, :, : room.shape[2]])
         alone = bias is not None or len(past) == 1 or q.device.type == "cpu"
         if count == 1 and alone and bias is None and all(room.shape[2] == 1 for _, _, room in past):
-            return attend_one(q, past, self.window)
+            return attend_one(q, past, self.sliding_window)
         if not alone:
-            return attend_together(q, past, self.window)
+            return attend_together(q, past, self.sliding_window)
         out = torch.zeros_like(q)
         for i, (keys, values, room) in enumerate(past):
             new = room.shape[2]
             if new:
                 own = None if bias is None else bias[i]
-                out[i, :, :new] = attend_row(q[i, :, :new], keys, values, self.window, own)
+                out[i, :, :new] = attend_row(q[i, :, :new], keys, values, self.sliding_window, own)
         return out
 
 
@@ -173,7 +173,7 @@ def attend_row(q: Tensor, keys: Tensor, values: Tensor, window: int | None, bias
     """The last tokens of one row over all it has kept: (heads, new, D) over (kv_heads, kept, D)."""
     new, kept = q.shape[1], keys.shape[1]
     whole = new == kept and bias is None and (window is None or kept <= window)
-    mask = None if whole else band(new, kept, window, q.device)
+    mask = None if whole else causal_mask(new, kept, window, q.device)
     if bias is not None and mask is not None:
         mask = bias.to(q.dtype).masked_fill(~mask, -torch.inf)
     return F.scaled_dot_product_attention(
@@ -214,7 +214,7 @@ def attend_together(q: Tensor, past: list[Past], window: int | None) -> Tensor:
     )
 
 
-def band(new: int, kept: int, window: int | None, device: torch.device) -> Tensor:
+def causal_mask(new: int, kept: int, window: int | None, device: torch.device) -> Tensor:
     """Which of `kept` tokens each of the last `new` may see: itself and those before it, within the window."""
     places = torch.arange(kept, device=device)
     own = places[kept - new :, None]
@@ -228,19 +228,19 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = config
-        self.gate = Linear(c.width, c.hidden, bias=c.bias) if c.gated else None
-        self.up = Linear(c.width, c.hidden, bias=c.bias)
-        self.down = Linear(c.hidden, c.width, bias=c.bias)
-        self.bend = BENDS[c.activation]
+        self.gate = Linear(c.width, c.intermediate_size, bias=c.bias) if c.gated else None
+        self.up = Linear(c.width, c.intermediate_size, bias=c.bias)
+        self.down = Linear(c.intermediate_size, c.width, bias=c.bias)
+        self.activation = ACTIVATIONS[c.activation]
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """What thinking adds to each token."""
         if self.gate is None:
-            return self.down(self.bend(self.up(x)))  # type: ignore[no-any-return]  # nn.Module returns Any
-        return self.down(self.bend(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]  # the same
+            return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]  # nn.Module returns Any
+        return self.down(self.activation(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]  # the same
 
 
-BENDS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": gelu_tanh,
     "relu": F.relu,
@@ -271,18 +271,18 @@ class Block(nn.Module):
         source: Source | None = None,
     ) -> Float[Tensor, "B T W"]:
         """The residual stream after this block."""
-        x = self.add(x, self.attention_norm, lambda y: self.attention(y, turn, past, bias))
+        x = self.residual(x, self.attention_norm, lambda y: self.attention(y, turn, past, bias))
         if self.cross_attention is not None and self.cross_attention_norm is not None and source is not None:
-            look = self.cross_attention.across
-            x = self.add(x, self.cross_attention_norm, lambda y: look(y, source))
-        return self.add(x, self.feed_forward_norm, self.feed_forward)
+            look = self.cross_attention.cross_attend
+            x = self.residual(x, self.cross_attention_norm, lambda y: look(y, source))
+        return self.residual(x, self.feed_forward_norm, self.feed_forward)
 
-    def look_at(self, source: Float[Tensor, "B S W"]) -> Float[Tensor, "B 2 H S D"]:
+    def project_source(self, source: Float[Tensor, "B S W"]) -> Float[Tensor, "B 2 H S D"]:
         """Keys and values of a source, computed once for all that will be written."""
         assert self.cross_attention is not None, "only a decoder beside an encoder looks across"
         return torch.stack(self.cross_attention.keys_and_values(source, None), 1)
 
-    def add(self, x: Tensor, norm: nn.Module, step: Callable[[Tensor], Tensor]) -> Tensor:
+    def residual(self, x: Tensor, norm: nn.Module, step: Callable[[Tensor], Tensor]) -> Tensor:
         """x + step(norm(x)), or norm(x + step(x)): the one place that knows the order of norm and step."""
         if self.norm_first:
             return x + F.dropout(step(norm(x)), self.dropout, self.training)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Buffer:
-    """Room for the keys and values of one row in every layer: (layers, 2, kv_heads, room, head_width)."""
+    """Room for the keys and values of one row in every layer: (layers, 2, kv_heads, room, head_dim)."""
 
     def __init__(self, data: Tensor, filled: int) -> None:
         self.data = data
@@ -27,7 +27,7 @@ class Buffer:
 class RowCache:
     """What one row has read: `length` tokens, of which the last `kept` are in the buffer. `recent` are the last few
     ids, where the model looks up n-grams; `source` the keys and values of the text it looks across at, where there is
-    one: (layers, 2, kv_heads, S, head_width).
+    one: (layers, 2, kv_heads, S, head_dim).
     """
 
     buffer: Buffer
@@ -54,7 +54,7 @@ class RowCache:
         return replace(self, length=self.length + count, kept=self.kept + count)
 
     def by_layer(self, new: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each layer's keys and values, (kv_heads, kept, head_width), and the end of both, where `new` tokens go."""
+        """Each layer's keys and values, (kv_heads, kept, head_dim), and the end of both, where `new` tokens go."""
         kept = self.buffer.data[:, :, :, : self.kept]
         # All layers at once: a view for each row and layer would cost more than its arithmetic.
         pairs = kept.flatten(0, 1).unbind()
@@ -96,7 +96,7 @@ class Cache:
         return out
 
     @classmethod
-    def empty(cls, rows: int, like: Tensor, layers: int, kv_heads: int, head_width: int) -> Self:
+    def empty(cls, rows: int, like: Tensor, layers: int, kv_heads: int, head_dim: int) -> Self:
         """Rows that have read nothing, on the device and in the precision of `like`."""
-        blank = like.new_empty(layers, 2, kv_heads, 0, head_width)
+        blank = like.new_empty(layers, 2, kv_heads, 0, head_dim)
         return cls(tuple(RowCache(Buffer(blank, 0), 0, 0) for _ in range(rows)))

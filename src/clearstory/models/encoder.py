@@ -13,7 +13,7 @@ from clearstory.errors import CannotDo
 from clearstory.models import unembed
 from clearstory.models.arithmetic import Linear
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
-from clearstory.models.block import BENDS, make_norm
+from clearstory.models.block import ACTIVATIONS, make_norm
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
 from clearstory.models.stack import TRANSFORMER, Birth, Stack, draw
@@ -32,14 +32,14 @@ class Encoder(Stack):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config, config.layers, causal=False)
         c = config
-        self.transform = Linear(c.width, c.width, bias=c.bias) if c.transform else None
-        self.transform_norm = make_norm(c, c.width) if c.transform else None
-        self.bend = BENDS[c.activation]
-        self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.mlm_transform = Linear(c.width, c.width, bias=c.bias) if c.mlm_transform else None
+        self.mlm_transform_norm = make_norm(c, c.width) if c.mlm_transform else None
+        self.activation = ACTIVATIONS[c.activation]
+        self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
         self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
         self.pooler = Linear(c.width, c.width) if c.pooler else None
         # Beside the head for words, as BERT was pre-trained; a bare stack has a pooler alone.
-        self.follows = Linear(c.width, 2) if c.pooler and c.transform else None
+        self.nsp_head = Linear(c.width, 2) if c.pooler and c.mlm_transform else None
         self.classifier = Linear(c.width, len(c.labels)) if c.labels else None
         self.reset()
 
@@ -52,8 +52,8 @@ class Encoder(Stack):
         """What an encoder can do; heads as the config has them."""
         c = self.config
         heads = {
-            Capability.MLM_HEAD: c.transform,
-            Capability.NSP_HEAD: c.pooler and c.transform,
+            Capability.MLM_HEAD: c.mlm_transform,
+            Capability.NSP_HEAD: c.pooler and c.mlm_transform,
             Capability.POOLER: c.pooler,
             Capability.CLASSIFIER: bool(c.labels),
         }
@@ -64,30 +64,30 @@ class Encoder(Stack):
         """One vector for each word, to be held against what the model knows."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
-    def encode(self, tokens: TokenBatch, segments: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
+    def encode(self, tokens: TokenBatch, token_type_ids: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
         """Every token's vector, padding excepted, whose vectors mean nothing.
 
         Raises ContextOverflow when a row is longer than the context, VocabularyMismatch for an id it does not know.
         """
         self.check(tokens.ids, tokens.ids.shape[1])
-        out: Tensor = self.compiled_stack(tokens.ids, tokens.lengths, segments)
+        out: Tensor = self.compiled_stack(tokens.ids, tokens.lengths, token_type_ids)
         return out
 
     def run_stack(
         self,
         ids: Int[Tensor, "B T"],
         lengths: Int[Tensor, "B"] | None = None,
-        segments: Int[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T W"]:
         """The stack: what training reads with, and torch.compile sees."""
-        x = self.drop(self.foot(self.embedding(ids), slice(0, ids.shape[1]), segments))
-        return self.climb(x, lengths)
+        x = self.apply_dropout(self.embed_inputs(self.embedding(ids), slice(0, ids.shape[1]), token_type_ids))
+        return self.run_blocks(x, lengths)
 
     def transformed(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """What is held against each word's vector."""
-        if self.transform is None or self.transform_norm is None:
+        if self.mlm_transform is None or self.mlm_transform_norm is None:
             return hidden
-        out: Tensor = self.transform_norm(self.bend(self.transform(hidden)))
+        out: Tensor = self.mlm_transform_norm(self.activation(self.mlm_transform(hidden)))
         return out
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
@@ -103,15 +103,15 @@ class Encoder(Stack):
             )
         return torch.tanh(self.pooler(hidden[:, 0]))
 
-    def relate(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B 2"]:
+    def nsp_logits(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B 2"]:
         """Logits of whether the second segment follows the first (0) or was drawn by chance (1): BERT's order."""
         pooled = self.pool(hidden)
-        if self.follows is None:
+        if self.nsp_head is None:
             raise CannotDo(
                 "this encoder has no head that says whether a sentence follows another; train one with "
                 "--objective mlm+nsp"
             )
-        out: Tensor = self.follows(pooled)
+        out: Tensor = self.nsp_head(pooled)
         return out
 
     def classify(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B *places labels"]:
@@ -121,7 +121,7 @@ class Encoder(Stack):
         """
         if self.classifier is None:
             self.cannot_label()
-        known = self.pool(hidden) if self.config.labels_of == "text" else hidden
+        known = self.pool(hidden) if self.config.label_level == "text" else hidden
         out: Tensor = self.classifier(F.dropout(known, self.config.dropout, self.training))
         return out
 
@@ -137,12 +137,12 @@ class Encoder(Stack):
         tokens: TokenBatch,
         targets: Int[Tensor, "B T"],
         state: State | None = None,
-        segments: Int[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T"], None]:
         """Nats of the tokens that stood at masked places (IGNORE_INDEX everywhere else), given all the others."""
         if state is not None:
             self.cannot_go_on()
-        return self.nats(self.encode(tokens, segments), targets), None
+        return self.nats(self.encode(tokens, token_type_ids), targets), None
 
     def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
         """`encode`, where nothing is to be remembered."""
@@ -157,7 +157,7 @@ class Encoder(Stack):
     def cannot_go_on(self) -> NoReturn:
         """The one sentence for who asks an encoder to write."""
         raise CannotDo(
-            "this model is an encoder: it reads both ways and does not write on; use `clearstory fill` for a [MASK], "
+            "this model is an encoder: it reads both ways and does not write on; use `clearstory fill-mask` for a [MASK], "
             "`embed` for vectors, or `classify` where it has learnt labels"
         )
 

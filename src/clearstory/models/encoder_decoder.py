@@ -17,14 +17,14 @@ from clearstory.models.block import Block, Source
 from clearstory.models.cache import Cache
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, hide
+from clearstory.models.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, padding_mask
 
 
 class EncoderDecoder(CompilableStack):
     """Reads a source both ways, then writes left to right; one embedding serves both, and by its transpose the answer.
 
     >>> from clearstory.models.presets import T5_SMALL
-    >>> small = replace(T5_SMALL, vocab=32, width=16, heads=2, kv_heads=2, head_width=8, hidden=32, layers=1)
+    >>> small = replace(T5_SMALL, vocab=32, width=16, heads=2, kv_heads=2, head_dim=8, intermediate_size=32, layers=1)
     >>> model = EncoderDecoder(small)
     >>> state = model.init_state(1, source=TokenBatch.from_sequences([[5, 6, 7]]))
     >>> hidden, state = model.forward(TokenBatch.from_sequences([[0]]), state)
@@ -44,7 +44,7 @@ class EncoderDecoder(CompilableStack):
         self.embedding = nn.Embedding(c.vocab, c.width)
         self.encoder = Stack(c, c.layers, causal=False, words=False)
         self.decoder = Stack(c, c.decoder_layers or c.layers, cross=True, words=False)
-        self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
         self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
         self.reset()
 
@@ -53,13 +53,13 @@ class EncoderDecoder(CompilableStack):
         draw(self, self.config, birth)
 
     @property
-    def arithmetic(self) -> torch.dtype | None:
+    def compute_dtype(self) -> torch.dtype | None:
         """Of both streams; None: that of the weights."""
-        return self.encoder.arithmetic
+        return self.encoder.compute_dtype
 
-    @arithmetic.setter
-    def arithmetic(self, dtype: torch.dtype | None) -> None:
-        self.encoder.arithmetic = self.decoder.arithmetic = dtype
+    @compute_dtype.setter
+    def compute_dtype(self, dtype: torch.dtype | None) -> None:
+        self.encoder.compute_dtype = self.decoder.compute_dtype = dtype
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:
@@ -69,8 +69,8 @@ class EncoderDecoder(CompilableStack):
     def encode(self, source: TokenBatch) -> Float[Tensor, "B S W"]:
         """Every source token's vector. Raises ContextOverflow for a source longer than the context."""
         self.encoder.check(source.ids, source.ids.shape[1])
-        x = self.encoder.foot(self.embedding(source.ids), slice(0, source.ids.shape[1]))
-        return self.encoder.climb(self.encoder.drop(x), source.lengths)
+        x = self.encoder.embed_inputs(self.embedding(source.ids), slice(0, source.ids.shape[1]))
+        return self.encoder.run_blocks(self.encoder.apply_dropout(x), source.lengths)
 
     @torch.no_grad()
     def init_state(self, batch_size: int = 1, source: TokenBatch | None = None) -> Cache:
@@ -86,10 +86,10 @@ class EncoderDecoder(CompilableStack):
             )
         vectors = self.encode(source)
         c = self.config
-        cache = Cache.empty(batch_size, vectors, len(self.decoder.blocks), c.kv_heads, c.head_width)
+        cache = Cache.empty(batch_size, vectors, len(self.decoder.blocks), c.kv_heads, c.head_dim)
         known = torch.stack(
-            [cast(Block, block).look_at(vectors) for block in self.decoder.blocks], 1
-        )  # (B, layers, 2, kv_heads, S, head_width)
+            [cast(Block, block).project_source(vectors) for block in self.decoder.blocks], 1
+        )  # (B, layers, 2, kv_heads, S, head_dim)
         sizes = [source.ids.shape[1]] * batch_size if source.lengths is None else source.lengths.tolist()
         parts = [each[:, :, :, :size] for each, size in zip(known.unbind(), sizes, strict=True)]
         return replace(
@@ -105,7 +105,7 @@ class EncoderDecoder(CompilableStack):
         does not know.
         """
         if state is not None:
-            return self.read_on(tokens, state)
+            return self.forward_with_cache(tokens, state)
         if source is None:
             raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
         self.decoder.check(tokens.ids, tokens.ids.shape[1])
@@ -114,17 +114,17 @@ class EncoderDecoder(CompilableStack):
     def run_stack(self, ids: Int[Tensor, "B T"], source: TokenBatch) -> Float[Tensor, "B T W"]:
         """Both stacks without a cache: what training reads with."""
         vectors = self.encode(source)
-        shade = None if source.lengths is None else hide(source.lengths, source.ids.shape[1], vectors.dtype)
+        shade = None if source.lengths is None else padding_mask(source.lengths, source.ids.shape[1], vectors.dtype)
         across: Source = (vectors, shade)
-        x = self.decoder.drop(self.decoder.foot(self.embedding(ids), slice(0, ids.shape[1])))
-        return self.finish(self.decoder.climb(x, source=across))
+        x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(ids), slice(0, ids.shape[1])))
+        return self.finish(self.decoder.run_blocks(x, source=across))
 
     @torch.no_grad()
-    def read_on(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
+    def forward_with_cache(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
         """Read on after what each row has written already."""
-        rows, new, places = self.decoder.grow(tokens, state.rows)
-        x = self.decoder.drop(self.decoder.foot(self.embedding(tokens.ids), places))
-        return self.finish(self.decoder.climb_on(x, rows, new, places)), replace(state, rows=rows)
+        rows, new, places = self.decoder.extend_caches(tokens, state.rows)
+        x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(tokens.ids), places))
+        return self.finish(self.decoder.run_blocks_with_cache(x, rows, new, places)), replace(state, rows=rows)
 
     def finish(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """T5 divides by √width where the unembedding is the embedding. Raffel et al. 2020, in their code."""

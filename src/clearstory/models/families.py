@@ -28,7 +28,7 @@ FAMILIES: dict[type[Config], type[nn.Module]] = {
 """From a config's type to the model it describes; a Transformer's other shapes are below. A new family is a line here
 and one in presets."""
 
-SHAPES: dict[str, type[nn.Module]] = {"decoder": Transformer, "encoder": Encoder, "encoder-decoder": EncoderDecoder}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"decoder": Transformer, "encoder": Encoder, "encoder-decoder": EncoderDecoder}
 """The three shapes of the Transformer, by `TransformerConfig.kind`."""
 
 
@@ -43,7 +43,7 @@ def build(
 
     On device "meta" nothing is allocated: a way to count the largest.
     """
-    family: Any = SHAPES[config.kind] if isinstance(config, TransformerConfig) else FAMILIES[type(config)]
+    family: Any = ARCHITECTURES[config.architecture] if isinstance(config, TransformerConfig) else FAMILIES[type(config)]
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

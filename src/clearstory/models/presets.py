@@ -19,8 +19,8 @@ def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **oth
         width=width,
         heads=heads,
         kv_heads=heads,
-        head_width=width // heads,
-        hidden=4 * width,
+        head_dim=width // heads,
+        intermediate_size=4 * width,
         layers=layers,
         **other,  # type: ignore[arg-type]  # field names are checked by replace itself
     )
@@ -28,7 +28,7 @@ def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **oth
 
 # Radford et al. 2019, table 2; the names and sizes of the published weights.
 GPT2 = TransformerConfig(
-    vocab=50_257, context=1024, width=768, layers=12, heads=12, kv_heads=12, head_width=64, hidden=3072
+    vocab=50_257, context=1024, width=768, layers=12, heads=12, kv_heads=12, head_dim=64, intermediate_size=3072
 )
 
 # Brown et al. 2020, table 2.1. Their alternating banded attention is not modelled: every layer attends to all.
@@ -43,27 +43,27 @@ CLEAR = replace(
     layers=5,
     heads=3,
     kv_heads=3,
-    head_width=64,
-    hidden=512,
+    head_dim=64,
+    intermediate_size=512,
     norm_eps=1e-6,
     rope_theta=10_000.0,
-    tied=False,
+    tie_embeddings=False,
     qk_norm=True,
 )
 
 # Devlin et al. 2019, section 3; eps and positions as in the published config.json.
 BERT_BASE = replace(
     _heads(GPT2, width=768, heads=12, layers=12),
-    kind="encoder",
+    architecture="encoder",
     vocab=30_522,
     context=512,
     norm_eps=1e-12,
     norm_first=False,
     embed_norm=True,
-    segments=2,
+    token_types=2,
     activation="gelu",
     unembed_bias=True,
-    transform=True,
+    mlm_transform=True,
     pooler=True,
     dropout=0.1,
 )
@@ -72,16 +72,16 @@ BERT_BASE = replace(
 BERT_TINY = _heads(BERT_BASE, width=128, heads=2, layers=2)
 
 # Wang et al. 2020 (MiniLM), as the published sentence encoder has it: twelve heads of 32, no head for words.
-MINILM = replace(_heads(BERT_BASE, width=384, heads=12, layers=6), transform=False, unembed_bias=False)
+MINILM = replace(_heads(BERT_BASE, width=384, heads=12, layers=6), mlm_transform=False, unembed_bias=False)
 
 # Vaswani et al. 2017, table 3: base. Post-norm, sinusoids, one embedding for source, target and answer.
 TRANSFORMER_BASE = replace(
     _heads(GPT2, width=512, heads=8, layers=6),
-    kind="encoder-decoder",
+    architecture="encoder-decoder",
     vocab=37_000,
     norm_first=False,
     embed_scale=True,
-    positions="sinusoids",
+    positions="sinusoidal",
     activation="relu",
     dropout=0.1,
 )
@@ -89,12 +89,12 @@ TRANSFORMER_BASE = replace(
 # Raffel et al. 2020, section 3.1.2, as the published config.json has it. Relative places, so no context of its own.
 T5_SMALL = replace(
     _heads(GPT2, width=512, heads=8, layers=6),
-    kind="encoder-decoder",
+    architecture="encoder-decoder",
     vocab=32_128,
     context=512,
     norm="rms",
     norm_eps=1e-6,
-    positions="buckets",
+    positions="relative_bias",
     activation="relu",
     bias=False,
     attention_scale=1.0,
@@ -104,13 +104,13 @@ T5_SMALL = replace(
 
 # Shazeer 2020, and T5's release 1.1: gated, the unembedding a matrix of its own.
 T5_11_SMALL = replace(
-    T5_SMALL, heads=6, kv_heads=6, layers=8, hidden=1024, activation="gelu_tanh", gated=True, tied=False,
+    T5_SMALL, heads=6, kv_heads=6, layers=8, intermediate_size=1024, activation="gelu_tanh", gated=True, tie_embeddings=False,
     logit_scale=False,
 )  # fmt: skip
 
 # Our own recipe for translation in minutes of a processor: T5 1.1's wiring, so that other tools open it.
 CLEAR_TRANSLATE = replace(
-    T5_11_SMALL, vocab=8192, context=256, width=256, heads=4, kv_heads=4, layers=3, hidden=512, activation="silu",
+    T5_11_SMALL, vocab=8192, context=256, width=256, heads=4, kv_heads=4, layers=3, intermediate_size=512, activation="silu",
     dropout=0.0,
 )  # fmt: skip
 
@@ -130,25 +130,25 @@ RECALL = replace(
     layers=1,
     heads=4,
     kv_heads=1,
-    head_width=16,
-    hidden=128,
-    tied=False,
+    head_dim=16,
+    intermediate_size=128,
+    tie_embeddings=False,
     recall=(2, 3, 4, 5, 6, 8),
     recall_rows=2**17,
 )
 
 # Chosen on presidents' addresses in 40 processor seconds: one layer and an unembedding of its own gave 1.73 bits per
 # byte on 2,048 subwords, two tied layers 2.16.
-LSTM = RecurrentConfig(vocab=8192, width=256, hidden=512, layers=1, tied=False)
+LSTM = RecurrentConfig(vocab=8192, width=256, hidden_size=512, layers=1, tie_embeddings=False)
 
 # Merity et al. 2018, section 4: as trained on words of the Penn Treebank and WikiText-2.
 AWD_LSTM = replace(
     LSTM,
     vocab=33_278,
     width=400,
-    hidden=1150,
+    hidden_size=1150,
     layers=3,
-    tied=True,
+    tie_embeddings=True,
     dropout=0.4,
     dropout_input=0.4,
     dropout_hidden=0.25,
@@ -164,10 +164,10 @@ PRESETS: dict[str, Config] = {
     "gpt3-small": _heads(GPT3, width=768, heads=12, layers=12),
     "gpt3-medium": _heads(GPT3, width=1024, heads=16, layers=24),
     "gpt3-large": _heads(GPT3, width=1536, heads=16, layers=24),
-    "gpt3-xl": replace(_heads(GPT3, width=2048, heads=24, layers=24), head_width=128),
+    "gpt3-xl": replace(_heads(GPT3, width=2048, heads=24, layers=24), head_dim=128),
     "gpt3-2.7b": _heads(GPT3, width=2560, heads=32, layers=32),
     "gpt3-6.7b": _heads(GPT3, width=4096, heads=32, layers=32),
-    "gpt3-13b": replace(_heads(GPT3, width=5140, heads=40, layers=40), head_width=128),
+    "gpt3-13b": replace(_heads(GPT3, width=5140, heads=40, layers=40), head_dim=128),
     "gpt3-175b": _heads(GPT3, width=12_288, heads=96, layers=96),
     **PUBLISHED,
     "bert-tiny": BERT_TINY,
@@ -182,7 +182,7 @@ PRESETS: dict[str, Config] = {
     "t5-base": _heads(T5_SMALL, width=768, heads=12, layers=12),
     "t5-large": _heads(T5_SMALL, width=1024, heads=16, layers=24),
     "t5-v1.1-small": T5_11_SMALL,
-    "t5-v1.1-base": replace(T5_11_SMALL, width=768, heads=12, kv_heads=12, layers=12, hidden=2048),
+    "t5-v1.1-base": replace(T5_11_SMALL, width=768, heads=12, kv_heads=12, layers=12, intermediate_size=2048),
     "marian": MARIAN,
     "clear-translate": CLEAR_TRANSLATE,
     "nanogpt-char": NANOGPT_CHAR,
@@ -197,7 +197,7 @@ PRESETS: dict[str, Config] = {
 }
 
 TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}
-TOKENIZERS |= {name: "wordpiece:8192" for name, config in PRESETS.items() if getattr(config, "kind", "") == "encoder"}
+TOKENIZERS |= {name: "wordpiece:8192" for name, config in PRESETS.items() if getattr(config, "architecture", "") == "encoder"}
 """Presets that name the tokenizer they are meant for; all others learn byte-level BPE."""
 
 FIELDS: tuple[type[Config], ...] = tuple({type(config): None for config in PRESETS.values()})

@@ -39,7 +39,7 @@ def reads_source(model: object) -> bool:
 
 def writes_after(config: object, tokenizer: Begins) -> int | None:
     """The token that a model's writing begins after, where its prompt has none: its own, or the tokenizer's."""
-    begin = getattr(config, "begin", None)
+    begin = getattr(config, "start_token_id", None)
     return first_token(tokenizer) if begin is None else int(begin)
 
 

@@ -17,24 +17,24 @@ LLAMA3_8B = TransformerConfig(
     layers=32,
     heads=32,
     kv_heads=8,
-    head_width=128,
-    hidden=14_336,
+    head_dim=128,
+    intermediate_size=14_336,
     norm="rms",
     positions="rotary",
     rope_theta=500_000.0,
     activation="silu",
     gated=True,
     bias=False,
-    tied=False,
+    tie_embeddings=False,
 )
 
-LLAMA3_70B = replace(LLAMA3_8B, width=8192, layers=80, heads=64, hidden=28_672)
+LLAMA3_70B = replace(LLAMA3_8B, width=8192, layers=80, heads=64, intermediate_size=28_672)
 
 # Sixteen times the context, by angles that turn eight times slower.
-LLAMA31_8B = replace(LLAMA3_8B, context=131_072, rope_factor=8.0, rope_original=8192)
+LLAMA31_8B = replace(LLAMA3_8B, context=131_072, rope_factor=8.0, rope_original_context=8192)
 
 # Pruned from Llama 3.1 and taught by it (Meta 2024, model card of Llama 3.2).
-LLAMA32_1B = replace(LLAMA31_8B, width=2048, layers=16, head_width=64, hidden=8192, rope_factor=32.0, tied=True)
+LLAMA32_1B = replace(LLAMA31_8B, width=2048, layers=16, head_dim=64, intermediate_size=8192, rope_factor=32.0, tie_embeddings=True)
 
 # Abdin et al. 2024, section 2; the 4k models' published config.json. Their window is 2,047 tokens.
 PHI3_MINI = replace(
@@ -44,10 +44,10 @@ PHI3_MINI = replace(
     width=3072,
     heads=32,
     kv_heads=32,
-    head_width=96,
-    hidden=8192,
+    head_dim=96,
+    intermediate_size=8192,
     rope_theta=10_000.0,
-    window=2047,
+    sliding_window=2047,
 )
 
 # Yang et al. 2025, table 1. Heads are 128 wide whatever the width.
@@ -56,12 +56,12 @@ QWEN3_8B = replace(
     vocab=151_936,
     context=40_960,
     layers=36,
-    hidden=12_288,
+    intermediate_size=12_288,
     norm_eps=1e-6,
     rope_theta=1_000_000.0,
     qk_norm=True,
 )
-QWEN3_SMALL = replace(QWEN3_8B, layers=28, heads=16, tied=True)
+QWEN3_SMALL = replace(QWEN3_8B, layers=28, heads=16, tie_embeddings=True)
 
 # Allal et al. 2025: Llama's wiring, small.
 SMOLLM2_135M = replace(
@@ -71,30 +71,30 @@ SMOLLM2_135M = replace(
     layers=30,
     heads=9,
     kv_heads=3,
-    head_width=64,
-    hidden=1536,
+    head_dim=64,
+    intermediate_size=1536,
     rope_theta=100_000.0,
-    tied=True,
+    tie_embeddings=True,
 )
 
 PUBLISHED: dict[str, TransformerConfig] = {
     "llama3-8b": LLAMA3_8B,
     "llama3-70b": LLAMA3_70B,
     "llama3.1-8b": LLAMA31_8B,
-    "llama3.1-70b": replace(LLAMA31_8B, width=8192, layers=80, heads=64, hidden=28_672),
+    "llama3.1-70b": replace(LLAMA31_8B, width=8192, layers=80, heads=64, intermediate_size=28_672),
     "llama3.2-1b": LLAMA32_1B,
-    "llama3.2-3b": replace(LLAMA32_1B, width=3072, layers=28, heads=24, head_width=128),
+    "llama3.2-3b": replace(LLAMA32_1B, width=3072, layers=28, heads=24, head_dim=128),
     "phi3-mini": PHI3_MINI,
-    "phi3-medium": replace(PHI3_MINI, width=5120, layers=40, heads=40, kv_heads=10, head_width=128, hidden=17_920),
-    "qwen3-0.6b": replace(QWEN3_SMALL, width=1024, hidden=3072),
-    "qwen3-1.7b": replace(QWEN3_SMALL, width=2048, hidden=6144),
-    "qwen3-4b": replace(QWEN3_8B, width=2560, hidden=9728, tied=True),
+    "phi3-medium": replace(PHI3_MINI, width=5120, layers=40, heads=40, kv_heads=10, head_dim=128, intermediate_size=17_920),
+    "qwen3-0.6b": replace(QWEN3_SMALL, width=1024, intermediate_size=3072),
+    "qwen3-1.7b": replace(QWEN3_SMALL, width=2048, intermediate_size=6144),
+    "qwen3-4b": replace(QWEN3_8B, width=2560, intermediate_size=9728, tie_embeddings=True),
     "qwen3-8b": QWEN3_8B,
-    "qwen3-14b": replace(QWEN3_8B, width=5120, layers=40, heads=40, hidden=17_408),
-    "qwen3-32b": replace(QWEN3_8B, width=5120, layers=64, heads=64, hidden=25_600),
+    "qwen3-14b": replace(QWEN3_8B, width=5120, layers=40, heads=40, intermediate_size=17_408),
+    "qwen3-32b": replace(QWEN3_8B, width=5120, layers=64, heads=64, intermediate_size=25_600),
     "smollm2-135m": SMOLLM2_135M,
-    "smollm2-360m": replace(SMOLLM2_135M, width=960, layers=32, heads=15, kv_heads=5, hidden=2560),
+    "smollm2-360m": replace(SMOLLM2_135M, width=960, layers=32, heads=15, kv_heads=5, intermediate_size=2560),
     "smollm2-1.7b": replace(
-        SMOLLM2_135M, width=2048, layers=24, heads=32, kv_heads=32, hidden=8192, rope_theta=130_000.0
+        SMOLLM2_135M, width=2048, layers=24, heads=32, kv_heads=32, intermediate_size=8192, rope_theta=130_000.0
     ),
 }

@@ -30,21 +30,21 @@ def parameters(config: TransformerConfig) -> int:
     """
     c = config
     norm = c.width * (2 if c.norm == "layer" and c.bias else 1)
-    attention = c.width * c.head_width * (2 * c.heads + 2 * c.kv_heads)
-    attention += 2 * c.head_width * c.qk_norm
-    think = c.width * c.hidden * (3 if c.gated else 2)
+    attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
+    attention += 2 * c.head_dim * c.qk_norm
+    think = c.width * c.intermediate_size * (3 if c.gated else 2)
     if c.bias:
-        attention += c.head_width * (c.heads + 2 * c.kv_heads) + c.width
-        think += c.hidden * (2 if c.gated else 1) + c.width
+        attention += c.head_dim * (c.heads + 2 * c.kv_heads) + c.width
+        think += c.intermediate_size * (2 if c.gated else 1) + c.width
     block = attention + think + 2 * norm
-    stack = (c.norm_first + c.embed_norm) * norm + c.segments * c.width
-    stack += {"learned": c.context * c.width, "buckets": 32 * c.heads}.get(c.positions, 0)
-    total = c.vocab * (c.width * (1 if c.tied else 2) + c.unembed_bias) + c.layers * block + stack
-    if c.kind == "encoder-decoder":
+    stack = (c.norm_first + c.embed_norm) * norm + c.token_types * c.width
+    stack += {"learned": c.context * c.width, "relative_bias": 32 * c.heads}.get(c.positions, 0)
+    total = c.vocab * (c.width * (1 if c.tie_embeddings else 2) + c.unembed_bias) + c.layers * block + stack
+    if c.architecture == "encoder-decoder":
         total += (c.decoder_layers or c.layers) * (block + attention + norm) + stack
     square = c.width**2
-    total += c.transform * (square + c.width * c.bias + norm) + c.pooler * (
-        square + c.width + c.transform * (2 * c.width + 2)
+    total += c.mlm_transform * (square + c.width * c.bias + norm) + c.pooler * (
+        square + c.width + c.mlm_transform * (2 * c.width + 2)
     )
     total += len(c.labels) * (c.width + 1)
     if c.recall:
@@ -70,7 +70,7 @@ def clear_of_blocks(target: int, vocab: int, context: int) -> TransformerConfig:
 
 def blocks(config: TransformerConfig) -> int:
     """The parameters that are not embeddings."""
-    return parameters(config) - config.vocab * config.width * (1 if config.tied else 2)
+    return parameters(config) - config.vocab * config.width * (1 if config.tie_embeddings else 2)
 
 
 def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
@@ -78,10 +78,10 @@ def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
     a layer; from 30 to 100 the proportion costs next to nothing (Kaplan et al. 2020, figure 5).
     """
     for width in range(32, 4097, 32):
-        head_width = 16 if width <= 128 else 32 if width < 384 else 64
-        if width % head_width:
+        head_dim = 16 if width <= 128 else 32 if width < 384 else 64
+        if width % head_dim:
             continue
-        heads = width // head_width
+        heads = width // head_dim
         for layers in range(max(1, width // 96), max(1, width // 40) + 1):
             yield replace(
                 CLEAR,
@@ -91,8 +91,8 @@ def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
                 layers=layers,
                 heads=heads,
                 kv_heads=heads // 4 if heads % 4 == 0 else 1,
-                head_width=head_width,
-                hidden=2 * width,
+                head_dim=head_dim,
+                intermediate_size=2 * width,
             )
 
 
@@ -114,16 +114,16 @@ def size_transformer(config: TransformerConfig, target: int) -> TransformerConfi
     """The same wiring at about `target` parameters, its proportions kept."""
     best = config
     for heads in range(1, 129):
-        width = heads * config.head_width if config.head_width <= 64 else heads * 64
+        width = heads * config.head_dim if config.head_dim <= 64 else heads * 64
         for layers in range(max(1, width // 100), max(2, width // 30) + 1):
             shape = replace(
                 config,
                 width=width,
                 heads=heads,
                 kv_heads=heads if config.heads == config.kv_heads else 1,
-                head_width=width // heads,
+                head_dim=width // heads,
                 layers=layers,
-                hidden=max(8, round(config.hidden / config.width * width / 8) * 8),
+                intermediate_size=max(8, round(config.intermediate_size / config.width * width / 8) * 8),
             )
             if abs(math.log(parameters(shape) / target)) < abs(math.log(parameters(best) / target)):
                 best = shape

@@ -20,7 +20,7 @@ from clearstory.models.block import Block, Source, Turn, make_norm
 from clearstory.models.cache import RowCache
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.positions import Buckets, Rotary, sinusoids
+from clearstory.models.positions import RelativePositionBias, Rotary, sinusoidal_embedding
 
 Birth = Literal["normal", "zero"]
 
@@ -38,7 +38,7 @@ TRANSFORMER = frozenset(
 INIT_STD = 0.02
 """Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""
 
-EMBEDDINGS = ("embedding", "places", "segments", "encoder.places", "decoder.places")
+EMBEDDINGS = ("embedding", "position_embedding", "token_type_embedding", "encoder.position_embedding", "decoder.position_embedding")
 """What the names of tables begin with whose rows are added up at the foot of a stack."""
 
 
@@ -82,46 +82,46 @@ class Stack(CompilableStack):
         self.config = c
         self.vocab = c.vocab
         self.context: int | None = c.context
-        self.arithmetic: torch.dtype | None = None  # of the stream; None: that of the weights
+        self.compute_dtype: torch.dtype | None = None  # of the stream; None: that of the weights
         if words:
             self.embedding = nn.Embedding(c.vocab, c.width)
-        self.places = nn.Embedding(c.context, c.width) if c.positions == "learned" else None
-        self.segments = nn.Embedding(c.segments, c.width) if c.segments else None
-        stretch = (c.rope_theta, c.rope_factor, c.rope_original)
-        self.rotary = Rotary(c.head_width, c.context, *stretch) if c.positions == "rotary" else None
-        self.buckets = Buckets(c.heads, both_ways=not causal) if c.positions == "buckets" else None
-        self.waves: Tensor | None
+        self.position_embedding = nn.Embedding(c.context, c.width) if c.positions == "learned" else None
+        self.token_type_embedding = nn.Embedding(c.token_types, c.width) if c.token_types else None
+        stretch = (c.rope_theta, c.rope_factor, c.rope_original_context)
+        self.rotary = Rotary(c.head_dim, c.context, *stretch) if c.positions == "rotary" else None
+        self.relative_position_bias = RelativePositionBias(c.heads, bidirectional=not causal) if c.positions == "relative_bias" else None
+        self.sinusoidal_positions: Tensor | None
         self.register_buffer(
-            "waves", sinusoids(c.context, c.width) if c.positions == "sinusoids" else None, persistent=False
+            "sinusoidal_positions", sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None, persistent=False
         )
         self.embedding_norm = make_norm(c, c.width) if c.embed_norm else None
         self.blocks = nn.ModuleList(Block(c, causal, cross) for _ in range(layers))
         # Where norms follow their steps, the last block ends with one.
         self.norm = make_norm(c, c.width) if c.norm_first else None
 
-    def foot(
+    def embed_inputs(
         self,
         x: Float[Tensor, "B T W"],
         places: Int[Tensor, "B T"] | slice,
-        segments: Int[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T W"]:
         """What the first block reads: each token's vector, plus its place's and its segment's, as the config has them.
 
-        Without `segments` every token is of segment 0.
+        Without `token_type_ids` every token is of segment 0.
         """
         if self.config.embed_scale:
             x = x * math.sqrt(self.config.width)
-        if self.places is not None:
-            x = x + self.places.weight[places]
-        if self.waves is not None:
-            x = x + self.waves[places].to(x.dtype)
-        if self.segments is not None:
-            x = x + (self.segments.weight[0] if segments is None else self.segments(segments))
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[places]
+        if self.sinusoidal_positions is not None:
+            x = x + self.sinusoidal_positions[places].to(x.dtype)
+        if self.token_type_embedding is not None:
+            x = x + (self.token_type_embedding.weight[0] if token_type_ids is None else self.token_type_embedding(token_type_ids))
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        return x if self.arithmetic is None else x.to(self.arithmetic)
+        return x if self.compute_dtype is None else x.to(self.compute_dtype)
 
-    def climb(
+    def run_blocks(
         self, x: Float[Tensor, "B T W"], lengths: Int[Tensor, "B"] | None = None, source: Source | None = None
     ) -> Float[Tensor, "B T W"]:
         """All blocks and the last norm, without a cache. `lengths`: of the rows, where what follows must not be seen;
@@ -129,40 +129,40 @@ class Stack(CompilableStack):
         """
         count = x.shape[1]
         turn = None if self.rotary is None else self.rotary.at(slice(0, count), x.dtype)
-        bias = None if lengths is None else hide(lengths, count, x.dtype)
-        if self.buckets is not None:
-            near = self.buckets(count, count).to(x.dtype)
+        bias = None if lengths is None else padding_mask(lengths, count, x.dtype)
+        if self.relative_position_bias is not None:
+            near = self.relative_position_bias(count, count).to(x.dtype)
             bias = near if bias is None else near + bias
         for block in self.blocks:
             x = block(x, turn, None, bias, source)
         return x if self.norm is None else self.norm(x)
 
-    def climb_on(
+    def run_blocks_with_cache(
         self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], places: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T W"]:
         """All blocks over the caches of rows that have just grown by `new` tokens each, whose vectors are x."""
         turn: Turn | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
         bias = None
-        if self.buckets is not None:
-            bias = [self.buckets(n, row.kept) for row, n in zip(rows, new, strict=True)]
+        if self.relative_position_bias is not None:
+            bias = [self.relative_position_bias(n, row.kept) for row, n in zip(rows, new, strict=True)]
         layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
         across = sources(rows)
         for number, (block, past) in enumerate(zip(self.blocks, layers, strict=True)):
             x = block(x, turn, list(past), bias, None if across is None else across[number])
         return x if self.norm is None else self.norm(x)
 
-    def grow(self, tokens: TokenBatch, before: Sequence[RowCache]) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
+    def extend_caches(self, tokens: TokenBatch, before: Sequence[RowCache]) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
         """Room in every row for its new tokens: the caches, how many are new in each, and the places they take."""
         count = tokens.ids.shape[1]
         new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()
         self.check(tokens.ids, max(row.length + n for row, n in zip(before, new, strict=True)))
-        rows = tuple(row.grown(n, self.config.window) for row, n in zip(before, new, strict=True))
+        rows = tuple(row.grown(n, self.config.sliding_window) for row, n in zip(before, new, strict=True))
         starts = torch.tensor([row.length for row in before], device=tokens.ids.device)
         # Padding may stand past the context; its place does not matter, only that it has one.
         places = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
         return rows, new, places
 
-    def drop(self, x: Tensor) -> Tensor:
+    def apply_dropout(self, x: Tensor) -> Tensor:
         """Dropout at the foot of the stack."""
         return F.dropout(x, self.config.dropout, self.training)
 
@@ -180,7 +180,7 @@ class Stack(CompilableStack):
             )
 
 
-def hide(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> Float[Tensor, "B 1 1 T"]:
+def padding_mask(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> Float[Tensor, "B 1 1 T"]:
     """-inf where a row has ended, 0 where it has not."""
     padding = torch.arange(count, device=lengths.device) >= lengths[:, None]
     return torch.zeros(padding.shape, dtype=dtype, device=lengths.device).masked_fill_(padding, -torch.inf)[
@@ -211,7 +211,7 @@ def draw(model: nn.Module, config: TransformerConfig, birth: Birth = "normal") -
         if name.startswith("recall."):
             continue
         # What is added to the residual stream, or is the answer itself.
-        residual = name.endswith(("output.weight", "down.weight", "buckets.bias.weight"))
+        residual = name.endswith(("output.weight", "down.weight", "relative_position_bias.bias.weight"))
         if weight.ndim < 2:
             nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
         elif config.logit_scale and name == "embedding.weight":
@@ -222,6 +222,6 @@ def draw(model: nn.Module, config: TransformerConfig, birth: Birth = "normal") -
         elif residual or name == "unembedding.weight":
             nn.init.zeros_(weight)
         elif name.startswith(EMBEDDINGS):
-            nn.init.normal_(weight, std=INIT_STD if config.tied else 1.0)
+            nn.init.normal_(weight, std=INIT_STD if config.tie_embeddings else 1.0)
         else:
             nn.init.normal_(weight, std=0.5 / math.sqrt(weight.shape[1]))

@@ -35,7 +35,7 @@ class Transformer(Stack):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config, config.layers)
         c = config
-        self.unembedding = None if c.tied else nn.Linear(c.width, c.vocab, bias=False)
+        self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
         self.recall = Recall(c.recall, c.recall_rows, c.vocab, c.width) if c.recall else None
         self.reset()
 
@@ -59,7 +59,7 @@ class Transformer(Stack):
     def init_state(self, batch_size: int = 1) -> Cache:
         """The memory of `batch_size` rows that have read nothing."""
         c = self.config
-        return Cache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_width)
+        return Cache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_dim)
 
     def forward(self, tokens: TokenBatch, state: Cache | None = None) -> tuple[Float[Tensor, "B T W"], Cache | None]:
         """What the model knows after each token.
@@ -70,7 +70,7 @@ class Transformer(Stack):
             self.check(tokens.ids, tokens.ids.shape[1])
             hidden: Tensor = self.compiled_stack(tokens.ids)
             return hidden, None
-        return self.read_on(tokens, state)
+        return self.forward_with_cache(tokens, state)
 
     def run_stack(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
         """The stack without a cache: what training reads with, and torch.compile sees. Padding must stand on the right,
@@ -78,17 +78,17 @@ class Transformer(Stack):
         """
         remembered = None if self.recall is None else self.recall(ids)
         x = self.embed(ids, slice(0, ids.shape[1]), remembered)
-        return self.finish(self.climb(x), remembered)
+        return self.finish(self.run_blocks(x), remembered)
 
     @torch.no_grad()
-    def read_on(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
+    def forward_with_cache(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
         """Read after what each row has read already; keys and values are kept, gradients are not."""
-        rows, new, places = self.grow(tokens, state.rows)
+        rows, new, places = self.extend_caches(tokens, state.rows)
         remembered = None
         if self.recall is not None:
             rows, remembered = self.remember(tokens.ids, state.rows, rows, new)
         x = self.embed(tokens.ids, places, remembered)
-        return self.finish(self.climb_on(x, rows, new, places), remembered), replace(state, rows=rows)
+        return self.finish(self.run_blocks_with_cache(x, rows, new, places), remembered), replace(state, rows=rows)
 
     def remember(
         self, ids: Tensor, before: Sequence[RowCache], after: Sequence[RowCache], new: Sequence[int]
@@ -113,10 +113,10 @@ class Transformer(Stack):
         self, ids: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | slice, remembered: Tensor | None = None
     ) -> Float[Tensor, "B T W"]:
         """Each token's vector at the foot of the stack, plus what is recalled."""
-        x = self.foot(self.embedding(ids), places)
+        x = self.embed_inputs(self.embedding(ids), places)
         if self.recall is not None and remembered is not None:
             x = x + self.recall.hint(remembered, x.dtype)
-        return self.drop(x)
+        return self.apply_dropout(x)
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""

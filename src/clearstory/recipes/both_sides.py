@@ -111,7 +111,7 @@ def masked_marks(
 ) -> MaskedScore:
     """As in training: over pairs where the model has a head for them and the text has them, else over windows."""
     masking, context = Masking.of(tokenizer), network.config.context
-    if network.follows is not None:
+    if network.nsp_head is not None:
         sentences = encode_documents(tokenizer, documents_by_sentence(documents), multiple_documents=True, append_eos=False)
         try:
             return score_masked(network, MLM(masking, pairs=True), sentences, context, limit=limit)

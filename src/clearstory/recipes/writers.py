@@ -46,8 +46,8 @@ def score_writer(
     if len(rows) < 10:
         raise BadInput(f"{len(rows):,} tokens are too few to foresee any of them from the others; give more text")
     objective: Any = OBJECTIVES["rewrite" if pairs else "denoise"].make(tokenizer, TrainingSettings())
-    if network.config.begin is not None:
-        objective = replace(objective, begin=network.config.begin)
+    if network.config.decoder_start_token_id is not None:
+        objective = replace(objective, begin=network.config.decoder_start_token_id)
     began = time.perf_counter()
     with resting(network):
         score: Score = objective.look(network, rows, network.context, limit)

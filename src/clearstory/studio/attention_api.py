@@ -46,8 +46,8 @@ class QueriesAndKeys:
         """The attention weights of a layer."""
         site, q, k = self.sites[layer], self.queries[layer], self.keys[layer]
         bias = None
-        if site.stack.buckets is not None and site.part != "cross":
-            bias = site.stack.buckets(q.shape[2], k.shape[2]).to(q.dtype)
+        if site.stack.relative_position_bias is not None and site.part != "cross":
+            bias = site.stack.relative_position_bias(q.shape[2], k.shape[2]).to(q.dtype)
         weights: Tensor = attention_scores(site.attention, q, k, bias).softmax(-1)[0]
         return weights
 

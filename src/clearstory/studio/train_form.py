@@ -6,8 +6,8 @@ from dataclasses import MISSING
 from typing import Any, get_origin
 
 from clearstory.models.presets import PRESETS, TOKENIZERS, preset
-from clearstory.recipes.settings.schema import Setting, flatten_keys, to_plain, setting_table, strip_optional
-from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.settings.schema import Setting, setting_table, strip_optional
+from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.builtin_corpora import CORPORA
 
 FIELD_KINDS: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", tuple: "list"}
@@ -49,7 +49,7 @@ def form_field(field: Setting) -> dict[str, Any]:
 def preset_entry(name: str) -> dict[str, Any]:
     """A preset: name, family, group label, default tokenizer, and model settings."""
     config: Any = preset(name)
-    kind = getattr(config, "kind", None)
+    kind = getattr(config, "architecture", None)
     return {
         "name": name,
         "family": config.family,

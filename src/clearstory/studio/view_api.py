@@ -182,7 +182,7 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
         "text": request.text,
         "family": getattr(model.config, "family", opened.card.family),
         "architecture": getattr(model.config, "architecture", "decoder"),
-        "shape": model.config.shape,
+        "shape": model.config.summary,
         "layers": getattr(model.config, "layers", None),
         "heads": getattr(model.config, "heads", None),
         "vocab": model.vocab,

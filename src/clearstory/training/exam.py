@@ -69,7 +69,7 @@ def score_masked(
         marks["read"] += batch.size
         if batch.is_not_next is not None:
             marks["pairs"] += len(batch.is_not_next)
-            marks["right"] += int((encoder.relate(hidden).argmax(-1) == batch.is_not_next).sum())
+            marks["right"] += int((encoder.nsp_logits(hidden).argmax(-1) == batch.is_not_next).sum())
         left -= batch_size
         number += 1
     return MaskedScore(**cast(dict[str, Any], marks))

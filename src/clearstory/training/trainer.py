@@ -116,7 +116,7 @@ class Trainer:
         began = time.perf_counter()
         s = self.settings
         self.model.train()
-        cast(Any, self.model).arithmetic = COMPUTE_DTYPES[s.precision]
+        cast(Any, self.model).compute_dtype = COMPUTE_DTYPES[s.precision]
         batch, states = self.batches.batch(self.step), self.remembered()
         starts = range(0, s.batch_size * s.gradient_accumulation_steps, s.batch_size)
         batches = [batch.rows(start, start + s.batch_size) for start in starts]

@@ -59,7 +59,7 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
             reader.end()
     except (EOFError, OSError, zlib.error) as error:
         raise CorruptFile(f"{path} cannot be unpacked ({error}); copy it anew") from None
-    config = NGramConfig(vocab=len(reader.names), order=len(sizes), smoothing="given", begin=reader.begin, counts=False)
+    config = NGramConfig(vocab=len(reader.names), order=len(sizes), smoothing="given", bos_token_id=reader.begin, counts=False)
     end = END if reader.ends is not None else None
     roles = {"unk_token": UNKNOWN, "eos_token": end, "bos_token": None, "pad_token": None}
     tokenizer = Tokenizer(word_level_json(reader.names, end), roles)

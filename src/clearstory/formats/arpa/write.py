@@ -70,8 +70,8 @@ def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
         roles[tokenizer.unk_token_id] = UNKNOWN
     if tokenizer is not None and tokenizer.eos_token_id is not None:
         roles[tokenizer.eos_token_id] = END
-    if model.config.begin is not None:
-        roles.setdefault(model.config.begin, END if END not in roles.values() else BEGIN)
+    if model.config.bos_token_id is not None:
+        roles.setdefault(model.config.bos_token_id, END if END not in roles.values() else BEGIN)
     taken = {BEGIN, END, UNKNOWN}
     out = []
     for id in range(model.vocab):
@@ -87,7 +87,7 @@ def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
 
 def write(file: Takes, model: NGram, words: list[str]) -> None:
     """The whole file."""
-    begin = model.config.begin
+    begin = model.config.bos_token_id
     # One token that ends a line and begins the next is two words there.
     both = begin is not None and words[begin] == END
     sizes = [len(model.table(order).logs) for order in range(1, model.config.order + 1)]
@@ -104,7 +104,7 @@ def write(file: Takes, model: NGram, words: list[str]) -> None:
 
 def section(model: NGram, order: int, words: list[str], both: bool) -> Iterator[str]:
     """The lines of one order, in blocks."""
-    grams, begin = model.table(order), model.config.begin
+    grams, begin = model.table(order), model.config.bos_token_id
     logs = grams.logs.double().cpu().numpy() / math.log(10)
     # A unigram's logarithm may be −inf only under "none"; rounding may put a probability above 1.
     logs = np.minimum(logs, 0.0)

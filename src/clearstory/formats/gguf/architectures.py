@@ -21,7 +21,7 @@ from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_
 from clearstory.formats.rotary_layout import RenameRotary
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
 from clearstory.models.config import TransformerConfig
-from clearstory.models.positions import slowness
+from clearstory.models.positions import rope_scaling_divisors
 
 FACTORS = "rope_freqs.weight"
 """Where a file keeps by how much each pair is slowed: the result of Llama 3.1's rule, not the rule."""
@@ -57,7 +57,7 @@ class GGUFArchitecture:
         found: dict[str, Any] = dict(self.given)
         for key in keys:
             found |= key.to_native(own)
-        found |= {"vocab": shapes["token_embd.weight"][0], "tied": "output.weight" not in shapes}
+        found |= {"vocab": shapes["token_embd.weight"][0], "tie_embeddings": "output.weight" not in shapes}
         if self.biased is not None:
             found["bias"] = self.biased in shapes
         config = TransformerConfig(**found)
@@ -68,21 +68,21 @@ class GGUFArchitecture:
         out: dict[str, Any] = {}
         for key in self.keys(self.name):
             out |= key.from_native(config)
-        if config.rope_original is not None:
-            out[f"{self.name}.{ORIGINAL}"] = config.rope_original
+        if config.rope_original_context is not None:
+            out[f"{self.name}.{ORIGINAL}"] = config.rope_original_context
         return {name: value for name, value in out.items() if value is not None}
 
     def rope_factors(self, config: TransformerConfig) -> Tensor | None:
         """The slowness of each pair, where it is not the same for all."""
-        if config.rope_original is None:
+        if config.rope_original_context is None:
             return None
-        speeds = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width)
-        return slowness(speeds, config.rope_factor, config.rope_original).float()
+        speeds = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim)
+        return rope_scaling_divisors(speeds, config.rope_factor, config.rope_original_context).float()
 
     def carries(self, config: TransformerConfig) -> bool:
         """Whether a file of this dialect gives the config back."""
         shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.vocab, config.width)}
-        shapes |= {} if config.tied else {"output.weight": (config.vocab, config.width)}
+        shapes |= {} if config.tie_embeddings else {"output.weight": (config.vocab, config.width)}
         shapes |= {self.biased: ()} if self.biased is not None and config.bias else {}
         factors = self.rope_factors(config)
         if factors is not None and not self.factors:
@@ -96,17 +96,17 @@ class GGUFArchitecture:
 
 def slowed(config: TransformerConfig, factors: Tensor, said: object) -> TransformerConfig:
     """The config whose slowness these are. Raises BadInput where Llama 3.1's rule does not give them."""
-    pairs = config.head_width // 2
+    pairs = config.head_dim // 2
     if factors.shape != (pairs,) or not bool(torch.isfinite(factors).all()):
         raise BadInput(f"{FACTORS} of shape {list(factors.shape)} is no slowness of {pairs} pairs; copy the file anew")
-    speeds = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width)
+    speeds = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim)
     factor = float(str(factors.max().numpy()))
     originals = [said] if isinstance(said, int) else [2**power for power in range(8, 21)]
     for original in originals:
         if not isinstance(original, int) or not 1 <= original <= 2**24 or not 1 <= factor <= 2**16:
             continue
-        if torch.allclose(slowness(speeds, factor, original).float(), factors, rtol=1e-5):
-            return replace(config, rope_factor=factor, rope_original=original)
+        if torch.allclose(rope_scaling_divisors(speeds, factor, original).float(), factors, rtol=1e-5):
+            return replace(config, rope_factor=factor, rope_original_context=original)
     raise BadInput(
         f"{FACTORS} slows the rotary pairs by up to {factor:g} in a way that Llama 3.1's rule does not give; "
         "this house has no other"
@@ -115,7 +115,7 @@ def slowed(config: TransformerConfig, factors: Tensor, said: object) -> Transfor
 
 OUTSIDE: tuple[WeightRule, ...] = (
     Rename("token_embd", "embedding"),
-    Rename("position_embd", "places"),
+    Rename("position_embd", "position_embedding"),
     Rename("output_norm", "norm"),
     Rename("output", "unembedding"),
 )
@@ -167,11 +167,11 @@ def apart(config: TransformerConfig, query: WeightRule, key: WeightRule) -> Weig
 def phi3_weights(config: TransformerConfig) -> WeightMap:
     """Query, key and value are one, and so are gate and up, under the name of up."""
     c, attention = config, tuple(f"blocks.{{layer}}.attention.{name}" for name in ("query", "key", "value"))
-    rows = (c.heads * c.head_width, c.kv_heads * c.head_width, c.kv_heads * c.head_width)
+    rows = (c.heads * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim)
     think = tuple(f"blocks.{{layer}}.feed_forward.{name}" for name in ("gate", "up"))
     rules = (
         Fuse("blk.{layer}.attn_qkv", attention, rows),
-        Fuse("blk.{layer}.ffn_up", think, (c.hidden, c.hidden)),
+        Fuse("blk.{layer}.ffn_up", think, (c.intermediate_size, c.intermediate_size)),
     )
     return WeightMap(OUTSIDE, (*frame(), *rules), c.layers)
 

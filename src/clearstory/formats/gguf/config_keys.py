@@ -30,16 +30,16 @@ class GGUFHeadDimKeys:
         first = next(iter(said), None)
         found = HeadDimKey(first, width, heads, even=first is None).to_native(theirs)
         for key, value in said.items():
-            if value != found["head_width"]:
+            if value != found["head_dim"]:
                 reject(
                     key,
                     value,
-                    f"but {first} = {found['head_width']}, and this house has one length and turns all of it",
+                    f"but {first} = {found['head_dim']}, and this house has one length and turns all of it",
                 )
         return found
 
     def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return dict.fromkeys(self.names, ours.head_width)
+        return dict.fromkeys(self.names, ours.head_dim)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class GGUFRopeKeys:
 
     def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
         base, kind, factor, *_ = self.names
-        stretched = ours.rope_original is None and ours.rope_factor != 1
+        stretched = ours.rope_original_context is None and ours.rope_factor != 1
         return {base: ours.rope_theta} | ({kind: "linear", factor: ours.rope_factor} if stretched else {})
 
 
@@ -80,7 +80,7 @@ def sizes(name: str) -> tuple[ConfigKey, ...]:
         IntKey(f"{name}.context_length", "context"),
         IntKey(f"{name}.embedding_length", "width"),
         IntKey(f"{name}.block_count", "layers", MAX_LAYERS),
-        IntKey(f"{name}.feed_forward_length", "hidden"),
+        IntKey(f"{name}.feed_forward_length", "intermediate_size"),
         IntKey(f"{name}.attention.head_count", "heads"),
         # Said a second time by the embedding and by the list of tokens.
         IgnoredKeys((f"{name}.vocab_size",)),

@@ -76,7 +76,7 @@ def read_tokenizer_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFAr
         config = architecture.config_to_native(fields, lengths, factors)
         if config.layers > len(tensors):
             raise BadInput(f"it says {config.layers:,} layers, and holds {len(tensors):,} tensors; copy it anew")
-        if config.positions == "rotary" and config.context * config.head_width > MAX_ROTARY_ANGLES:
+        if config.positions == "rotary" and config.context * config.head_dim > MAX_ROTARY_ANGLES:
             raise BadInput(f"it says a context of {config.context:,}, whose rotary angles are too many to hold")
     return config, architecture
 

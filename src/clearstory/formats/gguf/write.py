@@ -106,10 +106,10 @@ def stored_as(config: Any) -> tuple[TransformerConfig, GGUFArchitecture]:
 def llama_cpp_warning(model: Any) -> str | None:
     """What llama.cpp reads in a file of this model and does not heed; None where it heeds all."""
     config, _ = stored_as(model.config)
-    if config.window is None or config.window >= config.context:
+    if config.sliding_window is None or config.sliding_window >= config.context:
         return None
     return (
-        f"llama.cpp does not heed the window of Phi-3: it gives the same numbers for texts of up to {config.window:,} "
+        f"llama.cpp does not heed the window of Phi-3: it gives the same numbers for texts of up to {config.sliding_window:,} "
         "tokens"
     )
 

@@ -1,4 +1,4 @@
-"""Wiring of encoder-decoders: their keys of config.json that are more than a renaming."""
+"""Keys of config.json for encoder-decoders (T5, Marian) that are more than a renaming."""
 
 from __future__ import annotations
 
@@ -7,107 +7,108 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES
-from clearstory.formats.hf.config_keys import MAX_LAYERS, ExternalConfig, check_bool, required, check_float, reject, check_int
+from clearstory.formats.hf.config_keys import MAX_LAYERS, ExternalConfig, check_bool, check_int, reject, required
 from clearstory.models.config import TransformerConfig
 
 
 @dataclass(frozen=True)
 class DecoderStartKeys:
-    """The token that all that is written begins after. Where it is not said, T5 and Marian mean their padding."""
+    """decoder_start_token_id, by default the padding id, as in T5 and Marian; is_encoder_decoder is always true."""
 
-    names = ("decoder_start_token_id", "is_encoder_decoder")
+    keys = ("decoder_start_token_id", "is_encoder_decoder")
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        if theirs.get("is_encoder_decoder", True) is not True:
-            reject("is_encoder_decoder", theirs["is_encoder_decoder"], "this architecture always is one here")
-        value = theirs.get("decoder_start_token_id", theirs.get("pad_token_id"))
-        return {"begin": None if value is None else check_int("decoder_start_token_id", value, least=0)}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        if external.get("is_encoder_decoder", True) is not True:
+            reject("is_encoder_decoder", external["is_encoder_decoder"], "supported for this architecture: true")
+        value = external.get("decoder_start_token_id", external.get("pad_token_id"))
+        return {"decoder_start_token_id": None if value is None else check_int("decoder_start_token_id", value, minimum=0)}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {"decoder_start_token_id": ours.begin, "is_encoder_decoder": True}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {"decoder_start_token_id": config.decoder_start_token_id, "is_encoder_decoder": True}
 
 
 @dataclass(frozen=True)
 class NoForcedEosKey:
-    """Marian ends a text that became too long with a token, by default that of id 0: of ours it may be any word."""
+    """forced_eos_token_id, written as null: Marian's default forces id 0, which may be any word of our tokenizers."""
 
-    names = ("forced_eos_token_id",)
+    keys = ("forced_eos_token_id",)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
         return {}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
         return {"forced_eos_token_id": None}
 
 
 @dataclass(frozen=True)
 class DecoderLayersKey:
-    """The depth of the second stack; as deep as the first where nothing is said."""
+    """Layers of the decoder, by default as many as the encoder has."""
 
-    theirs: str
-    encoder: str
+    key: str
+    encoder_key: str
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        first = check_int(self.encoder, required(theirs, self.encoder), MAX_LAYERS)
-        second = theirs.get(self.theirs)
-        second = first if second is None else check_int(self.theirs, second, MAX_LAYERS)
-        return {"decoder_layers": 0 if second == first else second}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        encoder = check_int(self.encoder_key, required(external, self.encoder_key), MAX_LAYERS)
+        decoder = external.get(self.key)
+        decoder = encoder if decoder is None else check_int(self.key, decoder, MAX_LAYERS)
+        return {"decoder_layers": 0 if decoder == encoder else decoder}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: ours.decoder_layers or ours.layers}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.key: config.decoder_layers or config.layers}
 
 
 @dataclass(frozen=True)
 class SameAsEncoderKey:
-    """A key of the second stack that must say what the first stack's says."""
+    """A key of the decoder whose value must equal the encoder's."""
 
-    theirs: str
-    first: str
-    ours: str
+    key: str
+    encoder_key: str
+    field: str
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        said, first = theirs.get(self.theirs), theirs.get(self.first)
-        if said not in (None, first):
-            reject(self.theirs, said, f"but {self.first} = {first!r}, and this house's two stacks are alike")
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        value, encoder = external.get(self.key), external.get(self.encoder_key)
+        if value not in (None, encoder):
+            reject(self.key, value, f"but {self.encoder_key} = {encoder!r}; encoder and decoder must have the same value")
         return {}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: getattr(ours, self.ours)}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.key: getattr(config, self.field)}
 
 
 @dataclass(frozen=True)
 class T5FeedForwardKeys:
-    """T5 says bend and gate in one word; what two further keys repeat must agree with it."""
+    """feed_forward_proj: activation function and gating in one word, which two more keys must agree with."""
 
-    names = ("feed_forward_proj", "dense_act_fn", "is_gated_act")
+    keys = ("feed_forward_proj", "dense_act_fn", "is_gated_act")
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        word = theirs.get("feed_forward_proj", "relu")
-        if not isinstance(word, str) or word not in FEED_FORWARDS:
-            reject("feed_forward_proj", word, f"this house has {', '.join(FEED_FORWARDS)}")
-        bend, gated = FEED_FORWARDS[word]
-        said = theirs.get("dense_act_fn")
-        if said is not None and ACTIVATION_NAMES.get(str(said)) != bend:
-            reject("dense_act_fn", said, f"but feed_forward_proj = {word!r}; make them agree")
-        if theirs.get("is_gated_act") not in (None, gated):
-            reject("is_gated_act", theirs["is_gated_act"], f"but feed_forward_proj = {word!r}; make them agree")
-        return {"activation": bend, "gated": gated}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        name = external.get("feed_forward_proj", "relu")
+        if not isinstance(name, str) or name not in FEED_FORWARD_TYPES:
+            reject("feed_forward_proj", name, f"supported: {', '.join(FEED_FORWARD_TYPES)}")
+        activation, gated = FEED_FORWARD_TYPES[name]
+        dense = external.get("dense_act_fn")
+        if dense is not None and ACTIVATION_NAMES.get(str(dense)) != activation:
+            reject("dense_act_fn", dense, f"but feed_forward_proj = {name!r}; both must agree")
+        if external.get("is_gated_act") not in (None, gated):
+            reject("is_gated_act", external["is_gated_act"], f"but feed_forward_proj = {name!r}; both must agree")
+        return {"activation": activation, "gated": gated}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        word = {value: word for word, value in reversed(list(FEED_FORWARDS.items()))}[ours.activation, ours.gated]
-        bend = {"gelu_tanh": "gelu_new"}.get(ours.activation, ours.activation)
-        return {"feed_forward_proj": word, "dense_act_fn": bend, "is_gated_act": ours.gated}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        names = {native: name for name, native in reversed(list(FEED_FORWARD_TYPES.items()))}
+        dense = {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation)
+        name = names[config.activation, config.gated]
+        return {"feed_forward_proj": name, "dense_act_fn": dense, "is_gated_act": config.gated}
 
 
-FEED_FORWARDS: Mapping[str, tuple[str, bool]] = {
+FEED_FORWARD_TYPES: Mapping[str, tuple[str, bool]] = {
     "relu": ("relu", False),
     "gated-gelu": ("gelu_tanh", True),
     "gated-silu": ("silu", True),
@@ -117,48 +118,31 @@ FEED_FORWARDS: Mapping[str, tuple[str, bool]] = {
     "silu": ("silu", False),
     "gated-gelu_new": ("gelu_tanh", True),
 }
-"""T5's words: a bend each, and whether it is gated. The gated gelu is approximated by tanh, the plain one is not."""
+"""feed_forward_proj's values: (activation function, gated). In T5 the gated GELU is the tanh approximation, the plain one exact."""
 
 
 @dataclass(frozen=True)
 class LogitScaleKey:
-    """Whether vectors shrink before the unembedding: said since release 5, before that whenever that is tied."""
+    """Whether hidden states are scaled before the unembedding: a key since transformers 5, before that if it is tied."""
 
-    names = ("scale_decoder_outputs",)
+    keys = ("scale_decoder_outputs",)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        said = theirs.get("scale_decoder_outputs", theirs.get("tie_word_embeddings", True))
-        return {"logit_scale": check_bool("scale_decoder_outputs", said)}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        value = external.get("scale_decoder_outputs", external.get("tie_word_embeddings", True))
+        return {"logit_scale": check_bool("scale_decoder_outputs", value)}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {"scale_decoder_outputs": ours.logit_scale}
-
-
-@dataclass(frozen=True)
-class Share:
-    """The share dropped in training, 0.1 where it is not said."""
-
-    theirs: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
-
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        return {"dropout": check_float(self.theirs, theirs.get(self.theirs, 0.1), 0.0, 0.999)}
-
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: ours.dropout}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {"scale_decoder_outputs": config.logit_scale}
 
 
 @dataclass(frozen=True)
 class T5ContextKey:
-    """How long a text the model was made for. T5's places are relative and bound nothing, so 512 where nobody says."""
+    """n_positions, 512 by default. T5's relative positions set no limit themselves."""
 
-    names = ("n_positions",)
+    keys = ("n_positions",)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        return {"context": check_int("n_positions", theirs.get("n_positions", 512))}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        return {"context": check_int("n_positions", external.get("n_positions", 512))}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {"n_positions": ours.context}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {"n_positions": config.context}

@@ -59,7 +59,7 @@ def t5_weights(config: TransformerConfig) -> WeightMap:
                 rule
                 for stack in ("encoder", "decoder")
                 for rule in (
-                    Rename(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias", f"{stack}.buckets.bias"),
+                    Rename(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias", f"{stack}.relative_position_bias.bias"),
                     Rename(f"{stack}.final_layer_norm", f"{stack}.norm"),
                 )
             ),
@@ -122,12 +122,12 @@ LM_HEAD = "lm_head.weight"
 
 def untied(config: TransformerConfig, weights: Weights) -> TransformerConfig:
     """Release 5 of transformers calls every T5 tied, and unties those whose files hold two matrices that differ."""
-    if not config.tied or LM_HEAD not in weights or "shared.weight" not in weights:
+    if not config.tie_embeddings or LM_HEAD not in weights or "shared.weight" not in weights:
         return config
-    return replace(config, tied=torch.equal(weights[LM_HEAD], weights["shared.weight"]))
+    return replace(config, tie_embeddings=torch.equal(weights[LM_HEAD], weights["shared.weight"]))
 
 
-GIVEN = {"kind": "encoder-decoder"}
+GIVEN = {"architecture": "encoder-decoder"}
 
 ENCODER_DECODERS = (
     HFArchitecture(
@@ -141,12 +141,12 @@ ENCODER_DECODERS = (
             DecoderLayersKey("num_decoder_layers", "num_layers"),
             IntKey("num_heads", "heads"),
             KVHeadsEqualHeads("num_heads"),
-            IntKey("d_kv", "head_width"),
-            IntKey("d_ff", "hidden"),
+            IntKey("d_kv", "head_dim"),
+            IntKey("d_ff", "intermediate_size"),
             T5FeedForwardKeys(),
             FloatKey("layer_norm_epsilon", "norm_eps", 1e-12, 1.0),
             Share("dropout_rate"),
-            BoolKey(("tie_word_embeddings",), "tied", True),
+            BoolKey(("tie_word_embeddings",), "tie_embeddings", True),
             LogitScaleKey(),
             DecoderStartKeys(),
             FixedKey("relative_attention_num_buckets", 32, 32),
@@ -156,7 +156,7 @@ ENCODER_DECODERS = (
         fixed_fields={
             **GIVEN,
             "norm": "rms",
-            "positions": "buckets",
+            "positions": "relative_bias",
             "bias": False,
             "attention_scale": 1.0,
         },
@@ -181,9 +181,9 @@ ENCODER_DECODERS = (
             IntKey("encoder_attention_heads", "heads"),
             KVHeadsEqualHeads("encoder_attention_heads"),
             HeadDimKey(None, "d_model", "encoder_attention_heads"),
-            IntKey("encoder_ffn_dim", "hidden"),
+            IntKey("encoder_ffn_dim", "intermediate_size"),
             SameAsEncoderKey("decoder_attention_heads", "encoder_attention_heads", "heads"),
-            SameAsEncoderKey("decoder_ffn_dim", "encoder_ffn_dim", "hidden"),
+            SameAsEncoderKey("decoder_ffn_dim", "encoder_ffn_dim", "intermediate_size"),
             SameAsEncoderKey("decoder_vocab_size", "vocab_size", "vocab"),
             ChoiceKey("activation_function", "activation", {"swish": "silu", **ACTIVATION_NAMES}),
             Share("dropout"),
@@ -202,7 +202,7 @@ ENCODER_DECODERS = (
         fixed_fields={
             **GIVEN,
             "norm_first": False,
-            "positions": "sinusoids",
+            "positions": "sinusoidal",
             "unembed_bias": True,
         },
         extra_fields=frozenset({"decoder_layers", "unembed_bias"}),

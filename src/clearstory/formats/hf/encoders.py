@@ -19,14 +19,14 @@ def bert_weights(config: TransformerConfig) -> WeightMap:
     return WeightMap(
         outside=(
             Rename("bert.embeddings.word_embeddings", "embedding"),
-            Rename("bert.embeddings.position_embeddings", "places"),
-            Rename("bert.embeddings.token_type_embeddings", "segments"),
+            Rename("bert.embeddings.position_embeddings", "position_embedding"),
+            Rename("bert.embeddings.token_type_embeddings", "token_type_embedding"),
             Rename("bert.embeddings.LayerNorm", "embedding_norm"),
             Rename("bert.pooler.dense", "pooler"),
-            Rename("cls.predictions.transform.dense", "transform"),
-            Rename("cls.predictions.transform.LayerNorm", "transform_norm"),
+            Rename("cls.predictions.transform.dense", "mlm_transform"),
+            Rename("cls.predictions.transform.LayerNorm", "mlm_transform_norm"),
             RenameTensor("cls.predictions.bias", "unembedding_bias"),
-            Rename("cls.seq_relationship", "follows"),
+            Rename("cls.seq_relationship", "nsp_head"),
             Rename("classifier", "classifier"),
         ),
         inside=(
@@ -64,8 +64,8 @@ KEYS: tuple[ConfigKey, ...] = (
     IntKey("num_attention_heads", "heads"),
     HeadDimKey(None, "hidden_size", "num_attention_heads"),
     KVHeadsEqualHeads("num_attention_heads"),
-    IntKey("intermediate_size", "hidden"),
-    IntKey("type_vocab_size", "segments"),
+    IntKey("intermediate_size", "intermediate_size"),
+    IntKey("type_vocab_size", "token_types"),
     ChoiceKey("hidden_act", "activation", {"gelu": "gelu", **{k: v for k, v in ACTIVATION_NAMES.items() if k != "gelu"}}),
     FloatKey("layer_norm_eps", "norm_eps", 1e-12, 1.0),
     DropoutKeys(("hidden_dropout_prob", "attention_probs_dropout_prob")),
@@ -77,11 +77,11 @@ KEYS: tuple[ConfigKey, ...] = (
 )
 
 STACK = {
-    "kind": "encoder", "norm": "layer", "norm_first": False, "embed_norm": True, "positions": "learned",
+    "architecture": "encoder", "norm": "layer", "norm_first": False, "embed_norm": True, "positions": "learned",
     "gated": False, "bias": True,
 }  # fmt: skip
 
-WORDS = {**STACK, "transform": True, "unembed_bias": True}
+WORDS = {**STACK, "mlm_transform": True, "unembed_bias": True}
 
 COPIES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -157,10 +157,10 @@ ENCODERS = (
     labelled(
         "BertForSequenceClassification",
         "AutoModelForSequenceClassification",
-        {"pooler": True, "labels_of": "text"},
+        {"pooler": True, "label_level": "text"},
         least=2,
     ),
-    labelled("BertForTokenClassification", "AutoModelForTokenClassification", {"labels_of": "token"}, least=1),
+    labelled("BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, least=1),
     bare("BertForQuestionAnswering", "qa_outputs"),
 )
 """The bare stack comes first: it carries what the last, without its head, could carry as well."""

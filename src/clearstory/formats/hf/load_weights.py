@@ -132,10 +132,10 @@ def check_size(config: Any, shards: ShardedWeights) -> None:
             f"config.json says {layers:,} layers, and the weights are {len(shards):,} tensors; copy both anew"
         )
     if getattr(config, "positions", None) == "rotary":
-        angles = config.context * config.head_width
+        angles = config.context * config.head_dim
         if angles > MAX_ROTARY_ANGLES:
             raise BadInput(
-                f"config.json says a context of {config.context:,} with heads of {config.head_width:,}; "
+                f"config.json says a context of {config.context:,} with heads of {config.head_dim:,}; "
                 f"their {angles:,} rotary angles are more than {MAX_ROTARY_ANGLES:,}; lower the context"
             )
 

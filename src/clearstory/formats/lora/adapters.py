@@ -82,7 +82,7 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
         base=str(base),
         dropout=next(iter(found.values())).dropout,
         transposed=any(slot.transposed for slot in places if slot.theirs in pairs),
-        task=TASKS.get(getattr(model.config, "kind", "decoder")),
+        task=TASKS.get(getattr(model.config, "architecture", "decoder")),
     )
     write_json(folder / CONFIG, said)
     ranks = {each: adapted.rank for each, adapted in found.items()}

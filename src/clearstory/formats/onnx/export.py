@@ -50,7 +50,7 @@ def write_onnx(
     form, extra = choose_format(config)
     with write_folder(path, need=4 * count(model)) as temporary:
         write_json(temporary / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
-        if getattr(config, "kind", "") != "encoder":
+        if getattr(config, "architecture", "") != "encoder":
             write_json(temporary / "generation_config.json", generation_json_dict(config, tokenizer))
         write_text(temporary / "README.md", onnx_readme(card, [graph.file for graph in drawn]))
         if tokenizer is not None:

@@ -63,7 +63,7 @@ def decoder(model: Transformer) -> Iterator[OnnxGraph]:
             "used here, and one without recall can be exported"
         )
     kept = [f"{layer}.{part}" for layer in range(c.layers) for part in ("key", "value")]
-    past = {f"past_key_values.{name}": torch.zeros(ROWS, c.kv_heads, BEFORE, c.head_width) for name in kept}
+    past = {f"past_key_values.{name}": torch.zeros(ROWS, c.kv_heads, BEFORE, c.head_dim) for name in kept}
     yield OnnxGraph(
         "model.onnx",
         DecoderModule(model),
@@ -80,7 +80,7 @@ def decoder(model: Transformer) -> Iterator[OnnxGraph]:
 
 def encoder(model: Encoder) -> Iterator[OnnxGraph]:
     """An encoder's graph."""
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if model.segments is not None else [])]
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if model.token_type_embedding is not None else [])]
     yield OnnxGraph(
         "model.onnx",
         EncoderModule(model),
@@ -92,7 +92,7 @@ def encoder(model: Encoder) -> Iterator[OnnxGraph]:
 
 def encoder_outputs(model: Encoder) -> tuple[str, ...]:
     """What an encoder says: its vectors, and what its heads make of them."""
-    heads = {"logits": model.transform, "pooler_output": model.pooler}
+    heads = {"logits": model.mlm_transform, "pooler_output": model.pooler}
     return ("last_hidden_state", *(name for name, head in heads.items() if head is not None))
 
 

@@ -59,7 +59,7 @@ class CachedAttention:
             k, v = (torch.cat(pair, 2) for pair in zip(self.past, (k, v), strict=True))
         self.present = (k, v)
         shared = k.shape[1] != q.shape[1]
-        return self.attention.leave(F.scaled_dot_product_attention(q, k, v, attn_mask=self.shade, enable_gqa=shared))
+        return self.attention.project_output(F.scaled_dot_product_attention(q, k, v, attn_mask=self.shade, enable_gqa=shared))
 
 
 class EncoderModule(nn.Module):
@@ -79,7 +79,7 @@ class EncoderModule(nn.Module):
         model = self.model
         hidden = climb(model, model.embedding(input_ids), attention_mask, token_type_ids)
         found = [hidden]
-        if model.transform is not None:
+        if model.mlm_transform is not None:
             found.append(model.logits(hidden))
         if model.pooler is not None:
             found.append(model.pool(hidden))
@@ -119,7 +119,7 @@ class TargetDecoderModule(nn.Module):
         written = torch.ones_like(input_ids)  # padding on the right, if there is some, is seen by none before it
         own = counted(written)
         shade = shaded(model.decoder, written, own, own, torch.arange(input_ids.shape[1]))
-        x = model.decoder.foot(model.embedding(input_ids), own)
+        x = model.decoder.embed_inputs(model.embedding(input_ids), own)
         x, _ = write_on(model.decoder, x, own, shade, source=(encoder_hidden_states, hidden))
         return (model.logits(model.finish(x)),)
 
@@ -205,17 +205,17 @@ def shaded(
 ) -> Float[Tensor, "B H T S"]:
     """What a decoder's tokens, which stand at `here` of their rows, may see of them: (B, 1 | H, T, S)."""
     seen = (torch.arange(mask.shape[1]) <= here[:, None]) & (mask[:, None] > 0)
-    if stack.config.window is not None:
-        seen = seen & (places[:, None] > own[:, :, None] - stack.config.window)
+    if stack.config.sliding_window is not None:
+        seen = seen & (places[:, None] > own[:, :, None] - stack.config.sliding_window)
     shade = hidden_from(seen, torch.float32)[:, None]
-    return shade if stack.buckets is None else shade + near(stack, places, own)
+    return shade if stack.relative_position_bias is None else shade + near(stack, places, own)
 
 
 def near(stack: Stack, places: Int[Tensor, "B S"], own: Int[Tensor, "B T"]) -> Float[Tensor, "B H T S"]:
-    """The learnt biases by the distance of key and query (`positions.Buckets`), where rows differ in their places."""
-    assert stack.buckets is not None
+    """The learnt biases by the distance of key and query (`positions.RelativePositionBias`), where rows differ in their places."""
+    assert stack.relative_position_bias is not None
     distance = places[:, None] - own[:, :, None]
-    bias: Tensor = stack.buckets.bias(stack.buckets.bucket(distance.flatten(0, 1)))
+    bias: Tensor = stack.relative_position_bias.bias(stack.relative_position_bias.bucket(distance.flatten(0, 1)))
     return bias.view(*distance.shape, -1).permute(0, 3, 1, 2)
 
 
@@ -233,23 +233,23 @@ def write_on(
     for number, each in enumerate(stack.blocks):
         block = cast(Block, each)
         look = CachedAttention(block.attention, turn, shade, past[2 * number : 2 * number + 2])
-        x = block.add(x, block.attention_norm, look)
+        x = block.residual(x, block.attention_norm, look)
         if source is not None and block.cross_attention is not None and block.cross_attention_norm is not None:
-            x = block.add(x, block.cross_attention_norm, partial(block.cross_attention.across, source=source))
-        x = block.add(x, block.feed_forward_norm, block.feed_forward)
+            x = block.residual(x, block.cross_attention_norm, partial(block.cross_attention.cross_attend, source=source))
+        x = block.residual(x, block.feed_forward_norm, block.feed_forward)
         present += look.present
     return x if stack.norm is None else stack.norm(x), present
 
 
 def climb(
-    stack: Stack, x: Float[Tensor, "B T W"], mask: Int[Tensor, "B T"], segments: Int[Tensor, "B T"] | None = None
+    stack: Stack, x: Float[Tensor, "B T W"], mask: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None = None
 ) -> Float[Tensor, "B T W"]:
-    """A stack that reads both ways, from its words' vectors on; as `Stack.climb`, for padding on either side."""
+    """A stack that reads both ways, from its words' vectors on; as `Stack.run_blocks`, for padding on either side."""
     places = counted(mask)
-    x = stack.foot(x, places, segments)
+    x = stack.embed_inputs(x, places, token_type_ids)
     turn = None if stack.rotary is None else stack.rotary.at(places, x.dtype)
     shade = hidden_from(mask, x.dtype)[:, None, None]
-    if stack.buckets is not None:
+    if stack.relative_position_bias is not None:
         shade = shade + near(stack, places, places)
     for block in stack.blocks:
         x = block(x, turn, None, shade)

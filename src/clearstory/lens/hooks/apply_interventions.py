@@ -19,8 +19,8 @@ from clearstory.lens.hooks.interventions import EMBEDDING_LAYER, SetAttentionWei
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionSite
 from clearstory.lens.hooks.residual_stream import answer_position
-from clearstory.lens.hooks.trace import Replacement, replace_activations, unwrap_model, transformer_stacks, record_activations
-from clearstory.models.block import Attention, band
+from clearstory.lens.hooks.activations import Replacement, replace_activations, unwrap_model, transformer_stacks, record_activations
+from clearstory.models.block import Attention, causal_mask
 from clearstory.models.prompts import resting
 from clearstory.models.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
@@ -90,7 +90,7 @@ def visible_keys(attention: Attention, rows: int, columns: int) -> Bool[Tensor, 
     """Which tokens (columns) each token (row) may look at."""
     if not attention.causal:
         return torch.ones(rows, columns, dtype=torch.bool)
-    return band(rows, columns, attention.window, torch.device("cpu"))
+    return causal_mask(rows, columns, attention.sliding_window, torch.device("cpu"))
 
 
 def replacements_of(model: Any, tokenizer: Tokenizer, read: Passage, wanted: Intervention) -> Mapping[str, Replacement]:
@@ -110,11 +110,11 @@ def replacements_of(model: Any, tokenizer: Tokenizer, read: Passage, wanted: Int
         case SetAttentionWeight():
             return cell_tap(block, own, wanted, read)
         case AddSteeringVector():
-            tap = f"{prefix}foot" if wanted.layer == EMBEDDING_LAYER else own
+            tap = f"{prefix}embedding_output" if wanted.layer == EMBEDDING_LAYER else own
             ends = [streams(model, encode_passage(model, tokenizer, text), tap)[-1] for text in (wanted.toward, wanted.away)]
             return {tap: partial(steered, vector=(ends[0] - ends[1]) * wanted.by, where=wanted.where)}
         case PatchResidual():
-            return patch_tap(model, tokenizer, f"{prefix}foot" if wanted.layer == EMBEDDING_LAYER else own, wanted, read)
+            return patch_tap(model, tokenizer, f"{prefix}embedding_output" if wanted.layer == EMBEDDING_LAYER else own, wanted, read)
 
 
 def half_of(model: Any, half: StackName) -> tuple[str, Stack]:
@@ -145,12 +145,12 @@ def scaled_taps(block: Any, own: str, wanted: ScaleOutput) -> Mapping[str, Repla
     if wanted.head is None:
         return {tap: partial(scale_output, by=wanted.by)}
     check_head(attention, wanted.head, wanted)
-    return {f"{tap}.answer": partial(scaled_head, head=wanted.head, by=wanted.by)}
+    return {f"{tap}.head_outputs": partial(scaled_head, head=wanted.head, by=wanted.by)}
 
 
 def check_head(attention: Attention, head: int, wanted: Intervention) -> None:
     """Raises BadSetting for a head that is not there."""
-    heads = attention.query.out_features // attention.head_width
+    heads = attention.query.out_features // attention.head_dim
     if not 0 <= head < heads:
         raise BadSetting(f"the edit '{wanted}' is of head {head}, and the layer has {heads}; give 0 to {heads - 1}")
 

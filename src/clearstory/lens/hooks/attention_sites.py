@@ -1,105 +1,106 @@
-"""Site: one attention of a model. Which stack and layer it stands in, and whose tokens its queries and keys are."""
+"""Attention sites: the attention layers of a model, their heads, weights and patterns."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo
+from clearstory.lens.hooks.activations import record_activations, transformer_stacks
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks
-from clearstory.models.block import Attention, band
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
+from clearstory.models.base import LanguageModel
+from clearstory.models.block import Attention, causal_mask
+from clearstory.models.capabilities import Capability
 from clearstory.models.lora import Adapted
+from clearstory.models.prompts import resting
 from clearstory.models.stack import Stack
 
 AttentionPart = Literal["encoder", "decoder", "cross"]
-"""Whose attention: the encoder's over what it reads, the decoder's over what it has written, or across from the
-decoder at what the encoder has read."""
+"""Self-attention of the encoder or of the decoder, or the decoder's cross-attention to the source."""
 
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """An attention and where it stands. `tap` is its name in a trace."""
+    """One attention layer of a model. `name` is the name of its output among the activations."""
 
     stack: Stack
     attention: Attention
     norm: nn.Module
     part: AttentionPart
     layer: int
-    tap: str
+    name: str
 
     @property
     def heads(self) -> int:
-        """How many heads it has."""
+        """Number of heads."""
         return self.stack.config.heads
 
     @property
-    def width(self) -> int:
-        """Of one head's queries and keys."""
-        return self.attention.head_width
+    def head_dim(self) -> int:
+        """Width of one head's queries and keys."""
+        return self.attention.head_dim
 
     @property
-    def words(self) -> str:
-        """The site in words: "layer 3", "layer 3 across", "encoder layer 3"."""
+    def title(self) -> str:
+        """For people: "layer 3", "layer 3, cross-attention", "encoder layer 3"."""
         if self.part == "cross":
-            return f"layer {self.layer}, across"
-        return f"{'' if self.tap.startswith('blocks') else self.part + ' '}layer {self.layer}"
+            return f"layer {self.layer}, cross-attention"
+        return f"{'' if self.name.startswith('blocks') else self.part + ' '}layer {self.layer}"
 
-    def reads(self, passage: Passage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The labels of its queries and of its keys."""
+    def labels(self, passage: Passage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Labels of the queries and of the keys."""
         labels, source = passage.labels, passage.source_labels
         if self.part == "cross":
             return labels, source
         own = source if self.part == "encoder" and passage.source else labels
         return own, own
 
-    def visible(self, pattern: Float[Tensor, "*D T S"]) -> Int[Tensor, "T"]:
-        """How many keys each query may look at."""
+    def visible_counts(self, pattern: Float[Tensor, "*D T S"]) -> Int[Tensor, "T"]:
+        """Number of keys that the mask leaves to each query."""
         count, keys = pattern.shape[-2:]
         if not self.attention.causal:
             return torch.full((count,), keys, device=pattern.device)
-        return band(count, keys, self.attention.window, pattern.device).sum(-1)
+        return causal_mask(count, keys, self.attention.sliding_window, pattern.device).sum(-1)
 
-    def head(self, number: int | None, pattern: Float[Tensor, "H T S"]) -> int:
-        """The head asked for; when none is, the one whose tokens take most from their favourite, where they have a
-        choice. Raises BadSetting for one that is not there.
+    def resolve_head(self, head: int | None, pattern: Float[Tensor, "H T S"]) -> int:
+        """The given head; without one, the head with the largest sum of maximum weights, over the queries that see more
+        than one key. Raises BadSetting for a head that does not exist.
         """
-        if number is None:
-            choice = self.visible(pattern) > 1
-            return int((pattern.amax(-1) * choice).sum(-1).argmax())
-        if not 0 <= number < self.heads:
-            raise BadSetting(f"head is {number}, and the layer has {self.heads}; give 0 to {self.heads - 1}")
-        return number
+        if head is None:
+            has_choice = self.visible_counts(pattern) > 1
+            return int((pattern.amax(-1) * has_choice).sum(-1).argmax())
+        if not 0 <= head < self.heads:
+            raise BadSetting(f"head is {head}, and the layer has {self.heads}; give 0 to {self.heads - 1}")
+        return head
 
 
-def attention_parts(model: Any) -> tuple[AttentionPart, ...]:
-    """The attentions that a model has. Raises CannotDo for one that has none."""
+def attention_parts(model: LanguageModel) -> tuple[AttentionPart, ...]:
+    """The kinds of attention that a model has. Raises CannotDo for one without attention."""
     transformer_stacks(model)
-    model = unwrap_model(model)
-    if isinstance(model, EncoderDecoder):
+    if Capability.SOURCE in model.capabilities:
         return ("encoder", "decoder", "cross")
-    return ("encoder",) if isinstance(model, Encoder) else ("decoder",)
+    return ("encoder",) if Capability.BIDIRECTIONAL in model.capabilities else ("decoder",)
 
 
-def attention_sites(model: Any, part: AttentionPart | None = None) -> list[AttentionSite]:
-    """One part's attentions, layer by layer; of an encoder-decoder the encoder's where no part is named.
+def attention_sites(model: LanguageModel, part: AttentionPart | None = None) -> list[AttentionSite]:
+    """The attention layers of one part, the lowest first; without `part`, those of the first stack.
 
-    Raises CannotDo for a model or a part without attention, BadSetting for a part that no model has.
+    Raises CannotDo for a model without attention or without this part, BadSetting for an unknown part.
     """
-    has = attention_parts(model)
-    part = has[0] if part is None else part
+    parts = attention_parts(model)
+    part = parts[0] if part is None else part
     if part not in ("encoder", "decoder", "cross"):
         raise BadSetting(f"part is '{part}'; it must be encoder, decoder or cross")
-    if part not in has:
-        kind = "an encoder" if has == ("encoder",) else "a decoder"
-        raise CannotDo(f"part is '{part}', and this model is {kind} alone; leave part out")
-    prefix, stack = transformer_stacks(model)[0 if part == has[0] else 1]
+    if part not in parts:
+        architecture = "an encoder" if parts == ("encoder",) else "a decoder"
+        raise CannotDo(f"part is '{part}', and this model is {architecture} only; leave part out")
+    prefix, stack = transformer_stacks(model)[0 if part == parts[0] else 1]
     name = "cross_attention" if part == "cross" else "attention"
     return [
         AttentionSite(
@@ -108,35 +109,74 @@ def attention_sites(model: Any, part: AttentionPart | None = None) -> list[Atten
             norm=getattr(block, f"{name}_norm"),
             part=part,
             layer=layer,
-            tap=f"{prefix}blocks.{layer}.{name}",
+            name=f"{prefix}blocks.{layer}.{name}",
         )
         for layer, block in enumerate(stack.blocks)
     ]
 
 
-def attention_site(model: Any, layer: int = -1, part: AttentionPart | None = None) -> AttentionSite:
-    """One attention; layers are counted from 0, or back from -1. Raises BadSetting for one that is not there."""
-    known = attention_sites(model, part)
-    if not -len(known) <= layer < len(known):
-        raise BadSetting(f"layer is {layer}, and the model has {len(known)}; give 0 to {len(known) - 1}")
-    return known[layer]
+def attention_site(model: LanguageModel, layer: int = -1, part: AttentionPart | None = None) -> AttentionSite:
+    """One attention layer; negative layers count from the last. Raises BadSetting for a layer that does not exist."""
+    sites = attention_sites(model, part)
+    if not -len(sites) <= layer < len(sites):
+        raise BadSetting(f"layer is {layer}, and the model has {len(sites)}; give 0 to {len(sites) - 1}")
+    return sites[layer]
+
+
+def attention_patterns(
+    model: LanguageModel,
+    passage: Passage,
+    sites: list[AttentionSite],
+    keep: Callable[[Tensor], Tensor] | None = None,
+) -> list[Tensor]:
+    """Attention weights (H, T, S) of several layers from one forward pass, in the order of `sites`.
+
+    `keep` is called with each layer's (1, H, T, S), and the first row of its result is returned in place of the
+    weights; a layer's weights are freed before the next layer's are computed.
+    """
+    names = [f"{site.name}.pattern" for site in sites]
+    with resting(model), record_activations(model, *names, keep=keep) as recorded:
+        passage.forward(model)
+    return [recorded[name][0] for name in names]
+
+
+def attention_weights(model: LanguageModel, passage: Passage, site: AttentionSite) -> Float[Tensor, "H T S"]:
+    """Attention weights of all heads of one layer; rows are queries, columns keys, and rows sum to 1."""
+    [weights] = attention_patterns(model, passage, [site])
+    return weights
+
+
+def pooled_patterns(
+    model: LanguageModel, passage: Passage, part: AttentionPart | None = None, cells: int = 40
+) -> Tensor:
+    """Every head's pattern, max-pooled to at most `cells` rows and columns: (layers, heads, rows, columns) uint8.
+
+    255 is a weight of 1. For 512 tokens, 30 layers of 9 heads take 0.4 MB instead of 283, and the weights of no two
+    layers are in memory at once.
+    """
+
+    def pool(pattern: Tensor) -> Tensor:
+        size = (min(cells, pattern.shape[-2]), min(cells, pattern.shape[-1]))
+        return (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8)
+
+    return torch.stack(attention_patterns(model, passage, attention_sites(model, part), pool))
 
 
 def linear_weight(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """The matrix and the bias of a linear map, with what was learnt beside it added."""
-    whole: Any = linear.merged() if isinstance(linear, Adapted) else linear
-    return whole.weight.detach(), None if whole.bias is None else whole.bias.detach()
+    """Weight and bias of a linear map, LoRA updates included."""
+    merged: Any = linear.merged() if isinstance(linear, Adapted) else linear
+    return merged.weight.detach(), None if merged.bias is None else merged.bias.detach()
 
 
-def head_rows(weight: Float[Tensor, "HD W"], head: int, width: int) -> Float[Tensor, "D W"]:
-    """One head's rows of the matrix that makes queries, keys or values."""
-    return weight[head * width : (head + 1) * width]
+def head_rows(weight: Float[Tensor, "HD W"], head: int, head_dim: int) -> Float[Tensor, "D W"]:
+    """The rows of a query, key or value matrix that belong to one head."""
+    return weight[head * head_dim : (head + 1) * head_dim]
 
 
-def kv_head(model_heads: int, kv_heads: int, head: int) -> int:
-    """The key-value head that a head looks by, where several share one.
+def kv_head(heads: int, kv_heads: int, head: int) -> int:
+    """The key-value head that a query head uses.
 
-    >>> [shared_head(6, 2, head) for head in range(6)]
+    >>> [kv_head(6, 2, head) for head in range(6)]
     [0, 0, 0, 1, 1, 1]
     """
-    return head // (model_heads // kv_heads)
+    return head // (heads // kv_heads)

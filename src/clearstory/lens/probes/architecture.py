@@ -10,7 +10,7 @@ from torch import nn
 
 from clearstory.lens.views.figure import Arrow, Box, Figure
 from clearstory.lens.views.figure_layout import Tower, figure
-from clearstory.lens.hooks.trace import unwrap_model
+from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.models.encoder import Encoder
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.families import count
@@ -24,7 +24,7 @@ LEFT, WIDE, BETWEEN, SIDE = 2, 34, 9, 26
 
 NORMS = {"rms": "root-mean-square norm", "layer": "layer norm"}
 
-ATTENTION = {"rotary": "rotary attention", "buckets": "attention biased by distance"}
+ATTENTION = {"rotary": "rotary attention", "relative_bias": "attention biased by distance"}
 """What attention is called where it, and not the stream, is told of places."""
 
 
@@ -35,8 +35,8 @@ def architecture(model: Any, tokenizer: Any, text: str) -> Figure:
     """
     model = unwrap_model(model)
     towers, arrows = towers_of(model)
-    kind = getattr(model.config, "kind", model.config.family)
-    title = f"Architecture: {kind}, {model.config.shape}"
+    kind = getattr(model.config, "architecture", model.config.family)
+    title = f"Architecture: {kind}, {model.config.summary}"
     seen = figure(title, None, towers, arrows)
     parts = {box.name: 0 for box in seen.boxes if box.parameters}
     for box in seen.boxes:
@@ -91,17 +91,17 @@ def size(*modules: nn.Module | nn.Parameter | None) -> int:
 def tokens(tower: Tower, model: Any, *, stack: Any = None, of: str = "tokens", own: bool = True) -> None:
     """From ids to the vectors that the first block reads."""
     stack, c = model if stack is None else stack, model.config
-    if stack.buckets is not None:
-        tower.stand("biases by distance", "added to scores in every block", size(stack.buckets))
+    if stack.relative_position_bias is not None:
+        tower.stand("biases by distance", "added to scores in every block", size(stack.relative_position_bias))
     tower.put(of, f"ids of {model.vocab:,}, up to {c.context:,}", tone="words")
     scaled = f", times √{c.width}" if c.embed_scale else ""
     tower.put("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", size(model.embedding) if own else 0, "words")
-    if stack.places is not None:
-        tower.put("+ places", f"learnt, {c.context:,} × {c.width:,}", size(stack.places), "places")
-    if stack.waves is not None:
+    if stack.position_embedding is not None:
+        tower.put("+ places", f"learnt, {c.context:,} × {c.width:,}", size(stack.position_embedding), "places")
+    if stack.sinusoidal_positions is not None:
         tower.put("+ places", "sines and cosines", tone="places")
-    if stack.segments is not None:
-        tower.put("+ segments", f"{c.segments} × {c.width:,}", size(stack.segments), "places")
+    if stack.token_type_embedding is not None:
+        tower.put("+ segments", f"{c.token_types} × {c.width:,}", size(stack.token_type_embedding), "places")
     if stack.embedding_norm is not None:
         tower.put(NORMS[c.norm], "", size(stack.embedding_norm), "norm")
 
@@ -123,13 +123,13 @@ def climb(tower: Tower, stack: Any) -> Box | None:
             tower.put(NORMS[c.norm], "", size(norm), "norm")
         return box
 
-    heads = f"{c.heads} heads of {c.head_width}"
+    heads = f"{c.heads} heads of {c.head_dim}"
     shared = f", {c.kv_heads} for keys" if c.kv_heads != c.heads else ""
-    sees = "sees all" if not block.attention.causal else f"{c.window:,} back" if c.window else "looks back"
+    sees = "sees all" if not block.attention.causal else f"{c.sliding_window:,} back" if c.sliding_window else "looks back"
     step(ATTENTION.get(c.positions, "attention"), f"{heads}{shared}, {sees}", block.attention, block.attention_norm)
     if block.cross_attention is not None:
         across = step("cross-attention", f"{heads}, at source", block.cross_attention, block.cross_attention_norm)
-    middle = f"{c.width:,} → {c.hidden:,} → {c.width:,}"
+    middle = f"{c.width:,} → {c.intermediate_size:,} → {c.width:,}"
     bend = c.activation.partition("_")[0]
     step("feed-forward", f"{middle}, {'gated ' * c.gated}{bend}", block.feed_forward, block.feed_forward_norm)
     tower.repeat(len(stack.blocks), bottom)
@@ -182,13 +182,13 @@ def encoder_top(tower: Tower, model: Encoder) -> tuple[list[Tower], tuple[Arrow,
         side.top = tower.top - 1
         arrows.append(Arrow(((tower.middle, tower.top), (side.middle, tower.top), (side.middle, side.top))))
         side.put("pooler", f"first vector, {c.width:,} × {c.width:,}", size(model.pooler), "answer")
-        if model.follows is not None:
-            side.put("is it the next sentence?", f"{c.width:,} × 2", size(model.follows), "answer")
-    if model.transform is None:
+        if model.nsp_head is not None:
+            side.put("is it the next sentence?", f"{c.width:,} × 2", size(model.nsp_head), "answer")
+    if model.mlm_transform is None:
         tower.put("vectors", f"{c.width:,} numbers for each token", tone="answer")
     else:
         shape = f"{c.width:,} × {c.width:,}, {c.activation.partition('_')[0]}, norm"
-        tower.put("before words", shape, size(model.transform, model.transform_norm), "thinking")
+        tower.put("before words", shape, size(model.mlm_transform, model.mlm_transform_norm), "thinking")
         leave(tower, model)
     return [tower, *([side] if side.boxes else [])], tuple(arrows)
 

@@ -93,8 +93,8 @@ def scores(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) 
         steps.append(square("A bias by how far apart they stand", walked.bias))
     hidden = walked.scores == -torch.inf
     title = "Mask: nobody looks ahead" if walked.site.attention.causal else "No mask: everybody sees all"
-    if walked.site.attention.causal and walked.site.stack.config.window is not None:
-        title += f", nor further back than {walked.site.stack.config.window} tokens"
+    if walked.site.attention.causal and walked.site.stack.config.sliding_window is not None:
+        title += f", nor further back than {walked.site.stack.config.sliding_window} tokens"
     share = float(hidden.double().mean())
     masked = f"{share:.0%} of the scores are −∞." if share else None
     sums = walked.pattern.double().sum(-1)

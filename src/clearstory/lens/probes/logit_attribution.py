@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.hooks.linearised_norms import ResidualPath, residual_path, residual_path_activations, output_vectors
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
-from clearstory.lens.hooks.trace import unwrap_model, record_activations
+from clearstory.lens.hooks.activations import unwrap_model, record_activations
 from clearstory.lens.views import Grid, Table, Report
 from clearstory.models.encoder import Encoder
 from clearstory.models.prompts import Truncate, fit_prompt, resting
@@ -60,7 +60,7 @@ def attribute_logits(model: Any, read: Passage, words: Sequence[int] | None = No
         )
     place = range(len(read.ids))[place]
     prefix, _ = output_stack(model)
-    answers = [f"{prefix}blocks.*.{kind}.answer" for kind in ("attention", "cross_attention")]
+    answers = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
     answers = answers[: 1 + bool(prefix)]
     with resting(model), record_activations(model, *residual_path_activations(model), *answers) as seen:
         hidden = read.hidden(model)[place]
@@ -88,13 +88,13 @@ def stream_parts(
     way: ResidualPath, seen: Mapping[str, Tensor], prefix: str, place: int
 ) -> Iterator[tuple[int, LogitPart, Float[Tensor, "W"]]]:
     """Every part of the stream: the step that added it (−1: none), its name, and the vector."""
-    yield -1, LogitPart("embedding"), seen[f"{prefix}foot"][0, place].double()
+    yield -1, LogitPart("embedding"), seen[f"{prefix}embedding_output"][0, place].double()
     for number, step in enumerate(way.steps):
         if step.kind == "feed-forward":
             yield number, LogitPart(step.name, step.layer, "ff"), seen[step.added][0, place].double()
             continue
         short, letter = ("head", "h") if step.kind == "attention" else ("cross-head", "x")
-        for head, vector in enumerate(head_parts(step.module, seen[f"{step.added}.answer"][0, :, place])):
+        for head, vector in enumerate(head_parts(step.module, seen[f"{step.added}.head_outputs"][0, :, place])):
             yield number, LogitPart(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
         if step.module.output.bias is not None:
             yield number, LogitPart(f"{step.name} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
@@ -102,7 +102,7 @@ def stream_parts(
 
 def head_parts(attention: Any, answer: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
     """What each head adds to the stream: its answer through its own columns of the output map."""
-    own = attention.output.weight.double().unflatten(1, (-1, attention.head_width))
+    own = attention.output.weight.double().unflatten(1, (-1, attention.head_dim))
     return torch.einsum("hd,whd->hw", answer.double(), own)
 
 

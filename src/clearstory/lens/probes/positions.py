@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks, record_activations
+from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
 from clearstory.lens.views import Curve, Grid, Line, Panel, Table, Report
 from clearstory.models.prompts import Truncate, resting
 from clearstory.text.tokenizers import Tokenizer
@@ -33,13 +33,13 @@ def input_parts(
     row = torch.tensor([ids], device=model.embedding.weight.device)
     own = model.embedding(row)[0]
     parts = {"token": own * math.sqrt(c.width) if c.embed_scale else own}
-    if stack.places is not None:
-        parts["place"] = stack.places.weight[:count]
-    if stack.waves is not None:
-        parts["place"] = stack.waves[:count].to(own.dtype)
-    if stack.segments is not None:
+    if stack.position_embedding is not None:
+        parts["place"] = stack.position_embedding.weight[:count]
+    if stack.sinusoidal_positions is not None:
+        parts["place"] = stack.sinusoidal_positions[:count].to(own.dtype)
+    if stack.token_type_embedding is not None:
         kinds = torch.zeros_like(row[0]) if segments is None else torch.tensor(segments, device=row.device)
-        parts["segment"] = stack.segments(kinds)
+        parts["segment"] = stack.token_type_embedding(kinds)
     if getattr(model, "recall", None) is not None:
         parts["recalled"] = model.recall.hint(model.recall(row), own.dtype)[0]
     return parts
@@ -60,7 +60,7 @@ def positions(
     `top`: numbers of a vector that are shown at most.
     """
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    with resting(model), record_activations(model, "**foot" if len(transformer_stacks(model)) > 1 else "foot") as seen:
+    with resting(model), record_activations(model, "**embedding_output" if len(transformer_stacks(model)) > 1 else "embedding_output") as seen:
         read.hidden(model)
         steps = [step for prefix, stack in transformer_stacks(model) for step in side(model, stack, prefix, read, seen, top)]
     return Report(title="Positions: what the first block knows of places", panels=tuple(steps))
@@ -72,14 +72,14 @@ def side(model: Any, stack: Any, prefix: str, read: Passage, seen: dict[str, Ten
     ids, labels = (read.source, read.source_labels) if source else (read.ids, read.labels)
     named = f" ({prefix.removesuffix('.')})" if prefix else ""
     parts = input_parts(model, stack, ids, read.segments)
-    steps: list[Panel] = [sums(parts, stack, seen[f"{prefix}foot"][0], labels, named)]
+    steps: list[Panel] = [sums(parts, stack, seen[f"{prefix}embedding_output"][0], labels, named)]
     for name, title in (("place", "Each place's vector"), ("segment", "Each token's segment's vector")):
         if name in parts:
             steps.append(vectors(f"{title}{named}", parts[name].float().cpu(), labels, top))
     if stack.rotary is not None:
         steps.append(rotation_angles(stack.rotary, labels, top))
-    if stack.buckets is not None:
-        steps += [bias_by_distance(stack.buckets, len(ids), named), bucket_table(stack.buckets, len(ids), named)]
+    if stack.relative_position_bias is not None:
+        steps += [bias_by_distance(stack.relative_position_bias, len(ids), named), bucket_table(stack.relative_position_bias, len(ids), named)]
     return steps
 
 
@@ -97,7 +97,7 @@ def sums(
     kind = stack.config.positions
     turned = {
         "rotary": " Places are not added here: queries and keys are turned by them in every block.",
-        "buckets": " Places are not added here: distances are weighed in every block.",
+        "relative_bias": " Places are not added here: distances are weighed in every block.",
         "none": " Places are not added here, nor is anything else done by them.",
     }.get(kind, "")
     return Table(
@@ -142,7 +142,7 @@ def rotation_angles(rotary: Any, labels: tuple[str, ...], top: int) -> Grid:
 
 def bias_by_distance(buckets: Any, count: int, named: str) -> Curve:
     """What is added to each head's scores, by how far the key stands behind the query (negative: before it)."""
-    first, last = -(count - 1), count - 1 if buckets.both_ways else 0
+    first, last = -(count - 1), count - 1 if buckets.bidirectional else 0
     distances = torch.arange(first, last + 1, device=buckets.bias.weight.device)
     biases = buckets.bias(buckets.bucket(distances[None])[0]).T.double().tolist()
     places = tuple(map(float, distances.tolist()))
@@ -156,7 +156,7 @@ def bias_by_distance(buckets: Any, count: int, named: str) -> Curve:
 
 def bucket_table(buckets: Any, count: int, named: str) -> Table:
     """Which distances share a bucket."""
-    first, last = -(count - 1), count - 1 if buckets.both_ways else 0
+    first, last = -(count - 1), count - 1 if buckets.bidirectional else 0
     found: dict[int, list[int]] = {}
     for distance in range(first, last + 1):
         number = int(buckets.bucket(torch.tensor([[distance]], device=buckets.bias.weight.device)))

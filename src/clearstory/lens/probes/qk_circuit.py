@@ -18,7 +18,7 @@ from torch import Tensor
 from clearstory.errors import BadSetting
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, head_rows, kv_head, attention_site, linear_weight
-from clearstory.lens.hooks.trace import unwrap_model
+from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views import Cell, Curve, Line, Table, Report
 from clearstory.models.prompts import resting
 from clearstory.models.stack import Stack
@@ -161,8 +161,8 @@ def look(found: QKCircuit) -> str:
     out = {
         "what blocks before have made of the words": at.layer > 0 or at.part == "cross",
         "turning by place, so this is of two words at one place": at.stack.rotary is not None and at.part != "cross",
-        "what is added by place": c.positions in ("learned", "sinusoids"),
-        "biases by distance": at.stack.buckets is not None and at.part != "cross",
+        "what is added by place": c.positions in ("learned", "sinusoidal"),
+        "biases by distance": at.stack.relative_position_bias is not None and at.part != "cross",
         "the length that queries and keys are brought to": at.attention.query_norm is not None,
         "biases of queries and keys": bias is not None,
     }

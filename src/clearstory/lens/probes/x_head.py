@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, head_rows, kv_head, attention_site, linear_weight
-from clearstory.lens.hooks.trace import unwrap_model, record_activations
+from clearstory.lens.hooks.activations import unwrap_model, record_activations
 from clearstory.models.arithmetic import RMSNorm
 from clearstory.models.encoder_decoder import EncoderDecoder
 from clearstory.models.prompts import resting
@@ -60,7 +60,7 @@ def head_quantities(model: Any, read: Passage, layer: int = -1, head: int | None
     """
     at = attention_site(model, layer, part)
     before, last = streams(at)
-    own = [f"{at.tap}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "answer")]
+    own = [f"{at.tap}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "head_outputs")]
     across = [source_tap(model)] if at.part == "cross" else []
     with resting(model), record_activations(model, *own, before, last, *across) as seen:
         read.hidden(model)
@@ -70,7 +70,7 @@ def head_quantities(model: Any, read: Passage, layer: int = -1, head: int | None
         query, key, value, answer = query[number], key[shared], value[shared], answer[number]
         dots = query @ key.mT
         added = head_output_in_stream(at, answer, number)
-        biases = None if at.stack.buckets is None or at.part == "cross" else at.stack.buckets(*dots.shape)[number]
+        biases = None if at.stack.relative_position_bias is None or at.part == "cross" else at.stack.relative_position_bias(*dots.shape)[number]
         return HeadQuantities(
             site=at,
             head=number,
@@ -96,9 +96,9 @@ def streams(at: AttentionSite) -> tuple[str, str]:
     """The taps of the stream that an attention adds to, and of the stream after the last block."""
     prefix, _, _ = at.tap.rpartition("blocks.")
     if at.part == "cross":
-        before = f"{prefix}blocks.{at.layer}.middle"
+        before = f"{prefix}blocks.{at.layer}.after_attention"
     else:
-        before = f"{prefix}blocks.{at.layer - 1}" if at.layer else f"{prefix}foot"
+        before = f"{prefix}blocks.{at.layer - 1}" if at.layer else f"{prefix}embedding_output"
     return before, f"{prefix}blocks.{len(at.stack.blocks) - 1}"
 
 

@@ -45,7 +45,7 @@ def encode_source_target(
         raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
     begin = writes_after(model.config, tokenizer)
     if begin is None:
-        raise BadInput("neither this model nor its tokenizer says after which token writing begins; set model.begin")
+        raise BadInput("neither this model nor its tokenizer says after which token writing begins; set model.decoder_start_token_id")
     gaps = SentinelTokenizer(tokenizer)
     ids, places = gaps.encode_with_offsets(target or "")
     if model.context is not None and len(ids) >= model.context:

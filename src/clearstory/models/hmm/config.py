@@ -46,7 +46,7 @@ class HMMConfig:
         return "hmm"
 
     @property
-    def shape(self) -> str:
+    def summary(self) -> str:
         """The model in words."""
         if self.learn == "tags":
             return f"{len(self.tags)} tags and the line's end, {'trigrams' if self.order == 3 else 'bigrams'} of them"

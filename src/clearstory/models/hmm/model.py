@@ -45,7 +45,7 @@ class HMM(nn.Module):
         self.config = c
         self.vocab = c.vocab
         self.context: int | None = None  # it forgets, but not on purpose
-        self.arithmetic: torch.dtype | None = None  # taken note of, and left alone: a belief needs its digits
+        self.compute_dtype: torch.dtype | None = None  # taken note of, and left alone: a belief needs its digits
         self.initial = nn.Parameter(torch.empty(c.states))
         self.transition = nn.Parameter(torch.empty((c.states,) * c.order))
         self.emission = nn.Parameter(torch.empty(c.vocab, c.speakers))

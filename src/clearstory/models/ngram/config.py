@@ -36,7 +36,7 @@ class NGramConfig:
             count, none leaves nothing; given is what a model read from a file of ARPA says.
         prune: for each order from 1, n-grams that were counted so often or less are dropped; the last stands for all
             longer ones. None by default.
-        begin: the token that texts begin after, beyond which no n-gram reaches back; the tokenizer's when not given.
+        bos_token_id: the token that texts begin after, beyond which no n-gram reaches back; the tokenizer's when not given.
         counts: whether counts are kept beside the probabilities, to be looked at.
         sizes: n-grams of each order from 2; none before the model has learnt.
     """
@@ -45,7 +45,7 @@ class NGramConfig:
     order: int = 5
     smoothing: Smoothing = "kneser-ney"
     prune: tuple[int, ...] = ()
-    begin: int | None = None
+    bos_token_id: int | None = None
     counts: bool = True
     sizes: tuple[int, ...] = ()
 
@@ -55,7 +55,12 @@ class NGramConfig:
         return "ngram"
 
     @property
-    def shape(self) -> str:
+    def start_token_id(self) -> int | None:
+        """The token that every text starts after."""
+        return self.bos_token_id
+
+    @property
+    def summary(self) -> str:
         """The model in words."""
         kept = f", {self.vocab + sum(self.sizes):,} kept" if self.sizes else ", none counted yet"
         return f"n-grams of up to {self.order} token{'s' * (self.order > 1)}, {NAMES[self.smoothing]}{kept}"
@@ -73,8 +78,8 @@ class NGramConfig:
             raise BadSetting(f"model.prune is {self.prune}; give up to {self.order} counts, none below the one before")
         if self.prune and self.prune[0]:
             raise BadSetting(f"model.prune begins with {self.prune[0]}, and no token can be dropped; begin with 0")
-        if self.begin is not None and not 0 <= self.begin < self.vocab:
-            raise BadSetting(f"model.begin is {self.begin:,}; it must be one of the {self.vocab:,} tokens, or null")
+        if self.bos_token_id is not None and not 0 <= self.bos_token_id < self.vocab:
+            raise BadSetting(f"model.bos_token_id is {self.bos_token_id:,}; it must be one of the {self.vocab:,} tokens, or null")
         if len(self.sizes) >= self.order or any(not 0 <= size <= MOST_ROWS for size in self.sizes):
             raise BadSetting(
                 f"model.sizes is {self.sizes}; it says how many n-grams there are of each order from 2 to {self.order}"

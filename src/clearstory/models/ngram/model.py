@@ -66,7 +66,7 @@ class NGram(nn.Module):
         super().__init__()
         self.vocab = config.vocab
         self.context: int | None = None  # it forgets all but the last few, and never reads those anew
-        self.arithmetic: torch.dtype | None = None  # nothing is multiplied
+        self.compute_dtype: torch.dtype | None = None  # nothing is multiplied
         self.lay_out(config)
         # Before anything is counted.
         self.table(1).logs.fill_(-math.log(self.vocab))
@@ -105,7 +105,7 @@ class NGram(nn.Module):
         """Raises BadSetting as `count` does, and for a smoothing that is none."""
         c = self.config
         method(c)
-        with closing(count(rows, c.order, c.vocab, c.begin)) as tables:
+        with closing(count(rows, c.order, c.vocab, c.bos_token_id)) as tables:
             next(tables)
 
     def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
@@ -115,7 +115,7 @@ class NGram(nn.Module):
         """
         c = self.config
         tables: list[Table] = []
-        for table in count(rows, c.order, c.vocab, c.begin):
+        for table in count(rows, c.order, c.vocab, c.bos_token_id):
             tables.append(table)
             if len(tables) < c.order:
                 yield FitProgress(tokens=len(rows.ids))
@@ -179,8 +179,8 @@ class NGram(nn.Module):
         places = torch.arange(1, ids.shape[1] + 1, device=ids.device).expand_as(ids)
         # Nothing was read before the row began, and what begins a text is looked back on itself.
         ends = torch.where(ids < 0, places, 0)
-        if self.config.begin is not None:
-            ends = torch.where(ids == self.config.begin, places - 1, ends)
+        if self.config.bos_token_id is not None:
+            ends = torch.where(ids == self.config.bos_token_id, places - 1, ends)
         return places - ends.cummax(1).values if ids.shape[1] else places
 
     def contexts(self, ids: Int[Tensor, "B L"]) -> list[Int[Tensor, "B L"]]:

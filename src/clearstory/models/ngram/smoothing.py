@@ -103,7 +103,7 @@ def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Part], 
 def levels(tables: Sequence[Table], config: NGramConfig) -> list[Level]:
     """What smoothing needs to know of each table."""
     out = []
-    first: Flags = np.arange(config.vocab) == config.begin
+    first: Flags = np.arange(config.vocab) == config.bos_token_id
     for order, table in enumerate(tables, start=1):
         contexts = table.keys // config.vocab if order > 1 else np.zeros(len(table), np.int64)
         if order > 1:

@@ -26,9 +26,9 @@ class RecurrentConfig:
         cell: rnn is a plain tanh (Elman 1990), gru has two gates (Cho et al. 2014), lstm three and a cell that only
             gates touch (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
         width: length of a token's vector.
-        hidden: units of a layer; the last one of a tied model has `width`.
+        hidden_size: units of a layer; the last one of a tied model has `width`.
         layers: cells, one above the other.
-        tied: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
+        tie_embeddings: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
         cutoffs: where the vocabulary is cut into a head and rarer parts, for an adaptive softmax (Grave et al. 2017);
             none is the plain softmax. Wants ids in the order of falling frequency, as tokenizers of words have them.
         dropout: share of the last layer's output that is dropped in training, the same units at every time (Gal and
@@ -42,9 +42,9 @@ class RecurrentConfig:
     vocab: int
     cell: Cell = "lstm"
     width: int
-    hidden: int
+    hidden_size: int
     layers: int
-    tied: bool = True
+    tie_embeddings: bool = True
     cutoffs: tuple[int, ...] = ()
     dropout: float = 0.0
     dropout_input: float = 0.0
@@ -58,25 +58,25 @@ class RecurrentConfig:
         return self.cell
 
     @property
-    def shape(self) -> str:
+    def summary(self) -> str:
         """The model in words."""
-        return f"{self.layers} {NAMES[self.cell]} layer{'s' * (self.layers > 1)} of {self.hidden} units"
+        return f"{self.layers} {NAMES[self.cell]} layer{'s' * (self.layers > 1)} of {self.hidden_size} units"
 
     @property
     def units(self) -> tuple[int, ...]:
         """Units of each layer, from below."""
-        return (*[self.hidden] * (self.layers - 1), self.width if self.tied else self.hidden)
+        return (*[self.hidden_size] * (self.layers - 1), self.width if self.tie_embeddings else self.hidden_size)
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "width", "hidden", "layers"):
+        for name in ("vocab", "width", "hidden_size", "layers"):
             value = getattr(self, name)
             # A ceiling, so that a lying config.json is refused before anything is allocated.
             if not 1 <= value <= 2**24:
                 raise BadSetting(f"model.{name} is {value:,}; it must lie between 1 and {2**24:,}")
-        if self.tied and self.layers == 1 and self.width != self.hidden:
+        if self.tie_embeddings and self.layers == 1 and self.width != self.hidden_size:
             raise BadSetting(
-                f"the only layer of a tied model has as many units as a token's vector is long, and model.hidden is "
-                f"{self.hidden:,} where model.width is {self.width:,}; make them equal, or set model.tied to false"
+                f"the only layer of a tied model has as many units as a token's vector is long, and model.hidden_size is "
+                f"{self.hidden_size:,} where model.width is {self.width:,}; make them equal, or set model.tie_embeddings to false"
             )
         for name in ("dropout", "dropout_input", "dropout_hidden", "dropout_embedding", "weight_drop"):
             if not 0 <= getattr(self, name) < 1:
@@ -91,7 +91,7 @@ class RecurrentConfig:
 def parameters(config: RecurrentConfig) -> int:
     """Numbers a model of this config learns, counted on paper: embedding, cells, unembedding, parts of the softmax.
 
-    >>> parameters(RecurrentConfig(vocab=33_278, width=400, hidden=1150, layers=3))  # AWD-LSTM on WikiText-2
+    >>> parameters(RecurrentConfig(vocab=33_278, width=400, hidden_size=1150, layers=3))  # AWD-LSTM on WikiText-2
     33522800
     """
     c = config
@@ -99,19 +99,19 @@ def parameters(config: RecurrentConfig) -> int:
     gates = GATES[c.cell]
     cells = sum(gates * units * (below + units + 2) for below, units in zip(inputs, c.units, strict=True))
     last = c.units[-1]
-    return c.vocab * c.width + cells + (0 if c.tied else c.vocab * last) + len(c.cutoffs) * last
+    return c.vocab * c.width + cells + (0 if c.tie_embeddings else c.vocab * last) + len(c.cutoffs) * last
 
 
 def sized(config: RecurrentConfig, target: int) -> RecurrentConfig:
     """The same layers at about `target` parameters: width and hidden in their proportion, in steps of 16.
 
-    >>> parameters(sized(RecurrentConfig(vocab=100, width=64, hidden=128, layers=2), 1_000_000)) // 50_000
+    >>> parameters(sized(RecurrentConfig(vocab=100, width=64, hidden_size=128, layers=2), 1_000_000)) // 50_000
     20
     """
     shapes = (
-        replace(config, hidden=hidden, width=max(8, round(config.width / config.hidden * hidden / 8) * 8))
+        replace(config, hidden_size=hidden, width=max(8, round(config.width / config.hidden_size * hidden / 8) * 8))
         for hidden in range(16, 8193, 16)
         # A single tied layer has one size only.
-        if not (config.tied and config.layers == 1 and config.width != config.hidden)
+        if not (config.tie_embeddings and config.layers == 1 and config.width != config.hidden_size)
     )
     return min(shapes, key=lambda shape: abs(math.log(parameters(shape) / target)), default=config)

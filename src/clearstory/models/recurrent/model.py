@@ -24,7 +24,7 @@ Birth = Literal["normal", "zero"]
 class Recurrent(nn.Module):
     """Reads left to right into a memory of fixed size; after every token says how likely each next one is.
 
-    >>> model = Recurrent(RecurrentConfig(vocab=67, width=8, hidden=16, layers=2))
+    >>> model = Recurrent(RecurrentConfig(vocab=67, width=8, hidden_size=16, layers=2))
     >>> hidden, memory = model.forward(TokenBatch.from_sequences([[1, 2, 3]]), model.init_state())
     >>> model.logits(hidden).shape, memory.lengths
     (torch.Size([1, 3, 67]), [3])
@@ -36,13 +36,13 @@ class Recurrent(nn.Module):
         self.config = c
         self.vocab = c.vocab
         self.context: int | None = None  # it forgets, but not on purpose
-        self.arithmetic: torch.dtype | None = None  # of the cells and the products; None: that of the weights
+        self.compute_dtype: torch.dtype | None = None  # of the cells and the products; None: that of the weights
         self.embedding = nn.Embedding(c.vocab, c.width)
         inputs = (c.width, *c.units[:-1])
         self.layers = nn.ModuleList(
             Layer(c.cell, below, units, c.weight_drop) for below, units in zip(inputs, c.units, strict=True)
         )
-        self.unembedding = None if c.tied else nn.Linear(c.units[-1], c.vocab, bias=False)
+        self.unembedding = None if c.tie_embeddings else nn.Linear(c.units[-1], c.vocab, bias=False)
         self.names = nn.Parameter(torch.empty(len(c.cutoffs), c.units[-1])) if c.cutoffs else None
         self.reset()
 
@@ -121,8 +121,8 @@ class Recurrent(nn.Module):
         if self.training and self.config.dropout_embedding:
             words = F.dropout(x.new_ones(self.vocab), self.config.dropout_embedding)
             x = x * words[ids].unsqueeze(-1)
-        if self.arithmetic is not None:
-            x = x.to(self.arithmetic)
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
         return self.drop(x, self.config.dropout_input)
 
     def drop(self, x: Float[Tensor, "T B W"], share: float) -> Float[Tensor, "T B W"]:

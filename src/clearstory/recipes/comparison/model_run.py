@@ -82,7 +82,7 @@ class Ground:
         """How a model is trained under the budget; as it began, where it did."""
         r, out = self.recipe, self.run_folder(entry, seed)
         if RunFolder(out).exists:
-            return replace(build_train_recipe(read_yaml(RunFolder(out).config)), out=out, resume=True, overwrite=False)
+            return replace(build_train_recipe(read_yaml(RunFolder(out).config_file)), out=out, resume=True, overwrite=False)
         place, tokenizer, rows = self.tokens(self.tokenizer_of(entry))
         given: dict[str, Any] = {
             "text": r.sources,
@@ -199,7 +199,7 @@ def tried(
     return Trial(
         model=label,
         family=model.config.family,
-        shape=model.config.shape,
+        shape=model.config.summary,
         measure=found.measure,
         seed=seed,
         tokenizer=tokenizer or own.kind,
@@ -230,7 +230,7 @@ def learnt(finished: TrainingResult, bits: float) -> tuple[tuple[float, float], 
     Looks read only some of the held-out text, in nats per token, and that part may be harder or easier than the whole.
     It is the same part in every look, so all are scaled by what makes the best of them what was measured on the whole.
     """
-    looks = [row for row in read(RunFolder(finished.run).metrics) if row["kind"] == "look" and row["nats_per_token"] > 0]
+    looks = [row for row in read(RunFolder(finished.run).metrics_file) if row["kind"] == "look" and row["nats_per_token"] > 0]
     scale = bits / min((float(row["nats_per_token"]) for row in looks), default=1.0)
     return (
         *((float(row["cpu_seconds"]), row["nats_per_token"] * scale) for row in looks),

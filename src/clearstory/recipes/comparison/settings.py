@@ -165,7 +165,7 @@ def parse(word: str) -> Entry:
         if not key.startswith(("model.", "training.")):
             raise BadSetting(f"'{key}' in the model '{word}' is not its own; set --{key} for all models")
     ModelChoice(name=name)
-    if build_train_recipe({"model": name, **settings}).model.kind == "encoder-decoder":
+    if build_train_recipe({"model": name, **settings}).model.architecture == "encoder-decoder":
         raise BadSetting(
             f"{name} makes a text of another, and models are compared by how they foresee running text; leave it out, "
             "and hold encoder-decoders against each other with clearstory evaluate"

@@ -110,7 +110,7 @@ def run_graph(graph: Any, given: Arrays) -> Arrays:
 
 def rows_of(model: Any) -> list[list[list[int]]]:
     """Batches of rows of ids drawn by lot: one token, one row, rows of equal lengths and of others."""
-    window = getattr(model.config, "window", None) or 0
+    window = getattr(model.config, "sliding_window", None) or 0
     longest = max(LENGTH, window + 8 if window <= LONGEST else 0)
     most = longest if model.context is None else min(longest, model.context)
     random = np.random.default_rng(1)
@@ -163,7 +163,7 @@ def decoder(folder: Path, model: Transformer) -> Iterator[OutputPair]:
         for cuts in ((), (ids.shape[1] // 2, ids.shape[1] - 1)):
             if cuts and ids.shape[1] < 3:
                 continue
-            nothing = np.zeros((len(rows), c.kv_heads, 0, c.head_width), np.float32)
+            nothing = np.zeros((len(rows), c.kv_heads, 0, c.head_dim), np.float32)
             past = {name.replace("present", "past_key_values"): nothing for name in kept}
             found = []
             for begin, end in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
@@ -179,12 +179,12 @@ def encoder(folder: Path, model: Encoder) -> Iterator[OutputPair]:
     for rows, ids, mask in batches(model):
         given = {"input_ids": ids, "attention_mask": mask}
         second = np.zeros_like(ids)
-        if model.segments is not None:
-            second = (np.arange(ids.shape[1]) % model.config.segments)[None].repeat(len(ids), 0)
+        if model.token_type_embedding is not None:
+            second = (np.arange(ids.shape[1]) % model.config.token_types)[None].repeat(len(ids), 0)
             given["token_type_ids"] = second
         out = run_graph(graph, given)
         for number, (row, real) in enumerate(zip(rows, mask.astype(bool), strict=True)):
-            segments = torch.from_numpy(second[number][real])[None] if model.segments is not None else None
+            segments = torch.from_numpy(second[number][real])[None] if model.token_type_embedding is not None else None
             hidden = model.encode(TokenBatch.from_sequences([row]), segments)
             yield OutputPair(hidden[0], torch.from_numpy(out["last_hidden_state"][number][real]))
             if "logits" in out:

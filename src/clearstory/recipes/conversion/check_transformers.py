@@ -175,7 +175,7 @@ def answers(opened: OpenedModel, model: Any, ids: Tensor) -> tuple[Tensor, Tenso
     out = model(ids)
     if isinstance(ours, Encoder) and ours.classifier is not None:
         return ours.classify(ours.encode(TokenBatch(ids))), out.logits
-    if isinstance(ours, Encoder) and ours.transform is None:
+    if isinstance(ours, Encoder) and ours.mlm_transform is None:
         return ours.encode(TokenBatch(ids)), out.last_hidden_state
     # BERT's class for both of its objectives gives two answers, and names them.
     return opened.logits(ids), out.prediction_logits if hasattr(out, "prediction_logits") else out.logits

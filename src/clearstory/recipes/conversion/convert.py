@@ -238,10 +238,10 @@ class Words:
         known = {again.tokenizer.display_token(id): id for id in range(again.tokenizer.vocab)}
         ids = torch.tensor([known.get(name, -1) for name in arpa_words(opened.model, opened.tokenizer)])
         read, wanted = ids >= 0, ids >= 0
-        begin = opened.model.config.begin
+        begin = opened.model.config.decoder_start_token_id
         end = begin if opened.tokenizer is None else opened.tokenizer.eos_token_id
         if begin is not None and begin != end:
-            ids[begin], read[begin], wanted[begin] = again.model.config.begin, True, False
+            ids[begin], read[begin], wanted[begin] = again.model.config.decoder_start_token_id, True, False
             if end is not None:
                 read[end] = False
         return cls(ids.clamp(min=0), read, wanted)
@@ -281,7 +281,7 @@ def labelled(model: Encoder, ids: torch.Tensor) -> torch.Tensor:
 def written(model: Any, length: int) -> torch.Tensor:
     """Texts by the model itself, (SAMPLES, length): what it knows best."""
     engine = Engine(model)
-    begin = getattr(model.config, "begin", None) or 0
+    begin = getattr(model.config, "decoder_start_token_id", None) or 0
     sources = drawn(model, length).tolist() if reads_source(model) else [None] * SAMPLES
     rows = {
         engine.add([begin], Sampling(max_tokens=length, seed=seed), source=source): [begin]

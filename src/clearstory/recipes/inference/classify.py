@@ -87,7 +87,7 @@ def classify(
             chances = network.classify(network.encode(tokens)).double().softmax(-1).cpu()
             for place, told in zip(group, chances, strict=True):
                 text, labels = known[place], config.labels
-                if config.labels_of == "text":
+                if config.label_level == "text":
                     found[place] = Labelled(text, labels=ranked(labels, told))
                 else:  # [CLS] stands first
                     found[place] = Labelled(text, words=by_word(labels, text, places[place], told[1:]))

@@ -53,7 +53,7 @@ def encoder(
     network, tokenizer = load_model_and_tokenizer(model, device)
     if not isinstance(network, Encoder):
         config = getattr(network, "config", None)
-        kind = getattr(config, "kind", getattr(config, "family", type(network).__name__))
+        kind = getattr(config, "architecture", getattr(config, "family", type(network).__name__))
         raise CannotDo(
             f"this model ({kind}) reads left to right and is no encoder; it writes on (clearstory generate), and an "
             "encoder is made by: clearstory train TEXT --model bert-mini"
@@ -67,7 +67,7 @@ def encoder(
 
 def require_mlm_head(network: Encoder) -> None:
     """Raises CannotDo for an encoder that cannot say which word stands at a place."""
-    if network.transform is None:
+    if network.mlm_transform is None:
         raise CannotDo(
             "this encoder has no head for words: it gives vectors (clearstory embed); one that tells a [MASK] is made "
             "by: clearstory train TEXT --model bert-mini"

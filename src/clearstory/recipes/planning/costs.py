@@ -51,7 +51,7 @@ def activations_of(parts: Sequence[Part], config: Any, context: int) -> tuple[in
         "layer. Attention is fused and keeps no T × T weights, and nothing is computed twice; compare Korthikanti et "
         "al. 2022, eq. 2"
     )
-    if c.kind == "encoder-decoder":
+    if c.architecture == "encoder-decoder":
         words += f". For a token of the source and one of the answer; looking across is another 2 d + {heads}"
     if c.positions == "buckets":
         numbers += sum(
@@ -69,13 +69,13 @@ def cache_of(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str
         memories = 2 if config.cell == "lstm" else 1
         return memories * sum(config.units), "a memory of fixed size for each row, however long"
     c = config
-    if c.kind == "encoder":
+    if c.architecture == "encoder":
         return 0, "an encoder generates nothing"
-    kept = context if c.window is None else min(context, c.window)
+    kept = context if c.sliding_window is None else min(context, c.sliding_window)
     read = [part for part in parts if part.symbol in ("W_k", "W_v") and not part.name.startswith("encoder ")]
     per_token = sum(part.shape[1] * part.each * part.layers for part in read)
     words = "L (k + v) numbers for each token of the context"
-    return per_token * kept, f"{words}, and of the source" if c.kind == "encoder-decoder" else words
+    return per_token * kept, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
 
 def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> dict[str, int]:
@@ -109,17 +109,17 @@ def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str,
     Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F, but for embeddings, which are looked up here.
     """
     c = config
-    window = getattr(c, "window", None)
+    window = getattr(c, "sliding_window", None)
     seen = context if window is None else min(context, window)
     queries = sum(part.shape[1] * part.each * part.layers for part in parts if part.symbol == "W_q")
     found: dict[str, int] = {}
     for part in parts:
-        told = part.name == LABELS and c.labels_of == "token"
+        told = part.name == LABELS and c.label_level == "token"
         if (part.group not in LOOKED_UP or told) and part.name not in (RECALLED, "distances"):
             found[part.group] = found.get(part.group, 0) + 2 * part.parameters
             if part.group == "attention":
                 found |= {SCORES: 2 * queries * seen, ANSWERS: 2 * queries * seen}
-    if getattr(c, "tied", False):
+    if getattr(c, "tie_embeddings", False):
         found["unembedding"] = found.get("unembedding", 0) + 2 * c.vocab * c.width
     return found
 

@@ -67,12 +67,12 @@ def turned(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
 
 def from_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """A linear map whose inputs are the answers of heads."""
-    return (config.head_width, shape[0]), shape[1] // config.head_width
+    return (config.head_dim, shape[0]), shape[1] // config.head_dim
 
 
 def to_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """A linear map whose outputs are shared out among heads."""
-    return (shape[1], config.head_width), shape[0] // config.head_width
+    return (shape[1], config.head_dim), shape[0] // config.head_dim
 
 
 def to_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
@@ -99,9 +99,9 @@ ATTENTION = r"(?P<which>\w*?)_?attention\."
 
 KINDS = (
     Kind(r"embedding\.weight", "embedding", "tokens", "W_e"),
-    Kind(r"places\.weight", "embedding", "positions", "W_p"),
-    Kind(r"segments\.weight", "embedding", "segments"),
-    Kind(r"buckets\.bias\.weight", "attention", "distances"),
+    Kind(r"position_embedding\.weight", "embedding", "positions", "W_p"),
+    Kind(r"token_type_embedding\.weight", "embedding", "segments"),
+    Kind(r"relative_position_bias\.bias\.weight", "attention", "distances"),
     Kind(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
     Kind(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
     Kind(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
@@ -113,7 +113,7 @@ KINDS = (
     Kind(r"feed_forward\.(gate|up|down)\.bias", "feed-forward", "biases"),
     Kind(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "query and key"),
     Kind(r"embedding_norm\.(weight|bias)", "norms", "first"),
-    Kind(r"transform_norm\.(weight|bias)", "norms", "before words"),
+    Kind(r"mlm_transform_norm\.(weight|bias)", "norms", "before words"),
     Kind(r"\w+_norm\.(weight|bias)", "norms", "in blocks"),
     Kind(r"norm\.(weight|bias)", "norms", "last"),
     Kind(r"recall\.table\.weight", "recall", "rows"),
@@ -127,10 +127,10 @@ KINDS = (
     Kind(r"emission", "states", "state to token"),
     Kind(r"unembedding\.weight", "unembedding", "tokens", "W_u", turned),
     Kind(r"names", "unembedding", "rarer parts"),
-    Kind(r"transform\.(weight|bias)", "unembedding", "before words", "", turned),
+    Kind(r"mlm_transform\.(weight|bias)", "unembedding", "before words", "", turned),
     Kind(r"unembedding_bias", "unembedding", "biases"),
     Kind(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
-    Kind(r"follows\.(weight|bias)", "heads", "next sentence", "", turned),
+    Kind(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", turned),
     Kind(r"classifier\.(weight|bias)", "heads", LABELS, "", turned),
 )
 """The first row whose ending fits decides."""
@@ -216,13 +216,13 @@ def terms_of(config: Any) -> tuple[Term, ...]:
     """
     c = config
     wired = (
-        *(("kind", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False), ("bias", True)),
-        *(("positions", "learned"), ("tied", True), ("gated", False), ("qk_norm", False), ("recall", ())),
+        *(("architecture", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False), ("bias", True)),
+        *(("positions", "learned"), ("tie_embeddings", True), ("gated", False), ("qk_norm", False), ("recall", ())),
     )  # fmt: skip
     if not all(hasattr(c, name) and getattr(c, name) == value for name, value in wired):
         return ()
     d, layers = c.width, c.layers
-    if c.heads * c.head_width != d or c.kv_heads != c.heads or c.hidden != 4 * d:
+    if c.heads * c.head_dim != d or c.kv_heads != c.heads or c.intermediate_size != 4 * d:
         return ()
     terms = (
         Term("12 L d²", 12 * layers * d * d, "in a layer: attention 4 d², feed-forward 8 d²"),

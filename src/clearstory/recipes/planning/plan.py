@@ -150,7 +150,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         "context": context,
         "tokens": recipe.tokens or TOKENS_PER_PARAMETER * total,
     }
-    if getattr(config, "kind", None) == "encoder-decoder":
+    if getattr(config, "architecture", None) == "encoder-decoder":
         notes = (*notes, BOTH)
     if not isinstance(config, TransformerConfig | RecurrentConfig):
         note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"

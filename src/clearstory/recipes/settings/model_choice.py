@@ -50,7 +50,7 @@ class ModelChoice:
     @property
     def kind(self) -> str:
         """Of Transformers, which of their shapes; all others read left to right, as decoders do."""
-        return str(self.overrides.get("kind", getattr(preset(self.name), "kind", "decoder")))
+        return str(self.overrides.get("architecture", getattr(preset(self.name), "architecture", "decoder")))
 
     def config(self, *, vocab: int, context: int | None = None, parameters: int | None = None) -> Any:
         """The config of a model for a tokenizer of `vocab` tokens, at about `parameters` parameters if that is given.
@@ -77,7 +77,7 @@ class ModelChoice:
         return resize_config(base, {key: value for key, value in self.overrides.items() if key in SIZE_FIELDS})
 
 
-SIZE_FIELDS = ("width", "layers", "heads", "kv_heads", "head_width", "hidden")
+SIZE_FIELDS = ("width", "layers", "heads", "kv_heads", "head_dim", "intermediate_size")
 """Fields that say how large a model is; all others say how it is wired."""
 
 
@@ -85,16 +85,16 @@ def resize_config(base: TransformerConfig, given: Mapping[str, Any]) -> Transfor
     """The config with these sizes; of the others, those that would no longer fit follow in proportion."""
     shape: dict[str, Any] = dict(given)
     width = shape.get("width", base.width)
-    if "heads" in shape and "head_width" not in shape:
-        shape["head_width"] = max(2, width // shape["heads"] // 2 * 2)
-    elif ("width" in shape or "head_width" in shape) and "heads" not in shape:
-        shape["heads"] = max(1, width // shape.get("head_width", base.head_width))
-        if "head_width" not in shape and shape["heads"] == 1:
-            shape["head_width"] = max(2, min(base.head_width, width // 2 * 2))
+    if "heads" in shape and "head_dim" not in shape:
+        shape["head_dim"] = max(2, width // shape["heads"] // 2 * 2)
+    elif ("width" in shape or "head_dim" in shape) and "heads" not in shape:
+        shape["heads"] = max(1, width // shape.get("head_dim", base.head_dim))
+        if "head_dim" not in shape and shape["heads"] == 1:
+            shape["head_dim"] = max(2, min(base.head_dim, width // 2 * 2))
     heads = shape.get("heads", base.heads)
     if "kv_heads" not in shape:
         shared = base.heads // base.kv_heads
         shape["kv_heads"] = heads // shared if heads % shared == 0 else heads
-    if "width" in shape and "hidden" not in shape:
-        shape["hidden"] = max(8, round(base.hidden * width / base.width / 8) * 8)
+    if "width" in shape and "intermediate_size" not in shape:
+        shape["intermediate_size"] = max(8, round(base.intermediate_size * width / base.width / 8) * 8)
     return replace(base, **shape)

@@ -20,7 +20,7 @@ def draw_digits(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> P
 
     The prompt is the label alone, as every document of the corpus begins.
     """
-    model.arithmetic = None
+    model.compute_dtype = None
     engine = Engine(model)
     columns = []
     for number in range(10):

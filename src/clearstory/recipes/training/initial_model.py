@@ -63,7 +63,7 @@ def start(recipe: TrainRecipe, device: str) -> InitialModel:
     model = model.to(device)
     whole = count(model)
     if not recipe.lora.rank:
-        return InitialModel(model, opened.tokenizer, opened.card, None, hash, f"{config.shape}, from {given}")
+        return InitialModel(model, opened.tokenizer, opened.card, None, hash, f"{config.summary}, from {given}")
     if (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
         raise BadSetting(
             f"{place} is an adapter, and one adapter does not stand on another; merge it first: "
@@ -72,5 +72,5 @@ def start(recipe: TrainRecipe, device: str) -> InitialModel:
     s = recipe.lora
     model = adapt(model, s.rank, s.alpha, s.targets, s.dropout, seed=recipe.training.seed)
     learning = count(model) - whole
-    shape = f"{config.shape}, from {given}; {learning:,} more learn beside them (LoRA of rank {s.rank})"
+    shape = f"{config.summary}, from {given}; {learning:,} more learn beside them (LoRA of rank {s.rank})"
     return InitialModel(model, opened.tokenizer, opened.card, place.absolute(), hash, shape)

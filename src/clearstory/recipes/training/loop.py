@@ -149,10 +149,10 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
     if tagging:
         config, lessons = with_tags(config, sentences, tokenizer, rows["train"])
     if isinstance(objective, Seq2Seq | SpanCorruption):
-        config = replace(config, begin=objective.begin if config.begin is None else config.begin)
-        objective = replace(objective, begin=config.begin)
-    elif not isinstance(config, TransformerConfig) and getattr(config, "begin", 0) is None:
-        config = replace(config, begin=first_token(tokenizer))  # a family that counts must be told where texts begin
+        config = replace(config, begin=objective.begin if config.decoder_start_token_id is None else config.decoder_start_token_id)
+        objective = replace(objective, begin=config.decoder_start_token_id)
+    elif not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
+        config = replace(config, bos_token_id=first_token(tokenizer))  # a family that counts must be told where texts begin
     check_heads(recipe, config)
     if not known and not recipe.lora.rank:
         settings = scale_learning_rates(recipe.model.name if new else None, config, settings)
@@ -178,7 +178,7 @@ def prepare(run: run_folder.RunFolder, recipe: TrainRecipe, clock: time_budget.T
         tokenizer=tokenizer.kind if begun else spec,
         vocab=tokenizer.vocab,
         parameters=count(unadapted(model)),
-        shape=begun.shape if begun else config.shape,
+        shape=begun.shape if begun else config.summary,
         unit="pair" if aim.pairs else "document",
     )
     steps = recipe.steps or DEFAULT_STEPS

@@ -18,7 +18,7 @@ def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
 
     Raises BadSetting for an objective that does not teach models of this kind, or learns from other text.
     """
-    kind = recipe.model.kind if begun is None else getattr(begun.config, "kind", "decoder")
+    kind = recipe.model.architecture if begun is None else getattr(begun.config, "architecture", "decoder")
     pairs = recipe.data.pairs or recipe.objective == "rewrite"
     if kind == "encoder-decoder" and not pairs:
         pairs = is_parallel(recipe.text, recipe.data)
@@ -34,7 +34,7 @@ def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
     if aim.masks and recipe.training.sample_steps:
         raise BadSetting(
             f"training.sample_steps is {recipe.training.sample_steps}, and an encoder does not write; leave it out, "
-            "and ask the finished model with: clearstory fill"
+            "and ask the finished model with: clearstory fill-mask"
         )
     if begun is None and recipe.model.overrides.get("labels"):
         raise BadSetting(
@@ -49,8 +49,8 @@ def aimed(recipe: TrainRecipe, begun: Any = None) -> TrainRecipe:
 def check_heads(recipe: TrainRecipe, config: Any) -> None:
     """Raises BadSetting for a model without the heads that its objective asks."""
     aim, given = OBJECTIVES[recipe.objective], recipe.init or recipe.model.name
-    if aim.masks and not config.transform:
-        way = "set model.transform and model.unembed_bias to true"
+    if aim.masks and not config.mlm_transform:
+        way = "set model.mlm_transform and model.unembed_bias to true"
         if recipe.init:
             way = "choose one that tells a [MASK], or train a new one: --model bert-mini"
         raise BadSetting(f"objective is {recipe.objective}, and {given} has no head for words; {way}")

@@ -77,7 +77,7 @@ def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
     began = time.process_time()
     rows = Corpus.open((CORPUS,)).encode(tokenizer)
     begin = first_token(tokenizer)
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=5, begin=begin))
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=5, bos_token_id=begin))
     for _ in model.fit(rows["train"]):
         pass
     bits = score_dataset(model, rows["validation"], begin=begin).bits_per_byte

@@ -25,7 +25,7 @@ def sample(
     """What the model writes after `prompt`, or from `source`, drawn at temperature 0.8. Disturbs neither the model nor
     torch's chance.
     """
-    cast(Any, model).arithmetic = None  # that of training is not for caches
+    cast(Any, model).compute_dtype = None  # that of training is not for caches
     begin = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
@@ -34,6 +34,6 @@ def sample(
     if source is not None:
         spells = SentinelTokenizer(tokenizer)
         prompt = f"{spells.decode(source)} → "
-        reading |= {"source": source, "begin": cast(Any, model).config.begin}
+        reading |= {"source": source, "begin": cast(Any, model).config.decoder_start_token_id}
     written = generate(cast(Any, model), ids, sampling, **reading)
     return prompt + spells.decode([token.id for token in written if token.id != tokenizer.eos_token_id])

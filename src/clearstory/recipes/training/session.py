@@ -187,7 +187,7 @@ class Session:
         training, else in the weights' own. `spread`: those tokens come from all over.
         """
         model: Any = self.model
-        model.arithmetic = COMPUTE_DTYPES[self.recipe.training.precision] if fast else None
+        model.compute_dtype = COMPUTE_DTYPES[self.recipe.training.precision] if fast else None
         model.eval()
         return self.held.score(model, self.learner.context, limit, spread)
 

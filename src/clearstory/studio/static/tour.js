@@ -140,7 +140,7 @@ export function makeTour(context, strip) {
   async function instead(step, ask) {
     const known = context.views().get(step.view);
     const seen = context.traced();
-    const kind = seen?.kind === "encoder" ? "an encoder" : seen?.family ?? "of another family";
+    const kind = seen?.architecture === "encoder" ? "an encoder" : seen?.family ?? "of another family";
     const lacks = `This step needs ${known?.needs ?? "another model"}; yours is ${kind}.`;
     const view = other(step.view);
     if (!view) return lacks;

@@ -1,81 +1,158 @@
-"""Masked: tell the words that are hidden, and whether one text follows another. Devlin et al. 2019, section 3.1."""
+"""Masked language modelling (mlm), and next-sentence prediction with it (mlm+nsp). Devlin et al. 2019, section 3.1."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
-from clearstory.models.base import IGNORE_INDEX, TokenSequences, TokenBatch, State
-from clearstory.training.batches import Batch, Rows, Windows
-from clearstory.training.masking import Masking
-from clearstory.training.objectives.base import Loss, Term
-from clearstory.training.pairs import Pairs
+from clearstory.evaluation.masked import MaskedScore, score_masked
+from clearstory.metrics import Score
+from clearstory.models.base import IGNORE_INDEX, State, TokenSequences
+from clearstory.models.encoder import Encoder
+from clearstory.training.batches import Batch
+from clearstory.training.masked_batches import MaskedWindowBatches, SentencePairBatches, TokenMasking
+from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
+
+NO_BITS_PER_BYTE = (
+    "an encoder predicts a token from both of its sides, so the nats of all tokens add up to no probability of the "
+    "text; compare encoders in nats per masked token, or by pseudo-likelihood"
+)
+"""Why an encoder has no bits per byte."""
+
+VALIDATION_SEED, VALIDATION_BATCH_SIZE = 0, 16
+"""The same for every run, so that the same tokens are masked and runs can be compared."""
 
 
 @dataclass(frozen=True)
 class MLM:
-    """The sum of -log p(token | what is not hidden) over the hidden tokens; with `pairs`, and of -log p(the second text
-    follows the first, or not) over pairs of texts. Each is a mean of its own, and the two are added.
+    """The negative log-likelihood of masked tokens; with `next_sentence`, plus that of whether the second text of a
+    pair follows the first. Each is a mean of its own, and the two are added.
     """
 
-    masking: Masking
-    pairs: bool = False
+    masking: TokenMasking
+    next_sentence: bool = False
+
+    loss_unit = "masked token"
+    no_bits_per_byte = NO_BITS_PER_BYTE
+
+    def configure(self, config: Any) -> tuple[MLM, Any]:
+        """Both unchanged."""
+        return self, config
 
     def batches(
-        self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
-    ) -> MaskedWindowBatches | Pairs:
-        """Windows packed end to end; or pairs, of rows that are sentences, which begin with documents anyway."""
-        if self.pairs:
-            return Pairs(cast(TokenSequences, rows), context, batch_size, seed, self.masking)
-        return MaskedWindowBatches(rows, context, batch_size, seed, self.masking, align_documents)
+        self,
+        dataset: TokenSequences,
+        context: int,
+        batch_size: int,
+        seed: int,
+        stateful: bool = False,
+        align_documents: bool = False,
+    ) -> MaskedWindowBatches | SentencePairBatches:
+        """Windows of packed documents; or pairs of texts, of a dataset whose sequences are sentences."""
+        if self.next_sentence:
+            return SentencePairBatches(dataset, context, batch_size, seed, self.masking)
+        return MaskedWindowBatches(dataset, context, batch_size, seed, self.masking, align_documents)
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Tokens to be told, and pairs."""
+    def count_targets(self, batch: Batch) -> dict[str, int]:
+        """Number of masked tokens, and of pairs."""
         counts = {"masked": int((batch.targets != IGNORE_INDEX).sum())}
         return counts if batch.is_not_next is None else {**counts, "next-sentence": len(batch.is_not_next)}
 
-    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
-        """Nats of all hidden tokens together, and of all pairs."""
-        encoder, counts = cast(Any, model), self.counts(batch)
-        hidden = encoder.encode(batch.tokens, batch.segments)
-        loss = {"masked": Term(encoder.nats(hidden, batch.targets).sum(), counts["masked"])}
+    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[LossTerms, None]:
+        """The summed negative log-likelihood of all masked tokens, and of all pairs, in nats."""
+        encoder, counts = cast(Encoder, model), self.count_targets(batch)
+        hidden = encoder.encode(batch.tokens, batch.token_type_ids)
+        terms = {"masked": LossTerm(encoder.nats(hidden, batch.targets).sum(), counts["masked"])}
         if batch.is_not_next is not None:
-            logits = encoder.relate(hidden)
+            logits = encoder.nsp_logits(hidden)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             nats = F.cross_entropy(logits, batch.is_not_next, reduction="sum")
-            loss["next-sentence"] = Term(nats, counts["next-sentence"])
-        return loss, None
+            terms["next-sentence"] = LossTerm(nats, counts["next-sentence"])
+        return terms, None
+
+    def score(
+        self,
+        model: Encoder,
+        dataset: TokenSequences,
+        context: int,
+        *,
+        limit: int | None = None,
+        seed: int = VALIDATION_SEED,
+        batch_size: int = VALIDATION_BATCH_SIZE,
+    ) -> MaskedScore:
+        """Sums over one pass through a dataset, or over about `limit` tokens from all over it."""
+        if not self.next_sentence:  # a window is no longer than the text
+            context = min(context, max(4, len(dataset.ids) + 1))
+        batches = self.batches(dataset, context, batch_size, seed)
+
+        def one_epoch() -> Iterator[Batch]:
+            for index, first in enumerate(range(0, batches.examples_per_epoch, batch_size)):
+                yield batches.batch(index).micro_batch(0, batches.examples_per_epoch - first)
+
+        return score_masked(model, one_epoch(), limit)
+
+    def validate(
+        self, model: nn.Module, dataset: TokenSequences, context: int, limit: int | None = None
+    ) -> Validation:
+        """Loss of masked tokens, and next-sentence accuracy. See `Objective.validate`."""
+        masked = self.score(cast(Encoder, model), dataset, context, limit=limit)
+        score = Score(nats=masked.nats, tokens=masked.tokens, bytes=None, reason=self.no_bits_per_byte)
+        return Validation(score, {} if masked.accuracy is None else {"next_sentence_accuracy": masked.accuracy})
+
+    def sample_source(self, dataset: TokenSequences, index: int, context: int) -> None:
+        """None: an encoder generates no text."""
 
 
-class MaskedWindowBatches:
-    """`Windows` between [CLS] and [SEP], some of their tokens hidden; those are a function of (seed, number) too."""
+def summary(validation: Validation) -> str:
+    """The final result in one sentence."""
+    sentence = f"{validation.score.nats_per_token:.4f} nats per masked token of the held-out text"
+    accuracy = validation.metrics.get("next_sentence_accuracy")
+    return sentence if accuracy is None else f"{sentence}; next-sentence accuracy {accuracy:.1%}"
 
-    def __init__(
-        self, rows: Rows, context: int, batch_size: int, seed: int, masking: Masking, align_documents: bool = False
-    ) -> None:
-        if context < 4:
-            raise BadSetting(
-                f"a context of {context} leaves nothing between [CLS] and [SEP]; set training.context to 4 or more"
-            )
-        self.windows = Windows(rows, context - 2, batch_size, seed, align_documents)
-        self.masking = masking
-        self.seed = seed
-        self.per_epoch = self.windows.per_epoch
 
-    def batch(self, number: int) -> Batch:
-        """The number-th batch of this order, however far that is."""
-        inner = self.windows.batch(number).tokens.ids.numpy()
-        ids = np.pad(inner, ((0, 0), (1, 1)), constant_values=self.masking.last)
-        ids[:, 0] = self.masking.first
-        shown, targets = self.masking.draw(ids, np.random.default_rng([self.seed, 2, number]))
-        return Batch(TokenBatch(torch.from_numpy(shown)), torch.from_numpy(targets))
+def check_mlm_head(config: Any, name: str, saved: bool) -> None:
+    """Raises BadSetting for a model that predicts no masked tokens."""
+    if not config.mlm_transform:
+        remedy = "set model.mlm_transform and model.unembed_bias to true"
+        if saved:
+            remedy = "choose a model that predicts masked tokens, or train a new one: --model bert-mini"
+        raise BadSetting(f"objective is masked language modelling, and {name} has no head for it; {remedy}")
 
-    def continues(self, number: int) -> bool:
-        """Never: windows are shuffled."""
-        return False
+
+def check_both_heads(config: Any, name: str, saved: bool) -> None:
+    """Raises BadSetting for a model without the head for masked tokens or the one for next sentences."""
+    check_mlm_head(config, name, saved)
+    if not config.pooler:
+        remedy = "set model.pooler to true, or objective to mlm"
+        if saved:
+            remedy = "set objective to mlm, or train a new one: --model bert-mini"
+        raise BadSetting(f"objective is mlm+nsp, and {name} has no head for next-sentence prediction; {remedy}")
+
+
+FILL_MASK = 'clearstory fill-mask {run} "... [MASK] ..."'
+
+MASKED = ObjectiveSpec(
+    make=lambda tokenizer, settings: MLM(TokenMasking.from_tokenizer(tokenizer, settings.whole_words)),
+    architectures=("encoder",),
+    summary=summary,
+    next_command=FILL_MASK,
+    generates=False,
+    model_defaults={"pooler": False},  # a head that is not trained would keep its initial weights
+    check_config=check_mlm_head,
+)
+
+MASKED_NEXT_SENTENCE = ObjectiveSpec(
+    make=lambda tokenizer, settings: MLM(TokenMasking.from_tokenizer(tokenizer, settings.whole_words), True),
+    architectures=("encoder",),
+    summary=summary,
+    next_command=FILL_MASK,
+    sentences=True,
+    generates=False,
+    check_config=check_both_heads,
+)

@@ -164,7 +164,7 @@ export function guessCard(context, { onCover }) {
 
   /** Another model or sentence ends the game. */
   function update() {
-    card.root.hidden = context.traced()?.kind === "encoder-decoder"; // which writes another text
+    card.root.hidden = context.traced()?.architecture === "encoder-decoder"; // which writes another text
     if (known === key()) return undefined;
     asking.drop();
     game = null;
