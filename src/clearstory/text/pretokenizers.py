@@ -1,7 +1,7 @@
-"""Splitting: how byte-level tokenizers cut text before any pair is merged, by the names that GGUF gives the ways.
+"""Pre-tokenizers of byte-level BPE tokenizers, under the names that GGUF uses.
 
-A way is a normalizer and a pre-tokenizer as tokenizer.json writes them. A name is read as its way, and a way written as
-its name, so what is not in the table is refused in both directions: a text cut otherwise gives other ids in silence.
+Each is a normalizer and a pre-tokenizer as in tokenizer.json. Names are mapped to components and back; what is not in
+the table is refused in both directions, since a wrong pre-tokenizer silently produces other ids.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-"""GPT-2's own: its pattern, then a printable character for each byte."""
+"""GPT-2's pre-tokenizer: its regular expression, then a printable character for each byte."""
 
 BYTE_LEVEL_NO_REGEX = {**BYTE_LEVEL, "use_regex": False}
 
-# Each as its maker's tokenizer.json has it.
+# Regular expressions of the published tokenizer.json files.
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -34,18 +34,18 @@ CL100K = (
 
 
 def split_step(pattern: str) -> dict[str, Any]:
-    """A cut before and after whatever matches."""
+    """A Split step that isolates the matches of `pattern`."""
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def sequence(*steps: Mapping[str, Any]) -> dict[str, Any]:
-    """One after another."""
+    """A Sequence of pre-tokenizer steps."""
     return {"type": "Sequence", "pretokenizers": [dict(step) for step in steps]}
 
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """A way to cut text; `whole` where a piece that is a token as it stands is not put together from pairs."""
+    """How text is cut before merging. `ignore_merges`: a piece that is in the vocabulary is one token, whatever the merges."""
 
     pre_tokenizer: Mapping[str, Any]
     normalizer: Mapping[str, Any] | None = None
@@ -78,11 +78,11 @@ ALIASES = {
     **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "smollm"),
     **dict.fromkeys(("llama4", "kanana2"), "gpt-4o"),
 }
-"""Other names of the same ways."""
+"""Other names of the same pre-tokenizers."""
 
 
 def find_pretokenizer(name: str) -> PreTokenizer | None:
-    """The way that a name means.
+    """The pre-tokenizer of a GGUF name, or None.
 
     >>> known("mpt") == known("gpt-2"), known("of its own")
     (True, None)
@@ -91,7 +91,7 @@ def find_pretokenizer(name: str) -> PreTokenizer | None:
 
 
 def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
-    """The name of the way a tokenizer.json cuts text; None for one that has no name.
+    """GGUF's name of the pre-tokenizer of a tokenizer.json, or None if it has none.
 
     >>> name_of({"pre_tokenizer": BYTES, "normalizer": None, "model": {}})
     'gpt-2'
@@ -104,19 +104,19 @@ def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
             and bool(model.get("ignore_merges")) == pretokenizer.ignore_merges
         ):
             return name
-    # Where nothing is merged it does not matter how text is cut.
+    # Without merges, pre-tokenization does not matter.
     pre = parts.get("pre_tokenizer")
     only_bytes = isinstance(pre, Mapping) and pre.get("type") == "ByteLevel" and not pre.get("add_prefix_space")
     return "gpt-2" if only_bytes and not model.get("merges") and parts.get("normalizer") is None else None
 
 
 def is_equivalent(one: Any, other: Any) -> bool:
-    """Whether two parts do the same: offsets that are trimmed, or a Sequence of one step, change no id."""
+    """Whether two components produce the same ids: trimmed offsets, or a Sequence of one step, make no difference."""
     return bool(canonical(one) == canonical(other))
 
 
 def canonical(part: Any) -> Any:
-    """A part without what changes no id."""
+    """A component without what does not change ids."""
     if isinstance(part, list):
         return [canonical(each) for each in part]
     if not isinstance(part, Mapping):

@@ -1,4 +1,4 @@
-"""Sentences: where one ends and the next begins, for objectives that ask whether one follows another."""
+"""Sentence splitting, for next-sentence prediction."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 
 from clearstory.text.documents import Document
 
-# A line's end; a mark that ends a sentence, with what closes quotes and brackets behind it, before white space;
-# the marks of Chinese and Japanese, which need none.
+# A line end; or a final punctuation mark with closing quotes and brackets, before white space;
+# or a Chinese or Japanese full stop, which needs no white space.
 SENTENCE_END = re.compile(r"\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？][」』”’）]*\s*")
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a text, each with the white space behind it: joined, they are the text again.
+    """Sentences of a text, each with the white space after it: joined, they are the text.
 
-    A sentence ends with its line, or with a mark that ends one unless a small letter follows. Abbreviations before a
-    capital are taken for ends (Mr. Smith): what is learnt needs pieces of running text, not perfect ones.
+    A sentence ends at a line end, or at a punctuation mark unless a lower-case letter follows. An abbreviation before a
+    capital letter is taken for an end (Mr. Smith): next-sentence prediction needs pieces of running text, not exact
+    sentences.
 
     >>> sentences("He came. She left at 5 p.m. sharp!\\nThe end")
     ['He came. ', 'She left at 5 p.m. sharp!\\n', 'The end']
@@ -32,10 +33,9 @@ def split_sentences(text: str) -> list[str]:
 
 
 def documents_by_sentence(documents: Iterable[Document]) -> Iterator[Document]:
-    """Every sentence as a document of its own, with an empty one wherever a document of the source ends.
+    """Every sentence as a document, with an empty document where a document of the source ends.
 
-    So that a file of sentences can be written and read like any other; the last part of a long document that is read in
-    parts waits for what follows it.
+    The last sentence of one part of a long document is completed by the next part.
     """
     waiting, name, begun = "", "", False
     for document in documents:

@@ -1,8 +1,7 @@
-"""SentencePiece: its .model files, read without its library.
+"""SentencePiece .model files, parsed without the sentencepiece library.
 
-Such a file is a protocol buffer: numbered fields, each a number, four or eight bytes, or a length and as many bytes.
-Only the fields that decide about ids are read here (sentencepiece_model.proto); the library is what the tests compare
-with.
+The file is a protocol buffer: numbered fields, each a varint, four or eight bytes, or a length-delimited value. Only the
+fields that decide ids are read (sentencepiece_model.proto); tests compare the result with the library's.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ UNIGRAM, PAIRS = 1, 2
 
 @dataclass
 class SentencePieceModel:
-    """What a file says: its pieces with score and kind, and how text is prepared."""
+    """Contents of a file: pieces with score and type, and the normalization."""
 
     pieces: list[tuple[str, float, int]] = field(default_factory=list)
     kind: int = UNIGRAM
@@ -39,22 +38,22 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
-    """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, BadInput for a kind that is not here."""
+    """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, or BadInput for an unsupported model type."""
     if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no SentencePiece model has {MAX_BYTES:,}")
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes; a SentencePiece model may have at most {MAX_BYTES:,}")
     try:
         model = parse_model(path.read_bytes())
     except (IndexError, ValueError, struct.error, TypeError) as error:
-        raise CorruptFile(f"{path} is cut off or is no SentencePiece model ({error}); copy it anew") from None
+        raise CorruptFile(f"{path} is truncated or not a SentencePiece model ({error}); download it again") from None
     if not model.pieces:
-        raise CorruptFile(f"{path} is no SentencePiece model: it holds no pieces; copy it anew")
+        raise CorruptFile(f"{path} is not a SentencePiece model: it has no pieces; download it again")
     if model.kind not in (UNIGRAM, PAIRS):
-        raise BadInput(f"{path} is a SentencePiece model of words or characters; this house reads unigram and bpe")
+        raise BadInput(f"{path} is a SentencePiece model of words or characters; supported: unigram, bpe")
     return to_tokenizer_json(model), tokenizer_config(model)
 
 
 def to_tokenizer_json(model: SentencePieceModel) -> str:
-    """The tokenizer.json."""
+    """The tokenizer.json of a model."""
     ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
     special = [piece for piece, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)]
@@ -72,13 +71,13 @@ def to_tokenizer_json(model: SentencePieceModel) -> str:
 
 
 def tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:
-    """Which pieces begin and end a text, stand for the unknown and fill rows."""
+    """The tokenizer_config.json of a model: its bos, eos, unk and pad tokens."""
     known = {role: id for role, id in model.roles.items() if 0 <= id < len(model.pieces)}
     return {f"{role}_token": model.pieces[known[role]][0] if role in known else None for role in model.roles}
 
 
 def parse_model(data: bytes) -> SentencePieceModel:
-    """Raises IndexError, ValueError or struct.error for what is no model."""
+    """The model of a file's bytes. Raises IndexError, ValueError or struct.error for invalid data."""
     model = SentencePieceModel()
     for number, value in read_fields(data):
         if number == 1:
@@ -91,7 +90,7 @@ def parse_model(data: bytes) -> SentencePieceModel:
             said = dict(read_fields(value))
             model.kind, model.byte_fallback = said.get(3, UNIGRAM), bool(said.get(35, 0))
             for role, key in (("unk", 40), ("bos", 41), ("eos", 42), ("pad", 43)):
-                # Of 64 bits, the negative ones wrap round.
+                # Negative numbers are stored as unsigned 64-bit integers.
                 model.roles[role] = (said.get(key, model.roles[role] % 2**64) + 2**63) % 2**64 - 2**63
         elif number == 3:
             said = dict(read_fields(value))
@@ -101,7 +100,7 @@ def parse_model(data: bytes) -> SentencePieceModel:
 
 
 def read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """The numbered fields of a message, one after another."""
+    """Numbered fields of a protocol buffer message, in order."""
     at = 0
     while at < len(data):
         key, at = read_varint(data, at)
@@ -114,13 +113,13 @@ def read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
         if wire == 2:
             size, at = read_varint(data, at)
         if size is None or size > len(data) - at:
-            raise ValueError(f"field {number} at byte {at:,} does not fit")
+            raise ValueError(f"field {number} at byte {at:,} exceeds the file")
         yield number, data[at : at + size]
         at += size
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, the lowest first, and the place after it."""
+    """A varint (seven bits per byte, low bits first) and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]
@@ -128,4 +127,4 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ValueError(f"a number at byte {at:,} does not end")
+    raise ValueError(f"the varint at byte {at:,} does not end")

@@ -1,4 +1,4 @@
-"""Sentinels: tokens that stand for what was dropped from a text, `<extra_id_0>` and so on, as T5 names them."""
+"""Sentinel tokens that stand for the dropped spans of a text: `<extra_id_0>` and so on, as in T5."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from itertools import groupby
 from clearstory.text.tokenizers import Tokenizer
 
 COUNT = 100
-"""Raffel et al. 2020 have as many."""
+"""Number of sentinel tokens in Raffel et al. 2020."""
 
 
 def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids of a tokenizer's sentinels, in their order; none where it has none."""
+    """Ids of a tokenizer's sentinel tokens, in order; empty if it has none."""
     found: list[int] = []
     while len(ids := tokenizer.encode_parsing_special(f"<extra_id_{len(found)}>")) == 1:
         if ids[0] in (tokenizer.unk_token_id, *found):
@@ -27,13 +27,13 @@ def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class SentinelTokenizer:
-    """A tokenizer that reads sentinels in a text, and writes them: what fills gaps cannot be read without them.
+    """A tokenizer that parses sentinel tokens in text and writes them when decoding.
 
-    `<extra_id_0>` and so on are the sentinels that the tokenizer has; all else is text.
+    Only `<extra_id_0>` and so on are parsed, as far as the tokenizer has them; everything else is plain text.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
-    >>> gaps = SentinelTokenizer(with_sentinels(train_tokenizer("bytes", [])))
-    >>> gaps.encode("a<extra_id_0>b<extra_id_500>")[:3], gaps.decode([97, 257, 98])
+    >>> sentinel_tokenizer = SentinelTokenizer(with_sentinels(train_tokenizer("bytes", [])))
+    >>> sentinel_tokenizer.encode("a<extra_id_0>b<extra_id_500>")[:3], sentinel_tokenizer.decode([97, 257, 98])
     ([97, 257, 98], 'a<extra_id_0>b')
     """
 
@@ -41,45 +41,45 @@ class SentinelTokenizer:
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """From a sentinel's id to how it is spelt."""
+        """String of each sentinel token, by id."""
         return {id: f"<extra_id_{number}>" for number, id in enumerate(sentinels(self.tokenizer))}
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """Token ids of a text."""
         return self.encode_with_offsets(text)[0]
 
     def source(self, text: str) -> list[int]:
-        """The ids of a source: a text, and the token that ends it."""
+        """Token ids of a source text, followed by eos."""
         end = self.tokenizer.eos_token_id
         return [*self.encode(text), *([] if end is None else [end])]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of a text, and the characters start:stop of it that each was made from."""
-        known = list(self.names)
+        """Token ids of a text, and the character span [start, stop) of each token."""
+        sentinel_ids = list(self.names)
         ids: list[int] = []
-        places: list[tuple[int, int]] = []
+        offsets: list[tuple[int, int]] = []
 
-        def plain(start: int, stop: int) -> None:
-            own, at = self.tokenizer.encode_with_offsets(text[start:stop])
+        def append_plain(start: int, stop: int) -> None:
+            own, spans = self.tokenizer.encode_with_offsets(text[start:stop])
             ids.extend(own)
-            places.extend((start + begin, start + end) for begin, end in at)
+            offsets.extend((start + first, start + last) for first, last in spans)
 
         done = 0
         for mark in re.finditer(r"<extra_id_(\d{1,4})>", text):
-            if int(mark[1]) < len(known):
-                plain(done, mark.start())
-                ids.append(known[int(mark[1])])
-                places.append(mark.span())
+            if int(mark[1]) < len(sentinel_ids):
+                append_plain(done, mark.start())
+                ids.append(sentinel_ids[int(mark[1])])
+                offsets.append(mark.span())
                 done = mark.end()
-        plain(done, len(text))
-        return ids, places
+        append_plain(done, len(text))
+        return ids, offsets
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, other special tokens left out."""
+        """Text of ids; special tokens other than sentinels are skipped."""
         return self.decode_bytes(list(ids)).decode(errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of ids, also where they end within a character; what stands between sentinels is a text each."""
+        """Bytes of ids; each run of tokens between sentinels is decoded as one text."""
         parts = []
         for name, run in groupby(ids, self.names.get):
             own = list(run)
@@ -88,7 +88,7 @@ class SentinelTokenizer:
 
 
 def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with sentinels behind its other tokens; itself where it has some already.
+    """The tokenizer with sentinel tokens appended to its vocabulary; unchanged if it already has some.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> known = with_sentinels(train_tokenizer("bytes", []))

@@ -1,4 +1,4 @@
-"""Framing: how an encoder reads a text or two, and one in which something is masked. Devlin et al. 2019, figure 2."""
+"""Special tokens of encoders: [CLS] a [SEP] b [SEP], and text that contains [MASK]. Devlin et al. 2019, figure 2."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[list[int], list[int]]:
-    """The ids of one text or of two, given as text or as ids: [CLS] a [SEP] b [SEP].
+    """Ids and token type ids of one or two texts (strings or ids) as an encoder reads them: [CLS] a [SEP] b [SEP].
 
-    The second list says which text each token is of. Raises CannotDo for a tokenizer without these tokens.
+    The token type id is 0 in the first text and 1 in the second. Raises CannotDo if the tokenizer has no [CLS] and [SEP].
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> build_inputs(train_tokenizer("wordpiece:12", ["a b"]), "a", "b")
@@ -30,27 +30,27 @@ def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[lis
 
 
 def cls_and_sep_ids(tokenizer: Tokenizer) -> tuple[int, int]:
-    """The token before all that is read, and the one behind each text. Raises CannotDo where there are none."""
+    """Ids of [CLS] and [SEP]. Raises CannotDo if the tokenizer has none."""
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise CannotDo(
-            f"this tokenizer ({tokenizer.kind}) has no [CLS] and [SEP], between which an encoder reads; "
-            "tokenizer wordpiece:8192 makes one that has"
+            f"this tokenizer ({tokenizer.kind}) has no [CLS] and [SEP], which an encoder needs; "
+            "train one that has with --tokenizer wordpiece:8192"
         )
     return tokenizer.cls_token_id, tokenizer.sep_token_id
 
 
 def require_mask_token(tokenizer: Tokenizer) -> int:
-    """The token that hides others. Raises CannotDo where there is none."""
+    """Id of [MASK]. Raises CannotDo if the tokenizer has none."""
     if tokenizer.mask_token_id is None:
         raise CannotDo(
-            f"this tokenizer ({tokenizer.kind}) has no token that hides another; tokenizer wordpiece:8192 makes one "
-            "that has [MASK]"
+            f"this tokenizer ({tokenizer.kind}) has no mask token; train one that has with "
+            "--tokenizer wordpiece:8192"
         )
     return tokenizer.mask_token_id
 
 
 def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text in which [MASK] is spelt out, as this tokenizer writes it; nothing else is read as a command.
+    """Token ids of a text in which the mask token's own string is parsed; no other special token is.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> encode_with_mask(train_tokenizer("wordpiece:12", ["a b"]), "a [MASK] b")
@@ -62,6 +62,6 @@ def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def continuation_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
-    """Which ids go on with the word that the token before them began, (V,); none but where pieces are marked so."""
+    """True for ids that continue the word of the token before (WordPiece's ##), shape (V,); all False for other tokenizers."""
     pieces = [tokenizer.display_token(id) for id in range(tokenizer.vocab)]
     return np.array([piece.startswith("##") for piece in pieces]) & ~tokenizer.special_tokens_mask & (tokenizer.kind == "wordpiece")

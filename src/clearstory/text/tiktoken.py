@@ -1,6 +1,6 @@
-"""Ranks: tiktoken's files, a token's bytes and its rank a line.
+"""tiktoken's files: one token per line, its bytes in base64 and its rank.
 
-Such a file does not say how text is cut before it is merged, nor which special tokens there are: its name does.
+Such a file contains neither the pre-tokenizer nor the special tokens; they follow from the name of the encoding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHARACTERS = {byte: character for character, byte in BYTE_ALPHABET.items()}
 
 @dataclass(frozen=True)
 class TiktokenEncoding:
-    """What goes without saying in a file of ranks."""
+    """Pre-tokenizer and special tokens of an encoding."""
 
     pretokenizer: PreTokenizer
     special: dict[str, int]
@@ -47,16 +47,16 @@ ENCODINGS: dict[str, TiktokenEncoding] = {
         {"<|endoftext|>": 199_999, "<|endofprompt|>": 200_018},
     ),
 }
-"""By the name of the file, without its ending."""
+"""Encodings by file name, without its suffix."""
 
 
 def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
-    """tokenizer.json and tokenizer_config.json of a file. Raises BadInput for a name that is not in the table."""
+    """tokenizer.json and tokenizer_config.json of a file. Raises BadInput for an unknown encoding name."""
     encoding = ENCODINGS.get(path.stem)
     if encoding is None:
         raise BadInput(
-            f"{path} does not say how it cuts text, and its name should; "
-            f"name it after its encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
+            f"{path} does not contain its pre-tokenizer, and its name is no known encoding; "
+            f"rename it to its encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
         )
     ranks = parse_ranks(path)
     ids = {byte_level_string(token): rank for token, rank in ranks.items()}
@@ -68,9 +68,9 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
 
 
 def parse_ranks(path: Path) -> dict[bytes, int]:
-    """Each token's bytes and rank."""
+    """Rank of each token, as a dict from bytes to rank. Raises CorruptFile for invalid lines or missing bytes."""
     if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no file of ranks has {MAX_BYTES:,}")
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes; a .tiktoken file may have at most {MAX_BYTES:,}")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
@@ -79,16 +79,16 @@ def parse_ranks(path: Path) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
-            raise CorruptFile(f"line {number:,} of {path} is no token and rank: {line[:40]!r}; copy it anew") from None
+            raise CorruptFile(f"line {number:,} of {path} is not a token and a rank: {line[:40]!r}; download the file again") from None
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing or len(set(ranks.values())) < len(ranks):
-        reason = f"has no token for the byte {missing[0]}" if missing else "gives a rank to two tokens"
-        raise CorruptFile(f"{path} {reason}; copy it anew")
+        reason = f"has no token for the byte {missing[0]}" if missing else "has the same rank for two tokens"
+        raise CorruptFile(f"{path} {reason}; download it again")
     return ranks
 
 
 def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair each longer token is merged from, by rank: what is left of its bytes when all better ranks have merged.
+    """The pair that each longer token is merged from, by rank: what remains of its bytes after all merges of lower rank.
 
     >>> recover_merges({b"a": 0, b"b": 1, b"ab": 2, b"abb": 3})
     [(b'a', b'b'), (b'ab', b'b')]

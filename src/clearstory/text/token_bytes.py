@@ -1,9 +1,9 @@
-"""Pieces: the bytes of text that each token stands for, whatever the tokenizer writes them as.
+"""Bytes of each token, whatever convention the tokenizer stores tokens in.
 
 byte-level      GPT-2: each byte is a printable character, a space is Ġ
-sentencepiece   Llama, T5: a space is ▁, bytes without a piece are <0xE3>
-wordpiece       BERT: a piece inside a word begins with ##
-plain           characters and words: the piece is the text
+sentencepiece   Llama, T5: a space is ▁, a byte token is <0xE3>
+wordpiece       BERT: a token inside a word begins with ##
+plain           characters and words: the token is the text
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte: itself where it is printable, else the next one from U+0100.
+    """GPT-2's printable character of each byte: the byte itself if printable, else the next code point from U+0100.
 
     >>> alphabet = byte_alphabet()
     >>> alphabet["A"], alphabet["Ġ"], len(alphabet)
@@ -35,20 +35,20 @@ BYTE_ALPHABET = byte_alphabet()
 
 
 def token_style(parts: Mapping[str, Any]) -> Style:
-    """How a tokenizer.json writes its tokens, read from the parts it is made of."""
+    """The convention in which a tokenizer.json stores its tokens."""
     kinds = _kinds(parts.get("pre_tokenizer")) | _kinds(parts.get("decoder"))
     if "ByteLevel" in kinds:
         return "byte-level"
     if kinds & {"Metaspace", "ByteFallback"} or parts["model"].get("byte_fallback"):
         return "sentencepiece"
     if "WordPiece" in kinds or parts["model"].get("type") == "WordPiece":
-        # Words are put together again by the same decoder, but their pieces carry no prefix.
+        # The WordPiece decoder also joins words, whose tokens have no prefix.
         return "plain" if parts["model"].get("type") == "WordLevel" else "wordpiece"
     return "plain"
 
 
 def bytes_of_token(piece: str, style: Style) -> bytes:
-    """The bytes of text that one token adds. Where white space is thrown away it is counted nowhere.
+    """Bytes of text of one token. White space that the tokenizer drops is not counted.
 
     >>> bytes_of_token("Ġthe", "byte-level"), bytes_of_token("<0xE3>", "sentencepiece"), bytes_of_token("##ing", "wordpiece")
     (b' the', b'\\xe3', b'ing')
@@ -64,7 +64,7 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
 
 
 def printable_token(text: bytes) -> str:
-    """Bytes for people: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for what is not valid UTF-8.
+    """Printable form of bytes: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not valid UTF-8.
 
     >>> readable(" the\\n".encode() + b"\\xe3")
     '␣the↵<0xE3>'
@@ -75,13 +75,13 @@ def printable_token(text: bytes) -> str:
 
 def _show(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that belongs to no character
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is not part of valid UTF-8
         return f"<0x{code - 0xDC00:02X}>"
     return f"<0x{code:02X}>" if code < 0x20 or code == 0x7F else character
 
 
 def _kinds(part: Any) -> set[str]:
-    """The types of a part of a tokenizer.json and of all parts inside it."""
+    """The "type" values of a tokenizer.json component and of all components inside it."""
     if isinstance(part, Mapping):
         own = {part["type"]} if isinstance(part.get("type"), str) else set()
         return own.union(*map(_kinds, part.values()))

@@ -1,7 +1,7 @@
-"""Token rows: documents as one long row of ids, in memory or mapped from a folder on disk.
+"""Token datasets: the ids of documents as one array, in memory or memory-mapped from a folder.
 
-On disk, each split is three things: NAME.ids (the ids, uint16 or uint32), NAME.starts (int64), and its line in
-rows.json, which says how long both must be. Rows that do not measure up are not opened.
+On disk, each split has NAME.ids (uint16 or uint32), NAME.starts (int64) and an entry in dataset.json with the expected
+sizes. A split whose files do not have these sizes is not opened.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from clearstory.text.tokenizers import Tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]  # uint16 or uint32
 
-INDEX = "rows.json"
+INDEX = "dataset.json"
 
-# Characters encoded at once: enough parts for every core, while the library takes some 70 bytes for each token.
+# Characters encoded per call: enough parallel work; the library needs about 70 bytes per token.
 BATCH = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class TokenDataset:
-    """The ids of documents, one behind the other. N tokens, D documents, V vocabulary.
+    """Token ids of D documents, concatenated. N tokens, V vocabulary.
 
-    `ids` (N,) may be mapped from disk; document d is `ids[starts[d]:starts[d + 1]]`, `starts` being (D + 1,). Where
-    there are several documents, each ends with the tokenizer's eos. `byte_lengths` (V,) says how many bytes of text
-    an id stands for, `text_bytes` how many bytes were encoded: more than `bytes` if the tokenizer loses some.
+    `ids` (N,) may be memory-mapped; document d is `ids[starts[d]:starts[d + 1]]`, with `starts` of shape (D + 1,). If there
+    are several documents, each ends with the tokenizer's eos token. `byte_lengths` (V,) is the number of UTF-8 bytes of
+    each id, `text_bytes` the size of the encoded text: more than `bytes` if the tokenizer is lossy.
     """
 
     ids: Ids
@@ -43,26 +43,26 @@ class TokenDataset:
     text_bytes: int
 
     def __len__(self) -> int:
-        """Tokens, those between documents included."""
+        """Number of tokens, end-of-document tokens included."""
         return len(self.ids)
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """Number of documents."""
         return len(self.starts) - 1
 
     @cached_property
     def bytes(self) -> int:
-        """How many bytes of text the ids stand for."""
+        """Number of UTF-8 bytes that the ids stand for."""
         counts = np.zeros(len(self.byte_lengths), dtype=np.int64)
-        for start in range(0, len(self.ids), BATCH):  # counting widens the ids to eight bytes
+        for start in range(0, len(self.ids), BATCH):  # bincount widens the ids to eight bytes
             counts += np.bincount(self.ids[start : start + BATCH], minlength=len(counts))
         return int(counts @ self.byte_lengths)
 
     def subsample(self, limit: int) -> TokenDataset:
-        """Documents from all over, of about `limit` tokens together: its first ones alone may be easier than the rest.
+        """Documents spread evenly over the dataset, with about `limit` tokens in all: the first documents alone may be easier.
 
-        Itself where it has no more tokens, or is a single document.
+        Returns self if it has no more than `limit` tokens or a single document.
         """
         if limit >= len(self) or self.documents == 1:
             return self
@@ -74,11 +74,11 @@ class TokenDataset:
 
 
 def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
-    """The ids of texts, each a document of its own, in memory.
+    """Token ids of texts, one document each, in memory.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
-    >>> rows = encode_text(train_tokenizer("bytes", []), ["Hi", "!"])
-    >>> rows.ids.tolist(), rows.starts.tolist(), rows.bytes
+    >>> dataset = encode_text(train_tokenizer("bytes", []), ["Hi", "!"])
+    >>> dataset.ids.tolist(), dataset.starts.tolist(), dataset.bytes
     ([72, 105, 256, 33, 256], [0, 3, 5], 3)
     """
     return encode_documents(tokenizer, (Document(str(number), text) for number, text in enumerate(texts)))
@@ -87,10 +87,10 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
 def encode_documents(
     tokenizer: Tokenizer, documents: Iterable[Document], multiple_documents: bool = False, append_eos: bool = True
 ) -> TokenDataset:
-    """The ids of documents, in memory; a document's parts are put together again.
+    """Token ids of documents, in memory; the parts of a document are joined.
 
-    Each document ends with the tokenizer's eos, if it has one and there are several documents. `several` says that
-    there are more of them elsewhere, and `endings` whether that token is written at all.
+    Each document ends with the tokenizer's eos token if there are several documents. `multiple_documents`: there are more
+    of them elsewhere. `append_eos`: whether that token is written at all.
     """
     encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
     blocks = list(encoding.blocks(documents))
@@ -105,9 +105,9 @@ def write_datasets(
     multiple_documents: bool,
     append_eos: bool = True,
 ) -> int:
-    """Encode the splits into a folder, a few megabytes of text at a time; returns the bytes of text read.
+    """Encode the splits into a folder, a few megabytes of text at a time; returns the number of bytes of text read.
 
-    endings: whether each document ends with eos, where there are several.
+    `append_eos`: whether each document ends with the eos token, if there are several.
     """
     index: dict[str, dict[str, int]] = {}
     for name, documents in splits:
@@ -123,33 +123,33 @@ def write_datasets(
 
 
 def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
-    """What write_datasets wrote, mapped; None where it is missing or does not measure up."""
-    kind = id_dtype(tokenizer)
+    """The splits written by `write_datasets`, memory-mapped; None if files are missing or have the wrong size."""
+    dtype = id_dtype(tokenizer)
     try:
         index = json.loads((folder / INDEX).read_bytes())
         splits = {}
-        for name, said in index.items():
+        for name, sizes in index.items():
             starts = np.frombuffer((folder / f"{name}.starts").read_bytes(), dtype=np.int64)
             file = folder / f"{name}.ids"
-            tokens = said["tokens"]
-            whole = file.stat().st_size == tokens * kind.itemsize
-            if not whole or len(starts) != said["documents"] + 1 or starts[0] != 0 or starts[-1] != tokens:
+            tokens = sizes["tokens"]
+            whole = file.stat().st_size == tokens * dtype.itemsize
+            if not whole or len(starts) != sizes["documents"] + 1 or starts[0] != 0 or starts[-1] != tokens:
                 return None
-            # An empty file cannot be mapped.
-            ids = np.memmap(file, dtype=kind, mode="r") if tokens else np.empty(0, dtype=kind)
-            splits[name] = TokenDataset(ids, starts, tokenizer.byte_lengths, int(said["text_bytes"]))
+            # An empty file cannot be memory-mapped.
+            ids = np.memmap(file, dtype=dtype, mode="r") if tokens else np.empty(0, dtype=dtype)
+            splits[name] = TokenDataset(ids, starts, tokenizer.byte_lengths, int(sizes["text_bytes"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return splits
 
 
 def id_dtype(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
-    """The smaller of two types that holds every id."""
+    """The smaller of uint16 and uint32 that holds every id."""
     return np.dtype(np.uint16 if tokenizer.vocab <= 1 << 16 else np.uint32)
 
 
 class _DocumentEncoder:
-    """Encodes documents block by block, and keeps what is known only at the end: starts and bytes."""
+    """Encodes documents block by block and accumulates their starts and their size in bytes."""
 
     def __init__(self, tokenizer: Tokenizer, multiple_documents: bool, append_eos: bool = True) -> None:
         self.starts = array("q")
@@ -159,8 +159,8 @@ class _DocumentEncoder:
         self._ending = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
-        """The ids, each document's followed by eos where there are several."""
-        kind = id_dtype(self._tokenizer)
+        """Arrays of ids, each document followed by eos if there are several."""
+        dtype = id_dtype(self._tokenizer)
         total = 0
         for batch in _batches(documents):
             ids: list[int] = []
@@ -172,10 +172,10 @@ class _DocumentEncoder:
                 ids += encoded
                 self.text_bytes += len(document.text.encode())
             total += len(ids)
-            yield np.array(ids, dtype=kind)
+            yield np.array(ids, dtype=dtype)
         if self.starts and (self._several or len(self.starts) > 1):
             total += len(self._ending)
-            yield np.array(self._ending, dtype=kind)
+            yield np.array(self._ending, dtype=dtype)
         self.starts.append(total)
 
 
@@ -188,7 +188,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     size = 0
     for document in documents:
         batch.append(document)
-        size += len(document.text) + 1  # so that empty documents end a batch too
+        size += len(document.text) + 1  # so that empty documents fill a batch too
         if size >= BATCH:
             yield batch
             batch, size = [], 0

@@ -1,8 +1,8 @@
-"""Saved: the files in which tokenizers come, each read as a tokenizer.json and a tokenizer_config.json.
+"""Files that tokenizers are saved in, each read as a tokenizer.json and a tokenizer_config.json.
 
-tokenizer.json              everything; what this house and transformers write
-vocab.json + merges.txt     GPT-2's and Qwen's; encoder.json + vocab.bpe are its first names
-vocab.txt                   BERT's pieces, a line each
+tokenizer.json              complete; written by Clearstory and transformers
+vocab.json + merges.txt     GPT-2 and Qwen; encoder.json + vocab.bpe are the original names
+vocab.txt                   BERT's WordPiece vocabulary, one piece per line
 *.model                     SentencePiece
 *.tiktoken                  ranks of byte strings
 """
@@ -30,13 +30,13 @@ PRETOKENIZER_BY_CLASS = {
     **dict.fromkeys((None, "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"), "gpt-2"),
     "Qwen2Tokenizer": "qwen2",
 }
-"""How a tokenizer of pairs cuts text, by the class that its folder names."""
+"""GGUF's name of the pre-tokenizer, by the tokenizer class that a folder names."""
 
 MAX_BYTES = 256 * 2**20
 
 
 def find_tokenizer_file(folder: Path) -> Path | None:
-    """The file of a folder that holds its tokenizer, the fullest first; None where there is none."""
+    """The tokenizer file of a folder, the most complete first; None if there is none."""
     whole = [folder / name for name in (TOKENIZER_FILE, *VOCAB_AND_MERGES) if (folder / name).is_file()]
     whole = [file for file in whole if file.name == TOKENIZER_FILE or (folder / VOCAB_AND_MERGES[file.name]).is_file()]
     if (folder / "vocab.txt").is_file():
@@ -47,15 +47,15 @@ def find_tokenizer_file(folder: Path) -> Path | None:
 
 
 def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
-    """tokenizer.json and tokenizer_config.json of a folder or a file.
+    """tokenizer.json (as a string) and tokenizer_config.json (as a dict) of a folder or file.
 
-    Raises BadInput where there is none, CorruptFile where it is cut off or is none.
+    Raises BadInput if there is none, CorruptFile if it is truncated or invalid.
     """
     file = find_tokenizer_file(path) if path.is_dir() else path
     if file is None or not file.is_file():
         others = ", ".join((*(f"{a} with {b}" for a, b in VOCAB_AND_MERGES.items()), "vocab.txt, a .model or a .tiktoken"))
         raise BadInput(
-            f"there is no {TOKENIZER_FILE} in {path}, nor {others}; name a folder that a model or a tokenizer was saved in"
+            f"{path} has no {TOKENIZER_FILE}, nor {others}; give a folder that a model or a tokenizer was saved in"
         )
     config = read_tokenizer_config(file.parent)
     if file.name in VOCAB_AND_MERGES or file.name in VOCAB_AND_MERGES.values():
@@ -74,7 +74,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """What is said beside a vocabulary. The later file wins; the first is how older folders say it."""
+    """Contents of special_tokens_map.json (older folders), tokenizer_config.json and chat_template.jinja; later files win."""
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", TOKENIZER_CONFIG_FILE):
         if (folder / name).is_file():
@@ -85,17 +85,17 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """GPT-2's two files: ids by token, and a pair a line in the order of merging."""
+    """GPT-2's two files: ids by token, and one merge per line in order."""
     if not vocab.is_file() or not merges.is_file():
         there, lacking = (vocab, merges) if vocab.is_file() else (merges, vocab)
-        raise BadInput(f"{there} needs {lacking.name} beside it, and it is not there; copy both")
+        raise BadInput(f"{there} needs {lacking.name} in the same folder, which is missing; download both")
     ids = read_json(vocab)
     if not ids or not all(isinstance(id, int) and id >= 0 for id in ids.values()):
-        raise CorruptFile(f"{vocab} holds no ids by token; copy it anew")
+        raise CorruptFile(f"{vocab} does not map tokens to ids; download it again")
     lines = [line for line in read_text(merges).split("\n") if line and not line.startswith("#version")]
     pairs = [line.split(" ") for line in lines]
     if wrong := next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None):
-        raise CorruptFile(f"{merges} has the line {wrong[:40]!r}, which is no pair; copy it anew")
+        raise CorruptFile(f"{merges} has the line {wrong[:40]!r}, which is not a pair of tokens; download it again")
     extra = read_added_tokens(vocab.parent, config)
     ids |= {token: id for token, (id, _) in extra.items()}
     end = [token for token in ("<|endoftext|>",) if token in ids]
@@ -107,14 +107,14 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
     pretokenizer = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
     if pretokenizer is None:
         raise UnknownName(
-            f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, and how that cuts text is unknown here; "
+            f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, whose pre-tokenizer is not known; "
             f"{nearest(str(kind), [name for name in PRETOKENIZER_BY_CLASS if name])}"
         )
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[pretokenizer], added_tokens), {}
 
 
 def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
-    """Tokens that stand beside the vocabulary, with their ids, and whether they are special."""
+    """Tokens beside the vocabulary: for each its id, and whether it is special."""
     found: dict[str, tuple[int, bool]] = {}
     if (folder / "added_tokens.json").is_file():
         found = {token: (id, True) for token, id in read_json(folder / "added_tokens.json").items()}
@@ -123,17 +123,17 @@ def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tupl
         if isinstance(token, Mapping) and str(id).isdecimal():
             found[str(token.get("content"))] = (int(id), bool(token.get("special")))
     if wrong := next((token for token, (id, _) in found.items() if not isinstance(id, int)), None):
-        raise CorruptFile(f"{folder} gives the token {wrong[:40]!r} an id that is no number; copy it anew")
+        raise CorruptFile(f"{folder} gives the token {wrong[:40]!r} an id that is not a number; download it again")
     return found
 
 
 def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """BERT's vocab.txt. Where nothing says whether capitals count, they do if a piece has one."""
+    """BERT's vocab.txt. If the config does not say so, text is lower-cased unless some piece has an upper-case letter."""
     tokens = read_text(path).rstrip("\n").split("\n")
     ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
     special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in ids]
     if "[UNK]" not in ids:
-        raise BadInput(f"{path} holds no [UNK], without which it is no vocabulary of BERT; name another file")
+        raise BadInput(f"{path} has no [UNK] token, so it is not a BERT vocabulary; give another file")
     capitals = any(token != token.lower() for token in ids if not token.startswith("["))
     contents = bert_wordpiece(
         ids,
@@ -148,21 +148,21 @@ def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str
 
 
 def read_text(path: Path) -> str:
-    """A file of UTF-8."""
+    """A file decoded as UTF-8."""
     if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes, and no tokenizer's has {MAX_BYTES:,}")
+        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes; a tokenizer file may have at most {MAX_BYTES:,}")
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorruptFile(f"{path} is no UTF-8 ({error.reason} at byte {error.start:,}); copy it anew") from None
+        raise CorruptFile(f"{path} is not UTF-8 ({error.reason} at byte {error.start:,}); download it again") from None
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """An object of JSON."""
+    """A file that contains a JSON object, as a dict."""
     try:
         read = json.loads(file.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise CorruptFile(f"{file} is cut off or damaged ({error}); save or fetch it again") from None
+        raise CorruptFile(f"{file} is truncated or damaged ({error}); save or download it again") from None
     if not isinstance(read, dict):
-        raise CorruptFile(f"{file} holds a {type(read).__name__}, not an object; save or fetch it again")
+        raise CorruptFile(f"{file} contains a {type(read).__name__}, not an object; save or download it again")
     return read

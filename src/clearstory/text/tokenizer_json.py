@@ -1,11 +1,11 @@
-"""Assembling: a tokenizer.json from a vocabulary, whatever file the vocabulary came in.
+"""Builds a tokenizer.json from a vocabulary, whatever file the vocabulary was read from.
 
-byte_pairs       GPT-2's, Llama 3's, Qwen's: bytes as printable characters, pairs merged in a given order
-scored_pairs     SentencePiece's BPE (Llama 2, Phi-3): ▁ for spaces, the best-scored pair merged first
-likeliest        SentencePiece's Unigram (T5): the pieces whose scores add up highest
-word_pieces      BERT's: the longest piece first, those within a word written ##ing
+byte_level_bpe           GPT-2, Llama 3, Qwen: bytes as printable characters, pairs merged in a given order
+sentencepiece_bpe        SentencePiece's BPE (Llama 2, Phi-3): ▁ for spaces, the pair with the best score merged first
+sentencepiece_unigram    SentencePiece's Unigram (T5): the segmentation with the highest total score
+bert_wordpiece           BERT: the longest matching piece first, pieces inside a word written ##ing
 
-Special tokens stand for no text of their own; added ones are found in any text before it is cut.
+Special tokens stand for no text; added tokens are matched in any text before pre-tokenization.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from clearstory.text.pretokenizers import PreTokenizer
 
 @dataclass(frozen=True)
 class AddedTokens:
-    """What a vocabulary says besides its pieces.
+    """Tokens beside the pieces of a vocabulary.
 
     Args:
-        special: tokens that no text can spell.
-        added: tokens that text can spell, found before it is cut.
-        before: special tokens that other tools put before a text by default.
-        after: and those after it.
+        special: tokens that no text can produce.
+        added: tokens that text can produce, matched before pre-tokenization.
+        before: special tokens that the post-processor puts before a text.
+        after: special tokens that the post-processor puts after a text.
     """
 
     special: Sequence[str] = ()
@@ -36,7 +36,7 @@ class AddedTokens:
 
 
 def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: PreTokenizer, added_tokens: AddedTokens) -> str:
-    """Byte-level BPE. Merges that make no token of the vocabulary are left out; nothing could come of them."""
+    """The tokenizer.json of a byte-level BPE. Merges whose parts or result are not in the vocabulary are dropped."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe_model(ids, pairs, ignore_merges=pretokenizer.ignore_merges)
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
@@ -53,9 +53,10 @@ def sentencepiece_bpe(
     byte_fallback: bool = True,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """SentencePiece's BPE. `pieces` are those that text can be made of, with their scores; `before` normalizes first.
+    """The tokenizer.json of a SentencePiece BPE model.
 
-    A piece may come of any two that make it up; the better its score, the earlier.
+    `pieces` are the normal pieces with their scores; `before` are normalizer steps. A piece may be merged from any two
+    pieces that make it up; the merge of the piece with the higher score comes first.
     """
     usable = {piece for piece, _ in pieces}
     pairs: list[tuple[str, str]] = []
@@ -75,7 +76,7 @@ def sentencepiece_unigram(
     byte_fallback: bool = False,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """SentencePiece's Unigram; `scored` is every piece in the order of its id."""
+    """The tokenizer.json of a SentencePiece Unigram model; `scored` are all pieces with their scores, in the order of ids."""
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
@@ -91,7 +92,7 @@ def bert_wordpiece(
     strip_accents: bool | None = None,
     split_chinese: bool = True,
 ) -> str:
-    """BERT's."""
+    """The tokenizer.json of a BERT WordPiece vocabulary."""
     model = {
         "type": "WordPiece",
         "unk_token": unknown,
@@ -111,7 +112,7 @@ def bert_wordpiece(
 
 
 def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **overrides: Any) -> dict[str, Any]:
-    """The model of pairs, with all that the library's file says."""
+    """The "model" section of a BPE tokenizer.json, all of the library's keys included."""
     defaults = {
         "type": "BPE",
         "dropout": None,
@@ -126,7 +127,7 @@ def bpe_model(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], **overr
 
 
 def metaspace_normalizer(before: Sequence[Mapping[str, Any]], add_prefix_space: bool) -> dict[str, Any] | None:
-    """A normalizer that writes ▁ for a space, and one before the text where `prefix` says so."""
+    """Normalizer that replaces spaces by ▁, and prepends one if `add_prefix_space`."""
     steps = [dict(step) for step in before]
     if add_prefix_space:
         steps.append({"type": "Prepend", "prepend": "▁"})
@@ -138,11 +139,11 @@ COLLAPSE_SPACES: tuple[Mapping[str, Any], ...] = (
     {"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""},
     {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
 )
-"""Steps that leave single spaces, and none at the ends."""
+"""Normalizer steps that collapse runs of spaces and strip those at the ends."""
 
 
 def metaspace_decoder(add_prefix_space: bool) -> dict[str, Any]:
-    """The decoder to `spaces`."""
+    """Decoder that reverts `metaspace_normalizer`."""
     steps: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
         {"type": "ByteFallback"},
@@ -161,7 +162,7 @@ def assemble_json(
     pre_tokenizer: Mapping[str, Any] | None,
     decoder: Mapping[str, Any],
 ) -> str:
-    """The file."""
+    """The whole tokenizer.json as a string."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = [token for token in added_tokens.special if token in ids]
     added = [token for token in added_tokens.added if token in ids and token not in special]
@@ -169,7 +170,7 @@ def assemble_json(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        # In the order of their ids, as the library numbers those that the model does not have.
+        # In the order of ids, since the library numbers the tokens that the model lacks.
         "added_tokens": [
             {"id": ids[token], "content": token, **flags, "special": token in special}
             for token in sorted({*special, *added}, key=lambda token: ids[token])
@@ -180,12 +181,12 @@ def assemble_json(
         "decoder": decoder,
         "model": model,
     }
-    # Without line ends: indenting takes Python a second for 50,000 tokens.
+    # Not indented: indenting takes Python a second for 50,000 tokens.
     return json.dumps(parts, ensure_ascii=False)
 
 
 def post_processor(ids: Mapping[str, int], added_tokens: AddedTokens) -> dict[str, Any] | None:
-    """What other tools put before and after a text by default; here only prompts that are empty begin with it."""
+    """Post-processor that adds `before` and `after`; None if there are no such tokens."""
     before, after = ([token for token in side if token in ids] for side in (added_tokens.before, added_tokens.after))
     if not before and not after:
         return None

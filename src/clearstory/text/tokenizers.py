@@ -1,7 +1,7 @@
-"""Tokenizers: text to ids and back, over a Hugging Face tokenizer.json.
+"""Tokenizers: text to token ids and back, over a Hugging Face tokenizer.json.
 
-Text is never read as a command: a document that spells `<|endoftext|>` gets the tokens of those characters, not the
-special token. Only `encode_parsing_special`, for chat templates, reads special tokens out of text.
+Text never becomes a special token: a document that contains the characters `<|endoftext|>` gets the ids of those
+characters. Only `encode_parsing_special`, which encodes rendered chat templates, turns such text into special tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clearstory.text.token_bytes import bytes_of_token, printable_token, token_s
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import fast_encoder
 
-# Where a folder does not say which token plays a part, the first of these that the vocabulary knows does.
+# Used if tokenizer_config.json does not name the token of a role: the first of these that is in the vocabulary.
 DEFAULT_TOKENS = {
     "eos": ("<|endoftext|>", "</s>", "<eos>", "[SEP]", "<|end_of_text|>", "<|im_end|>"),
     "bos": ("<|endoftext|>", "<s>", "<bos>", "[CLS]", "<|begin_of_text|>"),
@@ -36,10 +36,10 @@ DEFAULT_TOKENS = {
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Turns text into ids and ids into text. Learn one with `learn`, or open a saved one with `Tokenizer.open`.
+    """Encodes text to ids and decodes ids to text. Train one with `train_tokenizer`, open a saved one with `Tokenizer.open`.
 
-    `contents` is a whole tokenizer.json, which says everything about ids; `config` is a tokenizer_config.json, which
-    says which tokens end a text, begin it, and stand for the unknown.
+    `contents` is a whole tokenizer.json, which alone decides the ids; `config` is a tokenizer_config.json, which names the
+    special tokens (end of text, beginning of text, unknown, padding and so on).
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> tokenizer = train_tokenizer("bytes", [])
@@ -52,10 +52,10 @@ class Tokenizer:
 
     @classmethod
     def open(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer of a folder or a file: tokenizer.json, GPT-2's vocab.json with merges.txt, BERT's vocab.txt,
+        """The tokenizer of a folder or file: tokenizer.json, GPT-2's vocab.json with merges.txt, BERT's vocab.txt,
         SentencePiece's .model or tiktoken's .tiktoken.
 
-        Raises BadInput where there is none, CorruptFile where it is cut off or is none.
+        Raises BadInput if there is none, CorruptFile if the file is truncated or invalid.
         """
         path = Path(path).expanduser()
         contents, config = read_tokenizer_files(path)
@@ -63,11 +63,11 @@ class Tokenizer:
         try:
             _ = tokenizer._backend
         except Exception as error:  # the library raises bare Exceptions
-            raise CorruptFile(f"{path} holds no {TOKENIZER_FILE} that can be used ({error}); save or fetch it again") from None
+            raise CorruptFile(f"{path} does not contain a usable {TOKENIZER_FILE} ({error}); save or download it again") from None
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, as `transformers.AutoTokenizer` opens them."""
+        """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` opens."""
         from clearstory.durable import write_bytes
 
         folder = Path(folder)
@@ -77,21 +77,21 @@ class Tokenizer:
         write_bytes(folder / TOKENIZER_CONFIG_FILE, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without any special tokens around or inside it."""
+        """Token ids of a text, without special tokens."""
         if self._fast_encode is not None:
             return self._fast_encode(text)
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of several texts, on all cores unless TOKENIZERS_PARALLELISM=false."""
+        """Token ids of several texts, in parallel unless TOKENIZERS_PARALLELISM=false."""
         if self._fast_encode is not None:
             return [self._fast_encode(text) for text in texts]
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of a text, and the characters start:stop of it that each was made from.
+        """Token ids of a text, and the character span [start, stop) of each token.
 
         >>> from clearstory.text.train_tokenizer import train_tokenizer
         >>> train_tokenizer("words", ["a cat"]).encode_with_offsets(" the  cat")
@@ -101,33 +101,35 @@ class Tokenizer:
         return encoded.ids, encoded.offsets
 
     def encode_parsing_special(self, text: str) -> list[int]:
-        """The ids of a text in which special tokens are spelt out, as chat templates do. Not for text of others."""
+        """Token ids of a text in which special tokens are parsed, as rendered chat templates need. Not for untrusted text."""
         ids: list[int] = self._special_backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, special tokens left out; bytes that are no character yet show as U+FFFD.
+        """Text of ids, special tokens skipped; an incomplete UTF-8 sequence decodes to U+FFFD.
 
-        Raises VocabularyMismatch for an id that no token has.
+        Raises VocabularyMismatch for an id outside the vocabulary.
         """
         text: str = self._backend.decode(self._check_ids(ids), skip_special_tokens=True)
         return text
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids, exactly, also where they end within a character."""
+        """Exact bytes of ids, also where they end inside a UTF-8 sequence."""
         known = self._check_ids(ids)
-        if self.kind in ("words", "wordpiece", "characters"):  # there the decoder adds what no token holds
+        if self.kind in ("words", "wordpiece", "characters"):  # their decoder adds characters that no token contains
             return self.decode(known).encode()
         text = b"".join(self._bytes[id] for id in known)
         return text.removeprefix(b" ") if self._strips_prefix_space else text
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of text that one token stands for by itself; none for special tokens."""
+        """Bytes of text of a single token; empty for special tokens."""
         [id] = self._check_ids([id])
         return self._bytes[id]
 
     def display_token(self, id: int) -> str:
-        """One token for people to read: ␣ a space, ↵ a line feed, ⇥ a tab, <0xE3> a byte of a character.
+        """Printable form of one token: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not valid UTF-8.
+
+        An id beyond the vocabulary (padded embedding rows) is shown as <id>.
 
         >>> from clearstory.text.train_tokenizer import train_tokenizer
         >>> [train_tokenizer("bytes", []).display_token(id) for id in (32, 65, 227)]
@@ -144,31 +146,31 @@ class Tokenizer:
         return printable_token(self._bytes[id]) or token
 
     def is_lossless(self, text: str) -> bool:
-        """Whether decoding gives back exactly this text."""
+        """Whether decoding the ids of `text` gives exactly `text`."""
         return self.decode(self.encode(text)) == text
 
     @cached_property
     def vocab(self) -> int:
-        """Ids run from 0 to below this."""
+        """Vocabulary size; ids run from 0 to vocab - 1."""
         return max(self.ids.values(), default=-1) + 1
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """How many bytes of text each id stands for, shape (V,); special tokens stand for none.
+        """Number of UTF-8 bytes of text that each id stands for, shape (V,); 0 for special tokens.
 
-        Over the ids of a text these add up to its size in UTF-8, if the tokenizer is lossless. Tokenizers that throw
-        white space away count the bytes of the pieces only.
+        For a lossless tokenizer they add up to the size of the text. Tokenizers that drop white space count the bytes of their
+        tokens only.
         """
         return np.array([len(text) for text in self._bytes], dtype=np.int64)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the tokenizer.json: equal for tokenizers that make the same ids."""
+        """SHA-256 of the tokenizer.json, equal for tokenizers that produce the same ids."""
         return hashlib.sha256(self.contents.encode()).hexdigest()
 
     @cached_property
     def kind(self) -> str:
-        """characters, bytes, words, bpe, wordpiece or unigram."""
+        """Kind of tokenizer: characters, bytes, words, bpe, wordpiece or unigram."""
         model = self._json["model"]
         name = {"WordLevel": "words", "WordPiece": "wordpiece", "Unigram": "unigram"}.get(self._model_name, "bpe")
         if name == "bpe" and not model.get("merges"):
@@ -177,68 +179,68 @@ class Tokenizer:
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """Each token, as the vocabulary writes it, with its id."""
+        """Vocabulary as a dict from token string to id."""
         ids: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         return ids
 
     @cached_property
     def post_processor_ids(self) -> tuple[int, ...]:
-        """What other tools put around a text by default; here only `encode_parsing_special` spells special tokens."""
+        """Special token ids that the post-processor adds around a text; none of the encode methods adds them."""
         return tuple(self._backend.encode("", add_special_tokens=True).ids)
 
     @cached_property
     def eos_token_id(self) -> int | None:
-        """The token that ends a document."""
+        """Id of the token that ends a document, or None."""
         return self._role("eos")
 
     @cached_property
     def bos_token_id(self) -> int | None:
-        """The token that begins a text; for many tokenizers the one that ends the text before."""
+        """Id of the token that begins a text, or None; for many tokenizers the same as eos_token_id."""
         return self._role("bos")
 
     @cached_property
     def unk_token_id(self) -> int | None:
-        """The token for what the vocabulary cannot spell; none where it can spell everything."""
+        """Id of the token for unknown text; None if the vocabulary can encode everything."""
         spells_everything = self._style == "byte-level" or self._json["model"].get("byte_fallback")
         return None if spells_everything else self._role("unk")
 
     @cached_property
     def pad_token_id(self) -> int | None:
-        """The token that fills rows, where there is one."""
+        """Id of the padding token, or None."""
         return self._role("pad")
 
     @cached_property
     def cls_token_id(self) -> int | None:
-        """The token before every text that an encoder reads, whose vector stands for the whole."""
+        """Id of the [CLS] token that an encoder reads first, or None."""
         return self._special_role("cls")
 
     @cached_property
     def sep_token_id(self) -> int | None:
-        """The token behind each of the texts that an encoder reads together."""
+        """Id of the [SEP] token that an encoder reads after each text, or None."""
         return self._special_role("sep")
 
     @cached_property
     def mask_token_id(self) -> int | None:
-        """The token that hides another."""
+        """Id of the [MASK] token, or None."""
         return self._special_role("mask")
 
     @cached_property
     def special_tokens_mask(self) -> npt.NDArray[np.bool_]:
-        """Which ids stand for no text of their own, (V,)."""
+        """True for ids of special tokens, shape (V,)."""
         marked = np.zeros(self.vocab, dtype=np.bool_)
         marked[list(self._special)] = True
         return marked
 
     @cached_property
     def _backend(self) -> Any:
-        """The library's tokenizer; it reads special tokens in text as plain characters, and never cuts text off."""
+        """The `tokenizers` object; it encodes special tokens in text as plain characters and never truncates."""
         backend = _build(self.contents)
-        backend.encode_special_tokens = True  # their name for: encode them like any text
+        backend.encode_special_tokens = True  # the library's name for: encode them as plain text
         return backend
 
     @cached_property
     def _fast_encode(self) -> Callable[[str], list[int]] | None:
-        """Words are cut and looked up faster here than there."""
+        """Encode function for word tokenizers, faster than the library's; None for the others."""
         return fast_encoder(self._json)
 
     @cached_property
@@ -252,7 +254,7 @@ class Tokenizer:
 
     @property
     def _added(self) -> list[dict[str, Any]]:
-        """Tokens beside the model's own. The ids they state are not asked: the library numbers them anew."""
+        """Added tokens beside the model's vocabulary. Their stated ids are not used: the library renumbers them."""
         return self._json.get("added_tokens") or []
 
     @cached_property
@@ -261,11 +263,11 @@ class Tokenizer:
 
     @cached_property
     def _model_name(self) -> str:
-        return type(self._backend.model).__name__  # old files do not state it
+        return type(self._backend.model).__name__  # old files omit it
 
     @cached_property
     def _strips_prefix_space(self) -> bool:
-        """Whether a space is put before every text and taken away again, as SentencePiece does."""
+        """Whether a space is prepended before encoding and stripped after decoding, as SentencePiece does."""
         steps = (self._json.get("decoder") or {}).get("decoders") or []
         return any(step.get("type") == "Strip" and step.get("start") for step in steps)
 
@@ -278,16 +280,16 @@ class Tokenizer:
 
     @cached_property
     def _special(self) -> frozenset[int]:
-        """Ids that stand for no text of their own."""
+        """Ids of special tokens."""
         marked = {self.ids[token["content"]] for token in self._added if token.get("special")}
-        # Words and characters keep <unk> and <eos> among their ordinary tokens.
+        # Word and character vocabularies hold <unk> and <eos> as ordinary tokens.
         roles = map(self._role, ("eos", "bos", "unk", "pad")) if self.kind in ("words", "characters") else ()
         return frozenset(marked.union(role for role in roles if role is not None))
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        """The text of each id, as bytes."""
-        # Added tokens are matched in the text itself, so they are written as they are.
+        """Bytes of text of each id."""
+        # Added tokens are matched in the raw text, so they are stored unescaped.
         added = {self.ids[token["content"]] for token in self._added}
         return [
             b"" if token is None or id in self._special else bytes_of_token(token, "plain" if id in added else self._style)
@@ -302,7 +304,7 @@ class Tokenizer:
         return next((self.ids[token] for token in DEFAULT_TOKENS[role] if token in self.ids), None)
 
     def _special_role(self, role: str) -> int | None:
-        """A role that only a special token plays: in a text of words, [MASK] may be one of them."""
+        """Id of the token of a role, if it is a special token: in a word vocabulary, [MASK] may be an ordinary word."""
         id = self._role(role)
         return id if id in self._special else None
 
@@ -311,7 +313,7 @@ class Tokenizer:
         wrong = next((id for id in known if not 0 <= id < self.vocab), None)
         if wrong is not None:
             raise VocabularyMismatch(
-                f"there is no token {wrong:,} in a tokenizer of {self.vocab:,}; open the one saved beside the model"
+                f"token id {wrong:,} is outside the tokenizer's vocabulary of {self.vocab:,}; open the tokenizer saved beside the model"
             )
         return known
 
@@ -320,7 +322,7 @@ def _build(contents: str) -> Any:
     from tokenizers import Tokenizer as Backend
 
     backend = Backend.from_str(contents)
-    # Sentence encoders ship these switched on; text would be cut off without a word.
+    # Sentence encoders ship these enabled; text would be truncated silently.
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -1,12 +1,12 @@
-"""Learning tokenizers: from a specification such as `bpe:8192` and text to a Tokenizer.
+"""Trains tokenizers: from a specification such as `bpe:8192` and text to a Tokenizer.
 
-characters     every character of the text is a token; others are <unk>
+characters     one token per character of the text; other characters become <unk>
 bytes          256 tokens, for any text in any script
-words          what stands between white space, and an <eos> for every line feed; not lossless
-bpe:8192       byte pairs merged over all of Unicode, as GPT-2's (Sennrich et al. 2016); the usual choice
-wordpiece:8192 BERT's pieces (Devlin et al. 2019), not lossless
-unigram:8192   the likeliest pieces (Kudo 2018), over bytes
-FOLDER         a tokenizer that was saved
+words          white-space separated words, and <eos> for every line feed; lossy
+bpe:8192       byte-level BPE over all of Unicode, as GPT-2's (Sennrich et al. 2016); the default kind
+wordpiece:8192 BERT's WordPiece (Devlin et al. 2019); lossy
+unigram:8192   Unigram language model (Kudo 2018), over bytes
+FOLDER         a saved tokenizer
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, words_by_frequency, word_level_json
 
 END = "<|endoftext|>"
-SIZE = 8192  # the vocabulary where none is asked for: a Bible of 4 MB learns it in two seconds
+SIZE = 8192  # default vocabulary size; two seconds to train on 4 MB
 
 
 def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased: bool = False) -> Tokenizer:
-    """A tokenizer of the kind `spec` names, learnt from texts; `eos` is how it writes the end of a document.
+    """A tokenizer of the kind that `spec` names, trained on texts; `eos` is the end-of-document token.
 
-    Text may be too short for the vocabulary asked for; `vocab` tells the size reached. `uncased` is for wordpiece.
-    Learning the same text again gives the same tokenizer, but for unigram, whose trainer adds in no fixed order.
-    Raises UnknownName for a kind that does not exist, BadSetting for a size that cannot be, BadInput where unigram
-    has too little text to count in.
+    The vocabulary may be smaller than requested if the text is short; `vocab` is its size. `uncased` is for wordpiece.
+    Training is deterministic, except for unigram, whose trainer sums in no fixed order. Raises UnknownName for an unknown
+    kind, BadSetting for an invalid size, BadInput if unigram has too little text.
 
     >>> train_tokenizer("characters", ["banana"]).encode("nab")
     [2, 0, 1]
@@ -42,26 +41,26 @@ def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased:
         if Path(spec).expanduser().exists():
             return Tokenizer.open(spec)
         raise UnknownName(
-            f"there is no tokenizer {spec!r} and no folder of that name; {nearest(kind, KINDS)}; bpe:8192 is usual"
+            f"there is no tokenizer {spec!r} and no folder of that name; {nearest(kind, KINDS)}; the default kind is bpe:8192"
         )
     if uncased and kind != "wordpiece":
-        raise BadSetting(f"{spec} keeps capitals; only wordpiece can be uncased")
+        raise BadSetting(f"{spec} is cased; only wordpiece can be uncased")
     if isinstance(texts, Iterator):
-        texts = list(texts)  # some kinds read the text twice
+        texts = list(texts)  # some trainers read the text twice
     return KINDS[kind](texts, _size(spec, kind, size), eos, uncased)
 
 
 def _size(spec: str, kind: str, size: str) -> int:
-    """The vocabulary asked for; 0 for as many tokens as there are."""
+    """The requested vocabulary size; 0 for as many tokens as there are."""
     if ":" not in spec:
         return SIZE if kind in SIZED else 0
     if kind not in SIZED and kind != "words":
-        raise BadSetting(f"{spec!r} asks for a size, but {kind} takes as many tokens as there are; write {kind}")
+        raise BadSetting(f"{spec!r} gives a size, but {kind} has no size setting; write {kind}")
     if not (size.isascii() and size.isdecimal()):
-        raise BadSetting(f"{spec!r} does not end in a number of tokens; write {kind}:{SIZE}")
+        raise BadSetting(f"{spec!r} does not end in a vocabulary size; write {kind}:{SIZE}")
     count, least = int(size), SIZED.get(kind, 3)
     if not least <= count <= 1_000_000:
-        raise BadSetting(f"{spec!r} asks for {count:,} tokens; {kind} works from {least:,} to 1,000,000")
+        raise BadSetting(f"{spec!r} asks for {count:,} tokens; {kind} supports {least:,} to 1,000,000")
     return count
 
 
@@ -72,11 +71,11 @@ def _characters(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tok
     alphabet: set[str] = set()
     for text in texts:
         alphabet.update(text)
-    # Pairs without any merge: the model's way to take one character at a time, five times as fast as splitting.
+    # BPE without merges makes one token per character, five times as fast as a Split pre-tokenizer.
     vocabulary = {token: id for id, token in enumerate([*sorted(alphabet), eos, "<unk>"])}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     backend.decoder = decoders.Fuse()
-    backend.add_special_tokens([eos])  # not <unk>: decoding shows where one stands
+    backend.add_special_tokens([eos])  # not <unk>: decoded text shows it
     return _finish(backend, eos=eos, bos=eos, unk="<unk>", pad=eos)
 
 
@@ -102,24 +101,24 @@ def _bpe(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
 def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
     from tokenizers import models, trainers
 
-    # Over bytes, where sentencepiece works over characters: every text can be spelt, and ▁ may occur in it.
+    # Over bytes, where sentencepiece works over characters: every text can be encoded, ▁ included.
     backend = _byte_level(models.Unigram())
     trainer = trainers.UnigramTrainer(
         vocab_size=size, special_tokens=[eos], initial_alphabet=sorted(BYTE_ALPHABET), show_progress=False
     )
     backend.train_from_iterator(iter(texts), trainer)
-    learnt = json.loads(backend.to_str())["model"]["vocab"]
-    if any(score is None for _, score in learnt):  # JSON's way to say: not a number
-        raise BadInput(f"there is too little text to learn unigram:{size} from; give more, or use bytes")
+    trained_vocab = json.loads(backend.to_str())["model"]["vocab"]
+    if any(score is None for _, score in trained_vocab):  # NaN in the library's JSON
+        raise BadInput(f"there is too little text to train unigram:{size}; give more text, or use the bytes tokenizer")
     return _finish(backend, eos=eos, bos=eos, pad=eos)
 
 
 def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
-    eos = "<eos>"  # a line's end, as the word-level benchmarks write it
-    # The commonest first, as adaptive softmax wants them. Neither of the two before them is special to the library:
-    # <unk> is a word of the benchmarks' own text, <eos> the text's line feed.
+    eos = "<eos>"  # end of line, as in word-level benchmarks
+    # Sorted by frequency for adaptive softmax. The first two are ordinary tokens to the library:
+    # <unk> is a word of the benchmarks' text, <eos> its line feed.
     words = [UNKNOWN, eos, *words_by_frequency(texts, eos)][: size or None]
-    # Said, or a text in which <s> or <pad> is a word would have it begin texts.
+    # Explicit None: otherwise a word <s> or <pad> of the text would be taken for bos or pad.
     none = {"bos_token": None, "pad_token": None}
     return Tokenizer(word_level_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
 
@@ -136,7 +135,7 @@ def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Toke
     for text in texts:
         alphabet.update(backend.normalizer.normalize_str(text))
     letters = sorted(letter for letter in alphabet if not letter.isspace())
-    # Stated beforehand: the trainer would number them in the order of a hash table, and learn otherwise every time.
+    # Given in sorted order: the trainer would number them in hash order, and differ from run to run.
     stated = [*special, *letters, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(vocab_size=max(size, len(stated)), special_tokens=stated, show_progress=False)
     backend.train_from_iterator(iter(texts), trainer)
@@ -150,7 +149,7 @@ def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Toke
     )
     roles = {"eos": "[SEP]", "bos": "[CLS]", "unk": "[UNK]", "pad": "[PAD]"}
     made = _finish(whole, **roles, cls="[CLS]", sep="[SEP]", mask="[MASK]")
-    # Or transformers would not say which of two texts a token is of.
+    # So that transformers returns token_type_ids.
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     return replace(made, config={**made.config, "model_input_names": inputs})
 
@@ -164,11 +163,11 @@ KINDS: dict[str, Callable[[Iterable[str], int, str, bool], Tokenizer]] = {
     "unigram": _unigram,
 }
 
-SIZED = {"bpe": 257, "wordpiece": 6, "unigram": 257}  # with the fewest tokens each can have
+SIZED = {"bpe": 257, "wordpiece": 6, "unigram": 257}  # kinds with a size, and the smallest vocabulary of each
 
 
 def _byte_level(model: Any, use_regex: bool = True) -> Any:
-    """A tokenizer over GPT-2's byte alphabet; its pattern keeps words, numbers and white space apart."""
+    """A byte-level tokenizer with GPT-2's alphabet and regular expression."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, pre_tokenizers
 
@@ -179,7 +178,7 @@ def _byte_level(model: Any, use_regex: bool = True) -> Any:
 
 
 def _finish(backend: Any, **roles: str) -> Tokenizer:
-    """The tokenizer with its parts named: eos, bos, unk, pad, as tokenizer_config.json does."""
+    """The Tokenizer with its special tokens named as in tokenizer_config.json."""
     config = {f"{role}_token": token for role, token in roles.items()}
     contents: str = backend.to_str(pretty=True)
     return Tokenizer(json.dumps(json.loads(contents), ensure_ascii=False, indent=1), config)

@@ -1,7 +1,7 @@
-"""Words: what stands between white space, and a token for every line's end.
+"""Word tokenizer: white-space separated words, and a token for every line end.
 
-The library cuts and looks up; where its tokenizer is the one built here, Python's own split does the same in a
-fraction of the time: see the figures in benchmarks/results/ngram.json.
+The ids are those of the tokenizers library; for tokenizers built here, Python's str.split computes them in a fraction of
+the time (benchmarks/results/ngram.json).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 UNKNOWN = "<unk>"
 
 NON_UNICODE_WHITESPACE = re.compile("[\x1c-\x1f]")
-"""White space to Python, and not to Unicode, which the library follows."""
+"""White space to Python but not to Unicode, which the library follows."""
 
 
 def word_level_json(words: Sequence[str], end: str | None) -> str:
-    """The tokenizer.json over these words, in the order of their ids; a line feed is the token `end`.
+    """The tokenizer.json of a word vocabulary in the order of ids; a line feed becomes the token `end`.
 
-    A text that spells `end` must not end a line by it, so there it is unknown.
+    The string `end` inside a text is encoded as unknown, so that it cannot end a line.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -39,7 +39,7 @@ def word_level_json(words: Sequence[str], end: str | None) -> str:
 
 
 def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:
-    """Every word of the texts but `end` and the unknown one, the commonest first, equals by their letters.
+    """All words of the texts except `end` and the unknown word, most frequent first, ties in alphabetical order.
 
     >>> words_by_frequency(["a b a", "c b a <eos>"], "<eos>")
     ['a', 'b', 'c']
@@ -52,14 +52,14 @@ def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:
 
 
 def split_words(text: str) -> list[str]:
-    """What stands between white space, as the library cuts it."""
+    """White-space separated words, split as the library does."""
     if NON_UNICODE_WHITESPACE.search(text):
         return [word for word in re.split("[^\\S\x1c-\x1f]+", text) if word]
     return text.split()
 
 
 def fast_encoder(parts: Mapping[str, Any]) -> Callable[[str], list[int]] | None:
-    """The same ids as a tokenizer.json gives, if it is one that `tokenizer_json` makes; else None."""
+    """An encode function equal to the library's, for a tokenizer.json made by `word_level_json`; None for any other."""
     model, end = parts.get("model") or {}, None
     if model.get("type") != "WordLevel" or parts.get("added_tokens") or model.get("unk_token") != UNKNOWN:
         return None
