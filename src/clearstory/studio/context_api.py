@@ -1,6 +1,6 @@
-"""Contexts: one word in two texts, with every layer's numbers at once, so that a page can go from layer to layer.
+"""Context API: contextual embeddings of one word in two sentences, for all layers at once.
 
-The bank of sentences, most of the work, is read once for each model and kept as long as that is open.
+The embeddings of the example sentences, most of the work, are computed once per model and cached while it is open.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ from clearstory.lens.probes.contextual_embeddings import head_difference_table, 
 from clearstory.lens.probes.x_moved import head_contributions
 from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views import Grid
-from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.text.tokenizers import Tokenizer
 
 WORD_BANKS: WeakKeyDictionary[nn.Module, WordBank] = WeakKeyDictionary()
-"""By model, weakly: one that is put away takes its bank along."""
+"""The word bank of each model. Weak keys: a model evicted from the model cache takes its word bank with it."""
 
 
-def example_word_bank(model: Any, tokenizer: Any) -> WordBank:
-    """The bank as a model reads it, read now or kept from before."""
-    network = unwrap_model(model)
-    if network not in WORD_BANKS:
-        WORD_BANKS[network] = build_word_bank(model, tokenizer, EXAMPLE_SENTENCES)
-    return WORD_BANKS[network]
+def example_word_bank(model: Any, tokenizer: Tokenizer) -> WordBank:
+    """The contextual embeddings of the example sentences, computed now or taken from the cache."""
+    unwrapped = unwrap_model(model)
+    if unwrapped not in WORD_BANKS:
+        WORD_BANKS[unwrapped] = build_word_bank(model, tokenizer, EXAMPLE_SENTENCES)
+    return WORD_BANKS[unwrapped]
 
 
-def find_example_sentence(model: Any, tokenizer: Any, word: str) -> str:
-    """A sentence of the bank in which a word stands and that fits the model. Raises BadInput where there is none."""
+def find_example_sentence(model: Any, tokenizer: Tokenizer, word: str) -> str:
+    """The first example sentence that contains a word and fits the model. Raises BadInput if there is none."""
     for sentence in EXAMPLE_SENTENCES:
         with suppress(BadInput, ContextOverflow):
             find_word(sentence, word)
             align_text(model, tokenizer, sentence)
             return sentence
-    raise BadInput(f"no sentence is kept in which ‘{word}’ stands; write a second one with it, or mark another word")
+    raise BadInput(f"no example sentence contains ‘{word}’; write a second sentence with it, or choose another word")
 
 
 def contextual_embeddings(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     text: str,
     *,
     other_text: str | None = None,
@@ -55,59 +56,60 @@ def contextual_embeddings(
     other_occurrence: int = 1,
     top: int = 8,
 ) -> dict[str, Any]:
-    """The word `word` in a text and in an `other_text` (one of the bank's that has it when not given), layer by layer.
+    """The contextual embeddings of `word` in a text and in `other_text`, compared layer by layer.
 
-    `rows` has for each layer the cosine of the two, as they are and cleared, that of two words by chance, and the mean
-    cosine of each with what the other's word is near by itself. `near` and `heads` have each layer's tables.
+    Without `other_text` an example sentence that contains the word is used. `layers` has for each layer the cosine of the
+    two vectors, with and without centring, that of two random words, and each vector's mean cosine with the static
+    neighbours of the other word. `nearest` and `heads` hold one table per layer.
     """
-    if not target:
-        raise BadInput("no word is marked; click one in the sentence")
+    if not word:
+        raise BadInput("no word is selected; click one in the sentence")
     if top < 1:
-        raise BadSetting(f"top is {top}; show at least 1 neighbour")
+        raise BadSetting(f"top is {top}; give at least 1")
     other_text = find_example_sentence(model, tokenizer, word) if other_text is None else other_text
     second = word if other_word is None else other_word
-    two = word_occurrences(model, tokenizer, (text, other_text), (word, second), (occurrence, other_occurrence))
-    known = example_word_bank(model, tokenizer)
-    curve, grids = similarity_curve(two, known), static_neighbour_grids(model, tokenizer, two, known)
-    raw, clear, chance = (line.y for line in curve.lines)
+    pair = word_occurrences(model, tokenizer, (text, other_text), (word, second), (occurrence, other_occurrence))
+    bank = example_word_bank(model, tokenizer)
+    curve, grids = similarity_curve(pair, bank), static_neighbour_grids(model, tokenizer, pair, bank)
+    raw, centred, chance = (line.y for line in curve.lines)
     means = [mean_rows(grid) for grid in grids] or [{}, {}]
     rows = [
         {
             "name": name,
-            "words": layer_title(name),
+            "title": layer_title(name),
             "cosine": raw[at],
-            "cleared": clear[at],
+            "centred": centred[at],
             "chance": chance[at],
-            "near": [each.get(layer_title(name)) for each in means],
+            "static_similarity": [each.get(layer_title(name)) for each in means],
         }
-        for at, name in enumerate(two.names)
+        for at, name in enumerate(pair.names)
     ]
-    layers = [name for name in two.names if name.isdecimal()]
-    moved = None
-    if not isinstance(unwrap_model(model), Recurrent):
-        one, others = (head_contributions(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True))
-        moved = {name: head_difference_table(one, others, len(one), int(name)).to_json() for name in layers}
+    layers = [name for name in pair.names if name.isdecimal()]
+    head_tables = None
+    if has_capability(unwrap_model(model), Capability.ATTENTION):
+        first_heads, second_heads = (head_contributions(model, each, span) for each, span in zip(pair.both, pair.spots, strict=True))
+        head_tables = {name: head_difference_table(first_heads, second_heads, len(first_heads), int(name)).to_json() for name in layers}
     return {
         "other_text": other_text,
         "title": occurrences_title((text, other_text), (word, second)),
         "caption": curve.caption,
-        "missing": known.missing,
-        "tokens": [list(spot) for spot in two.spots],
-        "rows": rows,
-        "least": min(layers, key=lambda name: clear[two.names.index(name)]),
-        "parting": curve.to_json(),
-        "ways": trajectory_map(two, known).to_json(),
-        "static": [grid.to_json() for grid in grids],
-        "near": {name: [each.to_json() for each in nearest_tables(two, known, at, top)] for at, name in enumerate(two.names)},
-        "heads": moved,
+        "missing": bank.missing,
+        "tokens": [list(span) for span in pair.spots],
+        "layers": rows,
+        "least_similar": min(layers, key=lambda name: centred[pair.names.index(name)]),
+        "similarity": curve.to_json(),
+        "trajectories": trajectory_map(pair, bank).to_json(),
+        "static_neighbours": [grid.to_json() for grid in grids],
+        "nearest": {name: [each.to_json() for each in nearest_tables(pair, bank, at, top)] for at, name in enumerate(pair.names)},
+        "heads": head_tables,
     }
 
 
 def mean_rows(grid: Grid) -> dict[str, float]:
-    """The mean of each row, by its label."""
+    """The mean of each row of a grid, by row label."""
     return {label: mean(row) for label, row in zip(grid.row_labels, grid.values, strict=True)}
 
 
 def mean(row: Sequence[float]) -> float:
-    """The mean of some numbers."""
+    """The arithmetic mean."""
     return sum(row) / len(row)

@@ -97,7 +97,7 @@ def compare_decoding(
         "beams": [continuation_data(tokenizer, each, prompt_format.eos_token_id) for each in beams],
         "tree": tree.to_json(),
         "texts": [decode(each.ids) for each in candidates],
-        "scores": [each.logprob / len(each.ids) ** length_penalty for each in candidates],
+        "scores": [each.total / len(each.ids) ** length_penalty for each in candidates],
         "caption": comparison_caption(greedy, sampled, beams[0]),
     }
 

@@ -15,29 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearstory.errors import BadSetting, CannotDo, ContextOverflow
-from clearstory.lens.hooks.activations import transformer_stacks
+from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
-from clearstory.models.capabilities import Capability, require
+from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
+from clearstory.text.tokenizers import Tokenizer
 
 MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
+"""The largest number of generated tokens, and of timed repetitions of each method."""
 
 
-def measure_generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: int = 16, runs: int = 3) -> dict[str, Any]:
-    """Tokens per second both ways, medians of some runs; milliseconds token by token; and how far their logits differ.
+def measure_generation_speed(
+    model: Any, tokenizer: Tokenizer, text: str, *, tokens: int = 16, runs: int = 3
+) -> dict[str, Any]:
+    """Tokens per second with and without cached state, medians over `runs`; milliseconds per token; difference of logits.
 
-    The seconds hold all that writing takes: reading the prompt, then a token at a time, the likeliest each time. Where
-    fewer tokens fit the context, fewer are written. Raises ContextOverflow where not even two do.
+    The time covers all of greedy generation: processing the prompt, then one token at a time. If fewer than `tokens` fit
+    the context, fewer are generated. Raises ContextOverflow if not even two fit, CannotDo for a model that is not causal.
     """
     require(model, Capability.CAUSAL)
     if not 2 <= tokens <= MAX_TOKENS:
-        raise BadSetting(f"tokens is {tokens}; write 2 to {MAX_TOKENS}")
+        raise BadSetting(f"tokens is {tokens}; generate 2 to {MAX_TOKENS}")
     if not 1 <= runs <= MAX_MEASUREMENTS:
-        raise BadSetting(f"runs is {runs}; take 1 to {MAX_MEASUREMENTS}")
+        raise BadSetting(f"runs is {runs}; use 1 to {MAX_MEASUREMENTS}")
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
     first, sources = fit_prompt(model, prompt, prompt_format.start_token_id), fit_source(model, source)
@@ -45,11 +48,11 @@ def measure_generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: i
         tokens = min(tokens, model.context - len(first) + 1)
         if tokens < 2:
             raise ContextOverflow(
-                f"the prompt has {len(first):,} tokens and the model's context holds {model.context:,}, so there is "
-                "nothing to keep for a second token; shorten it"
+                f"the prompt has {len(first):,} tokens and the model's context holds {model.context:,}, so no second "
+                "token fits; shorten the prompt"
             )
     with resting(model):
-        # Written once before the clock runs: it says which tokens, and memory is fetched and warm.
+        # One untimed run per method: it determines the tokens, and caches are warm afterwards.
         ids, _, logits_cached = timed_greedy_decode(model, first, sources, tokens, use_state=True)
         _, _, logits_recomputed = timed_greedy_decode(model, first, sources, tokens, use_state=False, ids=ids)
         times: dict[bool, list[list[float]]] = {True: [], False: []}
@@ -57,18 +60,18 @@ def measure_generation_speed(model: Any, tokenizer: Any, text: str, *, tokens: i
             for use_state in (True, False) if run % 2 == 0 else (False, True):
                 times[use_state].append(timed_greedy_decode(model, first, sources, tokens, use_state=use_state, ids=ids)[1])
     rates = {use_state: tokens / median(map(sum, times[use_state])) for use_state in times}
-    milliseconds = {use_state: [1000 * median(way) for way in zip(*times[use_state], strict=True)] for use_state in times}
+    milliseconds = {use_state: [1000 * median(each) for each in zip(*times[use_state], strict=True)] for use_state in times}
     label = state_label(model)
     return {
         "tokens": tokens,
         "prompt": len(first),
         "runs": runs,
-        "kept": rates[True],
-        "anew": rates[False],
+        "cached": rates[True],
+        "recomputed": rates[False],
         "ratio": rates[True] / rates[False],
         "difference": float((logits_cached - logits_recomputed).abs().max()),
         "threads": torch.get_num_threads(),
-        "seconds": {"kept": list(map(sum, times[True])), "anew": list(map(sum, times[False]))},
+        "seconds": {"cached": list(map(sum, times[True])), "recomputed": list(map(sum, times[False]))},
         "curve": time_curve(label, milliseconds).to_json(),
         "caption": speed_caption(label, rates, tokens, len(first), runs, str(model_device(model))),
     }
@@ -83,9 +86,7 @@ def timed_greedy_decode(
     use_state: bool,
     ids: Sequence[int] | None = None,
 ) -> tuple[list[int], list[float], Tensor]:
-    """Some tokens after a prompt, the likeliest each time, or `ids` in their place; the seconds of each; the last
-    logits, (V,).
-    """
+    """Greedily generated token ids (or the given `ids`), the seconds of each, and the last logits, (V,)."""
     device = model_device(model)
     ids_so_far, processed, seconds = list(first), 0, []
     state: Any = None
@@ -104,22 +105,20 @@ def timed_greedy_decode(
 
 
 def state_label(model: Any) -> str:
-    """What a model keeps, in words."""
-    try:
-        transformer_stacks(model)
-    except CannotDo:
-        return "its state" if getattr(model, "layers", None) is not None else "its memory"
-    return "the KV cache"
+    """The name of a model's cached state in captions."""
+    if has_capability(model, Capability.ATTENTION):
+        return "the KV cache"
+    return "the hidden state" if has_capability(model, Capability.RECURRENT_STATE) else "the cached state"
 
 
 def time_curve(label: str, milliseconds: dict[bool, list[float]]) -> Curve:
-    """Milliseconds token by token."""
+    """Milliseconds per generated token, with and without cached state."""
     positions = tuple(float(position) for position in range(1, len(milliseconds[True]) + 1))
     return Curve(
         title="Milliseconds for each token",
         lines=(
             Line(f"with {label}", positions, tuple(milliseconds[True])),
-            Line("read anew", positions, tuple(milliseconds[False])),
+            Line("recomputed", positions, tuple(milliseconds[False])),
         ),
         x_label="token",
         y_label="milliseconds",
@@ -127,17 +126,17 @@ def time_curve(label: str, milliseconds: dict[bool, list[float]]) -> Curve:
 
 
 def speed_caption(label: str, rates: dict[bool, float], tokens: int, prompt: int, runs: int, device: str) -> str:
-    """Both rates, and their ratio."""
+    """Both rates, their ratio, and the conditions of the measurement."""
     ratio = rates[True] / rates[False]
     if ratio >= 1.05:
         comparison = f"{ratio:.1f} times as fast"
     elif ratio <= 0.95:
-        comparison = f"{1 / ratio:.1f} times as slow: of so short a text it saves less than it costs"
+        comparison = f"{1 / ratio:.1f} times as slow: for so short a text the cache costs more than it saves"
     else:
         comparison = "no faster"
     threads = torch.get_num_threads()
-    hardware = f"{threads} thread{'' if threads == 1 else 's'} of this processor" if device == "cpu" else device
+    hardware = f"{threads} thread{'' if threads == 1 else 's'} of this CPU" if device == "cpu" else device
     return (
-        f"With {label} {rates[True]:,.1f} tokens per second, reading all anew {rates[False]:,.1f}: {comparison}. "
-        f"{tokens} tokens after {prompt}, on {hardware}, the median of {runs} run{'' if runs == 1 else 's'} each."
+        f"With {label} {rates[True]:,.1f} tokens per second, recomputing everything {rates[False]:,.1f}: {comparison}. "
+        f"{tokens} tokens after a prompt of {prompt}, on {hardware}, median of {runs} run{'' if runs == 1 else 's'} each."
     )

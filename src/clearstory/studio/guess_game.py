@@ -1,9 +1,9 @@
-"""Guessing: a reader says the next token before the model's answer is shown, and both are scored in bits.
+"""Guess game: the reader guesses the next token before the model's prediction is shown; both are scored in bits.
 
-The game is Shannon's (1951), for one guess: the reader gives a share of all probability to it and leaves the rest to
-the model, in its own proportions. What came then took the reader −log₂ of its probability in that mixture. Whoever
-gives their guess what the model gives it scores as the model does, and in expectation nobody gains by saying another
-share than they believe.
+This is Shannon's guessing game (1951) with one guess: the reader gives the guess a probability, the confidence, and the
+rest is distributed over all other tokens in the model's proportions. The reader's score is −log₂ of the actual token's
+probability in that mixture. A confidence equal to the model's probability gives the model's own score, and the expected
+score is best for the confidence that the reader believes (a proper scoring rule).
 """
 
 from __future__ import annotations
@@ -20,135 +20,137 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
+from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import fit_prompt, reads_source, resting
 from clearstory.studio.generation_session import model_device
+from clearstory.text.tokenizers import Tokenizer
 
 BITS = math.log(2)
+"""Nats per bit."""
 
 
-def guess_sentence(model: Any, tokenizer: Any, text: str, *, seed: int = 0) -> dict[str, Any]:
-    """A sentence that the reader has not typed, of those that are built in, and its tokens."""
-    chosen = EXAMPLE_SENTENCES[seed % len(EXAMPLE_SENTENCES)]
-    return {"text": chosen, **token_list(tokenizer, chosen)}
+def guess_sentence(model: Any, tokenizer: Tokenizer, text: str, *, seed: int = 0) -> dict[str, Any]:
+    """One of the built-in example sentences, chosen by the seed, and its tokens."""
+    sentence = EXAMPLE_SENTENCES[seed % len(EXAMPLE_SENTENCES)]
+    return {"text": sentence, **token_list(tokenizer, sentence)}
 
 
-def token_list(tokenizer: Any, text: str) -> dict[str, Any]:
-    """A text's tokens."""
+def token_list(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """The token ids of a text and their display text."""
     ids = tokenizer.encode(text)
     return {"ids": ids, "pieces": [tokenizer.display_token(id) for id in ids]}
 
 
-def guess_options(model: Any, tokenizer: Any, text: str, *, position: int = 1, count: int = 6, seed: int = 0) -> dict[str, Any]:
-    """Tokens to choose from for the one after the first `place`, in an order that says nothing: the one that comes,
-    likely ones, and some drawn from the model.
-    """
+def guess_options(
+    model: Any, tokenizer: Tokenizer, text: str, *, position: int = 1, count: int = 6, seed: int = 0
+) -> dict[str, Any]:
+    """Candidate tokens for the one at `position`, shuffled: the actual token, likely ones, and some sampled from the model."""
     if not 2 <= count <= 20:
         raise BadSetting(f"count is {count}; offer 2 to 20 tokens")
-    ids, logs = next_token_logprobs(model, tokenizer, text, position)
-    known = [ids[position]] if position < len(ids) else []
+    ids, logprobs = next_token_logprobs(model, tokenizer, text, position)
+    options = [ids[position]] if position < len(ids) else []
     random = Random(f"{seed} {position} {text}")
-    likely = logs.argsort(descending=True, stable=True).tolist()
-    known += [id for id in likely[: count // 2 + 1] if id not in known]
-    weights = logs.exp().sqrt()  # flatter than the model itself, or the same few would be drawn again and again
+    ranked = logprobs.argsort(descending=True, stable=True).tolist()
+    options += [id for id in ranked[: count // 2 + 1] if id not in options]
+    weights = logprobs.exp().sqrt()  # flatter than the model's distribution, so that the options vary
     generator = torch.Generator().manual_seed(random.randrange(2**31))
     for id in torch.multinomial(weights, min(int((weights > 0).sum()), 4 * count), generator=generator).tolist():
-        if id not in known and len(known) < count:
-            known.append(id)
-    random.shuffle(known)
-    return {**token_list(tokenizer, text), "offers": [{"id": id, "piece": tokenizer.display_token(id)} for id in known]}
+        if id not in options and len(options) < count:
+            options.append(id)
+    random.shuffle(options)
+    return {**token_list(tokenizer, text), "options": [{"id": id, "piece": tokenizer.display_token(id)} for id in options]}
 
 
 def score_guess(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     text: str,
     *,
     position: int = 1,
-    token: int | None = None,
+    token_id: int | None = None,
     word: str | None = None,
-    share: float = 0.5,
+    confidence: float = 0.5,
 ) -> dict[str, Any]:
-    """What a guess of the token after the first `place` is worth: its rank, its probability, its bits; the same of the
-    token that came; and what both cost, the reader who gave the guess a `share`, and the model.
+    """Rank, probability and bits of a guess and of the actual token at `position`, and the scores of reader and model.
 
-    A `word` is its first token, after a space or without one, whichever the model expects more. After the whole text
-    nothing comes, and nothing is scored. Raises BadSetting for a share that is not between 0.01 and 0.99.
+    A `word` stands for its first token, with or without a leading space, whichever the model gives more probability. At
+    the end of the text there is no actual token and no score. Raises BadSetting for a confidence outside of 0.01 to 0.99.
     """
-    if not 0.01 <= share <= 0.99:
-        raise BadSetting(f"share is {share}; give your guess from 0.01 to 0.99 of the probability")
-    ids, logs = next_token_logprobs(model, tokenizer, text, position)
-    if token is None:
-        token = first_token_of_word(tokenizer, word or "", logs)
-    if not 0 <= token < len(logs):
-        raise BadSetting(f"token is {token}, and the model knows {len(logs):,}; give 0 to {len(logs) - 1}")
+    if not 0.01 <= confidence <= 0.99:
+        raise BadSetting(f"share is {confidence}; give your guess from 0.01 to 0.99 of the probability")
+    ids, logprobs = next_token_logprobs(model, tokenizer, text, position)
+    if token_id is None:
+        token_id = first_token_of_word(tokenizer, word or "", logprobs)
+    if not 0 <= token_id < len(logprobs):
+        raise BadSetting(f"token_id is {token_id}, and the vocabulary has {len(logprobs):,} tokens; give 0 to {len(logprobs) - 1}")
 
-    def row(id: int) -> dict[str, Any]:
-        nats = float(logs[id])
+    def token_score(id: int) -> dict[str, Any]:
+        nats = float(logprobs[id])
         return {
             "id": id,
             "piece": tokenizer.display_token(id),
             "probability": math.exp(nats),
-            "rank": int((logs > logs[id]).sum()) + 1,
+            "rank": int((logprobs > logprobs[id]).sum()) + 1,
             "bits": finite_or_none(-nats / BITS + 0.0),
         }
 
-    best = logs.argsort(descending=True, stable=True)[:5].tolist()
-    came = row(ids[position]) if position < len(ids) else None
-    said: dict[str, Any] = {"guess": row(token), "came": came, "likeliest": [row(id) for id in best], "right": None}
-    if came is not None:
-        said["right"] = token == came["id"]
-        said["model_bits"] = came["bits"]
-        said["reader_bits"] = finite_or_none(guess_bits(logs, token, came["id"], share))
-    return said
+    likeliest = logprobs.argsort(descending=True, stable=True)[:5].tolist()
+    actual = token_score(ids[position]) if position < len(ids) else None
+    result: dict[str, Any] = {"guess": token_score(token_id), "actual": actual, "likeliest": [token_score(id) for id in likeliest], "correct": None}
+    if actual is not None:
+        result["correct"] = token_id == actual["id"]
+        result["model_bits"] = actual["bits"]
+        result["reader_bits"] = finite_or_none(guess_bits(logprobs, token_id, actual["id"], confidence))
+    return result
 
 
 def finite_or_none(bits: float) -> float | None:
-    """Bits; None for endlessly many, of what could not come."""
+    """The number; None for infinity, the bits of a token with probability 0."""
     return bits if math.isfinite(bits) else None
 
 
-def guess_bits(logs: Float[Tensor, "V"], guessed: int, came: int, share: float) -> float:
-    """Bits of the token that came, for a reader who gave `guessed` a share and left the rest to the model.
+def guess_bits(logprobs: Float[Tensor, "V"], guess_id: int, actual: int, confidence: float) -> float:
+    """Bits of the actual token under the reader's mixture: `confidence` for the guess, the rest as the model distributes it.
 
-    >>> logs = torch.tensor([0.5, 0.25, 0.25]).log()
-    >>> cost(logs, 0, 0, 0.5), round(cost(logs, 0, 1, 0.5), 4)  # half of all; half of what is left
+    >>> logprobs = torch.tensor([0.5, 0.25, 0.25]).log()
+    >>> guess_bits(logprobs, 0, 0, 0.5), round(guess_bits(logprobs, 0, 1, 0.5), 4)
     (1.0, 2.0)
     """
-    if guessed == came:
-        return -math.log(share) / BITS
-    others = logs.clone()
-    others[guessed] = -torch.inf
-    return -(math.log1p(-share) + float(logs[came] - others.logsumexp(0))) / BITS
+    if guess_id == actual:
+        return -math.log(confidence) / BITS
+    others = logprobs.clone()
+    others[guess_id] = -torch.inf
+    return -(math.log1p(-confidence) + float(logprobs[actual] - others.logsumexp(0))) / BITS
 
 
-def first_token_of_word(tokenizer: Any, word: str, logs: Float[Tensor, "V"]) -> int:
-    """The first token of a word, after a space or without, the likelier of the two; a space alone is no word's.
+def first_token_of_word(tokenizer: Tokenizer, word: str, logprobs: Float[Tensor, "V"]) -> int:
+    """The first token of a word with or without a leading space, whichever is likelier; a token of only a space is skipped.
 
-    Raises BadInput for no word.
+    Raises BadInput for an empty word.
     """
-    forms = [tokenizer.encode(form) for form in dict.fromkeys((word, f" {word.lstrip()}"))] if word else []
-    first = [ids[0] for ids in forms if ids]
+    encodings = [tokenizer.encode(form) for form in dict.fromkeys((word, f" {word.lstrip()}"))] if word else []
+    first = [ids[0] for ids in encodings if ids]
     if not first:
-        raise BadInput("there is no guess; type a word, or choose one of those that are offered")
-    said = [id for id in first if id != tokenizer.unk_token_id and (tokenizer.decode([id]).strip() or not word.strip())]
-    best: int = max(said or first[:1], key=lambda id: float(logs[id]))
-    return best
+        raise BadInput("there is no guess; type a word or choose an option")
+    result = [id for id in first if id != tokenizer.unk_token_id and (tokenizer.decode([id]).strip() or not word.strip())]
+    likeliest: int = max(result or first[:1], key=lambda id: float(logprobs[id]))
+    return likeliest
 
 
-def next_token_logprobs(model: Any, tokenizer: Any, text: str, position: int) -> tuple[Sequence[int], Float[Tensor, "V"]]:
-    """A text's tokens, and the log-probabilities of the one after the first `place`, in float64."""
-    if isinstance(model, Encoder):
-        model.cannot_go_on()
+def next_token_logprobs(
+    model: Any, tokenizer: Tokenizer, text: str, position: int
+) -> tuple[Sequence[int], Float[Tensor, "V"]]:
+    """The token ids of a text, and the log-probabilities of the token at `position`, (V,), in float64."""
+    require(model, Capability.CAUSAL)
     if reads_source(model):
-        raise CannotDo("this model writes another text from its source; guess along with one that writes on")
+        raise CannotDo("this model generates a target from a source text; play the guess game with a decoder-only model")
     ids = tokenizer.encode(text)
     if not 1 <= position <= len(ids):
         raise BadSetting(
-            f"place is {position}, and the text has {len(ids):,} tokens; guess after 1 to {len(ids):,} of them"
+            f"position is {position}, and the text has {len(ids):,} tokens; give 1 to {len(ids):,}"
         )
     first, device = fit_prompt(model, ids[:position]), model_device(model)
     with resting(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([first], device), model.init_state(1))
-        logs: Tensor = model.logits(hidden[0, -1]).double().log_softmax(-1).cpu()
-    return ids, logs
+        logprobs: Tensor = model.logits(hidden[0, -1]).double().log_softmax(-1).cpu()
+    return ids, logprobs
