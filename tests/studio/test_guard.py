@@ -27,7 +27,7 @@ def refused(answer: Any, status: int) -> str:
     ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "localhost.evil.example:8642", "0.0.0.0", ""],
 )
 def test_a_name_that_was_made_to_point_here_is_not_answered(studio: TestClient, host: str) -> None:
-    for path in ("/", "/health", "/api/models", "/static/frame.js"):
+    for path in ("/", "/health", "/api/models", "/static/app.js"):
         assert "cat" not in refused(studio.get(path, headers={"Host": host}), 400)
 
 
@@ -76,7 +76,7 @@ def test_a_body_that_is_too_large_is_refused_however_it_says_so(studio: TestClie
 
 
 def test_every_answer_forbids_what_is_not_ours(studio: TestClient) -> None:
-    for path in ("/", "/api/models", "/static/frame.js", "/nowhere", "/health"):
+    for path in ("/", "/api/models", "/static/app.js", "/nowhere", "/health"):
         headers = studio.get(path).headers
         policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
         assert policy["default-src"] == "'self'"
@@ -88,9 +88,9 @@ def test_every_answer_forbids_what_is_not_ours(studio: TestClient) -> None:
 
 
 def test_pages_are_asked_for_anew_and_answers_are_not_kept(studio: TestClient) -> None:
-    first = studio.get("/static/frame.js")
+    first = studio.get("/static/app.js")
     assert first.headers["cache-control"] == "no-cache"
-    assert studio.get("/static/frame.js", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    assert studio.get("/static/app.js", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
     assert studio.get("/api/models").headers["cache-control"] == "no-store"
 
 

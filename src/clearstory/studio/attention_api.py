@@ -75,9 +75,9 @@ def queries_and_keys(
         cache.move_to_end(key)
         return cache[key]
     passage, sites = encode_passage(model, tokenizer, text, target=target), attention_sites(model, part)
-    names = [[f"{site.tap}.{kind}" for site in sites] for kind in ("query", "key")]
+    names = [[f"{site.name}.{kind}" for site in sites] for kind in ("query", "key")]
     with resting(model), record_activations(model, *names[0], *names[1]) as recorded:
-        passage.hidden(model)
+        passage.forward(model)
     cache[key] = result = QueriesAndKeys(passage, sites, *([recorded[name] for name in each] for each in names))
     while len(cache) > 1 and sum(each.bytes for each in cache.values()) > MAX_CACHE_BYTES:
         cache.popitem(last=False)
@@ -97,7 +97,7 @@ def head_patterns(
     if not 1 <= cells <= 128:
         raise BadSetting(f"cells is {cells}; give from 1 to 128")
     cached = queries_and_keys(model, tokenizer, text, part, target)
-    rows, columns = cached.sites[0].reads(cached.passage)
+    rows, columns = cached.sites[0].labels(cached.passage)
     size = (min(cells, len(rows)), min(cells, len(columns)))
 
     def pool(pattern: Tensor) -> Tensor:
@@ -136,16 +136,16 @@ def head_pattern(
 ) -> dict[str, Any]:
     """One head's attention weights, (T, S); without `head`, those of the head with the most concentrated attention."""
     site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
-    rows, columns = site.reads(cached.passage)
+    rows, columns = site.labels(cached.passage)
     with resting(model):
         weights = cached.pattern(site.layer)
-        index = site.head(head, weights)
+        index = site.resolve_head(head, weights)
         caption = attention_caption(site, weights[index], columns)
     return {
         "weights": weights[index].float(),
         "layer": site.layer,
         "head": index,
-        "layer_name": site.words,
+        "layer_name": site.title,
         "rows": list(rows),
         "columns": list(columns),
         "caption": caption,
@@ -165,7 +165,7 @@ def combined_pattern(
     """The attention weights of several heads combined into one map, (T, S): see `lens.probes.attention`."""
     cached = queries_and_keys(model, tokenizer, text, part, target)
     selection = select_heads(cached.sites, heads, reduce)
-    rows, columns = cached.sites[0].reads(cached.passage)
+    rows, columns = cached.sites[0].labels(cached.passage)
     with resting(model):
         weights = selection.over([selection.within(layer, cached.pattern(layer)) for layer in selection.layers])
     return {
@@ -190,17 +190,17 @@ def edited_pattern(
 ) -> dict[str, Any]:
     """One head's attention weights with and without interventions, both (T, S), and the mask of keys it can see."""
     site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
-    index = site.head(head, (before := cached.pattern(site.layer)))
+    index = site.resolve_head(head, (before := cached.pattern(site.layer)))
     parsed = [parse_intervention(each) for each in interventions]
     after = pattern_with_interventions(model, tokenizer, cached.passage, site, parsed) if parsed else before
-    rows, columns = site.reads(cached.passage)
+    rows, columns = site.labels(cached.passage)
     return {
         "weights": after[index].float(),
         "before": before[index].float(),
         "visible": visible_keys(site.attention, *before.shape[-2:]),
         "layer": site.layer,
         "head": index,
-        "layer_name": site.words,
+        "layer_name": site.title,
         "rows": list(rows),
         "columns": list(columns),
     }

@@ -40,9 +40,9 @@ def newest_token_attention(
     passage = generated_passage(model, tokenizer, text, generated)
     weights = attention_weights(model, passage, site)
     if head is not None:
-        head = site.head(head, weights)
+        head = site.resolve_head(head, weights)
     row = (weights.mean(0) if head is None else weights[head])[-1].double()
-    _, columns = site.reads(passage)
+    _, columns = site.labels(passage)
     ids = passage.source if site.part == "cross" else passage.ids
     return {
         "weights": row.float(),
@@ -80,7 +80,7 @@ def newest_token_caption(
     distance = "" if site.part == "cross" else f", {newest - best} tokens back" if best < newest else ", itself"
     source = f"head {head}" if head is not None else f"mean of {site.heads} heads"
     return (
-        f"In {site.words}, {source}: ‘{passage.labels[-1]}’ puts {float(row[best]):.0%} of its attention on "
+        f"In {site.title}, {source}: ‘{passage.labels[-1]}’ puts {float(row[best]):.0%} of its attention on "
         f"‘{columns[best]}’{distance}. Half of it is on {count_holding(row[order].tolist())} of {len(columns)} tokens."
     )
 

@@ -163,5 +163,5 @@ def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
 
 def decode_generated(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """The text of the generated ids after a prompt."""
-    decoder = StreamDecoder(tokenizer, (), logits_after=list(prompt))
+    decoder = StreamDecoder(tokenizer, (), after=list(prompt))
     return "".join(decoder.write(each) for each in ids) + decoder.close()

@@ -77,7 +77,7 @@ def score_guess(
     the end of the text there is no actual token and no score. Raises BadSetting for a confidence outside of 0.01 to 0.99.
     """
     if not 0.01 <= confidence <= 0.99:
-        raise BadSetting(f"share is {confidence}; give your guess from 0.01 to 0.99 of the probability")
+        raise BadSetting(f"confidence is {confidence}; give 0.01 to 0.99")
     ids, logprobs = next_token_logprobs(model, tokenizer, text, position)
     if token_id is None:
         token_id = first_token_of_word(tokenizer, word or "", logprobs)

@@ -81,7 +81,7 @@ class NextTokenDistributions:
         # Weak keys: a model evicted from the model cache takes its logits with it.
         self.logits: WeakKeyDictionary[Any, LRUCache[str, Tensor]] = WeakKeyDictionary()
 
-    def choose(self, opened: OpenedModel, request: NextTokenRequest) -> dict[str, Any]:
+    def compute(self, opened: OpenedModel, request: NextTokenRequest) -> dict[str, Any]:
         """The likeliest next tokens with logit, probability and sampling probability: see `sampling_distribution`."""
         _, tokenizer = load_model_and_tokenizer(opened)
         cache = self.logits.setdefault(opened.model, LRUCache(16))

@@ -202,7 +202,7 @@ def passage_activations(model: Any, passage: Passage, patterns: Sequence[str]) -
     if not patterns:
         return {}
     with resting(model), record_activations(model, *patterns) as recorded:
-        passage.hidden(model)
+        passage.forward(model)
     if (count := sum(each.numel() for each in recorded.values())) > MAX_TRACE_VALUES:
         raise BadSetting(f"these activations hold {count:,} values; a trace returns at most {MAX_TRACE_VALUES:,}")
     return {name: {"shape": list(each.shape), "values": each.tolist()} for name, each in recorded.items()}
@@ -239,7 +239,7 @@ def activation_arrays(
     """The activations that match the patterns, in float32, and the display text of the tokens as `pieces`."""
     passage = encode_passage(model, tokenizer, text, target=target)
     with resting(model), record_activations(model, *activations) as recorded:
-        passage.hidden(model)
+        passage.forward(model)
     return {**{name: each.float() for name, each in recorded.items()}, "pieces": list(passage.pieces)}
 
 

@@ -1,8 +1,8 @@
 // Card: a frame around something drawn: its title, what to look for, and what can be done with its numbers.
 
-import { Problem, Stale } from "./ask.js";
-import { copy, el, keep } from "./kit.js";
-import { cellText, csvOf } from "./words.js";
+import { Problem, Stale } from "./api.js";
+import { copy, el, keep } from "./dom.js";
+import { cellText, csvOf } from "./format.js";
 
 /**
  * A card. `draw` fills it:

@@ -1,10 +1,10 @@
 // Tour: six steps along the way of a sentence, told in a strip above the page; each opens the page that it speaks of. What
 // it says is reckoned from the model at hand; where a family lacks something, it shows what this one has instead.
 
-import { get, line, numbers, post, Problem, Stale } from "./ask.js";
-import { el } from "./kit.js";
+import { get, line, numbers, post, Problem, Stale } from "./api.js";
+import { el } from "./dom.js";
 import { TINY } from "./pages/home.js";
-import { share, visible } from "./words.js";
+import { share, visible } from "./format.js";
 
 const DONE = "clearstory.tour";
 

@@ -1,13 +1,13 @@
 // Attention: all heads at once, then one of them: who looks at whom, and the walk from what it reads to what it adds.
 
-import { line, numbers, Stale } from "../ask.js";
+import { line, numbers, Stale } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as mosaic } from "../draw/mosaic.js";
-import { draw } from "../drawers.js";
-import { el } from "../kit.js";
-import { numbersOf } from "../words.js";
-import { snippet, viewCard } from "../viewcard.js";
-import { combining } from "./combine.js";
+import { mount as mosaic } from "../render/tile_grid.js";
+import { draw } from "../renderers.js";
+import { el } from "../dom.js";
+import { numbersOf } from "../format.js";
+import { snippet, viewCard } from "../view_card.js";
+import { combining } from "./head_combination.js";
 
 /** Up to here every token has its row in the drawing; above, the strongest pairs stand in a table as well. */
 const FEW = 48;

@@ -1,13 +1,13 @@
 // Compare: one view of two sides, each a model, a checkpoint and a sentence, and what B has more than A: B − A.
 
-import { file, get, line, post, Problem, Stale } from "../ask.js";
+import { file, get, line, post, Problem, Stale } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { draw } from "../drawers.js";
-import { el } from "../kit.js";
-import { linked, translated } from "../linked.js";
-import { snippet } from "../viewcard.js";
-import { numbersOf } from "../words.js";
-import { makeSides } from "./sides.js";
+import { draw } from "../renderers.js";
+import { el } from "../dom.js";
+import { linked, translated } from "../linked_views.js";
+import { snippet } from "../view_card.js";
+import { numbersOf } from "../format.js";
+import { makeSides } from "./comparison_sides.js";
 
 /** Kinds of views of which one can be taken from another. */
 const KINDS = new Set(["grid", "curve", "table", "highlighted_text"]);

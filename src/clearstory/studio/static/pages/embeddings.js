@@ -1,13 +1,13 @@
 // Embeddings: what stands for a word before anything else is known of it: its numbers, its nearest words, and where it
 // stands among others while a model learns.
 
-import { file, line, numbers, post } from "../ask.js";
+import { file, line, numbers, post } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as map } from "../draw/map.js";
-import { mount as strip, stripTable } from "../draw/strip.js";
-import { el } from "../kit.js";
-import { snippet, viewCard } from "../viewcard.js";
-import { cellText, numbersOf, python } from "../words.js";
+import { mount as map } from "../render/scatter_map.js";
+import { mount as strip, stripTable } from "../render/vector_strip.js";
+import { el } from "../dom.js";
+import { snippet, viewCard } from "../view_card.js";
+import { cellText, numbersOf, python } from "../format.js";
 
 /** Views that the page's own cards show. */
 const OWN = new Set(["neighbours", "projection"]);

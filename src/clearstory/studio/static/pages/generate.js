@@ -1,13 +1,13 @@
 // Generate: a text token by token. Each chip is coloured by its probability; a click shows what else could have come,
 // what it looks at, and takes another way from there. Under it three ways of choosing side by side, and how fast it is.
 
-import { post, Problem, Stale, line } from "../ask.js";
+import { post, Problem, Stale, line } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { el, slider } from "../kit.js";
-import { cellText, python, share } from "../words.js";
-import { attendedCard } from "./attended.js";
-import { speedCard } from "./speed.js";
-import { waysCard } from "./ways.js";
+import { el, slider } from "../dom.js";
+import { cellText, python, share } from "../format.js";
+import { attendedCard } from "./generation_attention.js";
+import { speedCard } from "./generation_speed.js";
+import { waysCard } from "./decoding_comparison.js";
 
 const KS = [0, 1, 5, 10, 20, 50, 100];
 

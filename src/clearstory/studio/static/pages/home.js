@@ -1,8 +1,8 @@
 // Home: the models and runs of the folder, and a first model where there is none.
 
-import { get, post, Problem } from "../ask.js";
-import { el } from "../kit.js";
-import { ago, cellText, count } from "../words.js";
+import { get, post, Problem } from "../api.js";
+import { el } from "../dom.js";
+import { ago, cellText, count } from "../format.js";
 
 /** What the tiny model is made by: a minute of this machine, on a text that is at hand. */
 export const TINY = { name: "tiny", settings: { text: ["corpus:kjv"], model: "clear", minutes: 1, "training.sample_steps": 50 } };

@@ -1,10 +1,10 @@
 // Tokens: what a text becomes before a model reads it.
 
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as chips } from "../chips.js";
-import { el } from "../kit.js";
-import { viewCard } from "../viewcard.js";
-import { python, visible } from "../words.js";
+import { mount as chips } from "../token_chips.js";
+import { el } from "../dom.js";
+import { viewCard } from "../view_card.js";
+import { python, visible } from "../format.js";
 
 export function mount(root, context, { views }) {
   const card = makeCard({ name: "pieces", title: "Tokens" });

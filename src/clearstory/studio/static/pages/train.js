@@ -1,13 +1,13 @@
 // Train: a run is begun from a form, and watched while it learns. It is a process of its own: closing this page, or the
 // server, loses nothing.
 
-import { get, post, Problem, Stale } from "../ask.js";
+import { get, post, Problem, Stale } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { DRAWERS, draw } from "../drawers.js";
-import { el } from "../kit.js";
-import { viewCard } from "../viewcard.js";
-import { cellText, clock, numbersOf, python } from "../words.js";
-import { trainForm } from "./trainform.js";
+import { DRAWERS, draw } from "../renderers.js";
+import { el } from "../dom.js";
+import { viewCard } from "../view_card.js";
+import { cellText, clock, numbersOf, python } from "../format.js";
+import { trainForm } from "./train_form.js";
 
 const EVERY = 1500; // milliseconds between two questions
 

@@ -1,0 +1,310 @@
+// Frame: what stands around every page: the models, the sentence and its tokens, the rail, the state in words.
+
+import { answers, get, line, look, post, Problem, Stale } from "./api.js";
+import { mount as chips } from "./token_chips.js";
+import { el, signal } from "./dom.js";
+import * as models from "./model_picker.js";
+import { DEFAULT_TEXT, state } from "./url_state.js";
+import { themed } from "./theme.js";
+import { makeTour, toured } from "./tour.js";
+
+/** @type {(id: string) => any} */
+const at = (id) => document.getElementById(id);
+const [form, box, words, alarm, rail, main] = [at("sentence"), at("text"), at("words"), at("alarm"), at("rail"), at("page")];
+
+let traced = null; // the newest trace: tokens and what the model is
+let views = new Map(); // the model's views by name
+let page = null; // {id, update, end}
+let working = 0; // promises that the page waits for
+const tracing = line();
+const viewing = line();
+const preview = signal(null); // the token that is pointed at
+
+function settled() {
+  tour.settle();
+  document.body.dataset.ready = "true";
+}
+
+// ---- what pages are handed
+
+const context = {
+  state,
+  preview,
+  /** The model's path, its checkpoint's where a step is chosen; null where there is none. */
+  model() {
+    const name = state.get("model");
+    const step = state.get("step");
+    return name && step !== null ? `${name}/checkpoints/step-${step.padStart(6, "0")}` : name;
+  },
+  text: () => state.get("text") ?? DEFAULT_TEXT,
+  tokens: () => traced?.tokens ?? [],
+  traced: () => traced,
+  views: () => views,
+  models: models.known,
+  /** The pinned token as a word, or the last one. */
+  word() {
+    const tokens = context.tokens();
+    const place = preview.get() ?? state.pinned()[0] ?? tokens.length - 1;
+    const token = tokens[place];
+    if (!token) return "";
+    const written = context.text().slice(token.start, token.stop);
+    return written.trim() || written; // a token of white space is a word too
+  },
+  /** Waits for a promise before the page is said to be ready. */
+  track(promise) {
+    working++;
+    document.body.dataset.ready = "false";
+    const done = () => {
+      working--;
+      if (!working) requestAnimationFrame(() => !working && settled());
+    };
+    promise.then(done, (error) => {
+      done();
+      if (error instanceof Stale) return;
+      // A fault of the page's own: said, not swallowed.
+      context.alarm(`The page could not be drawn: ${error.message}.`);
+      console.error(error);
+    });
+    return promise;
+  },
+  /** What a drawer's reader points at: rows and columns are tokens where the view is about all of them. */
+  pick(pick, view) {
+    if (pick.stage !== undefined) return state.set({ stage: pick.stage }, { quiet: true });
+    const own = view?.row_labels?.length === context.tokens().length;
+    if (!own || pick.row === undefined) return undefined;
+    if (pick.pinned) return state.set({ query: pick.row }, { quiet: true });
+    return preview.set(pick.row);
+  },
+  say: (sentence) => (words.textContent = sentence),
+  alarm: (sentence) => {
+    alarm.textContent = sentence ?? "";
+    alarm.hidden = !sentence;
+  },
+  reload: () => loadModels(),
+  go: (id, changes = {}) => state.set({ page: id, ...changes }),
+};
+
+const tour = makeTour(context, at("tour"));
+at("tour-button").onclick = tour.begin;
+
+// ---- the folder
+
+async function loadModels() {
+  try {
+    return await models.loadModels();
+  } catch (error) {
+    if (!(error instanceof Stale)) context.alarm(error.message);
+    return null;
+  }
+}
+
+// ---- the sentence
+
+form.onsubmit = (event) => {
+  event.preventDefault();
+  state.set({ text: box.value });
+};
+box.onkeydown = (event) => {
+  if (event.key === "Enter" && !event.shiftKey) {
+    event.preventDefault();
+    form.requestSubmit();
+  }
+};
+box.oninput = grow;
+
+function grow() {
+  box.style.height = "auto";
+  box.style.height = `${Math.min(box.scrollHeight + 2, 160)}px`;
+}
+
+const chipRow = chips(at("chips"), { tokens: [] }, { onPick: pickChip });
+
+function pickChip({ query, pinned, add }) {
+  if (!pinned) return preview.set(query);
+  const now = state.pinned();
+  const next = add ? (now.includes(query) ? now.filter((each) => each !== query) : [...now, query]) : now.length === 1 && now[0] === query ? [] : [query];
+  return state.set({ query: next.join(",") || null }, { quiet: true });
+}
+
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && state.pinned().length) state.set({ query: null }, { quiet: true });
+});
+
+preview.on(tell);
+
+/** The state in words. */
+function tell() {
+  const tokens = context.tokens();
+  const name = (place) => `${tokens[place]?.piece ?? "?"} (${place})`;
+  const parts = [];
+  if (state.get("layer") !== null) parts.push(`layer ${state.get("layer")}`);
+  if (state.get("head") !== null) parts.push(`head ${state.get("head")}`);
+  const pinned = state.pinned();
+  if (preview.get() !== null && !pinned.includes(preview.get())) parts.push(`token ${name(preview.get())}`);
+  if (pinned.length) parts.push(`query ${pinned.map(name).join(", ")}, pinned`);
+  const sentence = parts.join(", ");
+  const size = traced ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${traced.context ? ` of at most ${traced.context.toLocaleString("en-US")}` : ""}` : "";
+  words.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, traced?.note ?? ""].filter(Boolean).join(" · ");
+}
+
+/** Asks for the tokens of the sentence; the model is opened by it. */
+async function trace() {
+  const model = context.model();
+  traced = traced && traced.model === model ? traced : null;
+  if (!model) {
+    chipRow.update({ tokens: [] });
+    return tell();
+  }
+  const began = performance.now();
+  const ticking = setInterval(() => {
+    const seconds = Math.round((performance.now() - began) / 1000);
+    if (seconds) words.textContent = `Opening ${model}, ${seconds} s …`;
+  }, 500);
+  try {
+    const said = await tracing.ask((signal) => post("trace", { model, text: context.text(), top: 0 }, signal));
+    traced = said;
+    context.alarm(null);
+  } catch (error) {
+    if (error instanceof Stale) throw error;
+    if (!(error instanceof Problem)) throw error;
+    traced = null;
+    context.alarm(error.message);
+  } finally {
+    clearInterval(ticking);
+  }
+  chipRow.update({ tokens: context.tokens(), pinned: state.pinned() });
+  tell();
+}
+
+async function loadViews() {
+  const model = context.model();
+  if (!model) {
+    views = new Map();
+    return grey();
+  }
+  try {
+    const said = await viewing.ask((signal) => get("views", { name: model }, signal));
+    views = new Map(said.views.map((each) => [each.name, each]));
+  } catch (error) {
+    if (error instanceof Stale) throw error;
+    views = new Map();
+  }
+  grey();
+}
+
+// ---- pages
+
+/** @type {HTMLAnchorElement[]} */
+const links = [...rail.querySelectorAll("a[data-page]")];
+
+/** The views of a page that this version has. */
+const viewsOf = (link) => (link.dataset.views === "*" ? [...views.keys()] : (link.dataset.views ?? "").split(" ").filter((name) => views.has(name)));
+
+/** Why a page has nothing to show; null where it has. */
+function reasonOf(link) {
+  if ("free" in link.dataset || !link.dataset.views) return null;
+  if (!context.model()) return "there is no model yet; Home makes one";
+  if (!views.size) return null; // not known yet
+  const here = viewsOf(link);
+  if (!here.length) return "own" in link.dataset ? null : "this version has no such views yet";
+  return here.some((name) => views.get(name).able) ? null : views.get(here[0]).reason;
+}
+
+function grey() {
+  for (const link of links) {
+    const reason = reasonOf(link);
+    link.classList.toggle("grey", Boolean(reason));
+    link.setAttribute("aria-disabled", String(Boolean(reason)));
+    link.title = reason ?? "";
+  }
+}
+
+for (const link of links)
+  link.onclick = (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    state.set({ page: link.dataset.page });
+  };
+
+async function openPage() {
+  const id = state.get("page") ?? "home";
+  const link = links.find((each) => each.dataset.page === id) ?? links[0];
+  for (const each of links) each.toggleAttribute("aria-current", each === link);
+  const reason = reasonOf(link);
+  const able = viewsOf(link).filter((name) => views.get(name).able);
+  const key = `${link.dataset.page}:${reason ?? able.join(" ")}`; // a model that can show other views gets other cards
+  if (page?.key === key) return page.update?.();
+  page?.end?.();
+  page = { key };
+  document.body.dataset.page = link.dataset.page;
+  if (reason) {
+    main.replaceChildren(el("h1", {}, link.textContent), el("p", { class: "problem", data: { reason: "" } }, `Nothing to show here: ${reason}.`));
+    return undefined;
+  }
+  const root = el("div", { class: "page" });
+  const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page : "generic"}.js`);
+  if (page.key !== key) return undefined; // another page was chosen meanwhile
+  main.replaceChildren(el("h1", {}, link.textContent), root);
+  page = { key, ...module.mount(root, context, { views: able }) };
+  if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
+  else rail.scrollLeft = link.offsetLeft - rail.offsetLeft - (rail.clientWidth - link.offsetWidth) / 2; // a row of pages there
+  return page.update?.();
+}
+
+let before = {};
+
+/** What follows from a change of the address. */
+async function follow() {
+  const now = state.all();
+  const changed = (name) => (now[name] ?? null) !== (before[name] ?? null);
+  const reads = changed("model") || changed("step") || changed("text") || before === null;
+  const model = changed("model") || changed("step");
+  before = now;
+  if (document.activeElement !== box || box.value.trim() === "") box.value = context.text();
+  grow();
+  try {
+    if (model) models.fillPicker();
+    if (model && !views.size) await Promise.all([loadViews(), trace()]);
+    else if (model) await Promise.all([trace(), loadViews()]);
+    else if (reads) await trace();
+    chipRow.update({ tokens: context.tokens(), pinned: state.pinned() });
+    tell();
+    await Promise.all([openPage(), tour.update()]);
+  } catch (error) {
+    if (!(error instanceof Stale)) throw error;
+  }
+}
+
+state.on(() => context.track(follow()));
+
+// ---- the server may go, and come back
+
+let gone = false;
+answers.on((there) => {
+  if (gone === !there) return;
+  gone = !there;
+  if (gone) return context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
+  context.alarm(null);
+  before = {}; // what was asked meanwhile is asked again
+  context.track(loadModels().then(follow).then(() => page?.back?.()));
+});
+setInterval(() => document.hidden || look(), 2000);
+
+// ---- begin
+
+async function begin() {
+  themed(at("theme"));
+  box.value = context.text();
+  grow();
+  await loadModels();
+  // Who comes for the first time, and by no link, is shown around.
+  if (!location.search && !toured()) state.set({ tour: 0 }, { quiet: true });
+  if (!state.get("model")) {
+    const usable = models.known().filter((each) => !each.note);
+    const usual = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
+    if (usual) return state.set({ model: usual.name }, { quiet: true });
+  }
+  return context.track(follow());
+}
+
+context.track(begin());

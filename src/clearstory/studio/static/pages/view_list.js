@@ -1,0 +1,14 @@
+// Generic: a page of views, one card each. What is registered in lens/registry.py stands here without further words.
+
+import { el } from "../dom.js";
+import { viewCard } from "../view_card.js";
+
+export function mount(root, context, { views }) {
+  const cards = views.map((name) => viewCard(context, name));
+  const box = el("div", { class: "cards" }, ...cards.map((card) => card.root));
+  root.replaceChildren(box);
+  return {
+    update: () => Promise.all(cards.map((card) => card.update())),
+    end: () => cards.forEach((card) => card.end()),
+  };
+}

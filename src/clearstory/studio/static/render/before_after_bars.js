@@ -1,0 +1,34 @@
+// Pairs: probabilities before and after, as two bars a word: the upper as it was, the lower as it is now.
+
+import { el } from "../dom.js";
+import { share } from "../format.js";
+
+/** A probability in few characters: what is next to nothing is called so. */
+const short = (p) => (p > 0 && p < 1e-4 ? "<0.01%" : share(p));
+
+/** data: a Table with the columns token, before, change, after. */
+export function mount(root, data) {
+  function update(view) {
+    const [name, was, now] = ["token", "before", "after"].map((column) => view.columns.indexOf(column));
+    const most = Math.max(1e-12, ...view.rows.flatMap((row) => [row[was], row[now]]));
+    const bar = (kind, value) => el("span", { class: `bar ${kind}`, style: { width: `${((100 * value) / most).toFixed(3)}%` } });
+    root.replaceChildren(
+      el("p", { class: "legend" }, el("span", {}, el("span", { class: "swatch ink-band" }), "before"), el("span", {}, el("span", { class: "swatch ink-0" }), "after")),
+      el(
+        "ol",
+        { class: "choices" },
+        ...view.rows.map((row) =>
+          el(
+            "li",
+            { class: "choice pair", data: { token: row[name], before: row[was], after: row[now] } },
+            el("span", { class: "mono piece-name" }, row[name]),
+            el("span", { class: "bar-room" }, bar("was", row[was]), bar("now", row[now])),
+            el("span", { class: "n" }, `${short(row[was])} → ${short(row[now])}`),
+          ),
+        ),
+      ),
+    );
+  }
+  update(data);
+  return { update, state: () => ({}), svg: () => null, csv: () => null };
+}
