@@ -1,0 +1,354 @@
+"""The stages before the first step: settings, corpus, tokenizer, dataset, model and trainer of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from clearstory.errors import BadSetting
+from clearstory.formats.model_card import ModelCard
+from clearstory.models.base import TokenSequences
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.config import TransformerConfig
+from clearstory.models.families import build, count
+from clearstory.models.lora import unadapted
+from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
+from clearstory.models.prompts import first_token
+from clearstory.models.sizing import blocks, clear_of_blocks
+from clearstory.models.sizing import parameters as count_on_paper
+from clearstory.recipes.both_sides import BOTH_SIDES
+from clearstory.recipes.training.validation import ValidationSplit
+from clearstory.recipes.inference.evaluate import reason
+from clearstory.recipes.settings.training import TrainRecipe
+from clearstory.recipes.settings.training_presets import scale_learning_rates
+from clearstory.recipes.training.events import RunPrepared
+from clearstory.recipes.training.initial_model import InitialModel
+from clearstory.recipes.training.run_folder import RunFolder, check_same_corpus, check_same_initial_model
+from clearstory.recipes.training.run_length import DEFAULT_STEPS
+from clearstory.recipes.training.tagged_text import add_tags
+from clearstory.recipes.training.time_budget import (
+    TimeBudget,
+    context_for_budget,
+    dropout_for_budget,
+    parameters_for_budget,
+)
+from clearstory.text.corpus import Corpus, train_corpus_tokenizer
+from clearstory.text.documents import is_parallel
+from clearstory.text.sentinels import with_sentinels
+from clearstory.text.token_dataset import TokenDataset
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.base import BaseTrainer
+from clearstory.training.count_trainer import CountTrainer
+from clearstory.training.objectives.base import Objective
+from clearstory.training.objectives.mlm import MLM
+from clearstory.training.objectives.seq2seq import Seq2Seq, SpanCorruption
+from clearstory.training.objectives.table import OBJECTIVES, choose
+from clearstory.training.settings import TrainingSettings
+from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
+
+CORPUS_TOKENIZERS = {"digits": "characters"}
+"""Default tokenizers of built-in corpora."""
+
+ALIGNED_CORPORA = {"digits"}
+"""Corpora whose documents all have the same structure: training windows start at document starts."""
+
+
+def resolve_settings(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe with device, precision and number of threads chosen for this machine. Sets torch's threads."""
+    settings = recipe.training
+    device = usable(settings.device, "training.device")
+    # With a GPU the number of threads matters little, and is not measured.
+    torch.set_num_threads(settings.threads or (fastest_threads() if device == "cpu" else torch.get_num_threads()))
+    precision = settings.precision
+    if precision == "auto":
+        fast = bf16_is_fast() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        precision = "bf16" if fast else "fp32"
+    return replace(
+        recipe, training=replace(settings, device=device, precision=precision, threads=torch.get_num_threads())
+    )
+
+
+def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> TrainRecipe:
+    """The recipe with its objective, and whether its text is parallel (pairs of source and target).
+
+    Text is parallel where data.pairs or the objective say so, and, for an encoder-decoder, where its files have pairs.
+    Raises BadSetting for an objective that does not fit the model's architecture or the text.
+    """
+    if initial is None:
+        architecture = recipe.model.architecture
+    else:
+        architecture = getattr(initial.model.config, "architecture", "decoder")
+    named = OBJECTIVES.get(recipe.objective)
+    pairs = recipe.data.pairs or (named is not None and named.pairs)
+    if architecture == "encoder-decoder" and not pairs:
+        pairs = is_parallel(recipe.text, recipe.data)
+    recipe = replace(recipe, objective=cast(Any, choose(recipe.objective, architecture, pairs)))
+    objective = OBJECTIVES[recipe.objective]
+    recipe = replace(recipe, data=replace(recipe.data, pairs=objective.pairs))
+    if recipe.training.label_smoothing and not objective.writes:
+        supported = " and ".join(name for name, each in OBJECTIVES.items() if each.writes)
+        raise BadSetting(
+            f"training.label_smoothing is {recipe.training.label_smoothing:g} and the objective {recipe.objective}, "
+            f"which has none; it is for {supported}"
+        )
+    if objective.masks and recipe.training.sample_steps:
+        raise BadSetting(
+            f"training.sample_steps is {recipe.training.sample_steps}, and an encoder generates no text; leave it out, "
+            "and try the trained model with: clearstory fill-mask"
+        )
+    if initial is None and recipe.model.overrides.get("labels"):
+        raise BadSetting(
+            f"model.labels are for a classification head, which the objective {recipe.objective} does not train; "
+            "leave them out"
+        )
+    if initial is None and objective.masks and not objective.sentences:
+        # Without next-sentence prediction the pooler would never be trained.
+        recipe = replace(recipe, model=replace(recipe.model, overrides={"pooler": False, **recipe.model.overrides}))
+    return recipe
+
+
+def open_corpus(recipe: TrainRecipe) -> tuple[Corpus, TrainRecipe]:
+    """The corpus of a recipe, and the recipe with training.align_documents resolved for it."""
+    corpus = Corpus.open(recipe.text, recipe.data)
+    if recipe.training.align_documents is None:
+        settings = replace(recipe.training, align_documents=corpus.name in ALIGNED_CORPORA)
+        recipe = replace(recipe, training=settings)
+    return corpus, recipe
+
+
+def learns_tags(recipe: TrainRecipe) -> bool:
+    """Whether an HMM is trained on tagged text."""
+    return recipe.model.overrides.get("learn") == "tags"
+
+
+def is_resumed(folder: RunFolder, recipe: TrainRecipe) -> bool:
+    """Whether a run is resumed that has a tokenizer already."""
+    return recipe.resume and folder.has_tokenizer
+
+
+def tokenizer_spec(recipe: TrainRecipe, corpus: Corpus) -> str:
+    """The tokenizer to train or to load, such as "bpe:8192".
+
+    By default byte-level BPE with one token per thousand bytes of text, from 512 to 8,192 in powers of two, so that
+    each embedding is updated often enough: on 4 MB, 4,096 tokens gave 1.36 bits per byte after a minute of one core,
+    8,192 gave 1.40.
+    """
+    given = recipe.tokenizer or recipe.model.tokenizer or ("words" if learns_tags(recipe) else None)
+    if given is not None:
+        return given
+    if corpus.name in CORPUS_TOKENIZERS:
+        return CORPUS_TOKENIZERS[corpus.name]
+    return f"bpe:{2 ** min(13, max(9, (corpus.text_bytes // 1000).bit_length() - 1))}"
+
+
+def load_or_train_tokenizer(
+    folder: RunFolder, recipe: TrainRecipe, corpus: Corpus, initial: InitialModel | None
+) -> Tokenizer:
+    """The tokenizer of the resumed run, of the initial model, or a new one trained on the corpus.
+
+    Raises CheckpointMismatch where the text of a resumed run has changed.
+    """
+    if is_resumed(folder, recipe):
+        check_same_corpus(folder, corpus.fingerprint)
+        return Tokenizer.open(folder.tokenizer_folder)
+    if initial is not None:
+        return initial.tokenizer
+    tokenizer = train_corpus_tokenizer(corpus, tokenizer_spec(recipe, corpus))
+    return with_sentinels(tokenizer) if OBJECTIVES[recipe.objective].sentinels else tokenizer
+
+
+def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
+    """The objective of a recipe for a tokenizer. Raises BadSetting where the tokenizer lacks its special tokens."""
+    return OBJECTIVES[recipe.objective].make(tokenizer, recipe.training)
+
+
+def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, TokenDataset]:
+    """The token datasets of the splits "train" and "validation". Raises BadSetting for an empty validation split."""
+    datasets = corpus.encode(tokenizer, sentences=OBJECTIVES[recipe.objective].sentences)
+    if not len(datasets["validation"]):
+        raise BadSetting(
+            f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty, but it "
+            "is needed to select the best model; give a fraction such as 0.01"
+        )
+    return datasets
+
+
+def resolve_size(
+    recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget
+) -> TrainRecipe:
+    """The recipe with size, context and dropout of `clear` chosen by the time limit, where no size is given."""
+    settings = recipe.training
+    if recipe.init or recipe.time_limit is None or recipe.parameters is not None or recipe.model.name != "clear":
+        return recipe
+    seconds, flops_per_second, tokens = 0.9 * budget.remaining(), training_speed(settings), len(dataset.ids)
+    flops_per_second /= settings.threads if budget.counts_cpu_time else 1
+    overrides: dict[str, Any] = {}
+    if not settings.context:
+        overrides["context"] = context_for_budget(seconds, settings.device)
+    target = parameters_for_budget(seconds, flops_per_second, tokens, dataset.text_bytes)
+    shape = clear_of_blocks(target, tokenizer.vocab, settings.context or overrides["context"])
+    overrides["dropout"] = dropout_for_budget(seconds, flops_per_second, blocks(shape), tokens)
+    model = replace(recipe.model, overrides={**overrides, **recipe.model.overrides})
+    return replace(recipe, model=model, parameters=count_on_paper(shape))
+
+
+def training_speed(settings: TrainingSettings) -> float:
+    """FLOP/s that training reaches here: half of what matrix products alone reach, a third on a GPU."""
+    dtype = COMPUTE_DTYPES[settings.precision] or torch.float32
+    if settings.device.startswith("cuda"):
+        return 0.33e9 * matmul_gflops(dtype, GPU_SIZE, device=settings.device)
+    return 0.5e9 * matmul_gflops(dtype, threads=settings.threads)
+
+
+def build_config(
+    recipe: TrainRecipe,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    dataset: TokenDataset,
+    objective: Objective,
+    initial: InitialModel | None,
+) -> tuple[Any, Objective, TokenSequences]:
+    """The config of the model, the objective with its start token, and the training data, with tags where learned.
+
+    Raises BadSetting for a model without the heads that the objective trains.
+    """
+    if initial is not None:
+        config: Any = initial.model.config
+    else:
+        context = recipe.training.context
+        config = recipe.model.config(vocab=tokenizer.vocab, context=context, parameters=recipe.parameters)
+    training_data: TokenSequences = dataset
+    if learns_tags(recipe):
+        config, training_data = add_tags(config, corpus, tokenizer, dataset)
+    if isinstance(objective, Seq2Seq | SpanCorruption):
+        if config.decoder_start_token_id is None:
+            config = replace(config, decoder_start_token_id=objective.begin)
+        objective = replace(objective, begin=config.decoder_start_token_id)
+    elif not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
+        config = replace(config, bos_token_id=first_token(tokenizer))  # count models need to know where texts start
+    check_heads(recipe, config)
+    return config, objective, training_data
+
+
+def check_heads(recipe: TrainRecipe, config: Any) -> None:
+    """Raises BadSetting for a model without the heads that its objective trains."""
+    objective, model = OBJECTIVES[recipe.objective], recipe.init or recipe.model.name
+    if objective.masks and not config.mlm_transform:
+        way = "set model.mlm_transform and model.unembed_bias to true"
+        if recipe.init:
+            way = "choose one that fills masks, or train a new one: --model bert-mini"
+        raise BadSetting(f"objective is {recipe.objective}, and {model} has no head for masked tokens; {way}")
+    if objective.sentences and not config.pooler:
+        way = "set model.pooler to true, or objective to mlm"
+        if recipe.init:
+            way = "set objective to mlm, or train a new one: --model bert-mini"
+        raise BadSetting(f"objective is {recipe.objective}, and {model} has no head for next-sentence prediction; {way}")
+
+
+def build_model(
+    folder: RunFolder, recipe: TrainRecipe, config: Any, initial: InitialModel | None
+) -> tuple[TrainRecipe, Any]:
+    """The recipe with learning rates scaled to the model's width, and the model on its device.
+
+    Raises BadSetting where training.context exceeds the model's, CheckpointMismatch where the initial model of a
+    resumed run has changed.
+    """
+    if not is_resumed(folder, recipe) and not recipe.lora.rank:
+        preset = recipe.model.name if initial is None else None
+        recipe = replace(recipe, training=scale_learning_rates(preset, config, recipe.training))
+    settings = recipe.training
+    if initial is not None:
+        model = initial.model
+        check_same_initial_model(folder, initial.fingerprint)
+    else:
+        device = device_of(config, settings.device)
+        model = build(config, seed=settings.seed, birth=settings.initialization, device=device)
+    if settings.context is not None and model.context is not None and settings.context > model.context:
+        raise BadSetting(
+            f"training.context is {settings.context:,} and model.context {model.context:,}; "
+            "a model cannot be trained on longer sequences than it can read"
+        )
+    return recipe, model
+
+
+def device_of(config: Any, device: str) -> str:
+    """The device of a new model: the CPU for models that count in a fixed number of rounds, whose tables are there."""
+    counts_on_cpu = device != "cpu" and getattr(build(config, device="meta"), "rounds", None) is not None
+    return "cpu" if counts_on_cpu else device
+
+
+def build_trainer(
+    recipe: TrainRecipe, model: Any, objective: Objective, dataset: TokenDataset, training_data: TokenSequences
+) -> BaseTrainer:
+    """A CountTrainer for models that are fitted by counting or EM, else a Trainer for gradient descent."""
+    steps = recipe.steps or DEFAULT_STEPS
+    if has_capability(model, Capability.COUNT_FITTED):
+        return CountTrainer(model, training_data, recipe.training, steps=steps)
+    return Trainer(model, objective, dataset, recipe.training, steps=steps)
+
+
+def describe_run(
+    folder: RunFolder,
+    recipe: TrainRecipe,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    datasets: Mapping[str, TokenDataset],
+    trainer: BaseTrainer,
+    initial: InitialModel | None,
+) -> tuple[RunPrepared, ModelCard]:
+    """The event that describes the prepared run, and the model card."""
+    model: Any = trainer.model
+    pairs = OBJECTIVES[recipe.objective].pairs
+    note = corpus.note
+    if isinstance(trainer, Trainer) and (omitted := getattr(trainer.batches, "left_out", 0)):
+        sentence = (
+            f"{omitted:,} pairs with a side of more than {trainer.context:,} tokens are left out; "
+            "--training.context and --model.context set the limit"
+        )
+        note = "; ".join(filter(None, (note, sentence)))
+    prepared = RunPrepared(
+        corpus=corpus.name,
+        note=note,
+        documents=corpus.size // 2 if pairs else corpus.size,
+        bytes=corpus.text_bytes,
+        tokens=len(datasets["train"].ids),
+        validation_tokens=len(datasets["validation"].ids),
+        tokenizer=tokenizer.kind if initial else tokenizer_spec(recipe, corpus),
+        vocab=tokenizer.vocab,
+        parameters=count(unadapted(model)),
+        model_summary=initial.summary if initial else model.config.summary,
+        unit="pair" if pairs else "document",
+    )
+    card = ModelCard(
+        name=folder.path.name,
+        family=model.config.family,
+        parameters=prepared.parameters,
+        trained_on=(*(initial.card.trained_on if initial else ()), (corpus.name, datasets["train"].text_bytes)),
+    )
+    return prepared, card
+
+
+def build_validation(
+    corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset, objective: Objective
+) -> ValidationSplit:
+    """The validation split, with the reason why there are no bits per byte where there are none."""
+    if isinstance(objective, MLM):
+        why: str | None = BOTH_SIDES
+    else:
+        why = getattr(objective, "reason", None) or lossy_reason(corpus, tokenizer, dataset)
+    return ValidationSplit(dataset, tokenizer, objective, why)
+
+
+def lossy_reason(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> str | None:
+    """Why there are no bits per byte where the tokenizer does not reproduce the validation text; else None."""
+    lossless, checked = dataset.bytes == dataset.text_bytes, 0
+    for text in corpus.texts("validation"):
+        if not lossless or checked > 2**20:  # checking a megabyte is enough; the byte count above covers all
+            break
+        lossless, checked = tokenizer.is_lossless(text), checked + len(text)
+    if lossless:
+        return None
+    return reason(0 if tokenizer.unk_token_id is None else int((dataset.ids == tokenizer.unk_token_id).sum()))

@@ -1,0 +1,223 @@
+"""TrainingRun: the objects and counters of one run, and how it is evaluated, saved and resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from clearstory import durable
+from clearstory.errors import CorruptFile
+from clearstory.formats.folders import config_json_dict, open_model, save_model
+from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.native import NATIVE
+from clearstory.metrics import Score
+from clearstory.recipes.training.validation import ValidationSplit
+from clearstory.recipes.settings.training import TrainRecipe
+from clearstory.recipes.training.events import ModelSaved, RunPrepared, TrainingWarning
+from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
+from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training import checkpoint
+from clearstory.training.base import BaseTrainer
+from clearstory.training.metrics_log import LossMonitor, MetricsLog
+from clearstory.training.trainer import COMPUTE_DTYPES
+
+
+@dataclass
+class TrainingRun:
+    """One training run.
+
+    Args:
+        folder: its run folder.
+        recipe: its settings, resolved.
+        trainer: the trainer, which holds the model.
+        tokenizer: the tokenizer of the model.
+        validation: the validation split and how the model is evaluated on it.
+        card: the model card.
+        budget: the time limit; also the clock of the run.
+        prepared: what is known of text and model before the first step.
+        fingerprints: hashes of the tokenizer, the corpus and the initial model, compared on resume.
+        base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
+        full_evaluation: whether the final evaluation uses the whole validation split.
+        metrics: the metrics log; None until the run folder is written.
+        resumed_from: the checkpoint that the run was resumed from; None for a new run.
+        monitor: detects divergence and overfitting.
+        best_loss: lowest validation loss so far, nats per token.
+        best_step: the step of that evaluation; -1 before the first.
+        evaluations_since_best: evaluations since then, for early stopping.
+        seconds_before: wall-clock seconds before the run was resumed.
+        cpu_seconds_before: CPU seconds before the run was resumed.
+        eval_steps: steps between evaluations.
+        eval_tokens: validation tokens of each evaluation.
+        save_steps: steps between checkpoints.
+        compiled: whether torch.compile is used.
+    """
+
+    folder: RunFolder
+    recipe: TrainRecipe
+    trainer: BaseTrainer
+    tokenizer: Tokenizer
+    validation: ValidationSplit
+    card: ModelCard
+    budget: TimeBudget
+    prepared: RunPrepared
+    fingerprints: Mapping[str, str]
+    base_folder: Path | None
+    full_evaluation: bool = True
+    metrics: MetricsLog | None = None
+    resumed_from: Path | None = None
+    monitor: LossMonitor = field(default_factory=LossMonitor)
+    best_loss: float = float("inf")
+    best_step: int = -1
+    evaluations_since_best: int = 0
+    seconds_before: float = 0.0
+    cpu_seconds_before: float = 0.0
+    eval_steps: int = 0
+    eval_tokens: int = 0
+    save_steps: int = 0
+    compiled: bool = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.trainer.model
+
+    @property
+    def device(self) -> str:
+        """The device type of the model, such as "cpu"."""
+        return next(tensor.device.type for tensor in (*self.model.parameters(), *self.model.buffers()))
+
+    def seconds(self) -> float:
+        """Wall-clock seconds of the run, without interruptions."""
+        return self.seconds_before + time.monotonic() - self.budget.started
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the run, summed over all threads."""
+        return self.cpu_seconds_before + time.process_time() - self.budget.cpu_started
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not improved for `patience` evaluations."""
+        patience = self.recipe.training.patience
+        return bool(patience) and self.evaluations_since_best >= patience
+
+    def create_folder(self) -> None:
+        """Write config.yaml, environment.json and tokenizer/, and open metrics.jsonl.
+
+        Called after the first step is known to fit, so that a run that cannot be trained changes nothing on disk.
+        """
+        if self.recipe.overwrite:
+            self.folder.clear()
+        write_run_settings(self.folder, self.recipe, self.fingerprints)
+        if not self.folder.has_tokenizer:
+            with durable.write_folder(self.folder.tokenizer_folder) as folder:
+                self.tokenizer.save(folder)
+        since = None if self.resumed_from is None else self.trainer.step
+        self.metrics = MetricsLog(self.folder.metrics_file, since=since)
+
+    def close(self) -> None:
+        """Close metrics.jsonl."""
+        if self.metrics is not None:
+            self.metrics.close()
+
+    def log(self, **record: Any) -> None:
+        """Append a record to metrics.jsonl."""
+        assert self.metrics is not None, "the run folder is created before the first record"
+        self.metrics.write(**record)
+
+    def warn(self, message: str) -> TrainingWarning:
+        """Log a warning, and return it as an event."""
+        self.log(kind="warning", step=self.trainer.step, message=message)
+        return TrainingWarning(step=self.trainer.step, message=message)
+
+    def evaluate(self, limit: int | None, *, mixed_precision: bool = True, spread: bool = True) -> Score:
+        """Score of the model on about `limit` tokens of the validation split, or on all of it (None).
+
+        `mixed_precision`: compute in the precision of training, else in that of the weights. `spread`: choose the
+        tokens from the whole split instead of its beginning.
+        """
+        model: Any = self.model
+        model.arithmetic = COMPUTE_DTYPES[self.recipe.training.precision] if mixed_precision else None
+        model.eval()
+        return self.validation.score(model, self.trainer.context, limit, spread)
+
+    def save_best_model(self, score: Score) -> None:
+        """Write the model, its tokenizer and its card to model/."""
+        card = replace(self.card, bits_per_byte=score.bits_per_byte)
+        self.model.eval()
+        folder = self.folder.model_folder
+        if self.base_folder is not None:
+            save_adapter(folder, self.model, self.base_folder, self.tokenizer, card, overwrite=True)
+        else:
+            save_model(folder, self.model, self.tokenizer, card, overwrite=True)
+
+    def load_best_model(self) -> None:
+        """Load the weights in model/ into the model."""
+        folder = self.folder.model_folder
+        best = open_model(folder).model if self.base_folder is None else read_adapter(folder, self.model)
+        self.model.load_state_dict(best.state_dict())
+
+    def save_checkpoint(self) -> ModelSaved:
+        """Write a checkpoint, which opens as a model too, and delete old ones."""
+        tensors, values = self.trainer.state()
+        parts: dict[str, dict[str, Tensor]] = {
+            part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+            for part in ("model", "optimizer")
+        }
+        values |= {
+            "best_loss": self.best_loss if self.best_step >= 0 else None,
+            "best_step": self.best_step,
+            "evaluations_since_best": self.evaluations_since_best,
+            "monitor": vars(self.monitor),
+            "seconds": self.seconds(),
+            "cpu_seconds": self.cpu_seconds(),
+        }
+        path = checkpoint.save_checkpoint(
+            self.folder.path,
+            self.trainer.step,
+            parts["model"],
+            parts["optimizer"],
+            values,
+            describe=self.write_model_description,
+        )
+        checkpoint.prune_checkpoints(self.folder.path, self.recipe.training.keep_checkpoints)
+        return ModelSaved(step=self.trainer.step, path=path, kind="checkpoint")
+
+    def write_model_description(self, folder: Path) -> None:
+        """Write the tokenizer and config.json, or the adapter's config, beside the weights of a checkpoint."""
+        self.tokenizer.save(folder)
+        if self.base_folder is not None:
+            write_adapter(folder, self.model, self.base_folder, self.card)
+            return
+        config: Any = self.model.config
+        description = config_json_dict(NATIVE, config, {}, self.model, self.tokenizer, self.card)
+        durable.write_json(folder / "config.json", description)
+
+    def restore_latest_checkpoint(self) -> None:
+        """Restore the newest checkpoint if the run is resumed. Raises CorruptFile and CheckpointMismatch."""
+        self.resumed_from = self.folder.latest_checkpoint() if self.recipe.resume else None
+        if self.resumed_from is None:
+            return
+        saved = checkpoint.load_checkpoint(self.resumed_from)
+        tensors = {f"model.{name}": value for name, value in saved.model.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in saved.optimizer.items()}
+        values = saved.values
+        try:
+            self.trainer.load_state(tensors, {**values, "step": saved.step})
+            self.best_loss = float("inf") if values["best_loss"] is None else float(values["best_loss"])
+            self.best_step = int(values["best_step"])
+            self.evaluations_since_best = int(values["evaluations_since_best"])
+            vars(self.monitor).update(values["monitor"])
+            self.seconds_before = float(values["seconds"])
+            self.cpu_seconds_before = float(values["cpu_seconds"])
+        except (KeyError, TypeError, ValueError) as reason:
+            raise CorruptFile(
+                f"the checkpoint of step {saved.step:,} in {self.folder.path} has invalid values ({reason!r}); delete "
+                "it, and the run resumes from the one before"
+            ) from None
