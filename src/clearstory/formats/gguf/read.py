@@ -41,7 +41,7 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     Raises BadInput, UnknownName and CorruptFile in a sentence that names the file.
     """
     header = GGUFHeader.read(path)
-    config, architecture = read_tokenizer_config(header)
+    config, architecture = read_config(header)
     expected = dict(architecture.weight_map(config).from_native(empty_state_dict(config)))
     check_weights(header, expected)
     weights = {name: cast(header.numbers(name)) for name in expected}
@@ -54,7 +54,7 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     return GGUFModel(model.eval(), read_gguf_tokenizer(path, header.fields), said if isinstance(said, str) else path.stem)
 
 
-def read_tokenizer_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:
+def read_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:
     """The config of a file, its size compared with the file's before anything is built."""
     fields, tensors = header.fields, header.tensors
     with prefix_errors(header.path):
