@@ -12,8 +12,9 @@ import pytest
 from clearstory.errors import BadInput, MissingExtra, UnknownName
 from clearstory.text import builtin_corpora
 from clearstory.text.builtin_corpora import BuiltinCorpus, load_builtin
-from clearstory.text.digit_images import SHADES, digit_documents, parse_image, save_png
-from clearstory.text.documents import Document, read_documents
+from clearstory.text.digit_images import GRAY_LEVELS, digit_documents, parse_image, save_png
+from clearstory.text.document import Document
+from clearstory.text.documents import read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 
 needs_kjv = pytest.mark.skipif(
@@ -102,7 +103,7 @@ def test_without_scikit_learn_digits_say_how_to_get_them(monkeypatch: pytest.Mon
 
 def test_pictures_need_64_shades() -> None:
     with pytest.raises(BadInput, match="holds 3 pixels, a picture 64"):
-        parse_image("7" + SHADES[:3])
+        parse_image("7" + GRAY_LEVELS[:3])
     with pytest.raises(BadInput, match="'x' is none of the 17 shades"):
         parse_image("7" + "x" * 64)
 

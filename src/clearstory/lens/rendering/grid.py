@@ -14,7 +14,7 @@ from clearstory.lens.rendering.scales import cell_text, shares
 from clearstory.lens.rendering.terminal import with_caption, safe
 from clearstory.lens.views import Grid
 
-SHADES = " ░▒▓█"
+GRAY_LEVELS = " ░▒▓█"
 
 MOST = 100
 """Marks side by side; of more numbers, each mark is the strongest of a block."""
@@ -185,7 +185,7 @@ def mark_text(view: Grid, value: float, strength: float, width: int) -> tuple[st
     """One number in so many characters, and their style."""
     if value == -math.inf:
         return "−∞"[-min(width, 2) :].ljust(width), "dim red"
-    shade = SHADES[math.ceil(strength * 4 - 1e-9)]
+    shade = GRAY_LEVELS[math.ceil(strength * 4 - 1e-9)]
     if value < 0 and strength:
         # One character alone has no room for its sign, which its colour then says.
         return ("-" if width > 1 else "") + shade * max(1, width - 1), "blue" if view.ink == "apart" else "magenta"
