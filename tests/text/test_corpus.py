@@ -255,7 +255,7 @@ def test_a_corpus_is_named_after_its_sources(tmp_path: Path) -> None:
 
 def test_a_stand_in_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.text import builtin_corpora
-    from clearstory.text.documents import Document
+    from clearstory.text.document import Document
 
     stand_in = builtin_corpora.BuiltinCorpus("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
     monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: stand_in)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clearstory.errors import BadInput, BadSetting, CorruptFile, MissingExtra, UnknownName
-from clearstory.text.documents import Document, read_documents
+from clearstory.text.document import Document
+from clearstory.text.documents import read_documents
 from clearstory.text.settings import DataSettings
 
 

@@ -71,7 +71,12 @@ def test_unigram_says_where_there_is_too_little_text() -> None:
 
 
 def test_wordpiece_keeps_capitals_unless_told() -> None:
-    assert train_tokenizer("wordpiece:60", ["The THE the"]).decode(train_tokenizer("wordpiece:60", ["The THE the"]).encode("The")) == "The"
+    assert (
+        train_tokenizer("wordpiece:60", ["The THE the"]).decode(
+            train_tokenizer("wordpiece:60", ["The THE the"]).encode("The")
+        )
+        == "The"
+    )
     uncased = train_tokenizer("wordpiece:60", ["The THE thé"], uncased=True)
     assert uncased.encode("The") == uncased.encode("thé") == uncased.encode("the")
     assert [uncased.display_token(id) for id in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

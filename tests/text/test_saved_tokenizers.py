@@ -38,7 +38,11 @@ def test_bert_readers_get_their_marks_around_a_text(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("wordpiece", [TEXT])
     tokenizer.save(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert theirs("the Word")["input_ids"] == [tokenizer.bos_token_id, *tokenizer.encode("the Word"), tokenizer.eos_token_id]
+    assert theirs("the Word")["input_ids"] == [
+        tokenizer.bos_token_id,
+        *tokenizer.encode("the Word"),
+        tokenizer.eos_token_id,
+    ]
 
 
 def sentencepiece_like(folder: Path) -> Tokenizer:
@@ -83,7 +87,12 @@ def test_a_sentencepiece_tokenizer_opens_with_its_bytes(tmp_path: Path) -> None:
     assert tokenizer.decode_bytes(ids) == text.encode()
     assert tokenizer.byte_lengths[ids].sum() == len(text.encode())
     assert [tokenizer.display_token(id) for id in tokenizer.encode("ab aé")] == ["ab", "␣a", "<0xC3>", "<0xA9>"]
-    assert (tokenizer.kind, tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id) == ("bpe", 2, 1, None)
+    assert (tokenizer.kind, tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id) == (
+        "bpe",
+        2,
+        1,
+        None,
+    )
 
 
 def test_text_is_never_cut_off_by_a_tokenizer(tmp_path: Path) -> None:
@@ -122,7 +131,12 @@ def test_without_a_config_the_usual_names_are_taken(tmp_path: Path) -> None:
     train_tokenizer("bpe:300", [TEXT]).save(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.open(tmp_path / "tokenizer.json")
-    assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id) == (0, 0, None, None)
+    assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id) == (
+        0,
+        0,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 1, 500, -1])

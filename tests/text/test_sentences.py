@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, continuation_mask
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_documents
@@ -53,7 +53,9 @@ def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
 def test_ids_of_sentences_are_those_of_the_text() -> None:
     text = "The cat sat. The dog lay!\nWell, said the cat."
     tokenizer = train_tokenizer("wordpiece:60", [text])
-    rows = encode_documents(tokenizer, documents_by_sentence([Document("a", text)]), multiple_documents=True, append_eos=False)
+    rows = encode_documents(
+        tokenizer, documents_by_sentence([Document("a", text)]), multiple_documents=True, append_eos=False
+    )
     assert rows.ids.tolist() == tokenizer.encode(text)
     assert (np.diff(rows.starts) == 0).nonzero()[0].tolist() == [3]
     assert rows.text_bytes == len(text.encode())

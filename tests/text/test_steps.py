@@ -18,7 +18,8 @@ from trained import words
 
 TEXT = words(200) + " naïve 吾輩は猫\n\tunaffable cats"
 LEARNT = {
-    spec: train_tokenizer(spec, [TEXT]) for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
+    spec: train_tokenizer(spec, [TEXT])
+    for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
 }
 
 
@@ -108,4 +109,6 @@ def test_published_tokenizers_are_followed_over_hard_texts(name: str, data: Path
     tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).fields)
     assert tokenizer is not None
     texts = (folder / f"ggml-vocab-{name}.gguf.inp").read_bytes().decode("utf-8").split("\n__ggml_vocab_test__\n")
-    assert sum(len(tokenize_by_words(tokenizer, text)) for text in texts) >= 45  # each is checked against the library's ids
+    assert (
+        sum(len(tokenize_by_words(tokenizer, text)) for text in texts) >= 45
+    )  # each is checked against the library's ids

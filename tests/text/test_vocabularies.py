@@ -57,7 +57,9 @@ def test_gpt2s_two_files_give_the_same_ids(names: tuple[str, str], tmp_path: Pat
         assert [opened.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
         assert all(opened.is_lossless(text) for text in TEXTS)
         assert (opened.vocab, opened.eos_token_id, opened.kind) == (tokenizer.vocab, tokenizer.eos_token_id, "bpe")
-    assert train_tokenizer(str(tmp_path / "pairs"), []).fingerprint == opened.fingerprint  # what --tokenizer FOLDER calls
+    assert (
+        train_tokenizer(str(tmp_path / "pairs"), []).fingerprint == opened.fingerprint
+    )  # what --tokenizer FOLDER calls
 
 
 def test_gpt2s_own_files_give_gpt2s_ids() -> None:

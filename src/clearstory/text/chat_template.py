@@ -1,7 +1,7 @@
-"""Chat: messages as the one text that a model was taught to answer, by the template that came with it.
+"""Chat templates: messages rendered to the prompt format that a model was trained on.
 
-A template is a small program of Jinja by whoever made the model. It runs in a `sandbox`: Python cannot be reached,
-nothing that was handed in can be changed, and what it may write, make and repeat has an end.
+A template is a Jinja program by the author of the model. It runs in a sandbox (`jinja_sandbox`): it cannot reach Python
+or change its inputs, and its output, memory, iterations and time are limited.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ MAX_TEMPLATE_LENGTH = 2**20
 """Characters of a template."""
 
 MAX_DATE_FORMAT = 200
-"""Characters of how a date is to be written."""
+"""Characters of a date format."""
 
 Message = Mapping[str, Any]
 
-# Which part of a text is the answer, for training; it writes nothing.
+# Marks the assistant's tokens for training; it prints nothing.
 GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """How a model was taught to read a conversation.
+    """The prompt format of a chat model, as a Jinja template.
 
     >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>")
     >>> template.render([{"role": "user", "content": "Hi"}])
@@ -42,27 +42,29 @@ class ChatTemplate:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """The template saved with a tokenizer; of several, the one called default. Raises CannotDo without one."""
-        said = tokenizer.config.get("chat_template")
-        if isinstance(said, Sequence) and not isinstance(said, str):
-            named = {each.get("name"): each.get("template") for each in said if isinstance(each, Mapping)}
-            said = named.get("default")
-        if not isinstance(said, str) or not said:
-            raise CannotDo("this model has no chat template, so it was not taught to chat; let it write on: generate")
-        return cls(said, dict(special_token_variables(tokenizer.config)))
+        """The template saved with a tokenizer; of several, the one named default. Raises CannotDo if there is none."""
+        source = tokenizer.config.get("chat_template")
+        if isinstance(source, Sequence) and not isinstance(source, str):
+            named = {each.get("name"): each.get("template") for each in source if isinstance(each, Mapping)}
+            source = named.get("default")
+        if not isinstance(source, str) or not source:
+            raise CannotDo(
+                "this model has no chat template, so it is not a chat model; use generate to continue a text"
+            )
+        return cls(source, dict(special_token_variables(tokenizer.config)))
 
     def render(self, messages: Sequence[Message], *, answer: bool = True, today: datetime | None = None) -> str:
-        """The text to go on from; with `answer`, up to where the model's own words begin. Its special tokens are
-        spelt out, as `Tokenizer.encode_parsing_special` reads them.
+        """The prompt of the messages, with special tokens as text, to be encoded by `Tokenizer.encode_parsing_special`.
 
-        `today` is for templates that tell the date. Raises BadInput for messages or a template that cannot be used.
+        `answer`: end with the header of the assistant's turn (`add_generation_prompt`). `today` is for templates that print the
+        date. Raises BadInput for invalid messages or a template that fails.
         """
         from jinja2 import TemplateError
         from jinja2.exceptions import SecurityError
 
         check(messages)
         date = datetime.now() if today is None else today
-        given = {
+        variables = {
             **self.tokens,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": answer,
@@ -72,52 +74,54 @@ class ChatTemplate:
             "raise_exception": raise_exception,
         }
         try:
-            return str(compile_template(self.source).render(**given))
+            return str(compile_template(self.source).render(**variables))
         except SecurityError as error:
             raise BadInput(
-                f"the chat template tries to reach what is no concern of a text ({error}); it was stopped, so do not "
-                "trust its model's folder"
+                f"the chat template tries to access unsafe attributes ({error}) and was stopped; do not "
+                "trust the folder of this model"
             ) from None
         except TemplateError as error:
-            raise BadInput(f"the chat template cannot make a text of these messages: {one_line(error)}") from None
+            raise BadInput(f"the chat template fails on these messages: {one_line(error)}") from None
         except BadInput:
             raise
-        except Exception as error:  # whatever a template's own arithmetic and filters may raise
+        except Exception as error:  # whatever a template's arithmetic and filters may raise
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise BadInput(f"the chat template fails on these messages ({reason}); use another") from None
 
 
 @lru_cache(maxsize=16)
 def compile_template(source: str) -> Any:
-    """A template made ready once. Raises BadInput for one that is no Jinja."""
+    """The compiled template, cached. Raises BadInput if it is not valid Jinja."""
     from jinja2 import TemplateError
 
     from clearstory.text.jinja_sandbox import Sandbox
 
     if len(source) > MAX_TEMPLATE_LENGTH:
-        raise BadInput(f"the chat template has {len(source):,} characters, and none that is known has {MAX_TEMPLATE_LENGTH:,}")
+        raise BadInput(
+            f"the chat template has {len(source):,} characters; at most {MAX_TEMPLATE_LENGTH:,} are supported"
+        )
     try:
         return Sandbox().from_string(GENERATION.sub("", source))
     except (TemplateError, RecursionError) as error:
-        raise BadInput(f"the chat template is not Jinja that this house can read: {one_line(error)}") from None
+        raise BadInput(f"the chat template is not valid Jinja: {one_line(error)}") from None
 
 
 def raise_exception(message: object) -> NoReturn:
-    """What a template calls for messages it does not take."""
-    raise BadInput(f"the chat template does not take these messages: {one_line(message)}")
+    """Raises BadInput; templates call it for messages that they do not support."""
+    raise BadInput(f"the chat template does not accept these messages: {one_line(message)}")
 
 
 def check(messages: Sequence[Message]) -> None:
-    """Messages are a role and a content each."""
+    """Raises BadInput unless every message has a role and a content."""
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
             raise BadInput(f'message {number} is {str(message)[:60]}; give {{"role": "user", "content": "..."}}')
     if not messages:
-        raise BadInput("there are no messages to answer; give at least one")
+        raise BadInput("there are no messages; give at least one")
 
 
 def special_token_variables(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The special tokens that a template may name."""
+    """Names and values of the special tokens that a template may use."""
     found = []
     for name in ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"):
         token = config.get(name)
@@ -128,5 +132,5 @@ def special_token_variables(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def one_line(error: object) -> str:
-    """What was said, short and on one line."""
+    """An error message shortened to one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]

@@ -1,8 +1,8 @@
-"""CoNLL-U: sentences whose words are tagged, as Universal Dependencies has them (universaldependencies.org/format).
+"""CoNLL-U: sentences with tagged words, the format of Universal Dependencies (universaldependencies.org/format).
 
-Ten columns a word, of which FORM, UPOS, HEAD, DEPREL and MISC's SpaceAfter are read; a blank line ends a sentence, and
-`# newdoc` begins a document. Ranges (1-2, the spelling of two words in one) and empty nodes (1.1) are no words of the
-syntax and left out.
+Each word has ten columns, of which FORM, UPOS, HEAD, DEPREL and SpaceAfter in MISC are read; a blank line ends a
+sentence, and `# newdoc` begins a document. Multiword ranges (1-2) and empty nodes (1.1) are not syntactic words and are
+skipped.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NUMBER = re.compile(r"(\d+)([-.]\d+)?")
 
 @dataclass(frozen=True)
 class TaggedSentence:
-    """Words and the tag of each; `place` says where it begins, `new` whether a document does.
+    """Words of a sentence and their tags; `place` is its location for messages, `new` whether it begins a document.
 
-    `heads` are the places, from 0, of the words that each hangs on by its `relations`, None for the root and where the
-    file does not say. `glued`: whether the next word follows without a space.
+    `heads` are the indices, from 0, of each word's head and `dependency_relations` the relations to it; a head is None for
+    the root and if the file does not give it. `no_space_after`: whether the next word follows without a space.
     """
 
     words: tuple[str, ...]
@@ -40,12 +40,12 @@ class TaggedSentence:
 
     @property
     def text(self) -> str:
-        """The words with a space between."""
+        """Words joined by spaces."""
         return " ".join(self.words)
 
     @property
     def text_and_spans(self) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """The text as it was written, and the characters start:stop of it that each word is.
+        """Text as originally written, and the character span [start, stop) of each word.
 
         >>> Sentence(("Do", "n't", "go"), ("AUX", "PART", "VERB"), glued=(True, False, False)).written
         ("Don't go", ((0, 2), (2, 5), (6, 8)))
@@ -59,10 +59,10 @@ class TaggedSentence:
 
 
 def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentence]:
-    """The sentences of a file, packed or not, in order.
+    """Sentences of a file, compressed or not, in order.
 
-    White space within a word becomes _, so that words are what stands between spaces. Raises BadInput with the line's
-    number for a line that is no CoNLL-U.
+    White space inside a word becomes _, so that words can be joined by spaces. Raises BadInput, with the line number, for an
+    invalid line.
     """
     rows: list[list[str]] = []
     no_space_after: list[bool] = []
@@ -80,19 +80,19 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentenc
             columns = line.split("\t")
             if len(columns) != COLUMNS:
                 raise BadInput(
-                    f"{path}, line {number:,} has {len(columns)} columns and CoNLL-U {COLUMNS}, with tabs between; "
+                    f"{path}, line {number:,} has {len(columns)} tab-separated columns, and CoNLL-U has {COLUMNS}; "
                     "give a .conllu file of Universal Dependencies"
                 )
             match = NUMBER.fullmatch(columns[0])
             if match is None or not columns[1].strip():
                 raise BadInput(
-                    f"{path}, line {number:,} begins with {columns[0][:20]!r} and {columns[1][:20]!r}, where CoNLL-U "
-                    "has a word's number and the word"
+                    f"{path}, line {number:,} begins with {columns[0][:20]!r} and {columns[1][:20]!r}; CoNLL-U has a "
+                    "word's number and the word there"
                 )
             close = "SpaceAfter=No" in columns[9].split("|")
             if match[2] is None:
                 rows.append(columns)
-                # Words of one spelling are written together, and what follows it as the range says.
+                # Words of a multiword range are written together; the range says whether a space follows.
                 place = int(match[1])
                 no_space_after.append(place < until or (not apart if place == until else close))
             elif match[2].startswith("-"):
@@ -102,13 +102,13 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentenc
 
 
 def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> TaggedSentence:
-    """The sentence of these rows. Raises BadInput for a word that hangs on none of it."""
+    """The sentence of these rows. Raises BadInput for a head outside the sentence."""
     heads = tuple(int(row[6]) - 1 if row[6].isdecimal() and row[6] != "0" else None for row in rows)
     if wrong := next(
         (row for row, head in zip(rows, heads, strict=True) if head is not None and head >= len(rows)), None
     ):
         raise BadInput(
-            f"{place}: the word '{wrong[1][:20]}' hangs on word {wrong[6][:9]} of a sentence of {len(rows)}; give a "
+            f"{place}: the word '{wrong[1][:20]}' has the head {wrong[6][:9]} in a sentence of {len(rows)} words; give a "
             ".conllu file of Universal Dependencies"
         )
     return TaggedSentence(
@@ -123,12 +123,12 @@ def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str
 
 
 def by_document(sentences: Iterator[TaggedSentence]) -> Iterator[list[TaggedSentence]]:
-    """The sentences of each document; where a file does not say where documents begin, each sentence is one."""
+    """Sentences of each document; without `# newdoc` marks, each sentence is a document."""
     document: list[TaggedSentence] = []
-    said = False
+    has_marks = False
     for sentence in sentences:
-        said = said or sentence.new
-        if document and (sentence.new or not said):
+        has_marks = has_marks or sentence.new
+        if document and (sentence.new or not has_marks):
             yield document
             document = []
         document.append(sentence)

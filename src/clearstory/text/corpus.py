@@ -1,10 +1,9 @@
-"""Corpus: documents divided once into training and validation, and their ids, kept on disk.
+"""Corpus: documents split into training and validation, and their token ids, cached on disk.
 
-Many documents are divided by a hash of their contents: equal documents are never on both sides, and adding files
-moves none of the old ones. Of a few, the one of the fittest size is held out; a single one gives its last
-characters. The ids are cached under a hash of the
-text itself, not of names and times: it costs a second for each few hundred megabytes, and what is trained on is
-always what the files hold.
+Several documents are split by a hash of their contents: equal documents are never in both splits, and adding files
+moves none of the old ones. Of very few, the one of the most suitable size is held out; a single document gives its
+last characters. Ids are cached under a hash of the text itself, not of names and times: hashing takes a second per few
+hundred megabytes, and the ids always belong to the current contents of the files.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
-from clearstory.text.documents import Document, is_builtin, read_documents
+from clearstory.text.document import Document
+from clearstory.text.documents import is_builtin, read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.sentence_splitting import documents_by_sentence
@@ -35,11 +35,11 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text to learn from and text held out. Open one with `Corpus.open`.
+    """Documents split into training and validation. Open one with `Corpus.open`.
 
-    `note` says what is not as asked for, `size` how many documents there are (two for each pair), `text_bytes` how
-    large they are in UTF-8, `fingerprint` is a hash of their text in order. `held_out` (D,) marks the documents kept
-    for validation; of a single document, the characters from `cut` on are.
+    `note` is a remark for the user, `size` the number of documents (two for each pair), `text_bytes` their size in UTF-8,
+    `fingerprint` a hash of their text in order. `held_out` (D,) is True for documents of the validation split; of a single
+    document, the characters from `split_position` on are held out.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Corpus:
 
     @classmethod
     def open(cls, sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None) -> Corpus:
-        """Read the sources through once, to measure and divide them; see `read_documents` for what they can be.
+        """Read the sources once, to measure and split them; see `read_documents` for what they can be.
 
-        Raises BadInput for sources that cannot be read, hold nothing, or cannot be divided.
+        Raises BadInput for sources that cannot be read, are empty, or cannot be split.
 
         >>> from tempfile import mkdtemp
         >>> file = Path(mkdtemp(), "letter.txt")
@@ -69,7 +69,7 @@ class Corpus:
         name, note = _corpus_name_and_note(sources)
         scan = _scan(read_documents(sources, settings))
         if not scan.text_bytes:
-            raise BadInput(f"{name} holds no text; give files with text in them")
+            raise BadInput(f"{name} has no text; give files with text in them")
         if settings.pairs:
             held_out = np.repeat(_choose_validation(name, scan.of_sources(), settings.validation), 2)
             return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, note)
@@ -80,49 +80,51 @@ class Corpus:
         return cls(name, sources, settings, size, scan.text_bytes, fingerprint, split_position, held_out, note)
 
     def documents(self, split: str) -> Iterator[Document]:
-        """The documents of "train" or "validation", in order, read anew from the sources."""
+        """Documents of "train" or "validation", in order, read from the sources again."""
         if split not in SPLITS:
             raise UnknownName(f"there is no split {split!r}; {nearest(split, SPLITS)}")
         documents = read_documents(self.sources, self.settings)
         return self._by_document(documents, split) if self.size > 1 else self._by_character(documents, split)
 
     def texts(self, split: str) -> Iterable[str]:
-        """The text of a split in parts; it can be gone through again and again."""
+        """Text of a split in parts, as a re-iterable."""
         return _Texts(self, split)
 
     def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenDataset]:
-        """The ids of both splits, mapped from the cache; made first where they are not there, or damaged.
+        """Token datasets of both splits, memory-mapped from the cache; encoded first if they are missing or damaged.
 
-        Documents end with the tokenizer's eos if the corpus has several. `sentences`: the rows' documents are its
-        sentences, without eos, and an empty one stands where a document of the corpus ends.
+        Documents end with the tokenizer's eos token if the corpus has several. `sentences`: the documents of the datasets are
+        sentences, without eos, and an empty one marks the end of a document of the corpus.
 
-        Raises BadSetting where the cache cannot be written, OutOfSpace where the disk is full, BadInput where a file
-        changed since the corpus was opened.
+        Raises BadSetting if the cache cannot be written, OutOfSpace if the disk is full, BadInput if a file changed since the
+        corpus was opened.
         """
         from clearstory.durable import write_folder
 
-        folder = cache_folder(self.settings) / "rows" / self._cache_key(tokenizer, sentences)
-        rows = open_datasets(folder, tokenizer)
-        if rows is not None:
-            return rows
+        folder = cache_folder(self.settings) / "datasets" / self._cache_key(tokenizer, sentences)
+        datasets = open_datasets(folder, tokenizer)
+        if datasets is not None:
+            return datasets
         try:
             with write_folder(folder) as temporary:
-                split_position = documents_by_sentence if sentences else iter
-                splits = ((split, split_position(self.documents(split))) for split in SPLITS)
-                read = write_datasets(temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences)
+                by_unit = documents_by_sentence if sentences else iter
+                splits = ((split, by_unit(self.documents(split))) for split in SPLITS)
+                read = write_datasets(
+                    temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences
+                )
                 if read != self.text_bytes:
                     raise self._corpus_changed()
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
             raise BadSetting(
-                f"encoded text cannot be kept in {folder.parent} ({error.strerror}); choose another with --data.cache"
+                f"encoded text cannot be cached in {folder.parent} ({error.strerror}); choose another with --data.cache"
             ) from None
-        rows = open_datasets(folder, tokenizer)
-        assert rows is not None, "rows that were just written measure up"
-        return rows
+        datasets = open_datasets(folder, tokenizer)
+        assert datasets is not None, "datasets that were just written have the right size"
+        return datasets
 
     def _cache_key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
-        """The name of what is cached: all that the ids depend on."""
-        version = 1  # of the way ids are written
+        """Hash of everything that the ids depend on."""
+        version = 1  # of the cache format
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos_token_id]
         parts += ["sentences"] if sentences else []
         parts += ["pairs"] if self.settings.pairs else []
@@ -138,7 +140,9 @@ class Corpus:
     def _by_character(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
         place = part = 0
         for document in documents:
-            here = max(0, self.split_position - place)  # where the cut lies in this part; at its end or behind for most
+            here = max(
+                0, self.split_position - place
+            )  # position of the split in this part; at or beyond its end for most parts
             text = document.text[:here] if split == "train" else document.text[here:]
             place += len(document.text)
             if text:
@@ -148,16 +152,16 @@ class Corpus:
                 return
 
     def _corpus_changed(self) -> BadInput:
-        return BadInput(f"{self.name} changed while it was being read; start again when its files are left alone")
+        return BadInput(f"{self.name} changed while it was being read; start again when its files no longer change")
 
 
 def train_corpus_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) -> Tokenizer:
-    """The tokenizer that `spec` names (see `learn`), learnt from the training split only."""
+    """The tokenizer that `spec` names (see `train_tokenizer`), trained on the training split only."""
     return train_tokenizer(spec, corpus.texts("train"), uncased=uncased)
 
 
 def cache_folder(settings: DataSettings) -> Path:
-    """Where encoded text is kept."""
+    """Folder of encoded text."""
     if settings.cache is not None:
         return settings.cache.expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clearstory"
@@ -174,7 +178,7 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What reading once has found out: of each document 64 bits of its hash and its size in bytes, and of all."""
+    """Result of reading the corpus once: for each document 64 bits of its hash and its size in bytes; totals."""
 
     hashes: npt.NDArray[np.uint64]
     sizes: npt.NDArray[np.int64]
@@ -186,7 +190,7 @@ class _Scan:
         return int(self.sizes.sum())
 
     def of_sources(self) -> _Scan:
-        """A pair as one document, known by its source."""
+        """Each pair as one document, with the hash of its source."""
         return _Scan(self.hashes[::2], self.sizes[::2] + self.sizes[1::2], self.characters, self.fingerprint)
 
 
@@ -216,7 +220,7 @@ def _with_document_number(documents: Iterable[Document]) -> Iterator[tuple[int, 
 
 
 def _split_position(name: str, characters: int, share: float) -> int:
-    """How many characters of a single document are for training: nanoGPT's int(n * 0.9)."""
+    """Number of characters of a single document that are for training: nanoGPT's int(n * 0.9)."""
     split_position = int(characters * (1 - share))
     if share and not 0 < split_position < characters:
         raise BadInput(
@@ -229,29 +233,29 @@ def _split_position(name: str, characters: int, share: float) -> int:
 def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.bool_]:
     """Which documents are for validation, (D,): those whose hash falls into the share.
 
-    Fewer documents than one over the share, or documents of which none or all would be held out, are too few for
-    chance. Then it is the one whose size comes nearest to the share, the later of two, together with its copies.
+    If there are fewer documents than 1 / share, or the hash holds out none or all of the text, it is the document whose size
+    is nearest to the share, the later of two, together with its copies.
     """
     if not share:
         return np.zeros(len(scan.sizes), dtype=np.bool_)
     held_out = scan.hashes / 2.0**64 < share
 
-    def divided() -> bool:
+    def is_split() -> bool:
         return bool(scan.sizes[held_out].sum() and scan.sizes[~held_out].sum())
 
-    if len(held_out) < 1 / share or not divided():
-        away = np.where(scan.sizes > 0, np.abs(scan.sizes - share * scan.text_bytes), np.inf)
-        held_out = scan.hashes == scan.hashes[len(away) - 1 - np.argmin(away[::-1])]
-    if not divided():
+    if len(held_out) < 1 / share or not is_split():
+        distance = np.where(scan.sizes > 0, np.abs(scan.sizes - share * scan.text_bytes), np.inf)
+        held_out = scan.hashes == scan.hashes[len(distance) - 1 - np.argmin(distance[::-1])]
+    if not is_split():
         raise BadInput(
-            f"the {len(scan.sizes):,} documents of {name} cannot be divided, as all their text is the same; "
+            f"the {len(scan.sizes):,} documents of {name} cannot be split, since all have the same text; "
             f"add others, or train on all of it with --data.validation 0"
         )
     return held_out
 
 
 def _corpus_name_and_note(sources: tuple[str | Path, ...]) -> tuple[str, str | None]:
-    """What to call the corpus, and what there is to say about it."""
+    """Name of the corpus for messages, and a remark if there is one."""
     names, notes = [], []
     for source in sources:
         if is_builtin(source):

@@ -1,47 +1,35 @@
-"""Documents: text from files, folders, globs and built-in corpora, one after the other."""
+"""Documents from files, folders, globs and built-in corpora, in order."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
+from clearstory.text.document import Document
 from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, content_suffix, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
-# What is taken from a folder. A file that is named is read whatever its suffix: as text, unless it is one of these.
+# Suffixes read from a folder. A file given by name is read as text whatever its suffix, unless it is one of these.
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
 RECORD_SUFFIXES = (".jsonl", ".parquet", CONLLU_SUFFIX)
-
-
-@dataclass(frozen=True)
-class Document:
-    """A piece of text that was written as one: a file, a line of jsonl, a row of a table, a chapter.
-
-    A long file comes in parts: the same name, `part` counting from 0. A new document always begins with part 0.
-    """
-
-    name: str
-    text: str
-    part: int = 0
 
 
 def read_documents(
     sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
 ) -> Iterator[Document]:
-    """Every document of the sources, in order, a part at a time, never a whole large file in memory.
+    """All documents of the sources, in order, a part at a time; a large file is never held in memory whole.
 
-    A source is a file (txt, md or any other text; jsonl, one document a line; parquet, one a row; conllu, the words of
-    each sentence on a line), any of these
-    packed as .gz, .xz or .zst, a folder (its text files, in the order of their paths; hidden ones are left out), a
-    glob, or `corpus:NAME`. Line ends are kept as they are; a byte order mark at a file's start is dropped.
+    A source is a file (txt, md or any other text; jsonl, one document per line; parquet, one per row; conllu, the words of
+    each sentence on a line), the same compressed as .gz, .xz or .zst, a folder (its text files in the order of their
+    paths, hidden ones skipped), a glob, or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file is
+    dropped.
 
-    Raises BadInput for what is missing, empty, binary or not UTF-8, CorruptFile for what is damaged.
+    Raises BadInput for a source that is missing, empty, binary or not UTF-8, CorruptFile for a damaged file.
 
     >>> from tempfile import mkdtemp
     >>> file = Path(mkdtemp(), "letter.txt")
@@ -54,8 +42,10 @@ def read_documents(
         sources = [sources]
     sources = list(sources)
     if not sources:
-        raise BadInput("no text was given; name a file, a folder, a glob or corpus:kjv")
-    expanded_sources = [(source, _expand_source(source)) for source in sources]  # all of them first: a wrong path is said at once
+        raise BadInput("no text given; give a file, a folder, a glob or corpus:kjv")
+    expanded_sources = [
+        (source, _expand_source(source)) for source in sources
+    ]  # all of them first, so that a wrong path is reported at once
     if settings.pairs:
         yield from _read_pairs_as_documents(expanded_sources, settings)
         return
@@ -77,7 +67,7 @@ def read_documents(
 def read_tagged_documents(
     sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
 ) -> Iterator[list[TaggedSentence]]:
-    """The same documents as the sentences that they are made of, every word with its tag.
+    """The same documents as lists of tagged sentences.
 
     Raises BadInput for a source that is not CoNLL-U, and for words without a tag.
     """
@@ -85,7 +75,7 @@ def read_tagged_documents(
     for source in [sources] if isinstance(sources, str | Path) else sources:
         for path in _expand_source(source) or [Path(source)]:
             if content_suffix(path) != CONLLU_SUFFIX:
-                raise BadInput(f"{path} holds no tags; give files whose words are tagged, as {CONLLU_SUFFIX} has them")
+                raise BadInput(f"{path} has no tags; give {CONLLU_SUFFIX} files")
             for document in by_document(read_conllu(path, settings.errors)):
                 for sentence in document:
                     if "_" in sentence.tags:
@@ -95,18 +85,20 @@ def read_tagged_documents(
 
 
 def is_parallel(sources: Iterable[str | Path], settings: DataSettings) -> bool:
-    """Whether the sources are pairs by the looks of their files; see `pairs.has_pairs`."""
+    """Whether the sources contain pairs, judged by their file names; see `parallel_text.has_pairs`."""
     expanded = [_expand_source(source) for source in sources]
     return all(paths is not None for paths in expanded) and has_pairs(
         [path for paths in expanded for path in paths or ()], settings
     )
 
 
-def _read_pairs_as_documents(expanded_sources: list[tuple[str | Path, list[Path] | None]], settings: DataSettings) -> Iterator[Document]:
-    """Sources and targets in turn."""
+def _read_pairs_as_documents(
+    expanded_sources: list[tuple[str | Path, list[Path] | None]], settings: DataSettings
+) -> Iterator[Document]:
+    """Sources and targets as alternating documents."""
     for source, paths in expanded_sources:
         if paths is None:
-            raise BadInput(f"{source} holds no pairs; give .tsv or .jsonl files, or two files line by line")
+            raise BadInput(f"{source} has no pairs; give .tsv or .jsonl files, or two line-aligned files")
     empty = True
     for place, source, target in read_pairs([path for _, paths in expanded_sources for path in paths or ()], settings):
         empty = False
@@ -117,12 +109,12 @@ def _read_pairs_as_documents(expanded_sources: list[tuple[str | Path, list[Path]
 
 
 def is_builtin(source: str | Path) -> bool:
-    """Whether a source is the name of a built-in corpus, `corpus:NAME`."""
+    """Whether a source names a built-in corpus, `corpus:NAME`."""
     return isinstance(source, str) and source.startswith("corpus:")
 
 
 def absolute_source(source: str) -> str:
-    """The same source, to be found from any folder: files and globs by their whole path, `corpus:NAME` as it is.
+    """The source independent of the working directory: absolute paths for files and globs, `corpus:NAME` unchanged.
 
     >>> absolute_source("corpus:kjv"), Path(absolute_source("book.txt")).is_absolute()
     ('corpus:kjv', True)
@@ -131,7 +123,7 @@ def absolute_source(source: str) -> str:
         return source
     path = Path(source).expanduser()
     if path.exists() or not glob.has_magic(str(path)):
-        # Links are kept in the name, which the text is called by, and followed before `..`.
+        # Symbolic links are kept in the file name, which names the corpus, and resolved before `..`.
         return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
     return os.path.join(glob.escape(os.getcwd()), path)
 
@@ -141,7 +133,7 @@ def _corpus_name(source: str | Path) -> str:
 
 
 def _expand_source(source: str | Path) -> list[Path] | None:
-    """The files a source stands for, or None for a built-in corpus."""
+    """Files of a source, or None for a built-in corpus."""
     if is_builtin(source):
         return None
     path = Path(source).expanduser()
@@ -149,12 +141,14 @@ def _expand_source(source: str | Path) -> list[Path] | None:
         found = list(_text_files(path))
         if not found:
             kinds = " ".join(TEXT_SUFFIXES + RECORD_SUFFIXES)
-            raise BadInput(f"the folder {path} holds no text; looked for {kinds}, plain or packed ({' '.join(COMPRESSED_SUFFIXES)})")
+            raise BadInput(
+                f"the folder {path} has no text files; supported: {kinds}, plain or compressed ({' '.join(COMPRESSED_SUFFIXES)})"
+            )
         return found
     if path.is_file():
         return [path]
     if path.exists():
-        raise BadInput(f"{path} is not a regular file, and text is read more than once; save it to a file first")
+        raise BadInput(f"{path} is not a regular file, and text is read more than once; save it to a file")
     if glob.has_magic(str(path)):
         matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
         if matches:
@@ -168,7 +162,7 @@ def _text_files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    # As POSIX paths, so that the order, and with it every result, is the same on every machine.
+    # As POSIX paths, so that the order is the same on every machine.
     for path in sorted(paths, key=lambda path: path.as_posix()):
         if path.is_file() and content_suffix(path) in TEXT_SUFFIXES + RECORD_SUFFIXES:
             yield path
@@ -197,12 +191,12 @@ def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
 
 def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
     if path.suffix.lower() in COMPRESSED_SUFFIXES:
-        raise BadInput(f"{path} is a packed parquet file, which must be read out of order; unpack it first")
+        raise BadInput(f"{path} is a compressed parquet file, which needs random access; decompress it first")
     try:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise MissingExtra(f"{path} needs pyarrow to be read: pip install 'clearstory[data]'") from None
+        raise MissingExtra(f"{path} needs pyarrow: pip install 'clearstory[data]'") from None
     try:
         with parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
@@ -215,7 +209,7 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
                     yield _document_from_field(f"{path}, row {row:,}", f"{path}:{row}", text, settings)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(". ")
-        raise CorruptFile(f"{path} is not a whole parquet file ({reason}); fetch it again") from None
+        raise CorruptFile(f"{path} is truncated or not a parquet file ({reason}); download it again") from None
 
 
 def _missing_field_message(place: str, what: str, name: str, known: Iterable[str]) -> str:
@@ -225,19 +219,19 @@ def _missing_field_message(place: str, what: str, name: str, known: Iterable[str
 def _document_from_field(place: str, name: str, text: object, settings: DataSettings) -> Document:
     if not isinstance(text, str):
         found = type(text).__name__
-        raise BadInput(
-            f"{place}: {settings.text_field!r} holds {found}, not text; choose another with --data.text_field"
-        )
+        raise BadInput(f"{place}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field")
     return Document(name, _without_surrogates(place, text, settings.errors))
 
 
 def _without_surrogates(place: str, text: str, errors: Errors) -> str:
-    """JSON can spell halves of characters (\\ud800), which no UTF-8 text can hold."""
+    """The text without unpaired surrogates, which JSON can contain (\\ud800) and UTF-8 cannot. Raises BadInput under "strict"."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         if errors == "replace":
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         half = f"\\u{ord(text[error.start]):04x}"
-        raise BadInput(f"{place} holds half a character, {half}; put U+FFFD there with --errors replace") from None
+        raise BadInput(
+            f"{place} contains an unpaired surrogate, {half}; replace it by U+FFFD with --errors replace"
+        ) from None
     return text

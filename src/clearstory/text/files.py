@@ -1,6 +1,6 @@
-"""Files: the bytes of one file, unpacked and decoded, a block at a time.
+"""File contents, decompressed and decoded block by block.
 
-A file is never held whole. Newlines are kept as they stand; only a byte order mark at the very start is dropped.
+A file is never held in memory whole. Line ends are kept; only a byte order mark at the very start is dropped.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from clearstory.errors import BadInput, CorruptFile, MissingExtra
 
 Errors = Literal["strict", "replace"]
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
-BLOCK = 1 << 19  # bytes read at once; a part of a document is then at most about 1 MiB
+BLOCK = 1 << 19  # bytes per read; a part of a document is then at most about 1 MiB
 
-# Cuts after a line end where GPT-2's pattern cuts as well: before the last white space of a run, or after a run of
-# one. Byte-level tokens of the parts are then those of the whole.
+# Line ends at which GPT-2's regular expression also cuts: before the last white space of a run, or after a run of
+# one. Byte-level tokens of the parts are then those of the whole text.
 CUT_POINT = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
 
 
 def content_suffix(path: Path) -> str:
-    """The suffix that says what a file holds, beneath the one that says how it is packed."""
+    """The suffix that tells the content type, without the compression suffix."""
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED_SUFFIXES else path).suffix.lower()
 
 
 def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
-    """A file's text in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
+    """Text of a file in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
 
-    A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under
-    "strict") and for binary files, CorruptFile for packed files that are cut off or damaged.
+    A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under "strict")
+    and for binary files, CorruptFile for truncated or damaged compressed files.
     """
     held = ""
     for text in read_decoded(path, errors):
         held += text
-        if len(held) >= BLOCK // 4:  # a block holds at least this many characters: none is longer than four bytes
+        if len(held) >= BLOCK // 4:  # a block has at least this many characters of at most four bytes
             cut = _last_cut(held)
             yield held[:cut]
             held = held[cut:]
@@ -49,7 +49,7 @@ def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
 
 
 def read_lines(path: Path, errors: Errors) -> Iterator[str]:
-    """A file's lines, without their line feeds."""
+    """Lines of a file, without line feeds."""
     held: list[str] = []
     for text in read_decoded(path, errors):
         first, *rest = text.split("\n")
@@ -64,9 +64,9 @@ def read_lines(path: Path, errors: Errors) -> Iterator[str]:
 
 
 def read_records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """The objects of a jsonl file, each with its line's number and its place in words. Blank lines are left out.
+    """Objects of a jsonl file, as (line number, location for messages, object); blank lines are skipped.
 
-    Raises BadInput for a line that is not one.
+    Raises BadInput for a line that is not a JSON object.
     """
     for number, line in enumerate(read_lines(path, errors), start=1):
         if not line.strip():
@@ -75,31 +75,29 @@ def read_records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[st
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInput(f"{place} is not JSON ({error}); jsonl holds one object a line") from None
+            raise BadInput(f"{place} is not JSON ({error}); jsonl has one object per line") from None
         if not isinstance(record, dict):
-            raise BadInput(f"{place} is not a JSON object; each line is one, with its text under a name")
+            raise BadInput(f"{place} is not a JSON object; each line must be an object with a text field")
         yield number, place, record
 
 
 def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
-    """A file's text in the blocks in which it is read, without a byte order mark at its start."""
+    """Decoded blocks of a file, without a byte order mark at the start."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     place = 0
     start = True
     for block in _with_final_block(read_blocks(path)):
         nul = block.find(b"\0")
         if nul >= 0:
-            raise BadInput(
-                f"{path} is binary, not text: there is a NUL byte at offset {place + nul:,}; give text files (UTF-8)"
-            )
-        waiting = len(decoder.getstate()[0])  # the first bytes of a character that two blocks share
+            raise BadInput(f"{path} is binary, not text: NUL byte at offset {place + nul:,}; give text files (UTF-8)")
+        waiting = len(decoder.getstate()[0])  # first bytes of a character that is split between two blocks
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             offset = place - waiting + error.start
             raise BadInput(
                 f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset:,} cannot be decoded; "
-                f"convert the file, or put U+FFFD in such places with --errors replace"
+                f"convert the file, or replace such bytes by U+FFFD with --errors replace"
             ) from None
         place += len(block)
         if start and text:
@@ -109,7 +107,7 @@ def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
-    """A file's bytes, unpacked when its name ends in .gz, .xz or .zst."""
+    """Blocks of bytes of a file, decompressed if its name ends in .gz, .xz or .zst."""
     packing = path.suffix.lower()
     try:
         if packing == ".gz":
@@ -144,8 +142,8 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
     try:
         import zstandard
     except ModuleNotFoundError:
-        raise MissingExtra(f"{path} needs zstandard to be read: pip install 'clearstory[data]'") from None
-    # Not stream_reader: it takes a file that is cut off for a whole one.
+        raise MissingExtra(f"{path} needs zstandard: pip install 'clearstory[data]'") from None
+    # Not stream_reader, which accepts truncated files.
     frame = None
     try:
         while packed := file.read(1 << 14):
@@ -163,21 +161,21 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
 
 
 def _with_final_block(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks that hold something, then an empty one: the end, where a character must be complete."""
+    """The non-empty blocks, then an empty one: the end, where a character must be complete."""
     yield from filter(None, parts)
     yield b""
 
 
 def _last_cut(text: str) -> int:
-    """Where to cut: the last good seam near the end, else the last line end, else the end."""
+    """Where to cut: the last cut point near the end, else the last line end, else the end."""
     near = max(0, len(text) - (1 << 16))
     seams = [match.end() for match in CUT_POINT.finditer(text, near)]
     return seams[-1] if seams else text.rfind("\n") + 1 or len(text)
 
 
 def _truncated_file(path: Path) -> CorruptFile:
-    return CorruptFile(f"{path} ends before its {path.suffix} data does; it is cut off: fetch or pack it again")
+    return CorruptFile(f"{path} is truncated: its {path.suffix} data is incomplete; download or compress it again")
 
 
 def _damaged_file(path: Path, error: Exception) -> CorruptFile:
-    return CorruptFile(f"{path} is not the {path.suffix} file its name says ({error}); fetch or pack it again")
+    return CorruptFile(f"{path} is not a valid {path.suffix} file ({error}); download or compress it again")

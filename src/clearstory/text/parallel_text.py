@@ -1,8 +1,8 @@
-"""Pairs: texts with what is to be made of them, as documents that take turns: a source, its target, the next source.
+"""Parallel text: pairs of a source and a target, as documents that alternate: a source, its target, the next source.
 
-tsv           source, a tab, target; further columns are left alone
-jsonl         an object a line, with a field for each
-two files     line by line: the first holds the sources, the second the targets
+tsv           source, a tab, target; further columns are ignored
+jsonl         one object per line, with a field for each
+two files     line-aligned: the first has the sources, the second the targets
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from clearstory.text.files import read_lines, read_records, content_suffix
 from clearstory.text.settings import DataSettings
 
 TextPair = tuple[str, str, str]
-"""Where it stands, source, target."""
+"""Location for messages, source, target."""
 
 
 def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPair]:
-    """Every pair of the files, in order. Lines that are blank on both sides are left out.
+    """All pairs of the files, in order. Lines that are blank on both sides are skipped.
 
-    Raises BadInput for what holds no pairs, naming the line.
+    Raises BadInput, with the line number, for a line that is not a pair.
 
     >>> from tempfile import mkdtemp
     >>> file = Path(mkdtemp(), "greetings.tsv")
@@ -35,21 +35,24 @@ def read_pairs(paths: Sequence[Path], settings: DataSettings) -> Iterator[TextPa
     if not kinds & {".tsv", ".jsonl"}:
         if len(paths) != 2:
             raise BadInput(
-                f"{len(paths):,} files of text are no pairs; give two, one with the sources and one with the targets "
-                "line by line, or .tsv or .jsonl files"
+                f"{len(paths):,} text files are not pairs; give two line-aligned files, first the sources, then the "
+                "targets, or .tsv or .jsonl files"
             )
         yield from _complete_pairs(_read_line_aligned(paths[0], paths[1], settings))
         return
     for path in paths:
         kind = content_suffix(path)
         if kind not in (".tsv", ".jsonl"):
-            raise BadInput(f"{path} holds no pairs, and stands beside files that do; give .tsv and .jsonl files only")
+            raise BadInput(f"{path} has no pairs, unlike the other files; give .tsv and .jsonl files only")
         yield from _complete_pairs(_read_tsv(path, settings) if kind == ".tsv" else _read_jsonl(path, settings))
 
 
 def has_pairs(paths: Iterable[Path], settings: DataSettings) -> bool:
-    """Whether files are pairs by their looks: all are tsv, or jsonl whose first object has both fields."""
-    found = [content_suffix(path) == ".tsv" or (content_suffix(path) == ".jsonl" and _has_both(path, settings)) for path in paths]
+    """Whether files contain pairs: all are tsv, or jsonl whose first object has both fields."""
+    found = [
+        content_suffix(path) == ".tsv" or (content_suffix(path) == ".jsonl" and _has_both(path, settings))
+        for path in paths
+    ]
     return bool(found) and all(found)
 
 
@@ -63,14 +66,14 @@ def _has_both(path: Path, settings: DataSettings) -> bool:
 
 
 def _complete_pairs(pairs: Iterable[TextPair]) -> Iterator[TextPair]:
-    """Pairs of which neither side is blank."""
+    """Pairs with neither side blank."""
     for place, source, target in pairs:
         source, target = source.strip(), target.strip()
         if not source and not target:
             continue
         if not source or not target:
             raise BadInput(
-                f"{place} has no {'target' if source else 'source'}; a pair needs both: complete it, or take it out"
+                f"{place} has no {'target' if source else 'source'}; a pair needs both: complete or remove it"
             )
         yield place, source, target
 
@@ -98,9 +101,7 @@ def _text(place: str, record: dict[str, object], settings: DataSettings, setting
         raise BadInput(f"{place} has no field {name!r}, only {known}; choose one with --data.{setting} NAME")
     value = record[name]
     if not isinstance(value, str):
-        raise BadInput(
-            f"{place}: {name!r} holds {type(value).__name__}, not text; choose another with --data.{setting}"
-        )
+        raise BadInput(f"{place}: {name!r} is {type(value).__name__}, not text; choose another with --data.{setting}")
     return value
 
 
@@ -110,6 +111,6 @@ def _read_line_aligned(first: Path, second: Path, settings: DataSettings) -> Ite
         if source is None or target is None:
             shorter, longer = (first, second) if source is None else (second, first)
             raise BadInput(
-                f"{shorter} ends after {number - 1:,} lines and {longer} goes on; line by line they must be pairs"
+                f"{shorter} ends after {number - 1:,} lines, before {longer}; the files must be line-aligned"
             )
         yield f"line {number:,} of {first} and {second}", source, target

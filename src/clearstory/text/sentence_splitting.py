@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 
 # A line end; or a final punctuation mark with closing quotes and brackets, before white space;
 # or a Chinese or Japanese full stop, which needs no white space.

@@ -40,7 +40,9 @@ class SentencePieceModel:
 def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
     """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, or BadInput for an unsupported model type."""
     if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes; a SentencePiece model may have at most {MAX_BYTES:,}")
+        raise CorruptFile(
+            f"{path} has {path.stat().st_size:,} bytes; a SentencePiece model may have at most {MAX_BYTES:,}"
+        )
     try:
         model = parse_model(path.read_bytes())
     except (IndexError, ValueError, struct.error, TypeError) as error:
@@ -63,11 +65,17 @@ def to_tokenizer_json(model: SentencePieceModel) -> str:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.collapse_spaces:
         before += COLLAPSE_SPACES
-    defaults: dict[str, Any] = {"add_prefix_space": model.add_prefix_space, "byte_fallback": model.byte_fallback, "before": before}
+    defaults: dict[str, Any] = {
+        "add_prefix_space": model.add_prefix_space,
+        "byte_fallback": model.byte_fallback,
+        "before": before,
+    }
     if model.kind == PAIRS:
         usable = [(piece, score) for piece, score, kind in model.pieces if kind == NORMAL]
         return sentencepiece_bpe(usable, ids, model.pieces[unknown][0], added_tokens, **defaults)
-    return sentencepiece_unigram([(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **defaults)
+    return sentencepiece_unigram(
+        [(piece, score) for piece, score, _ in model.pieces], unknown, added_tokens, **defaults
+    )
 
 
 def tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:

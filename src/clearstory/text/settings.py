@@ -1,4 +1,4 @@
-"""Data settings: how files become documents, and where their ids are kept."""
+"""Data settings: how files become documents, and where their token ids are cached."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from clearstory.errors import BadSetting
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """How files become documents, how much is held out, and where encoded text is kept.
+    """How files become documents, how much text is held out, and where token ids are cached.
 
     Args:
-        text_field: the field (jsonl) or column (parquet) that holds the text.
-        validation: share held out for validation, from 0 to below 1. Many documents are divided by a hash of
-            their contents; of a few, the one whose size fits best is held out; a single one gives its last characters.
-        errors: what to do with bytes that are not UTF-8: "strict" refuses the file and names the place,
-            "replace" puts U+FFFD there.
-        pairs: whether the text is pairs of a source and what is to be made of it: tsv, jsonl with both as fields, or
-            two files line by line. Divided by their sources, so that none is on both sides.
-        source_field: the field (jsonl) that holds a pair's source.
-        target_field: the field (jsonl) that holds its target.
-        cache: folder for encoded text; none means clearstory under $XDG_CACHE_HOME or ~/.cache.
+        text_field: field (jsonl) or column (parquet) that contains the text.
+        validation: share of the text held out for validation, from 0 to below 1. Several documents are split by a hash of
+            their contents; of very few, the one of the most suitable size is held out; a single document gives its last
+            characters.
+        errors: what to do with bytes that are not UTF-8; "strict" refuses the file and reports the offset, "replace" puts
+            U+FFFD there.
+        pairs: whether the text consists of pairs of a source and a target; tsv, jsonl with a field for each, or two
+            line-aligned files. Split by source, so that no source is in both splits.
+        source_field: field (jsonl) that contains the source of a pair.
+        target_field: field (jsonl) that contains the target of a pair.
+        cache: folder of cached token ids; clearstory under $XDG_CACHE_HOME or ~/.cache if not given.
 
     >>> DataSettings(validation=0.05).errors
     'strict'
@@ -44,7 +45,9 @@ class DataSettings:
             raise BadSetting(f"data.errors is {self.errors!r}; it is 'strict' or 'replace'")
         for name in ("text_field", "source_field", "target_field"):
             if not getattr(self, name):
-                usual = name.removesuffix("_field")
-                raise BadSetting(f"data.{name} is empty; name the field that holds the {usual}, such as '{usual}'")
+                default = name.removesuffix("_field")
+                raise BadSetting(
+                    f"data.{name} is empty; give the field that contains the {default}, such as '{default}'"
+                )
         if self.source_field == self.target_field:
-            raise BadSetting(f"data.source_field and data.target_field are both {self.source_field!r}; name two fields")
+            raise BadSetting(f"data.source_field and data.target_field are both {self.source_field!r}; give two fields")

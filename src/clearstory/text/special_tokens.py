@@ -43,8 +43,7 @@ def require_mask_token(tokenizer: Tokenizer) -> int:
     """Id of [MASK]. Raises CannotDo if the tokenizer has none."""
     if tokenizer.mask_token_id is None:
         raise CannotDo(
-            f"this tokenizer ({tokenizer.kind}) has no mask token; train one that has with "
-            "--tokenizer wordpiece:8192"
+            f"this tokenizer ({tokenizer.kind}) has no mask token; train one that has with --tokenizer wordpiece:8192"
         )
     return tokenizer.mask_token_id
 
@@ -64,4 +63,8 @@ def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
 def continuation_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     """True for ids that continue the word of the token before (WordPiece's ##), shape (V,); all False for other tokenizers."""
     pieces = [tokenizer.display_token(id) for id in range(tokenizer.vocab)]
-    return np.array([piece.startswith("##") for piece in pieces]) & ~tokenizer.special_tokens_mask & (tokenizer.kind == "wordpiece")
+    return (
+        np.array([piece.startswith("##") for piece in pieces])
+        & ~tokenizer.special_tokens_mask
+        & (tokenizer.kind == "wordpiece")
+    )

@@ -1,4 +1,4 @@
-"""Budget: how much one rendering of a stranger's template may write, make, repeat and take, and how it is measured."""
+"""Limits of one rendering of an untrusted template: output, created values, iterations and time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from clearstory.errors import BadInput
 
 MAX_TEXT = 2**24
-"""Characters that a template may write, and of anything it makes."""
+"""Characters that a template may output, and of any value it creates."""
 
 MAX_TOTAL = 2**27
-"""Characters of all that it makes on the way, together; an item of a list counts as one."""
+"""Characters of all values that it creates, together; an item of a list counts as one."""
 
 MAX_ITERATIONS = 100_000
-"""Turns of all loops together, and numbers of all ranges."""
+"""Iterations of all loops together, and numbers of all ranges."""
 
 MAX_SECONDS = 10.0
-"""Of a processor. A template that is meant well takes milliseconds."""
+"""CPU seconds. An ordinary template takes milliseconds."""
 
 MAX_BITS = 4096
-"""Of a whole number."""
+"""Bits of an integer."""
 
 
 class RenderBudget:
-    """What is left to one rendering."""
+    """What one rendering has used of its limits."""
 
     def __init__(self) -> None:
         self.written = self.made = self.turns = self.counted = 0
@@ -34,53 +34,55 @@ class RenderBudget:
         self.next = 0.0
 
     def tick(self) -> None:
-        """Look at the clock; a tenth of a second apart, since that of the processor takes its time on some machines."""
+        """Check the clock, at most every tenth of a second: reading CPU time is slow on some machines."""
         now = time.monotonic()
         if now < self.next:
             return
         self.next = now + 0.1
         if time.thread_time() > self.end:
-            raise BadInput(f"the chat template takes more than {MAX_SECONDS:g} seconds; use another")
+            raise BadInput(f"the chat template takes more than {MAX_SECONDS:g} seconds; use another template")
 
     def write(self, size: int) -> None:
-        """So many characters are to be written."""
+        """Count output of `size` characters."""
         self.tick()
         self.written += size
         if self.written > MAX_TEXT:
-            raise BadInput(f"the chat template writes more than {MAX_TEXT:,} characters; use another")
+            raise BadInput(f"the chat template outputs more than {MAX_TEXT:,} characters; use another template")
 
     def turn(self, size: int) -> None:
-        """A loop begins a turn, in which `size` characters of the template's own are written."""
+        """Count an iteration of a loop that outputs `size` characters of the template's own text."""
         self.turns += 1
         self.count(0)
         self.write(size)
 
     def count(self, numbers: int) -> None:
-        """A range is to count so far."""
+        """Count the numbers of a range."""
         self.counted += numbers
         if max(self.counted, self.turns) > MAX_ITERATIONS:
-            raise BadInput(f"the chat template counts past {MAX_ITERATIONS:,}; use another")
+            raise BadInput(f"the chat template iterates more than {MAX_ITERATIONS:,} times; use another template")
 
     def make(self, size: int) -> None:
-        """A text of `size` characters, or a list of so many items, is to be made."""
+        """Count a value of `size` characters or items."""
         self.tick()
         self.made += size
         if size > MAX_TEXT or self.made > MAX_TOTAL:
             raise BadInput(
-                f"the chat template makes a text or a list of {size:,}, and {self.made:,} in all; there is no use for "
-                "so much, so use another"
+                f"the chat template creates a text or list of {size:,}, and {self.made:,} in all, above its limit; "
+                "use another template"
             )
 
     def check(self, value: Any) -> Any:
-        """The value, once it is known to be of a bearable size, all that is in it counted as often as it is there."""
+        """The value, after its size was counted, with everything inside it as often as it occurs."""
         if isinstance(value, int):
             if value.bit_length() > MAX_BITS:
-                raise BadInput("the chat template makes a number of more than a thousand digits; use another")
+                raise BadInput(
+                    "the chat template creates a number of more than a thousand digits; use another template"
+                )
         elif isinstance(value, str | Sequence | Mapping | Set):
             self.make(len(value))
             if not isinstance(value, str) and estimated_length(value, MAX_TEXT) > MAX_TEXT:
                 raise BadInput(
-                    f"the chat template makes lists in lists of more than {MAX_TEXT:,} characters; use another"
+                    f"the chat template creates nested lists of more than {MAX_TEXT:,} characters; use another template"
                 )
         else:
             self.tick()
@@ -88,7 +90,7 @@ class RenderBudget:
 
 
 def estimated_length(value: Any, most: int = MAX_TEXT) -> int:
-    """About how many characters it takes to write a value out, indents included; somewhat more than `most` is enough.
+    """Estimated number of characters of a value's JSON, indentation included; stops a little above `most`.
 
     >>> spelt("four"), spelt(["four"]), spelt([[]] * 10**6, most=1000) > 1000
     (4, 52, True)
@@ -113,7 +115,7 @@ def estimated_length(value: Any, most: int = MAX_TEXT) -> int:
 
 
 def method_result_size(owner: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """How much a method is going to make."""
+    """Upper bound of the size of a method's result."""
     if name == "replace":
         old, new = args[:2]
         times: int = owner.count(old)
@@ -123,16 +125,18 @@ def method_result_size(owner: Any, name: str, args: Sequence[Any], kwargs: Mappi
     if name == "format":
         fields = [field for field in Formatter().parse(owner) if field[1] is not None]
         if any(spec for _, _, spec, _ in fields):
-            raise BadInput("the chat template formats text by a width, which can be of any size; use another")
+            raise BadInput(
+                "the chat template formats text with a width, which can be of any size; use another template"
+            )
         return len(owner) + len(fields) * estimated_length([args, kwargs])
     return length(owner)
 
 
 def length(value: Any) -> int:
-    """Of a text or a list; 1 of all else."""
+    """Length of a string or collection; 1 for anything else."""
     return len(value) if isinstance(value, str | bytes | Sequence | Mapping | Set) else 1
 
 
 def bit_count(number: float) -> int:
-    """Of a whole number; those of any other are bounded."""
+    """Bits of an integer; 1 for other numbers."""
     return number.bit_length() if isinstance(number, int) else 1

@@ -13,7 +13,15 @@ from pathlib import Path
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 from clearstory.text.token_bytes import BYTE_ALPHABET
-from clearstory.text.pretokenizers import BYTE_LEVEL, CL100K, GPT4O, BYTE_LEVEL_NO_REGEX, PreTokenizer, sequence, split_step
+from clearstory.text.pretokenizers import (
+    BYTE_LEVEL,
+    CL100K,
+    GPT4O,
+    BYTE_LEVEL_NO_REGEX,
+    PreTokenizer,
+    sequence,
+    split_step,
+)
 
 MAX_BYTES = 64 * 2**20
 
@@ -79,7 +87,9 @@ def parse_ranks(path: Path) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
-            raise CorruptFile(f"line {number:,} of {path} is not a token and a rank: {line[:40]!r}; download the file again") from None
+            raise CorruptFile(
+                f"line {number:,} of {path} is not a token and a rank: {line[:40]!r}; download the file again"
+            ) from None
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing or len(set(ranks.values())) < len(ranks):
         reason = f"has no token for the byte {missing[0]}" if missing else "has the same rank for two tokens"

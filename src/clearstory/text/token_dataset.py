@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 from clearstory.text.tokenizers import Tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]  # uint16 or uint32

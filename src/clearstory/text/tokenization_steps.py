@@ -1,10 +1,10 @@
-"""Steps: how a word comes to its tokens, step by step, under each kind of tokenizer.
+"""Steps of tokenizing a word, for each kind of tokenizer.
 
-bpe         from characters or bytes, the pair of the lowest rank is joined, again and again (Sennrich et al. 2016)
-wordpiece   the longest piece that the word begins with, then the longest of what is left (Devlin et al. 2019)
-unigram     the pieces whose scores (logarithms of probabilities) add up highest (Kudo 2018)
+bpe         starting from characters or bytes, the pair of the lowest rank is merged, repeatedly (Sennrich et al. 2016)
+wordpiece   the longest piece that begins the word, then the longest of the rest (Devlin et al. 2019)
+unigram     the segmentation with the highest sum of log-probabilities (Kudo 2018)
 
-What is followed here is checked against the library's own tokens: no step is shown that did not happen.
+The result is compared with the library's own tokens, so no step is shown that did not happen.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from clearstory.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class TokenizationStep:
-    """One step on a word's way: its pieces afterwards, as the vocabulary writes them, and what was done to get there.
+    """One step: the pieces of the word after it, as the vocabulary writes them, and what was done.
 
-    `made` is the piece that is new, and `number` what decided: the merge's rank (bpe), how many longer pieces were
-    tried first (wordpiece), the piece's score (unigram). The first step has neither: it is the word, taken apart.
+    `made` is the new piece, and `number` what decided: the merge's rank (bpe), the number of longer pieces tried first
+    (wordpiece), the piece's score (unigram). The first step, the initial symbols, has neither.
     """
 
     pieces: tuple[str, ...]
@@ -34,7 +34,7 @@ class TokenizationStep:
 
 @dataclass(frozen=True)
 class WordTokenization:
-    """A stretch of text that is cut by itself, with all steps to its tokens; `times` it stands in the text."""
+    """One pre-token of a text, with all steps to its ids; `count` is how often it occurs."""
 
     text: str
     steps: tuple[TokenizationStep, ...]
@@ -43,39 +43,39 @@ class WordTokenization:
 
 
 def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]:
-    """The different words of a text in the order in which they come, each with its steps.
+    """Distinct pre-tokens of a text in order of first occurrence, each with its steps.
 
-    Raises CannotDo where the steps found do not end in the tokenizer's own tokens.
+    Raises CannotDo if the steps do not end in the tokenizer's own tokens.
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> [step.made for step in tokenize_by_words(train_tokenizer("bpe:260", ["abcabc ab"]), "abc")[0].steps]
     [None, 'ab', 'abc']
     """
-    whole = pretokenize(tokenizer, text)
+    pretokens = pretokenize(tokenizer, text)
     backend, ids = tokenizer._backend, list[int]()
     found: dict[str, WordTokenization] = {}
-    for stretch, added in whole:
-        if stretch in found:
-            found[stretch] = WordTokenization(**{**vars(found[stretch]), "count": found[stretch].count + 1})
+    for pretoken, added in pretokens:
+        if pretoken in found:
+            found[pretoken] = WordTokenization(**{**vars(found[pretoken]), "count": found[pretoken].count + 1})
         else:
-            own = (tokenizer.ids[stretch],) if added else tuple(each.id for each in backend.model.tokenize(stretch))
-            steps = (TokenizationStep((stretch,)),) if added else tokenization_steps(tokenizer, stretch)
-            found[stretch] = WordTokenization(stretch, steps, own)
-        ids += found[stretch].ids
-        if piece_ids(tokenizer, found[stretch].steps[-1].pieces) != found[stretch].ids:
-            raise unknown_steps_error(f"the steps found for ‘{stretch}’ do not end in its tokens")
+            own = (tokenizer.ids[pretoken],) if added else tuple(each.id for each in backend.model.tokenize(pretoken))
+            steps = (TokenizationStep((pretoken,)),) if added else tokenization_steps(tokenizer, pretoken)
+            found[pretoken] = WordTokenization(pretoken, steps, own)
+        ids += found[pretoken].ids
+        if piece_ids(tokenizer, found[pretoken].steps[-1].pieces) != found[pretoken].ids:
+            raise unknown_steps_error(f"the steps of ‘{pretoken}’ do not end in its tokens")
     if ids != tokenizer.encode(text):
-        raise unknown_steps_error("the words found do not add up to the text's tokens")
+        raise unknown_steps_error("the words do not add up to the tokens of the text")
     return list(found.values())
 
 
 def unknown_steps_error(why: str) -> CannotDo:
-    """What is said where the steps are not known."""
-    return CannotDo(f"this tokenizer cuts text in a way whose steps are not known here: {why}; see its tokens alone")
+    """Error for tokenizers whose steps are not reproduced."""
+    return CannotDo(f"the steps of this tokenizer cannot be reproduced: {why}; only its tokens can be shown")
 
 
 def pretokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
-    """What is cut by itself, as the normalizer and the pre-tokenizer leave it, and whether it is an added token."""
+    """Pre-tokens of a text after normalization, and whether each is an added token."""
     backend = tokenizer._backend
     added = sorted((each["content"] for each in tokenizer._added if not each.get("special")), key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, added))})", text) if added else [text]
@@ -91,13 +91,13 @@ def pretokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
 
 
 def piece_ids(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[int | None, ...]:
-    """The ids of pieces, as the vocabulary has them; what it has not is unknown."""
+    """Ids of pieces; the unknown id for pieces outside the vocabulary."""
     unknown = tokenizer.ids.get(str(tokenizer._json["model"].get("unk_token")), tokenizer.unk_token_id)
     return tuple(tokenizer.ids.get(piece, unknown) for piece in pieces)
 
 
 def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationStep, ...]:
-    """The steps of one word."""
+    """Steps of one pre-token."""
     model: Mapping[str, Any] = tokenizer._json["model"]
     if tokenizer.kind == "wordpiece":
         return wordpiece_steps(tokenizer, model, word)
@@ -109,7 +109,7 @@ def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationSte
 
 
 def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
-    """Byte pairs: the pair of the lowest rank is joined first, of several such the first."""
+    """BPE: the pair of the lowest rank is merged first, the leftmost of several."""
     if model.get("ignore_merges") and word in tokenizer.ids:
         return (TokenizationStep((word,)),)
     ranks = merge_ranks(tokenizer)
@@ -127,24 +127,24 @@ def bpe_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tupl
 
 
 def merge_ranks(tokenizer: Tokenizer) -> dict[tuple[str, str], int]:
-    """Each pair that is ever joined, with its rank: the lower, the earlier."""
+    """Rank of each merge; lower ranks are merged first."""
     if (known := MERGE_RANKS_CACHE.get(tokenizer.fingerprint)) is None:
         merges = tokenizer._json["model"].get("merges") or []
         known = {}
         for rank, each in enumerate(merges):
             left, right = each.split(" ", 1) if isinstance(each, str) else each
-            known[left, right] = rank  # of a pair that comes twice, the later, as the library has it
+            known[left, right] = rank  # of a repeated pair the last counts, as in the library
         MERGE_RANKS_CACHE.clear()
         MERGE_RANKS_CACHE[tokenizer.fingerprint] = known
     return known
 
 
 MERGE_RANKS_CACHE: dict[str, dict[tuple[str, str], int]] = {}
-"""Of the tokenizer that was asked last: reading 50,000 pairs takes a tenth of a second."""
+"""Ranks of the tokenizer used last: parsing 50,000 merges takes a tenth of a second."""
 
 
 def initial_symbols(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, prefix: str) -> list[str]:
-    """What joining begins with: characters, bytes for those that the vocabulary has not, or the unknown token."""
+    """Symbols that BPE starts from: characters, bytes for characters outside the vocabulary, or the unknown token."""
     suffix = model.get("end_of_word_suffix") or ""
     unknown = model.get("unk_token")
     pieces: list[str] = []
@@ -162,7 +162,7 @@ def initial_symbols(tokenizer: Tokenizer, model: Mapping[str, Any], word: str, p
 
 
 def wordpiece_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
-    """Pieces from the left, each as long as the vocabulary has one; a word without such is unknown as a whole."""
+    """WordPiece: the longest piece of the vocabulary from the left; a word without one is unknown as a whole."""
     prefix, unknown = model.get("continuing_subword_prefix", "##"), model.get("unk_token", "[UNK]")
     steps, start, pieces = [TokenizationStep((word,))], 0, list[str]()
     if len(word) > model.get("max_input_chars_per_word", 100):
@@ -181,7 +181,7 @@ def wordpiece_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -
 
 
 def unigram_steps(tokenizer: Tokenizer, model: Mapping[str, Any], word: str) -> tuple[TokenizationStep, ...]:
-    """The library's own pieces, from the left, each with its score; what it spells in bytes has theirs."""
+    """Unigram: the library's own pieces from the left, each with its score; byte tokens have their own scores."""
     scores: list[list[Any]] = model["vocab"]
     tokens = tokenizer._backend.model.tokenize(word)
     steps = [TokenizationStep((word,))]

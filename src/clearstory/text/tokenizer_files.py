@@ -53,7 +53,9 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     """
     file = find_tokenizer_file(path) if path.is_dir() else path
     if file is None or not file.is_file():
-        others = ", ".join((*(f"{a} with {b}" for a, b in VOCAB_AND_MERGES.items()), "vocab.txt, a .model or a .tiktoken"))
+        others = ", ".join(
+            (*(f"{a} with {b}" for a, b in VOCAB_AND_MERGES.items()), "vocab.txt, a .model or a .tiktoken")
+        )
         raise BadInput(
             f"{path} has no {TOKENIZER_FILE}, nor {others}; give a folder that a model or a tokenizer was saved in"
         )

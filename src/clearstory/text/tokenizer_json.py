@@ -35,7 +35,9 @@ class AddedTokens:
     after: Sequence[str] = field(default=())
 
 
-def byte_level_bpe(ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: PreTokenizer, added_tokens: AddedTokens) -> str:
+def byte_level_bpe(
+    ids: Mapping[str, int], merges: Iterable[tuple[str, str]], pretokenizer: PreTokenizer, added_tokens: AddedTokens
+) -> str:
     """The tokenizer.json of a byte-level BPE. Merges whose parts or result are not in the vocabulary are dropped."""
     pairs = [(a, b) for a, b in merges if a in ids and b in ids and a + b in ids]
     model = bpe_model(ids, pairs, ignore_merges=pretokenizer.ignore_merges)
@@ -64,7 +66,14 @@ def sentencepiece_bpe(
         cuts = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
         pairs += [(a, b) for a, b in cuts if a in usable and b in usable]
     model = bpe_model(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
-    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, add_prefix_space), None, metaspace_decoder(add_prefix_space))
+    return assemble_json(
+        model,
+        ids,
+        added_tokens,
+        metaspace_normalizer(before, add_prefix_space),
+        None,
+        metaspace_decoder(add_prefix_space),
+    )
 
 
 def sentencepiece_unigram(
@@ -80,7 +89,14 @@ def sentencepiece_unigram(
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}
-    return assemble_json(model, ids, added_tokens, metaspace_normalizer(before, add_prefix_space), None, metaspace_decoder(add_prefix_space))
+    return assemble_json(
+        model,
+        ids,
+        added_tokens,
+        metaspace_normalizer(before, add_prefix_space),
+        None,
+        metaspace_decoder(add_prefix_space),
+    )
 
 
 def bert_wordpiece(

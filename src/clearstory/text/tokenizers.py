@@ -63,7 +63,9 @@ class Tokenizer:
         try:
             _ = tokenizer._backend
         except Exception as error:  # the library raises bare Exceptions
-            raise CorruptFile(f"{path} does not contain a usable {TOKENIZER_FILE} ({error}); save or download it again") from None
+            raise CorruptFile(
+                f"{path} does not contain a usable {TOKENIZER_FILE} ({error}); save or download it again"
+            ) from None
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
@@ -292,7 +294,9 @@ class Tokenizer:
         # Added tokens are matched in the raw text, so they are stored unescaped.
         added = {self.ids[token["content"]] for token in self._added}
         return [
-            b"" if token is None or id in self._special else bytes_of_token(token, "plain" if id in added else self._style)
+            b""
+            if token is None or id in self._special
+            else bytes_of_token(token, "plain" if id in added else self._style)
             for id, token in enumerate(self._tokens)
         ]
 
