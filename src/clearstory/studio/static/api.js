@@ -3,19 +3,19 @@
 import { signal } from "./dom.js";
 
 /** What went wrong, in a sentence for the reader. */
-export class Problem extends Error {}
+export class ApiError extends Error {}
 
 /** An answer that came too late: something newer was asked. Nobody shows it. */
-export class Stale extends Error {}
+export class StaleResponse extends Error {}
 
 const GONE = "the studio does not answer; start it again with: clearstory studio";
 
 /** Whether the server answered when it was last asked anything. */
-export const answers = signal(true);
+export const serverReachable = signal(true);
 
 function lost() {
-  answers.set(false);
-  return new Problem(GONE);
+  serverReachable.set(false);
+  return new ApiError(GONE);
 }
 
 async function fetched(path, init) {
@@ -23,7 +23,7 @@ async function fetched(path, init) {
   try {
     response = await fetch(path, init);
   } catch (error) {
-    if (error.name === "AbortError") throw new Stale();
+    if (error.name === "AbortError") throw new StaleResponse();
     throw lost();
   }
   if (response.ok) return response;
@@ -31,16 +31,16 @@ async function fetched(path, init) {
   try {
     sentence = (await response.json()).error ?? sentence;
   } catch (error) {
-    if (error.name === "AbortError") throw new Stale();
+    if (error.name === "AbortError") throw new StaleResponse();
   }
-  throw new Problem(sentence);
+  throw new ApiError(sentence);
 }
 
 async function body(response, how) {
   try {
     return await response[how]();
   } catch (error) {
-    throw error.name === "AbortError" ? new Stale() : lost();
+    throw error.name === "AbortError" ? new StaleResponse() : lost();
   }
 }
 
@@ -52,25 +52,25 @@ const posted = (said, signal) => ({
 });
 
 /** GET /api/PATH?query as data. */
-export async function get(path, query = {}, signal = undefined) {
+export async function getJson(path, query = {}, signal = undefined) {
   const behind = new URLSearchParams(query).toString();
   return body(await fetched(`/api/${path}${behind ? `?${behind}` : ""}`, { signal }), "json");
 }
 
 /** POST /api/PATH as data. */
-export async function post(path, said, signal = undefined) {
+export async function postJson(path, said, signal = undefined) {
   return body(await fetched(`/api/${path}`, posted(said, signal)), "json");
 }
 
 /** A view, or what another path gives in its place, as the file that the library writes: svg, csv or html. */
-export async function file(said, format, path = "view") {
+export async function fetchFile(said, format, path = "view") {
   return body(await fetched(`/api/${path}`, posted({ ...said, format }, undefined)), "text");
 }
 
 const KINDS = { float32: Float32Array, uint8: Uint8Array, int32: Int32Array };
 
 /** POST /api/numbers: {name: {shape, values}} of typed arrays, and plain data beside them. */
-export async function numbers(said, signal = undefined) {
+export async function fetchArrays(said, signal = undefined) {
   const bytes = await body(await fetched("/api/numbers", posted(said, signal)), "arrayBuffer");
   const length = new DataView(bytes).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)));
@@ -86,7 +86,7 @@ export async function numbers(said, signal = undefined) {
  * A line of questions in which only the newest counts: asking again aborts the one before, and an answer that comes
  * out of turn is thrown away as Stale.
  */
-export function line() {
+export function latestRequest() {
   let number = 0;
   let controller = null;
   return {
@@ -95,7 +95,7 @@ export function line() {
       controller = new AbortController();
       const mine = ++number;
       const said = await question(controller.signal);
-      if (mine !== number) throw new Stale();
+      if (mine !== number) throw new StaleResponse();
       return said;
     },
     drop() {
@@ -113,12 +113,12 @@ function timeout(milliseconds) {
 }
 
 /** Asks whether the server is there; `answers` says what came of it. */
-export async function look() {
+export async function ping() {
   try {
     const response = await fetch("/health", { signal: timeout(4000) });
     await response.text(); // or the browser keeps the connection for it
-    answers.set(response.ok);
+    serverReachable.set(response.ok);
   } catch {
-    answers.set(false);
+    serverReachable.set(false);
   }
 }

@@ -1,12 +1,12 @@
 // Frame: what stands around every page: the models, the sentence and its tokens, the rail, the state in words.
 
-import { answers, get, line, look, post, Problem, Stale } from "./api.js";
+import { serverReachable, getJson, latestRequest, ping, postJson, ApiError, StaleResponse } from "./api.js";
 import { mount as chips } from "./token_chips.js";
 import { el, signal } from "./dom.js";
 import * as models from "./model_picker.js";
 import { DEFAULT_TEXT, state } from "./url_state.js";
-import { themed } from "./theme.js";
-import { makeTour, toured } from "./tour.js";
+import { initTheme } from "./theme.js";
+import { makeTour, tourDone } from "./tour.js";
 
 /** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
@@ -16,8 +16,8 @@ let traced = null; // the newest trace: tokens and what the model is
 let views = new Map(); // the model's views by name
 let page = null; // {id, update, end}
 let working = 0; // promises that the page waits for
-const tracing = line();
-const viewing = line();
+const tracing = latestRequest();
+const viewing = latestRequest();
 const preview = signal(null); // the token that is pointed at
 
 function settled() {
@@ -40,7 +40,7 @@ const context = {
   tokens: () => traced?.tokens ?? [],
   traced: () => traced,
   views: () => views,
-  models: models.known,
+  models: models.knownModels,
   /** The pinned token as a word, or the last one. */
   word() {
     const tokens = context.tokens();
@@ -60,7 +60,7 @@ const context = {
     };
     promise.then(done, (error) => {
       done();
-      if (error instanceof Stale) return;
+      if (error instanceof StaleResponse) return;
       // A fault of the page's own: said, not swallowed.
       context.alarm(`The page could not be drawn: ${error.message}.`);
       console.error(error);
@@ -93,7 +93,7 @@ async function loadModels() {
   try {
     return await models.loadModels();
   } catch (error) {
-    if (!(error instanceof Stale)) context.alarm(error.message);
+    if (!(error instanceof StaleResponse)) context.alarm(error.message);
     return null;
   }
 }
@@ -161,12 +161,12 @@ async function trace() {
     if (seconds) words.textContent = `Opening ${model}, ${seconds} s …`;
   }, 500);
   try {
-    const said = await tracing.ask((signal) => post("trace", { model, text: context.text(), top: 0 }, signal));
+    const said = await tracing.ask((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
     traced = said;
     context.alarm(null);
   } catch (error) {
-    if (error instanceof Stale) throw error;
-    if (!(error instanceof Problem)) throw error;
+    if (error instanceof StaleResponse) throw error;
+    if (!(error instanceof ApiError)) throw error;
     traced = null;
     context.alarm(error.message);
   } finally {
@@ -183,10 +183,10 @@ async function loadViews() {
     return grey();
   }
   try {
-    const said = await viewing.ask((signal) => get("views", { name: model }, signal));
+    const said = await viewing.ask((signal) => getJson("views", { name: model }, signal));
     views = new Map(said.views.map((each) => [each.name, each]));
   } catch (error) {
-    if (error instanceof Stale) throw error;
+    if (error instanceof StaleResponse) throw error;
     views = new Map();
   }
   grey();
@@ -263,7 +263,7 @@ async function follow() {
   if (document.activeElement !== box || box.value.trim() === "") box.value = context.text();
   grow();
   try {
-    if (model) models.fillPicker();
+    if (model) models.updatePicker();
     if (model && !views.size) await Promise.all([loadViews(), trace()]);
     else if (model) await Promise.all([trace(), loadViews()]);
     else if (reads) await trace();
@@ -271,7 +271,7 @@ async function follow() {
     tell();
     await Promise.all([openPage(), tour.update()]);
   } catch (error) {
-    if (!(error instanceof Stale)) throw error;
+    if (!(error instanceof StaleResponse)) throw error;
   }
 }
 
@@ -280,7 +280,7 @@ state.on(() => context.track(follow()));
 // ---- the server may go, and come back
 
 let gone = false;
-answers.on((there) => {
+serverReachable.on((there) => {
   if (gone === !there) return;
   gone = !there;
   if (gone) return context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
@@ -288,19 +288,19 @@ answers.on((there) => {
   before = {}; // what was asked meanwhile is asked again
   context.track(loadModels().then(follow).then(() => page?.back?.()));
 });
-setInterval(() => document.hidden || look(), 2000);
+setInterval(() => document.hidden || ping(), 2000);
 
 // ---- begin
 
 async function begin() {
-  themed(at("theme"));
+  initTheme(at("theme"));
   box.value = context.text();
   grow();
   await loadModels();
   // Who comes for the first time, and by no link, is shown around.
-  if (!location.search && !toured()) state.set({ tour: 0 }, { quiet: true });
+  if (!location.search && !tourDone()) state.set({ tour: 0 }, { quiet: true });
   if (!state.get("model")) {
-    const usable = models.known().filter((each) => !each.note);
+    const usable = models.knownModels().filter((each) => !each.note);
     const usual = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
     if (usual) return state.set({ model: usual.name }, { quiet: true });
   }

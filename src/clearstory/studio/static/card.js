@@ -1,8 +1,8 @@
 // Card: a frame around something drawn: its title, what to look for, and what can be done with its numbers.
 
-import { Problem, Stale } from "./api.js";
-import { copy, el, keep } from "./dom.js";
-import { cellText, csvOf } from "./format.js";
+import { ApiError, StaleResponse } from "./api.js";
+import { copyToClipboard, el, downloadFile } from "./dom.js";
+import { cellText, toCsv } from "./format.js";
 
 /**
  * A card. `draw` fills it:
@@ -80,20 +80,20 @@ export function makeCard({ name, title, says = null, tools = null }) {
   }
 
   function showNumbers() {
-    table.replaceChildren(...(filled.tables?.() ?? []).map(numbersTable));
+    table.replaceChildren(...(filled.tables?.() ?? []).map(dataTable));
   }
 
   async function keepFile(kind, type) {
     try {
-      keep(`${name}.${kind}`, type, await filled.files[kind]());
+      downloadFile(`${name}.${kind}`, type, await filled.files[kind]());
     } catch (error) {
-      if (error instanceof Problem) fail(error.message);
+      if (error instanceof ApiError) fail(error.message);
       else throw error;
     }
   }
 
   async function copyPython() {
-    const done = await copy(filled.python);
+    const done = await copyToClipboard(filled.python);
     buttons.python.textContent = done ? "Copied" : "Copy it by hand:";
     if (!done) look.replaceChildren(el("code", { class: "python" }, filled.python));
     look.hidden = !done ? false : look.hidden;
@@ -114,25 +114,25 @@ export function makeCard({ name, title, says = null, tools = null }) {
       const seconds = (performance.now() - began) / 1000;
       if (seconds > 0.4) root.dataset.busy = `working, ${seconds.toFixed(0)} s`;
     }, 200);
-    const before = filled.drawer;
+    const before = filled.renderer;
     try {
       filled = await make();
       problem.hidden = true;
       look.textContent = filled.caption ?? "";
       look.hidden = !filled.caption;
       if (filled.title) heading.textContent = filled.title;
-      filled.drawer = filled.mount(body) ?? null;
-      if (before !== filled.drawer) before?.end?.(); // or what it listens to keeps it, and all of its numbers
+      filled.renderer = filled.mount(body) ?? null;
+      if (before !== filled.renderer) before?.end?.(); // or what it listens to keeps it, and all of its numbers
       root.dataset.state = "drawn";
       refresh();
     } catch (error) {
-      if (error instanceof Stale) return;
+      if (error instanceof StaleResponse) return;
       before?.end?.();
       body.replaceChildren();
       look.hidden = true;
       filled = {};
       refresh();
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       fail(error.message);
     } finally {
       clearInterval(ticking);
@@ -142,7 +142,7 @@ export function makeCard({ name, title, says = null, tools = null }) {
 
   /** Shows nothing but a sentence: what must be done first. */
   function wait(sentence) {
-    filled.drawer?.end?.();
+    filled.renderer?.end?.();
     filled = {};
     refresh();
     look.hidden = problem.hidden = true;
@@ -150,13 +150,13 @@ export function makeCard({ name, title, says = null, tools = null }) {
     root.dataset.state = "waiting";
   }
 
-  return { root, body, fill, fail, wait, drawer: () => filled.drawer ?? null };
+  return { root, body, fill, fail, wait, renderer: () => filled.renderer ?? null };
 }
 
 const MOST_ROWS = 2000;
 
 /** Numbers as a table: what is drawn, for those who do not see it, with every digit in the titles. */
-export function numbersTable({ title, columns, rows }) {
+export function dataTable({ title, columns, rows }) {
   const shown = rows.slice(0, MOST_ROWS);
   const cell = (value) =>
     typeof value === "number"
@@ -177,4 +177,4 @@ export function numbersTable({ title, columns, rows }) {
 }
 
 /** The CSV of some tables, one below the other. */
-export const tablesCsv = (tables) => tables.map((each) => csvOf(each.columns, each.rows)).join("\n");
+export const tablesCsv = (tables) => tables.map((each) => toCsv(each.columns, each.rows)).join("\n");

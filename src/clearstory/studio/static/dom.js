@@ -50,12 +50,12 @@ export function signal(value) {
 }
 
 /** A colour of the theme as it is now, for a canvas: colour("bar"). */
-export function colour(name) {
+export function themeColor(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim() || "#888";
 }
 
 /** Calls back when an element's width changes, and when the theme does; at most once a frame. Returns how to end it. */
-export function redrawn(node, draw) {
+export function redrawOnResize(node, draw) {
   let width = Math.floor(node.clientWidth); // what it has now is drawn by who asks
   let waiting = 0;
   const soon = () => {
@@ -95,7 +95,7 @@ export function slider({ label, name, min, max, step, value, words = String, oni
 }
 
 /** Resolves when all that the page waits for is painted. */
-export function painted() {
+export function whenReady() {
   return new Promise((resolve) => {
     const there = () => document.body.dataset.ready === "true";
     if (there()) return resolve();
@@ -105,7 +105,7 @@ export function painted() {
 }
 
 /** A file for the reader to keep. */
-export function keep(name, kind, text) {
+export function downloadFile(name, kind, text) {
   const url = URL.createObjectURL(new Blob([text], { type: kind }));
   const link = el("a", { href: url, download: name });
   link.click();
@@ -113,7 +113,7 @@ export function keep(name, kind, text) {
 }
 
 /** Puts text on the clipboard; where the browser forbids that, false. */
-export async function copy(text) {
+export async function copyToClipboard(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;

@@ -11,22 +11,22 @@ export function cellText(value) {
   return size < 1e4 ? trimmed(value.toPrecision(4)) : digits(value, 4);
 }
 
-function digits(value, count) {
-  const text = value.toExponential(count - 1);
+function digits(value, shortCount) {
+  const text = value.toExponential(shortCount - 1);
   const [mantissa, power] = text.split("e");
   return `${trimmed(mantissa)}e${power}`;
 }
 
 function trimmed(text) {
   const plain = text.includes("e") ? String(Number(text)) : text;
-  const short = plain.includes(".") ? plain.replace(/\.?0+$/, "") : plain;
-  const [whole, rest] = short.split(".");
+  const axisLabel = plain.includes(".") ? plain.replace(/\.?0+$/, "") : plain;
+  const [whole, rest] = axisLabel.split(".");
   const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
   return rest === undefined ? grouped : `${grouped}.${rest}`;
 }
 
 /** A number beside an axis. */
-export function short(value) {
+export function axisLabel(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   for (const [least, unit, letter] of /** @type {[number, number, string][]} */ ([[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]))
@@ -36,12 +36,12 @@ export function short(value) {
 }
 
 /** A probability as people say it: 46%, 0.04%. */
-export function share(p) {
+export function percent(p) {
   return p >= 0.1 ? `${Math.round(100 * p)}%` : `${Number((100 * p).toPrecision(2))}%`;
 }
 
 /** 1,234,567 as 1.23 M. */
-export function count(value) {
+export function shortCount(value) {
   if (value === null || value === undefined) return "size unknown";
   for (const [least, letter] of /** @type {[number, string][]} */ ([[1e9, "B"], [1e6, "M"], [1e3, "k"]]))
     if (value >= least) return `${Number((value / least).toPrecision(3))} ${letter}`;
@@ -49,7 +49,7 @@ export function count(value) {
 }
 
 /** Seconds as 0:07, 12:30, 3:05:00. */
-export function clock(seconds) {
+export function duration(seconds) {
   const all = Math.max(0, Math.round(seconds));
   const [h, m, s] = [Math.floor(all / 3600), Math.floor(all / 60) % 60, all % 60];
   const two = (n) => String(n).padStart(2, "0");
@@ -57,7 +57,7 @@ export function clock(seconds) {
 }
 
 /** How long ago a time in seconds since 1970 is. */
-export function ago(time) {
+export function timeAgo(time) {
   if (!time) return "";
   const seconds = Date.now() / 1000 - time;
   for (const [least, word] of /** @type {[number, string][]} */ ([[86_400, "day"], [3600, "hour"], [60, "minute"]]))
@@ -69,21 +69,21 @@ export function ago(time) {
 }
 
 /** Spaces, line ends and tabs made visible. */
-export function visible(text) {
+export function visibleWhitespace(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 }
 
 /** A value as Python writes it. */
-export function python(value) {
+export function pythonLiteral(value) {
   if (value === null || value === undefined) return "None";
   if (value === true) return "True";
   if (value === false) return "False";
-  if (Array.isArray(value)) return `(${value.map(python).join(", ")}${value.length === 1 ? "," : ""})`;
+  if (Array.isArray(value)) return `(${value.map(pythonLiteral).join(", ")}${value.length === 1 ? "," : ""})`;
   return typeof value === "string" ? JSON.stringify(value) : String(value);
 }
 
 /** A view's numbers as one table: the columns' names and rows of cells; of a walk, a table for each step. */
-export function numbersOf(view) {
+export function viewTables(view) {
   if (view.kind === "table") return [{ title: view.title, columns: view.columns, rows: view.rows }];
   if (view.kind === "curve") {
     const rows = view.lines.flatMap((line) => line.x.map((x, i) => [line.name, x, line.y[i]]));
@@ -110,12 +110,12 @@ export function numbersOf(view) {
     const rows = view.points.map((each) => [each.label, each.x, each.y, view.groups[each.group] ?? null, each.note]);
     return [{ title: view.title, columns: ["point", view.x_label, view.y_label, "group", "note"], rows }];
   }
-  if (view.kind === "report") return view.panels.flatMap(numbersOf);
+  if (view.kind === "report") return view.panels.flatMap(viewTables);
   return [];
 }
 
 /** Rows as comma-separated text. */
-export function csvOf(columns, rows) {
+export function toCsv(columns, rows) {
   const cell = (each) => {
     const text = each === null || each === undefined ? "" : String(each);
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
@@ -125,6 +125,6 @@ export function csvOf(columns, rows) {
 
 /** A call of a function of the studio's, to be run in its folder. */
 export function pythonCall(module, name, { model, text }, settings) {
-  const own = Object.entries(settings).map(([key, value]) => `, ${key}=${python(value)}`);
-  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${python(model)})\nseen = ${name}(opened.model, opened.tokenizer, ${python(text)}${own.join("")})\n`;
+  const own = Object.entries(settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`);
+  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nseen = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${own.join("")})\n`;
 }

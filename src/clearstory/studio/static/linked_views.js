@@ -4,7 +4,7 @@
  * linked(translate) gives {hooks(name), join(name, drawer, body), leave()}. A drawer is mounted with its `hooks`, then joined;
  * translate(place, from, to) says which place of `to` a place of `from` is, or null where there is none.
  */
-export function linked(translate) {
+export function linkRenderers(translate) {
   const joined = new Map(); // name -> {drawer, body}
   let scrolling = false;
 
@@ -12,7 +12,7 @@ export function linked(translate) {
 
   function moved(from, { at, pinned }) {
     for (const [to, each] of joined)
-      if (to !== from) each.drawer?.follow?.({ at: across(at, from, to), pinned: across(pinned, from, to) });
+      if (to !== from) each.renderer?.follow?.({ at: across(at, from, to), pinned: across(pinned, from, to) });
   }
 
   function scrolled(from, event) {
@@ -27,17 +27,17 @@ export function linked(translate) {
 
   return {
     hooks: (name) => ({ onMove: (move) => moved(name, move) }),
-    join(name, drawer, body) {
+    join(name, renderer, body) {
       // Scrolling does not bubble, but it can be heard on its way down.
       if (!joined.has(name)) body.addEventListener("scroll", (event) => scrolled(name, event), { capture: true });
-      joined.set(name, { drawer, body });
+      joined.set(name, { renderer, body });
     },
-    leave: (name) => joined.has(name) && joined.set(name, { ...joined.get(name), drawer: null }),
+    leave: (name) => joined.has(name) && joined.set(name, { ...joined.get(name), renderer: null }),
   };
 }
 
 /** Places of views of one kind, from one to another: cells by row and column, rows by their names, pieces by their characters. */
-export function translated(place, from, to) {
+export function translatePosition(place, from, to) {
   if (!from || !to || from.kind !== to.kind) return null;
   if (from.kind === "grid") return gridPlace(place, from, to);
   if (from.kind === "table") return found(to.rows.findIndex((row) => row[0] === from.rows[place]?.[0] && sameId(row, from.rows[place], from, to)));

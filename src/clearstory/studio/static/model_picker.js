@@ -1,10 +1,10 @@
 // Models: which there are, which is chosen, and which checkpoint of its run. Play walks through the checkpoints, one after
 // another: the next is shown when the page has painted this one.
 
-import { get } from "./api.js";
-import { el, painted } from "./dom.js";
+import { getJson } from "./api.js";
+import { el, whenReady } from "./dom.js";
 import { state } from "./url_state.js";
-import { count } from "./format.js";
+import { shortCount } from "./format.js";
 
 /** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
@@ -17,21 +17,21 @@ let models = [];
 let playing = false;
 
 /** What was found when the folder was last looked through. */
-export const known = () => models;
+export const knownModels = () => models;
 
 /** Looks through the folder again. Throws a Problem where the server cannot. */
 export async function loadModels() {
-  const said = await get("models");
+  const said = await getJson("models");
   models = said.models;
   document.title = `Clearstory studio · ${said.root}`;
-  fillPicker();
+  updatePicker();
   return said;
 }
 
 const KINDS = { run: "Runs", folder: "Model folders", adapter: "Adapters", file: "Files" };
 
 /** Shows what is chosen. */
-export function fillPicker() {
+export function updatePicker() {
   const chosen = state.get("model");
   const usable = models.filter((each) => !each.note);
   const groups = Object.entries(KINDS).flatMap(([kind, title]) => {
@@ -73,7 +73,7 @@ async function play() {
   let place = Number(stepRange.value) >= last ? 0 : Number(stepRange.value) + 1;
   for (; playing && place <= last && state.get("model") === model && at("alarm").hidden; place++) {
     choose(place);
-    await Promise.all([painted(), new Promise((resolve) => setTimeout(resolve, STANDS))]);
+    await Promise.all([whenReady(), new Promise((resolve) => setTimeout(resolve, STANDS))]);
   }
   return pause();
 }
@@ -85,7 +85,7 @@ function pause() {
 }
 
 function option(each) {
-  const facts = [each.family, each.parameters ? count(each.parameters) : null].filter(Boolean).join(", ");
+  const facts = [each.family, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", ");
   return el("option", { value: each.name }, facts ? `${each.name} (${facts})` : each.name);
 }
 

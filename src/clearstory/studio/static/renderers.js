@@ -7,22 +7,22 @@
 // Drawings beside each other are linked by onMove({at, pinned}), told of every move, and follow({at, pinned}), which tells
 // nobody: cells and rows of a grid, places of a curve, rows of a table, pieces of a text.
 
-import { mount as curve } from "./render/line_chart.js";
+import { mount as curve } from "./render/curve.js";
 import { mount as grid } from "./render/grid.js";
-import { mount as map } from "./render/scatter_map.js";
+import { mount as map } from "./render/map.js";
 import { mount as figure } from "./render/figure.js";
-import { mount as spans } from "./render/text_spans.js";
+import { mount as spans } from "./render/highlighted_text.js";
 import { mount as table } from "./render/table.js";
 import { mount as mosaic } from "./render/tile_grid_view.js";
-import { mount as tree } from "./render/token_tree.js";
+import { mount as tree } from "./render/tree.js";
 import { mount as walk } from "./render/report.js";
 
-export const DRAWERS = { table, grid, curve, highlighted_text: spans, report: walk, map, figure, tile_grid: mosaic, tree };
+export const RENDERERS = { table, grid, curve, highlighted_text: spans, report: walk, map, figure, tile_grid: mosaic, tree };
 
 /** Draws a view of any kind; one that no drawer knows is said to be in the numbers. */
-export function draw(root, view, hooks = {}) {
-  const mount = DRAWERS[view.kind] ?? unknown;
-  return mount(root, view, { ...hooks, draw });
+export function renderView(root, view, hooks = {}) {
+  const mount = RENDERERS[view.kind] ?? unknown;
+  return mount(root, view, { ...hooks, draw: renderView });
 }
 
 function unknown(root, view) {

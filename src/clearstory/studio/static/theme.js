@@ -3,7 +3,7 @@
 const THEMES = ["system", "light", "dark"];
 
 /** Dresses the page, and lets the button go through the themes. */
-export function themed(button) {
+export function initTheme(button) {
   let theme = localStorage.getItem("theme") ?? "system";
 
   function dress() {

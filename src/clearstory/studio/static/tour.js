@@ -1,10 +1,10 @@
 // Tour: six steps along the way of a sentence, told in a strip above the page; each opens the page that it speaks of. What
 // it says is reckoned from the model at hand; where a family lacks something, it shows what this one has instead.
 
-import { get, line, numbers, post, Problem, Stale } from "./api.js";
+import { getJson, latestRequest, fetchArrays, postJson, ApiError, StaleResponse } from "./api.js";
 import { el } from "./dom.js";
-import { TINY } from "./pages/home.js";
-import { share, visible } from "./format.js";
+import { TINY_MODEL } from "./pages/home.js";
+import { percent, visibleWhitespace } from "./format.js";
 
 const DONE = "clearstory.tour";
 
@@ -28,7 +28,7 @@ const INSTEAD = {
 };
 
 /** Whether the reader has ended a tour in this browser before. */
-export function toured() {
+export function tourDone() {
   try {
     return localStorage.getItem(DONE) !== null;
   } catch {
@@ -46,7 +46,7 @@ function remember() {
 
 /** `strip` is where it stands. update() is called when the page's address has changed. */
 export function makeTour(context, strip) {
-  const asking = line();
+  const asking = latestRequest();
   const words = el("p", { class: "tour-words", "aria-live": "polite" });
   const place = el("span", { class: "tour-place" });
   const [back, next, end] = [button("Back", () => go(number() - 1)), button("Next", () => go(number() + 1)), button("End", finish)];
@@ -107,8 +107,8 @@ export function makeTour(context, strip) {
     try {
       say(await asking.ask((signal) => sentence(at, signal)), at);
     } catch (error) {
-      if (error instanceof Stale) return;
-      if (!(error instanceof Problem)) throw error;
+      if (error instanceof StaleResponse) return;
+      if (!(error instanceof ApiError)) throw error;
       say(`${error.message}.`, at);
     }
   }
@@ -126,8 +126,8 @@ export function makeTour(context, strip) {
       return `A sentence goes in, the next word comes out. Six steps follow yours through ${context.model()}${kind}; the page stays yours all the while.`;
     }
     const step = STEPS[at - 1];
-    if (!step) throw new Problem(`the tour has ${STEPS.length} steps, and this is none of them`);
-    const ask = (view, settings = {}) => post("view", { model: context.model(), text: context.text(), view, settings }, signal);
+    if (!step) throw new ApiError(`the tour has ${STEPS.length} steps, and this is none of them`);
+    const ask = (view, settings = {}) => postJson("view", { model: context.model(), text: context.text(), view, settings }, signal);
     if (!able(step.view)) return instead(step, ask);
     const found = step.finds ? await step.finds(context, signal) : null;
     if (found && context.state.get("layer") === null) context.state.set({ layer: found.layer, head: found.head }, { quiet: true });
@@ -149,7 +149,7 @@ export function makeTour(context, strip) {
       const look = shown.caption ?? shown.panels?.find((each) => each.caption)?.caption ?? "";
       return `${lacks} Here is what it has. ${shown.title}. ${look}`;
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       return `${lacks} The page shows what it has; of this sentence: ${error.message}.`;
     }
   }
@@ -157,8 +157,8 @@ export function makeTour(context, strip) {
   // ---- where there is no model yet
 
   async function noModel(signal) {
-    const said = await get("models", {}, signal);
-    const name = `runs/${TINY.name}`;
+    const said = await getJson("models", {}, signal);
+    const name = `runs/${TINY_MODEL.name}`;
     const run = said.models.find((each) => each.name === name);
     next.disabled = true;
     if (run && !run.note && !said.training.includes(name)) {
@@ -178,11 +178,11 @@ export function makeTour(context, strip) {
   async function begin() {
     train.hidden = true;
     try {
-      await post("runs", TINY);
+      await postJson("runs", TINY_MODEL);
       told = null;
       await update();
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       say(`${error.message}.`, 0);
     }
   }
@@ -217,13 +217,13 @@ async function embeddingsSay(context, ask) {
   const first = `Each token is looked up: its number leads to a vector that was learnt. ${seen.title}.`;
   const word = context.word();
   try {
-    const near = await post("view", { model: context.model(), text: word, view: "neighbours", settings: { top: 1 } });
+    const near = await postJson("view", { model: context.model(), text: word, view: "neighbours", settings: { top: 1 } });
     const table = near.kind === "table" ? near : near.panels?.find((each) => each.kind === "table");
     const [piece] = table.rows[0];
     const cosine = table.rows[0][table.columns.findIndex((name) => name.startsWith("cosine"))];
-    return `${first} Words used alike point the same way: nearest to ‘${visible(word)}’ is ‘${piece}’, with a cosine of ${cosine.toFixed(2)}.`;
+    return `${first} Words used alike point the same way: nearest to ‘${visibleWhitespace(word)}’ is ‘${piece}’, with a cosine of ${cosine.toFixed(2)}.`;
   } catch (error) {
-    if (!(error instanceof Problem)) throw error;
+    if (!(error instanceof ApiError)) throw error;
     return first;
   }
 }
@@ -240,7 +240,7 @@ const LOOKS = {
   unclear: "at nothing clearly",
 };
 
-const measured = (context, signal) => numbers({ model: context.model(), text: context.text(), what: "measures", settings: {} }, signal);
+const measured = (context, signal) => fetchArrays({ model: context.model(), text: context.text(), what: "measures", settings: {} }, signal);
 
 async function attentionSays(context, ask, signal) {
   const made = await measured(context, signal);
@@ -278,14 +278,14 @@ function headSays(context, ask, signal, found) {
 }
 
 async function nextSays(context, ask, signal) {
-  const said = await post("next", { model: context.model(), text: context.text(), show: 2 }, signal);
+  const said = await postJson("next", { model: context.model(), text: context.text(), show: 2 }, signal);
   const [one, two] = said.rows;
-  return `What the model knows after the last token becomes a probability for each of ${said.vocab.toLocaleString("en-US")}. Likeliest after your sentence is ‘${one.piece}’ with ${share(one.probability)}${two ? `, then ‘${two.piece}’ with ${share(two.probability)}` : ""}; the model is as unsure as among ${(2 ** said.entropy).toFixed(1)} equally likely tokens.`;
+  return `What the model knows after the last token becomes a probability for each of ${said.vocab.toLocaleString("en-US")}. Likeliest after your sentence is ‘${one.piece}’ with ${percent(one.probability)}${two ? `, then ‘${two.piece}’ with ${percent(two.probability)}` : ""}; the model is as unsure as among ${(2 ** said.entropy).toFixed(1)} equally likely tokens.`;
 }
 
 async function generateSays(context, ask) {
   const seen = await ask("generation", { max_tokens: 8, temperature: 0 });
   const spans = seen.panels[0].spans.filter((each) => each.value !== null);
   const written = spans.map((each) => each.text).join("");
-  return `What was chosen is read like the rest, and the next is asked for. Always taking the likeliest, ${spans.length} tokens on, it writes ‘${visible(written)}’; Play draws them instead.`;
+  return `What was chosen is read like the rest, and the next is asked for. Always taking the likeliest, ${spans.length} tokens on, it writes ‘${visibleWhitespace(written)}’; Play draws them instead.`;
 }

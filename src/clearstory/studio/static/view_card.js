@@ -1,10 +1,10 @@
 // Viewcard: any view of the library as a card: its settings as a form, its drawing, its numbers, its files.
 
-import { file, line, post } from "./api.js";
+import { fetchFile, latestRequest, postJson } from "./api.js";
 import { makeCard, tablesCsv } from "./card.js";
-import { draw } from "./renderers.js";
+import { renderView } from "./renderers.js";
 import { el } from "./dom.js";
-import { numbersOf, python, visible } from "./format.js";
+import { viewTables, pythonLiteral, visibleWhitespace } from "./format.js";
 
 /** Views that are not about the sentence but about a text of their own, and what that is at first. */
 const ABOUT = {
@@ -42,8 +42,8 @@ const LEFT_OUT = new Set(["truncate"]);
  * place of the kind's own drawer, `onPick(pick, view, asked)` hears what is pointed at, `empty` is said where something
  * must be given first; nothing is asked while `wait()`. update({again: true}) asks in any case: the model has learnt on.
  */
-export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = draw, onPick = context.pick, empty = null, wait = () => /** @type {boolean} */ (false) } = {}) {
-  const asking = line();
+export function viewCard(context, name, { settings = {}, bound = null, title = null, drawn = renderView, onPick = context.pick, empty = null, wait = () => /** @type {boolean} */ (false) } = {}) {
+  const asking = latestRequest();
   const about = ABOUT[name];
   const known = context.views().get(name);
   const own = {}; // what was set in the card's form
@@ -205,7 +205,7 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
       card.fill(async () => {
         let view;
         try {
-          view = await asking.ask((signal) => post("view", wanted, signal));
+          view = await asking.ask((signal) => postJson("view", wanted, signal));
         } catch (error) {
           asked = null;
           throw error;
@@ -223,40 +223,40 @@ export function viewCard(context, name, { settings = {}, bound = null, title = n
   /** The pinned chip, or the one that is pointed at, as the drawing's row. */
   function point() {
     if (!ownRows()) return;
-    card.drawer()?.point?.({ row: context.preview.get(), pinned: context.state.pinned()[0] ?? null });
+    card.renderer()?.point?.({ row: context.preview.get(), pinned: context.state.pinned()[0] ?? null });
   }
   const unhear = context.preview.on(point);
 
   const filled = (view, wanted) => ({
     title: view.title,
     caption: view.caption,
-    python: snippet(wanted),
-    tables: () => numbersOf(view),
+    python: inspectSnippet(wanted),
+    tables: () => viewTables(view),
     files: {
-      svg: () => file(wanted, "svg"),
-      csv: async () => (view.kind in { table: 1, grid: 1, curve: 1, highlighted_text: 1 } ? tablesCsv(numbersOf(view)) : file(wanted, "csv")),
-      html: () => file(wanted, "html"),
+      svg: () => fetchFile(wanted, "svg"),
+      csv: async () => (view.kind in { table: 1, grid: 1, curve: 1, highlighted_text: 1 } ? tablesCsv(viewTables(view)) : fetchFile(wanted, "csv")),
+      html: () => fetchFile(wanted, "html"),
     },
     mount: (body) => {
       shown = view;
       const picked = { stage: context.state.get("stage"), row: ownRows() ? (context.state.pinned()[0] ?? null) : null };
-      const drawer = drawn(body, view, { onPick: (pick) => onPick(pick, view, wanted), picked });
+      const renderer = drawn(body, view, { onPick: (pick) => onPick(pick, view, wanted), picked });
       body.dataset.kind = view.kind;
-      return drawer;
+      return renderer;
     },
   });
 
   /** Another text is being read: what was asked of the old one is not wanted. */
   const drop = () => (asking.drop(), (asked = null));
 
-  return { root: card.root, update, drop, end: () => (unhear(), watcher.disconnect(), card.drawer()?.end?.(), asking.drop()) };
+  return { root: card.root, update, drop, end: () => (unhear(), watcher.disconnect(), card.renderer()?.end?.(), asking.drop()) };
 }
 
 /** The call that gives these numbers, to be run in the studio's folder. */
-export function snippet({ model, text, view, settings }) {
-  const own = Object.entries(settings).filter(([, value]) => value !== undefined).map(([name, value]) => `, ${name}=${python(value)}`);
-  return `import clearstory\n\nview = clearstory.inspect(${python(model)}, ${python(text)}, view=${python(view)}${own.join("")})\n`;
+export function inspectSnippet({ model, text, view, settings }) {
+  const own = Object.entries(settings).filter(([, value]) => value !== undefined).map(([name, value]) => `, ${name}=${pythonLiteral(value)}`);
+  return `import clearstory\n\nview = clearstory.inspect(${pythonLiteral(model)}, ${pythonLiteral(text)}, view=${pythonLiteral(view)}${own.join("")})\n`;
 }
 
 /** What is said of a text that is shown in the middle of words. */
-export const quoted = (text) => `“${visible(text)}”`;
+export const quoted = (text) => `“${visibleWhitespace(text)}”`;

@@ -1,13 +1,13 @@
 // Attention: all heads at once, then one of them: who looks at whom, and the walk from what it reads to what it adds.
 
-import { line, numbers, Stale } from "../api.js";
+import { latestRequest, fetchArrays, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { mount as mosaic } from "../render/tile_grid.js";
-import { draw } from "../renderers.js";
+import { renderView } from "../renderers.js";
 import { el } from "../dom.js";
-import { numbersOf } from "../format.js";
-import { snippet, viewCard } from "../view_card.js";
-import { combining } from "./head_combination.js";
+import { viewTables } from "../format.js";
+import { inspectSnippet, viewCard } from "../view_card.js";
+import { headCombination } from "./head_combination.js";
 
 /** Up to here every token has its row in the drawing; above, the strongest pairs stand in a table as well. */
 const FEW = 48;
@@ -22,7 +22,7 @@ const PARTS = {
 };
 
 export function mount(root, context, { views }) {
-  const [all, measuring, one] = [line(), line(), line()];
+  const [all, measuring, one] = [latestRequest(), latestRequest(), latestRequest()];
   let seen = null; // {key, maps, rows, columns, parts, names, kinds, scores}
   let shown = null; // the head that is drawn, as one string
   const near = new Map(); // the numbers of heads that were pointed at, as they were asked for
@@ -53,7 +53,7 @@ export function mount(root, context, { views }) {
     partTools,
     el("div", { class: "settings" }, el("label", {}, el("span", {}, "In order"), orders), tick("hide-first", "Hide the first column"), tick("flip", "Flip: columns look")),
   );
-  const several = combining(context);
+  const several = headCombination(context);
   const over = makeCard({ name: "mosaic", title: "All heads", tools });
   const pattern = makeCard({ name: "pattern", title: "One head", tools: several.root });
   const pairs = makeCard({ name: "pairs", title: "Strongest pairs" });
@@ -85,7 +85,7 @@ export function mount(root, context, { views }) {
       rest.forEach((card) => card.drop());
       await context.track(first(key));
     } else {
-      over.drawer()?.choose(chosen(), several.also());
+      over.renderer()?.choose(chosen(), several.also());
       await context.track(showHead());
     }
     if (JSON.stringify(asked()) === key) await others(); // a model answers one question at a time, and these came second
@@ -94,7 +94,7 @@ export function mount(root, context, { views }) {
   /** All heads: their maps first, and what each is called when that is measured. */
   async function first(key) {
     await over.fill(async () => {
-      const made = await all.ask((signal) => numbers({ ...asked(), what: "mosaic" }, signal));
+      const made = await all.ask((signal) => fetchArrays({ ...asked(), what: "mosaic" }, signal));
       seen = { key, ...made };
       partTools.hidden = made.parts.length < 2;
       partBox.replaceChildren(...made.parts.map((each) => choice(each, made.parts)));
@@ -112,19 +112,19 @@ export function mount(root, context, { views }) {
 
   async function measured(key) {
     try {
-      const made = await measuring.ask((signal) => numbers({ ...asked(), what: "measures" }, signal));
+      const made = await measuring.ask((signal) => fetchArrays({ ...asked(), what: "measures" }, signal));
       if (seen?.key !== key) return;
       Object.assign(seen, made);
       await over.fill(async () => filled());
     } catch (error) {
-      if (!(error instanceof Stale)) throw error;
+      if (!(error instanceof StaleResponse)) throw error;
     }
   }
 
   const filled = () => ({
     title: `All ${seen.maps.shape[0] * seen.maps.shape[1]} heads: ${seen.maps.shape[0]} layers of ${seen.maps.shape[1]}`,
     caption: looked(),
-    python: snippet({ ...asked(), view: "heads" }),
+    python: inspectSnippet({ ...asked(), view: "heads" }),
     tables: () => [table()],
     files: { csv: async () => tablesCsv([table()]) },
     mount: (body) => mosaic(body, data(), { onPick: pick, picked: chosen() }),
@@ -134,7 +134,7 @@ export function mount(root, context, { views }) {
 
   function repaint() {
     if (!seen) return;
-    over.drawer()?.update(data(), chosen());
+    over.renderer()?.update(data(), chosen());
     shown = null;
     context.track(showHead());
   }
@@ -186,7 +186,7 @@ export function mount(root, context, { views }) {
       const wanted = wantedOf("head", head);
       const key = JSON.stringify(wanted);
       if (near.has(key) || !seen) return;
-      near.set(key, numbers(wanted));
+      near.set(key, fetchArrays(wanted));
       near.get(key).catch(() => near.delete(key));
       if (near.size > MOST_NEAR) near.delete(near.keys().next().value);
     }, 40);
@@ -198,12 +198,12 @@ export function mount(root, context, { views }) {
     const own = heads ? { heads, reduce: several.reduce() } : (chosen() ?? {});
     const wanted = wantedOf(heads ? "together" : "head", own);
     const key = JSON.stringify(wanted);
-    if (key === shown) return pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() });
+    if (key === shown) return pattern.renderer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() });
     shown = key;
     return pattern.fill(async () => {
       let made;
       try {
-        made = await one.ask((signal) => near.get(key) ?? numbers(wanted, signal));
+        made = await one.ask((signal) => near.get(key) ?? fetchArrays(wanted, signal));
       } catch (error) {
         near.delete(key);
         shown = null;
@@ -215,12 +215,12 @@ export function mount(root, context, { views }) {
       return {
         title: `${heads ? made.title : `Layer ${made.layer}, head ${made.head}`}: each ${on("flip") ? "column takes from the rows" : "row takes from the columns"}`,
         caption: made.caption,
-        python: snippet({ ...asked(), view: heads ? "combined-heads" : "attention", settings: { ...asked().settings, ...(heads ? own : { layer: made.layer, head: made.head }) } }),
-        tables: () => numbersOf(view),
-        files: { csv: async () => tablesCsv(numbersOf(view)) },
+        python: inspectSnippet({ ...asked(), view: heads ? "combined-heads" : "attention", settings: { ...asked().settings, ...(heads ? own : { layer: made.layer, head: made.head }) } }),
+        tables: () => viewTables(view),
+        files: { csv: async () => tablesCsv(viewTables(view)) },
         mount: (body) => {
           Object.assign(body.dataset, { layer: made.layer ?? "", head: made.head ?? "", heads: heads?.join(";") ?? "" });
-          return draw(body, drawn(view), { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
+          return renderView(body, drawn(view), { onPick: (each) => context.pick(each, view), picked: { row: pinnedRow() } });
         },
       };
     });
@@ -255,17 +255,17 @@ export function mount(root, context, { views }) {
 
   const listed = (rows) => {
     const view = { kind: "table", title: `The ${PAIRS} strongest pairs${on("hide-first") ? " outside of the first column" : ""}`, columns: ["looks", "at", "weight"], rows, bar: "weight" };
-    return { title: view.title, tables: () => numbersOf(view), files: { csv: async () => tablesCsv(numbersOf(view)) }, mount: (body) => draw(body, view) };
+    return { title: view.title, tables: () => viewTables(view), files: { csv: async () => tablesCsv(viewTables(view)) }, mount: (body) => renderView(body, view) };
   };
 
-  const unhear = context.preview.on(() => pattern.drawer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() }));
+  const unhear = context.preview.on(() => pattern.renderer()?.point?.({ row: ownRows() ? context.preview.get() : null, pinned: pinnedRow() }));
   return {
     update,
     end: () => {
       unhear();
       clearTimeout(waiting);
       for (const asking of [all, measuring, one]) asking.drop();
-      for (const card of [over, pattern]) card.drawer()?.end?.();
+      for (const card of [over, pattern]) card.renderer()?.end?.();
       rest.forEach((card) => card.end());
     },
   };

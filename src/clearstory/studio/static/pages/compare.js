@@ -1,13 +1,13 @@
 // Compare: one view of two sides, each a model, a checkpoint and a sentence, and what B has more than A: B − A.
 
-import { file, get, line, post, Problem, Stale } from "../api.js";
+import { fetchFile, getJson, latestRequest, postJson, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { draw } from "../renderers.js";
+import { renderView } from "../renderers.js";
 import { el } from "../dom.js";
-import { linked, translated } from "../linked_views.js";
-import { snippet } from "../view_card.js";
-import { numbersOf } from "../format.js";
-import { makeSides } from "./comparison_sides.js";
+import { linkRenderers, translatePosition } from "../linked_views.js";
+import { inspectSnippet } from "../view_card.js";
+import { viewTables } from "../format.js";
+import { makeComparisonSides } from "./comparison_sides.js";
 
 /** Kinds of views of which one can be taken from another. */
 const KINDS = new Set(["grid", "curve", "table", "highlighted_text"]);
@@ -18,16 +18,16 @@ const OTHERS = new Set(["neighbours", "analogy", "dependency-heads", "activation
 const SIDES = { a: "A", b: "B" };
 
 export function mount(root, context) {
-  const [asking, listing, learning] = [line(), line(), line()];
+  const [asking, listing, learning] = [latestRequest(), latestRequest(), latestRequest()];
   const { state } = context;
   let able = { of: null, views: new Map() }; // B's model, and what it can show
   let asked = null; // what was asked last, as one string
   const shown = { a: null, b: null, apart: null }; // the views that are drawn
-  const links = linked((place, from, to) => translated(place, shown[from], shown[to]));
+  const links = linkRenderers((place, from, to) => translatePosition(place, shown[from], shown[to]));
 
   const chooser = el("select", { name: "view", onchange: () => state.set({ view: chooser.value, ...forgotten() }) });
   const settings = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
-  const sides = makeSides(context);
+  const sides = makeComparisonSides(context);
   const tools = el("div", {}, sides.root, el("div", { class: "settings" }, el("label", {}, el("span", {}, "View"), chooser), settings));
   const top = makeCard({ name: "sides", title: "Two sides", says: "A is the model, step and sentence above; B is chosen here, and begins as A.", tools });
   const cards = {
@@ -125,12 +125,12 @@ export function mount(root, context) {
     try {
       if (able.of !== sides.model()) {
         const name = sides.model();
-        const said = name === context.model() ? [...context.views().values()] : (await listing.ask((signal) => get("views", { name }, signal))).views;
+        const said = name === context.model() ? [...context.views().values()] : (await listing.ask((signal) => getJson("views", { name }, signal))).views;
         able = { of: name, views: new Map(said.map((each) => [each.name, each])) };
       }
     } catch (error) {
-      if (error instanceof Stale) return undefined;
-      if (!(error instanceof Problem)) throw error;
+      if (error instanceof StaleResponse) return undefined;
+      if (!(error instanceof ApiError)) throw error;
       return blank(`B: ${error.message}`);
     }
     const view = chosen();
@@ -142,7 +142,7 @@ export function mount(root, context) {
     if (key === asked) return undefined;
     asked = key;
     top.fill(async () => ({ caption: told(), mount: () => null }));
-    const answer = asking.ask((signal) => post("difference", wanted, signal));
+    const answer = asking.ask((signal) => postJson("difference", wanted, signal));
     answer.catch(() => (asked = null));
     return Promise.all(Object.keys(cards).map((name) => cards[name].fill(() => filled(name, answer, wanted))));
   }
@@ -155,7 +155,7 @@ export function mount(root, context) {
   }
 
   function empty(name) {
-    cards[name].drawer()?.end?.();
+    cards[name].renderer()?.end?.();
     links.leave(name);
     shown[name] = null;
     return cards[name].fill(async () => ({ title: SIDES[name] ?? "B − A", mount: (body) => (body.replaceChildren(), null) }));
@@ -174,36 +174,36 @@ export function mount(root, context) {
     try {
       said = await answer;
     } catch (error) {
-      if (error instanceof Problem && name !== "apart") return { title: SIDES[name], mount: (body) => clear(name, body) };
-      if (error instanceof Problem) clear(name, cards[name].body);
+      if (error instanceof ApiError && name !== "apart") return { title: SIDES[name], mount: (body) => clear(name, body) };
+      if (error instanceof ApiError) clear(name, cards[name].body);
       throw error;
     }
     const view = name === "apart" ? said.difference : said[name];
     if (!view) {
       clear(name, cards[name].body);
       const sentence = said.problems[name === "apart" ? "difference" : name];
-      throw new Problem(sentence ?? `There is no difference to show, since ${said.problems.a ? "A" : "B"} shows nothing.`);
+      throw new ApiError(sentence ?? `There is no difference to show, since ${said.problems.a ? "A" : "B"} shows nothing.`);
     }
     const one = { model: name === "b" ? wanted.compare_model : wanted.model, text: name === "b" ? wanted.compare_text : wanted.text, view: wanted.view, settings: wanted.settings };
     return {
       title: name === "apart" ? view.title : `${SIDES[name]}: ${view.title}`,
       caption: view.caption,
-      python: name === "apart" ? snippet({ ...one, settings: { ...wanted.settings, ...otherwise(wanted) } }) : snippet(one),
-      tables: () => numbersOf(view),
+      python: name === "apart" ? inspectSnippet({ ...one, settings: { ...wanted.settings, ...otherwise(wanted) } }) : inspectSnippet(one),
+      tables: () => viewTables(view),
       files: {
-        svg: () => (name === "apart" ? file(wanted, "svg", "difference") : file(one, "svg")),
-        csv: async () => tablesCsv(numbersOf(view)),
-        html: () => (name === "apart" ? file(wanted, "html", "difference") : file(one, "html")),
+        svg: () => (name === "apart" ? fetchFile(wanted, "svg", "difference") : fetchFile(one, "svg")),
+        csv: async () => tablesCsv(viewTables(view)),
+        html: () => (name === "apart" ? fetchFile(wanted, "html", "difference") : fetchFile(one, "html")),
       },
       mount: (body) => {
-        cards[name].drawer()?.end?.();
+        cards[name].renderer()?.end?.();
         shown[name] = view;
         const place = el("div", {});
         body.replaceChildren(...(name === "apart" ? [legend(view), place] : [place]));
         body.dataset.kind = view.kind;
-        const drawer = draw(place, view, { ...links.hooks(name), ...(name === "a" ? { onPick: (pick) => context.pick(pick, view) } : {}) });
-        links.join(name, drawer, body);
-        return drawer;
+        const renderer = renderView(place, view, { ...links.hooks(name), ...(name === "a" ? { onPick: (pick) => context.pick(pick, view) } : {}) });
+        links.join(name, renderer, body);
+        return renderer;
       },
     };
   }
@@ -212,7 +212,7 @@ export function mount(root, context) {
   const otherwise = (wanted) => ({ compare_model: wanted.compare_model, ...(wanted.compare_text === wanted.text ? {} : { compare_text: wanted.compare_text }) });
 
   function clear(name, body) {
-    cards[name].drawer()?.end?.();
+    cards[name].renderer()?.end?.();
     links.leave(name);
     shown[name] = null;
     body.replaceChildren();
@@ -237,14 +237,14 @@ export function mount(root, context) {
     if (curves.root.hidden || curved === names.join("\n")) return undefined;
     curved = names.join("\n");
     return curves.fill(async () => {
-      const said = await learning.ask((signal) => Promise.all(names.map((name) => get("runs/curve", { name }, signal))));
-      if (said.some((each) => !each.view)) throw new Problem("One of the two runs has not looked at its text yet; its curve begins with the first look.");
+      const said = await learning.ask((signal) => Promise.all(names.map((name) => getJson("runs/curve", { name }, signal))));
+      if (said.some((each) => !each.view)) throw new ApiError("One of the two runs has not looked at its text yet; its curve begins with the first look.");
       const view = together(said.map((each) => each.view), names);
       return {
         caption: view.caption,
-        tables: () => numbersOf(view),
-        files: { csv: async () => tablesCsv(numbersOf(view)) },
-        mount: (body) => (curves.drawer()?.end?.(), draw(body, view)),
+        tables: () => viewTables(view),
+        files: { csv: async () => tablesCsv(viewTables(view)) },
+        mount: (body) => (curves.renderer()?.end?.(), renderView(body, view)),
       };
     });
   }
@@ -253,7 +253,7 @@ export function mount(root, context) {
     update,
     end: () => {
       for (const each of [asking, listing, learning]) each.drop();
-      for (const each of [...Object.values(cards), curves]) each.drawer()?.end?.();
+      for (const each of [...Object.values(cards), curves]) each.renderer()?.end?.();
     },
   };
 }

@@ -2,10 +2,10 @@
 // model_b, step_b and text_b; what it does not name is as on A's side.
 
 import { el } from "../dom.js";
-import { count, visible } from "../format.js";
+import { shortCount, visibleWhitespace } from "../format.js";
 
 /** {root, update(), model(), name(), text()}: what is chosen for B, and the form in which it is. */
-export function makeSides(context) {
+export function makeComparisonSides(context) {
   const { state } = context;
   const usable = () => context.models().filter((each) => !each.note);
   const name = () => state.get("model_b") ?? state.get("model");
@@ -61,9 +61,9 @@ export function makeSides(context) {
     const step = state.get("step");
     mine.replaceChildren(
       el("span", {}, `${state.get("model") ?? "no model"}${step === null ? "" : `, after ${Number(step).toLocaleString("en-US")} steps`}`),
-      el("span", { class: "mono soft" }, `“${visible(context.text())}”`),
+      el("span", { class: "mono soft" }, `“${visibleWhitespace(context.text())}”`),
     );
-    picker.replaceChildren(...usable().map((each) => el("option", { value: each.name }, [each.name, each.parameters ? count(each.parameters) : null].filter(Boolean).join(", "))));
+    picker.replaceChildren(...usable().map((each) => el("option", { value: each.name }, [each.name, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", "))));
     if (name() && !usable().some((each) => each.name === name())) picker.append(el("option", { value: name() }, `${name()} (not in the folder)`));
     picker.value = name() ?? "";
     const steps = stepsOf();

@@ -1,25 +1,25 @@
 // Context: one word in two sentences. Its vector is the same in both until the model has looked around it: layer by layer,
 // how far the two part, what each comes near of, and which heads moved it.
 
-import { file, line, numbers, post, Problem, Stale } from "../api.js";
+import { fetchFile, latestRequest, fetchArrays, postJson, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { draw } from "../renderers.js";
+import { renderView } from "../renderers.js";
 import { el } from "../dom.js";
-import { snippet } from "../view_card.js";
-import { cellText, numbersOf, python } from "../format.js";
-import { EXAMPLE, makeMarking } from "./word_selection.js";
+import { inspectSnippet } from "../view_card.js";
+import { cellText, viewTables, pythonLiteral } from "../format.js";
+import { EXAMPLE_SENTENCES, makeWordSelection } from "./word_selection.js";
 
 const SIDES = ["A", "B"];
 
 export function mount(root, context) {
-  const [asking, tracing] = [line(), line()];
+  const [asking, tracing] = [latestRequest(), latestRequest()];
   const { state } = context;
   let seen = null; // the answer: every layer's numbers
   let asked = null; // what it answers, as one string
   let wanted = null; // the same as the library is asked
   let looked = null; // the layer that is pointed at
 
-  const marking = makeMarking(context);
+  const marking = makeWordSelection(context);
   const cards = {
     words: makeCard({ name: "words", title: "One word in two sentences", says: "A click on a token marks its word. A is the sentence above.", tools: marking.root }),
     layers: makeCard({ name: "layers", title: "Layer by layer", says: "Pointing at a layer shows it in all cards; a click keeps it." }),
@@ -38,7 +38,7 @@ export function mount(root, context) {
   async function update() {
     if (!context.model()) return;
     // Nobody has written anything yet: the usual sentence has no second one.
-    if (state.get("text") === null && state.get("text_b") === null) return state.set({ text: EXAMPLE[0], text_b: EXAMPLE[1] }, { quiet: true });
+    if (state.get("text") === null && state.get("text_b") === null) return state.set({ text: EXAMPLE_SENTENCES[0], text_b: EXAMPLE_SENTENCES[1] }, { quiet: true });
     await context.track(ask());
   }
 
@@ -64,7 +64,7 @@ export function mount(root, context) {
       seen = null;
       for (const card of Object.values(cards)) card.root.dataset.state = "busy";
       await cards.words.fill(async () => {
-        const said = await asking.ask((signal) => numbers(question, signal));
+        const said = await asking.ask((signal) => fetchArrays(question, signal));
         // The sentence that was chosen where none was given.
         if (other === null) tokens = await pieces(model, (other = said.other_text));
         marking.update({ other, tokens });
@@ -77,8 +77,8 @@ export function mount(root, context) {
       await Promise.all(Object.keys(cards).map((name) => name === "words" || (name === "near" || name === "moved" ? fill(name) : cards[name].fill(async () => whole(name)))));
       return mark();
     } catch (error) {
-      if (error instanceof Stale) return undefined;
-      if (!(error instanceof Problem)) throw error;
+      if (error instanceof StaleResponse) return undefined;
+      if (!(error instanceof ApiError)) throw error;
       blank();
       return cards.words.fail(error.message);
     }
@@ -101,7 +101,7 @@ export function mount(root, context) {
   const traced = new Map(); // the second sentence's tokens, by model and text
   async function pieces(model, text) {
     const key = JSON.stringify([model, text]);
-    if (!traced.has(key)) traced.set(key, (await tracing.ask((signal) => post("trace", { model, text, top: 0 }, signal))).tokens);
+    if (!traced.has(key)) traced.set(key, (await tracing.ask((signal) => postJson("trace", { model, text, top: 0 }, signal))).tokens);
     return traced.get(key);
   }
 
@@ -110,22 +110,22 @@ export function mount(root, context) {
   const overview = () => ({
     title: seen.title,
     caption: [seen.caption, seen.missing ? `${seen.missing} sentences that are kept here do not fit the model and were left out.` : ""].filter(Boolean).join(" "),
-    python: snippet(wanted),
-    files: { svg: () => file(wanted, "svg"), csv: () => file(wanted, "csv"), html: () => file(wanted, "html") },
+    python: inspectSnippet(wanted),
+    files: { svg: () => fetchFile(wanted, "svg"), csv: () => fetchFile(wanted, "csv"), html: () => fetchFile(wanted, "html") },
     mount: () => null,
   });
 
   /** A card of all layers. */
   function whole(name) {
     const views = { parting: [seen.parting], ways: [seen.ways], static: seen.static, layers: [layersTable()] }[name];
-    if (!views.length) throw new Problem("The model has no plain word vectors, so a word has no neighbours by itself.");
+    if (!views.length) throw new ApiError("The model has no plain word vectors, so a word has no neighbours by itself.");
     return {
       caption: name === "parting" ? null : views.map((view) => view.caption).filter(Boolean).at(-1), // the first card says it
-      python: snippet(wanted),
-      tables: () => views.flatMap(numbersOf),
-      files: { csv: async () => tablesCsv(views.flatMap(numbersOf)) },
+      python: inspectSnippet(wanted),
+      tables: () => views.flatMap(viewTables),
+      files: { csv: async () => tablesCsv(views.flatMap(viewTables)) },
       mount: (body) => {
-        cards[name].drawer()?.end?.();
+        cards[name].renderer()?.end?.();
         return name === "layers" ? paintLayers(body) : side(body, views, name);
       },
     };
@@ -135,14 +135,14 @@ export function mount(root, context) {
   function side(body, views, name) {
     const places = views.map(() => el("div", {}));
     body.replaceChildren(el("div", { class: views.length > 1 ? "panes" : "" }, ...views.map((view, i) => el("div", {}, views.length > 1 ? el("h3", {}, view.title) : null, places[i]))));
-    const drawers = views.map((view, i) =>
-      draw(places[i], view, {
+    const renderers = views.map((view, i) =>
+      renderView(places[i], view, {
         onPick: (pick) => name === "ways" && pick.point !== null && (pick.pinned ? keep(view.points[pick.point].label) : point(view.points[pick.point].label)),
         onMove: ({ at }) => name === "parting" && point(at === null ? null : seen.rows[at].name),
       }),
     );
     if (name === "ways") places[0].addEventListener("pointerleave", () => point(null));
-    return { ...drawers[0], follow: (move) => drawers[0].follow?.(move), end: () => drawers.forEach((each) => each.end?.()) };
+    return { ...renderers[0], follow: (move) => renderers[0].follow?.(move), end: () => renderers.forEach((each) => each.end?.()) };
   }
 
   const COLUMNS = ["layer", "cosine, cleared", "as is", "two by chance", "A near B’s neighbours", "B near A’s neighbours"];
@@ -221,8 +221,8 @@ export function mount(root, context) {
       row.setAttribute("aria-selected", String(row.dataset.layer === kept()));
       row.classList.toggle("pointed", row.dataset.layer === looked);
     }
-    cards.parting.drawer()?.follow?.({ at });
-    cards.ways.drawer()?.follow?.({ at: seen.ways.points.flatMap((each, place) => (each.label === name ? [place] : [])) });
+    cards.parting.renderer()?.follow?.({ at });
+    cards.ways.renderer()?.follow?.({ at: seen.ways.points.flatMap((each, place) => (each.label === name ? [place] : [])) });
   }
 
   const fill = (name) => cards[name].fill(async () => (name === "near" ? near() : moved()));
@@ -233,9 +233,9 @@ export function mount(root, context) {
     const views = seen.near[name];
     return {
       title: `Nearest in context after ${wordsOf(name)}`,
-      python: call(`seen["near"][${python(name)}]`),
-      tables: () => views.flatMap(numbersOf),
-      files: { csv: async () => tablesCsv(views.flatMap(numbersOf)) },
+      python: call(`seen["near"][${pythonLiteral(name)}]`),
+      tables: () => views.flatMap(viewTables),
+      files: { csv: async () => tablesCsv(views.flatMap(viewTables)) },
       mount: (body) => (Object.assign(body.dataset, { layer: name }), side(body, views.map((view, i) => ({ ...view, title: SIDES[i] })), "near")),
     };
   }
@@ -251,24 +251,24 @@ export function mount(root, context) {
     return {
       title: `Heads of ${wordsOf(name)}: how much each adds to the word, and which words it reads`,
       caption: view.caption,
-      python: call(`seen["heads"][${python(name)}]`),
-      tables: () => numbersOf(view),
-      files: { csv: async () => tablesCsv(numbersOf(view)) },
-      mount: (body) => (Object.assign(body.dataset, { layer: name }), draw(body, { ...view, columns })),
+      python: call(`seen["heads"][${pythonLiteral(name)}]`),
+      tables: () => viewTables(view),
+      files: { csv: async () => tablesCsv(viewTables(view)) },
+      mount: (body) => (Object.assign(body.dataset, { layer: name }), renderView(body, { ...view, columns })),
     };
   }
 
   /** The studio's own function, to be run in its folder. */
   function call(what) {
-    const own = Object.entries(wanted.settings).map(([key, value]) => `, ${key}=${python(value)}`).join("");
-    return `import clearstory\nfrom clearstory.studio.context_api import words_in_context\n\nopened = clearstory.open(${python(wanted.model)})\nseen = words_in_context(opened.model, opened.tokenizer, ${python(wanted.text)}${own})\nview = ${what}\n`;
+    const own = Object.entries(wanted.settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`).join("");
+    return `import clearstory\nfrom clearstory.studio.context_api import words_in_context\n\nopened = clearstory.open(${pythonLiteral(wanted.model)})\nseen = words_in_context(opened.model, opened.tokenizer, ${pythonLiteral(wanted.text)}${own})\nview = ${what}\n`;
   }
 
   return {
     update,
     end: () => {
       for (const each of [asking, tracing]) each.drop();
-      for (const each of Object.values(cards)) each.drawer()?.end?.();
+      for (const each of Object.values(cards)) each.renderer()?.end?.();
     },
   };
 }

@@ -1,14 +1,14 @@
 // Ways: one text written on greedily, drawn, and by beam search, side by side; the beams as a tree whose leaves can be read.
 
-import { file, line, numbers } from "../api.js";
+import { fetchFile, latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as tree } from "../render/token_tree.js";
+import { mount as tree } from "../render/tree.js";
 import { el } from "../dom.js";
-import { cellText, pythonCall, share } from "../format.js";
+import { cellText, pythonCall, percent } from "../format.js";
 
 /** `how()` gives the page's temperature, cuts and seed. */
-export function waysCard(context, how) {
-  const asking = line();
+export function decodingComparisonCard(context, how) {
+  const asking = latestRequest();
   const field = (name, usual, least, most, step = 1) => {
     const input = el("input", { type: "number", min: least, max: most, step, name });
     input.value = context.state.number(name) ?? usual;
@@ -38,7 +38,7 @@ export function waysCard(context, how) {
 
   function hush() {
     of = null;
-    card.drawer()?.end?.();
+    card.renderer()?.end?.();
     card.body.replaceChildren(el("p", { class: "quiet" }, "Beam search reads a few texts at once for each token, so it begins when asked."));
     card.root.dataset.state = "waiting";
   }
@@ -51,7 +51,7 @@ export function waysCard(context, how) {
     context.state.set({ beam: settings.beam, tokens: settings.max_tokens, penalty: settings.length_penalty === 1 ? null : settings.length_penalty }, { quiet: true });
     return context.track(
       card.fill(async () => {
-        const said = await asking.ask((signal) => numbers(wanted, signal));
+        const said = await asking.ask((signal) => fetchArrays(wanted, signal));
         const tables = [listed("The three ways", said.ways.map((each) => [each.name, each])), listed("The beams that were kept", said.found.map((each, i) => [`beam ${i + 1}`, each])), nodes(said)];
         const view = { model: wanted.model, text: wanted.text, view: "generation", settings: { max_tokens: settings.max_tokens, beam: settings.beam } };
         return {
@@ -59,7 +59,7 @@ export function waysCard(context, how) {
           python: pythonCall("ways", "ways", wanted, settings),
           tables: () => tables,
           // The library's own drawing weighs by length as it is.
-          files: { csv: async () => tablesCsv(tables), ...(settings.length_penalty === 1 ? { svg: () => file(view, "svg") } : {}) },
+          files: { csv: async () => tablesCsv(tables), ...(settings.length_penalty === 1 ? { svg: () => fetchFile(view, "svg") } : {}) },
           mount: (body) => paint(body, said),
         };
       }),
@@ -67,7 +67,7 @@ export function waysCard(context, how) {
   }
 
   function paint(body, said) {
-    card.drawer()?.end?.();
+    card.renderer()?.end?.();
     const leaf = el("p", { class: "leaf-text", "aria-live": "polite" }, "Point at a word to read the text up to it; a click or Enter keeps it, arrows move.");
     const field = el("div", { class: "beams" });
     body.replaceChildren(el("div", { class: "ways" }, ...said.ways.map(column)), el("h3", {}, "The beams, step by step"), field, leaf);
@@ -90,7 +90,7 @@ export function waysCard(context, how) {
       if (of === null && context.state.get("beam") !== null && context.model() && card.root.dataset.state === "empty") return ask();
       return hush();
     },
-    end: () => (asking.drop(), card.drawer()?.end?.()),
+    end: () => (asking.drop(), card.renderer()?.end?.()),
   };
 }
 
@@ -99,7 +99,7 @@ function column(way) {
   const pieces = way.ids.map((id, place) => {
     const p = Math.exp(way.logprobs[place]);
     const level = Math.min(5, Math.floor(-Math.log2(Math.max(p, 1e-9)) / 1.5));
-    return el("span", { class: `piece heat-${level}`, data: { id, logprob: way.logprobs[place] }, title: `${share(p)}, id ${id}` }, way.pieces[place]);
+    return el("span", { class: `piece heat-${level}`, data: { id, logprob: way.logprobs[place] }, title: `${percent(p)}, id ${id}` }, way.pieces[place]);
   });
   const fact = (name, value, key) => el("span", { data: { total: key, value } }, `${name} `, el("b", {}, cellText(value)));
   return el(

@@ -1,13 +1,13 @@
 // Embeddings: what stands for a word before anything else is known of it: its numbers, its nearest words, and where it
 // stands among others while a model learns.
 
-import { file, line, numbers, post } from "../api.js";
+import { fetchFile, latestRequest, fetchArrays, postJson } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as map } from "../render/scatter_map.js";
-import { mount as strip, stripTable } from "../render/vector_strip.js";
+import { mount as map } from "../render/map.js";
+import { mount as strip, vectorTable } from "../render/vector_strip.js";
 import { el } from "../dom.js";
-import { snippet, viewCard } from "../view_card.js";
-import { cellText, numbersOf, python } from "../format.js";
+import { inspectSnippet, viewCard } from "../view_card.js";
+import { cellText, viewTables, pythonLiteral } from "../format.js";
 
 /** Views that the page's own cards show. */
 const OWN = new Set(["neighbours", "projection"]);
@@ -16,7 +16,7 @@ const NAMES = { word: "word", centre: "raw", remove_components: "remove_componen
 
 export function mount(root, context, { views }) {
   const { state } = context;
-  const [asksWord, asksMap, asksRows] = [line(), line(), line()];
+  const [asksWord, asksMap, asksRows] = [latestRequest(), latestRequest(), latestRequest()];
   let mapped = null; // the map that is drawn
   const shown = { word: null, map: null, rows: null };
   const put = (name, value) => state.set({ [NAMES[name]]: value }, { quiet: true });
@@ -97,17 +97,17 @@ export function mount(root, context, { views }) {
   }
 
   async function showWord(wanted) {
-    const made = await asksWord.ask((signal) => numbers(wanted, signal));
+    const made = await asksWord.ask((signal) => fetchArrays(wanted, signal));
     const title = `Nearest to ${made.labels[0]}`;
     const table = { title, columns: ["token", "cosine", "id"], rows: made.labels.map((each, i) => [each, made.cosines[i], made.ids[i]]).slice(1) };
     const vectors = { title: `The vectors of ${made.labels[0]} and its nearest`, labels: made.labels, values: made.values };
     return {
       title, caption: made.caption,
-      python: snippet({ model: wanted.model, text: wanted.text, view: "neighbours", settings: wanted.settings }),
-      tables: () => [table, stripTable(vectors)],
-      files: { csv: async () => tablesCsv([table, stripTable(vectors)]) },
+      python: inspectSnippet({ model: wanted.model, text: wanted.text, view: "neighbours", settings: wanted.settings }),
+      tables: () => [table, vectorTable(vectors)],
+      files: { csv: async () => tablesCsv([table, vectorTable(vectors)]) },
       mount: (body) => {
-        word.drawer()?.end?.();
+        word.renderer()?.end?.();
         const field = el("div", {});
         body.replaceChildren(el("ol", { class: "choices" }, ...table.rows.map((row, i) => near(row, made.words[i + 1]))), field);
         return strip(field, vectors, { onPick: ({ row, pinned }) => pinned && choose(made.words[row]) });
@@ -131,17 +131,17 @@ export function mount(root, context, { views }) {
 
   async function showMap(wanted) {
     const film = "last" in wanted;
-    const view = await asksMap.ask((signal) => post(film ? "film" : "view", wanted, signal));
-    const kept = (format) => () => file(wanted, format, film ? "film" : "view");
+    const view = await asksMap.ask((signal) => postJson(film ? "film" : "view", wanted, signal));
+    const kept = (format) => () => fetchFile(wanted, format, film ? "film" : "view");
     return {
       title: view.title, caption: view.caption,
-      python: film ? filmSnippet(wanted) : snippet(wanted),
-      tables: () => numbersOf(view),
-      files: { svg: kept("svg"), csv: async () => tablesCsv(numbersOf(view)), html: kept("html") },
+      python: film ? filmSnippet(wanted) : inspectSnippet(wanted),
+      tables: () => viewTables(view),
+      files: { svg: kept("svg"), csv: async () => tablesCsv(viewTables(view)), html: kept("html") },
       mount: (body) => {
         body.dataset.film = String(film);
         mapped = view;
-        const old = places.drawer();
+        const old = places.renderer();
         if (old && body.querySelector("svg.map")) return old.update(view), old;
         return map(body, view, { onPick: ({ point, pinned }) => pinned && choose(mapped.points[point].label.replaceAll("␣", " ")) });
       },
@@ -149,15 +149,15 @@ export function mount(root, context, { views }) {
   }
 
   async function showRows(wanted) {
-    const made = await asksRows.ask((signal) => numbers(wanted, signal));
+    const made = await asksRows.ask((signal) => fetchArrays(wanted, signal));
     const vectors = { title: "The embedding's rows of the sentence's tokens", ...made };
     return {
       caption: made.caption,
-      python: `import clearstory\nfrom clearstory.lens.probes.x_vectors import rows_of\n\nopened = clearstory.open(${python(wanted.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${python(wanted.text)}))\n`,
-      tables: () => [stripTable(vectors)],
-      files: { csv: async () => tablesCsv([stripTable(vectors)]) },
+      python: `import clearstory\nfrom clearstory.lens.probes.x_vectors import rows_of\n\nopened = clearstory.open(${pythonLiteral(wanted.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${pythonLiteral(wanted.text)}))\n`,
+      tables: () => [vectorTable(vectors)],
+      files: { csv: async () => tablesCsv([vectorTable(vectors)]) },
       mount: (body) => {
-        matrix.drawer()?.end?.();
+        matrix.renderer()?.end?.();
         return strip(body, vectors, { onPick: ({ row, pinned }) => context.pick({ row, pinned }, { row_labels: vectors.labels }) });
       },
     };
@@ -167,7 +167,7 @@ export function mount(root, context, { views }) {
     update,
     end: () => {
       for (const asking of [asksWord, asksMap, asksRows]) asking.drop();
-      for (const card of [word, places, matrix]) card.drawer()?.end?.();
+      for (const card of [word, places, matrix]) card.renderer()?.end?.();
       rest.forEach((card) => card.end());
     },
   };
@@ -176,7 +176,7 @@ export function mount(root, context, { views }) {
 const filmSnippet = ({ model, last, text, top, centre, remove_components, max_token_id }) => `import clearstory
 from clearstory.lens.probes.projection import plane_of, words_on
 
-last, now = clearstory.open(${python(last)}), clearstory.open(${python(model)})
-plane = plane_of(last.model, last.tokenizer, ${python(text)}, top=${top}, centre=${python(centre)}, remove_components=${remove_components}, max_token_id=${python(max_token_id)})
-view = words_on(now.model, now.tokenizer, plane, centre=${python(centre)}, remove_components=${remove_components})
+last, now = clearstory.open(${pythonLiteral(last)}), clearstory.open(${pythonLiteral(model)})
+plane = plane_of(last.model, last.tokenizer, ${pythonLiteral(text)}, top=${top}, centre=${pythonLiteral(centre)}, remove_components=${remove_components}, max_token_id=${pythonLiteral(max_token_id)})
+view = words_on(now.model, now.tokenizer, plane, centre=${pythonLiteral(centre)}, remove_components=${remove_components})
 `;

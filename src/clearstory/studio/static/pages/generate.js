@@ -1,18 +1,18 @@
 // Generate: a text token by token. Each chip is coloured by its probability; a click shows what else could have come,
 // what it looks at, and takes another way from there. Under it three ways of choosing side by side, and how fast it is.
 
-import { post, Problem, Stale, line } from "../api.js";
+import { postJson, ApiError, StaleResponse, latestRequest } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../dom.js";
-import { cellText, python, share } from "../format.js";
-import { attendedCard } from "./generation_attention.js";
-import { speedCard } from "./generation_speed.js";
-import { waysCard } from "./decoding_comparison.js";
+import { cellText, pythonLiteral, percent } from "../format.js";
+import { generationAttentionCard } from "./generation_attention.js";
+import { generationSpeedCard } from "./generation_speed.js";
+import { decodingComparisonCard } from "./decoding_comparison.js";
 
 const KS = [0, 1, 5, 10, 20, 50, 100];
 
 export function mount(root, context) {
-  const asking = line();
+  const asking = latestRequest();
   const USUAL = { temperature: 0.8, top_k: 0, top_p: 1, seed: 0 };
   const how = Object.fromEntries(Object.entries(USUAL).map(([name, usual]) => [name, context.state.number(name) ?? usual]));
   let steps = []; // what was written: {id, piece, probability, alternatives, text, forced}
@@ -39,9 +39,9 @@ export function mount(root, context) {
   );
   const written = makeCard({ name: "written", title: "What it writes", tools });
   const others = makeCard({ name: "alternatives", title: "What else could have come" });
-  const looks = attendedCard(context);
-  const three = waysCard(context, () => how);
-  const fast = speedCard(context);
+  const looks = generationAttentionCard(context);
+  const three = decodingComparisonCard(context, () => how);
+  const fast = generationSpeedCard(context);
   root.replaceChildren(el("div", { class: "cards wide-first" }, written.root, looks.root, others.root, fast.root, three.root));
 
   function set(name) {
@@ -76,14 +76,14 @@ export function mount(root, context) {
     const asked = { model: context.model(), text: context.text(), written: steps.map((each) => each.id), show: 12, ...how };
     try {
       const began = performance.now();
-      const said = await asking.ask((signal) => post("step", asked, signal));
+      const said = await asking.ask((signal) => postJson("step", asked, signal));
       steps.push({ ...said, milliseconds: performance.now() - began });
       chosen = null;
       return show(steps.length);
     } catch (error) {
-      if (error instanceof Stale) return undefined;
+      if (error instanceof StaleResponse) return undefined;
       pause();
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       return written.fail(error.message);
     }
   }
@@ -143,7 +143,7 @@ export function mount(root, context) {
     const mean = now.reduce((sum, each) => sum - Math.log2(each.probability), 0) / now.length;
     const wild = now.reduce((a, b) => (b.probability < a.probability ? b : a));
     const end = now.at(-1).ended ? " The text has ended." : "";
-    return `${now.length} token${now.length === 1 ? "" : "s"}, ${mean.toFixed(2)} bits each on average; least likely was ‘${wild.piece}’ with ${share(wild.probability)}.${end}`;
+    return `${now.length} token${now.length === 1 ? "" : "s"}, ${mean.toFixed(2)} bits each on average; least likely was ‘${wild.piece}’ with ${percent(wild.probability)}.${end}`;
   }
 
   function paint(body) {
@@ -156,7 +156,7 @@ export function mount(root, context) {
         {
           type: "button", class: `piece heat-${level}${each.forced ? " forced" : ""}`, "aria-pressed": String(place === chosen),
           data: { place, id: each.id, probability: each.probability },
-          title: `${share(each.probability)}${each.rank ? `, rank ${each.rank}` : ", chosen by hand"}`,
+          title: `${percent(each.probability)}${each.rank ? `, rank ${each.rank}` : ", chosen by hand"}`,
           onclick: () => ((chosen = place), show(shown)),
         },
         each.piece,
@@ -189,7 +189,7 @@ export function mount(root, context) {
               { class: `choice${row.kept ? "" : " cut"}${row.id === each.id ? " taken" : ""}`, data: { id: row.id, probability: row.probability } },
               el("button", { type: "button", class: "mono piece-name", title: "take this one", onclick: () => branch(place, row) }, row.piece),
               el("span", { class: "bar-room" }, el("span", { class: "bar", style: { width: `${((100 * row.probability) / top).toFixed(3)}%` } })),
-              el("span", { class: "n" }, share(row.probability)),
+              el("span", { class: "n" }, percent(row.probability)),
               el("span", { class: "n soft" }, `logit ${cellText(row.logit)}`),
             ),
           )),
@@ -200,7 +200,7 @@ export function mount(root, context) {
   }
 
   const snippet = () =>
-    `import clearstory\n\nmade = clearstory.generate(${python(context.model())}, ${python(context.text())}, max_tokens=${Math.max(1, shown)}, temperature=${how.temperature}, top_k=${how.top_k}, top_p=${how.top_p}, seed=${how.seed})\nprint(made.text)\n`;
+    `import clearstory\n\nmade = clearstory.generate(${pythonLiteral(context.model())}, ${pythonLiteral(context.text())}, max_tokens=${Math.max(1, shown)}, temperature=${how.temperature}, top_k=${how.top_k}, top_p=${how.top_p}, seed=${how.seed})\nprint(made.text)\n`;
 
   return {
     update() {

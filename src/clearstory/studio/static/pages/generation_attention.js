@@ -1,13 +1,13 @@
 // Attended: the tokens before the newest one, shaded by how much it takes from each, in a head or the mean of a layer's.
 
-import { line, numbers } from "../api.js";
+import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
-import { pythonCall, share } from "../format.js";
+import { pythonCall, percent } from "../format.js";
 
-export function attendedCard(context) {
-  const asking = line();
+export function generationAttentionCard(context) {
+  const asking = latestRequest();
   let asked = null; // what was asked last, as one string
   let written = null; // ids, the newest last
   let aside = false;
@@ -59,7 +59,7 @@ export function attendedCard(context) {
     asked = JSON.stringify(wanted);
     return context.track(
       card.fill(async () => {
-        const made = await asking.ask((signal) => numbers(wanted, signal));
+        const made = await asking.ask((signal) => fetchArrays(wanted, signal));
         known = made;
         form();
         const table = { title: "Weights", columns: ["token", "id", "weight"], rows: made.labels.map((each, place) => [each, made.ids[place], made.weights.values[place]]) };
@@ -96,7 +96,7 @@ export function attendedCard(context) {
     const weights = [...known.weights.values];
     const most = Math.max(...weights.slice(aside && weights.length > 1 ? 1 : 0), 1e-12);
     drawn.update({
-      tokens: known.pieces.map((piece, place) => ({ piece, id: known.ids[place], title: `${share(weights[place])} of its weight` })),
+      tokens: known.pieces.map((piece, place) => ({ piece, id: known.ids[place], title: `${percent(weights[place])} of its weight` })),
       pinned: known.part === "cross" ? [] : [weights.length - 1],
       shade: weights.map((each, place) => (aside && place === 0 ? 0 : Math.min(1, each / most))),
     });
@@ -109,7 +109,7 @@ export function attendedCard(context) {
     if (pinned) kept = kept === place ? null : place;
     const at = place ?? kept;
     const weights = known.weights.values;
-    said.textContent = at === null || at >= weights.length ? `Darkest: ${share(Math.max(...[...weights].slice(aside && weights.length > 1 ? 1 : 0)))}. Point at a token to read its weight.` : `‘${known.labels[at]}’ (${at}): ${share(weights[at])} of what ‘${known.query}’ takes${kept === at ? ", pinned" : ""}.`;
+    said.textContent = at === null || at >= weights.length ? `Darkest: ${percent(Math.max(...[...weights].slice(aside && weights.length > 1 ? 1 : 0)))}. Point at a token to read its weight.` : `‘${known.labels[at]}’ (${at}): ${percent(weights[at])} of what ‘${known.query}’ takes${kept === at ? ", pinned" : ""}.`;
   }
 
   return { root: card.root, update, end: () => asking.drop() };

@@ -1,13 +1,13 @@
 // Speed: tokens per second with the model's memory kept and without it, measured by the server when it is asked for.
 
-import { line, numbers } from "../api.js";
+import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as curve } from "../render/line_chart.js";
+import { mount as curve } from "../render/curve.js";
 import { el } from "../dom.js";
-import { cellText, numbersOf, pythonCall } from "../format.js";
+import { cellText, viewTables, pythonCall } from "../format.js";
 
-export function speedCard(context) {
-  const asking = line();
+export function generationSpeedCard(context) {
+  const asking = latestRequest();
   const tokens = el("input", { type: "number", min: 2, max: 128, step: 1, value: 16, name: "speed-tokens" });
   const runs = el("input", { type: "number", min: 1, max: 9, step: 1, value: 3, name: "speed-runs" });
   const measure = el("button", { type: "button", class: "strong", onclick: ask }, "Measure");
@@ -23,7 +23,7 @@ export function speedCard(context) {
 
   function hush() {
     of = key();
-    card.drawer()?.end?.();
+    card.renderer()?.end?.();
     card.body.replaceChildren(el("p", { class: "quiet" }, "It takes this machine some seconds, so it begins when asked."));
     card.root.dataset.state = "waiting";
   }
@@ -34,9 +34,9 @@ export function speedCard(context) {
     of = key();
     return context.track(
       card.fill(async () => {
-        const said = await asking.ask((signal) => numbers(wanted, signal));
+        const said = await asking.ask((signal) => fetchArrays(wanted, signal));
         const each = { title: "Runs", columns: ["run", "seconds, kept", "seconds, read anew"], rows: said.seconds.kept.map((value, i) => [i + 1, value, said.seconds.anew[i]]) };
-        const tables = [{ title: "Tokens per second", columns: ["way", "tokens per second"], rows: [["kept", said.kept], ["read anew", said.anew]] }, each, ...numbersOf(said.curve)];
+        const tables = [{ title: "Tokens per second", columns: ["way", "tokens per second"], rows: [["kept", said.kept], ["read anew", said.anew]] }, each, ...viewTables(said.curve)];
         return {
           caption: said.caption,
           python: pythonCall("speed", "speed", wanted, settings),
@@ -49,7 +49,7 @@ export function speedCard(context) {
   }
 
   function paint(body, said) {
-    card.drawer()?.end?.();
+    card.renderer()?.end?.();
     const most = Math.max(said.kept, said.anew);
     const bar = (name, value) =>
       el(
@@ -74,6 +74,6 @@ export function speedCard(context) {
   return {
     root: card.root,
     update: () => (of === key() ? undefined : (asking.drop(), hush())),
-    end: () => (asking.drop(), card.drawer()?.end?.()),
+    end: () => (asking.drop(), card.renderer()?.end?.()),
   };
 }

@@ -1,16 +1,16 @@
 // Guess: the reader says the next token before the model's answer is shown, and both are scored in bits.
 
-import { line, numbers, Problem, Stale } from "../api.js";
+import { latestRequest, fetchArrays, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../dom.js";
-import { pythonCall, share as percent } from "../format.js";
+import { pythonCall, percent as percent } from "../format.js";
 
 /** Bits as they are read; what could not come takes endlessly many. */
 const bitsOf = (value) => (value === null ? "∞" : value.toFixed(2));
 
 /** `onCover(true)` while the answer may not be seen. */
-export function guessCard(context, { onCover }) {
-  const asking = line();
+export function guessGameCard(context, { onCover }) {
+  const asking = latestRequest();
   let game = null; // {text, own, seed, place, pieces, offers, rounds, said}
   let sure = 0.5;
   let known = null; // the model and sentence that the game is about
@@ -30,7 +30,7 @@ export function guessCard(context, { onCover }) {
     const own = which.value === "own";
     const seed = game && !game.own ? game.seed + 1 : 0;
     await tried(async (signal) => {
-      const said = own ? null : await numbers(asked("riddle", context.text(), { seed }), signal);
+      const said = own ? null : await fetchArrays(asked("riddle", context.text(), { seed }), signal);
       const text = own ? context.text() : said.text;
       return ask({ text, own, seed, place: 1, rounds: [], said: null }, signal);
     });
@@ -38,14 +38,14 @@ export function guessCard(context, { onCover }) {
 
   /** What stands so far, and what is offered. */
   async function ask(next, signal) {
-    const made = await numbers(asked("offers", next.text, { place: next.place, seed: next.seed }), signal);
+    const made = await fetchArrays(asked("offers", next.text, { place: next.place, seed: next.seed }), signal);
     return { ...next, pieces: made.pieces, offers: made.offers, said: null };
   }
 
   const say = (choice) =>
     tried(async (signal) => {
       const settings = { place: game.place, share: sure, ...choice };
-      const said = await numbers(asked("guess", game.text, settings), signal);
+      const said = await fetchArrays(asked("guess", game.text, settings), signal);
       const round = { place: game.place, ...said, share: sure, settings };
       return { ...game, said: round, rounds: said.came ? [...game.rounds, round] : game.rounds };
     });
@@ -61,7 +61,7 @@ export function guessCard(context, { onCover }) {
           game = await asking.ask(make);
         } catch (error) {
           // A guess that is no token leaves the game as it was.
-          if (!(error instanceof Problem) || !before || error instanceof Stale) throw error;
+          if (!(error instanceof ApiError) || !before || error instanceof StaleResponse) throw error;
           return filled(error.message);
         }
         return filled();

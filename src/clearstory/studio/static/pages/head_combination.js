@@ -4,7 +4,7 @@
 import { el } from "../dom.js";
 
 /** mount(context, {update}) -> {root, chosen(), reduce(), has(layer, head), toggle(layer, head), paint()}. */
-export function combining(context) {
+export function headCombination(context) {
   const { state } = context;
   const reduce = el("select", { name: "reduce", onchange: () => state.set({ reduce: reduce.value === "mean" ? null : reduce.value }, { quiet: true }) }, el("option", { value: "mean" }, "their mean"), el("option", { value: "max" }, "the largest of any"));
   const chips = el("span", { class: "counts" });

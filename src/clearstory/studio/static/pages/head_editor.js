@@ -1,10 +1,10 @@
 // By hand: one head on the experiment page: how much of what it adds is let through, and its weights, which can be pulled.
 
-import { line, numbers } from "../api.js";
+import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { mount as dial } from "../render/weight_editor.js";
 import { el, slider } from "../dom.js";
-import { numbersOf, python } from "../format.js";
+import { viewTables, pythonLiteral } from "../format.js";
 
 /** More tokens than this have dots too small to be pulled. */
 const MOST = 48;
@@ -13,11 +13,11 @@ const MOST = 48;
 const KINDS = { "": ["head", "cell"], encoder: ["encoder head", "encoder cell"], decoder: ["head", "cell"], cross: ["cross-head", "cross-cell"] };
 
 /** handCard(context, edits) -> {root, update(shape), end()}; `edits` is the page's list: all(), put(same, words). */
-export function handCard(context, edits) {
+export function headEditorCard(context, edits) {
   const { state } = context;
-  const asking = line();
+  const asking = latestRequest();
   let shown = null; // what the drawing is of
-  let drawer = null;
+  let renderer = null;
   let [layers, heads, parts] = [1, 1, []];
   const field = (name, words) => {
     const input = el("input", { type: "number", min: 0, step: 1, name, onchange: () => state.set({ [name]: Math.max(0, Math.floor(Number(input.value) || 0)) }, { quiet: true }) });
@@ -64,15 +64,15 @@ export function handCard(context, edits) {
     const key = JSON.stringify(wanted);
     if (key === shown) return Promise.resolve();
     return card.fill(async () => {
-      const made = await asking.ask((signal) => numbers(wanted, signal));
+      const made = await asking.ask((signal) => fetchArrays(wanted, signal));
       shown = key;
       const view = gridOf(made);
       return {
         title: `Head ${made.head} of ${made.words}, by hand`,
         caption: told(made),
         python: snippet(wanted, made),
-        tables: () => numbersOf(view),
-        files: { csv: async () => tablesCsv(numbersOf(view)) },
+        tables: () => viewTables(view),
+        files: { csv: async () => tablesCsv(viewTables(view)) },
         mount: (body) => paint(body, made),
       };
     });
@@ -81,8 +81,8 @@ export function handCard(context, edits) {
   function paint(body, made) {
     Object.assign(body.dataset, { layer: made.layer, head: made.head });
     if (Math.max(made.rows.length, made.columns.length) > MOST) {
-      drawer?.end();
-      drawer = null;
+      renderer?.end();
+      renderer = null;
       body.replaceChildren(el("p", { class: "quiet" }, `Of ${made.rows.length} tokens the dots are too small to be pulled; up to ${MOST} can be. An edit in words, above, does the same: ${cellName()} ROW COLUMN WEIGHT.`));
       return null;
     }
@@ -90,9 +90,9 @@ export function handCard(context, edits) {
     const edited = new Set(edits.all().filter((each) => each.startsWith(name)).map((each) => each.slice(name.length).split(" ").slice(0, 2).join(",")));
     const data = { ...made, edited };
     // The drawing stays while a dot is in hand: only its numbers change.
-    if (drawer && body.querySelector(".dial")) drawer.update(data);
-    else drawer = dial(body, data, { onTurn: turned });
-    return drawer;
+    if (renderer && body.querySelector(".dial")) renderer.update(data);
+    else renderer = dial(body, data, { onTurn: turned });
+    return renderer;
   }
 
   function told(made) {
@@ -106,7 +106,7 @@ export function handCard(context, edits) {
     return `Most changed: ${made.rows[row]} takes ${made.weights.values[where].toFixed(2)} from ${made.columns[column]} where it took ${made.before.values[where].toFixed(2)}.`;
   }
 
-  return { root: card.root, update, end: () => (asking.drop(), drawer?.end()) };
+  return { root: card.root, update, end: () => (asking.drop(), renderer?.end()) };
 }
 
 function gridOf(made) {
@@ -121,9 +121,9 @@ from clearstory.lens.hooks.apply_interventions import pattern_after
 from clearstory.lens.hooks.passage import passage
 from clearstory.lens.hooks.attention_sites import site
 
-opened = clearstory.open(${python(model)})
-read = passage(opened.model, opened.tokenizer, ${python(text)}${settings.target ? `, target=${python(settings.target)}` : ""})
-edits = [parse(each) for each in ${python(settings.edit)}]
-at = site(opened.model, ${layer}, ${python(settings.part ?? null)})
+opened = clearstory.open(${pythonLiteral(model)})
+read = passage(opened.model, opened.tokenizer, ${pythonLiteral(text)}${settings.target ? `, target=${pythonLiteral(settings.target)}` : ""})
+edits = [parse(each) for each in ${pythonLiteral(settings.edit)}]
+at = site(opened.model, ${layer}, ${pythonLiteral(settings.part ?? null)})
 weights = pattern_after(opened.model, opened.tokenizer, read, at, edits)[${head}]
 `;

@@ -1,11 +1,11 @@
 // Home: the models and runs of the folder, and a first model where there is none.
 
-import { get, post, Problem } from "../api.js";
+import { getJson, postJson, ApiError } from "../api.js";
 import { el } from "../dom.js";
-import { ago, cellText, count } from "../format.js";
+import { timeAgo, cellText, shortCount } from "../format.js";
 
 /** What the tiny model is made by: a minute of this machine, on a text that is at hand. */
-export const TINY = { name: "tiny", settings: { text: ["corpus:kjv"], model: "clear", minutes: 1, "training.sample_steps": 50 } };
+export const TINY_MODEL = { name: "tiny", settings: { text: ["corpus:kjv"], model: "clear", minutes: 1, "training.sample_steps": 50 } };
 
 const KINDS = { run: "run", folder: "model folder", adapter: "adapter", file: "file" };
 
@@ -27,11 +27,11 @@ export function mount(root, context) {
   async function open(name) {
     if (!name) return;
     try {
-      const { model } = await get("model", { name });
+      const { model } = await getJson("model", { name });
       if (model.note) fail(`‘${model.name}’ ${model.note}.`);
       else context.go("tokens", { model: model.name });
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       fail(`${error.message}.`);
     }
   }
@@ -39,14 +39,14 @@ export function mount(root, context) {
   async function update() {
     let said;
     try {
-      said = await context.track(get("models"));
+      said = await context.track(getJson("models"));
     } catch (error) {
-      if (error instanceof Problem) fail(error.message);
+      if (error instanceof ApiError) fail(error.message);
       return;
     }
     problem.hidden = true;
     const tiny = said.models.find((each) => !each.note && /(^|\/)(quickstart|tiny)$/.test(each.name));
-    const making = said.training.find((name) => name === `runs/${TINY.name}`);
+    const making = said.training.find((name) => name === `runs/${TINY_MODEL.name}`);
     first.replaceChildren(
       el("p", { class: "lead" }, "A sentence goes in, the next word comes out; every number between the two is here to be seen."),
       el(
@@ -71,10 +71,10 @@ export function mount(root, context) {
 
   async function begin() {
     try {
-      const run = await post("runs", TINY);
+      const run = await postJson("runs", TINY_MODEL);
       context.go("train", { run: run.name });
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       fail(error.message);
     }
   }
@@ -88,13 +88,13 @@ export function mount(root, context) {
     const facts = [
       ["kind", training ? "run, being trained" : KINDS[each.kind]],
       ["family", each.family],
-      ["parameters", each.parameters === null ? null : count(each.parameters)],
+      ["parameters", each.parameters === null ? null : shortCount(each.parameters)],
       ["bits per byte", each.bits_per_byte === null ? null : cellText(each.bits_per_byte)],
       ["last loss", each.loss === null ? null : `${cellText(each.loss)} nats a token`],
       ["trained on", each.trained_on.join(", ") || null],
       ["checkpoints", each.steps.length || null],
-      ["last used", ago(each.used)],
-      ["written", each.written === each.used ? null : ago(each.written)],
+      ["last used", timeAgo(each.used)],
+      ["written", each.written === each.used ? null : timeAgo(each.written)],
     ].filter(([, value]) => value !== null);
     return el(
       "article",

@@ -2,13 +2,13 @@
 // changed is a list of edits in words (lens/hooks/interventions.py) that can be undone, and stands in the page's address: a click on a
 // part, a dot that is pulled, a slider and a cell of the patching grid all write a line of it.
 
-import { line, numbers, Problem, Stale } from "../api.js";
+import { latestRequest, fetchArrays, ApiError, StaleResponse } from "../api.js";
 import { makeCard } from "../card.js";
 import { mount as pairs } from "../render/before_after_bars.js";
-import { el, painted, slider, svg } from "../dom.js";
+import { el, whenReady, slider, svg } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { python } from "../format.js";
-import { handCard } from "./head_editor.js";
+import { pythonLiteral } from "../format.js";
+import { headEditorCard } from "./head_editor.js";
 
 const HOW = [
   ["head 5.3 off", "what head 3 of layer 5 adds is left out; mean: the same at every token; x0.5: half of it"],
@@ -26,7 +26,7 @@ const quoted = (text) => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"'
 
 export function mount(root, context, { views }) {
   const { state } = context;
-  const asking = line();
+  const asking = latestRequest();
   let shape = null; // {layers, heads, parts} of the model that is shown
   let of = null; // that model
   let next = null; // edits that wait until those before them are painted
@@ -55,7 +55,7 @@ export function mount(root, context, { views }) {
   const outcome = views.includes("interventions")
     ? viewCard(context, "interventions", { bound: () => ({ edit: all(), ...target() }), title: "Before and after", drawn: pairs, empty: "Nothing is changed yet. Click a part of the model, pull a dot below, or write an edit: what the model says then stands here beside what it says as it is." })
     : null;
-  const hand = handCard(context, { all, put });
+  const hand = headEditorCard(context, { all, put });
   const rest = views.filter((name) => name !== "interventions").map((name) => viewCard(context, name, { onPick: { "activation-patching": patch, ablation: ablate }[name] ?? context.pick }));
   root.replaceChildren(el("div", { class: "cards lab" }, board.root, outcome?.root, hand.root), el("div", { class: "cards" }, ...rest.map((card) => card.root)));
 
@@ -69,7 +69,7 @@ export function mount(root, context, { views }) {
         const now = next;
         next = null;
         state.set({ ...changes, edits: now.length ? now.join("\n") : null }, { quiet: true });
-        await painted();
+        await whenReady();
       }
     } finally {
       going = false;
@@ -162,7 +162,7 @@ export function mount(root, context, { views }) {
     try {
       if (of !== model || !shape) {
         // One token tells how many heads there are, and whose.
-        const ask = (settings) => asking.ask((signal) => numbers({ model, text: context.text(), what: "mosaic", settings: { cells: 1, ...settings } }, signal));
+        const ask = (settings) => asking.ask((signal) => fetchArrays({ model, text: context.text(), what: "mosaic", settings: { cells: 1, ...settings } }, signal));
         let made = await ask({});
         if (made.parts.length > 1) made = await ask({ part: "decoder" }); // which writes the answer
         const [layers, heads] = made.maps.shape;
@@ -172,8 +172,8 @@ export function mount(root, context, { views }) {
         layer.placeholder = layer.value = String(Math.floor(layers / 2));
       }
     } catch (error) {
-      if (error instanceof Stale) return undefined;
-      if (!(error instanceof Problem)) throw error;
+      if (error instanceof StaleResponse) return undefined;
+      if (!(error instanceof ApiError)) throw error;
       return board.fail(error.message);
     }
     return Promise.all([board.fill(async () => ({ caption: told(), python: all().length ? snippet() : null, mount: squares })), hand.update(shape)]);
@@ -190,10 +190,10 @@ from clearstory.lens.hooks.interventions import parse
 from clearstory.lens.hooks.apply_interventions import intervene
 from clearstory.lens.hooks.passage import passage
 
-opened = clearstory.open(${python(context.model())})
-read = passage(opened.model, opened.tokenizer, ${python(context.text())}${state.get("target") ? `, target=${python(state.get("target"))}` : ""})
+opened = clearstory.open(${pythonLiteral(context.model())})
+read = passage(opened.model, opened.tokenizer, ${pythonLiteral(context.text())}${state.get("target") ? `, target=${pythonLiteral(state.get("target"))}` : ""})
 edits = [
-${all().map((each) => `    parse(${python(each)}),`).join("\n")}
+${all().map((each) => `    parse(${pythonLiteral(each)}),`).join("\n")}
 ]
 outcome = intervene(opened.model, opened.tokenizer, read, edits)
 print(f"KL {outcome.kl:.3g} bits")

@@ -2,13 +2,13 @@
 
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { cellText, share } from "../format.js";
+import { cellText, percent } from "../format.js";
 
 /**
  * `able`: whether the model can show contributions. `offer(rows)` hands in the likeliest tokens, of which two are chosen:
  * the first two, until the reader says otherwise.
  */
-export function whyCard(context, able) {
+export function logitDifferenceCard(context, able) {
   let rows = [];
   let of = null; // the model and text that the choice was made for
   const [one, other] = ["a", "b"].map((name) => el("select", { name: `why-${name}`, onchange: () => keep() }));
@@ -32,7 +32,7 @@ export function whyCard(context, able) {
     const before = of === key() ? chosen() : of === null ? (context.state.get("why") ?? "").split(",").filter(Boolean).map(Number) : [];
     of = key();
     rows = [...now].sort((a, b) => b.logit - a.logit);
-    for (const select of [one, other]) select.replaceChildren(...rows.map((row) => el("option", { value: row.id }, `${row.piece}  ${share(row.probability)}`)));
+    for (const select of [one, other]) select.replaceChildren(...rows.map((row) => el("option", { value: row.id }, `${row.piece}  ${percent(row.probability)}`)));
     const usual = [rows[0].id, rows[1].id];
     const known = before.length === 2 && before.every((id) => rows.some((row) => row.id === id));
     [one.value, other.value] = known ? before : usual;

@@ -1,7 +1,7 @@
 // Stream: what the model would say after every step, only at the tokens that have room on the screen; and the other views
 // of its stream.
 
-import { el, redrawn, slider } from "../dom.js";
+import { el, redrawOnResize, slider } from "../dom.js";
 import { viewCard } from "../view_card.js";
 
 /** Pixels of a column, of the rows' names, and of the card around. */
@@ -16,7 +16,7 @@ export function mount(root, context, { views }) {
   root.replaceChildren(el("div", { class: "cards" }, lens?.root, ...rest.map((card) => card.root)));
   lens?.root.querySelector("header").after(hold);
   hold.append(tools);
-  const end = redrawn(hold, () => measured() || (lens && context.track(update())));
+  const end = redrawOnResize(hold, () => measured() || (lens && context.track(update())));
 
   /** Whether there is as much room as before. */
   function measured() {

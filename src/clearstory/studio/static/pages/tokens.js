@@ -4,7 +4,7 @@ import { makeCard, tablesCsv } from "../card.js";
 import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { python, visible } from "../format.js";
+import { pythonLiteral, visibleWhitespace } from "../format.js";
 
 export function mount(root, context, { views }) {
   const card = makeCard({ name: "pieces", title: "Tokens" });
@@ -16,7 +16,7 @@ export function mount(root, context, { views }) {
     const own = card.fill(async () => ({
       title: `${tokens.length} tokens of ${new TextEncoder().encode(text).length} bytes`,
       caption: looked(tokens, text),
-      python: `import clearstory\n\ntokenizer = clearstory.open(${python(context.model())}).tokenizer\nprint([(id, tokenizer.piece(id)) for id in tokenizer.encode(${python(text)})])\n`,
+      python: `import clearstory\n\ntokenizer = clearstory.open(${pythonLiteral(context.model())}).tokenizer\nprint([(id, tokenizer.piece(id)) for id in tokenizer.encode(${pythonLiteral(text)})])\n`,
       tables: () => [table(tokens, text)],
       files: { csv: async () => tablesCsv([table(tokens, text)]) },
       mount: (body) => paint(body, tokens, text),
@@ -58,7 +58,7 @@ export function mount(root, context, { views }) {
       el("td", { class: "mono" }, token.piece),
       el("td", { class: "n" }, token.id.toLocaleString("en-US")),
       el("td", { class: "n" }, token.bytes),
-      el("td", { class: "mono" }, visible(text.slice(token.start, token.stop))),
+      el("td", { class: "mono" }, visibleWhitespace(text.slice(token.start, token.stop))),
       el("td", {}, token.special ? "special" : token.unknown ? "unknown" : ""),
     );
 

@@ -1,12 +1,12 @@
 // Train: a run is begun from a form, and watched while it learns. It is a process of its own: closing this page, or the
 // server, loses nothing.
 
-import { get, post, Problem, Stale } from "../api.js";
+import { getJson, postJson, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { DRAWERS, draw } from "../renderers.js";
+import { RENDERERS, renderView } from "../renderers.js";
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { cellText, clock, numbersOf, python } from "../format.js";
+import { cellText, duration, viewTables, pythonLiteral } from "../format.js";
 import { trainForm } from "./train_form.js";
 
 const EVERY = 1500; // milliseconds between two questions
@@ -82,12 +82,12 @@ export function mount(root, context) {
 
   async function act(path) {
     try {
-      tell(await post(path, { name }));
+      tell(await postJson(path, { name }));
       problem.hidden = true;
       clearTimeout(timer);
       timer = setTimeout(poll, 400);
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       fail(error.message);
     }
   }
@@ -102,10 +102,10 @@ export function mount(root, context) {
     const mine = name;
     let said;
     try {
-      said = await get("runs/rows", { name, since: record.since, file: record.file });
+      said = await getJson("runs/rows", { name, since: record.since, file: record.file });
     } catch (error) {
-      if (error instanceof Stale) return;
-      if (!(error instanceof Problem)) throw error;
+      if (error instanceof StaleResponse) return;
+      if (!(error instanceof ApiError)) throw error;
       fail(error.message);
       if (root.isConnected && name === mine) timer = setTimeout(poll, 2 * EVERY);
       return;
@@ -137,7 +137,7 @@ export function mount(root, context) {
     if (last) words.push(`step ${last.step.toLocaleString("en-US")}`);
     if (last?.loss !== null && last !== undefined) words.push(`loss ${cellText(last.loss)}`);
     if (said.state === "running" && speed) words.push(`${Math.round(speed).toLocaleString("en-US")} tokens a second`);
-    if (said.state === "running" && part) words.push(`about ${clock((last.seconds / part) * (1 - part))} left`);
+    if (said.state === "running" && part) words.push(`about ${duration((last.seconds / part) * (1 - part))} left`);
     if (said.state === "running" && !last) words.push(said.said || "reading the text, making the model");
     if (said.state === "failed") words.push(said.said);
     const end = record.rows.findLast((row) => row.kind === "end");
@@ -170,9 +170,9 @@ export function mount(root, context) {
       looks = now;
       waits.push(
         curve.fill(async () => {
-          const { view } = await get("runs/curve", { name });
-          if (!view) throw new Problem("It has not looked at its held-out text yet; the curve begins with the first look.");
-          return shown(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${python(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
+          const { view } = await getJson("runs/curve", { name });
+          if (!view) throw new ApiError("It has not looked at its held-out text yet; the curve begins with the first look.");
+          return shown(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${pythonLiteral(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
         }),
       );
       if (said.has_model) waits.push(showLive());
@@ -192,9 +192,9 @@ export function mount(root, context) {
       const mine = name;
       let said;
       try {
-        said = await get("views", { name });
+        said = await getJson("views", { name });
       } catch (error) {
-        if (error instanceof Problem || error instanceof Stale) return undefined;
+        if (error instanceof ApiError || error instanceof StaleResponse) return undefined;
         throw error;
       }
       if (mine !== name) return undefined;
@@ -234,16 +234,16 @@ const shown = (view, code) => ({
   title: view.title,
   caption: view.caption,
   python: code,
-  tables: () => numbersOf(view),
-  files: { csv: async () => tablesCsv(numbersOf(view)) },
+  tables: () => viewTables(view),
+  files: { csv: async () => tablesCsv(viewTables(view)) },
   mount(body) {
     // The same drawing goes on: it is not built anew with each poll.
-    const before = body.drawer;
-    if (before && body.childNodes.length && DRAWERS[view.kind]) {
+    const before = body.renderer;
+    if (before && body.childNodes.length && RENDERERS[view.kind]) {
       before.update(view);
       return before;
     }
-    body.drawer = draw(body, view, {});
-    return body.drawer;
+    body.renderer = renderView(body, view, {});
+    return body.renderer;
   },
 });

@@ -1,6 +1,6 @@
 // Trainform: a training's settings as a form. Its fields are those of the command line, with their help.
 
-import { get, post, Problem } from "../api.js";
+import { getJson, postJson, ApiError } from "../api.js";
 import { el } from "../dom.js";
 
 /** Settings that stand in front; all others are behind "All settings". */
@@ -16,10 +16,10 @@ export function trainForm(context, onBegun) {
 
   const ready = (async () => {
     try {
-      said = await get("form");
+      said = await getJson("form");
       paint();
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       root.replaceChildren(el("p", { class: "problem" }, error.message));
     }
   })();
@@ -89,11 +89,11 @@ export function trainForm(context, onBegun) {
 
   async function begin(name, settings) {
     try {
-      const run = await context.track(post("runs", { name, settings }));
+      const run = await context.track(postJson("runs", { name, settings }));
       problem.hidden = true;
       await onBegun(run);
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       problem.textContent = error.message;
       problem.hidden = false;
     }

@@ -4,12 +4,12 @@
 import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
 
-export const EXAMPLE = ["a machine learning model", "a fashion model"];
+export const EXAMPLE_SENTENCES = ["a machine learning model", "a fashion model"];
 
 const WORD = /[\p{L}\p{N}_]+/gu;
 
 /** The words of a text: each with its characters, counted as the tokens' are, and how many of its like stand up to it. */
-export function wordsOf(text) {
+export function splitWords(text) {
   const seen = new Map();
   return [...text.matchAll(WORD)].map((match) => {
     const key = match[0].toLowerCase();
@@ -22,13 +22,13 @@ export function wordsOf(text) {
 const over = (word, token) => token && token.start < word.stop && token.stop > word.start;
 
 /** {root, update({other, tokens}), marks(other)}: `other` is the second sentence, null while nobody has said which. */
-export function makeMarking(context) {
+export function makeWordSelection(context) {
   const { state } = context;
   let second = { text: null, tokens: [] };
   const rows = [el("div", {}), el("div", {})];
-  const drawers = rows.map((row, side) => chips(row, { tokens: [] }, { onPick: (pick) => picked(side, pick) }));
+  const renderers = rows.map((row, side) => chips(row, { tokens: [] }, { onPick: (pick) => picked(side, pick) }));
   const box = el("textarea", { name: "text_b", rows: 1, spellcheck: "false", "aria-label": "second sentence", onchange: put, onkeydown: enter });
-  const example = el("button", { type: "button", onclick: () => state.set({ text: EXAMPLE[0], text_b: EXAMPLE[1], query: null, query_b: null, after: null }) }, "Example: two kinds of model");
+  const example = el("button", { type: "button", onclick: () => state.set({ text: EXAMPLE_SENTENCES[0], text_b: EXAMPLE_SENTENCES[1], query: null, query_b: null, after: null }) }, "Example: two kinds of model");
   const bank = el("button", { type: "button", onclick: () => state.set({ text_b: null, query_b: null }), title: "a sentence that is kept here in which the marked word stands" }, "Find a sentence");
   const root = el(
     "div",
@@ -57,7 +57,7 @@ export function makeMarking(context) {
 
   /** The marked word of each side; where none is marked, the last that both have, or the last there is. */
   function marks(other = second.text, tokens = second.tokens) {
-    const [mine, theirs] = [wordsOf(context.text()), other === null ? [] : wordsOf(other)];
+    const [mine, theirs] = [splitWords(context.text()), other === null ? [] : splitWords(other)];
     const marked = (words, token) => words.find((word) => over(word, token)) ?? null;
     const own = marked(mine, context.tokens()[state.pinned()[0]]);
     const place = state.number("query_b");
@@ -73,7 +73,7 @@ export function makeMarking(context) {
     const found = marks();
     [context.tokens(), tokens].forEach((each, side) => {
       const pinned = each.map((_, place) => place).filter((place) => found[side] && over(found[side], each[place]));
-      drawers[side].update({ tokens: each, pinned });
+      renderers[side].update({ tokens: each, pinned });
     });
     if (document.activeElement !== box) box.value = other ?? "";
     bank.disabled = state.get("text_b") === null;

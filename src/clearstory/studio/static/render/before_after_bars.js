@@ -1,10 +1,10 @@
 // Pairs: probabilities before and after, as two bars a word: the upper as it was, the lower as it is now.
 
 import { el } from "../dom.js";
-import { share } from "../format.js";
+import { percent } from "../format.js";
 
 /** A probability in few characters: what is next to nothing is called so. */
-const short = (p) => (p > 0 && p < 1e-4 ? "<0.01%" : share(p));
+const short = (p) => (p > 0 && p < 1e-4 ? "<0.01%" : percent(p));
 
 /** data: a Table with the columns token, before, change, after. */
 export function mount(root, data) {

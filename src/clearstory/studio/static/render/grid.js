@@ -4,11 +4,11 @@
 // (view.texts) are coloured by their numbers. −∞, which is null here, is written in red. With view.readers, such as "is
 // read by", a column's head can be pointed at and pinned as well: it tells the rows that have most of it.
 
-import { el, redrawn } from "../dom.js";
+import { el, redrawOnResize } from "../dom.js";
 import { cellText } from "../format.js";
-import { inSvg, largest, onCanvas } from "./grid_drawing.js";
+import { drawGridSvg, maxAbs, drawGridCanvas } from "./grid_drawing.js";
 
-export const MOST_SVG = 48;
+export const MAX_SVG_CELLS = 48;
 const MOST_SQUARES = 400; // one head of 20 tokens; more of them are a picture sooner than they are elements
 const MOST_READERS = 5;
 
@@ -23,7 +23,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   const field = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: keys });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(el("div", { class: "wide" }, field), said);
-  const still = redrawn(root, paint);
+  const still = redrawOnResize(root, paint);
   const end = () => (still(), drawing?.end?.());
 
   function update(next) {
@@ -53,11 +53,11 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     size = Math.max(size, words ? 72 : 3);
     // A square where tokens look at tokens; where a few rows meet many columns, rows that can be told apart.
     const tall = words ? 22 : columns > rows ? Math.max(size, 15) : size;
-    const layout = { rows, columns, left, top, size, lean, tall, most: largest(view.values) };
+    const layout = { rows, columns, left, top, size, lean, tall, most: maxAbs(view.values) };
     // Words are drawn as such however many rows they have; a canvas would hold them no better.
-    const many = rows > MOST_SVG || columns > MOST_SVG || (!view.dots && rows * columns > MOST_SQUARES);
+    const many = rows > MAX_SVG_CELLS || columns > MAX_SVG_CELLS || (!view.dots && rows * columns > MOST_SQUARES);
     drawing?.end?.();
-    drawing = !words && many ? onCanvas(view, layout) : inSvg(view, layout);
+    drawing = !words && many ? drawGridCanvas(view, layout) : drawGridSvg(view, layout);
     field.replaceChildren(drawing.node);
     drawing.node.addEventListener("pointermove", (event) => look(drawing.place(event)));
     drawing.node.addEventListener("pointerleave", () => look(null));

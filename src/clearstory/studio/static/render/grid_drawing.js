@@ -1,16 +1,16 @@
 // Field: what a grid paints: squares, dots or words, in SVG or on a canvas, and which cell a pointer is over.
 
-import { colour, el, svg } from "../dom.js";
+import { themeColor, el, svg } from "../dom.js";
 
 /** The largest number of a grid, whatever its sign. */
-export function largest(values) {
+export function maxAbs(values) {
   let most = 0;
   for (const row of values) for (const each of row) if (each !== null && Math.abs(each) > most) most = Math.abs(each);
   return most;
 }
 
 /** A grid as SVG: text that can be read and found. */
-export function inSvg(view, { rows, columns, left, top, size, lean, tall, most }) {
+export function drawGridSvg(view, { rows, columns, left, top, size, lean, tall, most }) {
   const [width, height] = [left + columns * size + lean, top + rows * tall + 8];
   const node = svg("svg", { class: view.texts ? "grid words" : "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
   const letters = Math.max(8, Math.min(12, size * 0.7));
@@ -91,7 +91,7 @@ function wordCell(view, r, c, x, y, size, tall, much) {
 }
 
 /** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
-export function onCanvas(view, { rows, columns, left, top, size, lean, tall, most }) {
+export function drawGridCanvas(view, { rows, columns, left, top, size, lean, tall, most }) {
   const [width, height] = [Math.ceil(left + columns * size + lean), Math.ceil(top + rows * tall + 8)];
   const sharp = Math.min(2, devicePixelRatio || 1);
   const base = el("canvas", { width: width * sharp, height: height * sharp, role: "img", "aria-label": view.title });
@@ -100,8 +100,8 @@ export function onCanvas(view, { rows, columns, left, top, size, lean, tall, mos
   const node = el("div", { class: "stack", style: { width: `${width}px`, height: `${height}px` } }, base, over);
   const pen = base.getContext("2d");
   pen.scale(sharp, sharp);
-  const [ink, text, line, forbidden] = [colour(view.ink ?? "bar"), colour("ink"), colour("soft"), colour("value")];
-  const hollow = colour(view.ink === "apart" ? "apart-below" : "soft");
+  const [ink, text, line, forbidden] = [themeColor(view.ink ?? "bar"), themeColor("ink"), themeColor("soft"), themeColor("value")];
+  const hollow = themeColor(view.ink === "apart" ? "apart-below" : "soft");
   if (view.dots) dots(pen, view, { left, top, size, tall, most, ink, hollow, forbidden });
   else squares(pen, view, { rows, columns, left, top, size, tall, most, ink, hollow, forbidden });
   pen.globalAlpha = 1;
@@ -131,13 +131,13 @@ export function onCanvas(view, { rows, columns, left, top, size, lean, tall, mos
     place: placer(node, { rows, columns, left, top, size, tall, lean, heads: view.readers }),
     mark(at, pinned) {
       top2.clearRect(0, 0, width, height);
-      top2.strokeStyle = colour("query");
+      top2.strokeStyle = themeColor("query");
       top2.lineWidth = 1.5;
       if (at) {
         if (at.row !== null) top2.strokeRect(left, top + at.row * tall, columns * size, tall);
         top2.strokeRect(left + at.column * size, top, size, rows * tall);
       }
-      top2.strokeStyle = colour("line-1");
+      top2.strokeStyle = themeColor("line-1");
       if (pinned !== null) top2.strokeRect(left, top + pinned * tall, columns * size, tall);
     },
   };

@@ -3,10 +3,10 @@
 import { el } from "../dom.js";
 
 /** data: a Walk. onPick({stage}) tells of each step, so that the address can hold it. */
-export function mount(root, data, { onPick = (_) => {}, picked = null, draw = null } = {}) {
+export function mount(root, data, { onPick = (_) => {}, picked = null, renderView = null } = {}) {
   let view = data;
   let at = 0;
-  let drawer = null;
+  let renderer = null;
   let playing = 0;
   const back = el("button", { type: "button", onclick: () => go(at - 1) }, "◀ Back");
   const on = el("button", { type: "button", onclick: () => go(at + 1) }, "Next ▶");
@@ -28,8 +28,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, draw = nu
   function go(place, tell = true) {
     at = Math.max(0, Math.min(view.panels.length - 1, place));
     const step = view.panels[at];
-    drawer?.end?.();
-    drawer = draw(body, step, { onPick });
+    renderer?.end?.();
+    renderer = renderView(body, step, { onPick });
     scrub.value = at;
     where.textContent = `${at + 1} of ${view.panels.length}`;
     title.textContent = step.title;
@@ -60,8 +60,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, draw = nu
   update(data);
   return {
     update,
-    end: () => (stop(), drawer?.end?.()),
-    state: () => ({ stage: at, ...drawer?.state() }),
+    end: () => (stop(), renderer?.end?.()),
+    state: () => ({ stage: at, ...renderer?.state() }),
     svg: () => null,
     csv: () => null,
   };

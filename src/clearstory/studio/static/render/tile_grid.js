@@ -1,6 +1,6 @@
 // Mosaic: many small pictures on one canvas: every head of a model. Pointing reads one, a click chooses it.
 
-import { colour, el, redrawn } from "../dom.js";
+import { themeColor, el, redrawOnResize } from "../dom.js";
 
 /**
  * data: {maps: {shape: [layers, heads, rows, columns], values}, order, names, kinds, scores, title}. `maps` are bytes, 255
@@ -22,7 +22,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   stack.addEventListener("pointermove", (event) => look(placeOf(event)));
   stack.addEventListener("pointerleave", () => look(null));
   stack.addEventListener("click", (event) => click(placeOf(event), event.shiftKey));
-  const still = redrawn(root, paint);
+  const still = redrawOnResize(root, paint);
   const end = () => (still(), [base, over].forEach((each) => (each.width = each.height = 0)));
 
   function update(next, now = chosen) {
@@ -58,8 +58,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
     pen.scale(sharp, sharp);
     pen.imageSmoothingEnabled = false;
     pen.font = '10px ui-monospace, "DejaVu Sans Mono", monospace';
-    const [soft, rule] = [colour("soft"), colour("rule")];
-    const ink = packed(colour("bar"));
+    const [soft, rule] = [themeColor("soft"), themeColor("rule")];
+    const ink = packed(themeColor("bar"));
     const small = el("canvas", { width: columns, height: layers * heads * rows });
     const brush = small.getContext("2d");
     const image = brush.createImageData(small.width, small.height);
@@ -141,7 +141,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
     pen.scale(sharp, sharp);
     const box = (place, ink, wide) => {
       const { x, y } = corner(place);
-      pen.strokeStyle = colour(ink);
+      pen.strokeStyle = themeColor(ink);
       pen.lineWidth = wide;
       pen.strokeRect(x - 1, y - 1, layout.size + 2, layout.size + 2);
     };
@@ -199,7 +199,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
 }
 
 /** The colour of a kind of head. */
-const inkOf = (kind) => colour(kind < 6 ? `line-${kind}` : "band");
+const inkOf = (kind) => themeColor(kind < 6 ? `line-${kind}` : "band");
 
 /** By how much the strongest cell outside of the first column falls short of full. */
 function brightness(cells, columns) {

@@ -5,8 +5,8 @@ import { mount as mosaic } from "./tile_grid.js";
 /** data: a Mosaic. onPick({row, column, pinned}) tells of the tile that is pointed at. */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   const tell = ({ layer, head, pinned }) => onPick({ row: layer, column: head, pinned });
-  const drawer = mosaic(root, laidOut(data), { onPick: tell });
-  return { ...drawer, update: (view) => drawer.update(laidOut(view)) };
+  const renderer = mosaic(root, laidOut(data), { onPick: tell });
+  return { ...renderer, update: (view) => renderer.update(laidOut(view)) };
 }
 
 /** A Mosaic as the canvas takes it: all cells in one row of bytes, and each tile's score under its own kind. */

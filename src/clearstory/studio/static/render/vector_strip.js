@@ -1,7 +1,7 @@
 // Strip: vectors as rows of coloured numbers, every dimension a narrow column: blue above zero, red below, pale near it;
 // the strength of a colour is the root of a number's share of the largest.
 
-import { colour, el, redrawn } from "../dom.js";
+import { themeColor, el, redrawOnResize } from "../dom.js";
 import { cellText } from "../format.js";
 
 const [TALL, GAP] = [18, 2];
@@ -22,7 +22,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   stack.addEventListener("pointermove", (event) => look(placeOf(event)));
   stack.addEventListener("pointerleave", () => look(null));
   stack.addEventListener("click", (event) => pick(placeOf(event)));
-  const end = redrawn(root, paint);
+  const end = redrawOnResize(root, paint);
 
   function update(next) {
     view = next;
@@ -45,7 +45,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     Object.assign(stack.style, { width: `${wide}px`, height: `${high}px` });
     const pen = base.getContext("2d");
     pen.scale(sharp, sharp);
-    const [above, below, ink] = [colour("bar"), colour("value"), colour("ink")];
+    const [above, below, ink] = [themeColor("bar"), themeColor("value"), themeColor("ink")];
     const numbers = view.values.values;
     let most = 0;
     for (const each of numbers) most = Math.max(most, Math.abs(each));
@@ -75,7 +75,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     const sharp = Math.min(2, devicePixelRatio || 1);
     pen.scale(sharp, sharp);
     if (!at) return;
-    pen.strokeStyle = colour("query");
+    pen.strokeStyle = themeColor("query");
     pen.lineWidth = 1.5;
     pen.strokeRect(layout.left - 1, at.row * (TALL + GAP), layout.columns * layout.size + 2, TALL + 2);
     pen.strokeRect(layout.left + at.column * layout.size - 0.5, 0, Math.max(layout.size, 2), layout.rows * (TALL + GAP));
@@ -128,7 +128,7 @@ function cut(text) {
 }
 
 /** The numbers of a strip as a table: a row a vector. */
-export function stripTable({ title, labels, values }) {
+export function vectorTable({ title, labels, values }) {
   const columns = values.shape[1];
   const rows = labels.map((label, row) => [label, ...values.values.subarray(row * columns, (row + 1) * columns)]);
   return { title, columns: ["", ...Array.from({ length: columns }, (_, place) => String(place))], rows };

@@ -1,7 +1,7 @@
 // Dial: one head's weights as dots that can be pulled: area is the weight, a ring is what it was before the edits. Up or to
 // the right makes a dot larger. With the keyboard: arrows move, Enter takes a dot, arrows turn it, Enter or Esc lets it go.
 
-import { el, redrawn, svg } from "../dom.js";
+import { el, redrawOnResize, svg } from "../dom.js";
 import { cellText } from "../format.js";
 
 /** Pixels from 0 to 1. */
@@ -24,7 +24,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
   const field = el("div", { class: "grid-field dial", tabindex: "0", role: "application", onkeydown: keys });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(el("div", { class: "wide" }, field), said);
-  const end = redrawn(root, paint);
+  const end = redrawOnResize(root, paint);
 
   const index = ({ row, column }) => row * view.columns.length + column;
   const key = ({ row, column }) => `${row},${column}`;

@@ -1,7 +1,7 @@
 // Spans: a text in pieces, each coloured by its number. Hovering reads a piece, a click pins it.
 
 import { el } from "../dom.js";
-import { cellText, visible } from "../format.js";
+import { cellText, visibleWhitespace } from "../format.js";
 
 /** data: a Spans. */
 export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
@@ -41,7 +41,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
         onclick: () => pin(place),
         onkeydown: (event) => keys(event, node),
       },
-      visible(span.text) || "·",
+      visibleWhitespace(span.text) || "·",
     );
     // A line feed is shown, and is one.
     return span.text.includes("\n") ? [node, el("br")] : [node];

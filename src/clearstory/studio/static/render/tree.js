@@ -1,7 +1,7 @@
 // Tree: words below those that they come after, a step a row: what a beam search has followed, and what it has dropped.
 
-import { el, redrawn, svg } from "../dom.js";
-import { cellText, visible } from "../format.js";
+import { el, redrawOnResize, svg } from "../dom.js";
+import { cellText, visibleWhitespace } from "../format.js";
 
 const [ROW, BOX, LEFT] = [58, 34, 28];
 
@@ -18,7 +18,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   const field = el("div", { class: "wide", role: "group", onkeydown: keys, onpointerleave: () => point(pinned) });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(field, said);
-  const end = redrawn(root, paint);
+  const end = redrawOnResize(root, paint);
 
   function update(next) {
     view = next;
@@ -90,7 +90,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
       return;
     }
     const each = view.nodes[place];
-    const way = [...wayOf(view, place)].reverse().map((one) => visible(view.nodes[one].text)).join("");
+    const way = [...wayOf(view, place)].reverse().map((one) => visibleWhitespace(view.nodes[one].text)).join("");
     said.textContent = `‘${way}’: ${cellText(each.value)} ${view.unit}, ${each.fate}${place === pinned ? ", pinned" : ""}`;
     onPick({ point: place, pinned: place === pinned });
   }

@@ -1,6 +1,6 @@
 // Map: named points. The same points in other places move there, so that a film over training can be followed by eye.
 
-import { el, redrawn, svg } from "../dom.js";
+import { el, redrawOnResize, svg } from "../dom.js";
 import { cellText } from "../format.js";
 
 /** Milliseconds that points move for. */
@@ -21,7 +21,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   const legend = el("p", { class: "legend" });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(legend, field, said);
-  const end = redrawn(root, paint);
+  const end = redrawOnResize(root, paint);
 
   function update(next) {
     view = next;

@@ -1,7 +1,7 @@
 // Curve: lines over an axis, with a band to compare them with. Hovering reads every line at the nearest place.
 
-import { el, redrawn, svg } from "../dom.js";
-import { cellText, short } from "../format.js";
+import { el, redrawOnResize, svg } from "../dom.js";
+import { cellText, axisLabel } from "../format.js";
 
 const INKS = 6;
 
@@ -14,7 +14,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   const legend = el("p", { class: "legend" });
   const said = el("p", { class: "said", "aria-live": "polite" });
   root.replaceChildren(legend, field, said);
-  const end = redrawn(root, paint);
+  const end = redrawOnResize(root, paint);
 
   function update(next) {
     view = next;
@@ -40,15 +40,15 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     if (Math.min(...heights) >= 0 && !view.log_y) low = Math.max(low, 0);
     const height = Math.round(Math.max(220, Math.min(420, width * 0.5)));
     const [top, bottom] = [26, height - 42];
-    const y = scale(low, high, bottom, top, view.log_y);
+    const y = axisScale(low, high, bottom, top, view.log_y);
     const marks = y.ticks(6);
-    const gutter = 14 + 7.2 * Math.max(...marks.map((mark) => short(mark).length));
-    const x = scale(Math.min(...places), Math.max(...places), gutter, width - 58, view.log_x);
+    const gutter = 14 + 7.2 * Math.max(...marks.map((mark) => axisLabel(mark).length));
+    const x = axisScale(Math.min(...places), Math.max(...places), gutter, width - 58, view.log_x);
     const node = svg("svg", { class: "curve", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
     node.append(svg("text", { x: 2, y: 14, class: "soft" }, view.y_label));
     for (const mark of marks) {
       node.append(svg("line", { class: "rule", x1: gutter, x2: width - 50, y1: y(mark), y2: y(mark) }));
-      node.append(svg("text", { class: "soft end", x: gutter - 6, y: y(mark) + 4 }, short(mark)));
+      node.append(svg("text", { class: "soft end", x: gutter - 6, y: y(mark) + 4 }, axisLabel(mark)));
     }
     if (band[0].length) {
       const outline = [...band[0], ...band[1].toReversed()].map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`);
@@ -56,7 +56,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     }
     node.append(svg("line", { class: "axis", x1: gutter, x2: width - 50, y1: bottom, y2: bottom }));
     for (const mark of x.ticks(Math.max(2, Math.floor(width / 110)))) {
-      node.append(svg("text", { class: "soft middle", x: x(mark), y: bottom + 17 }, short(mark)));
+      node.append(svg("text", { class: "soft middle", x: x(mark), y: bottom + 17 }, axisLabel(mark)));
     }
     node.append(svg("text", { class: "soft end", x: width - 4, y: height - 6 }, view.x_label + (view.log_x ? " (log scale)" : "")));
     const taken = [];
@@ -72,7 +72,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
         let place = y(b) + 4;
         while (taken.some((other) => Math.abs(other - place) < 13)) place += 13;
         taken.push(place);
-        node.append(svg("text", { class: `dot-${ink}`, x: x(a) + 7, y: place }, short(b)));
+        node.append(svg("text", { class: `dot-${ink}`, x: x(a) + 7, y: place }, axisLabel(b)));
       }
     });
     const cross = svg("line", { class: "cross-line", y1: top, y2: bottom, visibility: "hidden" });
@@ -153,7 +153,7 @@ function bounds(values, log) {
 }
 
 /** Numbers laid out from start to end, with round marks among them. */
-export function scale(low, high, start, end, log = false) {
+export function axisScale(low, high, start, end, log = false) {
   const turn = log ? Math.log : (value) => value;
   const [from, to] = [turn(low), turn(high)];
   const place = (value) => start + (to > from ? (turn(value) - from) / (to - from) : 0.5) * (end - start);
