@@ -54,7 +54,7 @@ def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path
     prepared, *_, finished = told(going_on(made.text, made.run, tmp_path / "run"))
     assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, TrainingResult)
-    assert prepared.shape.endswith(f"from {made.run}")
+    assert prepared.model_summary.endswith(f"from {made.run}")
     assert prepared.tokenizer == "characters"
     first = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(made.run).items())
@@ -137,7 +137,7 @@ def test_beside_its_weights_it_gets_better_and_they_rest(made: Any, adapted: Any
     assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, TrainingResult)
     # 1 layer; query 16 → 16 and up 16 → 40: 2 · (16 + 16) + 2 · (16 + 40)
-    assert f"{2 * 32 + 2 * 56} more learn beside them (LoRA of rank 2)" in prepared.shape
+    assert f"{2 * 32 + 2 * 56} more learn beside them (LoRA of rank 2)" in prepared.model_summary
     assert finished.parameters == made.said["parameters"]
     assert finished.nats_per_token < made.said["nats_per_token"]
     assert sorted(path.name for path in finished.folder.iterdir()) == [

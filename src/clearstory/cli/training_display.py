@@ -1,6 +1,6 @@
-"""Display: the events of a training run, drawn in the terminal as they come.
+"""Training display: prints the events of a training run to the terminal as they arrive.
 
-On a terminal, a bar with what is left to do; elsewhere, a plain line for each look at the validation text.
+On a terminal, a progress bar with an estimate of the remaining time; elsewhere, one line for each evaluation.
 """
 
 from __future__ import annotations
@@ -12,183 +12,180 @@ from typing import assert_never
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from clearstory.cli.command import Talk
+from clearstory.cli.command import Output
 from clearstory.recipes.training.events import (
-    TrainingEvent,
-    TrainingResult,
     Evaluated,
+    ModelSaved,
     RunPlanned,
     RunPrepared,
-    TextSampled,
-    ModelSaved,
     StepCompleted,
+    TextSampled,
+    TrainingEvent,
+    TrainingResult,
     TrainingWarning,
 )
 
 
-def show(events: Iterator[TrainingEvent], talk: Talk) -> TrainingResult:
-    """Draw a run to its end and return how it ended. The terminal is given back however it ends."""
-    display = Display(talk.aside)
+def show_training(events: Iterator[TrainingEvent], output: Output) -> TrainingResult:
+    """Print the events of a run until it ends and return its result. The progress bar is removed in any case."""
+    display = TrainingDisplay(output.stderr)
     try:
         for event in events:
-            display.draw(event)
+            display.show(event)
     finally:
         display.close()
-    assert display.finished is not None, "a run ends with TrainingResult or an error"
-    return display.finished
+    assert display.result is not None, "a run ends with TrainingResult or an error"
+    return display.result
 
 
-class Display:
-    """What is known of a run so far, and how it is drawn."""
+class TrainingDisplay:
+    """Prints events, one method for each kind, and keeps the latest step and evaluation for the progress bar."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress: Progress | None = None
         self.bar = TaskID(0)
         self.step: StepCompleted | None = None
-        self.looked: Evaluated | None = None
-        self.finished: TrainingResult | None = None
+        self.evaluation: Evaluated | None = None
+        self.result: TrainingResult | None = None
 
-    def draw(self, event: TrainingEvent) -> None:
-        """One piece of news."""
+    def show(self, event: TrainingEvent) -> None:
+        """Print one event."""
         match event:
             case RunPrepared():
-                self.prepared(event)
+                self.show_prepared(event)
             case RunPlanned():
                 self.console.print(event.sentence)
-                self.open(event.steps)
+                self.set_total_steps(event.steps)
             case StepCompleted():
-                self.stepped(event)
+                self.show_step(event)
             case Evaluated():
-                self.look(event)
+                self.show_evaluation(event)
             case TextSampled():
-                self.console.print(f"\nafter step {event.step:,} it writes:\n{indent(event.text)}\n", style="italic")
+                self.console.print(f"\nsample after step {event.step:,}:\n{indent(event.text)}\n", style="italic")
             case ModelSaved():
-                pass  # the bar goes on; where things lie is said at the end
+                pass  # the summary at the end says where the model is
             case TrainingWarning():
                 self.console.print(f"warning: {event.sentence}", style="yellow")
             case TrainingResult():
-                self.finished = event
+                self.result = event
             case _:
                 assert_never(event)
 
-    def prepared(self, event: RunPrepared) -> None:
-        """The text and the model, in two lines."""
+    def show_prepared(self, event: RunPrepared) -> None:
+        """Print a line about the corpus and one about the model."""
         if event.note:
             self.console.print(event.note, style="yellow")
         self.console.print(
-            f"{event.corpus}: {count(event.documents, event.unit)}, {event.bytes:,} bytes; "
-            f"{event.tokens:,} tokens to learn from and {event.validation_tokens:,} held back "
-            f"({event.tokenizer}, {event.vocab:,} different)"
+            f"{event.corpus}: {format_count(event.documents, event.unit)}, {event.bytes:,} bytes; "
+            f"{event.tokens:,} training tokens, {event.validation_tokens:,} validation tokens "
+            f"({event.tokenizer}, vocabulary of {event.vocab:,})"
         )
-        self.console.print(f"{event.parameters:,} parameters: {event.shape}")
+        self.console.print(f"{event.parameters:,} parameters: {event.model_summary}")
 
-    def open(self, steps: int) -> None:
-        """The bar, where there is a terminal to draw it on; a new plan moves its end."""
+    def set_total_steps(self, steps: int) -> None:
+        """Show the progress bar on a terminal, or change its end to a newly planned number of steps."""
         if not self.console.is_terminal:
             return
         if self.progress is None:
-            columns = (BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"), TextColumn("{task.fields[news]}"))
+            columns = (BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"), TextColumn("{task.fields[note]}"))
             self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
-            self.bar = self.progress.add_task("", total=steps, news="")
+            self.bar = self.progress.add_task("", total=steps, note="")
             self.progress.start()
         self.progress.update(self.bar, total=steps)
 
-    def stepped(self, event: StepCompleted) -> None:
-        """Move the bar."""
+    def show_step(self, event: StepCompleted) -> None:
+        """Advance the progress bar."""
         self.step = event
         if self.progress is not None:
-            self.progress.update(self.bar, completed=event.step, total=event.steps, news=self.news(event))
+            parts = [] if event.loss is None else [format_loss(event)]
+            if self.evaluation is not None:
+                parts.append(format_validation(self.evaluation))
+            parts += [f"{event.tokens_per_second:,.0f} tokens/s", f"{format_seconds(event.eta)} left"]
+            self.progress.update(self.bar, completed=event.step, total=event.steps, note=" · ".join(parts))
 
-    def news(self, event: StepCompleted) -> str:
-        """What stands beside the bar."""
-        parts = [] if event.loss is None else [loss(event)]
-        if self.looked is not None:
-            parts.append(quality(self.looked))
-        parts += [f"{event.tokens_per_second:,.0f} tokens/s", f"{clock(event.eta)} left"]
-        return " · ".join(parts)
-
-    def look(self, event: Evaluated) -> None:
-        """A line for each look: the bar shows only the last."""
-        self.looked = event
-        parts = [f"step {event.step:,}{f'/{self.step.steps:,}' if self.step else ''}", quality(event)]
+    def show_evaluation(self, event: Evaluated) -> None:
+        """Print a line for an evaluation; the progress bar shows only the latest."""
+        self.evaluation = event
+        parts = [f"step {event.step:,}{f'/{self.step.steps:,}' if self.step else ''}", format_validation(event)]
         if self.step is not None:
-            parts += [] if self.step.loss is None else [loss(self.step)]
+            parts += [] if self.step.loss is None else [format_loss(self.step)]
             parts.append(f"{self.step.tokens_per_second:,.0f} tokens/s")
-            parts.append(f"{clock(self.step.eta)} left")
+            parts.append(f"{format_seconds(self.step.eta)} left")
         self.console.print(" · ".join(parts) + (" · best so far" if event.best else ""))
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the progress bar."""
         if self.progress is not None:
             self.progress.stop()
 
 
 @contextmanager
-def counting(talk: Talk, words: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to be told how much is done of how much, drawn as a bar on a terminal and nowhere else."""
-    console = talk.aside
+def progress_bar(output: Output, label: str) -> Iterator[Callable[[int, int], None]]:
+    """A function of (done, total) that updates a progress bar; without effect unless standard error is a terminal."""
+    console = output.stderr
     if not console.is_terminal:
-        yield lambda done, whole: None
+        yield lambda done, total: None
         return
-    columns = (TextColumn(words), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn(label), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, refresh_per_second=4, transient=True) as progress:
         bar = progress.add_task("", total=None)
-        yield lambda done, whole: progress.update(bar, completed=done, total=whole)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def summary(event: TrainingResult) -> str:
-    """The end of a run, for a reader."""
-    lines = []
-    masks = event.objective.startswith("masked")
-    writes = event.objective in ("rewrite", "denoise")
-    if writes:
-        lines.append(f"{event.nats_per_token:.4f} nats per target token of what was held out")
-    elif masks:
-        lines.append(f"{event.nats_per_token:.4f} nats per masked token of the held-out text")
-        if event.next_sentence_accuracy is not None:
-            lines[0] += f"; of its pairs of sentences {event.next_sentence_accuracy:.1%} told rightly"
-    elif event.bits_per_byte is not None:
-        lines.append(f"{event.bits_per_byte:.4f} bits per byte on the held-out text")
+def training_summary(result: TrainingResult) -> str:
+    """The outcome of a run: its validation score, size and time, where the model is, and a command to try next."""
+    masked = result.objective.startswith("mlm")
+    from_source = result.objective in ("seq2seq", "span_corruption")
+    if from_source:
+        score = f"{result.nats_per_token:.4f} nats per target token on the validation text"
+    elif masked:
+        score = f"{result.nats_per_token:.4f} nats per masked token on the validation text"
+        if result.next_sentence_accuracy is not None:
+            score += f"; next-sentence accuracy {result.next_sentence_accuracy:.1%}"
+    elif result.bits_per_byte is not None:
+        score = f"{result.bits_per_byte:.4f} bits per byte on the validation text"
     else:
-        lines.append("no bits per byte: the tokenizer loses some of the text")
-    lines[0] += "" if masks or writes else f" ({event.nats_per_token:.4f} nats per token)"
-    lines.append(
-        f"{event.parameters:,} parameters, {count(event.steps, 'step')}, {event.tokens:,} tokens "
-        f"in {clock(event.seconds)} ({clock(event.cpu_seconds)} of processor time)"
-    )
-    lines.append(f"model: {event.folder}")
-    if event.curve is not None:
-        lines.append(f"curve: {event.curve}")
-    lines.append(
-        f'next:  clearstory fill {event.run} "... [MASK] ..."' if masks else f"next:  clearstory generate {event.run}"
-    )
-    if writes:
-        verb = "translate" if event.objective == "rewrite" else "generate"
-        lines[-1] = f'next:  clearstory {verb} {event.run} "..."'
+        score = "no bits per byte: the tokenizer is lossy"
+    if not masked and not from_source:
+        score += f" ({result.nats_per_token:.4f} nats per token)"
+    if masked:
+        command = f'fill-mask {result.run} "... [MASK] ..."'
+    elif from_source:
+        command = f'{"translate" if result.objective == "seq2seq" else "generate"} {result.run} "..."'
+    else:
+        command = f"generate {result.run}"
+    lines = [
+        score,
+        f"{result.parameters:,} parameters, {format_count(result.steps, 'step')}, {result.tokens:,} tokens "
+        f"in {format_seconds(result.seconds)} ({format_seconds(result.cpu_seconds)} of CPU time)",
+        f"model: {result.folder}",
+        *([] if result.curve is None else [f"curve: {result.curve}"]),
+        f"next:  clearstory {command}",
+    ]
     return "\n".join(lines)
 
 
-def loss(event: StepCompleted) -> str:
-    """What a step cost, and of what that is the sum."""
-    parts = ", ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
-    return f"loss {event.loss:.3f}{f' ({parts})' if parts else ''}"
+def format_loss(event: StepCompleted) -> str:
+    """The loss of a step, with its terms where it is a sum."""
+    terms = ", ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
+    return f"loss {event.loss:.3f}{f' ({terms})' if terms else ''}"
 
 
-def quality(event: Evaluated) -> str:
-    """How well the validation text is predicted."""
-    share = "" if event.complete else "≈ "
+def format_validation(event: Evaluated) -> str:
+    """The validation score; marked ≈ if only a part of the validation text was evaluated."""
+    approximate = "" if event.complete else "≈ "
     if event.bits_per_byte is None:
-        told = f"validation {share}{event.nats_per_token:.3f} nats per {event.token}"
+        score = f"validation {approximate}{event.nats_per_token:.3f} nats per {event.token}"
         accuracy = event.next_sentence_accuracy
-        return told if accuracy is None else f"{told} · next sentence {accuracy:.1%}"
-    return f"validation {share}{event.bits_per_byte:.3f} bits per byte"
+        return score if accuracy is None else f"{score} · next sentence {accuracy:.1%}"
+    return f"validation {approximate}{event.bits_per_byte:.3f} bits per byte"
 
 
-def clock(seconds: float) -> str:
-    """Time as people read it: 0:07, 12:30, 3:05:00.
+def format_seconds(seconds: float) -> str:
+    """A duration as minutes and seconds, or hours, minutes and seconds: 0:07, 12:30, 3:05:00.
 
-    >>> clock(750)
+    >>> format_seconds(750)
     '12:30'
     """
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
@@ -196,11 +193,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def count(number: int, word: str) -> str:
-    """A number and its word: 1 step, 2 steps."""
+def format_count(number: int, word: str) -> str:
+    """A number with its noun: 1 step, 2 steps."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def indent(text: str) -> str:
-    """A passage set off from the lines around it."""
+    """A text with each line indented by two spaces."""
     return "\n".join(f"  {line}" for line in text.splitlines())
