@@ -17,7 +17,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import first_token
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
-from clearstory.recipes.training.samples import sample
+from clearstory.recipes.training.samples import sample_text
 from clearstory.recipes.settings.training import QuickstartRecipe, build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
@@ -57,7 +57,7 @@ def tour(finished: TrainingResult, *, seed: int) -> list[Part]:
     corpus = opened.card.trained_on[0][0]
     prompt = PROMPTS.get(corpus, PROMPTS["kjv"])
     assert opened.tokenizer is not None
-    passage = sample(opened.model, opened.tokenizer, seed=seed, tokens=160, prompt=prompt)
+    passage = sample_text(opened.model, opened.tokenizer, seed=seed, tokens=160, prompt=prompt)
     parts = [
         Part("Bits per byte of the held-out text", beside_counting(finished, opened.tokenizer)),
         Part("A passage it wrote", passage),
