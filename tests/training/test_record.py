@@ -28,7 +28,7 @@ def written(path: Path, steps: int) -> Path:
     for step in range(1, steps + 1):
         record.write(kind="step", step=step, loss=1 / step)
         if step % 2 == 0:
-            record.write(kind="look", step=step, nats_per_token=2 / step)
+            record.write(kind="evaluation", step=step, nats_per_token=2 / step)
     record.write(kind="end", step=steps, nats_per_token=0.5)
     record.close()
     return path
