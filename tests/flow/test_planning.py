@@ -13,7 +13,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS
 from clearstory.models.sizing import blocks, clear_of_blocks, clear_shape, parameters
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.digit_pictures import whole_picture
+from clearstory.recipes.training.digit_pictures import parse_padded_image
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import place_of, usual_tokenizer
@@ -73,10 +73,10 @@ def test_wide_models_take_smaller_steps_unless_told() -> None:
 
 
 def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path: Path) -> None:
-    short = whole_picture("@@@@")
+    short = parse_padded_image("@@@@")
     assert short is not None
     assert short.sum() == 4 * 16
-    assert whole_picture(" 7 and some words") is None
+    assert parse_padded_image(" 7 and some words") is None
     save_png([short] * 3, tmp_path / "digits.png")
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
