@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from clearstory.models.config import Config, TransformerConfig
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.stack import Birth
-from clearstory.models.transformer import Transformer
+from clearstory.models.transformer.stack import Birth
+from clearstory.models.transformer.decoder import Transformer
 
 FAMILIES: dict[type[Config], type[nn.Module]] = {
     TransformerConfig: Transformer,

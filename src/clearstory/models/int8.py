@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
-from clearstory.models.layout import View
+from clearstory.models.decoding_layout import View
 
 
 def int8(model: Any) -> View:

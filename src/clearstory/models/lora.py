@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
-from clearstory.models.arithmetic import Linear
+from clearstory.models.autograd_functions import Linear
 from clearstory.models.lora_settings import LoRASettings
-from clearstory.models.twin import twin
+from clearstory.models.shallow_copy import twin
 
 
 class Adapted(nn.Module):

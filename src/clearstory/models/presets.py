@@ -8,7 +8,7 @@ from clearstory.errors import UnknownName, nearest
 from clearstory.models.config import Config, TransformerConfig
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.published import LLAMA3_8B, PUBLISHED
+from clearstory.models.transformer.published import LLAMA3_8B, PUBLISHED
 from clearstory.models.recurrent.config import RecurrentConfig
 
 

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.hmm import learning
+from clearstory.models.hmm import baum_welch
 from clearstory.models.hmm.chain import Chain, follow, foresee, onward, speaking, spread
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.hmm.endings import LONGEST
+from clearstory.models.hmm.suffixes import LONGEST
 from clearstory.models.hmm.state import Belief
-from clearstory.models.hmm.tags import Tagged, count_tags
+from clearstory.models.hmm.tag_counts import Tagged, count_tags
 
 Birth = Literal["normal", "zero"]
 
@@ -87,7 +87,7 @@ class HMM(nn.Module):
     def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Round after round of Baum-Welch over a text, see `learning`; or all tags at once, see `tags`."""
         if not isinstance(rows, Tagged):
-            return learning.fit(self, rows, done)
+            return baum_welch.fit(self, rows, done)
         count_tags(self, rows)
         return iter([FitProgress(len(rows.ids))])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clearstory.errors import BadInput
 from clearstory.models.hmm.decoding import viterbi
-from clearstory.models.hmm.endings import Endings, spellings
+from clearstory.models.hmm.suffixes import Endings, spellings
 
 TOGETHER = 64
 """Sentences of one length that are read side by side."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from clearstory.models.arithmetic import Linear
+from clearstory.models.autograd_functions import Linear
 from clearstory.models.recurrent.config import GATES, Cell
 
 KERNELS: dict[Cell, Any] = {"rnn": torch.rnn_tanh, "gru": torch.gru, "lstm": torch.lstm}

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import VocabularyMismatch
-from clearstory.models import unembed
+from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.recurrent import softmax
+from clearstory.models.recurrent import adaptive_softmax
 from clearstory.models.recurrent.cells import Kept, Layer
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.state import Memory
@@ -134,15 +134,15 @@ class Recurrent(nn.Module):
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.names is None:
-            return unembed.logits(hidden, self.word_vectors)
-        return softmax.logs(hidden, self.word_vectors, self.config.cutoffs, self.names)
+            return cross_entropy.logits(hidden, self.word_vectors)
+        return adaptive_softmax.logs(hidden, self.word_vectors, self.config.cutoffs, self.names)
 
     def token_nll(
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Memory | None = None
     ) -> tuple[Float[Tensor, "B T"], Memory | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        return softmax.nats(hidden, self.word_vectors, targets, self.config.cutoffs, self.names), state
+        return adaptive_softmax.nats(hidden, self.word_vectors, targets, self.config.cutoffs, self.names), state
 
     def compile(self, *_: object, **__: object) -> None:
         """Nothing: torch's cells are kernels already, and its compiler breaks the graph at each of them."""

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models.base import TokenBatch
-from clearstory.models.block import Block, Source, Turn, make_norm
-from clearstory.models.cache import RowCache
+from clearstory.models.transformer.block import Block, Source, Turn, make_norm
+from clearstory.models.transformer.cache import RowCache
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.positions import RelativePositionBias, Rotary, sinusoidal_embedding
+from clearstory.models.transformer.positions import RelativePositionBias, Rotary, sinusoidal_embedding
 
 Birth = Literal["normal", "zero"]
 

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models import unembed
+from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.cache import Cache, RowCache
+from clearstory.models.transformer.cache import Cache, RowCache
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.recall import Recall
-from clearstory.models.stack import TRANSFORMER, Birth, Stack, draw
+from clearstory.models.transformer.hashed_ngrams import Recall
+from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
 
 
 class Transformer(Stack):
@@ -121,9 +121,9 @@ class Transformer(Stack):
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.recall is None:
-            return unembed.logits(hidden, self.output_weight)
+            return cross_entropy.logits(hidden, self.output_weight)
         known, recalled = hidden[..., : self.config.width], hidden[..., self.config.width :]
-        return unembed.logits(known, self.output_weight) + recalled
+        return cross_entropy.logits(known, self.output_weight) + recalled
 
     def token_nll(
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Cache | None = None
@@ -134,4 +134,4 @@ class Transformer(Stack):
             logits = self.logits(hidden).flatten(0, 1)
             nats = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
             return nats.view(targets.shape), state
-        return unembed.nats(hidden, self.output_weight, targets), state
+        return cross_entropy.nats(hidden, self.output_weight, targets), state

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.arithmetic import Linear
+from clearstory.models.autograd_functions import Linear
 
 MIX = 0x9E3779B1, 1_000_003, 0x2545F4914F6CDD1D
 """Odd constants of multiplicative hashing: the golden ratio's (Knuth, TAOCP 6.4), a prime, xorshift*'s (Vigna 2016)."""

@@ -22,8 +22,8 @@ from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import reads_source
-from clearstory.models.twin import twin
-from clearstory.models.unembed import CHUNK_NUMBERS
+from clearstory.models.shallow_copy import twin
+from clearstory.models.cross_entropy import CHUNK_NUMBERS
 
 Make = Callable[[nn.Linear], nn.Module]
 """From a linear map to one that computes the same in another way."""

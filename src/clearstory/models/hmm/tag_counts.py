@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from clearstory.models.base import TokenSequences
-from clearstory.models.hmm.endings import Endings, count_endings
+from clearstory.models.hmm.suffixes import Endings, count_endings
 from clearstory.text.conllu import TaggedSentence
 
 Numbers = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models import arithmetic
-from clearstory.models.arithmetic import LayerNorm, Linear, RMSNorm, gelu_tanh, rotate
+from clearstory.models import autograd_functions
+from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh, rotate
 from clearstory.models.config import TransformerConfig
 
 Bias = Tensor | list[Tensor] | None
@@ -121,7 +121,7 @@ class Attention(nn.Module):
         if by_hand:
             shared = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-            return arithmetic.attend(q, k, v, q.new_zeros(count, k.shape[-2]) if mask is None else mask.to(q.dtype))
+            return autograd_functions.attend(q, k, v, q.new_zeros(count, k.shape[-2]) if mask is None else mask.to(q.dtype))
         # A mask keeps the fused kernel off its fast path, so it is built only where a window cuts or a bias is added.
         return F.scaled_dot_product_attention(
             q,

@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
-from clearstory.models import unembed
+from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
-from clearstory.models.block import Block, Source
-from clearstory.models.cache import Cache
+from clearstory.models.transformer.block import Block, Source
+from clearstory.models.transformer.cache import Cache
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, padding_mask
+from clearstory.models.transformer.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, padding_mask
 
 
 class EncoderDecoder(CompilableStack):
@@ -132,7 +132,7 @@ class EncoderDecoder(CompilableStack):
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
-        logits = unembed.logits(hidden, self.output_weight)
+        logits = cross_entropy.logits(hidden, self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
     def token_nll(
@@ -140,4 +140,4 @@ class EncoderDecoder(CompilableStack):
     ) -> tuple[Float[Tensor, "B T"], Cache | None]:
         """Nats of each target after the source and what was written up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state, source)
-        return unembed.nats(hidden, self.output_weight, targets, self.unembedding_bias), state
+        return cross_entropy.nats(hidden, self.output_weight, targets, self.unembedding_bias), state

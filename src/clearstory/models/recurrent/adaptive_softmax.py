@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory.models import unembed
+from clearstory.models import cross_entropy
 
 
 def nats(
@@ -32,16 +32,16 @@ def nats(
     tensor([ 4., 20.])
     """
     if names is None:
-        return unembed.nats(hidden, weight, targets)
+        return cross_entropy.nats(hidden, weight, targets)
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.flatten()
     # Split, not sliced: the gradient of a split is one copy of the parts, that of slices a whole table for each.
     head, *parts = torch.split(weight, sizes(cutoffs, len(weight)))
     part = torch.bucketize(wanted, torch.tensor(cutoffs, device=wanted.device), right=True)  # 0 is the head; IGNORE_INDEX too
-    total = unembed.nats(flat, torch.cat([head, names]), torch.where(part > 0, cutoffs[0] + part - 1, wanted))
+    total = cross_entropy.nats(flat, torch.cat([head, names]), torch.where(part > 0, cutoffs[0] + part - 1, wanted))
     for number, (start, rows) in enumerate(zip(cutoffs, parts, strict=True), start=1):
         places = (part == number).nonzero().squeeze(1)
         if len(places):
-            total = total.index_add(0, places, unembed.nats(flat[places], rows, wanted[places] - start))
+            total = total.index_add(0, places, cross_entropy.nats(flat[places], rows, wanted[places] - start))
     return total.view(targets.shape)
 
 

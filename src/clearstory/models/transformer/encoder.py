@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
-from clearstory.models import unembed
-from clearstory.models.arithmetic import Linear
+from clearstory.models import cross_entropy
+from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
-from clearstory.models.block import ACTIVATIONS, make_norm
+from clearstory.models.transformer.block import ACTIVATIONS, make_norm
 from clearstory.models.capabilities import Capability
 from clearstory.models.config import TransformerConfig
-from clearstory.models.stack import TRANSFORMER, Birth, Stack, draw
+from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
 
 
 class Encoder(Stack):
@@ -92,7 +92,7 @@ class Encoder(Stack):
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the token that stands at each place, or stood there before it was masked."""
-        logits = unembed.logits(self.transformed(hidden), self.output_weight)
+        logits = cross_entropy.logits(self.transformed(hidden), self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
     def pool(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B W"]:
@@ -129,7 +129,7 @@ class Encoder(Stack):
         """Nats of each target at its place, 0 where it is IGNORE_INDEX; what is not asked for costs no logits."""
         known = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
         vectors = self.transformed(hidden.flatten(0, 1)[known])
-        found = unembed.nats(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
+        found = cross_entropy.nats(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
         return found.new_zeros(targets.numel()).index_copy(0, known, found).view(targets.shape)
 
     def token_nll(
