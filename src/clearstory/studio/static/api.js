@@ -8,23 +8,23 @@ export class ApiError extends Error {}
 /** An answer that came too late: something newer was asked. Nobody shows it. */
 export class StaleResponse extends Error {}
 
-const GONE = "the studio does not answer; start it again with: clearstory studio";
+const UNREACHABLE = "the studio does not answer; start it again with: clearstory studio";
 
 /** Whether the server answered when it was last asked anything. */
 export const serverReachable = signal(true);
 
-function lost() {
+function serverLost() {
   serverReachable.set(false);
-  return new ApiError(GONE);
+  return new ApiError(UNREACHABLE);
 }
 
-async function fetched(path, init) {
+async function request(path, init) {
   let response;
   try {
     response = await fetch(path, init);
   } catch (error) {
     if (error.name === "AbortError") throw new StaleResponse();
-    throw lost();
+    throw serverLost();
   }
   if (response.ok) return response;
   let sentence = `the studio answered ${response.status}`;
@@ -36,50 +36,50 @@ async function fetched(path, init) {
   throw new ApiError(sentence);
 }
 
-async function body(response, how) {
+async function readBody(response, method) {
   try {
-    return await response[how]();
+    return await response[method]();
   } catch (error) {
-    throw error.name === "AbortError" ? new StaleResponse() : lost();
+    throw error.name === "AbortError" ? new StaleResponse() : serverLost();
   }
 }
 
-const posted = (said, signal) => ({
+const postInit = (payload, signal) => ({
   method: "POST",
   headers: { "Content-Type": "application/json" },
-  body: JSON.stringify(said),
+  body: JSON.stringify(payload),
   signal,
 });
 
 /** GET /api/PATH?query as data. */
 export async function getJson(path, query = {}, signal = undefined) {
-  const behind = new URLSearchParams(query).toString();
-  return body(await fetched(`/api/${path}${behind ? `?${behind}` : ""}`, { signal }), "json");
+  const search = new URLSearchParams(query).toString();
+  return readBody(await request(`/api/${path}${search ? `?${search}` : ""}`, { signal }), "json");
 }
 
 /** POST /api/PATH as data. */
-export async function postJson(path, said, signal = undefined) {
-  return body(await fetched(`/api/${path}`, posted(said, signal)), "json");
+export async function postJson(path, payload, signal = undefined) {
+  return readBody(await request(`/api/${path}`, postInit(payload, signal)), "json");
 }
 
 /** A view, or what another path gives in its place, as the file that the library writes: svg, csv or html. */
-export async function fetchFile(said, format, path = "view") {
-  return body(await fetched(`/api/${path}`, posted({ ...said, format }, undefined)), "text");
+export async function fetchFile(payload, format, path = "view") {
+  return readBody(await request(`/api/${path}`, postInit({ ...payload, format }, undefined)), "text");
 }
 
-const KINDS = { float32: Float32Array, uint8: Uint8Array, int32: Int32Array };
+const TYPED_ARRAYS = { float32: Float32Array, uint8: Uint8Array, int32: Int32Array };
 
 /** POST /api/numbers: {name: {shape, values}} of typed arrays, and plain data beside them. */
-export async function fetchArrays(said, signal = undefined) {
-  const bytes = await body(await fetched("/api/numbers", posted(said, signal)), "arrayBuffer");
+export async function fetchArrays(payload, signal = undefined) {
+  const bytes = await readBody(await request("/api/numbers", postInit(payload, signal)), "arrayBuffer");
   const length = new DataView(bytes).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)));
-  const made = { ...header.plain };
+  const result = { ...header.plain };
   for (const { name, dtype, shape, at } of header.arrays) {
     const size = shape.reduce((a, b) => a * b, 1);
-    made[name] = { shape, values: new KINDS[dtype](bytes, 4 + length + at, size) };
+    result[name] = { shape, values: new TYPED_ARRAYS[dtype](bytes, 4 + length + at, size) };
   }
-  return made;
+  return result;
 }
 
 /**
@@ -93,10 +93,10 @@ export function latestRequest() {
     async ask(question) {
       controller?.abort();
       controller = new AbortController();
-      const mine = ++number;
-      const said = await question(controller.signal);
-      if (mine !== number) throw new StaleResponse();
-      return said;
+      const own = ++number;
+      const payload = await question(controller.signal);
+      if (own !== number) throw new StaleResponse();
+      return payload;
     },
     drop() {
       controller?.abort();
@@ -106,7 +106,7 @@ export function latestRequest() {
 }
 
 /** Aborts what has taken so many milliseconds. */
-function timeout(milliseconds) {
+function abortAfter(milliseconds) {
   const controller = new AbortController();
   setTimeout(() => controller.abort(), milliseconds);
   return controller.signal;
@@ -115,7 +115,7 @@ function timeout(milliseconds) {
 /** Asks whether the server is there; `answers` says what came of it. */
 export async function ping() {
   try {
-    const response = await fetch("/health", { signal: timeout(4000) });
+    const response = await fetch("/health", { signal: abortAfter(4000) });
     await response.text(); // or the browser keeps the connection for it
     serverReachable.set(response.ok);
   } catch {

@@ -9,18 +9,18 @@ import { initTheme } from "./theme.js";
 import { makeTour, tourDone } from "./tour.js";
 
 /** @type {(id: string) => any} */
-const at = (id) => document.getElementById(id);
-const [form, box, words, alarm, rail, main] = [at("sentence"), at("text"), at("words"), at("alarm"), at("rail"), at("page")];
+const byId = (id) => document.getElementById(id);
+const [form, textInput, statusLine, alarmBox, nav, main] = [byId("sentence"), byId("text"), byId("words"), byId("alarm"), byId("rail"), byId("page")];
 
-let traced = null; // the newest trace: tokens and what the model is
+let lastTrace = null; // the newest trace: tokens and what the model is
 let views = new Map(); // the model's views by name
 let page = null; // {id, update, end}
-let working = 0; // promises that the page waits for
-const tracing = latestRequest();
-const viewing = latestRequest();
-const preview = signal(null); // the token that is pointed at
+let pending = 0; // promises that the page waits for
+const traceRequest = latestRequest();
+const viewsRequest = latestRequest();
+const hoveredToken = signal(null); // the token that is pointed at
 
-function settled() {
+function markReady() {
   tour.settle();
   document.body.dataset.ready = "true";
 }
@@ -29,7 +29,7 @@ function settled() {
 
 const context = {
   state,
-  preview,
+  preview: hoveredToken,
   /** The model's path, its checkpoint's where a step is chosen; null where there is none. */
   model() {
     const name = state.get("model");
@@ -37,14 +37,14 @@ const context = {
     return name && step !== null ? `${name}/checkpoints/step-${step.padStart(6, "0")}` : name;
   },
   text: () => state.get("text") ?? DEFAULT_TEXT,
-  tokens: () => traced?.tokens ?? [],
-  traced: () => traced,
+  tokens: () => lastTrace?.tokens ?? [],
+  traced: () => lastTrace,
   views: () => views,
   models: models.knownModels,
   /** The pinned token as a word, or the last one. */
   word() {
     const tokens = context.tokens();
-    const place = preview.get() ?? state.pinned()[0] ?? tokens.length - 1;
+    const place = hoveredToken.get() ?? state.pinned()[0] ?? tokens.length - 1;
     const token = tokens[place];
     if (!token) return "";
     const written = context.text().slice(token.start, token.stop);
@@ -52,11 +52,11 @@ const context = {
   },
   /** Waits for a promise before the page is said to be ready. */
   track(promise) {
-    working++;
+    pending++;
     document.body.dataset.ready = "false";
     const done = () => {
-      working--;
-      if (!working) requestAnimationFrame(() => !working && settled());
+      pending--;
+      if (!pending) requestAnimationFrame(() => !pending && markReady());
     };
     promise.then(done, (error) => {
       done();
@@ -70,22 +70,22 @@ const context = {
   /** What a drawer's reader points at: rows and columns are tokens where the view is about all of them. */
   pick(pick, view) {
     if (pick.stage !== undefined) return state.set({ stage: pick.stage }, { quiet: true });
-    const own = view?.row_labels?.length === context.tokens().length;
-    if (!own || pick.row === undefined) return undefined;
+    const rowsAreTokens = view?.row_labels?.length === context.tokens().length;
+    if (!rowsAreTokens || pick.row === undefined) return undefined;
     if (pick.pinned) return state.set({ query: pick.row }, { quiet: true });
-    return preview.set(pick.row);
+    return hoveredToken.set(pick.row);
   },
-  say: (sentence) => (words.textContent = sentence),
+  say: (sentence) => (statusLine.textContent = sentence),
   alarm: (sentence) => {
-    alarm.textContent = sentence ?? "";
-    alarm.hidden = !sentence;
+    alarmBox.textContent = sentence ?? "";
+    alarmBox.hidden = !sentence;
   },
   reload: () => loadModels(),
   go: (id, changes = {}) => state.set({ page: id, ...changes }),
 };
 
-const tour = makeTour(context, at("tour"));
-at("tour-button").onclick = tour.begin;
+const tour = makeTour(context, byId("tour"));
+byId("tour-button").onclick = tour.begin;
 
 // ---- the folder
 
@@ -102,25 +102,25 @@ async function loadModels() {
 
 form.onsubmit = (event) => {
   event.preventDefault();
-  state.set({ text: box.value });
+  state.set({ text: textInput.value });
 };
-box.onkeydown = (event) => {
+textInput.onkeydown = (event) => {
   if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
     form.requestSubmit();
   }
 };
-box.oninput = grow;
+textInput.oninput = resizeInput;
 
-function grow() {
-  box.style.height = "auto";
-  box.style.height = `${Math.min(box.scrollHeight + 2, 160)}px`;
+function resizeInput() {
+  textInput.style.height = "auto";
+  textInput.style.height = `${Math.min(textInput.scrollHeight + 2, 160)}px`;
 }
 
-const chipRow = chips(at("chips"), { tokens: [] }, { onPick: pickChip });
+const tokenChips = chips(byId("chips"), { tokens: [] }, { onPick: onPickToken });
 
-function pickChip({ query, pinned, add }) {
-  if (!pinned) return preview.set(query);
+function onPickToken({ query, pinned, add }) {
+  if (!pinned) return hoveredToken.set(query);
   const now = state.pinned();
   const next = add ? (now.includes(query) ? now.filter((each) => each !== query) : [...now, query]) : now.length === 1 && now[0] === query ? [] : [query];
   return state.set({ query: next.join(",") || null }, { quiet: true });
@@ -130,78 +130,78 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.pinned().length) state.set({ query: null }, { quiet: true });
 });
 
-preview.on(tell);
+hoveredToken.on(updateStatus);
 
 /** The state in words. */
-function tell() {
+function updateStatus() {
   const tokens = context.tokens();
   const name = (place) => `${tokens[place]?.piece ?? "?"} (${place})`;
   const parts = [];
   if (state.get("layer") !== null) parts.push(`layer ${state.get("layer")}`);
   if (state.get("head") !== null) parts.push(`head ${state.get("head")}`);
   const pinned = state.pinned();
-  if (preview.get() !== null && !pinned.includes(preview.get())) parts.push(`token ${name(preview.get())}`);
+  if (hoveredToken.get() !== null && !pinned.includes(hoveredToken.get())) parts.push(`token ${name(hoveredToken.get())}`);
   if (pinned.length) parts.push(`query ${pinned.map(name).join(", ")}, pinned`);
   const sentence = parts.join(", ");
-  const size = traced ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${traced.context ? ` of at most ${traced.context.toLocaleString("en-US")}` : ""}` : "";
-  words.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, traced?.note ?? ""].filter(Boolean).join(" · ");
+  const size = lastTrace ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${lastTrace.context ? ` of at most ${lastTrace.context.toLocaleString("en-US")}` : ""}` : "";
+  statusLine.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, lastTrace?.note ?? ""].filter(Boolean).join(" · ");
 }
 
 /** Asks for the tokens of the sentence; the model is opened by it. */
 async function trace() {
   const model = context.model();
-  traced = traced && traced.model === model ? traced : null;
+  lastTrace = lastTrace && lastTrace.model === model ? lastTrace : null;
   if (!model) {
-    chipRow.update({ tokens: [] });
-    return tell();
+    tokenChips.update({ tokens: [] });
+    return updateStatus();
   }
-  const began = performance.now();
+  const startTime = performance.now();
   const ticking = setInterval(() => {
-    const seconds = Math.round((performance.now() - began) / 1000);
-    if (seconds) words.textContent = `Opening ${model}, ${seconds} s …`;
+    const seconds = Math.round((performance.now() - startTime) / 1000);
+    if (seconds) statusLine.textContent = `Opening ${model}, ${seconds} s …`;
   }, 500);
   try {
-    const said = await tracing.ask((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
-    traced = said;
+    const response = await traceRequest.ask((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
+    lastTrace = response;
     context.alarm(null);
   } catch (error) {
     if (error instanceof StaleResponse) throw error;
     if (!(error instanceof ApiError)) throw error;
-    traced = null;
+    lastTrace = null;
     context.alarm(error.message);
   } finally {
     clearInterval(ticking);
   }
-  chipRow.update({ tokens: context.tokens(), pinned: state.pinned() });
-  tell();
+  tokenChips.update({ tokens: context.tokens(), pinned: state.pinned() });
+  updateStatus();
 }
 
 async function loadViews() {
   const model = context.model();
   if (!model) {
     views = new Map();
-    return grey();
+    return updateLinks();
   }
   try {
-    const said = await viewing.ask((signal) => getJson("views", { name: model }, signal));
-    views = new Map(said.views.map((each) => [each.name, each]));
+    const response = await viewsRequest.ask((signal) => getJson("views", { name: model }, signal));
+    views = new Map(response.views.map((each) => [each.name, each]));
   } catch (error) {
     if (error instanceof StaleResponse) throw error;
     views = new Map();
   }
-  grey();
+  updateLinks();
 }
 
 // ---- pages
 
 /** @type {HTMLAnchorElement[]} */
-const links = [...rail.querySelectorAll("a[data-page]")];
+const links = [...nav.querySelectorAll("a[data-page]")];
 
 /** The views of a page that this version has. */
 const viewsOf = (link) => (link.dataset.views === "*" ? [...views.keys()] : (link.dataset.views ?? "").split(" ").filter((name) => views.has(name)));
 
 /** Why a page has nothing to show; null where it has. */
-function reasonOf(link) {
+function unavailableReason(link) {
   if ("free" in link.dataset || !link.dataset.views) return null;
   if (!context.model()) return "there is no model yet; Home makes one";
   if (!views.size) return null; // not known yet
@@ -210,9 +210,9 @@ function reasonOf(link) {
   return here.some((name) => views.get(name).able) ? null : views.get(here[0]).reason;
 }
 
-function grey() {
+function updateLinks() {
   for (const link of links) {
-    const reason = reasonOf(link);
+    const reason = unavailableReason(link);
     link.classList.toggle("grey", Boolean(reason));
     link.setAttribute("aria-disabled", String(Boolean(reason)));
     link.title = reason ?? "";
@@ -230,9 +230,9 @@ async function openPage() {
   const id = state.get("page") ?? "home";
   const link = links.find((each) => each.dataset.page === id) ?? links[0];
   for (const each of links) each.toggleAttribute("aria-current", each === link);
-  const reason = reasonOf(link);
-  const able = viewsOf(link).filter((name) => views.get(name).able);
-  const key = `${link.dataset.page}:${reason ?? able.join(" ")}`; // a model that can show other views gets other cards
+  const reason = unavailableReason(link);
+  const available = viewsOf(link).filter((name) => views.get(name).able);
+  const key = `${link.dataset.page}:${reason ?? available.join(" ")}`; // a model that can show other views gets other cards
   if (page?.key === key) return page.update?.();
   page?.end?.();
   page = { key };
@@ -245,9 +245,9 @@ async function openPage() {
   const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page : "generic"}.js`);
   if (page.key !== key) return undefined; // another page was chosen meanwhile
   main.replaceChildren(el("h1", {}, link.textContent), root);
-  page = { key, ...module.mount(root, context, { views: able }) };
+  page = { key, ...module.mount(root, context, { views: available }) };
   if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
-  else rail.scrollLeft = link.offsetLeft - rail.offsetLeft - (rail.clientWidth - link.offsetWidth) / 2; // a row of pages there
+  else nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2; // a row of pages there
   return page.update?.();
 }
 
@@ -257,18 +257,18 @@ let before = {};
 async function follow() {
   const now = state.all();
   const changed = (name) => (now[name] ?? null) !== (before[name] ?? null);
-  const reads = changed("model") || changed("step") || changed("text") || before === null;
+  const needsTrace = changed("model") || changed("step") || changed("text") || before === null;
   const model = changed("model") || changed("step");
   before = now;
-  if (document.activeElement !== box || box.value.trim() === "") box.value = context.text();
-  grow();
+  if (document.activeElement !== textInput || textInput.value.trim() === "") textInput.value = context.text();
+  resizeInput();
   try {
     if (model) models.updatePicker();
     if (model && !views.size) await Promise.all([loadViews(), trace()]);
     else if (model) await Promise.all([trace(), loadViews()]);
-    else if (reads) await trace();
-    chipRow.update({ tokens: context.tokens(), pinned: state.pinned() });
-    tell();
+    else if (needsTrace) await trace();
+    tokenChips.update({ tokens: context.tokens(), pinned: state.pinned() });
+    updateStatus();
     await Promise.all([openPage(), tour.update()]);
   } catch (error) {
     if (!(error instanceof StaleResponse)) throw error;
@@ -279,11 +279,11 @@ state.on(() => context.track(follow()));
 
 // ---- the server may go, and come back
 
-let gone = false;
+let unreachable = false;
 serverReachable.on((there) => {
-  if (gone === !there) return;
-  gone = !there;
-  if (gone) return context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
+  if (unreachable === !there) return;
+  unreachable = !there;
+  if (unreachable) return context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
   context.alarm(null);
   before = {}; // what was asked meanwhile is asked again
   context.track(loadModels().then(follow).then(() => page?.back?.()));
@@ -292,10 +292,10 @@ setInterval(() => document.hidden || ping(), 2000);
 
 // ---- begin
 
-async function begin() {
-  initTheme(at("theme"));
-  box.value = context.text();
-  grow();
+async function startApp() {
+  initTheme(byId("theme"));
+  textInput.value = context.text();
+  resizeInput();
   await loadModels();
   // Who comes for the first time, and by no link, is shown around.
   if (!location.search && !tourDone()) state.set({ tour: 0 }, { quiet: true });
@@ -307,4 +307,4 @@ async function begin() {
   return context.track(follow());
 }
 
-context.track(begin());
+context.track(startApp());

@@ -17,43 +17,43 @@ import { cellText, toCsv } from "./format.js";
  *
  * While it works the card says so, and for how long; what goes wrong stands in it as a sentence.
  */
-export function makeCard({ name, title, says = null, tools = null }) {
-  let filled = {};
+export function makeCard({ name, title, says: description = null, tools: controls = null }) {
+  let content = {};
   const heading = el("h2", {}, title);
-  const look = el("p", { class: "look", hidden: true });
+  const caption = el("p", { class: "look", hidden: true });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const body = el("div", { class: "card-body" });
   const table = el("div", { class: "numbers", hidden: true });
   const buttons = {
     full: button("Full screen", () => toggleFull(), "aria-pressed"),
     numbers: button("Numbers", () => toggleNumbers(), "aria-pressed"),
-    svg: button("SVG", () => keepFile("svg", "image/svg+xml")),
-    csv: button("CSV", () => keepFile("csv", "text/csv")),
-    html: button("HTML", () => keepFile("html", "text/html")),
+    svg: button("SVG", () => saveFile("svg", "image/svg+xml")),
+    csv: button("CSV", () => saveFile("csv", "text/csv")),
+    html: button("HTML", () => saveFile("html", "text/html")),
     python: button("Copy Python", copyPython),
   };
-  const bar = el("div", { class: "card-tools" }, ...Object.values(buttons));
+  const toolbar = el("div", { class: "card-tools" }, ...Object.values(buttons));
   const root = el(
     "section",
     { class: "card", data: { card: name, state: "empty" }, "aria-label": title },
-    el("header", {}, heading, bar),
-    says ? el("p", { class: "says" }, says) : null,
-    tools,
-    look,
+    el("header", {}, heading, toolbar),
+    description ? el("p", { class: "says" }, description) : null,
+    controls,
+    caption,
     problem,
     body,
     table,
   );
-  refresh();
+  updateToolbar();
 
   function button(text, act, pressed = null) {
     return el("button", { type: "button", class: "tool", onclick: act, ...(pressed ? { [pressed]: "false" } : {}) }, text);
   }
 
-  function refresh() {
-    for (const kind of ["svg", "csv", "html"]) buttons[kind].hidden = !filled.files?.[kind];
-    buttons.numbers.hidden = !filled.tables;
-    buttons.python.hidden = !filled.python;
+  function updateToolbar() {
+    for (const kind of ["svg", "csv", "html"]) buttons[kind].hidden = !content.files?.[kind];
+    buttons.numbers.hidden = !content.tables;
+    buttons.python.hidden = !content.python;
     if (!table.hidden) showNumbers();
   }
 
@@ -61,12 +61,12 @@ export function makeCard({ name, title, says = null, tools = null }) {
     const on = root.classList.toggle("full");
     buttons.full.setAttribute("aria-pressed", String(on));
     document.body.classList.toggle("covered", on);
-    if (on) root.addEventListener("keydown", leave);
-    else root.removeEventListener("keydown", leave);
+    if (on) root.addEventListener("keydown", exitOnEscape);
+    else root.removeEventListener("keydown", exitOnEscape);
     buttons.full.focus();
   }
 
-  function leave(event) {
+  function exitOnEscape(event) {
     if (event.key === "Escape") {
       event.stopPropagation();
       toggleFull();
@@ -80,12 +80,12 @@ export function makeCard({ name, title, says = null, tools = null }) {
   }
 
   function showNumbers() {
-    table.replaceChildren(...(filled.tables?.() ?? []).map(dataTable));
+    table.replaceChildren(...(content.tables?.() ?? []).map(dataTable));
   }
 
-  async function keepFile(kind, type) {
+  async function saveFile(kind, type) {
     try {
-      downloadFile(`${name}.${kind}`, type, await filled.files[kind]());
+      downloadFile(`${name}.${kind}`, type, await content.files[kind]());
     } catch (error) {
       if (error instanceof ApiError) fail(error.message);
       else throw error;
@@ -93,10 +93,10 @@ export function makeCard({ name, title, says = null, tools = null }) {
   }
 
   async function copyPython() {
-    const done = await copyToClipboard(filled.python);
+    const done = await copyToClipboard(content.python);
     buttons.python.textContent = done ? "Copied" : "Copy it by hand:";
-    if (!done) look.replaceChildren(el("code", { class: "python" }, filled.python));
-    look.hidden = !done ? false : look.hidden;
+    if (!done) caption.replaceChildren(el("code", { class: "python" }, content.python));
+    caption.hidden = !done ? false : caption.hidden;
     setTimeout(() => (buttons.python.textContent = "Copy Python"), 1500);
   }
 
@@ -108,68 +108,68 @@ export function makeCard({ name, title, says = null, tools = null }) {
 
   /** Draws what `make` gives. Resolves when it is painted or has failed; a stale answer changes nothing. */
   async function fill(make) {
-    const began = performance.now();
+    const start = performance.now();
     root.dataset.state = "busy";
-    const ticking = setInterval(() => {
-      const seconds = (performance.now() - began) / 1000;
+    const timer = setInterval(() => {
+      const seconds = (performance.now() - start) / 1000;
       if (seconds > 0.4) root.dataset.busy = `working, ${seconds.toFixed(0)} s`;
     }, 200);
-    const before = filled.renderer;
+    const previous = content.renderer;
     try {
-      filled = await make();
+      filled: content = await make();
       problem.hidden = true;
-      look.textContent = filled.caption ?? "";
-      look.hidden = !filled.caption;
-      if (filled.title) heading.textContent = filled.title;
-      filled.renderer = filled.mount(body) ?? null;
-      if (before !== filled.renderer) before?.end?.(); // or what it listens to keeps it, and all of its numbers
+      caption.textContent = content.caption ?? "";
+      caption.hidden = !content.caption;
+      if (content.title) heading.textContent = content.title;
+      content.renderer = content.mount(body) ?? null;
+      if (previous !== content.renderer) previous?.end?.(); // or what it listens to keeps it, and all of its numbers
       root.dataset.state = "drawn";
-      refresh();
+      updateToolbar();
     } catch (error) {
       if (error instanceof StaleResponse) return;
-      before?.end?.();
+      previous?.end?.();
       body.replaceChildren();
-      look.hidden = true;
-      filled = {};
-      refresh();
+      caption.hidden = true;
+      content = {};
+      updateToolbar();
       if (!(error instanceof ApiError)) throw error;
       fail(error.message);
     } finally {
-      clearInterval(ticking);
+      clearInterval(timer);
       delete root.dataset.busy;
     }
   }
 
   /** Shows nothing but a sentence: what must be done first. */
-  function wait(sentence) {
-    filled.renderer?.end?.();
-    filled = {};
-    refresh();
-    look.hidden = problem.hidden = true;
+  function showMessage(sentence) {
+    content.renderer?.end?.();
+    content = {};
+    updateToolbar();
+    caption.hidden = problem.hidden = true;
     body.replaceChildren(el("p", { class: "quiet" }, sentence));
     root.dataset.state = "waiting";
   }
 
-  return { root, body, fill, fail, wait, renderer: () => filled.renderer ?? null };
+  return { root, body, fill, fail, showMessage: showMessage, renderer: () => content.renderer ?? null };
 }
 
-const MOST_ROWS = 2000;
+const MAX_ROWS = 2000;
 
 /** Numbers as a table: what is drawn, for those who do not see it, with every digit in the titles. */
 export function dataTable({ title, columns, rows }) {
-  const shown = rows.slice(0, MOST_ROWS);
+  const shown = rows.slice(0, MAX_ROWS);
   const cell = (value) =>
     typeof value === "number"
       ? el("td", { class: "n", title: String(value), data: { value } }, cellText(value))
       : el("td", {}, cellText(value));
-  const left = rows.length - shown.length;
+  const hiddenRows = rows.length - shown.length;
   return el(
     "div",
     { class: "wide" },
     el(
       "table",
       {},
-      el("caption", {}, title + (left ? ` (the first ${MOST_ROWS} rows; the CSV has ${left} more)` : "")),
+      el("caption", {}, title + (hiddenRows ? ` (the first ${MAX_ROWS} rows; the CSV has ${hiddenRows} more)` : "")),
       el("thead", {}, el("tr", {}, ...columns.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...shown.map((row) => el("tr", {}, ...row.map(cell)))),
     ),

@@ -10,15 +10,15 @@ const SVG = "http://www.w3.org/2000/svg";
  * @param {...(Node|string|number|null|undefined|false)} children
  */
 export function el(tag, props = {}, ...children) {
-  return dressed(document.createElement(tag), props, children);
+  return applyProps(document.createElement(tag), props, children);
 }
 
 /** The same of a drawing: svg("rect", {x: 1, class: "bar"}). */
 export function svg(tag, props = {}, ...children) {
-  return dressed(document.createElementNS(SVG, tag), props, children);
+  return applyProps(document.createElementNS(SVG, tag), props, children);
 }
 
-function dressed(node, props, children) {
+function applyProps(node, props, children) {
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
@@ -27,24 +27,24 @@ function dressed(node, props, children) {
     else if (name in node && !(node instanceof SVGElement) && typeof value !== "string") node[name] = value;
     else node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.filter((each) => each !== null && each !== undefined && each !== false).map(textOr));
+  node.append(...children.filter((each) => each !== null && each !== undefined && each !== false).map(toChild));
   return node;
 }
 
-const textOr = (each) => (typeof each === "number" ? String(each) : each);
+const toChild = (each) => (typeof each === "number" ? String(each) : each);
 
 /** A value that tells when it changes. */
 export function signal(value) {
-  const hearers = new Set();
+  const listeners = new Set();
   return {
     get: () => value,
     set(next) {
       value = next;
-      for (const hear of [...hearers]) hear(value);
+      for (const listener of [...listeners]) listener(value);
     },
-    on(hear) {
-      hearers.add(hear);
-      return () => hearers.delete(hear);
+    on(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
     },
   };
 }
@@ -55,25 +55,25 @@ export function themeColor(name) {
 }
 
 /** Calls back when an element's width changes, and when the theme does; at most once a frame. Returns how to end it. */
-export function redrawOnResize(node, draw) {
+export function redrawOnResize(node, redraw) {
   let width = Math.floor(node.clientWidth); // what it has now is drawn by who asks
-  let waiting = 0;
-  const soon = () => {
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => node.isConnected && draw(width));
+  let frame = 0;
+  const schedule = () => {
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => node.isConnected && redraw(width));
   };
   const watcher = new ResizeObserver(([entry]) => {
-    const now = Math.floor(entry.contentRect.width);
-    if (now && now !== width) {
-      width = now;
-      soon();
+    const newWidth = Math.floor(entry.contentRect.width);
+    if (newWidth && newWidth !== width) {
+      width = newWidth;
+      schedule();
     }
   });
   watcher.observe(node);
-  document.addEventListener("theme", soon);
+  document.addEventListener("theme", schedule);
   return () => {
     watcher.disconnect();
-    document.removeEventListener("theme", soon);
+    document.removeEventListener("theme", schedule);
   };
 }
 
@@ -81,32 +81,32 @@ export function redrawOnResize(node, draw) {
  * A labelled slider with its value in words.
  * @param {{label: string, name?: string, min: number, max: number, step: number, value: any, words?: (value: number) => string, oninput: (value: number) => any}} how
  */
-export function slider({ label, name, min, max, step, value, words = String, oninput }) {
-  const said = el("output", {}, words(value));
+export function slider({ label, name, min, max, step, value, format: words = String, oninput }) {
+  const output = el("output", {}, words(value));
   const input = el("input", {
     type: "range", min, max, step, name,
     oninput: () => {
-      said.textContent = words(Number(input.value));
+      output.textContent = words(Number(input.value));
       oninput(Number(input.value));
     },
   });
   input.value = value;
-  return el("label", { class: "slider" }, el("span", {}, label), input, said);
+  return el("label", { class: "slider" }, el("span", {}, label), input, output);
 }
 
 /** Resolves when all that the page waits for is painted. */
 export function whenReady() {
   return new Promise((resolve) => {
-    const there = () => document.body.dataset.ready === "true";
-    if (there()) return resolve();
-    const watcher = new MutationObserver(() => there() && (watcher.disconnect(), resolve()));
+    const isReady = () => document.body.dataset.ready === "true";
+    if (isReady()) return resolve();
+    const watcher = new MutationObserver(() => isReady() && (watcher.disconnect(), resolve()));
     return watcher.observe(document.body, { attributeFilter: ["data-ready"] });
   });
 }
 
 /** A file for the reader to keep. */
-export function downloadFile(name, kind, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: kind }));
+export function downloadFile(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: type }));
   const link = el("a", { href: url, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
