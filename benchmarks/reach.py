@@ -38,7 +38,7 @@ from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
 from clearstory.training.optimizer import OptimizerSet
-from clearstory.training.lr_schedule import rate
+from clearstory.training.lr_schedule import lr_factor
 
 MODELS = ("rnn", "gru", "lstm", "clear")
 LENGTH, WINDOWS, TARGETS = 256, 24, 16
@@ -111,7 +111,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
         (nats.sum() / (ROWS * PAIRS)).backward()  # type: ignore[no-untyped-call]  # torch's
         if settings.gradient_clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        optimizers.step(rate(step, steps, settings))
+        optimizers.step(lr_factor(step, steps, settings))
     spent = time.process_time() - began
     model.eval()
     with torch.no_grad():

@@ -14,7 +14,7 @@ from tests.tiny import VOCAB, shaken
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models import unembed
+from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
@@ -23,7 +23,7 @@ from clearstory.text.sentinels import with_sentinels
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
 from clearstory.training.objectives.table import OBJECTIVES, choose
-from clearstory.training.lr_schedule import rate
+from clearstory.training.lr_schedule import lr_factor
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.sources import Paired, Spans, batch_of, dropping, pieces, window_of
 from clearstory.training.trainer import Trainer
@@ -172,7 +172,7 @@ def test_smoothed_nats_and_their_gradients_are_those_of_torch(bias: bool) -> Non
     targets = torch.randint(0, 9, (11,))
     targets[3] = IGNORE_INDEX
     leaves = [each.requires_grad_() for each in (hidden, weight, add)]
-    own = unembed.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)
+    own = cross_entropy.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)
     logits = hidden @ weight.T + (add if bias else 0)
     theirs = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1)
     torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-9)
@@ -180,9 +180,9 @@ def test_smoothed_nats_and_their_gradients_are_those_of_torch(bias: bool) -> Non
         mine = torch.autograd.grad((own * scale).sum(), leaves[: 2 + bias], retain_graph=True)
         wanted = torch.autograd.grad((theirs * scale).sum(), leaves[: 2 + bias], retain_graph=True)
         torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
-        own = unembed.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)  # its buffers are spent
+        own = cross_entropy.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)  # its buffers are spent
     with torch.no_grad():
-        torch.testing.assert_close(unembed.nats(hidden, weight, targets, add if bias else None, 0.1), theirs)
+        torch.testing.assert_close(cross_entropy.nats(hidden, weight, targets, add if bias else None, 0.1), theirs)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -263,7 +263,7 @@ def test_the_schedule_of_2017() -> None:
     settings = TrainingSettings(schedule="noam", warmup_steps=4000, learning_rate=(512 * 4000) ** -0.5)
     for step in (1, 100, 4000, 16_000, 100_000):  # eq. 3: width^-0.5 · min(step^-0.5, step · warmup^-1.5)
         wanted = 512**-0.5 * min(step**-0.5, step * 4000**-1.5)
-        assert settings.learning_rate * rate(step - 1, 100_000, settings) == pytest.approx(wanted, rel=1e-12)
+        assert settings.learning_rate * lr_factor(step - 1, 100_000, settings) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_an_objective_is_chosen_by_model_and_text() -> None:

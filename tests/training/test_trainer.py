@@ -22,7 +22,7 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.training.batches import StreamBatches, Windows
 from clearstory.training.muon import Muon, orthogonalize
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.lr_schedule import rate
+from clearstory.training.lr_schedule import lr_factor
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 from clearstory.training.optimizers import SGD, AdamW
@@ -317,7 +317,7 @@ def kinds() -> list[Any]:
 
 @pytest.mark.parametrize("settings", kinds(), ids=lambda s: s.schedule)
 def test_schedules_rise_to_one_and_end_low(settings: Any) -> None:
-    rates = [rate(step, 100, settings) for step in range(101)]
+    rates = [lr_factor(step, 100, settings) for step in range(101)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert all(a >= b for a, b in pairwise(rates[4:]))
     assert rates[100] == pytest.approx(1.0 if settings.schedule == "constant" else 0.1)
@@ -325,4 +325,4 @@ def test_schedules_rise_to_one_and_end_low(settings: Any) -> None:
 
 def test_cosine_is_half_way_down_half_way_through() -> None:
     # 0 + (1 - 0) · ½ (1 + cos(π/2)) = ½
-    assert rate(50, 100, replace(SETTINGS, warmup_steps=0, final_learning_rate=0.0)) == pytest.approx(0.5)
+    assert lr_factor(50, 100, replace(SETTINGS, warmup_steps=0, final_learning_rate=0.0)) == pytest.approx(0.5)
