@@ -36,7 +36,7 @@ from shared import clearstory, data, show
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.families import build
-from clearstory.models.machine import matmul_gflops, usable
+from clearstory.models.device import matmul_gflops, usable
 from clearstory.models.presets import GPT2, LSTM, NANOGPT_CHAR
 from clearstory.models.sizing import parameters
 from clearstory.training import trainer as training
@@ -189,7 +189,7 @@ def ours(size: Size, ids: Any, device: str, compiled: bool = False) -> Callable[
     if compiled:
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         model.compile()
-    return training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).advance
+    return training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
 
 
 def unsteady(step: Callable[[], object]) -> Callable[[], object]:
@@ -214,7 +214,7 @@ def recurrent(size: Size, device: str) -> dict[str, Any]:
         kind: Any = precision
         settings = TrainingSettings(batch_size=32, context=64, precision=kind, device=device)
         model = build(LSTM, seed=1, device=device)
-        step = training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).advance
+        step = training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
         seconds = training.seconds_per_step(step, least=0.0 if size is TINY else 1.0)
         found[precision] = {"tokens_per_second": round(32 * 64 / seconds)}
     return found

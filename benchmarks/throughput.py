@@ -27,7 +27,7 @@ from shared import show
 
 from clearstory.models.config import TransformerConfig
 from clearstory.models.families import build
-from clearstory.models.machine import bf16_is_fast, matmul_gflops
+from clearstory.models.device import bf16_is_fast, matmul_gflops
 from clearstory.models.presets import GPT2, NANOGPT_CHAR
 from clearstory.models.sizing import parameters
 from clearstory.training.objectives.causal import Causal
@@ -95,7 +95,7 @@ def compare(
 def ours(config: TransformerConfig, ids: Any, rows: int, context: int, precision: Any) -> Callable[[], object]:
     """A step of our Trainer."""
     settings = TrainingSettings(batch_size=rows, context=context, precision=precision, device="cpu")
-    return Trainer(build(config, seed=1), Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).advance
+    return Trainer(build(config, seed=1), Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
 
 
 def theirs(

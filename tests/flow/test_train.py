@@ -468,16 +468,16 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
 def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
     text: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Trainer.advance
+    real = Trainer.train_step
 
-    def advance(trainer: Trainer) -> StepResult:
+    def train_step(trainer: Trainer) -> StepResult:
         if trainer.step == 5:
             with torch.no_grad():
                 next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are well; the loss is not
             monkeypatch.setattr(Trainer, "backward", lambda *_: ({"next": float("nan")}, None))
         return real(trainer)
 
-    monkeypatch.setattr(Trainer, "advance", advance)
+    monkeypatch.setattr(Trainer, "advance", train_step)
     answer = cli(*flags(text, tmp_path / "run"))
     assert answer.status == 1
     assert "the loss became nan" in answer.last
