@@ -1,4 +1,7 @@
-"""Course: how far a run is to go, decided before its first step: as asked, or as far as the time reaches."""
+"""Length of a run: the number of steps, and the intervals between evaluations and checkpoints.
+
+Either as set, or as many steps as the time limit allows by a measured step time.
+"""
 
 from __future__ import annotations
 
@@ -8,106 +11,138 @@ from collections.abc import Iterator
 
 from clearstory.errors import BadSetting
 from clearstory.models.prompts import reads_source
-from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.events import TrainingEvent, RunPlanned, TrainingWarning
-from clearstory.recipes.training.session import LAST_LOOK, Session
+from clearstory.recipes.training.events import RunPlanned, TrainingEvent, TrainingWarning
+from clearstory.recipes.training.time_budget import (
+    EVALUATIONS_PER_RUN,
+    OVERHEAD_FRACTION,
+    evaluation_tokens,
+    should_compile,
+)
+from clearstory.recipes.training.training_run import TrainingRun
 
 DEFAULT_STEPS = 2000
-"""Where neither steps nor minutes are given."""
+"""Steps where neither steps nor a time limit is set."""
 
-MOST_ROUNDS = 1000
-"""Where minutes are given and the first rounds have yet to tell how long one takes."""
+MAX_ROUNDS = 1000
+"""Rounds planned under a time limit for a model whose first rounds have to show how long one takes."""
 
-WHOLE_LOOK = 10_000
-"""Tokens from which it is reckoned how long a model takes that reads documents whole."""
+FINAL_EVALUATION_TOKENS = 20_000
+"""Validation tokens of the final evaluation where the caller evaluates on the whole split."""
+
+TIMING_TOKENS = 10_000
+"""Validation tokens evaluated to measure the speed of a model that reads whole documents."""
 
 
-def plan(session: Session) -> Iterator[TrainingEvent]:
-    """How far to go: as asked, or as far as the time reaches."""
-    recipe, learner, clock = session.recipe, session.learner, session.clock
-    s, per_step = recipe.training, None
+def plan_run_length(run: TrainingRun) -> Iterator[TrainingEvent]:
+    """Set the number of steps and the intervals of a run, create its folder, and save the checkpoint of step 0.
+
+    Raises BadSetting where the time limit is over before the first step.
+    """
+    recipe, trainer = run.recipe, run.trainer
+    step_seconds = None
     if recipe.time_limit is not None:
-        # The time is that of the whole run, however often it is resumed.
-        clock.seconds -= session.cpu_before if clock.processor else session.before
-        yield from compile_stack(session, clock.left() / (s.threads if clock.processor else 1))
-        per_step = probe(session)
-        clock.reserve = closing_seconds(session)
-        enough = clock.left() >= (per_step or 0.0)
-        if not enough and learner.step == 0:
-            first = f", which takes {per_step:.2g} s," if per_step else ""
-            minutes, seconds = recipe.minutes, recipe.cpu_seconds
-            given = f"{seconds:g} seconds of the processor" if minutes is None else f"{minutes:g} minutes"
-            raise BadSetting(
-                f"{given} are over before the first step{first} "
-                f"beside {clock.reserve:.2g} s of measuring; give more, or a smaller model"
-            )
-        if not enough:
-            learner.set_total_steps(learner.step)
-        elif per_step:
-            share = 1 - time_budget.LOOK_SHARE
-            learner.set_total_steps(clock.steps(learner.step, per_step / share))
-        else:
-            learner.set_total_steps(MOST_ROUNDS)
+        yield from compile_model(run, remaining_wall_clock(run))
+        step_seconds = plan_steps_by_time(run)
     else:
-        yield from compile_stack(session, None)
-        if session.last is None or recipe.steps is not None:
-            learner.set_total_steps(recipe.steps or DEFAULT_STEPS)
-    if learner.step == 0:
-        learner.plans = [(0, learner.steps)]
-    session.eval_steps = s.eval_steps or learner.eval_steps or max(10, learner.steps // time_budget.LOOKS)
-    session.save_steps = s.save_steps or session.eval_steps
-    tokens = learner.steps * learner.tokens_per_step
-    session.eval_tokens = s.eval_tokens or time_budget.eval_tokens(tokens, learner.steps // session.eval_steps)
-    if s.patience and session.looks_without_better >= s.patience:
-        learner.set_total_steps(learner.step)  # it had stopped early, and was killed before its end
-    session.write_down()
-    seconds = learner.steps * per_step if per_step else None
+        yield from compile_model(run, None)
+        if run.resumed_from is None or recipe.steps is not None:
+            trainer.set_total_steps(recipe.steps or DEFAULT_STEPS)
+    if trainer.step == 0:
+        trainer.plans = [(0, trainer.steps)]
+    set_intervals(run)
+    if run.out_of_patience:
+        trainer.set_total_steps(trainer.step)  # it had stopped early, and was killed before its end
+    run.create_folder()
+    settings, tokens = recipe.training, trainer.steps * trainer.tokens_per_step
     yield RunPlanned(
-        steps=learner.steps,
-        seconds=seconds,
-        sentence=f"{learner.plan}, {tokens / max(1, session.prepared.tokens):.1f} times over the text, "
-        f"in {s.precision} on {session.device} with {s.threads} thread{'s' * (s.threads > 1)}",
+        steps=trainer.steps,
+        seconds=trainer.steps * step_seconds if step_seconds else None,
+        message=f"{trainer.plan}, {tokens / max(1, run.prepared.tokens):.1f} epochs, in {settings.precision} on "
+        f"{run.device} with {settings.threads} thread{'s' * (settings.threads > 1)}",
     )
-    if learner.step == 0:
-        yield session.save()
+    if trainer.step == 0:
+        yield run.save_checkpoint()
 
 
-def compile_stack(session: Session, seconds: float | None) -> Iterator[TrainingEvent]:
-    """torch.compile the stack where that pays."""
-    s = session.recipe.training
+def remaining_wall_clock(run: TrainingRun) -> float:
+    """Wall-clock seconds left, after subtracting the time that a resumed run has used before."""
+    budget = run.budget
+    budget.seconds -= run.cpu_seconds_before if budget.counts_cpu_time else run.seconds_before
+    return budget.remaining() / (run.recipe.training.threads if budget.counts_cpu_time else 1)
+
+
+def plan_steps_by_time(run: TrainingRun) -> float | None:
+    """Set as many steps as fit into the time limit; returns the seconds per step, None where it is not measured.
+
+    Raises BadSetting where the first step does not fit.
+    """
+    trainer, budget = run.trainer, run.budget
+    step_seconds = measure_step_time(run)
+    budget.reserve = final_evaluation_seconds(run)
+    fits = budget.remaining() >= (step_seconds or 0.0)
+    if not fits and trainer.step == 0:
+        minutes, cpu_seconds = run.recipe.minutes, run.recipe.cpu_seconds
+        limit = f"{cpu_seconds:g} CPU seconds" if minutes is None else f"{minutes:g} minutes"
+        step = f", which takes {step_seconds:.2g} s," if step_seconds else ""
+        raise BadSetting(
+            f"the time limit of {limit} is over before the first step{step} and {budget.reserve:.2g} s of final "
+            "evaluation; give more time, or a smaller model"
+        )
+    if not fits:
+        trainer.set_total_steps(trainer.step)
+    elif step_seconds:
+        trainer.set_total_steps(budget.total_steps(trainer.step, step_seconds / (1 - OVERHEAD_FRACTION)))
+    else:
+        trainer.set_total_steps(MAX_ROUNDS)
+    return step_seconds
+
+
+def set_intervals(run: TrainingRun) -> None:
+    """Set eval_steps, save_steps and eval_tokens where the settings leave them open."""
+    settings, trainer = run.recipe.training, run.trainer
+    run.eval_steps = settings.eval_steps or trainer.eval_steps or max(10, trainer.steps // EVALUATIONS_PER_RUN)
+    run.save_steps = settings.save_steps or run.eval_steps
+    tokens = trainer.steps * trainer.tokens_per_step
+    run.eval_tokens = settings.eval_tokens or evaluation_tokens(tokens, trainer.steps // run.eval_steps)
+
+
+def compile_model(run: TrainingRun, seconds: float | None) -> Iterator[TrainingEvent]:
+    """Apply torch.compile where that pays in a run of `seconds`."""
+    settings = run.recipe.training
     # Batches of pairs differ in length, and each length would be compiled anew.
-    asked = "off" if s.compile == "auto" and reads_source(session.model) else s.compile
-    yes, sentence = time_budget.should_compile(asked, session.prepared.parameters, seconds, s.device)
-    if sentence:
-        yield TrainingWarning(step=session.learner.step, sentence=sentence)
-    if yes:
-        # Said at every compilation on a GPU; that fp32 means fp32 is meant.
+    setting = "off" if settings.compile == "auto" and reads_source(run.model) else settings.compile
+    use, message = should_compile(setting, run.prepared.parameters, seconds, settings.device)
+    if message:
+        yield TrainingWarning(step=run.trainer.step, message=message)
+    if use:
+        # Emitted at every compilation on a GPU; fp32 is meant to be full fp32.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        session.model.compile()
-        session.compiled = True
+        run.model.compile()
+        run.compiled = True
 
 
-def probe(session: Session) -> float | None:
-    """What a step takes of the time that is given; None where trying one out would cost too much."""
-    if session.compiled:
-        session.learner.probe()  # compiling happens at the first steps, and in other processes, whose time is not ours
-    began, spent = time.perf_counter(), session.clock.spent()
-    seconds = session.learner.probe()
-    if seconds is None or not session.clock.processor:
+def measure_step_time(run: TrainingRun) -> float | None:
+    """Seconds of the time budget per step; None where a trial step would cost too much."""
+    if run.compiled:
+        run.trainer.measure_step_time()  # the first steps compile, in other processes, whose CPU time is not counted
+    started, elapsed = time.perf_counter(), run.budget.elapsed()
+    seconds = run.trainer.measure_step_time()
+    if seconds is None or not run.budget.counts_cpu_time:
         return seconds
-    return seconds * (session.clock.spent() - spent) / (time.perf_counter() - began)
+    return seconds * (run.budget.elapsed() - elapsed) / (time.perf_counter() - started)
 
 
-def closing_seconds(session: Session) -> float:
-    """What the end of the run will take: the complete look, saving, the curve."""
-    # A model that never forgets reads documents side by side, and the first one alone would be slow.
-    whole = getattr(session.model, "context", 0) is None
-    some = min(session.prepared.validation_tokens, WHOLE_LOOK if whole else 20 * session.learner.context)
-    if session.compiled or session.recipe.training.device != "cpu":
-        session.look_at(some, fast=False, spread=whole)  # as is what only reads; a GPU loads its kernels at first use
-    began = session.clock.spent()
-    session.look_at(some, fast=False, spread=whole)
-    per_token = (session.clock.spent() - began) / max(1, some)
-    tokens = session.prepared.validation_tokens
-    tokens = tokens if session.closing else min(tokens, LAST_LOOK)
-    return per_token * tokens + 1.0 + 1e-8 * session.prepared.parameters
+def final_evaluation_seconds(run: TrainingRun) -> float:
+    """Seconds that the end of the run takes: the final evaluation, saving and the learning curve."""
+    # A recurrent model reads documents in parallel; the first one alone would be slow.
+    whole_documents = getattr(run.model, "context", 0) is None
+    validation_tokens = run.prepared.validation_tokens
+    tokens = min(validation_tokens, TIMING_TOKENS if whole_documents else 20 * run.trainer.context)
+    if run.compiled or run.recipe.training.device != "cpu":
+        # Evaluation is compiled too, and a GPU loads its kernels on first use.
+        run.evaluate(tokens, mixed_precision=False, spread=whole_documents)
+    started = run.budget.elapsed()
+    run.evaluate(tokens, mixed_precision=False, spread=whole_documents)
+    seconds_per_token = (run.budget.elapsed() - started) / max(1, tokens)
+    final_tokens = validation_tokens if run.full_evaluation else min(validation_tokens, FINAL_EVALUATION_TOKENS)
+    return seconds_per_token * final_tokens + 1.0 + 1e-8 * run.prepared.parameters
