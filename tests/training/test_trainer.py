@@ -236,7 +236,7 @@ def test_weights_are_averaged_over_the_last_steps() -> None:
     seen = []
     for _ in one:
         seen.append(one.model.norm.weight.detach().clone())  # type: ignore[union-attr,operator]
-    with one.averaged():
+    with one.averaged_weights():
         torch.testing.assert_close(one.model.norm.weight.detach(), torch.stack(seen[3:]).mean(0))  # type: ignore[union-attr,operator]
     assert torch.equal(one.model.norm.weight, seen[-1])  # type: ignore[arg-type]
 

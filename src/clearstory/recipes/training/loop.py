@@ -178,7 +178,7 @@ def is_due(step: int, interval: int) -> bool:
 def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
     """Evaluate on some tokens of the validation split; save the model if it is the best so far."""
     trainer = run.trainer
-    with trainer.averaged():
+    with trainer.averaged_weights():
         score = run.evaluate(run.eval_tokens)
         loss, step = score.nats_per_token, trainer.step
         if is_best := loss < run.best_loss:
@@ -216,7 +216,7 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
 def sample_step(run: TrainingRun) -> TextSampled:
     """Sample a text from the model, log it, and return it as an event."""
     trainer, seed = run.trainer, run.recipe.training.seed
-    with trainer.averaged():
+    with trainer.averaged_weights():
         source = run.validation.source(trainer.step, trainer.context)
         text = sample_text(run.model, run.tokenizer, seed=seed + trainer.step, source=source)
     run.log(kind="sample", step=trainer.step, text=text)
@@ -229,7 +229,7 @@ def finish(run: TrainingRun) -> TrainingResult:
     last_is_best = run.best_step == trainer.step
     if not last_is_best:
         run.load_best_model()
-    with trainer.averaged() if last_is_best else nullcontext():
+    with trainer.averaged_weights() if last_is_best else nullcontext():
         score = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
     parameters = count(unadapted(run.model))
     card = replace(run.card, parameters=parameters, bits_per_byte=score.bits_per_byte)
