@@ -21,7 +21,7 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.families import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.int8 import int8
-from clearstory.models.machine import usable
+from clearstory.models.device import usable
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
@@ -111,7 +111,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, opti
     saved = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # as they come from a file
     torch.randn(5, device=DEVICE)
     second = trainer(config, settings, steps=99)
-    second.load_state(saved, values)
+    second.load_checkpoint_state(saved, values)
     assert before + [p.loss for p in second] == losses
     for name, value in straight.state()[0].items():
         assert torch.equal(value, second.state()[0][name]), name

@@ -15,7 +15,7 @@ from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownN
 from clearstory.models.base import TokenBatch
 from clearstory.models.lora import Adapted, adapt, adaptations, linear_maps, merge
 from clearstory.models.presets import PRESETS
-from clearstory.models.twin import twin
+from clearstory.models.shallow_copy import twin
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
@@ -216,7 +216,7 @@ def test_resumed_it_ends_as_uninterrupted_bit_for_bit_and_keeps_no_base() -> Non
     tensors, values = first.state()
     assert {name.rpartition(".")[2] for name in tensors if name.startswith("model.")} == {"lora_a", "lora_b"}
     second = new()
-    second.load_state(tensors, values)
+    second.load_checkpoint_state(tensors, values)
     assert begun + [progress.loss for progress in second] == losses
     ends = (whole.model.state_dict(), second.model.state_dict())
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
@@ -225,7 +225,7 @@ def test_resumed_it_ends_as_uninterrupted_bit_for_bit_and_keeps_no_base() -> Non
 def test_a_checkpoint_of_another_rank_is_refused() -> None:
     narrow, wide = (trainer(adapt(shaken(TINY_GPT2).float(), rank=rank)) for rank in (2, 3))
     with pytest.raises(CheckpointMismatch, match=r"lora_a' is \(2, 16\) where this run's is \(3, 16\)"):
-        wide.load_state(*narrow.state())
+        wide.load_checkpoint_state(*narrow.state())
 
 
 def test_a_wider_stream_is_no_matter() -> None:

@@ -214,7 +214,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(pairs: bool, prec
     before = [first.advance().loss for _ in range(3)]
     tensors, values = first.state()
     second = trainer(pairs, settings, dropout=0.1, steps=99)
-    second.load_state({name: tensor.clone() for name, tensor in tensors.items()}, values)
+    second.load_checkpoint_state({name: tensor.clone() for name, tensor in tensors.items()}, values)
     assert before + [p.loss for p in second] == losses
     for name, value in straight.state()[0].items():
         assert torch.equal(value, second.state()[0][name]), name

@@ -77,7 +77,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, opti
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
     torch.randn(5)  # what others draw in between is of no account
     second = trainer(config, replace(settings), steps=99)
-    second.load_state(saved, values)
+    second.load_checkpoint_state(saved, values)
     after = [p.loss for p in second]
     assert before + after == losses
     for name, value in straight.state()[0].items():
@@ -87,7 +87,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, opti
 def test_a_state_of_another_model_is_refused() -> None:
     tensors, values = trainer().state()
     with pytest.raises(CheckpointMismatch, match=r"attention.key.weight.*\(8, 16\).*\(8, 32\)"):
-        trainer(replace(TINY, width=32)).load_state(tensors, values)
+        trainer(replace(TINY, width=32)).load_checkpoint_state(tensors, values)
 
 
 @pytest.mark.parametrize("config", [TINY, TINY_GPT], ids=["clear", "gpt"])

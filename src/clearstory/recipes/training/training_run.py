@@ -19,14 +19,40 @@ from clearstory.formats.native import NATIVE
 from clearstory.metrics import Score
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.recipes.settings.training import TrainRecipe
-from clearstory.recipes.training.events import ModelSaved, RunPrepared, TrainingWarning
+from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
 from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
-from clearstory.training.base import BaseTrainer
+from clearstory.training.base import BaseTrainer, StepResult
 from clearstory.training.metrics_log import LossMonitor, MetricsLog
 from clearstory.training.trainer import COMPUTE_DTYPES
+
+
+class StepTimer:
+    """Speed of the steps of a run since it was started or resumed."""
+
+    def __init__(self, trainer: BaseTrainer, budget: TimeBudget) -> None:
+        self.trainer = trainer
+        self.budget = budget
+        self.first_step = trainer.step
+        self.started = time.monotonic()
+        self.elapsed_at_start = budget.elapsed()
+        self.tokens_per_second = 0.0
+
+    def update(self, result: StepResult) -> None:
+        """Update tokens_per_second, an exponential moving average."""
+        now = self.trainer.tokens_per_step / result.seconds
+        self.tokens_per_second = now if not self.tokens_per_second else 0.9 * self.tokens_per_second + 0.1 * now
+
+    def eta(self) -> float:
+        """Estimated seconds until the last step."""
+        steps_taken = self.trainer.step - self.first_step
+        return (self.trainer.steps - self.trainer.step) * (time.monotonic() - self.started) / steps_taken
+
+    def budget_per_step(self) -> float:
+        """Seconds of the time budget per step, evaluations included."""
+        return (self.budget.elapsed() - self.elapsed_at_start) / (self.trainer.step - self.first_step)
 
 
 @dataclass
@@ -131,6 +157,27 @@ class TrainingRun:
         assert self.metrics is not None, "the run folder is created before the first record"
         self.metrics.write(**record)
 
+    def log_step(self, result: StepResult, timer: StepTimer) -> StepCompleted:
+        """Log a step, and return it as an event."""
+        timer.update(result)
+        terms = dict(result.terms or {})
+        terms = terms if len(terms) > 1 else {}
+        event = StepCompleted(
+            step=result.step,
+            steps=result.steps,
+            loss=result.loss,
+            terms=terms,
+            learning_rate=result.learning_rate,
+            gradient_norm=result.gradient_norm,
+            tokens=result.tokens,
+            tokens_per_second=timer.tokens_per_second,
+            seconds=self.seconds(),
+            eta=timer.eta(),
+        )
+        names = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", *(("terms",) if terms else ()))
+        self.log(kind="step", **{name: getattr(event, name) for name in names})
+        return event
+
     def warn(self, message: str) -> TrainingWarning:
         """Log a warning, and return it as an event."""
         self.log(kind="warning", step=self.trainer.step, message=message)
@@ -143,7 +190,7 @@ class TrainingRun:
         tokens from the whole split instead of its beginning.
         """
         model: Any = self.model
-        model.arithmetic = COMPUTE_DTYPES[self.recipe.training.precision] if mixed_precision else None
+        model.compute_dtype = COMPUTE_DTYPES[self.recipe.training.precision] if mixed_precision else None
         model.eval()
         return self.validation.score(model, self.trainer.context, limit, spread)
 
@@ -209,7 +256,7 @@ class TrainingRun:
         tensors |= {f"optimizer.{name}": value for name, value in saved.optimizer.items()}
         values = saved.values
         try:
-            self.trainer.load_state(tensors, {**values, "step": saved.step})
+            self.trainer.load_checkpoint_state(tensors, {**values, "step": saved.step})
             self.best_loss = float("inf") if values["best_loss"] is None else float(values["best_loss"])
             self.best_step = int(values["best_step"])
             self.evaluations_since_best = int(values["evaluations_since_best"])
