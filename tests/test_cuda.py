@@ -107,14 +107,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, opti
     losses = [p.loss for p in straight]
     first = trainer(config, settings, steps=7)
     before = [first.advance().loss for _ in range(3)]
-    tensors, values = first.state()
+    tensors, values = first.checkpoint_state()
     saved = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # as they come from a file
     torch.randn(5, device=DEVICE)
     second = trainer(config, settings, steps=99)
     second.load_checkpoint_state(saved, values)
     assert before + [p.loss for p in second] == losses
-    for name, value in straight.state()[0].items():
-        assert torch.equal(value, second.state()[0][name]), name
+    for name, value in straight.checkpoint_state()[0].items():
+        assert torch.equal(value, second.checkpoint_state()[0][name]), name
 
 
 def test_micro_batches_give_the_loss_of_one() -> None:

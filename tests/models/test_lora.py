@@ -213,7 +213,7 @@ def test_resumed_it_ends_as_uninterrupted_bit_for_bit_and_keeps_no_base() -> Non
     losses = [progress.loss for progress in whole]
     first = new()
     begun = [first.advance().loss for _ in range(3)]
-    tensors, values = first.state()
+    tensors, values = first.checkpoint_state()
     assert {name.rpartition(".")[2] for name in tensors if name.startswith("model.")} == {"lora_a", "lora_b"}
     second = new()
     second.load_checkpoint_state(tensors, values)
@@ -225,7 +225,7 @@ def test_resumed_it_ends_as_uninterrupted_bit_for_bit_and_keeps_no_base() -> Non
 def test_a_checkpoint_of_another_rank_is_refused() -> None:
     narrow, wide = (trainer(adapt(shaken(TINY_GPT2).float(), rank=rank)) for rank in (2, 3))
     with pytest.raises(CheckpointMismatch, match=r"lora_a' is \(2, 16\) where this run's is \(3, 16\)"):
-        wide.load_checkpoint_state(*narrow.state())
+        wide.load_checkpoint_state(*narrow.checkpoint_state())
 
 
 def test_a_wider_stream_is_no_matter() -> None:

@@ -212,12 +212,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(pairs: bool, prec
     losses = [p.loss for p in straight]
     first = trainer(pairs, settings, dropout=0.1, steps=7)
     before = [first.advance().loss for _ in range(3)]
-    tensors, values = first.state()
+    tensors, values = first.checkpoint_state()
     second = trainer(pairs, settings, dropout=0.1, steps=99)
     second.load_checkpoint_state({name: tensor.clone() for name, tensor in tensors.items()}, values)
     assert before + [p.loss for p in second] == losses
-    for name, value in straight.state()[0].items():
-        assert torch.equal(value, second.state()[0][name]), name
+    for name, value in straight.checkpoint_state()[0].items():
+        assert torch.equal(value, second.checkpoint_state()[0][name]), name
 
 
 def test_padding_in_bf16_is_as_unseen_as_in_fp32() -> None:

@@ -241,7 +241,7 @@ def test_micro_batches_and_resuming_change_nothing(objective: str) -> None:
     first = trainer(8, 1)
     begun = [first.advance().loss for _ in range(3)]
     second = trainer(8, 1)
-    second.load_checkpoint_state(*first.state())
+    second.load_checkpoint_state(*first.checkpoint_state())
     assert begun + [progress.loss for progress in second] == whole
     assert whole[-1] < whole[0]
     assert second.tokens > 0

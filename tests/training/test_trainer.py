@@ -73,19 +73,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, opti
     losses = [p.loss for p in straight]
     first = trainer(config, settings, steps=7)
     before = [first.advance().loss for _ in range(3)]
-    tensors, values = first.state()
+    tensors, values = first.checkpoint_state()
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
     torch.randn(5)  # what others draw in between is of no account
     second = trainer(config, replace(settings), steps=99)
     second.load_checkpoint_state(saved, values)
     after = [p.loss for p in second]
     assert before + after == losses
-    for name, value in straight.state()[0].items():
-        assert torch.equal(value, second.state()[0][name]), name
+    for name, value in straight.checkpoint_state()[0].items():
+        assert torch.equal(value, second.checkpoint_state()[0][name]), name
 
 
 def test_a_state_of_another_model_is_refused() -> None:
-    tensors, values = trainer().state()
+    tensors, values = trainer().checkpoint_state()
     with pytest.raises(CheckpointMismatch, match=r"attention.key.weight.*\(8, 16\).*\(8, 32\)"):
         trainer(replace(TINY, width=32)).load_checkpoint_state(tensors, values)
 

@@ -212,7 +212,7 @@ class TrainingRun:
 
     def save_checkpoint(self) -> ModelSaved:
         """Write a checkpoint, which opens as a model too, and delete old ones."""
-        tensors, values = self.trainer.state()
+        tensors, values = self.trainer.checkpoint_state()
         parts: dict[str, dict[str, Tensor]] = {
             part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
             for part in ("model", "optimizer")
