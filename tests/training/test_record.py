@@ -99,7 +99,7 @@ def learning(step: int, rng: random.Random) -> float:
 def warnings(losses: list[float]) -> list[tuple[int, str]]:
     """The steps at which the watchman speaks, and what he says."""
     watchman = LossMonitor()
-    said = [(step, watchman.step(step, loss)) for step, loss in enumerate(losses, start=1)]
+    said = [(step, monitor.check_loss(step, loss)) for step, loss in enumerate(losses, start=1)]
     return [(step, sentence) for step, sentence in said if sentence]
 
 
@@ -135,7 +135,7 @@ def looks(curve: list[tuple[float, float]]) -> list[str]:
     watchman, said = LossMonitor(), []
     for number, (training, validation) in enumerate(curve):
         watchman.smooth = training
-        said.append(watchman.look(100 * number, validation))
+        said.append(monitor.check_validation(100 * number, validation))
     return [sentence for sentence in said if sentence]
 
 

@@ -142,7 +142,7 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
         yield run.log_step(result, timer)
         if result.note is not None:
             yield run.warn(result.note)
-        if result.loss is not None and (message := run.monitor.step(result.step, result.loss)):
+        if result.loss is not None and (message := run.monitor.check_loss(result.step, result.loss)):
             yield run.warn(message)
         if run.recipe.time_limit is not None:
             if run.budget.remaining() <= 0:
@@ -209,7 +209,7 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
     )
     if is_best:
         yield ModelSaved(step=step, path=run.folder.model_folder, kind="model")
-    if message := run.monitor.look(step, loss):
+    if message := run.monitor.check_validation(step, loss):
         yield run.warn(message)
 
 

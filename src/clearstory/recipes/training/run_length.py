@@ -57,7 +57,7 @@ def plan_run_length(run: TrainingRun) -> Iterator[TrainingEvent]:
     yield RunPlanned(
         steps=trainer.steps,
         seconds=trainer.steps * step_seconds if step_seconds else None,
-        message=f"{trainer.plan}, {tokens / max(1, run.prepared.tokens):.1f} epochs, in {settings.precision} on "
+        message=f"{trainer.length}, {tokens / max(1, run.prepared.tokens):.1f} epochs, in {settings.precision} on "
         f"{run.device} with {settings.threads} thread{'s' * (settings.threads > 1)}",
     )
     if trainer.step == 0:
@@ -100,7 +100,7 @@ def plan_steps_by_time(run: TrainingRun) -> float | None:
 def set_intervals(run: TrainingRun) -> None:
     """Set eval_steps, save_steps and eval_tokens where the settings leave them open."""
     settings, trainer = run.recipe.training, run.trainer
-    run.eval_steps = settings.eval_steps or trainer.eval_steps or max(10, trainer.steps // EVALUATIONS_PER_RUN)
+    run.eval_steps = settings.eval_steps or trainer.default_eval_steps or max(10, trainer.steps // EVALUATIONS_PER_RUN)
     run.save_steps = settings.save_steps or run.eval_steps
     tokens = trainer.steps * trainer.tokens_per_step
     run.eval_tokens = settings.eval_tokens or evaluation_tokens(tokens, trainer.steps // run.eval_steps)
