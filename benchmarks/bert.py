@@ -31,7 +31,7 @@ from clearstory.formats.folders import open_model
 from clearstory.lens.rendering.render import save
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.text.conllu import TaggedSentence, read_conllu
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents

@@ -30,10 +30,10 @@ from shared import machine
 
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.int8 import int8
-from clearstory.models.layout import for_decoding
-from clearstory.models.presets import GPT2
+from clearstory.models.decoding_layout import for_decoding
+from clearstory.models.transformer.presets import GPT2
 from clearstory.models.prompts import resting
 from clearstory.evaluation.windows import score_dataset
 

@@ -35,10 +35,11 @@ from shared import clearstory, data, show
 
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.device import matmul_gflops, usable
-from clearstory.models.presets import GPT2, LSTM, NANOGPT_CHAR
-from clearstory.models.sizing import parameters
+from clearstory.models.transformer.presets import GPT2, NANOGPT_CHAR
+from clearstory.models.recurrent.presets import LSTM
+from clearstory.models.transformer.sizing import parameter_count
 from clearstory.training import trainer as training
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
@@ -149,7 +150,7 @@ def train_tokenizer(size: Size, device: str) -> dict[str, Any]:
             seconds[name].append((time.perf_counter() - began) / size.steps)
     c, tokens = size.config, size.rows * size.context
     # 6 operations for each parameter in a matrix product and token, and attention's 12 · layers · width · context / 2.
-    work = tokens * (6 * (parameters(c) - c.context * c.width) + 6 * c.layers * c.width * size.context)
+    work = tokens * (6 * (parameter_count(c) - c.context * c.width) + 6 * c.layers * c.width * size.context)
     base = seconds["transformers, bf16 autocast"]
     return {
         name: {

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from shared import clearstory, data, show
 
-from clearstory.models.families import build, count
-from clearstory.models.hmm import learning
+from clearstory.models.build import build, count_parameters
+from clearstory.models.hmm import baum_welch
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.evaluation.windows import score_dataset
 from clearstory.text.documents import read_documents
@@ -53,7 +53,7 @@ def em(states: int = 256, rounds: int = 20) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     score = score_dataset(model.eval(), valid, begin=eos)
     return {
-        "states": states, "vocab": VOCAB, "parameters": count(model), "tokens": len(train), "rounds": rounds,
+        "states": states, "vocab": VOCAB, "parameters": count_parameters(model), "tokens": len(train), "rounds": rounds,
         "seconds": round(seconds, 1), "cpu_seconds": took[-1], "cpu_seconds_by_round": took,
         "tokens_per_cpu_second": round(rounds * len(train) / took[-1]),
         "log_likelihood": [round(each, 1) for each in told],
@@ -68,7 +68,7 @@ def beside_hmmlearn(states: int = 64, tokens: int = 20_480, rounds: int = 2) -> 
 
     train, _, _ = wikitext2()
     ids = np.asarray(train.ids[:tokens]).astype(np.int64)
-    lengths = [learning.WINDOW] * (tokens // learning.WINDOW)
+    lengths = [baum_welch.WINDOW] * (tokens // baum_welch.WINDOW)
     took: dict[str, list[float]] = {"clearstory": [], "hmmlearn, scaling": [], "hmmlearn, log": []}
     for turn in range(3):
         for who, times in took.items():

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import numpy as np, throughput
-from clearstory.models.presets import GPT2
+from clearstory.models.transformer.presets import GPT2
 ids = np.random.default_rng(0).integers(0, 50257, 20000).astype(np.uint16)
 step = throughput.{which}
 for _ in range({steps}):

@@ -37,7 +37,7 @@ from shared import DATA, data, show, whole_process
 from clearstory.formats.arpa.read import read_arpa
 from clearstory.formats.arpa.write import write_arpa
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build, count
+from clearstory.models.build import build, count_parameters
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.evaluation.windows import score_dataset
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -189,7 +189,7 @@ def large(file: Path) -> dict[str, Any]:
         "tokens_per_cpu_second": round(len(ids) / (time.process_time() - began)),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "before_mb": round(before / 1024),
-        "parameters": count(model),
+        "parameters": count_parameters(model),
     }
 
 

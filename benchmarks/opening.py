@@ -46,9 +46,9 @@ def folders(home: Path) -> dict[str, Path]:
 
     from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
-    from clearstory.models.families import build
-    from clearstory.models.presets import GPT2
-    from clearstory.models.published import SMOLLM2_135M
+    from clearstory.models.build import build
+    from clearstory.models.transformer.presets import GPT2
+    from clearstory.models.transformer.published import SMOLLM2_135M
     from clearstory.text.train_tokenizer import train_tokenizer
 
     made = {}

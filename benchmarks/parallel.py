@@ -29,9 +29,9 @@ from shared import show
 from clearstory.lens.rendering.render import save
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build, count
-from clearstory.models.presets import CLEAR
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build, count_parameters
+from clearstory.models.transformer.presets import CLEAR
 from clearstory.models.recurrent.config import RecurrentConfig
 
 VOCAB = 256
@@ -64,7 +64,7 @@ def measured(
 ) -> dict[str, Any]:
     """Both models of one size."""
     transformer = build(shape, seed=1)
-    models = {"Transformer": transformer, "LSTM": build(equal(count(transformer)), seed=1)}
+    models = {"Transformer": transformer, "LSTM": build(equal(count_parameters(transformer)), seed=1)}
     points = []
     for context in contexts:
         for rows in sorted({1, TOKENS // context}):
@@ -75,9 +75,9 @@ def measured(
             ]
             print(points[-2:], file=sys.stderr, flush=True)
     if pictures:
-        save(picture(points, count(transformer)), pictures / f"parallel-{name}.svg")
+        save(picture(points, count_parameters(transformer)), pictures / f"parallel-{name}.svg")
     return {
-        "parameters": {key: count(model) for key, model in models.items()},
+        "parameters": {key: count_parameters(model) for key, model in models.items()},
         "points": points,
         "attention_costs_as_much_as_the_rest_at": crossing(points),
         "second_thread": {key: second_thread(step(model, 1, 512), number) for key, model in models.items()},
@@ -87,7 +87,7 @@ def measured(
 def equal(parameters: int) -> RecurrentConfig:
     """Two LSTM layers with about so many parameters."""
     shapes = (RecurrentConfig(vocab=VOCAB, width=w, hidden_size=w, layers=2, tie_embeddings=False) for w in range(64, 1024, 2))
-    return min(shapes, key=lambda shape: abs(count(build(shape, device="meta")) - parameters))
+    return min(shapes, key=lambda shape: abs(count_parameters(build(shape, device="meta")) - parameters))
 
 
 def step(model: Any, rows: int, context: int) -> Callable[[], None]:

@@ -32,7 +32,7 @@ from clearstory.lens.rendering.render import save
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.families import build, count
+from clearstory.models.build import build, count_parameters
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
@@ -87,7 +87,7 @@ def felt(name: str, seconds: float, folder: Path) -> dict[str, Any]:
     print(name, said["bits_per_byte"], file=sys.stderr)
     return {
         "model": name,
-        "parameters": count(opened.model),
+        "parameters": count_parameters(opened.model),
         "shape": opened.model.config.summary,
         "bits_per_byte": said["bits_per_byte"],
         "cpu_seconds": said["cpu_seconds"],
@@ -124,7 +124,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     print(name, accuracy, file=sys.stderr)
     return {
         "model": name,
-        "parameters": count(model),
+        "parameters": count_parameters(model),
         "shape": config.summary,
         "cpu_seconds": round(spent, 1),
         "accuracy_up_to": accuracy,

@@ -33,9 +33,9 @@ from shared import show
 from clearstory.durable import write_text
 from clearstory.lens.rendering.render import save
 from clearstory.lens.views import Curve, Line
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build, count
-from clearstory.models.presets import CLEAR
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build, count_parameters
+from clearstory.models.transformer.presets import CLEAR
 from clearstory.models.prompts import first_token, resting
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.settings.training_presets import PRESET_TRAINING_SETTINGS
@@ -137,7 +137,7 @@ def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | N
         held_out = rows["validation"].spread(HELD_OUT)
         score = score_dataset(model, held_out, windows="blocks", begin=begin, batch_size=64)
     assert score.bits_per_byte is not None
-    return Point(count(model), characters, score.bits_per_byte, round(took, 1))
+    return Point(count_parameters(model), characters, score.bits_per_byte, round(took, 1))
 
 
 Law = torch.Tensor

@@ -279,8 +279,8 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
     from clearstory.lens.probes.attention import attention_patterns
     from clearstory.lens.hooks.passage import encode_passage
     from clearstory.lens.hooks.attention_sites import attention_sites
-    from clearstory.models.families import build
-    from clearstory.models.presets import PRESETS
+    from clearstory.models.build import build
+    from clearstory.models.families import PRESETS
 
     tokenizer = opened(root / "model.gguf").tokenizer
     model: Any = build(replace(PRESETS["gpt2"], vocab=tokenizer.vocab), seed=1).eval()

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from shared import show
 
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build
 from clearstory.models.device import bf16_is_fast, matmul_gflops
-from clearstory.models.presets import GPT2, NANOGPT_CHAR
-from clearstory.models.sizing import parameters
+from clearstory.models.transformer.presets import GPT2, NANOGPT_CHAR
+from clearstory.models.transformer.sizing import parameter_count
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
@@ -78,7 +78,7 @@ def compare(
             seconds[name].append((time.process_time() - began) / steps)
     tokens = rows * context
     # 6 operations for each parameter in a matrix product and token, and attention's 12 · layers · width · context / 2.
-    inner = parameters(config) - config.context * config.width
+    inner = parameter_count(config) - config.context * config.width
     work = tokens * (6 * inner + 6 * config.layers * config.width * context)
     base = seconds["transformers fp32"]
     return {

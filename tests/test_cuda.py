@@ -18,7 +18,7 @@ from clearstory.errors import CannotDo
 from clearstory.generation.engine import Engine, Token, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.int8 import int8
 from clearstory.models.device import usable

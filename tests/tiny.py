@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import CLEAR, GPT2
+from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.recurrent.config import RecurrentConfig
 
 VOCAB = 23

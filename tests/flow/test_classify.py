@@ -16,8 +16,8 @@ from clearstory.errors import BadInput, ContextOverflow
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
-from clearstory.models.presets import MINILM
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import MINILM
 from clearstory.recipes.inference.classify import Word
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.train_tokenizer import train_tokenizer

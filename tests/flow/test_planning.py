@@ -10,10 +10,11 @@ import pytest
 
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import CLEAR, NANOGPT_CHAR, PRESETS
-from clearstory.models.sizing import blocks, clear_of_blocks, clear_shape, parameters
+from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
+from clearstory.models.families import PRESETS
+from clearstory.models.transformer.sizing import clear_config, clear_config_by_non_embedding, non_embedding_parameters, parameter_count
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.digit_pictures import parse_padded_image
+from clearstory.recipes.training.samples import parse_padded_image
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import place_of, usual_tokenizer
@@ -37,12 +38,12 @@ def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
 
 @pytest.mark.parametrize("target", [300_000, 3_000_000, 30_000_000])
 def test_the_dial_of_clear_comes_near(target: int) -> None:
-    assert parameters(clear_shape(target, 1024, 256)) == pytest.approx(target, rel=0.35)
+    assert parameter_count(clear_config(target, 1024, 256)) == pytest.approx(target, rel=0.35)
 
 
 @pytest.mark.parametrize("vocab", [67, 4096])
 def test_clear_can_be_sized_by_its_blocks(vocab: int) -> None:
-    assert blocks(clear_of_blocks(600_000, vocab, 256)) == pytest.approx(600_000, rel=0.35)
+    assert non_embedding_parameters(clear_config_by_non_embedding(600_000, vocab, 256)) == pytest.approx(600_000, rel=0.35)
 
 
 @pytest.mark.parametrize(

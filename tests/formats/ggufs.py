@@ -12,8 +12,8 @@ import torch
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.formats.gguf.write import write_gguf
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 

@@ -17,7 +17,7 @@ from clearstory.formats.arpa.write import write_arpa
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate

@@ -21,9 +21,9 @@ from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES
 from clearstory.formats.gguf.write import llama_cpp_warning, write_gguf
 from clearstory.formats.rotary_layout import pairs_to_halves, halves_to_pairs
-from clearstory.models.families import count
-from clearstory.models.positions import rope_scaling_divisors
-from clearstory.models.presets import PRESETS
+from clearstory.models.build import count_parameters
+from clearstory.models.transformer.positions import rope_scaling_divisors
+from clearstory.models.families import PRESETS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import generate
@@ -42,7 +42,7 @@ def test_export_then_import_is_the_identity(name: str, tmp_path: Path) -> None:
     model = written(tmp_path / "model.gguf", config)
     after = open_model(tmp_path / "model.gguf")
     assert after.model.config == config
-    assert (after.card.name, after.card.parameters) == ("tiny", count(model))
+    assert (after.card.name, after.card.parameters) == ("tiny", count_parameters(model))
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, after.model.state_dict()[key]), key
     assert torch.equal(OpenedModel(model, None, ModelCard()).logits(ROWS), after.logits(ROWS))

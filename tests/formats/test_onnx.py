@@ -27,8 +27,10 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.onnx.graphs import GRAPHS
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import FAMILIES, SHAPES
-from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
+from clearstory.models.families import FAMILIES
+from clearstory.models.transformer.architectures import ARCHITECTURES
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
+from clearstory.models.families import PRESETS
 from clearstory.recipes.conversion import check_onnx
 from clearstory.recipes.conversion.convert import Conversion, convert
 from clearstory.text.train_tokenizer import train_tokenizer

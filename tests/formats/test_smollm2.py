@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clearstory.formats.folders import open_model
-from clearstory.models.presets import PRESETS
+from clearstory.models.families import PRESETS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.conversion.check_transformers import MESSAGES, TEXTS

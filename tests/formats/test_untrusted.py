@@ -21,8 +21,8 @@ from clearstory.errors import (
 )
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build
 
 GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_dim=2, intermediate_size=12)
 LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")

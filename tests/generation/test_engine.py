@@ -9,9 +9,9 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
 from clearstory.generation.engine import Engine, generate, groups
-from clearstory.generation.search import beam_search
+from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.prompts import renewed, resting
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 

@@ -13,9 +13,9 @@ from clearstory.errors import CannotDo
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.int8 import NARROW, Int8, int8
-from clearstory.models.layout import View, for_decoding
+from clearstory.models.decoding_layout import View, for_decoding
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))

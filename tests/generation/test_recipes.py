@@ -14,7 +14,7 @@ import pytest
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, UnknownName
 from clearstory.generation.settings import Sampling
 from clearstory.lens.views import Table
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import Generation, TextChunk, generate, stream_generate
 from clearstory.recipes.inference.inspect import inspect

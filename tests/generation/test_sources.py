@@ -18,9 +18,9 @@ from clearstory.generation.engine import Engine, generate
 from clearstory.generation.beam_search import beam_search, beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.int8 import int8
-from clearstory.models.layout import for_decoding
+from clearstory.models.decoding_layout import for_decoding
 from clearstory.recipes.inference.generate import Generation, stream_generate
 from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate

@@ -22,12 +22,12 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
 from clearstory.models.base import TokenBatch
-from clearstory.models.config import TransformerConfig
-from clearstory.models.encoder import Encoder
-from clearstory.models.families import build
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.models.prompts import reads_source
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.text.train_tokenizer import train_tokenizer

@@ -19,8 +19,8 @@ import torch
 from clearstory.errors import ClearstoryError
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.models.families import build as born
-from clearstory.models.presets import FIELDS
+from clearstory.models.build import build as born
+from clearstory.models.families import CONFIG_TYPES
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.training import TrainRecipe
@@ -268,7 +268,7 @@ PAIRS = {"model": "clear-translate", "text": ("pairs.jsonl",), "training.context
 
 SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden_size": 8})
 
-CONFIG = dict.fromkeys(field.name for config in FIELDS for field in fields(config))
+CONFIG = dict.fromkeys(field.name for config in CONFIG_TYPES for field in fields(config))
 
 STEPPING = (
     "batch_size", "gradient_accumulation_steps", "context", "weight_average", "optimizer", "learning_rate", "weight_decay",

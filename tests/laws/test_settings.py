@@ -11,8 +11,8 @@ import pytest
 from observations import NEEDED, OBSERVED, ODD
 
 from clearstory.cli.command import flag, read
-from clearstory.models.config import ONLY
-from clearstory.models.presets import PRESETS, preset
+from clearstory.models.transformer.config import ONLY
+from clearstory.models.families import PRESETS, preset
 from clearstory.recipes.settings import inference
 from clearstory.recipes.settings import training
 from clearstory.recipes.settings.model_choice import ModelChoice

@@ -18,9 +18,9 @@ from clearstory.lens.hooks.attention_sites import attention_parts, attention_sit
 from clearstory.lens.registry import able, check_able
 from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid, Table
-from clearstory.models.arithmetic import Linear
+from clearstory.models.autograd_functions import Linear
 from clearstory.models.lora import Adapted
-from clearstory.models.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, VOCAB, shaken
 

@@ -12,7 +12,7 @@ import pytest
 from clearstory.errors import BadInput, CannotDo
 from clearstory.lens.probes.x_backoff import backoff
 from clearstory.lens.registry import able, check_able
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken

@@ -15,7 +15,7 @@ from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import attention_site, attention_sites
-from clearstory.models.presets import T5_SMALL
+from clearstory.models.transformer.presets import T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 

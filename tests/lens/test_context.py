@@ -17,7 +17,7 @@ from clearstory.lens.probes.contextual_embeddings import contextual_embeddings, 
 from clearstory.lens.probes.x_moved import head_contributions
 from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 from clearstory.lens.views import Curve, Grid, Map, Table
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, shaken
 

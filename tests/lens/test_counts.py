@@ -14,7 +14,7 @@ from clearstory.errors import BadSetting
 from clearstory.lens.probes.ngram_counts import matching_contexts, ngram_counts
 from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS

@@ -20,7 +20,7 @@ from clearstory.lens.rendering.render import WRITERS, to_terminal
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.views import Curve, Grid, Line, Map, Span, HighlightedText, Table
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken

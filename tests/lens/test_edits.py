@@ -18,7 +18,7 @@ from clearstory.lens.hooks.apply_interventions import replacements_of, run_inter
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.activation_patching import activation_patching, patch_every_position
 from clearstory.lens.hooks.activations import ACTIVE_HOOKS, replace_activations, record_activations
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 

@@ -16,7 +16,7 @@ from clearstory.lens.probes.fill_mask import fill_mask
 from clearstory.lens.registry import able, check_able
 from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
-from clearstory.models.presets import BERT_TINY
+from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.recipes.inference.fill_mask import fill_mask as filled
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken

@@ -21,7 +21,7 @@ from clearstory.lens.rendering.svg import svg
 from clearstory.lens.views import Node, Tree
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_LSTM, counted, shaken

@@ -24,7 +24,7 @@ from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.rendering.svg import svg
 from clearstory.lens.hooks.activations import replace_activations
 from clearstory.lens.views import TileGrid, Table, Tile
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 

@@ -11,7 +11,7 @@ import torch
 from clearstory.errors import BadInput, ContextOverflow
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.models.base import TokenBatch
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
 

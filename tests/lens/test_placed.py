@@ -21,8 +21,9 @@ from clearstory.lens.views.figure import Arrow, Box, Figure, Group
 from clearstory.lens.views.map import Map, Point
 from clearstory.lens.rendering.svg import svg
 from clearstory.lens.views import View
-from clearstory.models.families import build, count
-from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
+from clearstory.models.build import build, count_parameters
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
+from clearstory.models.families import PRESETS
 from tiny import MODELS
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
@@ -116,8 +117,8 @@ OTHERS = {
 def test_every_learnt_number_is_in_one_box(name: str) -> None:
     model = MODELS[name]() if name in MODELS else build(OTHERS[name], seed=1)
     view = architecture(model, None, "")
-    assert sum((box.parameters or 0) * view.times(box) for box in view.boxes) == count(model)
-    assert f"{count(model):,} numbers are learnt" in str(view.caption)
+    assert sum((box.parameters or 0) * view.times(box) for box in view.boxes) == count_parameters(model)
+    assert f"{count_parameters(model):,} numbers are learnt" in str(view.caption)
     drawn = shown(view)
     assert all(box.name in drawn for box in view.boxes)
     assert max(map(len, drawn.splitlines())) <= 80

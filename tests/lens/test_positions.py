@@ -13,8 +13,9 @@ from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.positions import rotation_angles, bucket_table, bias_by_distance, input_parts, positions
 from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 from clearstory.lens.views import Table
-from clearstory.models.positions import RelativePositionBias, Rotary
-from clearstory.models.presets import BERT_TINY, PRESETS, T5_SMALL
+from clearstory.models.transformer.positions import RelativePositionBias, Rotary
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
+from clearstory.models.families import PRESETS
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL, shaken
 

@@ -17,7 +17,7 @@ from clearstory.lens.probes.dependency_heads import DependencyHeads, dependency_
 from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.hooks.activations import replace_activations, record_activations
 from clearstory.lens.probes.x_words import align_words, word_attention
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken

@@ -23,8 +23,8 @@ from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, forward_copies, single_token, output_stack
 from clearstory.lens.registry import able, check_able
 from clearstory.lens.hooks.activations import replace_activations, record_activations
-from clearstory.models.families import build
-from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.tokenization import align_tokenizers, token_table, split_words, tokenization
 from clearstory.lens.views import Table
-from clearstory.models.families import build
-from clearstory.models.presets import BERT_TINY
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.text.train_tokenizer import train_tokenizer
 from trained import words
 

@@ -12,7 +12,7 @@ import torch
 from clearstory.errors import BadSetting, CannotDo, UnknownName
 from clearstory.lens.hooks.activations import ACTIVE_HOOKS, weighted_values, replace_activations, transformer_stacks, activation_names, record_activations
 from clearstory.models.base import TokenBatch
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from tiny import MODELS, VOCAB, shaken
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]

@@ -15,7 +15,7 @@ from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import attention_parts
 from clearstory.lens.views import Curve, Table
 from clearstory.lens.probes.qk_circuit import QKCircuit, decompose_qk, token_inputs, qk_circuit
-from clearstory.models.presets import BERT_TINY, MARIAN, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 

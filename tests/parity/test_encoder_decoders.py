@@ -20,10 +20,10 @@ from clearstory.generation.engine import Engine
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
-from clearstory.models.config import TransformerConfig
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.families import build
-from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
 from clearstory.recipes.conversion.convert import convert
 from clearstory.text.train_tokenizer import train_tokenizer
 

@@ -18,9 +18,9 @@ from clearstory.formats.gguf import read
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build
-from clearstory.models.presets import BERT_TINY
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.conversion.check_transformers import TEXTS, check_portability

@@ -14,12 +14,13 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build
-from clearstory.models.presets import CLEAR, GPT2, NANOGPT_CHAR, PRESETS
-from clearstory.models.published import PUBLISHED
-from clearstory.models.sizing import parameters
-from clearstory.models.transformer import Transformer
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import CLEAR, GPT2, NANOGPT_CHAR
+from clearstory.models.families import PRESETS
+from clearstory.models.transformer.published import PUBLISHED
+from clearstory.models.transformer.sizing import parameter_count
+from clearstory.models.transformer.decoder import Transformer
 from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
@@ -316,7 +317,7 @@ SIZES = {
 def test_published_sizes_to_the_digit(name: str) -> None:
     config = PRESETS[name]
     model = build(config, device="meta")
-    assert sum(weight.numel() for weight in model.parameters()) == SIZES[name] == parameters(config)
+    assert sum(weight.numel() for weight in model.parameters()) == SIZES[name] == parameter_count(config)
     # And as the class of transformers that carries it counts, from the config.json that we write.
     said = choose_format(config)[0].push_config(config)
     with torch.device("meta"):

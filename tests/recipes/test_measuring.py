@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from clearstory.metrics import bootstrap_interval, paired_bootstrap
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.evaluation.units import EvalText, divided, measure
 from clearstory.evaluation.oov_cost import Guess, Letters, Spelling
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXT = "the cat sat on the mat.\nthe dog sat  on the log.\n"

@@ -14,10 +14,11 @@ import clearstory
 from clearstory.cli.plan_display import draw_plan
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
-from clearstory.models.presets import CLEAR, GPT2, PRESETS
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import CLEAR, GPT2
+from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
-from clearstory.models.sizing import parameters as on_paper
+from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
 from clearstory.recipes.planning.parameter_groups import parts_of, sorted_into, terms_of

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.studio.app import studio_app
 from clearstory.text.corpus import Corpus

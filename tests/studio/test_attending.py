@@ -14,7 +14,7 @@ from clearstory.lens.probes.x_combined import combined_heads
 from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import attention_site
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.attention_api import KEPT, changed, head, measures, mosaic, together
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken

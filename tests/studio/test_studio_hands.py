@@ -23,7 +23,7 @@ from clearstory.lens.hooks.apply_interventions import run_interventions, pattern
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.lens.probes.projection import fit_plane, project_on
-from clearstory.models.presets import T5_SMALL
+from clearstory.models.transformer.presets import T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 from trained import words

@@ -16,7 +16,7 @@ from studio_home import TEXT
 import clearstory
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.generation_attention import attended
 from clearstory.studio.guess_game import guess
 from clearstory.studio.decoding_comparison import ways

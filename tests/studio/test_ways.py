@@ -24,7 +24,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.presets import BERT_TINY, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.generation_attention import attended
 from clearstory.studio.model_index import found, marker
 from clearstory.studio.guess_game import next_token_logprobs, guess, guess_options, guess_sentence

@@ -17,7 +17,7 @@ import clearstory
 from clearstory import durable
 from clearstory.errors import CorruptFile, OutOfSpace
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.training import checkpoint

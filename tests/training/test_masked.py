@@ -13,8 +13,8 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.families import build
-from clearstory.models.presets import BERT_TINY
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.exam import score_masked

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from clearstory.errors import BadInput, BadSetting
 from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.families import build
-from clearstory.models.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import with_sentinels
 from clearstory.training.objectives.causal import Causal

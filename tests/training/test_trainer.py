@@ -16,8 +16,8 @@ from torch import nn
 
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import build
-from clearstory.models.presets import CLEAR, NANOGPT_CHAR
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.training.batches import StreamBatches, Windows
 from clearstory.training.muon import Muon, orthogonalize
@@ -291,8 +291,8 @@ def test_training_starts_without_torchs_compiler() -> None:
     code = """
 import sys, torch
 from types import SimpleNamespace
-from clearstory.models.families import build
-from clearstory.models.presets import NANOGPT_CHAR
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import NANOGPT_CHAR
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer

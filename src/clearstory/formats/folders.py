@@ -1,4 +1,4 @@
-"""Folders: save a model for everyone, open one of anyone."""
+"""Open and save models: `open_model` opens every supported format, `save_model` writes a folder that transformers opens too."""
 
 from __future__ import annotations
 
@@ -13,26 +13,49 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_folder, write_json, write_text
 from clearstory.errors import BadInput, CannotDo, FolderExists, VocabularyMismatch
-from clearstory.formats.lora.adapters import base_folder, read_adapter, read_notes, write_adapter_card
 from clearstory.formats.arpa.read import is_arpa, read_arpa
-from clearstory.formats.hf.load_weights import stored_config, open_weights, verify_saved, state_to_store
-from clearstory.formats.model_card import ModelCard, read_card, readme
-from clearstory.formats.hf.config_json import START, FolderFormat, choose_format, read_json, weight_map, detect_format
 from clearstory.formats.gguf.read import is_gguf, read_gguf
-from clearstory.formats.llama2c import beside, may_be_llama2c, read_llama2c_config, read_llama2c, read_vocabulary
-from clearstory.formats.native import NATIVE
-from clearstory.formats.model_path import resolve_model_path
+from clearstory.formats.hf.config_json import (
+    DECODER_START,
+    FolderFormat,
+    choose_format,
+    detect_format,
+    read_json,
+    weight_map_of,
+)
+from clearstory.formats.hf.load_weights import load_model, state_to_store, stored_config, verify_saved
 from clearstory.formats.hf.safetensors_io import SHARD_BYTES, write_weights
-from clearstory.models.families import count
+from clearstory.formats.llama2c import (
+    find_tokenizer_bin,
+    may_be_llama2c,
+    read_llama2c,
+    read_llama2c_config,
+    read_llama2c_tokenizer,
+)
+from clearstory.formats.lora.adapters import find_base_folder, read_adapter, read_metadata, update_adapter_card
+from clearstory.formats.model_card import ModelCard, readme, read_card
+from clearstory.formats.model_path import resolve_model_path
+from clearstory.formats.native import NATIVE
+from clearstory.models.base import TokenBatch
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import count_parameters
 from clearstory.models.lora import adaptations, merge
 from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
+Cast = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model with its tokenizer and its card. `tokenizer` is None where the folder has none; `note` says what
-    of it was left out.
+    """A model with its tokenizer and its model card.
+
+    Args:
+        model: the model, an `nn.Module` and a `LanguageModel`.
+        tokenizer: its tokenizer; None if none is stored with the model.
+        card: its model card.
+        note: a sentence on what was left out when the model was opened; None if nothing was.
     """
 
     model: Any
@@ -42,38 +65,34 @@ class OpenedModel:
 
     @torch.no_grad()
     def logits(
-        self, ids: Sequence[Any] | Tensor, source: Sequence[Sequence[int]] | None = None
+        self, ids: Sequence[Sequence[int]] | Tensor, source: Sequence[Sequence[int]] | None = None
     ) -> Float[Tensor, "B T V"]:
-        """What the model expects after each token of `ids`: rows of equal length, in lists or a (B, T) tensor.
+        """Logits of the next token after each token of `ids`, sequences of equal length.
 
-        An encoder-decoder reads a row of `source` for each, of any length. Raises BadInput for rows that differ in
-        length or are no ids, VocabularyMismatch for ids it does not know, CannotDo where a source is missing.
+        An encoder-decoder needs one sequence of `source` ids, of any length, for each sequence of `ids`. Raises BadInput for
+        sequences of unequal length, VocabularyMismatch for ids outside the vocabulary, CannotDo if a source is missing.
         """
-        from clearstory.models.base import TokenBatch
-
-        rows = check_ids(ids)
-        if rows.numel() and int(rows.min()) < 0:
-            raise VocabularyMismatch(f"token id {int(rows.min())} is negative; ids begin at 0")
-        device = next((each.device for each in (*self.model.parameters(), *self.model.buffers())), rows.device)
-        read = {} if source is None else {"source": TokenBatch.from_sequences(source, device)}
-        hidden, _ = self.model.forward(TokenBatch(rows.to(device)), **read)
-        out: Tensor = self.model.logits(hidden)
-        return out
+        batch = stack_ids(ids)
+        if batch.numel() and int(batch.min()) < 0:
+            raise VocabularyMismatch(f"token id {int(batch.min())} is negative; ids start at 0")
+        device = next((each.device for each in (*self.model.parameters(), *self.model.buffers())), batch.device)
+        options = {} if source is None else {"source": TokenBatch.from_sequences(source, device)}
+        hidden, _ = self.model.forward(TokenBatch(batch.to(device)), **options)
+        logits: Tensor = self.model.logits(hidden)
+        return logits
 
 
-def check_ids(ids: Sequence[Any] | Tensor) -> Int[Tensor, "B T"]:
-    """Rows of ids as one tensor."""
+def stack_ids(ids: Sequence[Any] | Tensor) -> Int[Tensor, "B T"]:
+    """Sequences of token ids of equal length as one tensor. Raises BadInput."""
     if not isinstance(ids, Tensor):
-        if any(isinstance(row, int) for row in ids):
-            raise BadInput("ids are rows of token ids; put one row into a list of its own: [[1, 2, 3]]")
-        lengths = sorted({len(row) for row in ids})
+        if any(isinstance(sequence, int) for sequence in ids):
+            raise BadInput("ids must be a list of sequences; put a single sequence into a list: [[1, 2, 3]]")
+        lengths = sorted({len(sequence) for sequence in ids})
         if len(lengths) > 1:
-            raise BadInput(f"rows of {lengths[0]} and {lengths[-1]} tokens stand together; give rows of equal length")
-        ids = torch.tensor([list(row) for row in ids], dtype=torch.long)
+            raise BadInput(f"ids have sequences of {lengths[0]} and {lengths[-1]} tokens; all must have the same length")
+        ids = torch.tensor([list(sequence) for sequence in ids], dtype=torch.long)
     if ids.ndim != 2 or ids.shape[1] == 0 or ids.dtype.is_floating_point or ids.dtype == torch.bool:
-        raise BadInput(
-            f"ids of shape {list(ids.shape)} and type {ids.dtype} are no rows of token ids; give (B, T) whole numbers"
-        )
+        raise BadInput(f"ids have shape {list(ids.shape)} and dtype {ids.dtype}; integers of shape (B, T) are required")
     return ids.long()
 
 
@@ -86,151 +105,166 @@ def save_model(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write a model folder that this house and transformers open; it takes its name only when it reads back the same.
+    """Write a model folder that this library and, if a class fits, transformers open. Returns the folder.
 
-    Raises FolderExists unless `overwrite`, VocabularyMismatch for a tokenizer that knows more tokens than the model,
-    OutOfSpace, and CannotDo for a model of no family of this house.
+    It is written under a temporary name, read back, compared bit for bit and then renamed. Raises FolderExists unless
+    `overwrite`, VocabularyMismatch for a tokenizer with more tokens than the model, OutOfSpace, and CannotDo for a model of an
+    unknown family or with unmerged adapters.
     """
     folder = Path(folder).expanduser()
-    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise FolderExists(f"{folder} is there already; choose another name, or pass --overwrite to replace it")
-    config: Any = getattr(model, "config", None)
+    check_writable(folder, overwrite)
     if adaptations(model):
-        raise CannotDo("this model is adapted; merge it and save that, or save its adapter beside it")
+        raise CannotDo("this model has LoRA adapters; merge them and save the model, or save the adapters alone")
+    config: Any = getattr(model, "config", None)
     form, extra = choose_format(config)
     check_tokenizer(model, tokenizer)
-    card = replace(card, parameters=count(model))
+    card = replace(card, parameters=count_parameters(model))
     state = state_to_store(model, config, extra)
-    rules = weight_map(form, stored_config(config, extra))
-    shells = {name: tensor.to("meta") for name, tensor in state.items()}
-    plan = list(rules.from_native(shells))
+    weight_map = weight_map_of(form, stored_config(config, extra))
+    plan = list(weight_map.from_native({name: tensor.to("meta") for name, tensor in state.items()}))
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
     with write_folder(folder, need=size) as temporary:
-        write_json(temporary / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
-        if getattr(config, "architecture", "") != "encoder":  # which generates nothing
-            write_json(temporary / "generation_config.json", generation_json_dict(config, tokenizer))
-        write_text(temporary / "README.md", card_page(card, form))
+        write_config_files(temporary, form, config, extra, model, tokenizer, card)
+        write_text(temporary / "README.md", model_readme(card, form))
         if tokenizer is not None:
             tokenizer.save(temporary)
-        write_weights(temporary, plan, rules.from_native(state), shard_bytes)
+        write_weights(temporary, plan, weight_map.from_native(state), shard_bytes)
         verify_saved(temporary, model, config)
     return folder
 
 
-def card_page(card: ModelCard, form: FolderFormat) -> str:
-    """README.md."""
+def check_writable(folder: Path, overwrite: bool) -> None:
+    """Raise FolderExists for a path that is in use, unless `overwrite`. An empty folder is free."""
+    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
+        raise FolderExists(f"{folder} exists already; choose another name, or pass --overwrite to replace it")
+
+
+def write_config_files(
+    folder: Path,
+    form: FolderFormat,
+    config: Any,
+    extra: dict[str, Any],
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    card: ModelCard,
+) -> None:
+    """Write config.json, and generation_config.json for models that generate text."""
+    write_json(folder / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
+    if has_capability(model, Capability.CAUSAL):
+        write_json(folder / "generation_config.json", generation_json_dict(config, tokenizer))
+
+
+def model_readme(card: ModelCard, form: FolderFormat) -> str:
+    """The text of README.md."""
     return readme(card, None, "") if form is NATIVE else readme(card, form.name, form.auto_class)
 
 
 def update_model_card(folder: Path | str, card: ModelCard) -> None:
-    """Say something new of a saved model or adapter; its weights are left alone."""
+    """Replace the model card of a saved model or adapter; its weights are unchanged."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        write_adapter_card(folder, card)
+        update_adapter_card(folder, card)
         return
-    theirs = read_json(folder / "config.json")
-    form = detect_format(theirs)
-    said = theirs.get("clearstory")
-    extra = {**(said if isinstance(said, dict) else {}), "card": card.json()}
-    write_json(folder / "config.json", {**theirs, "clearstory": extra})
-    write_text(folder / "README.md", card_page(card, form))
+    external = read_json(folder / "config.json")
+    section = external.get("clearstory")
+    section = {**(section if isinstance(section, dict) else {}), "card": card.as_dict()}
+    write_json(folder / "config.json", {**external, "clearstory": section})
+    write_text(folder / "README.md", model_readme(card, detect_format(external)))
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedModel:
-    """The model that a path means: a model folder of ours or of transformers, an adapter of peft's whose base is there
-    (merged), a run folder, or a file of FILES.
+    """The model at a path: a model folder (ours or transformers'), a LoRA adapter of peft whose base model is present (merged),
+    a run folder, or a file (.arpa, .gguf, or a .bin of llama2.c).
 
-    Weights stored as float16 or bfloat16 come as float32, quantised ones too, others as they are; with `dtype`, all
-    come as that. Nothing in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
+    float16, bfloat16 and quantized weights are converted to float32, others are kept; with `dtype`, all are converted to it. No
+    code in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
     """
-    model: Any
-    cast = widen if dtype is None else lambda tensor: narrow(tensor, dtype)
+    cast = widen if dtype is None else lambda tensor: convert(tensor, dtype)
     if (file := Path(path).expanduser()).is_file():
-        for known, read in FILES:
-            if known(file) and (opened := read(file, cast)) is not None:
+        for matches, open_file in FILE_FORMATS:
+            if matches(file) and (opened := open_file(file, cast)) is not None:
                 check_tokenizer(opened.model, opened.tokenizer)
                 return opened
     folder = resolve_model_path(path)
     if not (folder / "config.json").is_file():
         return open_adapter(folder, dtype)
-    model, theirs = open_weights(folder, cast)
+    model: Any
+    model, external = load_model(folder, cast)
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else None
     check_tokenizer(model, tokenizer)
-    extra = theirs.get("clearstory")
-    said = extra.get("card") if isinstance(extra, dict) else None
-    name, kind = Path(path).expanduser().absolute().name, model.config.family
-    card = read_card(said, ModelCard(name=name, family=kind, parameters=count(model)))
-    return OpenedModel(model, tokenizer, card, detect_format(theirs).omission_note)
+    section = external.get("clearstory")
+    name = Path(path).expanduser().absolute().name
+    default = ModelCard(name=name, family=model.config.family, parameters=count_parameters(model))
+    card = read_card(section.get("card") if isinstance(section, dict) else None, default)
+    return OpenedModel(model, tokenizer, card, detect_format(external).omission_note)
 
 
 def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
-    """The model that an adapter was made for, with what it has learnt merged into it."""
-    base = open_model(base_folder(folder), dtype=dtype)
-    # In other numbers than those it was made for, a base can only be trusted.
+    """The base model of a LoRA adapter, with the adapter merged into it."""
+    base = open_model(find_base_folder(folder), dtype=dtype)
+    # The hash of the base is of its stored dtype: with another, it cannot be compared.
     model = merge(read_adapter(folder, base.model, same_base=dtype is None))
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
-    card = read_card(read_notes(folder).get("card"), replace(base.card, name=folder.absolute().name))
+    card = read_card(read_metadata(folder).get("card"), replace(base.card, name=folder.absolute().name))
     return OpenedModel(model.eval(), tokenizer, card)
 
 
-Cast = Callable[[Tensor], Tensor]
-
-
 def open_arpa(file: Path, cast: Cast) -> OpenedModel:
-    """An n-gram model as text."""
-    model, words = read_arpa(file)
+    """An n-gram model in ARPA format."""
+    model, tokenizer = read_arpa(file)
     model = model.to(cast(torch.zeros(1)).dtype)
-    return OpenedModel(model, words, ModelCard(name=file.name, family="ngram", parameters=count(model)))
+    return OpenedModel(model, tokenizer, ModelCard(name=file.name, family="ngram", parameters=count_parameters(model)))
 
 
 def open_gguf(file: Path, cast: Cast) -> OpenedModel:
-    """A model of llama.cpp."""
-    read = read_gguf(file, cast)
-    return OpenedModel(read.model, read.tokenizer, ModelCard(name=read.name, parameters=count(read.model)))
+    """A model in GGUF format (llama.cpp)."""
+    gguf = read_gguf(file, cast)
+    return OpenedModel(gguf.model, gguf.tokenizer, ModelCard(name=gguf.name, parameters=count_parameters(gguf.model)))
 
 
 def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
-    """A checkpoint of llama2.c with the vocabulary beside it; None for a .bin of another kind."""
+    """A llama2.c checkpoint with the tokenizer stored beside it; None for a .bin file of another kind."""
     config = read_llama2c_config(file)
     if config is None:
         return None
-    model, words = read_llama2c(file, config, cast), beside(file, config.vocab)
-    tokenizer = None if words is None else read_vocabulary(words, config.vocab)
-    return OpenedModel(model, tokenizer, ModelCard(name=file.stem, parameters=count(model)))
+    model, tokenizer_file = read_llama2c(file, config, cast), find_tokenizer_bin(file, config.vocab)
+    tokenizer = None if tokenizer_file is None else read_llama2c_tokenizer(tokenizer_file, config.vocab)
+    return OpenedModel(model, tokenizer, ModelCard(name=file.stem, parameters=count_parameters(model)))
 
 
-FILES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], OpenedModel | None]], ...] = (
+FILE_FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], OpenedModel | None]], ...] = (
     (is_arpa, open_arpa),
     (is_gguf, open_gguf),
     (may_be_llama2c, open_llama2c),
 )
-"""Files that are models by themselves: how each is known by its name, and opened."""
+"""Single-file formats: a test of the file name, and the function that opens it."""
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """Halves as float32; what is as wide or no fraction at all, as it is."""
+    """float16 and bfloat16 converted to float32; other dtypes unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def narrow(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Fractions as asked for; counts stay counts."""
+def convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating-point tensor converted to `dtype`; integers unchanged."""
     return tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
 
 
 def check_tokenizer(model: Any, tokenizer: Tokenizer | None) -> None:
-    """A model may have rows to spare, a tokenizer may not. Where half of the rows or more are, it is another's: the
-    published ones leave a hundredth.
+    """Raise VocabularyMismatch for a tokenizer with more tokens than the model, or with at most half as many.
+
+    Published models have up to a hundredth of unused vocabulary entries; half indicates the tokenizer of another model.
     """
     if tokenizer is not None and not model.vocab // 2 < tokenizer.vocab <= model.vocab:
         raise VocabularyMismatch(
-            f"the model knows {model.vocab:,} tokens, the tokenizer makes {tokenizer.vocab:,}; "
-            "open the one saved beside the model"
+            f"the model has a vocabulary of {model.vocab:,} tokens, the tokenizer one of {tokenizer.vocab:,}; "
+            "use the tokenizer saved with the model"
         )
 
 
-def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """The ids with which texts begin and end. Said even where there are none: transformers would assume its own."""
+def special_token_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
+    """bos, eos and pad ids. None is written as null: transformers would use its own defaults for absent keys."""
     return {
         "bos_token_id": None if tokenizer is None else tokenizer.bos_token_id,
         "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
@@ -239,20 +273,25 @@ def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
 
 
 def generation_json_dict(config: Any, tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """The whole generation_config.json."""
-    begin = config.decoder_start_token_id if getattr(config, "architecture", None) == "encoder-decoder" else None
-    return special_ids(tokenizer) | ({} if begin is None else {START: begin})
+    """The contents of generation_config.json."""
+    start = config.decoder_start_token_id if isinstance(config, TransformerConfig) else None
+    return special_token_ids(tokenizer) | ({} if start is None else {DECODER_START: start})
 
 
 def config_json_dict(
-    form: FolderFormat, config: Any, extra: dict[str, Any], model: nn.Module, tokenizer: Tokenizer | None, card: ModelCard
+    form: FolderFormat,
+    config: Any,
+    extra: dict[str, Any],
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    card: ModelCard,
 ) -> dict[str, Any]:
-    """The whole config.json."""
+    """The contents of config.json."""
     dtypes = [each.dtype for each in model.parameters() if each.dtype.is_floating_point]
-    extra: dict[str, Any] = {"card": card.json()} | ({"model": extra} if extra else {})
+    section: dict[str, Any] = {"card": card.as_dict()} | ({"model": extra} if extra else {})
     return {
         **form.config_from_native(config),
-        **special_ids(tokenizer),
+        **special_token_ids(tokenizer),
         "dtype": str(dtypes[0] if dtypes else torch.float32).removeprefix("torch."),
-        "clearstory": extra,
+        "clearstory": section,
     }

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadInput, BadSetting, CorruptFile
 from clearstory.formats.hf.load_weights import build_empty
 from clearstory.formats.rotary_layout import pairs_to_halves
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizer_json import AddedTokens, sentencepiece_bpe
 from clearstory.text.tokenizers import Tokenizer
 

@@ -102,8 +102,8 @@ class Engine:
         limit: most requests under way at once; others wait their turn.
         never: tokens that nobody is to write.
 
-    >>> from clearstory.models.families import build
-    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> engine = Engine(build(NANOGPT_CHAR, seed=1))
     >>> first = engine.add([1, 2, 3], Sampling(max_tokens=2, seed=5))
     >>> second = engine.add([4], Sampling(max_tokens=1, temperature=0))

@@ -74,8 +74,8 @@ def has_capability(model: object, capability: Capability) -> bool:
 def require(model: object, capability: Capability) -> None:
     """Raise CannotDo, in one sentence, for a model without this capability.
 
-    >>> from clearstory.models.families import build
-    >>> from clearstory.models.presets import PRESETS
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.families import PRESETS
     >>> require(build(PRESETS["nanogpt-char"]), Capability.GATES)
     Traceback (most recent call last):
     clearstory.errors.CannotDo: this model (decoder) has no gates; the families rnn, gru and lstm have

@@ -1,65 +1,112 @@
-"""Families: every kind of model by the type of its config, and how one is built."""
+"""Families: one entry for each kind of model, from which presets, settings, help and `build` are made. Without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import nn
-
-from clearstory.models.config import Config, TransformerConfig
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.hmm.model import HMM
+from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.models.config import Config
+from clearstory.models.hmm.config import HMMConfig, scale_hmm
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.model import NGram
-from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.transformer.stack import Birth
-from clearstory.models.transformer.decoder import Transformer
-
-FAMILIES: dict[type[Config], type[nn.Module]] = {
-    TransformerConfig: Transformer,
-    RecurrentConfig: Recurrent,
-    HMMConfig: HMM,
-    NGramConfig: NGram,
-}
-"""From a config's type to the model it describes; a Transformer's other shapes are below. A new family is a line here
-and one in presets."""
-
-ARCHITECTURES: dict[str, type[nn.Module]] = {"decoder": Transformer, "encoder": Encoder, "encoder-decoder": EncoderDecoder}
-"""The three shapes of the Transformer, by `TransformerConfig.kind`."""
+from clearstory.models.recurrent.config import RecurrentConfig, scale_recurrent
+from clearstory.models.recurrent.presets import RECURRENT_PRESETS
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.presets import TRANSFORMER_PRESETS
+from clearstory.models.transformer.sizing import scale_transformer
 
 
-def build(
-    config: Config,
-    *,
-    seed: int | None = None,
-    birth: Birth = "normal",
-    device: torch.device | str = "cpu",
-) -> Any:
-    """A new model, its weights drawn with `seed` (from torch's own generator when None) as `birth` says.
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of models.
 
-    On device "meta" nothing is allocated: a way to count the largest.
+    Args:
+        name: the name in config.json of saved models.
+        config: type of its settings.
+        model: "module:attribute" of a callable from a config to a new model; imported when a model is built.
+        presets: named configs.
+        scale: from a config and a number of parameters to the same wiring at about that size; None where the size
+            follows from the training text.
+        tokenizers: the tokenizers that presets are meant for; byte-level BPE for all others.
     """
-    family: Any = ARCHITECTURES[config.architecture] if isinstance(config, TransformerConfig) else FAMILIES[type(config)]
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        with torch.device(device):
-            model = family(config)
-        if birth != "normal" and hasattr(model, "reset"):
-            model.reset(birth)
-    return model
+
+    name: str
+    config: type[Config]
+    model: str
+    presets: Mapping[str, Config]
+    scale: Callable[[Any, int], Config] | None = None
+    tokenizers: Mapping[str, str] = field(default_factory=dict)
 
 
-def count(model: nn.Module) -> int:
-    """How many numbers a model has learnt: its parameters, or what it has counted where it has none.
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="Transformer",
+        config=TransformerConfig,
+        model="clearstory.models.transformer.architectures:build_transformer",
+        presets=TRANSFORMER_PRESETS,
+        scale=scale_transformer,
+        tokenizers={
+            "nanogpt-char": "characters",
+            "recall": "characters",
+            **{name: "wordpiece:8192" for name, each in TRANSFORMER_PRESETS.items() if each.architecture == "encoder"},
+        },
+    ),
+    Family(
+        name="Recurrent",
+        config=RecurrentConfig,
+        model="clearstory.models.recurrent.model:Recurrent",
+        presets=RECURRENT_PRESETS,
+        scale=scale_recurrent,
+        tokenizers={"awd-lstm": "words"},
+    ),
+    Family(
+        name="HMM",
+        config=HMMConfig,
+        model="clearstory.models.hmm.model:HMM",
+        presets={"hmm": HMMConfig(vocab=8192, states=256)},
+        scale=scale_hmm,
+    ),
+    Family(
+        name="NGram",
+        config=NGramConfig,
+        model="clearstory.models.ngram.model:NGram",
+        presets={"ngram": NGramConfig(vocab=8192)},
+    ),
+)
+"""Every family. A new one is an entry here and a package beside the others."""
 
-    >>> from clearstory.models.presets import NANOGPT_CHAR
-    >>> count(build(NANOGPT_CHAR))
-    804352
+CONFIG_TYPES: tuple[type[Config], ...] = tuple(each.config for each in FAMILIES)
+"""The type of each family's settings."""
+
+PRESETS: dict[str, Config] = {name: config for each in FAMILIES for name, config in each.presets.items()}
+"""Every preset by its name."""
+
+PRESET_TOKENIZERS: dict[str, str] = {name: kind for each in FAMILIES for name, kind in each.tokenizers.items()}
+"""The tokenizer of each preset that is meant for one; all others train byte-level BPE."""
+
+
+def preset(name: str) -> Config:
+    """The config of a preset. Raises UnknownName with the nearest name."""
+    if name not in PRESETS:
+        raise UnknownName(f"there is no model called '{name}'; {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def family_of(config: Config) -> Family:
+    """The family whose settings these are."""
+    return next(each for each in FAMILIES if each.config is type(config))
+
+
+def scale_config(config: Config, target: int) -> Config:
+    """The same wiring at about `target` parameters: what `compare` and `--parameters` ask for.
+
+    Raises BadSetting for a family whose size follows from its training text.
     """
-    learnt = sum(each.numel() for each in model.parameters())
-    return learnt or sum(each.numel() for each in model.buffers() if each.is_floating_point())
+    scale = family_of(config).scale
+    if scale is None:
+        raise BadSetting(
+            f"parameters is {target:,}, and the size of {config.family} follows from its text and its own settings; "
+            "leave parameters out"
+        )
+    return scale(config, target)

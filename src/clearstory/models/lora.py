@@ -95,8 +95,8 @@ def adapt(
     pattern of whole names (blocks.0.*). A is drawn with `seed` (from torch's own generator when None), B is zero.
     Raises UnknownName for a target that no map has, CannotDo for a model without linear maps or adapted already.
 
-    >>> from clearstory.models.families import build
-    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = adapt(build(NANOGPT_CHAR), rank=2)  # 4 layers, 2 maps in each, 2 · 128 numbers in A and in B
     >>> sum(each.numel() for each in model.parameters() if each.requires_grad)
     4096

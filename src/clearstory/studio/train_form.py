@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING
 from typing import Any, get_origin
 
-from clearstory.models.presets import PRESETS, TOKENIZERS, preset
+from clearstory.models.families import PRESETS, PRESET_TOKENIZERS, preset
 from clearstory.recipes.settings.schema import Setting, setting_table, strip_optional
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.builtin_corpora import CORPORA
@@ -54,6 +54,6 @@ def preset_entry(name: str) -> dict[str, Any]:
         "name": name,
         "family": config.family,
         "group": ARCHITECTURE_LABELS[kind] if kind else config.family,
-        "tokenizer": TOKENIZERS.get(name),
+        "tokenizer": PRESET_TOKENIZERS.get(name),
         "settings": {key: value for key, value in vars(config).items() if key != "vocab"},
     }

@@ -20,8 +20,8 @@ from clearstory.formats.gguf.config_keys import ORIGINAL, gpt2_keys, llama_keys,
 from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_unknown_keys
 from clearstory.formats.rotary_layout import RenameRotary
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
-from clearstory.models.config import TransformerConfig
-from clearstory.models.positions import rope_scaling_divisors
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.positions import rope_scaling_divisors
 
 FACTORS = "rope_freqs.weight"
 """Where a file keeps by how much each pair is slowed: the result of Llama 3.1's rule, not the rule."""
@@ -204,7 +204,8 @@ GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
 def choose_architecture(config: Any) -> GGUFArchitecture:
     """The first that carries a config. Raises CannotDo where none does.
 
-    >>> from clearstory.models.presets import CLEAR, PRESETS
+    >>> from clearstory.models.transformer.presets import CLEAR
+    >>> from clearstory.models.families import PRESETS
     >>> [dialect_of(config).name for config in (CLEAR, PRESETS["llama3.2-1b"], PRESETS["phi3-mini"])]
     ['qwen3', 'llama', 'phi3']
     """

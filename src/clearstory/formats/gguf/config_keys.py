@@ -7,7 +7,7 @@ from typing import Any
 
 from clearstory.formats.hf.config_keys import MAX_LAYERS, IntKeyWithDefault, FixedKey, ConfigKey, FloatKey, ExternalConfig, IgnoredKeys, IntKey, reject
 from clearstory.formats.hf.attention_keys import MAX_ROPE_THETA, KVHeadsEqualHeads, HeadDimKey, SlidingWindowKey
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
 ORIGINAL = "rope.scaling.original_context_length"
 

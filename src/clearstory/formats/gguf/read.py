@@ -14,7 +14,7 @@ from clearstory.formats.hf.load_weights import MAX_ROTARY_ANGLES, build_empty, e
 from clearstory.formats.gguf.architectures import FACTORS, GGUFArchitecture, prefix_errors, which
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
 LONG = ("rope_factors_long.weight", "rope_factors_short.weight")

@@ -23,7 +23,7 @@ from clearstory.formats.hf.load_weights import build_empty, state_to_store
 from clearstory.formats.gguf.architectures import FACTORS, GGUFArchitecture, choose_architecture
 from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES, QuantizationType
 from clearstory.formats.gguf.tokenizer import gguf_tokenizer_fields
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
 DTYPE_CODES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}

@@ -1,4 +1,4 @@
-"""Architecture: one class of transformers, as a row of a table."""
+"""HFArchitecture: one model class of transformers as a table row: its config keys and its weight map."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, IgnoredKeys, reject_unknown_keys
 from clearstory.formats.hf.weight_map import WeightMap, Weights
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
-# Of the file and the run, not of the model; ids of special tokens come from the tokenizer beside it.
+# About the file, training or generation. Ids of special tokens are taken from the tokenizer.
 METADATA_KEYS = IgnoredKeys(
     (
         *("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "clearstory"),
@@ -29,30 +29,30 @@ ACTIVATION_NAMES = {
     "silu": "silu",
     "swish": "silu",
 }
-"""transformers' names of activations, and ours."""
+"""From transformers' names of activation functions to ours."""
 
 BIAS_FIELDS = ("bias", "unembed_bias")
-"""Fields of ours that, where they are False, some classes can only say with biases of zero."""
+"""Fields of our config that some classes always have: False is then stored as biases of zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HFArchitecture:
-    """One class of transformers: its keys, its weights, and what it always is.
+    """One model class of transformers.
 
     Args:
-        name: the class.
-        model_type: its short name in config.json.
-        keys: how config.json and our fields say the same.
-        given: what of ours it always is.
-        noted: fields of ours it cannot say but that change no logit; noted in config.json under `clearstory`.
-        prefix: what all names but the unembedding's begin with, left out by some.
-        renaming: the weights' names and layouts for one config.
-        idle: weights that some files carry and nobody needs, as regular expressions.
-        copies: weights that may lie in a file a second time, each with the one that it must equal.
-        old: ends of names in older files, and what they are now.
-        settle: what of a config only the weights tell.
-        left_out: a sentence on what of this class is not taken over; None where all is.
-        auto: the class over there that opens it by itself.
+        name: the class name.
+        model_type: its `model_type` in config.json.
+        keys: the keys of config.json.
+        fixed_fields: fields of our config that have one value in this class.
+        extra_fields: fields of our config that the class lacks and that change no logit; stored under `clearstory`.
+        weight_prefix: the prefix of all weights except the unembedding's, which some files leave out.
+        weight_map: from a config to its weight map.
+        ignored_weights: regular expressions of weights in some files that are not needed.
+        duplicate_weights: weights that may be stored twice, each with the weight it must equal.
+        legacy_suffixes: suffixes of weight names in older files, each with the current suffix.
+        infer_from_weights: completes a config with what only the weights tell.
+        omission_note: a sentence on what is left out when a model of this class is opened; None if nothing is.
+        auto_class: the Auto class of transformers that opens it.
     """
 
     name: str
@@ -69,37 +69,37 @@ class HFArchitecture:
     omission_note: str | None = None
     auto_class: str = "AutoModelForCausalLM"
 
-    def config_to_native(self, theirs: ExternalConfig) -> TransformerConfig:
-        """Our config from theirs. Raises BadInput naming the key that cannot be honoured."""
+    def config_to_native(self, external: ExternalConfig) -> TransformerConfig:
+        """Our config. Raises BadInput naming an unsupported key."""
         keys = (*self.keys, METADATA_KEYS)
-        reject_unknown_keys(theirs, {name for key in keys for name in key.names}, self.name)
-        found: dict[str, Any] = dict(self.fixed_fields)
+        reject_unknown_keys(external, {name for key in keys for name in key.keys}, self.name)
+        values: dict[str, Any] = dict(self.fixed_fields)
         for key in keys:
-            found |= key.to_native(theirs)
-        return TransformerConfig(**found)
+            values |= key.to_native(external)
+        return TransformerConfig(**values)
 
     def config_from_native(self, config: TransformerConfig) -> dict[str, Any]:
-        """Theirs from ours: what transformers reads, and under `clearstory` what it has no word for."""
+        """The class's config.json, without extra fields."""
         out: dict[str, Any] = {"architectures": [self.name], "model_type": self.model_type}
         for key in self.keys:
             out |= key.from_native(config)
         return out
 
     def lost_fields(self, config: TransformerConfig) -> dict[str, Any] | None:
-        """The fields of a config that get lost on the way there and back; None where one of them changes a logit."""
+        """Fields that a round trip through config.json loses; None if one of them changes a logit."""
         try:
             back = self.config_to_native(self.config_from_native(config))
-        except (BadInput, BadSetting, KeyError):  # KeyError: a word they have no word for
+        except (BadInput, BadSetting, KeyError):  # KeyError: an option the class has no name for
             return None
         lost = {
             f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != getattr(back, f.name)
         }
-        invented = any(lost.get(name) is True for name in BIAS_FIELDS)
-        return lost if lost.keys() <= self.extra_fields and not invented else None
+        lacks_bias = any(lost.get(name) is True for name in BIAS_FIELDS)
+        return lost if lost.keys() <= self.extra_fields and not lacks_bias else None
 
     def apply_extra(self, config: TransformerConfig, extra: Mapping[str, Any]) -> TransformerConfig:
-        """The config with what was noted. Whether biases are truly zero is for the weights to say."""
-        known = {name: value for name, value in extra.items() if name in self.extra_fields and name not in BIAS_FIELDS}
-        if "dropout" in known and not isinstance(known["dropout"], (int, float)):
-            raise BadInput(f"config.json notes a dropout of {known['dropout']!r}; it must be a number under 1")
-        return replace(config, **known)
+        """The config with the stored extra fields, except biases: whether those are zero is read from the weights."""
+        values = {name: value for name, value in extra.items() if name in self.extra_fields and name not in BIAS_FIELDS}
+        if "dropout" in values and not isinstance(values["dropout"], (int, float)):
+            raise BadInput(f"config.json has clearstory.model.dropout = {values['dropout']!r}; it must be a number below 1")
+        return replace(config, **values)

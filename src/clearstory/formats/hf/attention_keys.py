@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.formats.hf.config_keys import ExternalConfig, check_bool, check_float, check_int, reject, required
-from clearstory.models.config import TransformerConfig
-from clearstory.models.positions import FAST_TURNS, SLOW_TURNS
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.positions import FAST_TURNS, SLOW_TURNS
 
 MAX_ROPE_THETA = 1e12
 

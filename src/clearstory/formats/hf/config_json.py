@@ -1,4 +1,4 @@
-"""config.json: read without trust, and written for whoever opens the folder."""
+"""config.json: detect a folder's format, read its config, choose a format for a config."""
 
 from __future__ import annotations
 
@@ -8,160 +8,150 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.formats.hf.decoders import ARCHITECTURES
-from clearstory.formats.native import NATIVE
+from clearstory.formats.hf.architecture import HFArchitecture
+from clearstory.formats.hf.decoders import DECODERS
+from clearstory.formats.hf.encoder_decoders import ENCODER_DECODERS
+from clearstory.formats.hf.encoders import ENCODERS
 from clearstory.formats.hf.weight_map import WeightMap
+from clearstory.formats.native import NATIVE
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.families import FAMILIES
 
-MOST_BYTES = 4 * 2**20
-"""The longest real config.json, with labels for 20,000 classes, is under one."""
+ARCHITECTURES: dict[str, HFArchitecture] = {each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
+"""Supported classes of transformers by name, in the order in which they are tried for a config of ours."""
+
+MAX_JSON_BYTES = 4 * 2**20
+"""Upper bound of a config.json's size: real ones, with labels for 20,000 classes, are below 1 MiB."""
+
+DECODER_START = "decoder_start_token_id"
 
 
 class FolderFormat(Protocol):
-    """A way to lay a model down in a folder: an architecture of transformers, or our own."""
+    """The format of a model folder: a class of transformers or our native format. Members as in `HFArchitecture`."""
 
     @property
-    def name(self) -> str:
-        """The class that opens it over there, or ours."""
+    def name(self) -> str: ...
 
     @property
-    def model_type(self) -> str:
-        """Its short name."""
+    def model_type(self) -> str: ...
 
     @property
-    def weight_prefix(self) -> str:
-        """What the names of its weights begin with, and some files leave out."""
+    def weight_prefix(self) -> str: ...
 
     @property
-    def extra(self) -> frozenset[str]:
-        """Fields of ours that it cannot say but can note."""
+    def extra_fields(self) -> frozenset[str]: ...
 
     @property
-    def auto_class(self) -> str:
-        """What opens it over there by itself."""
+    def auto_class(self) -> str: ...
 
     @property
-    def duplicate_weights(self) -> Mapping[str, str]:
-        """Weights that may lie in a file a second time, each with the one that it must equal."""
+    def duplicate_weights(self) -> Mapping[str, str]: ...
 
     @property
-    def legacy_suffixes(self) -> Mapping[str, str]:
-        """Ends of names in older files, and what they are now."""
+    def legacy_suffixes(self) -> Mapping[str, str]: ...
 
     @property
-    def infer_from_weights(self) -> Any:
-        """From a config and the weights to the config that only they tell."""
+    def infer_from_weights(self) -> Any: ...
 
     @property
-    def omission_note(self) -> str | None:
-        """A sentence on what is not taken over."""
+    def omission_note(self) -> str | None: ...
 
     @property
-    def ignored_weights(self) -> tuple[str, ...]:
-        """Names of weights that nobody needs, as regular expressions."""
-
-    def config_to_native(self, theirs: Mapping[str, Any]) -> Any:
-        """Our config from theirs."""
-
-    def config_from_native(self, config: Any) -> dict[str, Any]:
-        """Theirs from ours."""
-
-    def lost_fields(self, config: Any) -> dict[str, Any] | None:
-        """What gets lost there and back; None where it may not."""
-
-    def apply_extra(self, config: Any, extra: Mapping[str, Any]) -> Any:
-        """The config with what was noted."""
+    def ignored_weights(self) -> tuple[str, ...]: ...
 
     @property
-    def weight_map(self) -> Any:
-        """From a config to its `Renaming`."""
+    def weight_map(self) -> Any: ...
+
+    def config_to_native(self, external: Mapping[str, Any]) -> Any: ...
+
+    def config_from_native(self, config: Any) -> dict[str, Any]: ...
+
+    def lost_fields(self, config: Any) -> dict[str, Any] | None: ...
+
+    def apply_extra(self, config: Any, extra: Mapping[str, Any]) -> Any: ...
 
 
 def choose_format(config: Any) -> tuple[FolderFormat, dict[str, Any]]:
-    """The first format that carries a config, and what it has to note. Ours carries all.
+    """The first format that can store a config, and its extra fields. The native format stores every config.
 
-    >>> from clearstory.models.presets import CLEAR, NANOGPT_CHAR
-    >>> choose(CLEAR)[0].name, choose(NANOGPT_CHAR)[0].name, choose(NANOGPT_CHAR)[1]
+    >>> from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
+    >>> choose_format(CLEAR)[0].name, choose_format(NANOGPT_CHAR)[0].name, choose_format(NANOGPT_CHAR)[1]
     ('Qwen3ForCausalLM', 'GPT2LMHeadModel', {'bias': False})
     """
     if type(config) not in FAMILIES:
-        raise CannotDo(f"a {type(config).__name__} is no config of a family of this house, so no folder can hold it")
-    formats: list[FolderFormat] = [*ARCHITECTURES.values(), NATIVE]
-    if FAMILIES[type(config)].__name__ != "Transformer":
-        formats = [NATIVE]
+        raise CannotDo(
+            f"{type(config).__name__} is not a config of a model family, so its model cannot be saved; "
+            f"supported: {', '.join(each.__name__ for each in FAMILIES)}"
+        )
+    formats: list[FolderFormat] = [*ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
     for each in formats:
         extra = each.lost_fields(config)
         if extra is not None:
             return each, extra
-    raise AssertionError("our own format carries every config")
+    raise AssertionError("the native format stores every config")
 
 
-def weight_map(form: FolderFormat, config: Any) -> WeightMap:
-    """The rules of a format for one config."""
-    rules = form.weight_map(config)
-    assert isinstance(rules, WeightMap)
-    return rules
+def weight_map_of(form: FolderFormat, config: Any) -> WeightMap:
+    """The weight map of a format for one config."""
+    weight_map = form.weight_map(config)
+    assert isinstance(weight_map, WeightMap)
+    return weight_map
 
 
-def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
-    """A JSON object from a file nobody vouches for. Raises CorruptFile."""
-    if path.stat().st_size > most:
-        raise CorruptFile(
-            f"{path} has {path.stat().st_size:,} bytes, and none this house knows has {most:,}; copy it anew"
-        )
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """The JSON object in an untrusted file. Raises CorruptFile."""
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise CorruptFile(f"{path} has {size:,} bytes, more than the maximum of {max_bytes:,}; copy the file again")
     try:
-        value = json.loads(path.read_bytes(), parse_constant=_no_number)
+        value = json.loads(path.read_bytes(), parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path} is not JSON ({error}); copy it anew") from error
+        raise CorruptFile(f"{path} is not valid JSON ({error}); copy the file again") from error
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path} holds a {type(value).__name__}, and it must hold an object; copy it anew")
+        raise CorruptFile(f"{path} holds a JSON {type(value).__name__}, and an object is required; copy the file again")
     return value
 
 
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
 
 
-def read_tokenizer_config(folder: Path) -> tuple[FolderFormat, Any, dict[str, Any], dict[str, Any]]:
-    """A folder's format, config, what was noted with it, and the whole file.
+def read_model_config(folder: Path) -> tuple[FolderFormat, Any, dict[str, Any], dict[str, Any]]:
+    """A folder's format, config, extra fields, and the whole config.json.
 
-    Raises UnknownName for an architecture that is not here, BadInput for a setting that is not.
+    Raises UnknownName for an unsupported architecture, BadInput for an unsupported setting.
     """
-    theirs = started(read_json(folder / "config.json"), folder)
-    form = detect_format(theirs)
-    extra = theirs.get("clearstory")
-    extra = extra.get("model") if isinstance(extra, dict) else None
+    external = add_decoder_start(read_json(folder / "config.json"), folder)
+    form = detect_format(external)
+    section = external.get("clearstory")
+    extra = section.get("model") if isinstance(section, dict) else None
     extra = extra if isinstance(extra, dict) else {}
-    return form, form.apply_extra(form.config_to_native(theirs), extra), extra, theirs
+    return form, form.apply_extra(form.config_to_native(external), extra), extra, external
 
 
-def started(theirs: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The keys with the token that a decoder's writing begins after, which some folders say in the other file only."""
-    other = folder / "generation_config.json"
-    if theirs.get("is_encoder_decoder") is not True or START in theirs or not other.is_file():
-        return theirs
-    said = read_json(other)
-    return {**theirs, START: said[START]} if START in said else theirs
+def add_decoder_start(external: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """config.json with decoder_start_token_id, which some folders store in generation_config.json only."""
+    path = folder / "generation_config.json"
+    if external.get("is_encoder_decoder") is not True or DECODER_START in external or not path.is_file():
+        return external
+    generation = read_json(path)
+    return {**external, DECODER_START: generation[DECODER_START]} if DECODER_START in generation else external
 
 
-START = "decoder_start_token_id"
-
-
-def detect_format(theirs: Mapping[str, Any]) -> FolderFormat:
-    """The format a config.json names: by class, or by type where it names none or only the bare stack."""
-    if theirs.get("model_type") == NATIVE.model_type:
+def detect_format(external: Mapping[str, Any]) -> FolderFormat:
+    """The format of a config.json: by class, or by model_type if it names no class or a headless one."""
+    if external.get("model_type") == NATIVE.model_type:
         return NATIVE
-    named = theirs.get("architectures")
-    name = named[0] if isinstance(named, list) and named else None
+    classes = external.get("architectures")
+    name = classes[0] if isinstance(classes, list) and classes else None
     if isinstance(name, str) and name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    types = {each.model_type: each for each in reversed(ARCHITECTURES.values())}  # of several, the first
-    bare = name is None or (isinstance(name, str) and name.endswith("Model") and "LMHead" not in name)
-    kind = theirs.get("model_type")
-    if bare and isinstance(kind, str) and kind in types:
-        return types[kind]
-    if name is None and kind is None:
-        raise BadInput("config.json names no architecture and no model_type; is this the folder of a language model?")
-    raise UnknownName(
-        f"config.json names the architecture {str(name or kind)[:60]!r}; {nearest(str(name or kind), ARCHITECTURES)}"
-    )
+    by_type = {each.model_type: each for each in reversed(ARCHITECTURES.values())}  # the first of each type
+    headless = name is None or (isinstance(name, str) and name.endswith("Model") and "LMHead" not in name)
+    model_type = external.get("model_type")
+    if headless and isinstance(model_type, str) and model_type in by_type:
+        return by_type[model_type]
+    if name is None and model_type is None:
+        raise BadInput("config.json has neither architectures nor model_type; is this the folder of a language model?")
+    unknown = str(name or model_type)
+    raise UnknownName(f"config.json names the architecture {unknown[:60]!r}; {nearest(unknown, ARCHITECTURES)}")

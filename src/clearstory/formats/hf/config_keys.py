@@ -1,7 +1,7 @@
-"""Keys: how one entry of config.json and our own fields say the same thing, read without trust and carried both ways.
+"""Keys of config.json: how a key and a field of our config convert into each other, in both directions.
 
-What others wrote is data: every number has a least and a most, and a key that nobody here accounts for is refused,
-because a setting that is ignored changes the numbers in silence.
+The file is untrusted input. Every number has bounds, and an unknown key is rejected, because a setting that is silently ignored
+would change the model's output.
 """
 
 from __future__ import annotations
@@ -12,221 +12,263 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from clearstory.errors import BadInput
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import MOST_LABELS, TransformerConfig
 
 MAX_INT = 2**24
-"""No width, vocabulary or context of a real model is larger; a lying one is."""
+"""Upper bound of widths, vocabularies and contexts: above every published model's."""
 
 MAX_LAYERS = 4096
 
 ExternalConfig = Mapping[str, Any]
+"""A config.json, or the metadata fields of a GGUF file."""
 
 
 class ConfigKey(Protocol):
-    """One agreement between their config.json and our fields."""
+    """One key of config.json, or a group of keys that belong together."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The keys of theirs it accounts for."""
+    def keys(self) -> tuple[str, ...]:
+        """The keys it converts."""
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        """Our fields from theirs. Raises BadInput naming the key, its value and what we have."""
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        """Our config's fields. Raises BadInput naming the key, its value and the supported values."""
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        """Their keys from ours."""
-
-
-def reject(key: str, value: object, have: str) -> NoReturn:
-    """The one sentence for a key whose value cannot be honoured."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    raise BadInput(f"config.json asks for {key} = {shown}; {have}")
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        """The keys and values to write."""
 
 
-def required(theirs: ExternalConfig, key: str, within: str = "") -> Any:
-    """The value of a key that must be there; `within` is what it is nested in."""
-    if theirs.get(key) is None:
+def reject(key: str, value: object, reason: str) -> NoReturn:
+    """Raise BadInput for a key with an unsupported value."""
+    text = repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    raise BadInput(f"config.json has {key} = {text}; {reason}")
+
+
+def required(external: ExternalConfig, key: str, parent: str = "") -> Any:
+    """The value of a key that must be present; `parent` is the path of the object that holds it, with a dot."""
+    if external.get(key) is None:
         raise BadInput(
-            f"config.json lacks '{within}{key}', without which the model's shape is unknown; copy the whole folder"
+            f"config.json lacks '{parent}{key}', which is required to build the model; copy the whole folder"
         )
-    return theirs[key]
+    return external[key]
 
 
-def check_int(key: str, value: object, most: int = MAX_INT, least: int = 1) -> int:
-    """A whole number within its bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        reject(key, value, f"it must be a whole number from {least:,} to {most:,}")
+def check_int(key: str, value: object, maximum: int = MAX_INT, minimum: int = 1) -> int:
+    """The value, an integer within its bounds. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        reject(key, value, f"it must be an integer from {minimum:,} to {maximum:,}")
     return value
 
 
-def check_float(key: str, value: object, least: float, most: float) -> float:
-    """A number within its bounds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        reject(key, value, f"it must be a number from {least:g} to {most:g}")
+def check_float(key: str, value: object, minimum: float, maximum: float) -> float:
+    """The value, a number within its bounds. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+        reject(key, value, f"it must be a number from {minimum:g} to {maximum:g}")
     assert math.isfinite(value)
     return float(value)
 
 
 def check_bool(key: str, value: object) -> bool:
-    """True or false, and nothing that merely looks like it."""
+    """The value, true or false. Raises BadInput for 0, 1 and text."""
     if not isinstance(value, bool):
         reject(key, value, "it must be true or false")
     return value
 
 
+def reject_unknown_keys(external: ExternalConfig, known: set[str], architecture: str) -> None:
+    """Raise BadInput for a key outside `known`, unless its value is null, false or empty."""
+    for key in sorted(set(external) - known):
+        if external[key] not in (None, False, {}, []):
+            reject(key, external[key], f"the supported {architecture} has no such setting, and ignoring it could change the output")
+
+
 @dataclass(frozen=True)
 class IntKey:
-    """A count under another name."""
+    """A required integer."""
 
-    theirs: str
-    ours: str
-    most: int = MAX_INT
+    key: str
+    field: str
+    maximum: int = MAX_INT
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        return {self.ours: check_int(self.theirs, required(theirs, self.theirs), self.most)}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        return {self.field: check_int(self.key, required(external, self.key), self.maximum)}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: getattr(ours, self.ours)}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.key: getattr(config, self.field)}
 
 
 @dataclass(frozen=True)
 class IntKeyWithDefault:
-    """A count that is left out when it equals another times a factor: key-value heads, GPT-2's hidden width."""
+    """An integer whose default is another key's value times a factor (key-value heads, GPT-2's feed-forward width)."""
 
-    theirs: str
-    ours: str
-    instead: str
+    key: str
+    field: str
+    default_key: str
     factor: int = 1
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        if theirs.get(self.theirs) is None:
-            return {self.ours: self.factor * check_int(self.instead, required(theirs, self.instead))}
-        return {self.ours: check_int(self.theirs, theirs[self.theirs])}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        if external.get(self.key) is None:
+            return {self.field: self.factor * check_int(self.default_key, required(external, self.default_key))}
+        return {self.field: check_int(self.key, external[self.key])}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: getattr(ours, self.ours)}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.key: getattr(config, self.field)}
 
 
 @dataclass(frozen=True)
 class FloatKey:
-    """A measure under another name."""
+    """A required number."""
 
-    theirs: str
-    ours: str
-    least: float
-    most: float
+    key: str
+    field: str
+    minimum: float
+    maximum: float
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        return {self.ours: check_float(self.theirs, required(theirs, self.theirs), self.least, self.most)}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        return {self.field: check_float(self.key, required(external, self.key), self.minimum, self.maximum)}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: getattr(ours, self.ours)}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.key: getattr(config, self.field)}
 
 
 @dataclass(frozen=True)
 class BoolKey:
-    """A yes or no that several of their keys may have to agree on."""
+    """A switch. Several keys may map to one field; they must then have the same value."""
 
-    theirs: tuple[str, ...]
-    ours: str
+    keys: tuple[str, ...]
+    field: str
     default: bool
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.theirs
-
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        said = {key: check_bool(key, theirs.get(key, self.default)) for key in self.theirs}
-        first = said[self.theirs[0]]
-        for key, value in said.items():
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        values = {key: check_bool(key, external.get(key, self.default)) for key in self.keys}
+        first = values[self.keys[0]]
+        for key, value in values.items():
             if value != first:
-                reject(key, value, f"but {self.theirs[0]} = {first}, and this house has both or neither")
-        return {self.ours: first}
+                reject(key, value, f"but {self.keys[0]} = {first}; both must be equal")
+        return {self.field: first}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return dict.fromkeys(self.theirs, getattr(ours, self.ours))
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return dict.fromkeys(self.keys, getattr(config, self.field))
 
 
 @dataclass(frozen=True)
 class ChoiceKey:
-    """A word for a word. Several of theirs may mean one of ours; the first of them is the one written."""
+    """A named option. Several external names may mean one of ours; the first of them is written."""
 
-    theirs: str
-    ours: str
-    words: Mapping[str, str]
+    key: str
+    field: str
+    options: Mapping[str, str]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        word = required(theirs, self.theirs)
-        if not isinstance(word, str) or word not in self.words:
-            reject(self.theirs, word, f"this house has {', '.join(self.words)}")
-        return {self.ours: self.words[word]}
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        value = required(external, self.key)
+        if not isinstance(value, str) or value not in self.options:
+            reject(self.key, value, f"supported: {', '.join(self.options)}")
+        return {self.field: self.options[value]}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        back = {value: word for word, value in reversed(list(self.words.items()))}
-        return {self.theirs: back[getattr(ours, self.ours)]}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        external_name = {native: external for external, native in reversed(list(self.options.items()))}
+        return {self.key: external_name[getattr(config, self.field)]}
 
 
 @dataclass(frozen=True)
 class FixedKey:
-    """A switch that this house has in one position only."""
+    """A key with one supported value."""
 
-    theirs: str
+    key: str
     value: bool | int | float | str | None
     default: bool | int | float | str | None
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.theirs,)
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
-        value = theirs.get(self.theirs, self.default)
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        value = external.get(self.key, self.default)
         if value != self.value:
-            reject(self.theirs, value, f"this house has only {self.value}")
+            reject(self.key, value, f"supported: {self.value}")
         return {}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
-        return {self.theirs: self.value}
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.key: self.value}
 
 
 @dataclass(frozen=True)
 class IgnoredKeys:
-    """Keys that change no logit: defaults for training, for generation, for other heads. None of ours comes of them."""
+    """Keys that change no logit (training, generation, other heads). They are neither read nor written."""
 
-    theirs: tuple[str, ...]
+    keys: tuple[str, ...]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.theirs
-
-    def to_native(self, theirs: ExternalConfig) -> dict[str, Any]:
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
         return {}
 
-    def from_native(self, ours: TransformerConfig) -> dict[str, Any]:
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
         return {}
 
 
-def reject_unknown_keys(theirs: ExternalConfig, known: set[str], architecture: str) -> None:
-    """Refuse a key nobody accounts for, unless it is switched off."""
-    for key in sorted(set(theirs) - known):
-        if theirs[key] not in (None, False, {}, []):
-            reject(
-                key,
-                theirs[key],
-                f"this house's {architecture} has no such setting and will not pretend it is not there",
-            )
+@dataclass(frozen=True)
+class DropoutKeys:
+    """Dropout probabilities, 0.1 by default. Our config has one: the first key is read, all keys are written."""
+
+    keys: tuple[str, ...] = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        return {"dropout": check_float(self.keys[0], external.get(self.keys[0], 0.1), 0.0, 0.999)}
+
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return dict.fromkeys(self.keys, config.dropout)
+
+
+@dataclass(frozen=True)
+class LabelKeys:
+    """Class labels: id2label, and label2id as its inverse. The default is LABEL_0 and LABEL_1.
+
+    `minimum` is the least number of labels: in transformers a sequence head with one label is a regression.
+    """
+
+    minimum: int
+
+    keys = ("id2label", "label2id", "num_labels", "_num_labels", "problem_type")
+
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        problem = external.get("problem_type")
+        if problem not in (None, "single_label_classification"):
+            reject("problem_type", problem, f"supported: single_label_classification; {OPEN_ENCODER_ONLY}")
+        id2label = external.get("id2label")
+        count = next((external[key] for key in self.keys[2:4] if external.get(key) is not None), None)
+        if id2label is None:
+            id2label = {str(id): f"LABEL_{id}" for id in range(check_int("num_labels", count or 2, MOST_LABELS))}
+        if not isinstance(id2label, Mapping) or len(id2label) > MOST_LABELS:
+            reject("id2label", id2label, f"it must be an object of at most {MOST_LABELS:,} labels by number")
+        labels = tuple(id2label.get(str(id)) for id in range(len(id2label)))
+        if not all(isinstance(label, str) for label in labels):
+            reject("id2label", id2label, "it must name a label for each number from 0 on")
+        if len(labels) < self.minimum:
+            reject("id2label", id2label, f"at least {self.minimum} labels are required; {OPEN_ENCODER_ONLY}")
+        if count is not None and count != len(labels):
+            reject("num_labels", count, f"but id2label has {len(labels):,}")
+        return {"labels": labels}
+
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {
+            "id2label": {str(id): label for id, label in enumerate(config.labels)},
+            "label2id": {label: id for id, label in enumerate(config.labels)},
+        }
+
+
+OPEN_ENCODER_ONLY = 'to open the encoder without this head, write "architectures": ["BertModel"]'

@@ -23,7 +23,7 @@ from clearstory.formats.hf.config_keys import (
     IntKeyWithDefault,
 )
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
 # GPT-2's multiple-choice head.
 SUMMARY_KEYS = (

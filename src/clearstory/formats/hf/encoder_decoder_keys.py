@@ -8,7 +8,7 @@ from typing import Any
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES
 from clearstory.formats.hf.config_keys import MAX_LAYERS, ExternalConfig, check_bool, check_int, reject, required
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
 
 @dataclass(frozen=True)

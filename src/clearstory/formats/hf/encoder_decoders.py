@@ -1,4 +1,4 @@
-"""Architectures of encoder-decoders: T5 (Raffel et al. 2020) and Marian, whose wiring the Transformer of 2017 is."""
+"""Encoder-decoders of transformers, a row each: T5 (Raffel et al. 2020) and Marian, which has the 2017 Transformer's architecture."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ import torch
 from torch import Tensor
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture
-from clearstory.formats.hf.config_keys import MAX_LAYERS, ChoiceKey, FixedKey, BoolKey, FloatKey, IgnoredKeys, IntKey
-from clearstory.formats.hf.weight_map import Rename, WeightMap, WeightRule, Weights
-from clearstory.formats.hf.encoder_decoder_keys import (
-    SameAsEncoderKey,
-    DecoderStartKeys,
-    DecoderLayersKey,
-    T5FeedForwardKeys,
-    LogitScaleKey,
-    T5ContextKey,
-    Share,
-    NoForcedEosKey,
+from clearstory.formats.hf.attention_keys import HeadDimKey, KVHeadsEqualHeads
+from clearstory.formats.hf.config_keys import (
+    MAX_LAYERS,
+    BoolKey,
+    ChoiceKey,
+    DropoutKeys,
+    FixedKey,
+    FloatKey,
+    IgnoredKeys,
+    IntKey,
 )
-from clearstory.formats.hf.attention_keys import KVHeadsEqualHeads, HeadDimKey
-from clearstory.models.config import TransformerConfig
+from clearstory.formats.hf.encoder_decoder_keys import (
+    DecoderLayersKey,
+    DecoderStartKeys,
+    LogitScaleKey,
+    NoForcedEosKey,
+    SameAsEncoderKey,
+    T5ContextKey,
+    T5FeedForwardKeys,
+)
+from clearstory.formats.hf.weight_map import Rename, WeightMap, WeightRule, Weights
+from clearstory.models.transformer.config import TransformerConfig
 
-# What generation does unless told otherwise, and shares dropped in training only.
-OF_GENERATION = IgnoredKeys(
+# Defaults of generation, and settings of training.
+GENERATION_KEYS = IgnoredKeys(
     (
         *("max_length", "num_beams", "bad_words_ids", "length_penalty", "early_stopping"),
         *("no_repeat_ngram_size", "num_hidden_layers", "output_past", "is_decoder", "prefix", "activation_dropout"),
@@ -36,20 +44,20 @@ OF_GENERATION = IgnoredKeys(
 
 @dataclass(frozen=True)
 class RenameRow:
-    """A vector that they keep as a matrix of one row, under a name without `.weight`."""
+    """A vector, stored externally as a matrix of one row under a name without `.weight`."""
 
-    theirs: str
-    ours: str
+    external: str
+    native: str
 
-    def to_native(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
-        return {self.ours: theirs[self.theirs][0]} if self.theirs in theirs else {}
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
+        return {self.native: external[self.external][0]} if self.external in external else {}
 
-    def from_native(self, ours: Weights, layer: int) -> dict[str, Tensor]:
-        return {self.theirs: ours[self.ours].unsqueeze(0)} if self.ours in ours else {}
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
+        return {self.external: native[self.native].unsqueeze(0)} if self.native in native else {}
 
 
 def t5_weights(config: TransformerConfig) -> WeightMap:
-    """Every step is a numbered layer of its block; the first block of each stack holds the biases of distance."""
+    """T5: each sublayer is a numbered `layer` of its block; block 0 of each stack holds the relative position biases."""
     c = config
     return WeightMap(
         outside=(
@@ -64,70 +72,72 @@ def t5_weights(config: TransformerConfig) -> WeightMap:
                 )
             ),
         ),
-        inside=t5_block("encoder", c.gated, cross=False),
+        per_layer=t5_block("encoder", c.gated, cross=False),
         layers=c.layers,
-        beside=WeightMap((), t5_block("decoder", c.gated, cross=True), c.decoder_layers or c.layers),
+        second_stack=WeightMap((), t5_block("decoder", c.gated, cross=True), c.decoder_layers or c.layers),
     )
 
 
 def t5_block(stack: str, gated: bool, cross: bool) -> tuple[WeightRule, ...]:
-    """One block of either stack."""
-    block, ours = f"{stack}.block.{{layer}}.layer", f"{stack}.blocks.{{layer}}"
-    steps = (("SelfAttention", "attention"), *((("EncDecAttention", "cross_attention"),) if cross else ()))
+    """Rules of one block of the encoder or decoder."""
+    block, native = f"{stack}.block.{{layer}}.layer", f"{stack}.blocks.{{layer}}"
+    sublayers = (("SelfAttention", "attention"), *((("EncDecAttention", "cross_attention"),) if cross else ()))
     letters = {"q": "query", "k": "key", "v": "value", "o": "output"}
-    last = f"{block}.{len(steps)}"
+    feed_forward = f"{block}.{len(sublayers)}"
     return (
         *(
-            Rename(f"{block}.{number}.{theirs}.{letter}", f"{ours}.{name}.{word}")
-            for number, (theirs, name) in enumerate(steps)
-            for letter, word in letters.items()
+            Rename(f"{block}.{index}.{hf_name}.{letter}", f"{native}.{name}.{projection}")
+            for index, (hf_name, name) in enumerate(sublayers)
+            for letter, projection in letters.items()
         ),
         *(
-            Rename(f"{block}.{number}.layer_norm", f"{ours}.{name}_norm")
-            for number, (_, name) in enumerate((*steps, ("", "feed_forward")))
+            Rename(f"{block}.{index}.layer_norm", f"{native}.{name}_norm")
+            for index, (_, name) in enumerate((*sublayers, ("", "feed_forward")))
         ),
-        Rename(f"{last}.DenseReluDense.wi_0", f"{ours}.feed_forward.gate"),
-        Rename(f"{last}.DenseReluDense.{'wi_1' if gated else 'wi'}", f"{ours}.feed_forward.up"),
-        Rename(f"{last}.DenseReluDense.wo", f"{ours}.feed_forward.down"),
+        Rename(f"{feed_forward}.DenseReluDense.wi_0", f"{native}.feed_forward.gate"),
+        Rename(f"{feed_forward}.DenseReluDense.{'wi_1' if gated else 'wi'}", f"{native}.feed_forward.up"),
+        Rename(f"{feed_forward}.DenseReluDense.wo", f"{native}.feed_forward.down"),
     )
 
 
 def marian_weights(config: TransformerConfig) -> WeightMap:
-    """BART's names; the embedding stands outside both stacks."""
+    """Marian: BART's names, one embedding for encoder and decoder."""
     c = config
     return WeightMap(
         outside=(Rename("model.shared", "embedding"), RenameRow("final_logits_bias", "unembedding_bias")),
-        inside=marian_block("encoder", cross=False),
+        per_layer=marian_block("encoder", cross=False),
         layers=c.layers,
-        beside=WeightMap((), marian_block("decoder", cross=True), c.decoder_layers or c.layers),
+        second_stack=WeightMap((), marian_block("decoder", cross=True), c.decoder_layers or c.layers),
     )
 
 
 def marian_block(stack: str, cross: bool) -> tuple[WeightRule, ...]:
-    """One block of either stack."""
-    block, ours = f"model.{stack}.layers.{{layer}}", f"{stack}.blocks.{{layer}}"
-    steps = (("self_attn", "attention"), *((("encoder_attn", "cross_attention"),) if cross else ()))
-    words = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
+    """Rules of one block of the encoder or decoder."""
+    block, native = f"model.{stack}.layers.{{layer}}", f"{stack}.blocks.{{layer}}"
+    sublayers = (("self_attn", "attention"), *((("encoder_attn", "cross_attention"),) if cross else ()))
+    projections = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
     return (
-        *(Rename(f"{block}.{theirs}.{a}", f"{ours}.{name}.{b}") for theirs, name in steps for a, b in words.items()),
-        *(Rename(f"{block}.{theirs}_layer_norm", f"{ours}.{name}_norm") for theirs, name in steps),
-        Rename(f"{block}.fc1", f"{ours}.feed_forward.up"),
-        Rename(f"{block}.fc2", f"{ours}.feed_forward.down"),
-        Rename(f"{block}.final_layer_norm", f"{ours}.feed_forward_norm"),
+        *(
+            Rename(f"{block}.{hf_name}.{hf_projection}", f"{native}.{name}.{projection}")
+            for hf_name, name in sublayers
+            for hf_projection, projection in projections.items()
+        ),
+        *(Rename(f"{block}.{hf_name}_layer_norm", f"{native}.{name}_norm") for hf_name, name in sublayers),
+        Rename(f"{block}.fc1", f"{native}.feed_forward.up"),
+        Rename(f"{block}.fc2", f"{native}.feed_forward.down"),
+        Rename(f"{block}.final_layer_norm", f"{native}.feed_forward_norm"),
     )
 
 
 LM_HEAD = "lm_head.weight"
 
 
-def untied(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """Release 5 of transformers calls every T5 tied, and unties those whose files hold two matrices that differ."""
+def infer_tied(config: TransformerConfig, weights: Weights) -> TransformerConfig:
+    """The config with `tied` as the weights have it: transformers 5 writes true for every T5 and unties if the file has two different matrices."""
     if not config.tie_embeddings or LM_HEAD not in weights or "shared.weight" not in weights:
         return config
     return replace(config, tie_embeddings=torch.equal(weights[LM_HEAD], weights["shared.weight"]))
 
-
-GIVEN = {"architecture": "encoder-decoder"}
 
 ENCODER_DECODERS = (
     HFArchitecture(
@@ -145,16 +155,16 @@ ENCODER_DECODERS = (
             IntKey("d_ff", "intermediate_size"),
             T5FeedForwardKeys(),
             FloatKey("layer_norm_epsilon", "norm_eps", 1e-12, 1.0),
-            Share("dropout_rate"),
+            DropoutKeys(("dropout_rate",)),
             BoolKey(("tie_word_embeddings",), "tie_embeddings", True),
             LogitScaleKey(),
             DecoderStartKeys(),
             FixedKey("relative_attention_num_buckets", 32, 32),
             FixedKey("relative_attention_max_distance", 128, 128),
-            OF_GENERATION,
+            GENERATION_KEYS,
         ),
         fixed_fields={
-            **GIVEN,
+            "architecture": "encoder-decoder",
             "norm": "rms",
             "positions": "relative_bias",
             "bias": False,
@@ -163,10 +173,10 @@ ENCODER_DECODERS = (
         extra_fields=frozenset({"decoder_layers"}),
         weight_prefix="",
         weight_map=t5_weights,
-        # Old files of theirs carry biases that no code reads.
+        # Unused weights of older T5 files.
         ignored_weights=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
         duplicate_weights=dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", LM_HEAD), "shared.weight"),
-        infer_from_weights=untied,
+        infer_from_weights=infer_tied,
         auto_class="AutoModelForSeq2SeqLM",
     ),
     HFArchitecture(
@@ -186,7 +196,7 @@ ENCODER_DECODERS = (
             SameAsEncoderKey("decoder_ffn_dim", "encoder_ffn_dim", "intermediate_size"),
             SameAsEncoderKey("decoder_vocab_size", "vocab_size", "vocab"),
             ChoiceKey("activation_function", "activation", {"swish": "silu", **ACTIVATION_NAMES}),
-            Share("dropout"),
+            DropoutKeys(("dropout",)),
             BoolKey(("scale_embedding",), "embed_scale", False),
             DecoderStartKeys(),
             NoForcedEosKey(),
@@ -197,10 +207,10 @@ ENCODER_DECODERS = (
             FixedKey("normalize_embedding", False, False),
             FixedKey("add_final_layer_norm", False, False),
             FixedKey("add_bias_logits", False, False),
-            OF_GENERATION,
+            GENERATION_KEYS,
         ),
         fixed_fields={
-            **GIVEN,
+            "architecture": "encoder-decoder",
             "norm_first": False,
             "positions": "sinusoidal",
             "unembed_bias": True,

@@ -1,4 +1,4 @@
-"""BERT: the encoders of transformers, a row each. Devlin et al. 2019."""
+"""Encoders of transformers, a row each: BERT and its heads. Devlin et al. 2019."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture
-from clearstory.formats.hf.config_keys import MAX_LAYERS, ChoiceKey, FixedKey, ConfigKey, FloatKey, IgnoredKeys, IntKey
-from clearstory.formats.hf.weight_map import RenameTensor, Rename, WeightMap, Weights
-from clearstory.formats.hf.attention_keys import KVHeadsEqualHeads, DropoutKeys, HeadDimKey, LabelKeys
-from clearstory.models.config import TransformerConfig
+from clearstory.formats.hf.attention_keys import HeadDimKey, KVHeadsEqualHeads
+from clearstory.formats.hf.config_keys import (
+    MAX_LAYERS,
+    ChoiceKey,
+    ConfigKey,
+    DropoutKeys,
+    FixedKey,
+    FloatKey,
+    IgnoredKeys,
+    IntKey,
+    LabelKeys,
+)
+from clearstory.formats.hf.weight_map import Rename, RenameTensor, WeightMap, Weights
+from clearstory.models.transformer.config import TransformerConfig
 
 
 def bert_weights(config: TransformerConfig) -> WeightMap:
-    """One set of names for all: a head that is not there is not carried."""
-    block, ours = "bert.encoder.layer.{layer}", "blocks.{layer}"
+    """BERT with any of its heads. Heads that a model lacks are skipped."""
+    block, native = "bert.encoder.layer.{layer}", "blocks.{layer}"
     return WeightMap(
         outside=(
             Rename("bert.embeddings.word_embeddings", "embedding"),
@@ -29,15 +39,15 @@ def bert_weights(config: TransformerConfig) -> WeightMap:
             Rename("cls.seq_relationship", "nsp_head"),
             Rename("classifier", "classifier"),
         ),
-        inside=(
-            Rename(f"{block}.attention.self.query", f"{ours}.attention.query"),
-            Rename(f"{block}.attention.self.key", f"{ours}.attention.key"),
-            Rename(f"{block}.attention.self.value", f"{ours}.attention.value"),
-            Rename(f"{block}.attention.output.dense", f"{ours}.attention.output"),
-            Rename(f"{block}.attention.output.LayerNorm", f"{ours}.attention_norm"),
-            Rename(f"{block}.intermediate.dense", f"{ours}.feed_forward.up"),
-            Rename(f"{block}.output.dense", f"{ours}.feed_forward.down"),
-            Rename(f"{block}.output.LayerNorm", f"{ours}.feed_forward_norm"),
+        per_layer=(
+            Rename(f"{block}.attention.self.query", f"{native}.attention.query"),
+            Rename(f"{block}.attention.self.key", f"{native}.attention.key"),
+            Rename(f"{block}.attention.self.value", f"{native}.attention.value"),
+            Rename(f"{block}.attention.output.dense", f"{native}.attention.output"),
+            Rename(f"{block}.attention.output.LayerNorm", f"{native}.attention_norm"),
+            Rename(f"{block}.intermediate.dense", f"{native}.feed_forward.up"),
+            Rename(f"{block}.output.dense", f"{native}.feed_forward.down"),
+            Rename(f"{block}.output.LayerNorm", f"{native}.feed_forward_norm"),
         ),
         layers=config.layers,
     )
@@ -46,17 +56,17 @@ def bert_weights(config: TransformerConfig) -> WeightMap:
 POOLER = "bert.pooler.dense.weight"
 
 
-def with_pooler(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """A bare stack is saved with a pooler, or without; config.json does not say."""
+def infer_pooler(config: TransformerConfig, weights: Weights) -> TransformerConfig:
+    """The config with `pooler` as the weights have it: config.json of a BertModel does not say."""
     return replace(config, pooler=POOLER in weights)
 
 
-def with_both_heads(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """The published BERTs call themselves masked, and bring the head for the next sentence along."""
+def infer_pretraining_heads(config: TransformerConfig, weights: Weights) -> TransformerConfig:
+    """The config with `pooler` if pooler and next-sentence head are stored, as in the published BertForMaskedLM files."""
     return replace(config, pooler={POOLER, "cls.seq_relationship.weight"} <= weights.keys())
 
 
-KEYS: tuple[ConfigKey, ...] = (
+BERT_KEYS: tuple[ConfigKey, ...] = (
     IntKey("vocab_size", "vocab"),
     IntKey("max_position_embeddings", "context"),
     IntKey("hidden_size", "width"),
@@ -76,91 +86,91 @@ KEYS: tuple[ConfigKey, ...] = (
     IgnoredKeys(("classifier_dropout",)),
 )
 
-STACK = {
+BERT_FIXED_FIELDS = {
     "architecture": "encoder", "norm": "layer", "norm_first": False, "embed_norm": True, "positions": "learned",
     "gated": False, "bias": True,
 }  # fmt: skip
 
-WORDS = {**STACK, "mlm_transform": True, "unembed_bias": True}
+MLM_FIXED_FIELDS = {**BERT_FIXED_FIELDS, "mlm_transform": True, "unembed_bias": True}
 
-COPIES = {
+BERT_DUPLICATES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
 
-# BERT as published was written by another library, whose norms had a gamma and a beta.
-OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+# The published BERT weights use TensorFlow's names for layer norms.
+LEGACY_SUFFIXES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-PLACES = r"bert\.embeddings\.(position_ids|token_type_ids)"
+POSITION_BUFFERS = r"bert\.embeddings\.(position_ids|token_type_ids)"
 
 
-def bare(name: str, head: str | None = None) -> HFArchitecture:
-    """A stack alone. Heads for tasks are left out; of `head`, which makes the class, that is told."""
+def headless(name: str, head: str | None = None) -> HFArchitecture:
+    """An encoder without heads. Weights of heads are ignored; `head` is the one that `omission_note` names."""
     return HFArchitecture(
         name=name,
         model_type="bert",
-        keys=KEYS,
-        fixed_fields=STACK,
+        keys=BERT_KEYS,
+        fixed_fields=BERT_FIXED_FIELDS,
         extra_fields=frozenset({"dropout", "pooler"}),
         weight_prefix="bert.",
         weight_map=bert_weights,
-        ignored_weights=(PLACES, r"(cls|classifier|qa_outputs)\..*"),
-        legacy_suffixes=OLD,
-        infer_from_weights=with_pooler,
-        omission_note=f"the head of {name} ({head}) is left out: what opens is the encoder below it" if head else None,
+        ignored_weights=(POSITION_BUFFERS, r"(cls|classifier|qa_outputs)\..*"),
+        legacy_suffixes=LEGACY_SUFFIXES,
+        infer_from_weights=infer_pooler,
+        omission_note=f"the head of {name} ({head}) is ignored; only the encoder is opened" if head else None,
         auto_class="AutoModel",
     )
 
 
-def labelled(name: str, auto: str, given: Mapping[str, Any], least: int) -> HFArchitecture:
-    """A stack with a head that tells labels."""
+def classifier(name: str, auto_class: str, fixed_fields: Mapping[str, Any], minimum_labels: int) -> HFArchitecture:
+    """An encoder with a classification head."""
     return HFArchitecture(
         name=name,
         model_type="bert",
-        keys=(*KEYS, LabelKeys(least)),
-        fixed_fields={**STACK, **given},
+        keys=(*BERT_KEYS, LabelKeys(minimum_labels)),
+        fixed_fields={**BERT_FIXED_FIELDS, **fixed_fields},
         weight_prefix="bert.",
         weight_map=bert_weights,
-        ignored_weights=(PLACES, *(() if given.get("pooler") else (r"bert\.pooler\.dense\..*",))),
-        legacy_suffixes=OLD,
-        auto_class=auto,
+        ignored_weights=(POSITION_BUFFERS, *(() if fixed_fields.get("pooler") else (r"bert\.pooler\.dense\..*",))),
+        legacy_suffixes=LEGACY_SUFFIXES,
+        auto_class=auto_class,
     )
 
 
 ENCODERS = (
-    bare("BertModel"),
+    headless("BertModel"),
     HFArchitecture(
         name="BertForPreTraining",
         model_type="bert",
-        keys=KEYS,
-        fixed_fields={**WORDS, "pooler": True},
+        keys=BERT_KEYS,
+        fixed_fields={**MLM_FIXED_FIELDS, "pooler": True},
         weight_prefix="bert.",
         weight_map=bert_weights,
-        ignored_weights=(PLACES,),
-        duplicate_weights=COPIES,
-        legacy_suffixes=OLD,
+        ignored_weights=(POSITION_BUFFERS,),
+        duplicate_weights=BERT_DUPLICATES,
+        legacy_suffixes=LEGACY_SUFFIXES,
         auto_class="AutoModelForPreTraining",
     ),
     HFArchitecture(
         name="BertForMaskedLM",
         model_type="bert",
-        keys=KEYS,
-        fixed_fields=WORDS,
+        keys=BERT_KEYS,
+        fixed_fields=MLM_FIXED_FIELDS,
         weight_prefix="bert.",
         weight_map=bert_weights,
-        ignored_weights=(PLACES, r"bert\.pooler\.dense\..*", r"cls\.seq_relationship\..*"),
-        duplicate_weights=COPIES,
-        legacy_suffixes=OLD,
-        infer_from_weights=with_both_heads,
+        ignored_weights=(POSITION_BUFFERS, r"bert\.pooler\.dense\..*", r"cls\.seq_relationship\..*"),
+        duplicate_weights=BERT_DUPLICATES,
+        legacy_suffixes=LEGACY_SUFFIXES,
+        infer_from_weights=infer_pretraining_heads,
         auto_class="AutoModelForMaskedLM",
     ),
-    labelled(
+    classifier(
         "BertForSequenceClassification",
         "AutoModelForSequenceClassification",
         {"pooler": True, "label_level": "text"},
-        least=2,
+        minimum_labels=2,
     ),
-    labelled("BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, least=1),
-    bare("BertForQuestionAnswering", "qa_outputs"),
+    classifier("BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, minimum_labels=1),
+    headless("BertForQuestionAnswering", "qa_outputs"),
 )
-"""The bare stack comes first: it carries what the last, without its head, could carry as well."""
+"""In the order in which they are tried for a config of ours: BertModel before BertForQuestionAnswering, which opens as the same."""

@@ -18,7 +18,7 @@ from clearstory.formats.model_card import ModelCard, onnx_readme
 from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import check_tokenizer, config_json_dict, generation_json_dict
 from clearstory.formats.onnx.graphs import OnnxGraph, graphs
-from clearstory.models.families import count
+from clearstory.models.build import count_parameters
 from clearstory.models.prompts import resting
 from clearstory.text.tokenizers import Tokenizer
 
@@ -48,7 +48,7 @@ def write_onnx(
     check_tokenizer(model, tokenizer)
     config: Any = model.config
     form, extra = choose_format(config)
-    with write_folder(path, need=4 * count(model)) as temporary:
+    with write_folder(path, need=4 * count_parameters(model)) as temporary:
         write_json(temporary / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
         if getattr(config, "architecture", "") != "encoder":
             write_json(temporary / "generation_config.json", generation_json_dict(config, tokenizer))

@@ -40,11 +40,11 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.base import LanguageModel
-from clearstory.models.block import Attention, Past, causal_mask
+from clearstory.models.transformer.block import Attention, Past, causal_mask
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.layout import View
+from clearstory.models.decoding_layout import View
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.stack import Stack
+from clearstory.models.transformer.stack import Stack
 
 Replacement = Callable[[Tensor], Tensor] | Tensor
 """The new value of an activation, of the same shape: a tensor, or a function of the old value."""
@@ -64,8 +64,8 @@ def record_activations(
     match.
 
     >>> from clearstory.models.base import TokenBatch
-    >>> from clearstory.models.families import build
-    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = build(NANOGPT_CHAR, seed=1).eval()
     >>> with record_activations(model, "blocks.*.attention.pattern") as recorded:
     ...     _ = model.forward(TokenBatch.from_sequences([[1, 2, 3]]))
@@ -91,8 +91,8 @@ def replace_activations(model: LanguageModel, replacements: Mapping[str, Replace
     values. Raises UnknownName for an unknown activation, BadSetting for a value of another shape.
 
     >>> from clearstory.models.base import TokenBatch
-    >>> from clearstory.models.families import build
-    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = build(NANOGPT_CHAR, seed=1).eval()
     >>> zero = {"blocks.0.attention": torch.zeros_like}
     >>> with replace_activations(model, zero), record_activations(model, "blocks.0.*") as recorded:

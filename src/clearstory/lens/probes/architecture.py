@@ -11,9 +11,9 @@ from torch import nn
 from clearstory.lens.views.figure import Arrow, Box, Figure
 from clearstory.lens.views.figure_layout import Tower, figure
 from clearstory.lens.hooks.activations import unwrap_model
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.families import count
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.build import count_parameters
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import NAMES
@@ -42,7 +42,7 @@ def architecture(model: Any, tokenizer: Any, text: str) -> Figure:
     for box in seen.boxes:
         if box.parameters:
             parts[box.name] += box.parameters * seen.times(box)
-    return figure(title, look(parts, count(model)), towers, arrows)
+    return figure(title, look(parts, count_parameters(model)), towers, arrows)
 
 
 def look(parts: dict[str, int], whole: int) -> str:

@@ -46,6 +46,11 @@ class HMMConfig:
         return "hmm"
 
     @property
+    def start_token_id(self) -> int | None:
+        """None: the tokenizer names it."""
+        return None
+
+    @property
     def summary(self) -> str:
         """The model in words."""
         if self.learn == "tags":
@@ -93,20 +98,20 @@ class HMMConfig:
             )
 
 
-def parameters(config: HMMConfig) -> int:
+def parameter_count(config: HMMConfig) -> int:
     """Numbers a model of this config learns, counted on paper: how it begins, goes on, and speaks.
 
-    >>> parameters(HMMConfig(vocab=10_000, states=256))
+    >>> parameter_count(HMMConfig(vocab=10_000, states=256))
     2625792
     """
     c = config
     return c.states + c.states**2 + c.vocab * c.speakers
 
 
-def sized(config: HMMConfig, target: int) -> HMMConfig:
+def scale_hmm(config: HMMConfig, target: int) -> HMMConfig:
     """The same kind at about `target` parameters: so many states.
 
-    >>> sized(HMMConfig(vocab=10_000), 2_625_792).states
+    >>> scale_hmm(HMMConfig(vocab=10_000), 2_625_792).states
     256
     """
     if config.learn == "tags":

@@ -58,6 +58,11 @@ class RecurrentConfig:
         return self.cell
 
     @property
+    def start_token_id(self) -> int | None:
+        """None: the tokenizer names it."""
+        return None
+
+    @property
     def summary(self) -> str:
         """The model in words."""
         return f"{self.layers} {NAMES[self.cell]} layer{'s' * (self.layers > 1)} of {self.hidden_size} units"
@@ -88,10 +93,10 @@ class RecurrentConfig:
             )
 
 
-def parameters(config: RecurrentConfig) -> int:
+def parameter_count(config: RecurrentConfig) -> int:
     """Numbers a model of this config learns, counted on paper: embedding, cells, unembedding, parts of the softmax.
 
-    >>> parameters(RecurrentConfig(vocab=33_278, width=400, hidden_size=1150, layers=3))  # AWD-LSTM on WikiText-2
+    >>> parameter_count(RecurrentConfig(vocab=33_278, width=400, hidden_size=1150, layers=3))  # AWD-LSTM on WikiText-2
     33522800
     """
     c = config
@@ -102,10 +107,10 @@ def parameters(config: RecurrentConfig) -> int:
     return c.vocab * c.width + cells + (0 if c.tie_embeddings else c.vocab * last) + len(c.cutoffs) * last
 
 
-def sized(config: RecurrentConfig, target: int) -> RecurrentConfig:
+def scale_recurrent(config: RecurrentConfig, target: int) -> RecurrentConfig:
     """The same layers at about `target` parameters: width and hidden in their proportion, in steps of 16.
 
-    >>> parameters(sized(RecurrentConfig(vocab=100, width=64, hidden_size=128, layers=2), 1_000_000)) // 50_000
+    >>> parameter_count(scale_recurrent(RecurrentConfig(vocab=100, width=64, hidden_size=128, layers=2), 1_000_000)) // 50_000
     20
     """
     shapes = (
@@ -114,4 +119,4 @@ def sized(config: RecurrentConfig, target: int) -> RecurrentConfig:
         # A single tied layer has one size only.
         if not (config.tie_embeddings and config.layers == 1 and config.width != config.hidden_size)
     )
-    return min(shapes, key=lambda shape: abs(math.log(parameters(shape) / target)), default=config)
+    return min(shapes, key=lambda shape: abs(math.log(parameter_count(shape) / target)), default=config)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from clearstory.models import autograd_functions
 from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh, rotate
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
 Bias = Tensor | list[Tensor] | None
 """What is added to scores before the softmax, -inf where nobody may look: (1 | B, 1 | H, T, S) for all rows together,

@@ -17,7 +17,7 @@ from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.transformer.cache import Cache, RowCache
 from clearstory.models.capabilities import Capability
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.hashed_ngrams import Recall
 from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
 
@@ -25,7 +25,7 @@ from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
 class Transformer(Stack):
     """A decoder: reads left to right; after every token says how likely each next one is.
 
-    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = Transformer(NANOGPT_CHAR)
     >>> hidden, _ = model.forward(TokenBatch.from_sequences([[1, 2, 3]]))
     >>> model.logits(hidden).shape

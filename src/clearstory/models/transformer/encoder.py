@@ -15,7 +15,7 @@ from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.transformer.block import ACTIVATIONS, make_norm
 from clearstory.models.capabilities import Capability
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
 
 
@@ -23,7 +23,7 @@ class Encoder(Stack):
     """A stack without a mask, and what BERT learns by: the words behind [MASK], and whether a sentence follows another;
     or the labels of a text or of its tokens, which it is taught afterwards.
 
-    >>> from clearstory.models.presets import BERT_TINY
+    >>> from clearstory.models.transformer.presets import BERT_TINY
     >>> model = Encoder(BERT_TINY)
     >>> model.encode(TokenBatch.from_sequences([[2, 5, 6, 3], [2, 3]])).shape
     torch.Size([2, 4, 128])

@@ -16,14 +16,14 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.block import Block, Source
 from clearstory.models.transformer.cache import Cache
 from clearstory.models.capabilities import Capability
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, padding_mask
 
 
 class EncoderDecoder(CompilableStack):
     """Reads a source both ways, then writes left to right; one embedding serves both, and by its transpose the answer.
 
-    >>> from clearstory.models.presets import T5_SMALL
+    >>> from clearstory.models.transformer.presets import T5_SMALL
     >>> small = replace(T5_SMALL, vocab=32, width=16, heads=2, kv_heads=2, head_dim=8, intermediate_size=32, layers=1)
     >>> model = EncoderDecoder(small)
     >>> state = model.init_state(1, source=TokenBatch.from_sequences([[5, 6, 7]]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
 # Grattafiori et al. 2024, table 3; eps and theta as in the published config.json.
 LLAMA3_8B = TransformerConfig(

@@ -19,10 +19,10 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.block import Block, Source, Turn, make_norm
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.capabilities import Capability
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.positions import RelativePositionBias, Rotary, sinusoidal_embedding
 
-Birth = Literal["normal", "zero"]
+Initialization = Literal["normal", "zero"]
 
 TRANSFORMER = frozenset(
     {
@@ -197,7 +197,7 @@ def sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | Non
 
 
 @torch.no_grad()
-def draw(model: nn.Module, config: TransformerConfig, birth: Birth = "normal") -> None:
+def draw(model: nn.Module, config: TransformerConfig, birth: Initialization = "normal") -> None:
     """Weights as at birth.
 
     normal: N(0, 0.02), what is added to the residual stream scaled down by its depth (Radford et al. 2019).

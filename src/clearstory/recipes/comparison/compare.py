@@ -19,8 +19,8 @@ from clearstory import __version__, durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
 from clearstory.formats.folders import OpenedModel, open_model, update_model_card
 from clearstory.lens.rendering.render import save
-from clearstory.models.machine import usable
-from clearstory.models.presets import preset
+from clearstory.models.device import usable
+from clearstory.models.families import preset
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry, budget, command, names
 from clearstory.recipes.comparison.output_folder import MEASURED, begin, finished_before, write_down
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
@@ -187,7 +187,7 @@ def measure_all(recipe: CompareRecipe, held: EvalText) -> Iterator[Trying | Trie
         if recipe.device != "auto":
             opened.model.to(usable(recipe.device))
         folder = Path(label)
-        folder = RunFolder(folder).model if RunFolder(folder).model.is_dir() else folder
+        folder = RunFolder(folder).model_folder if RunFolder(folder).model_folder.is_dir() else folder
         yield Tried(tried(label, opened, held, recipe, folder=folder, prompt=prompt))
 
 

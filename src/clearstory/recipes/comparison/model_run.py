@@ -15,10 +15,11 @@ from torch import nn
 from clearstory import durable
 from clearstory.formats.folders import OpenedModel
 from clearstory.metrics import NATS_PER_BIT
-from clearstory.models.config import TransformerConfig
-from clearstory.models.encoder import Encoder
-from clearstory.models.families import build, count
-from clearstory.models.sizing import DEFAULT_PARAMETERS, DIALS, size
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.build import build, count_parameters
+from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
+from clearstory.models.families import family_of, scale_config
 from clearstory.recipes.training import time_budget
 from clearstory.recipes.settings.model_choice import SIZE_FIELDS
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry
@@ -141,7 +142,7 @@ def whole_for(config: Any, inner: int) -> int:
     """
 
     def inside(target: int) -> int:
-        model: nn.Module = build(size(config, target), device="meta")
+        model: nn.Module = build(scale_config(config, target), device="meta")
         return sum(each.numel() for each in model.parameters() if config.vocab not in each.shape)
 
     targets = [round(inner * 1.25**power) for power in range(20)]
@@ -204,7 +205,7 @@ def tried(
         seed=seed,
         tokenizer=tokenizer or own.kind,
         vocab=own.vocab,
-        parameters=count(model),
+        parameters=count_parameters(model),
         bytes_on_disk=sum(file.stat().st_size for file in (folder, *folder.rglob("*")) if file.is_file()),
         cpu_seconds=None if finished is None else finished.cpu_seconds,
         seconds=None if finished is None else finished.seconds,

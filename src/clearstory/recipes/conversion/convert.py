@@ -19,8 +19,8 @@ from clearstory.formats.onnx.export import write_onnx
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
-from clearstory.models.families import count
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.build import count_parameters
 from clearstory.models.prompts import reads_source
 from clearstory.recipes.conversion.check_onnx import check_onnx
 from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portability, template_of
@@ -127,7 +127,7 @@ def convert(
         path=path,
         format=form,
         dtype=numbers,
-        parameters=count(again.model),
+        parameters=count_parameters(again.model),
         bytes=sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir())),
         tokens_compared=tokens_compared,
         max_nats_difference=max_nats_difference,
@@ -154,7 +154,7 @@ def export(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Co
         path=path,
         format="onnx",
         dtype="f32",
-        parameters=count(opened.model),
+        parameters=count_parameters(opened.model),
         bytes=sum(each.stat().st_size for each in path.iterdir()),
         tokens_compared=found.tokens,
         max_nats_difference=found.nats,

@@ -145,7 +145,7 @@ GROUPS = (
 def parts_of(config: Any) -> tuple[Part, ...]:
     """Every matrix and vector of a model, head by head.
 
-    >>> from clearstory.models.presets import GPT2
+    >>> from clearstory.models.transformer.presets import GPT2
     >>> parts_of(GPT2)[2]
     Part(name='query', group='attention', symbol='W_q', shape=(768, 64), each=12, layers=12)
     """
@@ -165,7 +165,7 @@ def parts_of(config: Any) -> tuple[Part, ...]:
 
 def shapes_of(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Every learnt number of a model by name, without allocating any."""
-    from clearstory.formats.hf.load_weights import build_empty
+    from clearstory.formats.no_init import build_empty
 
     # Rotary angles are computed, not learnt, and those of one place are enough here.
     rotary = getattr(config, "positions", None) == "rotary"
@@ -210,7 +210,7 @@ class Term:
 def terms_of(config: Any) -> tuple[Term, ...]:
     """12 L d² + 13 L d + V d + T d + 2 d, term by term, where a model is wired as GPT-2 and GPT-3 are; else nothing.
 
-    >>> from clearstory.models.presets import PRESETS
+    >>> from clearstory.models.families import PRESETS
     >>> [term.parameters for term in terms_of(PRESETS["gpt3-175b"])]
     [173946175488, 15335424, 617558016, 25165824, 24576]
     """

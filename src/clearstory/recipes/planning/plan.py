@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clearstory.errors import CannotDo
-from clearstory.models.config import TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_by_part, flops_of, memory_of
@@ -130,7 +130,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     174604259328
     """
     recipe = model if isinstance(model, PlanRecipe) else build_settings(PlanRecipe, {"model": model, **settings})
-    from clearstory.models.presets import preset
+    from clearstory.models.families import preset
 
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
     if isinstance(config, NGramConfig):
@@ -185,7 +185,7 @@ def this_machine() -> Processor:
     """This machine's processor, measured."""
     import torch
 
-    from clearstory.models.machine import bf16_is_fast, matmul_gflops
+    from clearstory.models.device import bf16_is_fast, matmul_gflops
     from clearstory.recipes.doctor import memory_bytes
 
     dtype = torch.bfloat16 if bf16_is_fast() else torch.float32
@@ -203,7 +203,7 @@ def this_gpu() -> tuple[Processor, ...]:
     """This machine's GPU, measured, if there is one."""
     import torch
 
-    from clearstory.models.machine import GPU_SIZE, matmul_gflops
+    from clearstory.models.device import GPU_SIZE, matmul_gflops
 
     if not torch.cuda.is_available():
         return ()

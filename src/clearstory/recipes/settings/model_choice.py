@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clearstory.errors import UnknownName, nearest
-from clearstory.models.config import Config, TransformerConfig
-from clearstory.models.presets import FIELDS, TOKENIZERS, preset
-from clearstory.models.sizing import DEFAULT_PARAMETERS, clear_shape, size
+from clearstory.models.config import Config
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, preset
+from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS, clear_config
+from clearstory.models.families import scale_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,12 @@ class ModelChoice:
     @staticmethod
     def config_classes() -> tuple[type[Config], ...]:
         """Config classes whose fields may be overridden. `schema` recognises this type by the method."""
-        return FIELDS
+        return CONFIG_TYPES
 
     @property
     def tokenizer(self) -> str | None:
         """The tokenizer this preset is made for; None for any."""
-        return TOKENIZERS.get(self.name)
+        return PRESET_TOKENIZERS.get(self.name)
 
     @property
     def family(self) -> str:
@@ -63,17 +65,17 @@ class ModelChoice:
         usual: Any = preset(self.name)
         if not isinstance(usual, TransformerConfig):
             base: Any = replace(usual, **{"vocab": vocab, **self.overrides})
-            return base if parameters is None else size(base, parameters)
+            return base if parameters is None else scale_config(base, parameters)
         wiring = {key: value for key, value in self.overrides.items() if key not in SIZE_FIELDS}
         base = replace(usual, **{"vocab": vocab, **wiring})
         if context is not None and "context" not in self.overrides:
             base = replace(base, context=context)
         sized = not any(key in SIZE_FIELDS for key in self.overrides)
         if self.name == "clear" and (sized or parameters is not None):
-            shape = clear_shape(parameters or DEFAULT_PARAMETERS, vocab, base.context)
+            shape = clear_config(parameters or DEFAULT_PARAMETERS, vocab, base.context)
             base = replace(base, **{key: getattr(shape, key) for key in SIZE_FIELDS})
         elif parameters is not None:
-            base = size(base, parameters)
+            base = scale_config(base, parameters)
         return resize_config(base, {key: value for key, value in self.overrides.items() if key in SIZE_FIELDS})
 
 

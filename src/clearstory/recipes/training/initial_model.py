@@ -1,17 +1,18 @@
-"""Starting: a run that begins with a model that is there: it goes on with all its weights, or learns beside them."""
+"""The initial model of a fine-tuning run: an existing model, trained as a whole or with LoRA adapters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.formats.folders import open_model
 from clearstory.formats.lora.adapters import weights_fingerprint
 from clearstory.formats.model_card import ModelCard
-from clearstory.formats.folders import open_model
 from clearstory.formats.model_path import resolve_model_path
-from clearstory.models.families import count
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.build import count_parameters
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
@@ -19,58 +20,58 @@ from clearstory.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class InitialModel:
-    """What a run begins with.
+    """An existing model to fine-tune.
 
     Args:
-        model: what is trained: the model itself, or the model adapted.
-        tokenizer: what it was taught with.
-        card: what it was taught before.
-        base: the folder of the model that rests; None where all of it learns.
-        hash: of the weights it began with.
-        shape: the model in words.
+        model: the model, with adapters where LoRA is used.
+        tokenizer: its tokenizer.
+        card: its model card.
+        base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
+        fingerprint: hash of its weights.
+        summary: its size in words.
     """
 
-    model: Any
+    model: LanguageModel
     tokenizer: Tokenizer
     card: ModelCard
-    base: Path | None
-    hash: str
-    shape: str
+    base_folder: Path | None
+    fingerprint: str
+    summary: str
 
 
-def start(recipe: TrainRecipe, device: str) -> InitialModel:
-    """The model that `recipe.init` names, on `device`, ready to go on.
+def load_initial_model(recipe: TrainRecipe) -> InitialModel:
+    """The model that `recipe.init` names, on the device of training, with LoRA adapters where lora.rank is set.
 
-    Raises BadInput for one without a tokenizer, CannotDo for one that learns by counting, BadSetting where the run
-    would overwrite what it begins with.
+    Raises BadInput for a model without a tokenizer, CannotDo for one that is fitted by counting, BadSetting where the
+    run would overwrite it.
     """
     assert recipe.init is not None
-    given = Path(recipe.init).expanduser()
-    place = resolve_model_path(given) if not given.is_file() else given
+    path = Path(recipe.init).expanduser()
+    folder = resolve_model_path(path) if not path.is_file() else path
     out = recipe.out
-    if out is not None and recipe.overwrite and place.resolve().is_relative_to(out.resolve()):
-        raise BadSetting(f"the run would overwrite {place}, which it begins with; choose another --out")
-    opened = open_model(given)
+    if out is not None and recipe.overwrite and folder.resolve().is_relative_to(out.resolve()):
+        raise BadSetting(f"the run would overwrite its initial model {folder}; choose another --out")
+    opened = open_model(path)
     if opened.tokenizer is None:
-        raise BadInput(f"{place} has no tokenizer.json, so text cannot become tokens; put the model's own there")
+        raise BadInput(f"{folder} has no tokenizer.json, so text cannot become tokens; put the model's own there")
     model, config = opened.model, opened.model.config
-    if getattr(model, "counted", False):
+    if has_capability(model, Capability.COUNT_FITTED):
         raise CannotDo(
-            f"{place} ({config.family}) has learnt by counting, and goes on with no text but its own; "
-            "train a new one on both texts"
+            f"{folder} ({config.family}) was fitted by counting and cannot be fine-tuned; train a new one on both texts"
         )
-    hash = weights_fingerprint(model)
-    model = model.to(device)
-    whole = count(model)
+    fingerprint = weights_fingerprint(model)
+    model = model.to(recipe.training.device)
+    parameters = count_parameters(model)
     if not recipe.lora.rank:
-        return InitialModel(model, opened.tokenizer, opened.card, None, hash, f"{config.summary}, from {given}")
-    if (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
-        raise BadSetting(
-            f"{place} is an adapter, and one adapter does not stand on another; merge it first: "
-            f"clearstory convert {given} FOLDER"
+        return InitialModel(
+            model, opened.tokenizer, opened.card, None, fingerprint, f"{config.summary}, from {path}"
         )
-    s = recipe.lora
-    model = adapt(model, s.rank, s.alpha, s.targets, s.dropout, seed=recipe.training.seed)
-    learning = count(model) - whole
-    shape = f"{config.summary}, from {given}; {learning:,} more learn beside them (LoRA of rank {s.rank})"
-    return InitialModel(model, opened.tokenizer, opened.card, place.absolute(), hash, shape)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise BadSetting(
+            f"{folder} is an adapter, and an adapter cannot be based on another; merge it first: "
+            f"clearstory convert {path} FOLDER"
+        )
+    lora = recipe.lora
+    model = adapt(model, lora.rank, lora.alpha, lora.targets, lora.dropout, seed=recipe.training.seed)
+    summary = f"{config.summary}, from {path}; {count_parameters(model) - parameters:,} LoRA parameters of rank {lora.rank}"
+    return InitialModel(model, opened.tokenizer, opened.card, folder.absolute(), fingerprint, summary)

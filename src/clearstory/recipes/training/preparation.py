@@ -12,13 +12,13 @@ from clearstory.errors import BadSetting
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenSequences
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.config import TransformerConfig
-from clearstory.models.families import build, count
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.build import build, count_parameters
 from clearstory.models.lora import unadapted
 from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
 from clearstory.models.prompts import first_token
-from clearstory.models.sizing import blocks, clear_of_blocks
-from clearstory.models.sizing import parameters as count_on_paper
+from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
+from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.recipes.inference.evaluate import reason
@@ -189,8 +189,8 @@ def resolve_size(
     if not settings.context:
         overrides["context"] = context_for_budget(seconds, settings.device)
     target = parameters_for_budget(seconds, flops_per_second, tokens, dataset.text_bytes)
-    shape = clear_of_blocks(target, tokenizer.vocab, settings.context or overrides["context"])
-    overrides["dropout"] = dropout_for_budget(seconds, flops_per_second, blocks(shape), tokens)
+    shape = clear_config_by_non_embedding(target, tokenizer.vocab, settings.context or overrides["context"])
+    overrides["dropout"] = dropout_for_budget(seconds, flops_per_second, non_embedding_parameters(shape), tokens)
     model = replace(recipe.model, overrides={**overrides, **recipe.model.overrides})
     return replace(recipe, model=model, parameters=count_on_paper(shape))
 
@@ -318,7 +318,7 @@ def describe_run(
         validation_tokens=len(datasets["validation"].ids),
         tokenizer=tokenizer.kind if initial else tokenizer_spec(recipe, corpus),
         vocab=tokenizer.vocab,
-        parameters=count(unadapted(model)),
+        parameters=count_parameters(unadapted(model)),
         model_summary=initial.summary if initial else model.config.summary,
         unit="pair" if pairs else "document",
     )

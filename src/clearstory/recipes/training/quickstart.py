@@ -12,7 +12,7 @@ from clearstory.lens.probes.attention import attention
 from clearstory.lens.rendering.render import save
 from clearstory.lens.probes.x_neighbours import neighbours
 from clearstory.lens.views import Table
-from clearstory.models.families import build
+from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import first_token
 from clearstory.evaluation.windows import score_dataset

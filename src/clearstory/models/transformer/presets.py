@@ -1,15 +1,11 @@
-"""Presets: named models of every family, each a difference from another; `sizing` makes them larger and smaller."""
+"""Presets of the Transformer: named configs, each a difference from another."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from clearstory.errors import UnknownName, nearest
-from clearstory.models.config import Config, TransformerConfig
-from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.ngram.config import NGramConfig
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.published import LLAMA3_8B, PUBLISHED
-from clearstory.models.recurrent.config import RecurrentConfig
 
 
 def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **other: object) -> TransformerConfig:
@@ -137,26 +133,7 @@ RECALL = replace(
     recall_rows=2**17,
 )
 
-# Chosen on presidents' addresses in 40 processor seconds: one layer and an unembedding of its own gave 1.73 bits per
-# byte on 2,048 subwords, two tied layers 2.16.
-LSTM = RecurrentConfig(vocab=8192, width=256, hidden_size=512, layers=1, tie_embeddings=False)
-
-# Merity et al. 2018, section 4: as trained on words of the Penn Treebank and WikiText-2.
-AWD_LSTM = replace(
-    LSTM,
-    vocab=33_278,
-    width=400,
-    hidden_size=1150,
-    layers=3,
-    tie_embeddings=True,
-    dropout=0.4,
-    dropout_input=0.4,
-    dropout_hidden=0.25,
-    dropout_embedding=0.1,
-    weight_drop=0.5,
-)
-
-PRESETS: dict[str, Config] = {
+TRANSFORMER_PRESETS: dict[str, TransformerConfig] = {
     "gpt2": GPT2,
     "gpt2-medium": _heads(GPT2, width=1024, heads=16, layers=24),
     "gpt2-large": _heads(GPT2, width=1280, heads=20, layers=36),
@@ -188,24 +165,4 @@ PRESETS: dict[str, Config] = {
     "nanogpt-char": NANOGPT_CHAR,
     "clear": CLEAR,
     "recall": RECALL,
-    "rnn": replace(LSTM, cell="rnn"),
-    "gru": replace(LSTM, cell="gru"),
-    "lstm": LSTM,
-    "awd-lstm": AWD_LSTM,
-    "hmm": HMMConfig(vocab=8192, states=256),
-    "ngram": NGramConfig(vocab=8192),
 }
-
-TOKENIZERS = {"nanogpt-char": "characters", "recall": "characters", "awd-lstm": "words"}
-TOKENIZERS |= {name: "wordpiece:8192" for name, config in PRESETS.items() if getattr(config, "architecture", "") == "encoder"}
-"""Presets that name the tokenizer they are meant for; all others learn byte-level BPE."""
-
-FIELDS: tuple[type[Config], ...] = tuple({type(config): None for config in PRESETS.values()})
-"""The type of each family's config, in the order of the presets."""
-
-
-def preset(name: str) -> Config:
-    """The config of a preset. Raises UnknownName with the nearest."""
-    if name not in PRESETS:
-        raise UnknownName(f"there is no model called '{name}'; {nearest(name, PRESETS)}")
-    return PRESETS[name]

@@ -1,31 +1,26 @@
-"""Sizing: how many numbers a model learns, counted on paper, and the dials that make it larger and smaller."""
+"""Parameter counts of Transformer configs, computed without building them, and configs of a wanted size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from clearstory.errors import BadSetting
-from clearstory.models.config import Config, TransformerConfig
-from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.hmm.config import sized as size_hmm
-from clearstory.models.presets import CLEAR
-from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.models.recurrent.config import sized as size_recurrent
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.presets import CLEAR
 
 DEFAULT_PARAMETERS = 3_000_000
 """`clear` without a budget."""
 
 
-def parameters(config: TransformerConfig) -> int:
+def parameter_count(config: TransformerConfig) -> int:
     """Numbers a model of this config learns, counted on paper: embedding, blocks, last norm, unembedding.
 
     The law that this equals the built model's own count is in the tests.
 
-    >>> from clearstory.models.presets import GPT2
-    >>> parameters(GPT2)
+    >>> from clearstory.models.transformer.presets import GPT2
+    >>> parameter_count(GPT2)
     124439808
     """
     c = config
@@ -52,10 +47,10 @@ def parameters(config: TransformerConfig) -> int:
     return total
 
 
-def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
+def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
     """`clear` with about `target` parameters. Raises BadSetting where the embeddings alone have more."""
-    found = min(clear_shapes(vocab, context), key=lambda shape: abs(math.log(parameters(shape) / target)))
-    if abs(math.log(parameters(found) / target)) > math.log(1.5):
+    found = min(iter_clear_configs(vocab, context), key=lambda shape: abs(math.log(parameter_count(shape) / target)))
+    if abs(math.log(parameter_count(found) / target)) > math.log(1.5):
         raise BadSetting(
             f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
             f"embedding has {vocab * 32:,}; ask for more parameters or a smaller vocabulary"
@@ -63,17 +58,17 @@ def clear_shape(target: int, vocab: int, context: int) -> TransformerConfig:
     return found
 
 
-def clear_of_blocks(target: int, vocab: int, context: int) -> TransformerConfig:
+def clear_config_by_non_embedding(target: int, vocab: int, context: int) -> TransformerConfig:
     """`clear` with about `target` parameters in its blocks, whatever its embeddings have."""
-    return min(clear_shapes(vocab, context), key=lambda shape: abs(math.log(blocks(shape) / target)))
+    return min(iter_clear_configs(vocab, context), key=lambda shape: abs(math.log(non_embedding_parameters(shape) / target)))
 
 
-def blocks(config: TransformerConfig) -> int:
+def non_embedding_parameters(config: TransformerConfig) -> int:
     """The parameters that are not embeddings."""
-    return parameters(config) - config.vocab * config.width * (1 if config.tie_embeddings else 2)
+    return parameter_count(config) - config.vocab * config.width * (1 if config.tie_embeddings else 2)
 
 
-def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
+def iter_clear_configs(vocab: int, context: int) -> Iterator[TransformerConfig]:
     """Every shape of `clear`: width in steps of 32 (a multiple of what vector units and heads like), and 40 to 96 of it
     a layer; from 30 to 100 the proportion costs next to nothing (Kaplan et al. 2020, figure 5).
     """
@@ -96,21 +91,7 @@ def clear_shapes(vocab: int, context: int) -> Iterator[TransformerConfig]:
             )
 
 
-def size(config: Any, target: int) -> Any:
-    """The same wiring at about `target` parameters: what `compare` and `--parameters` ask for.
-
-    Raises BadSetting for a family whose size its text decides.
-    """
-    dial = DIALS.get(type(config))
-    if dial is None:
-        raise BadSetting(
-            f"parameters is {target:,}, and the size of {config.family} follows from its text and its own settings; "
-            "leave parameters out"
-        )
-    return dial(config, target)
-
-
-def size_transformer(config: TransformerConfig, target: int) -> TransformerConfig:
+def scale_transformer(config: TransformerConfig, target: int) -> TransformerConfig:
     """The same wiring at about `target` parameters, its proportions kept."""
     best = config
     for heads in range(1, 129):
@@ -125,14 +106,6 @@ def size_transformer(config: TransformerConfig, target: int) -> TransformerConfi
                 layers=layers,
                 intermediate_size=max(8, round(config.intermediate_size / config.width * width / 8) * 8),
             )
-            if abs(math.log(parameters(shape) / target)) < abs(math.log(parameters(best) / target)):
+            if abs(math.log(parameter_count(shape) / target)) < abs(math.log(parameter_count(best) / target)):
                 best = shape
     return best
-
-
-DIALS: dict[type[Config], Callable[[Any, int], Any]] = {
-    TransformerConfig: size_transformer,
-    RecurrentConfig: size_recurrent,
-    HMMConfig: size_hmm,
-}
-"""How each family is made larger and smaller; one that is not here has no such dial."""
