@@ -101,7 +101,7 @@ def remembered(name: str, steps: int) -> dict[str, Any]:
     parameters = None if name == "clear" else RECALL_PARAMETERS
     config = choice.config(vocab=2 * KEYS + NOISE, context=2 * PAIRS + SPAN, parameters=parameters)
     settings = scale_learning_rates(name, config, build_train_recipe({"model": name}).training)
-    model = build(config, seed=0, birth=settings.initialization)
+    model = build(config, seed=0, initialization=settings.initialization)
     optimizers, began = OptimizerSet(model, settings), time.process_time()
     chance = torch.Generator().manual_seed(0)
     model.train()

@@ -128,7 +128,7 @@ def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | N
     own = {name.removeprefix("training."): value for name, value in PRESET_TRAINING_SETTINGS["clear"].items()}
     settings = TrainingSettings(**{**own, "batch_size": ROWS, "context": CONTEXT, "precision": "fp32", "seed": 1})
     began = time.process_time()
-    model = build(shape, seed=1, birth=settings.initialization)
+    model = build(shape, seed=1, initialization=settings.initialization)
     for _ in Trainer(model, Causal(), rows["train"], settings, steps=characters // (CONTEXT * ROWS)):
         pass
     took = time.process_time() - began

@@ -316,7 +316,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 
 
 def test_every_kind_of_model_is_drawn_or_refused() -> None:
-    assert set(GRAPHS) == {*FAMILIES.values(), *SHAPES.values()}
+    assert set(GRAPHS) == {*ARCHITECTURES.values(), Recurrent, HMM, NGram}
     drawn = {kind for kind, draw in GRAPHS.items() if draw not in (graphs.ngram, graphs.hmm)}
     assert drawn == set(check_onnx.GRAPH_CHECKS)
 

@@ -20,7 +20,7 @@ from clearstory.models.base import CountModel, TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.hmm import baum_welch
 from clearstory.models.hmm.chain import Chain
-from clearstory.models.hmm.config import HMMConfig, parameters
+from clearstory.models.hmm.config import HMMConfig, parameter_count
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from clearstory.models.hmm.baum_welch import Prior, expect, maximise
 from clearstory.models.families import scale_config
@@ -319,14 +319,14 @@ def test_probabilities_are_kept_until_a_parameter_changes() -> None:
 
 @pytest.mark.parametrize("config", [TINY_HMM, replace(TINY_HMM, learn="gradient", blocks=3)])
 def test_parameters_on_paper_are_those_of_the_model(config: HMMConfig) -> None:
-    assert count_parameters(build(config)) == parameters(config)
+    assert count_parameters(build(config)) == parameter_count(config)
 
 
 @pytest.mark.parametrize("blocks", [1, 8])
 @pytest.mark.parametrize("target", [20_000, 1_000_000, 20_000_000])
 def test_a_size_is_met(target: int, blocks: int) -> None:
     config = HMMConfig(vocab=500, states=256, blocks=blocks, learn="gradient")
-    assert parameters(scale_config(config, target)) == pytest.approx(target, rel=0.2)
+    assert parameter_count(scale_config(config, target)) == pytest.approx(target, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from clearstory.models.build import build, count_parameters
 from clearstory.models.families import PRESETS
 from clearstory.models.recurrent import adaptive_softmax
 from clearstory.models.recurrent.cells import Kept, Layer
-from clearstory.models.recurrent.config import RecurrentConfig, parameters
+from clearstory.models.recurrent.config import RecurrentConfig, parameter_count
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.families import scale_config
 from tiny import TINY_LSTM, VOCAB, shaken
@@ -86,7 +86,7 @@ def test_a_row_that_reads_nothing_keeps_what_it_remembers() -> None:
 def test_parameters_on_paper_are_those_of_the_model(name: str) -> None:
     preset: Any = PRESETS[name]
     for config in (preset, replace(preset, tie_embeddings=False), replace(preset, cutoffs=(100, 2000))):
-        assert count_parameters(build(config, device="meta")) == parameters(config)
+        assert count_parameters(build(config, device="meta")) == parameter_count(config)
 
 
 def test_awd_lstm_has_its_published_size() -> None:

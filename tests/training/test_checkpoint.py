@@ -151,7 +151,7 @@ def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits(tmp_pat
 def test_the_checkpoint_of_step_0_opens_as_the_random_start(run: Path) -> None:
     opened = clearstory.open(run / "checkpoints" / "step-000000")
     settings = build_train_recipe(read_yaml(run / "config.yaml")).training
-    born = build(opened.model.config, seed=settings.seed, birth=settings.initialization).eval()
+    born = build(opened.model.config, seed=settings.seed, initialization=settings.initialization).eval()
     state = born.state_dict()
     assert opened.model.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in opened.model.state_dict().items())

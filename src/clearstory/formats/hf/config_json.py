@@ -15,7 +15,7 @@ from clearstory.formats.hf.encoders import ENCODERS
 from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.formats.native import NATIVE
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.families import FAMILIES
+from clearstory.models.families import CONFIG_TYPES
 
 ARCHITECTURES: dict[str, HFArchitecture] = {each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
 """Supported classes of transformers by name, in the order in which they are tried for a config of ours."""
@@ -78,10 +78,10 @@ def choose_format(config: Any) -> tuple[FolderFormat, dict[str, Any]]:
     >>> choose_format(CLEAR)[0].name, choose_format(NANOGPT_CHAR)[0].name, choose_format(NANOGPT_CHAR)[1]
     ('Qwen3ForCausalLM', 'GPT2LMHeadModel', {'bias': False})
     """
-    if type(config) not in FAMILIES:
+    if type(config) not in CONFIG_TYPES:
         raise CannotDo(
             f"{type(config).__name__} is not a config of a model family, so its model cannot be saved; "
-            f"supported: {', '.join(each.__name__ for each in FAMILIES)}"
+            f"supported: {', '.join(each.__name__ for each in CONFIG_TYPES)}"
         )
     formats: list[FolderFormat] = [*ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
     for each in formats:

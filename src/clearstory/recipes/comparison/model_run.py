@@ -120,7 +120,7 @@ class Ground:
         found: dict[str, Any] = {}
         if transformer and self.seconds is not None and "training.context" not in entry.settings:
             found["model.context"] = time_budget.context_for_budget(self.seconds, self.machine.device)
-        if type(usual) not in DIALS or any(key in choice.overrides for key in (*SIZE_FIELDS, "states")):
+        if family_of(usual).scale is None or any(key in choice.overrides for key in (*SIZE_FIELDS, "states")):
             return found
         if self.recipe.parameters is not None or self.seconds is None:
             return found | {"parameters": self.recipe.parameters}

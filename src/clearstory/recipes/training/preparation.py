@@ -265,7 +265,7 @@ def build_model(
         check_same_initial_model(folder, initial.fingerprint)
     else:
         device = device_of(config, settings.device)
-        model = build(config, seed=settings.seed, birth=settings.initialization, device=device)
+        model = build(config, seed=settings.seed, initialization=settings.initialization, device=device)
     if settings.context is not None and model.context is not None and settings.context > model.context:
         raise BadSetting(
             f"training.context is {settings.context:,} and model.context {model.context:,}; "
