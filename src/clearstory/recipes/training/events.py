@@ -1,8 +1,8 @@
-"""Events: what a training recipe tells while it runs. One dataclass for each kind of news, none of them torch's.
+"""Events of a training run, one dataclass for each kind. Imports no torch.
 
-A recipe is a generator of these; the terminal, the studio and a notebook each draw them in their own way.
+`train_events` yields them; the terminal, the studio and notebooks display them.
 
-    RunPrepared ─► RunPlanned ─► (Step · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► TrainingResult
+    RunPrepared ─► RunPlanned ─► (StepCompleted · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► TrainingResult
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class RunPrepared:
-    """The text is tokens now, and the model stands.
+    """The text is tokenized and the model is built.
 
     Args:
-        corpus: what was read, as the user named it.
-        note: something to know about it, such as what serves in its place; None when there is nothing.
-        documents: how many, validation included.
+        corpus: the text, as the user named it.
+        note: a note on the text, such as a fallback for a missing corpus; None where there is none.
+        documents: number of documents, validation included.
         unit: what a document is: document, or pair.
-        bytes: their length in UTF-8.
-        tokens: tokens to learn from.
-        validation_tokens: tokens held back.
-        tokenizer: what it is, such as "bpe:8192".
-        vocab: how many tokens it knows.
-        parameters: numbers the model learns.
-        shape: the model in words, such as "6 layers of width 192".
+        bytes: length of the text in UTF-8.
+        tokens: training tokens.
+        validation_tokens: validation tokens.
+        tokenizer: the tokenizer, such as "bpe:8192".
+        vocab: vocabulary size.
+        parameters: number of parameters.
+        model_summary: size of the model in words, such as "6 layers of width 192".
     """
 
     corpus: str
@@ -39,34 +39,34 @@ class RunPrepared:
     tokenizer: str
     vocab: int
     parameters: int
-    shape: str
+    model_summary: str
     unit: str = "document"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlanned:
-    """How far the run will go, and what that takes. `seconds` is None where nothing was measured."""
+    """The number of steps is set. `seconds` is their estimated time; None where it was not measured."""
 
     steps: int
     seconds: float | None
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepCompleted:
-    """One optimizer step is done.
+    """One optimizer step, or one round of counting, is done.
 
     Args:
-        step: how many are done.
-        steps: how many there will be, as planned now.
-        loss: nats per token of this step's batch; None where counting does not tell.
-        terms: what the loss is the sum of, by name.
-        learning_rate: the rate it was taken at; None where nothing is learnt by gradient.
-        gradient_norm: the gradient's length before it was clipped; None likewise.
-        tokens: tokens read since the run began.
-        tokens_per_second: the present speed.
-        seconds: time since the run began.
-        eta: seconds still to go.
+        step: steps done.
+        steps: total steps, as planned now.
+        loss: nats per token of this step's batch; None for models fitted by counting.
+        terms: the terms of the loss by name, where there are several.
+        learning_rate: learning rate of the step; None for models fitted by counting.
+        gradient_norm: L2 norm of the gradient before clipping; None for models fitted by counting.
+        tokens: tokens processed since the start of the run.
+        tokens_per_second: current speed.
+        seconds: wall-clock seconds since the start of the run.
+        eta: estimated seconds until the last step.
     """
 
     step: int
@@ -83,22 +83,22 @@ class StepCompleted:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """A look at the validation split.
+    """The model was evaluated on the validation split.
 
     Args:
-        step: after which step.
-        nats_per_token: the mean loss.
-        bits_per_byte: the same per byte of text; None where the tokenizer loses some of it.
-        best: whether no look before was better.
-        complete: whether all of the split was read, or only its first tokens.
-        token: what is counted: token, or masked token.
-        next_sentence_accuracy: share of the pairs told rightly; None where none are told.
+        step: the step it was evaluated after.
+        nats_per_token: mean loss.
+        bits_per_byte: the loss per byte of text; None where the tokenizer is lossy.
+        is_best: whether this is the lowest loss so far.
+        complete: whether the whole split was used, not only some of its tokens.
+        token: what the loss is averaged over: token, masked token or target token.
+        next_sentence_accuracy: accuracy of next-sentence prediction, from 0 to 1; None without it.
     """
 
     step: int
     nats_per_token: float
     bits_per_byte: float | None
-    best: bool
+    is_best: bool
     complete: bool
     token: str = "token"
     next_sentence_accuracy: float | None = None
@@ -106,7 +106,7 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSampled:
-    """Something the model wrote on the way."""
+    """A text was sampled from the model."""
 
     step: int
     text: str
@@ -114,7 +114,7 @@ class TextSampled:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSaved:
-    """Something is safe on disk. `kind` is "checkpoint" or "model"."""
+    """A checkpoint or the best model was written. `kind` is "checkpoint" or "model"."""
 
     step: int
     path: Path
@@ -123,35 +123,35 @@ class ModelSaved:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingWarning:
-    """Something looks wrong, said in one sentence."""
+    """A warning, such as a diverging loss."""
 
     step: int
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """The run is over: where the model is and how good it became.
+    """Result of a training run: its best model and how good it is.
 
     Args:
-        folder: the model folder, the best of the run.
-        run: the run folder.
-        bits_per_byte: over all of the validation split; None where the tokenizer loses some of the text, and of models
-            that see both sides.
-        nats_per_token: over the same tokens; of models that see both sides, over those that are masked.
-        cpu_seconds: processor time of the whole run, all threads added.
-        seconds: time by the clock.
-        tokens: tokens learnt from.
-        steps: optimizer steps taken.
-        parameters: numbers the model learnt.
-        curve: the drawn learning curve; None where none was drawn.
-        objective: what it learnt by.
-        reason: why there are no bits per byte; None where there are.
-        next_sentence_accuracy: share of the pairs told rightly; None where none are told.
+        folder: the model folder, with the best model of the run.
+        run_folder: the run folder.
+        bits_per_byte: on the whole validation split; None where the tokenizer is lossy, and for encoders and
+            encoder-decoders.
+        nats_per_token: on the same tokens; of an encoder, on masked tokens.
+        cpu_seconds: CPU time of the run, summed over all threads.
+        seconds: wall-clock time of the run.
+        tokens: tokens processed in training.
+        steps: optimizer steps.
+        parameters: number of parameters.
+        curve: file of the learning curve; None where there is none.
+        objective: the training objective.
+        reason: why bits_per_byte is None; None where it is a number.
+        next_sentence_accuracy: accuracy of next-sentence prediction, from 0 to 1; None without it.
     """
 
     folder: Path
-    run: Path
+    run_folder: Path
     bits_per_byte: float | None
     nats_per_token: float
     cpu_seconds: float
@@ -165,5 +165,14 @@ class TrainingResult:
     next_sentence_accuracy: float | None = None
 
 
-TrainingEvent = RunPrepared | RunPlanned | StepCompleted | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
-"""All of them: what a match statement over events should cover."""
+TrainingEvent = (
+    RunPrepared
+    | RunPlanned
+    | StepCompleted
+    | Evaluated
+    | TextSampled
+    | ModelSaved
+    | TrainingWarning
+    | TrainingResult
+)
+"""Every kind of event, for `match` statements."""

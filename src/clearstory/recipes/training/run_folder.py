@@ -1,13 +1,13 @@
-"""Runs: the folder in which one training leaves everything it did.
+"""The folder of a training run: its files, resuming, and what is recorded of the machine.
 
 runs/NAME/
     config.yaml         every setting, resolved: enough to repeat the run
     environment.json    the machine and the versions
-    metrics.jsonl       what happened, a line each
-    tokenizer/          what made tokens of the text
-    checkpoints/        to go on from
-    model/              to use: the best
-    curve.svg           how it learnt
+    metrics.jsonl       training and evaluation metrics, one JSON object per line
+    tokenizer/          the tokenizer
+    checkpoints/        model and optimizer states to resume from
+    model/              the best model
+    curve.svg           the learning curve
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any
 from clearstory import __version__, durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.settings.schema import flatten_keys, to_plain
-from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
-from clearstory.recipes.settings.training_presets import BASE_WIDTHS
 from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, build_train_recipe
+from clearstory.recipes.settings.training_presets import BASE_WIDTHS
+from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.text.documents import absolute_source
-from clearstory.text.train_tokenizer import KINDS
+from clearstory.text.learning import KINDS
 from clearstory.training import checkpoint
 
-FREE = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
-"""Settings that may differ when a run is resumed: they say where and how long, not what."""
+CHANGEABLE_ON_RESUME = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
+"""Settings that may differ when a run is resumed: they change where and how long, not what is trained."""
 
-DECIDED = {
+RESOLVED_BY_RUN = {
     "training.device",
     "training.precision",
     "training.threads",
@@ -44,111 +44,126 @@ DECIDED = {
     "model.pooler",
     "data.pairs",
 }
-RATES = {"training.learning_rate", "training.muon_learning_rate"}
-"""Settings that a run decides for itself where they are not set; rates where they go by width, `clear` its shape."""
+LEARNING_RATES = {"training.learning_rate", "training.muon_learning_rate"}
+"""Settings that a run resolves itself where they are not set: learning rates where they are scaled by width, and the
+sizes of `clear`.
+"""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder by its parts."""
+    """The paths in a run folder."""
 
-    folder: Path
+    path: Path
 
     @property
-    def config(self) -> Path:
+    def config_file(self) -> Path:
         """Every setting, resolved."""
-        return self.folder / "config.yaml"
+        return self.path / "config.yaml"
 
     @property
-    def metrics(self) -> Path:
-        """What happened, a line each."""
-        return self.folder / "metrics.jsonl"
+    def metrics_file(self) -> Path:
+        """Training and evaluation metrics, one JSON object per line."""
+        return self.path / "metrics.jsonl"
 
     @property
-    def tokenizer(self) -> Path:
-        """What made tokens of the text."""
-        return self.folder / "tokenizer"
+    def tokenizer_folder(self) -> Path:
+        """The tokenizer of the run."""
+        return self.path / "tokenizer"
 
     @property
-    def model(self) -> Path:
+    def model_folder(self) -> Path:
         """The best model of the run."""
-        return self.folder / "model"
+        return self.path / "model"
 
     @property
     def exists(self) -> bool:
-        """Whether a run has been here."""
-        return self.config.is_file()
+        """Whether the folder holds a run."""
+        return self.config_file.is_file()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the run's tokenizer is saved."""
+        return (self.tokenizer_folder / "tokenizer.json").is_file()
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint; None where there is none."""
+        checkpoints = checkpoint.list_checkpoints(self.path)
+        return checkpoints[-1] if checkpoints else None
+
+    def clear(self) -> None:
+        """Delete the files of an earlier run, and nothing else.
+
+        config.yaml stays until it is replaced, so that a run killed in between can still be overwritten.
+        """
+        if not self.exists:
+            return
+        for name in ("checkpoints", "model", "tokenizer"):
+            if (self.path / name).is_dir():
+                durable.remove_folder(self.path / name)
+        for name in ("metrics.jsonl", "environment.json", "curve.svg"):
+            (self.path / name).unlink(missing_ok=True)
 
 
-def begin(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
-    """The run folder of a recipe, and the recipe as it will be followed. Nothing but leftovers is touched yet.
+def open_run_folder(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
+    """The run folder of a recipe, and the recipe of the run, merged with the saved one on resume. Writes nothing yet;
+    only removes leftovers of killed writes.
 
-    Raises FolderExists where something is already, CheckpointMismatch where a run to be resumed was another.
+    Raises FolderExists for a folder that is in use, CheckpointMismatch for a resumed run with other settings.
     """
-    folder = recipe.out or Path("runs") / f"{recipe.default_name}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = RunFolder(folder)
-    check_no_file_in_path(folder)
-    if folder.is_dir():
-        durable.remove_stale(folder)
-    if recipe.resume and run.exists:
-        return run, resumed(run, recipe)
+    path = recipe.out or Path("runs") / f"{recipe.default_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder(path)
+    check_no_file_in_path(path)
+    if path.is_dir():
+        durable.remove_stale(path)
+    if recipe.resume and folder.exists:
+        return folder, resume_recipe(folder, recipe)
     if not recipe.text:
-        raise BadSetting("there is no text to learn from; name files or folders, or corpus:kjv")
-    if folder.is_dir() and any(folder.iterdir()) and not recipe.overwrite:
-        what = "a run" if run.exists else "files"
-        raise FolderExists(
-            f"{folder} already has {what}; --resume goes on with a run, --overwrite replaces what is there"
-        )
-    return run, replace(recipe, out=folder)
+        raise BadSetting("there is no text to train on; name files or folders, or corpus:kjv")
+    if path.is_dir() and any(path.iterdir()) and not recipe.overwrite:
+        what = "a run" if folder.exists else "files"
+        raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces what is there")
+    return folder, replace(recipe, out=path)
 
 
 def check_no_file_in_path(folder: Path) -> None:
-    """Raises FolderExists where a file stands in the way of a folder."""
-    for place in (folder, *folder.parents):
-        if place.is_file():
-            raise FolderExists(f"{place} is a file, and {folder} is to be a folder; choose another --out")
+    """Raises FolderExists where a file has the name of the folder or of one of its parents."""
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise FolderExists(f"{path} is a file, and {folder} is to be a folder; choose another --out")
 
 
-def clear(run: RunFolder) -> None:
-    """Take away what an earlier run wrote: whatever else lies there is not ours to delete.
+def resume_recipe(folder: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
+    """The saved recipe of a run with the changeable settings of this call. Raises CheckpointMismatch for other changes.
 
-    Its config.yaml stays until the new one takes its name, so that a kill in between leaves a run to be overwritten.
+    A call that names the text is a complete recipe; one without a text only names differences from the defaults.
     """
-    if not run.exists:
-        return
-    for name in ("checkpoints", "model", "tokenizer"):
-        if (run.folder / name).is_dir():
-            durable.remove_folder(run.folder / name)
-    for name in ("metrics.jsonl", "environment.json", "curve.svg"):
-        (run.folder / name).unlink(missing_ok=True)
-
-
-def resumed(run: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
-    """The saved recipe of a run, with what this call may change. Raises CheckpointMismatch naming what it may not.
-
-    A call that names the text is a whole recipe, one that does not says only what differs from the usual.
-    """
-    then = placed(build_train_recipe(read_yaml(run.config)))
-    usual = build_train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
-    before, now, unsaid = (flatten_keys(TrainRecipe, to_plain(each)) for each in (then, placed(recipe), usual))
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        sizes = then.model.name == "clear" and key.startswith("model.")
-        decided = key in DECIDED or sizes or (key in RATES and (then.init or then.model.name in BASE_WIDTHS))
-        open = new == unsaid.get(key) and (decided or not recipe.text)
-        if key not in FREE and old != new and not open:
+    saved = with_absolute_paths(build_train_recipe(read_yaml(folder.config_file)))
+    default = build_train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
+    old, new, defaults = (
+        flatten_keys(TrainRecipe, to_plain(each)) for each in (saved, with_absolute_paths(recipe), default)
+    )
+    for key in sorted(old.keys() | new.keys()):
+        before, now = old.get(key), new.get(key)
+        resolved = (
+            key in RESOLVED_BY_RUN
+            or (saved.model.name == "clear" and key.startswith("model."))
+            or (key in LEARNING_RATES and (saved.init or saved.model.name in BASE_WIDTHS))
+        )
+        unset = now == defaults.get(key) and (resolved or not recipe.text)
+        if key not in CHANGEABLE_ON_RESUME and before != now and not unset:
             raise CheckpointMismatch(
-                f"the run in {run.folder} was made with {key} {said(old)}, and now it is {said(new)}; "
-                "resume with the settings it was made with, or choose another --out"
+                f"the run in {folder.path} was made with {key} {format_setting(before)}, and now it is "
+                f"{format_setting(now)}; resume with the settings it was made with, or choose another --out"
             )
-    budget: dict[str, Any] = {name: getattr(recipe, name) for name in LENGTH_SETTINGS}
-    if not any(budget.values()):
-        budget = {name: getattr(then, name) for name in LENGTH_SETTINGS}
-    return replace(then, out=run.folder, resume=True, overwrite=False, **budget)
+    length: dict[str, Any] = {name: getattr(recipe, name) for name in LENGTH_SETTINGS}
+    if not any(length.values()):
+        length = {name: getattr(saved, name) for name in LENGTH_SETTINGS}
+    return replace(saved, out=folder.path, resume=True, overwrite=False, **length)
 
 
-def placed(recipe: TrainRecipe) -> TrainRecipe:
-    """The recipe as it is written down: what it reads is found from any folder."""
+def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe with absolute paths, as it is saved, so that it works from any working directory."""
     tokenizer, cache = recipe.tokenizer, recipe.data.cache
     if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
         tokenizer = absolute_source(tokenizer)
@@ -157,20 +172,20 @@ def placed(recipe: TrainRecipe) -> TrainRecipe:
     return replace(recipe, text=tuple(map(absolute_source, recipe.text)), init=init, tokenizer=tokenizer, data=data)
 
 
-def said(value: Any) -> str:
-    """A setting's value as one would type it."""
+def format_setting(value: Any) -> str:
+    """The value of a setting as it is typed on the command line."""
     if isinstance(value, list):
         return " ".join(map(str, value)) or "not set"
     return "not set" if value is None else str(value)
 
 
-def describe(run: RunFolder, recipe: TrainRecipe, decided: Mapping[str, Any]) -> None:
-    """Write down what is run, and where."""
+def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Mapping[str, Any]) -> None:
+    """Write config.yaml and environment.json, the latter with the fingerprints of tokenizer, corpus and initial model."""
     import torch
 
-    durable.write_text(run.config, to_yaml(placed(recipe)))
+    durable.write_text(folder.config_file, to_yaml(with_absolute_paths(recipe)))
     durable.write_json(
-        run.folder / "environment.json",
+        folder.path / "environment.json",
         {
             "clearstory": __version__,
             "python": platform.python_version(),
@@ -180,44 +195,38 @@ def describe(run: RunFolder, recipe: TrainRecipe, decided: Mapping[str, Any]) ->
             "gpu": torch.cuda.get_device_name() if recipe.training.device.startswith("cuda") else None,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            **decided,
+            **fingerprints,
         },
     )
 
 
-def same_text(run: RunFolder, fingerprint: str) -> None:
-    """Refuse to go on with a text that is not the one the run began with. Raises CheckpointMismatch."""
-    same(run, "corpus", "text", fingerprint)
+def check_same_corpus(folder: RunFolder, fingerprint: str) -> None:
+    """Raises CheckpointMismatch where the text has changed since the run started."""
+    check_fingerprint(folder, "corpus", "text", fingerprint)
 
 
-def same_start(run: RunFolder, fingerprint: str) -> None:
-    """Refuse to go on beside weights that are not those the run began with. Raises CheckpointMismatch."""
-    same(run, "init", "model to go on from", fingerprint)
+def check_same_initial_model(folder: RunFolder, fingerprint: str) -> None:
+    """Raises CheckpointMismatch where the initial model has changed since the run started."""
+    check_fingerprint(folder, "init", "initial model", fingerprint)
 
 
-def same(run: RunFolder, key: str, what: str, fingerprint: str) -> None:
-    """Compare a hash with the one that was written down when the run began."""
+def check_fingerprint(folder: RunFolder, key: str, what: str, fingerprint: str) -> None:
+    """Compare a fingerprint with that in environment.json; passes where none is recorded."""
     try:
-        before = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))[key]
+        before = json.loads((folder.path / "environment.json").read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
-        return  # no one knows what it was
+        return
     if before != fingerprint:
         raise CheckpointMismatch(
-            f"the {what} of the run in {run.folder} has changed since it began (its hash was {before[:8]} and is "
-            f"{fingerprint[:8]}); put it back as it was, or choose another --out"
+            f"the {what} of the run in {folder.path} has changed since the run started (its hash was {before[:8]} and "
+            f"is {fingerprint[:8]}); restore it, or choose another --out"
         )
 
 
 def processor_name() -> str:
-    """The processor's own name where the system tells it."""
+    """The CPU's model name, or the architecture where the system does not report it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def last_checkpoint(run: RunFolder) -> Path | None:
-    """The newest checkpoint of a run; None where there is none yet."""
-    found = checkpoint.list_checkpoints(run.folder)
-    return found[-1] if found else None

@@ -1,19 +1,24 @@
-"""Sample: a few lines of a model's writing, to see how far it has come."""
+"""Samples of a model during and after training: generated text, and images for corpus:digits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
-from clearstory.generation.engine import generate
+from clearstory.errors import BadInput
+from clearstory.generation.engine import Engine, generate
 from clearstory.generation.settings import Sampling
+from clearstory.text.digit_images import SIDE, DigitImage, parse_image, save_png
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
+IMAGES_PER_DIGIT = 6
 
-def sample(
+
+def sample_text(
     model: nn.Module,
     tokenizer: Tokenizer,
     *,
@@ -22,18 +27,55 @@ def sample(
     prompt: str = "",
     source: Sequence[int] | None = None,
 ) -> str:
-    """What the model writes after `prompt`, or from `source`, drawn at temperature 0.8. Disturbs neither the model nor
-    torch's chance.
+    """Text generated after `prompt`, or from the source ids of an encoder-decoder, at temperature 0.8.
+
+    Leaves the model's weights and torch's random state unchanged.
     """
-    cast(Any, model).compute_dtype = None  # that of training is not for caches
-    begin = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
+    cast(Any, model).compute_dtype = None  # caches are not kept in the precision of training
+    eos = tokenizer.eos_token_id
+    begin = eos if eos is not None else tokenizer.bos_token_id
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
-    reading: dict[str, Any] = {"eos": tokenizer.eos_token_id, "begin": begin if begin is not None else 0}
-    spells: SentinelTokenizer | Tokenizer = tokenizer
+    options: dict[str, Any] = {"eos": eos, "begin": begin if begin is not None else 0}
+    decoder: SentinelTokenizer | Tokenizer = tokenizer
     if source is not None:
-        spells = SentinelTokenizer(tokenizer)
-        prompt = f"{spells.decode(source)} → "
-        reading |= {"source": source, "begin": cast(Any, model).config.decoder_start_token_id}
-    written = generate(cast(Any, model), ids, sampling, **reading)
-    return prompt + spells.decode([token.id for token in written if token.id != tokenizer.eos_token_id])
+        decoder = SentinelTokenizer(tokenizer)
+        prompt = f"{decoder.decode(source)} → "
+        options |= {"source": source, "begin": cast(Any, model).config.decoder_start_token_id}
+    generated = generate(cast(Any, model), ids, sampling, **options)
+    return prompt + decoder.decode([token.id for token in generated if token.id != eos])
+
+
+def save_digit_images(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> Path | None:
+    """Save a grid of generated digits, one column per digit; None where too few texts are valid images.
+
+    The prompt is the digit alone, as every document of corpus:digits starts.
+    """
+    model.compute_dtype = None
+    engine, eos, per_digit = Engine(model), tokenizer.eos_token_id, 2 * IMAGES_PER_DIGIT  # twice: some are invalid
+    for digit in range(10):
+        for _ in range(per_digit):
+            ids = [*([] if eos is None else [eos]), *tokenizer.encode(str(digit))]
+            engine.add(ids, Sampling(max_tokens=SIDE * SIDE, temperature=0.7, seed=seed), eos=eos)
+            seed += 1
+    generated: dict[int, list[int]] = {}
+    while engine.busy:
+        for output in engine.step():
+            generated.setdefault(output.request, []).append(output.token.id)
+    columns = []
+    for digit in range(10):
+        texts = [tokenizer.decode(generated[digit * per_digit + index]) for index in range(per_digit)]
+        images = [image for text in texts if (image := parse_padded_image(text)) is not None][:IMAGES_PER_DIGIT]
+        if len(images) < IMAGES_PER_DIGIT:
+            return None
+        columns.append(images)
+    save_png([columns[digit][row] for row in range(IMAGES_PER_DIGIT) for digit in range(10)], file, columns=10)
+    return file
+
+
+def parse_padded_image(text: str) -> DigitImage | None:
+    """The image of a text, missing pixels left blank; None for a text that is not an image."""
+    try:
+        return parse_image(text.ljust(SIDE * SIDE))
+    except BadInput:
+        return None

@@ -1,4 +1,7 @@
-"""Budget: how many steps fit into the time there is, measured on this machine rather than guessed."""
+"""Time budget of a run: how many steps, parameters and validation tokens fit into the available time.
+
+Everything is derived from measured speeds of this machine.
+"""
 
 from __future__ import annotations
 
@@ -6,109 +9,116 @@ import shutil
 import time
 from dataclasses import dataclass, field
 
-LOOKS = 20
-"""Looks at the validation split in a run, where nothing else is said."""
+EVALUATIONS_PER_RUN = 20
+"""Evaluations in a run where eval_steps is not set."""
 
-LOOK_SHARE = 0.05
-"""Most of the time that looks, saves and samples together may take."""
+OVERHEAD_FRACTION = 0.05
+"""Fraction of the time reserved for evaluating, saving and sampling."""
 
 BYTES_PER_PARAMETER = 8
-"""Measured with 60 and 180 seconds of one core, on presidents' addresses by characters (best: 0.3 and 0.6 million
-parameters in the blocks) and on the King James Bible by 4,096 subwords (0.6 million after 60 seconds). Far from the 20
-tokens of Hoffmann et al. 2022, although it counts bytes: minutes of a laptop end long before their curves begin.
+"""Bytes of training text per parameter. Measured with 60 and 180 seconds of one core, on presidents' addresses by characters (best: 0.3 and 0.6 million
+parameters in the blocks) and on the King James Bible by 4,096 subwords (0.6 million after 60 seconds). Fewer than
+the 20 tokens of Hoffmann et al. 2022, whose compute budgets are orders of magnitude larger.
 """
 
-MOST_PARAMETERS_PER_TOKEN = 4
-"""Beyond, a model learns its text by heart before it has read it twice."""
+MAX_PARAMETERS_PER_TOKEN = 4
+"""Larger models memorise their text within two epochs."""
 
-
-ROUNDS = 20
-"""In which a model that reads all of the text in each round is to learn: Baum-Welch brings little after."""
+EM_ROUNDS = 20
+"""Rounds planned for a model fitted by EM, each over all of the text: Baum-Welch improves little after them."""
 
 
 @dataclass
 class TimeBudget:
-    """A stretch of time to be used up: `seconds` from `began`, of which `reserve` at the end are not for training.
+    """A time limit in seconds, counted from its creation, of which `reserve` seconds at the end are not for training.
 
-    `processor`: the seconds are those of the processor, all threads added, and not the clock's on the wall.
+    Args:
+        seconds: the limit.
+        started: time.monotonic() at the start.
+        cpu_started: time.process_time() at the start.
+        reserve: seconds kept for the final evaluation.
+        counts_cpu_time: whether the limit is CPU time summed over all threads, instead of wall-clock time.
     """
 
     seconds: float
-    began: float = field(default_factory=time.monotonic)
-    cpu_began: float = field(default_factory=time.process_time)
+    started: float = field(default_factory=time.monotonic)
+    cpu_started: float = field(default_factory=time.process_time)
     reserve: float = 0.0
-    processor: bool = False
+    counts_cpu_time: bool = False
 
-    def spent(self) -> float:
-        """Seconds that are used up."""
-        return time.process_time() - self.cpu_began if self.processor else time.monotonic() - self.began
+    def elapsed(self) -> float:
+        """Seconds used so far."""
+        return time.process_time() - self.cpu_started if self.counts_cpu_time else time.monotonic() - self.started
 
-    def left(self) -> float:
-        """Seconds still left for training."""
-        return self.seconds - self.reserve - self.spent()
+    def remaining(self) -> float:
+        """Seconds left for training."""
+        return self.seconds - self.reserve - self.elapsed()
 
-    def steps(self, done: int, seconds_per_step: float) -> int:
-        """Steps of the whole run, if `done` are done and the rest take so long each."""
-        return done + max(1, int(self.left() / seconds_per_step))
+    def total_steps(self, steps_done: int, seconds_per_step: float) -> int:
+        """Steps of the whole run: those done, and as many more as fit into the remaining time, at least one."""
+        return steps_done + max(1, int(self.remaining() / seconds_per_step))
 
 
-def parameters_for(seconds: float, flops_per_second: float, tokens: int, text_bytes: int) -> int:
-    """How many parameters in its blocks a model can be taught in this much time, on this text. Its embeddings come on
-    top: they are looked up, not multiplied with.
+def parameters_for_budget(seconds: float, flops_per_second: float, tokens: int, text_bytes: int) -> int:
+    """Number of parameters in the blocks of a model that can be trained on this text in this time, without embeddings.
 
-    Training takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1), and each parameter
-    wants BYTES_PER_PARAMETER of text, however many tokens spell them.
+    Training takes about 6 floating-point operations per parameter and token (Kaplan et al. 2020, section 2.1), and each
+    parameter needs BYTES_PER_PARAMETER of text.
     """
     by_time = (max(0.0, seconds) * flops_per_second / 6 * (text_bytes / tokens) / BYTES_PER_PARAMETER) ** 0.5
-    return int(max(min(by_time, MOST_PARAMETERS_PER_TOKEN * tokens), 50_000))
+    return int(max(min(by_time, MAX_PARAMETERS_PER_TOKEN * tokens), 50_000))
 
 
-def parameters_by_rounds(seconds: float, flops_per_second: float, tokens: int) -> int:
-    """The same for a model that counts, and reads all of the text in each of its rounds. Words are looked up; states
-    are multiplied with states, forwards, backwards and for the counts of pairs.
+def em_parameters_for_budget(seconds: float, flops_per_second: float, tokens: int) -> int:
+    """Number of transition parameters of an HMM that EM_ROUNDS rounds of EM over all tokens can fit in this time.
+
+    Emissions are looked up; the transition matrix is multiplied with in the forward pass, in the backward pass and for
+    the expected counts.
     """
-    return max(16, int(seconds * flops_per_second / (6 * tokens * ROUNDS)))
+    return max(16, int(seconds * flops_per_second / (6 * tokens * EM_ROUNDS)))
 
 
-def dropout_for(seconds: float, flops_per_second: float, parameters: int, tokens: int) -> float:
-    """How much to drop in a run that will read its text so many times: none in a few passes, a fifth in dozens."""
-    passes = seconds * flops_per_second / 6 / parameters / tokens
-    return 0.0 if passes < 4 else 0.1 if passes < 12 else 0.2
+def dropout_for_budget(seconds: float, flops_per_second: float, parameters: int, tokens: int) -> float:
+    """Dropout by the number of epochs that fit into the time: 0 under 4, 0.1 under 12, else 0.2."""
+    epochs = seconds * flops_per_second / 6 / parameters / tokens
+    return 0.0 if epochs < 4 else 0.1 if epochs < 12 else 0.2
 
 
-def context_for(seconds: float, device: str) -> int:
-    """How far to look back where nothing else is said. A processor pays for every token of it, a GPU hardly."""
+def context_for_budget(seconds: float, device: str) -> int:
+    """Context length where none is set: 128 for short runs on a CPU, where its cost is high, else 256."""
     return 128 if seconds < 600 and device == "cpu" else 256
 
 
-def eval_tokens(tokens: int, looks: int) -> int:
-    """Validation tokens for each look, so that all of them take a tenth of the time of learning `tokens`.
+def evaluation_tokens(training_tokens: int, evaluations: int) -> int:
+    """Validation tokens of each evaluation, so that all evaluations together take a tenth of the training time.
 
-    Reading takes a third of what learning takes: a forward pass without its backward pass.
+    Evaluating a token takes a third of training on it: a forward pass without its backward pass.
     """
-    return int(min(max(0.1 * 3 * tokens / max(1, looks), 4096), 500_000))
+    return int(min(max(0.1 * 3 * training_tokens / max(1, evaluations), 4096), 500_000))
 
 
-def compiler() -> str | None:
-    """A C++ compiler that torch.compile could use; None where there is none."""
-    return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
+def find_cpp_compiler() -> str | None:
+    """Path of a C++ compiler for torch.compile; None where there is none."""
+    return next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
 
 
-def should_compile(asked: str, parameters: int, seconds: float | None, device: str = "cpu") -> tuple[bool, str | None]:
-    """Whether to compile, and a sentence where that is not what was asked for or costs something.
+def should_compile(
+    setting: str, parameters: int, seconds: float | None, device: str = "cpu"
+) -> tuple[bool, str | None]:
+    """Whether to use torch.compile, and a warning where `setting` (auto, on, off) cannot be followed.
 
-    Measured on a processor: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays
-    for small models in runs of ten minutes and more. On a GPU it pays for all sizes, since steps wait for memory.
+    Measured on a CPU: compiling takes 13 to 77 s, gains 17 % at 0.8 M parameters and nothing at 14 M, so it pays for
+    small models in runs of ten minutes and more. On a GPU it pays for all sizes, since steps are bound by memory.
     """
-    if asked == "off":
+    if setting == "off":
         return False, None
     gpu = device.startswith("cuda")
-    worth = seconds is not None and seconds > 600 and (gpu or parameters < 5_000_000)
-    if compiler() is None:
-        if asked == "on" or worth:
+    worthwhile = seconds is not None and seconds > 600 and (gpu or parameters < 5_000_000)
+    if find_cpp_compiler() is None:
+        if setting == "on" or worthwhile:
             slower = "training is slower" if gpu else "a small model trains up to 17 % slower"
             return False, (
                 f"there is no C++ compiler, so steps run uncompiled and {slower}; install g++ or clang to change that"
             )
         return False, None
-    return asked == "on" or worth, None
+    return setting == "on" or worthwhile, None
