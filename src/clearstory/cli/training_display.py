@@ -135,33 +135,13 @@ def progress_bar(output: Output, label: str) -> Iterator[Callable[[int, int], No
 
 def training_summary(result: TrainingResult) -> str:
     """The outcome of a run: its validation score, size and time, where the model is, and a command to try next."""
-    masked = result.objective.startswith("mlm")
-    from_source = result.objective in ("seq2seq", "span_corruption")
-    if from_source:
-        score = f"{result.nats_per_token:.4f} nats per target token on the validation text"
-    elif masked:
-        score = f"{result.nats_per_token:.4f} nats per masked token on the validation text"
-        if result.next_sentence_accuracy is not None:
-            score += f"; next-sentence accuracy {result.next_sentence_accuracy:.1%}"
-    elif result.bits_per_byte is not None:
-        score = f"{result.bits_per_byte:.4f} bits per byte on the validation text"
-    else:
-        score = "no bits per byte: the tokenizer is lossy"
-    if not masked and not from_source:
-        score += f" ({result.nats_per_token:.4f} nats per token)"
-    if masked:
-        command = f'fill-mask {result.run} "... [MASK] ..."'
-    elif from_source:
-        command = f'{"translate" if result.objective == "seq2seq" else "generate"} {result.run} "..."'
-    else:
-        command = f"generate {result.run}"
     lines = [
-        score,
+        result.summary,
         f"{result.parameters:,} parameters, {format_count(result.steps, 'step')}, {result.tokens:,} tokens "
         f"in {format_seconds(result.seconds)} ({format_seconds(result.cpu_seconds)} of CPU time)",
         f"model: {result.folder}",
         *([] if result.curve is None else [f"curve: {result.curve}"]),
-        f"next:  clearstory {command}",
+        f"next:  {result.next_command}",
     ]
     return "\n".join(lines)
 
@@ -176,9 +156,8 @@ def format_validation(event: Evaluated) -> str:
     """The validation score; marked ≈ if only a part of the validation text was evaluated."""
     approximate = "" if event.complete else "≈ "
     if event.bits_per_byte is None:
-        score = f"validation {approximate}{event.nats_per_token:.3f} nats per {event.token}"
-        accuracy = event.next_sentence_accuracy
-        return score if accuracy is None else f"{score} · next sentence {accuracy:.1%}"
+        score = f"validation {approximate}{event.nats_per_token:.3f} nats per {event.loss_unit}"
+        return " · ".join([score, *(f"{name.replace('_', ' ')} {value:.1%}" for name, value in event.metrics.items())])
     return f"validation {approximate}{event.bits_per_byte:.3f} bits per byte"
 
 

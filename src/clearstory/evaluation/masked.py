@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 
 
 class MaskedBatch(Protocol):

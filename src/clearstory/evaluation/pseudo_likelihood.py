@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, TokenBatch
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 
 MAX_BATCH_TOKENS = 8192
 """Of all copies of a window that are read together."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from clearstory.errors import CannotDo
 from clearstory.metrics import NATS_PER_BIT, Floats
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.prompts import first_token, reads_source, resting
 from clearstory.evaluation.windows import Windows, iter_token_nll, window_length_and_stride
 from clearstory.recipes.both_sides import pseudo_token_nll
@@ -24,7 +24,7 @@ from clearstory.recipes.inference.evaluate import scorable
 from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO
 from clearstory.recipes.inference.loading import require_mlm_head
 from clearstory.evaluation.oov_cost import Spelling
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 

@@ -1,4 +1,7 @@
-"""Learner: what a run needs of whatever learns, step by step: a Trainer by gradient, Rounds by counting."""
+"""BaseTrainer: the interface that a run needs of a trainer: `Trainer` by gradient descent, `CountTrainer` by counting.
+
+Also what both share: the result of a step, and a model's weights in a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,18 @@ from clearstory.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class StepResult:
-    """One finished step: its number (from 1), what it cost and how it went. Loss in nats per token; what a learner
-    does not know, or does not have, is None.
+    """The result of one finished step.
+
+    Args:
+        step: its number, from 1.
+        steps: total steps of the run as planned now.
+        loss: mean training loss in nats per token; None where it is not known.
+        learning_rate: the rate it was taken at; None for counting.
+        gradient_norm: the gradient's norm before clipping; None for counting.
+        tokens: tokens read since the run began.
+        seconds: time the step took.
+        note: something the user should know.
+        terms: the terms that add up to the loss, by name.
     """
 
     step: int
@@ -26,67 +39,67 @@ class StepResult:
     gradient_norm: float | None
     tokens: int
     seconds: float
-    note: str | None = None  # what the user should know
-    terms: Mapping[str, float] | None = None  # what the loss is the sum of
+    note: str | None = None
+    terms: Mapping[str, float] | None = None
 
 
 class BaseTrainer(Protocol):
-    """Teaches a model on one split, for a number of steps that may be re-planned on the way."""
+    """Trains a model on one split, for a number of steps that may change during the run."""
 
     model: nn.Module
     settings: TrainingSettings
     context: int
-    step: int
-    tokens: int
-    plans: list[tuple[int, int]]
+    step: int  # steps taken
+    tokens: int  # tokens read
+    plans: list[tuple[int, int]]  # each change of the total: the step it was made at, and the new total
 
     @property
     def steps(self) -> int:
-        """Steps of the run as planned now."""
+        """Total steps of the run as planned now."""
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens read in each."""
+        """Tokens read in each step."""
 
     @property
-    def plan(self) -> str:
-        """The steps in words."""
+    def length(self) -> str:
+        """The total steps in words, such as "2,000 steps"."""
 
     @property
-    def eval_steps(self) -> int | None:
-        """Steps between two looks at other text, where its kind of learning says so; None: as time allows."""
+    def default_eval_steps(self) -> int | None:
+        """Steps between evaluations where the settings give none; None: about twenty in the run."""
 
     def set_total_steps(self, steps: int) -> None:
-        """From here on the run is this long."""
+        """Change the total steps of the run; the schedule is stretched to it from here on."""
 
-    def probe(self) -> float | None:
-        """Seconds that a step takes, tried out without leaving a trace; None where that would cost too much."""
+    def measure_step_time(self) -> float | None:
+        """Seconds that a step takes, measured without changing the trainer; None where that would cost too much."""
 
-    def advance(self) -> StepResult:
-        """One step."""
+    def train_step(self) -> StepResult:
+        """Take one step."""
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """While this lasts the model is the one to be used, its weights averaged where they are to be."""
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """A block in which the model has the weights to evaluate and save: averaged ones, where the settings say so."""
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that the next step depends on: tensors, and plain values."""
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything the next step depends on: named tensors, and plain values."""
 
-    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from a saved state. Raises CheckpointMismatch when it belongs to another model."""
+    def load_checkpoint_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Continue from a saved state. Raises CheckpointMismatch when it belongs to another model."""
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """All that training can change of a model: parameters that rest stand in the folder it began with."""
-    resting = {name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name not in resting}
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a model that training changes; frozen parameters are in the folder of the base model."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """The tensors under "model." into the model. Raises CheckpointMismatch when they belong to another."""
+    """Load the tensors under "model." into the model. Raises CheckpointMismatch when they belong to another model."""
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    if callable(resize := getattr(model, "resize", None)):  # a model that is as large as what it has counted
+    if callable(resize := getattr(model, "resize", None)):  # a count model is as large as its tables
         resize({name: tuple(value.shape) for name, value in saved.items()})
-    own = weights(model)
+    own = trainable_weights(model)
     for name in sorted(own.keys() | saved.keys()):
         here, there = own.get(name), saved.get(name)
         if here is None or there is None or here.shape != there.shape:

@@ -1,13 +1,13 @@
-"""Checkpoint: a run that can be gone on with, as if it had never stopped.
+"""Checkpoints: everything a run needs to continue as if it had never stopped.
 
     RUN/checkpoints/step-000500/
         model.safetensors        weights, under their own names
-        optimizer.safetensors    what the optimizers remember of each
-        state.json               the step, the plan, the best so far: everything that is not a tensor
+        optimizer.safetensors    optimizer state of each parameter
+        state.json               the step, the plan, the best loss so far: everything that is not a tensor
 
 Files are what torch's distributed checkpoint calls its Hugging Face storage: `HuggingFaceStorageReader` reads them, on
 any number of ranks. One process writes them through `safetensors` itself: torch.distributed.checkpoint takes 1.3 s to
-import, and its plain format carries a pickle. Nothing here is ever unpickled.
+import, and its plain format contains a pickle. Nothing here is ever unpickled.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from torch import Tensor
 from clearstory import durable
 from clearstory.errors import CorruptFile
 
-NAME = re.compile(r"step-(\d{6,})")
+FOLDER_NAME = re.compile(r"step-(\d{6,})")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder of this kind holds."""
+    """The contents of a checkpoint folder."""
 
     step: int
     model: dict[str, Tensor]
@@ -48,18 +48,18 @@ def save_checkpoint(
     values: Mapping[str, Any],
     describe: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write the checkpoint of a step; its folder. Whole or not at all. Raises OutOfSpace before anything is written.
+    """Write the checkpoint of a step, atomically, and return its folder. Raises OutOfSpace before anything is written.
 
-    `describe` adds what a reader of models wants to find beside the weights.
+    `describe` adds the files that make the folder open as a model: its config and tokenizer.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     need = sum(t.numel() * t.element_size() for tensors in (model, optimizer) for t in tensors.values())
     with durable.write_folder(folder, need=need) as temporary:
         for name, tensors in (("model", model), ("optimizer", optimizer)):
-            # Copies of what shares memory (tied weights are stored once already, under one name).
-            whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-            save_file(whole, temporary / f"{name}.safetensors", metadata={"format": "pt"})
+            # Copies of tensors that share memory (tied weights are stored once already, under one name).
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            save_file(contiguous, temporary / f"{name}.safetensors", metadata={"format": "pt"})
         if describe is not None:
             describe(temporary)
         (temporary / "state.json").write_text(json.dumps({"step": step, **values}, allow_nan=False), encoding="utf-8")
@@ -67,7 +67,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CorruptFile when something is missing or not what it should be."""
+    """Read a checkpoint. Raises CorruptFile when a file is missing or invalid."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise CorruptFile(
@@ -85,14 +85,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    folder = run / "checkpoints"
-    found = [(int(m[1]), path) for path in folder.glob("step-*") if (m := NAME.fullmatch(path.name))]
+    """The checkpoint folders of a run, oldest first."""
+    folders = (run / "checkpoints").glob("step-*")
+    found = [(int(m[1]), path) for path in folders if (m := FOLDER_NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def prune_checkpoints(run: Path, keep: int) -> None:
-    """Delete all checkpoints but the newest `keep` and that of step 0, from which learning can be watched."""
+    """Delete all checkpoints except the newest `keep` and that of step 0, which shows the initial weights."""
     for path in list_checkpoints(run)[: -keep or None]:
         if int(path.name.removeprefix("step-")) > 0:
             durable.remove_folder(path)

@@ -1,4 +1,4 @@
-"""Record: what a run tells of itself, a JSON object a line, and what can be read off it in words."""
+"""MetricsLog: metrics.jsonl of a run, one JSON object a line. LossMonitor: warnings about a loss curve."""
 
 from __future__ import annotations
 
@@ -12,88 +12,88 @@ from clearstory import durable
 
 
 class MetricsLog:
-    """metrics.jsonl of a run: appended to, and cut back to the checkpoint when a run resumes.
+    """metrics.jsonl of a run: records are appended, and those after the checkpoint are dropped when a run resumes.
 
     >>> import tempfile
-    >>> record = Record(Path(tempfile.mkdtemp()) / "metrics.jsonl")
-    >>> record.write(kind="step", step=1, loss=4.2)
-    >>> record.close()
-    >>> list(read_metrics(record.path))
+    >>> log = MetricsLog(Path(tempfile.mkdtemp()) / "metrics.jsonl")
+    >>> log.write(kind="step", step=1, loss=4.2)
+    >>> log.close()
+    >>> list(read_metrics(log.path))
     [{'kind': 'step', 'step': 1, 'loss': 4.2}]
     """
 
     def __init__(self, path: Path, *, since: int | None = None) -> None:
-        """Open a record. `since`: keep only what was written up to this step; None begins anew."""
+        """Open the log at `path`; keep only records up to step `since`, or none."""
         self.path = path
-        kept = [] if since is None else [row for row in read_metrics(path) if row.get("step", 0) <= since]
-        # A run that goes on, or ends again, has not ended there.
-        lines = [json.dumps(row) for row in kept if row.get("kind") != "end"]
+        kept = [] if since is None else [record for record in read_metrics(path) if record.get("step", 0) <= since]
+        # A run that resumes has not ended there.
+        lines = [json.dumps(record) for record in kept if record.get("kind") != "end"]
         durable.write_text(path, "".join(f"{line}\n" for line in lines))
         self.file: BinaryIO = path.open("ab", buffering=0)
 
-    def write(self, **row: Any) -> None:
-        """One more line, out of our hands when this returns: a killed process loses no finished line.
+    def write(self, **record: Any) -> None:
+        """Append one record; it is handed to the system when this returns, so a killed process loses no finished line.
 
         Raises OutOfSpace where the disk is full.
         """
         with durable.disk_full_error(self.path):
             durable.call_hooks("append", self.path)
-            line = memoryview(json.dumps(row).encode() + b"\n")
-            while line:  # a disk that fills takes a part, and says so only of the rest
+            line = memoryview(json.dumps(record).encode() + b"\n")
+            while line:  # a disk that fills up takes a part, and raises only for the rest
                 line = line[self.file.write(line) :]
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         self.file.close()
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a record, but for a last one that a kill cut short."""
+    """The records of a log, without a last line that was cut off by a kill."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:
         for line in file:
             try:
-                row = json.loads(line)
+                record = json.loads(line)
             except ValueError:
                 continue  # the line that was being written when the process was killed
-            if isinstance(row, dict):
-                yield row
+            if isinstance(record, dict):
+                yield record
 
 
 class LossMonitor:
-    """Says in words what a curve shows: a loss that runs away, a model that learns its text by heart.
+    """Detects a diverging training loss, and overfitting; each is reported in one sentence, once a run.
 
     Thresholds are chosen so that the reference runs of every preset raise neither.
     """
 
     def __init__(self) -> None:
-        self.smooth: float | None = None
+        self.smoothed: float | None = None
         self.lowest: float | None = None
         self.lowest_step = 0
         self.diverging = False
-        self.looks: list[tuple[int, float, float]] = []
+        self.evaluations: list[tuple[int, float, float]] = []
         self.overfitting = False
 
-    def step(self, step: int, loss: float) -> str | None:
-        """A sentence when the smoothed loss has climbed a fifth and 0.3 nats above its lowest; once a run."""
-        self.smooth = loss if self.smooth is None else 0.95 * self.smooth + 0.05 * loss
-        if self.lowest is None or self.smooth < self.lowest:
-            self.lowest, self.lowest_step = self.smooth, step
-        if self.diverging or step < 50 or self.smooth < max(1.2 * self.lowest, self.lowest + 0.3):
+    def check_loss(self, step: int, loss: float) -> str | None:
+        """A warning when the smoothed training loss is 20 % and 0.3 nats above its lowest value."""
+        self.smoothed = loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * loss
+        if self.lowest is None or self.smoothed < self.lowest:
+            self.lowest, self.lowest_step = self.smoothed, step
+        if self.diverging or step < 50 or self.smoothed < max(1.2 * self.lowest, self.lowest + 0.3):
             return None
         self.diverging = True
         return (
-            f"diverging: the loss is {self.smooth:.2f} nats and was {self.lowest:.2f} at step {self.lowest_step:,}; "
+            f"diverging: the loss is {self.smoothed:.2f} nats and was {self.lowest:.2f} at step {self.lowest_step:,}; "
             "a lower --training.learning_rate or a longer --training.warmup_steps usually helps"
         )
 
-    def look(self, step: int, validation: float) -> str | None:
-        """A sentence when validation has risen for three looks while training fell; once a run."""
-        self.looks.append((step, validation, self.smooth if self.smooth is not None else validation))
-        if self.overfitting or len(self.looks) < 4:
+    def check_validation(self, step: int, loss: float) -> str | None:
+        """A warning when the validation loss has risen in three evaluations while the training loss fell."""
+        self.evaluations.append((step, loss, self.smoothed if self.smoothed is not None else loss))
+        if self.overfitting or len(self.evaluations) < 4:
             return None
-        last = self.looks[-4:]
+        last = self.evaluations[-4:]
         rising = all(later[1] > earlier[1] for earlier, later in pairwise(last))
         if not (rising and last[-1][2] < last[0][2]):
             return None

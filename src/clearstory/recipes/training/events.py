@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -91,8 +91,8 @@ class Evaluated:
         bits_per_byte: the loss per byte of text; None where the tokenizer is lossy.
         is_best: whether this is the lowest loss so far.
         complete: whether the whole split was used, not only some of its tokens.
-        token: what the loss is averaged over: token, masked token or target token.
-        next_sentence_accuracy: accuracy of next-sentence prediction, from 0 to 1; None without it.
+        loss_unit: what the loss is averaged over: token, masked token or target token.
+        metrics: further metrics of the objective by name, such as next_sentence_accuracy, from 0 to 1.
     """
 
     step: int
@@ -100,8 +100,8 @@ class Evaluated:
     bits_per_byte: float | None
     is_best: bool
     complete: bool
-    token: str = "token"
-    next_sentence_accuracy: float | None = None
+    loss_unit: str = "token"
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,9 @@ class TrainingResult:
         curve: file of the learning curve; None where there is none.
         objective: the training objective.
         reason: why bits_per_byte is None; None where it is a number.
-        next_sentence_accuracy: accuracy of next-sentence prediction, from 0 to 1; None without it.
+        metrics: further metrics of the objective by name, such as next_sentence_accuracy, from 0 to 1.
+        summary: the quality of the model in one sentence.
+        next_command: a command to try the model with.
     """
 
     folder: Path
@@ -162,7 +164,9 @@ class TrainingResult:
     curve: Path | None
     objective: str = "causal"
     reason: str | None = None
-    next_sentence_accuracy: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    summary: str = ""
+    next_command: str = ""
 
 
 TrainingEvent = (

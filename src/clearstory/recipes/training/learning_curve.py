@@ -31,7 +31,7 @@ def learning_curve(folder: RunFolder, preset: str, corpus: str) -> Curve | None:
     if has_bits := all(record["bits_per_byte"] is not None for record in evaluations):
         unit, key = "bits per byte", "bits_per_byte"
     else:
-        unit, key = f"nats per {evaluations[0].get('token', 'token')}", "nats_per_token"
+        unit, key = f"nats per {evaluations[0]['unit']}", "nats_per_token"
     points = [(float(record["tokens"]), float(record[key])) for record in evaluations if record["tokens"] > 0]
     line = Line(f"{folder.path.name}, validation", tuple(x for x, _ in points), tuple(y for _, y in points))
     band = load_reference(preset, corpus) if has_bits else None

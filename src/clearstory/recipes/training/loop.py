@@ -49,6 +49,7 @@ from clearstory.recipes.training.run_length import FINAL_EVALUATION_TOKENS, plan
 from clearstory.recipes.training.samples import sample_text, save_digit_images
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.training_run import StepTimer, TrainingRun
+from clearstory.training.objectives.table import OBJECTIVES
 
 
 def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> TrainingResult:
@@ -179,33 +180,31 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
     """Evaluate on some tokens of the validation split; save the model if it is the best so far."""
     trainer = run.trainer
     with trainer.averaged_weights():
-        score = run.evaluate(run.eval_tokens)
-        loss, step = score.nats_per_token, trainer.step
+        validation = run.evaluate(run.eval_tokens)
+        loss, step = validation.score.nats_per_token, trainer.step
         if is_best := loss < run.best_loss:
-            run.save_best_model(score)
+            run.save_best_model(validation)
     if is_best:
         run.best_loss, run.best_step, run.evaluations_since_best = loss, step, 0
     else:
         run.evaluations_since_best += 1
-    details = run.validation.beside()
     run.log(
         kind="evaluation",
         step=step,
-        nats_per_token=loss,
-        bits_per_byte=score.bits_per_byte,
         tokens=trainer.tokens,
         seconds=run.seconds(),
         cpu_seconds=run.cpu_seconds(),
-        **details,
+        **run.validation.record(validation),
     )
     complete = run.eval_tokens >= run.prepared.validation_tokens
     yield Evaluated(
         step=step,
         nats_per_token=loss,
-        bits_per_byte=score.bits_per_byte,
+        bits_per_byte=validation.score.bits_per_byte,
         is_best=is_best,
         complete=complete,
-        **details,
+        loss_unit=run.validation.objective.loss_unit,
+        metrics=validation.metrics,
     )
     if is_best:
         yield ModelSaved(step=step, path=run.folder.model_folder, kind="model")
@@ -217,7 +216,7 @@ def sample_step(run: TrainingRun) -> TextSampled:
     """Sample a text from the model, log it, and return it as an event."""
     trainer, seed = run.trainer, run.recipe.training.seed
     with trainer.averaged_weights():
-        source = run.validation.source(trainer.step, trainer.context)
+        source = run.validation.sample_source(trainer.step, trainer.context)
         text = sample_text(run.model, run.tokenizer, seed=seed + trainer.step, source=source)
     run.log(kind="sample", step=trainer.step, text=text)
     return TextSampled(step=trainer.step, text=text)
@@ -230,19 +229,18 @@ def finish(run: TrainingRun) -> TrainingResult:
     if not last_is_best:
         run.load_best_model()
     with trainer.averaged_weights() if last_is_best else nullcontext():
-        score = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
+        validation = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
+    score, objective = validation.score, OBJECTIVES[run.recipe.objective]
     parameters = count_parameters(unadapted(run.model))
     card = replace(run.card, parameters=parameters, bits_per_byte=score.bits_per_byte)
     update_model_card(run.folder.model_folder, card)
     run.log(
         kind="end",
         step=trainer.step,
-        nats_per_token=score.nats_per_token,
-        bits_per_byte=score.bits_per_byte,
         tokens=trainer.tokens,
         seconds=run.seconds(),
         cpu_seconds=run.cpu_seconds(),
-        **run.validation.beside(),
+        **run.validation.record(validation),
     )
     if run.prepared.corpus == "digits":
         save_digit_images(run.model, run.tokenizer, run.folder.path / "digits.png", seed=run.recipe.training.seed)
@@ -260,7 +258,9 @@ def finish(run: TrainingRun) -> TrainingResult:
         curve=curve,
         objective=run.recipe.objective,
         reason=score.reason,
-        next_sentence_accuracy=run.validation.accuracy,
+        metrics=validation.metrics,
+        summary=objective.summary(validation),
+        next_command=objective.next_command.format(run=run.folder.path),
     )
 
 

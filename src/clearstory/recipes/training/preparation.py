@@ -19,7 +19,6 @@ from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, m
 from clearstory.models.prompts import first_token
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
-from clearstory.recipes.both_sides import BOTH_SIDES
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.recipes.inference.evaluate import reason
 from clearstory.recipes.settings.training import TrainRecipe
@@ -43,9 +42,8 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
 from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.objectives.base import Objective
-from clearstory.training.objectives.mlm import MLM
-from clearstory.training.objectives.seq2seq import Seq2Seq, SpanCorruption
-from clearstory.training.objectives.table import OBJECTIVES, choose
+from clearstory.training.objectives import table
+from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
 
@@ -85,16 +83,16 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
     pairs = recipe.data.pairs or (named is not None and named.pairs)
     if architecture == "encoder-decoder" and not pairs:
         pairs = is_parallel(recipe.text, recipe.data)
-    recipe = replace(recipe, objective=cast(Any, choose(recipe.objective, architecture, pairs)))
+    recipe = replace(recipe, objective=cast(Any, table.resolve_objective(recipe.objective, architecture, pairs)))
     objective = OBJECTIVES[recipe.objective]
     recipe = replace(recipe, data=replace(recipe.data, pairs=objective.pairs))
-    if recipe.training.label_smoothing and not objective.writes:
-        supported = " and ".join(name for name, each in OBJECTIVES.items() if each.writes)
+    if recipe.training.label_smoothing and not objective.label_smoothing:
+        supported = " and ".join(name for name, each in OBJECTIVES.items() if each.label_smoothing)
         raise BadSetting(
             f"training.label_smoothing is {recipe.training.label_smoothing:g} and the objective {recipe.objective}, "
             f"which has none; it is for {supported}"
         )
-    if objective.masks and recipe.training.sample_steps:
+    if not objective.generates and recipe.training.sample_steps:
         raise BadSetting(
             f"training.sample_steps is {recipe.training.sample_steps}, and an encoder generates no text; leave it out, "
             "and try the trained model with: clearstory fill-mask"
@@ -104,9 +102,9 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
             f"model.labels are for a classification head, which the objective {recipe.objective} does not train; "
             "leave them out"
         )
-    if initial is None and objective.masks and not objective.sentences:
-        # Without next-sentence prediction the pooler would never be trained.
-        recipe = replace(recipe, model=replace(recipe.model, overrides={"pooler": False, **recipe.model.overrides}))
+    if initial is None:
+        overrides = {**objective.model_defaults, **recipe.model.overrides}
+        recipe = replace(recipe, model=replace(recipe.model, overrides=overrides))
     return recipe
 
 
@@ -223,29 +221,11 @@ def build_config(
     training_data: TokenSequences = dataset
     if learns_tags(recipe):
         config, training_data = add_tags(config, corpus, tokenizer, dataset)
-    if isinstance(objective, Seq2Seq | SpanCorruption):
-        if config.decoder_start_token_id is None:
-            config = replace(config, decoder_start_token_id=objective.begin)
-        objective = replace(objective, begin=config.decoder_start_token_id)
-    elif not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
+    objective, config = objective.configure(config)
+    if not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
         config = replace(config, bos_token_id=first_token(tokenizer))  # count models need to know where texts start
-    check_heads(recipe, config)
+    OBJECTIVES[recipe.objective].check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
-
-
-def check_heads(recipe: TrainRecipe, config: Any) -> None:
-    """Raises BadSetting for a model without the heads that its objective trains."""
-    objective, model = OBJECTIVES[recipe.objective], recipe.init or recipe.model.name
-    if objective.masks and not config.mlm_transform:
-        way = "set model.mlm_transform and model.unembed_bias to true"
-        if recipe.init:
-            way = "choose one that fills masks, or train a new one: --model bert-mini"
-        raise BadSetting(f"objective is {recipe.objective}, and {model} has no head for masked tokens; {way}")
-    if objective.sentences and not config.pooler:
-        way = "set model.pooler to true, or objective to mlm"
-        if recipe.init:
-            way = "set objective to mlm, or train a new one: --model bert-mini"
-        raise BadSetting(f"objective is {recipe.objective}, and {model} has no head for next-sentence prediction; {way}")
 
 
 def build_model(
@@ -334,12 +314,9 @@ def describe_run(
 def build_validation(
     corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset, objective: Objective
 ) -> ValidationSplit:
-    """The validation split, with the reason why there are no bits per byte where there are none."""
-    if isinstance(objective, MLM):
-        why: str | None = BOTH_SIDES
-    else:
-        why = getattr(objective, "reason", None) or lossy_reason(corpus, tokenizer, dataset)
-    return ValidationSplit(dataset, tokenizer, objective, why)
+    """The validation split, with the reason why the tokenizer gives no bits per byte where it gives none."""
+    reason = None if objective.no_bits_per_byte else lossy_reason(corpus, tokenizer, dataset)
+    return ValidationSplit(dataset, objective, reason)
 
 
 def lossy_reason(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> str | None:

@@ -16,7 +16,6 @@ from clearstory.formats.folders import config_json_dict, open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
-from clearstory.metrics import Score
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
@@ -26,6 +25,7 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.base import BaseTrainer, StepResult
 from clearstory.training.metrics_log import LossMonitor, MetricsLog
+from clearstory.training.objectives.base import Validation
 from clearstory.training.trainer import COMPUTE_DTYPES
 
 
@@ -183,8 +183,8 @@ class TrainingRun:
         self.log(kind="warning", step=self.trainer.step, message=message)
         return TrainingWarning(step=self.trainer.step, message=message)
 
-    def evaluate(self, limit: int | None, *, mixed_precision: bool = True, spread: bool = True) -> Score:
-        """Score of the model on about `limit` tokens of the validation split, or on all of it (None).
+    def evaluate(self, limit: int | None, *, mixed_precision: bool = True, spread: bool = True) -> Validation:
+        """Loss and further metrics of the model on about `limit` tokens of the validation split, or on all of it (None).
 
         `mixed_precision`: compute in the precision of training, else in that of the weights. `spread`: choose the
         tokens from the whole split instead of its beginning.
@@ -192,11 +192,11 @@ class TrainingRun:
         model: Any = self.model
         model.compute_dtype = COMPUTE_DTYPES[self.recipe.training.precision] if mixed_precision else None
         model.eval()
-        return self.validation.score(model, self.trainer.context, limit, spread)
+        return self.validation.evaluate(model, self.trainer.context, limit, spread)
 
-    def save_best_model(self, score: Score) -> None:
+    def save_best_model(self, validation: Validation) -> None:
         """Write the model, its tokenizer and its card to model/."""
-        card = replace(self.card, bits_per_byte=score.bits_per_byte)
+        card = replace(self.card, bits_per_byte=validation.score.bits_per_byte)
         self.model.eval()
         folder = self.folder.model_folder
         if self.base_folder is not None:

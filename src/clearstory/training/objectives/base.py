@@ -1,21 +1,25 @@
-"""Objective: what the model is asked to get right, and how wrong an answer is."""
+"""Objective: how batches are made, what the loss is, how a model is validated, and what is needed for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
-from clearstory.models.base import State
-from clearstory.training.batches import Batch, Batches, Rows
+from clearstory.metrics import Score
+from clearstory.models.base import State, TokenSequences
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.batches import Batch, Batches
+from clearstory.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
-class Term:
-    """One part of a loss as a sum and a count, so that means are taken once, over everything.
+class LossTerm:
+    """One term of a loss as a sum and a count, so that the mean is taken once over a whole step.
 
-    A mean of means weighs short batches too much: the bug of many trainers under gradient accumulation.
+    A mean of means gives short micro-batches too much weight under gradient accumulation.
     """
 
     total: Tensor
@@ -23,22 +27,90 @@ class Term:
     weight: float = 1.0
 
 
-Loss = dict[str, Term]
+LossTerms = dict[str, LossTerm]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The result of one evaluation on the validation split: the summed loss, and further metrics by name."""
+
+    score: Score
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """How examples are made from tokens, and how wrong an answer is. One file each."""
+    """A training objective, made for one tokenizer. One file each."""
+
+    @property
+    def loss_unit(self) -> str:
+        """What the validation loss is a mean over: token, masked token, target token."""
+
+    @property
+    def no_bits_per_byte(self) -> str | None:
+        """One sentence on why this loss gives no bits per byte; None where it does."""
+
+    def configure(self, config: Any) -> tuple[Self, Any]:
+        """The objective and the model's config, each with the special token ids that the other one determines."""
 
     def batches(
-        self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
+        self,
+        dataset: TokenSequences,
+        context: int,
+        batch_size: int,
+        seed: int,
+        stateful: bool = False,
+        align_documents: bool = False,
     ) -> Batches:
-        """The batches of a split, in an order decided by the seed.
+        """The batches of a split, in an order determined by the seed.
 
-        carry: each goes on where the one before ended; else align: windows begin where documents do.
+        stateful: each batch continues where the previous one ended; else align_documents: windows begin at documents.
         """
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """How many answers each term will count, known before the forward pass: accumulation and ranks are exact."""
+    def count_targets(self, batch: Batch) -> dict[str, int]:
+        """Number of targets of each loss term, known before the forward pass: accumulation is exact."""
 
-    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, State | None]:
-        """The terms of the loss on one batch."""
+    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[LossTerms, State | None]:
+        """The loss terms of one batch, and the model's state after it."""
+
+    def validate(
+        self, model: nn.Module, dataset: TokenSequences, context: int, limit: int | None = None, spread: bool = True
+    ) -> Validation:
+        """Loss on a validation split, or on about `limit` tokens of it; the same tokens every time.
+
+        spread: take those tokens from all over the split rather than from its beginning, where there is a choice.
+        """
+
+    def sample_source(self, dataset: TokenSequences, index: int, context: int) -> list[int] | None:
+        """Source ids to generate a sample from; None for models without a source."""
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """How an objective is made and what it needs, so that a run can be checked before any model is built.
+
+    Args:
+        make: the objective for a tokenizer. Raises BadSetting or CannotDo for a tokenizer without the tokens it needs.
+        architectures: the model architectures it trains.
+        summary: the final result in one sentence, from a `Validation`.
+        next_command: the command to try with the trained model; {run} is its folder.
+        sentences: whether the dataset's sequences are sentences.
+        pairs: whether the text is pairs of a source and a target.
+        sentinels: whether the tokenizer needs sentinel tokens.
+        label_smoothing: whether the setting of that name applies.
+        generates: whether samples can be generated during training.
+        model_defaults: config fields of a new model that differ from its preset.
+        check_config: raises BadSetting where the model lacks a head; takes the config, the model's name, and whether it
+            is a saved one.
+    """
+
+    make: Callable[[Tokenizer, TrainingSettings], Objective]
+    architectures: tuple[str, ...]
+    summary: Callable[[Validation], str]
+    next_command: str = "clearstory generate {run}"
+    sentences: bool = False
+    pairs: bool = False
+    sentinels: bool = False
+    label_smoothing: bool = False
+    generates: bool = True
+    model_defaults: Mapping[str, Any] = field(default_factory=dict)
+    check_config: Callable[[Any, str, bool], None] = lambda config, name, saved: None

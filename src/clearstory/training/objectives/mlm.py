@@ -14,7 +14,7 @@ from clearstory.errors import BadSetting
 from clearstory.evaluation.masked import MaskedScore, score_masked
 from clearstory.metrics import Score
 from clearstory.models.base import IGNORE_INDEX, State, TokenSequences
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.training.batches import Batch
 from clearstory.training.masked_batches import MaskedWindowBatches, SentencePairBatches, TokenMasking
 from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
@@ -98,7 +98,7 @@ class MLM:
         return score_masked(model, one_epoch(), limit)
 
     def validate(
-        self, model: nn.Module, dataset: TokenSequences, context: int, limit: int | None = None
+        self, model: nn.Module, dataset: TokenSequences, context: int, limit: int | None = None, spread: bool = True
     ) -> Validation:
         """Loss of masked tokens, and next-sentence accuracy. See `Objective.validate`."""
         masked = self.score(cast(Encoder, model), dataset, context, limit=limit)

@@ -1,127 +1,216 @@
-"""Rewrite and Denoise: write a target from a source, reading what should have been written so far (teacher forcing).
+"""Sequence to sequence (seq2seq): predict a target given its source, with teacher forcing.
 
-Sutskever et al. 2014; Vaswani et al. 2017; from running text alone, Raffel et al. 2020, section 3.1.4.
+Sutskever et al. 2014; Vaswani et al. 2017.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from clearstory.metrics import Score
-from clearstory.models import unembed
-from clearstory.models.base import IGNORE_INDEX, TokenSequences, State
-from clearstory.training.batches import Batch, Rows
-from clearstory.training.objectives.base import Loss, Term
-from clearstory.training.sources import Paired, Spans, window_of
+from clearstory.errors import BadInput, BadSetting
+from clearstory.evaluation.seq2seq import score_targets, target_nll
+from clearstory.models.base import IGNORE_INDEX, State, TokenBatch, TokenSequences
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.prompts import first_token
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.batches import Batch
+from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
+from clearstory.training.settings import TrainingSettings
 
-CONDITIONAL = (
-    "a target is foreseen from its source, so its bits say nothing of how well a text is foreseen by itself; "
-    "compare in nats per token, or what is written with what should be"
+NO_BITS_PER_BYTE = (
+    "a target is predicted from its source, so its bits say nothing of how well a text is predicted by itself; "
+    "compare in nats per token, or generated text with reference text"
 )
-PARTIAL = (
-    "only what was dropped is foreseen, with the rest of the text in view, so the nats add up to no probability of "
-    "the text; compare in nats per token"
-)
-"""Why there are no bits per byte."""
+"""Why targets have no bits per byte."""
+
+VALIDATION_BATCH_SIZE = 32
+
+POOL_BATCHES = 64
+"""Batches whose pairs are sorted by length together: padding falls from a third of all tokens to a twentieth."""
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Seq2Seq:
-    """The sum of -log p(token | source, those before it), over all tokens of targets, their end included.
+    """The negative log-likelihood of every target token given the source and the target tokens before it.
 
     Args:
-        begin: the token that targets are read after.
-        smoothing: share of each target spread over the vocabulary while learning (Szegedy et al. 2016, section 7).
+        decoder_start_token_id: the token that targets are read after.
+        label_smoothing: share of each target spread over the vocabulary in training (Szegedy et al. 2016, section 7).
     """
 
-    begin: int
-    smoothing: float = 0.0
+    decoder_start_token_id: int
+    label_smoothing: float = 0.0
 
-    reason = CONDITIONAL
+    loss_unit = "target token"
+    no_bits_per_byte = NO_BITS_PER_BYTE
+
+    def configure(self, config: Any) -> tuple[Seq2Seq, Any]:
+        """Both with one decoder_start_token_id: the config's own where it has one."""
+        start = self.decoder_start_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+        return replace(self, decoder_start_token_id=start), replace(config, decoder_start_token_id=start)
 
     def batches(
-        self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
-    ) -> Paired:
-        """Pairs of like lengths."""
-        return Paired(cast(TokenSequences, rows), context, batch_size, seed, self.begin)
+        self,
+        dataset: TokenSequences,
+        context: int,
+        batch_size: int,
+        seed: int,
+        stateful: bool = False,
+        align_documents: bool = False,
+    ) -> Seq2SeqBatches:
+        """Pairs of similar lengths."""
+        return Seq2SeqBatches(dataset, context, batch_size, seed, self.decoder_start_token_id)
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Tokens to be written."""
+    def count_targets(self, batch: Batch) -> dict[str, int]:
+        """Number of target tokens."""
         return {"target": int((batch.targets != IGNORE_INDEX).sum())}
 
-    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
-        """Nats of all targets together, smoothed."""
-        return {"target": written(model, batch, self.smoothing)}, None
+    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[LossTerms, None]:
+        """The summed negative log-likelihood of all targets, smoothed, in nats."""
+        return {"target": LossTerm(*target_nll(cast(EncoderDecoder, model), batch, self.label_smoothing))}, None
 
-    def look(self, model: nn.Module, rows: Rows, context: int, limit: int | None = None) -> Score:
-        """Nats of the targets of other pairs, not smoothed; of all, or of some from all over."""
-        pairs = Paired(cast(TokenSequences, rows), context, 1, 0, self.begin)
-        pairs.batch_size = 32  # the last batch may be smaller here
-        return total(model, pairs.in_order(limit)).without_bytes(self.reason)
+    def validate(
+        self, model: nn.Module, dataset: TokenSequences, context: int, limit: int | None = None, spread: bool = True
+    ) -> Validation:
+        """Loss of the targets of all pairs, or of some from all over, without label smoothing."""
+        pairs = Seq2SeqBatches(dataset, context, 1, 0, self.decoder_start_token_id)
+        pairs.batch_size = VALIDATION_BATCH_SIZE  # the last batch may be smaller here
+        score = score_targets(cast(EncoderDecoder, model), pairs.in_order(limit))
+        return Validation(score.without_bytes(self.no_bits_per_byte))
+
+    def sample_source(self, dataset: TokenSequences, index: int, context: int) -> list[int]:
+        """The source of pair `index` in shuffled order."""
+        return first_source(self.batches(dataset, context, 1, 0).batch(index))
 
 
-@dataclass(frozen=True)
-class SpanCorruption:
-    """The same for targets that were dropped from running text.
+class Seq2SeqBatches:
+    """Pairs in batches of similar lengths: each epoch they are shuffled, sorted in pools, and the batches shuffled.
 
-    Args:
-        begin: the token that targets are read after.
-        end: the token that ends sources and targets.
-        sentinels: what stands for what was dropped.
-        smoothing: as in `Rewrite`.
+    The dataset's sequences alternate: a source, its target, the next source; each ends with the end-of-sequence token.
+    Pairs with a side longer than `context` are left out; `left_out` is their number. Batch i is a function of
+    (dataset, seed, i).
     """
 
-    begin: int
-    end: int
-    sentinels: tuple[int, ...]
-    smoothing: float = 0.0
+    def __init__(
+        self, dataset: TokenSequences, context: int, batch_size: int, seed: int, decoder_start_token_id: int
+    ) -> None:
+        sizes = np.diff(np.asarray(dataset.starts)).reshape(-1, 2)
+        self.kept: Indices = np.flatnonzero(sizes.max(1, initial=0) <= context)
+        self.left_out = len(sizes) - len(self.kept)
+        if len(self.kept) < batch_size:
+            less = f" (of {len(sizes):,}: the others have a side of more than {context:,} tokens)"
+            raise BadInput(
+                f"there are {len(self.kept):,} pairs{less if self.left_out else ''}, and a batch takes "
+                f"{batch_size:,}; use more, or a smaller --training.batch_size"
+            )
+        self.dataset = dataset
+        self.sizes = sizes
+        self.batch_size = batch_size
+        self.seed = seed
+        self.decoder_start_token_id = decoder_start_token_id
+        self.batches_per_epoch = len(self.kept) // batch_size
+        self.tokens_per_batch = int(sizes[self.kept].sum(1).mean() * batch_size)
+        self.epoch_batches = lru_cache(maxsize=1)(self.shuffled)
 
-    reason = PARTIAL
+    def batch(self, index: int) -> Batch:
+        """Batch `index`; there is no last one."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        return self.collate(self.epoch_batches(epoch)[place])
 
-    def batches(
-        self, rows: Rows, context: int, batch_size: int, seed: int, stateful: bool = False, align_documents: bool = False
-    ) -> Spans:
-        """Windows with spans dropped."""
-        return Spans(rows, context, batch_size, seed, self.begin, self.end, self.sentinels)
+    def continues(self, index: int) -> bool:
+        """False: pairs are shuffled."""
+        return False
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Tokens to be written."""
-        return {"target": int((batch.targets != IGNORE_INDEX).sum())}
+    def shuffled(self, epoch: int) -> Indices:
+        """The pairs of every batch of an epoch, (batches, batch_size)."""
+        rng = np.random.default_rng([self.seed, epoch])
+        pairs = rng.permutation(self.kept)
+        pools = np.arange(len(pairs)) // (POOL_BATCHES * self.batch_size)
+        pairs = pairs[np.lexsort((self.sizes[pairs, 0], self.sizes[pairs, 1], pools))]
+        batches = pairs[: self.batches_per_epoch * self.batch_size].reshape(self.batches_per_epoch, self.batch_size)
+        return rng.permutation(batches)
 
-    def loss(self, model: nn.Module, batch: Batch, state: State | None = None) -> tuple[Loss, None]:
-        """Nats of all that was dropped together, smoothed."""
-        return {"target": written(model, batch, self.smoothing)}, None
+    def collate(self, pairs: Indices) -> Batch:
+        """These pairs as a batch."""
+        sides = [[sequence(self.dataset, 2 * int(pair) + side) for pair in pairs] for side in (0, 1)]
+        return seq2seq_batch(sides[0], sides[1], self.decoder_start_token_id)
 
-    def look(self, model: nn.Module, rows: Rows, context: int, limit: int | None = None) -> Score:
-        """Nats of what is dropped from other text, always the same spans, not smoothed."""
-        have = len(rows.ids)
-        while context > 5 and window_of(context) > have - 1:
-            context -= 1
-        batch_size = max(1, min(16, (have - 1) // window_of(context)))
-        spans = self.batches(rows, context, batch_size, 0)
-        count = spans.per_epoch if limit is None else max(1, min(spans.per_epoch, limit // spans.size))
-        return total(model, map(spans.batch, range(count))).without_bytes(self.reason)
-
-
-def written(model: nn.Module, batch: Batch, smoothing: float) -> Term:
-    """The nats of a batch's targets, and how many there are."""
-    writer = cast(Any, model)
-    hidden, _ = writer.forward(batch.tokens, source=batch.source)
-    nats = unembed.nats(hidden, writer.output_weight, batch.targets, writer.unembedding_bias, smoothing)
-    return Term(nats.sum(), int((batch.targets != IGNORE_INDEX).sum()))
+    def in_order(self, limit: int | None) -> Iterator[Batch]:
+        """Every pair once, sorted by length; with a limit of tokens, pairs from all over the dataset."""
+        n_tokens = int(self.sizes[self.kept].sum())
+        stride = 1.0 if limit is None else max(1.0, n_tokens / max(1, limit))
+        chosen = self.kept[np.arange(0, len(self.kept), stride).astype(np.int64)]
+        chosen = chosen[np.lexsort((self.sizes[chosen, 0], self.sizes[chosen, 1]))]
+        for start in range(0, len(chosen), self.batch_size):
+            yield self.collate(chosen[start : start + self.batch_size])
 
 
-@torch.no_grad()
-def total(model: nn.Module, batches: Iterable[Batch]) -> Score:
-    """The plain nats of all targets of all batches, and their number."""
-    device = next(model.parameters()).device
-    score = Score()
-    for batch in batches:
-        term = written(model, batch.to(device), 0.0)
-        score += Score(nats=float(term.total.double()), tokens=term.count)
-    return score
+def sequence(dataset: TokenSequences, index: int) -> list[int]:
+    """The ids of sequence `index`."""
+    ids: list[int] = np.asarray(dataset.ids[dataset.starts[index] : dataset.starts[index + 1]]).tolist()
+    return ids
+
+
+def seq2seq_batch(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], decoder_start_token_id: int
+) -> Batch:
+    """Sources and targets as a batch; decoder inputs are the start token and the targets shifted right by one."""
+    padded = TokenBatch.from_sequences(targets)
+    ids = torch.full_like(padded.ids, decoder_start_token_id)
+    ids[:, 1:] = padded.ids[:, :-1]
+    labels = padded.ids
+    if padded.lengths is not None:
+        padding = torch.arange(padded.ids.shape[1]) >= padded.lengths[:, None]
+        labels = padded.ids.masked_fill(padding, IGNORE_INDEX)
+    return Batch(TokenBatch(ids, padded.lengths), labels, source=TokenBatch.from_sequences(sources))
+
+
+def first_source(batch: Batch) -> list[int]:
+    """The ids of a batch's first source."""
+    assert batch.source is not None
+    ids: list[int] = batch.source.ids[0].tolist()
+    return ids
+
+
+def start_and_end_ids(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The token that targets are read after, and the one that ends them: as in T5 and Marian, padding is the start
+    token where there is one. Raises BadSetting for a tokenizer without them.
+    """
+    start = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else first_token(tokenizer)
+    if start is None or tokenizer.eos_token_id is None:
+        raise BadSetting(
+            "this tokenizer has no end-of-sequence token, so generation would never stop; train one: --tokenizer "
+            "bpe:8192"
+        )
+    return start, tokenizer.eos_token_id
+
+
+def make(tokenizer: Tokenizer, settings: TrainingSettings) -> Seq2Seq:
+    """The objective in a tokenizer's own tokens."""
+    start, _ = start_and_end_ids(tokenizer)
+    return Seq2Seq(start, settings.label_smoothing)
+
+
+def summary(validation: Validation) -> str:
+    """The final result in one sentence."""
+    return f"{validation.score.nats_per_token:.4f} nats per target token of the held-out text"
+
+
+SEQ2SEQ = ObjectiveSpec(
+    make=make,
+    architectures=("encoder-decoder",),
+    summary=summary,
+    next_command='clearstory translate {run} "..."',
+    pairs=True,
+    label_smoothing=True,
+)
