@@ -50,28 +50,29 @@ class ModelChoice:
         return preset(self.name).family
 
     @property
-    def kind(self) -> str:
-        """Of Transformers, which of their shapes; all others read left to right, as decoders do."""
+    def architecture(self) -> str:
+        """The architecture of a Transformer: decoder, encoder or encoder-decoder; decoder for all other families."""
         return str(self.overrides.get("architecture", getattr(preset(self.name), "architecture", "decoder")))
 
     def config(self, *, vocab: int, context: int | None = None, parameters: int | None = None) -> Any:
-        """The config of a model for a tokenizer of `vocab` tokens, at about `parameters` parameters if that is given.
+        """The config of a model for a tokenizer of `vocab` tokens, scaled to about `parameters` where given.
 
-        What is set by hand is kept exactly; where a width is, heads and hidden follow it unless they are set as well.
+        Overrides are kept exactly. Where the width is overridden, heads and intermediate_size are scaled with it unless
+        they are overridden as well.
 
         >>> ModelChoice(name="gpt2", overrides={"width": 384}).config(vocab=50_257).heads
         6
         """
-        usual: Any = preset(self.name)
-        if not isinstance(usual, TransformerConfig):
-            base: Any = replace(usual, **{"vocab": vocab, **self.overrides})
+        config: Any = preset(self.name)
+        if not isinstance(config, TransformerConfig):
+            base: Any = replace(config, **{"vocab": vocab, **self.overrides})
             return base if parameters is None else scale_config(base, parameters)
-        wiring = {key: value for key, value in self.overrides.items() if key not in SIZE_FIELDS}
-        base = replace(usual, **{"vocab": vocab, **wiring})
+        other_fields = {key: value for key, value in self.overrides.items() if key not in SIZE_FIELDS}
+        base = replace(config, **{"vocab": vocab, **other_fields})
         if context is not None and "context" not in self.overrides:
             base = replace(base, context=context)
-        sized = not any(key in SIZE_FIELDS for key in self.overrides)
-        if self.name == "clear" and (sized or parameters is not None):
+        default_size = not any(key in SIZE_FIELDS for key in self.overrides)
+        if self.name == "clear" and (default_size or parameters is not None):
             shape = clear_config(parameters or DEFAULT_PARAMETERS, vocab, base.context)
             base = replace(base, **{key: getattr(shape, key) for key in SIZE_FIELDS})
         elif parameters is not None:
@@ -80,12 +81,12 @@ class ModelChoice:
 
 
 SIZE_FIELDS = ("width", "layers", "heads", "kv_heads", "head_dim", "intermediate_size")
-"""Fields that say how large a model is; all others say how it is wired."""
+"""Config fields that set the size of a Transformer."""
 
 
-def resize_config(base: TransformerConfig, given: Mapping[str, Any]) -> TransformerConfig:
-    """The config with these sizes; of the others, those that would no longer fit follow in proportion."""
-    shape: dict[str, Any] = dict(given)
+def resize_config(base: TransformerConfig, sizes: Mapping[str, Any]) -> TransformerConfig:
+    """The config with these sizes; sizes that are not given and no longer fit are scaled in proportion."""
+    shape: dict[str, Any] = dict(sizes)
     width = shape.get("width", base.width)
     if "heads" in shape and "head_dim" not in shape:
         shape["head_dim"] = max(2, width // shape["heads"] // 2 * 2)
@@ -95,8 +96,8 @@ def resize_config(base: TransformerConfig, given: Mapping[str, Any]) -> Transfor
             shape["head_dim"] = max(2, min(base.head_dim, width // 2 * 2))
     heads = shape.get("heads", base.heads)
     if "kv_heads" not in shape:
-        shared = base.heads // base.kv_heads
-        shape["kv_heads"] = heads // shared if heads % shared == 0 else heads
+        group_size = base.heads // base.kv_heads
+        shape["kv_heads"] = heads // group_size if heads % group_size == 0 else heads
     if "width" in shape and "intermediate_size" not in shape:
         shape["intermediate_size"] = max(8, round(base.intermediate_size * width / base.width / 8) * 8)
     return replace(base, **shape)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.formats.folders import open_model
 from clearstory.formats.lora.adapters import weights_fingerprint
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.model_path import resolve_model_path
-from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.build import count_parameters
 from clearstory.models.lora import adapt
@@ -31,7 +31,7 @@ class InitialModel:
         summary: its size in words.
     """
 
-    model: LanguageModel
+    model: Any
     tokenizer: Tokenizer
     card: ModelCard
     base_folder: Path | None

@@ -15,7 +15,7 @@ from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build, count_parameters
 from clearstory.models.lora import unadapted
-from clearstory.models.machine import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
+from clearstory.models.device import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
 from clearstory.models.prompts import first_token
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper

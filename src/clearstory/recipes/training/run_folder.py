@@ -28,7 +28,7 @@ from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, b
 from clearstory.recipes.settings.training_presets import BASE_WIDTHS
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 from clearstory.text.documents import absolute_source
-from clearstory.text.learning import KINDS
+from clearstory.text.train_tokenizer import KINDS
 from clearstory.training import checkpoint
 
 CHANGEABLE_ON_RESUME = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}

@@ -44,7 +44,7 @@ def training_sentences(corpus: Corpus) -> Sequence[TaggedSentence]:
     kept, end = [], 0
     for sentence in (each for sentences in documents for each in sentences):
         end += len(sentence.text) + 1  # and the newline
-        if end <= corpus.cut + 1:
+        if end <= corpus.split_position + 1:
             kept.append(sentence)
     if not kept:
         raise BadInput(f"{corpus.name} has no complete sentence in its training split; give more text")
