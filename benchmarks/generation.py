@@ -31,10 +31,10 @@ from shared import machine
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
-from clearstory.models.int8 import int8
-from clearstory.models.decoding_layout import for_decoding
+from clearstory.models.int8 import quantize_int8
+from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.transformer.presets import GPT2
-from clearstory.models.prompts import resting
+from clearstory.models.prompts import inference_mode
 from clearstory.evaluation.windows import score_dataset
 
 PROMPT = 32
@@ -55,12 +55,12 @@ def main() -> None:
     results |= {"parameters": sum(p.numel() for p in model.parameters()), "prompt": PROMPT, "tokens": args.tokens}
     for rows in (1, 8):
         prompts = torch.randint(model.vocab, (rows, PROMPT), generator=generator)
-        view = for_decoding(model, rows)
+        view = optimize_for_decoding(model, rows)
         results[f"batch_{rows}"] = against(view, theirs, prompts, args)
         results[f"prefill_{rows}"] = prefill(view, theirs, prompts, args.pairs)
         del view
         gc.collect()
-    eight = int8(model)
+    eight = quantize_int8(model)
     for rows in (1, 8):
         prompts = torch.randint(model.vocab, (rows, PROMPT), generator=generator)
         results[f"int8_batch_{rows}"] = against(eight, theirs, prompts, args)
@@ -126,7 +126,7 @@ def prefill(model: Any, theirs: Any, prompts: torch.Tensor, pairs: int) -> dict[
     from clearstory.models.base import TokenBatch
 
     def ours(_: int) -> None:
-        with resting(model):
+        with inference_mode(model):
             hidden, _state = model.forward(TokenBatch(prompts), model.init_state(len(prompts)))
             model.logits(hidden[:, -1]).argmax(-1)
 

@@ -36,7 +36,7 @@ from shared import clearstory, data, show
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
-from clearstory.models.device import matmul_gflops, usable
+from clearstory.models.device import matmul_gflops, resolve_device
 from clearstory.models.transformer.presets import GPT2, NANOGPT_CHAR
 from clearstory.models.recurrent.presets import LSTM
 from clearstory.models.transformer.sizing import parameter_count
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
-    device, size = usable(args.device), TINY if args.smoke else FULL
+    device, size = resolve_device(args.device), TINY if args.smoke else FULL
     if device == "cpu" and not args.smoke:
         print("there is no GPU here, and these shapes are for one; --smoke takes tiny ones", file=sys.stderr)
         return

@@ -36,7 +36,7 @@ from clearstory.lens.views import Curve, Line
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build, count_parameters
 from clearstory.models.transformer.presets import CLEAR
-from clearstory.models.prompts import first_token, resting
+from clearstory.models.prompts import bos_or_eos_token_id, inference_mode
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.settings.training_presets import PRESET_TRAINING_SETTINGS
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
@@ -106,7 +106,7 @@ def grid(folder: Path) -> list[Point]:
         file = folder / f"{layers}x{width}-{characters}.json"
         if not file.is_file():
             shape = shaped(layers, width, tokenizer.vocab)
-            point = trained(shape, rows, characters, first_token(tokenizer))
+            point = trained(shape, rows, characters, bos_or_eos_token_id(tokenizer))
             folder.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(point.__dict__) + "\n")
             print(point, file=sys.stderr, flush=True)
@@ -133,7 +133,7 @@ def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | N
         pass
     took = time.process_time() - began
     model.compute_dtype = None
-    with resting(model):
+    with inference_mode(model):
         held_out = rows["validation"].spread(HELD_OUT)
         score = score_dataset(model, held_out, windows="blocks", begin=begin, batch_size=64)
     assert score.bits_per_byte is not None

@@ -177,12 +177,12 @@ def text_of(model: Path, count: int) -> str:
 def reading(model: Path, text: str) -> float:
     """Milliseconds of one reading, the median of seven."""
     from clearstory.lens.hooks.passage import encode_passage
-    from clearstory.models.prompts import resting
+    from clearstory.models.prompts import inference_mode
 
     known = opened(model)
     read = encode_passage(known.model, known.tokenizer, text)
     took = []
-    with resting(known.model):
+    with inference_mode(known.model):
         for _ in range(8):
             began = time.perf_counter()
             read.hidden(known.model)

@@ -20,8 +20,8 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.int8 import int8
-from clearstory.models.device import usable
+from clearstory.models.int8 import quantize_int8
+from clearstory.models.device import resolve_device
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
@@ -58,7 +58,7 @@ LEARNERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _ready() -> None:
-    usable(DEVICE)
+    resolve_device(DEVICE)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -204,7 +204,7 @@ def test_weights_in_bf16_write_as_well(name: str) -> None:
 
 def test_eight_bit_integers_are_refused() -> None:
     with pytest.raises(CannotDo, match=r"run on the processor, and the model is on cuda:0; use --device cpu"):
-        int8(MODELS["gpt2"]().float().to(DEVICE))
+        quantize_int8(MODELS["gpt2"]().float().to(DEVICE))
 
 
 RUNS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -19,7 +19,7 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model, update_model_card
 from clearstory.formats.lora.fused_layers import fuse_lora, split_lora
 from clearstory.models.base import TokenBatch
-from clearstory.models.lora import adapt, adaptations, merge
+from clearstory.models.lora import adapt, lora_layers, merge_lora
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, shaken
 
@@ -32,7 +32,7 @@ def learnt(config: Any, rank: int = 3, **settings: Any) -> tuple[Any, Any]:
     adapted = adapt(base, rank=rank, **settings)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for each in adaptations(adapted).values():
+        for each in lora_layers(adapted).values():
             each.lora_b.add_(torch.randn(each.lora_b.shape, generator=generator))
     return base, adapted
 
@@ -75,7 +75,7 @@ def test_what_was_saved_opens_as_it_was(config: Any, targets: tuple[str, ...], t
     opened = open_model(tmp_path / "adapter")
     # A recurrent model reads step by step while it is adapted, and sums in another order.
     assert torch.allclose(logits(opened.model), logits(adapted), rtol=1e-4, atol=1e-5)
-    assert torch.equal(logits(opened.model), logits(merge(adapted)))
+    assert torch.equal(logits(opened.model), logits(merge_lora(adapted)))
     assert (opened.card.name, opened.card.bits_per_byte, opened.model.training) == ("small", 1.5, False)
     again = read_adapter(tmp_path / "adapter", base).state_dict()
     assert again.keys() == adapted.state_dict().keys()
@@ -88,7 +88,7 @@ def test_an_adapter_at_birth_is_its_base_and_keeps_its_blocks(tmp_path: Path) ->
     save_model(tmp_path / "base", base, None, ModelCard())
     save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard())
     assert torch.equal(logits(open_model(tmp_path / "adapter").model), logits(base))
-    assert {each.rank for each in adaptations(read_adapter(tmp_path / "adapter", base)).values()} == {2}
+    assert {each.rank for each in lora_layers(read_adapter(tmp_path / "adapter", base)).values()} == {2}
 
 
 def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path) -> None:
@@ -97,11 +97,11 @@ def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path
     tensors[name] = tensors[name] + 1
     save_file(tensors, copy / "adapter_model.safetensors", {"format": "pt"})
     base = open_model(made / "base").model
-    found = adaptations(read_adapter(copy, base))
+    found = lora_layers(read_adapter(copy, base))
     layer = name.split(".")[4]
     # 3 columns of query and 3 of value: all six serve each of the three
     assert [found[f"blocks.{layer}.attention.{part}"].rank for part in ("query", "key", "value")] == [6, 6, 6]
-    whole = merge(read_adapter(copy, base)).state_dict()[f"blocks.{layer}.attention.key.weight"]
+    whole = merge_lora(read_adapter(copy, base)).state_dict()[f"blocks.{layer}.attention.key.weight"]
     a, b = tensors[name.replace("lora_B", "lora_A")], tensors[name]
     rows = slice(16, 32)  # query, key and value have 16 each
     was = base.state_dict()[f"blocks.{layer}.attention.key.weight"]
@@ -111,7 +111,7 @@ def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path
 
 def test_joined_and_parted_are_each_others_reverse_on_the_product() -> None:
     _, adapted = learnt(TINY_GPT2, targets=("query", "key", "value"))
-    found = adaptations(adapted)
+    found = lora_layers(adapted)
     for slot in model_fused_linears(adapted)[1]:
         if len(slot.ours) == 3:
             pair = fuse_lora(slot, found)
@@ -163,7 +163,7 @@ def test_an_adapted_model_is_not_saved_as_a_whole_one_nor_the_other_way_round(ma
 def test_the_fingerprint_sees_what_training_changes_and_no_adapter() -> None:
     base, adapted = learnt(TINY_GPT2)
     assert weights_fingerprint(adapted) == weights_fingerprint(base)
-    assert weights_fingerprint(merge(adapted)) != weights_fingerprint(base)
+    assert weights_fingerprint(merge_lora(adapted)) != weights_fingerprint(base)
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "adapter_config.json") -> None:

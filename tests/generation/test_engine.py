@@ -12,7 +12,7 @@ from clearstory.generation.engine import Engine, generate, groups
 from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
-from clearstory.models.prompts import renewed, resting
+from clearstory.models.prompts import keep_recent_half, inference_mode
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
 GREEDY = Sampling(max_tokens=4, temperature=0)
@@ -67,14 +67,14 @@ def test_generating_leaves_modes_and_gradients_as_they_were() -> None:
     assert [module.training for module in model.modules()] == modes
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
-    with pytest.raises(ZeroDivisionError), resting(model):
+    with pytest.raises(ZeroDivisionError), inference_mode(model):
         raise ZeroDivisionError
     assert [module.training for module in model.modules()] == modes
 
 
 def test_a_full_context_begins_anew_with_its_last_half() -> None:
-    assert list(renewed(range(100), 24)) == list(range(88, 100))
-    assert list(renewed([1, 2], 1)) == [2]
+    assert list(keep_recent_half(range(100), 24)) == list(range(88, 100))
+    assert list(keep_recent_half([1, 2], 1)) == [2]
     model = shaken(replace(TINY_GPT2, context=1))
     assert len(list(generate(model, [1], GREEDY))) == 4
 

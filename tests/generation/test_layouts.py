@@ -14,16 +14,16 @@ from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
 from clearstory.models.build import build
-from clearstory.models.int8 import NARROW, Int8, int8
-from clearstory.models.decoding_layout import View, for_decoding
+from clearstory.models.int8 import REDUCE_RANGE, Int8Linear, quantize_int8
+from clearstory.models.decoding_layout import DecodingView, optimize_for_decoding
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))
 VIEWS: dict[str, tuple[Callable[[Any], Any], float]] = {
-    "one row": (lambda model: for_decoding(model, 1), 1e-5),
-    "three rows": (lambda model: for_decoding(model, 3), 1e-5),
+    "one row": (lambda model: optimize_for_decoding(model, 1), 1e-5),
+    "three rows": (lambda model: optimize_for_decoding(model, 3), 1e-5),
     # Without VNNI what is multiplied has half as many steps. Twice the most that was seen of these models.
-    "int8": (int8, 0.04 if NARROW else 0.02),
+    "int8": (int8, 0.04 if REDUCE_RANGE else 0.02),
 }
 SHAKEN = {"one row", "three rows"}
 """Eight bits are asked of weights as they are born: shaken heads of four numbers make a rounded score another word."""
@@ -59,7 +59,7 @@ def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
 def test_a_view_answers_as_its_model(wiring: str, name: str) -> None:
     (make, tolerance), model = VIEWS[name], made(wiring, shaken=name in SHAKEN)
     view = make(model)
-    assert isinstance(view, View)
+    assert isinstance(view, DecodingView)
     assert isinstance(view, LanguageModel)
     with torch.no_grad():
         for rows in (1, 3):
@@ -78,7 +78,7 @@ def test_a_view_answers_as_its_model(wiring: str, name: str) -> None:
         assert difference[0, 3] == 0
 
 
-@pytest.mark.parametrize("narrow", [NARROW, True], ids=["here", "without VNNI"])
+@pytest.mark.parametrize("narrow", [REDUCE_RANGE, True], ids=["here", "without VNNI"])
 def test_eight_bits_are_off_by_their_rounding_and_no_more(
     wiring: str, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,12 +103,12 @@ def test_eight_bits_are_off_by_their_rounding_and_no_more(
             usual = (x.square().sum(-1, keepdim=True) * s.square() + weight.square().sum(1) * t**2) / 12
             shares.append((error.square() / usual).flatten())
 
-        product = Int8(linear)
+        product = Int8Linear(linear)
         product.register_forward_hook(check)
         return product
 
     model = made(wiring)
-    view = View(model, watched)
+    view = DecodingView(model, watched)
     view.logits(view.forward(TokenBatch(IDS))[0])
     products = {id(each.weight) for each in model.modules() if isinstance(each, torch.nn.Linear)}
     assert len(shares) == len(products | {id(model.output_weight)})
@@ -133,11 +133,11 @@ def test_a_view_is_never_saved_and_its_model_is_untouched(wiring: str, name: str
 
 def test_where_nothing_is_gained_the_model_comes_back(wiring: str) -> None:
     wide = made(wiring).double()
-    assert for_decoding(wide) is wide
+    assert optimize_for_decoding(wide) is wide
     thing = object()
-    assert for_decoding(thing) is thing
+    assert optimize_for_decoding(thing) is thing
 
 
 def test_a_model_without_matrices_cannot_be_int8() -> None:
     with pytest.raises(CannotDo, match="no matrices"):
-        int8(object())
+        quantize_int8(object())

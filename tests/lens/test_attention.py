@@ -19,7 +19,7 @@ from clearstory.lens.registry import able, check_able
 from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid, Table
 from clearstory.models.autograd_functions import Linear
-from clearstory.models.lora import Adapted
+from clearstory.models.lora import LoRALinear
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, VOCAB, shaken
@@ -106,7 +106,7 @@ def test_a_heads_effect_is_in_logits() -> None:
 
 def test_what_is_learnt_beside_a_map_counts() -> None:
     base = torch.nn.Linear(4, 3).double()
-    wide = Adapted(base, a=torch.randn(2, 4).double(), b=torch.randn(3, 2).double(), alpha=4.0)
+    wide = LoRALinear(base, a=torch.randn(2, 4).double(), b=torch.randn(3, 2).double(), alpha=4.0)
     weight, bias = linear_weight(wide)
     x = torch.randn(5, 4).double()
     assert bias is not None

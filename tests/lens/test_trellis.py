@@ -12,7 +12,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.hmm_states import posteriors, forward_backward
 from clearstory.lens.views import Grid, Table
 from clearstory.models.base import TokenBatch
-from clearstory.models.hmm.chain import Chain
+from clearstory.models.hmm.chain import HMMProbabilities
 from clearstory.models.hmm.decoding import posteriors
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
@@ -21,7 +21,7 @@ TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 
 # Russell and Norvig, "Artificial Intelligence", section 15.2: rain goes on with 0.7, and lets an umbrella be seen with
 # 0.9, where no rain does with 0.2.
-UMBRELLAS = Chain(
+UMBRELLAS = HMMProbabilities(
     torch.tensor([0.5, 0.5]).double(),
     torch.tensor([[0.7, 0.3], [0.3, 0.7]]).double(),
     torch.tensor([[0.9, 0.2], [0.1, 0.8]]).double(),

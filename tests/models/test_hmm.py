@@ -19,10 +19,10 @@ from clearstory.formats.folders import open_model
 from clearstory.models.base import CountModel, TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.hmm import baum_welch
-from clearstory.models.hmm.chain import Chain
+from clearstory.models.hmm.chain import HMMProbabilities
 from clearstory.models.hmm.config import HMMConfig, parameter_count
 from clearstory.models.hmm.decoding import posteriors, viterbi
-from clearstory.models.hmm.baum_welch import Prior, expect, maximise
+from clearstory.models.hmm.baum_welch import DirichletPrior, expected_counts, maximize
 from clearstory.models.families import scale_config
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
@@ -34,7 +34,7 @@ IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
 TEXT = torch.randint(VOCAB, (300,), generator=torch.Generator().manual_seed(8)) % 7 * 3  # 7 words of the 23
 
 # Two states, healthy and feverish; three words, normal, cold and dizzy.
-DOCTOR = Chain(
+DOCTOR = HMMProbabilities(
     torch.tensor([0.6, 0.4]).double(),
     torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double(),
     torch.tensor([[0.5, 0.1], [0.4, 0.3], [0.1, 0.6]]).double(),
@@ -47,7 +47,7 @@ def doctor() -> Any:
     return model.requires_grad_(False)
 
 
-def logs(chain: Chain, ids: torch.Tensor) -> Any:
+def logs(chain: HMMProbabilities, ids: torch.Tensor) -> Any:
     """What Viterbi asks for."""
     return chain.initial.log()[None], chain.transition.log()[None], chain.emission.log()[ids]
 
@@ -62,7 +62,7 @@ def test_the_forward_recursion_by_hand() -> None:
     # dizzy: (0.0904 · 0.7 + 0.0342 · 0.4) · 0.1 = 0.007696 and (0.0904 · 0.3 + 0.0342 · 0.6) · 0.6 = 0.028584
     nats, _ = doctor().token_nll(TokenBatch(torch.tensor([[0, 1]])), torch.tensor([[1, 2]]))
     assert_close(nats.exp(), torch.tensor([[0.34 / 0.1246, 0.1246 / 0.03628]]).double())
-    found = expect(DOCTOR, [torch.tensor([[0, 1, 2]])])
+    found = expected_counts(DOCTOR, [torch.tensor([[0, 1, 2]])])
     assert found.nats == pytest.approx(-math.log(0.03628))
 
 
@@ -101,7 +101,7 @@ def test_every_path_counted_one_by_one(blocks: int) -> None:
         assert float(best.exp()) == pytest.approx(max(every.values()))
 
 
-def speaks(chain: Chain, word: int, state: int) -> float:
+def speaks(chain: HMMProbabilities, word: int, state: int) -> float:
     block, place = divmod(state, chain.emission.shape[1])
     return float(chain.emission[word, place]) if word % chain.blocks == block else 0.0
 
@@ -148,12 +148,12 @@ def test_scaled_products_are_what_log_space_says() -> None:
     for t, word in enumerate(TEXT):
         log = log if not t else torch.logsumexp(log[:, None] + chain.transition.log(), 0)
         log = log + chain.emission[word].log()
-    assert expect(chain, [TEXT[None]]).nats == pytest.approx(-float(log.logsumexp(0)), rel=1e-12)
-    single = expect(Chain(*(each.float() for each in chain)), [TEXT[None]])
+    assert expected_counts(chain, [TEXT[None]]).nats == pytest.approx(-float(log.logsumexp(0)), rel=1e-12)
+    single = expected_counts(HMMProbabilities(*(each.float() for each in chain)), [TEXT[None]])
     assert single.nats == pytest.approx(-float(log.logsumexp(0)), rel=1e-5)
 
 
-def hmmlearns(chain: Chain, prior: Prior) -> Any:
+def hmmlearns(chain: HMMProbabilities, prior: DirichletPrior) -> Any:
     """hmmlearn's model with the same numbers; what it calls a prior is one more than ours."""
     from hmmlearn.hmm import CategoricalHMM
 
@@ -169,10 +169,10 @@ def hmmlearns(chain: Chain, prior: Prior) -> Any:
 
 def test_hmmlearn_says_the_same() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
-    prior = Prior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
+    prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
     other, ids = hmmlearns(model.chain(), prior), TEXT.view(-1, 1).numpy()
     lengths = [100, 100, 100]
-    assert -expect(model.chain(), [TEXT.view(3, 100)]).nats == pytest.approx(other.score(ids, lengths), rel=1e-9)
+    assert -expected_counts(model.chain(), [TEXT.view(3, 100)]).nats == pytest.approx(other.score(ids, lengths), rel=1e-9)
     assert_close(
         posteriors(model.chain(), TEXT.view(3, 100)).flatten(0, 1).numpy(),
         other.predict_proba(ids, lengths),
@@ -184,7 +184,7 @@ def test_hmmlearn_says_the_same() -> None:
     assert ours.flatten().tolist() == path.tolist()
     assert float(totals.sum()) == pytest.approx(total, rel=1e-9)
     other.fit(ids, lengths)
-    maximise(model, expect(model.chain(), [TEXT.view(3, 100)]), prior)
+    maximize(model, expected_counts(model.chain(), [TEXT.view(3, 100)]), prior)
     for ours, theirs in zip(model.chain(), (other.startprob_, other.transmat_, other.emissionprob_.T), strict=True):
         assert_close(ours.numpy(), theirs, rtol=1e-6, atol=1e-9)
 
@@ -194,12 +194,12 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(baum_welch, "HELD", 12 * 40 * 3)  # of which three go side by side
     model: Any = shaken(TINY_HMM)
     assert isinstance(model, CountModel)
-    prior = Prior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
+    prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
     reached = []
     for fitted in islice(model.fit(rows(TEXT)), 25):
         assert fitted.tokens == 300
         chain = model.chain()
-        found = expect(chain, baum_welch.windows(TEXT.numpy(), 12, torch.device("cpu")))
+        found = expected_counts(chain, baum_welch.windows(TEXT.numpy(), 12, torch.device("cpu")))
         reached.append(prior.penalty(chain) - found.nats)
     assert all(later >= sooner - 1e-9 for sooner, later in pairwise(reached))
     assert reached[-1] > reached[0] + 10
@@ -276,7 +276,7 @@ def test_the_gradient_is_what_expected_counts_say() -> None:
     # Salakhutdinov et al. 2003: d log p / d logit = expected count - probability · expected total of its distribution.
     model: Any = shaken(TINY_HMM)
     ids = TEXT[None, :50]
-    found = expect(Chain(*(each.detach() for each in model.chain())), [ids])
+    found = expected_counts(HMMProbabilities(*(each.detach() for each in model.chain())), [ids])
     chain = model.chain()
     first = (chain.initial * chain.emission[ids[0, 0]]).sum().log()
     nats, _ = model.token_nll(TokenBatch(ids[:, :-1]), ids[:, 1:])

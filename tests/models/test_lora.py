@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.models.base import TokenBatch
-from clearstory.models.lora import Adapted, adapt, adaptations, linear_maps, merge
+from clearstory.models.lora import LoRALinear, adapt, lora_layers, linear_layers, merge_lora
 from clearstory.models.families import PRESETS
-from clearstory.models.shallow_copy import twin
+from clearstory.models.shallow_copy import shallow_copy
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
@@ -49,7 +49,7 @@ def moved(model: Any, seed: int = 3) -> Any:
     """The same model as if it had learnt: B is no longer zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for each in adaptations(model).values():
+        for each in lora_layers(model).values():
             each.lora_b.add_(torch.randn(each.lora_b.shape, generator=generator).to(each.lora_b))
     return model
 
@@ -59,7 +59,7 @@ def test_an_adapted_model_begins_as_its_base_bit_for_bit(name: str) -> None:
     base = MODELS[name]()
     adapted = adapt(base, rank=3, targets=TARGETS[name], seed=1)
     # A recurrent kernel of torch's reads no adapted map, and steps sum in another order.
-    plain = twin(base, lambda _, each: Plain(each) if isinstance(each, nn.Linear) else None)
+    plain = shallow_copy(base, lambda _, each: Plain(each) if isinstance(each, nn.Linear) else None)
     assert torch.equal(logits(adapted), logits(plain if hasattr(base, "layers") else base))
     assert torch.allclose(logits(adapted), logits(base), rtol=1e-9, atol=1e-12)
 
@@ -85,7 +85,7 @@ def test_merged_it_answers_as_adapted(name: str) -> None:
     base = MODELS[name]()
     before = {key: value.clone() for key, value in base.state_dict().items()}
     adapted = moved(adapt(base, rank=3, alpha=5.0, targets=TARGETS[name]))
-    plain = merge(adapted)
+    plain = merge_lora(adapted)
     assert float((logits(adapted) - logits(base)).abs().max()) > 1e-3, "the adaptation does nothing"
     assert float((logits(plain) - logits(adapted)).abs().max() / logits(base).abs().max()) < 1e-9
     assert type(plain) is type(base)
@@ -101,7 +101,7 @@ def test_the_product_is_the_papers() -> None:
     linear = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.0, 2.0]]))
-    adapted = Adapted(linear, a=torch.tensor([[3.0, 4.0]]), b=torch.tensor([[5.0]]), alpha=2.0)
+    adapted = LoRALinear(linear, a=torch.tensor([[3.0, 4.0]]), b=torch.tensor([[5.0]]), alpha=2.0)
     assert adapted(torch.ones(2)).item() == 73
     assert adapted.merged().weight.tolist() == [[31.0, 42.0]]
 
@@ -117,7 +117,7 @@ def test_only_a_and_b_learn_and_the_seed_decides_a() -> None:
         for side in "ab"
     }
     same, other = adapt(base, rank=3, seed=5), adapt(base, rank=3, seed=6)
-    a, b, c = (next(iter(adaptations(each).values())).lora_a for each in (adapted, same, other))
+    a, b, c = (next(iter(lora_layers(each).values())).lora_a for each in (adapted, same, other))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
@@ -146,7 +146,7 @@ def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
     assert torch.equal(answer(adapted), answer(base))
     moved(adapted)
     assert float((answer(adapted) - answer(base)).abs().max()) > 1e-3
-    assert torch.allclose(answer(merge(adapted)), answer(adapted), rtol=1e-9, atol=1e-9)
+    assert torch.allclose(answer(merge_lora(adapted)), answer(adapted), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_a_twin_hears_nothing_of_hooks_and_ties_what_was_tied() -> None:
     first[1].weight = first[0].weight
     heard: list[int] = []
     first[0].register_forward_hook(lambda *_: heard.append(1))
-    second = twin(first, lambda name, each: None)
+    second = shallow_copy(first, lambda name, each: None)
     second[0].register_forward_hook(lambda *_: heard.append(2))
     first(torch.ones(1, 2))
     assert heard == [1]
     assert second[0].weight is second[1].weight
-    assert len(linear_maps(second)) == 2
+    assert len(linear_layers(second)) == 2
 
 
 def trainer(model: Any, steps: int = 6, **settings: Any) -> Trainer:

@@ -6,29 +6,29 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.models.machine import repeatable, usable
+from clearstory.models.device import deterministic, resolve_device
 
 
 def test_a_device_that_is_not_there_is_refused_in_a_sentence() -> None:
     with pytest.raises(BadSetting, match=r"training.device is 'cuda:99', which is not to be had here \(.*\); try cpu"):
-        usable("cuda:99", "training.device")
+        resolve_device("cuda:99", "training.device")
     with pytest.raises(BadSetting, match="device is 'nowhere'"):
-        usable("nowhere")
+        resolve_device("nowhere")
 
 
 def test_auto_is_a_gpu_where_there_is_one() -> None:
     wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    assert usable("auto") == wanted
+    assert resolve_device("auto") == wanted
 
 
 def test_sums_in_one_order_are_asked_for_on_a_gpu_and_only_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with repeatable(torch.device("cpu")):
+    with deterministic(torch.device("cpu")):
         assert not torch.are_deterministic_algorithms_enabled()
     asked = []
 
     def fail() -> None:
-        with repeatable(torch.device("cuda")):
+        with deterministic(torch.device("cuda")):
             asked.append(torch.are_deterministic_algorithms_enabled())
             raise KeyError
 

@@ -20,10 +20,10 @@ from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.counting import count as count_rows
-from clearstory.models.ngram.counting import grouped
-from clearstory.models.ngram.lookup import find
-from clearstory.models.ngram.smoothing import FALLBACK, discounts
+from clearstory.models.ngram.counting import count_ngrams as count_rows
+from clearstory.models.ngram.counting import group_keys
+from clearstory.models.ngram.lookup import find_keys
+from clearstory.models.ngram.smoothing import FALLBACK, kneser_ney_discounts
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.training import build_train_recipe
@@ -184,11 +184,11 @@ def test_a_bigram_by_hand() -> None:
 
 def test_the_discounts_are_those_of_chen_and_goodman() -> None:
     adjusted = np.repeat([1, 2, 3, 4, 9], [100, 40, 20, 11, 7])
-    values, note = discounts(adjusted, 2)
+    values, note = kneser_ney_discounts(adjusted, 2)
     y = 100 / (100 + 2 * 40)  # 0.5556
     assert values.tolist() == pytest.approx([1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.55])
     assert note is None
-    values, note = discounts(np.repeat([1, 2, 4], [3, 2, 1]), 3)
+    values, note = kneser_ney_discounts(np.repeat([1, 2, 4], [3, 2, 1]), 3)
     assert values.tolist() == list(FALLBACK)
     assert "order 3" in str(note)
     assert "3, 2, 0 and 1" in str(note)
@@ -216,7 +216,7 @@ def test_large_keys_are_grouped_as_small_ones() -> None:
     keys = np.array([5, 3, 5, 9, 3, 3])
     places, numbers = np.arange(6), np.array([50, 30, 50, 90, 30, 30])
     for scale in (1, 2**59):
-        run, which = grouped(keys * scale, numbers, places)
+        run, which = group_keys(keys * scale, numbers, places)
         assert (run.keys // scale).tolist() == [3, 5, 9]
         assert (run.counts.tolist(), run.endings.tolist(), which.tolist()) == (
             [3, 2, 1],
@@ -232,7 +232,7 @@ def test_keys_are_found_where_they_stand(size: int, scale: int) -> None:
     keys = np.unique(random.integers(0, 9000, 3000)) * scale
     wanted = random.integers(-1, 9100, size) * scale
     places = {key: place for place, key in enumerate(keys.tolist())}
-    found = find(torch.from_numpy(keys), torch.from_numpy(wanted))
+    found = find_keys(torch.from_numpy(keys), torch.from_numpy(wanted))
     assert found.tolist() == [places.get(key, -1) for key in wanted.tolist()]
 
 
@@ -376,7 +376,7 @@ def test_ids_it_does_not_know_are_refused() -> None:
 
 def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
     import clearstory
-    from clearstory.models.int8 import int8
+    from clearstory.models.int8 import quantize_int8
 
     tokenizer = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
     model = counted(order=2)
@@ -385,7 +385,7 @@ def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
         with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show tokens.*next.*surprise"):
             clearstory.inspect(opened, "abc", view)
     with pytest.raises(CannotDo, match="without --int8"):
-        int8(load_model_and_tokenizer(opened)[0])
+        quantize_int8(load_model_and_tokenizer(opened)[0])
     with pytest.raises(UnknownName):
         clearstory.inspect(opened, "abc", "entropies")
 

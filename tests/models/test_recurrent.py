@@ -16,7 +16,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.families import PRESETS
 from clearstory.models.recurrent import adaptive_softmax
-from clearstory.models.recurrent.cells import Kept, Layer
+from clearstory.models.recurrent.cells import CellState, RecurrentLayer
 from clearstory.models.recurrent.config import RecurrentConfig, parameter_count
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.families import scale_config
@@ -26,7 +26,7 @@ CELLS: list[Any] = ["rnn", "gru", "lstm"]
 IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
 
 
-def torchs(layer: Layer) -> Any:
+def torchs(layer: RecurrentLayer) -> Any:
     """torch's own module with the weights of a layer."""
     kinds: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
     module = kinds[layer.cell](layer.input.in_features, layer.memory.in_features).double()
@@ -39,13 +39,13 @@ def torchs(layer: Layer) -> Any:
     return module
 
 
-def begun(cell: str, rows: int, units: int) -> Kept:
-    return Kept(torch.randn(rows, units).double(), torch.randn(rows, units).double() if cell == "lstm" else None)
+def begun(cell: str, rows: int, units: int) -> CellState:
+    return CellState(torch.randn(rows, units).double(), torch.randn(rows, units).double() if cell == "lstm" else None)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_layer_is_torchs_module_forwards_and_backwards(cell: Any) -> None:
-    layer = Layer(cell, 5, 7, 0.0).double()
+    layer = RecurrentLayer(cell, 5, 7, 0.0).double()
     x, kept = torch.randn(6, 3, 5).double(), begun(cell, 3, 7)
     first: Any = kept.hidden[None] if kept.cell is None else (kept.hidden[None], kept.cell[None])
     wanted, last = (module := torchs(layer))(x, first)
@@ -60,7 +60,7 @@ def test_a_layer_is_torchs_module_forwards_and_backwards(cell: Any) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_steps_with_their_gates_in_the_open_equal_the_kernels(cell: Any) -> None:
-    layer = Layer(cell, 5, 7, 0.0).double()
+    layer = RecurrentLayer(cell, 5, 7, 0.0).double()
     x, kept = torch.randn(6, 3, 5).double(), begun(cell, 3, 7)
     for lengths in (None, torch.tensor([6, 2, 4]), torch.tensor([0, 6, 1])):
         out, after = layer(x, kept, lengths)
@@ -127,8 +127,8 @@ def test_every_regulariser_acts_in_training_only(setting: str) -> None:
 
 
 def test_a_dropped_weight_has_no_gradient() -> None:
-    layer = Layer("lstm", 5, 7, 0.5).train()
-    out, _ = layer(torch.randn(6, 3, 5), Kept(torch.zeros(3, 7), torch.zeros(3, 7)), None)
+    layer = RecurrentLayer("lstm", 5, 7, 0.5).train()
+    out, _ = layer(torch.randn(6, 3, 5), CellState(torch.zeros(3, 7), torch.zeros(3, 7)), None)
     out.sum().backward()
     assert layer.memory.weight.grad is not None
     assert 0.3 < (layer.memory.weight.grad == 0).double().mean() < 0.7
@@ -139,7 +139,7 @@ def test_the_adaptive_softmax_by_hand() -> None:
     weight, hidden = torch.zeros(9, 1), torch.ones(1, 3, 1)
     names = torch.tensor([[log(2)], [0.0]])
     targets = torch.tensor([[1, 2, 8]])  # head; the first of 3 words in part one; the last of 4 in part two
-    nats = adaptive_softmax.nats(hidden, weight, targets, (2, 5), names)
+    nats = adaptive_softmax.adaptive_cross_entropy(hidden, weight, targets, (2, 5), names)
     # 1/5; 2/5 · 1/3; 1/5 · 1/4
     assert_close(nats, torch.tensor([[log(5), log(7.5), log(20)]]))
 

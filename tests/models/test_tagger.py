@@ -16,9 +16,9 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError
 from clearstory.formats.folders import open_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.hmm.endings import LONGEST, TRUST, Endings, count_endings, keys_of, shape_of
+from clearstory.models.hmm.suffixes import LONGEST, TRUST, SuffixModel, count_suffix_tags, suffix_keys, word_shape
 from clearstory.models.hmm.tagger import Tagger
-from clearstory.models.hmm.tags import interpolated
+from clearstory.models.hmm.tag_counts import interpolate_tag_ngrams
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.inference.tag import evaluate_tags, tag
 from clearstory.recipes.training.loop import train_events
@@ -76,7 +76,7 @@ def test_trigrams_see_two_tags_back(tmp_path: Path) -> None:
 
 def test_deleted_interpolation_by_hand() -> None:
     # Tags 0 1, five times: every trigram is | | 0, | 0 1 or 0 1 |, each certain, and so is each bigram.
-    bigrams, trigrams = interpolated([[0, 1]] * 5, 3)
+    bigrams, trigrams = interpolate_tag_ngrams([[0, 1]] * 5, 3)
     # Single tags: 5.5 of 16.5 each; without one case (5.5 - 1) / (16.5 - 1) = 0.29 < (5 - 1) / (5 - 1) = 1.
     # Bigrams win all 15 cases (of 15 trigrams, each vote beginning at 1): 1 / 17 of one, 16 / 17 of two.
     assert bigrams[0, 1] == pytest.approx(1 / 17 / 3 + 16 / 17)
@@ -92,10 +92,10 @@ def test_deleted_interpolation_by_hand() -> None:
 
 def test_endings_by_hand() -> None:
     told = [TaggedSentence(("aing", "bing"), ("V", "V")), TaggedSentence(("cing", "the"), ("N", "D"))]
-    found = count_endings(told, {"D": 0, "N": 1, "V": 2})
-    general, plain, *_ = keys_of("zing", False)
+    found = count_suffix_tags(told, {"D": 0, "N": 1, "V": 2})
+    general, plain, *_ = suffix_keys("zing", False)
     assert found[general].tolist() == found[plain].tolist() == [1, 1, 2]
-    ing = Endings(np.array(list(found)), np.stack(list(found.values()))).guess("zing", False)
+    ing = SuffixModel(np.array(list(found)), np.stack(list(found.values()))).guess("zing", False)
     # any word: (1 + 1, 1 + 1, 2 + 1) / 7; plain: ([1, 1, 2] + 3 p) / 7; g, ng, ing: each ([0, 1, 2] + 3 p) / 6
     p = np.array([2, 2, 3]) / 7
     p = (np.array([1, 1, 2]) + TRUST * p) / (4 + TRUST)
@@ -105,12 +105,12 @@ def test_endings_by_hand() -> None:
 
 
 def test_keys_are_rows_of_one_width_from_general_to_long() -> None:
-    keys = keys_of("Übermäßigkeiten", True)
+    keys = suffix_keys("Übermäßigkeiten", True)
     assert len(keys) == 1 + 1 + LONGEST
     assert {len(key) for key in keys} == {LONGEST + 1}
     assert "".join(map(chr, keys[-1][1:])) == "keiten"
-    assert len({shape_of(word, False) for word in ("Ab", "AB", "ab", "a-b", "12", "a1", "...")}) == 7
-    assert shape_of("Ab", True) != shape_of("Ab", False)
+    assert len({word_shape(word, False) for word in ("Ab", "AB", "ab", "a-b", "12", "a1", "...")}) == 7
+    assert word_shape("Ab", True) != word_shape("Ab", False)
 
 
 def test_no_path_leads_over_what_is_impossible(run: Path) -> None:

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from clearstory.models.block import Past, attend_row, attend_together
+from clearstory.models.transformer.block import LayerCache, attend_row, attend_together
 
 
-def past(kept: int, new: int, heads: int) -> Past:
+def past(kept: int, new: int, heads: int) -> LayerCache:
     data = torch.randn(2, heads, kept, 4, dtype=torch.float64)
     return data[0], data[1], data[:, :, kept - new :]
 
 
-def pseudo_token_nll(q: Tensor, rows: list[Past], window: int | None) -> list[Tensor]:
+def pseudo_token_nll(q: Tensor, rows: list[LayerCache], window: int | None) -> list[Tensor]:
     news = [room.shape[2] for _, _, room in rows]
     return [
         attend_row(each[:, :new], keys, values, window)

@@ -15,7 +15,7 @@ from torch import Tensor
 from clearstory.formats.lora.adapters import read_adapter, save_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.lora import adapt, adaptations, merge
+from clearstory.models.lora import adapt, lora_layers, merge_lora
 
 peft = pytest.importorskip("peft", reason="the oracle, peft, is not installed: pip install peft")
 
@@ -58,7 +58,7 @@ def test_our_adapter_opens_in_peft_with_the_same_logits(name: str, tmp_path: Pat
     save_model(tmp_path / "base", base, None, ModelCard(name="base"))
     adapted = adapt(base, rank=3, alpha=7.0, targets=targets, dropout=0.1, seed=1)
     with torch.no_grad():
-        for number, each in enumerate(adaptations(adapted).values()):
+        for number, each in enumerate(lora_layers(adapted).values()):
             each.lora_b.add_(torch.randn(each.lora_b.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
     folder = save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard(name=name))
     oracle = peft.PeftModel.from_pretrained(theirs(tmp_path / "base"), folder).eval()
@@ -80,10 +80,10 @@ def test_our_adapter_opens_in_peft_with_the_same_logits(name: str, tmp_path: Pat
     assert {n: t.tolist() for n, t in again.state_dict().items()} == {
         n: t.tolist() for n, t in adapted.state_dict().items()
     }
-    assert [each.alpha for each in adaptations(again).values()] == pytest.approx([7.0] * len(adaptations(adapted)))
+    assert [each.alpha for each in lora_layers(again).values()] == pytest.approx([7.0] * len(lora_layers(adapted)))
 
     # Merged and saved, transformers opens it without peft; and their merging gives what ours does.
-    merged = theirs(save_model(tmp_path / "merged", merge(adapted), None, ModelCard()))
+    merged = theirs(save_model(tmp_path / "merged", merge_lora(adapted), None, ModelCard()))
     with torch.no_grad():
         assert worst([merged(ids).logits], [logits(oracle, ids)]) <= 1e-5
         assert worst([oracle.merge_and_unload()(ids).logits], [merged(ids).logits]) <= 1e-5
@@ -143,9 +143,9 @@ def test_their_adapter_opens_here_with_the_same_logits(name: str, tmp_path: Path
 
 def test_every_setting_of_theirs_is_known_or_off() -> None:
     """A newer peft may have settings that change numbers: those we do not know must be off by default."""
-    from clearstory.formats.lora.adapter_config import METADATA_KEYS, READ
+    from clearstory.formats.lora.adapter_config import IGNORED_ADAPTER_KEYS, SUPPORTED_ADAPTER_KEYS
 
     usual = json.loads(json.dumps(peft.LoraConfig().to_dict(), default=str))
     assert usual.keys() >= READ
-    unknown = {key: value for key, value in usual.items() if key not in READ | METADATA_KEYS}
+    unknown = {key: value for key, value in usual.items() if key not in SUPPORTED_ADAPTER_KEYS | IGNORED_ADAPTER_KEYS}
     assert not any(unknown.values()), unknown

@@ -172,7 +172,7 @@ def test_smoothed_nats_and_their_gradients_are_those_of_torch(bias: bool) -> Non
     targets = torch.randint(0, 9, (11,))
     targets[3] = IGNORE_INDEX
     leaves = [each.requires_grad_() for each in (hidden, weight, add)]
-    own = cross_entropy.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)
+    own = cross_entropy.linear_cross_entropy(hidden, weight, targets, add if bias else None, smoothing=0.1)
     logits = hidden @ weight.T + (add if bias else 0)
     theirs = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1)
     torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-9)
@@ -180,9 +180,9 @@ def test_smoothed_nats_and_their_gradients_are_those_of_torch(bias: bool) -> Non
         mine = torch.autograd.grad((own * scale).sum(), leaves[: 2 + bias], retain_graph=True)
         wanted = torch.autograd.grad((theirs * scale).sum(), leaves[: 2 + bias], retain_graph=True)
         torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
-        own = cross_entropy.nats(hidden, weight, targets, add if bias else None, smoothing=0.1)  # its buffers are spent
+        own = cross_entropy.linear_cross_entropy(hidden, weight, targets, add if bias else None, smoothing=0.1)  # its buffers are spent
     with torch.no_grad():
-        torch.testing.assert_close(cross_entropy.nats(hidden, weight, targets, add if bias else None, 0.1), theirs)
+        torch.testing.assert_close(cross_entropy.linear_cross_entropy(hidden, weight, targets, add if bias else None, 0.1), theirs)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -17,7 +17,7 @@ import numpy as np
 from clearstory.errors import CannotDo
 from clearstory.metrics import NATS_PER_BIT, Floats
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.prompts import first_token, reads_source, resting
+from clearstory.models.prompts import bos_or_eos_token_id, reads_source, inference_mode
 from clearstory.evaluation.windows import Windows, iter_token_nll, window_length_and_stride
 from clearstory.recipes.both_sides import pseudo_token_nll
 from clearstory.recipes.inference.evaluate import scorable
@@ -165,7 +165,7 @@ def measure(
     rows = encode_documents(tokenizer, held.documents, held.several)
     if isinstance(model, Encoder):
         return score_units_by_pseudo_likelihood(model, tokenizer, held, rows, on_progress)
-    begin = first_token(tokenizer)
+    begin = bos_or_eos_token_id(tokenizer)
     length, stride = window_length_and_stride(model, None, windows, None)
     nats = np.zeros(len(rows))
     if begin is None:
@@ -173,7 +173,7 @@ def measure(
         nats[rows.starts[:-1][np.diff(rows.starts) > 0]] = math.log(tokenizer.vocab)
     done = 0
     if scorable(rows, begin):
-        with resting(model):
+        with inference_mode(model):
             for part in iter_token_nll(model, rows, windows=windows, begin=begin, batch_size=batch_size):
                 nats[part.place : part.place + len(part.nats)] = part.nats
                 done += len(part.nats)
@@ -232,7 +232,7 @@ def score_units_by_pseudo_likelihood(
     begins = np.concatenate([[0.0], held.ends[:-1]])
     inside = [np.flatnonzero((ends > begins[unit]) & (starts < held.ends[unit])) for unit in chosen]
     nats = np.zeros(len(rows))
-    with resting(model):
+    with inference_mode(model):
         places, told = pseudo_token_nll(model, tokenizer, rows, np.unique(np.concatenate(inside)).tolist(), on_progress)
     nats[places] = told
     units = np.full(count, np.nan)

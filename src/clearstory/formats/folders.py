@@ -40,7 +40,7 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import count_parameters
-from clearstory.models.lora import adaptations, merge
+from clearstory.models.lora import lora_layers, merge_lora
 from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
@@ -113,7 +113,7 @@ def save_model(
     """
     folder = Path(folder).expanduser()
     check_writable(folder, overwrite)
-    if adaptations(model):
+    if lora_layers(model):
         raise CannotDo("this model has LoRA adapters; merge them and save the model, or save the adapters alone")
     config: Any = getattr(model, "config", None)
     form, extra = choose_format(config)
@@ -203,7 +203,7 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     """The base model of a LoRA adapter, with the adapter merged into it."""
     base = open_model(find_base_folder(folder), dtype=dtype)
     # The hash of the base is of its stored dtype: with another, it cannot be compared.
-    model = merge(read_adapter(folder, base.model, same_base=dtype is None))
+    model = merge_lora(read_adapter(folder, base.model, same_base=dtype is None))
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_metadata(folder).get("card"), replace(base.card, name=folder.absolute().name))

@@ -18,7 +18,7 @@ from clearstory.errors import Diverged
 from clearstory.generation.sampling import apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
+from clearstory.models.prompts import Truncation, initial_state, prepare_prompt, prepare_source, keep_recent_half, inference_mode
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def beam_search_batch(
     *,
     eos: int | None = None,
     begin: int | None = None,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
     sources: Sequence[Sequence[int]] | None = None,
     never: Sequence[int] = (),
     told: Callable[[Candidate], object] | None = None,
@@ -99,11 +99,11 @@ def beam_search_batch(
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     given: Sequence[Sequence[int] | None] = [None] * len(prompts) if sources is None else sources
-    read = [fit_source(model, source, truncate) for source in given]
-    first = [fit_prompt(model, prompt, begin, truncate) for prompt in prompts]
+    read = [prepare_source(model, source, truncate) for source in given]
+    first = [prepare_prompt(model, prompt, begin, truncate) for prompt in prompts]
     searches = [_Search(*each, told=told) for each in zip(first, read, strict=True)]
     state: State | None = None
-    with resting(model):
+    with inference_mode(model):
         for step in range(sampling.max_tokens):
             going = [search for search in searches if not search.over]
             if not going:
@@ -147,9 +147,9 @@ def advance(
         sources = [beams[place][0].source for place in new]
         texts = [(*beams[place][0].first, *beams[place][1].ids) for place in new]
         if state is not None and model.context is not None:
-            texts = [tuple(renewed(text, model.context)) for text in texts]
+            texts = [tuple(keep_recent_half(text, model.context)) for text in texts]
         tokens = TokenBatch.from_sequences(texts, device)
-        hidden, after = model.forward(tokens, begun(model, len(new), sources, device))
+        hidden, after = model.forward(tokens, initial_state(model, len(new), sources, device))
         assert after is not None
         vectors.append(hidden[torch.arange(len(new), device=device), tokens.last()])
         states.append(after)

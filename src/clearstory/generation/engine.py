@@ -18,7 +18,7 @@ from clearstory.errors import BadSetting
 from clearstory.generation.sampling import choose
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.prompts import Truncate, begun, fit_prompt, fit_source, renewed, resting
+from clearstory.models.prompts import Truncation, initial_state, prepare_prompt, prepare_source, keep_recent_half, inference_mode
 
 PREFILL_TOKENS = 4096
 """Most tokens, padding included, that newcomers read at once: bounds the memory of one step."""
@@ -67,7 +67,7 @@ def generate(
     *,
     eos: int | None = None,
     begin: int | None = None,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
     source: Sequence[int] | None = None,
     never: Sequence[int] = (),
 ) -> Iterator[Token]:
@@ -135,7 +135,7 @@ class Engine:
         *,
         eos: int | None = None,
         begin: int | None = None,
-        truncate: Truncate | None = None,
+        truncate: Truncation | None = None,
         source: Sequence[int] | None = None,
     ) -> int:
         """Take a request; its number. Refuses at once what cannot be answered, as `generate` does."""
@@ -143,8 +143,8 @@ class Engine:
             raise BadSetting(
                 f"beam is {sampling.beam}, and an engine samples; search with generation.search.beam_search"
             )
-        read = fit_source(self.model, source, truncate)
-        ids = fit_prompt(self.model, prompt, begin, truncate)
+        read = prepare_source(self.model, source, truncate)
+        ids = prepare_prompt(self.model, prompt, begin, truncate)
         generator = torch.Generator()
         if sampling.seed is None:
             generator.seed()
@@ -161,7 +161,7 @@ class Engine:
 
     def step(self) -> list[StepOutput]:
         """One token for each request under way, in the order they were added, after letting in those that wait."""
-        with resting(self.model):
+        with inference_mode(self.model):
             hidden = self.advance()
             if hidden is None:
                 return []
@@ -216,7 +216,7 @@ class Engine:
         ]
         for group in groups(fresh):
             tokens = TokenBatch.from_sequences([row.unread for row in group], self.device)
-            start = begun(self.model, len(group), [row.source for row in group], self.device)
+            start = initial_state(self.model, len(group), [row.source for row in group], self.device)
             hidden, after = self.model.forward(tokens, start)
             assert after is not None
             vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last()])
@@ -239,7 +239,7 @@ class Engine:
             if length < context:
                 going.append(place)
             else:
-                row.unread = renewed(row.ids, context)
+                row.unread = keep_recent_half(row.ids, context)
                 renewing.append(row)
         return going, renewing
 

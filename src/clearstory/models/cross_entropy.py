@@ -32,7 +32,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """Nats of each token: hidden (N, W), weight (V, W), targets (N,) -> (N,)."""
         want = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        nats, hidden_grad, weight_grad = walk(hidden, weight, targets, None, want, smoothing)
+        nats, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, None, want, smoothing)
         ctx.smoothing = smoothing
         ctx.save_for_backward(hidden, weight, targets, hidden_grad, weight_grad)
         return nats
@@ -44,13 +44,13 @@ class LinearCrossEntropy(torch.autograd.Function):
         hidden, weight, targets, hidden_grad, weight_grad = ctx.saved_tensors
         scale = grad.flatten()[0] if grad.numel() else grad.sum()
         if not torch.equal(grad, scale.expand_as(grad)):
-            _, hidden_grad, weight_grad = walk(hidden, weight, targets, grad, True, ctx.smoothing)
+            _, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, grad, True, ctx.smoothing)
             return hidden_grad, weight_grad, None, None
         # In place: these buffers were made for this, and the weight's is as large as the embedding.
         return hidden_grad.mul_(scale), weight_grad.mul_(scale), None, None
 
 
-def walk(
+def chunked_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, want_grad: bool, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Chunk by chunk over the tokens: nats, and if wanted the gradients of hidden and weight.
@@ -90,7 +90,7 @@ def walk(
     return nats, hidden_grad, weight_grad
 
 
-def nats(
+def linear_cross_entropy(
     hidden: Float[Tensor, "*D W"],
     weight: Float[Tensor, "V W"],
     targets: Int[Tensor, "*D"],
@@ -102,7 +102,7 @@ def nats(
     With `smoothing`, of a target that is this share of all words alike: a loss to train by, not a surprise.
 
     >>> from math import log
-    >>> round(nats(torch.zeros(1, 4), torch.randn(8, 4), torch.tensor([3])).item() - log(8), 5)
+    >>> round(linear_cross_entropy(torch.zeros(1, 4), torch.randn(8, 4), torch.tensor([3])).item() - log(8), 5)
     0.0
     """
     flat = hidden.flatten(0, -2)
@@ -121,11 +121,11 @@ def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) 
     """
     known = (targets != IGNORE_INDEX).nonzero().squeeze(1)
     if len(known) == len(targets):
-        return walk(flat, weight, targets, None, False, smoothing)[0]
-    scored = walk(flat[known], weight, targets[known], None, False, smoothing)[0]
+        return chunked_cross_entropy(flat, weight, targets, None, False, smoothing)[0]
+    scored = chunked_cross_entropy(flat[known], weight, targets[known], None, False, smoothing)[0]
     return scored.new_zeros(len(targets)).index_copy_(0, known, scored)
 
 
-def logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:
+def output_logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:
     """hidden Wᵀ: how well each word's vector fits."""
     return F.linear(hidden, weight.to(hidden.dtype))

@@ -22,14 +22,14 @@ from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import reads_source
-from clearstory.models.shallow_copy import twin
+from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.cross_entropy import CHUNK_NUMBERS
 
-Make = Callable[[nn.Linear], nn.Module]
+LinearFactory = Callable[[nn.Linear], nn.Module]
 """From a linear map to one that computes the same in another way."""
 
 
-def for_decoding(model: Any, rows: int = 1) -> Any:
+def optimize_for_decoding(model: Any, rows: int = 1) -> Any:
     """The same model, laid out for reading `rows` tokens at a time; itself where there is nothing to gain.
 
     For one row each matrix that is wider than high is kept transposed as well (so weights take twice the memory);
@@ -40,16 +40,16 @@ def for_decoding(model: Any, rows: int = 1) -> Any:
     plain = isinstance(weight, Tensor) and weight.dtype == torch.float32 and weight.device.type == "cpu"
     if not plain or (rows > 1 and not torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch's
         return model
-    return View(model, Columns if rows == 1 else lambda linear: Packed(linear, rows))
+    return DecodingView(model, ColumnMajorLinear if rows == 1 else lambda linear: PackedLinear(linear, rows))
 
 
-class View(nn.Module):
+class DecodingView(nn.Module):
     """A model with its linear maps replaced, the unembedding included; all else is shared with the original.
 
     Raises CannotDo for a model that has no vector for each word.
     """
 
-    def __init__(self, model: Any, make: Make) -> None:
+    def __init__(self, model: Any, make: LinearFactory) -> None:
         super().__init__()
         weight = getattr(model, "output_weight", None)
         if not isinstance(weight, Tensor):
@@ -60,8 +60,8 @@ class View(nn.Module):
         def laid_out(name: str, module: nn.Module) -> nn.Module | None:
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
-        self.inner = twin(model, laid_out)
-        self.unembed = made.get(id(weight)) or make(linear_of(weight, getattr(model, "unembedding_bias", None)))
+        self.inner = shallow_copy(model, laid_out)
+        self.unembed = made.get(id(weight)) or make(linear_from_weight(weight, getattr(model, "unembedding_bias", None)))
         self.reads_source = reads_source(model)
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
@@ -108,7 +108,7 @@ class View(nn.Module):
         )
 
 
-def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+def linear_from_weight(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A linear map of this very weight, and of this bias."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight.data, requires_grad=False)
@@ -117,7 +117,7 @@ def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return linear
 
 
-class Columns(nn.Module):
+class ColumnMajorLinear(nn.Module):
     """A linear map for one row at a time: the weights are read column by column, which keeps what is written in cache.
 
     Only where the result is longer than what goes in; else reading row by row is faster already.
@@ -139,7 +139,7 @@ class Columns(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-class Packed(nn.Module):
+class PackedLinear(nn.Module):
     """A linear map for several rows at a time, in blocks as oneDNN's kernels read them."""
 
     def __init__(self, linear: nn.Linear, rows: int) -> None:

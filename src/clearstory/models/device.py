@@ -17,10 +17,10 @@ WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 """What cuBLAS is told before its first product, to give the same bits each time (its manual, "Reproducibility")."""
 
 
-def usable(device: str, setting: str = "device") -> str:
+def resolve_device(device: str, setting: str = "device") -> str:
     """The device by a name that torch knows; auto is the GPU where there is one. Raises BadSetting.
 
-    >>> usable("cpu")
+    >>> resolve_device("cpu")
     'cpu'
     """
     chosen = device
@@ -40,7 +40,7 @@ def usable(device: str, setting: str = "device") -> str:
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """While this lasts a GPU takes its sums in the same order each time, so that the same steps give the same bits.
 
     Fused attention and sums into rows otherwise add up as their threads come. A processor needs no such thing. It is
@@ -100,7 +100,7 @@ def matmul_gflops(
     return 2 * size**3 / best / 1e9
 
 
-GPU_SIZE = 4096
+GPU_MATRIX_SIZE = 4096
 """Side of the matrices by which a GPU is measured: 512 would be over before the next is asked for."""
 
 
@@ -117,7 +117,7 @@ def bf16_is_fast() -> bool:
 
 
 @cache
-def fastest_threads() -> int:
+def fastest_thread_count() -> int:
     """All of torch's threads, or one where that multiplies as fast: beside other work, threads wait for each other."""
     every = torch.get_num_threads()
     if every == 1:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
-from clearstory.models.decoding_layout import View
+from clearstory.models.decoding_layout import DecodingView
 
 
-def int8(model: Any) -> View:
+def quantize_int8(model: Any) -> DecodingView:
     """The same model in 8-bit integers, unembedding included; embeddings and norms stay as they are.
 
     Its numbers differ a little from the model's: benchmarks/generation.py measures by how much. Raises CannotDo for
@@ -27,10 +27,10 @@ def int8(model: Any) -> View:
     weight = getattr(model, "output_weight", None)
     if isinstance(weight, Tensor) and weight.device.type != "cpu":
         raise CannotDo(f"8-bit kernels run on the processor, and the model is on {weight.device}; use --device cpu")
-    return View(model, Int8)
+    return DecodingView(model, Int8Linear)
 
 
-class Int8(nn.Module):
+class Int8Linear(nn.Module):
     """A linear map whose weight is 8-bit integers and a scale for each row."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -49,7 +49,7 @@ class Int8(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         # reduce_range: 7 bits, since without VNNI the kernel's 16-bit sums of two products would overflow.
-        return cast(Tensor, torch.ops.quantized.linear_dynamic(x.float(), self.packed, NARROW)).to(x.dtype)
+        return cast(Tensor, torch.ops.quantized.linear_dynamic(x.float(), self.packed, REDUCE_RANGE)).to(x.dtype)
 
 
-NARROW = not torch.cpu._is_vnni_supported()
+REDUCE_RANGE = not torch.cpu._is_vnni_supported()

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.autograd_functions import Linear
 from clearstory.models.lora_settings import LoRASettings
-from clearstory.models.shallow_copy import twin
+from clearstory.models.shallow_copy import shallow_copy
 
 
-class Adapted(nn.Module):
+class LoRALinear(nn.Module):
     """A linear map that rests, and what is learnt beside it.
 
-    >>> map = Adapted(nn.Linear(4, 3), a=torch.ones(2, 4), b=torch.zeros(3, 2), alpha=4.0)
+    >>> map = LoRALinear(nn.Linear(4, 3), a=torch.ones(2, 4), b=torch.zeros(3, 2), alpha=4.0)
     >>> map.scale, torch.equal(map(torch.ones(4)), map.base(torch.ones(4)))
     (2.0, True)
     """
@@ -41,7 +41,7 @@ class Adapted(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.base = same_map(base, base.weight)
+        self.base = frozen_linear(base, base.weight)
         self.lora_a = nn.Parameter(a)
         self.lora_b = nn.Parameter(b)
         self.alpha = alpha
@@ -68,10 +68,10 @@ class Adapted(nn.Module):
         weight = self.base.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
         product = self.lora_b.to(wide) @ self.lora_a.to(wide)
-        return same_map(self.base, weight.to(wide).add(product, alpha=self.scale).to(weight.dtype))
+        return frozen_linear(self.base, weight.to(wide).add(product, alpha=self.scale).to(weight.dtype))
 
 
-def same_map(linear: nn.Linear, weight: Tensor) -> Linear:
+def frozen_linear(linear: nn.Linear, weight: Tensor) -> Linear:
     """A map with this weight and the bias of that one, at rest."""
     new = Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
     new.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -104,54 +104,54 @@ def adapt(
     settings = LoRASettings(rank=rank, alpha=alpha, targets=targets, dropout=dropout)
     if not settings.rank:
         raise BadSetting("lora.rank is 0; a model is adapted with a rank of at least 1")
-    if adaptations(model):
+    if lora_layers(model):
         raise CannotDo("this model is adapted already; merge it first, or go on training what it has")
-    maps = linear_maps(model)
+    maps = linear_layers(model)
     if not maps:
         kind = getattr(getattr(model, "config", None), "family", type(model).__name__)
         raise CannotDo(f"this model ({kind}) has no linear maps for LoRA to adapt; train it as a whole")
     for target in targets:
-        if not any(named(name, target) for name in maps):
+        if not any(matches_target(name, target) for name in maps):
             known = sorted({name.rpartition(".")[2] for name in maps})
             raise UnknownName(
                 f"lora.targets names '{target}', and no linear map is called so; {nearest(target, known)}"
             )
 
     def beside(name: str, module: nn.Module) -> nn.Module | None:
-        if name not in maps or not any(named(name, target) for target in targets):
+        if name not in maps or not any(matches_target(name, target) for target in targets):
             return None
         base = maps[name]
         # As the authors' own code draws it; the paper says a Gaussian.
         bound = 1 / math.sqrt(base.in_features)
         a = torch.empty(rank, base.in_features).uniform_(-bound, bound).to(base.weight)
-        return Adapted(base, a=a, b=base.weight.new_zeros(base.out_features, rank), alpha=alpha, dropout=dropout)
+        return LoRALinear(base, a=a, b=base.weight.new_zeros(base.out_features, rank), alpha=alpha, dropout=dropout)
 
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return twin(model, beside).train(model.training)
+        return shallow_copy(model, beside).train(model.training)
 
 
-def merge(model: nn.Module) -> Any:
+def merge_lora(model: nn.Module) -> Any:
     """The adapted model as a plain one: the same answers, and weights of its own where it was adapted.
 
     What was not adapted is shared with it. A model that was never adapted comes back as a twin of itself.
     """
-    plain = twin(model, lambda name, each: each.merged() if isinstance(each, Adapted) else None)
+    plain = shallow_copy(model, lambda name, each: each.merged() if isinstance(each, LoRALinear) else None)
     return plain.requires_grad_(True)
 
 
-def unadapted(model: nn.Module) -> Any:
+def remove_lora(model: nn.Module) -> Any:
     """The model as it was before it was adapted, its weights shared."""
-    return twin(model, lambda name, each: each.base if isinstance(each, Adapted) else None)
+    return shallow_copy(model, lambda name, each: each.base if isinstance(each, LoRALinear) else None)
 
 
-def adaptations(model: nn.Module) -> dict[str, Adapted]:
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """Every adapted map by its name."""
-    return {name: each for name, each in model.named_modules() if isinstance(each, Adapted)}
+    return {name: each for name, each in model.named_modules() if isinstance(each, LoRALinear)}
 
 
-def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear maps that a model calls, by name. Its unembedding is none: its rows are words' vectors, which are
     multiplied a few at a time and never called.
     """
@@ -161,10 +161,10 @@ def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def named(name: str, target: str) -> bool:
+def matches_target(name: str, target: str) -> bool:
     """Whether a target means the map of this name.
 
-    >>> named("blocks.0.attention.query", "query"), named("blocks.0.attention.query", "blocks.1.*")
+    >>> named("blocks.0.attention.query", "query"), matches_target("blocks.0.attention.query", "blocks.1.*")
     (True, False)
     """
     return name.rpartition(".")[2] == target or fnmatchcase(name, target)

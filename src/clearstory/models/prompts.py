@@ -11,11 +11,11 @@ import torch
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
 from clearstory.models.base import LanguageModel, TokenBatch, State
 
-Truncate = Literal["left"]
+Truncation = Literal["left"]
 """What to do with a prompt longer than the context: keep its end."""
 
 
-class Begins(Protocol):
+class HasStartTokens(Protocol):
     """The part of a tokenizer that says where texts begin."""
 
     @property
@@ -27,7 +27,7 @@ class Begins(Protocol):
         """The token that ends a document."""
 
 
-def first_token(tokenizer: Begins) -> int | None:
+def bos_or_eos_token_id(tokenizer: HasStartTokens) -> int | None:
     """The token that texts begin after: the one meant for it, else the one that ends the text before."""
     return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
@@ -37,13 +37,13 @@ def reads_source(model: object) -> bool:
     return bool(getattr(model, "reads_source", False))
 
 
-def writes_after(config: object, tokenizer: Begins) -> int | None:
+def find_start_token_id(config: object, tokenizer: HasStartTokens) -> int | None:
     """The token that a model's writing begins after, where its prompt has none: its own, or the tokenizer's."""
     begin = getattr(config, "start_token_id", None)
-    return first_token(tokenizer) if begin is None else int(begin)
+    return bos_or_eos_token_id(tokenizer) if begin is None else int(begin)
 
 
-def begun(model: LanguageModel, rows: int, sources: Sequence[Sequence[int]], device: torch.device) -> State:
+def initial_state(model: LanguageModel, rows: int, sources: Sequence[Sequence[int]], device: torch.device) -> State:
     """The memory of rows that have written nothing; where a model reads sources, one row has read each of these."""
     if not reads_source(model):
         return model.init_state(rows)
@@ -51,7 +51,7 @@ def begun(model: LanguageModel, rows: int, sources: Sequence[Sequence[int]], dev
     return state
 
 
-def fit_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncate | None = None) -> list[int]:
+def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None) -> list[int]:
     """The ids of a source, as `fit_prompt` has those of a prompt; none for a model that reads none.
 
     Raises CannotDo where a source is missing, or given to a model that only writes on.
@@ -60,11 +60,11 @@ def fit_source(model: LanguageModel, source: Sequence[int] | None, truncate: Tru
         raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
     if source is not None and not reads_source(model):
         raise CannotDo("this model writes on from a prompt and reads no source; hand the text in as the prompt")
-    return [] if source is None else fit_prompt(model, source, None, truncate)
+    return [] if source is None else prepare_prompt(model, source, None, truncate)
 
 
-def fit_prompt(
-    model: LanguageModel, prompt: Sequence[int], begin: int | None = None, truncate: Truncate | None = None
+def prepare_prompt(
+    model: LanguageModel, prompt: Sequence[int], begin: int | None = None, truncate: Truncation | None = None
 ) -> list[int]:
     """The ids to read first.
 
@@ -98,7 +98,7 @@ def fit_prompt(
     return ids
 
 
-def renewed(ids: Sequence[int], context: int) -> Sequence[int]:
+def keep_recent_half(ids: Sequence[int], context: int) -> Sequence[int]:
     """What a row whose context is full goes on from: the last half of it, read anew as if nothing had come before.
 
     Exact by definition, and the same for learned and rotary places; a sliding cache would be neither, since its keys
@@ -108,7 +108,7 @@ def renewed(ids: Sequence[int], context: int) -> Sequence[int]:
 
 
 @contextmanager
-def resting(model: object) -> Iterator[None]:
+def inference_mode(model: object) -> Iterator[None]:
     """Without gradients or dropout; every module's mode is as before afterwards."""
     modules = model.modules() if isinstance(model, torch.nn.Module) else ()
     awake = [module for module in modules if module.training]

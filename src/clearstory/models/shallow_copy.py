@@ -8,25 +8,25 @@ from typing import Any
 
 from torch import nn
 
-Change = Callable[[str, nn.Module], nn.Module | None]
+Replace = Callable[[str, nn.Module], nn.Module | None]
 """What stands in the place of a module with this name; None where it stays."""
 
 
-def twin(module: nn.Module, change: Change) -> Any:
+def shallow_copy(module: nn.Module, change: Replace) -> Any:
     """The same module with what `change` puts in the place of some of its parts, all else shared and at rest.
 
     The original is left alone: numbers are shared, and whether they learn, what hooks into them and what they consist
     of is not. Where two modules share a parameter, their twins do.
 
     >>> first = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    >>> second = twin(first, lambda name, each: nn.Tanh() if isinstance(each, nn.ReLU) else None)
+    >>> second = shallow_copy(first, lambda name, each: nn.Tanh() if isinstance(each, nn.ReLU) else None)
     >>> second[1], second[0].weight.data_ptr() == first[0].weight.data_ptr(), second[0].weight.requires_grad
     (Tanh(), True, False)
     """
     return made(module, change, "", {})
 
 
-def made(module: nn.Module, change: Change, name: str, known: dict[int, Any]) -> Any:
+def made(module: nn.Module, change: Replace, name: str, known: dict[int, Any]) -> Any:
     """The twin of one part; `known` holds those of modules and parameters that were met before, by their id."""
     if id(module) in known:
         return known[id(module)]

@@ -11,10 +11,10 @@ import numpy as np
 
 from clearstory.errors import BadInput
 from clearstory.metrics import Floats, perplexity
-from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import resting
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.prompts import inference_mode
 from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll, stretches
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.sentence_splitting import documents_by_sentence
@@ -90,7 +90,7 @@ def evaluate_both_sides(
     rows = encode_documents(tokenizer, known)
     if not len(rows):
         raise BadInput("the text is too short: there is no token to tell; give more of it")
-    with resting(network):
+    with inference_mode(network):
         marks = masked_marks(network, tokenizer, known, rows, limit)
         places, nats = pseudo_token_nll(network, tokenizer, rows, spread(rows, limit or LIMIT), on_progress)
     return BothSides(

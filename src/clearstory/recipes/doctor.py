@@ -131,7 +131,7 @@ def speed() -> Finding:
     """Matrix products by precision and threads, and which precision pays."""
     import torch
 
-    from clearstory.models.machine import bf16_is_fast, matmul_gflops
+    from clearstory.models.device import bf16_is_fast, matmul_gflops
 
     values: dict[str, Any] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -167,7 +167,7 @@ def cuda(measure: bool) -> Finding:
     """The GPU that CUDA names first."""
     import torch
 
-    from clearstory.models.machine import GPU_SIZE, matmul_gflops
+    from clearstory.models.device import GPU_MATRIX_SIZE, matmul_gflops
 
     name = torch.cuda.get_device_name(0)
     free, found = torch.cuda.mem_get_info(0)
@@ -178,7 +178,7 @@ def cuda(measure: bool) -> Finding:
     sentence += f"{trainable(found) / 1e6:,.0f} million parameters"
     if measure:
         for kind, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bf16 else {})}.items():
-            values[f"{kind}_gflops"] = round(matmul_gflops(dtype, GPU_SIZE, seconds=0.3, device="cuda"))
+            values[f"{kind}_gflops"] = round(matmul_gflops(dtype, GPU_MATRIX_SIZE, seconds=0.3, device="cuda"))
             sentence += f", {values[f'{kind}_gflops'] / 1000:,.0f} TFLOP/s in {kind}"
     return Finding("accelerator", "good", f"{sentence}; --training.device auto uses it", values)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.metrics import Score
-from clearstory.models.prompts import resting
-from clearstory.text.documents import Document, is_parallel, read_documents
+from clearstory.models.prompts import inference_mode
+from clearstory.text.document import Document
+from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import DataSettings
@@ -49,7 +50,7 @@ def score_writer(
     if network.config.decoder_start_token_id is not None:
         objective = replace(objective, begin=network.config.decoder_start_token_id)
     began = time.perf_counter()
-    with resting(network):
+    with inference_mode(network):
         score: Score = objective.look(network, rows, network.context, limit)
     documents_read = rows.documents // 2 if pairs else rows.documents
     return score, documents_read, rows.bytes == rows.text_bytes, time.perf_counter() - began

@@ -26,7 +26,7 @@ from clearstory.lens.hooks.apply_interventions import pattern_with_interventions
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site, attention_sites
 from clearstory.lens.hooks.activations import unwrap_model, attention_scores, record_activations
-from clearstory.models.prompts import resting
+from clearstory.models.prompts import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_CACHE_BYTES = 2**28
@@ -76,7 +76,7 @@ def queries_and_keys(
         return cache[key]
     passage, sites = encode_passage(model, tokenizer, text, target=target), attention_sites(model, part)
     names = [[f"{site.name}.{kind}" for site in sites] for kind in ("query", "key")]
-    with resting(model), record_activations(model, *names[0], *names[1]) as recorded:
+    with inference_mode(model), record_activations(model, *names[0], *names[1]) as recorded:
         passage.forward(model)
     cache[key] = result = QueriesAndKeys(passage, sites, *([recorded[name] for name in each] for each in names))
     while len(cache) > 1 and sum(each.bytes for each in cache.values()) > MAX_CACHE_BYTES:
@@ -103,7 +103,7 @@ def head_patterns(
     def pool(pattern: Tensor) -> Tensor:
         return (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8)
 
-    with resting(model):
+    with inference_mode(model):
         patterns = torch.stack(cached.map_patterns(pool))
     return {"patterns": patterns, "rows": list(rows), "columns": list(columns), "parts": list(attention_parts(model))}
 
@@ -113,7 +113,7 @@ def head_scores(
 ) -> dict[str, Any]:
     """The type of every head and its score for each type, (L, H, types): see `lens.probes.head_types`."""
     cached = queries_and_keys(model, tokenizer, text, part, target)
-    with resting(model):
+    with inference_mode(model):
         measured = measure_heads(model, tokenizer, cached.passage, part, look=cached.map_patterns)
     types = [name for name in THRESHOLDS if name in measured.scores]
     return {
@@ -137,7 +137,7 @@ def head_pattern(
     """One head's attention weights, (T, S); without `head`, those of the head with the most concentrated attention."""
     site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
     rows, columns = site.labels(cached.passage)
-    with resting(model):
+    with inference_mode(model):
         weights = cached.pattern(site.layer)
         index = site.resolve_head(head, weights)
         caption = attention_caption(site, weights[index], columns)
@@ -166,7 +166,7 @@ def combined_pattern(
     cached = queries_and_keys(model, tokenizer, text, part, target)
     selection = select_heads(cached.sites, heads, reduce)
     rows, columns = cached.sites[0].labels(cached.passage)
-    with resting(model):
+    with inference_mode(model):
         weights = selection.over([selection.within(layer, cached.pattern(layer)) for layer in selection.layers])
     return {
         "weights": weights.float(),

@@ -12,7 +12,7 @@ from clearstory.lens.probes.attention import attention_weights
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import fit_prompt, fit_source
+from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import check_generated_ids, context_window
 from clearstory.text.tokenizers import Tokenizer
@@ -64,9 +64,9 @@ def generated_passage(model: Any, tokenizer: Tokenizer, text: str, generated: Se
     """The prompt and the generated tokens as the model processes them, cut to its context."""
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
-    first = fit_prompt(model, prompt, prompt_format.start_token_id)
+    first = prepare_prompt(model, prompt, prompt_format.start_token_id)
     ids = context_window(model, len(first), [*first, *check_generated_ids(model, generated)])
-    sources = fit_source(model, source)
+    sources = prepare_source(model, source)
     pieces, source_pieces = (tuple(tokenizer.display_token(id) for id in each) for each in (ids, sources))
     return Passage(tuple(ids), pieces, tuple(sources), source_pieces)
 

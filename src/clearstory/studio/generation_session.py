@@ -24,7 +24,7 @@ from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import begun, fit_prompt, fit_source, renewed, resting
+from clearstory.models.prompts import initial_state, prepare_prompt, prepare_source, keep_recent_half, inference_mode
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -78,10 +78,10 @@ class GenerationSessions:
         require(model, Capability.CAUSAL)
         prompt_format = PromptFormat.of(model, tokenizer, None, request.ignore_eos)
         prompt, source = prompt_format.encode(tokenizer, request.text)
-        first = fit_prompt(model, prompt, prompt_format.start_token_id)
+        first = prepare_prompt(model, prompt, prompt_format.start_token_id)
         generated = check_generated_ids(model, request.generated)
         ids = [*first, *generated]
-        with resting(model):
+        with inference_mode(model):
             logits = self.logits_after(model, request.text, context_window(model, len(first), ids), source)
         sampling = replace(request.sampling, seed=request.sampling.seed or 0)
         penalized = ids if sampling.repetition_penalty != 1 else ()
@@ -116,7 +116,7 @@ class GenerationSessions:
         if previous is not None:
             hidden, state = model.forward(TokenBatch.from_sequences([[ids[-1]]], device), previous[0])
         else:
-            start = begun(model, 1, [fit_source(model, source)], device)
+            start = initial_state(model, 1, [prepare_source(model, source)], device)
             hidden, state = model.forward(TokenBatch.from_sequences([ids], device), start)
         assert state is not None
         logits = model.logits(hidden[0, -1]).double().cpu()
@@ -132,7 +132,7 @@ def model_device(model: Any) -> torch.device:
 
 def check_generated_ids(model: LanguageModel, generated: Sequence[int]) -> list[int]:
     """The ids as a list. Raises VocabularyMismatch for an id outside of the vocabulary."""
-    return [fit_prompt(model, [each])[0] for each in generated]
+    return [prepare_prompt(model, [each])[0] for each in generated]
 
 
 def context_window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Sequence[int]:
@@ -147,7 +147,7 @@ def context_window(model: LanguageModel, prompt: int, ids: Sequence[int]) -> Seq
         if length < model.context:
             length += 1
         else:
-            length = len(renewed(ids[:count], model.context))
+            length = len(keep_recent_half(ids[:count], model.context))
             start = count - length
     return ids[start:]
 

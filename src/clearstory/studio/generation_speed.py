@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
+from clearstory.models.prompts import initial_state, prepare_prompt, prepare_source, inference_mode
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
@@ -43,7 +43,7 @@ def measure_generation_speed(
         raise BadSetting(f"runs is {runs}; use 1 to {MAX_MEASUREMENTS}")
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
-    first, sources = fit_prompt(model, prompt, prompt_format.start_token_id), fit_source(model, source)
+    first, sources = prepare_prompt(model, prompt, prompt_format.start_token_id), prepare_source(model, source)
     if model.context is not None:
         tokens = min(tokens, model.context - len(first) + 1)
         if tokens < 2:
@@ -51,7 +51,7 @@ def measure_generation_speed(
                 f"the prompt has {len(first):,} tokens and the model's context holds {model.context:,}, so no second "
                 "token fits; shorten the prompt"
             )
-    with resting(model):
+    with inference_mode(model):
         # One untimed run per method: it determines the tokens, and caches are warm afterwards.
         ids, _, logits_cached = timed_greedy_decode(model, first, sources, tokens, use_state=True)
         _, _, logits_recomputed = timed_greedy_decode(model, first, sources, tokens, use_state=False, ids=ids)
@@ -94,7 +94,7 @@ def timed_greedy_decode(
     for step in range(tokens):
         start = time.perf_counter()
         if not use_state or state is None:
-            state, processed = begun(model, 1, [source], device), 0
+            state, processed = initial_state(model, 1, [source], device), 0
         hidden, state = model.forward(TokenBatch.from_sequences([ids_so_far[processed:]], device), state)
         processed = len(ids_so_far)
         logits = model.logits(hidden[0, -1])

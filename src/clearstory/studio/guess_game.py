@@ -21,7 +21,7 @@ from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import fit_prompt, reads_source, resting
+from clearstory.models.prompts import prepare_prompt, reads_source, inference_mode
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
 
@@ -149,8 +149,8 @@ def next_token_logprobs(
         raise BadSetting(
             f"position is {position}, and the text has {len(ids):,} tokens; give 1 to {len(ids):,}"
         )
-    first, device = fit_prompt(model, ids[:position]), model_device(model)
-    with resting(model):
+    first, device = prepare_prompt(model, ids[:position]), model_device(model)
+    with inference_mode(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([first], device), model.init_state(1))
         logprobs: Tensor = model.logits(hidden[0, -1]).double().log_softmax(-1).cpu()
     return ids, logprobs

@@ -22,7 +22,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import begun, fit_prompt, fit_source, resting
+from clearstory.models.prompts import initial_state, prepare_prompt, prepare_source, inference_mode
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -95,11 +95,11 @@ def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
     require(model, Capability.CAUSAL)
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
-    sources = fit_source(model, source)
-    ids = fit_prompt(model, prompt, prompt_format.start_token_id)
+    sources = prepare_source(model, source)
+    ids = prepare_prompt(model, prompt, prompt_format.start_token_id)
     device = next(each.device for each in (*model.parameters(), *model.buffers()))
-    with resting(model):
-        hidden, _ = model.forward(TokenBatch.from_sequences([ids], device), begun(model, 1, [sources], device))
+    with inference_mode(model):
+        hidden, _ = model.forward(TokenBatch.from_sequences([ids], device), initial_state(model, 1, [sources], device))
         logits: Tensor = model.logits(hidden[0, -1]).double().cpu()
     return logits
 

@@ -23,7 +23,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.registry import VIEWS, check_able, view_of
 from clearstory.lens.hooks.activations import activation_names, record_activations
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.prompts import resting
+from clearstory.models.prompts import inference_mode
 from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
@@ -201,7 +201,7 @@ def passage_activations(model: Any, passage: Passage, patterns: Sequence[str]) -
     """The activations of one forward pass by name, each with its shape and nested lists of values."""
     if not patterns:
         return {}
-    with resting(model), record_activations(model, *patterns) as recorded:
+    with inference_mode(model), record_activations(model, *patterns) as recorded:
         passage.forward(model)
     if (count := sum(each.numel() for each in recorded.values())) > MAX_TRACE_VALUES:
         raise BadSetting(f"these activations hold {count:,} values; a trace returns at most {MAX_TRACE_VALUES:,}")
@@ -238,7 +238,7 @@ def activation_arrays(
 ) -> Arrays:
     """The activations that match the patterns, in float32, and the display text of the tokens as `pieces`."""
     passage = encode_passage(model, tokenizer, text, target=target)
-    with resting(model), record_activations(model, *activations) as recorded:
+    with inference_mode(model), record_activations(model, *activations) as recorded:
         passage.forward(model)
     return {**{name: each.float() for name, each in recorded.items()}, "pieces": list(passage.pieces)}
 

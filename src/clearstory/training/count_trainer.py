@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.models.base import CountModel, FitProgress, TokenSequences
-from clearstory.models.device import repeatable
+from clearstory.models.device import deterministic
 from clearstory.training.base import StepResult, load_weights
 from clearstory.training.settings import TrainingSettings
 
@@ -81,7 +81,7 @@ class CountTrainer:
             torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
             self.rounds = self.count_model.fit(self.dataset, self.step)
         weight = next(iter(self.model.parameters()), None)
-        with nullcontext() if weight is None else repeatable(weight.device):
+        with nullcontext() if weight is None else deterministic(weight.device):
             progress = next(self.rounds)
         self.step += 1
         self.tokens += progress.tokens

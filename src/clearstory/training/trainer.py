@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import LanguageModel, RestorableState, State, TokenSequences
-from clearstory.models.device import repeatable
+from clearstory.models.device import deterministic
 from clearstory.training.base import StepResult, load_weights, trainable_weights
 from clearstory.training.batches import Batch
 from clearstory.training.lr_schedule import lr_factor
@@ -129,7 +129,7 @@ class Trainer:
         # Random draws are a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
         terms, final_states = dict.fromkeys(totals, 0.0), []
-        with repeatable(self.device):
+        with deterministic(self.device):
             for micro_batch, state in zip(micro_batches, states, strict=True):
                 more, state = self.backward(micro_batch, totals, state)
                 terms = {name: terms[name] + more[name] for name in terms}
@@ -143,7 +143,7 @@ class Trainer:
                 "--training.warmup_steps"
             )
         factor = lr_factor(self.step, self.steps, s)
-        with repeatable(self.device):
+        with deterministic(self.device):
             self.optimizers.step(factor)
         self.state = join_states(final_states)
         self.step += 1

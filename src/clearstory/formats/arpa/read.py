@@ -27,9 +27,9 @@ import torch
 from clearstory.errors import CorruptFile
 from clearstory.formats.arpa.lines import Lines, Rows, shown
 from clearstory.models.ngram.config import MOST_ORDER, MOST_ROWS, NGramConfig
-from clearstory.models.ngram.lookup import find
+from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.model import NGram
-from clearstory.models.ngram.smoothing import Part
+from clearstory.models.ngram.smoothing import SmoothedOrder
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, word_level_json
 
@@ -111,7 +111,7 @@ class Reader:
             )
         self.lines.finish()
 
-    def words(self, size: int) -> Part:
+    def words(self, size: int) -> SmoothedOrder:
         """The 1-grams: every word there is, and the unknown one."""
         lines, numbers, weights = [], [], []
         for columns, probabilities, contexts, _ in self.lines.blocks(1, size):
@@ -152,9 +152,9 @@ class Reader:
             self.begin = 1
             # From here on <s> is a word of its own, so that one can see where it stands.
             self.ids[BEGIN.encode()] = len(ordered)
-        return Part(None, found * math.log(10), own * math.log(10))
+        return SmoothedOrder(None, found * math.log(10), own * math.log(10))
 
-    def section(self, order: int, size: int, shorter: Sequence[Part], longest: bool) -> Part:
+    def section(self, order: int, size: int, shorter: Sequence[SmoothedOrder], longest: bool) -> SmoothedOrder:
         """The n-grams of one order from 2."""
         self.opens(order, self.lines.next())
         vocab = len(self.names)
@@ -185,15 +185,15 @@ class Reader:
             one, two = line[by[twice[0]]], line[by[twice[0] + 1]]
             self.lines.wrong(int(two), f"the same {order}-gram has stood in line {int(one):,} already")
         logs = log[by] * math.log(10)
-        return Part(key[by].astype(np.int64), logs, None if longest else left[by] * math.log(10))
+        return SmoothedOrder(key[by].astype(np.int64), logs, None if longest else left[by] * math.log(10))
 
-    def contexts(self, ids: Rows, shorter: Sequence[Part]) -> Rows:
+    def contexts(self, ids: Rows, shorter: Sequence[SmoothedOrder]) -> Rows:
         """The rows of the n-grams without their last words, in the table one shorter."""
         rows: Rows = ids[0]
         for part, column in zip(shorter[1:], ids[1:-1], strict=True):
             assert part.keys is not None
             wanted = np.where(rows >= 0, rows * len(self.names) + column, -1)
-            rows = find(torch.from_numpy(part.keys), torch.from_numpy(wanted)).numpy()
+            rows = find_keys(torch.from_numpy(part.keys), torch.from_numpy(wanted)).numpy()
         return rows
 
 

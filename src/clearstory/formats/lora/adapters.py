@@ -1,8 +1,8 @@
-"""Adapters: LoRA as peft writes it, in the names of the base's class in transformers.
+"""Save and open LoRA adapters as peft stores them, with the layer names of the base model's class in transformers.
 
-adapter_config.json           rank, alpha, which maps, and where the base is
-adapter_model.safetensors     A and B of each map
-clearstory.json               the card, which base it was, which blocks are whose; peft takes no notice of it
+adapter_config.json           rank, alpha, layers, path of the base model
+adapter_model.safetensors     A and B of each layer
+clearstory.json               model card, hash of the base weights, rank of each native layer; peft ignores it
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from torch import nn
 
 from clearstory.durable import write_folder, write_json, write_text
 from clearstory.errors import BadInput, CannotDo, CorruptFile, FolderExists
-from clearstory.formats.lora.adapter_config import CONFIG, AdapterConfig, describe, read_adapter_config
-from clearstory.formats.hf.load_weights import stored_config, equal_bits
-from clearstory.formats.model_card import ModelCard, adapter_readme
-from clearstory.formats.hf.config_json import choose_format, read_json, weight_map
-from clearstory.formats.native import NATIVE
-from clearstory.formats.lora.fused_layers import LoRAMatrices, FusedLinear, fuse_lora, split_lora, fused_linears
+from clearstory.formats.hf.config_json import choose_format, read_json, weight_map_of
+from clearstory.formats.hf.load_weights import equal_bits, stored_config
 from clearstory.formats.hf.safetensors_io import FLOATS, StoredTensor, read_safetensors_header
-from clearstory.models.lora import Adapted, adaptations, linear_maps, unadapted
-from clearstory.models.twin import twin
+from clearstory.formats.lora.adapter_config import CONFIG, AdapterConfig, adapter_config_dict, read_adapter_config
+from clearstory.formats.lora.fused_layers import FusedLinear, LoRAMatrices, fuse_lora, fused_linears, split_lora
+from clearstory.formats.model_card import ModelCard, adapter_readme
+from clearstory.formats.native import NATIVE
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.lora import LoRALinear, lora_layers, linear_layers, remove_lora
+from clearstory.models.shallow_copy import shallow_copy
 from clearstory.text.tokenizers import Tokenizer
 
-FILE, NOTES = "adapter_model.safetensors", "clearstory.json"
+FILE, METADATA = "adapter_model.safetensors", "clearstory.json"
 
 PREFIX = "base_model.model."
-"""What peft puts before every name."""
+"""peft's prefix of every tensor name."""
 
-TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
-"""What peft calls models of each kind, to give them the methods of such; it opens others as they are."""
+MATRICES = ("lora_A", "lora_B")
 
-LOOKED_AT = 64
-"""Numbers of each weight that tell one base from another: training changes them all."""
+HASHED_NUMBERS = 64
+"""How many numbers of each weight enter the hash of a base model. Any training changes them."""
 
 
 def save_adapter(
@@ -50,13 +50,13 @@ def save_adapter(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write what an adapted model has learnt; `base` is the folder of the model it was made of.
+    """Write a model's LoRA adapter; `base` is the folder of its base model. Returns the folder.
 
-    Raises FolderExists unless `overwrite`, CannotDo for a model that is not adapted.
+    Raises FolderExists unless `overwrite`, CannotDo for a model without adapters.
     """
     folder = Path(folder).expanduser()
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise FolderExists(f"{folder} is there already; choose another name, or pass --overwrite to replace it")
+        raise FolderExists(f"{folder} exists already; choose another name, or pass --overwrite to replace it")
     with write_folder(folder) as temporary:
         write_adapter(temporary, model, base, card)
         if tokenizer is not None:
@@ -65,173 +65,179 @@ def save_adapter(
 
 
 def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelCard) -> None:
-    """The adapter's files into a folder that is there, read back and compared."""
-    found = adaptations(model)
-    if not found:
-        raise CannotDo("this model is not adapted, and an adapter is what was learnt beside it; save it as a model")
-    name, places = model_fused_linears(model)
-    if missing := found.keys() - {each for slot in places for each in slot.ours}:
+    """Write the adapter's files into an existing folder, read them back and compare them bit for bit."""
+    adapters = lora_layers(model)
+    if not adapters:
+        raise CannotDo("this model has no LoRA adapters; save it as a model")
+    class_name, linears = model_fused_linears(model)
+    if missing := adapters.keys() - {name for linear in linears for name in linear.native_names}:
         raise CannotDo(
-            f"{name} has no linear map that {min(missing)} is, so peft has no name for what it learnt; "
-            "merge it and save the model"
+            f"{class_name} has no linear layer for {min(missing)}, so peft cannot store its adapter; "
+            "merge the adapters and save the model"
         )
-    pairs = {slot.theirs: fuse_lora(slot, found) for slot in places if any(each in found for each in slot.ours)}
-    said = describe(
-        {each: (len(pair.a), pair.alpha) for each, pair in pairs.items()},
-        [slot.theirs for slot in places if slot.theirs not in pairs],
+    adapted = [linear for linear in linears if any(name in adapters for name in linear.native_names)]
+    matrices = {linear.hf_name: fuse_lora(linear, adapters) for linear in adapted}
+    config = adapter_config_dict(
+        {name: (len(each.a), each.alpha) for name, each in matrices.items()},
+        [linear.hf_name for linear in linears if linear.hf_name not in matrices],
         base=str(base),
-        dropout=next(iter(found.values())).dropout,
-        transposed=any(slot.transposed for slot in places if slot.theirs in pairs),
-        task=TASKS.get(getattr(model.config, "architecture", "decoder")),
+        dropout=next(iter(adapters.values())).dropout,
+        transposed=any(linear.transposed for linear in adapted),
+        task_type=task_type(model),
     )
-    write_json(folder / CONFIG, said)
-    ranks = {each: adapted.rank for each, adapted in found.items()}
-    architecture = None if name == NATIVE.name else name
-    notes = {"card": card.json(), "architecture": architecture, "base": weights_fingerprint(model), "ranks": ranks}
-    write_json(folder / NOTES, notes)
-    tensors = {f"{PREFIX}{each}.lora_A.weight": pair.a for each, pair in pairs.items()}
-    tensors |= {f"{PREFIX}{each}.lora_B.weight": pair.b for each, pair in pairs.items()}
-    # Copies: adapters that came from one of the whole may share their A.
-    save_file(
-        {each: t.detach().cpu().contiguous().clone() for each, t in tensors.items()}, folder / FILE, {"format": "pt"}
-    )
+    architecture = None if class_name == NATIVE.name else class_name
+    write_json(folder / CONFIG, config)
+    metadata = {
+        "card": card.as_dict(),
+        "architecture": architecture,
+        "base": weights_fingerprint(model),
+        "ranks": {name: each.rank for name, each in adapters.items()},
+    }
+    write_json(folder / METADATA, metadata)
+    tensors = {f"{PREFIX}{name}.lora_A.weight": each.a for name, each in matrices.items()}
+    tensors |= {f"{PREFIX}{name}.lora_B.weight": each.b for name, each in matrices.items()}
+    # Cloned: adapters that were split from a fused layer may share A.
+    cloned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(cloned, folder / FILE, {"format": "pt"})
     write_text(folder / "README.md", adapter_readme(card, architecture, str(base)))
-    again = adaptations(read_adapter(folder, model))
-    for each, adapted in found.items():
-        for a, b in ((adapted.lora_a, again[each].lora_a), (adapted.lora_b, again[each].lora_b)):
+    verify_adapter(folder, model)
+
+
+def task_type(model: nn.Module) -> str | None:
+    """peft's task type, which selects its wrapper class; None for encoders, which peft opens without one."""
+    if has_capability(model, Capability.SOURCE):
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if has_capability(model, Capability.CAUSAL) else None
+
+
+def verify_adapter(folder: Path, model: nn.Module) -> None:
+    """Read an adapter and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
+    loaded = lora_layers(read_adapter(folder, model))
+    for name, adapter in lora_layers(model).items():
+        for a, b in ((adapter.lora_a, loaded[name].lora_a), (adapter.lora_b, loaded[name].lora_b)):
             if not equal_bits(a.detach().cpu(), b.detach().cpu()):
-                raise CorruptFile(
-                    f"{each} in {folder} reads back otherwise than it was written; check the disk and save again"
-                )
+                raise CorruptFile(f"{name} in {folder} differs from what was written; check the disk and save again")
 
 
-def write_adapter_card(folder: Path, card: ModelCard) -> None:
-    """Say something new of a saved adapter; what it has learnt is left alone."""
-    notes = read_notes(folder)
-    architecture = notes["architecture"] if isinstance(notes.get("architecture"), str) else None
-    write_json(folder / NOTES, {**notes, "card": card.json()})
+def update_adapter_card(folder: Path, card: ModelCard) -> None:
+    """Replace the model card of a saved adapter; its weights are unchanged."""
+    metadata = read_metadata(folder)
+    architecture = metadata["architecture"] if isinstance(metadata.get("architecture"), str) else None
+    write_json(folder / METADATA, {**metadata, "card": card.as_dict()})
     write_text(folder / "README.md", adapter_readme(card, architecture, read_adapter_config(folder).base))
 
 
 def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> Any:
-    """The model, adapted as a folder says, its own weights shared; one that is adapted already is adapted anew.
+    """The model with the adapter of a folder in place of any it has. Base weights are shared with `model`.
 
-    `same_base`: whether the model must be the one that the adapter was made for, where the folder tells.
-    Raises BadInput for what peft can do and this house cannot, CorruptFile for tensors that do not fit the model.
+    `same_base` requires the base model that the adapter was trained on, if the folder holds its hash. Raises BadInput for
+    unsupported settings of peft, CorruptFile for tensors that do not fit the model.
     """
-    config, notes = read_adapter_config(folder), read_notes(folder)
+    config, metadata = read_adapter_config(folder), read_metadata(folder)
     if not (folder / FILE).is_file():
-        raise BadInput(nothing_to_read(folder))
-    if same_base and notes["base"] not in (None, weights_fingerprint(model)):
+        raise BadInput(no_adapter_message(folder))
+    if same_base and metadata["base"] not in (None, weights_fingerprint(model)):
         raise CorruptFile(
-            f"the adapter {folder} was made for another model than stands in {config.base} now (the weights differ); "
-            f"put that one back, or name its folder in {CONFIG}"
+            f"the adapter {folder} was trained on a model with other weights than {config.base} has now; "
+            f"restore that model, or name its folder in {CONFIG}"
         )
-    _, places = model_fused_linears(model)
-    pairs = read_pairs(folder, config, {slot.theirs: slot for slot in places})
-    maps = linear_maps(unadapted(model))
-    found: dict[str, Adapted] = {}
-    for slot in places:
-        for name, pair in (split_lora(slot, pairs[slot.theirs], notes["ranks"]) if slot.theirs in pairs else {}).items():
-            a, b = (each.to(maps[name].weight) for each in (pair.a, pair.b))
-            found[name] = Adapted(maps[name], a=a, b=b, alpha=pair.alpha, dropout=config.dropout)
-    return twin(model, lambda name, each: found.get(name, each.base if isinstance(each, Adapted) else None)).train(
+    _, fused = model_fused_linears(model)
+    matrices = read_matrices(folder, config, {linear.hf_name: linear for linear in fused})
+    linears = linear_layers(remove_lora(model))
+    adapters: dict[str, LoRALinear] = {}
+    for linear in fused:
+        if linear.hf_name not in matrices:
+            continue
+        for name, each in split_lora(linear, matrices[linear.hf_name], metadata["ranks"]).items():
+            a, b = each.a.to(linears[name].weight), each.b.to(linears[name].weight)
+            adapters[name] = LoRALinear(linears[name], a=a, b=b, alpha=each.alpha, dropout=config.dropout)
+    return shallow_copy(model, lambda name, each: adapters.get(name, each.base if isinstance(each, LoRALinear) else None)).train(
         model.training
     )
 
 
 def model_fused_linears(model: nn.Module) -> tuple[str, list[FusedLinear]]:
-    """The class over there that a model is, and its linear maps as that class has them."""
-    own: Any = model
-    form, extra = choose_format(own.config)
-    return form.name, fused_linears(weight_map(form, stored_config(own.config, extra)), linear_maps(unadapted(model)))
+    """The class of transformers a model is saved as, and the linear layers of that class."""
+    config: Any = model.config
+    form, extra = choose_format(config)
+    return form.name, fused_linears(weight_map_of(form, stored_config(config, extra)), linear_layers(remove_lora(model)))
 
 
-def read_pairs(folder: Path, config: AdapterConfig, places: Mapping[str, FusedLinear]) -> dict[str, LoRAMatrices]:
-    """A and B of each of their maps, every name and shape compared before a number is read."""
-    found: dict[str, dict[str, StoredTensor]] = {}
-    for name, each in read_safetensors_header(folder / FILE).items():
-        place, dot, side = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
-        # Adapters of a bare stack, without its head, leave out what all names but the head's begin with.
-        place = place if place in places else next((full for full in places if ends_after_one(full, place)), place)
-        if not dot or side not in SIDES or place not in places:
+def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, FusedLinear]) -> dict[str, LoRAMatrices]:
+    """A and B of each layer by its name in transformers, with every name and shape checked before data is read."""
+    stored: dict[str, dict[str, StoredTensor]] = {}
+    for name, tensor in read_safetensors_header(folder / FILE).items():
+        layer, dot, matrix = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
+        # Adapters of a model without its head lack the prefix of the class with the head.
+        if layer not in linears:
+            layer = next((full for full in linears if full.partition(".")[2] == layer), layer)
+        if not dot or matrix not in MATRICES or layer not in linears:
             raise CorruptFile(
-                f"{folder / FILE} holds {name} of shape {list(each.shape)}, and the base {config.base} has no linear "
-                "map for it; they belong to different models, or it adapts more than linear maps"
+                f"{folder / FILE} holds {name} of shape {list(tensor.shape)}, and the base model {config.base} has no "
+                "linear layer for it; they belong to different models, or the adapter covers more than linear layers"
             )
-        if each.dtype not in FLOATS:
-            raise BadInput(f"{name} is stored as {each.dtype}, and this house reads {', '.join(FLOATS)}")
-        found.setdefault(place, {})[side] = each
-    pairs = {}
-    for place, sides in found.items():
-        rank, slot = config.rank(place), places[place]
-        wanted = {"lora_A": (rank, slot.inside), "lora_B": (sum(slot.rows), rank)}
-        for side, shape in wanted.items():
-            if side not in sides:
-                raise CorruptFile(f"{folder / FILE} holds half of {place}, without its {side}; copy the folder anew")
-            if sides[side].shape != shape:
+        if tensor.dtype not in FLOATS:
+            raise BadInput(f"{name} is stored as {tensor.dtype}; supported: {', '.join(FLOATS)}")
+        stored.setdefault(layer, {})[matrix] = tensor
+    matrices = {}
+    for layer, tensors in stored.items():
+        rank, linear = config.rank(layer), linears[layer]
+        shapes = {"lora_A": (rank, linear.in_features), "lora_B": (sum(linear.out_features), rank)}
+        for matrix, shape in shapes.items():
+            if matrix not in tensors:
+                raise CorruptFile(f"{folder / FILE} holds {layer} without its {matrix}; copy the folder again")
+            if tensors[matrix].shape != shape:
                 raise CorruptFile(
-                    f"{CONFIG} and the base ask for {side} of {place} with shape {list(shape)}, and {FILE} holds "
-                    f"{list(sides[side].shape)}; they belong to different models"
+                    f"{CONFIG} and the base model require {matrix} of {layer} with shape {list(shape)}, and {FILE} holds "
+                    f"{list(tensors[matrix].shape)}; they belong to different models"
                 )
-        a, b = (sides[side].read() for side in SIDES)
-        pairs[place] = LoRAMatrices(a, b, config.alpha(place))
-    return pairs
+        a, b = (tensors[matrix].read() for matrix in MATRICES)
+        matrices[layer] = LoRAMatrices(a, b, config.alpha(layer))
+    return matrices
 
 
-SIDES = ("lora_A", "lora_B")
-
-
-def ends_after_one(full: str, place: str) -> bool:
-    """Whether a name is another without its first word."""
-    return full.partition(".")[2] == place
-
-
-def read_notes(folder: Path) -> dict[str, Any]:
-    """What clearstory.json says, where there is one: the card, which base it was, the rank of each map of ours."""
-    said = read_json(folder / NOTES) if (folder / NOTES).is_file() else {}
-    ranks = said.get("ranks")
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """clearstory.json: "card", "base" (hash of the base weights) and "ranks" by native layer. Defaults if it is absent."""
+    metadata = read_json(folder / METADATA) if (folder / METADATA).is_file() else {}
+    ranks = metadata.get("ranks")
     if not isinstance(ranks, dict) or not all(isinstance(rank, int) and rank >= 0 for rank in ranks.values()):
         ranks = {}
-    return {**said, "base": said.get("base"), "ranks": ranks}
+    return {**metadata, "base": metadata.get("base"), "ranks": ranks}
 
 
-def base_folder(folder: Path) -> Path:
-    """Where the model lies that an adapter was made for: as its file says, or beside the adapter.
+def find_base_folder(folder: Path) -> Path:
+    """The folder of an adapter's base model: the path in its config, or a folder beside the adapter.
 
-    Raises BadInput where it is not there, or is an adapter itself.
+    Raises BadInput if it does not exist, or is an adapter itself.
     """
-    said = read_adapter_config(folder).base
-    base = next(
-        (each for each in (Path(said).expanduser(), folder / said, folder.parent / said) if each.exists()), None
-    )
+    path = read_adapter_config(folder).base
+    candidates = (Path(path).expanduser(), folder / path, folder.parent / path)
+    base = next((each for each in candidates if each.exists()), None)
     if base is None:
         raise BadInput(
-            f"the adapter {folder} was made for the model {said}, and there is no such folder; "
-            f"put it there, or name its folder under base_model_name_or_path in {CONFIG}"
+            f"the adapter {folder} has the base model {path}, which does not exist; "
+            f"put it there, or set base_model_name_or_path in {CONFIG} to its folder"
         )
     if (base / CONFIG).is_file() and not (base / "config.json").is_file():
-        raise BadInput(
-            f"the adapter {folder} names {said} as its base, which is an adapter itself; merge that one first"
-        )
+        raise BadInput(f"the adapter {folder} has the base model {path}, which is an adapter itself; merge that first")
     return base
 
 
-def nothing_to_read(folder: Path) -> str:
-    """Why an adapter without safetensors cannot be opened, and the way out."""
+def no_adapter_message(folder: Path) -> str:
+    """Why an adapter without safetensors cannot be opened, and what to do."""
     if not (folder / "adapter_model.bin").is_file():
         return f"{folder} holds {CONFIG} and no {FILE}; copy the whole folder"
     return (
-        f"{folder} holds adapter_model.bin, which can run code when it is opened, and no {FILE}; where you trust it, "
-        "open it once with peft and save it again"
+        f"{folder} holds adapter_model.bin, a pickle, which can run code when it is opened, and no {FILE}; if you trust "
+        "it, open it once with peft and save it again"
     )
 
 
 @torch.no_grad()
 def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of some numbers of every weight, those learnt beside them left out."""
+    """A hash of a sample of every base weight; adapters are left out."""
     digest = blake2b(digest_size=16)
-    for name, tensor in sorted(unadapted(model).state_dict().items()):
-        some = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // LOOKED_AT)].cpu().contiguous()
-        digest.update(f"{name} {list(tensor.shape)}".encode() + some.view(torch.uint8).numpy().tobytes())
+    for name, tensor in sorted(remove_lora(model).state_dict().items()):
+        sample = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // HASHED_NUMBERS)].cpu().contiguous()
+        digest.update(f"{name} {list(tensor.shape)}".encode() + sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

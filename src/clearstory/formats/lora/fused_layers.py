@@ -1,13 +1,13 @@
-"""Slots: which of our linear maps lie in which of theirs, and how the adapters of several become one.
+"""LoRA of fused layers: which of our linear layers a linear layer of transformers contains, and their adapters as one.
 
-GPT-2's c_attn and Phi-3's qkv_proj hold query, key and value one after another. Adapters of r columns each become one
-of their sum, with B block-diagonal:
+GPT-2's c_attn and Phi-3's qkv_proj concatenate query, key and value. Adapters of rank r each become one adapter of the summed
+rank, with B block-diagonal:
 
     [y_q]          [B_q        ] [A_q]
     [y_k] += scale [    B_k    ] [A_k] x
     [y_v]          [        B_v] [A_v]
 
-and one that others made for the whole is read as several that have the same A.
+An adapter that was trained on the fused layer becomes several adapters with the same A.
 """
 
 from __future__ import annotations
@@ -18,93 +18,99 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, Identity
-from clearstory.models.lora import Adapted
+from clearstory.formats.hf.weight_map import Fuse, Identity, Rename, WeightMap
+from clearstory.models.lora import LoRALinear
 
 
 @dataclass(frozen=True)
 class FusedLinear:
-    """One linear map of theirs.
+    """A linear layer of transformers and the native linear layers it contains, often one.
 
     Args:
-        theirs: its name.
-        ours: the maps that lie in it, one after another.
-        rows: outputs of each.
-        inside: inputs of all.
-        turned: whether it is stored as Conv1D is.
+        hf_name: its name in transformers.
+        native_names: the native layers, in the order of their outputs.
+        out_features: outputs of each native layer.
+        in_features: inputs of all.
+        transposed: whether it is stored as Conv1D.
     """
 
-    theirs: str
-    ours: tuple[str, ...]
-    rows: tuple[int, ...]
-    inside: int
+    hf_name: str
+    native_names: tuple[str, ...]
+    out_features: tuple[int, ...]
+    in_features: int
     transposed: bool
 
 
 @dataclass(frozen=True)
 class LoRAMatrices:
-    """A (rank, in) and B (out, rank) of one map, and alpha."""
+    """The adapter of one linear layer: A (rank, in), B (out, rank) and alpha."""
 
     a: Tensor
     b: Tensor
     alpha: float
 
 
-def fused_linears(rules: WeightMap, maps: Mapping[str, nn.Linear]) -> list[FusedLinear]:
-    """Every linear map of theirs that is made of `maps`, by the rules that carry their weights."""
-    found: list[FusedLinear] = []
-    for layer, rule in rules.walk():
-        named: list[tuple[str, tuple[str, ...], bool]] = []
+def fused_linears(weight_map: WeightMap, linears: Mapping[str, nn.Linear]) -> list[FusedLinear]:
+    """Every linear layer of transformers that consists of the native `linears`, by the weight map's rules."""
+    out: list[FusedLinear] = []
+    for layer, rule in weight_map.rules():
+        candidates: list[tuple[str, tuple[str, ...], bool]] = []
         match rule:
             case Rename():
-                named = [(rule.theirs, (rule.ours,), rule.transposed)]
+                candidates = [(rule.external, (rule.native,), rule.transposed)]
             case Fuse():
-                named = [(rule.theirs, rule.ours, rule.transposed)]
+                candidates = [(rule.external, rule.native, rule.transposed)]
             case Identity():
-                named = [(name, (name,), False) for name in maps]
-        for theirs, ours, transposed in named:
-            names = tuple(name.format(layer=layer) for name in ours)
-            if all(name in maps for name in names):
-                rows = tuple(maps[name].out_features for name in names)
-                inside = maps[names[0]].in_features
-                found.append(FusedLinear(theirs.format(layer=layer), names, rows, inside, transposed))
-    return found
+                candidates = [(name, (name,), False) for name in linears]
+        for external, native, transposed in candidates:
+            names = tuple(name.format(layer=layer) for name in native)
+            if all(name in linears for name in names):
+                out_features = tuple(linears[name].out_features for name in names)
+                in_features = linears[names[0]].in_features
+                out.append(FusedLinear(external.format(layer=layer), names, out_features, in_features, transposed))
+    return out
 
 
-def fuse_lora(slot: FusedLinear, found: Mapping[str, Adapted]) -> LoRAMatrices:
-    """What is learnt beside the maps of a slot, as one pair for the whole."""
-    here = [(name, found[name]) for name in slot.ours if name in found]
-    first = here[0][1]
+def fuse_lora(linear: FusedLinear, adapters: Mapping[str, LoRALinear]) -> LoRAMatrices:
+    """The adapters of the native layers as one adapter of the fused layer."""
+    present = [(name, adapters[name]) for name in linear.native_names if name in adapters]
+    first = present[0][1]
     scale = first.scale
-    parts = {name: each.lora_b.detach() * (each.scale / scale) for name, each in here}
-    if len(here) == len(slot.ours) and all(torch.equal(each.lora_a, first.lora_a) for _, each in here):
-        return LoRAMatrices(first.lora_a.detach(), torch.cat(list(parts.values())), first.alpha)
-    rank = sum(each.rank for _, each in here)
-    b = first.lora_b.new_zeros(sum(slot.rows), rank)
+    blocks = {name: each.lora_b.detach() * (each.scale / scale) for name, each in present}
+    same_a = all(torch.equal(each.lora_a, first.lora_a) for _, each in present)
+    if len(present) == len(linear.native_names) and same_a:
+        return LoRAMatrices(first.lora_a.detach(), torch.cat(list(blocks.values())), first.alpha)
+    rank = sum(each.rank for _, each in present)
+    b = first.lora_b.new_zeros(sum(linear.out_features), rank)
     row = column = 0
-    for name, rows in zip(slot.ours, slot.rows, strict=True):
-        if name in parts:
-            part = parts[name]
-            b[row : row + rows, column : column + part.shape[1]] = part
-            column += part.shape[1]
-        row += rows
-    return LoRAMatrices(torch.cat([each.lora_a.detach() for _, each in here]), b, scale * rank)
+    for name, out_features in zip(linear.native_names, linear.out_features, strict=True):
+        if name in blocks:
+            block = blocks[name]
+            b[row : row + out_features, column : column + block.shape[1]] = block
+            column += block.shape[1]
+        row += out_features
+    return LoRAMatrices(torch.cat([each.lora_a.detach() for _, each in present]), b, scale * rank)
 
 
-def split_lora(slot: FusedLinear, pair: LoRAMatrices, ranks: Mapping[str, int]) -> dict[str, LoRAMatrices]:
-    """What is learnt beside each map of a slot. Where `ranks` tells of blocks and there are such, each gets its own;
-    else each gets all of A and its rows of B.
+def split_lora(linear: FusedLinear, fused: LoRAMatrices, ranks: Mapping[str, int]) -> dict[str, LoRAMatrices]:
+    """The adapter of the fused layer as adapters of its native layers, by name.
+
+    If `ranks` gives the rank of each native layer and B is block-diagonal accordingly, each layer gets its own block; otherwise
+    each gets a copy of A and its rows of B.
     """
-    whole, parts = len(pair.a), torch.split(pair.b, list(slot.rows))
-    here = [name for name in slot.ours if name in ranks]
-    if len(slot.ours) > 1 and sum(ranks[name] for name in here) == whole:
-        found, column, outside = {}, 0, 0
-        for name, part in zip(slot.ours, parts, strict=True):
+    rank, blocks = len(fused.a), torch.split(fused.b, list(linear.out_features))
+    present = [name for name in linear.native_names if name in ranks]
+    if len(linear.native_names) > 1 and sum(ranks[name] for name in present) == rank:
+        out, column, n_off_diagonal = {}, 0, 0
+        for name, block in zip(linear.native_names, blocks, strict=True):
             end = column + ranks.get(name, 0)
-            outside += int(part[:, :column].count_nonzero() + part[:, end:].count_nonzero())
-            if name in here:
-                found[name] = LoRAMatrices(pair.a[column:end], part[:, column:end], pair.alpha / whole * ranks[name])
+            n_off_diagonal += int(block[:, :column].count_nonzero() + block[:, end:].count_nonzero())
+            if name in present:
+                out[name] = LoRAMatrices(fused.a[column:end], block[:, column:end], fused.alpha / rank * ranks[name])
             column = end
-        if not outside:
-            return found
-    return {name: LoRAMatrices(pair.a.clone(), part, pair.alpha) for name, part in zip(slot.ours, parts, strict=True)}
+        if not n_off_diagonal:
+            return out
+    return {
+        name: LoRAMatrices(fused.a.clone(), block, fused.alpha)
+        for name, block in zip(linear.native_names, blocks, strict=True)
+    }

@@ -19,7 +19,7 @@ from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import check_tokenizer, config_json_dict, generation_json_dict
 from clearstory.formats.onnx.graphs import OnnxGraph, graphs
 from clearstory.models.build import count_parameters
-from clearstory.models.prompts import resting
+from clearstory.models.prompts import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 OPSET = 20
@@ -55,7 +55,7 @@ def write_onnx(
         write_text(temporary / "README.md", onnx_readme(card, [graph.file for graph in drawn]))
         if tokenizer is not None:
             tokenizer.save(temporary)
-        with resting(model):
+        with inference_mode(model):
             for graph in drawn:
                 save(temporary, graph)
         yield temporary

@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.block import Attention, Block, Turn
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.recurrent.cells import Layer
+from clearstory.models.transformer.block import Attention, Block, RotaryAngles
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.recurrent.cells import RecurrentLayer
 from clearstory.models.recurrent.config import Cell
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.stack import Stack
-from clearstory.models.transformer import Transformer
+from clearstory.models.transformer.stack import Stack
+from clearstory.models.transformer.decoder import Transformer
 
 
 class DecoderModule(nn.Module):
@@ -48,7 +48,7 @@ class DecoderModule(nn.Module):
 class CachedAttention:
     """One block's attention over the past and itself, which remembers the keys and values it looked at."""
 
-    def __init__(self, attention: Attention, turn: Turn | None, shade: Tensor, past: Sequence[Tensor]) -> None:
+    def __init__(self, attention: Attention, turn: RotaryAngles | None, shade: Tensor, past: Sequence[Tensor]) -> None:
         self.attention, self.turn, self.shade, self.past = attention, turn, shade, past
         self.present: tuple[Tensor, ...] = ()
 
@@ -141,7 +141,7 @@ class RecurrentModule(nn.Module):
     def __init__(self, model: Recurrent) -> None:
         super().__init__()
         self.model = model
-        self.layers = nn.ModuleList(RecurrentLayerModule(cast(Layer, layer)) for layer in model.layers)
+        self.layers = nn.ModuleList(RecurrentLayerModule(cast(RecurrentLayer, layer)) for layer in model.layers)
 
     def forward(self, input_ids: Int[Tensor, "B T"], past: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Logits, then what each layer remembers."""
@@ -157,7 +157,7 @@ class RecurrentModule(nn.Module):
 class RecurrentLayerModule(nn.Module):
     """One layer, its weights in the order that ONNX has them."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: RecurrentLayer) -> None:
         super().__init__()
         self.word, order, self.settings = OPERATORS[layer.cell]
 

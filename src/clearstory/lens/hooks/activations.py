@@ -40,9 +40,9 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.base import LanguageModel
-from clearstory.models.transformer.block import Attention, Past, causal_mask
+from clearstory.models.transformer.block import Attention, LayerCache, causal_mask
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.decoding_layout import View
+from clearstory.models.decoding_layout import DecodingView
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.stack import Stack
 
@@ -147,7 +147,7 @@ def transformer_stacks(model: LanguageModel) -> list[tuple[str, Stack]]:
 
 def unwrap_model(model: LanguageModel) -> Any:
     """The original model of one whose weights were laid out for decoding; any other model itself."""
-    return model.inner if isinstance(model, View) else model
+    return model.inner if isinstance(model, DecodingView) else model
 
 
 def model_device(model: LanguageModel) -> torch.device:
@@ -310,7 +310,7 @@ def install_attention(attention: Attention, name: str, hooks: ActivationHooks) -
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        past: list[Past],
+        past: list[LayerCache],
         bias: list[Tensor] | None = None,
     ) -> Tensor:
         out = attend(q, k, v, past, bias)  # writes the new keys and values into `past`

@@ -15,11 +15,11 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.hooks.activations import record_activations, transformer_stacks
 from clearstory.lens.hooks.passage import Passage
 from clearstory.models.base import LanguageModel
-from clearstory.models.block import Attention, causal_mask
+from clearstory.models.transformer.block import Attention, causal_mask
 from clearstory.models.capabilities import Capability
-from clearstory.models.lora import Adapted
-from clearstory.models.prompts import resting
-from clearstory.models.stack import Stack
+from clearstory.models.lora import LoRALinear
+from clearstory.models.prompts import inference_mode
+from clearstory.models.transformer.stack import Stack
 
 AttentionPart = Literal["encoder", "decoder", "cross"]
 """Self-attention of the encoder or of the decoder, or the decoder's cross-attention to the source."""
@@ -135,7 +135,7 @@ def attention_patterns(
     weights; a layer's weights are freed before the next layer's are computed.
     """
     names = [f"{site.name}.pattern" for site in sites]
-    with resting(model), record_activations(model, *names, keep=keep) as recorded:
+    with inference_mode(model), record_activations(model, *names, keep=keep) as recorded:
         passage.forward(model)
     return [recorded[name][0] for name in names]
 
@@ -164,7 +164,7 @@ def pooled_patterns(
 
 def linear_weight(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a linear map, LoRA updates included."""
-    merged: Any = linear.merged() if isinstance(linear, Adapted) else linear
+    merged: Any = linear.merged() if isinstance(linear, LoRALinear) else linear
     return merged.weight.detach(), None if merged.bias is None else merged.bias.detach()
 
 

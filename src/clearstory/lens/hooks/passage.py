@@ -1,4 +1,4 @@
-"""Passage: the tokens that a view is about, as the model itself would read the text."""
+"""Passage: a text as the token ids that a model reads, with the source text of an encoder-decoder."""
 
 from __future__ import annotations
 
@@ -10,92 +10,152 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.errors import BadInput, CannotDo
-from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import Truncate, first_token, fit_prompt, fit_source, reads_source, writes_after
-from clearstory.text.special_tokens import encode_with_mask, build_inputs
+from clearstory.errors import BadInput, CannotDo, ContextOverflow
+from clearstory.lens.hooks.activations import model_device
+from clearstory.models.base import LanguageModel, TokenBatch
+from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import Truncation, bos_or_eos_token_id, prepare_prompt, prepare_source, find_start_token_id
 from clearstory.text.sentinels import SentinelTokenizer
+from clearstory.text.special_tokens import build_inputs, encode_with_mask
 from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Passage:
-    """One row of tokens, and the source beside it where the model reads one.
+    """One sequence of tokens, and the source sequence of an encoder-decoder.
 
-    `pieces` and `source_pieces` are the tokens for people to read; `segments` says which of two texts each token of an
-    encoder's row belongs to.
+    Args:
+        ids: token ids.
+        pieces: the tokens as display text.
+        source: token ids of the source.
+        source_pieces: the source's tokens as display text.
+        token_types: the segment (0 or 1) of each token of an encoder's text pair.
     """
 
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
     source: tuple[int, ...] = ()
     source_pieces: tuple[str, ...] = ()
-    segments: tuple[int, ...] | None = None
+    token_types: tuple[int, ...] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The pieces with their places: words that come twice would look the same."""
+        """The pieces, with their positions where a piece occurs more than once."""
         return number_duplicates(self.pieces)
 
     @property
     def source_labels(self) -> tuple[str, ...]:
-        """The same of the source."""
+        """The same for the source."""
         return number_duplicates(self.source_pieces)
 
-    def hidden(self, model: Any) -> Float[Tensor, "T W"]:
-        """What the model knows after each token: one forward pass, which `watch` and `edit` look into."""
-        device = next(model.parameters()).device
-        tokens = TokenBatch.from_sequences([self.ids], device)
+    def forward(self, model: LanguageModel) -> Float[Tensor, "T W"]:
+        """The final hidden state of each token, from one forward pass that can be recorded and changed."""
+        return self.forward_copies(model, 1)[0]
+
+    def forward_copies(self, model: LanguageModel, copies: int) -> Float[Tensor, "B T W"]:
+        """The final hidden states of a batch of identical copies, each of which can be changed in another way."""
+        network, device = cast(Any, model), model_device(model)
+        tokens = TokenBatch.from_sequences([self.ids] * copies, device)
         if self.source:
-            return cast(Tensor, model.forward(tokens, source=TokenBatch.from_sequences([self.source], device))[0][0])
-        if self.segments is not None:
-            return cast(Tensor, model.encode(tokens, torch.tensor([self.segments], device=device))[0])
-        return cast(Tensor, model.forward(tokens)[0][0])
+            source = TokenBatch.from_sequences([self.source] * copies, device)
+            return cast(Tensor, network.forward(tokens, source=source)[0])
+        if self.token_types is not None:
+            return cast(Tensor, network.encode(tokens, torch.tensor([self.token_types] * copies, device=device)))
+        return cast(Tensor, network.forward(tokens)[0])
 
 
 def encode_passage(
-    model: Any, tokenizer: Tokenizer, text: str, *, target: str | None = None, truncate: Truncate | None = None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    target: str | None = None,
+    truncate: Truncation | None = None,
 ) -> Passage:
-    """A text as a model reads it.
+    """Tokenize a text as the model expects it.
 
-    A decoder reads it as a prompt. An encoder reads it between its [CLS] and [SEP]; a [MASK] in it is the token, and
-    ` ||| ` parts it in two segments. An encoder-decoder reads it as its source, and behind the token that it writes
-    after `target`, where one is given. Raises BadInput for an empty text, ContextOverflow for one that is too long
-    unless its beginning may be cut off, CannotDo for a target that the model cannot have written.
+    Decoder: a prompt. Encoder: [CLS] text [SEP]; a [MASK] in the text is that token, and ` ||| ` separates two
+    segments. Encoder-decoder: the text is the source, and the decoder's input is its start token and `target`.
+    Raises BadInput for an empty text, ContextOverflow for one that is too long unless `truncate` is given, CannotDo for
+    a target and a model without a source.
     """
     if not text:
-        raise BadInput("the text is empty; give a few words to look at")
-    if target is not None and not reads_source(model):
+        raise BadInput("the text is empty; give at least one word")
+    if target is not None and Capability.SOURCE not in model.capabilities:
         raise CannotDo(
-            "target is what an encoder-decoder has written, and this model reads no source; leave target out"
+            "target is the text that an encoder-decoder has generated, and this model reads no source; leave target out"
         )
 
     def pieces(ids: Sequence[int]) -> tuple[str, ...]:
         return tuple(tokenizer.display_token(id) for id in ids)
 
-    if isinstance(model, Encoder):
-        known = encode_with_mask if tokenizer.mask_token_id is not None else Tokenizer.encode
-        ids, segments = build_inputs(tokenizer, *(known(tokenizer, part) for part in text.split(" ||| ", 1)))
-        kept = fit_prompt(model, ids, None, truncate)
-        cut = len(ids) - len(kept)
-        own = tuple(segments[cut:]) if len(set(segments)) > 1 else None
-        return Passage(tuple(kept), pieces(kept), segments=own)
-    if not reads_source(model):
-        ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
+    if Capability.BIDIRECTIONAL in model.capabilities:
+        encode = encode_with_mask if tokenizer.mask_token_id is not None else Tokenizer.encode
+        ids, token_types = build_inputs(tokenizer, *(encode(tokenizer, part) for part in text.split(" ||| ", 1)))
+        kept = prepare_prompt(model, ids, None, truncate)
+        types = tuple(token_types[len(ids) - len(kept) :]) if len(set(token_types)) > 1 else None
+        return Passage(tuple(kept), pieces(kept), token_types=types)
+    if Capability.SOURCE not in model.capabilities:
+        ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer), truncate)
         return Passage(tuple(ids), pieces(ids))
-    gaps = SentinelTokenizer(tokenizer)
-    source = fit_source(model, gaps.source(text), truncate)
-    begin = writes_after(model.config, tokenizer)
-    written = [*(() if begin is None else (begin,)), *(gaps.encode(target) if target else ())]
-    written = fit_prompt(model, written, begin, truncate)
+    sentinels = SentinelTokenizer(tokenizer)
+    source = prepare_source(model, sentinels.source(text), truncate)
+    start = find_start_token_id(cast(Any, model).config, tokenizer)
+    written = [*(() if start is None else (start,)), *(sentinels.encode(target) if target else ())]
+    written = prepare_prompt(model, written, start, truncate)
     return Passage(tuple(written), pieces(written), tuple(source), pieces(source))
 
 
 def number_duplicates(pieces: Sequence[str]) -> tuple[str, ...]:
-    """Pieces that come more than once get their places.
+    """Labels in which a piece that occurs more than once is followed by its position.
 
-    >>> numbered(["the", "king", "the"])
+    >>> number_duplicates(["the", "king", "the"])
     ('the·0', 'king', 'the·2')
     """
-    return tuple(f"{piece}·{place}" if pieces.count(piece) > 1 else piece for place, piece in enumerate(pieces))
+    return tuple(f"{piece}·{position}" if pieces.count(piece) > 1 else piece for position, piece in enumerate(pieces))
+
+
+@dataclass(frozen=True)
+class SourceTarget:
+    """The source and the target of an encoder-decoder.
+
+    Args:
+        source: token ids of the source, its end token included.
+        start: the decoder's start token.
+        ids: token ids of the target.
+        offsets: the characters start:stop of the target that each token was made from.
+    """
+
+    source: list[int]
+    start: int
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+def encode_source_target(
+    model: LanguageModel, tokenizer: Tokenizer, source: str, target: str | None, truncate: Truncation | None = None
+) -> SourceTarget | None:
+    """Source and target as an encoder-decoder was trained on them; None for a model without a source.
+
+    Raises CannotDo for a target and a model without a source, BadInput for an empty source, ContextOverflow where one
+    of the two is longer than the context.
+    """
+    if Capability.SOURCE not in model.capabilities:
+        if target is not None:
+            raise CannotDo("this model continues a text and reads no source, so there is no target; leave --target out")
+        return None
+    if not source:
+        raise BadInput("this model needs a source text, and it is empty; give the text to be rewritten")
+    start = find_start_token_id(cast(Any, model).config, tokenizer)
+    if start is None:
+        raise BadInput(
+            "neither this model nor its tokenizer names a decoder start token; set model.decoder_start_token_id"
+        )
+    sentinels = SentinelTokenizer(tokenizer)
+    ids, offsets = sentinels.encode_with_offsets(target or "")
+    if model.context is not None and len(ids) >= model.context:
+        raise ContextOverflow(
+            f"the target has {len(ids):,} tokens and the model's context holds {model.context - 1:,} after the start "
+            "token; shorten it"
+        )
+    return SourceTarget(prepare_source(model, sentinels.source(source), truncate), start, ids, offsets)

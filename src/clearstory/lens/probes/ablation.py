@@ -1,7 +1,7 @@
-"""Ablation: every head and feed-forward knocked out in turn, and what the answer loses.
+"""Ablation: the effect on the prediction of removing each head and each feed-forward layer in turn.
 
-Michel et al. 2019, "Are Sixteen Heads Really Better than One?": the effect of one part with all others in place. Parts
-that stand in for each other both look idle.
+Michel et al. 2019, "Are Sixteen Heads Really Better than One?". Each part is removed alone: parts that can replace each
+other both have a small effect.
 """
 
 from __future__ import annotations
@@ -9,32 +9,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.apply_interventions import kl_divergence_bits, scale_output
-from clearstory.lens.probes.logit_lens import LensMetric
-from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.residual_stream import answer_position, split_target_and_words, forward_copies, sublayers, single_token, output_stack
 from clearstory.lens.hooks.activations import Replacement, replace_activations
+from clearstory.lens.hooks.apply_interventions import kl_divergence_bits, scale_output
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import (
+    answer_position,
+    output_stack,
+    single_token,
+    split_target_and_words,
+    sublayers,
+)
+from clearstory.lens.probes.logit_lens import LensMetric
 from clearstory.lens.views import Grid
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.base import LanguageModel
+from clearstory.models.prompts import Truncation, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
-Ablate = Literal["zero", "mean"]
+AblationMethod = Literal["zero", "mean"]
 
-MATTERS = 0.1
-"""Bits of the answer from which on a part is said to matter."""
+MIN_EFFECT = 0.1
+"""Bits of the answer from which on an effect is counted in the caption."""
 
 
 @dataclass(frozen=True)
 class AblationEffects:
-    """L layers by C parts (`columns`: heads h, heads that look across x, the feed-forward ff). `change` is that of the
-    answer's log₂-probability without the part, `kl` how far all that is said moves, both in bits.
+    """Effects of removing each of L layers by C parts (`columns`: heads h, cross-attention heads x, feed-forward ff).
+
+    `change` is the change of the answer's log₂-probability, `kl` the divergence of all tokens' probabilities, in bits.
     """
 
     columns: tuple[str, ...]
@@ -44,108 +52,114 @@ class AblationEffects:
     kl: Float[Tensor, "L C"]
 
 
-def ablate_every_part(model: Any, read: Passage, place: int, *, ablate: Ablate = "zero", answer: int | None = None) -> AblationEffects:
-    """Each part of the writing stack taken away alone: nothing in its place, or its mean over the text's tokens.
+def ablation(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    metric: LensMetric = "answer",
+    ablate: AblationMethod = "zero",
+    target: str | None = None,
+    words: tuple[str, ...] = (),
+    truncate: Truncation | None = None,
+) -> Grid:
+    """The effect of removing each head and each feed-forward layer, layer by layer, in bits.
 
-    The parts of a layer are taken away in rows side by side, so the text is read as often as there are layers.
+    `metric` answer: the change of the log₂-probability of the answer, which is the most likely token or the one of
+    `words`, at the [MASK] in an encoder; kl: the divergence of all probabilities. `ablate`: replace the part's output
+    by zero, or by its mean over the text's tokens.
+    """
+    if metric not in ("answer", "kl"):
+        raise BadSetting(f"metric is '{metric}'; an ablation shows answer or kl")
+    if ablate not in ("zero", "mean"):
+        raise BadSetting(f"ablate is '{ablate}'; give zero or mean")
+    target, words = split_target_and_words(model, target, words)
+    if len(words) > 1:
+        raise BadSetting(f"words are {', '.join(words)}; give one, or none for the most likely token")
+    answer = single_token(tokenizer, words[0]) if words else None
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    position = answer_position(model, tokenizer, passage)
+    effects = ablate_every_part(model, passage, position, ablate=ablate, answer=answer)
+    piece = f"‘{tokenizer.display_token(effects.answer)}’"
+    values = effects.change if metric == "answer" else effects.kl
+    quantity = f"log₂-probability of {piece}" if metric == "answer" else "KL divergence"
+    return Grid(
+        title=f"Ablation: {quantity} without each head (h) and feed-forward (ff)",
+        row_labels=tuple(f"layer {layer}" for layer in range(len(values))),
+        column_labels=effects.columns,
+        values=tuple(map(tuple, values.tolist())),
+        unit="bits",
+        dots=True,
+        caption=ablation_caption(effects, piece),
+    )
+
+
+def ablate_every_part(
+    model: LanguageModel, passage: Passage, position: int, *, ablate: AblationMethod = "zero", answer: int | None = None
+) -> AblationEffects:
+    """The effect of removing each part of the output stack alone, on the prediction at one position.
+
+    All parts of a layer are removed in the rows of one batch, so there are as many forward passes as layers.
     """
     prefix, stack = output_stack(model)
     steps, heads = sublayers(prefix, stack), stack.config.heads
     columns: list[str] = []
     changes, kls = [], []
-    with resting(model):
-        before = model.logits(read.hidden(model)[place]).double().softmax(-1).cpu()
+    with inference_mode(model):
+        before = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
         answer = int(before.argmax()) if answer is None else answer
         for layer in range(len(stack.blocks)):
-            columns, made = [], dict[str, Replacement]()
+            columns, replacements = [], dict[str, Replacement]()
             for step in (each for each in steps if each.layer == layer):
                 first = len(columns)
                 if step.kind == "feed-forward":
                     columns.append("ff")
-                    made[step.added] = Without([(first, None)], ablate)
+                    replacements[step.output] = RowAblation([(first, None)], ablate)
                     continue
                 columns += [f"{'h' if step.kind == 'attention' else 'x'}{head}" for head in range(heads)]
                 rows = [(first + head, head) for head in range(heads)]
-                made[f"{step.added}.head_outputs"] = Without(rows, ablate)
-            after = rows_of(model, read, place, len(columns), made)
-            # In the logarithm: a probability may be too small for a number.
+                replacements[f"{step.output}.head_outputs"] = RowAblation(rows, ablate)
+            after = row_predictions(model, passage, position, len(columns), replacements)
+            # From logarithms: a probability may underflow.
             changes.append((after[:, answer] - before[answer].log()) / math.log(2))
             kls.append(torch.tensor([kl_divergence_bits(before, row.exp()) for row in after], dtype=torch.float64))
     return AblationEffects(tuple(columns), answer, float(before[answer]), torch.stack(changes), torch.stack(kls))
 
 
-def rows_of(model: Any, read: Passage, place: int, rows: int, made: Mapping[str, Replacement]) -> Float[Tensor, "R V"]:
-    """What the model says in each row, as logarithms of probabilities."""
-    with replace_activations(model, made):
-        hidden = forward_copies(model, read, rows)[:, place]
-    return model.logits(hidden).double().log_softmax(-1).cpu()  # type: ignore[no-any-return]  # any model's
+def row_predictions(
+    model: LanguageModel, passage: Passage, position: int, rows: int, replacements: Mapping[str, Replacement]
+) -> Float[Tensor, "R V"]:
+    """Log-probabilities at one position in each row of a batch of copies."""
+    with replace_activations(model, replacements):
+        hidden = passage.forward_copies(model, rows)[:, position]
+    return model.logits(hidden).double().log_softmax(-1).cpu()
 
 
 @dataclass(frozen=True)
-class Without:
-    """A change: in each of these rows one head, or the whole, is taken away."""
+class RowAblation:
+    """A replacement that removes one head, or the whole output (None), in each of these rows of a batch."""
 
     rows: Sequence[tuple[int, int | None]]
-    ablate: Ablate
+    ablate: AblationMethod
 
     def __call__(self, value: Tensor) -> Tensor:
-        """(B, H, T, D) where heads are taken away, else (B, T, W)."""
-        out, by = value.clone(), "mean" if self.ablate == "mean" else 0.0
+        """(B, H, T, D) where heads are removed, else (B, T, W)."""
+        out, factor = value.clone(), "mean" if self.ablate == "mean" else 0.0
         for row, head in self.rows:
             part = value[row] if head is None else value[row, head]
-            out[row, ... if head is None else head] = scale_output(part[None], by)[0]
+            out[row, ... if head is None else head] = scale_output(part[None], factor)[0]
         return out
 
 
-def ablation(
-    model: Any,
-    tokenizer: Tokenizer,
-    text: str,
-    *,
-    metric: LensMetric = "answer",
-    ablate: Ablate = "zero",
-    target: str | None = None,
-    words: tuple[str, ...] = (),
-    truncate: Truncate | None = None,
-) -> Grid:
-    """What the answer loses without each head and each feed-forward, layer by layer.
-
-    The answer is the likeliest word, or the one of `words`; an encoder's stands at its [MASK]. `metric` kl: how far all
-    words' probabilities move. `ablate`: zero, or the mean over the text's tokens.
-    """
-    if metric not in ("answer", "kl"):
-        raise BadSetting(f"metric is '{metric}'; an ablation shows answer or kl")
-    if ablate not in ("zero", "mean"):
-        raise BadSetting(f"ablate is '{ablate}'; put zero in a part's place, or its mean")
-    target, words = split_target_and_words(model, target, words)
-    if len(words) > 1:
-        raise BadSetting(f"words are {', '.join(words)}; give one, or none for the likeliest")
-    answer = single_token(tokenizer, words[0]) if words else None
-    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = ablate_every_part(model, read, answer_position(model, tokenizer, read), ablate=ablate, answer=answer)
-    piece = f"‘{tokenizer.display_token(seen.answer)}’"
-    numbers = seen.change if metric == "answer" else seen.kl
-    what = piece if metric == "answer" else "all that is said"
-    return Grid(
-        title=f"Ablation: {what} without each head (h) and feed-forward (ff)",
-        row_labels=tuple(f"layer {layer}" for layer in range(len(numbers))),
-        column_labels=seen.columns,
-        values=tuple(map(tuple, numbers.tolist())),
-        unit="bits",
-        dots=True,
-        caption=look(seen, piece),
-    )
-
-
-def look(seen: AblationEffects, piece: str) -> str:
-    """The part that the answer needs most, and how many matter at all."""
-    layer, column = divmod(int(seen.change.argmin()), len(seen.columns))
-    worst = float(seen.change[layer, column])
-    matter = int((seen.change.abs() >= MATTERS).sum())
-    said = f"{matter} of {seen.change.numel()} parts, each missing alone, change {piece} by {MATTERS:g} bits or more"
-    if worst > -MATTERS:
-        return said + "."
+def ablation_caption(effects: AblationEffects, piece: str) -> str:
+    """The number of parts with an effect, and the part with the largest one."""
+    layer, column = divmod(int(effects.change.argmin()), len(effects.columns))
+    worst = float(effects.change[layer, column])
+    count = int((effects.change.abs() >= MIN_EFFECT).sum())
+    text = f"Removing {count} of {effects.change.numel()} parts alone changes {piece} by {MIN_EFFECT:g} bits or more"
+    if worst > -MIN_EFFECT:
+        return text + "."
     return (
-        f"{said}; it needs {seen.columns[column]} of layer {layer} most: without it, its probability goes from "
-        f"{seen.before:.3g} to {seen.before * 2**worst:.2g}."
+        f"{text}; the largest loss is without {effects.columns[column]} of layer {layer}: its probability falls from "
+        f"{effects.before:.3g} to {effects.before * 2**worst:.2g}."
     )

@@ -1,151 +1,322 @@
-"""Head view: the walk through one head, picture by picture. Queries are yellow, keys teal, values and what comes of
-them red; the area of a dot is its number.
+"""One attention head, step by step, from its input to what it adds to the residual stream.
+
+    E ─► q, k, v ─► q·k ─► ÷ √d (+ bias) ─► mask ─► softmax ─► weights · v ─► output matrix ─► ΔE ─► E + ΔE
+
+Vaswani et al. 2017, section 3.2; the output matrix split by head as in Elhage et al. 2021, so that the output of
+attention is the sum of its heads' outputs and its bias. Colours: queries yellow, keys teal, values red.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from clearstory.lens.hooks.activations import record_activations, unwrap_model
+from clearstory.lens.hooks.attention_sites import (
+    AttentionPart,
+    AttentionSite,
+    attention_site,
+    head_rows,
+    kv_head,
+    linear_weight,
+)
+from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.attention import attention_caption
-from clearstory.lens.probes.x_head import HeadQuantities, head_quantities, logit_changes
-from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.hooks.attention_sites import AttentionPart
-from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Table, Report
-from clearstory.models.prompts import Truncate
+from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Report, Table
+from clearstory.models.arithmetic import RMSNorm
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import Truncation, inference_mode
+from clearstory.text.tokenizers import Tokenizer
 
 MAX_DIMENSIONS = 64
-"""Numbers of a vector that are drawn; of a longer one those that are largest in this text."""
+"""Components of a vector that are shown; of a longer vector those that are largest in this text."""
+
+LOGIT_ROWS = 32
+"""Tokens whose logits are computed at a time: of 512 tokens over a vocabulary of 49,152 they were 100 MB."""
+
+
+@dataclass(frozen=True)
+class HeadQuantities:
+    """Every tensor of one head: T queries, S keys, head dimension D, model width W.
+
+    `input` is what queries are computed from and `source_input` what keys and values are, the same unless it is
+    cross-attention. `bias` is the relative position bias, where the model has one. `residual` is the stream that
+    `added` is added to. `normed` is `added` after the final norm at its scale: see `normed_output`.
+    """
+
+    site: AttentionSite
+    head: int
+    input: Float[Tensor, "T W"]
+    source_input: Float[Tensor, "S W"]
+    query: Float[Tensor, "T D"]
+    key: Float[Tensor, "S D"]
+    value: Float[Tensor, "S D"]
+    dots: Float[Tensor, "T S"]
+    scaled: Float[Tensor, "T S"]
+    bias: Float[Tensor, "T S"] | None
+    scores: Float[Tensor, "T S"]
+    pattern: Float[Tensor, "T S"]
+    output: Float[Tensor, "T D"]
+    added: Float[Tensor, "T W"]
+    residual: Float[Tensor, "T W"]
+    after: Float[Tensor, "T W"]
+    normed: Float[Tensor, "T W"] | None
 
 
 def attention_head(
-    model: Any,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: str,
     *,
     layer: int = -1,
     head: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
-    """One head's walk from what it reads to what it adds; the most decided head of the layer when none is named.
+    """All steps of one head, from its input to its output; by default of the head with the largest maximum weights.
 
-    An encoder-decoder shows its encoder; `part` names its decoder, which has written `target`, or `cross`, how that
-    looks across at the text.
+    For an encoder-decoder, the encoder's self-attention by default; `part` selects the decoder's self-attention, or
+    cross-attention, after it has generated `target`.
     """
-    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    walked = head_quantities(model, read, layer, head, part)
-    rows, columns = walked.site.reads(read)
-    steps: list[Panel] = [
-        *queries_and_keys(walked, rows, columns),
-        *scores(walked, rows, columns),
-        *answers(walked, rows, columns),
-        words(model, tokenizer, walked, rows, columns),
-        vector_grid("E + ΔE of this head alone", rows, walked.after, "bar"),
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    seen = head_quantities(model, passage, layer, head, part)
+    rows, columns = seen.site.labels(passage)
+    panels: list[Panel] = [
+        *query_key_panels(seen, rows, columns),
+        *score_panels(seen, rows, columns),
+        *output_panels(seen, rows, columns),
+        output_table(model, tokenizer, seen, rows, columns),
+        vector_grid("E + ΔE of this head alone", rows, seen.after, "bar"),
     ]
     return Report(
-        title=f"Head {walked.head} of {walked.site.words}, step by step",
-        panels=tuple(steps),
-        caption=attention_caption(walked.site, walked.pattern, columns),
+        title=f"Head {seen.head} of {seen.site.title}, step by step",
+        panels=tuple(panels),
+        caption=attention_caption(seen.site, seen.pattern, columns),
     )
 
 
-def queries_and_keys(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
-    """What is read, and what becomes of it."""
-    c, place = walked.site.stack.config, walked.site.stack.rotary is not None and walked.site.part != "cross"
-    after = "after the norm" if c.norm_first else "as it is"
-    turned = ", turned by the token's place" if place else ""
-    steps = [vector_grid(f"What the head reads: E {after}", rows, walked.reads, "bar")]
-    if walked.site.part == "cross":
-        steps.append(vector_grid("What it reads of the source", columns, walked.source, "bar"))
-    scale = walked.site.attention.scale
-    more = "" if scale == 1 else f", times {scale:.4g} as this model scales"
+def head_quantities(
+    model: LanguageModel,
+    passage: Passage,
+    layer: int = -1,
+    head: int | None = None,
+    part: AttentionPart | None = None,
+) -> HeadQuantities:
+    """Every tensor of one head, from one forward pass.
+
+    Raises BadSetting for a layer or head that does not exist, CannotDo for a part that the model does not have.
+    """
+    site = attention_site(model, layer, part)
+    before, last = residual_names(site)
+    own = [f"{site.name}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "head_outputs")]
+    source = [source_name(model)] if site.part == "cross" else []
+    with inference_mode(model), record_activations(model, *own, before, last, *source) as recorded:
+        passage.forward(model)
+        head_input, query, key, value, scores, pattern, output = (recorded[name][0] for name in own)
+        number = site.resolve_head(head, pattern)
+        shared = kv_head(site.heads, key.shape[0], number)
+        query, key, value, output = query[number], key[shared], value[shared], output[number]
+        dots = query @ key.mT
+        added = head_output_in_stream(site, output, number)
+        relative = None if site.part == "cross" else site.stack.relative_position_bias
+        return HeadQuantities(
+            site=site,
+            head=number,
+            input=head_input,
+            source_input=recorded[source[0]][0] if source else head_input,
+            query=query,
+            key=key,
+            value=value,
+            dots=dots,
+            scaled=dots / math.sqrt(site.head_dim),
+            bias=None if relative is None else relative(*dots.shape)[number],
+            scores=scores[number],
+            pattern=pattern[number],
+            output=output,
+            added=added,
+            residual=recorded[before][0],
+            after=recorded[before][0] + added,
+            normed=normed_output(model, site, added, recorded[last][0]),
+        )
+
+
+def residual_names(site: AttentionSite) -> tuple[str, str]:
+    """The activations of the residual stream before an attention, and after the last block."""
+    prefix, _, _ = site.name.rpartition("blocks.")
+    if site.part == "cross":
+        before = f"{prefix}blocks.{site.layer}.after_attention"
+    else:
+        before = f"{prefix}blocks.{site.layer - 1}" if site.layer else f"{prefix}embedding_output"
+    return before, f"{prefix}blocks.{len(site.stack.blocks) - 1}"
+
+
+def source_name(model: LanguageModel) -> str:
+    """The activation that cross-attention takes keys and values from: the encoder's output."""
+    encoder = unwrap_model(model).encoder
+    return "encoder.norm" if encoder.norm is not None else f"encoder.blocks.{len(encoder.blocks) - 1}"
+
+
+def head_output_in_stream(site: AttentionSite, output: Float[Tensor, "T D"], head: int) -> Float[Tensor, "T W"]:
+    """One head's output times its columns of the output matrix, without the bias.
+
+    The output of attention is the sum over its heads, plus the bias.
+    """
+    weight, _ = linear_weight(site.attention.output)
+    return F.linear(output, head_rows(weight.mT, head, site.head_dim).mT.to(output.dtype))
+
+
+def normed_output(
+    model: LanguageModel, site: AttentionSite, added: Float[Tensor, "T W"], last: Float[Tensor, "T W"]
+) -> Float[Tensor, "T W"] | None:
+    """A head's output as the unembedding receives it, so that its product with a token's output vector is in logits.
+
+    The effect through later blocks is left out, and the final norm has the scale of its actual input `last`, which
+    makes it linear. Post-norm models have no final norm, and nothing is changed. None for the encoder of an
+    encoder-decoder, from which no logits are computed.
+    """
+    reads_source = Capability.SOURCE in model.capabilities
+    if reads_source and site.part == "encoder":
+        return None
+    normed = added if site.stack.norm is None else through_norm(site.stack.norm, added, last)
+    return cast(Tensor, unwrap_model(model).finish(normed[None])[0]) if reads_source else normed
+
+
+def through_norm(norm: nn.Module, added: Float[Tensor, "T W"], x: Float[Tensor, "T W"]) -> Float[Tensor, "T W"]:
+    """A summand of a norm's input x, normed with the scale of x; all summands add up to norm(x) minus the norm's bias.
+
+    >>> import torch
+    >>> norm, x = RMSNorm(4, eps=1e-6), torch.ones(1, 4)
+    >>> torch.allclose(through_norm(norm, 0.25 * x, x) + through_norm(norm, 0.75 * x, x), norm(x))
+    True
+    """
+    if isinstance(norm, RMSNorm):
+        scale = (x.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
+        return added * scale * norm.weight.detach()
+    assert isinstance(norm, nn.LayerNorm)
+    scale = (x.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()
+    return (added - added.mean(-1, keepdim=True)) * scale * norm.weight.detach()
+
+
+def logit_changes(
+    model: LanguageModel, normed: Float[Tensor, "T W"], top: int = 3
+) -> Iterable[tuple[list[tuple[int, float]], list[tuple[int, float]]]]:
+    """For each position, the ids whose logits rise most and fall most, each with the change."""
+    weight = unwrap_model(model).output_weight.detach().to(normed.dtype)
+    for start in range(0, len(normed), LOGIT_ROWS):
+        logits = normed[start : start + LOGIT_ROWS] @ weight.mT
+        both = []
+        for largest in (True, False):
+            values, ids = logits.topk(min(top, logits.shape[-1]), largest=largest)
+            rows = zip(ids.tolist(), values.tolist(), strict=True)
+            both.append([list(zip(*row, strict=True)) for row in rows])
+        yield from zip(*both, strict=True)
+
+
+def query_key_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+    """Input, queries and keys."""
+    site = seen.site
+    rotary = ", after rotary embedding" if site.stack.rotary is not None and site.part != "cross" else ""
+    panels = [
+        vector_grid(
+            f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}", rows, seen.input, "bar"
+        )
+    ]
+    if site.part == "cross":
+        panels.append(vector_grid("Its input from the source", columns, seen.source_input, "bar"))
+    scale = site.attention.scale
+    scaling = "" if scale == 1 else f", times {scale:.4g} (this model's attention scale)"
     return [
-        *steps,
-        vector_grid(f"Queries: what each token asks for{turned}{more}", rows, walked.query, "query"),
-        vector_grid(f"Keys: what each token answers to{turned}", columns, walked.key, "key"),
+        *panels,
+        vector_grid(f"Queries{rotary}{scaling}", rows, seen.query, "query"),
+        vector_grid(f"Keys{rotary}", columns, seen.key, "key"),
     ]
 
 
-def scores(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
-    """From products to weights."""
+def score_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+    """From dot products to weights."""
 
-    def square(title: str, values: Tensor, ink: GridPalette = "key", **more: Any) -> Grid:
+    def square(title: str, values: Tensor, palette: GridPalette = "key", **settings: Any) -> Grid:
         return Grid(
             title=title,
             row_labels=tuple(rows),
             column_labels=tuple(columns),
-            values=numbers(values),
-            ink=ink,
-            **{"dots": True, **more},
+            values=to_tuples(values),
+            ink=palette,
+            **{"dots": True, **settings},
         )
 
-    steps = [
-        square("Query · key", walked.dots),
-        square(f"÷ √d, which is √{walked.site.width} = {walked.site.width**0.5:.4g}", walked.scaled),
+    dim = seen.site.head_dim
+    panels = [
+        square("Query · key", seen.dots),
+        square(f"÷ √d, which is √{dim} = {dim**0.5:.4g}", seen.scaled),
     ]
-    if walked.bias is not None:
-        steps.append(square("A bias by how far apart they stand", walked.bias))
-    hidden = walked.scores == -torch.inf
-    title = "Mask: nobody looks ahead" if walked.site.attention.causal else "No mask: everybody sees all"
-    if walked.site.attention.causal and walked.site.stack.config.sliding_window is not None:
-        title += f", nor further back than {walked.site.stack.config.sliding_window} tokens"
-    share = float(hidden.double().mean())
-    masked = f"{share:.0%} of the scores are −∞." if share else None
-    sums = walked.pattern.double().sum(-1)
+    if seen.bias is not None:
+        panels.append(square("Relative position bias", seen.bias))
+    masked = float((seen.scores == -torch.inf).double().mean())
+    title = "Causal mask" if seen.site.attention.causal else "No mask: bidirectional attention"
+    window = seen.site.attention.sliding_window
+    if seen.site.attention.causal and window is not None:
+        title += f", sliding window of {window} tokens"
+    sums = seen.pattern.double().sum(-1)
     return [
-        *steps,
-        square(title, walked.scores, caption=masked),
+        *panels,
+        square(title, seen.scores, caption=f"{masked:.0%} of the scores are −∞." if masked else None),
         square(
-            "Softmax: the weights of each row",
-            walked.pattern,
+            "Softmax: attention weights, each row sums to 1",
+            seen.pattern,
             "query",
             dots=False,
             unit="weight",
-            caption=f"Every row's sum, computed: from {float(sums.min()):.6f} to {float(sums.max()):.6f}.",
+            caption=f"Computed row sums: {float(sums.min()):.6f} to {float(sums.max()):.6f}.",
         ),
     ]
 
 
-def answers(walked: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
-    """From values to what is added."""
+def output_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+    """From values to the head's output in the residual stream."""
     return [
-        vector_grid("Values: what each token answers with", columns, walked.value, "value"),
-        vector_grid("Weights · values: what each token is told", rows, walked.answer, "value"),
-        vector_grid("ΔE: that, by this head's part of the output matrix", rows, walked.added, "value"),
+        vector_grid("Values", columns, seen.value, "value"),
+        vector_grid("Weights · values: the head's output", rows, seen.output, "value"),
+        vector_grid("ΔE: the output times this head's part of the output matrix", rows, seen.added, "value"),
     ]
 
 
-def words(model: Any, tokenizer: Any, walked: HeadQuantities, rows: Sequence[str], sources: Sequence[str]) -> Table:
-    """How much each token is moved, from where, and towards which words."""
-    long = walked.added.double().norm(dim=-1)
-    share = long / walked.stream.double().norm(dim=-1).clamp(min=1e-30)
-    favourite = walked.pattern.argmax(-1)
-    columns = ["token", "‖ΔE‖", "of ‖E‖", "most from"]
-    told: list[list[Cell]] = []
-    for place, label in enumerate(rows):
-        told.append([label, float(long[place]), float(share[place]), sources[int(favourite[place])]])
-    if walked.effect is not None:
+def output_table(
+    model: LanguageModel, tokenizer: Tokenizer, seen: HeadQuantities, rows: Sequence[str], sources: Sequence[str]
+) -> Table:
+    """The size of each token's ΔE, the key it attends to most, and the tokens whose logits it changes most."""
+    length = seen.added.double().norm(dim=-1)
+    share = length / seen.residual.double().norm(dim=-1).clamp(min=1e-30)
+    attended = seen.pattern.argmax(-1)
+    columns = ["token", "‖ΔE‖", "of ‖E‖", "attends most to"]
+    cells: list[list[Cell]] = []
+    for position, label in enumerate(rows):
+        cells.append([label, float(length[position]), float(share[position]), sources[int(attended[position])]])
+    if seen.normed is not None:
         columns += ["promotes", "suppresses"]
-        for row, sides in zip(told, logit_changes(model, walked.effect), strict=True):
-            row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in sides]
-    place = int(long.argmax())
-    norm = "" if walked.site.stack.norm is None else "the last norm at its scale, then "
+        for row, both in zip(cells, logit_changes(model, seen.normed), strict=True):
+            row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in both]
+    largest = int(length.argmax())
+    norm = "" if seen.site.stack.norm is None else "the final norm at its scale and "
     return Table(
-        title="ΔE in words" + ("" if walked.effect is None else f": by {norm}each word's vector"),
+        title="Effect of ΔE on the logits" + ("" if seen.normed is None else f", through {norm}the unembedding"),
         columns=tuple(columns),
-        rows=tuple(map(tuple, told)),
-        caption=f"‘{rows[place]}’ is moved most: by {float(share[place]):.1%} of its length.",
+        rows=tuple(map(tuple, cells)),
+        caption=f"‘{rows[largest]}’ has the largest ΔE: {float(share[largest]):.1%} of the length of its E.",
     )
 
 
-def vector_grid(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], ink: GridPalette) -> Grid:
-    """A row for each token; of long vectors the numbers that are largest here, and that is said."""
+def vector_grid(title: str, labels: Sequence[str], values: Float[Tensor, "T W"], palette: GridPalette) -> Grid:
+    """One row per token; of more than `MAX_DIMENSIONS` dimensions those with the largest mean square."""
     width = values.shape[-1]
     kept = torch.arange(width)
     if width > MAX_DIMENSIONS:
@@ -155,12 +326,12 @@ def vector_grid(title: str, labels: Sequence[str], values: Float[Tensor, "T W"],
         title=title,
         row_labels=tuple(labels),
         column_labels=tuple(str(int(i)) for i in kept),
-        values=numbers(values[:, kept]),
-        ink=ink,
+        values=to_tuples(values[:, kept]),
+        ink=palette,
         dots=True,
     )
 
 
-def numbers(values: Tensor) -> tuple[tuple[float, ...], ...]:
-    """Rows of numbers."""
+def to_tuples(values: Tensor) -> tuple[tuple[float, ...], ...]:
+    """A matrix as tuples."""
     return tuple(map(tuple, values.tolist()))

@@ -1,16 +1,16 @@
-"""Roles: which heads follow which relations of grammar. Clark et al. 2019, section 4.2; Voita et al. 2019.
+"""Dependency heads: attention heads that follow syntactic relations. Clark et al. 2019, section 4.2; Voita et al. 2019.
 
-Of each relation of a parsed corpus and each way, from a word to its head or from a head to its word:
+For each relation of a parsed corpus and each direction, from a word to its head or from a head to its dependent:
 
-    share           how much of its weight a head of attention puts there
-    favourite       how often it gives the word there more than any other word
-    fixed offset    how often the best rule of the kind "the word before" finds it: a head that looked there and nowhere
-                    else would have this share, and this favourite
-    shuffled        the head's weight on a word as far away as another pair of this relation is, drawn by chance: what
-                    its distance alone explains of the share
+    share           mean weight that an attention head puts on that word
+    favourite       how often that word gets more of its weight than any other word
+    fixed offset    how often the best fixed offset ("the word before") finds that word: the baseline of both
+    shuffled        mean weight on a word at the offset of another random pair of this relation: the part of the share
+                    that distance alone explains
 
-The head (by its favourites) and the offset are chosen on every second sentence and measured on the others, or the best
-of hundreds of heads would look good by chance alone.
+Attention between words is the sum over the target word's tokens and the mean over the source word's tokens (section
+4.1). The attention head (by its favourites) and the offset are selected on every second sentence and measured on the
+others, since the best of hundreds of heads would look good by chance.
 """
 
 from __future__ import annotations
@@ -21,53 +21,75 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.attention_sites import attention_sites
+from clearstory.lens.hooks.attention_sites import AttentionSite, attention_patterns, attention_sites
+from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.views import Table
-from clearstory.lens.probes.x_words import AlignedSentence, align_words, word_attention
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import bos_or_eos_token_id, find_start_token_id
 from clearstory.text.conllu import TaggedSentence, read_conllu
+from clearstory.text.special_tokens import build_inputs
+from clearstory.text.tokenizers import Tokenizer
 
-Way = Literal["to its head", "to its word"]
+Direction = Literal["to its head", "to its dependent"]
 
-Relation = tuple[str, Way]
+DirectedRelation = tuple[str, Direction]
 
-FEWEST = 20
-"""Pairs of each half from which on a relation is measured."""
+MIN_PAIRS = 20
+"""Pairs that a relation needs in each half of the sentences."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A word that may look at another by a relation; `chance` is a word as far away as others of it stand, or None."""
+class AlignedSentence:
+    """A sentence's tokens, and the index of the word that each token belongs to; -1 for special tokens."""
 
-    relation: Relation
+    passage: Passage
+    words: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the stack that reads the words."""
+        return len(self.words)
+
+    def words_with_tokens(self) -> frozenset[int]:
+        """The words that have a token; a token of two words belongs to the second."""
+        return frozenset(self.words) - {-1}
+
+
+@dataclass(frozen=True)
+class WordPair:
+    """A word and the word that a relation leads to; `shuffled` is a word at the offset of another pair, or None."""
+
+    relation: DirectedRelation
     word: int
     other: int
-    chance: int | None = None
+    shuffled: int | None = None
 
 
 @dataclass
-class Sums:
-    """What is added up over the pairs of one relation in one half of the sentences; all (layers, heads)."""
+class PairSums:
+    """Sums over the pairs of one relation in one half of the sentences; the tensors are (layers, heads)."""
 
     share: Tensor
     favourite: Tensor
     shuffled: Tensor
     pairs: int = 0
-    drawn: int = 0
+    shuffled_pairs: int = 0
 
 
 @dataclass(frozen=True)
 class DependencyHead:
-    """One relation, one way: the head that follows it best, and what that is to be held against."""
+    """The best attention head for one relation in one direction, with its baselines."""
 
     relation: str
-    way: Way
+    direction: Direction
     pairs: int
     layer: int
     head: int
@@ -82,141 +104,42 @@ class DependencyHead:
 
 @dataclass(frozen=True)
 class DependencyHeads:
-    """The roles of a model's heads in so many sentences, frequent relations first, and how many were too long."""
+    """The best heads of all relations, most frequent first; the numbers of sentences used and of too long ones."""
 
-    roles: tuple[DependencyHead, ...]
+    relations: tuple[DependencyHead, ...]
     sentences: int
-    long: int
+    too_long: int
 
 
-def measure_dependency_heads(model: Any, tokenizer: Any, sentences: Iterable[TaggedSentence], seed: int = 0) -> DependencyHeads:
-    """Every relation's best head, of a decoder, an encoder, or the encoder of an encoder-decoder."""
-    of = attention_sites(model)
-    read = [(sentence, align_words(model, tokenizer, sentence)) for sentence in sentences]
-    fits = [each for each in read if model.context is None or each[1].tokens <= model.context]
-    causal = of[0].attention.causal
-    marked = [pairs(sentence, pieces, causal) for sentence, pieces in fits]
-    offsets = [tally(marked[half::2]) for half in (0, 1)]
-    rng = Random(seed)
-    zero = torch.zeros(len(of), of[0].heads)
-    sums: list[dict[Relation, Sums]] = [
-        defaultdict(lambda: Sums(zero.clone(), zero.clone(), zero.clone())) for _ in range(2)
-    ]
-    for number, ((sentence, pieces), found) in enumerate(zip(fits, marked, strict=True)):
-        if found:
-            weights = word_attention(model, pieces, of, len(sentence.words))
-            pools = {
-                relation: list(offsets[number % 2][relation].elements())
-                for relation in {each.relation for each in found}
-            }
-            add(sums[number % 2], weights, chances(found, pools, pieces, causal, rng))
-    return DependencyHeads(tuple(ranked(sums, offsets)), len(fits), len(read) - len(fits))
+def dependency_heads(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, sentences: int = 200, top: int = 24
+) -> Table:
+    """The attention head that follows each syntactic relation best, over the first sentences of the .conllu file `text`.
 
-
-def pairs(sentence: TaggedSentence, pieces: AlignedSentence, causal: bool) -> list[Pair]:
-    """All that a sentence says about who hangs on whom, both ways, where the one may see the other and has a choice."""
-    known = sorted(pieces.known())
-    found = []
-    for word, (head, relation) in enumerate(zip(sentence.heads, sentence.dependency_relations, strict=True)):
-        if head is None or head == word or not {word, head} <= set(known):
-            continue
-        both: list[tuple[Way, int, int]] = [("to its head", word, head), ("to its word", head, word)]
-        for way, one, other in both:
-            seen = [each for each in known if each != one and not (causal and each > one)]
-            if other in seen and len(seen) > 1:
-                found.append(Pair((relation, way), one, other))
-    return found
-
-
-def tally(marked: Sequence[Sequence[Pair]]) -> dict[Relation, Counter[int]]:
-    """How often each relation reaches how many words to the right."""
-    offsets: dict[Relation, Counter[int]] = defaultdict(Counter)
-    for each in marked:
-        for pair in each:
-            offsets[pair.relation][pair.other - pair.word] += 1
-    return offsets
-
-
-def chances(
-    found: Sequence[Pair], pools: dict[Relation, list[int]], pieces: AlignedSentence, causal: bool, rng: Random
-) -> Iterator[Pair]:
-    """The pairs, each with a word at an offset of another pair of its relation; None where ten draws fall outside."""
-    known = pieces.known()
-    for pair in found:
-        drawn = (pair.word + rng.choice(pools[pair.relation]) for _ in range(10))
-        chance = next((at for at in drawn if at in known and not (causal and at > pair.word)), None)
-        yield Pair(pair.relation, pair.word, pair.other, chance)
-
-
-def add(sums: dict[Relation, Sums], weights: Float[Tensor, "L H N N"], found: Iterable[Pair]) -> None:
-    """One sentence's weights along its pairs."""
-    others = weights.clone().diagonal_scatter(weights.new_full(weights.shape[:-1], -1.0), dim1=-2, dim2=-1)
-    best = others.argmax(-1)
-    for pair in found:
-        own = sums[pair.relation]
-        own.share += weights[..., pair.word, pair.other]
-        own.favourite += best[..., pair.word] == pair.other
-        own.pairs += 1
-        if pair.chance is not None:
-            own.shuffled += weights[..., pair.word, pair.chance]
-            own.drawn += 1
-
-
-def ranked(sums: Sequence[dict[Relation, Sums]], offsets: Sequence[dict[Relation, Counter[int]]]) -> list[DependencyHead]:
-    """The role of each relation that both halves have enough of: chosen by the one, measured on the other."""
-    roles = []
-    for relation in sums[0].keys() & sums[1].keys():
-        chosen, held = sums[0][relation], sums[1][relation]
-        if min(chosen.pairs, held.pairs) < FEWEST:
-            continue
-        # Of equal favourites the greater share, which is under 1 of what one favourite counts.
-        best = chosen.favourite + chosen.share / (chosen.pairs + 1)
-        layer, head = divmod(int(best.argmax()), best.shape[1])
-        [(offset, _)] = offsets[0][relation].most_common(1)
-        roles.append(
-            DependencyHead(
-                relation=relation[0],
-                way=relation[1],
-                pairs=chosen.pairs + held.pairs,
-                layer=layer,
-                head=head,
-                share=float(held.share[layer, head]) / held.pairs,
-                favourite=float(held.favourite[layer, head]) / held.pairs,
-                offset=offset,
-                fixed=offsets[1][relation][offset] / held.pairs,
-                shuffled=float(held.shuffled[layer, head]) / max(held.drawn, 1),
-                shares=(chosen.share + held.share) / (chosen.pairs + held.pairs),
-                favourites=(chosen.favourite + held.favourite) / (chosen.pairs + held.pairs),
-            )
-        )
-    return sorted(roles, key=lambda role: (-role.pairs, role.relation, role.way))
-
-
-def dependency_heads(model: Any, tokenizer: Any, text: str, *, sentences: int = 200, top: int = 24) -> Table:
-    """Which head follows which relation, over the first sentences of a parsed file (.conllu) that `text` names.
-
-    Raises BadInput for a file that is none, or has no relation often enough.
+    Raises BadInput for a path that is no file, and for a file without any relation that is frequent enough.
     """
-    if sentences < 2 * FEWEST:
-        raise BadSetting(f"sentences is {sentences}; read at least {2 * FEWEST}, or no relation comes often enough")
+    if sentences < 2 * MIN_PAIRS:
+        raise BadSetting(
+            f"sentences is {sentences}; read at least {2 * MIN_PAIRS}, or no relation is frequent enough"
+        )
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 relation")
     file = Path(text).expanduser()
     if not file.is_file():
         raise BadInput(f"the view 'dependency-heads' reads a parsed file and '{text[:80]}' is none; give a .conllu file")
     found = measure_dependency_heads(model, tokenizer, islice(read_conllu(file), sentences))
-    if not found.roles:
+    if not found.relations:
         raise BadInput(
-            f"{file} has no relation {2 * FEWEST} times in {found.sentences} sentences; read more of them, or give a "
+            f"{file} has no relation {2 * MIN_PAIRS} times in {found.sentences} sentences; read more of them, or give a "
             "file whose columns HEAD and DEPREL are filled in"
         )
     return Table(
-        title=f"Heads that follow grammar, in {found.sentences} sentences of {file.name}",
-        columns=("relation", "way", "pairs", "head", "share", "favourite", "fixed offset", "offset", "shuffled"),
+        title=f"Attention heads that follow syntactic relations, in {found.sentences} sentences of {file.name}",
+        columns=("relation", "direction", "pairs", "head", "share", "favourite", "fixed offset", "offset", "shuffled"),
         rows=tuple(
             (
                 each.relation,
-                each.way,
+                each.direction,
                 each.pairs,
                 f"{each.layer}.{each.head}",
                 each.share,
@@ -225,7 +148,7 @@ def dependency_heads(model: Any, tokenizer: Any, text: str, *, sentences: int = 
                 f"{each.offset:+d}",
                 each.shuffled,
             )
-            for each in found.roles[:top]
+            for each in found.relations[:top]
         ),
         bar="favourite",
         caption=dependency_caption(found, top),
@@ -233,17 +156,164 @@ def dependency_heads(model: Any, tokenizer: Any, text: str, *, sentences: int = 
 
 
 def dependency_caption(found: DependencyHeads, top: int) -> str:
-    """How many relations are followed better than by an offset, and the best; and what is not shown."""
-    beyond = [each for each in found.roles if each.favourite > each.fixed]
-    said = (
-        f"In {len(beyond)} of {len(found.roles)} relations a head finds the word more often than the best fixed offset"
+    """The number of relations where a head beats the fixed offset, the largest margin, and what is not shown."""
+    better = [each for each in found.relations if each.favourite > each.fixed]
+    text = (
+        f"In {len(better)} of {len(found.relations)} relations an attention head finds the word more often than the "
+        "best fixed offset"
     )
-    if beyond:
-        best = max(beyond, key=lambda each: each.favourite - each.fixed)
-        said += (
-            f"; by most in {best.relation}, {best.way}: head {best.layer}.{best.head} {best.favourite:.0%}, "
-            f"offset {best.offset:+d} {best.fixed:.0%}"
+    if better:
+        best = max(better, key=lambda each: each.favourite - each.fixed)
+        text += (
+            f"; the largest margin is in {best.relation}, {best.direction}: head {best.layer}.{best.head} "
+            f"{best.favourite:.0%}, offset {best.offset:+d} {best.fixed:.0%}"
         )
-    more = len(found.roles) - top
-    said += f". {more} rarer relations are not shown" if more > 0 else ""
-    return said + (f". {found.long} sentences were longer than the context and left out." if found.long else ".")
+    more = len(found.relations) - top
+    text += f". {more} rarer relations are not shown" if more > 0 else ""
+    return text + (f". {found.too_long} sentences longer than the context were left out." if found.too_long else ".")
+
+
+def measure_dependency_heads(
+    model: LanguageModel, tokenizer: Tokenizer, sentences: Iterable[TaggedSentence], seed: int = 0
+) -> DependencyHeads:
+    """The best head of every relation, in a decoder, an encoder, or the encoder of an encoder-decoder."""
+    sites = attention_sites(model)
+    aligned = [(sentence, align_words(model, tokenizer, sentence)) for sentence in sentences]
+    fitting = [each for each in aligned if model.context is None or each[1].tokens <= model.context]
+    causal = sites[0].attention.causal
+    pairs = [word_pairs(sentence, tokens, causal) for sentence, tokens in fitting]
+    offsets = [count_offsets(pairs[half::2]) for half in (0, 1)]
+    rng = Random(seed)
+    zero = torch.zeros(len(sites), sites[0].heads)
+    sums: list[dict[DirectedRelation, PairSums]] = [
+        defaultdict(lambda: PairSums(zero.clone(), zero.clone(), zero.clone())) for _ in range(2)
+    ]
+    for index, ((sentence, tokens), found) in enumerate(zip(fitting, pairs, strict=True)):
+        if found:
+            weights = word_attention(model, tokens, sites, len(sentence.words))
+            pools = {
+                relation: list(offsets[index % 2][relation].elements())
+                for relation in {each.relation for each in found}
+            }
+            add_pairs(sums[index % 2], weights, shuffle_offsets(found, pools, tokens, causal, rng))
+    return DependencyHeads(tuple(best_heads(sums, offsets)), len(fitting), len(aligned) - len(fitting))
+
+
+def align_words(model: LanguageModel, tokenizer: Tokenizer, sentence: TaggedSentence) -> AlignedSentence:
+    """The tokens of a sentence as written, with special tokens before it, so that attention to the first token is not
+    counted as attention to the first word.
+    """
+    text, word_offsets = sentence.text_and_spans
+    ids, offsets = tokenizer.encode_with_offsets(text)
+    words = [next((word for word, (_, stop) in enumerate(word_offsets) if end <= stop), -1) for _, end in offsets]
+    if Capability.BIDIRECTIONAL in model.capabilities:
+        inputs, _ = build_inputs(tokenizer, ids)
+        return AlignedSentence(Passage(tuple(inputs), ()), (-1, *words, -1))
+    if Capability.SOURCE in model.capabilities:
+        ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        written = (find_start_token_id(cast(Any, model).config, tokenizer) or 0,)
+        return AlignedSentence(Passage(written, (), (*ids, *ends), ()), (*words, *(-1 for _ in ends)))
+    begin = bos_or_eos_token_id(tokenizer)
+    first = () if begin is None else (begin,)
+    return AlignedSentence(Passage((*first, *ids), ()), (*(-1 for _ in first), *words))
+
+
+def word_attention(
+    model: LanguageModel, sentence: AlignedSentence, sites: list[AttentionSite], count: int
+) -> Float[Tensor, "L H N N"]:
+    """Every head's weights among `count` words; weight on special tokens is left out, so rows may sum to less than 1."""
+    belongs = torch.tensor(sentence.words)[:, None] == torch.arange(count)
+    to = belongs.float()
+    by = (to / to.sum(0).clamp(min=1)).T
+
+    def merge(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H N N"]:
+        return by @ pattern.float().cpu() @ to
+
+    return torch.stack(attention_patterns(model, sentence.passage, sites, merge))
+
+
+def word_pairs(sentence: TaggedSentence, tokens: AlignedSentence, causal: bool) -> list[WordPair]:
+    """All pairs of a word and its head, in both directions, where the one attends to the other and has a choice."""
+    known = sorted(tokens.words_with_tokens())
+    found = []
+    for word, (head, relation) in enumerate(zip(sentence.heads, sentence.dependency_relations, strict=True)):
+        if head is None or head == word or not {word, head} <= set(known):
+            continue
+        both: list[tuple[Direction, int, int]] = [("to its head", word, head), ("to its dependent", head, word)]
+        for direction, one, other in both:
+            visible = [each for each in known if each != one and not (causal and each > one)]
+            if other in visible and len(visible) > 1:
+                found.append(WordPair((relation, direction), one, other))
+    return found
+
+
+def count_offsets(pairs: Sequence[Sequence[WordPair]]) -> dict[DirectedRelation, Counter[int]]:
+    """How often each relation leads each number of words to the right."""
+    offsets: dict[DirectedRelation, Counter[int]] = defaultdict(Counter)
+    for each in pairs:
+        for pair in each:
+            offsets[pair.relation][pair.other - pair.word] += 1
+    return offsets
+
+
+def shuffle_offsets(
+    pairs: Sequence[WordPair],
+    pools: dict[DirectedRelation, list[int]],
+    tokens: AlignedSentence,
+    causal: bool,
+    rng: Random,
+) -> Iterator[WordPair]:
+    """The pairs, each with a word at a random offset of its relation; None if ten draws fall outside the sentence."""
+    known = tokens.words_with_tokens()
+    for pair in pairs:
+        drawn = (pair.word + rng.choice(pools[pair.relation]) for _ in range(10))
+        shuffled = next((word for word in drawn if word in known and not (causal and word > pair.word)), None)
+        yield WordPair(pair.relation, pair.word, pair.other, shuffled)
+
+
+def add_pairs(
+    sums: dict[DirectedRelation, PairSums], weights: Float[Tensor, "L H N N"], pairs: Iterable[WordPair]
+) -> None:
+    """Add one sentence's weights along its pairs to the sums."""
+    others = weights.clone().diagonal_scatter(weights.new_full(weights.shape[:-1], -1.0), dim1=-2, dim2=-1)
+    best = others.argmax(-1)
+    for pair in pairs:
+        own = sums[pair.relation]
+        own.share += weights[..., pair.word, pair.other]
+        own.favourite += best[..., pair.word] == pair.other
+        own.pairs += 1
+        if pair.shuffled is not None:
+            own.shuffled += weights[..., pair.word, pair.shuffled]
+            own.shuffled_pairs += 1
+
+
+def best_heads(
+    sums: Sequence[dict[DirectedRelation, PairSums]], offsets: Sequence[dict[DirectedRelation, Counter[int]]]
+) -> list[DependencyHead]:
+    """The best head of each relation that is frequent enough: selected on one half, measured on the other."""
+    found = []
+    for relation in sums[0].keys() & sums[1].keys():
+        selection, held_out = sums[0][relation], sums[1][relation]
+        if min(selection.pairs, held_out.pairs) < MIN_PAIRS:
+            continue
+        # Ties are broken by the share, which is scaled to less than one favourite.
+        best = selection.favourite + selection.share / (selection.pairs + 1)
+        layer, head = divmod(int(best.argmax()), best.shape[1])
+        [(offset, _)] = offsets[0][relation].most_common(1)
+        found.append(
+            DependencyHead(
+                relation=relation[0],
+                direction=relation[1],
+                pairs=selection.pairs + held_out.pairs,
+                layer=layer,
+                head=head,
+                share=float(held_out.share[layer, head]) / held_out.pairs,
+                favourite=float(held_out.favourite[layer, head]) / held_out.pairs,
+                offset=offset,
+                fixed=offsets[1][relation][offset] / held_out.pairs,
+                shuffled=float(held_out.shuffled[layer, head]) / max(held_out.shuffled_pairs, 1),
+                shares=(selection.share + held_out.share) / (selection.pairs + held_out.pairs),
+                favourites=(selection.favourite + held_out.favourite) / (selection.pairs + held_out.pairs),
+            )
+        )
+    return sorted(found, key=lambda each: (-each.pairs, each.relation, each.direction))

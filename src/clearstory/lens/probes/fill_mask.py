@@ -16,7 +16,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import entropy
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.views import Table, Report
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncation, inference_mode
 from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
 
@@ -28,7 +28,7 @@ def fill_mask(
     *,
     mask: tuple[int, ...] = (),
     top: int = 20,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
     """What may stand at each hidden token, by what stands before and behind it: the likeliest, and what does.
 
@@ -44,7 +44,7 @@ def fill_mask(
     places = hidden(read, tokenizer, mask)
     ids = tuple(hides if place in places else id for place, id in enumerate(read.ids))
     shown = replace(read, ids=ids)
-    with resting(model):
+    with inference_mode(model):
         found = model.logits(shown.hidden(model)[places]).double().log_softmax(-1).cpu()
     words = " ".join(tokenizer.display_token(hides) if place in places else each for place, each in enumerate(read.pieces))
     steps = tuple(

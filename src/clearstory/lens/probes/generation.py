@@ -16,7 +16,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.surprisal import LOGITS, format_probability
 from clearstory.lens.views import Node, Span, HighlightedText, Table, Tree, Report
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncation, inference_mode
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
@@ -72,7 +72,7 @@ def written_steps(model: Any, read: Passage, written: Sequence[int], top: int) -
     device = torch.device("cpu") if weight is None else weight.device
     source = {"source": TokenBatch.from_sequences([read.source], device)} if read.source else {}
     found: list[WrittenToken] = []
-    with resting(model):
+    with inference_mode(model):
         hidden = model.forward(TokenBatch.from_sequences([ids], device), **source)[0][0, first:]
         size = max(1, LOGITS // model.vocab)
         for at in range(0, len(written), size):
@@ -102,7 +102,7 @@ def generation(
     seed: int = 0,
     beam: int = 1,
     top: int = 5,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
     """A text and what is written after it, each token coloured by its bits; each step with its alternatives; and, of a
     beam search, every candidate that it weighed as a tree.

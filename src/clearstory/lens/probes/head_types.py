@@ -1,18 +1,18 @@
-"""Heads: what each head of a model does with a text, measured.
+"""Head types: every attention head of a model, classified by where its weight goes in a text.
 
-Shares of a head's weight, on average over the tokens that have a choice (Clark et al. 2019, section 3; induction as
-the prefix matching of Olsson et al. 2022, which Elhage et al. 2021 found):
+Mean shares of a head's weight, over the queries that see more than one key (Clark et al. 2019, section 3; induction as
+the prefix matching score of Olsson et al. 2022, after Elhage et al. 2021):
 
-    previous    on the token before
-    next        on the token after, where the mask lets it
-    first       on the first token: [CLS], or whatever a text begins with
-    last        on the last: [SEP] of an encoder, the end of a source
-    same        on the token itself, and on others that are the same
-    induction   on the token that came after this one when it last came, in tokens drawn by chance and then repeated
-    diffuse     no share but an evenness: the entropy of its weights by that of equal ones
+    previous    on the previous token
+    next        on the next token, where the mask allows it
+    first       on the first token: [CLS], or the first of the text
+    last        on the last token: [SEP] of an encoder, the end of a source
+    same        on the token itself, and on equal tokens
+    induction   on the token after the previous occurrence of this one, in random tokens that are repeated once
+    diffuse     not a share: the entropy of the weights divided by that of uniform weights
 
-A head is called by the greatest that reaches its threshold, by "induction" before all others, since that is measured on
-a text of its own, and "unclear" by none.
+A head has the type whose score is largest among those above their thresholds, "induction" before all others since it is
+measured on a text of its own, and "unclear" if no score is above its threshold.
 """
 
 from __future__ import annotations
@@ -21,85 +21,142 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clearstory.lens.probes.attention import attention_patterns, pooled_patterns
+from clearstory.lens.hooks.attention_sites import (
+    AttentionPart,
+    AttentionSite,
+    attention_patterns,
+    attention_sites,
+    pooled_patterns,
+)
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_sites
-from clearstory.lens.views import Cell, TileGrid, Table, Tile, Report
-from clearstory.models.prompts import Truncate, first_token
+from clearstory.lens.views import Cell, Report, Table, Tile, TileGrid
+from clearstory.models.base import LanguageModel
+from clearstory.models.prompts import Truncation, bos_or_eos_token_id
+from clearstory.text.tokenizers import Tokenizer
 
 THRESHOLDS = dict.fromkeys(("induction", "previous", "next", "first", "last", "same"), 0.4) | {"diffuse": 0.85}
-"""From here on a head is called so; at 0.4 no third kind can be as strong."""
+"""Minimum score of each type; at 0.4 at most two shares can reach it."""
 
-REPEATED = 50
-"""Tokens drawn for induction, or as many as twice fit the context."""
-SHOWN = 16
-"""Cells of a thumbnail, each way."""
+REPEATED_TOKENS = 50
+"""Random tokens that are repeated for the induction score, or as many as twice fit the context."""
+THUMBNAIL_CELLS = 16
+"""Rows and columns of a thumbnail."""
 
 
 @dataclass(frozen=True)
 class HeadMeasures:
-    """Every head's measures, layer by layer: each of `scores` is (layers, heads), and `names` as long and as wide."""
+    """Scores and types of all heads: each of `scores` is (layers, heads), and `types` has the same shape."""
 
     scores: Mapping[str, Float[Tensor, "L H"]]
-    names: tuple[tuple[str, ...], ...]
+    types: tuple[tuple[str, ...], ...]
 
 
-Look = Callable[[Callable[[Tensor], Tensor]], list[Tensor]]
-"""Goes through the layers' weights (1, H, T, S) of one reading, and gives what is kept of each."""
+PatternPass = Callable[[Callable[[Tensor], Tensor]], list[Tensor]]
+"""Calls a function with each layer's weights (1, H, T, S) and returns the first row of each result."""
+
+
+def head_types(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    part: AttentionPart | None = None,
+    target: str | None = None,
+    truncate: Truncation | None = None,
+) -> Report:
+    """All heads of a model over a text: a thumbnail of each head's pattern, its type, and a table of all scores.
+
+    For an encoder-decoder, the encoder's self-attention by default; `part` selects the decoder's self-attention, or
+    cross-attention, after it has generated `target`.
+    """
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    measured = measure_heads(model, tokenizer, passage, part)
+    thumbnails = pooled_patterns(model, passage, part, THUMBNAIL_CELLS).tolist()
+    tiles = tuple(
+        tuple(
+            Tile(name, type_score(measured, layer, head), tuple(map(tuple, thumbnails[layer][head])))
+            for head, name in enumerate(row)
+        )
+        for layer, row in enumerate(measured.types)
+    )
+    order = [name for name in THRESHOLDS if name in measured.scores]
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (layer, head, measured.types[layer][head], *(float(measured.scores[name][layer, head]) for name in order))
+        for layer, head in all_heads(measured)
+    )
+    return Report(
+        title=f"Types of all {len(rows)} heads",
+        caption=types_caption(measured),
+        panels=(
+            TileGrid(
+                title=f"{len(tiles)} layers of {len(tiles[0])} heads",
+                row_labels=tuple(f"layer {layer}" for layer in range(len(tiles))),
+                column_labels=tuple(map(str, range(len(tiles[0])))),
+                tiles=tiles,
+                kinds=(*order, "unclear"),
+            ),
+            Table(title="Scores", columns=("layer", "head", "type", *order), rows=rows),
+        ),
+    )
 
 
 def measure_heads(
-    model: Any, tokenizer: Any, read: Passage, part: AttentionPart | None = None, seed: int = 0, look: Look | None = None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    passage: Passage,
+    part: AttentionPart | None = None,
+    seed: int = 0,
+    pattern_pass: PatternPass | None = None,
 ) -> HeadMeasures:
-    """What every head does with a passage, which is read unless `look` has done so. Induction is measured where a stack
-    reads left to right.
+    """Scores and types of all heads for a passage, from one forward pass, or from `pattern_pass` where it is given.
+
+    Induction is measured in causal stacks only, in another forward pass over random tokens drawn with `seed`.
     """
-    of = attention_sites(model, part)
-    scores = shares(look or partial(attention_patterns, model, read, of), read, of)
-    if of[0].attention.causal:
-        again, back = repeated_random_tokens(model, tokenizer, read, seed)
-        marks = {"induction": offset(len(again.ids), back, 2 * back)}
-        scores["induction"] = marked(partial(attention_patterns, model, again, of), of, marks)["induction"]
-    return HeadMeasures(scores, tuple(map(tuple, named(scores))))
+    sites = attention_sites(model, part)
+    scores = text_scores(pattern_pass or partial(attention_patterns, model, passage, sites), passage, sites)
+    if sites[0].attention.causal:
+        repeated, distance = repeated_random_tokens(model, tokenizer, passage, seed)
+        masks = {"induction": diagonal(len(repeated.ids), distance, 2 * distance)}
+        scores["induction"] = mean_weights(partial(attention_patterns, model, repeated, sites), sites, masks)["induction"]
+    return HeadMeasures(scores, tuple(map(tuple, classify(scores))))
 
 
-def shares(look: Look, read: Passage, of: list[AttentionSite]) -> dict[str, Float[Tensor, "L H"]]:
-    """All measures that a text alone gives."""
-    across = of[0].part == "cross"
-    ids = torch.tensor(read.source if of[0].part == "encoder" and read.source else read.ids)
-    keys = torch.tensor(read.source) if across else ids
+def text_scores(pattern_pass: PatternPass, passage: Passage, sites: list[AttentionSite]) -> dict[str, Float[Tensor, "L H"]]:
+    """All scores that are measured on the text itself."""
+    cross = sites[0].part == "cross"
+    ids = torch.tensor(passage.source if sites[0].part == "encoder" and passage.source else passage.ids)
+    keys = torch.tensor(passage.source) if cross else ids
     same = ids[:, None] == keys
-    marks: dict[str, Tensor] = {"first": column(same, 0)}
-    if not across:
-        marks["previous"] = offset(len(ids), 1)
-    marks["same"] = same
-    if not of[0].attention.causal:
-        marks["last"] = column(same, -1)
-    if not of[0].attention.causal and not across:
-        marks["next"] = offset(len(ids), -1)
-        # Of the first and the last token themselves it is said by "same".
-        marks["first"][0] = marks["last"][-1] = False
-    return marked(look, of, marks)
+    masks: dict[str, Tensor] = {"first": column(same, 0)}
+    if not cross:
+        masks["previous"] = diagonal(len(ids), 1)
+    masks["same"] = same
+    if not sites[0].attention.causal:
+        masks["last"] = column(same, -1)
+    if not sites[0].attention.causal and not cross:
+        masks["next"] = diagonal(len(ids), -1)
+        # The first and last token's weight on themselves counts as "same".
+        masks["first"][0] = masks["last"][-1] = False
+    return mean_weights(pattern_pass, sites, masks)
 
 
-def column(like: Bool[Tensor, "T S"], place: int) -> Bool[Tensor, "T S"]:
-    """One key, of every query."""
+def column(like: Bool[Tensor, "T S"], index: int) -> Bool[Tensor, "T S"]:
+    """A mask of one key for all queries."""
     mask = torch.zeros_like(like)
-    mask[:, place] = True
+    mask[:, index] = True
     return mask
 
 
-def offset(count: int, back: int, start: int = 0) -> Bool[Tensor, "T T"]:
-    """The key so many places back, of each query from `start` on.
+def diagonal(count: int, back: int, start: int = 0) -> Bool[Tensor, "T T"]:
+    """A mask of the key `back` positions before each query, from query `start` on.
 
-    >>> offset(3, 1).int().tolist()
+    >>> diagonal(3, 1).int().tolist()
     [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
     """
     mask = torch.ones(count, count, dtype=torch.bool).tril(-back).triu(-back)
@@ -107,57 +164,63 @@ def offset(count: int, back: int, start: int = 0) -> Bool[Tensor, "T T"]:
     return mask
 
 
-def marked(look: Look, of: list[AttentionSite], marks: Mapping[str, Bool[Tensor, "T S"]]) -> dict[str, Float[Tensor, "L H"]]:
-    """The mean weight on what is marked, over the queries that have a choice and something marked; and "diffuse".
+def mean_weights(
+    pattern_pass: PatternPass, sites: list[AttentionSite], masks: Mapping[str, Bool[Tensor, "T S"]]
+) -> dict[str, Float[Tensor, "L H"]]:
+    """The mean weight inside each mask, over the queries with a choice and a masked key; and "diffuse".
 
-    A layer's weights are let go before the next layer's are made.
+    A layer's weights are freed before the next layer's are computed.
     """
-    made: list[Tensor] = []  # the same for every layer
+    computed: list[Tensor] = []  # the same for every layer
 
     def keep(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B N H"]:
         weights = pattern[0]
-        if not made:
-            made.extend(shared(of[0].visible(weights), [mark.to(weights.device) for mark in marks.values()]))
-        masks, even = made
-        rows = weights.flatten(1).double() @ masks
-        entropy = -torch.special.xlogy(weights, weights).sum(-1, dtype=torch.float64) @ even
+        if not computed:
+            on_device = [mask.to(weights.device) for mask in masks.values()]
+            computed.extend(averaging_factors(sites[0].visible_counts(weights), on_device))
+        mask_factors, entropy_factors = computed
+        rows = weights.flatten(1).double() @ mask_factors
+        entropy = -torch.special.xlogy(weights, weights).sum(-1, dtype=torch.float64) @ entropy_factors
         return torch.cat([rows.T, entropy[None]])[None].cpu()
 
-    found = torch.stack(look(keep))
-    return {name: found[:, number] for number, name in enumerate((*marks, "diffuse"))}
+    scores = torch.stack(pattern_pass(keep))
+    return {name: scores[:, index] for index, name in enumerate((*masks, "diffuse"))}
 
 
-def shared(
-    seen: Int[Tensor, "T"], marks: Sequence[Bool[Tensor, "T S"]]
+def averaging_factors(
+    visible: Int[Tensor, "T"], masks: Sequence[Bool[Tensor, "T S"]]
 ) -> tuple[Float[Tensor, "T*S N"], Float[Tensor, "T"]]:
-    """What weights are multiplied with to be means: over a mark's queries, and of entropies as shares of even ones."""
-    choice = seen > 1
+    """Factors that turn weights into their mean inside each mask, and entropies into the mean share of the uniform one."""
+    has_choice = visible > 1
     columns = []
-    for mark in marks:
-        asked = choice & mark.any(-1)
-        columns.append((mark & asked[:, None]).double().flatten() / asked.sum().clamp(min=1))
-    even = choice / seen.clamp(min=2).double().log() / choice.sum().clamp(min=1)
-    return torch.stack(columns, -1), even
+    for mask in masks:
+        counted = has_choice & mask.any(-1)
+        columns.append((mask & counted[:, None]).double().flatten() / counted.sum().clamp(min=1))
+    uniform = has_choice / visible.clamp(min=2).double().log() / has_choice.sum().clamp(min=1)
+    return torch.stack(columns, -1), uniform
 
 
-def repeated_random_tokens(model: Any, tokenizer: Any, read: Passage, seed: int) -> tuple[Passage, int]:
-    """Tokens drawn by chance and then again, so that nothing but their having come before tells what comes; and how far
-    back the token stands that followed this one then: one less than were drawn.
+def repeated_random_tokens(
+    model: LanguageModel, tokenizer: Tokenizer, passage: Passage, seed: int
+) -> tuple[Passage, int]:
+    """Random tokens, repeated once; and the distance back to the token after the previous occurrence, which is one less
+    than the number of tokens drawn.
     """
-    begin = first_token(tokenizer)
-    most = (model.context or 2 * REPEATED + 1) - 1
-    count = max(2, min(REPEATED, most // 2))
-    plain = np.flatnonzero(~np.asarray(tokenizer.special_tokens_mask))
-    drawn = np.random.default_rng(seed).choice(plain, count, replace=len(plain) < count).tolist()
-    ids = (*(() if begin is None else (begin,)), *drawn, *drawn)
-    return replace(read, ids=ids, pieces=tuple(tokenizer.display_token(id) for id in ids), segments=None), count - 1
+    first = bos_or_eos_token_id(tokenizer)
+    most = (model.context or 2 * REPEATED_TOKENS + 1) - 1
+    count = max(2, min(REPEATED_TOKENS, most // 2))
+    ordinary = np.flatnonzero(~np.asarray(tokenizer.special_tokens_mask))
+    drawn = np.random.default_rng(seed).choice(ordinary, count, replace=len(ordinary) < count).tolist()
+    ids = (*(() if first is None else (first,)), *drawn, *drawn)
+    pieces = tuple(tokenizer.display_token(id) for id in ids)
+    return replace(passage, ids=ids, pieces=pieces, token_types=None), count - 1
 
 
-def named(scores: Mapping[str, Float[Tensor, "L H"]]) -> list[list[str]]:
-    """What each head is called.
+def classify(scores: Mapping[str, Float[Tensor, "L H"]]) -> list[list[str]]:
+    """The type of each head.
 
     >>> one = torch.tensor([[0.6, 0.2, 0.1]])
-    >>> named({"previous": one, "first": one.flip(1), "diffuse": torch.tensor([[0.1, 0.9, 0.1]])})
+    >>> classify({"previous": one, "first": one.flip(1), "diffuse": torch.tensor([[0.1, 0.9, 0.1]])})
     [['previous', 'diffuse', 'first']]
     """
     order = [name for name in THRESHOLDS if name in scores]
@@ -168,88 +231,39 @@ def named(scores: Mapping[str, Float[Tensor, "L H"]]) -> list[list[str]]:
     ]
 
 
-def head_type(own: Mapping[str, float]) -> str:
-    """What one head is called, by its measures."""
-    reached = [name for name, score in own.items() if score >= THRESHOLDS[name]]
+def head_type(scores: Mapping[str, float]) -> str:
+    """The type of one head, from its scores."""
+    reached = [name for name, score in scores.items() if score >= THRESHOLDS[name]]
     if not reached:
         return "unclear"
-    # Evenness is no share, so it is compared with none.
-    clear = [name for name in reached if name != "diffuse"]
-    return "induction" if "induction" in reached else max(clear, key=lambda name: own[name], default="diffuse")
+    # The entropy is not a share, so it is not compared with the shares.
+    shares = [name for name in reached if name != "diffuse"]
+    return "induction" if "induction" in reached else max(shares, key=lambda name: scores[name], default="diffuse")
 
 
-def head_types(
-    model: Any,
-    tokenizer: Any,
-    text: str,
-    *,
-    part: AttentionPart | None = None,
-    target: str | None = None,
-    truncate: Truncate | None = None,
-) -> Report:
-    """All heads of a model over a text: a small picture of each, what it is called, and all measures as a table.
-
-    An encoder-decoder shows its encoder; `part` names its decoder, which has written `target`, or `cross`.
-    """
-    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    measured = measure_heads(model, tokenizer, read, part)
-    small = pooled_patterns(model, read, part, SHOWN).tolist()
-    best = {(layer, head): strongest(measured, layer, head) for layer, head in places(measured)}
-    tiles = tuple(
-        tuple(Tile(name, best[layer, head], cells_of(small[layer][head])) for head, name in enumerate(row))
-        for layer, row in enumerate(measured.names)
-    )
-    order = [name for name in THRESHOLDS if name in measured.scores]
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (layer, head, measured.names[layer][head], *(float(measured.scores[name][layer, head]) for name in order))
-        for layer, head in places(measured)
-    )
-    count = len(rows)
-    return Report(
-        title=f"All {count} heads: what each does with this text",
-        caption=said_of(measured),
-        panels=(
-            TileGrid(
-                title=f"{len(tiles)} layers of {len(tiles[0])} heads",
-                row_labels=tuple(f"layer {layer}" for layer in range(len(tiles))),
-                column_labels=tuple(map(str, range(len(tiles[0])))),
-                tiles=tiles,
-                kinds=(*order, "unclear"),
-            ),
-            Table(title="Their measures", columns=("layer", "head", "pattern", *order), rows=rows),
-        ),
-    )
+def all_heads(measured: HeadMeasures) -> list[tuple[int, int]]:
+    """Layer and number of every head."""
+    return [(layer, head) for layer, row in enumerate(measured.types) for head in range(len(row))]
 
 
-def places(measured: HeadMeasures) -> list[tuple[int, int]]:
-    """Every head's layer and number."""
-    return [(layer, head) for layer, row in enumerate(measured.names) for head in range(len(row))]
-
-
-def strongest(measured: HeadMeasures, layer: int, head: int) -> float:
-    """The measure that a head is called by; of one that is unclear the greatest share."""
-    name = measured.names[layer][head]
+def type_score(measured: HeadMeasures, layer: int, head: int) -> float:
+    """The score of a head's type; of an unclear head its largest share."""
+    name = measured.types[layer][head]
     if name != "unclear":
         return float(measured.scores[name][layer, head])
     return max(float(scores[layer, head]) for kind, scores in measured.scores.items() if kind != "diffuse")
 
 
-def cells_of(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
-    """A small picture's cells."""
-    return tuple(map(tuple, rows))
-
-
-def said_of(measured: HeadMeasures) -> str:
-    """How many heads are called what, and the clearest head of each kind."""
-    counts = Counter(name for row in measured.names for name in row)
+def types_caption(measured: HeadMeasures) -> str:
+    """The number of heads of each type, and the head with the highest score."""
+    counts = Counter(name for row in measured.types for name in row)
     total = sum(counts.values())
-    said = []
+    parts = []
     for name in THRESHOLDS:
         if counts[name]:
-            own = [place for place in places(measured) if measured.names[place[0]][place[1]] == name]
-            layer, head = max(own, key=lambda place: float(measured.scores[name][place]))
-            said.append(
-                f"{counts[name]} {name} (clearest {layer}.{head}: {float(measured.scores[name][layer, head]):.2f})"
-            )
-    said.append(f"{counts['unclear']} unclear")
-    return f"Of {total} heads: {', '.join(said)}."
+            own = [each for each in all_heads(measured) if measured.types[each[0]][each[1]] == name]
+            layer, head = max(own, key=lambda each: float(measured.scores[name][each]))
+            score = float(measured.scores[name][layer, head])
+            parts.append(f"{counts[name]} {name} (highest score {score:.2f}: head {layer}.{head})")
+    parts.append(f"{counts['unclear']} unclear")
+    return f"Of {total} heads: {', '.join(parts)}."

@@ -16,9 +16,9 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.probes.x_states import MAX_TOKENS
 from clearstory.lens.views import Grid, Table, Report
-from clearstory.models.hmm.chain import Chain, spread
-from clearstory.models.hmm.decoding import likelihoods, viterbi
-from clearstory.models.prompts import resting
+from clearstory.models.hmm.chain import HMMProbabilities, token_probs
+from clearstory.models.hmm.decoding import emission_likelihoods, viterbi
+from clearstory.models.prompts import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 WORDS = 4
@@ -46,14 +46,14 @@ class HMMTrellis:
     path_nats: float
 
 
-def forward_backward(chain: Chain, ids: Int[Tensor, "T"]) -> HMMTrellis:
+def forward_backward(chain: HMMProbabilities, ids: Int[Tensor, "T"]) -> HMMTrellis:
     """All of a trellis over a text.
 
     >>> chain = Chain(torch.tensor([0.5, 0.5]), torch.eye(2), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
     >>> walk_trellis(chain, torch.tensor([0, 0])).posterior[0].tolist()  # 0.75² to 0.25²
     [0.9..., 0.1...]
     """
-    seen = likelihoods(chain, ids[None])[0]
+    seen = emission_likelihoods(chain, ids[None])[0]
     belief, forward, scales = chain.initial, [], []
     for spoken in seen:
         both = belief * spoken
@@ -83,12 +83,12 @@ def posteriors(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> 
     ids = tokenizer.encode(text)
     if not 0 < len(ids) <= MAX_TOKENS:
         raise BadInput(f"the text has {len(ids):,} tokens; give from 1 to {MAX_TOKENS:,}")
-    with resting(model):
-        chain: Chain = model.chain()
+    with inference_mode(model):
+        chain: HMMProbabilities = model.chain()
         found = forward_backward(chain, torch.tensor(ids, device=chain.initial.device))
         mass = found.posterior.sum(0)
         states = sorted(mass.argsort(descending=True, stable=True)[:top].tolist())
-        told = spread(chain, torch.eye(len(mass), device=mass.device, dtype=mass.dtype)[states])
+        told = token_probs(chain, torch.eye(len(mass), device=mass.device, dtype=mass.dtype)[states])
     names = names_of(model.config, len(mass))
     labels = tuple(names[state] for state in states)
     pieces = number_duplicates([tokenizer.display_token(id) for id in ids])

@@ -11,7 +11,7 @@ from clearstory.lens.hooks.apply_interventions import InterventionOutcome, run_i
 from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views import Table
-from clearstory.models.prompts import Truncate, reads_source
+from clearstory.models.prompts import Truncation, reads_source
 from clearstory.text.tokenizers import Tokenizer
 
 MOVED = 0.01
@@ -26,7 +26,7 @@ def interventions(
     edit: tuple[str, ...] = (),
     target: str | None = None,
     top: int = 12,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Table:
     """The words whose probability the edits change most: before, after, and by how much. An edit is written like
     “head 5.3 off”, “cell 5.3 7 2 0.9” or “layer 5 x0.5”.

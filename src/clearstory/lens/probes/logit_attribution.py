@@ -20,8 +20,8 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
 from clearstory.lens.hooks.activations import unwrap_model, record_activations
 from clearstory.lens.views import Grid, Table, Report
-from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import Truncate, fit_prompt, resting
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.prompts import Truncation, prepare_prompt, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -62,7 +62,7 @@ def attribute_logits(model: Any, read: Passage, words: Sequence[int] | None = No
     prefix, _ = output_stack(model)
     answers = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
     answers = answers[: 1 + bool(prefix)]
-    with resting(model), record_activations(model, *residual_path_activations(model), *answers) as seen:
+    with inference_mode(model), record_activations(model, *residual_path_activations(model), *answers) as seen:
         hidden = read.hidden(model)[place]
         logits = model.logits(hidden)
         ids = [int(logits.argmax())] if words is None else list(words)
@@ -115,7 +115,7 @@ def logit_attribution(
     words: tuple[str, ...] = (),
     ids: tuple[int, ...] = (),
     top: int = 15,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
     """The logit of a word after a text as a sum over embedding, heads and feed-forwards: the `top` largest parts, then
     all of them by layer.
@@ -134,10 +134,10 @@ def logit_attribution(
             f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to see why the "
             "first and not the second"
         )
-    chosen = [single_token(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
+    chosen = [single_token(tokenizer, word) for word in words] or [prepare_prompt(model, [id])[0] for id in ids]
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     if not chosen:
-        with resting(model):
+        with inference_mode(model):
             chosen = [int(model.logits(read.hidden(model)[-1]).argmax())]
     seen = attribute_logits(model, read, chosen)
     signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)

@@ -19,7 +19,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, require_mlm_head, final_hidden, sublayers, single_token, output_stack
 from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncation, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 LensMetric = Literal["answer", "entropy", "kl", "rank"]
@@ -66,7 +66,7 @@ def lens_predictions(
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
     taps = [f"{prefix}embedding_output", *(step.after for step in steps)]
-    with resting(model), record_activations(model, *taps) as seen:
+    with inference_mode(model), record_activations(model, *taps) as seen:
         read.hidden(model)
         ends = torch.stack([final_hidden(model, seen[tap], read.ids)[0] for tap in taps])
         # All rows of a column at once: the unembedding's matrix is read from memory once for them.
@@ -101,7 +101,7 @@ def logit_lens(
     target: str | None = None,
     words: tuple[str, ...] = (),
     columns: tuple[int, ...] = (),
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Grid:
     """The likeliest word after each step (rows) at each token (columns), coloured by what `metric` says.
 

@@ -20,8 +20,8 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
 from clearstory.lens.hooks.activations import unwrap_model, record_activations
 from clearstory.lens.views import Table
-from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.prompts import Truncation, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -53,7 +53,7 @@ def strongest_neurons(
     layers = len(stack.blocks)
     if layer is not None and not -layers <= layer < layers:
         raise BadSetting(f"layer is {layer}, and the model has {layers}; give 0 to {layers - 1}")
-    with resting(model), record_activations(model, *residual_path_activations(model), f"{prefix}blocks.*.feed_forward.neurons") as seen:
+    with inference_mode(model), record_activations(model, *residual_path_activations(model), f"{prefix}blocks.*.feed_forward.neurons") as seen:
         hidden = read.hidden(model)[-1]
         asked_for, word = word is not None, int(model.logits(hidden).argmax()) if word is None else word
         way = residual_path(model, seen, len(read.ids) - 1)
@@ -90,7 +90,7 @@ def neurons(
     target: str | None = None,
     words: tuple[str, ...] = (),
     top: int = 12,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Table:
     """The neurons of all feed-forwards, or of one layer's, that add most to the stream of the last token, with the
     words that they speak for; with a word in `words`, those that add most to its logit.

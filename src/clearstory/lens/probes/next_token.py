@@ -17,7 +17,7 @@ from clearstory.errors import BadSetting
 from clearstory.lens.probes.x_sources import encode_source_target
 from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel, TokenBatch
-from clearstory.models.prompts import Truncate, begun, first_token, fit_prompt, resting
+from clearstory.models.prompts import Truncation, initial_state, bos_or_eos_token_id, prepare_prompt, inference_mode
 
 
 class TokenizerProtocol(Protocol):
@@ -46,7 +46,7 @@ def next_token(
     target: str | None = None,
     top: int = 20,
     temperature: float = 1.0,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Table:
     """The likeliest next tokens after a text: each one's logit and probability, and the entropy of all in bits.
 
@@ -61,13 +61,13 @@ def next_token(
         raise BadSetting(f"temperature is {temperature}; probabilities need one above 0")
     both = encode_source_target(model, tokenizer, text, target, truncate)
     if both is None:
-        ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer), truncate)
+        ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer), truncate)
     else:
         ids = [both.begin, *both.ids]
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
-    with resting(model):
+    with inference_mode(model):
         device = torch.device("cpu") if weight is None else weight.device
-        state = None if both is None else begun(model, 1, [both.source], device)
+        state = None if both is None else initial_state(model, 1, [both.source], device)
         hidden, _ = model.forward(TokenBatch.from_sequences([ids], device), state)
         logits = model.logits(hidden[0, -1]).double().cpu()
         probabilities = (logits / temperature).softmax(-1)

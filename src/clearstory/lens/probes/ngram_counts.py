@@ -12,7 +12,7 @@ from clearstory.lens.probes.x_backoff import counted
 from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.views import Cell, Table, Report
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import first_token, fit_prompt, resting
+from clearstory.models.prompts import bos_or_eos_token_id, prepare_prompt, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 INTERPOLATED = ("kneser-ney", "witten-bell", "none")
@@ -55,7 +55,7 @@ class SeenContext:
 def matching_contexts(model: Any, ids: list[int]) -> list[SeenContext]:
     """The contexts at the end of `ids` that the model has seen, the longest first, the empty one last."""
     found: list[SeenContext] = []
-    with resting(model):
+    with inference_mode(model):
         known = model.forward(TokenBatch.from_sequences([ids]))[0][0, -1].long().tolist()
         below = torch.zeros_like(model.table(1).logs)
         for length, context in enumerate(known):
@@ -97,7 +97,7 @@ def ngram_counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    ids = fit_prompt(model, tokenizer.encode(text), first_token(tokenizer))
+    ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer))
     if not ids:
         raise BadInput("the text is empty; give a few words to look at")
     found, c = matching_contexts(model, ids), model.config

@@ -18,7 +18,7 @@ from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
 from clearstory.lens.views import Curve, Grid, Line, Panel, Table, Report
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncation, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -52,7 +52,7 @@ def positions(
     *,
     target: str | None = None,
     top: int = 48,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
     """What is added, turned or weighed at each place of a text, as this model does it; and the sum, held against what
     its first block really reads.
@@ -60,7 +60,7 @@ def positions(
     `top`: numbers of a vector that are shown at most.
     """
     read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    with resting(model), record_activations(model, "**embedding_output" if len(transformer_stacks(model)) > 1 else "embedding_output") as seen:
+    with inference_mode(model), record_activations(model, "**embedding_output" if len(transformer_stacks(model)) > 1 else "embedding_output") as seen:
         read.hidden(model)
         steps = [step for prefix, stack in transformer_stacks(model) for step in side(model, stack, prefix, read, seen, top)]
     return Report(title="Positions: what the first block knows of places", panels=tuple(steps))

@@ -1,8 +1,8 @@
-"""Weights: what a head's matrices look for, before any text is read. Elhage et al. 2021, "the QK circuit".
+"""QK circuit of an attention head: the singular value decomposition of its query and key matrices, without any text.
 
-What a token asks, q = W_q x, and another answers, k = W_k y, meet as x W_qᵀ W_k y / √d: one matrix of rank d at most.
-Its singular values and vectors say it all: along each pair of directions (u, v) whoever has much of u looks at whoever
-has much of v, and whoever has little of both likewise.
+A query q = W_q x and a key k = W_k y meet as x W_qᵀ W_k y / √d, a bilinear form of rank d at most (Elhage et al. 2021,
+"the QK circuit"). Along each pair of singular vectors (u, v), tokens with a large component along u attend to tokens
+with a large component along v.
 """
 
 from __future__ import annotations
@@ -16,85 +16,46 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, head_rows, kv_head, attention_site, linear_weight
 from clearstory.lens.hooks.activations import unwrap_model
-from clearstory.lens.views import Cell, Curve, Line, Table, Report
-from clearstory.models.prompts import resting
-from clearstory.models.stack import Stack
+from clearstory.lens.hooks.attention_sites import (
+    AttentionPart,
+    AttentionSite,
+    attention_site,
+    head_rows,
+    kv_head,
+    linear_weight,
+)
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.views import Cell, Curve, Line, Report, Table
+from clearstory.models.base import LanguageModel
+from clearstory.models.prompts import inference_mode
+from clearstory.models.transformer.stack import Stack
+from clearstory.text.tokenizers import Tokenizer
 
-DIRECTIONS = 4
-"""Pairs of directions that are shown in words."""
+SHOWN_DIRECTIONS = 4
+"""Pairs of singular vectors for which tokens are listed."""
 
 
 @dataclass(frozen=True)
 class QKCircuit:
-    """W_qᵀ W_k / √d = asks · diag(singular) · answersᵀ, of one head, greatest singular value first."""
+    """W_qᵀ W_k / √d = queries · diag(singular) · keysᵀ of one head, largest singular value first."""
 
     site: AttentionSite
     head: int
     singular: Float[Tensor, "D"]
-    asks: Float[Tensor, "W D"]
-    answers: Float[Tensor, "W D"]
+    queries: Float[Tensor, "W D"]
+    keys: Float[Tensor, "W D"]
 
     @property
     def effective_rank(self) -> float:
-        """How many directions it makes use of: the exponential of the entropy of the singular values' shares.
-
-        Roy and Vetterli 2007, "The effective rank".
-        """
+        """The exponential of the entropy of the normalised singular values. Roy and Vetterli 2007, "The effective rank"."""
         shares = self.singular / self.singular.sum()
         return math.exp(-float(torch.special.xlogy(shares, shares).sum()))
 
 
-def decompose_qk(model: Any, layer: int = -1, head: int = 0, part: AttentionPart | None = None) -> QKCircuit:
-    """A head's W_qᵀ W_k, taken apart, in float64.
-
-    Where queries and keys are normed (`qk_norm`) their gains are in it. Raises BadSetting for a layer or head that is
-    not there.
-    """
-    at = attention_site(model, layer, part)
-    if not 0 <= head < at.heads:
-        raise BadSetting(f"head is {head}, and the layer has {at.heads}; give 0 to {at.heads - 1}")
-    (asking, _), (answering, _) = (linear_weight(map) for map in (at.attention.query, at.attention.key))
-    shared = kv_head(at.heads, answering.shape[0] // at.width, head)
-    query, key = head_rows(asking, head, at.width).double(), head_rows(answering, shared, at.width).double()
-    if at.attention.query_norm is not None and at.attention.key_norm is not None:
-        query = query * at.attention.query_norm.weight.detach().double()[:, None]
-        key = key * at.attention.key_norm.weight.detach().double()[:, None]
-    # Of the small square between two orthonormal bases; of the whole W × W matrix most singular values are zero.
-    left, small = torch.linalg.qr(query.mT)
-    right, other = torch.linalg.qr(key.mT)
-    u, singular, v = torch.linalg.svd(
-        small @ other.mT * (at.attention.scale / math.sqrt(at.width)), full_matrices=False
-    )
-    return QKCircuit(at, head, singular, left @ u, right @ v.mT)
-
-
-def token_inputs(model: Any, at: AttentionSite) -> tuple[Float[Tensor, "V W"], Float[Tensor, "V W"]]:
-    """Every word's vector as the attention would read it if the word were all of the stream: by its queries and by its
-    keys, which differ where it looks across. Without places, and without what the blocks before have added.
-    """
-    network = unwrap_model(model)
-    own = foot(network, at.stack)
-    asked = at.norm(own) if at.stack.config.norm_first else own
-    if at.part != "cross":
-        return asked, asked
-    source = foot(network, network.encoder)
-    return asked, source if network.encoder.norm is None else network.encoder.norm(source)
-
-
-def foot(network: Any, stack: Stack) -> Float[Tensor, "V W"]:
-    """Every word's row of the embedding at the foot of a stack, places and segments left out."""
-    rows: Tensor = network.embedding.weight
-    if stack.config.embed_scale:
-        rows = rows * math.sqrt(stack.config.width)
-    return rows if stack.embedding_norm is None else stack.embedding_norm(rows)
-
-
 def qk_circuit(
-    model: Any,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: str = "",
     *,
     layer: int = -1,
@@ -102,70 +63,118 @@ def qk_circuit(
     part: AttentionPart | None = None,
     top: int = 5,
 ) -> Report:
-    """A head's singular values, and the words that lie furthest along its first directions: who asks, who answers.
+    """A head's singular values, and the tokens with the largest components along its first pairs of directions.
 
-    The words are those of `text`, or all that the model knows where that is empty.
+    The tokens are those of `text`, or the whole vocabulary for an empty text.
     """
     if top < 1:
-        raise BadSetting(f"top is {top}; show at least 1 word")
-    found = decompose_qk(model, layer, head, part)
-    with resting(model):
-        asked, answered = token_inputs(model, found.site)
+        raise BadSetting(f"top is {top}; show at least 1 token")
+    circuit = decompose_qk(model, layer, head, part)
+    with inference_mode(model):
+        query_inputs, key_inputs = token_inputs(model, circuit.site)
         if text:
-            read = encode_passage(model, tokenizer, text)
-            ids = torch.tensor(sorted({*read.ids, *read.source}), device=asked.device)
+            passage = encode_passage(model, tokenizer, text)
+            ids = torch.tensor(sorted({*passage.ids, *passage.source}), device=query_inputs.device)
         else:
-            ids = torch.arange(asked.shape[0], device=asked.device)
-        along_asks = asked[ids].double() @ found.asks[:, :DIRECTIONS]
-        along_answers = answered[ids].double() @ found.answers[:, :DIRECTIONS]
+            ids = torch.arange(query_inputs.shape[0], device=query_inputs.device)
+        along_queries = query_inputs[ids].double() @ circuit.queries[:, :SHOWN_DIRECTIONS]
+        along_keys = key_inputs[ids].double() @ circuit.keys[:, :SHOWN_DIRECTIONS]
 
     def furthest(along: Tensor, sign: int) -> str:
         best = (along * sign).topk(min(top, len(ids))).indices
-        return " ".join(tokenizer.display_token(int(ids[place])) for place in best)
+        return " ".join(tokenizer.display_token(int(ids[index])) for index in best)
 
     rows: list[tuple[Cell, ...]] = [
-        (f"{number + 1}{'+' if sign > 0 else '−'}", float(value), furthest(asks, sign), furthest(answers, sign))
-        for number, (value, asks, answers) in enumerate(
-            zip(found.singular[:DIRECTIONS], along_asks.mT, along_answers.mT, strict=False)
+        (f"{number + 1}{'+' if sign > 0 else '−'}", float(value), furthest(queries, sign), furthest(keys, sign))
+        for number, (value, queries, keys) in enumerate(
+            zip(circuit.singular[:SHOWN_DIRECTIONS], along_queries.mT, along_keys.mT, strict=False)
         )
         for sign in (1, -1)
     ]
-    values = tuple(found.singular.tolist())
+    values = tuple(circuit.singular.tolist())
     return Report(
-        title=f"What head {head} of {found.site.words} looks for",
-        caption=look(found),
+        title=f"QK circuit of head {head} of {circuit.site.title}",
+        caption=circuit_caption(circuit),
         panels=(
             Curve(
                 title="Singular values of W_qᵀ W_k / √d",
-                lines=(Line("singular values", tuple(float(place + 1) for place in range(len(values))), values),),
+                lines=(Line("singular values", tuple(float(index + 1) for index in range(len(values))), values),),
                 x_label="direction",
                 y_label="singular value",
-                caption=f"Effective rank {found.effective_rank:.1f} of {len(values)}: as even as so many equal ones.",
+                caption=f"Effective rank {circuit.effective_rank:.1f} of {len(values)}.",
             ),
             Table(
-                title="Words furthest along its directions" + (", of this text" if text else ""),
-                columns=("direction", "singular value", "who asks", "who answers"),
+                title="Tokens with the largest components" + (", of this text" if text else ""),
+                columns=("direction", "singular value", "queries", "keys"),
                 rows=tuple(rows),
-                caption="Who asks by a direction looks at who answers in the same row.",
+                caption="In each row, the tokens under queries attend to the tokens under keys.",
             ),
         ),
     )
 
 
-def look(found: QKCircuit) -> str:
-    """How much the first directions hold, and what is not in these numbers."""
-    squares = found.singular.square()
-    held = float(squares[:DIRECTIONS].sum() / squares.sum())
-    at, c = found.site, found.site.stack.config
-    _, bias = linear_weight(at.attention.query)
-    out = {
-        "what blocks before have made of the words": at.layer > 0 or at.part == "cross",
-        "turning by place, so this is of two words at one place": at.stack.rotary is not None and at.part != "cross",
-        "what is added by place": c.positions in ("learned", "sinusoidal"),
-        "biases by distance": at.stack.relative_position_bias is not None and at.part != "cross",
-        "the length that queries and keys are brought to": at.attention.query_norm is not None,
+def circuit_caption(circuit: QKCircuit) -> str:
+    """The share of the first directions, and the terms of the attention scores that the decomposition leaves out."""
+    squares = circuit.singular.square()
+    share = float(squares[:SHOWN_DIRECTIONS].sum() / squares.sum())
+    site, c = circuit.site, circuit.site.stack.config
+    _, bias = linear_weight(site.attention.query)
+    omitted = {
+        "the outputs of the layers before": site.layer > 0 or site.part == "cross",
+        "rotary embedding (both tokens at the same position)": site.stack.rotary is not None and site.part != "cross",
+        "position embeddings": c.positions in ("learned", "sinusoidal"),
+        "relative position biases": site.stack.relative_position_bias is not None and site.part != "cross",
+        "the norm of queries and keys": site.attention.query_norm is not None,
         "biases of queries and keys": bias is not None,
     }
-    left = [name for name, there in out.items() if there]
-    said = f"{min(DIRECTIONS, len(squares))} of {len(squares)} directions hold {held:.0%} of the squares"
-    return f"{said}. Left out: {'; '.join(left)}." if left else f"{said}."
+    names = [name for name, present in omitted.items() if present]
+    text = f"{min(SHOWN_DIRECTIONS, len(squares))} of {len(squares)} directions hold {share:.0%} of the squared norm"
+    return f"{text}. Left out: {'; '.join(names)}." if names else f"{text}."
+
+
+def decompose_qk(
+    model: LanguageModel, layer: int = -1, head: int = 0, part: AttentionPart | None = None
+) -> QKCircuit:
+    """Singular value decomposition of a head's W_qᵀ W_k / √d, in float64.
+
+    Gains of query and key norms (`qk_norm`) are included. Raises BadSetting for a layer or head that does not exist.
+    """
+    site = attention_site(model, layer, part)
+    if not 0 <= head < site.heads:
+        raise BadSetting(f"head is {head}, and the layer has {site.heads}; give 0 to {site.heads - 1}")
+    (all_queries, _), (all_keys, _) = (linear_weight(map) for map in (site.attention.query, site.attention.key))
+    shared = kv_head(site.heads, all_keys.shape[0] // site.head_dim, head)
+    query = head_rows(all_queries, head, site.head_dim).double()
+    key = head_rows(all_keys, shared, site.head_dim).double()
+    if site.attention.query_norm is not None and site.attention.key_norm is not None:
+        query = query * site.attention.query_norm.weight.detach().double()[:, None]
+        key = key * site.attention.key_norm.weight.detach().double()[:, None]
+    # The SVD of a D × D matrix between two orthonormal bases; most singular values of the W × W matrix are zero.
+    left, small = torch.linalg.qr(query.mT)
+    right, other = torch.linalg.qr(key.mT)
+    u, singular, v = torch.linalg.svd(
+        small @ other.mT * (site.attention.scale / math.sqrt(site.head_dim)), full_matrices=False
+    )
+    return QKCircuit(site, head, singular, left @ u, right @ v.mT)
+
+
+def token_inputs(model: LanguageModel, site: AttentionSite) -> tuple[Float[Tensor, "V W"], Float[Tensor, "V W"]]:
+    """The input of an attention for every token if its embedding were the whole residual stream: for queries and keys.
+
+    The two differ in cross-attention. Position embeddings and the outputs of lower blocks are left out.
+    """
+    network = unwrap_model(model)
+    own = scaled_embeddings(network, site.stack)
+    queries = site.norm(own) if site.stack.config.norm_first else own
+    if site.part != "cross":
+        return queries, queries
+    source = scaled_embeddings(network, network.encoder)
+    return queries, source if network.encoder.norm is None else network.encoder.norm(source)
+
+
+def scaled_embeddings(network: Any, stack: Stack) -> Float[Tensor, "V W"]:
+    """Every token's embedding as a stack's first block receives it, without position and segment embeddings."""
+    rows: Tensor = network.embedding.weight
+    if stack.config.embed_scale:
+        rows = rows * math.sqrt(stack.config.width)
+    return rows if stack.embedding_norm is None else stack.embedding_norm(rows)

@@ -11,10 +11,10 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.probes.x_gates import compute_gates
 from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.hooks.trace import record_activations
+from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import resting
+from clearstory.models.prompts import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 STRONG = 0.5
@@ -35,7 +35,7 @@ def unit_activations(model: Any, ids: list[int], layer: int, gate: str | None = 
             raise UnknownName(f"this layer has no gate called '{gate}'; {nearest(gate, values)}")
         return values[gate]
     name = f"layers.{layer % len(layers)}"
-    with resting(model), record_activations(model, name) as seen:
+    with inference_mode(model), record_activations(model, name) as seen:
         model.forward(TokenBatch.from_sequences([ids], next(model.parameters()).device))
     return seen[name][:, 0]
 

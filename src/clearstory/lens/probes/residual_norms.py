@@ -11,9 +11,9 @@ from torch import Tensor
 
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import sublayers, output_stack
-from clearstory.lens.hooks.trace import record_activations
+from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Curve, Grid, Line, Report
-from clearstory.models.prompts import Truncate, reads_source, resting
+from clearstory.models.prompts import Truncation, reads_source, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 SINK = 4.0
@@ -34,16 +34,16 @@ def measure_norms(model: Any, read: Passage) -> StreamNorms:
     """The lengths of the stream that the answer comes from."""
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
-    with resting(model), record_activations(model, f"{prefix}foot", f"{prefix}blocks.**") as seen:
+    with inference_mode(model), record_activations(model, f"{prefix}embedding_output", f"{prefix}blocks.**") as seen:
         read.hidden(model)
-        taps = [f"{prefix}foot", *(step.after for step in steps)]
+        taps = [f"{prefix}embedding_output", *(step.after for step in steps)]
         stream = torch.stack([seen[tap][0].double().norm(dim=-1).cpu() for tap in taps])
         added = torch.stack([seen[step.added][0].double().norm(dim=-1).cpu() for step in steps])
     return StreamNorms(tuple(step.name for step in steps), stream, added)
 
 
 def residual_norms(
-    model: Any, tokenizer: Tokenizer, text: str, *, target: str | None = None, truncate: Truncate | None = None
+    model: Any, tokenizer: Tokenizer, text: str, *, target: str | None = None, truncate: Truncation | None = None
 ) -> Report:
     """The length of the stream after every step, and of what each step adds beside what it is added to."""
     target = target if reads_source(model) else None

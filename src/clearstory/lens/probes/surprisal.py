@@ -23,7 +23,7 @@ from clearstory.lens.probes.x_sources import encode_source_target
 from clearstory.lens.views import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.prompts import begun, first_token, resting
+from clearstory.models.prompts import initial_state, bos_or_eos_token_id, inference_mode
 from clearstory.evaluation.windows import Texts, Window, window_length_and_stride, iter_windows
 
 STRETCH = 256
@@ -71,7 +71,7 @@ def surprisal(model: LanguageModel, tokenizer: Spells, text: str, *, target: str
     both = encode_source_target(model, tokenizer, text, target)
     if both is None:
         ids, places = tokenizer.encode_with_offsets(text)
-        begin = first_token(tokenizer)
+        begin = bos_or_eos_token_id(tokenizer)
     elif target is None:
         raise BadInput(
             "this model writes a target from a source, and surprise is that of the target's tokens; give the target "
@@ -80,7 +80,7 @@ def surprisal(model: LanguageModel, tokenizer: Spells, text: str, *, target: str
     else:
         text, ids, places, begin = target, both.ids, both.places, both.begin
     told: list[TokenSurprisal | None] = [None] if begin is None and ids else []
-    with resting(model):
+    with inference_mode(model):
         told += token_surprisals(model, ids, begin, min(top, model.vocab), None if both is None else both.source)
     scored = [(id, each) for id, each in zip(ids, told, strict=True) if each is not None]
     if not scored:
@@ -123,7 +123,7 @@ def token_surprisals(
     state: State | None = None
     size = texts.size(0)
     if source is not None:
-        state, windows = begun(model, 1, [source], device), [Window(0, 0, 0, size)] if size else []
+        state, windows = initial_state(model, 1, [source], device), [Window(0, 0, 0, size)] if size else []
     elif length is None:
         windows = [Window(0, at, at, min(at + STRETCH, size)) for at in range(0, size, STRETCH)]
         state = model.init_state(1)

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.tokenization import encode_with_mask_offsets
-from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks, record_activations
+from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import resting
+from clearstory.models.prompts import inference_mode
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
 
@@ -34,7 +34,7 @@ from clearstory.text.tokenizers import Tokenizer
 class LayerVectors:
     """A text as a model reads it, and every token's vector after each layer.
 
-    `names` of the layers: "words", the embedding alone, with places set aside; "foot", what the first block reads;
+    `names` of the layers: "words", the embedding alone, with places set aside; "embedding_output", what the first block reads;
     "0" and on, after each block or layer; "norm", after the last norm. `values` are (T, W) each; `spots` are the
     characters of the text that each token was made from.
     """
@@ -61,7 +61,7 @@ def names_of(model: Any) -> dict[str, str]:
     prefix, stack = transformer_stacks(model)[0]
     last = {"norm": f"{prefix}norm"} if stack.norm is not None else {}
     blocks = {str(at): f"{prefix}blocks.{at}" for at in range(len(stack.blocks))}
-    return {"words": f"{prefix}embedding", "foot": f"{prefix}foot", **blocks, **last}
+    return {"words": f"{prefix}embedding", "embedding_output": f"{prefix}embedding_output", **blocks, **last}
 
 
 def layer_vectors(model: Any, tokenizer: Tokenizer, text: str) -> LayerVectors:
@@ -106,7 +106,7 @@ def layer_vectors_of_batch(model: Any, texts: Sequence[AlignedText]) -> list[Lay
     known = names_of(model)
     device = next(model.parameters()).device
     rows = TokenBatch.from_sequences([each.row for each in texts], device)
-    with resting(model), record_activations(model, *known.values()) as seen:
+    with inference_mode(model), record_activations(model, *known.values()) as seen:
         if texts[0].read.source:
             model.forward(TokenBatch.from_sequences([each.read.ids for each in texts], device), source=rows)
         else:

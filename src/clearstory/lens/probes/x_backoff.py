@@ -14,7 +14,7 @@ from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.views import Cell, Table
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import first_token, resting
+from clearstory.models.prompts import bos_or_eos_token_id, inference_mode
 
 
 def backoff(model: Any, tokenizer: TokenizerProtocol, text: str) -> Table:
@@ -25,12 +25,12 @@ def backoff(model: Any, tokenizer: TokenizerProtocol, text: str) -> Table:
     A count is None where the model keeps none. Raises BadInput for a text without a token to foresee.
     """
     ids = tokenizer.encode(text)
-    begin = first_token(tokenizer)
+    begin = bos_or_eos_token_id(tokenizer)
     row = ids if begin is None else [begin, *ids]
     if len(row) < 2:
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
     inputs, targets = TokenBatch.from_sequences([row[:-1]]), torch.tensor([row[1:]])
-    with resting(model):
+    with inference_mode(model):
         contexts = model.forward(inputs)[0][0].long().tolist()
         nats = model.token_nll(inputs, targets)[0][0].tolist()
         told = [answer(model, known, id) for known, id in zip(contexts, row[1:], strict=True)]

@@ -16,7 +16,7 @@ from clearstory.lens.hooks.interventions import shortest_number, parse_finite
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_sites
 from clearstory.lens.views import Grid
-from clearstory.models.prompts import Truncate
+from clearstory.models.prompts import Truncation
 
 Reduction = Literal["mean", "max"]
 
@@ -117,7 +117,7 @@ def combined_heads(
     reduce: Reduction = "mean",
     part: AttentionPart | None = None,
     target: str | None = None,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Grid:
     """The attention of several heads as one map: the mean of their weights, or the largest of any.
 

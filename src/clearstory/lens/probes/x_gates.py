@@ -12,8 +12,8 @@ from torch import Tensor
 from clearstory.errors import BadSetting
 from clearstory.lens.views import Grid
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import resting
-from clearstory.models.recurrent.cells import Kept
+from clearstory.models.prompts import inference_mode
+from clearstory.models.recurrent.cells import CellState
 
 
 def compute_gates(model: Any, ids: list[int], layer: int) -> dict[str, Float[Tensor, "T U"]]:
@@ -28,12 +28,12 @@ def compute_gates(model: Any, ids: list[int], layer: int) -> dict[str, Float[Ten
     seen: dict[str, Any] = {}
     found: dict[str, list[Tensor]] = {}
     handle = cell.register_forward_pre_hook(lambda _, args: seen.update(x=args[0], before=args[1]))
-    with resting(model):
+    with inference_mode(model):
         try:
             model.forward(TokenBatch.from_sequences([ids], next(model.parameters()).device))
         finally:
             handle.remove()
-        kept: Kept = seen["before"]
+        kept: CellState = seen["before"]
         for given in cell.input(seen["x"]):
             gates, kept = cell.gates(given, kept), cell.step(given, kept)
             for name, value in {**gates, "memory": kept.hidden if kept.cell is None else kept.cell}.items():

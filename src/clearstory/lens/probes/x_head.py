@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, head_rows, kv_head, attention_site, linear_weight
 from clearstory.lens.hooks.activations import unwrap_model, record_activations
-from clearstory.models.arithmetic import RMSNorm
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.prompts import resting
+from clearstory.models.autograd_functions import RMSNorm
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.prompts import inference_mode
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def head_quantities(model: Any, read: Passage, layer: int = -1, head: int | None
     before, last = streams(at)
     own = [f"{at.tap}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "head_outputs")]
     across = [source_tap(model)] if at.part == "cross" else []
-    with resting(model), record_activations(model, *own, before, last, *across) as seen:
+    with inference_mode(model), record_activations(model, *own, before, last, *across) as seen:
         read.hidden(model)
         reads, query, key, value, scores, pattern, answer = (seen[name][0] for name in own)
         number = at.head(head, pattern)

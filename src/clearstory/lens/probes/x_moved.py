@@ -11,8 +11,8 @@ from torch import Tensor
 
 from clearstory.errors import CannotDo
 from clearstory.lens.probes.word_in_context import LayerVectors
-from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks, record_activations
-from clearstory.models.prompts import resting
+from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
+from clearstory.models.prompts import inference_mode
 from clearstory.models.recurrent.model import Recurrent
 
 LOOKS = 3
@@ -44,13 +44,13 @@ def head_contributions(model: Any, seen: LayerVectors, tokens: Sequence[int]) ->
     row = seen.read.source_labels or seen.read.labels
     found: list[HeadContribution] = []
     with (
-        resting(model),
-        record_activations(model, f"{prefix}blocks.*.attention.answer", f"{prefix}blocks.*.attention.pattern") as at,
+        inference_mode(model),
+        record_activations(model, f"{prefix}blocks.*.attention.head_outputs", f"{prefix}blocks.*.attention.pattern") as at,
     ):
         seen.read.hidden(model)
         for layer, block in enumerate(cast(Any, stack.blocks)):
             own = f"{prefix}blocks.{layer}.attention"
-            answer, pattern = at[f"{own}.answer"][0], at[f"{own}.pattern"][0]
+            answer, pattern = at[f"{own}.head_outputs"][0], at[f"{own}.pattern"][0]
             parts = block.attention.output.weight.unflatten(1, (answer.shape[0], -1))  # (W, H, D)
             added = torch.einsum("htd,whd->htw", answer[:, list(tokens)].to(parts.dtype), parts).mean(1)
             looks = pattern[:, list(tokens)].mean(1).topk(min(LOOKS, len(row)))

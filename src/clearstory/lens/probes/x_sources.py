@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow
-from clearstory.models.prompts import Truncate, fit_source, reads_source, writes_after
+from clearstory.models.prompts import Truncation, prepare_source, reads_source, find_start_token_id
 from clearstory.text.sentinels import SentinelTokenizer
 
 
@@ -28,7 +28,7 @@ class SourceTarget:
 
 
 def encode_source_target(
-    model: Any, tokenizer: Any, source: str, target: str | None, truncate: Truncate | None = None
+    model: Any, tokenizer: Any, source: str, target: str | None, truncate: Truncation | None = None
 ) -> SourceTarget | None:
     """Both sides as the model was taught them; None for a model that writes on from a text.
 
@@ -43,7 +43,7 @@ def encode_source_target(
         return None
     if not source:
         raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
-    begin = writes_after(model.config, tokenizer)
+    begin = find_start_token_id(model.config, tokenizer)
     if begin is None:
         raise BadInput("neither this model nor its tokenizer says after which token writing begins; set model.decoder_start_token_id")
     gaps = SentinelTokenizer(tokenizer)
@@ -53,4 +53,4 @@ def encode_source_target(
             f"the target has {len(ids):,} tokens and the model's context holds {model.context - 1:,} after the one "
             "that writing begins after; shorten it"
         )
-    return SourceTarget(fit_source(model, gaps.source(source), truncate), begin, ids, places)
+    return SourceTarget(prepare_source(model, gaps.source(source), truncate), begin, ids, places)

@@ -9,9 +9,9 @@ import torch
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.views import Table
-from clearstory.models.hmm.chain import spread
-from clearstory.models.hmm.decoding import likelihoods, posteriors, viterbi
-from clearstory.models.prompts import resting
+from clearstory.models.hmm.chain import token_probs
+from clearstory.models.hmm.decoding import emission_likelihoods, posteriors, viterbi
+from clearstory.models.prompts import inference_mode
 
 MAX_TOKENS = 2000
 """More are no longer looked at, and each has a table of states to states."""
@@ -28,13 +28,13 @@ def viterbi(model: Any, tokenizer: TokenizerProtocol, text: str, *, top: int = 5
     ids = torch.tensor([tokenizer.encode(text)])
     if not 0 < ids.shape[1] <= MAX_TOKENS:
         raise BadInput(f"the text has {ids.shape[1]:,} tokens; give from 1 to {MAX_TOKENS:,}")
-    with resting(model):
+    with inference_mode(model):
         chain, tags = model.chain(), model.config.tags
         ids = ids.to(chain.initial.device)
-        path, _ = viterbi(chain.initial.log()[None], chain.transition.log()[None], likelihoods(chain, ids).log())
+        path, _ = viterbi(chain.initial.log()[None], chain.transition.log()[None], emission_likelihoods(chain, ids).log())
         sure = posteriors(chain, ids)[0]
         chosen = torch.eye(len(chain.initial)).to(chain.initial)[path[0]]
-        often = spread(chain, chosen).topk(min(top, model.vocab)).indices.tolist()
+        often = token_probs(chain, chosen).topk(min(top, model.vocab)).indices.tolist()
     names = (*tags, "line's end") if tags else ()
     rows = []
     for id, state, chances, most in zip(ids[0].tolist(), path[0].tolist(), sure, often, strict=True):

@@ -15,8 +15,8 @@ from torch import Tensor
 from clearstory.lens.probes.attention import attention_patterns
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionSite
-from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import first_token, reads_source, writes_after
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.prompts import bos_or_eos_token_id, reads_source, find_start_token_id
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.special_tokens import build_inputs
 
@@ -50,9 +50,9 @@ def align_words(model: Any, tokenizer: Any, sentence: TaggedSentence) -> Aligned
         return AlignedSentence(Passage(tuple(whole), ()), (-1, *words, -1))
     if reads_source(model):
         ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        written = (writes_after(model.config, tokenizer) or 0,)
+        written = (find_start_token_id(model.config, tokenizer) or 0,)
         return AlignedSentence(Passage(written, (), (*ids, *ends), ()), (*words, *(-1 for _ in ends)))
-    begin = first_token(tokenizer)
+    begin = bos_or_eos_token_id(tokenizer)
     first = () if begin is None else (begin,)
     return AlignedSentence(Passage((*first, *ids), ()), (*(-1 for _ in first), *words))
 

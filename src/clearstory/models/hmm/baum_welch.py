@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.models.base import TokenSequences, FitProgress
-from clearstory.models.hmm.chain import Chain
+from clearstory.models.hmm.chain import HMMProbabilities
 
 WINDOW = 512
 """Tokens of a window: its first word is foreseen from nothing, so one word in so many."""
@@ -41,7 +41,7 @@ UNSEEN = 0.1
 
 
 @dataclass(frozen=True)
-class Prior:
+class DirichletPrior:
     """Pseudo-counts beside those of the text: Dirichlet parameters minus one."""
 
     initial: Float[Tensor, "S"]
@@ -59,14 +59,14 @@ class Prior:
         )
 
     @torch.no_grad()
-    def penalty(self, chain: Chain) -> float:
+    def penalty(self, chain: HMMProbabilities) -> float:
         """Σ prior · log parameter: what is maximised beside the likelihood."""
         pairs = zip((self.initial, self.transition, self.emission), chain, strict=True)
         return float(sum((prior * chance.log()).sum() for prior, chance in pairs))
 
 
 @dataclass
-class Expected:
+class ExpectedCounts:
     """Sums over a text: how often each state is expected first, each pair in a row, each word from each state."""
 
     initial: Float[Tensor, "S"]
@@ -75,12 +75,12 @@ class Expected:
     nats: float = 0.0  # minus the log-likelihood
 
     @classmethod
-    def none(cls, chain: Chain) -> Self:
+    def none(cls, chain: HMMProbabilities) -> Self:
         """Before anything was read. Sums are taken in float64: in fp32 the common words' would stop growing."""
         first, moves, words = (torch.zeros_like(each, dtype=torch.float64) for each in chain)
         return cls(first, moves, words)
 
-    def add(self, chain: Chain, ids: Int[Tensor, "B T"]) -> None:
+    def add(self, chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> None:
         """Windows of equal length, all tokens real."""
         rows, length = ids.shape
         flat = ids.t().flatten()
@@ -111,16 +111,16 @@ class Expected:
 
 
 @torch.no_grad()
-def expect(chain: Chain, windows: Iterator[Int[Tensor, "B T"]] | list[Any]) -> Expected:
+def expected_counts(chain: HMMProbabilities, windows: Iterator[Int[Tensor, "B T"]] | list[Any]) -> ExpectedCounts:
     """The expectation over all windows."""
-    found = Expected.none(chain)
+    found = ExpectedCounts.none(chain)
     for ids in windows:
         found.add(chain, ids)
     return found
 
 
 @torch.no_grad()
-def maximise(model: Any, found: Expected, prior: Prior) -> None:
+def maximize(model: Any, found: ExpectedCounts, prior: DirichletPrior) -> None:
     """Set the model's parameters to what makes the expected counts likeliest (eq. 40)."""
     initial = (found.initial + prior.initial).log()
     model.initial.copy_(initial - initial.logsumexp(0))
@@ -134,17 +134,17 @@ def fit(model: Any, rows: TokenSequences, done: int) -> Iterator[FitProgress]:
     """Round after round; `nats` are those of the text before the round changed the model."""
     ids = np.asarray(rows.ids)
     counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()
-    prior = Prior.of(counts, model.config.states)
+    prior = DirichletPrior.of(counts, model.config.states)
     if not done:
         with torch.no_grad():  # what every state says at first: the text's own words, each state in its own way
             model.emission += prior.emission.log().to(model.emission)
     while True:
-        found = expect(model.chain(), windows(ids, model.config.states, model.initial.device))
-        maximise(model, found, prior)
+        found = expected_counts(model.chain(), iter_windows(ids, model.config.states, model.initial.device))
+        maximize(model, found, prior)
         yield FitProgress(len(ids), found.nats / max(1, len(ids)))
 
 
-def windows(ids: Any, states: int, device: torch.device) -> Iterator[Int[Tensor, "B T"]]:
+def iter_windows(ids: Any, states: int, device: torch.device) -> Iterator[Int[Tensor, "B T"]]:
     """The text window by window, as many side by side as memory has room for; a shorter last one by itself."""
     whole = len(ids) // WINDOW
     step = max(1, HELD // (states * WINDOW))

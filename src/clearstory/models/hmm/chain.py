@@ -18,7 +18,7 @@ GATHERED = 2**24
 """Transitions held at once where there are blocks: 64 MB in fp32."""
 
 
-class Chain(NamedTuple):
+class HMMProbabilities(NamedTuple):
     """Probabilities: how it begins (S,), from state to state (S, S), and of a token, (V, K): that each of the states
     of its block speaks it. Token v is of block v mod M.
     """
@@ -33,21 +33,21 @@ class Chain(NamedTuple):
         return len(self.initial) // self.emission.shape[1]
 
 
-def follow(chain: Chain, ids: Int[Tensor, "B T"], belief: Float[Tensor, "B S"]) -> Float[Tensor, "B T S"]:
+def forward_algorithm(chain: HMMProbabilities, ids: Int[Tensor, "B T"], belief: Float[Tensor, "B S"]) -> Float[Tensor, "B T S"]:
     """The belief about the next state after each token. `belief` is that before the first."""
     out = []
-    for spoken, now in zip(speaking(chain, ids), ids.t(), strict=True):
+    for spoken, now in zip(emission_probs(chain, ids), ids.t(), strict=True):
         if chain.blocks == 1:
-            belief = normal(belief * spoken) @ chain.transition
+            belief = normalize(belief * spoken) @ chain.transition
         else:
-            here = inside(belief, now % chain.blocks, chain.emission.shape[1])
-            belief = onward(chain, normal(here * spoken), now)
+            here = block_belief(belief, now % chain.blocks, chain.emission.shape[1])
+            belief = propagate(chain, normalize(here * spoken), now)
         out.append(belief)
     return torch.stack(out, 1) if out else belief.new_zeros(len(ids), 0, belief.shape[1])
 
 
-def foresee(
-    chain: Chain, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], belief: Float[Tensor, "B S"]
+def predict_targets(
+    chain: HMMProbabilities, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], belief: Float[Tensor, "B S"]
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T K"]]:
     """The probability of each target after the tokens up to it, and what is known of the states that spoke these.
 
@@ -59,28 +59,28 @@ def foresee(
     goal = torch.where(targets < 0, behind, targets)
     as_read = torch.equal(goal, behind)  # what comes next is what is asked for, as in training
     pairs = chain.transition.view(blocks, size, blocks, size).transpose(1, 2).reshape(-1, size, size)
-    known = inside(belief, ids[:, 0] % blocks, size)
+    known = block_belief(belief, ids[:, 0] % blocks, size)
     found, spoke = [], []
     step = max(1, GATHERED // (len(ids) * size**2))
     for at in range(0, ids.shape[1], step):
         now, then, asked = (each[:, at : at + step] for each in (ids, behind, goal))
-        ways = between(pairs, now, then, blocks)
-        told = speaking(chain, asked)
+        ways = block_transitions(pairs, now, then, blocks)
+        told = emission_probs(chain, asked)
         reached = []
-        for spoken, way in zip(speaking(chain, now), ways, strict=True):
-            spoke.append(normal(known * spoken))
+        for spoken, way in zip(emission_probs(chain, now), ways, strict=True):
+            spoke.append(normalize(known * spoken))
             known = torch.bmm(spoke[-1].unsqueeze(1), way).squeeze(1)
             reached.append(known)
         if as_read:
             found.append((torch.stack(reached) * told).sum(-1))
             continue
         before = torch.stack(spoke[at:]).flatten(0, 1).unsqueeze(1)
-        others = torch.bmm(before, between(pairs, now, asked, blocks).flatten(0, 1))
+        others = torch.bmm(before, block_transitions(pairs, now, asked, blocks).flatten(0, 1))
         found.append((others.view_as(told) * told).sum(-1))
     return torch.cat(found).t(), torch.stack(spoke, 1)
 
 
-def between(
+def block_transitions(
     pairs: Float[Tensor, "MM K K"], now: Int[Tensor, "B T"], then: Int[Tensor, "B T"], blocks: int
 ) -> Float[Tensor, "T B K K"]:
     """Transitions from the block of each token to that of another. One look-up for all: its gradient is as large as
@@ -90,31 +90,31 @@ def between(
     return pairs.index_select(0, chosen.flatten()).view(*chosen.shape, *pairs.shape[1:])
 
 
-def onward(chain: Chain, spoke: Float[Tensor, "B K"], ids: Int[Tensor, "B"]) -> Float[Tensor, "B S"]:
+def propagate(chain: HMMProbabilities, spoke: Float[Tensor, "B K"], ids: Int[Tensor, "B"]) -> Float[Tensor, "B S"]:
     """The belief about the next state, from what is known of the one that spoke each row's token."""
     ways = chain.transition.view(chain.blocks, chain.emission.shape[1], -1)
     return torch.bmm(spoke.unsqueeze(1), ways.index_select(0, ids % chain.blocks)).squeeze(1)
 
 
-def speaking(chain: Chain, ids: Int[Tensor, "B T"]) -> Float[Tensor, "T B K"]:
+def emission_probs(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "T B K"]:
     """How likely each state that may speak a token speaks it, place by place."""
     flat = ids.t().flatten()
     return chain.emission.index_select(0, flat).view(*ids.t().shape, -1)
 
 
-def inside(belief: Float[Tensor, "B S"], block: Int[Tensor, "B"], size: int) -> Float[Tensor, "B K"]:
+def block_belief(belief: Float[Tensor, "B S"], block: Int[Tensor, "B"], size: int) -> Float[Tensor, "B K"]:
     """The part of each row's belief that is about one block."""
     places = block[:, None] * size + torch.arange(size, device=block.device)
     return belief.gather(1, places)
 
 
-def normal(belief: Float[Tensor, "*D"]) -> Float[Tensor, "*D"]:
+def normalize(belief: Float[Tensor, "*D"]) -> Float[Tensor, "*D"]:
     """Divided by its sum (Rabiner 1989, eq. 91)."""
     total = belief.sum(-1, keepdim=True)
     return belief / total.clamp_min(torch.finfo(belief.dtype).tiny)
 
 
-def spread(chain: Chain, belief: Float[Tensor, "N S"]) -> Float[Tensor, "N V"]:
+def token_probs(chain: HMMProbabilities, belief: Float[Tensor, "N S"]) -> Float[Tensor, "N V"]:
     """The probability of every token."""
     vocab, size = chain.emission.shape
     blocks = chain.blocks

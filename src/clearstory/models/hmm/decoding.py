@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearstory.models.hmm.chain import Chain, normal
+from clearstory.models.hmm.chain import HMMProbabilities, normalize
 
 
 def viterbi(
@@ -37,23 +37,23 @@ def viterbi(
     return torch.stack(path[::-1], 1), total
 
 
-def posteriors(chain: Chain, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
+def posteriors(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
     """How likely each state spoke each token, given all of the text (Rabiner 1989, eq. 27)."""
-    seen = likelihoods(chain, ids).transpose(0, 1)
+    seen = emission_likelihoods(chain, ids).transpose(0, 1)
     belief = chain.initial.expand(len(ids), -1)
     spoke = []
     for each in seen:
-        spoke.append(normal(belief * each))
+        spoke.append(normalize(belief * each))
         belief = spoke[-1] @ chain.transition
     behind = torch.ones_like(belief)
     found = []
     for each, filtered in zip(reversed(seen.unbind(0)), reversed(spoke), strict=True):
-        found.append(normal(filtered * behind))
-        behind = normal(each * behind) @ chain.transition.t()
+        found.append(normalize(filtered * behind))
+        behind = normalize(each * behind) @ chain.transition.t()
     return torch.stack(found[::-1], 1)
 
 
-def likelihoods(chain: Chain, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
+def emission_likelihoods(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
     """How likely each state, those that cannot included, speaks each token."""
     spoken = chain.emission[ids]
     if chain.blocks == 1:

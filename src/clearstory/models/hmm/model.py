@@ -14,11 +14,11 @@ from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.hmm import baum_welch
-from clearstory.models.hmm.chain import Chain, follow, foresee, onward, speaking, spread
+from clearstory.models.hmm.chain import HMMProbabilities, forward_algorithm, predict_targets, propagate, emission_probs, token_probs
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.suffixes import LONGEST
-from clearstory.models.hmm.state import Belief
-from clearstory.models.hmm.tag_counts import Tagged, count_tags
+from clearstory.models.hmm.state import FilteringState
+from clearstory.models.hmm.tag_counts import TaggedTokens, fit_tag_counts
 
 Birth = Literal["normal", "zero"]
 
@@ -53,7 +53,7 @@ class HMM(nn.Module):
             self.register_buffer("endings", torch.zeros(c.endings, LONGEST + 1, dtype=torch.int32))
             self.register_buffer("ended", torch.zeros(c.endings, len(c.tags)))  # what tags words with each ending have
             self.register_buffer("shares", torch.zeros(c.states))  # how likely each state is anywhere
-        self.kept: tuple[Any, Chain] | None = None
+        self.kept: tuple[Any, HMMProbabilities] | None = None
         self.reset()
 
     @torch.no_grad()
@@ -86,12 +86,12 @@ class HMM(nn.Module):
 
     def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Round after round of Baum-Welch over a text, see `learning`; or all tags at once, see `tags`."""
-        if not isinstance(rows, Tagged):
+        if not isinstance(rows, TaggedTokens):
             return baum_welch.fit(self, rows, done)
-        count_tags(self, rows)
+        fit_tag_counts(self, rows)
         return iter([FitProgress(len(rows.ids))])
 
-    def chain(self) -> Chain:
+    def chain(self) -> HMMProbabilities:
         """The probabilities; kept until the parameters change where no gradient is asked for."""
         weights = (self.initial, self.transition, self.emission)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
@@ -106,76 +106,76 @@ class HMM(nn.Module):
                 self.kept = (key, self.probabilities())
         return self.kept[1]
 
-    def probabilities(self) -> Chain:
+    def probabilities(self) -> HMMProbabilities:
         """The chances that the logits stand for."""
         blocks, words = self.config.blocks, self.emission
         if self.config.order == 3:
             return self.pairs()
         if blocks == 1:
-            return Chain(self.initial.softmax(0), self.transition.softmax(1), words.softmax(0))
+            return HMMProbabilities(self.initial.softmax(0), self.transition.softmax(1), words.softmax(0))
         short = -self.vocab % blocks
         padded = F.pad(words, (0, 0, 0, short), value=-torch.inf).view(-1, blocks, self.config.speakers)
         spoken = padded.softmax(0).flatten(0, 1)[: self.vocab]
-        return Chain(self.initial.softmax(0), self.transition.softmax(1), spoken)
+        return HMMProbabilities(self.initial.softmax(0), self.transition.softmax(1), spoken)
 
-    def pairs(self) -> Chain:
+    def pairs(self) -> HMMProbabilities:
         """A chain of pairs of tags: the second of one is the first of the next, and speaks."""
         size = self.config.states
         first = self.initial.softmax(0)
         ways = torch.einsum("ijk,jl->ijlk", self.transition.softmax(2), torch.eye(size).to(first))
         words = self.emission.softmax(0).repeat(1, size)
-        return Chain(torch.outer(first, first).flatten(), ways.reshape(size**2, size**2), words)
+        return HMMProbabilities(torch.outer(first, first).flatten(), ways.reshape(size**2, size**2), words)
 
-    def init_state(self, batch_size: int = 1) -> Belief:
+    def init_state(self, batch_size: int = 1) -> FilteringState:
         """The belief of `batch_size` rows that have read nothing."""
         first = self.chain().initial
-        return Belief(first.expand(batch_size, -1), (0,) * batch_size)
+        return FilteringState(first.expand(batch_size, -1), (0,) * batch_size)
 
-    def forward(self, tokens: TokenBatch, state: Belief | None = None) -> tuple[Float[Tensor, "B T W"], Belief | None]:
+    def forward(self, tokens: TokenBatch, state: FilteringState | None = None) -> tuple[Float[Tensor, "B T W"], FilteringState | None]:
         """The belief about the next state after each token. Raises VocabularyMismatch for an id it does not know."""
         self.check(tokens.ids)
         chain = self.chain()
         first = chain.initial.expand(len(tokens.ids), -1) if state is None else state.next
-        after = follow(chain, tokens.ids, first)
+        after = forward_algorithm(chain, tokens.ids, first)
         return after, None if state is None else self.later(state, tokens, after)
 
-    def later(self, state: Belief, tokens: TokenBatch, after: Float[Tensor, "B T W"]) -> Belief:
+    def later(self, state: FilteringState, tokens: TokenBatch, after: Float[Tensor, "B T W"]) -> FilteringState:
         """The belief behind each row's last token."""
         every = torch.cat([state.next.unsqueeze(1), after], 1)  # a row may have read nothing
         rows = torch.arange(len(every), device=after.device)
-        return Belief(every[rows, tokens.last() + 1], self.longer(state, tokens))
+        return FilteringState(every[rows, tokens.last() + 1], self.longer(state, tokens))
 
-    def longer(self, state: Belief, tokens: TokenBatch) -> tuple[int, ...]:
+    def longer(self, state: FilteringState, tokens: TokenBatch) -> tuple[int, ...]:
         """Tokens of each row with those just read."""
         new = (tokens.last() + 1).tolist()
         return tuple(before + more for before, more in zip(state.read, new, strict=True))
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """The logarithm of every token's probability, only where asked for."""
-        told = spread(self.chain(), hidden.reshape(-1, hidden.shape[-1]))
+        told = token_probs(self.chain(), hidden.reshape(-1, hidden.shape[-1]))
         logs = told.clamp_min(torch.finfo(told.dtype).tiny).log()
         return logs.view(*hidden.shape[:-1], self.vocab)
 
     def token_nll(
-        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Belief | None = None
-    ) -> tuple[Float[Tensor, "B T"], Belief | None]:
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: FilteringState | None = None
+    ) -> tuple[Float[Tensor, "B T"], FilteringState | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; looked up, not searched for."""
         self.check(tokens.ids)
         self.check(targets)
         chain = self.chain()
         first = chain.initial.expand(len(tokens.ids), -1) if state is None else state.next
         if self.config.blocks == 1 or not targets.shape[1]:
-            after = follow(chain, tokens.ids, first)
-            told = (after * speaking(chain, targets.clamp(min=0)).transpose(0, 1)).sum(-1)
+            after = forward_algorithm(chain, tokens.ids, first)
+            told = (after * emission_probs(chain, targets.clamp(min=0)).transpose(0, 1)).sum(-1)
             return self.nats(told, targets), None if state is None else self.later(state, tokens, after)
-        told, spoke = foresee(chain, tokens.ids, targets, first)
+        told, spoke = predict_targets(chain, tokens.ids, targets, first)
         if state is None:
             return self.nats(told, targets), None
         rows, last = torch.arange(len(first), device=first.device), tokens.last().clamp(min=0)
-        after = onward(chain, spoke[rows, last], tokens.ids[rows, last])
+        after = propagate(chain, spoke[rows, last], tokens.ids[rows, last])
         if tokens.lengths is not None:
             after = torch.where(tokens.lengths[:, None] > 0, after, first)
-        return self.nats(told, targets), Belief(after, self.longer(state, tokens))
+        return self.nats(told, targets), FilteringState(after, self.longer(state, tokens))
 
     def nats(self, told: Float[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """What probabilities cost, where they are asked for."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Belief:
+class FilteringState:
     """The State of a hidden Markov model: `next` (B, S) sums to one in each row."""
 
     next: Tensor

@@ -28,7 +28,7 @@ SHAPES = ("capital", "capitals", "first", "digits", "digits and letters", "signs
 """What a word looks like. A capital says less where a sentence begins."""
 
 
-def shape_of(word: str, first: bool) -> int:
+def word_shape(word: str, first: bool) -> int:
     """Which of the shapes a word has."""
     letters = any(map(str.isalpha, word))
     if any(map(str.isdigit, word)):
@@ -42,18 +42,18 @@ def shape_of(word: str, first: bool) -> int:
     return SHAPES.index(name)
 
 
-def keys_of(word: str, first: bool) -> list[tuple[int, ...]]:
+def suffix_keys(word: str, first: bool) -> list[tuple[int, ...]]:
     """The rows that know something of a word, the most general first: any word, its shape, its ever longer endings.
 
     A row of a table of whole numbers: the shape plus one (0: any), then the letters, the last one last.
     """
-    shape, letters = shape_of(word, first) + 1, word.lower()
+    shape, letters = word_shape(word, first) + 1, word.lower()
     longest = min(LONGEST, len(letters))
     ends = [tuple(map(ord, letters[len(letters) - length :])) for length in range(longest + 1)]
     return [(0,) * (LONGEST + 1), *((shape, *(0,) * (LONGEST - len(end)), *end) for end in ends)]
 
 
-def count_endings(sentences: Iterable[TaggedSentence], tags: Mapping[str, int]) -> dict[tuple[int, ...], Numbers]:
+def count_suffix_tags(sentences: Iterable[TaggedSentence], tags: Mapping[str, int]) -> dict[tuple[int, ...], Numbers]:
     """The tags of rare words, ending by ending, in the order of the rows."""
     sentences = list(sentences)
     often = Counter(word for sentence in sentences for word in sentence.words)
@@ -61,13 +61,13 @@ def count_endings(sentences: Iterable[TaggedSentence], tags: Mapping[str, int]) 
     for sentence in sentences:
         for place, (word, tag) in enumerate(zip(sentence.words, sentence.tags, strict=True)):
             if often[word] <= RARE:
-                for key in keys_of(word, place == 0):
+                for key in suffix_keys(word, place == 0):
                     found[key][tags[tag]] += 1
     found.setdefault((0,) * (LONGEST + 1), np.zeros(len(tags)))
     return dict(sorted(found.items()))
 
 
-class Endings:
+class SuffixModel:
     """The table, ready to be asked."""
 
     def __init__(self, keys: Any, counts: Any) -> None:
@@ -75,7 +75,7 @@ class Endings:
 
     def guess(self, word: str, first: bool) -> Numbers:
         """How likely each tag is, given the word."""
-        general, *keys = keys_of(word, first)
+        general, *keys = suffix_keys(word, first)
         counts = self.rows[general] + 1.0  # a tag that no rare word has may be had by a new one
         chances: Numbers = counts / counts.sum()
         for key in keys:
@@ -85,6 +85,6 @@ class Endings:
         return chances
 
 
-def spellings(word: str) -> Sequence[str]:
+def other_capitalizations(word: str) -> Sequence[str]:
     """Other ways to write a word whose capitals may be the sentence's: the last one given is believed the most."""
     return [other for other in dict.fromkeys((word.capitalize(), word.lower())) if other != word]

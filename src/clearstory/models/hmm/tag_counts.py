@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from clearstory.models.base import TokenSequences
-from clearstory.models.hmm.suffixes import Endings, count_endings
+from clearstory.models.hmm.suffixes import SuffixModel, count_suffix_tags
 from clearstory.text.conllu import TaggedSentence
 
 Numbers = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ OWN = 1.0
 
 
 @dataclass(frozen=True)
-class Tagged:
+class TaggedTokens:
     """Documents whose words are tagged. `spelt` are the ids of each sentence's words, `end` that of a line's end."""
 
     rows: TokenSequences
@@ -62,29 +62,29 @@ class Tagged:
     @cached_property
     def endings(self) -> dict[tuple[int, ...], Numbers]:
         """The tags of rare words by how they end."""
-        return count_endings(self.sentences, {tag: number for number, tag in enumerate(self.tags)})
+        return count_suffix_tags(self.sentences, {tag: number for number, tag in enumerate(self.tags)})
 
 
 @torch.no_grad()
-def count_tags(model: Any, text: Tagged) -> None:
+def fit_tag_counts(model: Any, text: TaggedTokens) -> None:
     """Set a model's parameters to what the text says."""
     order, size = model.config.order, model.config.states
     numbers = {tag: number for number, tag in enumerate(text.tags)}
     told = [[numbers[tag] for tag in sentence.tags] for sentence in text.sentences]
-    chances = interpolated(told, size)[order - 2]
+    chances = interpolate_tag_ngrams(told, size)[order - 2]
     model.transition.copy_(torch.from_numpy(np.log(chances)))
     first = np.full(size, NEVER)
     first[-1] = 1.0
     model.initial.copy_(torch.from_numpy(np.log(first / first.sum())))
     model.endings.copy_(torch.tensor(list(text.endings)))
     model.ended.copy_(torch.from_numpy(np.stack(list(text.endings.values()))))
-    joint = words(text, told, model.vocab, size, Endings(model.endings, model.ended))
+    joint = joint_word_tag_probs(text, told, model.vocab, size, SuffixModel(model.endings, model.ended))
     shares = joint.sum(0)
     model.emission.copy_(torch.from_numpy(np.log(joint / shares)))
     model.shares.copy_(torch.from_numpy(shares / shares.sum()))
 
 
-def words(text: Tagged, told: Sequence[Sequence[int]], vocab: int, size: int, endings: Endings) -> Numbers:
+def joint_word_tag_probs(text: TaggedTokens, told: Sequence[Sequence[int]], vocab: int, size: int, endings: SuffixModel) -> Numbers:
     """How likely each word is together with each state, (V, states), everywhere above zero.
 
     p(word, tag) = p(word) p(tag | word), the tags of a word that is seldom eked out by those of its ending. A word
@@ -106,7 +106,7 @@ def words(text: Tagged, told: Sequence[Sequence[int]], vocab: int, size: int, en
     return counts + NEVER
 
 
-def interpolated(told: Sequence[Sequence[int]], size: int) -> tuple[Numbers, Numbers]:
+def interpolate_tag_ngrams(told: Sequence[Sequence[int]], size: int) -> tuple[Numbers, Numbers]:
     """p(next | tag) (S, S), and p(next | two tags) (S, S, S), by deleted interpolation: Brants 2000, section 2.2.
 
     Every sentence is read after a line's end and before one; behind it, what came before is forgotten.
@@ -119,14 +119,14 @@ def interpolated(told: Sequence[Sequence[int]], size: int) -> tuple[Numbers, Num
     # Tags that have never stood somewhere still may: half a count for each.
     pairs, singles = triples.sum(0), triples.sum((0, 1)) + 0.5
     one = singles / singles.sum()
-    two, known = share(pairs), pairs.sum(1, keepdims=True) > 0
-    three, seen = share(triples), triples.sum(2, keepdims=True) > 0
+    two, known = normalize_counts(pairs), pairs.sum(1, keepdims=True) > 0
+    three, seen = normalize_counts(triples), triples.sum(2, keepdims=True) > 0
     votes = np.ones((2, 3))
     for i, j, k in zip(*np.nonzero(triples), strict=True):
         rest = (
             (singles[k] - 1) / (singles.sum() - 1),
-            without(pairs[j, k], pairs[j].sum()),
-            without(triples[i, j, k], triples[i, j].sum()),
+            leave_one_out(pairs[j, k], pairs[j].sum()),
+            leave_one_out(triples[i, j, k], triples[i, j].sum()),
         )
         for row, most in zip(votes, (2, 3), strict=True):
             row[max((rest[place], place) for place in range(most))[1]] += triples[i, j, k]
@@ -138,12 +138,12 @@ def interpolated(told: Sequence[Sequence[int]], size: int) -> tuple[Numbers, Num
     return bigrams, trigrams
 
 
-def share(counts: Numbers) -> Numbers:
+def normalize_counts(counts: Numbers) -> Numbers:
     """Counts over their sums along the last axis; 0 where there are none."""
     shares: Numbers = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
     return shares
 
 
-def without(count: float, total: float) -> float:
+def leave_one_out(count: float, total: float) -> float:
     """What a maximum-likelihood estimate says of an event once this one case of it is taken away."""
     return (count - 1) / (total - 1) if total > 1 else 0.0

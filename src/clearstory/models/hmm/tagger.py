@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clearstory.errors import BadInput
 from clearstory.models.hmm.decoding import viterbi
-from clearstory.models.hmm.suffixes import Endings, spellings
+from clearstory.models.hmm.suffixes import SuffixModel, other_capitalizations
 
-TOGETHER = 64
+BATCH_SIZE = 64
 """Sentences of one length that are read side by side."""
 
 OTHERWISE = {True: 0.8, False: 0.2}
@@ -25,7 +25,7 @@ thousand words, without it (0) the trigrams lose one.
 """
 
 
-class Spells(Protocol):
+class WordTokenizer(Protocol):
     """The part of a tokenizer of words that a tagger needs."""
 
     @property
@@ -43,11 +43,11 @@ class Spells(Protocol):
 class Tagger:
     """Tags words with a model's own tags."""
 
-    def __init__(self, model: Any, tokenizer: Spells) -> None:
+    def __init__(self, model: Any, tokenizer: WordTokenizer) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.tags: tuple[str, ...] = model.config.tags
-        self.endings = Endings(model.endings, model.ended)
+        self.endings = SuffixModel(model.endings, model.ended)
         self.shares = model.shares.double().cpu().numpy()
         self.words = model.emission.detach().double().log_softmax(0).cpu()
         self.ids: dict[str, int] = {}
@@ -69,8 +69,8 @@ class Tagger:
         for place, sentence in enumerate(sentences):
             of_length[len(sentence)].append(place)
         for places in of_length.values():
-            for at in range(0, len(places), TOGETHER):
-                yield places[at : at + TOGETHER]
+            for at in range(0, len(places), BATCH_SIZE):
+                yield places[at : at + BATCH_SIZE]
 
     def ways(self) -> tuple[Float[Tensor, "P K"], Float[Tensor, "P K K"]]:
         """How paths begin and go on, as logarithms."""
@@ -93,7 +93,7 @@ class Tagger:
             known_well: Tensor = self.words[id]
             return known_well
         chances = self.endings.guess(word, first)
-        for other in spellings(word):
+        for other in other_capitalizations(word):
             if (known := self.ids[other]) != self.tokenizer.unk_token_id:
                 share = OTHERWISE[first or word.isupper()]
                 tags = self.words[known].exp().numpy()[:-1] * self.shares[:-1]
@@ -103,7 +103,7 @@ class Tagger:
 
     def look_up(self, words: set[str]) -> None:
         """Learn the ids of words and of their other spellings."""
-        new = sorted({each for word in words for each in (word, *spellings(word))} - self.ids.keys())
+        new = sorted({each for word in words for each in (word, *other_capitalizations(word))} - self.ids.keys())
         for word, ids in zip(new, self.tokenizer.encode_batch(new), strict=True):
             if len(ids) != 1:
                 raise BadInput(f"{word!r} is not one word of this model's tokenizer; give words without white space")

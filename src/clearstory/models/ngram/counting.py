@@ -29,7 +29,7 @@ STRETCH = 2**22
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class CountTable:
     """The n-grams of one order, by rising key; R rows.
 
     Args:
@@ -46,9 +46,9 @@ class Table:
         return len(self.keys)
 
 
-def count(
+def count_ngrams(
     rows: TokenSequences, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH
-) -> Generator[Table, None, None]:
+) -> Generator[CountTable, None, None]:
     """The tables of orders 1 to `order`, one after the other. An n-gram lies within a document.
 
     Each document is read after `begin`, where that is given, and an n-gram reaches back to the last `begin` and no
@@ -58,17 +58,17 @@ def count(
 
     >>> from types import SimpleNamespace
     >>> rows = SimpleNamespace(ids=np.array([0, 1, 0, 1]), starts=np.array([0, 4]), byte_lengths=None)
-    >>> [(table.keys.tolist(), table.counts.tolist()) for table in count(rows, 2, vocab=2)]
+    >>> [(table.keys.tolist(), table.counts.tolist()) for table in count_ngrams(rows, 2, vocab=2)]
     [([0, 1], [2, 2]), ([1, 2], [2, 1])]
     """
     with tempfile.TemporaryDirectory(prefix="clearstory-counts-") as folder:
-        text = Text(rows, order, vocab, begin, stretch, Path(folder))
+        text = TextCounter(rows, order, vocab, begin, stretch, Path(folder))
         yield text.tokens()
         for length in range(2, order + 1):
             yield text.longer(length)
 
 
-class Text:
+class TextCounter:
     """A text while it is counted. N tokens; arrays of N lie on disk where the text is longer than a stretch."""
 
     def __init__(self, rows: TokenSequences, order: int, vocab: int, begin: int | None, stretch: int, folder: Path) -> None:
@@ -121,7 +121,7 @@ class Text:
             last = int(began[-1])
         return most
 
-    def tokens(self) -> Table:
+    def tokens(self) -> CountTable:
         """Order 1."""
         counts = np.zeros(self.vocab, np.int64)
         for part in self.stretches():
@@ -132,21 +132,21 @@ class Text:
                     "build it for the tokenizer that made the text"
                 )
             counts += np.bincount(ids, minlength=self.vocab)
-        return Table(np.arange(self.vocab), counts, np.zeros(self.vocab, np.int32))
+        return CountTable(np.arange(self.vocab), counts, np.zeros(self.vocab, np.int32))
 
-    def longer(self, order: int) -> Table:
+    def longer(self, order: int) -> CountTable:
         """The n-grams of this order, once those one shorter are counted."""
         numbers: Whole = self.array(np.int32)
-        runs: list[Run] = []
+        runs: list[SortedRun] = []
         for part in self.stretches():
             places = part.start + np.flatnonzero(self.reach[part] >= order - 1)
             keys = self.beginnings(places, order).astype(np.int64)
             keys *= self.vocab
             keys += self.ids[places]
-            run, order_of = grouped(keys, self.numbers, places)
+            run, order_of = group_keys(keys, self.numbers, places)
             numbers[places] = order_of
             runs.append(run if len(self.ids) <= self.stretch else run.put(self.folder, len(runs)))
-        table = merged(runs, self.stretch)
+        table = merge_runs(runs, self.stretch)
         if len(runs) > 1:
             for part, run in zip(self.stretches(), runs, strict=True):
                 places = part.start + np.flatnonzero(self.reach[part] >= order - 1)
@@ -164,22 +164,22 @@ class Text:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class SortedRun:
     """What one stretch gave: rising keys, their counts and endings."""
 
     keys: Wide
     counts: Whole
     endings: Whole
 
-    def put(self, folder: Path, number: int) -> Run:
+    def put(self, folder: Path, number: int) -> SortedRun:
         """The same, on disk."""
-        return Run(*(laid_down(folder / f"run-{number}.{name}", getattr(self, name)) for name in PARTS))
+        return SortedRun(*(write_memmap(folder / f"run-{number}.{name}", getattr(self, name)) for name in PARTS))
 
 
 PARTS = ("keys", "counts", "endings")
 
 
-def laid_down(file: Path, values: Any) -> Any:
+def write_memmap(file: Path, values: Any) -> Any:
     """The same numbers, on disk."""
     if not len(values):  # an empty file cannot be mapped
         return values
@@ -188,7 +188,7 @@ def laid_down(file: Path, values: Any) -> Any:
     return place
 
 
-def grouped(keys: Wide, numbers: Whole, places: Wide) -> tuple[Run, Whole]:
+def group_keys(keys: Wide, numbers: Whole, places: Wide) -> tuple[SortedRun, Whole]:
     """Equal keys put together; and for each key as it came, which one it is."""
     size = len(keys)
     bits = size.bit_length()
@@ -209,13 +209,13 @@ def grouped(keys: Wide, numbers: Whole, places: Wide) -> tuple[Run, Whole]:
     which = np.empty(size, np.int32)
     which[by] = np.cumsum(new, dtype=np.int32) - 1
     counts = np.diff(firsts, append=size).astype(np.int32)
-    return Run(rising[firsts], counts, numbers[places[by[firsts]]].astype(np.int32)), which
+    return SortedRun(rising[firsts], counts, numbers[places[by[firsts]]].astype(np.int32)), which
 
 
-def merged(runs: Sequence[Run], stretch: int) -> Table:
+def merge_runs(runs: Sequence[SortedRun], stretch: int) -> CountTable:
     """One table of several runs: range by range of keys, so that no more than about a stretch is sorted at a time."""
     if len(runs) == 1:
-        return Table(runs[0].keys, runs[0].counts, runs[0].endings)
+        return CountTable(runs[0].keys, runs[0].counts, runs[0].endings)
     # Where the longest run is cut into pieces, all are cut at the same keys.
     longest = max(runs, key=lambda run: len(run.keys))
     step = max(1, stretch // len(runs))
@@ -233,4 +233,4 @@ def merged(runs: Sequence[Run], stretch: int) -> Table:
         sums = np.add.reduceat(counts, firsts) if len(firsts) else counts[:0]
         parts.append((rising[firsts], sums, endings[firsts]))
     keys, sums, endings = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Table(keys, sums, endings)
+    return CountTable(keys, sums, endings)

@@ -15,10 +15,10 @@ FEW = 256
 """Keys that are not worth sorting."""
 
 
-def find(keys: Int[Tensor, "R"], wanted: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+def find_keys(keys: Int[Tensor, "R"], wanted: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
     """The row of each wanted key, −1 where there is none or the key is negative.
 
-    >>> find(torch.tensor([3, 5, 9]), torch.tensor([9, 4, 3, -1])).tolist()
+    >>> find_keys(torch.tensor([3, 5, 9]), torch.tensor([9, 4, 3, -1])).tolist()
     [2, -1, 0, -1]
     """
     if not len(keys):

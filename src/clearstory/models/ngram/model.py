@@ -21,13 +21,13 @@ from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.counting import Table, count
-from clearstory.models.ngram.lookup import find
-from clearstory.models.ngram.smoothing import Part, estimate, method
-from clearstory.models.ngram.state import Recent
+from clearstory.models.ngram.counting import CountTable, count_ngrams
+from clearstory.models.ngram.lookup import find_keys
+from clearstory.models.ngram.smoothing import SmoothedOrder, estimate, smoothing_method
+from clearstory.models.ngram.state import NGramState
 
 
-class Grams(nn.Module):
+class OrderTable(nn.Module):
     """The n-grams of one order; R rows, by rising key. Of order 1 there is one for each token, without keys."""
 
     keys: Tensor  # (R,) row of the beginning in the table one shorter, times V, plus the last token
@@ -77,12 +77,12 @@ class NGram(nn.Module):
         rows = [config.vocab, *config.sizes, *[0] * (config.order - 1 - len(config.sizes))]
         counted = config.counts
         self.grams = nn.ModuleList(
-            Grams(size, keyed=at > 0, context=at < config.order - 1, counted=counted) for at, size in enumerate(rows)
+            OrderTable(size, keyed=at > 0, context=at < config.order - 1, counted=counted) for at, size in enumerate(rows)
         )
 
-    def table(self, order: int) -> Grams:
+    def table(self, order: int) -> OrderTable:
         """The n-grams of an order."""
-        return cast(Grams, self.grams[order - 1])
+        return cast(OrderTable, self.grams[order - 1])
 
     @property
     def device(self) -> torch.device:
@@ -104,8 +104,8 @@ class NGram(nn.Module):
     def accept(self, rows: TokenSequences) -> None:
         """Raises BadSetting as `count` does, and for a smoothing that is none."""
         c = self.config
-        method(c)
-        with closing(count(rows, c.order, c.vocab, c.bos_token_id)) as tables:
+        smoothing_method(c)
+        with closing(count_ngrams(rows, c.order, c.vocab, c.bos_token_id)) as tables:
             next(tables)
 
     def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
@@ -114,8 +114,8 @@ class NGram(nn.Module):
         Raises VocabularyMismatch and BadSetting as `count` does.
         """
         c = self.config
-        tables: list[Table] = []
-        for table in count(rows, c.order, c.vocab, c.bos_token_id):
+        tables: list[CountTable] = []
+        for table in count_ngrams(rows, c.order, c.vocab, c.bos_token_id):
             tables.append(table)
             if len(tables) < c.order:
                 yield FitProgress(tokens=len(rows.ids))
@@ -123,7 +123,7 @@ class NGram(nn.Module):
         self.fill(parts)
         yield FitProgress(tokens=len(rows.ids), note="; ".join(notes) or None)
 
-    def fill(self, parts: Sequence[Part]) -> Self:
+    def fill(self, parts: Sequence[SmoothedOrder]) -> Self:
         """Tables with these numbers, order by order; itself."""
         kind = self.table(1).logs
         self.lay_out(replace(self.config, sizes=tuple(len(part.logs) for part in parts[1:])))
@@ -138,12 +138,12 @@ class NGram(nn.Module):
                 grams.counts = torch.from_numpy(np.minimum(part.counts, 2**31 - 1).astype(np.int32))
         return self.to(kind.device)
 
-    def init_state(self, batch_size: int = 1) -> Recent:
+    def init_state(self, batch_size: int = 1) -> NGramState:
         """The memory of `batch_size` rows that have read nothing."""
         ids = torch.full((batch_size, self.config.order - 1), -1, device=self.device)
-        return Recent(ids, (0,) * batch_size)
+        return NGramState(ids, (0,) * batch_size)
 
-    def forward(self, tokens: TokenBatch, state: Recent | None = None) -> tuple[Float[Tensor, "B T W"], Recent | None]:
+    def forward(self, tokens: TokenBatch, state: NGramState | None = None) -> tuple[Float[Tensor, "B T W"], NGramState | None]:
         """After each token, the row of its last k tokens in table k, for k from 0 to order − 1; −1 where there is none.
 
         Raises VocabularyMismatch for an id it does not know.
@@ -157,13 +157,13 @@ class NGram(nn.Module):
         hidden = torch.stack(rows, -1).double()
         return hidden, None if state is None else self.remember(before, tokens)
 
-    def after(self, before: Recent, tokens: TokenBatch) -> Int[Tensor, "B L"]:
+    def after(self, before: NGramState, tokens: TokenBatch) -> Int[Tensor, "B L"]:
         """The last order − 1 ids of each row, and those that come."""
         ids = tokens.ids.to(before.ids.device)
         self.check(ids)
         return torch.cat([before.ids, ids], 1)
 
-    def remember(self, before: Recent, tokens: TokenBatch) -> Recent:
+    def remember(self, before: NGramState, tokens: TokenBatch) -> NGramState:
         """The state after reading on."""
         ids, reach = torch.cat([before.ids, tokens.ids.to(before.ids.device)], 1), self.config.order - 1
         if tokens.lengths is None:
@@ -172,7 +172,7 @@ class NGram(nn.Module):
         else:
             new = tokens.lengths.tolist()
             last = ids.gather(1, tokens.lengths.to(ids.device)[:, None] + torch.arange(reach, device=ids.device))
-        return Recent(last, tuple(old + more for old, more in zip(before.read, new, strict=True)))
+        return NGramState(last, tuple(old + more for old, more in zip(before.read, new, strict=True)))
 
     def reach(self, ids: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """How many tokens, each place's own included, n-grams may look back on: not beyond where a text began."""
@@ -205,7 +205,7 @@ class NGram(nn.Module):
     def rows(self, order: int, before: Int[Tensor, "*D"], last: Int[Tensor, "*D"]) -> Int[Tensor, "*D"]:
         """The rows of n-grams by the row of their beginning and their last token; −1 where there is none."""
         wanted = torch.where((before >= 0) & (last >= 0), before * self.vocab + last, -1)
-        return find(self.table(order).keys, wanted.flatten()).view(wanted.shape)
+        return find_keys(self.table(order).keys, wanted.flatten()).view(wanted.shape)
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Log-probabilities of the next token, only where asked for; they add up to one as they are."""
@@ -237,8 +237,8 @@ class NGram(nn.Module):
         return shorter + weights
 
     def token_nll(
-        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Recent | None = None
-    ) -> tuple[Float[Tensor, "B T"], Recent | None]:
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: NGramState | None = None
+    ) -> tuple[Float[Tensor, "B T"], NGramState | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; looked up, token by token."""
         before = self.init_state(len(tokens.ids)) if state is None else state
         ids = self.after(before, tokens)
@@ -250,9 +250,9 @@ class NGram(nn.Module):
         contexts, found = self.matches(ids, wanted, scored)
         logs = self.table(1).logs[wanted]
         for order, (context, rows) in enumerate(zip(contexts, found, strict=True), start=2):
-            weights = taken(self.table(order - 1).weights, context[:, -count:], 0.0)
+            weights = take_rows(self.table(order - 1).weights, context[:, -count:], 0.0)
             logs = self.left(weights, logs)
-            logs = torch.where(rows >= 0, taken(self.table(order).logs, rows, 0.0), logs)
+            logs = torch.where(rows >= 0, take_rows(self.table(order).logs, rows, 0.0), logs)
         nats = torch.where(scored, -logs, 0)
         return nats, None if state is None else self.remember(before, tokens)
 
@@ -282,7 +282,7 @@ class NGram(nn.Module):
             )
 
 
-def taken(values: Float[Tensor, "R"], rows: Int[Tensor, "*D"], missing: float) -> Float[Tensor, "*D"]:
+def take_rows(values: Float[Tensor, "R"], rows: Int[Tensor, "*D"], missing: float) -> Float[Tensor, "*D"]:
     """The values of these rows, and `missing` where a row is −1."""
     if not len(values):
         return values.new_full(rows.shape, missing)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clearstory.errors import BadSetting
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.counting import Table, Whole, Wide
+from clearstory.models.ngram.counting import CountTable, Whole, Wide
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -30,7 +30,7 @@ GOOD_TURING = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class SmoothedOrder:
     """The finished table of one order: R rows by rising key.
 
     Args:
@@ -47,7 +47,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
+class OrderSmoothing:
     """A table seen from its smoothing.
 
     Args:
@@ -75,32 +75,32 @@ class Level:
         return np.asarray(np.bincount(self.contexts, values, self.size), np.float64)
 
 
-def estimate(tables: Sequence[Table], config: NGramConfig) -> tuple[list[Part], list[str]]:
+def estimate(tables: Sequence[CountTable], config: NGramConfig) -> tuple[list[SmoothedOrder], list[str]]:
     """The finished tables, pruned n-grams left out; and what could not be estimated, in sentences.
 
     Raises BadSetting for a smoothing that is none.
     """
-    smooth = method(config)
+    smooth = smoothing_method(config)
     below = np.full(config.vocab, 1 / config.vocab)
-    found: list[tuple[Level, Floats, Floats]] = []
+    found: list[tuple[OrderSmoothing, Floats, Floats]] = []
     notes: list[str] = []
-    for level in levels(tables, config):
+    for level in order_smoothings(tables, config):
         shares, below, note = smooth(level, below[level.endings] if level.order > 1 else below)
         notes += [note] if note else []
         with np.errstate(divide="ignore"):  # log 0: what cannot be
             found.append((level, np.log(below), np.log(shares)))
-    parts: list[Part] = []
+    parts: list[SmoothedOrder] = []
     numbers: Wide = np.arange(config.vocab)
     for at, (table, (level, logs, _)) in enumerate(zip(tables, found, strict=True)):
         stays = level.kept
         keys = numbers[level.contexts[stays]] * config.vocab + table.keys[stays] % config.vocab if at else None
         numbers = np.cumsum(stays) - 1
         weights = found[at + 1][2][stays] if at + 1 < len(found) else None
-        parts.append(Part(keys, logs[stays], weights, table.counts[stays]))
+        parts.append(SmoothedOrder(keys, logs[stays], weights, table.counts[stays]))
     return parts, notes
 
 
-def levels(tables: Sequence[Table], config: NGramConfig) -> list[Level]:
+def order_smoothings(tables: Sequence[CountTable], config: NGramConfig) -> list[OrderSmoothing]:
     """What smoothing needs to know of each table."""
     out = []
     first: Flags = np.arange(config.vocab) == config.bos_token_id
@@ -110,14 +110,14 @@ def levels(tables: Sequence[Table], config: NGramConfig) -> list[Level]:
             first = first[contexts]  # which n-grams stand at the beginning of a text
         adjusted = table.counts
         if order < len(tables):
-            adjusted = adjust(table, tables[order], first if order > 1 else np.zeros_like(first))
+            adjusted = continuation_counts(table, tables[order], first if order > 1 else np.zeros_like(first))
         kept = table.counts > config.threshold(order) if order > 1 else np.ones(len(table), dtype=bool)
         size = len(tables[order - 2]) if order > 1 else 1
-        out.append(Level(table.counts, adjusted, contexts, table.endings, size, kept, order, config.vocab))
+        out.append(OrderSmoothing(table.counts, adjusted, contexts, table.endings, size, kept, order, config.vocab))
     return out
 
 
-def adjust(table: Table, longer: Table, first: Flags) -> Whole:
+def continuation_counts(table: CountTable, longer: CountTable, first: Flags) -> Whole:
     """(R,) in how many n-grams one longer each is the end: how many tokens it follows (Kneser and Ney 1995, eq. 7).
 
     What stands at the beginning of a text follows none, and keeps its plain count (Heafield et al. 2013, section 3.2).
@@ -126,15 +126,15 @@ def adjust(table: Table, longer: Table, first: Flags) -> Whole:
     return np.where(first, table.counts, follows)
 
 
-def kneser_ney(level: Level, below: Floats) -> tuple[Floats, Floats, str | None]:
+def kneser_ney(level: OrderSmoothing, below: Floats) -> tuple[Floats, Floats, str | None]:
     """Modified Kneser-Ney, interpolated: Chen and Goodman 1999, equations 24 to 26. (C,) shares left, (R,) P."""
     c = level.adjusted.astype(np.float64)
-    values, note = discounts(level.adjusted, level.order)
+    values, note = kneser_ney_discounts(level.adjusted, level.order)
     lost = np.concatenate([[0.0], values])[np.minimum(level.adjusted, 3)]
-    return interpolated(level, c, c - lost, below, note)
+    return interpolate(level, c, c - lost, below, note)
 
 
-def discounts(adjusted: Whole, order: int) -> tuple[Floats, str | None]:
+def kneser_ney_discounts(adjusted: Whole, order: int) -> tuple[Floats, str | None]:
     """The three discounts of an order, for counts of one, two, and three or more: Chen and Goodman 1999, eq. 26."""
     n = np.bincount(np.minimum(adjusted, 5), minlength=6).astype(np.float64)
     if n[1:5].all():
@@ -149,19 +149,19 @@ def discounts(adjusted: Whole, order: int) -> tuple[Floats, str | None]:
     )
 
 
-def witten_bell(level: Level, below: Floats) -> tuple[Floats, Floats, str | None]:
+def witten_bell(level: OrderSmoothing, below: Floats) -> tuple[Floats, Floats, str | None]:
     """Witten and Bell 1991, method C, interpolated as in Chen and Goodman 1999, eq. 15: what is new counts as one."""
     c = level.counts.astype(np.float64)
-    return interpolated(level, c + (c > 0), c, below, None)
+    return interpolate(level, c + (c > 0), c, below, None)
 
 
-def unsmoothed(level: Level, below: Floats) -> tuple[Floats, Floats, str | None]:
+def unsmoothed(level: OrderSmoothing, below: Floats) -> tuple[Floats, Floats, str | None]:
     """Maximum likelihood in the longest context that was seen: c(hw) / c(h)."""
     c = np.where(level.kept, level.counts, 0.0)
-    return interpolated(level, c, c, below, None)
+    return interpolate(level, c, c, below, None)
 
 
-def laplace(level: Level, below: Floats) -> tuple[Floats, Floats, str | None]:
+def laplace(level: OrderSmoothing, below: Floats) -> tuple[Floats, Floats, str | None]:
     """One added to every count, in the longest context that was seen: (c(hw) + 1) / (c(h) + V).
 
     The weight of a context is here the probability itself of what was not seen after it.
@@ -172,8 +172,8 @@ def laplace(level: Level, below: Floats) -> tuple[Floats, Floats, str | None]:
     return shares, np.where(level.kept, (c + 1) * shares[level.contexts], shares[level.contexts]), None
 
 
-def interpolated(
-    level: Level, weighed: Floats, gained: Floats, below: Floats, note: str | None
+def interpolate(
+    level: OrderSmoothing, weighed: Floats, gained: Floats, below: Floats, note: str | None
 ) -> tuple[Floats, Floats, str | None]:
     """P(w | h) = gained / Σ weighed + share(h) · P below; the share is what was weighed and not gained."""
     gained = np.where(level.kept, gained, 0.0)
@@ -185,7 +185,7 @@ def interpolated(
     return shares, gained / totals[level.contexts] + shares[level.contexts] * below, note
 
 
-def katz(level: Level, below: Floats) -> tuple[Floats, Floats, str | None]:
+def katz(level: OrderSmoothing, below: Floats) -> tuple[Floats, Floats, str | None]:
     """Katz 1987: small counts reduced by Good-Turing; what they lose goes to what was not seen, by the shorter context.
 
     A context all of whose counts are large loses nothing, and would leave nothing: there one is added to the total, as
@@ -221,7 +221,7 @@ def good_turing(counts: Whole, order: int) -> tuple[Floats, str | None]:
     )
 
 
-Method = Callable[[Level, Floats], tuple[Floats, Floats, str | None]]
+Method = Callable[[OrderSmoothing, Floats], tuple[Floats, Floats, str | None]]
 
 METHODS: dict[str, Method] = {
     "kneser-ney": kneser_ney,
@@ -232,7 +232,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def method(config: NGramConfig) -> Method:
+def smoothing_method(config: NGramConfig) -> Method:
     """How a level is smoothed. Raises BadSetting where the config names no way to learn."""
     if config.smoothing not in METHODS:
         raise BadSetting(

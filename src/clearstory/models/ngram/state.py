@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Recent:
+class NGramState:
     """The State of an n-gram model: each row's last order − 1 ids, −1 where it has read fewer."""
 
     ids: Int[Tensor, "B C"]

@@ -28,14 +28,14 @@ from clearstory.models.recurrent.config import GATES, Cell
 KERNELS: dict[Cell, Any] = {"rnn": torch.rnn_tanh, "gru": torch.gru, "lstm": torch.lstm}
 
 
-class Kept(NamedTuple):
+class CellState(NamedTuple):
     """What a layer remembers between two tokens; only an LSTM has a `cell` beside its hidden vector."""
 
     hidden: Float[Tensor, "B U"]
     cell: Float[Tensor, "B U"] | None
 
 
-class Layer(nn.Module):
+class RecurrentLayer(nn.Module):
     """A cell and its weights: from what comes in (`input`) and from what it remembers (`memory`), gates stacked.
 
     The gates stand in torch's order: input, forget, new, output (LSTM); reset, update, new (GRU).
@@ -49,8 +49,8 @@ class Layer(nn.Module):
         self.memory = Linear(units, GATES[cell] * units)
 
     def forward(
-        self, x: Float[Tensor, "T B I"], before: Kept, lengths: Int[Tensor, "B"] | None
-    ) -> tuple[Float[Tensor, "T B U"], Kept]:
+        self, x: Float[Tensor, "T B I"], before: CellState, lengths: Int[Tensor, "B"] | None
+    ) -> tuple[Float[Tensor, "T B U"], CellState]:
         """The hidden vector after each token, and what is remembered after each row's last one."""
         # A view for decoding puts something else in the place of the linear maps, which no kernel of torch's can read.
         viewed = not (isinstance(self.input, nn.Linear) and isinstance(self.memory, nn.Linear))
@@ -60,15 +60,15 @@ class Layer(nn.Module):
         first = tuple(each.to(x.dtype)[None] for each in before if each is not None)
         settings = (True, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, to be learnt, both ways
         if lengths is None:
-            with quiet(x.device):
+            with ignore_cudnn_warning(x.device):
                 out, *last = KERNELS[self.cell](
                     x, first if before.cell is not None else first[0], weights, *settings, False
                 )
-            return out, Kept(last[0][0], last[1][0] if len(last) > 1 else None)
+            return out, CellState(last[0][0], last[1][0] if len(last) > 1 else None)
         packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
         assert packed.sorted_indices is not None  # as asked for by enforce_sorted=False
         first = tuple(each.index_select(1, packed.sorted_indices) for each in first)
-        with quiet(x.device):
+        with ignore_cudnn_warning(x.device):
             out, *last = KERNELS[self.cell](
                 packed.data, packed.batch_sizes, first if before.cell is not None else first[0], weights, *settings
             )
@@ -76,7 +76,7 @@ class Layer(nn.Module):
         after = [each[0].index_select(0, packed.unsorted_indices) for each in last]
         return (
             pad_packed_sequence(found, total_length=len(x))[0],
-            frozen(Kept(after[0], after[1] if len(after) > 1 else None), before, lengths > 0),
+            keep_ended(CellState(after[0], after[1] if len(after) > 1 else None), before, lengths > 0),
         )
 
     def weights(self, dtype: torch.dtype) -> list[Tensor]:
@@ -85,30 +85,30 @@ class Layer(nn.Module):
         return [each.to(dtype) for each in (self.input.weight, memory, self.input.bias, self.memory.bias)]
 
     def walk(
-        self, x: Float[Tensor, "T B I"], before: Kept, lengths: Int[Tensor, "B"] | None
-    ) -> tuple[Float[Tensor, "T B U"], Kept]:
+        self, x: Float[Tensor, "T B I"], before: CellState, lengths: Int[Tensor, "B"] | None
+    ) -> tuple[Float[Tensor, "T B U"], CellState]:
         """Token by token."""
-        kept = Kept(before.hidden.to(x.dtype), None if before.cell is None else before.cell.to(x.dtype))
+        kept = CellState(before.hidden.to(x.dtype), None if before.cell is None else before.cell.to(x.dtype))
         out = []
         for place, given in enumerate(self.input(x)):
             after = self.step(given, kept)
-            kept = after if lengths is None else frozen(after, kept, lengths > place)
+            kept = after if lengths is None else keep_ended(after, kept, lengths > place)
             out.append(kept.hidden)
         return torch.stack(out), kept
 
-    def step(self, given: Float[Tensor, "B G"], before: Kept) -> Kept:
+    def step(self, given: Float[Tensor, "B G"], before: CellState) -> CellState:
         """One token. `given`: what `input` makes of it."""
         gates = self.gates(given, before)
         if self.cell == "rnn":
-            return Kept(gates["new"], None)
+            return CellState(gates["new"], None)
         if before.cell is None:
             # Cho et al. 2014, eq. 7
-            return Kept(torch.lerp(gates["new"], before.hidden, gates["update"]), None)
+            return CellState(torch.lerp(gates["new"], before.hidden, gates["update"]), None)
         # Gers et al. 2000, eq. 9 and 11
         cell = gates["forget"] * before.cell + gates["input"] * gates["new"]
-        return Kept(gates["output"] * torch.tanh(cell), cell)
+        return CellState(gates["output"] * torch.tanh(cell), cell)
 
-    def gates(self, given: Float[Tensor, "B G"], before: Kept) -> dict[str, Float[Tensor, "B U"]]:
+    def gates(self, given: Float[Tensor, "B G"], before: CellState) -> dict[str, Float[Tensor, "B U"]]:
         """Every gate, from 0 (shut) to 1 (open), and what is new, from -1 to 1, at one token."""
         remembered = self.memory(before.hidden.to(given.dtype))
         if self.cell == "rnn":
@@ -133,7 +133,7 @@ class Layer(nn.Module):
 
 
 @contextmanager
-def quiet(device: torch.device) -> Iterator[None]:
+def ignore_cudnn_warning(device: torch.device) -> Iterator[None]:
     """cuDNN wants all weights in one stretch of memory and says so at every call. Ours are cast, and some of them
     dropped, for each call: they are copied together anyway.
     """
@@ -145,9 +145,9 @@ def quiet(device: torch.device) -> Iterator[None]:
         yield
 
 
-def frozen(after: Kept, before: Kept, going: Tensor) -> Kept:
+def keep_ended(after: CellState, before: CellState, going: Tensor) -> CellState:
     """What the rows that are `going` remember now, and the others remembered before."""
     hidden = torch.where(going[:, None], after.hidden, before.hidden.to(after.hidden.dtype))
     if after.cell is None or before.cell is None:
-        return Kept(hidden, None)
-    return Kept(hidden, torch.where(going[:, None], after.cell, before.cell.to(after.cell.dtype)))
+        return CellState(hidden, None)
+    return CellState(hidden, torch.where(going[:, None], after.cell, before.cell.to(after.cell.dtype)))

@@ -14,9 +14,9 @@ from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.recurrent import adaptive_softmax
-from clearstory.models.recurrent.cells import Kept, Layer
+from clearstory.models.recurrent.cells import CellState, RecurrentLayer
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.models.recurrent.state import Memory
+from clearstory.models.recurrent.state import RecurrentState
 
 Birth = Literal["normal", "zero"]
 
@@ -40,7 +40,7 @@ class Recurrent(nn.Module):
         self.embedding = nn.Embedding(c.vocab, c.width)
         inputs = (c.width, *c.units[:-1])
         self.layers = nn.ModuleList(
-            Layer(c.cell, below, units, c.weight_drop) for below, units in zip(inputs, c.units, strict=True)
+            RecurrentLayer(c.cell, below, units, c.weight_drop) for below, units in zip(inputs, c.units, strict=True)
         )
         self.unembedding = None if c.tie_embeddings else nn.Linear(c.units[-1], c.vocab, bias=False)
         self.names = nn.Parameter(torch.empty(len(c.cutoffs), c.units[-1])) if c.cutoffs else None
@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
                 nn.init.uniform_(weight, -(units**-0.5), units**-0.5)
             if c.cell == "lstm":
                 # Jozefowicz et al. 2015, section 3.2: what begins by remembering learns faster what to forget.
-                cast(Layer, layer).input.bias[units : 2 * units] += 1.0
+                cast(RecurrentLayer, layer).input.bias[units : 2 * units] += 1.0
         for words in (None if self.unembedding is None else self.unembedding.weight, self.names):
             if words is not None:
                 nn.init.uniform_(words, -0.1, 0.1)
@@ -87,21 +87,21 @@ class Recurrent(nn.Module):
         """The word vectors where logits are plain products with them; None under an adaptive softmax."""
         return self.word_vectors if self.names is None else None
 
-    def init_state(self, batch_size: int = 1) -> Memory:
+    def init_state(self, batch_size: int = 1) -> RecurrentState:
         """The memory of `batch_size` rows that have read nothing."""
         blank = tuple(self.embedding.weight.new_zeros(batch_size, units) for units in self.config.units)
-        return Memory(blank, blank if self.config.cell == "lstm" else (), (0,) * batch_size)
+        return RecurrentState(blank, blank if self.config.cell == "lstm" else (), (0,) * batch_size)
 
-    def forward(self, tokens: TokenBatch, state: Memory | None = None) -> tuple[Float[Tensor, "B T W"], Memory | None]:
+    def forward(self, tokens: TokenBatch, state: RecurrentState | None = None) -> tuple[Float[Tensor, "B T W"], RecurrentState | None]:
         """The last layer's vector after each token. Raises VocabularyMismatch for an id it does not know."""
         self.check(tokens.ids)
         rows, count = tokens.ids.shape
         memory = self.init_state(rows) if state is None else state
         x = self.embed(tokens.ids.t())
         cells = memory.cells or (None,) * len(self.layers)
-        kept: list[Kept] = []
+        kept: list[CellState] = []
         for number, (layer, hidden, cell) in enumerate(zip(self.layers, memory.hidden, cells, strict=True)):
-            x, after = layer(x, Kept(hidden, cell), tokens.lengths)
+            x, after = layer(x, CellState(hidden, cell), tokens.lengths)
             kept.append(after)
             last = number == len(self.layers) - 1
             x = self.drop(x, self.config.dropout if last else self.config.dropout_hidden)
@@ -109,7 +109,7 @@ class Recurrent(nn.Module):
         if state is None:
             return out, None
         new = [count] * rows if tokens.lengths is None else tokens.lengths.tolist()
-        return out, Memory(
+        return out, RecurrentState(
             tuple(each.hidden for each in kept),
             tuple(each.cell for each in kept if each.cell is not None),
             tuple(before + more for before, more in zip(state.read, new, strict=True)),
@@ -134,15 +134,15 @@ class Recurrent(nn.Module):
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.names is None:
-            return cross_entropy.logits(hidden, self.word_vectors)
-        return adaptive_softmax.logs(hidden, self.word_vectors, self.config.cutoffs, self.names)
+            return cross_entropy.output_logits(hidden, self.word_vectors)
+        return adaptive_softmax.adaptive_log_probs(hidden, self.word_vectors, self.config.cutoffs, self.names)
 
     def token_nll(
-        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Memory | None = None
-    ) -> tuple[Float[Tensor, "B T"], Memory | None]:
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: RecurrentState | None = None
+    ) -> tuple[Float[Tensor, "B T"], RecurrentState | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        return adaptive_softmax.nats(hidden, self.word_vectors, targets, self.config.cutoffs, self.names), state
+        return adaptive_softmax.adaptive_cross_entropy(hidden, self.word_vectors, targets, self.config.cutoffs, self.names), state
 
     def compile(self, *_: object, **__: object) -> None:
         """Nothing: torch's cells are kernels already, and its compiler breaks the graph at each of them."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Memory:
+class RecurrentState:
     """The State of a recurrent model: (B, units) for each layer; an LSTM has cells beside its hidden vectors."""
 
     hidden: tuple[Tensor, ...]

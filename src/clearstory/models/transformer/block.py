@@ -24,10 +24,10 @@ Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]]
 """What a decoder looks across at: vectors (B, S, W) with the bias of their padding; or, of each row of a cache, one
 layer's keys and values, (kv_heads, S, head_dim)."""
 
-Turn = tuple[Tensor, Tensor]
+RotaryAngles = tuple[Tensor, Tensor]
 """Cosines and sines of the tokens' places, from `Rotary.at`."""
 
-Past = tuple[Tensor, Tensor, Tensor]
+LayerCache = tuple[Tensor, Tensor, Tensor]
 """One row's keys and values in one layer, each (kv_heads, kept, head_dim), and the end of both, (2, kv_heads, new,
 head_dim), which the tokens being read are still to fill."""
 
@@ -61,7 +61,7 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(c.head_dim, eps=c.norm_eps) if c.qk_norm else None
 
     def forward(
-        self, x: Float[Tensor, "B T W"], turn: Turn | None, past: list[Past] | None = None, bias: Bias = None
+        self, x: Float[Tensor, "B T W"], turn: RotaryAngles | None, past: list[LayerCache] | None = None, bias: Bias = None
     ) -> Float[Tensor, "B T W"]:
         """What attention adds to each token, over itself and those before it; over all, if not causal."""
         q, (k, v) = self.queries(x, turn), self.keys_and_values(x, turn)
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         vectors, bias = source
         return self.project_output(self.attend(q, *self.keys_and_values(vectors, None), bias))
 
-    def queries(self, x: Tensor, turn: Turn | None) -> Float[Tensor, "B H T D"]:
+    def queries(self, x: Tensor, turn: RotaryAngles | None) -> Float[Tensor, "B H T D"]:
         """What each head asks for."""
         # -1, not heads: under tensor parallelism each rank holds only its share.
         q = self.query(x).unflatten(-1, (-1, self.head_dim))
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         return scaled.transpose(1, 2)
 
     def keys_and_values(
-        self, x: Tensor, turn: Turn | None
+        self, x: Tensor, turn: RotaryAngles | None
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
         """What each head answers to, and with what."""
         k = self.key(x).unflatten(-1, (-1, self.head_dim))
@@ -133,7 +133,7 @@ class Attention(nn.Module):
         )
 
     def attend_with_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, past: list[Past], bias: list[Tensor] | None = None
+        self, q: Tensor, k: Tensor, v: Tensor, past: list[LayerCache], bias: list[Tensor] | None = None
     ) -> Tensor:
         """Row by row over each row's own cache. Reading caches where they lie beats copying them into one batch:
         21 ms against 36 for 8 rows of GPT-2 on two cores.
@@ -156,7 +156,7 @@ class Attention(nn.Module):
         return out
 
 
-def attend_one(q: Tensor, past: list[Past], window: int | None) -> Tensor:
+def attend_one(q: Tensor, past: list[LayerCache], window: int | None) -> Tensor:
     """One token of each row, (B, heads, 1, D), over all its row has kept. It needs no mask, so heads that share a key
     stand where its queries' places would, and the plain formula takes a quarter of the time of torch's own for one row.
     """
@@ -193,7 +193,7 @@ def attend_all(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     ).squeeze(0)
 
 
-def attend_together(q: Tensor, past: list[Past], window: int | None) -> Tensor:
+def attend_together(q: Tensor, past: list[LayerCache], window: int | None) -> Tensor:
     """The last tokens of all rows at once, (B, heads, T, D), over caches copied side by side: a GPU has copied them
     before it could be asked row by row.
     """
@@ -265,8 +265,8 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T W"],
-        turn: Turn | None,
-        past: list[Past] | None = None,
+        turn: RotaryAngles | None,
+        past: list[LayerCache] | None = None,
         bias: Bias = None,
         source: Source | None = None,
     ) -> Float[Tensor, "B T W"]:

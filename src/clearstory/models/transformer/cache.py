@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Buffer:
+class KVBuffer:
     """Room for the keys and values of one row in every layer: (layers, 2, kv_heads, room, head_dim)."""
 
     def __init__(self, data: Tensor, filled: int) -> None:
@@ -30,7 +30,7 @@ class RowCache:
     one: (layers, 2, kv_heads, S, head_dim).
     """
 
-    buffer: Buffer
+    buffer: KVBuffer
     length: int
     kept: int
     recent: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class RowCache:
             # Doubling keeps the copies' cost constant per token.
             wider = data.new_empty(*data.shape[:3], max(2 * keep, keep + count, 64), data.shape[4])
             wider[:, :, :, :keep] = data[:, :, :, self.kept - keep : self.kept]
-            buffer = Buffer(wider, keep + count)
+            buffer = KVBuffer(wider, keep + count)
             return replace(self, buffer=buffer, length=self.length + count, kept=keep + count)
         self.buffer.filled += count
         return replace(self, length=self.length + count, kept=self.kept + count)
@@ -62,7 +62,7 @@ class RowCache:
 
 
 @dataclass(frozen=True)
-class Cache:
+class KVCache:
     """The State of a Transformer: a list of rows, each with a cache of its own length."""
 
     rows: tuple[RowCache, ...]
@@ -99,4 +99,4 @@ class Cache:
     def empty(cls, rows: int, like: Tensor, layers: int, kv_heads: int, head_dim: int) -> Self:
         """Rows that have read nothing, on the device and in the precision of `like`."""
         blank = like.new_empty(layers, 2, kv_heads, 0, head_dim)
-        return cls(tuple(RowCache(Buffer(blank, 0), 0, 0) for _ in range(rows)))
+        return cls(tuple(RowCache(KVBuffer(blank, 0), 0, 0) for _ in range(rows)))

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.transformer.cache import Cache, RowCache
+from clearstory.models.transformer.cache import KVCache, RowCache
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.hashed_ngrams import Recall
-from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
+from clearstory.models.transformer.hashed_ngrams import HashedNGrams
+from clearstory.models.transformer.stack import TRANSFORMER, Initialization, Stack, init_weights
 
 
 class Transformer(Stack):
@@ -36,12 +36,12 @@ class Transformer(Stack):
         super().__init__(config, config.layers)
         c = config
         self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
-        self.recall = Recall(c.recall, c.recall_rows, c.vocab, c.width) if c.recall else None
+        self.recall = HashedNGrams(c.recall, c.recall_rows, c.vocab, c.width) if c.recall else None
         self.reset()
 
-    def reset(self, birth: Birth = "normal") -> None:
+    def reset(self, birth: Initialization = "normal") -> None:
         """Weights as at birth; see `draw`."""
-        draw(self, self.config, birth)
+        init_weights(self, self.config, birth)
         if self.recall is not None and not self.embedding.weight.is_meta:
             self.recall.reset()
 
@@ -56,12 +56,12 @@ class Transformer(Stack):
         """One vector for each word, to be held against what the model knows."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
-    def init_state(self, batch_size: int = 1) -> Cache:
+    def init_state(self, batch_size: int = 1) -> KVCache:
         """The memory of `batch_size` rows that have read nothing."""
         c = self.config
-        return Cache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_dim)
+        return KVCache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_dim)
 
-    def forward(self, tokens: TokenBatch, state: Cache | None = None) -> tuple[Float[Tensor, "B T W"], Cache | None]:
+    def forward(self, tokens: TokenBatch, state: KVCache | None = None) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
         """What the model knows after each token.
 
         Raises ContextOverflow when a row grows past the context, VocabularyMismatch for an id it does not know.
@@ -81,7 +81,7 @@ class Transformer(Stack):
         return self.finish(self.run_blocks(x), remembered)
 
     @torch.no_grad()
-    def forward_with_cache(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
+    def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read after what each row has read already; keys and values are kept, gradients are not."""
         rows, new, places = self.extend_caches(tokens, state.rows)
         remembered = None
@@ -121,17 +121,17 @@ class Transformer(Stack):
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.recall is None:
-            return cross_entropy.logits(hidden, self.output_weight)
+            return cross_entropy.output_logits(hidden, self.output_weight)
         known, recalled = hidden[..., : self.config.width], hidden[..., self.config.width :]
-        return cross_entropy.logits(known, self.output_weight) + recalled
+        return cross_entropy.output_logits(known, self.output_weight) + recalled
 
     def token_nll(
-        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Cache | None = None
-    ) -> tuple[Float[Tensor, "B T"], Cache | None]:
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: KVCache | None = None
+    ) -> tuple[Float[Tensor, "B T"], KVCache | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
         if self.recall is not None:  # for small vocabularies, whose logits may be dense
             logits = self.logits(hidden).flatten(0, 1)
             nats = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
             return nats.view(targets.shape), state
-        return cross_entropy.nats(hidden, self.output_weight, targets), state
+        return cross_entropy.linear_cross_entropy(hidden, self.output_weight, targets), state

@@ -16,7 +16,7 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.transformer.block import ACTIVATIONS, make_norm
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.stack import TRANSFORMER, Birth, Stack, draw
+from clearstory.models.transformer.stack import TRANSFORMER, Initialization, Stack, init_weights
 
 
 class Encoder(Stack):
@@ -43,9 +43,9 @@ class Encoder(Stack):
         self.classifier = Linear(c.width, len(c.labels)) if c.labels else None
         self.reset()
 
-    def reset(self, birth: Birth = "normal") -> None:
+    def reset(self, birth: Initialization = "normal") -> None:
         """Weights as at birth; see `draw`."""
-        draw(self, self.config, birth)
+        init_weights(self, self.config, birth)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -92,7 +92,7 @@ class Encoder(Stack):
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the token that stands at each place, or stood there before it was masked."""
-        logits = cross_entropy.logits(self.transformed(hidden), self.output_weight)
+        logits = cross_entropy.output_logits(self.transformed(hidden), self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
     def pool(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B W"]:
@@ -129,7 +129,7 @@ class Encoder(Stack):
         """Nats of each target at its place, 0 where it is IGNORE_INDEX; what is not asked for costs no logits."""
         known = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
         vectors = self.transformed(hidden.flatten(0, 1)[known])
-        found = cross_entropy.nats(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
+        found = cross_entropy.linear_cross_entropy(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
         return found.new_zeros(targets.numel()).index_copy(0, known, found).view(targets.shape)
 
     def token_nll(

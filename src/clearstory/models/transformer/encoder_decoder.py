@@ -14,10 +14,10 @@ from clearstory.errors import CannotDo
 from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.block import Block, Source
-from clearstory.models.transformer.cache import Cache
+from clearstory.models.transformer.cache import KVCache
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.stack import TRANSFORMER, Birth, CompilableStack, Stack, draw, padding_mask
+from clearstory.models.transformer.stack import TRANSFORMER, Initialization, CompilableStack, Stack, init_weights, padding_mask
 
 
 class EncoderDecoder(CompilableStack):
@@ -48,9 +48,9 @@ class EncoderDecoder(CompilableStack):
         self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
         self.reset()
 
-    def reset(self, birth: Birth = "normal") -> None:
+    def reset(self, birth: Initialization = "normal") -> None:
         """Weights as at birth; see `draw`."""
-        draw(self, self.config, birth)
+        init_weights(self, self.config, birth)
 
     @property
     def compute_dtype(self) -> torch.dtype | None:
@@ -73,7 +73,7 @@ class EncoderDecoder(CompilableStack):
         return self.encoder.run_blocks(self.encoder.apply_dropout(x), source.lengths)
 
     @torch.no_grad()
-    def init_state(self, batch_size: int = 1, source: TokenBatch | None = None) -> Cache:
+    def init_state(self, batch_size: int = 1, source: TokenBatch | None = None) -> KVCache:
         """The memory of `batch_size` rows that have read their source, one row of it for each, and written nothing.
 
         Raises CannotDo without a source.
@@ -86,7 +86,7 @@ class EncoderDecoder(CompilableStack):
             )
         vectors = self.encode(source)
         c = self.config
-        cache = Cache.empty(batch_size, vectors, len(self.decoder.blocks), c.kv_heads, c.head_dim)
+        cache = KVCache.empty(batch_size, vectors, len(self.decoder.blocks), c.kv_heads, c.head_dim)
         known = torch.stack(
             [cast(Block, block).project_source(vectors) for block in self.decoder.blocks], 1
         )  # (B, layers, 2, kv_heads, S, head_dim)
@@ -97,8 +97,8 @@ class EncoderDecoder(CompilableStack):
         )
 
     def forward(
-        self, tokens: TokenBatch, state: Cache | None = None, source: TokenBatch | None = None
-    ) -> tuple[Float[Tensor, "B T W"], Cache | None]:
+        self, tokens: TokenBatch, state: KVCache | None = None, source: TokenBatch | None = None
+    ) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
         """What the model knows after each token it has written: after a state, or from the first on with a source.
 
         Raises CannotDo with neither, ContextOverflow when a row grows past the context, VocabularyMismatch for an id it
@@ -120,7 +120,7 @@ class EncoderDecoder(CompilableStack):
         return self.finish(self.decoder.run_blocks(x, source=across))
 
     @torch.no_grad()
-    def forward_with_cache(self, tokens: TokenBatch, state: Cache) -> tuple[Tensor, Cache]:
+    def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read on after what each row has written already."""
         rows, new, places = self.decoder.extend_caches(tokens, state.rows)
         x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(tokens.ids), places))
@@ -132,12 +132,12 @@ class EncoderDecoder(CompilableStack):
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
-        logits = cross_entropy.logits(hidden, self.output_weight)
+        logits = cross_entropy.output_logits(hidden, self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
     def token_nll(
-        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: Cache | None = None, source: TokenBatch | None = None
-    ) -> tuple[Float[Tensor, "B T"], Cache | None]:
+        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: KVCache | None = None, source: TokenBatch | None = None
+    ) -> tuple[Float[Tensor, "B T"], KVCache | None]:
         """Nats of each target after the source and what was written up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state, source)
-        return cross_entropy.nats(hidden, self.output_weight, targets, self.unembedding_bias), state
+        return cross_entropy.linear_cross_entropy(hidden, self.output_weight, targets, self.unembedding_bias), state

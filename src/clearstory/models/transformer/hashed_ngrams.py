@@ -23,7 +23,7 @@ MIX = 0x9E3779B1, 1_000_003, 0x2545F4914F6CDD1D
 """Odd constants of multiplicative hashing: the golden ratio's (Knuth, TAOCP 6.4), a prime, xorshift*'s (Vigna 2016)."""
 
 
-class Recall(nn.Module):
+class HashedNGrams(nn.Module):
     """One table of logits for each order, trust for each, and the way into the network."""
 
     def __init__(self, orders: Sequence[int], rows: int, vocab: int, width: int) -> None:

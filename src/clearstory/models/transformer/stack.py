@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models.base import TokenBatch
-from clearstory.models.transformer.block import Block, Source, Turn, make_norm
+from clearstory.models.transformer.block import Block, Source, RotaryAngles, make_norm
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.config import TransformerConfig
@@ -141,12 +141,12 @@ class Stack(CompilableStack):
         self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], places: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T W"]:
         """All blocks over the caches of rows that have just grown by `new` tokens each, whose vectors are x."""
-        turn: Turn | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
+        turn: RotaryAngles | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
         bias = None
         if self.relative_position_bias is not None:
             bias = [self.relative_position_bias(n, row.kept) for row, n in zip(rows, new, strict=True)]
         layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
-        across = sources(rows)
+        across = cross_sources(rows)
         for number, (block, past) in enumerate(zip(self.blocks, layers, strict=True)):
             x = block(x, turn, list(past), bias, None if across is None else across[number])
         return x if self.norm is None else self.norm(x)
@@ -188,7 +188,7 @@ def padding_mask(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> F
     ]
 
 
-def sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | None:
+def cross_sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | None:
     """Layer by layer, every row's keys and values of the text it looks across at; None where there is none."""
     if not rows or rows[0].source is None:
         return None
@@ -197,7 +197,7 @@ def sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | Non
 
 
 @torch.no_grad()
-def draw(model: nn.Module, config: TransformerConfig, birth: Initialization = "normal") -> None:
+def init_weights(model: nn.Module, config: TransformerConfig, birth: Initialization = "normal") -> None:
     """Weights as at birth.
 
     normal: N(0, 0.02), what is added to the residual stream scaled down by its depth (Radford et al. 2019).

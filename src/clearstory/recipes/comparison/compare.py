@@ -19,7 +19,7 @@ from clearstory import __version__, durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
 from clearstory.formats.folders import OpenedModel, open_model, update_model_card
 from clearstory.lens.rendering.render import save
-from clearstory.models.device import usable
+from clearstory.models.device import resolve_device
 from clearstory.models.families import preset
 from clearstory.recipes.comparison.settings import CompareRecipe, Entry, budget, command, names
 from clearstory.recipes.comparison.output_folder import MEASURED, begin, finished_before, write_down
@@ -185,7 +185,7 @@ def measure_all(recipe: CompareRecipe, held: EvalText) -> Iterator[Trying | Trie
     for label, opened in found:
         yield Trying(label)
         if recipe.device != "auto":
-            opened.model.to(usable(recipe.device))
+            opened.model.to(resolve_device(recipe.device))
         folder = Path(label)
         folder = RunFolder(folder).model_folder if RunFolder(folder).model_folder.is_dir() else folder
         yield Tried(tried(label, opened, held, recipe, folder=folder, prompt=prompt))

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from clearstory.errors import CorruptFile
 from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.prompts import resting
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.prompts import inference_mode
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.transformer import Transformer
+from clearstory.models.transformer.decoder import Transformer
 from clearstory.recipes.conversion.check_transformers import CLOSE
 
 LENGTH, LONGEST = 32, 256
@@ -74,7 +74,7 @@ class OutputPair:
 def check_onnx(folder: Path, model: Any, path: Path) -> Exported:
     """Try the graphs in `folder`, which is to become `path`. Raises CorruptFile where they differ from the model."""
     try:
-        with resting(model):
+        with inference_mode(model):
             seen = list(GRAPH_CHECKS[type(model)](folder, model))
     except Exception as error:  # whatever onnxruntime raises is the finding
         reason = " ".join(str(error).split())[:200]

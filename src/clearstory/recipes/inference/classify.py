@@ -1,4 +1,4 @@
-"""Classify: the label of a text, or of each of its words, by an encoder with a head that was taught some."""
+"""Classify: the label of a text, or of each of its words, predicted by an encoder with a classification head."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from typing import Any
 from torch import Tensor
 
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import resting
-from clearstory.recipes.inference.text_inputs import asked, groups
-from clearstory.recipes.inference.embed import Cut, fit
-from clearstory.recipes.inference.loading import ModelWithTokenizer, encoder
+from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import inference_mode
+from clearstory.recipes.inference.embed import TruncationSide, truncate_tokens
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
+from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
 from clearstory.text.files import Errors
 from clearstory.text.special_tokens import build_inputs
 
 
 @dataclass(frozen=True)
-class Chance:
-    """A label and how likely it is."""
+class LabelProbability:
+    """A label and its probability."""
 
     label: str
     probability: float
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word, what stands between white space, with the likeliest label of its first token that was read.
+class WordLabel:
+    """A word (text between white space) with the most probable label of its first token.
 
-    `label` is None where there is none: the word was cut off, or holds nothing that the tokenizer keeps.
+    `label` is None for a word without a token: it was truncated, or consists of characters that the tokenizer drops.
     """
 
     word: str
@@ -40,15 +41,15 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A text with the probability of every label, the likeliest first; by a head for tokens, with its words instead."""
+class Classification:
+    """A text with the probability of every label, most probable first; for a token classifier, its words instead."""
 
     text: str
-    labels: tuple[Chance, ...] = ()
-    words: tuple[Word, ...] = ()
+    labels: tuple[LabelProbability, ...] = ()
+    words: tuple[WordLabel, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data: the text with its labels or with its words."""
+        """The text with its labels or its words, as a dictionary for JSON."""
         left_out = "words" if self.labels else "labels"
         return {name: value for name, value in asdict(self).items() if name != left_out}
 
@@ -57,72 +58,77 @@ def classify(
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
-    truncate: Cut | None = None,
+    truncate: TruncationSide | None = None,
     batch_size: int = 32,
     errors: Errors = "strict",
     text_field: str = "text",
     device: str | None = None,
-) -> list[Labelled]:
-    """What an encoder labels each text, or each word of it; a text that names a file stands for the file's lines.
+) -> list[Classification]:
+    """The labels that an encoder predicts for each text, or for each word of it.
 
-    Raises CannotDo for a model that is no encoder or has learnt no labels, ContextOverflow for a text that is too long.
+    A text that names a file is replaced by the lines of the file. Raises CannotDo for a model that is not an encoder or
+    has no classification head, ContextOverflow for a text that is too long.
 
     >>> import clearstory
     >>> clearstory.classify("moods", "What a fine day!")[0].labels[0]  # doctest: +SKIP
-    Chance(label='joy', probability=0.97)
+    LabelProbability(label='joy', probability=0.97)
     """
-    network, tokenizer = encoder(model, device, labels=True)
+    network, tokenizer = load_encoder(model, device, Capability.CLASSIFIER)
     config = network.config
-    known = asked(texts, errors, text_field)
-    room, device_of = config.context - 2, next(network.parameters()).device
-    rows, places = [], []
-    for text in known:
-        ids, where = tokenizer.encode_with_offsets(text)
-        rows.append(build_inputs(tokenizer, fit(ids, room, truncate))[0])
-        places.append(fit(where, room, truncate))
-    found: dict[int, Labelled] = {}
-    with resting(network):
-        for group in groups(rows, batch_size):
-            tokens = TokenBatch.from_sequences([rows[place] for place in group], device_of)
-            chances = network.classify(network.encode(tokens)).double().softmax(-1).cpu()
-            for place, told in zip(group, chances, strict=True):
-                text, labels = known[place], config.labels
+    inputs = read_texts(texts, errors, text_field)
+    max_tokens, weights_device = config.context - 2, next(network.parameters()).device
+    rows, offsets = [], []
+    for text in inputs:
+        ids, spans = tokenizer.encode_with_offsets(text)
+        rows.append(build_inputs(tokenizer, truncate_tokens(ids, max_tokens, truncate))[0])
+        offsets.append(truncate_tokens(spans, max_tokens, truncate))
+    results: dict[int, Classification] = {}
+    with inference_mode(network):
+        for batch in batches_by_length(rows, batch_size):
+            tokens = TokenBatch.from_sequences([rows[index] for index in batch], weights_device)
+            probabilities = network.classify(network.encode(tokens)).double().softmax(-1).cpu()
+            for index, of_text in zip(batch, probabilities, strict=True):
+                text, labels = inputs[index], config.labels
                 if config.label_level == "text":
-                    found[place] = Labelled(text, labels=ranked(labels, told))
-                else:  # [CLS] stands first
-                    found[place] = Labelled(text, words=by_word(labels, text, places[place], told[1:]))
-    return [found[place] for place in range(len(known))]
+                    results[index] = Classification(text, labels=sorted_labels(labels, of_text))
+                else:  # without [CLS], the first token
+                    words = word_labels(labels, text, offsets[index], of_text[1:])
+                    results[index] = Classification(text, words=words)
+    return [results[index] for index in range(len(inputs))]
 
 
-def ranked(labels: Sequence[str], chances: Tensor) -> tuple[Chance, ...]:
-    """All labels with their chances, (labels,), the likeliest first."""
-    values, order = chances.sort(descending=True, stable=True)
-    return tuple(Chance(labels[place], value) for place, value in zip(order.tolist(), values.tolist(), strict=True))
+def sorted_labels(labels: Sequence[str], probabilities: Tensor) -> tuple[LabelProbability, ...]:
+    """All labels with their probabilities, (labels,), most probable first."""
+    values, order = probabilities.sort(descending=True, stable=True)
+    pairs = zip(order.tolist(), values.tolist(), strict=True)
+    return tuple(LabelProbability(labels[index], value) for index, value in pairs)
 
 
-def by_word(labels: Sequence[str], text: str, places: Sequence[tuple[int, int]], chances: Tensor) -> tuple[Word, ...]:
-    """A text's words, by the chances (T, labels) of its tokens, of which each was made of the characters start:stop."""
-    found = []
-    for word, first in zip(text.split(), first_tokens(text, places), strict=True):
+def word_labels(
+    labels: Sequence[str], text: str, offsets: Sequence[tuple[int, int]], probabilities: Tensor
+) -> tuple[WordLabel, ...]:
+    """The words of a text with their labels, from the probabilities (T, labels) and character offsets of its tokens."""
+    results = []
+    for word, first in zip(text.split(), first_token_of_words(text, offsets), strict=True):
         if first is None:
-            found.append(Word(word))
+            results.append(WordLabel(word))
         else:
-            value, label = chances[first].max(-1)
-            found.append(Word(word, labels[int(label)], float(value)))
-    return tuple(found)
+            value, label = probabilities[first].max(-1)
+            results.append(WordLabel(word, labels[int(label)], float(value)))
+    return tuple(results)
 
 
-def first_tokens(text: str, places: Sequence[tuple[int, int]]) -> list[int | None]:
-    """For each word of a text the first token that has a part of it, if there is one.
+def first_token_of_words(text: str, offsets: Sequence[tuple[int, int]]) -> list[int | None]:
+    """For each word of a text, the index of the first token that overlaps it; None if there is none.
 
-    >>> first_tokens("ab c", [(0, 1), (1, 2), (2, 4)])
+    >>> first_token_of_words("ab c", [(0, 1), (1, 2), (2, 4)])
     [0, 2]
     """
-    found: list[int | None] = []
+    indices: list[int | None] = []
     token = 0
     for word in re.finditer(r"\S+", text):
-        begin, end = word.span()
-        while token < len(places) and places[token][1] <= begin:
+        start, end = word.span()
+        while token < len(offsets) and offsets[token][1] <= start:
             token += 1
-        found.append(token if token < len(places) and places[token][0] < end else None)
-    return found
+        indices.append(token if token < len(offsets) and offsets[token][0] < end else None)
+    return indices

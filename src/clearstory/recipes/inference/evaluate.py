@@ -12,14 +12,15 @@ import numpy as np
 
 from clearstory.errors import BadInput
 from clearstory.metrics import Score
-from clearstory.models.encoder import Encoder
-from clearstory.models.int8 import int8 as in_int8
-from clearstory.models.prompts import first_token, reads_source, resting
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.int8 import quantize_int8 as in_int8
+from clearstory.models.prompts import bos_or_eos_token_id, reads_source, inference_mode
 from clearstory.evaluation.windows import Windows, iter_scores, window_length_and_stride
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.writers import score_writer
-from clearstory.text.documents import Document, read_documents
+from clearstory.text.document import Document
+from clearstory.text.documents import read_documents
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
 from clearstory.text.tokenizers import Tokenizer
@@ -114,7 +115,7 @@ def evaluate(
     length, step = window_length_and_stride(network, None, windows, stride)
     watch = Watch(tokenizer, documents)
     rows = encode_documents(tokenizer, watch)
-    begin = first_token(tokenizer)
+    begin = bos_or_eos_token_id(tokenizer)
     if not scorable(rows, begin):
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
     if int8:
@@ -122,7 +123,7 @@ def evaluate(
     started = time.perf_counter()
     score = Score()
     whole = len(rows) if limit is None else min(limit, len(rows))
-    with resting(network):
+    with inference_mode(network):
         parts = iter_scores(
             network, rows, windows=windows, stride=stride, begin=begin, batch_size=batch_size, limit=limit
         )

@@ -1,4 +1,4 @@
-"""Fill: what may stand at a [MASK], with the probability of each word."""
+"""Fill mask: the tokens that an encoder predicts at each [MASK] of a text, with their probabilities."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import resting
-from clearstory.recipes.inference.text_inputs import asked
-from clearstory.recipes.inference.loading import ModelWithTokenizer, encoder
+from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import inference_mode
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
+from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.text.files import Errors
-from clearstory.text.special_tokens import encode_with_mask, build_inputs
+from clearstory.text.special_tokens import build_inputs, encode_with_mask
 
 
 @dataclass(frozen=True)
-class Guess:
-    """A token that may stand at a mask."""
+class TokenProbability:
+    """A token with its id and its probability at a mask."""
 
     token: str
     id: int
@@ -26,18 +27,18 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A text with masks, what may stand at each (the likeliest first), and the text with the likeliest in every place.
+class MaskFill:
+    """A text with masks, the predicted tokens of each mask (most probable first), and the text with the first of each.
 
-    Each mask is told on its own: of two that stand beside each other, neither knows what is said of the other.
+    Masks are predicted independently: the prediction of one is not conditioned on that of another.
     """
 
     text: str
-    masks: tuple[tuple[Guess, ...], ...]
+    masks: tuple[tuple[TokenProbability, ...], ...]
     filled: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """The fields as a dictionary for JSON."""
         return asdict(self)
 
 
@@ -49,11 +50,11 @@ def fill_mask(
     errors: Errors = "strict",
     text_field: str = "text",
     device: str | None = None,
-) -> list[Filled]:
-    """What an encoder puts at every [MASK] of each text; a text that names a file stands for the file's lines.
+) -> list[MaskFill]:
+    """The `top` most probable tokens at every [MASK] of each text.
 
-    Raises CannotDo for a model that is no encoder or has no head for words, BadInput for a text without a mask,
-    ContextOverflow for one that is too long.
+    A text that names a file is replaced by the lines of the file. Raises CannotDo for a model that is not an encoder or
+    has no head for masked tokens, BadInput for a text without a mask, ContextOverflow for one that is too long.
 
     >>> import clearstory
     >>> clearstory.fill_mask("runs/bert/model", "The [MASK] sat on the mat.")[0].masks[0][0].token  # doctest: +SKIP
@@ -61,28 +62,28 @@ def fill_mask(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    network, tokenizer = encoder(model, device, words=True)
-    weight = next(network.parameters())
-    found = []
-    for text in asked(texts, errors, text_field):
+    network, tokenizer = load_encoder(model, device, Capability.MLM_HEAD)
+    weights_device = next(network.parameters()).device
+    results = []
+    for text in read_texts(texts, errors, text_field):
         ids, _ = build_inputs(tokenizer, encode_with_mask(tokenizer, text))
-        places = [place for place, id in enumerate(ids) if id == tokenizer.mask_token_id]
-        if not places:
+        positions = [position for position, id in enumerate(ids) if id == tokenizer.mask_token_id]
+        if not positions:
             mask = tokenizer.display_token(tokenizer.mask_token_id or 0)
-            raise BadInput(f"there is no {mask} in {text[:60]!r}; write it where a word is to be told: The {mask} sat.")
-        with resting(network):
-            hidden = network.encode(TokenBatch.from_sequences([ids], weight.device))
-            chances = network.logits(hidden[0, places]).double().softmax(-1).cpu()
-        best = chances.topk(min(top, chances.shape[-1]))
+            raise BadInput(f"there is no {mask} in {text[:60]!r}; put one where a token is to be predicted")
+        with inference_mode(network):
+            hidden = network.encode(TokenBatch.from_sequences([ids], weights_device))
+            probabilities = network.logits(hidden[0, positions]).double().softmax(-1).cpu()
+        best = probabilities.topk(min(top, probabilities.shape[-1]))
         masks = tuple(
             tuple(
-                Guess(tokenizer.display_token(id), id, value)
+                TokenProbability(tokenizer.display_token(id), id, value)
                 for value, id in zip(values, row, strict=True) if id < tokenizer.vocab
             )
             for values, row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         )  # fmt: skip
-        whole = list(ids)
-        for place, guesses in zip(places, masks, strict=True):
-            whole[place] = guesses[0].id
-        found.append(Filled(text, masks, tokenizer.decode(whole)))
-    return found
+        filled = list(ids)
+        for position, predictions in zip(positions, masks, strict=True):
+            filled[position] = predictions[0].id
+        results.append(MaskFill(text, masks, tokenizer.decode(filled)))
+    return results

@@ -1,4 +1,4 @@
-"""Generate: let a model write on."""
+"""Generate: generates text after one prompt or several, by sampling or beam search."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clearstory.errors import BadInput
-from clearstory.generation.engine import Engine, Token
 from clearstory.generation.beam_search import beam_search_batch
+from clearstory.generation.engine import Engine, Token
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
-from clearstory.models.encoder import Encoder
-from clearstory.models.int8 import int8 as in_int8
-from clearstory.models.layout import for_decoding
-from clearstory.models.prompts import Truncate
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability, require
+from clearstory.models.int8 import quantize_int8 as to_int8
+from clearstory.models.decoding_layout import optimize_for_decoding
+from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.text.tokenizers import Tokenizer
 
-WORTH_IT = 32
-"""Tokens from which laying the weights out for decoding costs less than it saves."""
+MIN_TOKENS_FOR_DECODING_LAYOUT = 32
+"""Tokens to generate from which copying the weights into the layout for decoding takes less time than it saves."""
 
-SIDE_BY_SIDE = 16
-"""Prompts whose beams are searched together."""
+BEAM_BATCH_SIZE = 16
+"""Prompts whose beams are searched in one batch."""
+
+FinishReason = Literal["eos", "length", "stop"]
 
 
 @dataclass(frozen=True)
 class TextChunk:
-    """Text that is certain now, of one of the completions; `goes_on` as there."""
+    """Generated text of the completion with index `completion`; `continues_prompt` as in Completion."""
 
     completion: int
     text: str
@@ -39,28 +42,28 @@ class TextChunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What was written after one prompt.
+    """The text generated after one prompt.
 
     Args:
-        prompt: as given.
-        text: what follows it, stop strings and the end token left out.
-        ids: every token written, those of the stop string and the end token included.
-        logprobs: each one's log-probability in nats, under the model's own distribution.
-        finished: why it ended: the end token, as many tokens as asked for, or a stop string.
-        score: beam search's; None otherwise.
-        goes_on: whether the text goes on from the prompt; else the prompt was a source, and this is what came of it.
+        prompt: the prompt.
+        text: the generated text, without stop string and end token.
+        ids: all generated ids, those of the stop string and the end token included.
+        logprobs: natural logarithm of each token's probability under the model, before temperature and top-k.
+        finished: why generation ended: eos, length (`max_tokens` were generated), or stop (a stop string).
+        score: score of the beam; None for sampling.
+        continues_prompt: True if the text continues the prompt; False for an encoder-decoder, whose prompt is a source.
     """
 
     prompt: str
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finished: Literal["eos", "length", "stop"]
+    finished: FinishReason
     score: float | None = None
     continues_prompt: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """The completion as a dictionary for JSON."""
         out: dict[str, Any] = {
             "prompt": self.prompt,
             "text": self.text,
@@ -74,28 +77,28 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """All completions, in the order of their prompts (of one prompt's beams, best first), and how long they took."""
+    """All completions in the order of their prompts (the beams of a prompt best first), and the time they took."""
 
     completions: tuple[Completion, ...]
     seconds: float
 
     @property
     def text(self) -> str:
-        """The first completion's."""
+        """Text of the first completion."""
         return self.completions[0].text
 
     @property
     def tokens(self) -> int:
-        """Written in all."""
+        """Number of generated tokens of all completions."""
         return sum(len(completion.ids) for completion in self.completions)
 
     @property
     def tokens_per_second(self) -> float:
-        """Reading the prompts included."""
+        """Generated tokens per second, the time for the prompts included."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The first completion, all of them under `completions` where there are several, and the speed."""
+        """The first completion and the speed, with all completions under `completions` if there are several."""
         speed = {"tokens": self.tokens, "tokens_per_second": self.tokens_per_second, "seconds": self.seconds}
         first = self.completions[0].to_json()
         if len(self.completions) == 1:
@@ -108,24 +111,35 @@ def generate(
     prompt: str | Sequence[str] = "",
     sampling: Sampling | None = None,
     *,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
     ignore_eos: bool = False,
     int8: bool = False,
     device: str | None = None,
     on_text: Callable[[TextChunk], None] | None = None,
     **settings: Any,
 ) -> Generation:
-    """What a model writes after one prompt or several; `settings` are fields of Sampling by name. To an encoder-decoder
-    a prompt is its source: what is to be translated, summarized, filled in.
+    """The text that a model generates after one prompt or several.
 
-    `on_text` is called with each piece of text as soon as it is certain. For an iterator of them, see `write`.
+    The prompt of an encoder-decoder is its source: the text to translate, to summarize, or to fill in.
+
+    Args:
+        model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
+        prompt: one prompt, or a sequence of prompts that are processed as a batch.
+        sampling: how tokens are chosen; fields given in `settings` override it.
+        truncate: "left" drops the beginning of a prompt that is longer than the context; None raises ContextOverflow.
+        ignore_eos: continue after the end token.
+        int8: use 8-bit integer weights.
+        device: cpu, cuda, mps or auto.
+        on_text: called with each TextChunk as soon as its text is final; see `stream_generate` for an iterator.
+        settings: fields of Sampling, such as `max_tokens` and `temperature`.
 
     >>> import clearstory
     >>> clearstory.generate("runs/book/model", "Once", max_tokens=20, seed=1).text  # doctest: +SKIP
     ' upon a time'
     """
     sampling = replace(sampling or Sampling(), **settings)
-    for item in stream_generate(model, prompt, sampling, truncate=truncate, ignore_eos=ignore_eos, int8=int8, device=device):
+    options: dict[str, Any] = {"truncate": truncate, "ignore_eos": ignore_eos, "int8": int8, "device": device}
+    for item in stream_generate(model, prompt, sampling, **options):
         if isinstance(item, Generation):
             return item
         if on_text is not None:
@@ -138,68 +152,68 @@ def stream_generate(
     prompt: str | Sequence[str],
     sampling: Sampling,
     *,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
     ignore_eos: bool = False,
     int8: bool = False,
     device: str | None = None,
 ) -> Iterator[TextChunk | Generation]:
-    """Pieces of text as they come, and at the end the Generation.
+    """Chunks of text as they are generated, and finally the Generation.
 
-    Several prompts are written side by side; prompt i draws by `seed` + i, so it reads the same in any company. Pieces
-    come only from sampling: a beam is not certain of anything before its end.
+    Prompt i is sampled with seed `seed` + i, so its completion does not depend on the other prompts. Beam search yields
+    no chunks: no part of a beam is final before its end.
     """
     network, tokenizer = load_model_and_tokenizer(model, device)
-    if isinstance(network, Encoder):
-        network.cannot_go_on()
+    require(network, Capability.CAUSAL)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
-        raise BadInput("there is no prompt to write on from; give one, or an empty text for a beginning of its own")
+        raise BadInput("there is no prompt; give one, or an empty text to generate from the start token")
     prompt_format = PromptFormat.of(network, tokenizer, truncate, ignore_eos)
     if prompt_format.reads_source and not all(prompts):
-        raise BadInput("this model rewrites a source, and there is none; give it the text to be rewritten")
-    rows = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), SIDE_BY_SIDE)
+        raise BadInput("this model is an encoder-decoder and has no source text; give it the text as the prompt")
+    batch_size = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), BEAM_BATCH_SIZE)
     if int8:
-        network = in_int8(network)
-    elif sampling.max_tokens >= WORTH_IT:
-        network = for_decoding(network, rows)
+        network = to_int8(network)
+    elif sampling.max_tokens >= MIN_TOKENS_FOR_DECODING_LAYOUT:
+        network = optimize_for_decoding(network, batch_size)
     started = time.perf_counter()
-    written: list[Completion] = []
+    completions: list[Completion] = []
     if sampling.beam > 1:
-        for start in range(0, len(prompts), SIDE_BY_SIDE):
-            written += search(network, tokenizer, prompts[start : start + SIDE_BY_SIDE], sampling, prompt_format)
+        for start in range(0, len(prompts), BEAM_BATCH_SIZE):
+            batch = prompts[start : start + BEAM_BATCH_SIZE]
+            completions += beam_completions(network, tokenizer, batch, sampling, prompt_format)
     else:
-        written = yield from sample(network, tokenizer, prompts, sampling, prompt_format)
-    yield Generation(completions=tuple(written), seconds=time.perf_counter() - started)
+        completions = yield from sample_completions(network, tokenizer, prompts, sampling, prompt_format)
+    yield Generation(completions=tuple(completions), seconds=time.perf_counter() - started)
 
 
-class Answer:
-    """A completion as it grows."""
+class CompletionBuilder:
+    """A completion under construction: tokens are appended, their text is decoded as far as it is final."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, prompt_format: PromptFormat) -> None:
         self.prompt = prompt
         self.prompt_ids, self.source = prompt_format.encode(tokenizer, prompt)
-        self.writer = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
+        self.decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
-        self.finished: Literal["eos", "length", "stop"] = "length"
+        self.finished: FinishReason = "length"
 
-    def take(self, token: Token) -> str:
-        """Write a token down; the text that is certain now."""
+    def append_token(self, token: Token) -> str:
+        """Append a token and return the text that has become final."""
         self.tokens.append(token)
-        return self.add(self.writer.write(token.id))
+        return self._append_text(self.decoder.write(token.id))
 
     def close(self) -> str:
-        """The end: what was held back."""
-        return self.add(self.writer.close())
+        """Return the text that was held back as a possible beginning of a stop string."""
+        return self._append_text(self.decoder.close())
 
-    def add(self, text: str) -> str:
+    def _append_text(self, text: str) -> str:
         self.text += text
-        if self.writer.stopped:
+        if self.decoder.stopped:
             self.finished = "stop"
         return text
 
     def completion(self, score: float | None = None) -> Completion:
-        """As it stands."""
+        """The completion with the tokens appended so far."""
         return Completion(
             prompt=self.prompt,
             text=self.text,
@@ -211,57 +225,55 @@ class Answer:
         )
 
 
-def sample(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
+def sample_completions(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
 ) -> Generator[TextChunk, None, list[Completion]]:
-    """All prompts side by side; yields pieces, returns the completions."""
-    engine = Engine(network, suppress_tokens=prompt_format.suppress_tokens)
-    how: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "truncate": prompt_format.truncate}
-    answers: list[Answer] = []
-    for number, prompt in enumerate(prompts):
-        seed = None if sampling.seed is None else sampling.seed + number
-        answers.append(Answer(tokenizer, prompt, sampling, prompt_format))
-        engine.add(answers[-1].prompt_ids, replace(sampling, seed=seed), source=answers[-1].source, **how)
+    """Sample after all prompts in one batch: yields chunks of text, returns the completions."""
+    options = prompt_format.decoding_options
+    engine = Engine(model, never=options.pop("never"))
+    builders: list[CompletionBuilder] = []
+    for index, prompt in enumerate(prompts):
+        seed = None if sampling.seed is None else sampling.seed + index
+        builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format)
+        builders.append(builder)
+        engine.add(builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **options)
     while engine.busy:
-        for reply in engine.step():
-            answer = answers[reply.request]
-            if reply.finished:
-                answer.finished = reply.finished
-            text = answer.take(reply.token)
-            if reply.finished and not answer.writer.stopped:
-                text += answer.close()
-            elif answer.writer.stopped and not reply.finished:
-                engine.cancel(reply.request)
+        for step in engine.step():
+            builder = builders[step.request]
+            if step.finished:
+                builder.finished = step.finished
+            text = builder.append_token(step.token)
+            if step.finished and not builder.decoder.stopped:
+                text += builder.close()
+            elif builder.decoder.stopped and not step.finished:
+                engine.cancel(step.request)
             if text:
-                yield TextChunk(reply.request, text, not prompt_format.reads_source)
-    return [answer.completion() for answer in answers]
+                yield TextChunk(step.request, text, not prompt_format.reads_source)
+    return [builder.completion() for builder in builders]
 
 
-def search(
-    network: Any, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
+def beam_completions(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
 ) -> list[Completion]:
-    """The beams of several prompts, best first, one prompt after the other."""
-    ids = [prompt_format.encode(tokenizer, prompt) for prompt in prompts]
-    every = beam_search_batch(
-        network,
-        [written for written, _ in ids],
+    """The beams of all prompts, found by beam search; those of one prompt best first."""
+    encoded = [prompt_format.encode(tokenizer, prompt) for prompt in prompts]
+    hypotheses = beam_search_batch(
+        model,
+        [ids for ids, _ in encoded],
         sampling,
-        eos=prompt_format.eos_token_id,
-        begin=prompt_format.start_token_id,
-        truncate=prompt_format.truncate,
-        sources=[source for _, source in ids if source is not None] or None,
-        suppress_tokens=prompt_format.suppress_tokens,
+        sources=[source for _, source in encoded if source is not None] or None,
+        **prompt_format.decoding_options,
     )
     completions = []
-    for prompt, beams in zip(prompts, every, strict=True):
-        for found in beams:
-            answer = Answer(tokenizer, prompt, sampling, prompt_format)
-            for id, logprob in zip(found.ids, found.logprobs, strict=True):
-                answer.take(Token(id, logprob))
-                if answer.writer.stopped:
+    for prompt, beams in zip(prompts, hypotheses, strict=True):
+        for beam in beams:
+            builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format)
+            for id, logprob in zip(beam.ids, beam.logprobs, strict=True):
+                builder.append_token(Token(id, logprob))
+                if builder.decoder.stopped:
                     break
-            answer.close()
-            if answer.finished == "length" and found.ids[-1] == prompt_format.eos_token_id:
-                answer.finished = "eos"
-            completions.append(answer.completion(found.score))
+            builder.close()
+            if builder.finished == "length" and beam.ids[-1] == prompt_format.eos_token_id:
+                builder.finished = "eos"
+            completions.append(builder.completion(beam.score))
     return completions

@@ -16,7 +16,7 @@ from clearstory.lens.rendering.render import WRITERS, save
 from clearstory.lens.views import View
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import Truncate
+from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.across_checkpoints import view_across_checkpoints
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -29,7 +29,7 @@ GeneratedTokens = tuple[Sequence[int], Sequence[Candidate]]
 def inspect(
     model: str | Path | ModelWithTokenizer,
     text: str,
-    view: str = "next",
+    view: str = "next-token",
     out: str | Path | None = None,
     *,
     device: str | None = None,
@@ -101,7 +101,7 @@ def check_view_settings(function: Callable[..., View], view: str, settings: dict
 
 
 def token_generator(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, truncate: Truncate | None
+    model: LanguageModel, tokenizer: Tokenizer, text: str, truncate: Truncation | None
 ) -> Callable[..., GeneratedTokens]:
     """A function that generates tokens after `text`; its keyword arguments are fields of Sampling."""
 

@@ -1,34 +1,35 @@
-"""Opening: what the verbs that use a finished model have in common."""
+"""Loading: opens the model and tokenizer that an inference recipe was given, and checks what the recipe needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.models.encoder import Encoder
-from clearstory.models.machine import usable
+from clearstory.models.capabilities import Capability, family_name, has_capability, require
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.device import resolve_device
 from clearstory.text.tokenizers import Tokenizer
 
 
 class ModelWithTokenizer(Protocol):
-    """A model with its tokenizer: what `open_model` gives, or anything like it."""
+    """A loaded model with its tokenizer, such as `clearstory.open` returns."""
 
     @property
     def model(self) -> Any:
-        """Any LanguageModel."""
+        """A LanguageModel or an Encoder."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """None where the folder has none."""
+        """The tokenizer; None for a model folder without one."""
 
 
 def load_model_and_tokenizer(model: str | Path | ModelWithTokenizer, device: str | None = None) -> tuple[Any, Tokenizer]:
-    """A model and its tokenizer, on `device`; a path is opened, what is open already is taken as it is.
+    """The model (LanguageModel or Encoder) and its tokenizer, moved to `device`. A path is opened first.
 
-    Raises BadInput for a folder without a tokenizer, BadSetting for a device that is not there.
+    Raises BadInput for a folder without a tokenizer, BadSetting for a device that does not exist.
     """
     if isinstance(model, str | Path):
         from clearstory.formats.folders import open_model
@@ -38,37 +39,25 @@ def load_model_and_tokenizer(model: str | Path | ModelWithTokenizer, device: str
         raise BadInput("this model has no tokenizer.json beside it, so text cannot become tokens; put one there")
     network = model.model
     if device is not None and isinstance(network, torch.nn.Module):
-        network = network.to(usable(device))
+        network = network.to(resolve_device(device))
     return network, model.tokenizer
 
 
-def encoder(
-    model: str | Path | ModelWithTokenizer, device: str | None = None, *, words: bool = False, labels: bool = False
+def load_encoder(
+    model: str | Path | ModelWithTokenizer, device: str | None = None, *capabilities: Capability
 ) -> tuple[Encoder, Tokenizer]:
-    """An encoder and its tokenizer. `words`: it must be able to say which word stands at a place; `labels`: which label
-    a text has, or its tokens.
-
-    Raises CannotDo for any other model.
-    """
+    """An encoder and its tokenizer. Raises CannotDo for any other model, or for one without these capabilities."""
     network, tokenizer = load_model_and_tokenizer(model, device)
-    if not isinstance(network, Encoder):
-        config = getattr(network, "config", None)
-        kind = getattr(config, "architecture", getattr(config, "family", type(network).__name__))
+    if not has_capability(network, Capability.BIDIRECTIONAL):
         raise CannotDo(
-            f"this model ({kind}) reads left to right and is no encoder; it writes on (clearstory generate), and an "
-            "encoder is made by: clearstory train TEXT --model bert-mini"
+            f"this model ({family_name(network)}) is not an encoder; use it with clearstory generate, or train an "
+            "encoder with: clearstory train TEXT --model bert-mini"
         )
-    if words:
-        require_mlm_head(network)
-    if labels and network.classifier is None:
-        network.cannot_label()
-    return network, tokenizer
+    for capability in capabilities:
+        require(network, capability)
+    return cast("Encoder", network), tokenizer
 
 
-def require_mlm_head(network: Encoder) -> None:
-    """Raises CannotDo for an encoder that cannot say which word stands at a place."""
-    if network.mlm_transform is None:
-        raise CannotDo(
-            "this encoder has no head for words: it gives vectors (clearstory embed); one that tells a [MASK] is made "
-            "by: clearstory train TEXT --model bert-mini"
-        )
+def require_mlm_head(model: Any) -> None:
+    """Raise CannotDo for an encoder without a head for masked tokens."""
+    require(model, Capability.MLM_HEAD)

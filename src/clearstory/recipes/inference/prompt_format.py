@@ -1,4 +1,4 @@
-"""Reading: how a finished model takes what it is given, and how what it writes ends."""
+"""Prompt format: how the prompt of a model is encoded, and the tokens that start and end what it generates."""
 
 from __future__ import annotations
 
@@ -6,49 +6,65 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.generation.stream_decoder import Decodes
-from clearstory.models.prompts import Truncate, reads_source, writes_after
+from clearstory.models.base import LanguageModel
+from clearstory.models.prompts import Truncation, reads_source, find_start_token_id
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a model takes prompts and ends texts.
+    """How a model and its tokenizer take a prompt.
 
     Args:
-        source: whether a prompt is a source, read before anything is written.
-        eos: the token that ends what is written.
-        end: the token that ends a source.
-        begin: the token that is read where nothing is written yet.
-        truncate: what to do with a prompt that is too long.
+        reads_source: True for an encoder-decoder: the prompt is its source, and generation starts from nothing.
+        eos_token_id: ends the generated text; None to ignore it.
+        source_eos_token_id: ends a source.
+        start_token_id: first token of the decoder, or of an empty prompt.
+        truncate: what to do with a prompt that is longer than the context.
     """
 
-    source: bool
-    eos: int | None
-    end: int | None
-    begin: int | None
-    truncate: Truncate | None
+    reads_source: bool
+    eos_token_id: int | None
+    source_eos_token_id: int | None
+    start_token_id: int | None
+    truncate: Truncation | None
 
     @classmethod
-    def of(cls, network: Any, tokenizer: Tokenizer, truncate: Truncate | None, ignore_eos: bool = False) -> PromptFormat:
-        """What a model and its tokenizer ask for."""
-        begin = writes_after(getattr(network, "config", None), tokenizer)
+    def of(
+        cls, model: LanguageModel, tokenizer: Tokenizer, truncate: Truncation | None, ignore_eos: bool = False
+    ) -> PromptFormat:
+        """The prompt format of a model with its tokenizer."""
+        start = find_start_token_id(getattr(model, "config", None), tokenizer)
         eos = tokenizer.eos_token_id
-        return cls(reads_source(network), None if ignore_eos else eos, eos, begin, truncate)
+        return cls(reads_source(model), None if ignore_eos else eos, eos, start, truncate)
 
     @property
     def suppress_tokens(self) -> tuple[int, ...]:
-        """What is not to be written. A token that only ever begins texts has a logit too, and in Marian's models a
-        high one that means nothing.
+        """Ids that must not be generated: the start token of an encoder-decoder.
+
+        It has a logit, but never stands inside a target; in Marian models that logit is high and meaningless.
         """
-        return (self.begin,) if self.source and self.begin not in (None, self.end) else ()
+        if self.reads_source and self.start_token_id not in (None, self.source_eos_token_id):
+            return (self.start_token_id,)
+        return ()
+
+    @property
+    def decoding_options(self) -> dict[str, Any]:
+        """Keyword arguments of `generation.generate` and `generation.beam_search`."""
+        return dict(
+            eos=self.eos_token_id,
+            begin=self.start_token_id,
+            truncate=self.truncate,
+            never=self.suppress_tokens,
+        )  # fmt: skip
 
     def encode(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int] | None]:
-        """A prompt as what has been written, and as a source."""
-        if not self.source:
+        """Ids of the prompt and ids of the source: (prompt, None), or ([], source) for an encoder-decoder."""
+        if not self.reads_source:
             return tokenizer.encode(prompt), None
         return [], SentinelTokenizer(tokenizer).source(prompt)
 
     def token_decoder(self, tokenizer: Tokenizer) -> Decodes:
-        """What spells the ids that the model writes: with the sentinels of a text's gaps, where it fills them."""
-        return SentinelTokenizer(tokenizer) if self.source else tokenizer
+        """Decodes generated ids to bytes; for an encoder-decoder with the sentinels of masked spans as <extra_id_N>."""
+        return SentinelTokenizer(tokenizer) if self.reads_source else tokenizer

@@ -203,7 +203,7 @@ def this_gpu() -> tuple[Processor, ...]:
     """This machine's GPU, measured, if there is one."""
     import torch
 
-    from clearstory.models.device import GPU_SIZE, matmul_gflops
+    from clearstory.models.device import GPU_MATRIX_SIZE, matmul_gflops
 
     if not torch.cuda.is_available():
         return ()
@@ -212,7 +212,7 @@ def this_gpu() -> tuple[Processor, ...]:
     return (
         Processor(
             name="this machine's GPU",
-            flops=matmul_gflops(dtype, GPU_SIZE, seconds=0.3, device="cuda") * 1e9,
+            flops=matmul_gflops(dtype, GPU_MATRIX_SIZE, seconds=0.3, device="cuda") * 1e9,
             memory=torch.cuda.mem_get_info(0)[1],
             watts=None,
             source=f"{torch.cuda.get_device_name(0)}, measured just now: matrix products in {precision}",

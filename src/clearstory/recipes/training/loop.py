@@ -19,7 +19,7 @@ from typing import Any
 from clearstory.errors import Diverged
 from clearstory.formats.folders import update_model_card
 from clearstory.models.build import count_parameters
-from clearstory.models.lora import unadapted
+from clearstory.models.lora import remove_lora
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.events import (
     Evaluated,
@@ -231,7 +231,7 @@ def finish(run: TrainingRun) -> TrainingResult:
     with trainer.averaged_weights() if last_is_best else nullcontext():
         validation = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
     score, objective = validation.score, OBJECTIVES[run.recipe.objective]
-    parameters = count_parameters(unadapted(run.model))
+    parameters = count_parameters(remove_lora(run.model))
     card = replace(run.card, parameters=parameters, bits_per_byte=score.bits_per_byte)
     update_model_card(run.folder.model_folder, card)
     run.log(

@@ -14,9 +14,9 @@ from clearstory.models.base import TokenSequences
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build, count_parameters
-from clearstory.models.lora import unadapted
-from clearstory.models.device import GPU_SIZE, bf16_is_fast, fastest_threads, matmul_gflops, usable
-from clearstory.models.prompts import first_token
+from clearstory.models.lora import remove_lora
+from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.training.validation import ValidationSplit
@@ -57,9 +57,9 @@ ALIGNED_CORPORA = {"digits"}
 def resolve_settings(recipe: TrainRecipe) -> TrainRecipe:
     """The recipe with device, precision and number of threads chosen for this machine. Sets torch's threads."""
     settings = recipe.training
-    device = usable(settings.device, "training.device")
+    device = resolve_device(settings.device, "training.device")
     # With a GPU the number of threads matters little, and is not measured.
-    torch.set_num_threads(settings.threads or (fastest_threads() if device == "cpu" else torch.get_num_threads()))
+    torch.set_num_threads(settings.threads or (fastest_thread_count() if device == "cpu" else torch.get_num_threads()))
     precision = settings.precision
     if precision == "auto":
         fast = bf16_is_fast() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
@@ -197,7 +197,7 @@ def training_speed(settings: TrainingSettings) -> float:
     """FLOP/s that training reaches here: half of what matrix products alone reach, a third on a GPU."""
     dtype = COMPUTE_DTYPES[settings.precision] or torch.float32
     if settings.device.startswith("cuda"):
-        return 0.33e9 * matmul_gflops(dtype, GPU_SIZE, device=settings.device)
+        return 0.33e9 * matmul_gflops(dtype, GPU_MATRIX_SIZE, device=settings.device)
     return 0.5e9 * matmul_gflops(dtype, threads=settings.threads)
 
 
@@ -223,7 +223,7 @@ def build_config(
         config, training_data = add_tags(config, corpus, tokenizer, dataset)
     objective, config = objective.configure(config)
     if not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
-        config = replace(config, bos_token_id=first_token(tokenizer))  # count models need to know where texts start
+        config = replace(config, bos_token_id=bos_or_eos_token_id(tokenizer))  # count models need to know where texts start
     OBJECTIVES[recipe.objective].check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
 
@@ -298,7 +298,7 @@ def describe_run(
         validation_tokens=len(datasets["validation"].ids),
         tokenizer=tokenizer.kind if initial else tokenizer_spec(recipe, corpus),
         vocab=tokenizer.vocab,
-        parameters=count_parameters(unadapted(model)),
+        parameters=count_parameters(remove_lora(model)),
         model_summary=initial.summary if initial else model.config.summary,
         unit="pair" if pairs else "document",
     )

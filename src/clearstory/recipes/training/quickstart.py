@@ -14,7 +14,7 @@ from clearstory.lens.probes.x_neighbours import neighbours
 from clearstory.lens.views import Table
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.prompts import first_token
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.samples import sample_text
@@ -76,7 +76,7 @@ def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
     """The model's bits per byte, and those of an n-gram of order 5 that counted the same tokens of the same split."""
     began = time.process_time()
     rows = Corpus.open((CORPUS,)).encode(tokenizer)
-    begin = first_token(tokenizer)
+    begin = bos_or_eos_token_id(tokenizer)
     model = build(NGramConfig(vocab=tokenizer.vocab, order=5, bos_token_id=begin))
     for _ in model.fit(rows["train"]):
         pass

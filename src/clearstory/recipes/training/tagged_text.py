@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.hmm.tag_counts import Tagged
+from clearstory.models.hmm.tag_counts import TaggedTokens
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_tagged_documents
@@ -15,7 +15,7 @@ from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 
 
-def add_tags(config: Any, corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> tuple[Any, Tagged]:
+def add_tags(config: Any, corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> tuple[Any, TaggedTokens]:
     """The config of an HMM with one state per tag, and the training dataset with the tags of its sentences.
 
     Raises BadInput for untagged text, BadSetting for a tokenizer that does not split by words.
@@ -26,7 +26,7 @@ def add_tags(config: Any, corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDa
             f"model.learn is tags, which belong to words, and the tokenizer is {tokenizer.kind}; set tokenizer to words"
         )
     ids = tokenizer.encode_batch([sentence.text for sentence in sentences])
-    tagged = Tagged(dataset, sentences, ids, tokenizer.unk_token_id, tokenizer.eos_token_id)
+    tagged = TaggedTokens(dataset, sentences, ids, tokenizer.unk_token_id, tokenizer.eos_token_id)
     config = replace(config, states=len(tagged.tags) + 1, tags=tagged.tags, endings=len(tagged.endings))
     return config, tagged
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from clearstory.evaluation.windows import score_dataset
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenSequences
-from clearstory.models.prompts import first_token
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.training.batches import Batch, Batches, StreamBatches, WindowBatches
 from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
@@ -81,12 +81,12 @@ def summary(validation: Validation) -> str:
     """The final result in one sentence."""
     score = validation.score
     if score.bits_per_byte is None:
-        quality = "no bits per byte: the tokenizer loses some of the text"
+        quality = "no bits per byte: the tokenizer is lossy"
     else:
-        quality = f"{score.bits_per_byte:.4f} bits per byte on the held-out text"
+        quality = f"{score.bits_per_byte:.4f} bits per byte on the validation text"
     return f"{quality} ({score.nats_per_token:.4f} nats per token)"
 
 
 CAUSAL = ObjectiveSpec(
-    make=lambda tokenizer, settings: Causal(first_token(tokenizer)), architectures=("decoder",), summary=summary
+    make=lambda tokenizer, settings: Causal(bos_or_eos_token_id(tokenizer)), architectures=("decoder",), summary=summary
 )

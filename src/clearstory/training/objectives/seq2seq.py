@@ -19,7 +19,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.evaluation.seq2seq import score_targets, target_nll
 from clearstory.models.base import IGNORE_INDEX, State, TokenBatch, TokenSequences
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.prompts import first_token
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import Batch
 from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
@@ -186,7 +186,7 @@ def start_and_end_ids(tokenizer: Tokenizer) -> tuple[int, int]:
     """The token that targets are read after, and the one that ends them: as in T5 and Marian, padding is the start
     token where there is one. Raises BadSetting for a tokenizer without them.
     """
-    start = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else first_token(tokenizer)
+    start = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else bos_or_eos_token_id(tokenizer)
     if start is None or tokenizer.eos_token_id is None:
         raise BadSetting(
             "this tokenizer has no end-of-sequence token, so generation would never stop; train one: --tokenizer "
@@ -203,7 +203,7 @@ def make(tokenizer: Tokenizer, settings: TrainingSettings) -> Seq2Seq:
 
 def summary(validation: Validation) -> str:
     """The final result in one sentence."""
-    return f"{validation.score.nats_per_token:.4f} nats per target token of the held-out text"
+    return f"{validation.score.nats_per_token:.4f} nats per target token on the validation text"
 
 
 SEQ2SEQ = ObjectiveSpec(
