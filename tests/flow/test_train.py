@@ -407,7 +407,7 @@ def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, mon
     events = told(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
     (warned,) = [event for event in events if isinstance(event, TrainingWarning)]
-    assert warned.sentence.startswith("there is no C++ compiler, so steps run uncompiled")
+    assert warned.message.startswith("there is no C++ compiler, so steps run uncompiled")
 
 
 def test_samples_are_told_and_change_nothing(made: Any, text: Path, tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     with mock.patch("os.fsync"):  # no power is lost here
         events = list(train_events(build_train_recipe({**given, "tokenizer": "words"})))
         again = list(train_events(build_train_recipe({**given, "tokenizer": "words", "resume": True})))
-    assert [event.sentence for event in events if isinstance(event, TrainingWarning)]  # some discounts cannot be estimated
+    assert [event.message for event in events if isinstance(event, TrainingWarning)]  # some discounts cannot be estimated
     first, second = events[-1], again[-1]
     assert isinstance(first, TrainingResult)
     assert isinstance(second, TrainingResult)

@@ -55,7 +55,7 @@ class TrainingDisplay:
             case RunPrepared():
                 self.show_prepared(event)
             case RunPlanned():
-                self.console.print(event.sentence)
+                self.console.print(event.message)
                 self.set_total_steps(event.steps)
             case StepCompleted():
                 self.show_step(event)
@@ -66,7 +66,7 @@ class TrainingDisplay:
             case ModelSaved():
                 pass  # the summary at the end says where the model is
             case TrainingWarning():
-                self.console.print(f"warning: {event.sentence}", style="yellow")
+                self.console.print(f"warning: {event.message}", style="yellow")
             case TrainingResult():
                 self.result = event
             case _:
