@@ -197,12 +197,12 @@ def unsteady(step: Callable[[], object]) -> Callable[[], object]:
     """The same step, its sums in whatever order."""
 
     def free() -> object:
-        steady = training.repeatable
-        training.repeatable = lambda device: nullcontext()  # type: ignore[assignment]
+        steady = training.deterministic
+        training.deterministic = lambda device: nullcontext()  # type: ignore[assignment]
         try:
             return step()
         finally:
-            training.repeatable = steady
+            training.deterministic = steady
 
     return free
 

@@ -23,7 +23,7 @@ VIEWS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "one row": (lambda model: optimize_for_decoding(model, 1), 1e-5),
     "three rows": (lambda model: optimize_for_decoding(model, 3), 1e-5),
     # Without VNNI what is multiplied has half as many steps. Twice the most that was seen of these models.
-    "int8": (int8, 0.04 if REDUCE_RANGE else 0.02),
+    "int8": (quantize_int8, 0.04 if REDUCE_RANGE else 0.02),
 }
 SHAKEN = {"one row", "three rows"}
 """Eight bits are asked of weights as they are born: shaken heads of four numbers make a rounded score another word."""
@@ -86,7 +86,7 @@ def test_eight_bits_are_off_by_their_rounding_and_no_more(
     steps of t (its span by 255, or 127 without VNNI). So y is off by no more than Σ (|x| s + |w| t) / 2 + s t / 4, and
     in the mean square by Σ (x² s² + w² t²) / 12, the variance of roundings that know nothing of each other.
     """
-    monkeypatch.setattr("clearstory.models.int8.NARROW", narrow)
+    monkeypatch.setattr("clearstory.models.int8.REDUCE_RANGE", narrow)
     shares = []
 
     def watched(linear: torch.nn.Linear) -> torch.nn.Module:

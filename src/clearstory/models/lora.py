@@ -164,7 +164,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 def matches_target(name: str, target: str) -> bool:
     """Whether a target means the map of this name.
 
-    >>> named("blocks.0.attention.query", "query"), matches_target("blocks.0.attention.query", "blocks.1.*")
+    >>> matches_target("blocks.0.attention.query", "query"), matches_target("blocks.0.attention.query", "blocks.1.*")
     (True, False)
     """
     return name.rpartition(".")[2] == target or fnmatchcase(name, target)
