@@ -144,7 +144,7 @@ function updateStatus() {
   if (pinned.length) parts.push(`query ${pinned.map(name).join(", ")}, pinned`);
   const sentence = parts.join(", ");
   const size = lastTrace ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${lastTrace.context ? ` of at most ${lastTrace.context.toLocaleString("en-US")}` : ""}` : "";
-  statusLine.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, lastTrace?.note ?? ""].filter(Boolean).join(" · ");
+  statusLine.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, lastTrace?.problem ?? ""].filter(Boolean).join(" · ");
 }
 
 /** Asks for the tokens of the sentence; the model is opened by it. */
@@ -161,7 +161,7 @@ async function trace() {
     if (seconds) statusLine.textContent = `Opening ${model}, ${seconds} s …`;
   }, 500);
   try {
-    const response = await traceRequest.ask((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
+    const response = await traceRequest.run((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
     lastTrace = response;
     context.alarm(null);
   } catch (error) {
@@ -183,7 +183,7 @@ async function loadViews() {
     return updateLinks();
   }
   try {
-    const response = await viewsRequest.ask((signal) => getJson("views", { name: model }, signal));
+    const response = await viewsRequest.run((signal) => getJson("views", { name: model }, signal));
     views = new Map(response.views.map((each) => [each.name, each]));
   } catch (error) {
     if (error instanceof StaleResponse) throw error;
@@ -207,7 +207,7 @@ function unavailableReason(link) {
   if (!views.size) return null; // not known yet
   const here = viewsOf(link);
   if (!here.length) return "own" in link.dataset ? null : "this version has no such views yet";
-  return here.some((name) => views.get(name).able) ? null : views.get(here[0]).reason;
+  return here.some((name) => views.get(name).available) ? null : views.get(here[0]).reason;
 }
 
 function updateLinks() {
@@ -231,10 +231,10 @@ async function openPage() {
   const link = links.find((each) => each.dataset.page === id) ?? links[0];
   for (const each of links) each.toggleAttribute("aria-current", each === link);
   const reason = unavailableReason(link);
-  const available = viewsOf(link).filter((name) => views.get(name).able);
+  const available = viewsOf(link).filter((name) => views.get(name).available);
   const key = `${link.dataset.page}:${reason ?? available.join(" ")}`; // a model that can show other views gets other cards
   if (page?.key === key) return page.update?.();
-  page?.end?.();
+  page?.destroy?.();
   page = { key };
   document.body.dataset.page = link.dataset.page;
   if (reason) {
@@ -300,7 +300,7 @@ async function startApp() {
   // Who comes for the first time, and by no link, is shown around.
   if (!location.search && !tourDone()) state.set({ tour: 0 }, { quiet: true });
   if (!state.get("model")) {
-    const usable = models.knownModels().filter((each) => !each.note);
+    const usable = models.knownModels().filter((each) => !each.problem);
     const usual = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
     if (usual) return state.set({ model: usual.name }, { quiet: true });
   }

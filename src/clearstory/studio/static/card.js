@@ -17,7 +17,7 @@ import { cellText, toCsv } from "./format.js";
  *
  * While it works the card says so, and for how long; what goes wrong stands in it as a sentence.
  */
-export function makeCard({ name, title, says: description = null, tools: controls = null }) {
+export function makeCard({ name, title, description: description = null, tools: controls = null }) {
   let content = {};
   const heading = el("h2", {}, title);
   const caption = el("p", { class: "look", hidden: true });
@@ -58,10 +58,10 @@ export function makeCard({ name, title, says: description = null, tools: control
   }
 
   function toggleFull() {
-    const on = root.classList.toggle("full");
-    buttons.full.setAttribute("aria-pressed", String(on));
-    document.body.classList.toggle("covered", on);
-    if (on) root.addEventListener("keydown", exitOnEscape);
+    const isFull = root.classList.toggle("full");
+    buttons.full.setAttribute("aria-pressed", String(isFull));
+    document.body.classList.toggle("covered", isFull);
+    if (isFull) root.addEventListener("keydown", exitOnEscape);
     else root.removeEventListener("keydown", exitOnEscape);
     buttons.full.focus();
   }
@@ -93,10 +93,10 @@ export function makeCard({ name, title, says: description = null, tools: control
   }
 
   async function copyPython() {
-    const done = await copyToClipboard(content.python);
-    buttons.python.textContent = done ? "Copied" : "Copy it by hand:";
-    if (!done) caption.replaceChildren(el("code", { class: "python" }, content.python));
-    caption.hidden = !done ? false : caption.hidden;
+    const copied = await copyToClipboard(content.python);
+    buttons.python.textContent = copied ? "Copied" : "Copy it by hand:";
+    if (!copied) caption.replaceChildren(el("code", { class: "python" }, content.python));
+    caption.hidden = !copied ? false : caption.hidden;
     setTimeout(() => (buttons.python.textContent = "Copy Python"), 1500);
   }
 
@@ -107,7 +107,7 @@ export function makeCard({ name, title, says: description = null, tools: control
   }
 
   /** Draws what `make` gives. Resolves when it is painted or has failed; a stale answer changes nothing. */
-  async function fill(make) {
+  async function fill(load) {
     const start = performance.now();
     root.dataset.state = "busy";
     const timer = setInterval(() => {
@@ -116,18 +116,18 @@ export function makeCard({ name, title, says: description = null, tools: control
     }, 200);
     const previous = content.renderer;
     try {
-      filled: content = await make();
+      filled: content = await load();
       problem.hidden = true;
       caption.textContent = content.caption ?? "";
       caption.hidden = !content.caption;
       if (content.title) heading.textContent = content.title;
       content.renderer = content.mount(body) ?? null;
-      if (previous !== content.renderer) previous?.end?.(); // or what it listens to keeps it, and all of its numbers
+      if (previous !== content.renderer) previous?.destroy?.(); // or what it listens to keeps it, and all of its numbers
       root.dataset.state = "drawn";
       updateToolbar();
     } catch (error) {
       if (error instanceof StaleResponse) return;
-      previous?.end?.();
+      previous?.destroy?.();
       body.replaceChildren();
       caption.hidden = true;
       content = {};
@@ -142,7 +142,7 @@ export function makeCard({ name, title, says: description = null, tools: control
 
   /** Shows nothing but a sentence: what must be done first. */
   function showMessage(sentence) {
-    content.renderer?.end?.();
+    content.renderer?.destroy?.();
     content = {};
     updateToolbar();
     caption.hidden = problem.hidden = true;

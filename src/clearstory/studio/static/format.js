@@ -7,30 +7,30 @@ export function cellText(value) {
   if (value === 0) return "0"; // and not -0
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
   const size = Math.abs(value);
-  if (size > 0 && size < 1e-4) return digits(value, 3).replace(/e([+-])0*(\d)/, "e$1$2");
-  return size < 1e4 ? trimmed(value.toPrecision(4)) : digits(value, 4);
+  if (size > 0 && size < 1e-4) return exponential(value, 3).replace(/e([+-])0*(\d)/, "e$1$2");
+  return size < 1e4 ? trimZeros(value.toPrecision(4)) : exponential(value, 4);
 }
 
-function digits(value, shortCount) {
+function exponential(value, shortCount) {
   const text = value.toExponential(shortCount - 1);
   const [mantissa, power] = text.split("e");
-  return `${trimmed(mantissa)}e${power}`;
+  return `${trimZeros(mantissa)}e${power}`;
 }
 
-function trimmed(text) {
+function trimZeros(text) {
   const plain = text.includes("e") ? String(Number(text)) : text;
   const axisLabel = plain.includes(".") ? plain.replace(/\.?0+$/, "") : plain;
-  const [whole, rest] = axisLabel.split(".");
-  const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
-  return rest === undefined ? grouped : `${grouped}.${rest}`;
+  const [integerPart, fraction] = axisLabel.split(".");
+  const grouped = integerPart.replace(/\B(?=(\d{3})+$)/g, ",");
+  return fraction === undefined ? grouped : `${grouped}.${fraction}`;
 }
 
 /** A number beside an axis. */
 export function axisLabel(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  for (const [least, unit, letter] of /** @type {[number, number, string][]} */ ([[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]))
-    if (size >= least) return `${Number((value / unit).toPrecision(3))}${letter}`;
+  for (const [limit, unit, letter] of /** @type {[number, number, string][]} */ ([[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]))
+    if (size >= limit) return `${Number((value / unit).toPrecision(3))}${letter}`;
   if (size < 1e-3) return value.toExponential(1).replace(".0e", "e");
   return size < 1000 ? String(Number(value.toPrecision(4))) : Math.round(value).toLocaleString("en-US");
 }
@@ -43,8 +43,8 @@ export function percent(p) {
 /** 1,234,567 as 1.23 M. */
 export function shortCount(value) {
   if (value === null || value === undefined) return "size unknown";
-  for (const [least, letter] of /** @type {[number, string][]} */ ([[1e9, "B"], [1e6, "M"], [1e3, "k"]]))
-    if (value >= least) return `${Number((value / least).toPrecision(3))} ${letter}`;
+  for (const [limit, letter] of /** @type {[number, string][]} */ ([[1e9, "B"], [1e6, "M"], [1e3, "k"]]))
+    if (value >= limit) return `${Number((value / limit).toPrecision(3))} ${letter}`;
   return String(value);
 }
 
@@ -52,17 +52,17 @@ export function shortCount(value) {
 export function duration(seconds) {
   const all = Math.max(0, Math.round(seconds));
   const [h, m, s] = [Math.floor(all / 3600), Math.floor(all / 60) % 60, all % 60];
-  const two = (n) => String(n).padStart(2, "0");
-  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+  const twoDigits = (n) => String(n).padStart(2, "0");
+  return h ? `${h}:${twoDigits(m)}:${twoDigits(s)}` : `${m}:${twoDigits(s)}`;
 }
 
 /** How long ago a time in seconds since 1970 is. */
 export function timeAgo(time) {
   if (!time) return "";
   const seconds = Date.now() / 1000 - time;
-  for (const [least, word] of /** @type {[number, string][]} */ ([[86_400, "day"], [3600, "hour"], [60, "minute"]]))
-    if (seconds >= least) {
-      const n = Math.floor(seconds / least);
+  for (const [limit, word] of /** @type {[number, string][]} */ ([[86_400, "day"], [3600, "hour"], [60, "minute"]]))
+    if (seconds >= limit) {
+      const n = Math.floor(seconds / limit);
       return `${n} ${word}${n === 1 ? "" : "s"} ago`;
     }
   return "just now";
@@ -125,6 +125,6 @@ export function toCsv(columns, rows) {
 
 /** A call of a function of the studio's, to be run in its folder. */
 export function pythonCall(module, name, { model, text }, settings) {
-  const own = Object.entries(settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`);
-  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nseen = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${own.join("")})\n`;
+  const arguments_ = Object.entries(settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`);
+  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nseen = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${arguments_.join("")})\n`;
 }

@@ -7,11 +7,11 @@ import { state } from "./url_state.js";
 import { shortCount } from "./format.js";
 
 /** @type {(id: string) => any} */
-const at = (id) => document.getElementById(id);
-const [picker, stepBox, stepRange, stepWords, stepPlay] = [at("model"), at("step-box"), at("step"), at("step-words"), at("step-play")];
+const byId = (id) => document.getElementById(id);
+const [picker, stepBox, stepRange, stepWords, stepPlay] = [byId("model"), byId("step-box"), byId("step"), byId("step-words"), byId("step-play")];
 
 /** Milliseconds that a checkpoint stands before the next. */
-const STANDS = 700;
+const FRAME_MS = 700;
 
 let models = [];
 let playing = false;
@@ -21,30 +21,30 @@ export const knownModels = () => models;
 
 /** Looks through the folder again. Throws a Problem where the server cannot. */
 export async function loadModels() {
-  const said = await getJson("models");
-  models = said.models;
-  document.title = `Clearstory studio · ${said.root}`;
+  const response = await getJson("models");
+  models = response.models;
+  document.title = `Clearstory studio · ${response.root}`;
   updatePicker();
-  return said;
+  return response;
 }
 
 const KINDS = { run: "Runs", folder: "Model folders", adapter: "Adapters", file: "Files" };
 
 /** Shows what is chosen. */
 export function updatePicker() {
-  const chosen = state.get("model");
-  const usable = models.filter((each) => !each.note);
+  const selected = state.get("model");
+  const openable = models.filter((each) => !each.problem);
   const groups = Object.entries(KINDS).flatMap(([kind, title]) => {
-    const inside = usable.filter((each) => each.kind === kind);
-    return inside.length ? [el("optgroup", { label: title }, ...inside.map(option))] : [];
+    const members = openable.filter((each) => each.kind === kind);
+    return members.length ? [el("optgroup", { label: title }, ...members.map(modelOption))] : [];
   });
-  if (chosen && !usable.some((each) => each.name === chosen))
-    groups.unshift(el("option", { value: chosen, selected: true }, `${chosen} (not in the folder)`));
+  if (selected && !openable.some((each) => each.name === selected))
+    groups.unshift(el("option", { value: selected, selected: true }, `${selected} (not in the folder)`));
   if (!groups.length) groups.push(el("option", { value: "" }, "no model yet: see Home"));
   picker.replaceChildren(...groups);
-  picker.disabled = !usable.length;
-  if (chosen) picker.value = chosen;
-  const run = models.find((each) => each.name === chosen);
+  picker.disabled = !openable.length;
+  if (selected) picker.value = selected;
+  const run = models.find((each) => each.name === selected);
   const steps = run?.steps ?? [];
   stepBox.hidden = run?.kind !== "run";
   stepPlay.hidden = stepRange.hidden = !steps.length;
@@ -52,15 +52,15 @@ export function updatePicker() {
   const step = state.number("step");
   stepRange.value = step === null ? steps.length : steps.indexOf(step);
   stepWords.textContent = !steps.length ? "no checkpoints were kept, so there are no steps to walk through" : step === null ? "the best" : `after ${step.toLocaleString("en-US")}`;
-  const words = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints, the last place is the best model` : "";
-  stepRange.setAttribute("aria-valuetext", words);
-  stepRange.title = words;
+  const label = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints, the last place is the best model` : "";
+  stepRange.setAttribute("aria-valuetext", label);
+  stepRange.title = label;
 }
 
 /** The checkpoint at a place of the slider; behind the last stands the best model. */
-function choose(place) {
+function selectCheckpoint(index) {
   const steps = models.find((each) => each.name === state.get("model"))?.steps ?? [];
-  state.set({ step: place >= steps.length ? null : steps[place] }, { quiet: true });
+  state.set({ step: index >= steps.length ? null : steps[index] }, { quiet: true });
 }
 
 async function play() {
@@ -70,10 +70,10 @@ async function play() {
   stepPlay.setAttribute("aria-pressed", "true");
   const model = state.get("model");
   const last = Number(stepRange.max);
-  let place = Number(stepRange.value) >= last ? 0 : Number(stepRange.value) + 1;
-  for (; playing && place <= last && state.get("model") === model && at("alarm").hidden; place++) {
-    choose(place);
-    await Promise.all([whenReady(), new Promise((resolve) => setTimeout(resolve, STANDS))]);
+  let index = Number(stepRange.value) >= last ? 0 : Number(stepRange.value) + 1;
+  for (; playing && index <= last && state.get("model") === model && byId("alarm").hidden; index++) {
+    selectCheckpoint(index);
+    await Promise.all([whenReady(), new Promise((resolve) => setTimeout(resolve, FRAME_MS))]);
   }
   return pause();
 }
@@ -84,11 +84,11 @@ function pause() {
   stepPlay.setAttribute("aria-pressed", "false");
 }
 
-function option(each) {
-  const facts = [each.family, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", ");
-  return el("option", { value: each.name }, facts ? `${each.name} (${facts})` : each.name);
+function modelOption(each) {
+  const details = [each.family, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", ");
+  return el("option", { value: each.name }, details ? `${each.name} (${details})` : each.name);
 }
 
 stepPlay.onclick = play;
-stepRange.oninput = () => (pause(), choose(Number(stepRange.value)));
+stepRange.oninput = () => (pause(), selectCheckpoint(Number(stepRange.value)));
 picker.onchange = () => state.set({ model: picker.value });

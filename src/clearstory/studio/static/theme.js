@@ -6,7 +6,7 @@ const THEMES = ["system", "light", "dark"];
 export function initTheme(button) {
   let theme = localStorage.getItem("theme") ?? "system";
 
-  function dress() {
+  function applyTheme() {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     button.textContent = `Theme: ${theme}`;
@@ -16,8 +16,8 @@ export function initTheme(button) {
   button.onclick = () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
     localStorage.setItem("theme", theme);
-    dress();
+    applyTheme();
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
-  dress();
+  applyTheme();
 }

@@ -8,59 +8,59 @@ import { el } from "./dom.js";
  */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let tokens = null;
-  let at = 0;
-  const box = el("div", { class: "chips", role: "listbox", "aria-label": "tokens", onkeydown: keys });
-  root.replaceChildren(box);
+  let focused = 0;
+  const list = el("div", { class: "chips", role: "listbox", "aria-label": "tokens", onkeydown: onKeyDown });
+  root.replaceChildren(list);
 
   function update(next) {
-    const same = next.tokens === tokens;
+    const sameTokens = next.tokens === tokens;
     ({ tokens } = next);
     const pinned = new Set(next.pinned ?? []);
-    if (same && !next.shade) {
+    if (sameTokens && !next.shade) {
       // Only what is pinned has changed: whoever walks along the chips keeps their place.
-      for (const each of box.children) each.setAttribute("aria-selected", String(pinned.has(Number(each.dataset.place))));
+      for (const each of list.children) each.setAttribute("aria-selected", String(pinned.has(Number(each.dataset.place))));
       return;
     }
-    at = Math.min(at, Math.max(0, tokens.length - 1));
-    box.replaceChildren(
-      ...tokens.map((token, place) => {
+    focused = Math.min(focused, Math.max(0, tokens.length - 1));
+    list.replaceChildren(
+      ...tokens.map((token, position) => {
         const kind = token.special ? " special" : token.unknown ? " unknown" : "";
-        const level = next.shade ? ` heat-${Math.min(5, Math.floor(next.shade[place] * 6))}` : "";
+        const level = next.shade ? ` heat-${Math.min(5, Math.floor(next.shade[position] * 6))}` : "";
         return el(
           "button",
           {
-            type: "button", role: "option", class: `chip${kind}${level}`, "aria-selected": String(pinned.has(place)),
-            tabindex: place === at ? "0" : "-1", data: { place, id: token.id },
-            title: token.title ?? `token ${place}, id ${token.id}`,
-            onpointerenter: () => onPick({ query: place, pinned: false, add: false }),
+            type: "button", role: "option", class: `chip${kind}${level}`, "aria-selected": String(pinned.has(position)),
+            tabindex: position === focused ? "0" : "-1", data: { place: position, id: token.id },
+            title: token.title ?? `token ${position}, id ${token.id}`,
+            onpointerenter: () => onPick({ query: position, pinned: false, add: false }),
             onpointerleave: () => onPick({ query: null, pinned: false, add: false }),
-            onclick: (event) => onPick({ query: place, pinned: true, add: event.shiftKey }),
-            onfocus: () => (at = place),
+            onclick: (event) => onPick({ query: position, pinned: true, add: event.shiftKey }),
+            onfocus: () => (focused = position),
           },
           token.piece,
         );
       }),
     );
-    box.dataset.count = tokens.length;
+    list.dataset.count = tokens.length;
   }
 
-  function keys(event) {
-    const way = { ArrowRight: 1, ArrowLeft: -1, Home: -tokens.length, End: tokens.length }[event.key];
-    if (way !== undefined) {
+  function onKeyDown(event) {
+    const offset = { ArrowRight: 1, ArrowLeft: -1, Home: -tokens.length, End: tokens.length }[event.key];
+    if (offset !== undefined) {
       event.preventDefault();
-      const from = box.children[at];
-      at = Math.max(0, Math.min(tokens.length - 1, at + way));
+      const from = list.children[focused];
+      focused = Math.max(0, Math.min(tokens.length - 1, focused + offset));
       from?.setAttribute("tabindex", "-1");
-      box.children[at]?.setAttribute("tabindex", "0");
-      box.children[at]?.focus();
-      onPick({ query: at, pinned: false, add: false });
+      list.children[focused]?.setAttribute("tabindex", "0");
+      list.children[focused]?.focus();
+      onPick({ query: focused, pinned: false, add: false });
     }
   }
 
   update(data);
   return {
     update,
-    state: () => ({ count: tokens.length, at }),
+    state: () => ({ count: tokens.length, at: focused }),
     svg: () => null,
     csv: () => null,
   };

@@ -13,40 +13,40 @@ import { signal } from "./dom.js";
 
 export const DEFAULT_TEXT = "a fluffy blue creature roamed the verdant forest";
 
-const read = () => Object.fromEntries(new URLSearchParams(location.search));
+const readUrl = () => Object.fromEntries(new URLSearchParams(location.search));
 
-const now = signal(read());
+const current = signal(readUrl());
 
 /** What must be forgotten when something else changes: what was pinned belongs to the old sentence. */
-const FORGET = {
+const RESET_ON_CHANGE = {
   model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "from", "run", "edits", "word", "map", "one", "other"],
   text: ["query", "stage", "from"],
   page: ["stage"],
 };
 
 export const state = {
-  get: (name) => now.get()[name] ?? null,
-  number: (name) => (now.get()[name] === undefined ? null : Number(now.get()[name])),
-  all: () => now.get(),
-  on: now.on,
+  get: (name) => current.get()[name] ?? null,
+  number: (name) => (current.get()[name] === undefined ? null : Number(current.get()[name])),
+  all: () => current.get(),
+  on: current.on,
   /** Changes some names; null takes one away. `quiet` replaces the entry in the browser's history, for small moves. */
   set(changes, { quiet = false } = {}) {
-    const before = now.get();
-    const next = { ...before };
+    const previous = current.get();
+    const next = { ...previous };
     for (const [name, value] of Object.entries(changes)) {
       // A first model or sentence is no other one: what a link says beside it stays.
-      if (before[name] !== undefined && String(value ?? "") !== String(before[name]))
-        for (const other of FORGET[name] ?? []) if (!(other in changes)) delete next[other];
+      if (previous[name] !== undefined && String(value ?? "") !== String(previous[name]))
+        for (const other of RESET_ON_CHANGE[name] ?? []) if (!(other in changes)) delete next[other];
       if (value === null || value === undefined || value === "") delete next[name];
       else next[name] = String(value);
     }
-    const address = `?${new URLSearchParams(next)}`;
-    if (address === `?${new URLSearchParams(before)}`) return;
-    history[quiet ? "replaceState" : "pushState"](null, "", address);
-    now.set(next);
+    const url = `?${new URLSearchParams(next)}`;
+    if (url === `?${new URLSearchParams(previous)}`) return;
+    history[quiet ? "replaceState" : "pushState"](null, "", url);
+    current.set(next);
   },
   /** The pinned tokens, as numbers. */
-  pinned: () => (now.get().query ? now.get().query.split(",").map(Number) : []),
+  pinned: () => (current.get().query ? current.get().query.split(",").map(Number) : []),
 };
 
-addEventListener("popstate", () => now.set(read()));
+addEventListener("popstate", () => current.set(readUrl()));

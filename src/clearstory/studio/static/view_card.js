@@ -56,7 +56,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
   const computeButton = el("button", { type: "button", class: "strong", onclick: () => ((confirmed = true), update()) }, "Compute");
   const stopButton = el("button", { type: "button", onclick: () => showIdle() }, "Stop");
   const computeButtons = el("span", { class: "buttons" }, computeButton, stopButton);
-  const card = makeCard({ name, title: title ?? name, says: entry?.says.replaceAll("`", "") ?? null, tools: form });
+  const card = makeCard({ name, title: title ?? name, description: entry?.description.replaceAll("`", "") ?? null, tools: form });
   const observer = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) onVisible();
   }, { rootMargin: "300px" });
@@ -178,7 +178,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     const provided = required === "about" ? request.text : request.settings[required];
     if (!required || (provided ?? "").length) return false;
     lastRequest = null;
-    requests.drop();
+    requests.cancel();
     card.wait(emptyMessage ?? `Fill in ‘${required === "about" ? textField.label : required}’ above to see this.`);
     return true;
   }
@@ -187,7 +187,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
   function showIdle() {
     wished: confirmed = false;
     lastRequest = null;
-    requests.drop(); // of what was asked before the settings changed
+    requests.cancel(); // of what was asked before the settings changed
     card.wait(entry?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`);
     return Promise.resolve();
   }
@@ -205,7 +205,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
       card.fill(async () => {
         let view;
         try {
-          view = await requests.ask((signal) => postJson("view", request, signal));
+          view = await requests.run((signal) => postJson("view", request, signal));
         } catch (error) {
           asked: lastRequest = null;
           throw error;
@@ -247,9 +247,9 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
   });
 
   /** Another text is being read: what was asked of the old one is not wanted. */
-  const drop = () => (requests.drop(), (lastRequest = null));
+  const drop = () => (requests.cancel(), (lastRequest = null));
 
-  return { root: card.root, update, drop, end: () => (unsubscribe(), observer.disconnect(), card.renderer()?.end?.(), requests.drop()) };
+  return { root: card.root, update, cancel: drop, destroy: () => (unsubscribe(), observer.disconnect(), card.renderer()?.destroy?.(), requests.cancel()) };
 }
 
 /** The call that gives these numbers, to be run in the studio's folder. */

@@ -2,21 +2,21 @@
 
 import { fetchFile, latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as tree } from "../render/tree.js";
+import { mount as mountTree } from "../render/tree.js";
 import { el } from "../dom.js";
 import { cellText, pythonCall, percent } from "../format.js";
 
 /** `how()` gives the page's temperature, cuts and seed. */
-export function decodingComparisonCard(context, how) {
-  const asking = latestRequest();
-  const field = (name, usual, least, most, step = 1) => {
-    const input = el("input", { type: "number", min: least, max: most, step, name });
-    input.value = context.state.number(name) ?? usual;
+export function decodingComparisonCard(context, samplingSettings) {
+  const requests = latestRequest();
+  const numberField = (name, defaultValue, min, max, step = 1) => {
+    const input = el("input", { type: "number", min: min, max: max, step, name });
+    input.value = context.state.number(name) ?? defaultValue;
     return input;
   };
-  const [beam, tokens, penalty] = [field("beam", 3, 2, 10), field("tokens", 12, 1, 64), field("penalty", 1, -5, 5, 0.1)];
-  const compute = el("button", { type: "button", class: "strong", onclick: ask }, "Write all three");
-  const stop = el("button", { type: "button", onclick: () => (asking.drop(), hush()) }, "Stop");
+  const [beam, tokens, penalty] = [numberField("beam", 3, 2, 10), numberField("tokens", 12, 1, 64), numberField("penalty", 1, -5, 5, 0.1)];
+  const compute = el("button", { type: "button", class: "strong", onclick: load }, "Write all three");
+  const stop = el("button", { type: "button", onclick: () => (requests.cancel(), showIdle()) }, "Stop");
   const tools = el(
     "div",
     { class: "settings" },
@@ -28,98 +28,98 @@ export function decodingComparisonCard(context, how) {
   const card = makeCard({
     name: "ways",
     title: "Greedy, drawn and by beam search",
-    says: "All three are weighed alike: by the sum of their log-probabilities, over their length to the power of the penalty.",
+    description: "All three are weighed alike: by the sum of their log-probabilities, over their length to the power of the penalty.",
     tools,
   });
   card.root.classList.add("whole");
-  let of = null; // what the card shows was written from
+  let shownKey = null; // what the card shows was written from
 
   const key = () => JSON.stringify([context.model(), context.text()]);
 
-  function hush() {
-    of = null;
-    card.renderer()?.end?.();
+  function showIdle() {
+    of: shownKey = null;
+    card.renderer()?.destroy?.();
     card.body.replaceChildren(el("p", { class: "quiet" }, "Beam search reads a few texts at once for each token, so it begins when asked."));
     card.root.dataset.state = "waiting";
   }
 
-  function ask() {
-    const { temperature, top_k, top_p, seed } = how();
+  function load() {
+    const { temperature, top_k, top_p, seed } = samplingSettings();
     const settings = { max_tokens: Number(tokens.value), beam: Number(beam.value), length_penalty: Number(penalty.value), temperature, top_k, top_p, seed };
-    const wanted = { model: context.model(), text: context.text(), what: "ways", settings };
-    of = key();
+    const request = { model: context.model(), text: context.text(), what: "ways", settings };
+    shownKey = key();
     context.state.set({ beam: settings.beam, tokens: settings.max_tokens, penalty: settings.length_penalty === 1 ? null : settings.length_penalty }, { quiet: true });
     return context.track(
       card.fill(async () => {
-        const said = await asking.ask((signal) => fetchArrays(wanted, signal));
-        const tables = [listed("The three ways", said.ways.map((each) => [each.name, each])), listed("The beams that were kept", said.found.map((each, i) => [`beam ${i + 1}`, each])), nodes(said)];
-        const view = { model: wanted.model, text: wanted.text, view: "generation", settings: { max_tokens: settings.max_tokens, beam: settings.beam } };
+        const response = await requests.run((signal) => fetchArrays(request, signal));
+        const tables = [continuationsTable("The three ways", response.ways.map((each) => [each.name, each])), continuationsTable("The beams that were kept", response.found.map((each, i) => [`beam ${i + 1}`, each])), nodesTable(response)];
+        const view = { model: request.model, text: request.text, view: "generation", settings: { max_tokens: settings.max_tokens, beam: settings.beam } };
         return {
-          caption: said.caption,
-          python: pythonCall("ways", "ways", wanted, settings),
+          caption: response.caption,
+          python: pythonCall("ways", "ways", request, settings),
           tables: () => tables,
           // The library's own drawing weighs by length as it is.
           files: { csv: async () => tablesCsv(tables), ...(settings.length_penalty === 1 ? { svg: () => fetchFile(view, "svg") } : {}) },
-          mount: (body) => paint(body, said),
+          mount: (body) => paint(body, response),
         };
       }),
     );
   }
 
-  function paint(body, said) {
-    card.renderer()?.end?.();
-    const leaf = el("p", { class: "leaf-text", "aria-live": "polite" }, "Point at a word to read the text up to it; a click or Enter keeps it, arrows move.");
-    const field = el("div", { class: "beams" });
-    body.replaceChildren(el("div", { class: "ways" }, ...said.ways.map(column)), el("h3", {}, "The beams, step by step"), field, leaf);
-    const read = ({ point }) => {
+  function paint(body, response) {
+    card.renderer()?.destroy?.();
+    const nodeText = el("p", { class: "leaf-text", "aria-live": "polite" }, "Point at a word to read the text up to it; a click or Enter keeps it, arrows move.");
+    const numberField = el("div", { class: "beams" });
+    body.replaceChildren(el("div", { class: "ways" }, ...response.ways.map(methodColumn)), el("h3", {}, "The beams, step by step"), numberField, nodeText);
+    const showNode = ({ point }) => {
       if (point === null) return;
-      const node = said.tree.nodes[point];
-      leaf.replaceChildren(el("b", {}, `score ${said.scores[point].toFixed(3)}`), ` · log-probability ${node.value.toFixed(3)} · ${node.fate}: `, el("span", { class: "prompt mono" }, context.text()), el("span", { class: "mono" }, said.texts[point]));
-      Object.assign(leaf.dataset, { node: point, score: said.scores[point], text: said.texts[point] });
+      const node = response.tree.nodes[point];
+      nodeText.replaceChildren(el("b", {}, `score ${response.scores[point].toFixed(3)}`), ` · log-probability ${node.value.toFixed(3)} · ${node.fate}: `, el("span", { class: "prompt mono" }, context.text()), el("span", { class: "mono" }, response.texts[point]));
+      Object.assign(nodeText.dataset, { node: point, score: response.scores[point], text: response.texts[point] });
     };
-    const drawn = tree(field, said.tree, { onPick: read });
-    Object.assign(body.dataset, { beams: said.found.length, nodes: said.tree.nodes.length });
-    return drawn;
+    const treeRenderer = mountTree(numberField, response.tree, { onPick: showNode });
+    Object.assign(body.dataset, { beams: response.found.length, nodes: response.tree.nodes.length });
+    return treeRenderer;
   }
 
   return {
     root: card.root,
     /** Another text or model: what stands is not about it any more. A link that holds beams asks at once. */
     update() {
-      if (of === key()) return undefined;
-      if (of === null && context.state.get("beam") !== null && context.model() && card.root.dataset.state === "empty") return ask();
-      return hush();
+      if (shownKey === key()) return undefined;
+      if (shownKey === null && context.state.get("beam") !== null && context.model() && card.root.dataset.state === "empty") return load();
+      return showIdle();
     },
-    end: () => (asking.drop(), card.renderer()?.end?.()),
+    destroy: () => (requests.cancel(), card.renderer()?.destroy?.()),
   };
 }
 
 /** One way: its tokens by their probabilities, its sums under them. */
-function column(way) {
-  const pieces = way.ids.map((id, place) => {
-    const p = Math.exp(way.logprobs[place]);
-    const level = Math.min(5, Math.floor(-Math.log2(Math.max(p, 1e-9)) / 1.5));
-    return el("span", { class: `piece heat-${level}`, data: { id, logprob: way.logprobs[place] }, title: `${percent(p)}, id ${id}` }, way.pieces[place]);
+function methodColumn(method) {
+  const tokenNodes = method.ids.map((id, index) => {
+    const probability = Math.exp(method.logprobs[index]);
+    const level = Math.min(5, Math.floor(-Math.log2(Math.max(probability, 1e-9)) / 1.5));
+    return el("span", { class: `piece heat-${level}`, data: { id, logprob: method.logprobs[index] }, title: `${percent(probability)}, id ${id}` }, method.pieces[index]);
   });
-  const fact = (name, value, key) => el("span", { data: { total: key, value } }, `${name} `, el("b", {}, cellText(value)));
+  const totalItem = (name, value, key) => el("span", { data: { total: key, value } }, `${name} `, el("b", {}, cellText(value)));
   return el(
     "section",
-    { class: "way", data: { way: way.name } },
-    el("h3", {}, way.name),
-    el("div", { class: "written mono" }, ...pieces),
-    el("p", { class: "totals" }, fact("score", way.score, "score"), fact("log-probability", way.total, "total"), fact("tokens", way.ids.length, "tokens")),
-    el("p", { class: "quiet" }, way.ended ? "The text has ended." : "It would go on."),
+    { class: "way", data: { way: method.name } },
+    el("h3", {}, method.name),
+    el("div", { class: "written mono" }, ...tokenNodes),
+    el("p", { class: "totals" }, totalItem("score", method.score, "score"), totalItem("log-probability", method.total, "total"), totalItem("tokens", method.ids.length, "tokens")),
+    el("p", { class: "quiet" }, method.ended ? "The text has ended." : "It would go on."),
   );
 }
 
-const listed = (title, rows) => ({
+const continuationsTable = (title, rows) => ({
   title,
   columns: ["way", "text", "tokens", "log-probability", "score"],
   rows: rows.map(([name, each]) => [name, each.text, each.ids.length, each.total, each.score]),
 });
 
-const nodes = (said) => ({
+const nodesTable = (response) => ({
   title: "The tree",
   columns: ["node", "after", "word", "log-probability", "score", "fate", "text"],
-  rows: said.tree.nodes.map((each, place) => [place, each.parent, each.text, each.value, said.scores[place], each.fate, said.texts[place]]),
+  rows: response.tree.nodes.map((each, index) => [index, each.parent, each.text, each.value, response.scores[index], each.fate, response.texts[index]]),
 });

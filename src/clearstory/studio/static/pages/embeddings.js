@@ -10,76 +10,76 @@ import { inspectSnippet, viewCard } from "../view_card.js";
 import { cellText, viewTables, pythonLiteral } from "../format.js";
 
 /** Views that the page's own cards show. */
-const OWN = new Set(["neighbours", "projection"]);
+const PAGE_CARDS = new Set(["neighbours", "projection"]);
 /** What the page keeps in the address, and under which names. */
-const NAMES = { word: "word", centre: "raw", remove_components: "remove_components", max_token_id: "max_token_id", words: "map", top: "top", layout: "layout", one: "one", other: "other" };
+const URL_NAMES = { word: "word", centre: "raw", remove_components: "remove_components", max_token_id: "max_token_id", words: "map", top: "top", layout: "layout", one: "one", other: "other" };
 
 export function mount(root, context, { views }) {
   const { state } = context;
-  const [asksWord, asksMap, asksRows] = [latestRequest(), latestRequest(), latestRequest()];
-  let mapped = null; // the map that is drawn
+  const [wordRequest, mapRequest, rowsRequest] = [latestRequest(), latestRequest(), latestRequest()];
+  let mapView = null; // the map that is drawn
   const shown = { word: null, map: null, rows: null };
-  const put = (name, value) => state.set({ [NAMES[name]]: value }, { quiet: true });
-  const get = (name) => state.get(NAMES[name]);
-  const whole = (name) => (get(name) === null ? null : Number(get(name)));
+  const setState = (name, value) => state.set({ [URL_NAMES[name]]: value }, { quiet: true });
+  const getState = (name) => state.get(URL_NAMES[name]);
+  const getInteger = (name) => (getState(name) === null ? null : Number(getState(name)));
 
-  let waiting = 0;
-  const typed = {}; // by field: two that are filled in quickly both count
-  function later(name, value) {
-    typed[NAMES[name]] = value;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      const changes = { ...typed };
-      for (const each of Object.keys(typed)) delete typed[each];
+  let timer = 0;
+  const pendingChanges = {}; // by field: two that are filled in quickly both count
+  function scheduleChange(name, value) {
+    pendingChanges[URL_NAMES[name]] = value;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const changes = { ...pendingChanges };
+      for (const each of Object.keys(pendingChanges)) delete pendingChanges[each];
       state.set(changes, { quiet: true });
     }, 300);
   }
-  const label = (words, input) => el("label", {}, el("span", {}, words), input);
-  const text = (name, size, placeholder = "") => el("input", { type: "text", name, size, placeholder, oninput: (event) => later(name, event.target.value.trim() || null) });
-  const number = (name, placeholder, least) => el("input", { type: "number", name, min: least, step: 1, placeholder, oninput: (event) => later(name, event.target.value === "" ? null : Number(event.target.value)) });
+  const label = (labelText, input) => el("label", {}, el("span", {}, labelText), input);
+  const text = (name, size, placeholder = "") => el("input", { type: "text", name, size, placeholder, oninput: (event) => scheduleChange(name, event.target.value.trim() || null) });
+  const number = (name, placeholder, least) => el("input", { type: "number", name, min: least, step: 1, placeholder, oninput: (event) => scheduleChange(name, event.target.value === "" ? null : Number(event.target.value)) });
   const inputs = { word: text("word", 14), words: text("words", 30), remove_components: number("remove_components", "0", 0), max_token_id: number("max_token_id", "all", 1), top: number("top", "4", 0), one: text("one", 12, "man"), other: text("other", 12, "woman") };
-  const centre = el("input", { type: "checkbox", name: "centre", onchange: () => put("centre", centre.checked ? null : 1) });
-  const layout = el("select", { name: "layout", onchange: () => put("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));
+  const centre = el("input", { type: "checkbox", name: "centre", onchange: () => setState("centre", centre.checked ? null : 1) });
+  const layout = el("select", { name: "layout", onchange: () => setState("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));
 
-  const spaces = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Take away what all words share")), label("and main directions", inputs.remove_components), label("among the lowest ids", inputs.max_token_id));
+  const spaceSettings = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Take away what all words share")), label("and main directions", inputs.remove_components), label("among the lowest ids", inputs.max_token_id));
   const says = "The vectors are those by which the model predicts words, each of length 1. Low ids are mostly frequent tokens: fewer of them leave rare ones out.";
-  const word = makeCard({ name: "neighbours", title: "A word and its nearest", says, tools: spaces });
-  const places = makeCard({ name: "projection", title: "Words by their vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("nearest of each", inputs.top), label("laid out by", layout)) });
-  const matrix = makeCard({ name: "matrix", title: "The sentence as the model first sees it" });
-  const able = views.includes("neighbours");
-  const rest = views.filter((name) => !OWN.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { bound: () => ({ words: ends() }), empty: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
-  const axis = rest.find((card) => card.root.dataset.card === "semantic-axis");
-  axis?.root.querySelector("header").after(el("div", { class: "settings" }, label("From", inputs.one), label("to", inputs.other)));
-  root.replaceChildren(el("div", { class: "cards" }, able && word.root, able && places.root, views.includes("embeddings") && matrix.root, ...rest.map((card) => card.root)));
+  const neighboursCard = makeCard({ name: "neighbours", title: "A word and its nearest", description: says, tools: spaceSettings });
+  const mapCard = makeCard({ name: "projection", title: "Words by their vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("nearest of each", inputs.top), label("laid out by", layout)) });
+  const rowsCard = makeCard({ name: "matrix", title: "The sentence as the model first sees it" });
+  const hasNeighbours = views.includes("neighbours");
+  const viewCards = views.filter((name) => !PAGE_CARDS.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { bound: () => ({ words: axisWords() }), empty: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
+  const axisCard = viewCards.find((card) => card.root.dataset.card === "semantic-axis");
+  axisCard?.root.querySelector("header").after(el("div", { class: "settings" }, label("From", inputs.one), label("to", inputs.other)));
+  root.replaceChildren(el("div", { class: "cards" }, hasNeighbours && neighboursCard.root, hasNeighbours && mapCard.root, views.includes("embeddings") && rowsCard.root, ...viewCards.map((card) => card.root)));
 
   /** How words are compared: what is taken away first, and among how many. */
-  const space = () => ({ centre: get("centre") === null, remove_components: whole("remove_components") ?? 0, ...(whole("max_token_id") === null ? {} : { max_token_id: whole("max_token_id") }) });
+  const spaceArguments = () => ({ centre: getState("centre") === null, remove_components: getInteger("remove_components") ?? 0, ...(getInteger("max_token_id") === null ? {} : { max_token_id: getInteger("max_token_id") }) });
   /** The ends of the axis, once both are named. */
-  function ends() {
-    const named = [state.get("one"), state.get("other")].filter(Boolean);
-    return named.length === 2 ? named : [];
+  function axisWords() {
+    const axisNames = [state.get("one"), state.get("other")].filter(Boolean);
+    return axisNames.length === 2 ? axisNames : [];
   }
 
-  const theWord = () => get("word") ?? context.word();
-  const theWords = () => get("words") ?? context.text();
+  const currentWord = () => getState("word") ?? context.word();
+  const currentWords = () => getState("words") ?? context.text();
 
   function paintTools() {
-    const usual = { word: theWord(), words: theWords() };
-    for (const [name, input] of Object.entries(inputs)) if (document.activeElement !== input) input.value = get(name) ?? usual[name] ?? "";
-    centre.checked = get("centre") === null;
-    layout.value = get("layout") ?? "pca";
+    const defaults = { word: currentWord(), words: currentWords() };
+    for (const [name, input] of Object.entries(inputs)) if (document.activeElement !== input) input.value = getState(name) ?? defaults[name] ?? "";
+    centre.checked = getState("centre") === null;
+    layout.value = getState("layout") ?? "pca";
   }
 
   /** Fills a card unless it shows this already. */
-  function fill(card, name, wanted, make) {
-    const key = JSON.stringify(wanted);
+  function fill(card, name, request, make) {
+    const key = JSON.stringify(request);
     if (shown[name] === key) return undefined;
     return context.track(
       card.fill(async () => {
         shown[name] = null;
-        const made = await make(wanted);
+        const result = await make(request);
         shown[name] = key;
-        return made;
+        return result;
       }),
     );
   }
@@ -87,77 +87,77 @@ export function mount(root, context, { views }) {
   async function update() {
     paintTools();
     const model = context.model();
-    const waits = rest.map((card) => card.update());
-    if (model && able) {
-      waits.push(fill(word, "word", { model, text: theWord(), what: "near", settings: { ...space(), top: 12 } }, showWord));
-      waits.push(fill(places, "map", filmed() ? { model, last: state.get("model"), text: theWords(), top: whole("top") ?? 4, ...space() } : { model, text: theWords(), view: "projection", settings: { top: whole("top") ?? 4, ...space(), ...(get("layout") ? { layout: get("layout") } : {}) } }, showMap));
+    const pending = viewCards.map((card) => card.update());
+    if (model && hasNeighbours) {
+      pending.push(fill(neighboursCard, "word", { model, text: currentWord(), what: "near", settings: { ...spaceArguments(), top: 12 } }, showWord));
+      pending.push(fill(mapCard, "map", usesRunAxes() ? { model, last: state.get("model"), text: currentWords(), top: getInteger("top") ?? 4, ...spaceArguments() } : { model, text: currentWords(), view: "projection", settings: { top: getInteger("top") ?? 4, ...spaceArguments(), ...(getState("layout") ? { layout: getState("layout") } : {}) } }, showMap));
     }
-    if (model && views.includes("embeddings")) waits.push(fill(matrix, "rows", { model, text: context.text(), what: "rows" }, showRows));
-    await Promise.all(waits);
+    if (model && views.includes("embeddings")) pending.push(fill(rowsCard, "rows", { model, text: context.text(), what: "rows" }, showEmbeddingRows));
+    await Promise.all(pending);
   }
 
-  async function showWord(wanted) {
-    const made = await asksWord.ask((signal) => fetchArrays(wanted, signal));
-    const title = `Nearest to ${made.labels[0]}`;
-    const table = { title, columns: ["token", "cosine", "id"], rows: made.labels.map((each, i) => [each, made.cosines[i], made.ids[i]]).slice(1) };
-    const vectors = { title: `The vectors of ${made.labels[0]} and its nearest`, labels: made.labels, values: made.values };
+  async function showWord(request) {
+    const result = await wordRequest.run((signal) => fetchArrays(request, signal));
+    const title = `Nearest to ${result.labels[0]}`;
+    const table = { title, columns: ["token", "cosine", "id"], rows: result.labels.map((each, i) => [each, result.cosines[i], result.ids[i]]).slice(1) };
+    const vectors = { title: `The vectors of ${result.labels[0]} and its nearest`, labels: result.labels, values: result.values };
     return {
-      title, caption: made.caption,
-      python: inspectSnippet({ model: wanted.model, text: wanted.text, view: "neighbours", settings: wanted.settings }),
+      title, caption: result.caption,
+      python: inspectSnippet({ model: request.model, text: request.text, view: "neighbours", settings: request.settings }),
       tables: () => [table, vectorTable(vectors)],
       files: { csv: async () => tablesCsv([table, vectorTable(vectors)]) },
       mount: (body) => {
-        word.renderer()?.end?.();
-        const field = el("div", {});
-        body.replaceChildren(el("ol", { class: "choices" }, ...table.rows.map((row, i) => near(row, made.words[i + 1]))), field);
-        return strip(field, vectors, { onPick: ({ row, pinned }) => pinned && choose(made.words[row]) });
+        neighboursCard.renderer()?.destroy?.();
+        const container = el("div", {});
+        body.replaceChildren(el("ol", { class: "choices" }, ...table.rows.map((row, i) => neighbourRow(row, result.words[i + 1]))), container);
+        return strip(container, vectors, { onPick: ({ row, pinned }) => pinned && selectWord(result.words[row]) });
       },
     };
   }
 
-  const near = ([piece, cosine, id], written) =>
+  const neighbourRow = ([piece, cosine, id], decodedText) =>
     el(
       "li",
       { class: "choice near", data: { id, cosine } },
-      el("button", { type: "button", class: "mono piece-name", title: `token ${id}`, onclick: () => choose(written) }, piece),
+      el("button", { type: "button", class: "mono piece-name", title: `token ${id}`, onclick: () => selectWord(decodedText) }, piece),
       el("span", { class: "bar-room" }, el("span", { class: `bar${cosine < 0 ? " below" : ""}`, style: { width: `${(100 * Math.abs(cosine)).toFixed(2)}%` } })),
       el("span", { class: "n" }, cellText(Number(cosine.toFixed(4)))),
     );
 
-  const choose = (written) => put("word", written.trim() || written);
+  const selectWord = (decodedText) => setState("word", decodedText.trim() || decodedText);
 
   /** Whether checkpoints are laid out on the axes of the run's end. */
-  const filmed = () => get("layout") === null && (context.models().find((each) => each.name === state.get("model"))?.steps ?? []).length > 0;
+  const usesRunAxes = () => getState("layout") === null && (context.models().find((each) => each.name === state.get("model"))?.steps ?? []).length > 0;
 
-  async function showMap(wanted) {
-    const film = "last" in wanted;
-    const view = await asksMap.ask((signal) => postJson(film ? "film" : "view", wanted, signal));
-    const kept = (format) => () => fetchFile(wanted, format, film ? "film" : "view");
+  async function showMap(request) {
+    const isCheckpoint = "last" in request;
+    const view = await mapRequest.run((signal) => postJson(isCheckpoint ? "film" : "view", request, signal));
+    const saveAs = (format) => () => fetchFile(request, format, isCheckpoint ? "film" : "view");
     return {
       title: view.title, caption: view.caption,
-      python: film ? filmSnippet(wanted) : inspectSnippet(wanted),
+      python: isCheckpoint ? checkpointProjectionSnippet(request) : inspectSnippet(request),
       tables: () => viewTables(view),
-      files: { svg: kept("svg"), csv: async () => tablesCsv(viewTables(view)), html: kept("html") },
+      files: { svg: saveAs("svg"), csv: async () => tablesCsv(viewTables(view)), html: saveAs("html") },
       mount: (body) => {
-        body.dataset.film = String(film);
-        mapped = view;
-        const old = places.renderer();
-        if (old && body.querySelector("svg.map")) return old.update(view), old;
-        return map(body, view, { onPick: ({ point, pinned }) => pinned && choose(mapped.points[point].label.replaceAll("␣", " ")) });
+        body.dataset.film = String(isCheckpoint);
+        mapView = view;
+        const existing = mapCard.renderer();
+        if (existing && body.querySelector("svg.map")) return existing.update(view), existing;
+        return map(body, view, { onPick: ({ point, pinned }) => pinned && selectWord(mapView.points[point].label.replaceAll("␣", " ")) });
       },
     };
   }
 
-  async function showRows(wanted) {
-    const made = await asksRows.ask((signal) => fetchArrays(wanted, signal));
-    const vectors = { title: "The embedding's rows of the sentence's tokens", ...made };
+  async function showEmbeddingRows(request) {
+    const result = await rowsRequest.run((signal) => fetchArrays(request, signal));
+    const vectors = { title: "The embedding's rows of the sentence's tokens", ...result };
     return {
-      caption: made.caption,
-      python: `import clearstory\nfrom clearstory.lens.probes.x_vectors import rows_of\n\nopened = clearstory.open(${pythonLiteral(wanted.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${pythonLiteral(wanted.text)}))\n`,
+      caption: result.caption,
+      python: `import clearstory\nfrom clearstory.lens.probes.x_vectors import rows_of\n\nopened = clearstory.open(${pythonLiteral(request.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${pythonLiteral(request.text)}))\n`,
       tables: () => [vectorTable(vectors)],
       files: { csv: async () => tablesCsv([vectorTable(vectors)]) },
       mount: (body) => {
-        matrix.renderer()?.end?.();
+        rowsCard.renderer()?.destroy?.();
         return strip(body, vectors, { onPick: ({ row, pinned }) => context.pick({ row, pinned }, { row_labels: vectors.labels }) });
       },
     };
@@ -165,15 +165,15 @@ export function mount(root, context, { views }) {
 
   return {
     update,
-    end: () => {
-      for (const asking of [asksWord, asksMap, asksRows]) asking.drop();
-      for (const card of [word, places, matrix]) card.renderer()?.end?.();
-      rest.forEach((card) => card.end());
+    destroy: () => {
+      for (const asking of [wordRequest, mapRequest, rowsRequest]) asking.cancel();
+      for (const card of [neighboursCard, mapCard, rowsCard]) card.renderer()?.destroy?.();
+      viewCards.forEach((card) => card.destroy());
     },
   };
 }
 
-const filmSnippet = ({ model, last, text, top, centre, remove_components, max_token_id }) => `import clearstory
+const checkpointProjectionSnippet = ({ model, last, text, top, centre, remove_components, max_token_id }) => `import clearstory
 from clearstory.lens.probes.projection import plane_of, words_on
 
 last, now = clearstory.open(${pythonLiteral(last)}), clearstory.open(${pythonLiteral(model)})

@@ -8,53 +8,53 @@ export function headCombination(context) {
   const { state } = context;
   const reduce = el("select", { name: "reduce", onchange: () => state.set({ reduce: reduce.value === "mean" ? null : reduce.value }, { quiet: true }) }, el("option", { value: "mean" }, "their mean"), el("option", { value: "max" }, "the largest of any"));
   const chips = el("span", { class: "counts" });
-  const all = el("button", { type: "button", class: "tool", onclick: () => put(["all"]) }, "All heads");
-  const none = el("button", { type: "button", class: "tool", onclick: () => put([]) }, "One head again");
-  const root = el("div", { class: "settings combine" }, el("label", {}, el("span", {}, "Combine"), reduce), chips, all, none);
+  const allButton = el("button", { type: "button", class: "tool", onclick: () => setHeads(["all"]) }, "All heads");
+  const clearButton = el("button", { type: "button", class: "tool", onclick: () => setHeads([]) }, "One head again");
+  const root = el("div", { class: "settings combine" }, el("label", {}, el("span", {}, "Combine"), reduce), chips, allButton, clearButton);
 
-  const words = () => (state.get("heads") ?? "").split(";").filter(Boolean);
-  const put = (next) => state.set({ heads: next.length ? next.join(";") : null }, { quiet: true });
-  const name = (each) => each.split(" ")[0];
-  const countOf = (each) => Number(each.split(" x")[1] ?? 1);
+  const headSpecs = () => (state.get("heads") ?? "").split(";").filter(Boolean);
+  const setHeads = (next) => state.set({ heads: next.length ? next.join(";") : null }, { quiet: true });
+  const headName = (each) => each.split(" ")[0];
+  const weightOf = (each) => Number(each.split(" x")[1] ?? 1);
 
   /** The heads as the library is asked for them: none for all of them; null where one head is shown by itself. */
-  function chosen() {
-    const now = words();
-    if (!now.length) return null;
-    if (now[0] === "all") return [];
-    return state.get("reduce") === "max" ? now.map(name) : now;
+  function selectedHeads() {
+    const specs = headSpecs();
+    if (!specs.length) return null;
+    if (specs[0] === "all") return [];
+    return state.get("reduce") === "max" ? specs.map(headName) : specs;
   }
 
   function toggle(layer, head) {
-    const own = `${layer}.${head}`;
-    const one = state.number("layer") === null ? [] : [`${state.number("layer")}.${state.number("head") ?? 0}`];
-    const now = words().length && words()[0] !== "all" ? words() : one; // what was shown is the first of them
-    put(now.some((each) => name(each) === own) ? now.filter((each) => name(each) !== own) : [...now, own]);
+    const headId = `${layer}.${head}`;
+    const current = state.number("layer") === null ? [] : [`${state.number("layer")}.${state.number("head") ?? 0}`];
+    const specs = headSpecs().length && headSpecs()[0] !== "all" ? headSpecs() : current; // what was shown is the first of them
+    setHeads(specs.some((each) => headName(each) === headId) ? specs.filter((each) => headName(each) !== headId) : [...specs, headId]);
   }
 
-  function count(own, value) {
+  function setWeight(headId, value) {
     if (!(value > 0)) return;
-    put(words().map((each) => (name(each) === own ? `${own}${value === 1 ? "" : ` x${value}`}` : each)));
+    setHeads(headSpecs().map((each) => (headName(each) === headId ? `${headId}${value === 1 ? "" : ` x${value}`}` : each)));
   }
 
   function paint() {
-    const now = words();
-    const every = now[0] === "all";
+    const specs = headSpecs();
+    const isAll = specs[0] === "all";
     reduce.value = state.get("reduce") ?? "mean";
-    none.hidden = !now.length;
-    all.hidden = every;
-    root.dataset.heads = now.join(";");
+    clearButton.hidden = !specs.length;
+    allButton.hidden = isAll;
+    root.dataset.heads = specs.join(";");
     if (chips.contains(document.activeElement)) return; // a count is being typed
     chips.replaceChildren(
-      ...(every ? ["every head of every layer"] : !now.length ? ["shift-click heads above to add them"] : now.map((each) => chip(each))),
+      ...(isAll ? ["every head of every layer"] : !specs.length ? ["shift-click heads above to add them"] : specs.map((each) => headChip(each))),
     );
   }
 
-  function chip(each) {
-    const own = name(each);
-    const input = el("input", { type: "number", min: 0.1, step: "any", value: String(countOf(each)), disabled: state.get("reduce") === "max", title: "how often it counts", "aria-label": `how often head ${own} counts`, onchange: () => count(own, Number(input.value)) });
-    return el("span", { class: "count", data: { head: own } }, el("span", { class: "mono" }, own), " × ", input, el("button", { type: "button", class: "tool", "aria-label": `leave head ${own} out`, onclick: () => put(words().filter((other) => name(other) !== own)) }, "×"));
+  function headChip(each) {
+    const headId = headName(each);
+    const input = el("input", { type: "number", min: 0.1, step: "any", value: String(weightOf(each)), disabled: state.get("reduce") === "max", title: "how often it counts", "aria-label": `how often head ${headId} counts`, onchange: () => setWeight(headId, Number(input.value)) });
+    return el("span", { class: "count", data: { head: headId } }, el("span", { class: "mono" }, headId), " × ", input, el("button", { type: "button", class: "tool", "aria-label": `leave head ${headId} out`, onclick: () => setHeads(headSpecs().filter((other) => headName(other) !== headId)) }, "×"));
   }
 
-  return { root, chosen, toggle, paint, reduce: () => state.get("reduce") ?? "mean", also: () => new Set(words().map(name)) };
+  return { root, chosen: selectedHeads, toggle, paint, reduce: () => state.get("reduce") ?? "mean", also: () => new Set(headSpecs().map(headName)) };
 }

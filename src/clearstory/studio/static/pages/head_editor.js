@@ -2,21 +2,21 @@
 
 import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as dial } from "../render/weight_editor.js";
+import { mount as weightEditor } from "../render/weight_editor.js";
 import { el, slider } from "../dom.js";
 import { viewTables, pythonLiteral } from "../format.js";
 
 /** More tokens than this have dots too small to be pulled. */
-const MOST = 48;
+const MAX_TOKENS = 48;
 
 /** What an edit of a head is called, by whose attention it is. */
-const KINDS = { "": ["head", "cell"], encoder: ["encoder head", "encoder cell"], decoder: ["head", "cell"], cross: ["cross-head", "cross-cell"] };
+const INTERVENTION_NAMES = { "": ["head", "cell"], encoder: ["encoder head", "encoder cell"], decoder: ["head", "cell"], cross: ["cross-head", "cross-cell"] };
 
 /** handCard(context, edits) -> {root, update(shape), end()}; `edits` is the page's list: all(), put(same, words). */
 export function headEditorCard(context, edits) {
   const { state } = context;
-  const asking = latestRequest();
-  let shown = null; // what the drawing is of
+  const requests = latestRequest();
+  let shownRequest = null; // what the drawing is of
   let renderer = null;
   let [layers, heads, parts] = [1, 1, []];
   const field = (name, words) => {
@@ -27,19 +27,19 @@ export function headEditorCard(context, edits) {
   const [headBox, headInput] = field("head", "Head");
   const partInput = el("select", { name: "part", onchange: () => state.set({ part: partInput.value || null }, { quiet: true }) });
   const partBox = el("label", { hidden: true }, el("span", {}, "Whose"), partInput);
-  const times = (value) => (value === 0 ? "nothing" : value === 1 ? "as it is" : `${value} times`);
-  const scale = slider({ label: "What it adds", name: "scale", min: 0, max: 2, step: 0.05, value: 1, words: times, oninput: (value) => edits.put(isScale, value === 1 ? null : `${headName()} ${value === 0 ? "off" : `x${value}`}`) });
-  const [scaleInput, scaleSaid] = [scale.querySelector("input"), scale.querySelector("output")];
+  const scaleText = (value) => (value === 0 ? "nothing" : value === 1 ? "as it is" : `${value} times`);
+  const scale = slider({ label: "What it adds", name: "scale", min: 0, max: 2, step: 0.05, value: 1, words: scaleText, oninput: (value) => edits.put(isScale, value === 1 ? null : `${headName()} ${value === 0 ? "off" : `x${value}`}`) });
+  const [scaleInput, scaleOutput] = [scale.querySelector("input"), scale.querySelector("output")];
   const card = makeCard({ name: "hand", title: "One head by hand", tools: el("div", { class: "settings" }, partBox, layerBox, headBox, scale) });
 
-  const part = () => (parts.length > 1 ? (state.get("part") ?? parts[1]) : null);
-  const at = () => ({ layer: Math.min(layers - 1, state.number("layer") ?? 0), head: Math.min(heads - 1, state.number("head") ?? 0) });
-  const place = () => `${at().layer}.${at().head}`;
-  const headName = () => `${KINDS[part() ?? ""][0]} ${place()}`;
-  const cellName = () => `${KINDS[part() ?? ""][1]} ${place()}`;
+  const selectedPart = () => (parts.length > 1 ? (state.get("part") ?? parts[1]) : null);
+  const selectedHead = () => ({ layer: Math.min(layers - 1, state.number("layer") ?? 0), head: Math.min(heads - 1, state.number("head") ?? 0) });
+  const headLabel = () => `${selectedHead().layer}.${selectedHead().head}`;
+  const headName = () => `${INTERVENTION_NAMES[selectedPart() ?? ""][0]} ${headLabel()}`;
+  const cellName = () => `${INTERVENTION_NAMES[selectedPart() ?? ""][1]} ${headLabel()}`;
   const isScale = (each) => each.startsWith(`${headName()} `) && !each.endsWith(" mean");
 
-  function turned({ row, column, weight }) {
+  function onWeightChange({ row, column, weight }) {
     const name = `${cellName()} ${row} ${column} `;
     edits.put((each) => each.startsWith(name), weight === null ? null : name + weight);
   }
@@ -47,72 +47,72 @@ export function headEditorCard(context, edits) {
   function paintTools() {
     layerInput.max = layers - 1;
     headInput.max = heads - 1;
-    for (const [input, value] of [[layerInput, at().layer], [headInput, at().head]]) if (document.activeElement !== input) input.value = value;
+    for (const [input, value] of [[layerInput, selectedHead().layer], [headInput, selectedHead().head]]) if (document.activeElement !== input) input.value = value;
     partBox.hidden = parts.length < 2;
-    partInput.replaceChildren(...parts.map((each) => el("option", { value: each, selected: each === part() }, each)));
-    const own = edits.all().find(isScale);
-    const value = own ? (own.endsWith(" off") ? 0 : Number(own.split(" x").at(-1))) : 1;
+    partInput.replaceChildren(...parts.map((each) => el("option", { value: each, selected: each === selectedPart() }, each)));
+    const intervention = edits.all().find(isScale);
+    const value = intervention ? (intervention.endsWith(" off") ? 0 : Number(intervention.split(" x").at(-1))) : 1;
     if (Number(scaleInput.value) !== value) scaleInput.value = value;
-    scaleSaid.textContent = times(value);
+    scaleOutput.textContent = scaleText(value);
   }
 
   function update(shape) {
     ({ layers, heads, parts } = shape);
     paintTools();
-    const own = part() ? { part: part(), ...(state.get("target") ? { target: state.get("target") } : {}) } : {};
-    const wanted = { model: context.model(), text: context.text(), what: "changed", settings: { ...own, ...at(), edit: edits.all() } };
-    const key = JSON.stringify(wanted);
-    if (key === shown) return Promise.resolve();
+    const intervention = selectedPart() ? { part: selectedPart(), ...(state.get("target") ? { target: state.get("target") } : {}) } : {};
+    const request = { model: context.model(), text: context.text(), what: "changed", settings: { ...intervention, ...selectedHead(), edit: edits.all() } };
+    const key = JSON.stringify(request);
+    if (key === shownRequest) return Promise.resolve();
     return card.fill(async () => {
-      const made = await asking.ask((signal) => fetchArrays(wanted, signal));
-      shown = key;
-      const view = gridOf(made);
+      const result = await requests.run((signal) => fetchArrays(request, signal));
+      shownRequest = key;
+      const view = toGridView(result);
       return {
-        title: `Head ${made.head} of ${made.words}, by hand`,
-        caption: told(made),
-        python: snippet(wanted, made),
+        title: `Head ${result.head} of ${result.words}, by hand`,
+        caption: changeCaption(result),
+        python: snippet(request, result),
         tables: () => viewTables(view),
         files: { csv: async () => tablesCsv(viewTables(view)) },
-        mount: (body) => paint(body, made),
+        mount: (body) => paint(body, result),
       };
     });
   }
 
-  function paint(body, made) {
-    Object.assign(body.dataset, { layer: made.layer, head: made.head });
-    if (Math.max(made.rows.length, made.columns.length) > MOST) {
-      renderer?.end();
+  function paint(body, result) {
+    Object.assign(body.dataset, { layer: result.layer, head: result.head });
+    if (Math.max(result.rows.length, result.columns.length) > MAX_TOKENS) {
+      renderer?.destroy();
       renderer = null;
-      body.replaceChildren(el("p", { class: "quiet" }, `Of ${made.rows.length} tokens the dots are too small to be pulled; up to ${MOST} can be. An edit in words, above, does the same: ${cellName()} ROW COLUMN WEIGHT.`));
+      body.replaceChildren(el("p", { class: "quiet" }, `Of ${result.rows.length} tokens the dots are too small to be pulled; up to ${MAX_TOKENS} can be. An edit in words, above, does the same: ${cellName()} ROW COLUMN WEIGHT.`));
       return null;
     }
     const name = `${cellName()} `;
     const edited = new Set(edits.all().filter((each) => each.startsWith(name)).map((each) => each.slice(name.length).split(" ").slice(0, 2).join(",")));
-    const data = { ...made, edited };
+    const data = { ...result, edited };
     // The drawing stays while a dot is in hand: only its numbers change.
     if (renderer && body.querySelector(".dial")) renderer.update(data);
-    else renderer = dial(body, data, { onTurn: turned });
+    else renderer = weightEditor(body, data, { onTurn: onWeightChange });
     return renderer;
   }
 
-  function told(made) {
-    let [most, where] = [0, null];
-    made.weights.values.forEach((value, place) => {
-      const by = value - made.before.values[place];
-      if (Math.abs(by) > Math.abs(most)) [most, where] = [by, place];
+  function changeCaption(result) {
+    let [largest, index] = [0, null];
+    result.weights.values.forEach((value, headLabel) => {
+      const change = value - result.before.values[headLabel];
+      if (Math.abs(change) > Math.abs(largest)) [largest, index] = [change, headLabel];
     });
-    if (where === null) return "Its weights are as the model makes them.";
-    const [row, column] = [Math.floor(where / made.columns.length), where % made.columns.length];
-    return `Most changed: ${made.rows[row]} takes ${made.weights.values[where].toFixed(2)} from ${made.columns[column]} where it took ${made.before.values[where].toFixed(2)}.`;
+    if (index === null) return "Its weights are as the model makes them.";
+    const [row, column] = [Math.floor(index / result.columns.length), index % result.columns.length];
+    return `Most changed: ${result.rows[row]} takes ${result.weights.values[index].toFixed(2)} from ${result.columns[column]} where it took ${result.before.values[index].toFixed(2)}.`;
   }
 
-  return { root: card.root, update, end: () => (asking.drop(), renderer?.end()) };
+  return { root: card.root, update, destroy: () => (requests.cancel(), renderer?.destroy()) };
 }
 
-function gridOf(made) {
-  const columns = made.columns.length;
-  const values = made.rows.map((_, row) => [...made.weights.values.subarray(row * columns, (row + 1) * columns)]);
-  return { kind: "grid", title: `Attention of ${made.words}, head ${made.head}, with the edits`, row_labels: made.rows, column_labels: made.columns, values };
+function toGridView(result) {
+  const columns = result.columns.length;
+  const values = result.rows.map((_, row) => [...result.weights.values.subarray(row * columns, (row + 1) * columns)]);
+  return { kind: "grid", title: `Attention of ${result.words}, head ${result.head}, with the edits`, row_labels: result.rows, column_labels: result.columns, values };
 }
 
 const snippet = ({ model, text, settings }, { layer, head }) => `import clearstory

@@ -8,46 +8,46 @@ import { cellText, percent } from "../format.js";
  * `able`: whether the model can show contributions. `offer(rows)` hands in the likeliest tokens, of which two are chosen:
  * the first two, until the reader says otherwise.
  */
-export function logitDifferenceCard(context, able) {
+export function logitDifferenceCard(context, isAvailable) {
   let rows = [];
-  let of = null; // the model and text that the choice was made for
-  const [one, other] = ["a", "b"].map((name) => el("select", { name: `why-${name}`, onchange: () => keep() }));
-  const swap = el("button", { type: "button", onclick: () => (([one.value, other.value] = [other.value, one.value]), keep()) }, "Swap");
-  const sum = el("p", { class: "quiet", data: { sum: "" } });
-  const chosen = () => [one.value, other.value].filter((each) => each !== "").map(Number);
-  const view = able ? viewCard(context, "logit-attribution", { bound: () => ({ ids: chosen(), words: [], target: null }), wait: () => !rows.length, title: "Why the one and not the other" }) : null;
-  const box = el("div", { class: "why", hidden: !able }, el("div", { class: "settings" }, el("label", {}, el("span", {}, "Why"), one), el("label", {}, el("span", {}, "and not"), other), swap), sum);
-  view?.root.querySelector("header").after(box);
+  let choiceKey = null; // the model and text that the choice was made for
+  const [selectA, selectB] = ["a", "b"].map((name) => el("select", { name: `why-${name}`, onchange: () => saveChoice() }));
+  const swap = el("button", { type: "button", onclick: () => (([selectA.value, selectB.value] = [selectB.value, selectA.value]), saveChoice()) }, "Swap");
+  const sumLine = el("p", { class: "quiet", data: { sum: "" } });
+  const selectedIds = () => [selectA.value, selectB.value].filter((each) => each !== "").map(Number);
+  const attributionCard = isAvailable ? viewCard(context, "logit-attribution", { bound: () => ({ ids: selectedIds(), words: [], target: null }), wait: () => !rows.length, title: "Why the one and not the other" }) : null;
+  const controls = el("div", { class: "why", hidden: !isAvailable }, el("div", { class: "settings" }, el("label", {}, el("span", {}, "Why"), selectA), el("label", {}, el("span", {}, "and not"), selectB), swap), sumLine);
+  attributionCard?.root.querySelector("header").after(controls);
 
   const key = () => JSON.stringify([context.model(), context.text()]);
 
-  function keep() {
-    context.state.set({ why: chosen().join(",") }, { quiet: true });
-    tell();
-    return view.update();
+  function saveChoice() {
+    context.state.set({ why: selectedIds().join(",") }, { quiet: true });
+    updateSum();
+    return attributionCard.update();
   }
 
-  function offer(now) {
-    if (!able || now.length < 2) return;
-    const before = of === key() ? chosen() : of === null ? (context.state.get("why") ?? "").split(",").filter(Boolean).map(Number) : [];
-    of = key();
-    rows = [...now].sort((a, b) => b.logit - a.logit);
-    for (const select of [one, other]) select.replaceChildren(...rows.map((row) => el("option", { value: row.id }, `${row.piece}  ${percent(row.probability)}`)));
-    const usual = [rows[0].id, rows[1].id];
-    const known = before.length === 2 && before.every((id) => rows.some((row) => row.id === id));
-    [one.value, other.value] = known ? before : usual;
-    tell();
-    context.track(Promise.resolve(view.update()));
+  function offer(tokens) {
+    if (!isAvailable || tokens.length < 2) return;
+    const previous = choiceKey === key() ? selectedIds() : choiceKey === null ? (context.state.get("why") ?? "").split(",").filter(Boolean).map(Number) : [];
+    choiceKey = key();
+    rows = [...tokens].sort((a, b) => b.logit - a.logit);
+    for (const select choiceKey [selectA, selectB]) select.replaceChildren(...rows.map((row) => el("option", { value: row.id }, `${row.piece}  ${percent(row.probability)}`)));
+    const defaults = [rows[0].id, rows[1].id];
+    const stillPresent = previous.length === 2 && previous.every((id) => rows.some((row) => row.id === id));
+    [selectA.value, selectB.value] = stillPresent ? previous : defaults;
+    updateSum();
+    context.track(Promise.resolve(attributionCard.update()));
   }
 
   /** The difference, from the logits themselves: what the parts must add up to. */
-  function tell() {
-    const [a, b] = chosen().map((id) => rows.find((row) => row.id === id));
-    const apart = a.logit - b.logit;
-    const times = Math.exp(Math.abs(apart));
-    sum.textContent = `Logit ${cellText(a.logit)} − ${cellText(b.logit)} = ${cellText(apart)}: at temperature 1 ‘${a.piece}’ is ${cellText(times)} times as ${apart >= 0 ? "likely" : "unlikely"} as ‘${b.piece}’. The parts below add up to it.`;
-    sum.dataset.sum = apart;
+  function updateSum() {
+    const [a, b] = selectedIds().map((id) => rows.find((row) => row.id === id));
+    const difference = a.logit - b.logit;
+    const ratio = Math.exp(Math.abs(difference));
+    sumLine.textContent = `Logit ${cellText(a.logit)} − ${cellText(b.logit)} = ${cellText(difference)}: at temperature 1 ‘${a.piece}’ is ${cellText(ratio)} times as ${difference >= 0 ? "likely" : "unlikely"} as ‘${b.piece}’. The parts below add up to it.`;
+    sumLine.dataset.sum = difference;
   }
 
-  return { root: view?.root ?? el("span", { hidden: true }), offer, end: () => view?.end() };
+  return { root: attributionCard?.root ?? el("span", { hidden: true }), offer, destroy: () => attributionCard?.destroy() };
 }

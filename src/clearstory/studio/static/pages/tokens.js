@@ -13,15 +13,15 @@ export function mount(root, context, { views }) {
 
   function update() {
     const [tokens, text] = [context.tokens(), context.text()];
-    const own = card.fill(async () => ({
+    const filled = card.fill(async () => ({
       title: `${tokens.length} tokens of ${new TextEncoder().encode(text).length} bytes`,
-      caption: looked(tokens, text),
+      caption: tokensCaption(tokens, text),
       python: `import clearstory\n\ntokenizer = clearstory.open(${pythonLiteral(context.model())}).tokenizer\nprint([(id, tokenizer.piece(id)) for id in tokenizer.encode(${pythonLiteral(text)})])\n`,
       tables: () => [table(tokens, text)],
       files: { csv: async () => tablesCsv([table(tokens, text)]) },
       mount: (body) => paint(body, tokens, text),
     }));
-    return Promise.all([context.track(own), ...cards.map((each) => each.update())]);
+    return Promise.all([context.track(filled), ...cards.map((each) => each.update())]);
   }
 
   function paint(body, tokens, text) {
@@ -40,21 +40,21 @@ export function mount(root, context, { views }) {
         "table",
         { class: "drawn" },
         el("thead", {}, el("tr", {}, ...["place", "token", "id", "bytes", "written as", ""].map((name) => el("th", { scope: "col" }, name)))),
-        el("tbody", {}, ...tokens.map((token, place) => line(token, place, text))),
+        el("tbody", {}, ...tokens.map((token, position) => tokenRow(token, position, text))),
       ),
     );
     body.replaceChildren(row, counts, list);
-    const made = chips(row, { tokens, pinned: context.state.pinned() }, {
+    const tokenChips = chips(row, { tokens, pinned: context.state.pinned() }, {
       onPick: ({ query, pinned }) => (pinned ? context.state.set({ query }, { quiet: true }) : context.preview.set(query)),
     });
-    return { ...made, svg: () => null, csv: () => null };
+    return { ...tokenChips, svg: () => null, csv: () => null };
   }
 
-  const line = (token, place, text) =>
+  const tokenRow = (token, position, text) =>
     el(
       "tr",
-      { data: { place, id: token.id }, "aria-selected": String(context.state.pinned().includes(place)) },
-      el("td", { class: "n" }, place),
+      { data: { place: position, id: token.id }, "aria-selected": String(context.state.pinned().includes(position)) },
+      el("td", { class: "n" }, position),
       el("td", { class: "mono" }, token.piece),
       el("td", { class: "n" }, token.id.toLocaleString("en-US")),
       el("td", { class: "n" }, token.bytes),
@@ -62,24 +62,24 @@ export function mount(root, context, { views }) {
       el("td", {}, token.special ? "special" : token.unknown ? "unknown" : ""),
     );
 
-  return { update, end: () => cards.forEach((each) => each.end()) };
+  return { update, destroy: () => cards.forEach((each) => each.destroy()) };
 }
 
 const table = (tokens, text) => ({
   title: "Tokens",
   columns: ["place", "token", "id", "bytes", "written as", "special", "unknown"],
-  rows: tokens.map((token, place) => [place, token.piece, token.id, token.bytes, text.slice(token.start, token.stop), String(token.special), String(token.unknown)]),
+  rows: tokens.map((token, position) => [position, token.piece, token.id, token.bytes, text.slice(token.start, token.stop), String(token.special), String(token.unknown)]),
 });
 
 /** What is worth saying: unknown tokens, and the word that falls into most pieces. */
-function looked(tokens, text) {
+function tokensCaption(tokens, text) {
   const unknown = tokens.filter((token) => token.unknown).length;
   if (unknown) return `${unknown} of ${tokens.length} tokens are unknown: this vocabulary cannot spell them.`;
   const words = [...text.matchAll(/\S+/g)].map((match) => {
     const [start, stop] = [match.index, match.index + match[0].length];
     return { word: match[0], pieces: tokens.filter((token) => token.start < stop && token.stop > start).length };
   });
-  const worst = words.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
-  if (worst.pieces < 2) return words.length ? "Every word is one token." : "";
-  return `‘${worst.word}’ falls into ${worst.pieces} tokens, more than any other word.`;
+  const most = words.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
+  if (most.pieces < 2) return words.length ? "Every word is one token." : "";
+  return `‘${most.word}’ falls into ${most.pieces} tokens, more than any other word.`;
 }

@@ -4,19 +4,19 @@ import { getJson, postJson, ApiError } from "../api.js";
 import { el } from "../dom.js";
 
 /** Settings that stand in front; all others are behind "All settings". */
-const FRONT = new Set(["text", "model", "tokenizer", "minutes", "cpu_seconds", "steps", "parameters", "out", "objective", "training.sample_steps"]);
+const MAIN_SETTINGS = new Set(["text", "model", "tokenizer", "minutes", "cpu_seconds", "steps", "parameters", "out", "objective", "training.sample_steps"]);
 
 /** A form that begins a run; onBegun is told of it. `ready` resolves when the form is there. */
-export function trainForm(context, onBegun) {
+export function trainForm(context, onStarted) {
   const root = el("form", { class: "train", autocomplete: "off" });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
-  const rest = new Map(); // key -> () => value, of all other settings
-  let said = null;
+  const otherFields = new Map(); // key -> () => value, of all other settings
+  let formData = null;
   let preset = null;
 
   const ready = (async () => {
     try {
-      said = await getJson("form");
+      said: formData = await getJson("form");
       paint();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -25,13 +25,13 @@ export function trainForm(context, onBegun) {
   })();
 
   function paint() {
-    const help = Object.fromEntries(said.settings.map((row) => [row.key, row.help]));
+    const help = Object.fromEntries(formData.settings.map((row) => [row.key, row.help]));
     const name = el("input", { name: "name", required: true, size: 14, placeholder: "book-1" });
-    name.value = fresh("run");
+    name.value = unusedName("run");
     const text = el("input", { name: "text", size: 26, list: "corpora", placeholder: "corpus:kjv, or a file or folder" });
-    text.value = said.corpora[0] ?? "";
-    const model = el("select", { name: "model", onchange: () => choose(model.value) });
-    for (const [group, names] of grouped(said.presets))
+    text.value = formData.corpora[0] ?? "";
+    const model = el("select", { name: "model", onchange: () => selectPreset(model.value) });
+    for (const [group, names] of groupPresets(formData.presets))
       model.append(el("optgroup", { label: group }, ...names.map((each) => el("option", { value: each, selected: each === "clear" }, each))));
     const tokenizer = el("input", { name: "tokenizer", size: 14, list: "tokenizers", placeholder: "the usual one" });
     const parameters = el("input", { name: "parameters", size: 8, placeholder: "to fit the time" });
@@ -39,10 +39,10 @@ export function trainForm(context, onBegun) {
     const steps = el("input", { name: "steps", type: "number", min: 1, step: 1, placeholder: "by time" });
     steps.oninput = () => steps.value && (minutes.value = "");
     minutes.oninput = () => minutes.value && (steps.value = "");
-    const every = el("input", { name: "samples", type: "number", min: 0, step: 1, value: "50" });
-    const others = el("div", { class: "others" });
-    const filter = el("input", { type: "search", placeholder: "find a setting", "aria-label": "find a setting", oninput: () => sift(others, filter.value) });
-    const all = el("details", {}, el("summary", {}, "All settings"), filter, others);
+    const samplesEvery = el("input", { name: "samples", type: "number", min: 0, step: 1, value: "50" });
+    const otherSettings = el("div", { class: "others" });
+    const searchInput = el("input", { type: "search", placeholder: "find a setting", "aria-label": "find a setting", oninput: () => filterFields(otherSettings, searchInput.value) });
+    const details = el("details", {}, el("summary", {}, "All settings"), searchInput, otherSettings);
     root.replaceChildren(
       el("h2", {}, "Train a new one"),
       el(
@@ -55,43 +55,43 @@ export function trainForm(context, onBegun) {
         labelled("Parameters", parameters, help.parameters),
         labelled("Minutes", minutes, help.minutes),
         labelled("or steps", steps, help.steps),
-        labelled("A sample every … steps", every, help["training.sample_steps"]),
+        labelled("A sample every … steps", samplesEvery, help["training.sample_steps"]),
         el("button", { type: "submit", class: "strong" }, "Begin"),
       ),
-      el("datalist", { id: "corpora" }, ...said.corpora.map((each) => el("option", { value: each }))),
-      el("datalist", { id: "tokenizers" }, ...said.tokenizers.map((each) => el("option", { value: each }))),
+      el("datalist", { id: "corpora" }, ...formData.corpora.map((each) => el("option", { value: each }))),
+      el("datalist", { id: "tokenizers" }, ...formData.tokenizers.map((each) => el("option", { value: each }))),
       problem,
-      all,
+      details,
     );
 
-    function choose(value) {
-      preset = said.presets.find((each) => each.name === value);
+    function selectPreset(value) {
+      preset = formData.presets.find((each) => each.name === value);
       tokenizer.placeholder = preset?.tokenizer ?? "the usual one";
-      rest.clear();
-      others.replaceChildren(...said.settings.filter((row) => !FRONT.has(row.key) && belongs(row)).map(other));
-      sift(others, filter.value);
+      otherFields.clear();
+      otherSettings.replaceChildren(...formData.settings.filter((row) => !MAIN_SETTINGS.has(row.key) && isOfPreset(row)).map(settingField));
+      filterFields(otherSettings, searchInput.value);
     }
 
-    choose("clear");
+    selectPreset("clear");
     root.onsubmit = async (event) => {
       event.preventDefault();
       const settings = {
         text: text.value.trim() ? text.value.trim().split(/\s+/) : [], model: model.value,
         tokenizer: tokenizer.value.trim() || null, parameters: parameters.value.trim() || null,
         minutes: minutes.value ? Number(minutes.value) : null, steps: steps.value ? Number(steps.value) : null,
-        "training.sample_steps": every.value ? Number(every.value) : null,
+        "training.sample_steps": samplesEvery.value ? Number(samplesEvery.value) : null,
       };
-      for (const [key, read] of rest) if (read() !== null) settings[key] = read();
-      await begin(name.value, settings);
-      name.value = fresh(name.value);
+      for (const [key, read] of otherFields) if (read() !== null) settings[key] = read();
+      await startRun(name.value, settings);
+      name.value = unusedName(name.value);
     };
   }
 
-  async function begin(name, settings) {
+  async function startRun(name, settings) {
     try {
       const run = await context.track(postJson("runs", { name, settings }));
       problem.hidden = true;
-      await onBegun(run);
+      await onStarted(run);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       problem.textContent = error.message;
@@ -100,26 +100,26 @@ export function trainForm(context, onBegun) {
   }
 
   /** A name that no run has yet. */
-  function fresh(base) {
-    const taken = new Set(context.models().map((each) => each.name));
-    const stem = base.replace(/-\d+$/, "");
+  function unusedName(base) {
+    const usedNames = new Set(context.models().map((each) => each.name));
+    const prefix = base.replace(/-\d+$/, "");
     let number = 1;
-    while (taken.has(`runs/${stem}-${number}`) || `${stem}-${number}` === base) number++;
-    return `${stem}-${number}`;
+    while (usedNames.has(`runs/${prefix}-${number}`) || `${prefix}-${number}` === base) number++;
+    return `${prefix}-${number}`;
   }
 
   /** Whether a setting is of the chosen preset: each family has its own under model. */
-  const belongs = (row) => !row.key.startsWith("model.") || (row.key.slice(6) in (preset?.settings ?? {}));
+  const isOfPreset = (row) => !row.key.startsWith("model.") || (row.key.slice(6) in (preset?.settings ?? {}));
 
-  function other(row) {
-    const usual = row.key.startsWith("model.") ? preset.settings[row.key.slice(6)] : row.default;
-    const placeholder = usual === null || usual === undefined ? "as usual" : String(usual);
+  function settingField(row) {
+    const defaultValue = row.key.startsWith("model.") ? preset.settings[row.key.slice(6)] : row.default;
+    const placeholder = defaultValue === null || defaultValue === undefined ? "as usual" : String(defaultValue);
     let input;
     if (row.kind === "choice" || row.kind === "switch") {
       const choices = row.kind === "switch" ? ["true", "false"] : row.choices;
       input = el("select", { name: row.key }, el("option", { value: "" }, `as usual (${placeholder})`), ...choices.map((each) => el("option", { value: each }, each)));
     } else input = el("input", { name: row.key, size: 12, placeholder });
-    rest.set(row.key, () => {
+    otherFields.set(row.key, () => {
       if (input.value === "") return null;
       return row.kind === "list" ? input.value.split(/[\s,]+/).filter(Boolean) : input.value;
     });
@@ -131,11 +131,11 @@ export function trainForm(context, onBegun) {
 
 const labelled = (title, input, help) => el("label", { class: "field", title: help ?? null, data: { key: title } }, el("span", {}, title), input, help ? el("small", {}, help) : null);
 
-function sift(box, text) {
+function filterFields(box, text) {
   for (const each of box.children) each.hidden = Boolean(text) && !each.textContent.toLowerCase().includes(text.toLowerCase());
 }
 
-function grouped(presets) {
+function groupPresets(presets) {
   const groups = new Map();
   for (const each of presets) groups.set(each.group, [...(groups.get(each.group) ?? []), each.name]);
   return groups;

@@ -5,10 +5,10 @@ import { viewCard } from "../view_card.js";
 
 export function mount(root, context, { views }) {
   const cards = views.map((name) => viewCard(context, name));
-  const box = el("div", { class: "cards" }, ...cards.map((card) => card.root));
-  root.replaceChildren(box);
+  const container = el("div", { class: "cards" }, ...cards.map((card) => card.root));
+  root.replaceChildren(container);
   return {
     update: () => Promise.all(cards.map((card) => card.update())),
-    end: () => cards.forEach((card) => card.end()),
+    destroy: () => cards.forEach((card) => card.destroy()),
   };
 }

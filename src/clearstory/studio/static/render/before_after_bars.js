@@ -4,14 +4,14 @@ import { el } from "../dom.js";
 import { percent } from "../format.js";
 
 /** A probability in few characters: what is next to nothing is called so. */
-const short = (p) => (p > 0 && p < 1e-4 ? "<0.01%" : percent(p));
+const probabilityText = (p) => (p > 0 && p < 1e-4 ? "<0.01%" : percent(p));
 
 /** data: a Table with the columns token, before, change, after. */
 export function mount(root, data) {
   function update(view) {
-    const [name, was, now] = ["token", "before", "after"].map((column) => view.columns.indexOf(column));
-    const most = Math.max(1e-12, ...view.rows.flatMap((row) => [row[was], row[now]]));
-    const bar = (kind, value) => el("span", { class: `bar ${kind}`, style: { width: `${((100 * value) / most).toFixed(3)}%` } });
+    const [name, beforeColumn, afterColumn] = ["token", "before", "after"].map((column) => view.columns.indexOf(column));
+    const max = Math.max(1e-12, ...view.rows.flatMap((row) => [row[beforeColumn], row[afterColumn]]));
+    const bar = (kind, value) => el("span", { class: `bar ${kind}`, style: { width: `${((100 * value) / max).toFixed(3)}%` } });
     root.replaceChildren(
       el("p", { class: "legend" }, el("span", {}, el("span", { class: "swatch ink-band" }), "before"), el("span", {}, el("span", { class: "swatch ink-0" }), "after")),
       el(
@@ -20,10 +20,10 @@ export function mount(root, data) {
         ...view.rows.map((row) =>
           el(
             "li",
-            { class: "choice pair", data: { token: row[name], before: row[was], after: row[now] } },
+            { class: "choice pair", data: { token: row[name], before: row[beforeColumn], after: row[afterColumn] } },
             el("span", { class: "mono piece-name" }, row[name]),
-            el("span", { class: "bar-room" }, bar("was", row[was]), bar("now", row[now])),
-            el("span", { class: "n" }, `${short(row[was])} → ${short(row[now])}`),
+            el("span", { class: "bar-room" }, bar("was", row[beforeColumn]), bar("now", row[afterColumn])),
+            el("span", { class: "n" }, `${probabilityText(row[beforeColumn])} → ${probabilityText(row[afterColumn])}`),
           ),
         ),
       ),

@@ -9,8 +9,8 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   let pinned = null;
   const text = el("div", { class: "spans", role: "listbox", "aria-label": "the text in its pieces" });
   const totals = el("p", { class: "totals" });
-  const said = el("p", { class: "said", "aria-live": "polite" });
-  root.replaceChildren(text, said, totals);
+  const readout = el("p", { class: "said", "aria-live": "polite" });
+  root.replaceChildren(text, readout, totals);
 
   function update(next) {
     view = next;
@@ -22,24 +22,24 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       ),
     );
     root.dataset.pieces = view.spans.length;
-    say(null);
+    updateReadout(null);
   }
 
-  function piece(span, place) {
+  function piece(span, index) {
     if (span.value === null) return [el("span", { class: "plain" }, span.text)];
-    const size = view.signed ? Math.abs(span.value) : span.value;
-    const level = view.levels.filter((each) => size >= each).length;
+    const magnitude = view.signed ? Math.abs(span.value) : span.value;
+    const level = view.levels.filter((each) => magnitude >= each).length;
     const shade = view.signed && level ? `${span.value < 0 ? "less" : "more"}-${level}` : `heat-${level}`;
     const node = el(
       "button",
       {
         type: "button", role: "option", class: `piece ${shade}`, "aria-selected": "false",
-        data: { place, value: span.value }, title: span.note,
-        onpointerenter: () => (say(place), onMove({ at: place, pinned })),
-        onpointerleave: () => (say(pinned), onMove({ at: null, pinned })),
-        onfocus: () => (say(place), onMove({ at: place, pinned })),
-        onclick: () => pin(place),
-        onkeydown: (event) => keys(event, node),
+        data: { place: index, value: span.value }, title: span.note,
+        onpointerenter: () => (updateReadout(index), onMove({ at: index, pinned })),
+        onpointerleave: () => (updateReadout(pinned), onMove({ at: null, pinned })),
+        onfocus: () => (updateReadout(index), onMove({ at: index, pinned })),
+        onclick: () => pin(index),
+        onkeydown: (event) => onKeyDown(event, node),
       },
       visibleWhitespace(span.text) || "·",
     );
@@ -47,38 +47,38 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     return span.text.includes("\n") ? [node, el("br")] : [node];
   }
 
-  function pin(place) {
-    pinned = pinned === place ? null : place;
-    mark();
-    say(pinned);
-    onMove({ at: place, pinned });
+  function pin(index) {
+    pinned = pinned === index ? null : index;
+    updateMarks();
+    updateReadout(pinned);
+    onMove({ at: index, pinned });
     onPick({ point: pinned, pinned: pinned !== null });
   }
 
-  function mark() {
+  function updateMarks() {
     for (const each of text.querySelectorAll(".piece"))
       each.setAttribute("aria-selected", String(Number(each.dataset.place) === pinned));
   }
 
   /** What is pointed at or pinned in a text beside this one, as this one's pieces. */
-  function follow({ at, pinned: held }) {
-    pinned = held;
-    mark();
-    for (const each of text.querySelectorAll(".piece")) each.classList.toggle("pointed", Number(each.dataset.place) === at);
-    say(at ?? pinned);
+  function follow({ at: hovered, pinned: pinnedIndex }) {
+    pinned = pinnedIndex;
+    updateMarks();
+    for (const each of text.querySelectorAll(".piece")) each.classList.toggle("pointed", Number(each.dataset.place) === hovered);
+    updateReadout(hovered ?? pinned);
   }
 
-  function say(place) {
-    const span = place === null ? null : view.spans[place];
-    said.textContent = span ? span.note : "Point at a piece to read it.";
+  function updateReadout(index) {
+    const span = index === null ? null : view.spans[index];
+    readout.textContent = span ? span.note : "Point at a piece to read it.";
   }
 
-  function keys(event, node) {
+  function onKeyDown(event, node) {
     const all = [...text.querySelectorAll(".piece")];
-    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (way) {
+    const direction = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (direction) {
       event.preventDefault();
-      all[all.indexOf(node) + way]?.focus();
+      all[all.indexOf(node) + direction]?.focus();
     } else if (event.key === "Escape" && pinned !== null) {
       event.stopPropagation();
       pin(pinned);

@@ -3,17 +3,17 @@
 import { el } from "../dom.js";
 import { cellText } from "../format.js";
 
-const FIRST = 60;
+const FIRST_ROWS = 60;
 
 /** data: a Table. Rows may be long: the first are shown, and a button shows more; none is hidden without a word. */
 export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
-  let shown = FIRST;
+  let shownRows = FIRST_ROWS;
   let pinned = null;
 
   function update(next) {
     view = next;
-    shown = FIRST;
+    shownRows = FIRST_ROWS;
     pinned = null;
     paint();
   }
@@ -21,23 +21,23 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   function paint() {
     const bar = view.bar === null || view.bar === undefined ? -1 : view.columns.indexOf(view.bar);
     const numeric = view.columns.map((_, i) => view.rows.every((row) => row[i] === null || typeof row[i] === "number"));
-    const most = Math.max(0, ...view.rows.map((row) => Math.abs(row[bar] ?? 0)));
+    const max = Math.max(0, ...view.rows.map((row) => Math.abs(row[bar] ?? 0)));
     const signed = bar >= 0 && view.rows.some((row) => row[bar] < 0);
-    const rows = view.rows.slice(0, shown).map((row, place) =>
+    const rows = view.rows.slice(0, shownRows).map((row, index) =>
       el(
         "tr",
         {
-          tabindex: "0", "aria-selected": String(place === pinned), data: { row: place },
-          onpointerenter: () => (onMove({ at: place, pinned }), onPick({ row: place, pinned: false })),
+          tabindex: "0", "aria-selected": String(index === pinned), data: { row: index },
+          onpointerenter: () => (onMove({ at: index, pinned }), onPick({ row: index, pinned: false })),
           onpointerleave: () => onMove({ at: null, pinned }),
-          onfocus: () => onMove({ at: place, pinned }),
-          onclick: () => pick(place),
-          onkeydown: (event) => keys(event, place),
+          onfocus: () => onMove({ at: index, pinned }),
+          onclick: () => togglePin(index),
+          onkeydown: (event) => onKeyDown(event, index),
         },
-        ...row.map((value, i) => (i === bar ? barCell(value, most, signed) : cell(value, numeric[i], i === 0))),
+        ...row.map((value, i) => (i === bar ? barCell(value, max, signed) : cell(value, numeric[i], i === 0))),
       ),
     );
-    const left = view.rows.length - shown;
+    const remaining = view.rows.length - shownRows;
     root.replaceChildren(
       el(
         "div",
@@ -49,45 +49,45 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
           el("tbody", {}, ...rows),
         ),
       ),
-      left > 0 ? el("button", { type: "button", class: "more", onclick: more }, `Show ${left.toLocaleString("en-US")} more rows`) : "",
+      remaining > 0 ? el("button", { type: "button", class: "more", onclick: showAll }, `Show ${remaining.toLocaleString("en-US")} more rows`) : "",
     );
   }
 
-  function more() {
-    shown = view.rows.length;
+  function showAll() {
+    shown: shownRows = view.rows.length;
     paint();
   }
 
-  function pick(place) {
-    pinned = pinned === place ? null : place;
-    mark();
-    onMove({ at: place, pinned });
+  function togglePin(index) {
+    pinned = pinned === index ? null : index;
+    updateMarks();
+    onMove({ at: index, pinned });
     onPick({ row: pinned, pinned: pinned !== null });
   }
 
-  function mark() {
+  function updateMarks() {
     for (const each of root.querySelectorAll("tbody tr"))
       each.setAttribute("aria-selected", String(Number(each.dataset.row) === pinned));
   }
 
   /** What is pointed at or pinned in a table beside this one, as this one's rows. */
-  function follow({ at, pinned: held }) {
-    pinned = held;
-    mark();
-    for (const each of root.querySelectorAll("tbody tr")) each.classList.toggle("pointed", Number(each.dataset.row) === at);
+  function follow({ at: hovered, pinned: pinnedIndex }) {
+    pinned = pinnedIndex;
+    updateMarks();
+    for (const each of root.querySelectorAll("tbody tr")) each.classList.toggle("pointed", Number(each.dataset.row) === hovered);
   }
 
-  function keys(event, place) {
-    const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (way) {
+  function onKeyDown(event, index) {
+    const direction = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (direction) {
       event.preventDefault();
-      root.querySelector(`tbody tr[data-row="${place + way}"]`)?.focus();
+      root.querySelector(`tbody tr[data-row="${index + direction}"]`)?.focus();
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      pick(place);
+      togglePin(index);
     } else if (event.key === "Escape" && pinned !== null) {
       event.stopPropagation();
-      pick(pinned);
+      togglePin(pinned);
     }
   }
 
@@ -95,22 +95,22 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   return { update, follow, state: () => ({ row: pinned }), svg: () => null, csv: () => null };
 }
 
-const head = (name, number) => el("th", { scope: "col", class: number ? "n" : null }, name);
+const head = (name, isNumeric) => el("th", { scope: "col", class: isNumeric ? "n" : null }, name);
 
-function cell(value, number, first) {
-  if (number) return el("td", { class: "n", title: value ?? "", data: { value: value ?? "" } }, cellText(value));
-  return el("td", { class: first ? "mono" : null }, cellText(value));
+function cell(value, isNumeric, isFirst) {
+  if (isNumeric) return el("td", { class: "n", title: value ?? "", data: { value: value ?? "" } }, cellText(value));
+  return el("td", { class: isFirst ? "mono" : null }, cellText(value));
 }
 
-function barCell(value, most, signed) {
-  const share = most ? Math.abs(value ?? 0) / most : 0;
-  const kind = value < 0 ? "bar below" : "bar";
-  const line = el("span", { class: kind, style: { width: `${(share * 100).toFixed(2)}%` } });
-  const room = el("span", { class: "bar-room" }, line);
+function barCell(value, max, signed) {
+  const share = max ? Math.abs(value ?? 0) / max : 0;
+  const barClass = value < 0 ? "bar below" : "bar";
+  const barNode = el("span", { class: barClass, style: { width: `${(share * 100).toFixed(2)}%` } });
+  const track = el("span", { class: "bar-room" }, barNode);
   return el(
     "td",
     { class: `bars${signed ? " signed" : ""}`, title: value ?? "", data: { value: value ?? "" } },
-    room,
+    track,
     el("span", { class: "n" }, cellText(value)),
   );
 }

@@ -10,99 +10,99 @@ import { themeColor, el, redrawOnResize } from "../dom.js";
  */
 export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   let view = data;
-  let chosen = picked;
-  let at = null; // the place, in `order`, that is looked at
+  let selected = picked;
+  let hovered = null; // the place, in `order`, that is looked at
   let layout = null;
-  const base = el("canvas", { role: "img" });
-  const over = el("canvas", { class: "over", "aria-hidden": "true" });
-  const stack = el("div", { class: "stack mosaic", tabindex: "0", role: "application", onkeydown: keys }, base, over);
-  const said = el("p", { class: "said", "aria-live": "polite" });
+  const canvas = el("canvas", { role: "img" });
+  const overlay = el("canvas", { class: "over", "aria-hidden": "true" });
+  const stack = el("div", { class: "stack mosaic", tabindex: "0", role: "application", onkeydown: onKeyDown }, canvas, overlay);
+  const readout = el("p", { class: "said", "aria-live": "polite" });
   const legend = el("p", { class: "legend" });
-  root.replaceChildren(legend, el("div", { class: "wide" }, stack), said);
-  stack.addEventListener("pointermove", (event) => look(placeOf(event)));
-  stack.addEventListener("pointerleave", () => look(null));
-  stack.addEventListener("click", (event) => click(placeOf(event), event.shiftKey));
-  const still = redrawOnResize(root, paint);
-  const end = () => (still(), [base, over].forEach((each) => (each.width = each.height = 0)));
+  root.replaceChildren(legend, el("div", { class: "wide" }, stack), readout);
+  stack.addEventListener("pointermove", (event) => hover(tileAt(event)));
+  stack.addEventListener("pointerleave", () => hover(null));
+  stack.addEventListener("click", (event) => click(tileAt(event), event.shiftKey));
+  const stopRedraw = redrawOnResize(root, paint);
+  const end = () => (stopRedraw(), [canvas, overlay].forEach((each) => (each.width = each.height = 0)));
 
-  function update(next, now = chosen) {
+  function update(next, now = selected) {
     view = next;
-    chosen = now;
+    selected = now;
     paint(root.clientWidth || 600);
   }
 
   /** Another head is chosen, or others are combined: the picture stays. */
   function choose(now, also = view.also) {
     view.also = also;
-    chosen = now;
-    mark();
-    say();
+    selected = now;
+    updateMarks();
+    updateReadout();
   }
 
   function paint(width) {
     const [layers, heads, rows, columns] = view.maps.shape;
     // The longer side goes across: 30 layers of 9 heads are nine rows.
     const across = Math.max(layers, heads);
-    const [left, gap, foot] = [30, across > 16 ? 3 : 5, view.names ? 3 : 0];
-    const size = Math.max(14, Math.min(72, (width - left - 8) / across - gap));
-    layout = { across, heads, left, top: 16, step: size + gap, tall: size + gap + foot, size };
-    const lines = Math.ceil(view.order.length / across);
-    const [wide, high] = [Math.ceil(left + across * layout.step), Math.ceil(layout.top + lines * layout.tall + 2)];
-    const sharp = Math.min(2, devicePixelRatio || 1);
-    for (const each of [base, over]) {
-      Object.assign(each, { width: wide * sharp, height: high * sharp });
-      Object.assign(each.style, { width: `${wide}px`, height: `${high}px` });
+    const [left, tileGap, footHeight] = [30, across > 16 ? 3 : 5, view.names ? 3 : 0];
+    const size = Math.max(14, Math.min(72, (width - left - 8) / across - tileGap));
+    layout = { across, heads, left, top: 16, step: size + tileGap, tall: size + tileGap + footHeight, size };
+    const gridRows = Math.ceil(view.order.length / across);
+    const [canvasWidth, canvasHeight] = [Math.ceil(left + across * layout.step), Math.ceil(layout.top + gridRows * layout.tall + 2)];
+    const pixelRatio = Math.min(2, devicePixelRatio || 1);
+    for (const each of [canvas, overlay]) {
+      Object.assign(each, { width: canvasWidth * pixelRatio, height: canvasHeight * pixelRatio });
+      Object.assign(each.style, { width: `${canvasWidth}px`, height: `${canvasHeight}px` });
     }
-    Object.assign(stack.style, { width: `${wide}px`, height: `${high}px` });
-    const pen = base.getContext("2d");
-    pen.scale(sharp, sharp);
-    pen.imageSmoothingEnabled = false;
-    pen.font = '10px ui-monospace, "DejaVu Sans Mono", monospace';
-    const [soft, rule] = [themeColor("soft"), themeColor("rule")];
-    const ink = packed(themeColor("bar"));
-    const small = el("canvas", { width: columns, height: layers * heads * rows });
-    const brush = small.getContext("2d");
-    const image = brush.createImageData(small.width, small.height);
+    Object.assign(stack.style, { width: `${canvasWidth}px`, height: `${canvasHeight}px` });
+    const context = canvas.getContext("2d");
+    context.scale(pixelRatio, pixelRatio);
+    context.imageSmoothingEnabled = false;
+    context.font = '10px ui-monospace, "DejaVu Sans Mono", monospace';
+    const [softColor, ruleColor] = [themeColor("soft"), themeColor("rule")];
+    const color = packColor(themeColor("bar"));
+    const tileCanvas = el("canvas", { width: columns, height: layers * heads * rows });
+    const tileContext = tileCanvas.getContext("2d");
+    const image = tileContext.createImageData(tileCanvas.width, tileCanvas.height);
     const pixels = new Uint32Array(image.data.buffer);
     const maps = view.maps.values;
     for (let from = 0; from < maps.length; from += rows * columns) {
-      const bright = view.hideFirst ? brightness(maps.subarray(from, from + rows * columns), columns) : 1;
-      for (let cell = from; cell < from + rows * columns; cell++) pixels[cell] = ink | ((maps[cell] * bright) << 24);
+      const gain = view.hideFirst ? brightness(maps.subarray(from, from + rows * columns), columns) : 1;
+      for (let cell = from; cell < from + rows * columns; cell++) pixels[cell] = color | ((maps[cell] * gain) << 24);
       if (view.hideFirst) for (let cell = from; cell < from + rows * columns; cell += columns) pixels[cell] = 0;
     }
-    brush.putImageData(image, 0, 0);
-    view.order.forEach(([layer, head], place) => {
-      const { x, y } = corner(place);
-      pen.drawImage(small, 0, (layer * heads + head) * rows, columns, rows, x, y, size, size);
-      pen.strokeStyle = rule;
-      pen.strokeRect(x - 0.5, y - 0.5, size + 1, size + 1);
+    tileContext.putImageData(image, 0, 0);
+    view.order.forEach(([layer, head], index) => {
+      const { x, y } = corner(index);
+      context.drawImage(tileCanvas, 0, (layer * heads + head) * rows, columns, rows, x, y, size, size);
+      context.strokeStyle = ruleColor;
+      context.strokeRect(x - 0.5, y - 0.5, size + 1, size + 1);
       if (view.names) {
         const kind = view.kinds.indexOf(view.names[layer][head]);
         if (kind < view.kinds.length - 1) {
-          pen.fillStyle = inkOf(kind);
-          pen.fillRect(x, y + size + 1, size, 3);
+          context.fillStyle = typeColor(kind);
+          context.fillRect(x, y + size + 1, size, 3);
         }
       }
     });
-    small.width = small.height = 0; // let go at once
-    pen.fillStyle = soft;
-    pen.textBaseline = "middle";
-    pen.textAlign = "right";
+    tileCanvas.width = tileCanvas.height = 0; // let go at once
+    context.fillStyle = softColor;
+    context.textBaseline = "middle";
+    context.textAlign = "right";
     if (view.inPlace) {
-      const [down, right] = layers > heads ? ["head", "layer"] : ["layer", "head"];
-      const [rowsEvery, every] = [Math.ceil(12 / layout.tall), Math.ceil(16 / layout.step)];
-      for (let row = 0; row < lines; row += rowsEvery) pen.fillText(String(row), left - 6, layout.top + row * layout.tall + size / 2);
-      pen.textAlign = "center";
-      for (let column = 0; column < across; column += every) pen.fillText(String(column), left + column * layout.step + size / 2, 7);
-      root.dataset.across = right;
-      root.dataset.down = down;
+      const [rowAxis, columnAxis] = layers > heads ? ["head", "layer"] : ["layer", "head"];
+      const [rowsEvery, columnEvery] = [Math.ceil(12 / layout.tall), Math.ceil(16 / layout.step)];
+      for (let row = 0; row < gridRows; row += rowsEvery) context.fillText(String(row), left - 6, layout.top + row * layout.tall + size / 2);
+      context.textAlign = "center";
+      for (let column = 0; column < across; column += columnEvery) context.fillText(String(column), left + column * layout.step + size / 2, 7);
+      root.dataset.across = columnAxis;
+      root.dataset.down = rowAxis;
     }
-    base.setAttribute("aria-label", `${view.title}; the numbers are in the table behind Numbers`);
+    canvas.setAttribute("aria-label", `${view.title}; the numbers are in the table behind Numbers`);
     Object.assign(root.dataset, { layers, heads, how: "canvas", cells: `${rows}x${columns}` });
     legend.hidden = !view.names;
     if (view.names) drawLegend();
-    mark();
-    say();
+    updateMarks();
+    updateReadout();
   }
 
   function drawLegend() {
@@ -114,104 +114,104 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
         .map((name) => {
           const kind = view.kinds.indexOf(name);
           const swatch = el("span", { class: "swatch" });
-          if (kind < view.kinds.length - 1) swatch.style.background = inkOf(kind);
+          if (kind < view.kinds.length - 1) swatch.style.background = typeColor(kind);
           return el("span", { class: "legend-item", data: { kind: name, count: counts.get(name) } }, swatch, `${name} ${counts.get(name)}`);
         }),
     );
   }
 
-  const corner = (place) => ({
-    x: layout.left + (place % layout.across) * layout.step,
-    y: layout.top + Math.floor(place / layout.across) * layout.tall,
+  const corner = (index) => ({
+    x: layout.left + (index % layout.across) * layout.step,
+    y: layout.top + Math.floor(index / layout.across) * layout.tall,
   });
 
-  function placeOf(event) {
-    const box = stack.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left - layout.left) / layout.step);
-    const row = Math.floor((event.clientY - box.top - layout.top) / layout.tall);
-    const place = row * layout.across + column;
-    return column >= 0 && column < layout.across && row >= 0 && place < view.order.length ? place : null;
+  function tileAt(event) {
+    const outline = stack.getBoundingClientRect();
+    const column = Math.floor((event.clientX - outline.left - layout.left) / layout.step);
+    const row = Math.floor((event.clientY - outline.top - layout.top) / layout.tall);
+    const index = row * layout.across + column;
+    return column >= 0 && column < layout.across && row >= 0 && index < view.order.length ? index : null;
   }
 
-  function mark() {
-    const pen = over.getContext("2d");
-    pen.setTransform(1, 0, 0, 1, 0, 0);
-    pen.clearRect(0, 0, over.width, over.height);
-    const sharp = Math.min(2, devicePixelRatio || 1);
-    pen.scale(sharp, sharp);
-    const box = (place, ink, wide) => {
-      const { x, y } = corner(place);
-      pen.strokeStyle = themeColor(ink);
-      pen.lineWidth = wide;
-      pen.strokeRect(x - 1, y - 1, layout.size + 2, layout.size + 2);
+  function updateMarks() {
+    const context = overlay.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, overlay.width, overlay.height);
+    const pixelRatio = Math.min(2, devicePixelRatio || 1);
+    context.scale(pixelRatio, pixelRatio);
+    const outline = (index, color, canvasWidth) => {
+      const { x, y } = corner(index);
+      context.strokeStyle = themeColor(color);
+      context.lineWidth = canvasWidth;
+      context.strokeRect(x - 1, y - 1, layout.size + 2, layout.size + 2);
     };
-    const held = chosen === null ? -1 : view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head);
-    if (view.also?.size) view.order.forEach(([layer, head], place) => view.also.has(`${layer}.${head}`) && box(place, "key", 2.5));
-    else if (held >= 0) box(held, "line-1", 2.5);
-    if (at !== null && at !== held) box(at, "query", 1.5);
-    Object.assign(root.dataset, { layer: chosen?.layer ?? "", head: chosen?.head ?? "" });
+    const selectedIndex = selected === null ? -1 : view.order.findIndex(([layer, head]) => layer === selected.layer && head === selected.head);
+    if (view.also?.size) view.order.forEach(([layer, head], index) => view.also.has(`${layer}.${head}`) && outline(index, "key", 2.5));
+    else if (selectedIndex >= 0) outline(selectedIndex, "line-1", 2.5);
+    if (hovered !== null && hovered !== selectedIndex) outline(hovered, "query", 1.5);
+    Object.assign(root.dataset, { layer: selected?.layer ?? "", head: selected?.head ?? "" });
   }
 
-  function look(place) {
-    if (place === at) return;
-    at = place;
-    mark();
-    say();
-    if (place !== null) onPick({ layer: view.order[place][0], head: view.order[place][1], pinned: false });
+  function hover(index) {
+    if (index === hovered) return;
+    hovered = index;
+    updateMarks();
+    updateReadout();
+    if (index !== null) onPick({ layer: view.order[index][0], head: view.order[index][1], pinned: false });
   }
 
-  function click(place, add) {
-    if (place === null) return;
-    const [layer, head] = view.order[place];
+  function click(index, add) {
+    if (index === null) return;
+    const [layer, head] = view.order[index];
     if (add) return onPick({ layer, head, pinned: true, add });
-    chosen = { layer, head };
-    at = place;
-    mark();
-    say();
+    selected = { layer, head };
+    hovered = index;
+    updateMarks();
+    updateReadout();
     onPick({ layer, head, pinned: true, add: false });
   }
 
-  function say() {
-    const place = at ?? (chosen ? view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head) : -1);
-    if (place < 0) {
-      said.textContent = "Point at a head to read what it does; a click opens it, shift adds it to those that are combined, arrows move.";
+  function updateReadout() {
+    const index = hovered ?? (selected ? view.order.findIndex(([layer, head]) => layer === selected.layer && head === selected.head) : -1);
+    if (index < 0) {
+      readout.textContent = "Point at a head to read what it does; a click opens it, shift adds it to those that are combined, arrows move.";
       return;
     }
-    const [layer, head] = view.order[place];
+    const [layer, head] = view.order[index];
     const name = view.names?.[layer][head];
     const kind = name ? view.kinds.indexOf(name) : -1;
     const score = view.scores && kind >= 0 && kind < view.kinds.length - 1 ? view.scores.values[(layer * layout.heads + head) * (view.kinds.length - 1) + kind] : null;
-    said.textContent = `Layer ${layer}, head ${head}${name ? `: ${name}${score === null ? "" : ` ${score.toFixed(2)}`}` : ""}${at === null ? ", chosen" : ""}.`;
+    readout.textContent = `Layer ${layer}, head ${head}${name ? `: ${name}${score === null ? "" : ` ${score.toFixed(2)}`}` : ""}${hovered === null ? ", chosen" : ""}.`;
   }
 
-  function keys(event) {
-    const way = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: layout.across, ArrowUp: -layout.across }[event.key];
-    if (way) {
+  function onKeyDown(event) {
+    const offset = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: layout.across, ArrowUp: -layout.across }[event.key];
+    if (offset) {
       event.preventDefault();
-      const from = at ?? Math.max(0, chosen ? view.order.findIndex(([layer, head]) => layer === chosen.layer && head === chosen.head) : 0);
-      look(Math.max(0, Math.min(view.order.length - 1, from + way)));
-    } else if (event.key === "Enter") click(at, event.shiftKey);
-    else if (event.key === "Escape") look(null);
+      const from = hovered ?? Math.max(0, selected ? view.order.findIndex(([layer, head]) => layer === selected.layer && head === selected.head) : 0);
+      hover(Math.max(0, Math.min(view.order.length - 1, from + offset)));
+    } else if (event.key === "Enter") click(hovered, event.shiftKey);
+    else if (event.key === "Escape") hover(null);
   }
 
   update(data, picked);
-  return { update, choose, end, state: () => ({ at, ...chosen }), svg: () => null, csv: () => null };
+  return { update, choose, destroy: end, state: () => ({ at: hovered, ...selected }), svg: () => null, csv: () => null };
 }
 
 /** The colour of a kind of head. */
-const inkOf = (kind) => themeColor(kind < 6 ? `line-${kind}` : "band");
+const typeColor = (kind) => themeColor(kind < 6 ? `line-${kind}` : "band");
 
 /** By how much the strongest cell outside of the first column falls short of full. */
 function brightness(cells, columns) {
-  let most = 1;
-  cells.forEach((cell, place) => (most = place % columns ? Math.max(most, cell) : most));
-  return 255 / most;
+  let max = 1;
+  cells.forEach((cell, index) => (max = index % columns ? Math.max(max, cell) : max));
+  return 255 / max;
 }
 
 /** A colour as the lower three bytes of a pixel; the fourth is how strong it is. */
-function packed(text) {
-  const pen = el("canvas", { width: 1, height: 1 }).getContext("2d");
-  pen.fillStyle = text;
-  pen.fillRect(0, 0, 1, 1);
-  return new Uint32Array(pen.getImageData(0, 0, 1, 1).data.buffer)[0] & 0xffffff;
+function packColor(text) {
+  const context = el("canvas", { width: 1, height: 1 }).getContext("2d");
+  context.fillStyle = text;
+  context.fillRect(0, 0, 1, 1);
+  return new Uint32Array(context.getImageData(0, 0, 1, 1).data.buffer)[0] & 0xffffff;
 }

@@ -1,23 +1,23 @@
 // Tiles: the kind of view that is many small pictures, drawn as the attention page draws all heads.
 
-import { mount as mosaic } from "./tile_grid.js";
+import { mount as tileGrid } from "./tile_grid.js";
 
 /** data: a Mosaic. onPick({row, column, pinned}) tells of the tile that is pointed at. */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
-  const tell = ({ layer, head, pinned }) => onPick({ row: layer, column: head, pinned });
-  const renderer = mosaic(root, laidOut(data), { onPick: tell });
-  return { ...renderer, update: (view) => renderer.update(laidOut(view)) };
+  const onTilePick = ({ layer, head, pinned }) => onPick({ row: layer, column: head, pinned });
+  const renderer = tileGrid(root, toTileGridData(data), { onPick: onTilePick });
+  return { ...renderer, update: (view) => renderer.update(toTileGridData(view)) };
 }
 
 /** A Mosaic as the canvas takes it: all cells in one row of bytes, and each tile's score under its own kind. */
-function laidOut(view) {
+function toTileGridData(view) {
   const all = view.tiles.flat();
   const { cells } = all[0];
   const [layers, heads, kinds] = [view.tiles.length, view.tiles[0].length, view.kinds.length - 1];
   const scores = new Float32Array(all.length * kinds);
-  all.forEach((tile, place) => {
+  all.forEach((tile, index) => {
     const kind = view.kinds.indexOf(tile.name);
-    if (kind < kinds) scores[place * kinds + kind] = tile.score; // the last kind, what could not be named, has none
+    if (kind < kinds) scores[index * kinds + kind] = tile.score; // the last kind, what could not be named, has none
   });
   return {
     title: view.title,

@@ -11,142 +11,142 @@ const [ROW, BOX, LEFT] = [58, 34, 28];
  */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
-  let at = null; // the word that is pointed at
+  let hovered = null; // the word that is pointed at
   let pinned = null;
-  let leaves = [];
+  let nodeElements = [];
   let levels = [];
-  const field = el("div", { class: "wide", role: "group", onkeydown: keys, onpointerleave: () => point(pinned) });
-  const said = el("p", { class: "said", "aria-live": "polite" });
-  root.replaceChildren(field, said);
+  const container = el("div", { class: "wide", role: "group", onkeydown: onKeyDown, onpointerleave: () => hover(pinned) });
+  const readout = el("p", { class: "said", "aria-live": "polite" });
+  root.replaceChildren(container, readout);
   const end = redrawOnResize(root, paint);
 
   function update(next) {
     view = next;
-    [at, pinned] = [null, null];
-    field.setAttribute("aria-label", view.title);
+    [hovered, pinned] = [null, null];
+    container.setAttribute("aria-label", view.title);
     paint(root.clientWidth || 600);
-    point(null);
+    hover(null);
   }
 
   function paint(width) {
     levels = levelsOf(view.nodes);
-    const best = wayOf(view, view.best);
-    const most = Math.max(1, ...levels.map((level) => level.length));
-    const step = Math.max(62, Math.min(130, (width - LEFT - 4) / most));
-    const size = { width: LEFT + most * step + 4, height: levels.length * ROW };
+    const bestPath = pathTo(view, view.best);
+    const maxWidth = Math.max(1, ...levels.map((levelNodes) => levelNodes.length));
+    const columnWidth = Math.max(62, Math.min(130, (width - LEFT - 4) / maxWidth));
+    const size = { width: LEFT + maxWidth * columnWidth + 4, height: levels.length * ROW };
     const node = svg("svg", { class: "tree", ...size, viewBox: `0 0 ${size.width} ${size.height}` });
-    const middle = [];
+    const centers = [];
     const [lines, boxes] = [svg("g", {}), svg("g", {})];
-    leaves = [];
-    levels.forEach((level, depth) => {
+    nodeElements = [];
+    levels.forEach((levelNodes, depth) => {
       const y = depth * ROW + 2;
       node.append(svg("text", { class: "soft", x: 2, y: y + BOX / 2 + 4 }, String(depth + 1)));
-      level.forEach((place, column) => {
-        const each = view.nodes[place];
-        const x = (middle[place] = LEFT + (column + 0.5) * step);
-        const mark = `${each.fate}${best.has(place) ? " best" : ""}`;
-        const line = each.parent === null ? null : svg("line", { class: `branch ${mark}`, x1: middle[each.parent], y1: y - ROW + BOX, x2: x, y2: y });
+      levelNodes.forEach((index, column) => {
+        const each = view.nodes[index];
+        const x = (centers[index] = LEFT + (column + 0.5) * columnWidth);
+        const mark = `${each.fate}${bestPath.has(index) ? " best" : ""}`;
+        const line = each.parent === null ? null : svg("line", { class: `branch ${mark}`, x1: centers[each.parent], y1: y - ROW + BOX, x2: x, y2: y });
         if (line) lines.append(line);
         const text = [...each.text];
-        const fits = Math.floor((step - 12) / 7.4);
+        const maxChars = Math.floor((columnWidth - 12) / 7.4);
         const value = each.value === null ? "−∞" : each.value.toFixed(2);
-        const leaf = svg(
+        const box = svg(
           "g",
           {
-            class: `leaf ${mark}`, role: "button", tabindex: "-1", "data-node": place, "aria-label": `${each.text}, ${value}, ${each.fate}`,
-            onpointerenter: () => point(place), onfocus: () => point(place), onclick: () => pin(place),
+            class: `leaf ${mark}`, role: "button", tabindex: "-1", "data-node": index, "aria-label": `${each.text}, ${value}, ${each.fate}`,
+            onpointerenter: () => hover(index), onfocus: () => hover(index), onclick: () => togglePin(index),
           },
-          svg("rect", { x: x - step / 2 + 3, y, width: step - 6, height: BOX, rx: 5 }),
-          svg("text", { class: "ink mono middle", "font-size": 12, x, y: y + 15 }, text.length > fits ? `${text.slice(0, fits - 1).join("")}…` : each.text),
+          svg("rect", { x: x - columnWidth / 2 + 3, y, width: columnWidth - 6, height: BOX, rx: 5 }),
+          svg("text", { class: "ink mono middle", "font-size": 12, x, y: y + 15 }, text.length > maxChars ? `${text.slice(0, maxChars - 1).join("")}…` : each.text),
           svg("text", { class: "soft middle", "font-size": 10, x, y: y + 28 }, value),
         );
-        leaves[place] = { leaf, line };
-        boxes.append(leaf);
+        nodeElements[index] = { leaf: box, line };
+        boxes.append(box);
       });
     });
     node.append(lines, boxes);
-    field.replaceChildren(node);
-    leaves[at ?? 0]?.leaf.setAttribute("tabindex", "0");
+    container.replaceChildren(node);
+    nodeElements[hovered ?? 0]?.leaf.setAttribute("tabindex", "0");
     root.dataset.nodes = view.nodes.length;
     mark();
   }
 
   /** The way to the word that is read, from the first on. */
   function mark() {
-    const way = wayOf(view, at);
-    leaves.forEach(({ leaf, line }, place) => {
-      leaf.classList.toggle("on-way", way.has(place));
-      line?.classList.toggle("on-way", way.has(place));
-      leaf.setAttribute("aria-pressed", String(place === pinned));
+    const path = pathTo(view, hovered);
+    nodeElements.forEach(({ leaf: box, line }, index) => {
+      box.classList.toggle("on-way", path.has(index));
+      line?.classList.toggle("on-way", path.has(index));
+      box.setAttribute("aria-pressed", String(index === pinned));
     });
   }
 
-  function point(place) {
-    at = place;
+  function hover(index) {
+    at: hovered = index;
     mark();
-    root.dataset.node = place ?? "";
-    if (place === null) {
-      said.textContent = "Point at a word to read the way to it; the thick way is the best.";
+    root.dataset.node = index ?? "";
+    if (index === null) {
+      readout.textContent = "Point at a word to read the way to it; the thick way is the best.";
       return;
     }
-    const each = view.nodes[place];
-    const way = [...wayOf(view, place)].reverse().map((one) => visibleWhitespace(view.nodes[one].text)).join("");
-    said.textContent = `‘${way}’: ${cellText(each.value)} ${view.unit}, ${each.fate}${place === pinned ? ", pinned" : ""}`;
-    onPick({ point: place, pinned: place === pinned });
+    const each = view.nodes[index];
+    const path = [...pathTo(view, index)].reverse().map((one) => visibleWhitespace(view.nodes[one].text)).join("");
+    readout.textContent = `‘${path}’: ${cellText(each.value)} ${view.unit}, ${each.fate}${index === pinned ? ", pinned" : ""}`;
+    onPick({ point: index, pinned: index === pinned });
   }
 
-  function pin(place) {
-    pinned = pinned === place ? null : place;
-    point(place);
+  function togglePin(index) {
+    pinned = pinned === index ? null : index;
+    hover(index);
   }
 
-  function keys(event) {
+  function onKeyDown(event) {
     if (event.key === "Escape" && pinned !== null) {
       event.stopPropagation();
       pinned = null;
-      return point(at);
+      return hover(hovered);
     }
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      return at === null ? undefined : pin(at);
+      return hovered === null ? undefined : togglePin(hovered);
     }
-    const next = at === null ? undefined : neighbour(event.key);
+    const next = hovered === null ? undefined : neighbour(event.key);
     if (next === undefined) return undefined;
     event.preventDefault();
-    leaves[at].leaf.setAttribute("tabindex", "-1");
-    leaves[next].leaf.setAttribute("tabindex", "0");
-    return leaves[next].leaf.focus();
+    nodeElements[hovered].leaf.setAttribute("tabindex", "-1");
+    nodeElements[next].leaf.setAttribute("tabindex", "0");
+    return nodeElements[next].leaf.focus();
   }
 
   /** The word that an arrow leads to. */
   function neighbour(key) {
-    const level = levels.find((each) => each.includes(at));
-    const place = level.indexOf(at);
-    if (key === "ArrowRight") return level[place + 1];
-    if (key === "ArrowLeft") return level[place - 1];
-    if (key === "ArrowUp") return view.nodes[at].parent ?? undefined;
-    if (key === "ArrowDown") return view.nodes.findIndex((each) => each.parent === at) === -1 ? undefined : view.nodes.findIndex((each) => each.parent === at);
+    const levelNodes = levels.find((each) => each.includes(hovered));
+    const index = levelNodes.indexOf(hovered);
+    if (key === "ArrowRight") return levelNodes[index + 1];
+    if (key === "ArrowLeft") return levelNodes[index - 1];
+    if (key === "ArrowUp") return view.nodes[hovered].parent ?? undefined;
+    if (key === "ArrowDown") return view.nodes.findIndex((each) => each.parent === hovered) === -1 ? undefined : view.nodes.findIndex((each) => each.parent === hovered);
     return undefined;
   }
 
   update(data);
-  return { update, end, state: () => ({ point: at, pinned }), svg: () => null, csv: () => null };
+  return { update, destroy: end, state: () => ({ point: hovered, pinned }), svg: () => null, csv: () => null };
 }
 
 /** The nodes by how many stand before them. */
 function levelsOf(nodes) {
   const depths = [];
   const levels = [];
-  nodes.forEach((each, place) => {
+  nodes.forEach((each, index) => {
     depths.push(each.parent === null ? 0 : depths[each.parent] + 1);
-    (levels[depths[place]] ??= []).push(place);
+    (levels[depths[index]] ??= []).push(index);
   });
   return levels;
 }
 
 /** The nodes of the way to one, itself first. */
-function wayOf(view, to) {
-  const way = new Set();
-  for (let at = to; at !== null && at !== undefined; at = view.nodes[at].parent) way.add(at);
-  return way;
+function pathTo(view, to) {
+  const path = new Set();
+  for (let hovered = to; hovered !== null && hovered !== undefined; hovered = view.nodes[hovered].parent) path.add(hovered);
+  return path;
 }
