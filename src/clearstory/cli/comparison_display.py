@@ -76,7 +76,7 @@ class Standings:
                     news.append(f"≈ {self.looked.bits_per_byte:.3f} bits per byte")
                 self.move(item.news.step, item.news.steps, " · ".join([*news, f"{clock(item.news.eta)} left"]))
             case TrainingWarning():
-                self.console.print(f"{safe(item.model)}: warning: {item.news.sentence}", style="yellow")
+                self.console.print(f"{safe(item.model)}: warning: {item.news.message}", style="yellow")
             case TrainingResult():
                 self.move(0, 1, "is measured")
             case (done, whole):
