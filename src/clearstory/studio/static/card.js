@@ -150,7 +150,7 @@ export function makeCard({ name, title, description: description = null, tools: 
     root.dataset.state = "waiting";
   }
 
-  return { root, body, fill, fail, showMessage: showMessage, renderer: () => content.renderer ?? null };
+  return { root, body, fill, fail, showMessage, renderer: () => content.renderer ?? null };
 }
 
 const MAX_ROWS = 2000;

@@ -106,7 +106,7 @@ export function whenReady() {
 
 /** A file for the reader to keep. */
 export function downloadFile(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: type }));
+  const url = URL.createObjectURL(new Blob([text], { type }));
   const link = el("a", { href: url, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);

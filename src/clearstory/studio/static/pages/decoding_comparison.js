@@ -10,7 +10,7 @@ import { cellText, pythonCall, percent } from "../format.js";
 export function decodingComparisonCard(context, samplingSettings) {
   const requests = latestRequest();
   const numberField = (name, defaultValue, min, max, step = 1) => {
-    const input = el("input", { type: "number", min: min, max: max, step, name });
+    const input = el("input", { type: "number", min, max, step, name });
     input.value = context.state.number(name) ?? defaultValue;
     return input;
   };

@@ -53,20 +53,20 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     size = Math.max(size, hasTexts ? 72 : 3);
     // A square where tokens look at tokens; where a few rows meet many columns, rows that can be told apart.
     const rowHeight = hasTexts ? 22 : columns > rows ? Math.max(size, 15) : size;
-    const layout = { rows, columns, left, top, size, lean: tilt, tall: rowHeight, most: maxAbs(view.values) };
+    const layout = { rows, columns, left, top, size, tilt, rowHeight, max: maxAbs(view.values) };
     // Words are drawn as such however many rows they have; a canvas would hold them no better.
     const useCanvas = rows > MAX_SVG_CELLS || columns > MAX_SVG_CELLS || (!view.dots && rows * columns > MAX_SVG_SQUARES);
     drawing?.destroy?.();
     drawing = !hasTexts && useCanvas ? drawGridCanvas(view, layout) : drawGridSvg(view, layout);
     container.replaceChildren(drawing.node);
-    drawing.node.addEventListener("pointermove", (event) => hover(drawing.place(event)));
+    drawing.node.addEventListener("pointermove", (event) => hover(drawing.cellAt(event)));
     drawing.node.addEventListener("pointerleave", () => hover(null));
     drawing.node.addEventListener("click", (event) => {
-      const cell = drawing.place(event);
+      const cell = drawing.cellAt(event);
       if (cell && cell.row === null) pinColumn(cell.column);
       else pinRow(cell?.row ?? null, cell);
     });
-    Object.assign(root.dataset, { rows, columns, how: drawing.how });
+    Object.assign(root.dataset, { rows, columns, backend: drawing.backend });
     updateMarks();
   }
 
@@ -157,7 +157,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   }
 
   update(data);
-  return { update, destroy: destroy, point, follow, state: () => ({ row: pinned, at: hovered }), svg: () => null, csv: () => null };
+  return { update, destroy, point, follow, state: () => ({ row: pinned, at: hovered }), svg: () => null, csv: () => null };
 }
 
 const cellNumber = (value) => (value === null ? "−∞" : cellText(value));

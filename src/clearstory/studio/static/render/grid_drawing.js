@@ -10,7 +10,7 @@ export function maxAbs(values) {
 }
 
 /** A grid as SVG: text that can be read and found. */
-export function drawGridSvg(view, { rows, columns, left, top, size, lean: tilt, tall: rowHeight, most: max }) {
+export function drawGridSvg(view, { rows, columns, left, top, size, tilt, rowHeight, max }) {
   const [width, height] = [left + columns * size + tilt, top + rows * rowHeight + 8];
   const node = svg("svg", { class: view.texts ? "grid words" : "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
   const labelSize = Math.max(8, Math.min(12, size * 0.7));
@@ -40,8 +40,8 @@ export function drawGridSvg(view, { rows, columns, left, top, size, lean: tilt, 
   node.append(across, down, cells, pinnedRow, frame);
   return {
     node,
-    how: "svg",
-    place: cellLocator(node, { rows, columns, left, top, size, tall: rowHeight, lean: tilt, heads: view.readers }),
+    backend: "svg",
+    cellAt: cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads: view.readers }),
     cellMark(hovered, pinned) {
       moveRect(across, hovered && hovered.row !== null ? top + hovered.row * rowHeight : null, "y");
       moveRect(down, hovered && left + hovered.column * size, "x");
@@ -91,7 +91,7 @@ function textCell(view, r, c, x, y, size, rowHeight, magnitude) {
 }
 
 /** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
-export function drawGridCanvas(view, { rows, columns, left, top, size, lean: tilt, tall: rowHeight, most: max }) {
+export function drawGridCanvas(view, { rows, columns, left, top, size, tilt, rowHeight, max }) {
   const [width, height] = [Math.ceil(left + columns * size + tilt), Math.ceil(top + rows * rowHeight + 8)];
   const pixelRatio = Math.min(2, devicePixelRatio || 1);
   const base = el("canvas", { width: width * pixelRatio, height: height * pixelRatio, role: "img", "aria-label": view.title });
@@ -102,8 +102,8 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, lean: til
   context.scale(pixelRatio, pixelRatio);
   const [ink, text, line, noValue] = [themeColor(view.ink ?? "bar"), themeColor("ink"), themeColor("soft"), themeColor("value")];
   const negative = themeColor(view.ink === "apart" ? "apart-below" : "soft");
-  if (view.dots) dots(context, view, { left, top, size, tall: rowHeight, most: max, ink, hollow: negative, forbidden: noValue });
-  else squares(context, view, { rows, columns, left, top, size, tall: rowHeight, most: max, ink, hollow: negative, forbidden: noValue });
+  if (view.dots) dots(context, view, { left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue });
+  else squares(context, view, { rows, columns, left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue });
   context.globalAlpha = 1;
   context.fillStyle = text;
   const labelSize = Math.max(9, Math.min(12, size * 0.75));
@@ -125,10 +125,10 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, lean: til
   overlayContext.scale(pixelRatio, pixelRatio);
   return {
     node,
-    how: "canvas",
+    backend: "canvas",
     // 23 MB for 512 tokens, which no collector of garbage knows of.
     destroy: () => [base, overlay].forEach((each) => (each.width = each.height = 0)),
-    place: cellLocator(node, { rows, columns, left, top, size, tall: rowHeight, lean: tilt, heads: view.readers }),
+    cellAt: cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads: view.readers }),
     cellMark(hovered, pinned) {
       overlayContext.clearRect(0, 0, width, height);
       overlayContext.strokeStyle = themeColor("query");
@@ -144,7 +144,7 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, lean: til
 }
 
 /** Numbers as areas, hollow below zero. */
-function dots(context, view, { left, top, size, tall: rowHeight, most: max, ink, hollow: negative, forbidden: noValue }) {
+function dots(context, view, { left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue }) {
   view.values.forEach((row, r) =>
     row.forEach((value, c) => {
       const [x, y] = [left + c * size, top + r * rowHeight];
@@ -175,7 +175,7 @@ function dots(context, view, { left, top, size, tall: rowHeight, most: max, ink,
  * Numbers as strengths of a colour: a picture with one pixel a cell, drawn larger. A quarter of a million rectangles
  * would be kept by the browser, one by one, until they are shown: 180 MB for 512 tokens.
  */
-function squares(context, view, { rows, columns, left, top, size, tall: rowHeight, most: max, ink, hollow: negative, forbidden: noValue }) {
+function squares(context, view, { rows, columns, left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue }) {
   const picture = el("canvas", { width: columns, height: rows });
   const pictureContext = picture.getContext("2d");
   const image = pictureContext.createImageData(columns, rows);
@@ -207,7 +207,7 @@ function rgb(name) {
 }
 
 /** From a pointer to the cell under it; null outside. With `heads`, a column's label is {row: null, column}. */
-function cellLocator(node, { rows, columns, left, top, size, tall: rowHeight, lean: tilt, heads }) {
+function cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads }) {
   return (event) => {
     const bounds = node.getBoundingClientRect();
     const scale = node.viewBox?.baseVal?.width ? node.viewBox.baseVal.width / bounds.width : 1;

@@ -45,9 +45,9 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
     const across = Math.max(layers, heads);
     const [left, tileGap, footHeight] = [30, across > 16 ? 3 : 5, view.names ? 3 : 0];
     const size = Math.max(14, Math.min(72, (width - left - 8) / across - tileGap));
-    layout = { across, heads, left, top: 16, step: size + tileGap, tall: size + tileGap + footHeight, size };
+    layout = { across, heads, left, top: 16, step: size + tileGap, rowHeight: size + tileGap + footHeight, size };
     const gridRows = Math.ceil(view.order.length / across);
-    const [canvasWidth, canvasHeight] = [Math.ceil(left + across * layout.step), Math.ceil(layout.top + gridRows * layout.tall + 2)];
+    const [canvasWidth, canvasHeight] = [Math.ceil(left + across * layout.step), Math.ceil(layout.top + gridRows * layout.rowHeight + 2)];
     const pixelRatio = Math.min(2, devicePixelRatio || 1);
     for (const each of [canvas, overlay]) {
       Object.assign(each, { width: canvasWidth * pixelRatio, height: canvasHeight * pixelRatio });
@@ -90,8 +90,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
     context.textAlign = "right";
     if (view.inPlace) {
       const [rowAxis, columnAxis] = layers > heads ? ["head", "layer"] : ["layer", "head"];
-      const [rowsEvery, columnEvery] = [Math.ceil(12 / layout.tall), Math.ceil(16 / layout.step)];
-      for (let row = 0; row < gridRows; row += rowsEvery) context.fillText(String(row), left - 6, layout.top + row * layout.tall + size / 2);
+      const [rowsEvery, columnEvery] = [Math.ceil(12 / layout.rowHeight), Math.ceil(16 / layout.step)];
+      for (let row = 0; row < gridRows; row += rowsEvery) context.fillText(String(row), left - 6, layout.top + row * layout.rowHeight + size / 2);
       context.textAlign = "center";
       for (let column = 0; column < across; column += columnEvery) context.fillText(String(column), left + column * layout.step + size / 2, 7);
       root.dataset.across = columnAxis;
@@ -122,13 +122,13 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
 
   const corner = (index) => ({
     x: layout.left + (index % layout.across) * layout.step,
-    y: layout.top + Math.floor(index / layout.across) * layout.tall,
+    y: layout.top + Math.floor(index / layout.across) * layout.rowHeight,
   });
 
   function tileAt(event) {
     const outline = stack.getBoundingClientRect();
     const column = Math.floor((event.clientX - outline.left - layout.left) / layout.step);
-    const row = Math.floor((event.clientY - outline.top - layout.top) / layout.tall);
+    const row = Math.floor((event.clientY - outline.top - layout.top) / layout.rowHeight);
     const index = row * layout.across + column;
     return column >= 0 && column < layout.across && row >= 0 && index < view.order.length ? index : null;
   }

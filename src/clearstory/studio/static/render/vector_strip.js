@@ -119,7 +119,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   }
 
   update(data);
-  return { update, destroy: destroy, state: () => ({ ...hovered }), svg: () => null, csv: () => null };
+  return { update, destroy, state: () => ({ ...hovered }), svg: () => null, csv: () => null };
 }
 
 function truncateLabel(text) {

@@ -167,7 +167,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
 
   update(data);
   paint(root.clientWidth || 560);
-  return { update, destroy: destroy, state: () => ({ ...hovered, taken: heldWeight }), svg: () => null, csv: () => null };
+  return { update, destroy, state: () => ({ ...hovered, taken: heldWeight }), svg: () => null, csv: () => null };
 }
 
 function truncateLabel(text, maxRadius) {
