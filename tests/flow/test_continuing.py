@@ -189,7 +189,7 @@ def test_the_best_adapter_is_kept(made: Any, tmp_path: Path, monkeypatch: pytest
     as_if(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     more = {"training.eval_steps": 2, "training.save_steps": 2, "training.keep_checkpoints": 9}
     events = told(going_on(made.text, made.run, tmp_path / "run", **LORA, **more))
-    assert [event.best for event in events if isinstance(event, Evaluated)] == [True, False, False, False]
+    assert [event.is_best for event in events if isinstance(event, Evaluated)] == [True, False, False, False]
     best = weights(tmp_path / "run" / "checkpoints" / "step-000002")
     assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path / "run").items())
     assert isinstance(events[-1], TrainingResult)

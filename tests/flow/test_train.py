@@ -374,7 +374,7 @@ def test_patience_stops_early_and_the_best_model_is_kept(
     finished = events[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 4
-    assert [event.best for event in events if isinstance(event, Evaluated)] == [True, True, False, False]
+    assert [event.is_best for event in events if isinstance(event, Evaluated)] == [True, True, False, False]
     best, last = (weights(tmp_path / "run" / "checkpoints" / f"step-00000{step}") for step in (2, 4))
     kept = weights(tmp_path / "run" / "model")
     assert all(torch.equal(kept[name], best[name]) for name in best)

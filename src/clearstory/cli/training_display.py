@@ -112,7 +112,7 @@ class TrainingDisplay:
             parts += [] if self.step.loss is None else [format_loss(self.step)]
             parts.append(f"{self.step.tokens_per_second:,.0f} tokens/s")
             parts.append(f"{format_seconds(self.step.eta)} left")
-        self.console.print(" · ".join(parts) + (" · best so far" if event.best else ""))
+        self.console.print(" · ".join(parts) + (" · best so far" if event.is_best else ""))
 
     def close(self) -> None:
         """Remove the progress bar."""
