@@ -93,7 +93,7 @@ def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path)
     assert all(set(step.terms) == {"masked", "next-sentence"} for step in steps)
     assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
     looks = [event for event in events if isinstance(event, Evaluated)]
-    assert all(look.bits_per_byte is None and look.token == "masked token" for look in looks)
+    assert all(look.bits_per_byte is None and look.loss_unit == "masked token" for look in looks)
     rows = story(tmp_path / "run")
     assert set(next(row for row in rows if row["kind"] == "step")["terms"]) == {"masked", "next-sentence"}
     assert [row["next_sentence_accuracy"] for row in rows if row["kind"] == "look"] == [
@@ -171,7 +171,7 @@ def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
 
 def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     text = "The [MASK] sat on a [MASK]."
-    said = json.loads(cli("fill", run, text, "--top", "3", "--json").out)
+    said = json.loads(cli("fill-mask", run, text, "--top", "3", "--json").out)
     assert said["text"] == text
     assert [len(mask) for mask in said["masks"]] == [3, 3]
     opened = open_model(run)
@@ -185,7 +185,7 @@ def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     assert first[0]["token"] == tokenizer.display_token(int(chances.argmax()))
     assert first[0]["probability"] >= first[1]["probability"] >= first[2]["probability"]
     assert "[MASK]" not in said["filled"]
-    told = cli("fill", run, text, "The [MASK].").out
+    told = cli("fill-mask", run, text, "The [MASK].").out
     assert told.count("%") == 5 * 3
     whole = clearstory.fill_mask(run, "A [MASK].", top=10_000)[0].masks[0]
     assert sum(guess.probability for guess in whole) == pytest.approx(1)
@@ -224,21 +224,21 @@ def test_a_text_that_is_too_long_is_refused_or_cut(run: Path, cli: Cli) -> None:
         clearstory.embed(run, long)
     left, right = (clearstory.embed(run, long + "Dogs bark.", truncate=end).vectors for end in ("left", "right"))
     assert not np.allclose(left, right)
-    assert cli("fill", run, long + "[MASK]").status == 1
+    assert cli("fill-mask", run, long + "[MASK]").status == 1
 
 
 def test_texts_may_lie_in_files(run: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "texts.txt").write_text("The [MASK].\n\nA [MASK].\n", encoding="utf-8")
-    said = json.loads(cli("fill", run, tmp_path / "texts.txt", "--json").out)
+    said = json.loads(cli("fill-mask", run, tmp_path / "texts.txt", "--json").out)
     assert [each["text"] for each in said["texts"]] == ["The [MASK].", "A [MASK]."]
     (tmp_path / "texts.jsonl").write_text('{"text": "a", "mine": "The [MASK]."}\n', encoding="utf-8")
-    said = json.loads(cli("fill", run, tmp_path / "texts.jsonl", "--text-field", "mine", "--json").out)
+    said = json.loads(cli("fill-mask", run, tmp_path / "texts.jsonl", "--text-field", "mine", "--json").out)
     assert said["text"] == "The [MASK]."
     assert json.loads(cli("embed", run, tmp_path / "texts.jsonl", "--text-field", "mine", "--json").out)["texts"] == [
         "The [MASK]."
     ]
     (tmp_path / "old.txt").write_bytes(b"The [MASK] caf\xe9.\n")
-    for verb in ("fill", "embed"):
+    for verb in ("fill-mask", "embed"):
         answer = cli(verb, run, tmp_path / "old.txt")
         assert answer.status == 1
         assert "not UTF-8" in answer.err
@@ -252,12 +252,12 @@ def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None
             ("inspect", run, "the cat", "--view", "next-token"),
             ("the view 'next-token'", "clearstory fill-mask", "it can show tokens"),
         ),
-        (("fill", run, "the cat"), ("there is no [MASK] in 'the cat'",)),
-        (("fill", run, "the [MASK]", "--device", "nowhere"), ("device is 'nowhere'",)),
+        (("fill-mask", run, "the cat"), ("there is no [MASK] in 'the cat'",)),
+        (("fill-mask", run, "the [MASK]", "--device", "nowhere"), ("device is 'nowhere'",)),
         (("embed", run, "the", "--device", "nowhere"), ("device is 'nowhere'",)),
-        (("fill", made.run, "the [MASK]"), ("this model (decoder)", "no encoder", "clearstory train")),
+        (("fill-mask", made.run, "the [MASK]"), ("this model (decoder)", "no encoder", "clearstory train")),
         (("embed", made.run, "the"), ("this model (decoder)", "no encoder")),
-        (("fill", run, "the [MASK]", "--top", "0"), ("top is 0",)),
+        (("fill-mask", run, "the [MASK]", "--top", "0"), ("top is 0",)),
         (("embed", run, "the", "--batch-size", "0"), ("batch_size is 0",)),
         (("embed", run), ("there is no text",)),
     ):

@@ -50,7 +50,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert (prepared.documents, prepared.unit) == (80, "pair")
     looks = [event for event in events if isinstance(event, Evaluated)]
-    assert all(look.token == "target token" and look.bits_per_byte is None for look in looks)
+    assert all(look.loss_unit == "target token" and look.bits_per_byte is None for look in looks)
     assert looks[-1].nats_per_token < looks[0].nats_per_token + 0.1
     assert all(" → " in event.text for event in events if isinstance(event, TextSampled))
     finished = events[-1]
