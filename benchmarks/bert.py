@@ -197,7 +197,7 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[TaggedSentence]) -
 
 def parse_image(run: Path, unigram: float, model: str) -> Curve:
     """How the masked loss fell, and how often pairs were told rightly."""
-    looks = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "look"]
+    looks = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "evaluation"]
     tokens = tuple(float(row["tokens"]) for row in looks)
     nats = tuple(float(row["nats_per_token"]) for row in looks)
     last = looks[-1]

@@ -48,7 +48,7 @@ def main() -> None:
         "train", train, "--model", "lstm", *SHAPE, *words, "--cpu-seconds", str(args.cpu_seconds), "--out", str(run),
         "--training.keep_checkpoints", "100", "--model.dropout", "0.1", "--resume",
     )  # fmt: skip
-    times = {row["step"]: row["cpu_seconds"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "look"}
+    times = {row["step"]: row["cpu_seconds"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "evaluation"}
     steps = sorted(step for step in times if (run / "checkpoints" / f"step-{step:06d}").is_dir())
     chosen = [steps[round(at * (len(steps) - 1) / (args.looks - 1))] for at in range(args.looks)]
     points = []

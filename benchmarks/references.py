@@ -48,7 +48,7 @@ def main() -> None:
             )
             run = clearstory(*words, threads=1 if args.alone else cores)
             looks = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-            curves.append([(row["tokens"], row["bits_per_byte"]) for row in looks if row["kind"] == "look"])
+            curves.append([(row["tokens"], row["bits_per_byte"]) for row in looks if row["kind"] == "evaluation"])
             ends.append({key: run[key] for key in ("bits_per_byte", "seconds", "cpu_seconds", "parameters", "tokens")})
             print(f"seed {seed}: {ends[-1]}", file=sys.stderr)
     band = together(curves)

@@ -96,7 +96,7 @@ def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path)
     assert all(look.bits_per_byte is None and look.loss_unit == "masked token" for look in looks)
     rows = story(tmp_path / "run")
     assert set(next(row for row in rows if row["kind"] == "step")["terms"]) == {"masked", "next-sentence"}
-    assert [row["next_sentence_accuracy"] for row in rows if row["kind"] == "look"] == [
+    assert [row["next_sentence_accuracy"] for row in rows if row["kind"] == "evaluation"] == [
         look.next_sentence_accuracy for look in looks
     ]
     assert "nats per masked token" in (tmp_path / "run" / "curve.svg").read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path
     # As if it had been killed after the checkpoint of step 4.
     shutil.rmtree(checkpoint.list_checkpoints(out)[-1])
     told(recipe(text, out, objective if objective == BOTH else "auto", resume=True))
-    rows = [[row for row in story(place) if row["kind"] != "look"] for place in (out, tmp_path / "alone")]
+    rows = [[row for row in story(place) if row["kind"] != "evaluation"] for place in (out, tmp_path / "alone")]
     assert rows[0] == rows[1]
     assert contents(out / "model")["model.safetensors"] == contents(tmp_path / "alone" / "model")["model.safetensors"]
     with pytest.raises(CheckpointMismatch, match="objective"):

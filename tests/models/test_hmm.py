@@ -249,7 +249,7 @@ def test_gradients_go_through_the_trainer(tmp_path: Path, blocks: int) -> None:
     _, told = train(tmp_path, "run", **{"model.learn": "gradient", "model.blocks": blocks, "steps": 25})
     losses = [row["loss"] for row in told if row["kind"] == "step"]
     assert losses[-1] < 0.75 * losses[0]
-    looks = [row["nats_per_token"] for row in told if row["kind"] == "look"]
+    looks = [row["nats_per_token"] for row in told if row["kind"] == "evaluation"]
     assert len(set(looks)) == len(looks)  # each sees the parameters of its step, not those of the look before
 
 

@@ -276,7 +276,7 @@ def test_a_finished_run_shows_how_it_learnt(visit: Open, made: Path) -> None:
     page.locator('[data-card="losses"] button', has_text="Numbers").click()
     assert seen.numbers('[data-card="losses"] .numbers tr td:nth-child(3)') == losses
     page.locator('[data-card="curve"] button', has_text="Numbers").click()
-    looks = [row["bits_per_byte"] for row in rows if row["kind"] == "look"]
+    looks = [row["bits_per_byte"] for row in rows if row["kind"] == "evaluation"]
     assert seen.numbers('[data-card="curve"] .numbers tr td:nth-child(3)') == looks
     assert "It has learnt" in page.locator(".status").inner_text()
     samples = [row["text"] for row in rows if row["kind"] == "sample"]

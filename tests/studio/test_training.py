@@ -75,7 +75,7 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
     first = until(lambda: (said := rows(studio))["rows"] and said)
     # The server is killed; a new one, which has no child, finds the run and reads on where the page had read to.
     later = client(home)
-    second = until(lambda: read_model_facts(rows(later, since=first["since"], file=first["file"]), "look"))
+    second = until(lambda: read_model_facts(rows(later, since=first["since"], file=first["file"]), "evaluation"))
     assert second["state"] == "running"
     assert not second["anew"]
     steps = [row["step"] for row in (*first["rows"], *second["rows"]) if row["kind"] == "step"]
@@ -144,7 +144,7 @@ def test_a_record_is_read_in_parts_and_only_whole_lines(made: Path, folder: Path
     studio = client(folder)
     whole = rows(studio, "runs/short")
     assert whole["state"] == "finished"
-    assert {row["kind"] for row in whole["rows"]} == {"step", "look", "sample", "end"}
+    assert {row["kind"] for row in whole["rows"]} == {"step", "evaluation", "sample", "end"}
     record = folder / "runs" / "short" / "metrics.jsonl"
     assert whole["since"] == record.stat().st_size
     with record.open("a") as file:

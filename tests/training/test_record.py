@@ -37,14 +37,14 @@ def written(path: Path, steps: int) -> Path:
 def test_a_resumed_record_holds_what_was_written_up_to_the_checkpoint(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 5)
     MetricsLog(path, since=3).close()
-    assert [(row["kind"], row["step"]) for row in read_metrics(path)] == [("step", 1), ("step", 2), ("look", 2), ("step", 3)]
+    assert [(row["kind"], row["step"]) for row in read_metrics(path)] == [("step", 1), ("step", 2), ("evaluation", 2), ("step", 3)]
     assert [row["loss"] for row in read_metrics(path) if row["kind"] == "step"] == [1 / step for step in (1, 2, 3)]
 
 
 def test_an_end_is_not_kept_when_a_run_goes_on(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", 4)
     MetricsLog(path, since=4).close()
-    assert [row["kind"] for row in read_metrics(path)] == ["step", "step", "look", "step", "step", "look"]
+    assert [row["kind"] for row in read_metrics(path)] == ["step", "step", "evaluation", "step", "step", "evaluation"]
 
 
 def test_a_new_record_begins_anew(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ export function mount(root, context) {
   async function updateCards(response) {
     const rows = metrics.rows;
     const steps = rows.filter((row) => row.kind === "step");
-    const evaluationCount = rows.filter((row) => row.kind === "look").length;
+    const evaluationCount = rows.filter((row) => row.kind === "evaluation").length;
     const pending = [];
     if (steps.some((row) => row.loss !== null)) {
       const xs = steps.map((row) => row.step);
