@@ -182,7 +182,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         {"best": "low"},
         {"plans": 3},
-        {"watchman": None},
+        {"monitor": None},
         {"best_step": None},
         {"tokens": "many"},
     ],
