@@ -51,7 +51,7 @@ def em(states: int = 256, rounds: int = 20) -> dict[str, Any]:
         took.append(round(time.process_time() - cpu, 1))
         print(f"round {len(told)}: {math.exp(fitted.nats):.1f} after {took[-1]} s", file=sys.stderr)
     seconds = time.perf_counter() - began
-    score = score_dataset(model.eval(), valid, begin=eos)
+    score = score_dataset(model.eval(), valid, start_token_id=eos)
     return {
         "states": states, "vocab": VOCAB, "parameters": count_parameters(model), "tokens": len(train), "rounds": rounds,
         "seconds": round(seconds, 1), "cpu_seconds": took[-1], "cpu_seconds_by_round": took,

@@ -115,7 +115,7 @@ def estimate(file: Path) -> dict[str, Any]:
     done = time.process_time()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     valid = encode_text(tokenizer, [file.with_name("valid.txt").read_text(encoding="utf-8")])
-    score = score_dataset(model, valid, begin=tokenizer.eos_token_id, batch_size=16)
+    score = score_dataset(model, valid, start_token_id=tokenizer.eos_token_id, batch_size=16)
     saved = file.with_name("ours.arpa")
     writing = time.process_time()
     write_arpa(saved, model, tokenizer)
@@ -207,7 +207,7 @@ def characters() -> list[dict[str, Any]]:
         began = time.process_time()
         notes = [fitted.note for fitted in model.fit(train)]
         seconds = time.process_time() - began
-        score = score_dataset(model, held, begin=tokenizer.bos_token_id, batch_size=16)
+        score = score_dataset(model, held, start_token_id=tokenizer.bos_token_id, batch_size=16)
         found.append(
             {
                 "smoothing": smoothing,

@@ -191,8 +191,8 @@ def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -
 def test_documents_never_see_each_other(model: Any) -> None:
     documents = [IDS[0].tolist(), [5], IDS[1, :7].tolist(), [], IDS[2].tolist() * 3]
     for begin in (None, 2):
-        apart = [score_dataset(model, rows(document), begin=begin, batch_size=2) for document in documents]
-        together = score_dataset(model, rows(*documents), begin=begin, batch_size=2)
+        apart = [score_dataset(model, rows(document), start_token_id=begin, batch_size=2) for document in documents]
+        together = score_dataset(model, rows(*documents), start_token_id=begin, batch_size=2)
         assert together.nats == pytest.approx(sum(score.nats for score in apart), rel=1e-9)
         assert together.tokens == sum(score.tokens for score in apart)
         assert together.bytes == sum(score.bytes or 0 for score in apart)

@@ -404,5 +404,5 @@ def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perp
     order, prune = settings
     model = build(NGramConfig(vocab=tokenizer.vocab, order=order, prune=prune, bos_token_id=tokenizer.eos_token_id))
     assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None
-    found = score_dataset(model, encode_text(tokenizer, [held]), begin=tokenizer.eos_token_id)
+    found = score_dataset(model, encode_text(tokenizer, [held]), start_token_id=tokenizer.eos_token_id)
     assert found.perplexity == pytest.approx(perplexity, rel=2e-6)

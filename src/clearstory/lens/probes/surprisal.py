@@ -24,7 +24,7 @@ from clearstory.lens.views import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.prompts import initial_state, bos_or_eos_token_id, inference_mode
-from clearstory.evaluation.windows import Texts, Window, window_length_and_stride, iter_windows
+from clearstory.evaluation.windows import ShiftedDocuments, Window, iter_windows, window_length_and_stride
 
 STRETCH = 256
 """Tokens read at a time by a model that never forgets; its state is carried over, so no number depends on it."""
@@ -116,12 +116,12 @@ def token_surprisals(
     model: LanguageModel, ids: Sequence[int], begin: int | None, top: int, source: Sequence[int] | None = None
 ) -> Iterator[TokenSurprisal]:
     """How each token was foreseen, in order; without `begin`, from the second on. After a `source`, all at once."""
-    texts = Texts(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
+    texts = ShiftedDocuments(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
     length, stride = window_length_and_stride(model, None, "strided", None)
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     state: State | None = None
-    size = texts.size(0)
+    size = texts.n_targets(0)
     if source is not None:
         state, windows = initial_state(model, 1, [source], device), [Window(0, 0, 0, size)] if size else []
     elif length is None:
@@ -130,10 +130,10 @@ def token_surprisals(
     else:
         windows = list(iter_windows(texts, length, stride, None))
     for window in windows:
-        inputs, targets = texts.part(0, window.begin, window.end)
+        inputs, targets = texts.inputs_and_targets(0, window.start, window.stop)
         hidden, after = model.forward(TokenBatch.from_sequences([inputs], device), state)
         state = None if length is not None or after is None else after.detach()
-        known, wanted = hidden[0, window.new - window.begin :], targets[window.new - window.begin :]
+        known, wanted = hidden[0, window.first_scored - window.start :], targets[window.first_scored - window.start :]
         step = max(1, LOGITS // model.vocab)
         for at in range(0, len(wanted), step):
             yield from ranked(model.logits(known[at : at + step]), wanted[at : at + step], top)

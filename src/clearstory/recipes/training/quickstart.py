@@ -80,7 +80,7 @@ def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
     model = build(NGramConfig(vocab=tokenizer.vocab, order=5, bos_token_id=begin))
     for _ in model.fit(rows["train"]):
         pass
-    bits = score_dataset(model, rows["validation"], begin=begin).bits_per_byte
+    bits = score_dataset(model, rows["validation"], start_token_id=begin).bits_per_byte
     spent = time.process_time() - began
     return (
         f"the model                {finished.bits_per_byte:.3f}   {finished.cpu_seconds:.0f} seconds of the processor\n"
