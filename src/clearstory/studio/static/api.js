@@ -71,7 +71,7 @@ const TYPED_ARRAYS = { float32: Float32Array, uint8: Uint8Array, int32: Int32Arr
 
 /** POST /api/numbers: {name: {shape, values}} of typed arrays, and plain data beside them. */
 export async function fetchArrays(payload, signal = undefined) {
-  const bytes = await readBody(await request("/api/numbers", postInit(payload, signal)), "arrayBuffer");
+  const bytes = await readBody(await request("/api/arrays", postInit(payload, signal)), "arrayBuffer");
   const length = new DataView(bytes).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)));
   const result = { ...header.plain };

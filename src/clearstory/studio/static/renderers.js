@@ -4,7 +4,7 @@
 // or of families of models. onPick({row, column, point, stage, pinned}) tells what the reader points at; state() says what
 // is pinned; svg() and csv() give what can be kept, or null where the library's own file of the view serves. It may have
 // end(), which lets go of what it listens to, and point({row, pinned}), by which the sentence's chips mark its rows.
-// Drawings beside each other are linked by onMove({at, pinned}), told of every move, and follow({at, pinned}), which tells
+// Drawings beside each other are linked by onMove({hovered, pinned}), told of every move, and follow({hovered, pinned}), which tells
 // nobody: cells and rows of a grid, places of a curve, rows of a table, pieces of a text.
 
 import { mount as curve } from "./render/curve.js";

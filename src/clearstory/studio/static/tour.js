@@ -89,7 +89,7 @@ export function makeTour(context, strip) {
     const stepNumber = currentStep();
     strip.hidden = stepNumber === null;
     if (stepNumber === null) {
-      told: shownKey = null;
+      shownKey = null;
       strip.replaceChildren();
       return;
     }
@@ -240,7 +240,7 @@ const HEAD_TYPES = {
   unclear: "at nothing clearly",
 };
 
-const headScores = (context, signal) => fetchArrays({ model: context.model(), text: context.text(), what: "measures", settings: {} }, signal);
+const headScores = (context, signal) => fetchArrays({ model: context.model(), text: context.text(), function: "head_scores", settings: {} }, signal);
 
 async function describeAttention(context, fetchView, signal) {
   const scores = await headScores(context, signal);
@@ -278,7 +278,7 @@ function describeHead(context, fetchView, signal, foundHead) {
 }
 
 async function describeNextToken(context, fetchView, signal) {
-  const response = await postJson("next", { model: context.model(), text: context.text(), show: 2 }, signal);
+  const response = await postJson("next-token", { model: context.model(), text: context.text(), show: 2 }, signal);
   const [one, two] = response.rows;
   return `What the model knows after the last token becomes a probability for each of ${response.vocab.toLocaleString("en-US")}. Likeliest after your sentence is ‘${one.piece}’ with ${percent(one.probability)}${two ? `, then ‘${two.piece}’ with ${percent(two.probability)}` : ""}; the model is as unsure as among ${(2 ** response.entropy).toFixed(1)} equally likely tokens.`;
 }

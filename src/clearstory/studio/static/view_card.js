@@ -85,7 +85,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
 
   function field(setting) {
     const value = currentValue(setting);
-    if (setting.kind === "switch") {
+    if (setting.kind === "boolean") {
       const box = el("input", { type: "checkbox", name: setting.name, checked: Boolean(value), onchange: () => setValue(setting, box.checked) });
       return el("label", {}, box, el("span", {}, setting.name));
     }
@@ -95,9 +95,9 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
       select.append(...setting.choices.map((each) => el("option", { value: each, selected: each === value }, each)));
       return el("label", {}, el("span", {}, setting.name), select);
     }
-    const number = setting.kind === "whole" || setting.kind === "number";
+    const number = setting.kind === "integer" || setting.kind === "number";
     const input = el("input", {
-      type: number ? "number" : "text", step: setting.kind === "whole" ? "1" : "any", name: setting.name,
+      type: number ? "number" : "text", step: setting.kind === "integer" ? "1" : "any", name: setting.name,
       placeholder: setting.kind === "list" ? "one; another" : setting.default === null ? "usual" : String(setting.default), size: number ? 6 : 16,
       oninput: () => scheduleChange(setting.name, () => setValue(setting, read(setting, input.value))),
     });
@@ -108,7 +108,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
   function read(setting, text) {
     if (text === "") return null;
     if (setting.kind === "list") return text.split(";").map((each) => each.trim()).filter(Boolean);
-    return setting.kind === "whole" || setting.kind === "number" ? Number(text) : text;
+    return setting.kind === "integer" || setting.kind === "number" ? Number(text) : text;
   }
 
   function currentValue(setting) {
@@ -122,7 +122,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     changes.set(field, change);
     clearTimeout(timer);
     timer = setTimeout(() => {
-      gathering: collecting = true;
+      collecting = true;
       for (const each of changes.values()) each();
       changes.clear();
       collecting = false;
@@ -185,7 +185,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
 
   /** A slow view that is not asked for says so. */
   function showIdle() {
-    wished: confirmed = false;
+    confirmed = false;
     lastRequest = null;
     requests.cancel(); // of what was asked before the settings changed
     card.wait(entry?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`);
@@ -199,7 +199,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
   }
 
   function sendRequest(request) {
-    asked: lastRequest = JSON.stringify(request);
+    lastRequest = JSON.stringify(request);
     confirmed = false; // another text is another wish
     return context.track(
       card.fill(async () => {
@@ -207,7 +207,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
         try {
           view = await requests.run((signal) => postJson("view", request, signal));
         } catch (error) {
-          asked: lastRequest = null;
+          lastRequest = null;
           throw error;
         }
         return cardContent(view, request);
@@ -238,7 +238,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
       html: () => fetchFile(request, "html"),
     },
     mount: (body) => {
-      shown: shownView = view;
+      shownView = view;
       const initialPick = { stage: context.state.get("stage"), row: rowsAreTokens() ? (context.state.pinned()[0] ?? null) : null };
       const renderer = render(body, view, { onPick: (pick) => onPick(pick, view, request), picked: initialPick });
       body.dataset.kind = view.kind;

@@ -79,7 +79,7 @@ export function mount(root, context, { views }) {
     const key = JSON.stringify(requestBase());
     const updateViewCards = () => Promise.all(viewCards.map((card) => card.update()));
     if (!patterns || patterns.key !== key) {
-      seen: patterns = null;
+      patterns = null;
       shownRequest = null;
       prefetched.clear();
       viewCards.forEach((card) => card.cancel());
@@ -94,7 +94,7 @@ export function mount(root, context, { views }) {
   /** All heads: their maps first, and what each is called when that is measured. */
   async function loadPatterns(key) {
     await patternsCard.fill(async () => {
-      const result = await patternsRequest.run((signal) => fetchArrays({ ...requestBase(), what: "mosaic" }, signal));
+      const result = await patternsRequest.run((signal) => fetchArrays({ ...requestBase(), function: "head_patterns" }, signal));
       patterns = { key, ...result };
       partTools.hidden = result.parts.length < 2;
       partBox.replaceChildren(...result.parts.map((each) => partOption(each, result.parts)));
@@ -112,7 +112,7 @@ export function mount(root, context, { views }) {
 
   async function loadScores(key) {
     try {
-      const result = await scoresRequest.run((signal) => fetchArrays({ ...requestBase(), what: "measures" }, signal));
+      const result = await scoresRequest.run((signal) => fetchArrays({ ...requestBase(), function: "head_scores" }, signal));
       if (patterns?.key !== key) return;
       Object.assign(patterns, result);
       await patternsCard.fill(async () => patternsContent());
@@ -203,7 +203,7 @@ export function mount(root, context, { views }) {
     return headCard.fill(async () => {
       let result;
       try {
-        made: result = await headRequest.run((signal) => prefetched.get(key) ?? fetchArrays(request, signal));
+        result = await headRequest.run((signal) => prefetched.get(key) ?? fetchArrays(request, signal));
       } catch (error) {
         prefetched.delete(key);
         shownRequest = null;

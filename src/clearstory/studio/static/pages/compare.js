@@ -78,8 +78,8 @@ export function mount(root, context) {
   function parseValue(row, text) {
     if (text === null || text === "") return null;
     if (row.kind === "list") return text.split(";").map((each) => each.trim()).filter(Boolean);
-    if (row.kind === "switch") return text === "true";
-    return row.kind === "whole" || row.kind === "number" ? Number(text) : text;
+    if (row.kind === "boolean") return text === "true";
+    return row.kind === "integer" || row.kind === "number" ? Number(text) : text;
   }
 
   // ---- what is painted around
@@ -105,10 +105,10 @@ export function mount(root, context) {
 
   function field(row) {
     const setValue = (value) => state.set({ [urlKey(row.name)]: value || null }, { quiet: true });
-    const choices = row.kind === "choice" ? row.choices : row.kind === "switch" ? ["true", "false"] : null;
+    const choices = row.kind === "choice" ? row.choices : row.kind === "boolean" ? ["true", "false"] : null;
     const input = choices
       ? el("select", { name: row.name, onchange: () => setValue(input.value) }, el("option", { value: "" }, "as usual"), ...choices.map((each) => el("option", { value: each }, each)))
-      : el("input", { type: row.kind === "whole" || row.kind === "number" ? "number" : "text", step: row.kind === "whole" ? "1" : "any", name: row.name, size: 8, placeholder: row.name === "head" ? "0" : row.kind === "list" ? "one; another" : row.default === null ? "usual" : String(row.default), onchange: () => setValue(input.value) });
+      : el("input", { type: row.kind === "integer" || row.kind === "number" ? "number" : "text", step: row.kind === "integer" ? "1" : "any", name: row.name, size: 8, placeholder: row.name === "head" ? "0" : row.kind === "list" ? "one; another" : row.default === null ? "usual" : String(row.default), onchange: () => setValue(input.value) });
     return el("label", {}, el("span", {}, row.name), input);
   }
 
@@ -142,14 +142,14 @@ export function mount(root, context) {
     if (key === lastRequest) return undefined;
     lastRequest = key;
     sidesCard.fill(async () => ({ caption: sidesCaption(), mount: () => null }));
-    const response = differenceRequest.run((signal) => postJson("difference", request, signal));
+    const response = differenceRequest.run((signal) => postJson("view-difference", request, signal));
     response.catch(() => (lastRequest = null));
     return Promise.all(Object.keys(cards).map((name) => cards[name].fill(() => cardContent(name, response, request))));
   }
 
   /** Nothing to show, and why. */
   function showNothing(sentence) {
-    asked: lastRequest = null;
+    lastRequest = null;
     for (const name of Object.keys(cards)) clearCard(name);
     return cards.apart.fail(sentence);
   }
@@ -172,7 +172,7 @@ export function mount(root, context) {
   async function cardContent(name, response, request) {
     let settingValues;
     try {
-      said: settingValues = await response;
+      settingValues = await response;
     } catch (error) {
       if (error instanceof ApiError && name !== "apart") return { title: SIDE_LABELS[name], mount: (body) => clearBody(name, body) };
       if (error instanceof ApiError) clearBody(name, cards[name].body);
@@ -191,9 +191,9 @@ export function mount(root, context) {
       python: name === "apart" ? inspectSnippet({ ...sideRequest, settings: { ...request.settings, ...compareArguments(request) } }) : inspectSnippet(sideRequest),
       tables: () => viewTables(view),
       files: {
-        svg: () => (name === "apart" ? fetchFile(request, "svg", "difference") : fetchFile(sideRequest, "svg")),
+        svg: () => (name === "apart" ? fetchFile(request, "svg", "view-difference") : fetchFile(sideRequest, "svg")),
         csv: async () => tablesCsv(viewTables(view)),
-        html: () => (name === "apart" ? fetchFile(request, "html", "difference") : fetchFile(sideRequest, "html")),
+        html: () => (name === "apart" ? fetchFile(request, "html", "view-difference") : fetchFile(sideRequest, "html")),
       },
       mount: (body) => {
         cards[name].renderer()?.destroy?.();
@@ -237,7 +237,7 @@ export function mount(root, context) {
     if (curvesCard.root.hidden || shownCurves === names.join("\n")) return undefined;
     shownCurves = names.join("\n");
     return curvesCard.fill(async () => {
-      const settingValues = await curvesRequest.run((signal) => Promise.all(names.map((name) => getJson("runs/curve", { name }, signal))));
+      const settingValues = await curvesRequest.run((signal) => Promise.all(names.map((name) => getJson("runs/learning-curve", { name }, signal))));
       if (settingValues.some((each) => !each.view)) throw new ApiError("One of the two runs has not looked at its text yet; its curve begins with the first look.");
       const view = mergeCurves(settingValues.map((each) => each.view), names);
       return {

@@ -56,7 +56,7 @@ export function mount(root, context) {
         ...(a && a.nth > 1 ? { occurrence: a.nth } : {}),
         ...(b && b.nth > 1 ? { other_occurrence: b.nth } : {}),
       };
-      const request = { model, text, what: "context", settings };
+      const request = { model, text, function: "contextual_embeddings", settings };
       const key = JSON.stringify(request);
       selection.update({ other, tokens });
       if (key === lastRequest && result) return showLayer();
@@ -86,7 +86,7 @@ export function mount(root, context) {
 
   /** Nothing to show but why, which the first card says. */
   function showNothing() {
-    asked: lastRequest = null;
+    lastRequest = null;
     hideCards(true);
   }
 
@@ -138,7 +138,7 @@ export function mount(root, context) {
     const renderers = views.map((view, i) =>
       renderView(containers[i], view, {
         onPick: (pick) => name === "ways" && pick.point !== null && (pick.pinned ? toggleLayer(view.points[pick.point].label) : hoverLayer(view.points[pick.point].label)),
-        onMove: ({ at: index }) => name === "parting" && hoverLayer(index === null ? null : result.rows[index].name),
+        onMove: ({ hovered: index }) => name === "parting" && hoverLayer(index === null ? null : result.rows[index].name),
       }),
     );
     if (name === "ways") containers[0].addEventListener("pointerleave", () => hoverLayer(null));
@@ -221,7 +221,7 @@ export function mount(root, context) {
       row.setAttribute("aria-selected", String(row.dataset.layer === selectedLayer()));
       row.classList.toggle("pointed", row.dataset.layer === hoveredLayer);
     }
-    cards.parting.renderer()?.follow?.({ at: index });
+    cards.parting.renderer()?.follow?.({ hovered: index });
     cards.ways.renderer()?.follow?.({ at: result.ways.points.flatMap((each, index) => (each.label === name ? [index] : [])) });
   }
 

@@ -31,13 +31,13 @@ export function decodingComparisonCard(context, samplingSettings) {
     description: "All three are weighed alike: by the sum of their log-probabilities, over their length to the power of the penalty.",
     tools,
   });
-  card.root.classList.add("whole");
+  card.root.classList.add("integer");
   let shownKey = null; // what the card shows was written from
 
   const key = () => JSON.stringify([context.model(), context.text()]);
 
   function showIdle() {
-    of: shownKey = null;
+    shownKey = null;
     card.renderer()?.destroy?.();
     card.body.replaceChildren(el("p", { class: "quiet" }, "Beam search reads a few texts at once for each token, so it begins when asked."));
     card.root.dataset.state = "waiting";
@@ -46,7 +46,7 @@ export function decodingComparisonCard(context, samplingSettings) {
   function load() {
     const { temperature, top_k, top_p, seed } = samplingSettings();
     const settings = { max_tokens: Number(tokens.value), beam: Number(beam.value), length_penalty: Number(penalty.value), temperature, top_k, top_p, seed };
-    const request = { model: context.model(), text: context.text(), what: "ways", settings };
+    const request = { model: context.model(), text: context.text(), function: "compare_decoding", settings };
     shownKey = key();
     context.state.set({ beam: settings.beam, tokens: settings.max_tokens, penalty: settings.length_penalty === 1 ? null : settings.length_penalty }, { quiet: true });
     return context.track(

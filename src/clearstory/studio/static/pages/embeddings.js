@@ -89,10 +89,10 @@ export function mount(root, context, { views }) {
     const model = context.model();
     const pending = viewCards.map((card) => card.update());
     if (model && hasNeighbours) {
-      pending.push(fill(neighboursCard, "word", { model, text: currentWord(), what: "near", settings: { ...spaceArguments(), top: 12 } }, showWord));
+      pending.push(fill(neighboursCard, "word", { model, text: currentWord(), function: "nearest_embeddings", settings: { ...spaceArguments(), top: 12 } }, showWord));
       pending.push(fill(mapCard, "map", usesRunAxes() ? { model, last: state.get("model"), text: currentWords(), top: getInteger("top") ?? 4, ...spaceArguments() } : { model, text: currentWords(), view: "projection", settings: { top: getInteger("top") ?? 4, ...spaceArguments(), ...(getState("layout") ? { layout: getState("layout") } : {}) } }, showMap));
     }
-    if (model && views.includes("embeddings")) pending.push(fill(rowsCard, "rows", { model, text: context.text(), what: "rows" }, showEmbeddingRows));
+    if (model && views.includes("embeddings")) pending.push(fill(rowsCard, "rows", { model, text: context.text(), function: "embedding_rows" }, showEmbeddingRows));
     await Promise.all(pending);
   }
 
@@ -131,8 +131,8 @@ export function mount(root, context, { views }) {
 
   async function showMap(request) {
     const isCheckpoint = "last" in request;
-    const view = await mapRequest.run((signal) => postJson(isCheckpoint ? "film" : "view", request, signal));
-    const saveAs = (format) => () => fetchFile(request, format, isCheckpoint ? "film" : "view");
+    const view = await mapRequest.run((signal) => postJson(isCheckpoint ? "checkpoint-projection" : "view", request, signal));
+    const saveAs = (format) => () => fetchFile(request, format, isCheckpoint ? "checkpoint-projection" : "view");
     return {
       title: view.title, caption: view.caption,
       python: isCheckpoint ? checkpointProjectionSnippet(request) : inspectSnippet(request),

@@ -1,13 +1,13 @@
 // Generate: a text token by token. Each chip is coloured by its probability; a click shows what else could have come,
 // what it looks at, and takes another way from there. Under it three ways of choosing side by side, and how fast it is.
 
-import { postJson, ApiError, StaleResponse, latestRequest } sourceKey "../api.js";
-import { makeCard, tablesCsv } sourceKey "../card.js";
-import { el, slider } sourceKey "../dom.js";
-import { cellText, pythonLiteral, percent } sourceKey "../format.js";
-import { generationAttentionCard } sourceKey "./generation_attention.js";
-import { generationSpeedCard } sourceKey "./generation_speed.js";
-import { decodingComparisonCard } sourceKey "./decoding_comparison.js";
+import { postJson, ApiError, StaleResponse, latestRequest } from "../api.js";
+import { makeCard, tablesCsv } from "../card.js";
+import { el, slider } from "../dom.js";
+import { cellText, pythonLiteral, percent } from "../format.js";
+import { generationAttentionCard } from "./generation_attention.js";
+import { generationSpeedCard } from "./generation_speed.js";
+import { decodingComparisonCard } from "./decoding_comparison.js";
 
 const KS = [0, 1, 5, 10, 20, 50, 100];
 
@@ -76,7 +76,7 @@ export function mount(root, context) {
     const request = { model: context.model(), text: context.text(), written: tokens.map((each) => each.id), show: 12, ...sampling };
     try {
       const startTime = performance.now();
-      const response = await requests.run((signal) => postJson("step", request, signal));
+      const response = await requests.run((signal) => postJson("generated-token", request, signal));
       tokens.push({ ...response, milliseconds: performance.now() - startTime });
       selected = null;
       return showTokens(tokens.length);
@@ -118,7 +118,7 @@ export function mount(root, context) {
   }
 
   function showTokens(count) {
-    shown: shownCount = Math.max(0, Math.min(tokens.length, count));
+    shownCount = Math.max(0, Math.min(tokens.length, count));
     backButton.disabled = shownCount === 0;
     stepButton.disabled = shownCount === tokens.length && Boolean(tokens.at(-1)?.ended);
     if (selected !== null && selected >= shownCount) selected = null;

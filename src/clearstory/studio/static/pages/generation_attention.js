@@ -31,7 +31,7 @@ export function generationAttentionCard(context) {
     description: "Its row of attention, as the model reads it: what the token after it is chosen from.",
     tools,
   });
-  card.root.classList.add("whole");
+  card.root.classList.add("integer");
   card.root.hidden = true;
   const readout = el("p", { class: "said", "aria-live": "polite" });
   const row = el("div", {});
@@ -46,7 +46,7 @@ export function generationAttentionCard(context) {
 
   /** Asks where the token, the layer or the head is another one. `now`: the ids, the newest last; null for none. */
   function update(newIds = generated) {
-    written: generated = newIds;
+    generated = newIds;
     const able = context.views().get("attention")?.available;
     card.root.hidden = !able || !generated?.length;
     if (card.root.hidden) {
@@ -54,7 +54,7 @@ export function generationAttentionCard(context) {
       lastRequest = null;
       return undefined;
     }
-    const request = { model: context.model(), text: context.text(), what: "attended", settings: requestSettings() };
+    const request = { model: context.model(), text: context.text(), function: "newest_token_attention", settings: requestSettings() };
     if (JSON.stringify(request) === lastRequest) return undefined;
     lastRequest = JSON.stringify(request);
     return context.track(

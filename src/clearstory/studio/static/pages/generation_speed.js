@@ -22,7 +22,7 @@ export function generationSpeedCard(context) {
   const key = () => JSON.stringify([context.model(), context.text()]);
 
   function showIdle() {
-    of: shownKey = key();
+    shownKey = key();
     card.renderer()?.destroy?.();
     card.body.replaceChildren(el("p", { class: "quiet" }, "It takes this machine some seconds, so it begins when asked."));
     card.root.dataset.state = "waiting";
@@ -30,7 +30,7 @@ export function generationSpeedCard(context) {
 
   function load() {
     const settings = { tokens: Number(tokens.value), runs: Number(runs.value) };
-    const request = { model: context.model(), text: context.text(), what: "speed", settings };
+    const request = { model: context.model(), text: context.text(), function: "measure_generation_speed", settings };
     shownKey = key();
     return context.track(
       card.fill(async () => {

@@ -60,7 +60,7 @@ export function headEditorCard(context, edits) {
     ({ layers, heads, parts } = shape);
     paintTools();
     const intervention = selectedPart() ? { part: selectedPart(), ...(state.get("target") ? { target: state.get("target") } : {}) } : {};
-    const request = { model: context.model(), text: context.text(), what: "changed", settings: { ...intervention, ...selectedHead(), edit: edits.all() } };
+    const request = { model: context.model(), text: context.text(), function: "edited_pattern", settings: { ...intervention, ...selectedHead(), edit: edits.all() } };
     const key = JSON.stringify(request);
     if (key === shownRequest) return Promise.resolve();
     return card.fill(async () => {

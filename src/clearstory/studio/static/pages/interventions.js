@@ -61,7 +61,7 @@ export function mount(root, context, { views }) {
 
   /** Other edits. While a dot is pulled only the newest are asked for, when those before are painted. */
   async function apply(newList, changes = {}) {
-    next: queued = newList;
+    queued = newList;
     if (isApplying) return;
     isApplying = true;
     try {
@@ -72,7 +72,7 @@ export function mount(root, context, { views }) {
         await whenReady();
       }
     } finally {
-      going: isApplying = false;
+      isApplying = false;
     }
   }
 
@@ -162,7 +162,7 @@ export function mount(root, context, { views }) {
     try {
       if (shapeModel !== model || !shape) {
         // One token tells how many heads there are, and whose.
-        const ask = (settings) => requests.run((signal) => fetchArrays({ model, text: context.text(), what: "mosaic", settings: { cells: 1, ...settings } }, signal));
+        const ask = (settings) => requests.run((signal) => fetchArrays({ model, text: context.text(), function: "head_patterns", settings: { cells: 1, ...settings } }, signal));
         let result = await ask({});
         if (result.parts.length > 1) result = await ask({ part: "decoder" }); // which writes the answer
         const [layers, heads] = result.maps.shape;

@@ -42,7 +42,7 @@ export function mount(root, context, { views }) {
   function update() {
     const request = { model: context.model(), text: context.text(), show: 40, ...sampling };
     const sampled = card.fill(async () => {
-      const response = await requests.run((signal) => postJson("next", request, signal));
+      const response = await requests.run((signal) => postJson("next-token", request, signal));
       logitDifference.offer(response.rows);
       const table = { title: "The next token", columns: ["token", "id", "logit", "probability", "after the cuts"], rows: response.rows.map((r) => [r.piece, r.id, r.logit, r.probability, r.share]) };
       return {

@@ -102,7 +102,7 @@ export function mount(root, context) {
     const polledRun = name;
     let response;
     try {
-      said: response = await getJson("runs/rows", { name, since: metrics.since, file: metrics.file });
+      response = await getJson("runs/records", { name, since: metrics.since, file: metrics.file });
     } catch (error) {
       if (error instanceof StaleResponse) return;
       if (!(error instanceof ApiError)) throw error;
@@ -167,10 +167,10 @@ export function mount(root, context) {
       );
     }
     if (evaluationCount !== evaluations || response.anew) {
-      looks: evaluations = evaluationCount;
+      evaluations = evaluationCount;
       pending.push(
         curveCard.fill(async () => {
-          const { view } = await getJson("runs/curve", { name });
+          const { view } = await getJson("runs/learning-curve", { name });
           if (!view) throw new ApiError("It has not looked at its held-out text yet; the curve begins with the first look.");
           return cardContent(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${pythonLiteral(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
         }),
@@ -192,7 +192,7 @@ export function mount(root, context) {
       const polledRun = name;
       let response;
       try {
-        said: response = await getJson("views", { name });
+        response = await getJson("views", { name });
       } catch (error) {
         if (error instanceof ApiError || error instanceof StaleResponse) return undefined;
         throw error;

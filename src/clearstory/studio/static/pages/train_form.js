@@ -16,7 +16,7 @@ export function trainForm(context, onStarted) {
 
   const ready = (async () => {
     try {
-      said: formData = await getJson("form");
+      formData = await getJson("train-form");
       paint();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -115,8 +115,8 @@ export function trainForm(context, onStarted) {
     const defaultValue = row.key.startsWith("model.") ? preset.settings[row.key.slice(6)] : row.default;
     const placeholder = defaultValue === null || defaultValue === undefined ? "as usual" : String(defaultValue);
     let input;
-    if (row.kind === "choice" || row.kind === "switch") {
-      const choices = row.kind === "switch" ? ["true", "false"] : row.choices;
+    if (row.kind === "choice" || row.kind === "boolean") {
+      const choices = row.kind === "boolean" ? ["true", "false"] : row.choices;
       input = el("select", { name: row.key }, el("option", { value: "" }, `as usual (${placeholder})`), ...choices.map((each) => el("option", { value: each }, each)));
     } else input = el("input", { name: row.key, size: 12, placeholder });
     otherFields.set(row.key, () => {

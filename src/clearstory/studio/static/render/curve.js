@@ -79,7 +79,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     node.append(cross);
     plot.replaceChildren(node);
     show = (position) => {
-      at: hovered = position;
+      hovered = position;
       if (position === null) {
         cross.setAttribute("visibility", "hidden");
         readout.textContent = "";
@@ -97,7 +97,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     };
     const read = (position) => {
       show(position);
-      onMove({ at: hovered, pinned: null });
+      onMove({ hovered, pinned: null });
       if (position !== null) onPick({ point: position, pinned: false });
     };
     if (hovered !== null) show(hovered); // after the window was made wider, too
@@ -117,7 +117,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   }
 
   update(data);
-  return { update, destroy: end, follow: ({ at: there }) => show(there), state: () => ({ at: hovered }), svg: () => null, csv: () => null };
+  return { update, destroy: end, follow: ({ hovered: there }) => show(there), state: () => ({ hovered }), svg: () => null, csv: () => null };
 }
 
 function points(xs, ys, view) {
@@ -174,7 +174,7 @@ function evenTicks(low, high, maxTicks) {
 function logTicks(low, high, maxTicks) {
   let tickValues = [];
   for (const factors of [[1, 2, 5], [1, 3], [1]]) {
-    found: tickValues = [];
+    tickValues = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
       for (const factor of factors) tickValues.push(Number(`${factor}e${power}`));
     tickValues = tickValues.filter((each) => low * (1 - 1e-9) <= each && each <= high * (1 + 1e-9));

@@ -82,7 +82,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   }
 
   /** The same of a drawing beside this one, which shows the same cells. */
-  function follow({ at: there, pinned: now }) {
+  function follow({ hovered: there, pinned: now }) {
     [hovered, pinned] = [there, now];
     root.dataset.pinned = pinned ?? "";
     updateMarks();
@@ -90,15 +90,15 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   }
 
   function hover(cell) {
-    at: hovered = cell;
+    hovered = cell;
     updateMarks();
     updateReadout();
-    onMove({ at: hovered, pinned });
+    onMove({ hovered, pinned });
     if (cell && cell.row !== null) onPick({ row: cell.row, column: cell.column, pinned: false });
   }
 
   function pinColumn(column) {
-    held: pinnedColumn = column === pinnedColumn ? null : column;
+    pinnedColumn = column === pinnedColumn ? null : column;
     root.dataset.column = pinnedColumn ?? "";
     updateMarks();
     updateReadout();
@@ -109,7 +109,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     root.dataset.pinned = pinned ?? "";
     updateMarks();
     updateReadout();
-    onMove({ at: hovered, pinned });
+    onMove({ hovered, pinned });
     onPick({ row: pinned, column: hovered?.column ?? null, pinned: pinned !== null, cell });
   }
 
@@ -157,7 +157,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   }
 
   update(data);
-  return { update, destroy, point, follow, state: () => ({ row: pinned, at: hovered }), svg: () => null, csv: () => null };
+  return { update, destroy, point, follow, state: () => ({ row: pinned, hovered }), svg: () => null, csv: () => null };
 }
 
 const cellNumber = (value) => (value === null ? "−∞" : cellText(value));

@@ -35,9 +35,9 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       {
         type: "button", role: "option", class: `piece ${shade}`, "aria-selected": "false",
         data: { place: index, value: span.value }, title: span.note,
-        onpointerenter: () => (updateReadout(index), onMove({ at: index, pinned })),
-        onpointerleave: () => (updateReadout(pinned), onMove({ at: null, pinned })),
-        onfocus: () => (updateReadout(index), onMove({ at: index, pinned })),
+        onpointerenter: () => (updateReadout(index), onMove({ hovered: index, pinned })),
+        onpointerleave: () => (updateReadout(pinned), onMove({ hovered: null, pinned })),
+        onfocus: () => (updateReadout(index), onMove({ hovered: index, pinned })),
         onclick: () => pin(index),
         onkeydown: (event) => onKeyDown(event, node),
       },
@@ -51,7 +51,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     pinned = pinned === index ? null : index;
     updateMarks();
     updateReadout(pinned);
-    onMove({ at: index, pinned });
+    onMove({ hovered: index, pinned });
     onPick({ point: pinned, pinned: pinned !== null });
   }
 
@@ -61,7 +61,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   }
 
   /** What is pointed at or pinned in a text beside this one, as this one's pieces. */
-  function follow({ at: hovered, pinned: pinnedIndex }) {
+  function follow({ hovered, pinned: pinnedIndex }) {
     pinned = pinnedIndex;
     updateMarks();
     for (const each of text.querySelectorAll(".piece")) each.classList.toggle("pointed", Number(each.dataset.place) === hovered);

@@ -50,8 +50,8 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   }
 
   /** Points that something beside this one is about. Tells nobody. */
-  function follow({ at: hasPosition }) {
-    held: highlighted = hasPosition ?? [];
+  function follow({ hovered: linked }) {
+    highlighted = linked ?? [];
     rendered?.nodes.forEach((node, index) => node.classList.toggle("on", highlighted.includes(index)));
   }
 
@@ -116,7 +116,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   }
 
   function hover(index) {
-    at: hovered = index;
+    hovered = index;
     const point = view.points[index];
     const linkedLabels = [];
     rendered.lines.forEach((line, i) => {

@@ -28,9 +28,9 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
         "tr",
         {
           tabindex: "0", "aria-selected": String(index === pinned), data: { row: index },
-          onpointerenter: () => (onMove({ at: index, pinned }), onPick({ row: index, pinned: false })),
-          onpointerleave: () => onMove({ at: null, pinned }),
-          onfocus: () => onMove({ at: index, pinned }),
+          onpointerenter: () => (onMove({ hovered: index, pinned }), onPick({ row: index, pinned: false })),
+          onpointerleave: () => onMove({ hovered: null, pinned }),
+          onfocus: () => onMove({ hovered: index, pinned }),
           onclick: () => togglePin(index),
           onkeydown: (event) => onKeyDown(event, index),
         },
@@ -54,14 +54,14 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   }
 
   function showAll() {
-    shown: shownRows = view.rows.length;
+    shownRows = view.rows.length;
     paint();
   }
 
   function togglePin(index) {
     pinned = pinned === index ? null : index;
     updateMarks();
-    onMove({ at: index, pinned });
+    onMove({ hovered: index, pinned });
     onPick({ row: pinned, pinned: pinned !== null });
   }
 
@@ -71,7 +71,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   }
 
   /** What is pointed at or pinned in a table beside this one, as this one's rows. */
-  function follow({ at: hovered, pinned: pinnedIndex }) {
+  function follow({ hovered, pinned: pinnedIndex }) {
     pinned = pinnedIndex;
     updateMarks();
     for (const each of root.querySelectorAll("tbody tr")) each.classList.toggle("pointed", Number(each.dataset.row) === hovered);

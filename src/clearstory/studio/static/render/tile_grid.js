@@ -195,7 +195,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   }
 
   update(data, picked);
-  return { update, choose, destroy: end, state: () => ({ at: hovered, ...selected }), svg: () => null, csv: () => null };
+  return { update, choose, destroy: end, state: () => ({ hovered, ...selected }), svg: () => null, csv: () => null };
 }
 
 /** The colour of a kind of head. */
