@@ -21,7 +21,7 @@ from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
-from clearstory.recipes.planning.parameter_groups import parts_of, sorted_into, terms_of
+from clearstory.recipes.planning.parameter_groups import list_parameter_groups, sorted_into, terms_of
 from clearstory.recipes.planning.plan import NOTES, Plan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
@@ -132,12 +132,12 @@ def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -
     from clearstory.recipes.planning import parameter_groups
 
     known = list(parameter_groups.shapes_of(TINY_GPT2))
-    parts_of.cache_clear()
+    list_parameter_groups.cache_clear()
     monkeypatch.setattr(parameter_groups, "shapes_of", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
-    found = parts_of(TINY_GPT2)
+    found = list_parameter_groups(TINY_GPT2)
     assert [(each.name, each.parameters) for each in found[-2:]] == [("sieve.weight", 35), ("sieve.bias", 5)]
     assert sum(each.parameters for each in found) == on_paper(TINY_GPT2) + 40
-    parts_of.cache_clear()
+    list_parameter_groups.cache_clear()
 
 
 def kept_by(config: Any, rows: int, context: int) -> float:
@@ -176,7 +176,7 @@ WIDE = {"width": 64, "head_dim": 16, "heads": 4, "intermediate_size": 200, "cont
     ids=["gpt2", "relu", "gelu", "clear", "llama", "bert", "2017", "t5"],
 )
 def test_activations_are_those_that_torch_keeps(config: Any) -> None:
-    reckoned, words = activations_of(parts_of(config), config, 64)
+    reckoned, words = activations_of(list_parameter_groups(config), config, 64)
     # Norms' means and deviations, the softmax's sums and the ids are left out of the formula.
     assert kept_by(config, 2, 64) == pytest.approx(reckoned, rel=0.05)
     assert words.startswith("L (4 d")
@@ -185,8 +185,8 @@ def test_activations_are_those_that_torch_keeps(config: Any) -> None:
 def test_activations_of_recurrent_models_are_at_least_reckoned() -> None:
     config = replace(TINY_LSTM, cell="rnn", width=32, hidden_size=48, tie_embeddings=False)
     # 32 + 48 · 2 and 48 + 48 · 2
-    assert activations_of(parts_of(config), config, 64)[0] == 32 + 96 + 48 + 96
-    assert kept_by(TINY_LSTM, 2, 64) > activations_of(parts_of(TINY_LSTM), TINY_LSTM, 64)[0]
+    assert activations_of(list_parameter_groups(config), config, 64)[0] == 32 + 96 + 48 + 96
+    assert kept_by(TINY_LSTM, 2, 64) > activations_of(list_parameter_groups(TINY_LSTM), TINY_LSTM, 64)[0]
 
 
 def test_the_cache_is_what_a_state_holds() -> None:
@@ -194,7 +194,7 @@ def test_the_cache_is_what_a_state_holds() -> None:
         model = build(config, seed=0)
         _, state = model.forward(TokenBatch(torch.zeros(1, 20, dtype=torch.long)), model.init_state())
         held = sum(each.numel() for name, each in state.tensors().items() if each.is_floating_point())
-        reckoned, _ = cache_of(parts_of(config), config, 20)
+        reckoned, _ = cache_of(list_parameter_groups(config), config, 20)
         assert reckoned == held if config.sliding_window is None else reckoned <= held
 
 
@@ -215,8 +215,8 @@ def test_flops_are_those_that_torch_counts() -> None:
         with counter, torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             model.logits(model.forward(TokenBatch(torch.zeros(1, 24, dtype=torch.long)))[0])
         by_torch = counter.get_total_flops() / 24
-        vectors = sum(2 * each.parameters for each in parts_of(config) if each.vector)
-        assert flops_of(parts_of(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
+        vectors = sum(2 * each.parameters for each in list_parameter_groups(config) if each.vector)
+        assert flops_of(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
 
 
 def test_a_longer_context_costs_attention_and_memory_alone() -> None:

@@ -142,11 +142,11 @@ GROUPS = (
 
 
 @lru_cache(maxsize=8)
-def parts_of(config: Any) -> tuple[Part, ...]:
+def list_parameter_groups(config: Any) -> tuple[Part, ...]:
     """Every matrix and vector of a model, head by head.
 
     >>> from clearstory.models.transformer.presets import GPT2
-    >>> parts_of(GPT2)[2]
+    >>> list_parameter_groups(GPT2)[2]
     Part(name='query', group='attention', symbol='W_q', shape=(768, 64), each=12, layers=12)
     """
     found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
@@ -231,4 +231,4 @@ def terms_of(config: Any) -> tuple[Term, ...]:
         Term("T d", c.context * d, "positions"),
         Term("2 d", 2 * d, "last norm"),
     )
-    return terms if sum(term.parameters for term in terms) == sum(part.parameters for part in parts_of(c)) else ()
+    return terms if sum(term.parameters for term in terms) == sum(part.parameters for part in list_parameter_groups(c)) else ()

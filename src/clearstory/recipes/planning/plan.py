@@ -16,7 +16,7 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_by_part, flops_of, memory_of
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
-from clearstory.recipes.planning.parameter_groups import Part, Term, parts_of, terms_of
+from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, terms_of
 from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
@@ -138,7 +138,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
             f"how large {recipe.model.name} becomes follows from its text, with a row for each different n-gram in it; "
             "train one and it says: clearstory train TEXT --model ngram"
         )
-    parts, notes = parts_of(config), (NOTES[recipe.model.name],) if recipe.model.name in NOTES else ()
+    parts, notes = list_parameter_groups(config), (NOTES[recipe.model.name],) if recipe.model.name in NOTES else ()
     total = sum(part.parameters for part in parts)
     context = recipe.context or getattr(config, "context", None) or CONTEXT
     known: dict[str, Any] = {
