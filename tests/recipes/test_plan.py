@@ -21,7 +21,7 @@ from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
-from clearstory.recipes.planning.parameter_groups import list_parameter_groups, sorted_into, terms_of
+from clearstory.recipes.planning.parameter_groups import list_parameter_groups, sorted_into, parameter_formula
 from clearstory.recipes.planning.plan import NOTES, Plan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
@@ -104,9 +104,9 @@ def test_gpt3_head_by_head_and_term_by_term() -> None:
 
 
 def test_the_formula_is_shown_only_where_it_holds() -> None:
-    assert all(terms_of(PRESETS[name]) for name in ("gpt2", "gpt2-xl", "gpt3-6.7b"))
+    assert all(parameter_formula(PRESETS[name]) for name in ("gpt2", "gpt2-xl", "gpt3-6.7b"))
     # Heads of another width, no biases, other norms
-    assert not any(terms_of(PRESETS[name]) for name in ("gpt3-13b", "nanogpt-char", "llama3-8b", "lstm", "hmm"))
+    assert not any(parameter_formula(PRESETS[name]) for name in ("gpt3-13b", "nanogpt-char", "llama3-8b", "lstm", "hmm"))
     assert NOTES.keys() == {name for name in PRESETS if name.startswith("gpt3")}
 
 

@@ -207,11 +207,11 @@ class Term:
     meaning: str
 
 
-def terms_of(config: Any) -> tuple[Term, ...]:
+def parameter_formula(config: Any) -> tuple[Term, ...]:
     """12 L d² + 13 L d + V d + T d + 2 d, term by term, where a model is wired as GPT-2 and GPT-3 are; else nothing.
 
     >>> from clearstory.models.families import PRESETS
-    >>> [term.parameters for term in terms_of(PRESETS["gpt3-175b"])]
+    >>> [term.parameters for term in parameter_formula(PRESETS["gpt3-175b"])]
     [173946175488, 15335424, 617558016, 25165824, 24576]
     """
     c = config

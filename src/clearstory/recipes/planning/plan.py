@@ -16,7 +16,7 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_by_part, flops_of, memory_of
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
-from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, terms_of
+from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
@@ -168,7 +168,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         **known,
         notes=notes,
         memory=memory,
-        terms=terms_of(config),
+        terms=parameter_formula(config),
         formulas={
             "activations": activations_of(parts, config, context)[1],
             "cache": cache_of(parts, config, context)[1],
