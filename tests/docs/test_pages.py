@@ -1,11 +1,12 @@
 """Every example in README and docs runs.
 
     ```python     runs; the blocks of a page share their names
-    ```console    lines after $ run in bash; where output is shown it must match, with ... for what varies
-    ```sh         runs in bash
+    ```console    lines after $ run; where output is shown it must match, with ... for what varies
+    ```sh         runs
     ```text       is not run; nor is a block whose first line says "not run: REASON" after the language
 
-The blocks of a page share a folder, so a later one can use what an earlier one made.
+The blocks of a page share a folder, so a later one can use what an earlier one made. A plain `clearstory` command runs
+in a fork of this process, which saves importing torch for each; tests/cli starts real processes.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from clearstory.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.is_file()]
@@ -50,6 +58,49 @@ def examples(page: Path) -> list[Example]:
 
 def shell(command: str, place: str) -> str:
     """What a command prints, both streams together; it must succeed."""
+    status, output = in_fork(argv) if (argv := plain_command(command)) is not None else in_bash(command)
+    assert status == 0, f"{place}: {command}\n{output}"
+    return output
+
+
+def plain_command(command: str) -> list[str] | None:
+    """The arguments of a single `clearstory` command that needs nothing of a shell; None for anything else."""
+    command = command.replace("\\\n", " ").strip()
+    if not command.startswith("clearstory ") or not hasattr(os, "fork"):
+        return None
+    words = shlex.split(command, comments=True)
+    if "\n" in command or re.search(r"[|&;<>$`~*?(){}]", re.sub(r"'[^']*'|\"[^\"$`]*\"", "", command)):
+        return None
+    return words[1:]
+
+
+def in_fork(argv: list[str]) -> tuple[int, str]:
+    """Exit status and output of a command in a fork of this process, where torch is imported already."""
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+                sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+                warnings.resetwarnings()
+                signal.alarm(SECONDS)
+                status = main(argv)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        ended = os.waitpid(child, 0)[1]
+        output.seek(0)
+        return os.waitstatus_to_exitcode(ended), output.read().decode()
+
+
+def in_bash(command: str) -> tuple[int, str]:
+    """Exit status and output of a command in bash."""
     here = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
@@ -61,8 +112,14 @@ def shell(command: str, place: str) -> str:
         timeout=SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{place}: {command}\n{done.stdout}"
-    return done.stdout
+    return done.returncode, done.stdout
+
+
+def lines_of(block: str) -> list[str]:
+    """The commands of a block of `sh`, one by one where each stands on its own line."""
+    lines = re.split(r"(?<!\\)\n", block.strip("\n"))
+    alone = all(not line.strip() or line.startswith(("#", "clearstory ")) for line in lines)
+    return [line for line in lines if line.strip() and not line.startswith("#")] if alone else [block]
 
 
 def run_console(example: Example) -> None:
@@ -89,7 +146,8 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pyt
         if example.language == "python":
             exec(compile(example.text, example.place, "exec"), names)
         elif example.language == "sh":
-            shell(example.text, example.place)
+            for command in lines_of(example.text):
+                shell(command, example.place)
         else:
             run_console(example)
 
