@@ -21,7 +21,7 @@ from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
-from clearstory.recipes.planning.parameter_groups import list_parameter_groups, sorted_into, parameter_formula
+from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
 from clearstory.recipes.planning.plan import NOTES, Plan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
@@ -122,10 +122,10 @@ def test_an_lstm_by_its_gates() -> None:
 
 
 def test_what_has_no_row_is_listed_as_other_and_counted() -> None:
-    assert sorted_into("sieve.dense.weight")[:2] == ("other", "sieve.dense.weight")
-    assert sorted_into("blocks.7.attention.bias_table.weight")[:2] == ("other", "blocks.*.attention.bias_table.weight")
-    assert sorted_into("encoder.blocks.7.attention.value.weight")[:2] == ("attention", "encoder value")
-    assert sorted_into("decoder.blocks.7.cross_attention.key.bias")[:2] == ("attention", "cross biases")
+    assert classify_parameter("sieve.dense.weight")[:2] == ("other", "sieve.dense.weight")
+    assert classify_parameter("blocks.7.attention.bias_table.weight")[:2] == ("other", "blocks.*.attention.bias_table.weight")
+    assert classify_parameter("encoder.blocks.7.attention.value.weight")[:2] == ("attention", "encoder value")
+    assert classify_parameter("decoder.blocks.7.cross_attention.key.bias")[:2] == ("attention", "cross biases")
 
 
 def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def list_parameter_groups(config: Any) -> tuple[Part, ...]:
     """
     found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
     for name, shape in shapes_of(config):
-        group, label, symbol, split = sorted_into(name)
+        group, label, symbol, split = classify_parameter(name)
         one, count = split(shape, config)
         key = (group, label, symbol, one)
         before, layers = found.get(key, (0, set()))
@@ -173,12 +173,12 @@ def shapes_of(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield name, tuple(each.shape)
 
 
-def sorted_into(name: str) -> tuple[str, str, str, Split]:
+def classify_parameter(name: str) -> tuple[str, str, str, Split]:
     """The group, the name and the symbol of a parameter, and how it comes apart.
 
-    >>> sorted_into("decoder.blocks.3.cross_attention.query.weight")[:3]
+    >>> classify_parameter("decoder.blocks.3.cross_attention.query.weight")[:3]
     ('attention', 'cross query', 'W_q')
-    >>> sorted_into("sieve.weight")[:2]
+    >>> classify_parameter("sieve.weight")[:2]
     ('other', 'sieve.weight')
     """
     stack = re.match(r"(encoder|decoder)\.", name)
