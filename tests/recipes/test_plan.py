@@ -131,9 +131,9 @@ def test_what_has_no_row_is_listed_as_other_and_counted() -> None:
 def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.recipes.planning import parameter_groups
 
-    known = list(parameter_groups.shapes_of(TINY_GPT2))
+    known = list(parameter_groups.parameter_shapes(TINY_GPT2))
     list_parameter_groups.cache_clear()
-    monkeypatch.setattr(parameter_groups, "shapes_of", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
+    monkeypatch.setattr(parameter_groups, "parameter_shapes", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
     found = list_parameter_groups(TINY_GPT2)
     assert [(each.name, each.parameters) for each in found[-2:]] == [("sieve.weight", 35), ("sieve.bias", 5)]
     assert sum(each.parameters for each in found) == on_paper(TINY_GPT2) + 40

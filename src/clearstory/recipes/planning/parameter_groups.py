@@ -150,7 +150,7 @@ def list_parameter_groups(config: Any) -> tuple[Part, ...]:
     Part(name='query', group='attention', symbol='W_q', shape=(768, 64), each=12, layers=12)
     """
     found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
-    for name, shape in shapes_of(config):
+    for name, shape in parameter_shapes(config):
         group, label, symbol, split = classify_parameter(name)
         one, count = split(shape, config)
         key = (group, label, symbol, one)
@@ -163,7 +163,7 @@ def list_parameter_groups(config: Any) -> tuple[Part, ...]:
     return tuple(sorted(parts, key=lambda part: (GROUPS.index(part.group), part.group != "norms" and part.vector)))
 
 
-def shapes_of(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+def parameter_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Every learnt number of a model by name, without allocating any."""
     from clearstory.formats.no_init import build_empty
 
