@@ -155,7 +155,7 @@ def list_parameter_groups(config: Any) -> tuple[Part, ...]:
         one, count = split(shape, config)
         key = (group, label, symbol, one)
         before, layers = found.get(key, (0, set()))
-        found[key] = (before + count, layers | {layer_of(name)})
+        found[key] = (before + count, layers | {layer_prefix(name)})
     parts = [
         Part(label, group, symbol, shape, count // len(layers), len(layers))
         for (group, label, symbol, shape), (count, layers) in found.items()
@@ -192,7 +192,7 @@ def classify_parameter(name: str) -> tuple[str, str, str, Split]:
     return "other", re.sub(r"\.\d+\.", ".*.", name), "", whole
 
 
-def layer_of(name: str) -> str:
+def layer_prefix(name: str) -> str:
     """What tells one layer from another: everything up to its number."""
     found = re.match(r".*?\.\d+\.", name)
     return found[0] if found else ""
