@@ -22,7 +22,7 @@ from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
 from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
-from clearstory.recipes.planning.plan import NOTES, Plan, plan
+from clearstory.recipes.planning.plan import PRESET_NOTES, Plan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
 PLANNED = [name for name in PRESETS if name != "ngram"]
@@ -107,7 +107,7 @@ def test_the_formula_is_shown_only_where_it_holds() -> None:
     assert all(parameter_formula(PRESETS[name]) for name in ("gpt2", "gpt2-xl", "gpt3-6.7b"))
     # Heads of another width, no biases, other norms
     assert not any(parameter_formula(PRESETS[name]) for name in ("gpt3-13b", "nanogpt-char", "llama3-8b", "lstm", "hmm"))
-    assert NOTES.keys() == {name for name in PRESETS if name.startswith("gpt3")}
+    assert PRESET_NOTES.keys() == {name for name in PRESETS if name.startswith("gpt3")}
 
 
 def test_an_lstm_by_its_gates() -> None:

@@ -35,7 +35,7 @@ BOTH = (
     "context holds; a token of either kind meets its own stack only"
 )
 
-NOTES = dict.fromkeys(
+PRESET_NOTES = dict.fromkeys(
     (
         *("gpt3-small", "gpt3-medium", "gpt3-large", "gpt3-xl"),
         *("gpt3-2.7b", "gpt3-6.7b", "gpt3-13b", "gpt3-175b"),
@@ -138,7 +138,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
             f"how large {recipe.model.name} becomes follows from its text, with a row for each different n-gram in it; "
             "train one and it says: clearstory train TEXT --model ngram"
         )
-    parts, notes = list_parameter_groups(config), (NOTES[recipe.model.name],) if recipe.model.name in NOTES else ()
+    parts, notes = list_parameter_groups(config), (PRESET_NOTES[recipe.model.name],) if recipe.model.name in PRESET_NOTES else ()
     total = sum(part.parameters for part in parts)
     context = recipe.context or getattr(config, "context", None) or CONTEXT
     known: dict[str, Any] = {
