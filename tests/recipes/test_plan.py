@@ -19,7 +19,7 @@ from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
-from clearstory.recipes.planning.costs import activations_of, cache_of, flops_of
+from clearstory.recipes.planning.costs import activation_numbers, cache_of, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
 from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, Plan, plan
@@ -176,7 +176,7 @@ WIDE = {"width": 64, "head_dim": 16, "heads": 4, "intermediate_size": 200, "cont
     ids=["gpt2", "relu", "gelu", "clear", "llama", "bert", "2017", "t5"],
 )
 def test_activations_are_those_that_torch_keeps(config: Any) -> None:
-    reckoned, words = activations_of(list_parameter_groups(config), config, 64)
+    reckoned, words = activation_numbers(list_parameter_groups(config), config, 64)
     # Norms' means and deviations, the softmax's sums and the ids are left out of the formula.
     assert kept_by(config, 2, 64) == pytest.approx(reckoned, rel=0.05)
     assert words.startswith("L (4 d")
@@ -185,8 +185,8 @@ def test_activations_are_those_that_torch_keeps(config: Any) -> None:
 def test_activations_of_recurrent_models_are_at_least_reckoned() -> None:
     config = replace(TINY_LSTM, cell="rnn", width=32, hidden_size=48, tie_embeddings=False)
     # 32 + 48 · 2 and 48 + 48 · 2
-    assert activations_of(list_parameter_groups(config), config, 64)[0] == 32 + 96 + 48 + 96
-    assert kept_by(TINY_LSTM, 2, 64) > activations_of(list_parameter_groups(TINY_LSTM), TINY_LSTM, 64)[0]
+    assert activation_numbers(list_parameter_groups(config), config, 64)[0] == 32 + 96 + 48 + 96
+    assert kept_by(TINY_LSTM, 2, 64) > activation_numbers(list_parameter_groups(TINY_LSTM), TINY_LSTM, 64)[0]
 
 
 def test_the_cache_is_what_a_state_holds() -> None:

@@ -21,7 +21,7 @@ LOOKED_UP = ("embedding", "states", "heads")
 """Groups that a token is not multiplied with: rows that are looked up, and heads for whole texts."""
 
 
-def activations_of(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
+def activation_numbers(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
     """Numbers that the backward pass needs of each token, with nothing computed twice but fused attention's weights;
     and the formula in words.
 
@@ -87,7 +87,7 @@ def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> di
     parameters = sum(part.parameters for part in parts)
     rows_recalled = sum(part.shape[0] for part in parts if part.name == RECALLED)
     dense = sum(part.parameters for part in parts if part.name != RECALLED)
-    activations = rows * context * activations_of(parts, config, context)[0]
+    activations = rows * context * activation_numbers(parts, config, context)[0]
     cache = rows * cache_of(parts, config, context)[0]
     return {
         "weights_fp32": 4 * parameters,
