@@ -19,7 +19,7 @@ from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
-from clearstory.recipes.planning.costs import activation_numbers, cache_of, flops_of
+from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_of
 from clearstory.recipes.planning.hardware import PROCESSORS
 from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, Plan, plan
@@ -194,7 +194,7 @@ def test_the_cache_is_what_a_state_holds() -> None:
         model = build(config, seed=0)
         _, state = model.forward(TokenBatch(torch.zeros(1, 20, dtype=torch.long)), model.init_state())
         held = sum(each.numel() for name, each in state.tensors().items() if each.is_floating_point())
-        reckoned, _ = cache_of(list_parameter_groups(config), config, 20)
+        reckoned, _ = cache_numbers(list_parameter_groups(config), config, 20)
         assert reckoned == held if config.sliding_window is None else reckoned <= held
 
 

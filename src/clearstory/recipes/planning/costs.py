@@ -61,7 +61,7 @@ def activation_numbers(parts: Sequence[Part], config: Any, context: int) -> tupl
     return numbers, words
 
 
-def cache_of(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
+def cache_numbers(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
     """Numbers that generating keeps of one row, and the formula in words: keys and values of a context (and of a
     source of that length, where there is one), a memory of fixed size, or nothing.
     """
@@ -88,7 +88,7 @@ def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> di
     rows_recalled = sum(part.shape[0] for part in parts if part.name == RECALLED)
     dense = sum(part.parameters for part in parts if part.name != RECALLED)
     activations = rows * context * activation_numbers(parts, config, context)[0]
-    cache = rows * cache_of(parts, config, context)[0]
+    cache = rows * cache_numbers(parts, config, context)[0]
     return {
         "weights_fp32": 4 * parameters,
         "weights_bf16": 2 * parameters,

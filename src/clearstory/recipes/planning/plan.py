@@ -13,7 +13,7 @@ from clearstory.errors import CannotDo
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.planning.costs import activation_numbers, cache_of, flops_by_part, flops_of, memory_of
+from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_part, flops_of, memory_of
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
 from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
@@ -171,7 +171,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         terms=parameter_formula(config),
         formulas={
             "activations": activation_numbers(parts, config, context)[1],
-            "cache": cache_of(parts, config, context)[1],
+            "cache": cache_numbers(parts, config, context)[1],
         },
         training_per_device=per_device,
         flops=flops,
