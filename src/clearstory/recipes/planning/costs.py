@@ -78,7 +78,7 @@ def cache_numbers(parts: Sequence[Part], config: Any, context: int) -> tuple[int
     return per_token * kept, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
 
-def memory_of(parts: Sequence[Part], config: Any, rows: int, context: int) -> dict[str, int]:
+def memory_breakdown(parts: Sequence[Part], config: Any, rows: int, context: int) -> dict[str, int]:
     """Bytes of the weights, what training adds to them, and what generating keeps, for rows of `context` tokens.
 
     AdamW remembers two numbers of each parameter; the rows that are recalled have sparse gradients, of which nothing is

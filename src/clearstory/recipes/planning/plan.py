@@ -13,7 +13,7 @@ from clearstory.errors import CannotDo
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_part, flops_of, memory_of
+from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_part, flops_of, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
 from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
@@ -155,7 +155,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     if not isinstance(config, TransformerConfig | RecurrentConfig):
         note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"
         return Plan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
-    memory = memory_of(parts, config, recipe.batch_size, context)
+    memory = memory_breakdown(parts, config, recipe.batch_size, context)
     shared = memory["weights_fp32"] + memory["gradients_fp32"] + memory["adamw_fp32"]
     per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
     flops = flops_of(parts, config, context)
