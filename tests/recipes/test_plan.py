@@ -19,7 +19,7 @@ from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
-from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_of
+from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_per_token
 from clearstory.recipes.planning.hardware import PROCESSORS
 from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, Plan, plan
@@ -216,7 +216,7 @@ def test_flops_are_those_that_torch_counts() -> None:
             model.logits(model.forward(TokenBatch(torch.zeros(1, 24, dtype=torch.long)))[0])
         by_torch = counter.get_total_flops() / 24
         vectors = sum(2 * each.parameters for each in list_parameter_groups(config) if each.vector)
-        assert flops_of(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
+        assert flops_per_token(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
 
 
 def test_a_longer_context_costs_attention_and_memory_alone() -> None:

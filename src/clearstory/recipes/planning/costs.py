@@ -124,7 +124,7 @@ def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str,
     return found
 
 
-def flops_of(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
+def flops_per_token(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
     """The same added up. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
     by_part = flops_by_part(parts, config, context)
     attention = by_part.get(SCORES, 0) + by_part.get(ANSWERS, 0)

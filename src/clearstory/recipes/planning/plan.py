@@ -13,7 +13,7 @@ from clearstory.errors import CannotDo
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_part, flops_of, memory_breakdown
+from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_part, flops_per_token, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
 from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
@@ -158,7 +158,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     memory = memory_breakdown(parts, config, recipe.batch_size, context)
     shared = memory["weights_fp32"] + memory["gradients_fp32"] + memory["adamw_fp32"]
     per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
-    flops = flops_of(parts, config, context)
+    flops = flops_per_token(parts, config, context)
     work = float(flops["training"]) * known["tokens"]
     runs = [run_on(each, work, per_device, recipe, recipe.devices, recipe.price) for each in PROCESSORS]
     if recipe.measure:
