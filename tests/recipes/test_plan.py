@@ -79,7 +79,7 @@ def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
     paper["lstm"] = recurrent_on_paper
     if found.config.family in paper:
         assert found.parameters == paper[found.config.family](found.config)
-        assert found.flops["training"] == 3 * found.flops["forward"] == 3 * sum(found.flops_by_part.values())
+        assert found.flops["training"] == 3 * found.flops["forward"] == 3 * sum(found.flops_by_group.values())
     for width in (80, 140):
         lines = sheet(found, width)
         assert max(map(len, lines)) <= width

@@ -108,7 +108,7 @@ MEMORY = {
 def draw_arithmetic(plan: Plan, console: Console) -> None:
     """Operations for each token, by part."""
     forward = plan.flops["forward"]
-    rows = [[name, f"{value:,}", share(value, forward)] for name, value in plan.flops_by_part.items()]
+    rows = [[name, f"{value:,}", share(value, forward)] for name, value in plan.flops_by_group.items()]
     rows.append(["reading it", f"{forward:,}", "100 %"])
     table(console, ["arithmetic for each token", "FLOP", "share"], rows, total=True)
     attention = f", attention over all of {plan.context:,} tokens" if plan.flops["attention"] else ""

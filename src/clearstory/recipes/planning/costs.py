@@ -101,7 +101,7 @@ def memory_breakdown(parts: Sequence[Part], config: Any, rows: int, context: int
     }
 
 
-def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
+def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
     """Floating-point operations of reading one token (one of the source and one of the answer, where a model has both):
     two for each number it is multiplied with, and attention over a full context, scores (Q Kᵀ) and answers (their sum
     of values) alike.
@@ -126,7 +126,7 @@ def flops_by_part(parts: Sequence[Part], config: Any, context: int) -> dict[str,
 
 def flops_per_token(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
     """The same added up. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
-    by_part = flops_by_part(parts, config, context)
+    by_part = flops_by_group(parts, config, context)
     attention = by_part.get(SCORES, 0) + by_part.get(ANSWERS, 0)
     forward = sum(by_part.values())
     return {"weights": forward - attention, "attention": attention, "forward": forward, "training": 3 * forward}

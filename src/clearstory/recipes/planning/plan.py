@@ -13,7 +13,7 @@ from clearstory.errors import CannotDo
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_part, flops_per_token, memory_breakdown
+from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import PROCESSORS, Processor
 from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
@@ -82,7 +82,7 @@ class Plan:
     formulas: dict[str, str] = field(default_factory=dict)
     training_per_device: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
-    flops_by_part: dict[str, int] = field(default_factory=dict)
+    flops_by_group: dict[str, int] = field(default_factory=dict)
     training_flops: float | None = None
     runs: tuple[Run, ...] = ()
 
@@ -110,7 +110,7 @@ class Plan:
             "memory_formulas": self.formulas,
             "training_bytes_per_device": self.training_per_device,
             "flops_per_token": self.flops,
-            "flops_per_token_by_part": self.flops_by_part,
+            "flops_per_token_by_part": self.flops_by_group,
             "tokens": self.tokens,
             "training_flops": self.training_flops,
             "devices": self.recipe.devices,
@@ -175,7 +175,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         },
         training_per_device=per_device,
         flops=flops,
-        flops_by_part=flops_by_part(parts, config, context),
+        flops_by_group=flops_by_group(parts, config, context),
         training_flops=work,
         runs=tuple(runs),
     )
