@@ -160,10 +160,10 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
     flops = flops_per_token(parts, config, context)
     work = float(flops["training"]) * known["tokens"]
-    runs = [run_on(each, work, per_device, recipe, recipe.devices, recipe.price) for each in PROCESSORS]
+    runs = [estimate_training(each, work, per_device, recipe, recipe.devices, recipe.price) for each in PROCESSORS]
     if recipe.measure:
         alone = shared + memory["activations_bf16"]
-        runs += [run_on(each, work, alone, recipe, 1, None) for each in (*this_gpu(), this_machine())]
+        runs += [estimate_training(each, work, alone, recipe, 1, None) for each in (*this_gpu(), this_machine())]
     return Plan(
         **known,
         notes=notes,
@@ -221,7 +221,7 @@ def this_gpu() -> tuple[Processor, ...]:
     )
 
 
-def run_on(
+def estimate_training(
     processor: Processor, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
 ) -> Run:
     """Time, energy and price of so much work."""
