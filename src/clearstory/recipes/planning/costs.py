@@ -8,7 +8,7 @@ from typing import Any
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.parameter_groups import LABELS, Part
 
-KEPT_BY = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
+ACTIVATION_VECTORS = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
 """Vectors of the feed-forward layer's width that a bend's backward pass needs, what comes out of it included; relu
 needs nothing else, and our tanh form of GELU keeps its gate."""
 
@@ -35,7 +35,7 @@ def activation_numbers(parts: Sequence[Part], config: Any, context: int) -> tupl
         return inputs + gates, "each layer's inputs, gates and memory; kernels may keep more"
     c = config
     kept = {"W_q": 3 if c.qk_norm else 2, "W_k": 2 if c.qk_norm else 1, "W_v": 1}
-    bent = KEPT_BY[c.activation] + 2 * c.gated
+    bent = ACTIVATION_VECTORS[c.activation] + 2 * c.gated
     numbers = 2 * c.width
     for part in parts:
         if part.symbol in kept:
