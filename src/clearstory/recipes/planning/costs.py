@@ -12,7 +12,7 @@ ACTIVATION_VECTORS = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
 """Vectors of the feed-forward layer's width that a bend's backward pass needs, what comes out of it included; relu
 needs nothing else, and our tanh form of GELU keeps its gate."""
 
-QK_PRODUCTS, ANSWERS = "attention: Q Kᵀ", "attention: their values"
+QK_PRODUCTS, WEIGHTED_VALUES = "attention: Q Kᵀ", "attention: their values"
 
 RECALLED = "rows"
 """The part of `recall` that is a table."""
@@ -118,7 +118,7 @@ def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str
         if (part.group not in LOOKED_UP or told) and part.name not in (RECALLED, "distances"):
             found[part.group] = found.get(part.group, 0) + 2 * part.parameters
             if part.group == "attention":
-                found |= {QK_PRODUCTS: 2 * queries * seen, ANSWERS: 2 * queries * seen}
+                found |= {QK_PRODUCTS: 2 * queries * seen, WEIGHTED_VALUES: 2 * queries * seen}
     if getattr(c, "tie_embeddings", False):
         found["unembedding"] = found.get("unembedding", 0) + 2 * c.vocab * c.width
     return found
@@ -127,6 +127,6 @@ def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str
 def flops_per_token(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
     """The same added up. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
     by_part = flops_by_group(parts, config, context)
-    attention = by_part.get(QK_PRODUCTS, 0) + by_part.get(ANSWERS, 0)
+    attention = by_part.get(QK_PRODUCTS, 0) + by_part.get(WEIGHTED_VALUES, 0)
     forward = sum(by_part.values())
     return {"weights": forward - attention, "attention": attention, "forward": forward, "training": 3 * forward}
