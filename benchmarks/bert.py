@@ -118,7 +118,7 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
         batch = pairs.batch(number).rows(0, count - 16 * number)
         hidden = model.encode(batch.tokens, batch.segments)
         asked = batch.targets != IGNORE_INDEX
-        told.append(model.nats(hidden, batch.targets)[asked].double().numpy())
+        told.append(model.masked_nll(hidden, batch.targets)[asked].double().numpy())
         level.append(surprise[batch.targets[asked].numpy()])
         right += (model.nsp_logits(hidden).argmax(-1) == batch.is_not_next).tolist()
         article += [int(np.searchsorted(ends, pair.a, "right")) for pair in pairs.epoch(0)[16 * number :][: len(asked)]]

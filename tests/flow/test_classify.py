@@ -55,7 +55,7 @@ def test_a_text_is_given_the_chance_of_every_label(home: Path, cli: Cli) -> None
     assert [each["text"] for each in said["texts"]] == TEXTS
     for text, each in zip(TEXTS, said["texts"], strict=True):
         hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]]))
-        chances = opened.model.classify(hidden)[0].softmax(-1).tolist()
+        chances = opened.model.class_logits(hidden)[0].softmax(-1).tolist()
         assert {chance["label"]: chance["probability"] for chance in each["labels"]} == pytest.approx(
             dict(zip(LABELS, chances, strict=True)), abs=1e-5
         )
@@ -77,7 +77,7 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
     assert [word.word for word in found.words] == text.split()
     ids, places = tokenizer.encode_with_offsets(text)
     hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, ids)[0]]))
-    chances = opened.model.classify(hidden)[0].softmax(-1).detach()
+    chances = opened.model.class_logits(hidden)[0].softmax(-1).detach()
     place = 0
     for word in found.words:
         place = text.index(word.word, place)

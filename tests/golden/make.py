@@ -108,7 +108,7 @@ def answers(opened: OpenedModel) -> dict[str, Tensor]:
     if model.nsp_head is not None:
         found["follows"] = model.nsp_logits(hidden)
     if model.classifier is not None:
-        found["labels"] = model.classify(hidden) if model.config.label_level == "text" else model.classify(hidden)[0]
+        found["labels"] = model.class_logits(hidden) if model.config.label_level == "text" else model.class_logits(hidden)[0]
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 

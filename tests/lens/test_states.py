@@ -25,7 +25,7 @@ def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
     chances = [share for share in seen.column("probability") if isinstance(share, float)]
     assert all(0 < share <= 1 for share in chances)
     if name == "hmm":
-        chain, ids = model.chain(), torch.tensor([READER.encode("banana")])
+        chain, ids = model.probabilities(), torch.tensor([READER.encode("banana")])
         path, _ = viterbi(chain.initial.log()[None], chain.transition.log()[None], chain.emission[ids].log())
         assert seen.column("state") == path[0].tolist()
         sure = posteriors(chain, ids)[0]

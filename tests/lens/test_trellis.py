@@ -54,7 +54,7 @@ def test_sums_come_out(name: str) -> None:
     model: Any = MODELS[name]()
     ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
     with torch.no_grad():
-        chain = model.chain()
+        chain = model.probabilities()
         found = forward_backward(chain, ids)
         ones = torch.ones(len(ids)).double()
         assert torch.allclose(found.forward.sum(1), ones)

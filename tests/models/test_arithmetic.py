@@ -31,7 +31,7 @@ def test_rms_norm_equals_torchs() -> None:
 
 
 def test_rotation_keeps_lengths_and_turns_back() -> None:
-    turn = Rotary(8, 16, 100.0).double().at(slice(0, 5), torch.float64)
+    turn = Rotary(8, 16, 100.0).double().cos_sin(slice(0, 5), torch.float64)
     x = doubles(2, 5, 3, 8)
     y = autograd_functions.rotate(x, turn)
     assert torch.allclose(y.norm(dim=-1), x.norm(dim=-1))
@@ -44,7 +44,7 @@ def test_rotated_dot_products_depend_on_distance_only() -> None:
     q, k = torch.randn(2, 8, dtype=torch.float64)
 
     def dot(i: int, j: int) -> float:
-        at = rotary.at(torch.tensor([i, j]), torch.float64)
+        at = rotary.cos_sin(torch.tensor([i, j]), torch.float64)
         both = autograd_functions.rotate(torch.stack([q, k])[None, :, None], at)[0, :, 0]
         return float(both[0] @ both[1])
 

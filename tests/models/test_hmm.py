@@ -78,7 +78,7 @@ def test_the_likeliest_path_by_hand() -> None:
 def test_every_path_counted_one_by_one(blocks: int) -> None:
     config = HMMConfig(vocab=7, states=3, blocks=blocks, learn="gradient")
     model: Any = shaken(config).requires_grad_(False)
-    chain, ids = model.chain(), [2, 0, 6, 3, 3]
+    chain, ids = model.probabilities(), [2, 0, 6, 3, 3]
     every = {}
     for path in product(range(3), repeat=5):
         p = float(chain.initial[path[0]])
@@ -143,7 +143,7 @@ def test_a_chain_of_pairs_counted_one_by_one() -> None:
 
 def test_scaled_products_are_what_log_space_says() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
-    chain = model.chain()
+    chain = model.probabilities()
     log = chain.initial.log()
     for t, word in enumerate(TEXT):
         log = log if not t else torch.logsumexp(log[:, None] + chain.transition.log(), 0)
@@ -170,22 +170,22 @@ def hmmlearns(chain: HMMProbabilities, prior: DirichletPrior) -> Any:
 def test_hmmlearn_says_the_same() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
     prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
-    other, ids = hmmlearns(model.chain(), prior), TEXT.view(-1, 1).numpy()
+    other, ids = hmmlearns(model.probabilities(), prior), TEXT.view(-1, 1).numpy()
     lengths = [100, 100, 100]
-    assert -expected_counts(model.chain(), [TEXT.view(3, 100)]).nats == pytest.approx(other.score(ids, lengths), rel=1e-9)
+    assert -expected_counts(model.probabilities(), [TEXT.view(3, 100)]).nats == pytest.approx(other.score(ids, lengths), rel=1e-9)
     assert_close(
-        posteriors(model.chain(), TEXT.view(3, 100)).flatten(0, 1).numpy(),
+        posteriors(model.probabilities(), TEXT.view(3, 100)).flatten(0, 1).numpy(),
         other.predict_proba(ids, lengths),
         atol=1e-9,
         rtol=1e-9,
     )
     total, path = other.decode(ids, lengths, algorithm="viterbi")
-    ours, totals = viterbi(*logs(model.chain(), TEXT.view(3, 100)))
+    ours, totals = viterbi(*logs(model.probabilities(), TEXT.view(3, 100)))
     assert ours.flatten().tolist() == path.tolist()
     assert float(totals.sum()) == pytest.approx(total, rel=1e-9)
     other.fit(ids, lengths)
-    maximize(model, expected_counts(model.chain(), [TEXT.view(3, 100)]), prior)
-    for ours, theirs in zip(model.chain(), (other.startprob_, other.transmat_, other.emissionprob_.T), strict=True):
+    maximize(model, expected_counts(model.probabilities(), [TEXT.view(3, 100)]), prior)
+    for ours, theirs in zip(model.probabilities(), (other.startprob_, other.transmat_, other.emissionprob_.T), strict=True):
         assert_close(ours.numpy(), theirs, rtol=1e-6, atol=1e-9)
 
 
@@ -198,7 +198,7 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
     reached = []
     for fitted in islice(model.fit(rows(TEXT)), 25):
         assert fitted.tokens == 300
-        chain = model.chain()
+        chain = model.probabilities()
         found = expected_counts(chain, baum_welch.windows(TEXT.numpy(), 12, torch.device("cpu")))
         reached.append(prior.penalty(chain) - found.nats)
     assert all(later >= sooner - 1e-9 for sooner, later in pairwise(reached))
@@ -276,8 +276,8 @@ def test_the_gradient_is_what_expected_counts_say() -> None:
     # Salakhutdinov et al. 2003: d log p / d logit = expected count - probability · expected total of its distribution.
     model: Any = shaken(TINY_HMM)
     ids = TEXT[None, :50]
-    found = expected_counts(HMMProbabilities(*(each.detach() for each in model.chain())), [ids])
-    chain = model.chain()
+    found = expected_counts(HMMProbabilities(*(each.detach() for each in model.probabilities())), [ids])
+    chain = model.probabilities()
     first = (chain.initial * chain.emission[ids[0, 0]]).sum().log()
     nats, _ = model.token_nll(TokenBatch(ids[:, :-1]), ids[:, 1:])
     (first - nats.sum()).backward()
@@ -310,11 +310,11 @@ def test_blocks_are_a_model_whose_other_states_never_speak() -> None:
 
 def test_probabilities_are_kept_until_a_parameter_changes() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
-    before = model.chain()
-    assert model.chain().transition is before.transition
+    before = model.probabilities()
+    assert model.probabilities().transition is before.transition
     model.transition.mul_(2)
-    assert not torch.equal(model.chain().transition, before.transition)
-    assert_close(model.double().chain().transition, model.transition.softmax(1))
+    assert not torch.equal(model.probabilities().transition, before.transition)
+    assert_close(model.double().probabilities().transition, model.transition.softmax(1))
 
 
 @pytest.mark.parametrize("config", [TINY_HMM, replace(TINY_HMM, learn="gradient", blocks=3)])

@@ -287,12 +287,12 @@ def test_pruning_drops_what_was_counted_so_often_or_less() -> None:
 
 def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
     model = counted(order=3)
-    assert count_parameters(model) == sum(len(model.table(n).logs) for n in (1, 2, 3)) + sum(
-        len(model.table(n).logs) for n in (1, 2)
+    assert count_parameters(model) == sum(len(model.table(n).log_probs) for n in (1, 2, 3)) + sum(
+        len(model.table(n).log_probs) for n in (1, 2)
     )
     keys, counts = model.table(3).keys.clone(), model.table(3).counts.clone()
     model.half()
-    assert model.table(3).logs.dtype == torch.float16
+    assert model.table(3).log_probs.dtype == torch.float16
     assert torch.equal(model.table(3).keys, keys)
     assert torch.equal(model.table(3).counts, counts)
 

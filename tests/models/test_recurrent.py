@@ -64,7 +64,7 @@ def test_steps_with_their_gates_in_the_open_equal_the_kernels(cell: Any) -> None
     x, kept = torch.randn(6, 3, 5).double(), begun(cell, 3, 7)
     for lengths in (None, torch.tensor([6, 2, 4]), torch.tensor([0, 6, 1])):
         out, after = layer(x, kept, lengths)
-        ours, then = layer.walk(x, kept, lengths)
+        ours, then = layer.forward_stepwise(x, kept, lengths)
         assert_close(then.hidden, after.hidden)
         if after.cell is not None:
             assert_close(then.cell, after.cell)
@@ -114,7 +114,7 @@ def test_variational_dropout_drops_the_same_units_at_every_time() -> None:
 def test_dropped_words_are_missing_wherever_they_stand() -> None:
     model = Recurrent(replace(TINY_LSTM, dropout_embedding=0.5)).train()
     ids = torch.arange(VOCAB).repeat(2)[:, None]
-    missing = (model.embed(ids) == 0).all(-1)[:, 0]
+    missing = (model.embed_tokens(ids) == 0).all(-1)[:, 0]
     assert 0 < missing.sum() < 2 * VOCAB
     assert torch.equal(missing[:VOCAB], missing[VOCAB:])
 

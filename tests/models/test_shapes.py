@@ -86,18 +86,18 @@ def test_labels_are_told_of_the_first_vector_or_of_every_one() -> None:
     hidden = whole.encode(SOURCE)
     head = whole.classifier
     first = torch.tanh(hidden[:, 0] @ whole.pooler.weight.T + whole.pooler.bias)
-    torch.testing.assert_close(whole.classify(hidden), first @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(whole.class_logits(hidden), first @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
     tokens: Any = shaken(ENCODERS["labelled tokens"])
     hidden = tokens.encode(SOURCE)
     head = tokens.classifier
-    torch.testing.assert_close(tokens.classify(hidden), hidden @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(tokens.class_logits(hidden), hidden @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
     dropping: Any = build(replace(ENCODERS["labelled"], dropout=0.5), seed=1)
     hidden = dropping.eval().encode(SOURCE)
-    torch.testing.assert_close(dropping.classify(hidden), dropping.classify(hidden), rtol=0, atol=0)
+    torch.testing.assert_close(dropping.class_logits(hidden), dropping.class_logits(hidden), rtol=0, atol=0)
     dropping.train()
-    assert not torch.equal(dropping.classify(hidden), dropping.classify(hidden))
+    assert not torch.equal(dropping.class_logits(hidden), dropping.class_logits(hidden))
     with pytest.raises(CannotDo, match="no head that tells labels"):
-        build(ENCODERS["bert"], seed=1).classify(hidden)
+        build(ENCODERS["bert"], seed=1).class_logits(hidden)
 
 
 def test_an_encoder_says_what_it_is_for() -> None:
@@ -195,7 +195,7 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
         loss = model.logits(hidden).square().sum()
         loss = loss + (model.nsp_logits(hidden).square().sum() if config.pooler and config.mlm_transform else 0)
         loss = loss + (model.pool(hidden).square().sum() if config.pooler else 0)
-        loss = loss + (model.classify(hidden).square().sum() if config.labels else 0)
+        loss = loss + (model.class_logits(hidden).square().sum() if config.labels else 0)
     else:
         loss = model.logits(model.forward(WRITTEN, source=SOURCE)[0]).log_softmax(-1).square().sum()
     loss.backward()

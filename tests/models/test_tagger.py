@@ -95,7 +95,7 @@ def test_endings_by_hand() -> None:
     found = count_suffix_tags(told, {"D": 0, "N": 1, "V": 2})
     general, plain, *_ = suffix_keys("zing", False)
     assert found[general].tolist() == found[plain].tolist() == [1, 1, 2]
-    ing = SuffixModel(np.array(list(found)), np.stack(list(found.values()))).guess("zing", False)
+    ing = SuffixModel(np.array(list(found)), np.stack(list(found.values()))).tag_probs("zing", False)
     # any word: (1 + 1, 1 + 1, 2 + 1) / 7; plain: ([1, 1, 2] + 3 p) / 7; g, ng, ing: each ([0, 1, 2] + 3 p) / 6
     p = np.array([2, 2, 3]) / 7
     p = (np.array([1, 1, 2]) + TRUST * p) / (4 + TRUST)

@@ -84,7 +84,7 @@ def heard(model: Encoder, tokens: TokenBatch, segments: Tensor, real: Tensor) ->
     out += [model.pool(hidden)] if model.pooler is not None else []
     out += [model.logits(hidden)[real]] if model.mlm_transform is not None else []
     if model.classifier is not None:
-        told = model.classify(hidden)
+        told = model.class_logits(hidden)
         out += [told if model.config.label_level == "text" else told[real]]
     return out + ([model.nsp_logits(hidden)] if model.nsp_head is not None else [])
 

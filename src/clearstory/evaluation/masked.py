@@ -78,7 +78,7 @@ def score_masked(model: Encoder, batches: Iterable[MaskedBatch], limit: int | No
         score = replace(
             score,
             # Summed in float64: in fp32 the 10 millionth token would be rounded to whole nats.
-            nats=score.nats + float(model.nats(hidden, batch.targets).double().sum()),
+            nats=score.nats + float(model.masked_nll(hidden, batch.targets).double().sum()),
             tokens=score.tokens + int((batch.targets != IGNORE_INDEX).sum()),
             n_read=score.n_read + batch.n_tokens,
         )

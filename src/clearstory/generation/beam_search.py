@@ -151,7 +151,7 @@ def advance(
         tokens = TokenBatch.from_sequences(texts, device)
         hidden, after = model.forward(tokens, initial_state(model, len(new), sources, device))
         assert after is not None
-        vectors.append(hidden[torch.arange(len(new), device=device), tokens.last()])
+        vectors.append(hidden[torch.arange(len(new), device=device), tokens.last_positions()])
         states.append(after)
         order = order + new
     if len(states) == 1:

@@ -219,7 +219,7 @@ class Engine:
             start = initial_state(self.model, len(group), [row.source for row in group], self.device)
             hidden, after = self.model.forward(tokens, start)
             assert after is not None
-            vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last()])
+            vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last_positions()])
             states.append(after)
             order += group
         if not order:

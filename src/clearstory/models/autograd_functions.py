@@ -99,7 +99,7 @@ def turn_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotate(x: Float[Tensor, "B T H D"], turn: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H D"]:
-    """x turned by the angles whose cosines and sines are (..., T, 1, D/2): `Rotary.at`."""
+    """x turned by the angles whose cosines and sines are (..., T, 1, D/2): `Rotary.cos_sin`."""
     cos, sin = turn
     if torch.compiler.is_compiling():
         a, b = x.chunk(2, -1)

@@ -40,7 +40,7 @@ class TokenBatch:
             return cls(ids.to(device))
         return cls(ids.to(device), torch.tensor([len(row) for row in rows], device=device))
 
-    def last(self) -> Int[Tensor, "B"]:
+    def last_positions(self) -> Int[Tensor, "B"]:
         """The place of each row's last real token."""
         if self.lengths is None:
             return torch.full((self.ids.shape[0],), self.ids.shape[1] - 1, device=self.ids.device)
@@ -140,7 +140,7 @@ class CountModel(Protocol):
     counted: bool  # False where this model is to learn by gradient after all
     rounds: int | None  # how many rounds learning takes; None: as many as asked for, each making it better
 
-    def accept(self, rows: TokenSequences) -> None:
+    def check_data(self, rows: TokenSequences) -> None:
         """Raises BadSetting where nothing can be learnt from the documents as the model is set; told at a glance."""
 
     def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:

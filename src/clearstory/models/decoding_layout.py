@@ -60,7 +60,7 @@ class DecodingView(nn.Module):
         def laid_out(name: str, module: nn.Module) -> nn.Module | None:
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
-        self.inner = shallow_copy(model, laid_out)
+        self.base_model = shallow_copy(model, laid_out)
         self.unembed = made.get(id(weight)) or make(linear_from_weight(weight, getattr(model, "unembedding_bias", None)))
         self.reads_source = reads_source(model)
         self.width = weight.shape[1]
@@ -72,12 +72,12 @@ class DecodingView(nn.Module):
 
     def init_state(self, batch_size: int = 1, **source: TokenBatch) -> State:
         """The memory of `batch_size` rows that have written nothing, after a `source` where the model reads one."""
-        return cast(State, self.inner.init_state(batch_size, **source))
+        return cast(State, self.base_model.init_state(batch_size, **source))
 
     @torch.no_grad()
     def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
         """What the model knows after each token."""
-        return cast("tuple[Tensor, State | None]", self.inner.forward(tokens, state))
+        return cast("tuple[Tensor, State | None]", self.base_model.forward(tokens, state))
 
     @torch.no_grad()
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:

@@ -30,7 +30,7 @@ class CountTrainer:
     def __init__(self, model: nn.Module, dataset: TokenSequences, settings: TrainingSettings, *, steps: int) -> None:
         self.model = model
         self.count_model = cast(CountModel, model)
-        self.count_model.accept(dataset)
+        self.count_model.check_data(dataset)
         self.dataset = dataset
         self.settings = settings
         self.context = settings.context or getattr(model, "context", None) or 256

@@ -90,7 +90,7 @@ def write(file: Takes, model: NGram, words: list[str]) -> None:
     begin = model.config.bos_token_id
     # One token that ends a line and begins the next is two words there.
     both = begin is not None and words[begin] == END
-    sizes = [len(model.table(order).logs) for order in range(1, model.config.order + 1)]
+    sizes = [len(model.table(order).log_probs) for order in range(1, model.config.order + 1)]
     sizes[0] += both
     file.write(b"\\data\\\n")
     for order, size in enumerate(sizes, start=1):
@@ -105,10 +105,10 @@ def write(file: Takes, model: NGram, words: list[str]) -> None:
 def section(model: NGram, order: int, words: list[str], both: bool) -> Iterator[str]:
     """The lines of one order, in blocks."""
     grams, begin = model.table(order), model.config.bos_token_id
-    logs = grams.logs.double().cpu().numpy() / math.log(10)
+    logs = grams.log_probs.double().cpu().numpy() / math.log(10)
     # A unigram's logarithm may be −inf only under "none"; rounding may put a probability above 1.
     logs = np.minimum(logs, 0.0)
-    weights = None if grams.weights is None else grams.weights.double().cpu().numpy() / math.log(10)
+    weights = None if grams.log_backoffs is None else grams.log_backoffs.double().cpu().numpy() / math.log(10)
     firsts = words
     if both and order > 1:
         assert begin is not None

@@ -41,7 +41,7 @@ class DecoderModule(nn.Module):
         places = counted(attention_mask)
         own = places.index_select(1, here)
         shade = shaded(model, attention_mask, places, own, here)
-        x, present = write_on(model, model.embed(input_ids, own), own, shade, past)
+        x, present = write_on(model, model.embed_tokens(input_ids, own), own, shade, past)
         return model.logits(x), *present
 
 
@@ -121,7 +121,7 @@ class TargetDecoderModule(nn.Module):
         shade = shaded(model.decoder, written, own, own, torch.arange(input_ids.shape[1]))
         x = model.decoder.embed_inputs(model.embedding(input_ids), own)
         x, _ = write_on(model.decoder, x, own, shade, source=(encoder_hidden_states, hidden))
-        return (model.logits(model.finish(x)),)
+        return (model.logits(model.scale_hidden(x)),)
 
 
 OPERATORS: dict[Cell, tuple[str, tuple[int, ...], dict[str, int]]] = {
@@ -228,7 +228,7 @@ def write_on(
     source: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "B T W"], list[Tensor]]:
     """A stack that reads left to right, after a past: its vectors, and the keys and values of past and present."""
-    turn = None if stack.rotary is None else stack.rotary.at(own, x.dtype)
+    turn = None if stack.rotary is None else stack.rotary.cos_sin(own, x.dtype)
     present: list[Tensor] = []
     for number, each in enumerate(stack.blocks):
         block = cast(Block, each)
@@ -247,7 +247,7 @@ def climb(
     """A stack that reads both ways, from its words' vectors on; as `Stack.run_blocks`, for padding on either side."""
     places = counted(mask)
     x = stack.embed_inputs(x, places, token_type_ids)
-    turn = None if stack.rotary is None else stack.rotary.at(places, x.dtype)
+    turn = None if stack.rotary is None else stack.rotary.cos_sin(places, x.dtype)
     shade = hidden_from(mask, x.dtype)[:, None, None]
     if stack.relative_position_bias is not None:
         shade = shade + near(stack, places, places)

@@ -147,7 +147,7 @@ def transformer_stacks(model: LanguageModel) -> list[tuple[str, Stack]]:
 
 def unwrap_model(model: LanguageModel) -> Any:
     """The original model of one whose weights were laid out for decoding; any other model itself."""
-    return model.inner if isinstance(model, DecodingView) else model
+    return model.base_model if isinstance(model, DecodingView) else model
 
 
 def model_device(model: LanguageModel) -> torch.device:

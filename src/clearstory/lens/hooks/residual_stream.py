@@ -1,6 +1,6 @@
-"""Stream: the vectors that a Transformer's steps add to, and what it would say if it ended at any of them.
+"""Residual stream of a Transformer: its sublayers, and the model's output if the stream ended after any of them.
 
-foot ─► + attention ─► (+ cross-attention) ─► + feed-forward ─► ... ─► last norm ─► logits
+embedding output ─► + attention ─► (+ cross-attention) ─► + feed-forward ─► ... ─► final norm ─► logits
 """
 
 from __future__ import annotations
@@ -13,107 +13,98 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearstory.errors import BadInput, CannotDo
+from clearstory.errors import BadInput
+from clearstory.lens.hooks.activations import transformer_stacks, unwrap_model
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.trace import unwrap_model, transformer_stacks
-from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
-from clearstory.models.prompts import reads_source
-from clearstory.models.stack import Stack
-from clearstory.models.transformer import Transformer
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability, require
+from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
-Kind = Literal["attention", "cross-attention", "feed-forward"]
+SublayerKind = Literal["attention", "cross-attention", "feed-forward"]
 
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One step of a block: the taps of what it adds and of the stream after it, and the norm that stands at it."""
+    """One sublayer of a block: the names of its output and of the residual stream after it, its module and its norm."""
 
     layer: int
-    kind: Kind
-    added: str
-    after: str
+    kind: SublayerKind
+    output: str
+    residual: str
     module: Any
     norm: nn.Module
 
     @property
-    def name(self) -> str:
-        """For people to read."""
+    def title(self) -> str:
+        """For people: "3 feed-forward"."""
         return f"{self.layer} {self.kind}"
 
 
-def output_stack(model: Any) -> tuple[str, Stack]:
-    """The stack that the answer comes from, and what the names of its taps begin with."""
+def output_stack(model: LanguageModel) -> tuple[str, Stack]:
+    """The stack that the logits are computed from, and the prefix of its activation names."""
     return transformer_stacks(model)[-1]
 
 
 def sublayers(prefix: str, stack: Stack) -> list[Sublayer]:
-    """All steps of a stack, from its foot up."""
-    steps = []
+    """All sublayers of a stack in the order of computation."""
+    found = []
     for layer, each in enumerate(stack.blocks):
         block, own = cast(Any, each), f"{prefix}blocks.{layer}"
-        attend = (block.attention, block.attention_norm)
-        steps.append(Sublayer(layer, "attention", f"{own}.attention", f"{own}.middle", *attend))
-        if block.cross_attention is not None:
-            look = (block.cross_attention, block.cross_attention_norm)
-            steps.append(Sublayer(layer, "cross-attention", f"{own}.cross_attention", f"{own}.across", *look))
-        think = (block.feed_forward, block.feed_forward_norm)
-        steps.append(Sublayer(layer, "feed-forward", f"{own}.feed_forward", own, *think))
-    return steps
-
-
-def final_hidden(model: Any, x: Float[Tensor, "B T W"], ids: Sequence[int]) -> Float[Tensor, "B T K"]:
-    """What the model would know if its stream ended with x: the last norm, computed of x itself, and all behind it.
-
-    `ids` are the tokens, for a model that recalls n-grams. Of the last block's stream this is what `read` gives.
-    """
-    model, (_, stack) = unwrap_model(model), output_stack(model)
-    x = x if stack.norm is None else stack.norm(x)
-    if isinstance(model, EncoderDecoder):
-        return model.finish(x)
-    if isinstance(model, Transformer):
-        known = None if model.recall is None else model.recall(torch.tensor([list(ids)], device=x.device))
-        return model.finish(x, known)
-    return x
-
-
-def forward_copies(model: Any, read: Passage, rows: int) -> Float[Tensor, "B T W"]:
-    """The passage read `rows` times side by side, so that each row can be changed in a way of its own."""
-    device = next(model.parameters()).device
-    tokens = TokenBatch.from_sequences([read.ids] * rows, device)
-    if read.source:
-        return cast(Tensor, model.forward(tokens, source=TokenBatch.from_sequences([read.source] * rows, device))[0])
-    if read.segments is not None:
-        return cast(Tensor, model.encode(tokens, torch.tensor([read.segments] * rows, device=device)))
-    return cast(Tensor, model.forward(tokens)[0])
-
-
-def answer_position(model: Any, tokenizer: Tokenizer, read: Passage) -> int:
-    """The place whose answer is looked at: the last token's, whose answer is the next; of an encoder its first [MASK].
-
-    Raises BadInput for an encoder's text without one, CannotDo for an encoder that has no head for words.
-    """
-    if not isinstance(unwrap_model(model), Encoder):
-        return len(read.ids) - 1
-    require_mlm_head(model)
-    if tokenizer.mask_token_id is None or tokenizer.mask_token_id not in read.ids:
-        raise BadInput("an encoder answers where a [MASK] stands, and the text has none; put one in place of a word")
-    return read.ids.index(tokenizer.mask_token_id)
-
-
-def require_mlm_head(model: Any) -> None:
-    """Raises CannotDo for an encoder that cannot say which word stands at a place."""
-    if isinstance(unwrap_model(model), Encoder) and unwrap_model(model).transform is None:
-        raise CannotDo(
-            "this encoder has no head for words: it gives vectors, and they mean no word; one that tells a [MASK] is "
-            "made by: clearstory train TEXT --model bert-mini"
+        found.append(
+            Sublayer(
+                layer, "attention", f"{own}.attention", f"{own}.after_attention", block.attention, block.attention_norm
+            )
         )
+        if block.cross_attention is not None:
+            cross = (block.cross_attention, block.cross_attention_norm)
+            names = (f"{own}.cross_attention", f"{own}.after_cross_attention")
+            found.append(Sublayer(layer, "cross-attention", *names, *cross))
+        found.append(
+            Sublayer(layer, "feed-forward", f"{own}.feed_forward", own, block.feed_forward, block.feed_forward_norm)
+        )
+    return found
+
+
+def final_hidden(model: LanguageModel, x: Float[Tensor, "B T W"], ids: Sequence[int]) -> Float[Tensor, "B T K"]:
+    """The hidden states that the logits would be computed from if the residual stream ended with x.
+
+    The final norm is recomputed from x. `ids` are the tokens, for a model with hashed n-grams. For the last block's
+    stream this is what the model's `forward` returns.
+    """
+    network, (_, stack) = unwrap_model(model), output_stack(model)
+    x = x if stack.norm is None else stack.norm(x)
+    if Capability.BIDIRECTIONAL in model.capabilities:
+        return x
+    if Capability.SOURCE in model.capabilities:
+        return cast(Tensor, network.scale_hidden(x))
+    known = None
+    if Capability.HASHED_NGRAMS in model.capabilities:
+        known = network.recall(torch.tensor([list(ids)], device=x.device))
+    return cast(Tensor, network.append_hashed_logits(x, known))
+
+
+def answer_position(model: LanguageModel, tokenizer: Tokenizer, passage: Passage) -> int:
+    """The position whose prediction is examined: the last token, or the first [MASK] of an encoder.
+
+    Raises BadInput for an encoder's text without a [MASK], CannotDo for an encoder without a head for masked tokens.
+    """
+    if Capability.BIDIRECTIONAL not in model.capabilities:
+        return len(passage.ids) - 1
+    require_mlm_head(model)
+    if tokenizer.mask_token_id is None or tokenizer.mask_token_id not in passage.ids:
+        raise BadInput("an encoder predicts at a [MASK], and the text has none; replace a word by [MASK]")
+    return passage.ids.index(tokenizer.mask_token_id)
+
+
+def require_mlm_head(model: LanguageModel) -> None:
+    """Raises CannotDo for an encoder that cannot predict masked tokens."""
+    if Capability.BIDIRECTIONAL in model.capabilities:
+        require(model, Capability.MLM_HEAD)
 
 
 def single_token(tokenizer: Tokenizer, word: str) -> int:
-    """The one token that a word is, after a space where it can be. Raises BadInput for a word of several."""
+    """The token that a word is, after a space if that is one. Raises BadInput for a word of several tokens."""
     forms = [ids for form in (f" {word}", word) if len(ids := tokenizer.encode(form)) == 1]
     if not forms:
         pieces = " · ".join(tokenizer.display_token(id) for id in tokenizer.encode(word))
@@ -121,10 +112,13 @@ def single_token(tokenizer: Tokenizer, word: str) -> int:
     return forms[0][0]
 
 
-def split_target_and_words(model: Any, target: str | None, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
-    """What has been written already, and the words asked about: `target` is the first of an encoder-decoder and the
-    second of any other model.
+def split_target_and_words(
+    model: LanguageModel, target: str | None, words: Sequence[str]
+) -> tuple[str | None, tuple[str, ...]]:
+    """The text an encoder-decoder has generated so far, and the words whose logits are examined.
+
+    For a model without a source, `target` is the first of the words.
     """
-    if reads_source(model) or target is None:
+    if Capability.SOURCE in model.capabilities or target is None:
         return target, tuple(words)
     return None, (target, *words)

@@ -30,7 +30,7 @@ from clearstory.lens.hooks.attention_sites import (
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.attention import attention_caption
 from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Report, Table
-from clearstory.models.arithmetic import RMSNorm
+from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import Truncation, inference_mode
@@ -187,7 +187,7 @@ def normed_output(
     if reads_source and site.part == "encoder":
         return None
     normed = added if site.stack.norm is None else through_norm(site.stack.norm, added, last)
-    return cast(Tensor, unwrap_model(model).finish(normed[None])[0]) if reads_source else normed
+    return cast(Tensor, unwrap_model(model).scale_hidden(normed[None])[0]) if reads_source else normed
 
 
 def through_norm(norm: nn.Module, added: Float[Tensor, "T W"], x: Float[Tensor, "T W"]) -> Float[Tensor, "T W"]:

@@ -84,7 +84,7 @@ def posteriors(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> 
     if not 0 < len(ids) <= MAX_TOKENS:
         raise BadInput(f"the text has {len(ids):,} tokens; give from 1 to {MAX_TOKENS:,}")
     with inference_mode(model):
-        chain: HMMProbabilities = model.chain()
+        chain: HMMProbabilities = model.probabilities()
         found = forward_backward(chain, torch.tensor(ids, device=chain.initial.device))
         mass = found.posterior.sum(0)
         states = sorted(mass.argsort(descending=True, stable=True)[:top].tolist())

@@ -57,16 +57,16 @@ def matching_contexts(model: Any, ids: list[int]) -> list[SeenContext]:
     found: list[SeenContext] = []
     with inference_mode(model):
         known = model.forward(TokenBatch.from_sequences([ids]))[0][0, -1].long().tolist()
-        below = torch.zeros_like(model.table(1).logs)
+        below = torch.zeros_like(model.table(1).log_probs)
         for length, context in enumerate(known):
             if context < 0:
                 continue
             table = model.table(length + 1)
-            left = model.table(length).weights[context] if length else None
+            left = model.table(length).log_backoffs[context] if length else None
             after = below if left is None else model.left(left, below)
             rows = range(model.vocab) if left is None else after_rows(model, length + 1, context)
             tokens = list(rows) if left is None else (table.keys[rows.start : rows.stop] % model.vocab).tolist()
-            after[tokens] = table.logs[rows.start : rows.stop]
+            after[tokens] = table.log_probs[rows.start : rows.stop]
             own: list[float] | list[None] = [None] * len(tokens)
             if left is not None and model.config.smoothing in INTERPOLATED:
                 own = (after.exp() - (left + below).exp())[tokens].clamp_min(0).tolist()

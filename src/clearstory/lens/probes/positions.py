@@ -41,7 +41,7 @@ def input_parts(
         kinds = torch.zeros_like(row[0]) if segments is None else torch.tensor(segments, device=row.device)
         parts["segment"] = stack.token_type_embedding(kinds)
     if getattr(model, "recall", None) is not None:
-        parts["recalled"] = model.recall.hint(model.recall(row), own.dtype)[0]
+        parts["recalled"] = model.recall.input_vectors(model.recall(row), own.dtype)[0]
     return parts
 
 
@@ -166,5 +166,5 @@ def bucket_table(buckets: Any, count: int, named: str) -> Table:
         title=f"Buckets of distances{named}",
         columns=("bucket", "from", "to"),
         rows=rows,
-        caption=f"{len(rows):,} of {buckets.COUNT} buckets occur in {count:,} tokens; beyond {buckets.REACH} one serves.",
+        caption=f"{len(rows):,} of {buckets.NUM_BUCKETS} buckets occur in {count:,} tokens; beyond {buckets.MAX_DISTANCE} one serves.",
     )

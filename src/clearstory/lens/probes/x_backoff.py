@@ -59,7 +59,7 @@ def answer(model: Any, known: Sequence[int], id: int) -> tuple[int, int | None, 
         row = int(model.rows(length + 1, torch.tensor([known[length]]), torch.tensor([id]))[0])
         if row >= 0:
             return length + 1, counted(model, length + 1, row), passed
-        weight = float(model.table(length).weights[known[length]])
+        weight = float(model.table(length).log_backoffs[known[length]])
         if model.config.smoothing == "laplace" and weight < 0:  # unseen as it is, it is counted as if once
             return length + 1, 0, passed
         passed.append((length, math.exp(weight)))

@@ -130,7 +130,7 @@ def on_the_way(
     if isinstance(network, EncoderDecoder) and at.part == "encoder":
         return None
     effect = added if at.stack.norm is None else through_norm(at.stack.norm, added, last)
-    return network.finish(effect[None])[0] if isinstance(network, EncoderDecoder) else effect
+    return network.scale_hidden(effect[None])[0] if isinstance(network, EncoderDecoder) else effect
 
 
 def through_norm(norm: nn.Module, added: Float[Tensor, "T W"], x: Float[Tensor, "T W"]) -> Float[Tensor, "T W"]:

@@ -29,7 +29,7 @@ def viterbi(model: Any, tokenizer: TokenizerProtocol, text: str, *, top: int = 5
     if not 0 < ids.shape[1] <= MAX_TOKENS:
         raise BadInput(f"the text has {ids.shape[1]:,} tokens; give from 1 to {MAX_TOKENS:,}")
     with inference_mode(model):
-        chain, tags = model.chain(), model.config.tags
+        chain, tags = model.probabilities(), model.config.tags
         ids = ids.to(chain.initial.device)
         path, _ = viterbi(chain.initial.log()[None], chain.transition.log()[None], emission_likelihoods(chain, ids).log())
         sure = posteriors(chain, ids)[0]

@@ -139,7 +139,7 @@ def fit(model: Any, rows: TokenSequences, done: int) -> Iterator[FitProgress]:
         with torch.no_grad():  # what every state says at first: the text's own words, each state in its own way
             model.emission += prior.emission.log().to(model.emission)
     while True:
-        found = expected_counts(model.chain(), iter_windows(ids, model.config.states, model.initial.device))
+        found = expected_counts(model.probabilities(), iter_windows(ids, model.config.states, model.initial.device))
         maximize(model, found, prior)
         yield FitProgress(len(ids), found.nats / max(1, len(ids)))
 

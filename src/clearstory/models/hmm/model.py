@@ -81,7 +81,7 @@ class HMM(nn.Module):
         """Baum-Welch goes on for as long as one likes; tags are counted once."""
         return 1 if self.config.learn == "tags" else None
 
-    def accept(self, rows: TokenSequences) -> None:
+    def check_data(self, rows: TokenSequences) -> None:
         """Any text will do."""
 
     def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
@@ -91,26 +91,26 @@ class HMM(nn.Module):
         fit_tag_counts(self, rows)
         return iter([FitProgress(len(rows.ids))])
 
-    def chain(self) -> HMMProbabilities:
+    def probabilities(self) -> HMMProbabilities:
         """The probabilities; kept until the parameters change where no gradient is asked for."""
         weights = (self.initial, self.transition, self.emission)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             # What is about to be updated: torch's fused kernels change a parameter and leave its version as it was.
             self.kept = None
-            return self.probabilities()
+            return self.compute_probabilities()
         if any(weight.is_inference() for weight in weights):  # nobody counts their changes
-            return self.probabilities()
+            return self.compute_probabilities()
         key = [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights]
         if self.kept is None or self.kept[0] != key:
             with torch.inference_mode(False), torch.no_grad():
-                self.kept = (key, self.probabilities())
+                self.kept = (key, self.compute_probabilities())
         return self.kept[1]
 
-    def probabilities(self) -> HMMProbabilities:
+    def compute_probabilities(self) -> HMMProbabilities:
         """The chances that the logits stand for."""
         blocks, words = self.config.blocks, self.emission
         if self.config.order == 3:
-            return self.pairs()
+            return self.compute_trigram_probabilities()
         if blocks == 1:
             return HMMProbabilities(self.initial.softmax(0), self.transition.softmax(1), words.softmax(0))
         short = -self.vocab % blocks
@@ -118,7 +118,7 @@ class HMM(nn.Module):
         spoken = padded.softmax(0).flatten(0, 1)[: self.vocab]
         return HMMProbabilities(self.initial.softmax(0), self.transition.softmax(1), spoken)
 
-    def pairs(self) -> HMMProbabilities:
+    def compute_trigram_probabilities(self) -> HMMProbabilities:
         """A chain of pairs of tags: the second of one is the first of the next, and speaks."""
         size = self.config.states
         first = self.initial.softmax(0)
@@ -128,13 +128,13 @@ class HMM(nn.Module):
 
     def init_state(self, batch_size: int = 1) -> FilteringState:
         """The belief of `batch_size` rows that have read nothing."""
-        first = self.chain().initial
+        first = self.probabilities().initial
         return FilteringState(first.expand(batch_size, -1), (0,) * batch_size)
 
     def forward(self, tokens: TokenBatch, state: FilteringState | None = None) -> tuple[Float[Tensor, "B T W"], FilteringState | None]:
         """The belief about the next state after each token. Raises VocabularyMismatch for an id it does not know."""
-        self.check(tokens.ids)
-        chain = self.chain()
+        self.check_ids(tokens.ids)
+        chain = self.probabilities()
         first = chain.initial.expand(len(tokens.ids), -1) if state is None else state.next
         after = forward_algorithm(chain, tokens.ids, first)
         return after, None if state is None else self.later(state, tokens, after)
@@ -143,16 +143,16 @@ class HMM(nn.Module):
         """The belief behind each row's last token."""
         every = torch.cat([state.next.unsqueeze(1), after], 1)  # a row may have read nothing
         rows = torch.arange(len(every), device=after.device)
-        return FilteringState(every[rows, tokens.last() + 1], self.longer(state, tokens))
+        return FilteringState(every[rows, tokens.last_positions() + 1], self.longer(state, tokens))
 
     def longer(self, state: FilteringState, tokens: TokenBatch) -> tuple[int, ...]:
         """Tokens of each row with those just read."""
-        new = (tokens.last() + 1).tolist()
+        new = (tokens.last_positions() + 1).tolist()
         return tuple(before + more for before, more in zip(state.read, new, strict=True))
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """The logarithm of every token's probability, only where asked for."""
-        told = token_probs(self.chain(), hidden.reshape(-1, hidden.shape[-1]))
+        told = token_probs(self.probabilities(), hidden.reshape(-1, hidden.shape[-1]))
         logs = told.clamp_min(torch.finfo(told.dtype).tiny).log()
         return logs.view(*hidden.shape[:-1], self.vocab)
 
@@ -160,9 +160,9 @@ class HMM(nn.Module):
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: FilteringState | None = None
     ) -> tuple[Float[Tensor, "B T"], FilteringState | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; looked up, not searched for."""
-        self.check(tokens.ids)
-        self.check(targets)
-        chain = self.chain()
+        self.check_ids(tokens.ids)
+        self.check_ids(targets)
+        chain = self.probabilities()
         first = chain.initial.expand(len(tokens.ids), -1) if state is None else state.next
         if self.config.blocks == 1 or not targets.shape[1]:
             after = forward_algorithm(chain, tokens.ids, first)
@@ -171,7 +171,7 @@ class HMM(nn.Module):
         told, spoke = predict_targets(chain, tokens.ids, targets, first)
         if state is None:
             return self.nats(told, targets), None
-        rows, last = torch.arange(len(first), device=first.device), tokens.last().clamp(min=0)
+        rows, last = torch.arange(len(first), device=first.device), tokens.last_positions().clamp(min=0)
         after = propagate(chain, spoke[rows, last], tokens.ids[rows, last])
         if tokens.lengths is not None:
             after = torch.where(tokens.lengths[:, None] > 0, after, first)
@@ -185,7 +185,7 @@ class HMM(nn.Module):
     def compile(self, *_: object, **__: object) -> None:
         """Nothing: the steps depend on each other, and each is one matrix product."""
 
-    def check(self, ids: Tensor) -> None:
+    def check_ids(self, ids: Tensor) -> None:
         """Refuse what would otherwise fail far away, or not at all."""
         if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= self.vocab:
             raise VocabularyMismatch(

@@ -73,7 +73,7 @@ class SuffixModel:
     def __init__(self, keys: Any, counts: Any) -> None:
         self.rows = {tuple(key): row for key, row in zip(keys.tolist(), np.asarray(counts, np.float64), strict=True)}
 
-    def guess(self, word: str, first: bool) -> Numbers:
+    def tag_probs(self, word: str, first: bool) -> Numbers:
         """How likely each tag is, given the word."""
         general, *keys = suffix_keys(word, first)
         counts = self.rows[general] + 1.0  # a tag that no rare word has may be had by a new one

@@ -101,7 +101,7 @@ def joint_word_tag_probs(text: TaggedTokens, told: Sequence[Sequence[int]], voca
     spelling.pop(text.unk_token_id, None)
     for id, word in spelling.items():
         seen = counts[id].sum()
-        likely = np.append(endings.guess(word, False), 0.0)
+        likely = np.append(endings.tag_probs(word, False), 0.0)
         counts[id] = (counts[id] + OWN * likely) * seen / (seen + OWN)
     return counts + NEVER
 

@@ -92,7 +92,7 @@ class Tagger:
         if id != self.tokenizer.unk_token_id:
             known_well: Tensor = self.words[id]
             return known_well
-        chances = self.endings.guess(word, first)
+        chances = self.endings.tag_probs(word, first)
         for other in other_capitalizations(word):
             if (known := self.ids[other]) != self.tokenizer.unk_token_id:
                 share = OTHERWISE[first or word.isupper()]

@@ -69,7 +69,7 @@ class NGram(nn.Module):
         self.compute_dtype: torch.dtype | None = None  # nothing is multiplied
         self.lay_out(config)
         # Before anything is counted.
-        self.table(1).logs.fill_(-math.log(self.vocab))
+        self.table(1).log_probs.fill_(-math.log(self.vocab))
 
     def lay_out(self, config: NGramConfig) -> None:
         """Tables of the sizes that a config states, empty."""
@@ -87,12 +87,12 @@ class NGram(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the tables are."""
-        return self.table(1).logs.device
+        return self.table(1).log_probs.device
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Tables of the sizes that saved ones have: what was counted is as large as its text made it."""
         sizes = [shapes.get(f"grams.{at}.keys", (0,)) for at in range(1, self.config.order)]
-        kind = self.table(1).logs
+        kind = self.table(1).log_probs
         self.lay_out(replace(self.config, sizes=tuple(int(size[0]) for size in sizes) if any(map(any, sizes)) else ()))
         self.to(device=kind.device, dtype=kind.dtype)
 
@@ -101,7 +101,7 @@ class NGram(nn.Module):
         """An order a round."""
         return self.config.order
 
-    def accept(self, rows: TokenSequences) -> None:
+    def check_data(self, rows: TokenSequences) -> None:
         """Raises BadSetting as `count` does, and for a smoothing that is none."""
         c = self.config
         smoothing_method(c)
@@ -125,15 +125,15 @@ class NGram(nn.Module):
 
     def fill(self, parts: Sequence[SmoothedOrder]) -> Self:
         """Tables with these numbers, order by order; itself."""
-        kind = self.table(1).logs
-        self.lay_out(replace(self.config, sizes=tuple(len(part.logs) for part in parts[1:])))
+        kind = self.table(1).log_probs
+        self.lay_out(replace(self.config, sizes=tuple(len(part.log_probs) for part in parts[1:])))
         for order, part in enumerate(parts, start=1):
             grams = self.table(order)
             if part.keys is not None:
                 grams.keys = torch.from_numpy(part.keys)
-            grams.logs = torch.from_numpy(part.logs).to(kind)
-            if grams.weights is not None and part.weights is not None:
-                grams.weights = torch.from_numpy(part.weights).to(kind)
+            grams.log_probs = torch.from_numpy(part.log_probs).to(kind)
+            if grams.log_backoffs is not None and part.log_backoffs is not None:
+                grams.log_backoffs = torch.from_numpy(part.log_backoffs).to(kind)
             if grams.counts is not None and part.counts is not None:
                 grams.counts = torch.from_numpy(np.minimum(part.counts, 2**31 - 1).astype(np.int32))
         return self.to(kind.device)
@@ -160,7 +160,7 @@ class NGram(nn.Module):
     def after(self, before: NGramState, tokens: TokenBatch) -> Int[Tensor, "B L"]:
         """The last order − 1 ids of each row, and those that come."""
         ids = tokens.ids.to(before.ids.device)
-        self.check(ids)
+        self.check_ids(ids)
         return torch.cat([before.ids, ids], 1)
 
     def remember(self, before: NGramState, tokens: TokenBatch) -> NGramState:
@@ -210,7 +210,7 @@ class NGram(nn.Module):
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Log-probabilities of the next token, only where asked for; they add up to one as they are."""
         contexts = hidden.reshape(-1, hidden.shape[-1]).long()
-        logs = self.table(1).logs.expand(len(contexts), -1).clone()
+        logs = self.table(1).log_probs.expand(len(contexts), -1).clone()
         for order in range(2, self.config.order + 1):
             self.spread(order, contexts[:, order - 1], logs)
         return logs.view(*hidden.shape[:-1], self.vocab)
@@ -220,7 +220,7 @@ class NGram(nn.Module):
         grams = self.table(order)
         at = (contexts >= 0).nonzero()[:, 0]
         chosen = contexts[at]
-        weights = self.table(order - 1).weights[chosen]
+        weights = self.table(order - 1).log_backoffs[chosen]
         logs[at] = self.left(weights[:, None], logs[at])
         # What follows a context stands together.
         first = torch.searchsorted(grams.keys, chosen * self.vocab)
@@ -228,7 +228,7 @@ class NGram(nn.Module):
         total = int(sizes.sum())
         shift = torch.repeat_interleave(first - sizes.cumsum(0) + sizes, sizes, output_size=total)
         rows = torch.arange(total, device=shift.device) + shift
-        logs[torch.repeat_interleave(at, sizes, output_size=total), grams.keys[rows] % self.vocab] = grams.logs[rows]
+        logs[torch.repeat_interleave(at, sizes, output_size=total), grams.keys[rows] % self.vocab] = grams.log_probs[rows]
 
     def left(self, weights: Tensor, shorter: Tensor) -> Tensor:
         """Log P of what a context was not seen with, from its weight and log P after the shorter one."""
@@ -246,13 +246,13 @@ class NGram(nn.Module):
         scored = wanted != IGNORE_INDEX
         count = wanted.shape[1]
         wanted = wanted.where(scored, 0)
-        self.check(wanted)
+        self.check_ids(wanted)
         contexts, found = self.matches(ids, wanted, scored)
-        logs = self.table(1).logs[wanted]
+        logs = self.table(1).log_probs[wanted]
         for order, (context, rows) in enumerate(zip(contexts, found, strict=True), start=2):
-            weights = take_rows(self.table(order - 1).weights, context[:, -count:], 0.0)
+            weights = take_rows(self.table(order - 1).log_backoffs, context[:, -count:], 0.0)
             logs = self.left(weights, logs)
-            logs = torch.where(rows >= 0, take_rows(self.table(order).logs, rows, 0.0), logs)
+            logs = torch.where(rows >= 0, take_rows(self.table(order).log_probs, rows, 0.0), logs)
         nats = torch.where(scored, -logs, 0)
         return nats, None if state is None else self.remember(before, tokens)
 
@@ -273,7 +273,7 @@ class NGram(nn.Module):
         contexts = [each.where(reach >= length, -1)[:, :-1] for length, each in enumerate(rows[:-1], start=1)]
         return contexts, [each[:, -count:] for each in rows[1:]]
 
-    def check(self, ids: Tensor) -> None:
+    def check_ids(self, ids: Tensor) -> None:
         """Refuse what would otherwise fail far away, or not at all."""
         if ids.numel() and not ids.is_meta and not 0 <= (worst := int(ids.max())) < self.vocab:
             raise VocabularyMismatch(

@@ -55,7 +55,7 @@ class RecurrentLayer(nn.Module):
         # A view for decoding puts something else in the place of the linear maps, which no kernel of torch's can read.
         viewed = not (isinstance(self.input, nn.Linear) and isinstance(self.memory, nn.Linear))
         if viewed or (len(x) == 1 and lengths is None and not torch.is_grad_enabled()):
-            return self.walk(x, before, lengths)
+            return self.forward_stepwise(x, before, lengths)
         weights = self.weights(x.dtype)
         first = tuple(each.to(x.dtype)[None] for each in before if each is not None)
         settings = (True, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, to be learnt, both ways
@@ -84,7 +84,7 @@ class RecurrentLayer(nn.Module):
         memory = F.dropout(self.memory.weight, self.weight_drop, self.training)
         return [each.to(dtype) for each in (self.input.weight, memory, self.input.bias, self.memory.bias)]
 
-    def walk(
+    def forward_stepwise(
         self, x: Float[Tensor, "T B I"], before: CellState, lengths: Int[Tensor, "B"] | None
     ) -> tuple[Float[Tensor, "T B U"], CellState]:
         """Token by token."""

@@ -78,14 +78,14 @@ class Recurrent(nn.Module):
         return frozenset(always if self.config.cutoffs else always | {Capability.OUTPUT_EMBEDDINGS})
 
     @property
-    def word_vectors(self) -> Float[Tensor, "V W"]:
+    def output_embeddings(self) -> Float[Tensor, "V W"]:
         """One vector for each word, to be held against what the model knows."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"] | None:
         """The word vectors where logits are plain products with them; None under an adaptive softmax."""
-        return self.word_vectors if self.names is None else None
+        return self.output_embeddings if self.names is None else None
 
     def init_state(self, batch_size: int = 1) -> RecurrentState:
         """The memory of `batch_size` rows that have read nothing."""
@@ -94,10 +94,10 @@ class Recurrent(nn.Module):
 
     def forward(self, tokens: TokenBatch, state: RecurrentState | None = None) -> tuple[Float[Tensor, "B T W"], RecurrentState | None]:
         """The last layer's vector after each token. Raises VocabularyMismatch for an id it does not know."""
-        self.check(tokens.ids)
+        self.check_ids(tokens.ids)
         rows, count = tokens.ids.shape
         memory = self.init_state(rows) if state is None else state
-        x = self.embed(tokens.ids.t())
+        x = self.embed_tokens(tokens.ids.t())
         cells = memory.cells or (None,) * len(self.layers)
         kept: list[CellState] = []
         for number, (layer, hidden, cell) in enumerate(zip(self.layers, memory.hidden, cells, strict=True)):
@@ -115,7 +115,7 @@ class Recurrent(nn.Module):
             tuple(before + more for before, more in zip(state.read, new, strict=True)),
         )
 
-    def embed(self, ids: Int[Tensor, "T B"]) -> Float[Tensor, "T B W"]:
+    def embed_tokens(self, ids: Int[Tensor, "T B"]) -> Float[Tensor, "T B W"]:
         """Each token's vector. In training some words are missing altogether (Gal and Ghahramani 2016, section 4.2)."""
         x: Tensor = self.embedding(ids)
         if self.training and self.config.dropout_embedding:
@@ -134,20 +134,20 @@ class Recurrent(nn.Module):
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token, only where asked for."""
         if self.names is None:
-            return cross_entropy.output_logits(hidden, self.word_vectors)
-        return adaptive_softmax.adaptive_log_probs(hidden, self.word_vectors, self.config.cutoffs, self.names)
+            return cross_entropy.output_logits(hidden, self.output_embeddings)
+        return adaptive_softmax.adaptive_log_probs(hidden, self.output_embeddings, self.config.cutoffs, self.names)
 
     def token_nll(
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: RecurrentState | None = None
     ) -> tuple[Float[Tensor, "B T"], RecurrentState | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        return adaptive_softmax.adaptive_cross_entropy(hidden, self.word_vectors, targets, self.config.cutoffs, self.names), state
+        return adaptive_softmax.adaptive_cross_entropy(hidden, self.output_embeddings, targets, self.config.cutoffs, self.names), state
 
     def compile(self, *_: object, **__: object) -> None:
         """Nothing: torch's cells are kernels already, and its compiler breaks the graph at each of them."""
 
-    def check(self, ids: Tensor) -> None:
+    def check_ids(self, ids: Tensor) -> None:
         """Refuse what would otherwise fail far away, or not at all."""
         if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= self.vocab:
             raise VocabularyMismatch(

@@ -25,7 +25,7 @@ Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]]
 layer's keys and values, (kv_heads, S, head_dim)."""
 
 RotaryAngles = tuple[Tensor, Tensor]
-"""Cosines and sines of the tokens' places, from `Rotary.at`."""
+"""Cosines and sines of the tokens' places, from `Rotary.cos_sin`."""
 
 LayerCache = tuple[Tensor, Tensor, Tensor]
 """One row's keys and values in one layer, each (kv_heads, kept, head_dim), and the end of both, (2, kv_heads, new,

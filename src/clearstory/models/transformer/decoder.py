@@ -67,7 +67,7 @@ class Transformer(Stack):
         Raises ContextOverflow when a row grows past the context, VocabularyMismatch for an id it does not know.
         """
         if state is None:
-            self.check(tokens.ids, tokens.ids.shape[1])
+            self.check_ids(tokens.ids, tokens.ids.shape[1])
             hidden: Tensor = self.compiled_stack(tokens.ids)
             return hidden, None
         return self.forward_with_cache(tokens, state)
@@ -77,8 +77,8 @@ class Transformer(Stack):
         where what comes before it cannot look.
         """
         remembered = None if self.recall is None else self.recall(ids)
-        x = self.embed(ids, slice(0, ids.shape[1]), remembered)
-        return self.finish(self.run_blocks(x), remembered)
+        x = self.embed_tokens(ids, slice(0, ids.shape[1]), remembered)
+        return self.append_hashed_logits(self.run_blocks(x), remembered)
 
     @torch.no_grad()
     def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
@@ -87,8 +87,8 @@ class Transformer(Stack):
         remembered = None
         if self.recall is not None:
             rows, remembered = self.remember(tokens.ids, state.rows, rows, new)
-        x = self.embed(tokens.ids, places, remembered)
-        return self.finish(self.run_blocks_with_cache(x, rows, new, places), remembered), replace(state, rows=rows)
+        x = self.embed_tokens(tokens.ids, places, remembered)
+        return self.append_hashed_logits(self.run_blocks_with_cache(x, rows, new, places), remembered), replace(state, rows=rows)
 
     def remember(
         self, ids: Tensor, before: Sequence[RowCache], after: Sequence[RowCache], new: Sequence[int]
@@ -103,19 +103,19 @@ class Transformer(Stack):
             rows.append(replace(grown, recent=tuple((*old.recent, *row[:count].tolist())[-back:])))
         return tuple(rows), torch.stack(found)
 
-    def finish(self, x: Float[Tensor, "B T W"], remembered: Tensor | None) -> Float[Tensor, "B T K"]:
+    def append_hashed_logits(self, x: Float[Tensor, "B T W"], remembered: Tensor | None) -> Float[Tensor, "B T K"]:
         """Where n-grams are recalled, their logits stand behind the vector (K is W, or W + V)."""
         if self.recall is None or remembered is None:
             return x
-        return torch.cat([x.to(remembered.dtype), self.recall.weigh(remembered, x)], -1)
+        return torch.cat([x.to(remembered.dtype), self.recall.logits(remembered, x)], -1)
 
-    def embed(
+    def embed_tokens(
         self, ids: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | slice, remembered: Tensor | None = None
     ) -> Float[Tensor, "B T W"]:
         """Each token's vector at the foot of the stack, plus what is recalled."""
         x = self.embed_inputs(self.embedding(ids), places)
         if self.recall is not None and remembered is not None:
-            x = x + self.recall.hint(remembered, x.dtype)
+            x = x + self.recall.input_vectors(remembered, x.dtype)
         return self.apply_dropout(x)
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:

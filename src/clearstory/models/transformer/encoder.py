@@ -69,7 +69,7 @@ class Encoder(Stack):
 
         Raises ContextOverflow when a row is longer than the context, VocabularyMismatch for an id it does not know.
         """
-        self.check(tokens.ids, tokens.ids.shape[1])
+        self.check_ids(tokens.ids, tokens.ids.shape[1])
         out: Tensor = self.compiled_stack(tokens.ids, tokens.lengths, token_type_ids)
         return out
 
@@ -83,7 +83,7 @@ class Encoder(Stack):
         x = self.apply_dropout(self.embed_inputs(self.embedding(ids), slice(0, ids.shape[1]), token_type_ids))
         return self.run_blocks(x, lengths)
 
-    def transformed(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
+    def mlm_features(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """What is held against each word's vector."""
         if self.mlm_transform is None or self.mlm_transform_norm is None:
             return hidden
@@ -92,7 +92,7 @@ class Encoder(Stack):
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the token that stands at each place, or stood there before it was masked."""
-        logits = cross_entropy.output_logits(self.transformed(hidden), self.output_weight)
+        logits = cross_entropy.output_logits(self.mlm_features(hidden), self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
     def pool(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B W"]:
@@ -114,21 +114,21 @@ class Encoder(Stack):
         out: Tensor = self.nsp_head(pooled)
         return out
 
-    def classify(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B *places labels"]:
+    def class_logits(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B *places labels"]:
         """Logits of the config's labels: (B, labels) of texts, (B, T, labels) of tokens. Devlin et al. 2019, section 4.
 
         Raises CannotDo for a model that has learnt no labels.
         """
         if self.classifier is None:
-            self.cannot_label()
+            self.raise_no_classifier()
         known = self.pool(hidden) if self.config.label_level == "text" else hidden
         out: Tensor = self.classifier(F.dropout(known, self.config.dropout, self.training))
         return out
 
-    def nats(self, hidden: Float[Tensor, "B T W"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def masked_nll(self, hidden: Float[Tensor, "B T W"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Nats of each target at its place, 0 where it is IGNORE_INDEX; what is not asked for costs no logits."""
         known = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
-        vectors = self.transformed(hidden.flatten(0, 1)[known])
+        vectors = self.mlm_features(hidden.flatten(0, 1)[known])
         found = cross_entropy.linear_cross_entropy(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
         return found.new_zeros(targets.numel()).index_copy(0, known, found).view(targets.shape)
 
@@ -141,27 +141,27 @@ class Encoder(Stack):
     ) -> tuple[Float[Tensor, "B T"], None]:
         """Nats of the tokens that stood at masked places (IGNORE_INDEX everywhere else), given all the others."""
         if state is not None:
-            self.cannot_go_on()
-        return self.nats(self.encode(tokens, token_type_ids), targets), None
+            self.raise_not_causal()
+        return self.masked_nll(self.encode(tokens, token_type_ids), targets), None
 
     def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
         """`encode`, where nothing is to be remembered."""
         if state is not None:
-            self.cannot_go_on()
+            self.raise_not_causal()
         return self.encode(tokens), None
 
     def init_state(self, batch_size: int = 1) -> NoReturn:
         """Raises CannotDo: who has seen what comes after cannot be asked what comes next."""
-        self.cannot_go_on()
+        self.raise_not_causal()
 
-    def cannot_go_on(self) -> NoReturn:
+    def raise_not_causal(self) -> NoReturn:
         """The one sentence for who asks an encoder to write."""
         raise CannotDo(
             "this model is an encoder: it reads both ways and does not write on; use `clearstory fill-mask` for a [MASK], "
             "`embed` for vectors, or `classify` where it has learnt labels"
         )
 
-    def cannot_label(self) -> NoReturn:
+    def raise_no_classifier(self) -> NoReturn:
         """The one sentence for who asks for labels that nobody taught."""
         raise CannotDo(
             "this encoder has no head that tells labels; it gives vectors (clearstory embed), and folders of "

@@ -68,7 +68,7 @@ class EncoderDecoder(CompilableStack):
 
     def encode(self, source: TokenBatch) -> Float[Tensor, "B S W"]:
         """Every source token's vector. Raises ContextOverflow for a source longer than the context."""
-        self.encoder.check(source.ids, source.ids.shape[1])
+        self.encoder.check_ids(source.ids, source.ids.shape[1])
         x = self.encoder.embed_inputs(self.embedding(source.ids), slice(0, source.ids.shape[1]))
         return self.encoder.run_blocks(self.encoder.apply_dropout(x), source.lengths)
 
@@ -108,7 +108,7 @@ class EncoderDecoder(CompilableStack):
             return self.forward_with_cache(tokens, state)
         if source is None:
             raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
-        self.decoder.check(tokens.ids, tokens.ids.shape[1])
+        self.decoder.check_ids(tokens.ids, tokens.ids.shape[1])
         return self.compiled_stack(tokens.ids, source), None
 
     def run_stack(self, ids: Int[Tensor, "B T"], source: TokenBatch) -> Float[Tensor, "B T W"]:
@@ -117,16 +117,16 @@ class EncoderDecoder(CompilableStack):
         shade = None if source.lengths is None else padding_mask(source.lengths, source.ids.shape[1], vectors.dtype)
         across: Source = (vectors, shade)
         x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(ids), slice(0, ids.shape[1])))
-        return self.finish(self.decoder.run_blocks(x, source=across))
+        return self.scale_hidden(self.decoder.run_blocks(x, source=across))
 
     @torch.no_grad()
     def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read on after what each row has written already."""
         rows, new, places = self.decoder.extend_caches(tokens, state.rows)
         x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(tokens.ids), places))
-        return self.finish(self.decoder.run_blocks_with_cache(x, rows, new, places)), replace(state, rows=rows)
+        return self.scale_hidden(self.decoder.run_blocks_with_cache(x, rows, new, places)), replace(state, rows=rows)
 
-    def finish(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+    def scale_hidden(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """T5 divides by √width where the unembedding is the embedding. Raffel et al. 2020, in their code."""
         return x / math.sqrt(self.config.width) if self.config.logit_scale else x
 

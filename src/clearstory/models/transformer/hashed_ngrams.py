@@ -65,13 +65,13 @@ class HashedNGrams(nn.Module):
         rows: Tensor = self.table(self.places(ids))
         return rows
 
-    def hint(self, rows: Float[Tensor, "B T N V"], dtype: torch.dtype) -> Float[Tensor, "B T W"]:
+    def input_vectors(self, rows: Float[Tensor, "B T N V"], dtype: torch.dtype) -> Float[Tensor, "B T W"]:
         """What the network is shown of it."""
         shown: Tensor = self.into(rows.flatten(-2).to(dtype))
         # A fifth: this map sums hundreds of rows' numbers, and so wants smaller steps than what it adds to.
         return 0.2 * shown
 
-    def weigh(self, rows: Float[Tensor, "B T N V"], hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B T V"]:
+    def logits(self, rows: Float[Tensor, "B T N V"], hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B T V"]:
         """The orders' logits added up, each as far as it is trusted here."""
         trust = self.trust(hidden).to(rows.dtype)
         weighed: Tensor = (trust.unsqueeze(-2) @ rows).squeeze(-2)

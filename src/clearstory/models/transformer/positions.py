@@ -31,7 +31,7 @@ class Rotary(nn.Module):
         self.cos: Tensor
         self.sin: Tensor
 
-    def at(self, places: Int[Tensor, "*B T"] | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def cos_sin(self, places: Int[Tensor, "*B T"] | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines of these places, each (..., T, 1, head_dim / 2): one a pair, alike in every head."""
         return self.cos[places].to(dtype).unsqueeze(-2), self.sin[places].to(dtype).unsqueeze(-2)
 
@@ -73,12 +73,12 @@ class RelativePositionBias(nn.Module):
     growing width when far, all alike from 128 on. Raffel et al. 2020, section 2.1.
     """
 
-    COUNT, REACH = 32, 128
+    NUM_BUCKETS, MAX_DISTANCE = 32, 128
 
     def __init__(self, heads: int, bidirectional: bool) -> None:
         super().__init__()
         self.bidirectional = bidirectional
-        self.bias = nn.Embedding(self.COUNT, heads)
+        self.bias = nn.Embedding(self.NUM_BUCKETS, heads)
 
     def forward(self, new: int, kept: int) -> Float[Tensor, "H new kept"]:
         """Biases of the last `new` of `kept` places towards all of them."""
@@ -89,7 +89,7 @@ class RelativePositionBias(nn.Module):
 
     def bucket(self, distance: Int[Tensor, "Q K"]) -> Int[Tensor, "Q K"]:
         """The bucket of each distance (key's place minus query's). Both ways: half of the buckets for each."""
-        count, offset = self.COUNT, torch.zeros_like(distance)
+        count, offset = self.NUM_BUCKETS, torch.zeros_like(distance)
         if self.bidirectional:
             count //= 2
             offset = (distance > 0) * count
@@ -97,6 +97,6 @@ class RelativePositionBias(nn.Module):
         else:
             distance = (-distance).clamp(min=0)
         exact = count // 2
-        growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.REACH / exact)
+        growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.MAX_DISTANCE / exact)
         far = (exact + (growth * (count - exact)).long()).clamp(max=count - 1)
         return offset + torch.where(distance < exact, distance, far)

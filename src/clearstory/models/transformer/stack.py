@@ -128,7 +128,7 @@ class Stack(CompilableStack):
         a causal stack needs none.
         """
         count = x.shape[1]
-        turn = None if self.rotary is None else self.rotary.at(slice(0, count), x.dtype)
+        turn = None if self.rotary is None else self.rotary.cos_sin(slice(0, count), x.dtype)
         bias = None if lengths is None else padding_mask(lengths, count, x.dtype)
         if self.relative_position_bias is not None:
             near = self.relative_position_bias(count, count).to(x.dtype)
@@ -141,7 +141,7 @@ class Stack(CompilableStack):
         self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], places: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T W"]:
         """All blocks over the caches of rows that have just grown by `new` tokens each, whose vectors are x."""
-        turn: RotaryAngles | None = None if self.rotary is None else self.rotary.at(places, x.dtype)
+        turn: RotaryAngles | None = None if self.rotary is None else self.rotary.cos_sin(places, x.dtype)
         bias = None
         if self.relative_position_bias is not None:
             bias = [self.relative_position_bias(n, row.kept) for row, n in zip(rows, new, strict=True)]
@@ -155,7 +155,7 @@ class Stack(CompilableStack):
         """Room in every row for its new tokens: the caches, how many are new in each, and the places they take."""
         count = tokens.ids.shape[1]
         new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()
-        self.check(tokens.ids, max(row.length + n for row, n in zip(before, new, strict=True)))
+        self.check_ids(tokens.ids, max(row.length + n for row, n in zip(before, new, strict=True)))
         rows = tuple(row.grown(n, self.config.sliding_window) for row, n in zip(before, new, strict=True))
         starts = torch.tensor([row.length for row in before], device=tokens.ids.device)
         # Padding may stand past the context; its place does not matter, only that it has one.
@@ -166,7 +166,7 @@ class Stack(CompilableStack):
         """Dropout at the foot of the stack."""
         return F.dropout(x, self.config.dropout, self.training)
 
-    def check(self, ids: Tensor, length: int) -> None:
+    def check_ids(self, ids: Tensor, length: int) -> None:
         """Refuse what would otherwise fail far away, or not at all."""
         if length > self.config.context:
             raise ContextOverflow(

@@ -21,7 +21,7 @@ from clearstory.formats.folders import OpenedModel
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.read import is_gguf
 from clearstory.models.base import TokenBatch
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.prompts import reads_source
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.tokenizers import Tokenizer
@@ -174,7 +174,7 @@ def answers(opened: OpenedModel, model: Any, ids: Tensor) -> tuple[Tensor, Tenso
         return opened.logits(ids, ids.tolist()), model(ids, decoder_input_ids=ids).logits
     out = model(ids)
     if isinstance(ours, Encoder) and ours.classifier is not None:
-        return ours.classify(ours.encode(TokenBatch(ids))), out.logits
+        return ours.class_logits(ours.encode(TokenBatch(ids))), out.logits
     if isinstance(ours, Encoder) and ours.mlm_transform is None:
         return ours.encode(TokenBatch(ids)), out.last_hidden_state
     # BERT's class for both of its objectives gives two answers, and names them.

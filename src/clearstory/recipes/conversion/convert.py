@@ -275,7 +275,7 @@ def compare(one: OpenedModel, other: OpenedModel, words: Words) -> tuple[int, fl
 @torch.inference_mode()
 def labelled(model: Encoder, ids: torch.Tensor) -> torch.Tensor:
     """Logarithms of what a head says of labels."""
-    return model.classify(model.encode(TokenBatch(ids))).double().log_softmax(-1)
+    return model.class_logits(model.encode(TokenBatch(ids))).double().log_softmax(-1)
 
 
 def written(model: Any, length: int) -> torch.Tensor:

@@ -86,7 +86,7 @@ def classify(
     with inference_mode(network):
         for batch in batches_by_length(rows, batch_size):
             tokens = TokenBatch.from_sequences([rows[index] for index in batch], weights_device)
-            probabilities = network.classify(network.encode(tokens)).double().softmax(-1).cpu()
+            probabilities = network.class_logits(network.encode(tokens)).double().softmax(-1).cpu()
             for index, of_text in zip(batch, probabilities, strict=True):
                 text, labels = inputs[index], config.labels
                 if config.label_level == "text":

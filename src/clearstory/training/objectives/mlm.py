@@ -68,7 +68,7 @@ class MLM:
         """The summed negative log-likelihood of all masked tokens, and of all pairs, in nats."""
         encoder, counts = cast(Encoder, model), self.count_targets(batch)
         hidden = encoder.encode(batch.tokens, batch.token_type_ids)
-        terms = {"masked": LossTerm(encoder.nats(hidden, batch.targets).sum(), counts["masked"])}
+        terms = {"masked": LossTerm(encoder.masked_nll(hidden, batch.targets).sum(), counts["masked"])}
         if batch.is_not_next is not None:
             logits = encoder.nsp_logits(hidden)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -111,7 +111,7 @@ class MLM:
 
 def summary(validation: Validation) -> str:
     """The final result in one sentence."""
-    sentence = f"{validation.score.nats_per_token:.4f} nats per masked token of the held-out text"
+    sentence = f"{validation.score.nats_per_token:.4f} nats per masked token on the validation text"
     accuracy = validation.metrics.get("next_sentence_accuracy")
     return sentence if accuracy is None else f"{sentence}; next-sentence accuracy {accuracy:.1%}"
 
