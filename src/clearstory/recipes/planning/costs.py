@@ -14,7 +14,7 @@ needs nothing else, and our tanh form of GELU keeps its gate."""
 
 QK_PRODUCTS, WEIGHTED_VALUES = "attention: Q Kᵀ", "attention: their values"
 
-RECALLED = "rows"
+HASHED_NGRAM_TABLE = "rows"
 """The part of `recall` that is a table."""
 
 LOOKED_UP = ("embedding", "states", "heads")
@@ -85,8 +85,8 @@ def memory_breakdown(parts: Sequence[Part], config: Any, rows: int, context: int
     kept, and are moved by Adagrad with one number a row.
     """
     parameters = sum(part.parameters for part in parts)
-    rows_recalled = sum(part.shape[0] for part in parts if part.name == RECALLED)
-    dense = sum(part.parameters for part in parts if part.name != RECALLED)
+    rows_recalled = sum(part.shape[0] for part in parts if part.name == HASHED_NGRAM_TABLE)
+    dense = sum(part.parameters for part in parts if part.name != HASHED_NGRAM_TABLE)
     activations = rows * context * activation_numbers(parts, config, context)[0]
     cache = rows * cache_numbers(parts, config, context)[0]
     return {
@@ -115,7 +115,7 @@ def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str
     found: dict[str, int] = {}
     for part in parts:
         told = part.name == LABELS and c.label_level == "token"
-        if (part.group not in LOOKED_UP or told) and part.name not in (RECALLED, "distances"):
+        if (part.group not in LOOKED_UP or told) and part.name not in (HASHED_NGRAM_TABLE, "distances"):
             found[part.group] = found.get(part.group, 0) + 2 * part.parameters
             if part.group == "attention":
                 found |= {QK_PRODUCTS: 2 * queries * seen, WEIGHTED_VALUES: 2 * queries * seen}
