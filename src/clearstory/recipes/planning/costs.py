@@ -17,7 +17,7 @@ QK_PRODUCTS, WEIGHTED_VALUES = "attention: Q Kᵀ", "attention: their values"
 HASHED_NGRAM_TABLE = "rows"
 """The part of `recall` that is a table."""
 
-LOOKED_UP = ("embedding", "states", "heads")
+NOT_MULTIPLIED = ("embedding", "states", "heads")
 """Groups that a token is not multiplied with: rows that are looked up, and heads for whole texts."""
 
 
@@ -115,7 +115,7 @@ def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str
     found: dict[str, int] = {}
     for part in parts:
         told = part.name == LABELS and c.label_level == "token"
-        if (part.group not in LOOKED_UP or told) and part.name not in (HASHED_NGRAM_TABLE, "distances"):
+        if (part.group not in NOT_MULTIPLIED or told) and part.name not in (HASHED_NGRAM_TABLE, "distances"):
             found[part.group] = found.get(part.group, 0) + 2 * part.parameters
             if part.group == "attention":
                 found |= {QK_PRODUCTS: 2 * queries * seen, WEIGHTED_VALUES: 2 * queries * seen}
