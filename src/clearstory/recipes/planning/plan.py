@@ -25,7 +25,7 @@ TOKENS_PER_PARAMETER = 20
 CONTEXT = 256
 """Tokens at a time for a model that has no end of its own, as training takes them where nothing is said."""
 
-BANDED = (
+BANDED_NOTE = (
     "GPT-3's layers alternate between dense and locally banded sparse attention (Brown et al. 2020, section 2.1); here "
     "every layer attends to all, which changes no parameter, and the sheet's attention is that of dense layers"
 )
@@ -40,7 +40,7 @@ PRESET_NOTES = dict.fromkeys(
         *("gpt3-small", "gpt3-medium", "gpt3-large", "gpt3-xl"),
         *("gpt3-2.7b", "gpt3-6.7b", "gpt3-13b", "gpt3-175b"),
     ),
-    BANDED,
+    BANDED_NOTE,
 )
 """What is to be known of a preset's numbers."""
 
