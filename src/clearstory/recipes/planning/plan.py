@@ -45,7 +45,7 @@ PRESET_NOTES = dict.fromkeys(
 """What is to be known of a preset's numbers."""
 
 
-REPEATED = ("attention", "feed-forward", "cells")
+LAYER_GROUPS = ("attention", "feed-forward", "cells")
 """Groups whose parts stand in layers."""
 
 
@@ -90,7 +90,7 @@ class Plan:
     def in_layer(self) -> int | None:
         """Parameters of each layer, where there are several and all are alike."""
         layers = getattr(self.config, "layers", 1)
-        if layers == 1 or any(part.layers != layers for part in self.parts if part.group in REPEATED):
+        if layers == 1 or any(part.layers != layers for part in self.parts if part.group in LAYER_GROUPS):
             return None
         return sum(part.in_layer for part in self.parts if part.layers == layers)
 
