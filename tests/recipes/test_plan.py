@@ -20,7 +20,7 @@ from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameters as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_per_token
-from clearstory.recipes.planning.hardware import PROCESSORS
+from clearstory.recipes.planning.hardware import HARDWARE
 from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, Plan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
@@ -246,7 +246,7 @@ def test_recalled_rows_have_no_moments() -> None:
 
 
 def test_processors_name_their_sources() -> None:
-    assert all(each.source and each.precision == "bf16" for each in PROCESSORS)
+    assert all(each.source and each.precision == "bf16" for each in HARDWARE)
     priced = clearstory.plan("gpt2", price=2.0, measure=False)
     assert all(run.dollars for run in priced.runs)
     assert "$" in "\n".join(sheet(priced, 80))

@@ -26,7 +26,7 @@ class Processor:
     precision: str = "bf16"
 
 
-PROCESSORS = (
+HARDWARE = (
     Processor(
         name="RTX 4090",
         flops=165.2e12,

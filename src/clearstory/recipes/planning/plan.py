@@ -15,7 +15,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.planning.hardware import PROCESSORS, Processor
+from clearstory.recipes.planning.hardware import HARDWARE, Processor
 from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
@@ -160,7 +160,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
     flops = flops_per_token(parts, config, context)
     work = float(flops["training"]) * known["tokens"]
-    runs = [estimate_training(each, work, per_device, recipe, recipe.devices, recipe.price) for each in PROCESSORS]
+    runs = [estimate_training(each, work, per_device, recipe, recipe.devices, recipe.price) for each in HARDWARE]
     if recipe.measure:
         alone = shared + memory["activations_bf16"]
         runs += [estimate_training(each, work, alone, recipe, 1, None) for each in (*this_gpu(), this_machine())]
