@@ -97,7 +97,7 @@ def test_gpt3_head_by_head_and_term_by_term() -> None:
     assert [term.parameters for term in found.terms] == terms
     assert sum(terms) == 174_604_259_328
     # 12 d² + 13 d
-    assert found.in_layer == 12 * 12_288**2 + 13 * 12_288
+    assert found.parameters_per_layer == 12 * 12_288**2 + 13 * 12_288
     text = "\n".join(sheet(found, 80))
     for said in ("12,288 × 128", "50,257 × 12,288", "96", *(f"{term:,}" for term in terms), "banded sparse attention"):
         assert said in text

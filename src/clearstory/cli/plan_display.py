@@ -46,8 +46,8 @@ def draw_parts(plan: Plan, console: Console, wide: bool) -> None:
         rows.append(["unembedding", "the embedding", "", *([""] if wide else []), "", "0", share(0, plan.parameters)])
     rows.append(["all", "", "", *([""] if wide else []), "", f"{plan.parameters:,}", "100 %"])
     table(console, heads, rows, total=True)
-    if plan.in_layer is not None:
-        say(console, f"Each of {plan.config.layers:,} layers: {plan.in_layer:,}.")
+    if plan.parameters_per_layer is not None:
+        say(console, f"Each of {plan.config.layers:,} layers: {plan.parameters_per_layer:,}.")
         console.print()
 
 
@@ -57,7 +57,7 @@ def part_row(part: Part, name: str, whole: int, wide: bool) -> list[str]:
         name,
         " × ".join(f"{side:,}" for side in part.shape),
         f"{part.each:,}",
-        *([f"{part.in_layer:,}"] if wide else []),
+        *([f"{part.parameters_per_layer:,}"] if wide else []),
         f"{part.layers:,}",
         f"{part.parameters:,}",
         share(part.parameters, whole),

@@ -45,14 +45,14 @@ class Part:
         return len(self.shape) == 1
 
     @property
-    def in_layer(self) -> int:
+    def parameters_per_layer(self) -> int:
         """Numbers learnt in one layer."""
         return prod(self.shape) * self.each
 
     @property
     def parameters(self) -> int:
         """Numbers learnt in all of them."""
-        return self.in_layer * self.layers
+        return self.parameters_per_layer * self.layers
 
 
 def whole(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
