@@ -233,8 +233,8 @@ def test_a_longer_context_costs_attention_and_memory_alone() -> None:
 def test_devices_share_what_learns_and_not_what_flows() -> None:
     one, many = (plan("gpt2", devices=devices, measure=False) for devices in (1, 8))
     # 16 bytes of each parameter
-    assert one.training_per_device == 16 * 124_439_808 + one.memory["activations_bf16"]
-    assert many.training_per_device == 16 * 124_439_808 // 8 + many.memory["activations_bf16"]
+    assert one.training_bytes_per_device == 16 * 124_439_808 + one.memory["activations_bf16"]
+    assert many.training_bytes_per_device == 16 * 124_439_808 // 8 + many.memory["activations_bf16"]
     assert many.runs[0].seconds == pytest.approx(one.runs[0].seconds / 8)
 
 

@@ -86,11 +86,11 @@ def draw_memory(plan: Plan, console: Console) -> None:
     table(console, [title, "fp32", "bf16"], rows)
     for name, formula in plan.formulas.items():
         say(console, f"{MEMORY[name][0].upper() + MEMORY[name][1:]}: {formula}.")
-    if plan.training_per_device is not None:
+    if plan.training_bytes_per_device is not None:
         where = f"on each of {recipe.devices:,} devices" if recipe.devices > 1 else "on one device"
         say(
             console,
-            f"Training with AdamW in mixed precision: {size(plan.training_per_device)} {where}: weights, gradients and "
+            f"Training with AdamW in mixed precision: {size(plan.training_bytes_per_device)} {where}: weights, gradients and "
             f"moments in fp32{', divided' if recipe.devices > 1 else ''}, and activations in bf16.",
         )
         console.print()

@@ -65,7 +65,7 @@ class Run:
 class Plan:
     """What a model would take.
 
-    Memory is in bytes, for the whole model; `training_per_device` is one device's share. FLOPs are per token. A family
+    Memory is in bytes, for the whole model; `training_bytes_per_device` is one device's share. FLOPs are per token. A family
     that is not reckoned with has parts and weights, and a note that says why nothing else.
     """
 
@@ -80,7 +80,7 @@ class Plan:
     memory: dict[str, int]
     terms: tuple[Term, ...] = ()
     formulas: dict[str, str] = field(default_factory=dict)
-    training_per_device: int | None = None
+    training_bytes_per_device: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
     flops_by_group: dict[str, int] = field(default_factory=dict)
     training_flops: float | None = None
@@ -108,7 +108,7 @@ class Plan:
             "context": self.context,
             "memory_bytes": self.memory,
             "memory_formulas": self.formulas,
-            "training_bytes_per_device": self.training_per_device,
+            "training_bytes_per_device": self.training_bytes_per_device,
             "flops_per_token": self.flops,
             "flops_per_token_by_part": self.flops_by_group,
             "tokens": self.tokens,
@@ -173,7 +173,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
             "activations": activation_numbers(parts, config, context)[1],
             "cache": cache_numbers(parts, config, context)[1],
         },
-        training_per_device=per_device,
+        training_bytes_per_device=per_device,
         flops=flops,
         flops_by_group=flops_by_group(parts, config, context),
         training_flops=work,
