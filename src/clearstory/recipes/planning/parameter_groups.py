@@ -82,7 +82,7 @@ def to_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]
 
 
 @dataclass(frozen=True)
-class Kind:
+class NamePattern:
     """What names that end so are. Where there are several attentions or stacks, theirs stands before the name."""
 
     ending: str
@@ -98,40 +98,40 @@ LABELS = "labels"
 ATTENTION = r"(?P<which>\w*?)_?attention\."
 
 KINDS = (
-    Kind(r"embedding\.weight", "embedding", "tokens", "W_e"),
-    Kind(r"position_embedding\.weight", "embedding", "positions", "W_p"),
-    Kind(r"token_type_embedding\.weight", "embedding", "segments"),
-    Kind(r"relative_position_bias\.bias\.weight", "attention", "distances"),
-    Kind(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
-    Kind(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
-    Kind(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
-    Kind(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", from_heads),
-    Kind(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
-    Kind(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", turned),
-    Kind(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", turned),
-    Kind(r"feed_forward\.down\.weight", "feed-forward", "down", "W_2", turned),
-    Kind(r"feed_forward\.(gate|up|down)\.bias", "feed-forward", "biases"),
-    Kind(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "query and key"),
-    Kind(r"embedding_norm\.(weight|bias)", "norms", "first"),
-    Kind(r"mlm_transform_norm\.(weight|bias)", "norms", "before words"),
-    Kind(r"\w+_norm\.(weight|bias)", "norms", "in blocks"),
-    Kind(r"norm\.(weight|bias)", "norms", "last"),
-    Kind(r"recall\.table\.weight", "recall", "rows"),
-    Kind(r"recall\.trust\.(weight|bias)", "recall", "trust", "", turned),
-    Kind(r"recall\.into\.weight", "recall", "into the stream", "", turned),
-    Kind(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", to_gates),
-    Kind(r"layers\.\d+\.memory\.weight", "cells", "from memory", "U", to_gates),
-    Kind(r"layers\.\d+\.(input|memory)\.bias", "cells", "biases", "", to_gates),
-    Kind(r"initial", "states", "first state"),
-    Kind(r"transition", "states", "state to state"),
-    Kind(r"emission", "states", "state to token"),
-    Kind(r"unembedding\.weight", "unembedding", "tokens", "W_u", turned),
-    Kind(r"names", "unembedding", "rarer parts"),
-    Kind(r"mlm_transform\.(weight|bias)", "unembedding", "before words", "", turned),
-    Kind(r"unembedding_bias", "unembedding", "biases"),
-    Kind(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
-    Kind(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", turned),
-    Kind(r"classifier\.(weight|bias)", "heads", LABELS, "", turned),
+    NamePattern(r"embedding\.weight", "embedding", "tokens", "W_e"),
+    NamePattern(r"position_embedding\.weight", "embedding", "positions", "W_p"),
+    NamePattern(r"token_type_embedding\.weight", "embedding", "segments"),
+    NamePattern(r"relative_position_bias\.bias\.weight", "attention", "distances"),
+    NamePattern(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
+    NamePattern(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
+    NamePattern(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
+    NamePattern(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", from_heads),
+    NamePattern(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
+    NamePattern(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", turned),
+    NamePattern(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", turned),
+    NamePattern(r"feed_forward\.down\.weight", "feed-forward", "down", "W_2", turned),
+    NamePattern(r"feed_forward\.(gate|up|down)\.bias", "feed-forward", "biases"),
+    NamePattern(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "query and key"),
+    NamePattern(r"embedding_norm\.(weight|bias)", "norms", "first"),
+    NamePattern(r"mlm_transform_norm\.(weight|bias)", "norms", "before words"),
+    NamePattern(r"\w+_norm\.(weight|bias)", "norms", "in blocks"),
+    NamePattern(r"norm\.(weight|bias)", "norms", "last"),
+    NamePattern(r"recall\.table\.weight", "recall", "rows"),
+    NamePattern(r"recall\.trust\.(weight|bias)", "recall", "trust", "", turned),
+    NamePattern(r"recall\.into\.weight", "recall", "into the stream", "", turned),
+    NamePattern(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", to_gates),
+    NamePattern(r"layers\.\d+\.memory\.weight", "cells", "from memory", "U", to_gates),
+    NamePattern(r"layers\.\d+\.(input|memory)\.bias", "cells", "biases", "", to_gates),
+    NamePattern(r"initial", "states", "first state"),
+    NamePattern(r"transition", "states", "state to state"),
+    NamePattern(r"emission", "states", "state to token"),
+    NamePattern(r"unembedding\.weight", "unembedding", "tokens", "W_u", turned),
+    NamePattern(r"names", "unembedding", "rarer parts"),
+    NamePattern(r"mlm_transform\.(weight|bias)", "unembedding", "before words", "", turned),
+    NamePattern(r"unembedding_bias", "unembedding", "biases"),
+    NamePattern(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
+    NamePattern(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", turned),
+    NamePattern(r"classifier\.(weight|bias)", "heads", LABELS, "", turned),
 )
 """The first row whose ending fits decides."""
 
