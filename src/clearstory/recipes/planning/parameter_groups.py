@@ -97,7 +97,7 @@ LABELS = "labels"
 
 ATTENTION = r"(?P<which>\w*?)_?attention\."
 
-KINDS = (
+NAME_PATTERNS = (
     NamePattern(r"embedding\.weight", "embedding", "tokens", "W_e"),
     NamePattern(r"position_embedding\.weight", "embedding", "positions", "W_p"),
     NamePattern(r"token_type_embedding\.weight", "embedding", "segments"),
@@ -182,7 +182,7 @@ def classify_parameter(name: str) -> tuple[str, str, str, Split]:
     ('other', 'sieve.weight')
     """
     stack = re.match(r"(encoder|decoder)\.", name)
-    for kind in KINDS:
+    for kind in NAME_PATTERNS:
         match = re.search(rf"(?:^|\.){kind.ending}$", name)
         if match is not None:
             # Only decoders look across.
