@@ -8,7 +8,7 @@ from itertools import groupby
 
 from rich.console import Console
 
-from clearstory.recipes.planning.parameter_groups import Part
+from clearstory.recipes.planning.parameter_groups import ParameterGroup
 from clearstory.recipes.planning.plan import Plan, Run
 
 WIDE = 100
@@ -51,7 +51,7 @@ def draw_parts(plan: Plan, console: Console, wide: bool) -> None:
         console.print()
 
 
-def part_row(part: Part, name: str, whole: int, wide: bool) -> list[str]:
+def part_row(part: ParameterGroup, name: str, whole: int, wide: bool) -> list[str]:
     """One line of the table of parts."""
     return [
         name,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.planning.parameter_groups import LABELS, Part
+from clearstory.recipes.planning.parameter_groups import LABELS, ParameterGroup
 
 ACTIVATION_VECTORS = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
 """Vectors of the feed-forward layer's width that a bend's backward pass needs, what comes out of it included; relu
@@ -21,7 +21,7 @@ NOT_MULTIPLIED = ("embedding", "states", "heads")
 """Groups that a token is not multiplied with: rows that are looked up, and heads for whole texts."""
 
 
-def activation_numbers(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
+def activation_numbers(parts: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
     """Numbers that the backward pass needs of each token, with nothing computed twice but fused attention's weights;
     and the formula in words.
 
@@ -61,7 +61,7 @@ def activation_numbers(parts: Sequence[Part], config: Any, context: int) -> tupl
     return numbers, words
 
 
-def cache_numbers(parts: Sequence[Part], config: Any, context: int) -> tuple[int, str]:
+def cache_numbers(parts: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
     """Numbers that generating keeps of one row, and the formula in words: keys and values of a context (and of a
     source of that length, where there is one), a memory of fixed size, or nothing.
     """
@@ -78,7 +78,7 @@ def cache_numbers(parts: Sequence[Part], config: Any, context: int) -> tuple[int
     return per_token * kept, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
 
-def memory_breakdown(parts: Sequence[Part], config: Any, rows: int, context: int) -> dict[str, int]:
+def memory_breakdown(parts: Sequence[ParameterGroup], config: Any, rows: int, context: int) -> dict[str, int]:
     """Bytes of the weights, what training adds to them, and what generating keeps, for rows of `context` tokens.
 
     AdamW remembers two numbers of each parameter; the rows that are recalled have sparse gradients, of which nothing is
@@ -101,7 +101,7 @@ def memory_breakdown(parts: Sequence[Part], config: Any, rows: int, context: int
     }
 
 
-def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
+def flops_by_group(parts: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
     """Floating-point operations of reading one token (one of the source and one of the answer, where a model has both):
     two for each number it is multiplied with, and attention over a full context, scores (Q Kᵀ) and answers (their sum
     of values) alike.
@@ -124,7 +124,7 @@ def flops_by_group(parts: Sequence[Part], config: Any, context: int) -> dict[str
     return found
 
 
-def flops_per_token(parts: Sequence[Part], config: Any, context: int) -> dict[str, int]:
+def flops_per_token(parts: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
     """The same added up. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
     by_part = flops_by_group(parts, config, context)
     attention = by_part.get(QK_PRODUCTS, 0) + by_part.get(WEIGHTED_VALUES, 0)

@@ -20,7 +20,7 @@ Split = Callable[[tuple[int, ...], Any], tuple[tuple[int, ...], int]]
 
 
 @dataclass(frozen=True)
-class Part:
+class ParameterGroup:
     """One kind of matrix or vector.
 
     Args:
@@ -142,7 +142,7 @@ GROUPS = (
 
 
 @lru_cache(maxsize=8)
-def list_parameter_groups(config: Any) -> tuple[Part, ...]:
+def list_parameter_groups(config: Any) -> tuple[ParameterGroup, ...]:
     """Every matrix and vector of a model, head by head.
 
     >>> from clearstory.models.transformer.presets import GPT2
@@ -157,7 +157,7 @@ def list_parameter_groups(config: Any) -> tuple[Part, ...]:
         before, layers = found.get(key, (0, set()))
         found[key] = (before + count, layers | {layer_prefix(name)})
     parts = [
-        Part(label, group, symbol, shape, count // len(layers), len(layers))
+        ParameterGroup(label, group, symbol, shape, count // len(layers), len(layers))
         for (group, label, symbol, shape), (count, layers) in found.items()
     ]
     return tuple(sorted(parts, key=lambda part: (GROUPS.index(part.group), part.group != "norms" and part.vector)))

@@ -16,7 +16,7 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import HARDWARE, Processor
-from clearstory.recipes.planning.parameter_groups import Part, Term, list_parameter_groups, parameter_formula
+from clearstory.recipes.planning.parameter_groups import ParameterGroup, Term, list_parameter_groups, parameter_formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
@@ -72,7 +72,7 @@ class Plan:
     model: str
     config: Any
     recipe: PlanRecipe
-    parts: tuple[Part, ...]
+    parts: tuple[ParameterGroup, ...]
     parameters: int
     context: int
     tokens: int
