@@ -199,7 +199,7 @@ def layer_prefix(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Term:
+class FormulaTerm:
     """A summand of a formula for all parameters."""
 
     formula: str
@@ -207,7 +207,7 @@ class Term:
     meaning: str
 
 
-def parameter_formula(config: Any) -> tuple[Term, ...]:
+def parameter_formula(config: Any) -> tuple[FormulaTerm, ...]:
     """12 L d² + 13 L d + V d + T d + 2 d, term by term, where a model is wired as GPT-2 and GPT-3 are; else nothing.
 
     >>> from clearstory.models.families import PRESETS
@@ -225,10 +225,10 @@ def parameter_formula(config: Any) -> tuple[Term, ...]:
     if c.heads * c.head_dim != d or c.kv_heads != c.heads or c.intermediate_size != 4 * d:
         return ()
     terms = (
-        Term("12 L d²", 12 * layers * d * d, "in a layer: attention 4 d², feed-forward 8 d²"),
-        Term("13 L d", 13 * layers * d, "in a layer: biases 4 d and 5 d, norms 4 d"),
-        Term("V d", c.vocab * d, "tokens; the unembedding is the same matrix"),
-        Term("T d", c.context * d, "positions"),
-        Term("2 d", 2 * d, "last norm"),
+        FormulaTerm("12 L d²", 12 * layers * d * d, "in a layer: attention 4 d², feed-forward 8 d²"),
+        FormulaTerm("13 L d", 13 * layers * d, "in a layer: biases 4 d and 5 d, norms 4 d"),
+        FormulaTerm("V d", c.vocab * d, "tokens; the unembedding is the same matrix"),
+        FormulaTerm("T d", c.context * d, "positions"),
+        FormulaTerm("2 d", 2 * d, "last norm"),
     )
     return terms if sum(term.parameters for term in terms) == sum(part.parameters for part in list_parameter_groups(c)) else ()

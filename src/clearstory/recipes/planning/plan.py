@@ -16,7 +16,7 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import HARDWARE, Processor
-from clearstory.recipes.planning.parameter_groups import ParameterGroup, Term, list_parameter_groups, parameter_formula
+from clearstory.recipes.planning.parameter_groups import ParameterGroup, FormulaTerm, list_parameter_groups, parameter_formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
@@ -78,7 +78,7 @@ class Plan:
     tokens: int
     notes: tuple[str, ...]
     memory: dict[str, int]
-    terms: tuple[Term, ...] = ()
+    terms: tuple[FormulaTerm, ...] = ()
     formulas: dict[str, str] = field(default_factory=dict)
     training_bytes_per_device: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
