@@ -15,7 +15,7 @@ from typing import Any
 
 from clearstory.models.recurrent.config import GATES
 
-Split = Callable[[tuple[int, ...], Any], tuple[tuple[int, ...], int]]
+PieceShape = Callable[[tuple[int, ...], Any], tuple[tuple[int, ...], int]]
 """From a weight as it is stored, and the config, to what one of its pieces is and how many there are."""
 
 
@@ -89,7 +89,7 @@ class NamePattern:
     group: str
     name: str
     symbol: str = ""
-    split: Split = whole
+    split: PieceShape = whole
 
 
 LABELS = "labels"
@@ -173,7 +173,7 @@ def parameter_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield name, tuple(each.shape)
 
 
-def classify_parameter(name: str) -> tuple[str, str, str, Split]:
+def classify_parameter(name: str) -> tuple[str, str, str, PieceShape]:
     """The group, the name and the symbol of a parameter, and how it comes apart.
 
     >>> classify_parameter("decoder.blocks.3.cross_attention.query.weight")[:3]
