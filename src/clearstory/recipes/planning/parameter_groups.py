@@ -55,7 +55,7 @@ class ParameterGroup:
         return self.parameters_per_layer * self.layers
 
 
-def whole(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+def as_stored(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """As it is stored: rows of a table, or a vector."""
     return shape, 1
 
@@ -89,7 +89,7 @@ class NamePattern:
     group: str
     name: str
     symbol: str = ""
-    split: PieceShape = whole
+    split: PieceShape = as_stored
 
 
 LABELS = "labels"
@@ -189,7 +189,7 @@ def classify_parameter(name: str) -> tuple[str, str, str, PieceShape]:
             where = match.groupdict().get("which") or (stack[1] if stack else "")
             label = f"{where} {kind.name}" if where else kind.name
             return kind.group, label, kind.symbol, kind.split
-    return "other", re.sub(r"\.\d+\.", ".*.", name), "", whole
+    return "other", re.sub(r"\.\d+\.", ".*.", name), "", as_stored
 
 
 def layer_prefix(name: str) -> str:
