@@ -60,7 +60,7 @@ def as_stored(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int
     return shape, 1
 
 
-def turned(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+def transposed(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """A linear map is stored (out, in)."""
     return shape[::-1], 1
 
@@ -107,9 +107,9 @@ NAME_PATTERNS = (
     NamePattern(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
     NamePattern(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", from_heads),
     NamePattern(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
-    NamePattern(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", turned),
-    NamePattern(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", turned),
-    NamePattern(r"feed_forward\.down\.weight", "feed-forward", "down", "W_2", turned),
+    NamePattern(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", transposed),
+    NamePattern(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", transposed),
+    NamePattern(r"feed_forward\.down\.weight", "feed-forward", "down", "W_2", transposed),
     NamePattern(r"feed_forward\.(gate|up|down)\.bias", "feed-forward", "biases"),
     NamePattern(rf"{ATTENTION}(query|key)_norm\.weight", "norms", "query and key"),
     NamePattern(r"embedding_norm\.(weight|bias)", "norms", "first"),
@@ -117,21 +117,21 @@ NAME_PATTERNS = (
     NamePattern(r"\w+_norm\.(weight|bias)", "norms", "in blocks"),
     NamePattern(r"norm\.(weight|bias)", "norms", "last"),
     NamePattern(r"recall\.table\.weight", "recall", "rows"),
-    NamePattern(r"recall\.trust\.(weight|bias)", "recall", "trust", "", turned),
-    NamePattern(r"recall\.into\.weight", "recall", "into the stream", "", turned),
+    NamePattern(r"recall\.trust\.(weight|bias)", "recall", "trust", "", transposed),
+    NamePattern(r"recall\.into\.weight", "recall", "into the stream", "", transposed),
     NamePattern(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", to_gates),
     NamePattern(r"layers\.\d+\.memory\.weight", "cells", "from memory", "U", to_gates),
     NamePattern(r"layers\.\d+\.(input|memory)\.bias", "cells", "biases", "", to_gates),
     NamePattern(r"initial", "states", "first state"),
     NamePattern(r"transition", "states", "state to state"),
     NamePattern(r"emission", "states", "state to token"),
-    NamePattern(r"unembedding\.weight", "unembedding", "tokens", "W_u", turned),
+    NamePattern(r"unembedding\.weight", "unembedding", "tokens", "W_u", transposed),
     NamePattern(r"names", "unembedding", "rarer parts"),
-    NamePattern(r"mlm_transform\.(weight|bias)", "unembedding", "before words", "", turned),
+    NamePattern(r"mlm_transform\.(weight|bias)", "unembedding", "before words", "", transposed),
     NamePattern(r"unembedding_bias", "unembedding", "biases"),
-    NamePattern(r"pooler\.(weight|bias)", "heads", "first vector", "", turned),
-    NamePattern(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", turned),
-    NamePattern(r"classifier\.(weight|bias)", "heads", LABELS, "", turned),
+    NamePattern(r"pooler\.(weight|bias)", "heads", "first vector", "", transposed),
+    NamePattern(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", transposed),
+    NamePattern(r"classifier\.(weight|bias)", "heads", LABELS, "", transposed),
 )
 """The first row whose ending fits decides."""
 
