@@ -65,7 +65,7 @@ def transposed(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], in
     return shape[::-1], 1
 
 
-def from_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+def split_input_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """A linear map whose inputs are the answers of heads."""
     return (config.head_dim, shape[0]), shape[1] // config.head_dim
 
@@ -105,7 +105,7 @@ NAME_PATTERNS = (
     NamePattern(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
     NamePattern(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
     NamePattern(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
-    NamePattern(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", from_heads),
+    NamePattern(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", split_input_heads),
     NamePattern(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
     NamePattern(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", transposed),
     NamePattern(r"feed_forward\.up\.weight", "feed-forward", "up", "W_1", transposed),
