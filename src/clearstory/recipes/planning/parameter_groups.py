@@ -70,7 +70,7 @@ def split_input_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, .
     return (config.head_dim, shape[0]), shape[1] // config.head_dim
 
 
-def to_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+def split_output_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """A linear map whose outputs are shared out among heads."""
     return (shape[1], config.head_dim), shape[0] // config.head_dim
 
@@ -102,9 +102,9 @@ NAME_PATTERNS = (
     NamePattern(r"position_embedding\.weight", "embedding", "positions", "W_p"),
     NamePattern(r"token_type_embedding\.weight", "embedding", "segments"),
     NamePattern(r"relative_position_bias\.bias\.weight", "attention", "distances"),
-    NamePattern(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", to_heads),
-    NamePattern(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", to_heads),
-    NamePattern(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", to_heads),
+    NamePattern(rf"{ATTENTION}query\.weight", "attention", "query", "W_q", split_output_heads),
+    NamePattern(rf"{ATTENTION}key\.weight", "attention", "key", "W_k", split_output_heads),
+    NamePattern(rf"{ATTENTION}value\.weight", "attention", "value", "W_v", split_output_heads),
     NamePattern(rf"{ATTENTION}output\.weight", "attention", "output", "W_o", split_input_heads),
     NamePattern(rf"{ATTENTION}(query|key|value|output)\.bias", "attention", "biases"),
     NamePattern(r"feed_forward\.gate\.weight", "feed-forward", "gate", "W_g", transposed),
