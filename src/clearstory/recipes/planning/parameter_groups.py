@@ -75,7 +75,7 @@ def split_output_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, 
     return (shape[1], config.head_dim), shape[0] // config.head_dim
 
 
-def to_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
+def split_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
     """A linear map whose outputs are the gates of a cell."""
     gates = GATES[config.cell]
     return (*shape[:0:-1], shape[0] // gates), gates
@@ -119,9 +119,9 @@ NAME_PATTERNS = (
     NamePattern(r"recall\.table\.weight", "recall", "rows"),
     NamePattern(r"recall\.trust\.(weight|bias)", "recall", "trust", "", transposed),
     NamePattern(r"recall\.into\.weight", "recall", "into the stream", "", transposed),
-    NamePattern(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", to_gates),
-    NamePattern(r"layers\.\d+\.memory\.weight", "cells", "from memory", "U", to_gates),
-    NamePattern(r"layers\.\d+\.(input|memory)\.bias", "cells", "biases", "", to_gates),
+    NamePattern(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", split_gates),
+    NamePattern(r"layers\.\d+\.memory\.weight", "cells", "from memory", "U", split_gates),
+    NamePattern(r"layers\.\d+\.(input|memory)\.bias", "cells", "biases", "", split_gates),
     NamePattern(r"initial", "states", "first state"),
     NamePattern(r"transition", "states", "state to state"),
     NamePattern(r"emission", "states", "state to token"),
