@@ -22,20 +22,20 @@ from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_per_token
 from clearstory.recipes.planning.hardware import HARDWARE
 from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
-from clearstory.recipes.planning.plan import PRESET_NOTES, Plan, plan
+from clearstory.recipes.planning.plan import PRESET_NOTES, ModelPlan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
 PLANNED = [name for name in PRESETS if name != "ngram"]
 
 
-def sheet(found: Plan, width: int) -> list[str]:
+def sheet(found: ModelPlan, width: int) -> list[str]:
     """The plan as it is printed, line by line."""
     stream = io.StringIO()
     draw_plan(found, Console(file=stream, width=width, soft_wrap=True, highlight=False, color_system=None))
     return stream.getvalue().splitlines()
 
 
-def part(found: Plan, name: str) -> Any:
+def part(found: ModelPlan, name: str) -> Any:
     (one,) = [each for each in found.parts if each.name == name]
     return one
 

@@ -9,13 +9,13 @@ from itertools import groupby
 from rich.console import Console
 
 from clearstory.recipes.planning.parameter_groups import ParameterGroup
-from clearstory.recipes.planning.plan import Plan, Run
+from clearstory.recipes.planning.plan import ModelPlan, Run
 
 WIDE = 100
 """Columns from which a table has room for what can be reckoned from the rest."""
 
 
-def draw_plan(plan: Plan, console: Console) -> None:
+def draw_plan(plan: ModelPlan, console: Console) -> None:
     """A plan in sections: parts, formula, memory, arithmetic, time; then what is to be known of them."""
     wide = console.width >= WIDE
     console.print(f"{plan.model}: {plan.parameters:,} parameters\n", style="bold")
@@ -30,7 +30,7 @@ def draw_plan(plan: Plan, console: Console) -> None:
         say(console, note[0].upper() + note[1:] + ".")
 
 
-def draw_parts(plan: Plan, console: Console, wide: bool) -> None:
+def draw_parts(plan: ModelPlan, console: Console, wide: bool) -> None:
     """Every kind of matrix and vector, group by group."""
     heads = ["parameters", "one of them", "in a layer", *(["a layer's"] if wide else []), "layers", "in all", "share"]
     rows = []
@@ -64,7 +64,7 @@ def part_row(part: ParameterGroup, name: str, whole: int, wide: bool) -> list[st
     ]
 
 
-def draw_terms(plan: Plan, console: Console) -> None:
+def draw_terms(plan: ModelPlan, console: Console) -> None:
     """The formula of a wiring, with each term's number."""
     c = plan.config
     formula = " + ".join(term.formula for term in plan.terms)
@@ -74,7 +74,7 @@ def draw_terms(plan: Plan, console: Console) -> None:
     table(console, ["term", "parameters", "what"], [*rows, ["all", f"{plan.parameters:,}", ""]], total=True, words={2})
 
 
-def draw_memory(plan: Plan, console: Console) -> None:
+def draw_memory(plan: ModelPlan, console: Console) -> None:
     """Bytes, in both precisions."""
     recipe = plan.recipe
     rows = []
@@ -105,7 +105,7 @@ MEMORY = {
 }
 
 
-def draw_arithmetic(plan: Plan, console: Console) -> None:
+def draw_arithmetic(plan: ModelPlan, console: Console) -> None:
     """Operations for each token, by part."""
     forward = plan.flops["forward"]
     rows = [[name, f"{value:,}", share(value, forward)] for name, value in plan.flops_by_group.items()]
@@ -120,7 +120,7 @@ def draw_arithmetic(plan: Plan, console: Console) -> None:
     console.print()
 
 
-def draw_runs(plan: Plan, console: Console, wide: bool) -> None:
+def draw_runs(plan: ModelPlan, console: Console, wide: bool) -> None:
     """Time, energy and cost on each kind of processor."""
     recipe, priced = plan.recipe, plan.recipe.price is not None
     devices = f"{recipe.devices:,} devices" if recipe.devices > 1 else "one device"

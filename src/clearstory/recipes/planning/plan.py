@@ -62,7 +62,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ModelPlan:
     """What a model would take.
 
     Memory is in bytes, for the whole model; `training_bytes_per_device` is one device's share. FLOPs are per token. A family
@@ -120,7 +120,7 @@ class Plan:
         }
 
 
-def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
+def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
     """What a model would take: its parts, memory, arithmetic and time.
 
     `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for a preset that does not exist,
@@ -154,7 +154,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
         notes = (*notes, BOTH)
     if not isinstance(config, TransformerConfig | RecurrentConfig):
         note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"
-        return Plan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
+        return ModelPlan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
     memory = memory_breakdown(parts, config, recipe.batch_size, context)
     shared = memory["weights_fp32"] + memory["gradients_fp32"] + memory["adamw_fp32"]
     per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
@@ -164,7 +164,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> Plan:
     if recipe.measure:
         alone = shared + memory["activations_bf16"]
         runs += [estimate_training(each, work, alone, recipe, 1, None) for each in (*this_gpu(), this_machine())]
-    return Plan(
+    return ModelPlan(
         **known,
         notes=notes,
         memory=memory,
