@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.console import Console
 
 from clearstory.recipes.planning.parameter_groups import ParameterGroup
-from clearstory.recipes.planning.plan import ModelPlan, Run
+from clearstory.recipes.planning.plan import ModelPlan, TrainingEstimate
 
 WIDE = 100
 """Columns from which a table has room for what can be reckoned from the rest."""
@@ -138,7 +138,7 @@ def draw_runs(plan: ModelPlan, console: Console, wide: bool) -> None:
     console.print()
 
 
-def run_row(run: Run, *, energy: bool, priced: bool) -> list[str]:
+def run_row(run: TrainingEstimate, *, energy: bool, priced: bool) -> list[str]:
     """One line of the table of times."""
     precision = "" if run.processor.precision == "bf16" else f" {run.processor.precision}"
     return [

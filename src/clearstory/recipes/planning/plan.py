@@ -50,7 +50,7 @@ LAYER_GROUPS = ("attention", "feed-forward", "cells")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingEstimate:
     """Training on one kind of processor: time, energy, price, and whether it fits in memory."""
 
     processor: Processor
@@ -84,7 +84,7 @@ class ModelPlan:
     flops: dict[str, int] = field(default_factory=dict)
     flops_by_group: dict[str, int] = field(default_factory=dict)
     training_flops: float | None = None
-    runs: tuple[Run, ...] = ()
+    runs: tuple[TrainingEstimate, ...] = ()
 
     @property
     def parameters_per_layer(self) -> int | None:
@@ -223,11 +223,11 @@ def this_gpu() -> tuple[Processor, ...]:
 
 def estimate_training(
     processor: Processor, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
-) -> Run:
+) -> TrainingEstimate:
     """Time, energy and price of so much work."""
     seconds = work / (processor.flops * recipe.utilization * devices)
     hours = seconds / 3600 * devices
-    return Run(
+    return TrainingEstimate(
         processor=processor,
         devices=devices,
         seconds=seconds,
