@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processor:
+class HardwareSpec:
     """One kind of processor.
 
     Args:
@@ -27,35 +27,35 @@ class Processor:
 
 
 HARDWARE = (
-    Processor(
+    HardwareSpec(
         name="RTX 4090",
         flops=165.2e12,
         memory=24 * 10**9,
         watts=450,
         source="NVIDIA Ada GPU Architecture whitepaper v2, appendix A: bf16 tensor, fp32 accumulate, dense",
     ),
-    Processor(
+    HardwareSpec(
         name="A100 80GB SXM",
         flops=312e12,
         memory=80 * 10**9,
         watts=400,
         source="NVIDIA A100 data sheet: bf16 tensor core, dense",
     ),
-    Processor(
+    HardwareSpec(
         name="H100 SXM",
         flops=989.4e12,
         memory=80 * 10**9,
         watts=700,
         source="NVIDIA H100 Tensor Core GPU Architecture whitepaper, table 2: bf16 tensor, dense",
     ),
-    Processor(
+    HardwareSpec(
         name="TPU v5e",
         flops=197e12,
         memory=16 * 10**9,
         watts=None,
         source="Google Cloud documentation, TPU v5e: peak compute per chip, bf16",
     ),
-    Processor(
+    HardwareSpec(
         name="TPU v5p",
         flops=459e12,
         memory=95 * 10**9,

@@ -15,7 +15,7 @@ from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.planning.hardware import HARDWARE, Processor
+from clearstory.recipes.planning.hardware import HARDWARE, HardwareSpec
 from clearstory.recipes.planning.parameter_groups import ParameterGroup, FormulaTerm, list_parameter_groups, parameter_formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
@@ -53,7 +53,7 @@ LAYER_GROUPS = ("attention", "feed-forward", "cells")
 class TrainingEstimate:
     """Training on one kind of processor: time, energy, price, and whether it fits in memory."""
 
-    processor: Processor
+    processor: HardwareSpec
     devices: int
     seconds: float
     kilowatt_hours: float | None
@@ -181,7 +181,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
     )
 
 
-def this_machine() -> Processor:
+def this_machine() -> HardwareSpec:
     """This machine's processor, measured."""
     import torch
 
@@ -189,7 +189,7 @@ def this_machine() -> Processor:
     from clearstory.recipes.doctor import memory_bytes
 
     dtype = torch.bfloat16 if bf16_is_fast() else torch.float32
-    return Processor(
+    return HardwareSpec(
         name="this machine's CPU",
         flops=matmul_gflops(dtype, size=1024, seconds=0.3) * 1e9,
         memory=memory_bytes() or 0,
@@ -199,7 +199,7 @@ def this_machine() -> Processor:
     )
 
 
-def this_gpu() -> tuple[Processor, ...]:
+def this_gpu() -> tuple[HardwareSpec, ...]:
     """This machine's GPU, measured, if there is one."""
     import torch
 
@@ -210,7 +210,7 @@ def this_gpu() -> tuple[Processor, ...]:
     precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return (
-        Processor(
+        HardwareSpec(
             name="this machine's GPU",
             flops=matmul_gflops(dtype, GPU_MATRIX_SIZE, seconds=0.3, device="cuda") * 1e9,
             memory=torch.cuda.mem_get_info(0)[1],
@@ -222,7 +222,7 @@ def this_gpu() -> tuple[Processor, ...]:
 
 
 def estimate_training(
-    processor: Processor, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
+    processor: HardwareSpec, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
 ) -> TrainingEstimate:
     """Time, energy and price of so much work."""
     seconds = work / (processor.flops * recipe.utilization * devices)
