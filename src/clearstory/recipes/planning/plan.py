@@ -30,7 +30,7 @@ BANDED_NOTE = (
     "every layer attends to all, which changes no parameter, and the sheet's attention is that of dense layers"
 )
 
-BOTH = (
+ENCODER_DECODER_NOTE = (
     "arithmetic is that of one token of the source and one of the answer together, each with as many around it as the "
     "context holds; a token of either kind meets its own stack only"
 )
@@ -151,7 +151,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
         "tokens": recipe.tokens or TOKENS_PER_PARAMETER * total,
     }
     if getattr(config, "architecture", None) == "encoder-decoder":
-        notes = (*notes, BOTH)
+        notes = (*notes, ENCODER_DECODER_NOTE)
     if not isinstance(config, TransformerConfig | RecurrentConfig):
         note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"
         return ModelPlan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
