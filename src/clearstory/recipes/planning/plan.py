@@ -22,7 +22,7 @@ from clearstory.recipes.settings.tools import PlanRecipe
 TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022, table 3: the ratio at which a training budget is best spent."""
 
-CONTEXT = 256
+DEFAULT_CONTEXT = 256
 """Tokens at a time for a model that has no end of its own, as training takes them where nothing is said."""
 
 BANDED_NOTE = (
@@ -140,7 +140,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
         )
     parts, notes = list_parameter_groups(config), (PRESET_NOTES[recipe.model.name],) if recipe.model.name in PRESET_NOTES else ()
     total = sum(part.parameters for part in parts)
-    context = recipe.context or getattr(config, "context", None) or CONTEXT
+    context = recipe.context or getattr(config, "context", None) or DEFAULT_CONTEXT
     known: dict[str, Any] = {
         "model": recipe.model.name,
         "config": config,
