@@ -3,8 +3,12 @@
 #   make quickstart   from a fresh clone to a model that writes
 #   make test         the tests          (make test ARGS="-k laws -x")
 #   make check        formatting, lint and types
-#   make bench        the long measurements, each one JSON object
 #   make docs         run every example in README, docs and docstrings
+#   make site         the documentation as a web site, in build/site
+#   make bench        the long measurements, each one JSON object
+#
+#   make test-portable   the tests under other kernels, thread counts and loads   (VARIANTS="avx2 busy")
+#   make test-shapes     the tests with every shape and type in a signature checked; three times as long
 #
 # On Linux, pip's ordinary torch brings gigabytes of CUDA. Where a smaller build is wanted, say which index has it:
 # make quickstart TORCH_INDEX=URL, as pytorch.org tells for "CPU". Nothing else changes.
@@ -14,13 +18,16 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 ARGS ?=
+VARIANTS ?=
+# Tests that call the most signatures.
+SHAPES ?= tests/laws tests/models tests/training tests/generation tests/lens tests/formats tests/parity tests/golden
 # Processes that run tests, a file at a time: those of one file share what they have trained.
 JOBS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: quickstart test check bench docs clean
+.PHONY: quickstart test test-portable test-shapes check bench docs site clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed $(VENV)/.installed-kjv
@@ -28,6 +35,12 @@ quickstart: $(VENV)/.installed $(VENV)/.installed-kjv
 
 test: $(VENV)/.installed-test $(VENV)/.installed-kjv $(VENV)/.installed-weights
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-portable: $(VENV)/.installed-test $(VENV)/.installed-kjv $(VENV)/.installed-weights
+	.ci/portable $(VARIANTS)
+
+test-shapes: $(VENV)/.installed-test $(VENV)/.installed-kjv $(VENV)/.installed-weights
+	CLEARSTORY_CHECK_SHAPES=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(SHAPES) $(ARGS)
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
@@ -41,8 +54,11 @@ bench: $(VENV)/.installed-test $(VENV)/.installed-kjv
 docs: $(VENV)/.installed-test $(VENV)/.installed-kjv
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
+site: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit("Clearstory needs Python 3.11 or newer; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -61,6 +77,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-check: $(VENV)/.installed
 	$(PIP) install --editable '.[check]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --editable '.[docs]'
 	@touch $@
 
 # Its dependencies are 170 MB that nothing here uses. Where it cannot be had, corpus:python-docs serves.
