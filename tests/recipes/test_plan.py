@@ -36,7 +36,7 @@ def sheet(found: ModelPlan, width: int) -> list[str]:
 
 
 def part(found: ModelPlan, name: str) -> Any:
-    (one,) = [each for each in found.parts if each.name == name]
+    (one,) = [each for each in found.parameter_groups if each.name == name]
     return one
 
 
@@ -54,7 +54,7 @@ def part(found: ModelPlan, name: str) -> Any:
 )
 def test_published_sizes_to_the_digit(name: str, count: int) -> None:
     found = plan(name, measure=False)
-    assert found.parameters == sum(each.parameters for each in found.parts) == count
+    assert found.parameters == sum(each.parameters for each in found.parameter_groups) == count
 
 
 @pytest.mark.parametrize("of", ["text", "token"])
@@ -63,7 +63,7 @@ def test_a_head_for_labels_is_on_the_sheet(of: str) -> None:
         plan("minilm", measure=False, **{"model.labels": labels, "model.label_level": of})
         for labels in ([], ["a", "b", "c"])
     )
-    head = [each for each in found.parts if each.name == "labels"]
+    head = [each for each in found.parameter_groups if each.name == "labels"]
     # 384 numbers of a vector to each of three labels, and a bias each.
     assert sum(each.parameters for each in head) == 3 * 384 + 3 == found.parameters - bare.parameters
     assert {each.group for each in head} == {"heads"}
@@ -74,7 +74,7 @@ def test_a_head_for_labels_is_on_the_sheet(of: str) -> None:
 @pytest.mark.parametrize("name", PLANNED)
 def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
     found = plan(name, measure=False)
-    assert not [each.name for each in found.parts if each.group == "other"]
+    assert not [each.name for each in found.parameter_groups if each.group == "other"]
     paper: dict[str, Any] = {"transformer": on_paper, "rnn": recurrent_on_paper, "gru": recurrent_on_paper}
     paper["lstm"] = recurrent_on_paper
     if found.config.family in paper:

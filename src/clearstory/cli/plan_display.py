@@ -34,7 +34,7 @@ def draw_parts(plan: ModelPlan, console: Console, wide: bool) -> None:
     """Every kind of matrix and vector, group by group."""
     heads = ["parameters", "one of them", "in a layer", *(["a layer's"] if wide else []), "layers", "in all", "share"]
     rows = []
-    for group, parts in ((group, list(found)) for group, found in groupby(plan.parts, lambda part: part.group)):
+    for group, parts in ((group, list(found)) for group, found in groupby(plan.parameter_groups, lambda part: part.group)):
         whole = sum(part.parameters for part in parts)
         lone = len(parts) == 1
         if not lone:

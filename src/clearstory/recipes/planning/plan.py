@@ -90,9 +90,9 @@ class ModelPlan:
     def parameters_per_layer(self) -> int | None:
         """Parameters of each layer, where there are several and all are alike."""
         layers = getattr(self.config, "layers", 1)
-        if layers == 1 or any(part.layers != layers for part in self.parts if part.group in LAYER_GROUPS):
+        if layers == 1 or any(part.layers != layers for part in self.parameter_groups if part.group in LAYER_GROUPS):
             return None
-        return sum(part.parameters_per_layer for part in self.parts if part.layers == layers)
+        return sum(part.parameters_per_layer for part in self.parameter_groups if part.layers == layers)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan for JSON."""
@@ -102,7 +102,7 @@ class ModelPlan:
             "parameters": self.parameters,
             "parameters_per_layer": self.parameters_per_layer,
             "parts": [
-                {**asdict(part), "per_layer": part.parameters_per_layer, "parameters": part.parameters} for part in self.parts
+                {**asdict(part), "per_layer": part.parameters_per_layer, "parameters": part.parameters} for part in self.parameter_groups
             ],
             "formula": [asdict(term) for term in self.terms],
             "context": self.context,
