@@ -94,7 +94,7 @@ def test_gpt3_head_by_head_and_term_by_term() -> None:
     assert part(found, "tokens").shape == (50_257, 12_288)
     # 12 L d², 13 L d, V d, T d, 2 d with L = 96, d = 12,288, V = 50,257, T = 2,048
     terms = [12 * 96 * 12_288**2, 13 * 96 * 12_288, 50_257 * 12_288, 2_048 * 12_288, 2 * 12_288]
-    assert [term.parameters for term in found.terms] == terms
+    assert [term.parameters for term in found.formula_terms] == terms
     assert sum(terms) == 174_604_259_328
     # 12 d² + 13 d
     assert found.parameters_per_layer == 12 * 12_288**2 + 13 * 12_288

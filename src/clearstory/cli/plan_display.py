@@ -20,7 +20,7 @@ def draw_plan(plan: ModelPlan, console: Console) -> None:
     wide = console.width >= WIDE
     console.print(f"{plan.model}: {plan.parameters:,} parameters\n", style="bold")
     draw_parts(plan, console, wide)
-    if plan.terms:
+    if plan.formula_terms:
         draw_terms(plan, console)
     draw_memory(plan, console)
     if plan.runs:
@@ -67,10 +67,10 @@ def part_row(part: ParameterGroup, name: str, whole: int, wide: bool) -> list[st
 def draw_terms(plan: ModelPlan, console: Console) -> None:
     """The formula of a wiring, with each term's number."""
     c = plan.config
-    formula = " + ".join(term.formula for term in plan.terms)
+    formula = " + ".join(term.formula for term in plan.formula_terms)
     say(console, f"{formula}, with L = {c.layers:,}, d = {c.width:,}, V = {c.vocab:,}, T = {c.context:,}:")
     console.print()
-    rows = [[term.formula, f"{term.parameters:,}", term.meaning] for term in plan.terms]
+    rows = [[term.formula, f"{term.parameters:,}", term.meaning] for term in plan.formula_terms]
     table(console, ["term", "parameters", "what"], [*rows, ["all", f"{plan.parameters:,}", ""]], total=True, words={2})
 
 

@@ -104,7 +104,7 @@ class ModelPlan:
             "parts": [
                 {**asdict(part), "per_layer": part.parameters_per_layer, "parameters": part.parameters} for part in self.parameter_groups
             ],
-            "formula": [asdict(term) for term in self.terms],
+            "formula": [asdict(term) for term in self.formula_terms],
             "context": self.context,
             "memory_bytes": self.memory,
             "memory_formulas": self.formulas,
