@@ -84,7 +84,7 @@ def draw_memory(plan: ModelPlan, console: Console) -> None:
             rows.append([words, *("" if each is None else size(each) for each in both)])
     title = f"memory, {recipe.batch_size:,} × {plan.context:,} tokens" if plan.runs else "memory"
     table(console, [title, "fp32", "bf16"], rows)
-    for name, formula in plan.formulas.items():
+    for name, formula in plan.memory_formulas.items():
         say(console, f"{MEMORY[name][0].upper() + MEMORY[name][1:]}: {formula}.")
     if plan.training_bytes_per_device is not None:
         where = f"on each of {recipe.devices:,} devices" if recipe.devices > 1 else "on one device"

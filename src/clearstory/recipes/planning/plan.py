@@ -107,7 +107,7 @@ class ModelPlan:
             "formula": [asdict(term) for term in self.formula_terms],
             "context": self.context,
             "memory_bytes": self.memory,
-            "memory_formulas": self.formulas,
+            "memory_formulas": self.memory_formulas,
             "training_bytes_per_device": self.training_bytes_per_device,
             "flops_per_token": self.flops,
             "flops_per_token_by_part": self.flops_by_group,
