@@ -68,7 +68,7 @@ def test_a_head_for_labels_is_on_the_sheet(of: str) -> None:
     assert sum(each.parameters for each in head) == 3 * 384 + 3 == found.parameters - bare.parameters
     assert {each.group for each in head} == {"heads"}
     # A token is multiplied with it where it tells tokens; a text is, once.
-    assert found.flops["forward"] - bare.flops["forward"] == (2 * (3 * 384 + 3) if of == "token" else 0)
+    assert found.flops_per_token["forward"] - bare.flops_per_token["forward"] == (2 * (3 * 384 + 3) if of == "token" else 0)
 
 
 @pytest.mark.parametrize("name", PLANNED)
@@ -79,7 +79,7 @@ def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
     paper["lstm"] = recurrent_on_paper
     if found.config.family in paper:
         assert found.parameters == paper[found.config.family](found.config)
-        assert found.flops["training"] == 3 * found.flops["forward"] == 3 * sum(found.flops_by_group.values())
+        assert found.flops_per_token["training"] == 3 * found.flops_per_token["forward"] == 3 * sum(found.flops_by_group.values())
     for width in (80, 140):
         lines = sheet(found, width)
         assert max(map(len, lines)) <= width
@@ -117,7 +117,7 @@ def test_an_lstm_by_its_gates() -> None:
     assert (part(found, "from memory").shape, part(found, "from memory").each) == ((512, 512), 4)
     assert (part(found, "biases").shape, part(found, "biases").each) == ((512,), 8)
     # 2 · (4 · 256 · 512 + 4 · 512 · 512 + 8 · 512) and 2 · 512 · 8,192
-    assert found.flops["forward"] == 3_153_920 + 8_388_608
+    assert found.flops_per_token["forward"] == 3_153_920 + 8_388_608
     assert found.memory["cache_fp32"] == 4 * 2 * 512
 
 
@@ -222,10 +222,10 @@ def test_flops_are_those_that_torch_counts() -> None:
 def test_a_longer_context_costs_attention_and_memory_alone() -> None:
     short, long = (plan("llama3-8b", context=context, measure=False) for context in (1024, 4096))
     assert long.parameters == short.parameters
-    assert long.flops["weights"] == short.flops["weights"]
+    assert long.flops_per_token["weights"] == short.flops_per_token["weights"]
     for key in ("activations_bf16", "cache_bf16"):
         assert long.memory[key] == 4 * short.memory[key]
-    assert long.flops["attention"] == 4 * short.flops["attention"]
+    assert long.flops_per_token["attention"] == 4 * short.flops_per_token["attention"]
     # 32 layers of 8 heads of 128, keys and values, 2 bytes: 131,072 bytes a token
     assert short.memory["cache_bf16"] == 1024 * 131_072
 
@@ -257,7 +257,7 @@ def test_families_that_count_say_so() -> None:
         plan("ngram")
     found = plan("hmm", measure=False)
     assert "what learning takes is not reckoned for this family (hmm)" in found.notes[0]
-    assert (found.runs, found.flops, found.training_flops) == ((), {}, None)
+    assert (found.runs, found.flops_per_token, found.training_flops) == ((), {}, None)
     # 256 + 256² + 8,192 · 256
     assert found.parameters == 256 + 256**2 + 8192 * 256
 

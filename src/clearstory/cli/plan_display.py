@@ -107,14 +107,14 @@ MEMORY = {
 
 def draw_arithmetic(plan: ModelPlan, console: Console) -> None:
     """Operations for each token, by part."""
-    forward = plan.flops["forward"]
+    forward = plan.flops_per_token["forward"]
     rows = [[name, f"{value:,}", share(value, forward)] for name, value in plan.flops_by_group.items()]
     rows.append(["reading it", f"{forward:,}", "100 %"])
     table(console, ["arithmetic for each token", "FLOP", "share"], rows, total=True)
-    attention = f", attention over all of {plan.context:,} tokens" if plan.flops["attention"] else ""
+    attention = f", attention over all of {plan.context:,} tokens" if plan.flops_per_token["attention"] else ""
     say(
         console,
-        f"Learning from it takes three times as much, {plan.flops['training']:,}. Two for each number it is multiplied "
+        f"Learning from it takes three times as much, {plan.flops_per_token['training']:,}. Two for each number it is multiplied "
         f"with{attention}; embeddings are looked up. Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F.",
     )
     console.print()

@@ -109,7 +109,7 @@ class ModelPlan:
             "memory_bytes": self.memory,
             "memory_formulas": self.memory_formulas,
             "training_bytes_per_device": self.training_bytes_per_device,
-            "flops_per_token": self.flops,
+            "flops_per_token": self.flops_per_token,
             "flops_per_token_by_part": self.flops_by_group,
             "tokens": self.tokens,
             "training_flops": self.training_flops,
