@@ -235,7 +235,7 @@ def test_devices_share_what_learns_and_not_what_flows() -> None:
     # 16 bytes of each parameter
     assert one.training_bytes_per_device == 16 * 124_439_808 + one.memory["activations_bf16"]
     assert many.training_bytes_per_device == 16 * 124_439_808 // 8 + many.memory["activations_bf16"]
-    assert many.runs[0].seconds == pytest.approx(one.runs[0].seconds / 8)
+    assert many.estimates[0].seconds == pytest.approx(one.estimates[0].seconds / 8)
 
 
 def test_recalled_rows_have_no_moments() -> None:
@@ -248,7 +248,7 @@ def test_recalled_rows_have_no_moments() -> None:
 def test_processors_name_their_sources() -> None:
     assert all(each.source and each.precision == "bf16" for each in HARDWARE)
     priced = clearstory.plan("gpt2", price=2.0, measure=False)
-    assert all(run.dollars for run in priced.runs)
+    assert all(run.dollars for run in priced.estimates)
     assert "$" in "\n".join(sheet(priced, 80))
 
 
@@ -257,7 +257,7 @@ def test_families_that_count_say_so() -> None:
         plan("ngram")
     found = plan("hmm", measure=False)
     assert "what learning takes is not reckoned for this family (hmm)" in found.notes[0]
-    assert (found.runs, found.flops_per_token, found.training_flops) == ((), {}, None)
+    assert (found.estimates, found.flops_per_token, found.training_flops) == ((), {}, None)
     # 256 + 256² + 8,192 · 256
     assert found.parameters == 256 + 256**2 + 8192 * 256
 

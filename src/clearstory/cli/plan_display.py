@@ -23,7 +23,7 @@ def draw_plan(plan: ModelPlan, console: Console) -> None:
     if plan.formula_terms:
         draw_terms(plan, console)
     draw_memory(plan, console)
-    if plan.runs:
+    if plan.estimates:
         draw_arithmetic(plan, console)
         draw_runs(plan, console, wide)
     for note in plan.notes:
@@ -82,7 +82,7 @@ def draw_memory(plan: ModelPlan, console: Console) -> None:
         both = [plan.memory.get(f"{name}_{precision}") for precision in ("fp32", "bf16")]
         if any(both):
             rows.append([words, *("" if each is None else size(each) for each in both)])
-    title = f"memory, {recipe.batch_size:,} × {plan.context:,} tokens" if plan.runs else "memory"
+    title = f"memory, {recipe.batch_size:,} × {plan.context:,} tokens" if plan.estimates else "memory"
     table(console, [title, "fp32", "bf16"], rows)
     for name, formula in plan.memory_formulas.items():
         say(console, f"{MEMORY[name][0].upper() + MEMORY[name][1:]}: {formula}.")
@@ -126,14 +126,14 @@ def draw_runs(plan: ModelPlan, console: Console, wide: bool) -> None:
     devices = f"{recipe.devices:,} devices" if recipe.devices > 1 else "one device"
     heads = [f"time on {devices}", "peak", "time", *(["energy"] if wide or not priced else [])]
     heads += [*(["cost"] if priced else []), "memory"]
-    rows = [run_row(run, energy=wide or not priced, priced=priced) for run in plan.runs]
+    rows = [run_row(run, energy=wide or not priced, priced=priced) for run in plan.estimates]
     table(console, heads, rows)
     say(
         console,
         f"{plan.tokens:,} tokens take {plan.training_flops:.3g} FLOP, at {100 * recipe.utilization:.3g} % of the peak "
         "in dense products. The peaks are their makers':",
     )
-    for run in plan.runs:
+    for run in plan.estimates:
         say(console, f"{run.processor.name}: {run.processor.source}", style="dim", hang=True)
     console.print()
 

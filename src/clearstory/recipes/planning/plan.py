@@ -115,7 +115,7 @@ class ModelPlan:
             "training_flops": self.training_flops,
             "devices": self.recipe.devices,
             "utilization": self.recipe.utilization,
-            "runs": [asdict(run) for run in self.runs],
+            "runs": [asdict(run) for run in self.estimates],
             "notes": list(self.notes),
         }
 
