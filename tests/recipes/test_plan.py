@@ -89,7 +89,7 @@ def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
 def test_gpt3_head_by_head_and_term_by_term() -> None:
     found = plan("gpt3-175b", measure=False)
     query = part(found, "query")
-    assert (query.symbol, query.shape, query.each, query.layers) == ("W_q", (12_288, 128), 96, 96)
+    assert (query.symbol, query.shape, query.count_per_layer, query.layers) == ("W_q", (12_288, 128), 96, 96)
     assert part(found, "output").shape == (128, 12_288)
     assert part(found, "tokens").shape == (50_257, 12_288)
     # 12 L d², 13 L d, V d, T d, 2 d with L = 96, d = 12,288, V = 50,257, T = 2,048
@@ -113,9 +113,9 @@ def test_the_formula_is_shown_only_where_it_holds() -> None:
 def test_an_lstm_by_its_gates() -> None:
     found = plan("lstm", measure=False)
     # 4 gates of 512 units, from 256 inputs and from 512 units; two biases a gate
-    assert (part(found, "from the input").shape, part(found, "from the input").each) == ((256, 512), 4)
-    assert (part(found, "from memory").shape, part(found, "from memory").each) == ((512, 512), 4)
-    assert (part(found, "biases").shape, part(found, "biases").each) == ((512,), 8)
+    assert (part(found, "from the input").shape, part(found, "from the input").count_per_layer) == ((256, 512), 4)
+    assert (part(found, "from memory").shape, part(found, "from memory").count_per_layer) == ((512, 512), 4)
+    assert (part(found, "biases").shape, part(found, "biases").count_per_layer) == ((512,), 8)
     # 2 · (4 · 256 · 512 + 4 · 512 · 512 + 8 · 512) and 2 · 512 · 8,192
     assert found.flops_per_token["forward"] == 3_153_920 + 8_388_608
     assert found.memory["cache_fp32"] == 4 * 2 * 512

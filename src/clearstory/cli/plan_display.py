@@ -56,7 +56,7 @@ def part_row(part: ParameterGroup, name: str, whole: int, wide: bool) -> list[st
     return [
         name,
         " × ".join(f"{side:,}" for side in part.shape),
-        f"{part.each:,}",
+        f"{part.count_per_layer:,}",
         *([f"{part.parameters_per_layer:,}"] if wide else []),
         f"{part.layers:,}",
         f"{part.parameters:,}",

@@ -31,7 +31,7 @@ def activation_numbers(parts: Sequence[ParameterGroup], config: Any, context: in
     if isinstance(config, RecurrentConfig):
         memories = 2 if config.cell == "lstm" else 1
         inputs = sum(part.shape[0] * part.layers for part in parts if part.symbol == "W")
-        gates = sum(part.shape[1] * (part.each + memories) * part.layers for part in parts if part.symbol == "U")
+        gates = sum(part.shape[1] * (part.count_per_layer + memories) * part.layers for part in parts if part.symbol == "U")
         return inputs + gates, "each layer's inputs, gates and memory; kernels may keep more"
     c = config
     kept = {"W_q": 3 if c.qk_norm else 2, "W_k": 2 if c.qk_norm else 1, "W_v": 1}
@@ -39,7 +39,7 @@ def activation_numbers(parts: Sequence[ParameterGroup], config: Any, context: in
     numbers = 2 * c.width
     for part in parts:
         if part.symbol in kept:
-            numbers += kept[part.symbol] * part.shape[1] * part.each * part.layers
+            numbers += kept[part.symbol] * part.shape[1] * part.count_per_layer * part.layers
         if part.symbol == "W_1":
             numbers += bent * part.shape[1] * part.layers
         if part.symbol in ("W_q", "W_1"):  # one of each step
@@ -55,7 +55,7 @@ def activation_numbers(parts: Sequence[ParameterGroup], config: Any, context: in
         words += f". For a token of the source and one of the answer; looking across is another 2 d + {heads}"
     if c.positions == "buckets":
         numbers += sum(
-            part.each * part.layers * context for part in parts if part.symbol == "W_q" and part.name != "cross query"
+            part.count_per_layer * part.layers * context for part in parts if part.symbol == "W_q" and part.name != "cross query"
         )
         words += ". Learnt biases keep attention to itself from being fused: T more for each of its heads"
     return numbers, words
@@ -73,7 +73,7 @@ def cache_numbers(parts: Sequence[ParameterGroup], config: Any, context: int) ->
         return 0, "an encoder generates nothing"
     kept = context if c.sliding_window is None else min(context, c.sliding_window)
     read = [part for part in parts if part.symbol in ("W_k", "W_v") and not part.name.startswith("encoder ")]
-    per_token = sum(part.shape[1] * part.each * part.layers for part in read)
+    per_token = sum(part.shape[1] * part.count_per_layer * part.layers for part in read)
     words = "L (k + v) numbers for each token of the context"
     return per_token * kept, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
@@ -111,7 +111,7 @@ def flops_by_group(parts: Sequence[ParameterGroup], config: Any, context: int) -
     c = config
     window = getattr(c, "sliding_window", None)
     seen = context if window is None else min(context, window)
-    queries = sum(part.shape[1] * part.each * part.layers for part in parts if part.symbol == "W_q")
+    queries = sum(part.shape[1] * part.count_per_layer * part.layers for part in parts if part.symbol == "W_q")
     found: dict[str, int] = {}
     for part in parts:
         told = part.name == LABELS and c.label_level == "token"

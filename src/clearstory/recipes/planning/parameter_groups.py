@@ -47,7 +47,7 @@ class ParameterGroup:
     @property
     def parameters_per_layer(self) -> int:
         """Numbers learnt in one layer."""
-        return prod(self.shape) * self.each
+        return prod(self.shape) * self.count_per_layer
 
     @property
     def parameters(self) -> int:
