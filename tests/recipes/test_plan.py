@@ -215,7 +215,7 @@ def test_flops_are_those_that_torch_counts() -> None:
         with counter, torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             model.logits(model.forward(TokenBatch(torch.zeros(1, 24, dtype=torch.long)))[0])
         by_torch = counter.get_total_flops() / 24
-        vectors = sum(2 * each.parameters for each in list_parameter_groups(config) if each.vector)
+        vectors = sum(2 * each.parameters for each in list_parameter_groups(config) if each.is_vector)
         assert flops_per_token(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
 
 

@@ -160,7 +160,7 @@ def list_parameter_groups(config: Any) -> tuple[ParameterGroup, ...]:
         ParameterGroup(label, group, symbol, shape, count // len(layers), len(layers))
         for (group, label, symbol, shape), (count, layers) in found.items()
     ]
-    return tuple(sorted(parts, key=lambda part: (GROUPS.index(part.group), part.group != "norms" and part.vector)))
+    return tuple(sorted(parts, key=lambda part: (GROUPS.index(part.group), part.group != "norms" and part.is_vector)))
 
 
 def parameter_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
