@@ -239,4 +239,4 @@ def test_the_machines_gpu_is_known() -> None:
     assert found["device"] == "cuda"
     assert found["bytes"] >= found["free"] > 0
     assert found["fp32_gflops"] > 0
-    assert [run.processor.name for run in plan("clear").estimates][-2:] == ["this machine's GPU", "this machine's CPU"]
+    assert [run.hardware.name for run in plan("clear").estimates][-2:] == ["this machine's GPU", "this machine's CPU"]

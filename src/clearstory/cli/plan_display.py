@@ -134,20 +134,20 @@ def draw_runs(plan: ModelPlan, console: Console, wide: bool) -> None:
         "in dense products. The peaks are their makers':",
     )
     for run in plan.estimates:
-        say(console, f"{run.processor.name}: {run.processor.source}", style="dim", hang=True)
+        say(console, f"{run.hardware.name}: {run.hardware.source}", style="dim", hang=True)
     console.print()
 
 
 def run_row(run: TrainingEstimate, *, energy: bool, priced: bool) -> list[str]:
     """One line of the table of times."""
-    precision = "" if run.processor.precision == "bf16" else f" {run.processor.precision}"
+    precision = "" if run.hardware.precision == "bf16" else f" {run.hardware.precision}"
     return [
-        run.processor.name,
-        f"{run.processor.flops / 1e12:,.3g} TFLOP/s{precision}",
+        run.hardware.name,
+        f"{run.hardware.flops / 1e12:,.3g} TFLOP/s{precision}",
         span(run.seconds),
         *(["" if run.kilowatt_hours is None else energy_of(run.kilowatt_hours)] if energy else []),
         *(["" if run.dollars is None else f"${run.dollars:,.0f}"] if priced else []),
-        f"{size(run.processor.memory)} {'fits' if run.fits else 'too small'}",
+        f"{size(run.hardware.memory)} {'fits' if run.fits else 'too small'}",
     ]
 
 
