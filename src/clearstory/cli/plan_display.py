@@ -143,7 +143,7 @@ def run_row(run: TrainingEstimate, *, energy: bool, priced: bool) -> list[str]:
     precision = "" if run.hardware.precision == "bf16" else f" {run.hardware.precision}"
     return [
         run.hardware.name,
-        f"{run.hardware.flops / 1e12:,.3g} TFLOP/s{precision}",
+        f"{run.hardware.peak_flops / 1e12:,.3g} TFLOP/s{precision}",
         span(run.seconds),
         *(["" if run.kilowatt_hours is None else energy_of(run.kilowatt_hours)] if energy else []),
         *(["" if run.dollars is None else f"${run.dollars:,.0f}"] if priced else []),

@@ -225,7 +225,7 @@ def estimate_training(
     processor: HardwareSpec, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
 ) -> TrainingEstimate:
     """Time, energy and price of so much work."""
-    seconds = work / (processor.flops * recipe.utilization * devices)
+    seconds = work / (processor.peak_flops * recipe.utilization * devices)
     hours = seconds / 3600 * devices
     return TrainingEstimate(
         processor=processor,
