@@ -257,7 +257,7 @@ def test_families_that_count_say_so() -> None:
         plan("ngram")
     found = plan("hmm", measure=False)
     assert "what learning takes is not reckoned for this family (hmm)" in found.notes[0]
-    assert (found.estimates, found.flops_per_token, found.training_flops) == ((), {}, None)
+    assert (found.estimates, found.flops_per_token, found.total_flops) == ((), {}, None)
     # 256 + 256² + 8,192 · 256
     assert found.parameters == 256 + 256**2 + 8192 * 256
 

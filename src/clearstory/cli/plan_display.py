@@ -130,7 +130,7 @@ def draw_runs(plan: ModelPlan, console: Console, wide: bool) -> None:
     table(console, heads, rows)
     say(
         console,
-        f"{plan.tokens:,} tokens take {plan.training_flops:.3g} FLOP, at {100 * recipe.utilization:.3g} % of the peak "
+        f"{plan.tokens:,} tokens take {plan.total_flops:.3g} FLOP, at {100 * recipe.utilization:.3g} % of the peak "
         "in dense products. The peaks are their makers':",
     )
     for run in plan.estimates:

@@ -83,7 +83,7 @@ class ModelPlan:
     training_bytes_per_device: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
     flops_by_group: dict[str, int] = field(default_factory=dict)
-    training_flops: float | None = None
+    total_flops: float | None = None
     runs: tuple[TrainingEstimate, ...] = ()
 
     @property
@@ -112,7 +112,7 @@ class ModelPlan:
             "flops_per_token": self.flops_per_token,
             "flops_per_token_by_part": self.flops_by_group,
             "tokens": self.tokens,
-            "training_flops": self.training_flops,
+            "training_flops": self.total_flops,
             "devices": self.recipe.devices,
             "utilization": self.recipe.utilization,
             "runs": [asdict(run) for run in self.estimates],
@@ -176,7 +176,7 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
         training_bytes_per_device=per_device,
         flops=flops,
         flops_by_group=flops_by_group(parts, config, context),
-        training_flops=work,
+        total_flops=work,
         runs=tuple(runs),
     )
 
