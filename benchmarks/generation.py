@@ -34,7 +34,7 @@ from clearstory.models.build import build
 from clearstory.models.int8 import quantize_int8
 from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.transformer.presets import GPT2
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.evaluation.windows import score_dataset
 
 PROMPT = 32

@@ -36,7 +36,8 @@ from clearstory.lens.views import Curve, Line
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build, count_parameters
 from clearstory.models.transformer.presets import CLEAR
-from clearstory.models.prompts import bos_or_eos_token_id, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.settings.training_presets import PRESET_TRAINING_SETTINGS
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer

@@ -177,7 +177,7 @@ def text_of(model: Path, count: int) -> str:
 def reading(model: Path, text: str) -> float:
     """Milliseconds of one reading, the median of seven."""
     from clearstory.lens.hooks.passage import encode_passage
-    from clearstory.models.prompts import inference_mode
+    from clearstory.models.base import inference_mode
 
     known = opened(model)
     read = encode_passage(known.model, known.tokenizer, text)

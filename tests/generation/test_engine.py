@@ -12,7 +12,8 @@ from clearstory.generation.engine import Engine, generate, groups
 from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
-from clearstory.models.prompts import keep_recent_half, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import keep_recent_half
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
 GREEDY = Sampling(max_tokens=4, temperature=0)

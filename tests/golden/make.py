@@ -28,7 +28,7 @@ from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
-from clearstory.models.prompts import reads_source
+from clearstory.models.base import reads_source
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer

@@ -18,7 +18,8 @@ from clearstory.errors import Diverged
 from clearstory.generation.sampling import apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.prompts import Truncation, initial_state, prepare_prompt, prepare_source, keep_recent_half, inference_mode
+from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
 
 
 @dataclass(frozen=True)

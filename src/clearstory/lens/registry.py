@@ -12,8 +12,8 @@ from typing import Any
 
 from clearstory.errors import CannotDo, UnknownName, nearest
 from clearstory.lens.views import View
-from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import reads_source
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.base import reads_source
 
 
 @dataclass(frozen=True)

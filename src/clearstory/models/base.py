@@ -1,26 +1,28 @@
-"""What every language model can do: begin, read, predict, score.
+"""The interface of every language model: init_state, forward, logits, token_nll.
 
-Letters in shapes: B rows, T tokens, V vocabulary, W width, H heads, N tokens of all rows together.
+Letters in shapes: B sequences of a batch, T tokens, V vocabulary, W width of the hidden states, H heads, S source tokens,
+N tokens of all sequences together, D documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearstory.models.capabilities import Capability
+from clearstory.models.capabilities import Capability, has_capability
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Token ids with their lengths, so that no model guesses where padding is.
+    """Token ids of a batch of sequences, padded on the right, with their lengths.
 
-    `lengths` is None when every row is full: the common case, and the fast one.
+    `lengths` is None when no sequence is padded: the common case, and the fast one.
 
     >>> TokenBatch.from_sequences([[5, 6, 7], [8]]).ids.tolist()
     [[5, 6, 7], [8, 0, 0]]
@@ -30,18 +32,18 @@ class TokenBatch:
     lengths: Int[Tensor, "B"] | None = None
 
     @classmethod
-    def from_sequences(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Self:
-        """Rows of any lengths, padded on the right with id 0, which nobody reads."""
-        longest = max((len(row) for row in rows), default=0)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.as_tensor(row, dtype=torch.long)
-        if all(len(row) == longest for row in rows):
+    def from_sequences(cls, sequences: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Self:
+        """A batch of sequences of any lengths, padded on the right with id 0, which no model reads."""
+        longest = max((len(sequence) for sequence in sequences), default=0)
+        ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+        for i, sequence in enumerate(sequences):
+            ids[i, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
+        if all(len(sequence) == longest for sequence in sequences):
             return cls(ids.to(device))
-        return cls(ids.to(device), torch.tensor([len(row) for row in rows], device=device))
+        return cls(ids.to(device), torch.tensor([len(sequence) for sequence in sequences], device=device))
 
     def last_positions(self) -> Int[Tensor, "B"]:
-        """The place of each row's last real token."""
+        """Index of each sequence's last token that is not padding, (B,); -1 for an empty sequence."""
         if self.lengths is None:
             return torch.full((self.ids.shape[0],), self.ids.shape[1] - 1, device=self.ids.device)
         return self.lengths - 1
@@ -49,67 +51,75 @@ class TokenBatch:
 
 @runtime_checkable
 class State(Protocol):
-    """What a model remembers of each row it has read. A value: reading makes a new one and leaves the old as it was.
+    """What a model keeps of the sequences it has processed, such as a KV cache or a recurrent state.
 
-    Keep one and read on from it twice, and both continuations are right; memory is shared up to where they part.
+    A value: `forward` returns a new state and leaves the old one valid. Two continuations of one state are both right;
+    they share memory up to the token where they part.
     """
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens each row has read."""
+        """Number of tokens processed in each sequence."""
 
     def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order. Shares; a row named twice is copied when the second of the two is read on."""
+        """The state of these sequences, in this order. Memory is shared; a sequence named twice is copied when the
+        second of the two is continued.
+        """
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
-        """The rows of several states, to be read on together; ragged lengths and all."""
+        """One state with the sequences of several, whose lengths may differ."""
 
     def detach(self) -> Self:
-        """The same memory, cut off from the graph of gradients."""
+        """The same state without its gradient history."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """The memory as named tensors, to be saved in a checkpoint."""
+        """The state as named tensors, for a checkpoint."""
 
 
 @runtime_checkable
 class RestorableState(State, Protocol):
-    """A State that goes on from one batch of training to the next, and so must come back from a checkpoint."""
+    """A state carried from one training batch to the next, which a checkpoint therefore restores."""
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Self:
-        """The one of as many rows that gave these `tensors`. Raises KeyError where something is missing."""
+        """The state that `tensors()` returned these tensors for. Raises KeyError if one is missing."""
 
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Reads left to right; after every token says how likely each next one is."""
+    """A causal language model: after each token, a distribution over the next."""
 
     vocab: int
-    context: int | None  # None: it never forgets on purpose
+    context: int | None  # longest sequence in tokens; None: unlimited
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the model can do and which parts it has."""
 
     def init_state(self, batch_size: int = 1) -> State:
-        """The memory of `batch_size` rows that have read nothing."""
+        """The state of `batch_size` empty sequences."""
 
-    def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
-        """What the model knows after each token. Without a state nothing is remembered: the way training reads."""
+    def forward(
+        self, tokens: TokenBatch, state: State | None = None
+    ) -> tuple[Float[Tensor, "B T W"], State | None]:
+        """Hidden states after each token, (B, T, W), and the state after the last; without a state, None."""
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
-        """Logits of the next token, only where asked for."""
+        """Logits of the next token for these hidden states, (..., V)."""
 
     def token_nll(
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: State | None = None
     ) -> tuple[Float[Tensor, "B T"], State | None]:
-        """Nats of each target after reading up to it; 0 where the target is IGNORE_INDEX. Dense logits are never kept."""
+        """Negative log-likelihood of each target in nats, (B, T); 0 where the target is IGNORE_INDEX.
+
+        Target t is predicted from the tokens up to t. The logits of a whole batch are never held at once.
+        """
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """One finished round of counting. `nats` per token of the training text, where the round knows them; a `note` is
-    what its user should know.
+    """One finished round of fitting: tokens seen, nats per token of the training text where known, and a note for the
+    user where something could not be estimated.
     """
 
     tokens: int
@@ -118,34 +128,63 @@ class FitProgress:
 
 
 class TokenSequences(Protocol):
-    """Documents as one long row of ids: document d is ids[starts[d]:starts[d + 1]]."""
+    """Documents in one array of ids: document d is ids[starts[d]:starts[d + 1]]."""
 
     @property
     def ids(self) -> Any:
-        """(N,)"""
+        """Token ids of all documents, (N,)."""
 
     @property
     def starts(self) -> Any:
-        """(D + 1,)"""
+        """Index of each document's first token, and N, (D + 1,)."""
 
     @property
     def byte_lengths(self) -> Any:
-        """(V,) how many bytes of text each id stands for."""
+        """Bytes of text that each token of the vocabulary stands for, (V,)."""
 
 
 @runtime_checkable
 class CountModel(Protocol):
-    """Learns by counting, round by round (n-gram counts, Baum-Welch), rather than by gradient."""
+    """A model fitted by counting or by EM (Baum-Welch), in rounds over the whole text, not by gradient descent."""
 
-    counted: bool  # False where this model is to learn by gradient after all
-    rounds: int | None  # how many rounds learning takes; None: as many as asked for, each making it better
+    rounds: int | None  # rounds that fitting takes; None: any number, each improves the fit
 
-    def check_data(self, rows: TokenSequences) -> None:
-        """Raises BadSetting where nothing can be learnt from the documents as the model is set; told at a glance."""
+    def check_data(self, dataset: TokenSequences) -> None:
+        """Raises BadSetting where the model cannot be fitted to these documents, before any work is done."""
 
-    def fit(self, rows: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
-        """Learn from the documents, the model changed in place by each round; `done` rounds were taken before."""
+    def fit(self, dataset: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
+        """Fit the model in place, yielding after each round; `done` rounds were finished before."""
 
 
 IGNORE_INDEX = -100
-"""A target that is not scored: padding, or a token that is context only. torch's own convention."""
+"""Target that is not scored: padding, or a token given as context only. PyTorch's own convention."""
+
+
+def reads_source(model: object) -> bool:
+    """Whether a model reads a source text before it generates (encoder-decoders)."""
+    return has_capability(model, Capability.SOURCE)
+
+
+def initial_state(
+    model: LanguageModel, batch_size: int, sources: Sequence[Sequence[int]], device: torch.device
+) -> State:
+    """The state of empty sequences; for an encoder-decoder, after it has encoded `sources`, one for each sequence."""
+    if not reads_source(model):
+        return model.init_state(batch_size)
+    state: State = cast(Any, model).init_state(batch_size, source=TokenBatch.from_sequences(sources, device))
+    return state
+
+
+@contextmanager
+def inference_mode(model: object) -> Iterator[None]:
+    """Context in which a model computes without gradients or dropout; each module's mode is restored afterwards."""
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import reads_source
+from clearstory.models.base import reads_source
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.cross_entropy import CHUNK_NUMBERS
 

@@ -1,26 +1,23 @@
-"""Prompts: what a model is asked to go on from, checked before anything is computed."""
+"""Prompts: the ids a model generates from, checked before anything is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, Protocol, cast
-
-import torch
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
-from clearstory.models.base import LanguageModel, TokenBatch, State
+from clearstory.models.base import LanguageModel, reads_source
 
 Truncation = Literal["left"]
-"""What to do with a prompt longer than the context: keep its end."""
+"""How a prompt longer than the context is shortened: "left" drops its beginning."""
 
 
 class HasStartTokens(Protocol):
-    """The part of a tokenizer that says where texts begin."""
+    """The part of a tokenizer that names the tokens at which texts start and end."""
 
     @property
     def bos_token_id(self) -> int | None:
-        """The token that begins a text."""
+        """The token that starts a text."""
 
     @property
     def eos_token_id(self) -> int | None:
@@ -28,33 +25,22 @@ class HasStartTokens(Protocol):
 
 
 def bos_or_eos_token_id(tokenizer: HasStartTokens) -> int | None:
-    """The token that texts begin after: the one meant for it, else the one that ends the text before."""
+    """The token that precedes a text: bos where the tokenizer has one, else eos, which ends the text before."""
     return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
-def reads_source(model: object) -> bool:
-    """Whether a model is handed a source before it writes: what is to be translated, summarized, filled in."""
-    return bool(getattr(model, "reads_source", False))
-
-
 def find_start_token_id(config: object, tokenizer: HasStartTokens) -> int | None:
-    """The token that a model's writing begins after, where its prompt has none: its own, or the tokenizer's."""
-    begin = getattr(config, "start_token_id", None)
-    return bos_or_eos_token_id(tokenizer) if begin is None else int(begin)
+    """The token that generation starts after when the prompt is empty: the config's own, else the tokenizer's."""
+    start = getattr(config, "start_token_id", None)
+    return bos_or_eos_token_id(tokenizer) if start is None else int(start)
 
 
-def initial_state(model: LanguageModel, rows: int, sources: Sequence[Sequence[int]], device: torch.device) -> State:
-    """The memory of rows that have written nothing; where a model reads sources, one row has read each of these."""
-    if not reads_source(model):
-        return model.init_state(rows)
-    state: State = cast(Any, model).init_state(rows, source=TokenBatch.from_sequences(sources, device))
-    return state
+def prepare_source(
+    model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None
+) -> list[int]:
+    """The ids of a source, checked as `prepare_prompt` checks a prompt; empty for a model that reads no source.
 
-
-def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None) -> list[int]:
-    """The ids of a source, as `fit_prompt` has those of a prompt; none for a model that reads none.
-
-    Raises CannotDo where a source is missing, or given to a model that only writes on.
+    Raises CannotDo where a source is missing, or given to a model that reads none.
     """
     if reads_source(model) and source is None:
         raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
@@ -64,24 +50,23 @@ def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate:
 
 
 def prepare_prompt(
-    model: LanguageModel, prompt: Sequence[int], begin: int | None = None, truncate: Truncation | None = None
+    model: LanguageModel, prompt: Sequence[int], start_token_id: int | None = None, truncate: Truncation | None = None
 ) -> list[int]:
-    """The ids to read first.
+    """The ids of a prompt, checked; an empty prompt becomes `start_token_id`.
 
-    An empty prompt becomes `begin`, the token texts begin after. Raises BadInput when there is neither, ContextOverflow
-    when the prompt is longer than the context (unless its beginning may be cut off), VocabularyMismatch when an id is
-    not the model's.
+    Raises BadInput for an empty prompt without a start token, ContextOverflow for a prompt longer than the context
+    (unless `truncate` is "left"), VocabularyMismatch for an id outside the vocabulary.
     """
     if truncate not in (None, "left"):
         raise BadSetting(f"truncate is {truncate!r}; 'left' keeps a long prompt's end, None refuses it")
     ids = [int(id) for id in prompt]
     if not ids:
-        if begin is None:
+        if start_token_id is None:
             raise BadInput(
                 "the prompt is empty and this model's tokenizer has no token that texts begin after; "
                 "give it at least one word"
             )
-        ids = [begin]
+        ids = [start_token_id]
     wrong = next((id for id in ids if not 0 <= id < model.vocab), None)
     if wrong is not None:
         raise VocabularyMismatch(
@@ -99,24 +84,9 @@ def prepare_prompt(
 
 
 def keep_recent_half(ids: Sequence[int], context: int) -> Sequence[int]:
-    """What a row whose context is full goes on from: the last half of it, read anew as if nothing had come before.
+    """The last half of a context's worth of ids, from which a sequence continues when its context is full.
 
-    Exact by definition, and the same for learned and rotary places; a sliding cache would be neither, since its keys
-    know tokens that are gone.
+    The half is processed anew, as if nothing had come before. That is exact by definition, for learned and for rotary
+    positions; a sliding KV cache would be neither, since its keys were computed with tokens that are gone.
     """
     return ids[-max(1, context // 2) :]
-
-
-@contextmanager
-def inference_mode(model: object) -> Iterator[None]:
-    """Without gradients or dropout; every module's mode is as before afterwards."""
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
-    awake = [module for module in modules if module.training]
-    for module in awake:
-        module.training = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in awake:
-            module.training = True

@@ -12,7 +12,7 @@ import numpy as np
 from clearstory.errors import BadInput
 from clearstory.metrics import Floats, perplexity
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll, stretches
 from clearstory.text.document import Document
 from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token

@@ -10,7 +10,7 @@ from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.metrics import Score
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.text.document import Document
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.token_dataset import encode_documents

@@ -26,7 +26,7 @@ from clearstory.lens.hooks.apply_interventions import pattern_with_interventions
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site, attention_sites
 from clearstory.lens.hooks.activations import unwrap_model, attention_scores, record_activations
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_CACHE_BYTES = 2**28

@@ -19,7 +19,8 @@ from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.prompts import initial_state, prepare_prompt, prepare_source, inference_mode
+from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer

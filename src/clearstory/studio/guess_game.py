@@ -21,7 +21,8 @@ from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import prepare_prompt, reads_source, inference_mode
+from clearstory.models.base import inference_mode, reads_source
+from clearstory.models.prompts import prepare_prompt
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
 

@@ -22,7 +22,8 @@ from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import initial_state, prepare_prompt, prepare_source, inference_mode
+from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat

@@ -23,7 +23,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.registry import VIEWS, check_able, view_of
 from clearstory.lens.hooks.activations import activation_names, record_activations
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer

@@ -19,7 +19,7 @@ from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import check_tokenizer, config_json_dict, generation_json_dict
 from clearstory.formats.onnx.graphs import OnnxGraph, graphs
 from clearstory.models.build import count_parameters
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 OPSET = 20

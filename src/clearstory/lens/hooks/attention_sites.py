@@ -18,7 +18,7 @@ from clearstory.models.base import LanguageModel
 from clearstory.models.transformer.block import Attention, causal_mask
 from clearstory.models.capabilities import Capability
 from clearstory.models.lora import LoRALinear
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.models.transformer.stack import Stack
 
 AttentionPart = Literal["encoder", "decoder", "cross"]

@@ -33,7 +33,8 @@ from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Report, Table
 from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_DIMENSIONS = 64

@@ -16,7 +16,8 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.next_token import entropy
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.views import Table, Report
-from clearstory.models.prompts import Truncation, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import Truncation
 from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
 

@@ -16,7 +16,8 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.surprisal import LOGITS, format_probability
 from clearstory.lens.views import Node, Span, HighlightedText, Table, Tree, Report
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import Truncation, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import Truncation
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 

@@ -18,7 +18,7 @@ from clearstory.lens.probes.x_states import MAX_TOKENS
 from clearstory.lens.views import Grid, Table, Report
 from clearstory.models.hmm.chain import HMMProbabilities, token_probs
 from clearstory.models.hmm.decoding import emission_likelihoods, viterbi
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 WORDS = 4

@@ -17,7 +17,8 @@ from clearstory.errors import BadSetting
 from clearstory.lens.probes.x_sources import encode_source_target
 from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel, TokenBatch
-from clearstory.models.prompts import Truncation, initial_state, bos_or_eos_token_id, prepare_prompt, inference_mode
+from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.prompts import Truncation, bos_or_eos_token_id, prepare_prompt
 
 
 class TokenizerProtocol(Protocol):

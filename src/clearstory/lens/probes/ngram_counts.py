@@ -12,7 +12,8 @@ from clearstory.lens.probes.x_backoff import counted
 from clearstory.lens.probes.next_token import text_ending
 from clearstory.lens.views import Cell, Table, Report
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import bos_or_eos_token_id, prepare_prompt, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import bos_or_eos_token_id, prepare_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 INTERPOLATED = ("kneser-ney", "witten-bell", "none")

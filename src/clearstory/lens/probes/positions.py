@@ -18,7 +18,8 @@ from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
 from clearstory.lens.views import Curve, Grid, Line, Panel, Table, Report
-from clearstory.models.prompts import Truncation, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 

@@ -28,7 +28,7 @@ from clearstory.lens.hooks.attention_sites import (
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views import Cell, Curve, Line, Report, Table
 from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 

@@ -14,7 +14,7 @@ from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 STRONG = 0.5

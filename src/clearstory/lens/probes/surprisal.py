@@ -23,7 +23,8 @@ from clearstory.lens.probes.x_sources import encode_source_target
 from clearstory.lens.views import Cell, Span, HighlightedText
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.prompts import initial_state, bos_or_eos_token_id, inference_mode
+from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import ShiftedDocuments, Window, iter_windows, window_length_and_stride
 
 STRETCH = 256

@@ -25,7 +25,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.tokenization import encode_with_mask_offsets
 from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
 

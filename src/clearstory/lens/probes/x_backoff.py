@@ -14,7 +14,8 @@ from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.views import Cell, Table
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import bos_or_eos_token_id, inference_mode
+from clearstory.models.base import inference_mode
+from clearstory.models.prompts import bos_or_eos_token_id
 
 
 def backoff(model: Any, tokenizer: TokenizerProtocol, text: str) -> Table:

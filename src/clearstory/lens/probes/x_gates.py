@@ -12,7 +12,7 @@ from torch import Tensor
 from clearstory.errors import BadSetting
 from clearstory.lens.views import Grid
 from clearstory.models.base import TokenBatch
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.models.recurrent.cells import CellState
 
 

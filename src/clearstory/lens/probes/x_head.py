@@ -22,7 +22,7 @@ from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, 
 from clearstory.lens.hooks.activations import unwrap_model, record_activations
 from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from clearstory.errors import CannotDo
 from clearstory.lens.probes.word_in_context import LayerVectors
 from clearstory.lens.hooks.activations import unwrap_model, transformer_stacks, record_activations
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.models.recurrent.model import Recurrent
 
 LOOKS = 3

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow
-from clearstory.models.prompts import Truncation, prepare_source, reads_source, find_start_token_id
+from clearstory.models.base import reads_source
+from clearstory.models.prompts import Truncation, find_start_token_id, prepare_source
 from clearstory.text.sentinels import SentinelTokenizer
 
 

@@ -11,7 +11,7 @@ from clearstory.lens.probes.next_token import TokenizerProtocol
 from clearstory.lens.views import Table
 from clearstory.models.hmm.chain import token_probs
 from clearstory.models.hmm.decoding import emission_likelihoods, posteriors, viterbi
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 
 MAX_TOKENS = 2000
 """More are no longer looked at, and each has a table of states to states."""

@@ -16,7 +16,8 @@ from clearstory.lens.probes.attention import attention_patterns
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionSite
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.prompts import bos_or_eos_token_id, reads_source, find_start_token_id
+from clearstory.models.base import reads_source
+from clearstory.models.prompts import bos_or_eos_token_id, find_start_token_id
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.special_tokens import build_inputs
 

@@ -20,7 +20,7 @@ from clearstory.errors import CorruptFile
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.recipes.conversion.check_transformers import CLOSE

@@ -22,7 +22,7 @@ from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.read import is_gguf
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.prompts import reads_source
+from clearstory.models.base import reads_source
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.tokenizers import Tokenizer
 

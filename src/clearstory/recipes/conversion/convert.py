@@ -21,7 +21,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.build import count_parameters
-from clearstory.models.prompts import reads_source
+from clearstory.models.base import reads_source
 from clearstory.recipes.conversion.check_onnx import check_onnx
 from clearstory.recipes.conversion.check_transformers import TEXTS, PortabilityReport, check_portability, template_of
 from clearstory.recipes.settings.tools import NumberFormat

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.embed import TruncationSide, truncate_tokens
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts

@@ -16,7 +16,7 @@ from clearstory.errors import ContextOverflow
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.encoder import Encoder
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
 from clearstory.text.files import Errors

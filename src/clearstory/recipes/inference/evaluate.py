@@ -14,8 +14,9 @@ from clearstory.errors import BadInput
 from clearstory.metrics import Score
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.int8 import quantize_int8 as in_int8
-from clearstory.models.prompts import bos_or_eos_token_id, reads_source, inference_mode
-from clearstory.evaluation.windows import Windows, iter_scores, window_length_and_stride
+from clearstory.models.base import inference_mode, reads_source
+from clearstory.models.prompts import bos_or_eos_token_id
+from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
 from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.writers import score_writer
@@ -79,7 +80,7 @@ def evaluate(
     sources: str | Path | Sequence[str | Path] = (),
     *,
     texts: Sequence[str] | None = None,
-    windows: Windows = "strided",
+    windows: WindowMode = "strided",
     stride: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
@@ -116,7 +117,7 @@ def evaluate(
     watch = Watch(tokenizer, documents)
     rows = encode_documents(tokenizer, watch)
     begin = bos_or_eos_token_id(tokenizer)
-    if not scorable(rows, begin):
+    if not has_targets(rows, begin):
         raise BadInput("the text is too short: there is no token to foresee; give more of it")
     if int8:
         network = in_int8(network)
@@ -125,7 +126,7 @@ def evaluate(
     whole = len(rows) if limit is None else min(limit, len(rows))
     with inference_mode(network):
         parts = iter_scores(
-            network, rows, windows=windows, stride=stride, begin=begin, batch_size=batch_size, limit=limit
+            network, rows, windows=windows, stride=stride, start_token_id=begin, batch_size=batch_size, limit=limit
         )
         for part in parts:
             score += part
@@ -158,11 +159,6 @@ class Watch:
         for document in self.documents:
             self.is_lossless = self.is_lossless and self.tokenizer.is_lossless(document.text)
             yield document
-
-
-def scorable(rows: TokenDataset, begin: int | None) -> bool:
-    """Whether any token can be foreseen."""
-    return bool(len(rows)) if begin is not None else bool((np.diff(rows.starts) > 1).any())
 
 
 def reason(unknown: int) -> str:

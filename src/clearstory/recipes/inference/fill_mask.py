@@ -10,7 +10,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import inference_mode
+from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.text.files import Errors

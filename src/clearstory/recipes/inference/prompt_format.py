@@ -7,7 +7,8 @@ from typing import Any
 
 from clearstory.generation.stream_decoder import Decodes
 from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import Truncation, reads_source, find_start_token_id
+from clearstory.models.base import reads_source
+from clearstory.models.prompts import Truncation, find_start_token_id
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 

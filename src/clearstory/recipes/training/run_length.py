@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 from clearstory.errors import BadSetting
-from clearstory.models.prompts import reads_source
+from clearstory.models.base import reads_source
 from clearstory.recipes.training.events import RunPlanned, TrainingEvent, TrainingWarning
 from clearstory.recipes.training.time_budget import (
     EVALUATIONS_PER_RUN,
