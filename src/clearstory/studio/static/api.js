@@ -1,16 +1,16 @@
-// Ask: questions to the studio's server. An answer that is no longer wanted is dropped, on both sides.
+// API: requests to the studio's server. Requests that are no longer needed are aborted in the browser and on the server.
 
 import { signal } from "./dom.js";
 
-/** What went wrong, in a sentence for the reader. */
+/** An error response of the server; the message is a sentence for the user. */
 export class ApiError extends Error {}
 
-/** An answer that came too late: something newer was asked. Nobody shows it. */
+/** Thrown for a response that a newer request has replaced. It is ignored everywhere. */
 export class StaleResponse extends Error {}
 
-const UNREACHABLE = "the studio does not answer; start it again with: clearstory studio";
+const UNREACHABLE = "the studio's server does not respond; start it again with: clearstory studio";
 
-/** Whether the server answered when it was last asked anything. */
+/** Whether the last request reached the server. */
 export const serverReachable = signal(true);
 
 function serverLost() {
@@ -27,7 +27,7 @@ async function request(path, init) {
     throw serverLost();
   }
   if (response.ok) return response;
-  let sentence = `the studio answered ${response.status}`;
+  let sentence = `the server responded with status ${response.status}`;
   try {
     sentence = (await response.json()).error ?? sentence;
   } catch (error) {
@@ -62,14 +62,14 @@ export async function postJson(path, payload, signal = undefined) {
   return readBody(await request(`/api/${path}`, postInit(payload, signal)), "json");
 }
 
-/** A view, or what another path gives in its place, as the file that the library writes: svg, csv or html. */
+/** A view, or the result of another path, as the text of a file: svg, csv or html. */
 export async function fetchFile(payload, format, path = "view") {
   return readBody(await request(`/api/${path}`, postInit({ ...payload, format }, undefined)), "text");
 }
 
 const TYPED_ARRAYS = { float32: Float32Array, uint8: Uint8Array, int32: Int32Array };
 
-/** POST /api/numbers: {name: {shape, values}} of typed arrays, and plain data beside them. */
+/** POST /api/arrays: typed arrays as {name: {shape, values}}, and plain data by name. */
 export async function fetchArrays(payload, signal = undefined) {
   const bytes = await readBody(await request("/api/arrays", postInit(payload, signal)), "arrayBuffer");
   const length = new DataView(bytes).getUint32(0, true);
@@ -83,40 +83,40 @@ export async function fetchArrays(payload, signal = undefined) {
 }
 
 /**
- * A line of questions in which only the newest counts: asking again aborts the one before, and an answer that comes
- * out of turn is thrown away as Stale.
+ * A sequence of requests of which only the latest counts: a new one aborts the one before, whose response is dropped with
+ * StaleResponse.
  */
 export function latestRequest() {
   let number = 0;
   let controller = null;
   return {
-    async ask(question) {
+    async run(send) {
       controller?.abort();
       controller = new AbortController();
       const own = ++number;
-      const payload = await question(controller.signal);
+      const result = await send(controller.signal);
       if (own !== number) throw new StaleResponse();
-      return payload;
+      return result;
     },
-    drop() {
+    cancel() {
       controller?.abort();
       number++;
     },
   };
 }
 
-/** Aborts what has taken so many milliseconds. */
+/** A signal that aborts after some milliseconds. */
 function abortAfter(milliseconds) {
   const controller = new AbortController();
   setTimeout(() => controller.abort(), milliseconds);
   return controller.signal;
 }
 
-/** Asks whether the server is there; `answers` says what came of it. */
+/** Checks whether the server responds, and updates `serverReachable`. */
 export async function ping() {
   try {
     const response = await fetch("/health", { signal: abortAfter(4000) });
-    await response.text(); // or the browser keeps the connection for it
+    await response.text(); // an unread body keeps the connection open
     serverReachable.set(response.ok);
   } catch {
     serverReachable.set(false);

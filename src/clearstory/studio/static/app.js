@@ -1,4 +1,4 @@
-// Frame: what stands around every page: the models, the sentence and its tokens, the rail, the state in words.
+// App: the model menu, the sentence and its tokens, the navigation, and the status line around every page.
 
 import { serverReachable, getJson, latestRequest, ping, postJson, ApiError, StaleResponse } from "./api.js";
 import { mount as chips } from "./token_chips.js";
@@ -12,25 +12,25 @@ import { makeTour, tourDone } from "./tour.js";
 const byId = (id) => document.getElementById(id);
 const [form, textInput, statusLine, alarmBox, nav, main] = [byId("sentence"), byId("text"), byId("words"), byId("alarm"), byId("rail"), byId("page")];
 
-let lastTrace = null; // the newest trace: tokens and what the model is
-let views = new Map(); // the model's views by name
-let page = null; // {id, update, end}
-let pending = 0; // promises that the page waits for
+let lastTrace = null; // the latest trace: tokens and facts about the model
+let views = new Map(); // the views by name
+let page = null; // {key, update, destroy, back}
+let pending = 0; // number of promises that the page waits for
 const traceRequest = latestRequest();
 const viewsRequest = latestRequest();
-const hoveredToken = signal(null); // the token that is pointed at
+const hoveredToken = signal(null); // position of the token under the pointer
 
 function markReady() {
   tour.settle();
   document.body.dataset.ready = "true";
 }
 
-// ---- what pages are handed
+// ---- the context passed to pages
 
 const context = {
   state,
-  preview: hoveredToken,
-  /** The model's path, its checkpoint's where a step is chosen; null where there is none. */
+  hoveredToken,
+  /** The path of the model, or of the selected checkpoint; null if there is none. */
   model() {
     const name = state.get("model");
     const step = state.get("step");
@@ -38,19 +38,19 @@ const context = {
   },
   text: () => state.get("text") ?? DEFAULT_TEXT,
   tokens: () => lastTrace?.tokens ?? [],
-  traced: () => lastTrace,
+  trace: () => lastTrace,
   views: () => views,
   models: models.knownModels,
-  /** The pinned token as a word, or the last one. */
-  word() {
+  /** The text of the hovered or pinned token, or of the last one. */
+  selectedWord() {
     const tokens = context.tokens();
-    const place = hoveredToken.get() ?? state.pinned()[0] ?? tokens.length - 1;
-    const token = tokens[place];
+    const position = hoveredToken.get() ?? state.pinned()[0] ?? tokens.length - 1;
+    const token = tokens[position];
     if (!token) return "";
-    const written = context.text().slice(token.start, token.stop);
-    return written.trim() || written; // a token of white space is a word too
+    const source = context.text().slice(token.start, token.stop);
+    return source.trim() || source; // a token may be whitespace only
   },
-  /** Waits for a promise before the page is said to be ready. */
+  /** Marks the page as not ready until the promise is settled. */
   track(promise) {
     pending++;
     document.body.dataset.ready = "false";
@@ -61,22 +61,21 @@ const context = {
     promise.then(done, (error) => {
       done();
       if (error instanceof StaleResponse) return;
-      // A fault of the page's own: said, not swallowed.
-      context.alarm(`The page could not be drawn: ${error.message}.`);
+      // A bug of the page: shown instead of ignored.
+      context.showAlarm(`The page could not be drawn: ${error.message}.`);
       console.error(error);
     });
     return promise;
   },
-  /** What a drawer's reader points at: rows and columns are tokens where the view is about all of them. */
+  /** Handles a renderer's onPick: a row is a token if the view has one row per token. */
   pick(pick, view) {
-    if (pick.stage !== undefined) return state.set({ stage: pick.stage }, { quiet: true });
+    if (pick.panel !== undefined) return state.set({ panel: pick.panel }, { quiet: true });
     const rowsAreTokens = view?.row_labels?.length === context.tokens().length;
     if (!rowsAreTokens || pick.row === undefined) return undefined;
     if (pick.pinned) return state.set({ query: pick.row }, { quiet: true });
     return hoveredToken.set(pick.row);
   },
-  say: (sentence) => (statusLine.textContent = sentence),
-  alarm: (sentence) => {
+  showAlarm: (sentence) => {
     alarmBox.textContent = sentence ?? "";
     alarmBox.hidden = !sentence;
   },
@@ -93,7 +92,7 @@ async function loadModels() {
   try {
     return await models.loadModels();
   } catch (error) {
-    if (!(error instanceof StaleResponse)) context.alarm(error.message);
+    if (!(error instanceof StaleResponse)) context.showAlarm(error.message);
     return null;
   }
 }
@@ -132,10 +131,10 @@ addEventListener("keydown", (event) => {
 
 hoveredToken.on(updateStatus);
 
-/** The state in words. */
+/** Describes the selection and the text in the status line. */
 function updateStatus() {
   const tokens = context.tokens();
-  const name = (place) => `${tokens[place]?.piece ?? "?"} (${place})`;
+  const name = (position) => `${tokens[position]?.piece ?? "?"} (${position})`;
   const parts = [];
   if (state.get("layer") !== null) parts.push(`layer ${state.get("layer")}`);
   if (state.get("head") !== null) parts.push(`head ${state.get("head")}`);
@@ -147,7 +146,7 @@ function updateStatus() {
   statusLine.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, lastTrace?.problem ?? ""].filter(Boolean).join(" · ");
 }
 
-/** Asks for the tokens of the sentence; the model is opened by it. */
+/** Requests the tokens of the sentence, which opens the model. */
 async function trace() {
   const model = context.model();
   lastTrace = lastTrace && lastTrace.model === model ? lastTrace : null;
@@ -163,12 +162,12 @@ async function trace() {
   try {
     const response = await traceRequest.run((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
     lastTrace = response;
-    context.alarm(null);
+    context.showAlarm(null);
   } catch (error) {
     if (error instanceof StaleResponse) throw error;
     if (!(error instanceof ApiError)) throw error;
     lastTrace = null;
-    context.alarm(error.message);
+    context.showAlarm(error.message);
   } finally {
     clearInterval(ticking);
   }
@@ -197,16 +196,16 @@ async function loadViews() {
 /** @type {HTMLAnchorElement[]} */
 const links = [...nav.querySelectorAll("a[data-page]")];
 
-/** The views of a page that this version has. */
+/** The views of a page that the server knows. */
 const viewsOf = (link) => (link.dataset.views === "*" ? [...views.keys()] : (link.dataset.views ?? "").split(" ").filter((name) => views.has(name)));
 
-/** Why a page has nothing to show; null where it has. */
+/** Why a page cannot show anything for this model; null if it can. */
 function unavailableReason(link) {
   if ("free" in link.dataset || !link.dataset.views) return null;
-  if (!context.model()) return "there is no model yet; Home makes one";
+  if (!context.model()) return "there is no model yet; train one on the page Home";
   if (!views.size) return null; // not known yet
   const here = viewsOf(link);
-  if (!here.length) return "own" in link.dataset ? null : "this version has no such views yet";
+  if (!here.length) return "own" in link.dataset ? null : "this version has no such views";
   return here.some((name) => views.get(name).available) ? null : views.get(here[0]).reason;
 }
 
@@ -232,34 +231,34 @@ async function openPage() {
   for (const each of links) each.toggleAttribute("aria-current", each === link);
   const reason = unavailableReason(link);
   const available = viewsOf(link).filter((name) => views.get(name).available);
-  const key = `${link.dataset.page}:${reason ?? available.join(" ")}`; // a model that can show other views gets other cards
+  const key = `${link.dataset.page}:${reason ?? available.join(" ")}`; // another model may support other views
   if (page?.key === key) return page.update?.();
   page?.destroy?.();
   page = { key };
   document.body.dataset.page = link.dataset.page;
   if (reason) {
-    main.replaceChildren(el("h1", {}, link.textContent), el("p", { class: "problem", data: { reason: "" } }, `Nothing to show here: ${reason}.`));
+    main.replaceChildren(el("h1", {}, link.textContent), el("p", { class: "problem", data: { reason: "" } }, `Not available: ${reason}.`));
     return undefined;
   }
   const root = el("div", { class: "page" });
-  const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page : "generic"}.js`);
+  const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page.replaceAll("-", "_") : "view_list"}.js`);
   if (page.key !== key) return undefined; // another page was chosen meanwhile
   main.replaceChildren(el("h1", {}, link.textContent), root);
   page = { key, ...module.mount(root, context, { views: available }) };
   if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
-  else nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2; // a row of pages there
+  else nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2; // the narrow layout shows the pages in a row
   return page.update?.();
 }
 
-let before = {};
+let previous = {};
 
-/** What follows from a change of the address. */
-async function follow() {
-  const now = state.all();
-  const changed = (name) => (now[name] ?? null) !== (before[name] ?? null);
-  const needsTrace = changed("model") || changed("step") || changed("text") || before === null;
+/** Updates everything after a change of the URL state. */
+async function applyState() {
+  const current = state.all();
+  const changed = (name) => (current[name] ?? null) !== (previous[name] ?? null);
+  const needsTrace = changed("model") || changed("step") || changed("text");
   const model = changed("model") || changed("step");
-  before = now;
+  previous = current;
   if (document.activeElement !== textInput || textInput.value.trim() === "") textInput.value = context.text();
   resizeInput();
   try {
@@ -275,36 +274,36 @@ async function follow() {
   }
 }
 
-state.on(() => context.track(follow()));
+state.on(() => context.track(applyState()));
 
-// ---- the server may go, and come back
+// ---- when the server stops and returns
 
 let unreachable = false;
-serverReachable.on((there) => {
-  if (unreachable === !there) return;
-  unreachable = !there;
-  if (unreachable) return context.alarm("The studio does not answer: its server was stopped. Start it again with clearstory studio; this page goes on by itself, and trainings go on without it.");
-  context.alarm(null);
-  before = {}; // what was asked meanwhile is asked again
-  context.track(loadModels().then(follow).then(() => page?.back?.()));
+serverReachable.on((reachable) => {
+  if (unreachable === !reachable) return;
+  unreachable = !reachable;
+  if (unreachable) return context.showAlarm("The studio's server does not respond. Start it again with clearstory studio; this page then continues by itself. Training runs are not affected.");
+  context.showAlarm(null);
+  previous = {}; // repeat the requests that failed
+  context.track(loadModels().then(applyState).then(() => page?.back?.()));
 });
 setInterval(() => document.hidden || ping(), 2000);
 
-// ---- begin
+// ---- start
 
 async function startApp() {
   initTheme(byId("theme"));
   textInput.value = context.text();
   resizeInput();
   await loadModels();
-  // Who comes for the first time, and by no link, is shown around.
+  // The tour starts on a first visit without a link.
   if (!location.search && !tourDone()) state.set({ tour: 0 }, { quiet: true });
   if (!state.get("model")) {
     const usable = models.knownModels().filter((each) => !each.problem);
-    const usual = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
-    if (usual) return state.set({ model: usual.name }, { quiet: true });
+    const preferred = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
+    if (preferred) return state.set({ model: preferred.name }, { quiet: true });
   }
-  return context.track(follow());
+  return context.track(applyState());
 }
 
 context.track(startApp());

@@ -1,5 +1,5 @@
-// Kit: small things that every page is made of. Text goes in as text nodes, styles through the object model: what a
-// token spells is never read as markup, and the page's policy allows no inline style.
+// DOM: elements, signals, sliders, downloads. Text is inserted as text nodes, styles through the object model: the text of
+// a token is never parsed as markup, and the Content-Security-Policy allows no inline styles.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -13,7 +13,7 @@ export function el(tag, props = {}, ...children) {
   return applyProps(document.createElement(tag), props, children);
 }
 
-/** The same of a drawing: svg("rect", {x: 1, class: "bar"}). */
+/** An SVG element: svg("rect", {x: 1, class: "bar"}). */
 export function svg(tag, props = {}, ...children) {
   return applyProps(document.createElementNS(SVG, tag), props, children);
 }
@@ -33,7 +33,7 @@ function applyProps(node, props, children) {
 
 const toChild = (each) => (typeof each === "number" ? String(each) : each);
 
-/** A value that tells when it changes. */
+/** A value whose changes can be subscribed to: get(), set(value), on(listener) -> unsubscribe. */
 export function signal(value) {
   const listeners = new Set();
   return {
@@ -49,14 +49,14 @@ export function signal(value) {
   };
 }
 
-/** A colour of the theme as it is now, for a canvas: colour("bar"). */
+/** The current value of a theme colour, for a canvas: themeColor("bar"). */
 export function themeColor(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim() || "#888";
 }
 
-/** Calls back when an element's width changes, and when the theme does; at most once a frame. Returns how to end it. */
+/** Calls redraw(width) when the element's width or the theme changes, at most once per frame. Returns a function that stops it. */
 export function redrawOnResize(node, redraw) {
-  let width = Math.floor(node.clientWidth); // what it has now is drawn by who asks
+  let width = Math.floor(node.clientWidth); // the caller draws at the current width
   let frame = 0;
   const schedule = () => {
     cancelAnimationFrame(frame);
@@ -78,15 +78,15 @@ export function redrawOnResize(node, redraw) {
 }
 
 /**
- * A labelled slider with its value in words.
- * @param {{label: string, name?: string, min: number, max: number, step: number, value: any, words?: (value: number) => string, oninput: (value: number) => any}} how
+ * A labelled slider that shows its formatted value.
+ * @param {{label: string, name?: string, min: number, max: number, step: number, value: any, format?: (value: number) => string, oninput: (value: number) => any}} options
  */
-export function slider({ label, name, min, max, step, value, format: words = String, oninput }) {
-  const output = el("output", {}, words(value));
+export function slider({ label, name, min, max, step, value, format = String, oninput }) {
+  const output = el("output", {}, format(value));
   const input = el("input", {
     type: "range", min, max, step, name,
     oninput: () => {
-      output.textContent = words(Number(input.value));
+      output.textContent = format(Number(input.value));
       oninput(Number(input.value));
     },
   });
@@ -94,7 +94,7 @@ export function slider({ label, name, min, max, step, value, format: words = Str
   return el("label", { class: "slider" }, el("span", {}, label), input, output);
 }
 
-/** Resolves when all that the page waits for is painted. */
+/** Resolves when everything that the page waits for is drawn. */
 export function whenReady() {
   return new Promise((resolve) => {
     const isReady = () => document.body.dataset.ready === "true";
@@ -104,7 +104,7 @@ export function whenReady() {
   });
 }
 
-/** A file for the reader to keep. */
+/** Downloads text as a file. */
 export function downloadFile(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = el("a", { href: url, download: name });
@@ -112,7 +112,7 @@ export function downloadFile(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Puts text on the clipboard; where the browser forbids that, false. */
+/** Copies text to the clipboard; false if the browser forbids it. */
 export async function copyToClipboard(text) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,18 +1,18 @@
-// Linked: drawings beside each other. What is pointed at, pinned or scrolled in one is so in the others too.
+// Linked views: hovering, pinning and scrolling in one view is applied to the others.
 
 /**
- * linked(translate) gives {hooks(name), join(name, drawer, body), leave()}. A drawer is mounted with its `hooks`, then joined;
- * translate(place, from, to) says which place of `to` a place of `from` is, or null where there is none.
+ * linkRenderers(translate) -> {hooks(name), join(name, renderer, body), leave(name)}. A renderer is mounted with its `hooks`, then
+ * joined; translate(position, from, to) maps a position of view `from` to one of view `to`, or to null.
  */
 export function linkRenderers(translate) {
-  const members = new Map(); // name -> {drawer, body}
+  const members = new Map(); // name -> {renderer, body}
   let isScrolling = false;
 
   const translateOrNull = (position, from, to) => (position === null || position === undefined ? null : translate(position, from, to));
 
-  function onMemberMove(from, { at, pinned }) {
+  function onMemberMove(from, { hovered, pinned }) {
     for (const [to, each] of members)
-      if (to !== from) each.renderer?.follow?.({ at: translateOrNull(at, from, to), pinned: translateOrNull(pinned, from, to) });
+      if (to !== from) each.renderer?.follow?.({ hovered: translateOrNull(hovered, from, to), pinned: translateOrNull(pinned, from, to) });
   }
 
   function onMemberScroll(from, event) {
@@ -28,7 +28,7 @@ export function linkRenderers(translate) {
   return {
     hooks: (name) => ({ onMove: (move) => onMemberMove(name, move) }),
     join(name, renderer, body) {
-      // Scrolling does not bubble, but it can be heard on its way down.
+      // Scroll events do not bubble, so they are captured.
       if (!members.has(name)) body.addEventListener("scroll", (event) => onMemberScroll(name, event), { capture: true });
       members.set(name, { renderer, body });
     },

@@ -1,5 +1,5 @@
-// Models: which there are, which is chosen, and which checkpoint of its run. Play walks through the checkpoints, one after
-// another: the next is shown when the page has painted this one.
+// Model picker: the model menu and the slider over a run's checkpoints. Play steps through the checkpoints; the next one is
+// shown when the page has drawn the current one.
 
 import { getJson } from "./api.js";
 import { el, whenReady } from "./dom.js";
@@ -10,16 +10,16 @@ import { shortCount } from "./format.js";
 const byId = (id) => document.getElementById(id);
 const [picker, stepBox, stepRange, stepWords, stepPlay] = [byId("model"), byId("step-box"), byId("step"), byId("step-words"), byId("step-play")];
 
-/** Milliseconds that a checkpoint stands before the next. */
+/** Minimum milliseconds that a checkpoint is shown. */
 const FRAME_MS = 700;
 
 let models = [];
 let playing = false;
 
-/** What was found when the folder was last looked through. */
+/** The models and runs of the folder, as of the last loadModels(). */
 export const knownModels = () => models;
 
-/** Looks through the folder again. Throws a Problem where the server cannot. */
+/** Loads the models and runs of the folder. Throws an ApiError if the server cannot list them. */
 export async function loadModels() {
   const response = await getJson("models");
   models = response.models;
@@ -30,7 +30,7 @@ export async function loadModels() {
 
 const KINDS = { run: "Runs", folder: "Model folders", adapter: "Adapters", file: "Files" };
 
-/** Shows what is chosen. */
+/** Updates the menu and the slider from the URL state. */
 export function updatePicker() {
   const selected = state.get("model");
   const openable = models.filter((each) => !each.problem);
@@ -40,7 +40,7 @@ export function updatePicker() {
   });
   if (selected && !openable.some((each) => each.name === selected))
     groups.unshift(el("option", { value: selected, selected: true }, `${selected} (not in the folder)`));
-  if (!groups.length) groups.push(el("option", { value: "" }, "no model yet: see Home"));
+  if (!groups.length) groups.push(el("option", { value: "" }, "no model yet; see Home"));
   picker.replaceChildren(...groups);
   picker.disabled = !openable.length;
   if (selected) picker.value = selected;
@@ -51,13 +51,13 @@ export function updatePicker() {
   stepRange.max = steps.length;
   const step = state.number("step");
   stepRange.value = step === null ? steps.length : steps.indexOf(step);
-  stepWords.textContent = !steps.length ? "no checkpoints were kept, so there are no steps to walk through" : step === null ? "the best" : `after ${step.toLocaleString("en-US")}`;
-  const label = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints, the last place is the best model` : "";
+  stepWords.textContent = !steps.length ? "this run kept no checkpoints" : step === null ? "best model" : `step ${step.toLocaleString("en-US")}`;
+  const label = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints; the last position is the best model` : "";
   stepRange.setAttribute("aria-valuetext", label);
   stepRange.title = label;
 }
 
-/** The checkpoint at a place of the slider; behind the last stands the best model. */
+/** Selects a checkpoint by its index; the position after the last one is the best model. */
 function selectCheckpoint(index) {
   const steps = models.find((each) => each.name === state.get("model"))?.steps ?? [];
   state.set({ step: index >= steps.length ? null : steps[index] }, { quiet: true });

@@ -1,8 +1,8 @@
-// Theme: light, dark, or as the system is; what is drawn on a canvas hears of a change as the event "theme".
+// Theme: light, dark, or the system's. A change is announced by the event "theme", on which canvases redraw.
 
 const THEMES = ["system", "light", "dark"];
 
-/** Dresses the page, and lets the button go through the themes. */
+/** Applies the saved theme, and lets the button cycle through the themes. */
 export function initTheme(button) {
   let theme = localStorage.getItem("theme") ?? "system";
 

@@ -121,7 +121,7 @@ export function makeTour(context, strip) {
   async function sentence(stepNumber, signal) {
     if (!context.model()) return noModel(signal);
     if (stepNumber === 0) {
-      const trace = context.traced();
+      const trace = context.trace();
       const modelDescription = trace ? ` (${trace.family}${trace.layers ? `, ${trace.layers} layer${trace.layers === 1 ? "" : "s"}` : ""})` : "";
       return `A sentence goes in, the next word comes out. Six steps follow yours through ${context.model()}${modelDescription}; the page stays yours all the while.`;
     }
@@ -139,7 +139,7 @@ export function makeTour(context, strip) {
   /** A family that has no such page. */
   async function alternativeSentence(step, fetchView) {
     const entry = context.views().get(step.view);
-    const trace = context.traced();
+    const trace = context.trace();
     const modelDescription = trace?.architecture === "encoder" ? "an encoder" : trace?.family ?? "of another family";
     const missing = `This step needs ${entry?.needs ?? "another model"}; yours is ${modelDescription}.`;
     const view = alternativeView(step.view);
@@ -209,13 +209,13 @@ function describeTokens(context) {
   const most = foundHead.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
   const whole = foundHead.filter((each) => each.pieces === 1).length;
   const split = most.pieces > 1 ? `‘${most.word}’ falls into ${most.pieces}, and ${whole || "none"} of ${foundHead.length} words ${whole === 1 ? "is" : "are"} one token each` : "each word is one";
-  return `A model reads no letters but tokens, numbered pieces of text. Your sentence is ${tokens.length} of them, from a vocabulary of ${context.traced()?.vocab.toLocaleString("en-US")}: ${split}.`;
+  return `A model reads no letters but tokens, numbered pieces of text. Your sentence is ${tokens.length} of them, from a vocabulary of ${context.trace()?.vocab.toLocaleString("en-US")}: ${split}.`;
 }
 
 async function describeEmbeddings(context, fetchView) {
   const trace = await fetchView("embeddings");
   const first = `Each token is looked up: its number leads to a vector that was learnt. ${trace.title}.`;
-  const word = context.word();
+  const word = context.selectedWord();
   try {
     const near = await postJson("view", { model: context.model(), text: word, view: "neighbours", settings: { top: 1 } });
     const table = near.kind === "table" ? near : near.panels?.find((each) => each.kind === "table");

@@ -1,13 +1,13 @@
-// State: where the reader is, in the page's address, so that a link opens the same view again.
+// URL state: the selected model, text, page and tokens in the query string, so that a link opens the same page again.
 //
-//   model, step      which model, and which checkpoint of its run
+//   model, step      the model, and the checkpoint of its run
 //   text             the sentence
-//   page             which page
-//   edits            what is changed inside of the model, one a line
-//   layer, head      which head; query: which tokens are pinned, as 3 or 3,7; stage: which step of a walk
-//   heads, how       heads that are combined, as 5.3;5.4 x2; part, target: of an encoder-decoder
+//   page             the page
+//   interventions    interventions on the model, one per line
+//   layer, head      the attention head; query: pinned tokens, as 3 or 3,7; panel: the panel of a report
+//   heads, reduce    combined heads, as 5.3;5.4 x2, and the reduction; part, target: for an encoder-decoder
 //
-// A page may keep more under names of its own.
+// Pages may store more under names of their own.
 
 import { signal } from "./dom.js";
 
@@ -17,11 +17,11 @@ const readUrl = () => Object.fromEntries(new URLSearchParams(location.search));
 
 const current = signal(readUrl());
 
-/** What must be forgotten when something else changes: what was pinned belongs to the old sentence. */
+/** Names that are reset when another name changes: pinned tokens belong to the old sentence. */
 const RESET_ON_CHANGE = {
-  model: ["step", "layer", "head", "heads", "part", "target", "query", "stage", "from", "run", "edits", "word", "map", "one", "other"],
-  text: ["query", "stage", "from"],
-  page: ["stage"],
+  model: ["step", "layer", "head", "heads", "part", "target", "query", "panel", "first_token", "run", "interventions", "word", "words", "axis_from", "axis_to"],
+  text: ["query", "panel", "first_token"],
+  page: ["panel"],
 };
 
 export const state = {
@@ -29,12 +29,12 @@ export const state = {
   number: (name) => (current.get()[name] === undefined ? null : Number(current.get()[name])),
   all: () => current.get(),
   on: current.on,
-  /** Changes some names; null takes one away. `quiet` replaces the entry in the browser's history, for small moves. */
+  /** Changes some names; null removes one. `quiet` replaces the entry in the browser's history, for small changes. */
   set(changes, { quiet = false } = {}) {
     const previous = current.get();
     const next = { ...previous };
     for (const [name, value] of Object.entries(changes)) {
-      // A first model or sentence is no other one: what a link says beside it stays.
+      // Setting a first model or sentence resets nothing: the other values of a link are kept.
       if (previous[name] !== undefined && String(value ?? "") !== String(previous[name]))
         for (const other of RESET_ON_CHANGE[name] ?? []) if (!(other in changes)) delete next[other];
       if (value === null || value === undefined || value === "") delete next[name];
@@ -45,7 +45,7 @@ export const state = {
     history[quiet ? "replaceState" : "pushState"](null, "", url);
     current.set(next);
   },
-  /** The pinned tokens, as numbers. */
+  /** Positions of the pinned tokens. */
   pinned: () => (current.get().query ? current.get().query.split(",").map(Number) : []),
 };
 

@@ -1,4 +1,4 @@
-// Viewcard: any view of the library as a card: its settings as a form, its drawing, its numbers, its files.
+// View card: one view of the library as a card, with its settings as a form, its tables and its files.
 
 import { fetchFile, latestRequest, postJson } from "./api.js";
 import { makeCard, tablesCsv } from "./card.js";
@@ -6,52 +6,52 @@ import { renderView } from "./renderers.js";
 import { el } from "./dom.js";
 import { viewTables, pythonLiteral, visibleWhitespace } from "./format.js";
 
-/** Views that are not about the sentence but about a text of their own, and what that is at first. */
+/** Views with a text field of their own instead of the sentence: its label and initial value. */
 const TEXT_FIELDS = {
-  neighbours: { label: "Word", usual: (context) => context.word() },
+  neighbours: { label: "Word", usual: (context) => context.selectedWord() },
   projection: { label: "Words", usual: (context) => context.text() },
   analogy: { label: "Analogy", usual: () => "king - man + woman" },
   "semantic-axis": { label: "Words", usual: (context) => context.text() },
   "dependency-heads": { label: "A .conllu file", usual: () => "" },
 };
 
-/** What must be filled in before a view can be shown. */
+/** Inputs that must be filled in before a view is requested. */
 const REQUIRED_INPUT = { "dependency-heads": "about", "semantic-axis": "words", "activation-patching": "other_text", "contextual-embeddings": "other_text", interventions: "edit" };
 
-/** Above so many tokens a view waits until it is asked for: its grids have a row and a column for each. */
+/** Token counts above which a view is only computed on demand: its grids have a row and a column per token. */
 const MAX_TOKENS = { head: 128 };
 
-/** What a view is asked for by the chips that are pinned: an encoder hides them from itself. */
+/** Settings that follow from the pinned tokens: fill-mask masks them. */
 const PINNED_TOKEN_SETTINGS = {
   "fill-mask": (context) => {
-    const [formValues, read] = [context.tokens().length, context.traced()?.read?.pieces.length];
+    const [tokenCount, readCount] = [context.tokens().length, context.trace()?.passage?.pieces.length];
     const pinned = context.state.pinned();
-    return pinned.length && read === formValues + 2 ? { mask: pinned.map((place) => place + 1) } : {}; // behind [CLS]
+    return pinned.length && readCount === tokenCount + 2 ? { mask: pinned.map((position) => position + 1) } : {}; // after [CLS]
   },
 };
 
-/** Settings that all cards share, through the page's address. */
+/** Settings that all cards share through the URL state. */
 const URL_SETTINGS = new Set(["layer", "head"]);
 
-/** Settings that a page has no use for: the card's own buttons do it, or nothing is ever cut off. */
+/** Settings without a form field. */
 const HIDDEN_SETTINGS = new Set(["truncate"]);
 
 /**
- * A card of the view `name`; update() asks again where model, text or settings have changed. A card below the window
- * asks when it comes into sight. `bound()` gives settings that the page keeps; they have no field in the form. `drawn` draws in
- * place of the kind's own drawer, `onPick(pick, view, asked)` hears what is pointed at, `empty` is said where something
- * must be given first; nothing is asked while `wait()`. update({again: true}) asks in any case: the model has learnt on.
+ * A card of the view `name`. update() sends a request if model, text or settings have changed; update({force: true}) always
+ * does. A card below the viewport sends its request when it becomes visible. `boundSettings()` returns settings that the page
+ * controls, without a field in the form. `render` replaces the renderer of the view's kind, `onPick(pick, view, request)` is
+ * called on hover and click, `emptyMessage` is shown while a required input is missing; no request is sent while `isWaiting()`.
  */
-export function viewCard(context, name, { settings = {}, bound: boundSettings = null, title = null, drawn: render = renderView, onPick = context.pick, empty: emptyMessage = null, wait: isWaiting = () => /** @type {boolean} */ (false) } = {}) {
+export function viewCard(context, name, { settings = {}, boundSettings = null, title = null, render = renderView, onPick = context.pick, emptyMessage = null, isWaiting = () => /** @type {boolean} */ (false) } = {}) {
   const requests = latestRequest();
   const textField = TEXT_FIELDS[name];
   const entry = context.views().get(name);
-  const formValues = {}; // what was set in the card's form
-  let typedText = null; // what was typed in place of the usual text
-  let lastRequest = null; // what was asked last, as one string
+  const formValues = {}; // settings from the card's form
+  let typedText = null; // typed text that replaces the initial one
+  let lastRequest = null; // the last request as JSON
   let wasVisible = false;
   const isLong = () => context.tokens().length > (MAX_TOKENS[name] ?? Infinity);
-  let confirmed = false; // a slow view, or one of a long text, waits until it is asked for
+  let confirmed = false; // slow views and long texts wait for the Compute button
   const form = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
   const computeButton = el("button", { type: "button", class: "strong", onclick: () => ((confirmed = true), update()) }, "Compute");
   const stopButton = el("button", { type: "button", onclick: () => showIdle() }, "Stop");
@@ -70,7 +70,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     updateComputeButtons();
   }
 
-  /** Whether it waits until it is asked for; then there are buttons for that. */
+  /** Shows the Compute and Stop buttons if the view is only computed on demand; returns whether it is. */
   function updateComputeButtons() {
     computeButtons.hidden = !entry?.slow && !isLong();
     form.hidden = form.children.length === 1 && computeButtons.hidden;
@@ -91,21 +91,21 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     }
     if (setting.kind === "choice") {
       const select = el("select", { name: setting.name, onchange: () => setValue(setting, select.value || null) });
-      if (setting.default === null) select.append(el("option", { value: "" }, "as usual"));
+      if (setting.default === null) select.append(el("option", { value: "" }, "default"));
       select.append(...setting.choices.map((each) => el("option", { value: each, selected: each === value }, each)));
       return el("label", {}, el("span", {}, setting.name), select);
     }
     const number = setting.kind === "integer" || setting.kind === "number";
     const input = el("input", {
       type: number ? "number" : "text", step: setting.kind === "integer" ? "1" : "any", name: setting.name,
-      placeholder: setting.kind === "list" ? "one; another" : setting.default === null ? "usual" : String(setting.default), size: number ? 6 : 16,
-      oninput: () => scheduleChange(setting.name, () => setValue(setting, read(setting, input.value))),
+      placeholder: setting.kind === "list" ? "one; another" : setting.default === null ? "default" : String(setting.default), size: number ? 6 : 16,
+      oninput: () => scheduleChange(setting.name, () => setValue(setting, parseValue(setting, input.value))),
     });
     input.value = value === null || value === undefined || value === setting.default ? "" : value;
     return el("label", {}, el("span", {}, setting.name), input);
   }
 
-  function read(setting, text) {
+  function parseValue(setting, text) {
     if (text === "") return null;
     if (setting.kind === "list") return text.split(";").map((each) => each.trim()).filter(Boolean);
     return setting.kind === "integer" || setting.kind === "number" ? Number(text) : text;
@@ -117,7 +117,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
 
   let timer = 0;
   let collecting = false;
-  const changes = new Map(); // by field: two that are filled in quickly both count
+  const changes = new Map(); // by field, so that quick edits of two fields both count
   function scheduleChange(field, change) {
     changes.set(field, change);
     clearTimeout(timer);
@@ -139,7 +139,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     }
   }
 
-  /** What the library is asked. */
+  /** The request for the current model, text and settings. */
   function buildRequest() {
     const values = { ...settings, ...(formValues.mask ? {} : PINNED_TOKEN_SETTINGS[name]?.(context)), ...boundSettings?.() };
     for (const setting of entry?.settings ?? []) {
@@ -151,9 +151,9 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
 
   const isNearViewport = () => card.root.getBoundingClientRect().top < innerHeight + 300;
 
-  /** Asks, if there is something new to ask and the card is in sight. Resolves when it is painted. */
-  function update({ again = false } = {}) {
-    if (again) lastRequest = null;
+  /** Sends a request if it differs from the last one and the card is visible. Resolves when it is drawn. */
+  function update({ force = false } = {}) {
+    if (force) lastRequest = null;
     if (!context.model() || !card.root.isConnected || collecting || isWaiting()) return Promise.resolve();
     for (const key of URL_SETTINGS) {
       const input = form.elements[key];
@@ -172,23 +172,23 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     return wasVisible ? sendRequest(request) : Promise.resolve();
   }
 
-  /** Whether something must be filled in first; then the card says what, and asks nothing. */
+  /** Whether a required input is missing; if so, the card says which. */
   function showMissingInput(request) {
     const required = REQUIRED_INPUT[name];
     const provided = required === "about" ? request.text : request.settings[required];
     if (!required || (provided ?? "").length) return false;
     lastRequest = null;
     requests.cancel();
-    card.wait(emptyMessage ?? `Fill in ‘${required === "about" ? textField.label : required}’ above to see this.`);
+    card.showMessage(emptyMessage ?? `Fill in ‘${required === "about" ? textField.label : required}’ above to see this.`);
     return true;
   }
 
-  /** A slow view that is not asked for says so. */
+  /** Shows that the view is computed on demand. */
   function showIdle() {
     confirmed = false;
     lastRequest = null;
-    requests.cancel(); // of what was asked before the settings changed
-    card.wait(entry?.slow ? "This reads the text once for each part of the model, which takes a while: Compute begins it." : `${context.tokens().length} tokens make long tables, which take a while: Compute begins it.`);
+    requests.cancel(); // a request with the previous settings
+    card.showMessage(entry?.slow ? "This view runs the model once per component, which takes a while. Press Compute to start." : `The tables for ${context.tokens().length} tokens take a while. Press Compute to start.`);
     return Promise.resolve();
   }
 
@@ -200,7 +200,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
 
   function sendRequest(request) {
     lastRequest = JSON.stringify(request);
-    confirmed = false; // another text is another wish
+    confirmed = false; // another text needs another confirmation
     return context.track(
       card.fill(async () => {
         let view;
@@ -215,17 +215,17 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     );
   }
 
-  let shownView = null; // the view that is drawn
+  let shownView = null; // the drawn view
 
-  /** Whether its rows are the sentence's tokens, so that pinning a chip is pinning a row. */
+  /** Whether the view has one row per token, so that pinned tokens are pinned rows. */
   const rowsAreTokens = () => shownView?.row_labels?.length === context.tokens().length;
 
-  /** The pinned chip, or the one that is pointed at, as the drawing's row. */
+  /** Marks the rows of the hovered and pinned tokens. */
   function highlightHoveredToken() {
     if (!rowsAreTokens()) return;
-    card.renderer()?.point?.({ row: context.preview.get(), pinned: context.state.pinned()[0] ?? null });
+    card.renderer()?.point?.({ row: context.hoveredToken.get(), pinned: context.state.pinned()[0] ?? null });
   }
-  const unsubscribe = context.preview.on(highlightHoveredToken);
+  const unsubscribe = context.hoveredToken.on(highlightHoveredToken);
 
   const cardContent = (view, request) => ({
     title: view.title,
@@ -239,7 +239,7 @@ export function viewCard(context, name, { settings = {}, bound: boundSettings = 
     },
     mount: (body) => {
       shownView = view;
-      const initialPick = { stage: context.state.get("stage"), row: rowsAreTokens() ? (context.state.pinned()[0] ?? null) : null };
+      const initialPick = { panel: context.state.get("panel"), row: rowsAreTokens() ? (context.state.pinned()[0] ?? null) : null };
       const renderer = render(body, view, { onPick: (pick) => onPick(pick, view, request), picked: initialPick });
       body.dataset.kind = view.kind;
       return renderer;

@@ -198,7 +198,7 @@ export function mount(root, context, { views }) {
     const headSettings = heads ? { heads, reduce: combination.reduce() } : (selectedHead() ?? {});
     const request = headRequestOf(heads ? "together" : "head", headSettings);
     const key = JSON.stringify(request);
-    if (key === shownRequest) return headCard.renderer()?.point?.({ row: rowsAreTokens() ? context.preview.get() : null, pinned: pinnedRow() });
+    if (key === shownRequest) return headCard.renderer()?.point?.({ row: rowsAreTokens() ? context.hoveredToken.get() : null, pinned: pinnedRow() });
     shownRequest = key;
     return headCard.fill(async () => {
       let result;
@@ -258,7 +258,7 @@ export function mount(root, context, { views }) {
     return { title: view.title, tables: () => viewTables(view), files: { csv: async () => tablesCsv(viewTables(view)) }, mount: (body) => renderView(body, view) };
   };
 
-  const unsubscribe = context.preview.on(() => headCard.renderer()?.point?.({ row: rowsAreTokens() ? context.preview.get() : null, pinned: pinnedRow() }));
+  const unsubscribe = context.hoveredToken.on(() => headCard.renderer()?.point?.({ row: rowsAreTokens() ? context.hoveredToken.get() : null, pinned: pinnedRow() }));
   return {
     update,
     destroy: () => {

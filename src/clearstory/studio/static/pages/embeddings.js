@@ -60,7 +60,7 @@ export function mount(root, context, { views }) {
     return axisNames.length === 2 ? axisNames : [];
   }
 
-  const currentWord = () => getState("word") ?? context.word();
+  const currentWord = () => getState("word") ?? context.selectedWord();
   const currentWords = () => getState("words") ?? context.text();
 
   function paintTools() {

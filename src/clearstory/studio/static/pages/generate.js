@@ -162,7 +162,7 @@ export function mount(root, context) {
         each.piece,
       );
     });
-    const source = context.traced()?.architecture === "encoder-decoder" ? el("span", { class: "source" }, "from ") : null;
+    const source = context.trace()?.architecture === "encoder-decoder" ? el("span", { class: "source" }, "from ") : null;
     const prompt = el("span", { class: "prompt" }, source, context.text(), source ? " → " : "");
     body.replaceChildren(el("div", { class: "written mono" }, prompt, ...nodes));
     Object.assign(body.dataset, { count: visible.length, text: visible.at(-1)?.text ?? "" });

@@ -82,7 +82,7 @@ export function guessGameCard(context, { onCover }) {
   });
 
   function cardContent(problem = null) {
-    known: shownKey = key();
+    shownKey = key();
     endButton.hidden = !game;
     beginButton.textContent = game ? (game.own ? "Begin again" : "Another one") : "Begin";
     // Only what comes after the reader's own sentence is shown elsewhere on the page.
@@ -164,7 +164,7 @@ export function guessGameCard(context, { onCover }) {
 
   /** Another model or sentence ends the game. */
   function update() {
-    card.root.hidden = context.traced()?.architecture === "encoder-decoder"; // which writes another text
+    card.root.hidden = context.trace()?.architecture === "encoder-decoder"; // which writes another text
     if (shownKey === key()) return undefined;
     requests.cancel();
     game = null;

@@ -27,7 +27,7 @@ export function mount(root, context, { views }) {
 
   /** How many tokens the model reads, those in front of and behind the text included. */
   function tokenCount() {
-    return context.traced()?.read?.pieces.length ?? context.tokens().length;
+    return context.trace()?.passage?.pieces.length ?? context.tokens().length;
   }
 
   /** Where the window begins: as chosen, or so that the pinned token stands in it, or at the end. */

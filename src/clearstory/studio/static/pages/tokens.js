@@ -45,7 +45,7 @@ export function mount(root, context, { views }) {
     );
     body.replaceChildren(row, counts, list);
     const tokenChips = chips(row, { tokens, pinned: context.state.pinned() }, {
-      onPick: ({ query, pinned }) => (pinned ? context.state.set({ query }, { quiet: true }) : context.preview.set(query)),
+      onPick: ({ query, pinned }) => (pinned ? context.state.set({ query }, { quiet: true }) : context.hoveredToken.set(query)),
     });
     return { ...tokenChips, svg: () => null, csv: () => null };
   }

@@ -49,7 +49,7 @@ export function makeWordSelection(context) {
   }
 
   function onChipPick(side, { query, pinned }) {
-    if (!pinned) return side ? undefined : context.preview.set(query);
+    if (!pinned) return side ? undefined : context.hoveredToken.set(query);
     const name = side ? "query_b" : "query";
     const isSelected = state.get(name) === String(query);
     return state.set({ [name]: isSelected ? null : query, ...(side && state.get("text_b") === null ? { text_b: textB.text } : {}) }, { quiet: true });
@@ -69,7 +69,7 @@ export function makeWordSelection(context) {
   }
 
   function update({ other, tokens }) {
-    second: textB = { text: other, tokens };
+    textB = { text: other, tokens };
     const selectedPair = selectedWords();
     [context.tokens(), tokens].forEach((each, side) => {
       const pinned = each.map((_, position) => position).filter((position) => selectedPair[side] && overlaps(selectedPair[side], each[position]));

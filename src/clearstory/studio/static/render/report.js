@@ -22,11 +22,11 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, renderVie
     view = next;
     slider.max = view.panels.length - 1;
     root.dataset.steps = view.panels.length;
-    showPanel(Math.min(Number(picked?.stage ?? index), view.panels.length - 1), false);
+    showPanel(Math.min(Number(picked?.panel ?? index), view.panels.length - 1), false);
   }
 
   function showPanel(position, notify = true) {
-    at: index = Math.max(0, Math.min(view.panels.length - 1, position));
+    index = Math.max(0, Math.min(view.panels.length - 1, position));
     const panel = view.panels[index];
     renderer?.destroy?.();
     renderer = renderView(body, panel, { onPick });
@@ -37,9 +37,9 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, renderVie
     captionLine.hidden = !panel.caption;
     backButton.disabled = index === 0;
     nextButton.disabled = index === view.panels.length - 1;
-    root.dataset.stage = index;
+    root.dataset.panel = index;
     if (nextButton.disabled) stop();
-    if (notify) onPick({ stage: index, pinned: true });
+    if (notify) onPick({ panel: index, pinned: true });
   }
 
   function togglePlay() {
@@ -61,7 +61,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, renderVie
   return {
     update,
     destroy: () => (stop(), renderer?.destroy?.()),
-    state: () => ({ stage: index, ...renderer?.state() }),
+    state: () => ({ panel: index, ...renderer?.state() }),
     svg: () => null,
     csv: () => null,
   };
