@@ -20,9 +20,9 @@ from shared import clearstory, show
 from clearstory.formats.folders import open_model
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.recipes.inference.generate import generate
-from clearstory.evaluation.units import EvalText, measure
+from clearstory.evaluation.units import EvalText, score_units
 from clearstory.text.corpus import Corpus
-from clearstory.text.documents import Document
+from clearstory.text.document import Document
 
 CORPORA = ("kjv", "python-docs")
 CHARACTERS = 200
@@ -61,7 +61,7 @@ def main() -> None:
 def held_out(corpus: str) -> EvalText:
     """Some of the held-out documents."""
     documents = list(Corpus.open((f"corpus:{corpus}",)).documents("validation"))
-    return EvalText.of(corpus, documents[:: max(1, len(documents) // 60)], True)
+    return EvalText.from_documents(corpus, documents[:: max(1, len(documents) // 60)], True)
 
 
 def needed(opened: Any, held: EvalText) -> float:
@@ -93,7 +93,7 @@ def share(texts: list[str], opened: dict[tuple[str, str], Any], of: str) -> floa
     """How many of the texts need the fewest bits under the trigram of `of`."""
     right = 0
     for text in texts:
-        held = EvalText.of("sample", [Document(name="sample", text=text)])
+        held = EvalText.from_documents("sample", [Document(name="sample", text=text)])
         nats = {}
         for corpus in CORPORA:
             each = opened["judge", corpus]

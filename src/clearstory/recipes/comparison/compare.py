@@ -1,6 +1,6 @@
-"""Compare: several models on the same text under the same budget, the ladder of the house.
+"""Compare: trains or opens several models, measures all of them on the same text, and ranks them.
 
-text ─► tokenizers ─► (train ─► measure ─► write)* ─► rungs ─► compare.json · report.html · curves.svg
+text ─► tokenizers ─► (train ─► measure ─► sample)* ─► leaderboard ─► compare.json · report.html · curves.svg
 """
 
 from __future__ import annotations
@@ -17,27 +17,33 @@ import torch
 
 from clearstory import __version__, durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
+from clearstory.evaluation.units import EvalText
 from clearstory.formats.folders import OpenedModel, open_model, update_model_card
 from clearstory.lens.rendering.render import save
 from clearstory.models.device import resolve_device
 from clearstory.models.families import preset
-from clearstory.recipes.comparison.settings import CompareRecipe, Entry, budget, command, names
-from clearstory.recipes.comparison.output_folder import MEASURED, begin, finished_before, write_down
-from clearstory.recipes.training.events import TrainingEvent, TrainingResult
+from clearstory.recipes.comparison.leaderboard import Leaderboard, ModelResult, compare_pairs, rank_models
+from clearstory.recipes.comparison.model_run import TrainingContext, has_random_init, measure_model
+from clearstory.recipes.comparison.output_folder import RESULT_FILE, load_result, open_output_folder, write_config
+from clearstory.recipes.comparison.report import curve_view, report_html
+from clearstory.recipes.comparison.settings import (
+    CompareRecipe,
+    ModelSpec,
+    command_line,
+    describe_budget,
+    source_names,
+)
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.comparison.leaderboard import Ladder, Trial, pairs, rungs
-from clearstory.evaluation.units import EvalText
-from clearstory.recipes.comparison.report import curves, html
-from clearstory.recipes.training.run_folder import RunFolder, processor_name
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import train_events
-from clearstory.recipes.comparison.model_run import Ground, born_by_chance, tried
+from clearstory.recipes.training.run_folder import RunFolder, processor_name
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
 
 
 @dataclass(frozen=True)
-class Begun:
-    """The text is read, and it is known what will be tried."""
+class ComparisonStarted:
+    """The evaluation text is read and the models are known."""
 
     text: str
     bytes: int
@@ -47,164 +53,183 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Trying:
-    """News of one model: that its turn has come (None), how it trains, or how far it is measured (done, whole)."""
+class ModelProgress:
+    """Progress of one model: None at its start, then its training events, then (done, total) of its measurement."""
 
     model: str
-    news: TrainingEvent | tuple[int, int] | None = None
+    progress: TrainingEvent | tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One model is measured; `kept` when it had been before this call."""
+class ModelMeasured:
+    """One model is measured. `reused`: the result was saved by an earlier call."""
 
-    trial: Trial
-    kept: bool = False
-
-
-Told = Begun | Trying | Tried | Ladder
-"""What a comparison tells; the last is the Ladder."""
+    result: ModelResult
+    reused: bool = False
 
 
-def compare(*sources: str | Path, **settings: Any) -> Ladder:
-    """Which model foresees a text best under one budget, in bits per byte.
+ComparisonEvent = ComparisonStarted | ModelProgress | ModelMeasured | Leaderboard
+"""Events of a comparison; the last one is the Leaderboard."""
 
-    `settings` are those of CompareRecipe; see `clearstory compare --help`. With `models`, `sources` is the text to
-    learn from; without, it is models, and `text` what they are measured on.
+
+def compare(*sources: str | Path, **settings: Any) -> Leaderboard:
+    """Models ranked by bits per byte on the same text.
+
+    With `models`, `sources` is the training text; without, `sources` are the models and `text` the evaluation text.
+    `settings` are the fields of CompareRecipe; see `clearstory compare --help`.
 
     >>> import clearstory
-    >>> clearstory.compare("corpus:kjv", models=("ngram", "clear"), cpu_seconds=60).rungs[0]  # doctest: +SKIP
+    >>> clearstory.compare("corpus:kjv", models=("ngram", "clear"), cpu_seconds=60).entries[0]  # doctest: +SKIP
     """
-    ladder = None
-    for told in compare_events(build_settings(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})):
-        ladder = told
-    assert isinstance(ladder, Ladder)
-    return ladder
+    leaderboard = None
+    for event in compare_events(build_settings(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})):
+        leaderboard = event
+    assert isinstance(leaderboard, Leaderboard)
+    return leaderboard
 
 
-def compare_events(recipe: CompareRecipe) -> Iterator[Told]:
-    """The comparison, telling what happens; the last item is the Ladder, whose files are written by then.
+def compare_events(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
+    """Events of a comparison; the last one is the Leaderboard, whose files are then written.
 
-    Ctrl-C raises KeyboardInterrupt; what is finished stays, and so does a checkpoint of what is not.
+    Ctrl-C raises KeyboardInterrupt; finished models are kept, and so is a checkpoint of an unfinished one.
     """
-    folder, recipe = begin(recipe)
-    trials: list[Trial] = []
+    folder, recipe = open_output_folder(recipe)
+    results: list[ModelResult] = []
     try:
         if recipe.models:
             corpus = Corpus.open(recipe.sources, recipe.data)
-            held = held_out(recipe, corpus)
-            yield Begun(held.name, held.bytes, held.unit, budget(recipe), tuple(e.label for e in recipe.entries))
-            write_down(folder, recipe)
-            for told in train_all(Ground(recipe, folder, corpus), held):
-                if isinstance(told, Tried):
-                    trials.append(told.trial)
-                yield told
+            text = evaluation_text(recipe, corpus)
+            labels = tuple(spec.label for spec in recipe.model_specs)
+            events = train_and_measure(TrainingContext(recipe, folder, corpus), text)
         else:
-            held = EvalText.of(names(recipe.text), read_documents(recipe.text, recipe.data))
-            yield Begun(held.name, held.bytes, held.unit, budget(recipe), recipe.sources)
-            write_down(folder, recipe)
-            for told in measure_all(recipe, held):
-                if isinstance(told, Tried):
-                    trials.append(told.trial)
-                yield told
+            text = EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
+            labels = recipe.sources
+            events = open_and_measure(recipe, text)
+        yield ComparisonStarted(text.name, text.bytes, text.unit, describe_budget(recipe), labels)
+        write_config(folder, recipe)
+        for event in events:
+            if isinstance(event, ModelMeasured):
+                results.append(event.result)
+            yield event
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(stopped(recipe, folder, trials)) from None
-    if all(trial.failed for trial in trials):
-        raise BadSetting(f"no model could be compared; of {trials[0].model}: {trials[0].failed}")
-    yield finish(recipe, folder, held, trials)
+        raise KeyboardInterrupt(interrupted_message(recipe, folder, results)) from None
+    if all(result.error for result in results):
+        raise BadSetting(f"no model could be compared; of {results[0].model}: {results[0].error}")
+    yield write_leaderboard(recipe, folder, text, results)
 
 
-def held_out(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
-    """What is foreseen: the text that is named, else what the corpus holds out."""
+def evaluation_text(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
+    """The text given as `text`, else the held-out part of the corpus."""
     if recipe.text:
-        return EvalText.of(names(recipe.text), read_documents(recipe.text, recipe.data))
-    held = EvalText.of(f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1)
-    if not held.bytes:
-        raise BadSetting("nothing is held out to measure on; give --data.validation a share such as 0.1, or --text")
-    return held
+        return EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
+    text = EvalText.from_documents(f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1)
+    if not text.bytes:
+        raise BadSetting("no text is held out for evaluation; set --data.validation to a fraction such as 0.1, or --text")
+    return text
 
 
-def train_all(ground: Ground, held: EvalText) -> Iterator[Trying | Tried]:
-    """Every model of a comparison under its budget, one after the other: each has the machine to itself."""
-    recipe = ground.recipe
-    prompt = recipe.prompt if recipe.prompt is not None else held.beginning()
-    for entry in recipe.entries:
-        for number in range(recipe.seeds):
-            seed = recipe.seed + number
-            out = ground.run_folder(entry, seed)
-            if (kept := finished_before(out)) is not None:
-                yield Tried(kept, kept=True)
+def train_and_measure(context: TrainingContext, text: EvalText) -> Iterator[ModelProgress | ModelMeasured]:
+    """Train and measure every model of a comparison, one after another."""
+    recipe = context.recipe
+    for spec in recipe.model_specs:
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+            saved = load_result(context.run_folder(spec, seed))
+            if saved is not None:
+                yield ModelMeasured(saved, reused=True)
                 continue
-            yield Trying(entry.label)
+            yield ModelProgress(spec.label)
             try:
-                settings = ground.training(entry, seed)
-                spec = ground.tokenizer_of(entry)
-                _, tokenizer, rows = ground.tokens(spec)
-                finished = None
-                for event in train_events(settings, closing=False):
-                    finished = event
-                    yield Trying(entry.label, event)
-                assert isinstance(finished, TrainingResult)
-            except (BadInput, BadSetting, CannotDo, Diverged) as reason:
-                # Kept nowhere: a comparison that goes on tries again.
-                yield Tried(failed(entry, seed, str(reason)))
+                settings = context.train_recipe(spec, seed)
+                _, tokenizer, dataset = context.encoded_corpus(context.tokenizer_spec(spec))
+                trained = None
+                for event in train_events(settings, full_evaluation=False):
+                    trained = event
+                    yield ModelProgress(spec.label, event)
+                assert isinstance(trained, TrainingResult)
+            except (BadInput, BadSetting, CannotDo, Diverged) as error:
+                # Not saved: a resumed comparison trains the model again.
+                yield ModelMeasured(failed_result(spec, seed, str(error)))
                 break
-            opened = open_model(finished.folder)
-            yield Trying(entry.label, (0, 1))
-            trial = tried(
-                entry.label, opened, held, recipe, folder=finished.folder, prompt=prompt, seed=seed,
-                finished=finished, tokenizer=spec, tokens=len(rows),
-            )  # fmt: skip
-            trial = replace(trial, note="; ".join(filter(None, (beyond(recipe, finished), trial.note))) or None)
-            update_model_card(finished.folder, replace(opened.card, bits_per_byte=trial.bits_per_byte))
-            durable.write_json(out / MEASURED, trial.to_json())
-            yield Tried(trial)
-            if not born_by_chance(settings, tokenizer):
-                break  # another seed would make the same model
+            yield ModelProgress(spec.label, (0, 1))
+            yield ModelMeasured(measure_and_save(context, spec, seed, text, trained, len(dataset)))
+            if not has_random_init(settings, tokenizer):
+                break  # another seed would give the same model
 
 
-def failed(entry: Entry, seed: int, reason: str) -> Trial:
-    """A model that could not be trained under the budget."""
-    return Trial(model=entry.label, family=preset(entry.name).family, seed=seed, failed=reason)
+def measure_and_save(
+    context: TrainingContext, spec: ModelSpec, seed: int, text: EvalText, trained: TrainingResult, epoch_tokens: int
+) -> ModelResult:
+    """The result of a trained model, saved in its run folder and on its model card."""
+    recipe = context.recipe
+    opened = open_model(trained.folder)
+    result = measure_model(
+        spec.label,
+        opened,
+        text,
+        recipe,
+        folder=trained.folder,
+        prompt=sample_prompt(recipe, text),
+        seed=seed,
+        trained=trained,
+        tokenizer=context.tokenizer_spec(spec),
+        epoch_tokens=epoch_tokens,
+    )
+    notes = filter(None, (budget_overrun(recipe, trained), result.note))
+    result = replace(result, note="; ".join(notes) or None)
+    update_model_card(trained.folder, replace(opened.card, bits_per_byte=result.bits_per_byte))
+    durable.write_json(context.run_folder(spec, seed) / RESULT_FILE, result.to_json())
+    return result
 
 
-def beyond(recipe: CompareRecipe, finished: TrainingResult) -> str | None:
-    """What a model took that needs more than the budget."""
-    if recipe.cpu_seconds is not None and finished.cpu_seconds > 1.1 * recipe.cpu_seconds + 1:
-        return f"took {finished.cpu_seconds:.0f} seconds of the processor, of {recipe.cpu_seconds:g}"
-    if recipe.minutes is not None and finished.seconds > 66 * recipe.minutes + 1:
-        return f"took {finished.seconds / 60:.1f} minutes, of {recipe.minutes:g}"
+def sample_prompt(recipe: CompareRecipe, text: EvalText) -> str:
+    """The prompt of the samples: the one that is given, else the beginning of the evaluation text."""
+    return recipe.prompt if recipe.prompt is not None else text.first_words()
+
+
+def failed_result(spec: ModelSpec, seed: int, error: str) -> ModelResult:
+    """The result of a model that could not be trained under the budget."""
+    return ModelResult(model=spec.label, family=preset(spec.preset).family, seed=seed, error=error)
+
+
+def budget_overrun(recipe: CompareRecipe, trained: TrainingResult) -> str | None:
+    """A note for a model that took more than 10 % over its time budget; None for any other."""
+    if recipe.cpu_seconds is not None and trained.cpu_seconds > 1.1 * recipe.cpu_seconds + 1:
+        return f"took {trained.cpu_seconds:.0f} CPU seconds of {recipe.cpu_seconds:g}"
+    if recipe.minutes is not None and trained.seconds > 66 * recipe.minutes + 1:
+        return f"took {trained.seconds / 60:.1f} minutes of {recipe.minutes:g}"
     return None
 
 
-def measure_all(recipe: CompareRecipe, held: EvalText) -> Iterator[Trying | Tried]:
-    """Models that were trained before, on one text."""
-    prompt = recipe.prompt if recipe.prompt is not None else held.beginning()
-    # All of them first: a wrong name must not come to light after minutes of measuring.
-    found: list[tuple[str, OpenedModel]] = [(source, open_model(source)) for source in recipe.sources]
-    for label, opened in found:
-        yield Trying(label)
+def open_and_measure(recipe: CompareRecipe, text: EvalText) -> Iterator[ModelProgress | ModelMeasured]:
+    """Measure trained models on one text."""
+    # All are opened first, so that a wrong name is reported before any time is spent on measuring.
+    opened_models: list[tuple[str, OpenedModel]] = [(source, open_model(source)) for source in recipe.sources]
+    for label, opened in opened_models:
+        yield ModelProgress(label)
         if recipe.device != "auto":
             opened.model.to(resolve_device(recipe.device))
-        folder = Path(label)
-        folder = RunFolder(folder).model_folder if RunFolder(folder).model_folder.is_dir() else folder
-        yield Tried(tried(label, opened, held, recipe, folder=folder, prompt=prompt))
+        run = RunFolder(Path(label))
+        folder = run.model_folder if run.model_folder.is_dir() else run.path
+        prompt = sample_prompt(recipe, text)
+        yield ModelMeasured(measure_model(label, opened, text, recipe, folder=folder, prompt=prompt))
 
 
-def finish(recipe: CompareRecipe, folder: Path, held: EvalText, trials: Sequence[Trial]) -> Ladder:
-    """The ladder, and its files."""
-    found = rungs(trials, held.sizes)
-    ladder = Ladder(
-        text=held.name,
-        bytes=held.bytes,
-        unit=held.unit,
-        units=len(held.ends),
-        learnt=names(recipe.sources) if recipe.models else None,
-        budget=budget(recipe),
-        prompt=recipe.prompt if recipe.prompt is not None else held.beginning(),
-        rungs=found,
-        pairs=pairs(found, held.sizes),
-        command=command(recipe),
+def write_leaderboard(
+    recipe: CompareRecipe, folder: Path, text: EvalText, results: Sequence[ModelResult]
+) -> Leaderboard:
+    """The leaderboard, written to the results folder as compare.json, report.html and curves.svg."""
+    entries = rank_models(results, text.sizes)
+    leaderboard = Leaderboard(
+        text=text.name,
+        bytes=text.bytes,
+        unit=text.unit,
+        units=len(text.ends),
+        trained_on=source_names(recipe.sources) if recipe.models else None,
+        budget=describe_budget(recipe),
+        prompt=sample_prompt(recipe, text),
+        entries=entries,
+        pairs=compare_pairs(entries, text.sizes),
+        command=command_line(recipe),
         machine={
             "clearstory": __version__,
             "processor": processor_name(),
@@ -216,20 +241,20 @@ def finish(recipe: CompareRecipe, folder: Path, held: EvalText, trials: Sequence
         },
         folder=folder,
     )
-    durable.write_json(folder / "compare.json", ladder.to_json())
-    view = curves(ladder)
-    if view.lines:
-        save(view, folder / "curves.svg")
-    durable.write_text(folder / "report.html", html(ladder))
-    return ladder
+    durable.write_json(folder / "compare.json", leaderboard.to_json())
+    curves = curve_view(leaderboard)
+    if curves.lines:
+        save(curves, folder / "curves.svg")
+    durable.write_text(folder / "report.html", report_html(leaderboard))
+    return leaderboard
 
 
-def stopped(recipe: CompareRecipe, folder: Path, trials: Sequence[Trial]) -> str:
-    """What is said after Ctrl-C."""
-    done = len({trial.model for trial in trials if not trial.failed})
+def interrupted_message(recipe: CompareRecipe, folder: Path, results: Sequence[ModelResult]) -> str:
+    """The message after Ctrl-C, with the command that resumes the comparison."""
+    done = len({result.model for result in results if not result.error})
     if not recipe.models:
         return f"stopped with {done} of {len(recipe.sources)} models measured"
     return (
-        f"stopped with {done} of {len(recipe.entries)} models finished; "
-        f"go on with: clearstory compare --resume --out {shlex.quote(str(folder))}"
+        f"stopped with {done} of {len(recipe.model_specs)} models finished; "
+        f"resume with: clearstory compare --resume --out {shlex.quote(str(folder))}"
     )

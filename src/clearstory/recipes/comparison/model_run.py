@@ -1,4 +1,4 @@
-"""Trial: one model of a comparison, from what it may use to what it needs for each unit of the text."""
+"""Model run: the training settings of one model of a comparison under the budget, and its measurement."""
 
 from __future__ import annotations
 
@@ -13,227 +13,269 @@ from typing import Any
 from torch import nn
 
 from clearstory import durable
+from clearstory.evaluation.units import EvalText, score_units
 from clearstory.formats.folders import OpenedModel
 from clearstory.metrics import NATS_PER_BIT
-from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.build import build, count_parameters
-from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.families import family_of, scale_config
-from clearstory.recipes.training import time_budget
+from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
+from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, ModelResult
+from clearstory.recipes.comparison.settings import CompareRecipe, ModelSpec
+from clearstory.recipes.inference.generate import Generation, generate
 from clearstory.recipes.settings.model_choice import SIZE_FIELDS
-from clearstory.recipes.comparison.settings import CompareRecipe, Entry
-from clearstory.recipes.training.events import TrainingResult
 from clearstory.recipes.settings.schema import to_plain
-from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, Trial
-from clearstory.evaluation.units import EvalText, measure
-from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
-from clearstory.recipes.training.loop import ALIGNED, decide, training_speed, usual_tokenizer
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.training.events import TrainingResult
+from clearstory.recipes.training.preparation import (
+    ALIGNED_CORPORA,
+    resolve_settings,
+    tokenizer_spec,
+    training_speed,
+)
+from clearstory.recipes.training.run_folder import RunFolder
+from clearstory.recipes.training.time_budget import (
+    context_for_budget,
+    dropout_for_budget,
+    em_parameters_for_budget,
+    parameters_for_budget,
+)
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.metrics_log import read_metrics
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.trainer import window
+from clearstory.training.trainer import training_context
+
+TRAINING_SHARE = 0.9
+"""Share of a model's time that is left for optimizer steps; the rest is for evaluations and start-up."""
+
+SAMPLE_TEMPERATURE = 0.8
 
 
 @dataclass
-class Ground:
-    """What all trainings of a comparison share: the text, its tokenizers, this machine.
+class TrainingContext:
+    """What all training runs of a comparison share: the corpus, its tokenizers and the hardware settings.
 
-    Tokenizers are learnt before any model's time begins, once each, and encoded text is cached: nobody pays for them.
+    Tokenizers are trained before the time of any model starts, each once, and the encoded corpus is cached: neither is
+    charged to a model.
     """
 
     recipe: CompareRecipe
     folder: Path
     corpus: Corpus
-    known: dict[str, tuple[Path, Tokenizer, TokenDataset]] = field(default_factory=dict)
+    tokenizers: dict[str, tuple[Path, Tokenizer, TokenDataset]] = field(default_factory=dict)
 
     @cached_property
-    def machine(self) -> TrainingSettings:
-        """Device, precision and threads: one where processor time is the budget, since threads wait for each other."""
-        r = self.recipe
-        return decide(TrainingSettings(device=r.device, threads=r.threads or int(r.cpu_seconds is not None)))
+    def hardware(self) -> TrainingSettings:
+        """Resolved device, precision and threads: one thread if the budget is CPU time, which waiting threads use up."""
+        recipe = self.recipe
+        threads = recipe.threads or int(recipe.cpu_seconds is not None)
+        settings = {"training.device": recipe.device, "training.threads": threads}
+        return resolve_settings(build_train_recipe({"text": recipe.sources, **settings})).training
 
-    def tokenizer_of(self, entry: Entry) -> str:
-        """A model's own tokenizer, else the one for all, else the one it is meant for, else the usual one."""
-        meant = build_train_recipe({"model": entry.name}).model.tokenizer
-        return entry.tokenizer or self.recipe.tokenizer or meant or usual_tokenizer(self.corpus)
+    def tokenizer_spec(self, spec: ModelSpec) -> str:
+        """The tokenizer of a model: its own, else that of the comparison, else the default of its preset or corpus."""
+        default = tokenizer_spec(build_train_recipe({"model": spec.preset}), self.corpus)
+        return spec.tokenizer or self.recipe.tokenizer or default
 
-    def tokens(self, spec: str) -> tuple[Path, Tokenizer, TokenDataset]:
-        """A tokenizer in its folder, and the text to learn from in its tokens."""
-        if spec not in self.known:
-            place = self.folder / "tokenizers" / Entry(spec, spec, {}).folder
-            if not (place / "tokenizer.json").is_file():
-                learnt = train_corpus_tokenizer(self.corpus, spec)
-                with durable.write_folder(place) as temporary:
-                    learnt.save(temporary)
-            tokenizer = Tokenizer.open(place)
-            self.known[spec] = place, tokenizer, self.corpus.encode(tokenizer)["train"]
-        return self.known[spec]
+    def encoded_corpus(self, tokenizer_spec: str) -> tuple[Path, Tokenizer, TokenDataset]:
+        """The folder of a tokenizer, the tokenizer, and the training split encoded with it."""
+        if tokenizer_spec not in self.tokenizers:
+            folder = self.folder / "tokenizers" / ModelSpec(tokenizer_spec, tokenizer_spec, {}).folder_name
+            if not (folder / "tokenizer.json").is_file():
+                trained = train_corpus_tokenizer(self.corpus, tokenizer_spec)
+                with durable.write_folder(folder) as temporary:
+                    trained.save(temporary)
+            tokenizer = Tokenizer.open(folder)
+            self.tokenizers[tokenizer_spec] = folder, tokenizer, self.corpus.encode(tokenizer)["train"]
+        return self.tokenizers[tokenizer_spec]
 
-    def run_folder(self, entry: Entry, seed: int) -> Path:
-        """Where a training leaves everything it did."""
-        return self.folder / (entry.folder if self.recipe.seeds == 1 else f"{entry.folder}-seed{seed}")
+    def run_folder(self, spec: ModelSpec, seed: int) -> Path:
+        """The run folder of a model and seed."""
+        name = spec.folder_name
+        return self.folder / (name if self.recipe.seeds == 1 else f"{name}-seed{seed}")
 
-    def training(self, entry: Entry, seed: int) -> TrainRecipe:
-        """How a model is trained under the budget; as it began, where it did."""
-        r, out = self.recipe, self.run_folder(entry, seed)
+    def train_recipe(self, spec: ModelSpec, seed: int) -> TrainRecipe:
+        """The recipe that trains a model under the budget; the saved one if its run has been started before."""
+        recipe, out = self.recipe, self.run_folder(spec, seed)
         if RunFolder(out).exists:
-            return replace(build_train_recipe(read_yaml(RunFolder(out).config_file)), out=out, resume=True, overwrite=False)
-        place, tokenizer, rows = self.tokens(self.tokenizer_of(entry))
-        given: dict[str, Any] = {
-            "text": r.sources,
-            "model": entry.name,
-            "tokenizer": str(place),
+            saved = build_train_recipe(read_yaml(RunFolder(out).config_file))
+            return replace(saved, out=out, resume=True, overwrite=False)
+        tokenizer_folder, tokenizer, dataset = self.encoded_corpus(self.tokenizer_spec(spec))
+        values: dict[str, Any] = {
+            "text": recipe.sources,
+            "model": spec.preset,
+            "tokenizer": str(tokenizer_folder),
             "out": str(out),
             "training.seed": seed,
-            "training.device": self.machine.device,
-            "training.threads": self.machine.threads,
-            "training.align_documents": self.corpus.name in ALIGNED,
-            "data": to_plain(r.data),
-            "minutes": r.minutes,
-            "cpu_seconds": r.cpu_seconds,
+            "training.device": self.hardware.device,
+            "training.threads": self.hardware.threads,
+            "training.align_documents": self.corpus.name in ALIGNED_CORPORA,
+            "data": to_plain(recipe.data),
+            "minutes": recipe.minutes,
+            "cpu_seconds": recipe.cpu_seconds,
         }
-        given |= {**self.sized(entry, tokenizer, rows), **entry.settings}
-        if r.minutes is None and r.cpu_seconds is None:
-            given["steps"] = one_pass(build_train_recipe(given), tokenizer, rows)
-        return build_train_recipe({key: value for key, value in given.items() if value is not None})
+        values |= {**self.size_settings(spec, tokenizer, dataset), **spec.settings}
+        if recipe.minutes is None and recipe.cpu_seconds is None:
+            values["steps"] = steps_of_one_epoch(build_train_recipe(values), tokenizer, dataset)
+        return build_train_recipe({key: value for key, value in values.items() if value is not None})
 
     @property
     def seconds(self) -> float | None:
-        """Time by the clock for each model, as far as it is known."""
+        """Wall-clock seconds of each model, as far as the budget determines them."""
         if self.recipe.minutes is not None:
             return 60 * self.recipe.minutes
-        return None if self.recipe.cpu_seconds is None else self.recipe.cpu_seconds / self.machine.threads
+        return None if self.recipe.cpu_seconds is None else self.recipe.cpu_seconds / self.hardware.threads
 
-    def sized(self, entry: Entry, tokenizer: Tokenizer, rows: TokenDataset) -> dict[str, Any]:
-        """The preset's wiring at the size that the budget can teach, as `train` sizes `clear`."""
-        choice = build_train_recipe({"model": entry.name, **entry.settings}).model
-        usual: Any = choice.config(vocab=tokenizer.vocab)
-        transformer = isinstance(usual, TransformerConfig)
-        if entry.full:
-            return {"parameters": DEFAULT_PARAMETERS if entry.name == "clear" else None}
-        found: dict[str, Any] = {}
-        if transformer and self.seconds is not None and "training.context" not in entry.settings:
-            found["model.context"] = time_budget.context_for_budget(self.seconds, self.machine.device)
-        if family_of(usual).scale is None or any(key in choice.overrides for key in (*SIZE_FIELDS, "states")):
-            return found
+    def size_settings(self, spec: ModelSpec, tokenizer: Tokenizer, dataset: TokenDataset) -> dict[str, Any]:
+        """Settings that scale a preset's architecture to what can be trained in the budget, as `train` scales `clear`."""
+        choice = build_train_recipe({"model": spec.preset, **spec.settings}).model
+        config: Any = choice.config(vocab=tokenizer.vocab)
+        if spec.full_size:
+            return {"parameters": DEFAULT_PARAMETERS if spec.preset == "clear" else None}
+        values: dict[str, Any] = {}
+        model = build(config, device="meta")
+        is_transformer = has_capability(model, Capability.ATTENTION)
+        if is_transformer and self.seconds is not None and "training.context" not in spec.settings:
+            values["model.context"] = context_for_budget(self.seconds, self.hardware.device)
+        if family_of(config).scale is None or any(key in choice.overrides for key in (*SIZE_FIELDS, "states")):
+            return values
         if self.recipe.parameters is not None or self.seconds is None:
-            return found | {"parameters": self.recipe.parameters}
-        speed = training_speed(self.machine)
-        if getattr(build(usual, device="meta"), "counted", False):
-            return {"parameters": whole_for(usual, time_budget.em_parameters_for_budget(0.9 * self.seconds, speed, len(rows)))}
-        teachable = time_budget.parameters_for_budget(0.9 * self.seconds, speed, len(rows), rows.text_bytes)
-        if transformer:
-            found["model.dropout"] = time_budget.dropout_for_budget(0.9 * self.seconds, speed, teachable, len(rows))
-        if entry.name == "clear":
-            return found  # sizes itself by the same rule
-        return found | {"parameters": whole_for(usual, teachable)}
+            return values | {"parameters": self.recipe.parameters}
+        speed, seconds = training_speed(self.hardware), TRAINING_SHARE * self.seconds
+        if has_capability(model, Capability.COUNT_FITTED):
+            inner = em_parameters_for_budget(seconds, speed, len(dataset))
+            return {"parameters": parameters_for_inner(config, inner)}
+        inner = parameters_for_budget(seconds, speed, len(dataset), dataset.text_bytes)
+        if is_transformer:
+            values["model.dropout"] = dropout_for_budget(seconds, speed, inner, len(dataset))
+        if spec.preset == "clear":
+            return values  # `train` sizes it by the same rule
+        return values | {"parameters": parameters_for_inner(config, inner)}
 
 
-def whole_for(config: Any, inner: int) -> int:
-    """How many parameters a wiring has in all where those besides its embeddings are about `inner`.
+def parameters_for_inner(config: Any, inner: int) -> int:
+    """Total number of parameters of a model whose parameters besides the embeddings are about `inner`.
 
-    Embeddings are looked up and cost no time, so a large vocabulary must not make the rest of a model smaller.
+    Embeddings are looked up and take no time, so a large vocabulary must not make the rest of the model smaller.
     """
 
-    def inside(target: int) -> int:
-        model: nn.Module = build(scale_config(config, target), device="meta")
+    def inner_parameters(total: int) -> int:
+        model: nn.Module = build(scale_config(config, total), device="meta")
         return sum(each.numel() for each in model.parameters() if config.vocab not in each.shape)
 
-    targets = [round(inner * 1.25**power) for power in range(20)]
-    return min(targets, key=lambda target: abs(math.log(max(1, inside(target)) / inner)))
+    totals = [round(inner * 1.25**power) for power in range(20)]
+    return min(totals, key=lambda total: abs(math.log(max(1, inner_parameters(total)) / inner)))
 
 
-def one_pass(recipe: TrainRecipe, tokenizer: Tokenizer, rows: TokenDataset) -> int:
-    """Steps that read a text once; a model that counts reads all of it in each round."""
-    s = recipe.training
-    config = recipe.model.config(vocab=tokenizer.vocab, context=s.context, parameters=recipe.parameters)
+def steps_of_one_epoch(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset) -> int:
+    """Number of steps that read the dataset once; 1 for a model fitted by counting, which reads all of it in a step."""
+    settings = recipe.training
+    config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=recipe.parameters)
     model = build(config, device="meta")
-    if getattr(model, "counted", False):
+    if has_capability(model, Capability.COUNT_FITTED):
         return 1
-    return max(1, round(len(rows) / (s.batch_size * s.gradient_accumulation_steps * window(model, rows, s))))
+    batch_size = settings.batch_size * settings.gradient_accumulation_steps
+    return max(1, round(len(dataset) / (batch_size * training_context(model, dataset, settings))))
 
 
-def born_by_chance(recipe: TrainRecipe, tokenizer: Tokenizer) -> bool:
-    """Whether another seed makes another model."""
+def has_random_init(recipe: TrainRecipe, tokenizer: Tokenizer) -> bool:
+    """Whether the model is initialized randomly, so that another seed gives another model."""
     config = recipe.model.config(vocab=tokenizer.vocab, parameters=recipe.parameters)
     return hasattr(build(config, device="meta"), "reset")
 
 
-def tried(
+def measure_model(
     label: str,
     opened: OpenedModel,
-    held: EvalText,
+    text: EvalText,
     recipe: CompareRecipe,
     *,
     folder: Path,
     prompt: str,
     seed: int | None = None,
-    finished: TrainingResult | None = None,
+    trained: TrainingResult | None = None,
     tokenizer: str = "",
-    tokens: int = 0,
+    epoch_tokens: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Trial:
-    """A finished model, measured and made to write. `tokens`: those of one pass over what it learnt from."""
-    model, own = opened.model, opened.tokenizer
-    assert own is not None
-    found = measure(model, own, held, windows=recipe.windows, on_progress=on_progress)
-    bits = found.bits_per_byte(held)
-    text, speed = "", None
-    if not isinstance(model, Encoder):
-        # So many characters in its own tokens, and a few more, since what it writes may be in shorter ones.
-        wanted = round(1.3 * max(1, recipe.characters - len(prompt)) * found.tokens / held.bytes) + 1
-        began = time.process_time()
-        written = generate(
-            opened, prompt, max_tokens=wanted, temperature=0.8, seed=recipe.seed, truncate="left", ignore_eos=True
-        )
-        writing = time.process_time() - began
-        text, speed = written.text, written.tokens / writing if writing else None
+) -> ModelResult:
+    """The result of a finished model: scores of all units of the text, and a sample.
+
+    `epoch_tokens`: number of training tokens in one epoch, 0 if not known.
+    """
+    model, own_tokenizer = opened.model, opened.tokenizer
+    assert own_tokenizer is not None
+    scores = score_units(model, own_tokenizer, text, windows=recipe.windows, on_progress=on_progress)
+    bits = scores.bits_per_byte(text)
+    sample, speed = "", None
+    if has_capability(model, Capability.CAUSAL):
+        generation, cpu_seconds = generate_sample(opened, recipe, prompt, scores.tokens / text.bytes)
+        sample, speed = generation.text, generation.tokens / cpu_seconds if cpu_seconds else None
     curve: tuple[tuple[float, float], ...] = ()
-    if finished is not None and bits is not None and found.measure == LIKELIHOOD:
-        curve = learnt(finished, bits)
-    return Trial(
+    if trained is not None and bits is not None and scores.measure == LIKELIHOOD:
+        curve = training_curve(trained, bits)
+    return ModelResult(
         model=label,
         family=model.config.family,
-        shape=model.config.summary,
-        measure=found.measure,
+        summary=model.config.summary,
+        measure=scores.measure,
         seed=seed,
-        tokenizer=tokenizer or own.kind,
-        vocab=own.vocab,
+        tokenizer=tokenizer or own_tokenizer.kind,
+        vocab=own_tokenizer.vocab,
         parameters=count_parameters(model),
         bytes_on_disk=sum(file.stat().st_size for file in (folder, *folder.rglob("*")) if file.is_file()),
-        cpu_seconds=None if finished is None else finished.cpu_seconds,
-        seconds=None if finished is None else finished.seconds,
-        tokens=None if finished is None else finished.tokens,
-        steps=None if finished is None else finished.steps,
-        passes=None if finished is None or not tokens else finished.tokens / tokens,
-        nats=None if found.nats is None else tuple(map(float, found.nats)),
+        cpu_seconds=None if trained is None else trained.cpu_seconds,
+        seconds=None if trained is None else trained.seconds,
+        tokens=None if trained is None else trained.tokens,
+        steps=None if trained is None else trained.steps,
+        epochs=None if trained is None or not epoch_tokens else trained.tokens / epoch_tokens,
+        nats=None if scores.nats is None else tuple(map(float, scores.nats)),
         bits_per_byte=bits,
-        nats_per_token=found.model_nats / found.tokens if found.tokens else None,
-        charged=found.charged / NATS_PER_BIT / held.bytes,
-        windows=found.windows,
+        nats_per_token=scores.model_nats / scores.tokens if scores.tokens else None,
+        oov_bits_per_byte=scores.oov_nats / NATS_PER_BIT / text.bytes,
+        windows=scores.windows,
         generation_tokens_per_second=speed,
-        sample=text[: max(1, recipe.characters - len(prompt))],
+        sample=sample[: max(1, recipe.characters - len(prompt))],
         folder=folder,
         curve=curve,
-        note=found.reason,
+        note=scores.reason,
     )
 
 
-def learnt(finished: TrainingResult, bits: float) -> tuple[tuple[float, float], ...]:
-    """How a model learnt: processor seconds and bits per byte of each look, and where it ended.
+def generate_sample(
+    opened: OpenedModel, recipe: CompareRecipe, prompt: str, tokens_per_byte: float
+) -> tuple[Generation, float]:
+    """A sample of about `characters`, prompt included, and the CPU seconds it took."""
+    # 30 % more tokens than the evaluation text has per byte: generated tokens may be shorter.
+    max_tokens = round(1.3 * max(1, recipe.characters - len(prompt)) * tokens_per_byte) + 1
+    started = time.process_time()
+    generation = generate(
+        opened,
+        prompt,
+        max_tokens=max_tokens,
+        temperature=SAMPLE_TEMPERATURE,
+        seed=recipe.seed,
+        truncate="left",
+        ignore_eos=True,
+    )
+    return generation, time.process_time() - started
 
-    Looks read only some of the held-out text, in nats per token, and that part may be harder or easier than the whole.
-    It is the same part in every look, so all are scaled by what makes the best of them what was measured on the whole.
+
+def training_curve(trained: TrainingResult, bits: float) -> tuple[tuple[float, float], ...]:
+    """CPU seconds and bits per byte of each evaluation during training, and of the final measurement.
+
+    Those evaluations read the same part of the validation text, in nats per token. They are scaled so that the best of
+    them equals the bits per byte measured on the whole text.
     """
-    looks = [row for row in read(RunFolder(finished.run).metrics_file) if row["kind"] == "look" and row["nats_per_token"] > 0]
-    scale = bits / min((float(row["nats_per_token"]) for row in looks), default=1.0)
+    evaluations = [
+        row
+        for row in read_metrics(RunFolder(trained.run_folder).metrics_file)
+        if row["kind"] == "evaluation" and row["nats_per_token"] > 0
+    ]
+    scale = bits / min((float(row["nats_per_token"]) for row in evaluations), default=1.0)
     return (
-        *((float(row["cpu_seconds"]), row["nats_per_token"] * scale) for row in looks),
-        (finished.cpu_seconds, bits),
+        *((float(row["cpu_seconds"]), row["nats_per_token"] * scale) for row in evaluations),
+        (trained.cpu_seconds, bits),
     )

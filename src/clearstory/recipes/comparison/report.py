@@ -1,131 +1,145 @@
-"""Report: a ladder as a page that needs no other file, and its learning curves as one drawing."""
+"""Report: a leaderboard as a self-contained HTML page, and its training curves as a view."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clearstory.lens.rendering.svg_canvas import DARK, INKS, LIGHT, clean
 from clearstory.lens.rendering.scales import Scale, short
 from clearstory.lens.rendering.svg import svg
+from clearstory.lens.rendering.svg_canvas import DARK, INKS, LIGHT, clean
 from clearstory.lens.views import Curve, Line
-from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
+from clearstory.recipes.comparison.leaderboard import (
+    LIKELIHOOD,
+    PSEUDO,
+    Leaderboard,
+    LeaderboardEntry,
+    ModelResult,
+)
 
-FAMILIES = {
-    "ngram": "counts which token followed each few tokens, and falls back on fewer where it has not met them.",
-    "hmm": "moves between hidden states; each state writes a token and chooses the next state.",
-    "rnn": "carries one vector from token to token and rewrites all of it at every step.",
-    "gru": "carries one vector; gates decide how much of it to keep and how much to rewrite.",
-    "lstm": "carries a vector that gates protect: they decide what is written into it, what stays and what is shown.",
-    "transformer": "looks back at all the tokens in its window at once, and learns which of them to attend to.",
-    "residual": "an n-gram, and a small network that learns what it got wrong.",
+FAMILY_DESCRIPTIONS = {
+    "ngram": "counts how often each token follows the preceding ones, and backs off to shorter contexts.",
+    "hmm": "a Markov chain of hidden states, each of which emits tokens.",
+    "rnn": "one hidden vector, recomputed from itself and the current token at every step.",
+    "gru": "one hidden vector; gates control how much of it is kept and how much is updated.",
+    "lstm": "a hidden vector and a cell, which gates protect: they control what is written, kept and read.",
+    "transformer": "attention over all tokens in the context.",
+    "residual": "an n-gram model and a small network that is trained on its errors.",
 }
-"""What each kind of model does, in a sentence."""
+"""What each family of models computes, in a sentence."""
 
 
-def curves(ladder: Ladder) -> Curve:
-    """Bits per byte against processor seconds, a line for each model, best first.
+def curve_view(leaderboard: Leaderboard) -> Curve:
+    """Bits per byte against CPU seconds of training, one line for each model, best first.
 
-    Looks far above where the models ended are left out: the first ones would leave no room for the rest.
+    Evaluations far above the final ones are left out, so that the differences between models remain visible.
     """
-    drawn = [rung for rung in ladder.rungs if rung.trial.curve]
-    ends = [rung.trial.curve[-1][1] for rung in drawn]
-    top = max(ends, default=0.0) + max(0.35, 0.5 * (max(ends, default=0.0) - min(ends, default=0.0)))
+    entries = [entry for entry in leaderboard.entries if entry.result.curve]
+    finals = [entry.result.curve[-1][1] for entry in entries]
+    top = max(finals, default=0.0) + max(0.35, 0.5 * (max(finals, default=0.0) - min(finals, default=0.0)))
     lines = []
-    for rung in drawn:
-        points = [(x, y) for x, y in rung.trial.curve if y <= top]
-        lines.append(Line(rung.trial.model, tuple(x for x, _ in points), tuple(y for _, y in points)))
+    for entry in entries:
+        points = [(x, y) for x, y in entry.result.curve if y <= top]
+        lines.append(Line(entry.result.model, tuple(x for x, _ in points), tuple(y for _, y in points)))
     return Curve(
-        title=f"Learning curves: {ladder.text}",
+        title=f"Training curves: {leaderboard.text}",
         lines=tuple(lines),
-        x_label="seconds of the processor",
+        x_label="CPU seconds",
         y_label="bits per byte",
         log_x=True,
-        caption=lead(lines),
+        caption=leader_caption(lines),
     )
 
 
-def lead(lines: Sequence[Line]) -> str | None:
-    """One sentence on who led when, from the looks."""
-    looks = sorted((x, y, line.name) for line in lines for x, y in zip(line.x, line.y, strict=True))
-    now: dict[str, float] = {}
+def leader_caption(lines: Sequence[Line]) -> str | None:
+    """A sentence on which model was best at first and which at the end; None for fewer than two models."""
+    points = sorted((x, y, line.name) for line in lines for x, y in zip(line.x, line.y, strict=True))
+    latest: dict[str, float] = {}
     leaders: list[tuple[float, str]] = []
-    for x, y, name in looks:
-        now[name] = y
-        best = min(now, key=now.__getitem__)
+    for x, y, name in points:
+        latest[name] = y
+        best = min(latest, key=latest.__getitem__)
         if not leaders or leaders[-1][1] != best:
             leaders.append((x, best))
     if len(lines) < 2 or not leaders:
         return None
     if len(leaders) == 1:
-        return f"{leaders[0][1]} led from the first look to the last."
-    first = f"{leaders[0][1]} led at first"
-    return f"{first}; {leaders[-1][1]} leads from {short(round(leaders[-1][0], 1))} seconds on."
+        return f"{leaders[0][1]} is best from the first evaluation to the last."
+    seconds = short(round(leaders[-1][0], 1))
+    return f"{leaders[0][1]} is best at first; {leaders[-1][1]} is best from {seconds} CPU seconds on."
 
 
-def html(ladder: Ladder) -> str:
-    """The page: verdict, table, curves, samples, and how to do it again."""
-    view = curves(ladder)
-    inks = {line.name: number for number, line in enumerate(view.lines)}
+def report_html(leaderboard: Leaderboard) -> str:
+    """The page: outcome, table, training curves, samples, models, and the command that repeats the comparison."""
+    curves = curve_view(leaderboard)
+    colors = {line.name: index for index, line in enumerate(curves.lines)}
     parts = [
-        f"<h1>{clean(verdict(ladder))}</h1>",
-        f"<p class=soft>{clean(setting(ladder))}</p>",
-        table(ladder, inks),
-        "".join(f"<p>{clean(pair.sentence)}.</p>" for pair in ladder.pairs),
+        f"<h1>{clean(headline(leaderboard))}</h1>",
+        f"<p class=soft>{clean(setup_text(leaderboard))}</p>",
+        leaderboard_table(leaderboard, colors),
+        "".join(f"<p>{clean(pair.sentence)}.</p>" for pair in leaderboard.pairs),
     ]
-    if view.lines:
-        parts.append(f"<h2>How they learnt</h2><div class=drawing>{svg(view)}</div>")
-    parts.append(samples(ladder))
-    parts.append(kinds(ladder))
-    machine = ", ".join(f"{name} {value}" for name, value in ladder.machine.items())
+    if curves.lines:
+        parts.append(f"<h2>Training curves</h2><div class=drawing>{svg(curves)}</div>")
+    parts.append(samples_section(leaderboard))
+    parts.append(models_section(leaderboard))
+    machine = ", ".join(f"{name} {value}" for name, value in leaderboard.machine.items())
     parts.append(
-        f"<h2>Again</h2><pre class=code>{clean(ladder.command)}</pre><p class=soft>Measured on: {clean(machine)}.</p>"
+        f"<h2>Reproduce</h2><pre class=code>{clean(leaderboard.command)}</pre>"
+        f"<p class=soft>Measured on: {clean(machine)}.</p>"
     )
-    colours = (tokens(LIGHT), tokens(DARK))
-    return PAGE.format(title=clean(verdict(ladder)), light=colours[0], dark=colours[1], body="\n".join(parts))
+    light, dark = css_variables(LIGHT), css_variables(DARK)
+    return PAGE.format(title=clean(headline(leaderboard)), light=light, dark=dark, body="\n".join(parts))
 
 
-def tokens(colours: dict[str, str]) -> str:
-    """Colours as custom properties."""
-    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
+def css_variables(colors: dict[str, str]) -> str:
+    """Colours as CSS custom properties."""
+    return "".join(f"--{name}:{color};" for name, color in colors.items())
 
 
-def verdict(ladder: Ladder) -> str:
-    """The outcome in a line."""
-    best = [rung for rung in ladder.rungs if rung.bits_per_byte is not None]
-    if not best:
-        return f"No model gives bits per byte of {ladder.text}"
-    if best[0].trial.measure != LIKELIHOOD:
-        return f"{best[0].trial.model} tells {ladder.text} best from both sides: {best[0].bits_per_byte:.3f} ({PSEUDO})"
-    first = f"{best[0].trial.model} foresees {ladder.text} best: {best[0].bits_per_byte:.3f} bits per byte"
-    return first if len(best) > 1 else f"{best[0].trial.model}: {best[0].bits_per_byte:.3f} bits per byte"
+def headline(leaderboard: Leaderboard) -> str:
+    """The outcome in a sentence."""
+    ranked = [entry for entry in leaderboard.entries if entry.bits_per_byte is not None]
+    if not ranked:
+        return f"No model has bits per byte on {leaderboard.text}"
+    best = ranked[0]
+    if best.result.measure != LIKELIHOOD:
+        return f"{best.result.model} is best on {leaderboard.text}: {best.bits_per_byte:.3f} ({PSEUDO_LIKELIHOOD})"
+    if len(ranked) == 1:
+        return f"{best.result.model}: {best.bits_per_byte:.3f} bits per byte"
+    return f"{best.result.model} is best on {leaderboard.text}: {best.bits_per_byte:.3f} bits per byte"
 
 
-def setting(ladder: Ladder) -> str:
-    """What was done, in words."""
-    learnt = f"Each model learnt from {ladder.learnt} with {ladder.budget}. " if ladder.learnt else ""
+def setup_text(leaderboard: Leaderboard) -> str:
+    """How the models were trained and measured."""
+    training = ""
+    if leaderboard.trained_on:
+        training = f"Each model was trained on {leaderboard.trained_on} with {leaderboard.budget}. "
     return (
-        f"{learnt}All foresaw the same {ladder.bytes:,} bytes, {ladder.text}. Intervals hold 95 % of a bootstrap over "
-        f"{ladder.units:,} {ladder.unit}: how far bits per byte would move on other text of the kind. Speeds are per "
-        "second of the processor."
+        f"{training}All were evaluated on the same {leaderboard.bytes:,} bytes, {leaderboard.text}. Intervals are 95 % "
+        f"bootstrap intervals over {leaderboard.units:,} {leaderboard.unit}: how far bits per byte would vary on other "
+        "text of the same kind. Speeds are per CPU second."
     )
 
 
-HEADS = (
-    ("model", ""), ("family", ""), ("parameters", "n"), ("on disk", "n"), ("training, CPU s", "n"), ("passes", "n"),
-    ("learns, tokens/s", "n"), ("writes, tokens/s", "n"), ("bits per byte", "n"), ("95 % interval", ""),
+TABLE_COLUMNS = (
+    ("model", ""), ("family", ""), ("parameters", "n"), ("on disk", "n"), ("training, CPU s", "n"), ("epochs", "n"),
+    ("training, tokens/s", "n"), ("generation, tokens/s", "n"), ("bits per byte", "n"), ("95 % interval", ""),
 )  # fmt: skip
+"""Titles and CSS classes of the columns."""
 
 
-def table(ladder: Ladder, inks: dict[str, int]) -> str:
-    """The rungs, best first."""
-    ends = [end for rung in ladder.rungs if rung.interval for end in rung.interval]
+def leaderboard_table(leaderboard: Leaderboard, colors: dict[str, int]) -> str:
+    """The entries as an HTML table, best first, with their notes."""
+    ends = [end for entry in leaderboard.entries if entry.interval for end in entry.interval]
     scale = Scale(min(ends), max(ends), 6, 134) if ends else None
-    head = "".join(f"<th scope=col class='{look}'>{clean(name)}</th>" for name, look in HEADS)
-    rows = "".join(f"<tr>{''.join(cells(rung, inks.get(rung.trial.model), scale))}</tr>" for rung in ladder.rungs)
+    head = "".join(f"<th scope=col class='{css_class}'>{clean(name)}</th>" for name, css_class in TABLE_COLUMNS)
+    rows = "".join(
+        f"<tr>{''.join(entry_cells(entry, colors.get(entry.result.model), scale))}</tr>" for entry in leaderboard.entries
+    )
     notes = "".join(
-        f"<li><b>{clean(rung.trial.model)}</b>: {clean(note)}.</li>"
-        for rung in ladder.rungs
-        if (note := rung.trial.failed or rung.trial.note)
+        f"<li><b>{clean(entry.result.model)}</b>: {clean(note)}.</li>"
+        for entry in leaderboard.entries
+        if (note := entry.result.error or entry.result.note)
     )
     return (
         f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
@@ -133,39 +147,46 @@ def table(ladder: Ladder, inks: dict[str, int]) -> str:
     )
 
 
-def cells(rung: Rung, ink: int | None, scale: Scale | None) -> Iterable[str]:
-    """One row."""
-    trial = rung.trial
-    dot = (
-        "" if ink is None else f"<i class={'ring' if ink >= INKS else 'dot'} style='--of:var(--line-{ink % INKS})'></i>"
-    )
-    how = "" if trial.measure == LIKELIHOOD else f" ({trial.measure})"
-    yield f"<th scope=row>{dot}{clean(trial.model)}</th><td>{clean(trial.family + how)}</td>"
-    yield number(trial.parameters) + number(trial.bytes_on_disk, "B")
-    yield number(trial.cpu_seconds, digits=1) + number(trial.passes, digits=2)
-    yield number(trial.tokens_per_second) + number(trial.generation_tokens_per_second)
-    bits = rung.bits_per_byte
+def entry_cells(entry: LeaderboardEntry, color: int | None, scale: Scale | None) -> Iterable[str]:
+    """The cells of one row; `color` is the index of the model's line in the training curves."""
+    result = entry.result
+    dot = ""
+    if color is not None:
+        dot = f"<i class={'ring' if color >= INKS else 'dot'} style='--of:var(--line-{color % INKS})'></i>"
+    measure = "" if result.measure == LIKELIHOOD else f" ({result.measure})"
+    yield f"<th scope=row>{dot}{clean(result.model)}</th><td>{clean(result.family + measure)}</td>"
+    yield number_cell(result.parameters) + number_cell(result.bytes_on_disk, "B")
+    yield number_cell(result.cpu_seconds, digits=1) + number_cell(result.epochs, digits=2)
+    yield number_cell(result.tokens_per_second) + number_cell(result.generation_tokens_per_second)
+    bits = entry.bits_per_byte
     yield "<td class=n>–</td>" if bits is None else f"<td class='n bits' title='{bits!r}'>{bits:.4f}</td>"
-    if rung.interval is None or scale is None or bits is None:
+    if entry.interval is None or scale is None or bits is None:
         yield "<td>–</td>"
-        return
-    low, high = rung.interval
-    colour = "var(--soft)" if ink is None else f"var(--line-{ink % INKS})"
+    else:
+        yield interval_cell(entry, bits, entry.interval, color, scale)
+
+
+def interval_cell(
+    entry: LeaderboardEntry, bits: float, interval: tuple[float, float], color: int | None, scale: Scale
+) -> str:
+    """The interval as a line with a dot at the mean and a circle at each seed, and in numbers."""
+    low, high = interval
+    stroke = "var(--soft)" if color is None else f"var(--line-{color % INKS})"
     seeds = "".join(
-        f"<circle cx={scale(each.bits_per_byte):.1f} cy=9 r=1.6 fill=none stroke={colour} />"
-        for each in rung.seeds
-        if each.bits_per_byte is not None and len(rung.seeds) > 1 and scale.low <= each.bits_per_byte <= scale.high
+        f"<circle cx={scale(each.bits_per_byte):.1f} cy=9 r=1.6 fill=none stroke={stroke} />"
+        for each in entry.seeds
+        if each.bits_per_byte is not None and len(entry.seeds) > 1 and scale.low <= each.bits_per_byte <= scale.high
     )
-    yield (
+    return (
         f"<td class=whisker><svg width=140 height=18 viewBox='0 0 140 18' aria-hidden=true>"
-        f"<line x1={scale(low):.1f} x2={scale(high):.1f} y1=9 y2=9 stroke={colour} stroke-width=2 />"
-        f"<circle cx={scale(bits):.1f} cy=9 r=3.5 fill={colour} />{seeds}</svg>"
+        f"<line x1={scale(low):.1f} x2={scale(high):.1f} y1=9 y2=9 stroke={stroke} stroke-width=2 />"
+        f"<circle cx={scale(bits):.1f} cy=9 r=3.5 fill={stroke} />{seeds}</svg>"
         f"<span>{low:.3f} – {high:.3f}</span></td>"
     )
 
 
-def number(value: float | None, unit: str = "", digits: int | None = None) -> str:
-    """A cell with a number as people write it; the whole one stands in its title."""
+def number_cell(value: float | None, unit: str = "", digits: int | None = None) -> str:
+    """A cell with an abbreviated number; its title attribute has all digits."""
     if value is None:
         return "<td class=n>–</td>"
     text = f"{value:,.{digits}f}" if digits is not None else short(value if value < 1000 else round(value))
@@ -175,41 +196,41 @@ def number(value: float | None, unit: str = "", digits: int | None = None) -> st
     return f"<td class=n title='{value!r}'>{text}</td>"
 
 
-def samples(ladder: Ladder) -> str:
-    """What each model wrote after the same words."""
-    written = [rung.trial for rung in ladder.rungs if rung.trial.sample]
-    if not written:
+def samples_section(leaderboard: Leaderboard) -> str:
+    """The samples of all models after the same prompt; empty if there are none."""
+    results = [entry.result for entry in leaderboard.entries if entry.result.sample]
+    if not results:
         return ""
     blocks = "".join(
-        f"<figure><figcaption>{clean(trial.model)}</figcaption>"
-        f"<pre><b>{lines(ladder.prompt)}</b>{lines(trial.sample)}</pre></figure>"
-        for trial in written
+        f"<figure><figcaption>{clean(result.model)}</figcaption>"
+        f"<pre><b>{clean_lines(leaderboard.prompt)}</b>{clean_lines(result.sample)}</pre></figure>"
+        for result in results
     )
-    how = "The same beginning, the same seed, temperature 0.8."
-    return f"<h2>What they write</h2><p class=soft>{how}</p><div class=samples>{blocks}</div>"
+    caption = "Same prompt, same seed, temperature 0.8."
+    return f"<h2>Samples</h2><p class=soft>{caption}</p><div class=samples>{blocks}</div>"
 
 
-def lines(text: str) -> str:
-    """A text with its line ends."""
+def clean_lines(text: str) -> str:
+    """A text escaped for HTML line by line, line ends kept."""
     return "\n".join(clean(line) for line in text.split("\n"))
 
 
-def kinds(ladder: Ladder) -> str:
-    """What each kind of model is, and which models are of it."""
+def models_section(leaderboard: Leaderboard) -> str:
+    """What each family computes, with the sizes, tokenizers and windows of its models."""
     parts = []
-    for family in dict.fromkeys(rung.trial.family for rung in ladder.rungs):
+    for family in dict.fromkeys(entry.result.family for entry in leaderboard.entries):
         models = []
-        for trial in (rung.trial for rung in ladder.rungs if rung.trial.family == family):
-            detail = ", ".join(filter(None, (trial.shape, tokenizer(trial), trial.windows)))
-            models.append(f"<li><b>{clean(trial.model)}</b> <span class=soft>{clean(detail)}</span></li>")
-        sentence = f" {clean(FAMILIES[family])}" if family in FAMILIES else ""
-        parts.append(f"<p><b>{clean(family)}</b>{sentence}</p><ul>{''.join(models)}</ul>")
-    return f"<h2>What they are</h2>{''.join(parts)}"
+        for result in (entry.result for entry in leaderboard.entries if entry.result.family == family):
+            detail = ", ".join(filter(None, (result.summary, tokenizer_text(result), result.windows)))
+            models.append(f"<li><b>{clean(result.model)}</b> <span class=soft>{clean(detail)}</span></li>")
+        description = f": {clean(FAMILY_DESCRIPTIONS[family])}" if family in FAMILY_DESCRIPTIONS else ""
+        parts.append(f"<p><b>{clean(family)}</b>{description}</p><ul>{''.join(models)}</ul>")
+    return f"<h2>Models</h2>{''.join(parts)}"
 
 
-def tokenizer(trial: Trial) -> str:
-    """What makes its tokens."""
-    return f"{trial.tokenizer} ({trial.vocab:,} tokens)" if trial.vocab else ""
+def tokenizer_text(result: ModelResult) -> str:
+    """The tokenizer and the size of its vocabulary."""
+    return f"{result.tokenizer} ({result.vocab:,} tokens)" if result.vocab else ""
 
 
 PAGE = """<!doctype html>
