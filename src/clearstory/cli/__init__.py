@@ -1,1 +1,1 @@
-"""Command line: from words typed to a recipe, and from its events to a terminal."""
+"""Command line: parses arguments, runs recipes, and prints their events and results."""

@@ -1,4 +1,4 @@
-"""Standings: a comparison in the terminal, a line for each model while it runs, and the ladder at the end."""
+"""Comparison display: prints the events of a comparison while it runs, and the leaderboard as a table."""
 
 from __future__ import annotations
 
@@ -9,156 +9,163 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from clearstory.cli.command import Talk
-from clearstory.cli.training_display import clock, count
+from clearstory.cli.command import Output
+from clearstory.cli.training_display import format_count, format_seconds
 from clearstory.lens.rendering.scales import short
 from clearstory.lens.rendering.terminal import COLOURS, safe
-from clearstory.recipes.comparison.compare import Begun, Told, Tried, Trying
-from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, StepCompleted, TrainingWarning
-from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Ladder, Rung, Trial
+from clearstory.recipes.comparison.compare import ComparisonEvent, ComparisonStarted, ModelMeasured, ModelProgress
+from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Leaderboard, LeaderboardEntry, ModelResult
+from clearstory.recipes.training.events import Evaluated, RunPlanned, StepCompleted, TrainingResult, TrainingWarning
+
+WIDE = 110
+"""Terminal columns from which the leaderboard has all its columns."""
 
 
-def follow(told: Iterator[Told], talk: Talk) -> Ladder:
-    """Draw a comparison to its end and return it. The terminal is given back however it ends."""
-    standings = Standings(talk.aside)
+def show_comparison(events: Iterator[ComparisonEvent], output: Output) -> Leaderboard:
+    """Print the events of a comparison until it ends and return the leaderboard. The progress bar is removed in any case."""
+    display = ComparisonDisplay(output.stderr)
     try:
-        for item in told:
-            standings.draw(item)
+        for event in events:
+            display.show(event)
     finally:
-        standings.close()
-    assert standings.ladder is not None, "a comparison ends with its ladder or an error"
-    return standings.ladder
+        display.close()
+    assert display.leaderboard is not None, "a comparison ends with its Leaderboard or an error"
+    return display.leaderboard
 
 
-class Standings:
-    """What is known so far: finished models as lines, and a bar for the one that is at it."""
+class ComparisonDisplay:
+    """Prints a line for each finished model, and a progress bar for the current one."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress: Progress | None = None
         self.bar = TaskID(0)
         self.model = ""
-        self.looked: Evaluated | None = None
-        self.ladder: Ladder | None = None
-        self.place = 0
+        self.number = 0  # of the current model, from 1
         self.models: tuple[str, ...] = ()
+        self.evaluation: Evaluated | None = None
+        self.leaderboard: Leaderboard | None = None
 
-    def draw(self, item: Told) -> None:
-        """One piece of news."""
-        match item:
-            case Begun():
-                self.models = item.models
+    def show(self, event: ComparisonEvent) -> None:
+        """Print one event."""
+        match event:
+            case ComparisonStarted():
+                self.models = event.models
                 self.console.print(
-                    f"{count(len(item.models), 'model')}, {item.budget}; measured on {item.bytes:,} bytes, {item.text}"
+                    f"{format_count(len(event.models), 'model')}, {event.budget}; "
+                    f"evaluated on {event.bytes:,} bytes, {event.text}"
                 )
-            case Trying():
-                self.trying(item)
-            case Tried():
-                self.tried(item.trial, item.kept)
-            case Ladder():
-                self.ladder = item
+            case ModelProgress():
+                self.show_progress(event)
+            case ModelMeasured():
+                self.show_result(event.result, event.reused)
+            case Leaderboard():
+                self.leaderboard = event
 
-    def trying(self, item: Trying) -> None:
-        """How the model that is at it comes along."""
-        if item.model != self.model or item.news is None:
-            self.model, self.looked = item.model, None
-            self.place += item.news is None
+    def show_progress(self, event: ModelProgress) -> None:
+        """Update the progress bar, or print the name of a model that has started."""
+        progress = event.progress
+        if event.model != self.model or progress is None:
+            self.model, self.evaluation = event.model, None
+            self.number += progress is None
             if not self.console.is_terminal:
-                self.console.print(f"{safe(item.model)} ({self.place} of {len(self.models)})")
-        match item.news:
+                self.console.print(f"{safe(event.model)} ({self.number} of {len(self.models)})")
+        match progress:
             case RunPlanned():
-                self.move(0, item.news.steps, "begins")
+                self.update_bar(0, progress.steps, "starting")
             case Evaluated():
-                self.looked = item.news
+                self.evaluation = progress
             case StepCompleted():
-                news = [f"step {item.news.step:,}/{item.news.steps:,}"]
-                if self.looked is not None and self.looked.bits_per_byte is not None:
-                    news.append(f"≈ {self.looked.bits_per_byte:.3f} bits per byte")
-                self.move(item.news.step, item.news.steps, " · ".join([*news, f"{clock(item.news.eta)} left"]))
+                parts = [f"step {progress.step:,}/{progress.steps:,}"]
+                if self.evaluation is not None and self.evaluation.bits_per_byte is not None:
+                    parts.append(f"≈ {self.evaluation.bits_per_byte:.3f} bits per byte")
+                parts.append(f"{format_seconds(progress.eta)} left")
+                self.update_bar(progress.step, progress.steps, " · ".join(parts))
             case TrainingWarning():
-                self.console.print(f"{safe(item.model)}: warning: {item.news.message}", style="yellow")
+                self.console.print(f"{safe(event.model)}: warning: {progress.message}", style="yellow")
             case TrainingResult():
-                self.move(0, 1, "is measured")
-            case (done, whole):
-                self.move(done, whole, "is measured")
+                self.update_bar(0, 1, "evaluating")
+            case (done, total):
+                self.update_bar(done, total, "evaluating")
             case _:
                 pass
 
-    def move(self, done: int, whole: int, news: str) -> None:
-        """The bar, where there is a terminal to draw it on."""
+    def update_bar(self, done: int, total: int, note: str) -> None:
+        """Update the progress bar; without effect unless the console is a terminal."""
         if not self.console.is_terminal:
             return
         if self.progress is None:
-            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[news]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
             self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
-            self.bar = self.progress.add_task("", total=whole, news="")
+            self.bar = self.progress.add_task("", total=total, note="")
             self.progress.start()
-        name = f"{safe(self.model)} ({self.place} of {len(self.models)})"
-        self.progress.update(self.bar, description=name, completed=done, total=whole, news=news)
+        name = f"{safe(self.model)} ({self.number} of {len(self.models)})"
+        self.progress.update(self.bar, description=name, completed=done, total=total, note=note)
 
-    def tried(self, trial: Trial, kept: bool) -> None:
-        """A line for a model that is done."""
-        name = f"{safe(trial.model)}{'' if not trial.seed else f', seed {trial.seed}'}"
-        if trial.failed:
-            self.console.print(f"{name}: {safe(trial.failed)}", style="yellow")
+    def show_result(self, result: ModelResult, reused: bool) -> None:
+        """Print a line for a finished model."""
+        name = f"{safe(result.model)}{'' if not result.seed else f', seed {result.seed}'}"
+        if result.error:
+            self.console.print(f"{name}: {safe(result.error)}", style="yellow")
             return
-        bits = "no bits per byte" if trial.bits_per_byte is None else f"{trial.bits_per_byte:.4f} bits per byte"
-        bits += "" if trial.measure == LIKELIHOOD else f" of {trial.measure}"
-        took = "" if trial.cpu_seconds is None else f" after {trial.cpu_seconds:,.1f} s of the processor"
-        self.console.print(f"{name}: {bits}{took}{', kept' * kept}")
-        self.place += kept
+        bits = "no bits per byte" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f} bits per byte"
+        measure = "" if result.measure == LIKELIHOOD else f" ({result.measure})"
+        seconds = "" if result.cpu_seconds is None else f" after {result.cpu_seconds:,.1f} CPU seconds"
+        self.console.print(f"{name}: {bits}{measure}{seconds}{', from an earlier run' if reused else ''}")
+        self.number += reused
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the progress bar."""
         if self.progress is not None:
             self.progress.stop()
 
 
-def standing(ladder: Ladder, width: int) -> Table:
-    """The ladder as a table; in a narrow terminal, without the columns that can be missed."""
+def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
+    """Print the leaderboard, notes on its models, paired comparisons, and where the report is."""
+    console.print(leaderboard_table(leaderboard, console.width))
+    console.print()
+    for entry in leaderboard.entries:
+        if note := entry.result.error or entry.result.note:
+            console.print(f"{safe(entry.result.model)}: {safe(note)}", style="dim")
+    for pair in leaderboard.pairs:
+        console.print(safe(pair.sentence))
+    if any(entry.result.measure != LIKELIHOOD for entry in leaderboard.entries):
+        console.print(f"* {PSEUDO}: not comparable with the values of the other models")
+    console.print(
+        f"intervals: 95 % bootstrap over {leaderboard.units:,} {leaderboard.unit}; speeds: tokens per CPU second"
+    )
+    console.print(f"report: {leaderboard.folder / 'report.html'}")
+
+
+def leaderboard_table(leaderboard: Leaderboard, width: int) -> Table:
+    """The leaderboard as a table; a narrow terminal gets fewer columns."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
-    wide = width >= 110
+    wide = width >= WIDE
     table.add_column("model", no_wrap=True)
     if wide:
         table.add_column("family", no_wrap=True)
-    for head in ("param.", "disk", "CPU s", *(("passes",) if wide else ()), "tok/s"):
+    for head in ("param.", "disk", "CPU s", *(("epochs",) if wide else ()), "train tok/s" if wide else "train"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("bits/byte", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
-    table.add_column("writes tok/s" if wide else "writes", justify="right", no_wrap=True)
-    for place, rung in enumerate(ladder.rungs):
-        table.add_row(*row(rung, wide, COLOURS[place % len(COLOURS)]))
+    table.add_column("gen. tok/s" if wide else "gen.", justify="right", no_wrap=True)
+    for index, entry in enumerate(leaderboard.entries):
+        table.add_row(*table_row(entry, wide, COLOURS[index % len(COLOURS)]))
     return table
 
 
-def row(rung: Rung, wide: bool, colour: str) -> list[Text]:
-    """A model's cells."""
-    trial = rung.trial
-    cells = [Text(safe(trial.model), style=colour)]
+def table_row(entry: LeaderboardEntry, wide: bool, colour: str) -> list[Text]:
+    """The cells of one model."""
+    result = entry.result
+    cells = [Text(safe(result.model), style=colour)]
     if wide:
-        cells.append(Text(trial.family))
-    numbers = [trial.parameters, trial.bytes_on_disk, trial.cpu_seconds, *([trial.passes] if wide else []),
-               trial.tokens_per_second]  # fmt: skip
+        cells.append(Text(result.family))
+    numbers = [result.parameters, result.bytes_on_disk, result.cpu_seconds, *([result.epochs] if wide else []),
+               result.tokens_per_second]  # fmt: skip
     cells += [Text("–" if value is None else short(value)) for value in numbers]
-    pseudo = " *" if trial.measure != LIKELIHOOD else ""
-    cells.append(Text("–" if rung.bits_per_byte is None else f"{rung.bits_per_byte:.4f}{pseudo}", style="bold"))
-    cells.append(
-        Text("–" if rung.interval is None else f"{rung.interval[0]:.3f} to {rung.interval[1]:.3f}", style="dim")
-    )
-    speed = trial.generation_tokens_per_second
+    mark = " *" if result.measure != LIKELIHOOD else ""
+    cells.append(Text("–" if entry.bits_per_byte is None else f"{entry.bits_per_byte:.4f}{mark}", style="bold"))
+    interval = "–" if entry.interval is None else f"{entry.interval[0]:.3f} to {entry.interval[1]:.3f}"
+    cells.append(Text(interval, style="dim"))
+    speed = result.generation_tokens_per_second
     return [*cells, Text("–" if speed is None else short(speed))]
-
-
-def summary(ladder: Ladder, console: Console) -> None:
-    """The ladder, what overlaps, and where everything is."""
-    console.print(standing(ladder, console.width))
-    console.print()
-    for rung in ladder.rungs:
-        if note := rung.trial.failed or rung.trial.note:
-            console.print(f"{safe(rung.trial.model)}: {safe(note)}", style="dim")
-    for pair in ladder.pairs:
-        console.print(safe(pair.sentence))
-    if any(rung.trial.measure != LIKELIHOOD for rung in ladder.rungs):
-        console.print(f"* by {PSEUDO}, another yardstick than that of the others")
-    console.print(f"intervals: 95 % of a bootstrap over {ladder.units:,} {ladder.unit}; speeds per processor second")
-    console.print(f"report: {ladder.folder / 'report.html'}")

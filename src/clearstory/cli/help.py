@@ -1,4 +1,4 @@
-"""Help: a command's page, written from its settings."""
+"""Help: the help page of a command, written from its settings."""
 
 from __future__ import annotations
 
@@ -9,69 +9,70 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_origin
 
-from clearstory.cli.command import COMMON, Command, flag, flag_kind
+from clearstory.cli.arguments import COMMON_FLAGS, flag_kind, flag_name
+from clearstory.cli.command import Command
 from clearstory.recipes.settings.schema import Setting, setting_table, strip_optional
 
+SECTION_TITLES = {
+    "": "flags",
+    "model": "model (overrides of the preset)",
+    "training": "training (a preset may change these defaults)",
+}
 
-def page(name: str, line: str, command: Command) -> str:
-    """The help of one command: usage, an example, and every flag with its default."""
-    known = setting_table(command.recipe)
-    places = [row for row in known.values() if row.positional]
-    usage = " ".join(place(row, known) for row in places)
-    parts = [f"usage: clearstory {name} {usage} [flags]".replace("  ", " "), f"{line[0].upper()}{line[1:]}."]
+VALUE_NAMES: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT", Path: "PATH"}
+
+
+def command_help(name: str, summary: str, command: Command) -> str:
+    """The help page of one command: usage, summary, example, and every flag with its default."""
+    settings = setting_table(command.recipe)
+    positionals = [setting for setting in settings.values() if setting.positional]
+    usage = " ".join(positional_usage(setting, settings) for setting in positionals)
+    parts = [f"usage: clearstory {name} {usage} [flags]".replace("  ", " "), f"{summary[0].upper()}{summary[1:]}."]
     parts.append(f"example:\n  {command.example}")
-    if places:
-        parts.append("\n".join(entry(str(row.positional), row.help) for row in places))
+    if positionals:
+        parts.append("\n".join(help_row(str(setting.positional), setting.help) for setting in positionals))
     sections: dict[str, list[str]] = {"": []}
-    for key, row in known.items():
-        if not row.positional or "." in key:
+    for key, setting in settings.items():
+        if not setting.positional or "." in key:
             section = key.rpartition(".")[0]
-            sections.setdefault(section, []).append(entry(usage_of(row, known), describe(row)))
-    common = [entry(f"{flag(key)}{' FILE' if key == 'config' else ''}", text) for key, text in COMMON.items()]
-    sections[""] += [*common, entry("--help", "this page.")]
+            sections.setdefault(section, []).append(help_row(flag_usage(setting, settings), help_with_default(setting)))
+    common = [
+        help_row(f"{flag_name(key)}{' FILE' if key == 'config' else ''}", text) for key, text in COMMON_FLAGS.items()
+    ]
+    sections[""] += [*common, help_row("--help", "show this page and exit.")]
     for section, rows in sections.items():
-        parts.append("\n".join([f"{TITLES.get(section, section)}:", *rows]))
+        parts.append("\n".join([f"{SECTION_TITLES.get(section, section)}:", *rows]))
     return "\n\n".join(parts)
 
 
-TITLES = {
-    "": "flags",
-    "model": "model (differences from the preset)",
-    "training": "training (a preset may bring other defaults)",
-}
-
-
-def place(row: Setting, known: dict[str, Setting]) -> str:
+def positional_usage(setting: Setting, settings: dict[str, Setting]) -> str:
     """TEXT..., MODEL or [PROMPT]."""
-    word = f"{row.positional}..." if flag_kind(row.key, known) is tuple else str(row.positional)
-    return word if row.default is MISSING or word.endswith("...") else f"[{word}]"
+    word = f"{setting.positional}..." if flag_kind(setting.key, settings) is tuple else str(setting.positional)
+    return word if setting.default is MISSING or word.endswith("...") else f"[{word}]"
 
 
-def usage_of(row: Setting, known: dict[str, Setting]) -> str:
-    """A flag and what it takes."""
-    if flag_kind(row.key, known) is bool:
-        return flag(row.key)
-    if row.choices:
-        return f"{flag(row.key)} {'|'.join(row.choices)}"
-    bare: Any = strip_optional(row.hint)
-    return f"{flag(row.key)} {KINDS.get(get_origin(bare) or bare, 'VALUE')}"
+def flag_usage(setting: Setting, settings: dict[str, Setting]) -> str:
+    """A flag with the kind of value that it takes: --top-k N, --windows strided|blocks."""
+    if flag_kind(setting.key, settings) is bool:
+        return flag_name(setting.key)
+    if setting.choices:
+        return f"{flag_name(setting.key)} {'|'.join(setting.choices)}"
+    hint: Any = strip_optional(setting.hint)
+    return f"{flag_name(setting.key)} {VALUE_NAMES.get(get_origin(hint) or hint, 'VALUE')}"
 
 
-KINDS: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT", Path: "PATH"}
+def help_with_default(setting: Setting) -> str:
+    """The help text of a setting, followed by its default in brackets unless that is empty or off."""
+    if setting.default is None or setting.default is MISSING or setting.default is False or setting.default in ((), ""):
+        return setting.help
+    return f"{setting.help} [{f'on; --no-{setting.key}' if setting.default is True else setting.default}]"
 
 
-def describe(row: Setting) -> str:
-    """The line of help, and the default where it says something."""
-    if row.default is None or row.default is MISSING or row.default is False or row.default in ((), ""):
-        return row.help
-    return f"{row.help} [{f'on; --no-{row.key}' if row.default is True else row.default}]"
-
-
-def entry(left: str, right: str) -> str:
-    """A flag on the left, what it does on the right, within the terminal's width."""
+def help_row(flag: str, text: str) -> str:
+    """A flag in the left column and its help in the right one, wrapped to the width of the terminal."""
     width = min(120, max(60, shutil.get_terminal_size().columns))
-    lines: Iterable[str] = textwrap.wrap(right, width - 6) or [""]
-    if len(left) <= 24:
-        lines = textwrap.wrap(right, width - 30) or [""]
-        return "\n".join(f"  {left if i == 0 else '':26}{text}" for i, text in enumerate(lines)).rstrip()
-    return "\n".join([f"  {left}", *(f"  {'':26}{text}" for text in textwrap.wrap(right, width - 30))])
+    lines: Iterable[str] = textwrap.wrap(text, width - 6) or [""]
+    if len(flag) <= 24:
+        lines = textwrap.wrap(text, width - 30) or [""]
+        return "\n".join(f"  {flag if i == 0 else '':26}{line}" for i, line in enumerate(lines)).rstrip()
+    return "\n".join([f"  {flag}", *(f"  {'':26}{line}" for line in textwrap.wrap(text, width - 30))])

@@ -1,7 +1,7 @@
-"""Main: which command is meant, and what its end means to the shell.
+"""Main: selects and runs a command, and turns its outcome into an exit status.
 
-Exit status: 0 done; 1 failed, one sentence on standard error; 2 the command line or the settings file asks for
-something that does not exist; 130 stopped with Ctrl-C.
+Exit status: 0 success; 1 failure, with one sentence on standard error; 2 an invalid command line or settings file;
+130 interrupted with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from clearstory.cli.command import Command
 
 COMMANDS = {
-    "quickstart": "from nothing to a model that writes, in a few minutes",
-    "train": "train a model on your text",
-    "generate": "let a model write",
-    "fill": "what may stand at a [MASK], with probabilities",
-    "embed": "a vector for each text",
-    "classify": "the label of each text, or of each of its words",
-    "translate": "let a model that has learnt from pairs rewrite texts",
-    "tag": "let a model that has learnt tags say which each word has",
-    "evaluate": "measure a model in bits per byte",
-    "compare": "which model foresees a text best, in bits per byte",
-    "inspect": "see what happens between the text and the prediction",
-    "studio": "a web page over your models: look into them, let them write, train",
-    "convert": "a model in another format",
-    "plan": "parameters, memory, time and cost, before anything is spent",
-    "data": "look at a text and count it",
-    "doctor": "what this machine can do",
+    "quickstart": "train a small model on a built-in corpus in a few minutes and show what it learned",
+    "train": "train a language model on your text",
+    "generate": "generate text from a prompt",
+    "fill-mask": "predict the token at each [MASK] of a text",
+    "embed": "compute an embedding vector for each text",
+    "classify": "predict the label of each text, or of each of its words",
+    "translate": "translate texts with an encoder-decoder model",
+    "tag": "predict the tag of each word of a text",
+    "evaluate": "measure how well a model predicts a text, in bits per byte",
+    "compare": "train or measure several models on the same text and rank them by bits per byte",
+    "inspect": "show what a model computes between a text and its prediction",
+    "studio": "serve a local web page for inspecting, running and training models",
+    "convert": "convert a model to another file format and verify the result",
+    "plan": "estimate the parameters, memory, time and cost of training a model",
+    "data": "read a corpus and report its size, its splits and some of its text",
+    "doctor": "check what this machine supports",
 }
-"""Every command with its line of help; each lives in the module of its name in clearstory.cli.commands."""
+"""Every command with its line of help. Each is a module of clearstory.cli.commands, dashes as underscores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status."""
+    """Run one command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
@@ -49,69 +49,70 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        return complain(f"there is no command called '{name}'; {nearest(name, COMMANDS)}", 2)
-    # Imported here: the overview above must not wait for what a command needs.
-    from clearstory.cli.command import UsageError, understand
-    from clearstory.cli.help import page
+        return print_error(f"unknown command '{name}'; {nearest(name, COMMANDS)}", 2)
+    # Imported here: the overview above must start at once, without the imports of the commands.
+    from clearstory.cli.arguments import UsageError
+    from clearstory.cli.command import prepare_command
+    from clearstory.cli.help import command_help
 
-    command: Command = load(name)
-    if wants_help(rest):
-        print(page(name, COMMANDS[name], command))
+    command = load_command(name)
+    if is_help_requested(rest):
+        print(command_help(name, COMMANDS[name], command))
         return 0
     try:
-        task = understand(command, rest)
+        run = prepare_command(command, rest)
     except (UsageError, ClearstoryError) as error:
-        return complain(f"clearstory {name}: {error}", 2)
+        return print_error(f"clearstory {name}: {error}", 2)
     try:
-        task()
+        run()
     except ClearstoryError as error:
-        return complain(f"clearstory {name}: {error}", 1)
+        return print_error(f"clearstory {name}: {error}", 1)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not try to flush the rest at exit.
+        # The reader of standard output has closed it; Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        # What a disk or its rights refuse, wherever that comes to light; all else is a mistake of ours, and is shown.
+        # Errors of the file system are reported in one sentence; any other OSError is a bug, with its traceback.
         if error.filename is None:
             raise
         reason = str(error.strerror or error).lower()
-        return complain(f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1)
+        return print_error(f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1)
     except KeyboardInterrupt as stop:
-        return complain(str(stop) or f"clearstory {name}: stopped", 130)
+        return print_error(str(stop) or f"clearstory {name}: stopped", 130)
     return 0
 
 
-def load(name: str) -> Command:
-    """A command's settings, function and example, without the libraries it runs on."""
+def load_command(name: str) -> Command:
+    """The Command of a name. Imports its settings, but not the libraries that it runs on."""
     from importlib import import_module
 
-    command: Command = import_module(f"clearstory.cli.commands.{name}").COMMAND
+    command: Command = import_module(f"clearstory.cli.commands.{name.replace('-', '_')}").COMMAND
     return command
 
 
-def wants_help(words: Sequence[str]) -> bool:
-    """Whether help is asked for, before a `--` that ends the flags."""
+def is_help_requested(words: Sequence[str]) -> bool:
+    """Whether -h or --help is among the flags; words after a `--` are not flags."""
     flags = words[: words.index("--")] if "--" in words else words
     return "--help" in flags or "-h" in flags
 
 
-def complain(sentence: str, status: int) -> int:
-    """Say what is wrong on standard error; the exit status."""
+def print_error(sentence: str, status: int) -> int:
+    """Print an error on standard error and return the exit status."""
     print(sentence, file=sys.stderr)
     return status
 
 
 def overview() -> str:
-    """The help of `clearstory` itself."""
+    """The help page of `clearstory` itself: all commands, one line each."""
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:{width}}  {line}" for name, line in COMMANDS.items())
     return (
-        "Language models of every kind on your own machine.\n\n"
+        "Train, run, compare and inspect language models of every family on your own machine.\n\n"
         "usage: clearstory COMMAND [--help]\n\n"
         f"{rows}\n\n"
         "every command:\n"
-        "  --help         what it takes, with an example\n"
-        "  --json         one JSON object on standard output, everything else on standard error\n"
-        "  --config FILE  settings from a YAML file; the command line wins over it\n\n"
+        "  --help         show its arguments and flags, with an example\n"
+        "  --json         print one JSON object on standard output, everything else on standard error\n"
+        "  --config FILE  read settings from a YAML file; flags on the command line override it\n\n"
         "example: clearstory train book.txt --model clear --minutes 3 --out runs/book"
     )

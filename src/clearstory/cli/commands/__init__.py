@@ -1,1 +1,1 @@
-"""Commands: one module each, named like the command. Each has a COMMAND and imports its recipe only when it runs."""
+"""Commands: one module for each, named like the command. Each defines COMMAND and imports its recipe when it is run."""

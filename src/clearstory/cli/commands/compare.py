@@ -1,23 +1,23 @@
-"""clearstory compare: several models on the same text, in bits per byte."""
+"""clearstory compare: trains or measures several models on the same text and ranks them by bits per byte."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
-from clearstory.recipes.comparing import CompareRecipe
+from clearstory.cli.command import Command, Output
+from clearstory.recipes.comparison.settings import CompareRecipe
 
 
-def run(recipe: CompareRecipe, talk: Talk) -> Mapping[str, Any]:
-    """Train or open every model, measure all, and print the ladder."""
-    from clearstory.cli.standings import follow, summary
-    from clearstory.recipes.compare import compare_events
+def run(recipe: CompareRecipe, output: Output) -> Mapping[str, Any]:
+    """Train or load every model, measure all of them, and print the leaderboard."""
+    from clearstory.cli.comparison_display import print_leaderboard, show_comparison
+    from clearstory.recipes.comparison.compare import compare_events
 
-    ladder = follow(compare_events(recipe), talk)
-    if not talk.json:
-        summary(ladder, talk.out)
-    return ladder.to_json()
+    leaderboard = show_comparison(compare_events(recipe), output)
+    if not output.json:
+        print_leaderboard(leaderboard, output.console)
+    return leaderboard.to_json()
 
 
 COMMAND = Command(

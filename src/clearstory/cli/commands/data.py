@@ -1,4 +1,4 @@
-"""clearstory data: look at a text and count it."""
+"""clearstory data: reports the size of a corpus, its splits and some of its text."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
+from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.tools import DataRecipe
 
 
-def run(recipe: DataRecipe, talk: Talk) -> Mapping[str, Any]:
-    """Count, and print what was found."""
+def run(recipe: DataRecipe, output: Output) -> Mapping[str, Any]:
+    """Print the size of the corpus and of each split, and the beginnings of some documents."""
     from clearstory.recipes.data import data
 
     report = data(recipe=recipe)
-    if not talk.json:
-        out = talk.out
+    if not output.json:
+        console = output.console
         if report.note:
-            talk.aside.print(report.note, style="yellow")
-        out.print(
+            output.stderr.print(report.note, style="yellow")
+        console.print(
             f"{report.corpus}: {report.documents:,} document{'s' * (report.documents != 1)}, {report.bytes:,} bytes"
         )
         for split, length in report.split_bytes.items():
             counted = "" if report.tokens is None else f", {report.tokens[split]:,} tokens"
             if counted and report.tokens and report.tokens[split]:
                 counted += f" of {length / report.tokens[split]:.2f} bytes each"
-            out.print(f"  {split:10} {length:,} bytes{counted}")
+            console.print(f"  {split:10} {length:,} bytes{counted}")
         for name, text in report.shown:
             beginning = " ".join(text.split())[:70]
-            out.print(f"  {name}: {beginning}", style="dim")
+            console.print(f"  {name}: {beginning}", style="dim")
     return asdict(report)
 
 

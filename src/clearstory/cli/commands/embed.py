@@ -1,4 +1,4 @@
-"""clearstory embed: a vector for each text."""
+"""clearstory embed: computes an embedding vector for each text."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
-from clearstory.recipes.using import EmbedRecipe
+from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.inference import EmbedRecipe
 
 
-def run(recipe: EmbedRecipe, talk: Talk) -> Mapping[str, Any]:
-    """Read, and print each text with its vector as a line of JSON."""
-    from clearstory.recipes.embed import embed
+def run(recipe: EmbedRecipe, output: Output) -> Mapping[str, Any]:
+    """Print each text with its vector, one line of JSON for each."""
+    from clearstory.recipes.inference.embed import embed
 
-    found = embed(
+    embeddings = embed(
         recipe.model,
         recipe.text,
         pooling=recipe.pooling,
@@ -25,10 +25,10 @@ def run(recipe: EmbedRecipe, talk: Talk) -> Mapping[str, Any]:
         text_field=recipe.text_field,
         device=recipe.device,
     )
-    if not talk.json:
-        for text, vector in zip(found.texts, found.vectors.tolist(), strict=True):
-            talk.write(json.dumps({"text": text, "vector": vector}, ensure_ascii=False) + "\n")
-    return found.to_json()
+    if not output.json:
+        for text, vector in zip(embeddings.texts, embeddings.vectors.tolist(), strict=True):
+            output.write(json.dumps({"text": text, "vector": vector}, ensure_ascii=False) + "\n")
+    return embeddings.to_json()
 
 
 COMMAND = Command(recipe=EmbedRecipe, run=run, example='clearstory embed runs/bert "A cat sat on the mat." --normalize')

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clearstory.cli.command import Command, Talk
-from clearstory.recipes.using import EvaluateRecipe
+from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
     from clearstory.recipes.both_sides import BothSides
 
 
-def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
+def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Measure, and print the numbers."""
     if recipe.task == "tag":
-        return run_tags(recipe, talk)
-    from clearstory.cli.display import clock, counting
+        return run_tags(recipe, output)
+    from clearstory.cli.training_display import clock, counting
     from clearstory.recipes.both_sides import BothSides
-    from clearstory.recipes.evaluate import evaluate
+    from clearstory.recipes.inference.evaluate import evaluate
     from clearstory.text.settings import DataSettings
 
-    with counting(talk, "measuring") as told:
+    with counting(output, "measuring") as told:
         found = evaluate(
             recipe.model,
             recipe.text,
@@ -35,51 +35,51 @@ def run(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
             on_progress=told,
         )
     if isinstance(found, BothSides):
-        if not talk.json:
-            show_both_sides(found, talk)
-    elif not talk.json:
+        if not output.json:
+            show_both_sides(found, output)
+    elif not output.json:
         score = found.score
         per_byte = f"{score.reason}" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f} bits per byte"
-        talk.out.print(f"{per_byte} ({score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:,.2f})")
+        output.console.print(f"{per_byte} ({score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:,.2f})")
         read = "read whole" if found.context is None else f"{found.windows} windows of {found.context:,}"
         if found.windows == "strided":
             read += f", {found.stride:,} apart"
         documents = f"{found.documents:,} document{'s' * (found.documents != 1)}"
-        talk.out.print(f"{score.tokens:,} tokens of {documents} in {clock(found.seconds)}; {read}")
+        output.console.print(f"{score.tokens:,} tokens of {documents} in {clock(found.seconds)}; {read}")
     return found.to_json()
 
 
-def show_both_sides(found: BothSides, talk: Talk) -> None:
+def show_both_sides(found: BothSides, output: Output) -> None:
     """What an encoder told."""
-    from clearstory.cli.display import clock
+    from clearstory.cli.training_display import clock
 
-    talk.out.print(f"{found.nats_per_token:.4f} nats per masked token ({found.tokens:,} masked, as in training)")
+    output.console.print(f"{found.nats_per_token:.4f} nats per masked token ({found.tokens:,} masked, as in training)")
     if found.next_sentence_accuracy is not None:
-        talk.out.print(f"{found.next_sentence_accuracy:.2%} of {found.pairs:,} pairs of sentences told rightly")
-    talk.out.print(
+        output.console.print(f"{found.next_sentence_accuracy:.2%} of {found.pairs:,} pairs of sentences told rightly")
+    output.console.print(
         f"{found.pseudo_nats_per_token:.4f} nats per token of pseudo-likelihood, each of {found.pseudo_tokens:,} "
         "tokens told from all around it"
     )
-    talk.out.print(
+    output.console.print(
         f"{found.documents:,} document{'s' * (found.documents != 1)} in {clock(found.seconds)}; {found.reason}"
     )
 
 
-def run_tags(recipe: EvaluateRecipe, talk: Talk) -> Mapping[str, Any]:
+def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Count the words that get the tag they have."""
     from dataclasses import asdict
 
-    from clearstory.cli.display import clock
-    from clearstory.recipes.tagging import evaluate_tags
+    from clearstory.cli.training_display import clock
+    from clearstory.recipes.inference.tag import evaluate_tags
     from clearstory.text.settings import DataSettings
 
     found = evaluate_tags(recipe.model, recipe.text, DataSettings(errors=recipe.errors))
-    if not talk.json:
+    if not output.json:
         new = "" if found.unknown_accuracy is None else f", {found.unknown_accuracy:.2%} of {found.unknown:,} new ones"
-        talk.out.print(
+        output.console.print(
             f"{found.accuracy:.2%} of {found.tokens:,} words tagged right{new}; macro F1 {found.macro_f1:.4f}"
         )
-        talk.out.print(f"{found.sentences:,} sentences in {clock(found.seconds)}")
+        output.console.print(f"{found.sentences:,} sentences in {clock(found.seconds)}")
     return asdict(found)
 
 

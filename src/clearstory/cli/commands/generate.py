@@ -1,28 +1,28 @@
-"""clearstory generate: let a model write."""
+"""clearstory generate: generates text from a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clearstory.cli.command import Command, Talk
+from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import GenerateRecipe
 
 if TYPE_CHECKING:
     from clearstory.recipes.inference.generate import TextChunk
 
 
-def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
+def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
     """Write, token by token."""
     from clearstory.recipes.inference.generate import generate
 
-    streamed = not talk.json and recipe.sampling.beam == 1
+    streamed = not output.json and recipe.sampling.beam == 1
     begun = False
 
     def show(piece: TextChunk) -> None:
         nonlocal begun
         # After the model is open: an error must not follow half a text.
-        talk.write(piece.text if begun or not piece.continues_prompt else recipe.prompt + piece.text)
+        output.write(piece.text if begun or not piece.continues_prompt else recipe.prompt + piece.text)
         begun = True
 
     made = generate(
@@ -37,12 +37,12 @@ def run(recipe: GenerateRecipe, talk: Talk) -> Mapping[str, Any]:
     )
     before = recipe.prompt if made.completions[0].continues_prompt else ""
     if streamed:
-        talk.write("\n" if begun else before + "\n")
-    elif not talk.json:
+        output.write("\n" if begun else before + "\n")
+    elif not output.json:
         for beam in made.completions:
-            talk.write(f"{before}{beam.text}\n")
-    if not talk.json and talk.aside.is_terminal:
-        talk.aside.print(f"{made.tokens:,} tokens, {made.tokens_per_second:,.0f} a second", style="dim")
+            output.write(f"{before}{beam.text}\n")
+    if not output.json and output.stderr.is_terminal:
+        output.stderr.print(f"{made.tokens:,} tokens, {made.tokens_per_second:,.0f} a second", style="dim")
     return made.to_json()
 
 

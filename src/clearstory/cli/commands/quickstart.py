@@ -1,4 +1,4 @@
-"""clearstory quickstart: from nothing to a model that writes."""
+"""clearstory quickstart: trains a small model on a built-in corpus and shows what it learned."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
-from clearstory.recipes.settings import QuickstartRecipe
+from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.training import QuickstartRecipe
 
 
-def run(recipe: QuickstartRecipe, talk: Talk) -> Mapping[str, Any]:
-    """Train, then show what the model can do."""
-    from clearstory.cli.display import show, summary
-    from clearstory.recipes.quickstart import quickstart_events, tour
+def run(recipe: QuickstartRecipe, output: Output) -> Mapping[str, Any]:
+    """Train, then print examples of what the model does."""
+    from clearstory.cli.training_display import show_training, training_summary
+    from clearstory.recipes.training.quickstart import quickstart_events, tour
 
-    finished = show(quickstart_events(recipe), talk)
-    talk.out.print(summary(finished))
-    shown = tour(finished, seed=recipe.seed)
+    result = show_training(quickstart_events(recipe), output)
+    output.console.print(training_summary(result))
+    shown = tour(result, seed=recipe.seed)
     for part in shown:
-        talk.out.print(f"\n{part.title}\n{part.text}")
-    return {**asdict(finished), "tour": {part.title: part.text for part in shown}}
+        output.console.print(f"\n{part.title}\n{part.text}")
+    return {**asdict(result), "tour": {part.title: part.text for part in shown}}
 
 
 COMMAND = Command(recipe=QuickstartRecipe, run=run, example="clearstory quickstart --minutes 3")

@@ -1,26 +1,26 @@
-"""clearstory studio: a web page over a folder of models and runs."""
+"""clearstory studio: serves a local web page over a folder of models and runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
-from clearstory.recipes.using import StudioRecipe
+from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.inference import StudioRecipe
 
 
-def run(recipe: StudioRecipe, talk: Talk) -> Mapping[str, Any] | None:
-    """Serve until Ctrl-C; where to look is said before."""
-    from clearstory.studio.serving import listen, serve
+def run(recipe: StudioRecipe, output: Output) -> Mapping[str, Any] | None:
+    """Print the address, then serve until Ctrl-C."""
+    from clearstory.studio.server import listen, serve
 
     place = listen(recipe)
     said = {"url": place.url, "host": place.host, "port": place.port, "token": place.token, "folder": recipe.folder}
 
     def ready() -> None:
-        if talk.json:
-            talk.tell(said)
+        if output.json:
+            output.print_json(said)
         else:
-            talk.write(f"the studio is at {place.url}\nCtrl-C ends it; runs that it has begun go on\n")
+            output.write(f"the studio is at {place.url}\nCtrl-C ends it; runs that it has begun go on\n")
 
     serve(place, recipe.folder, ready)
     return None

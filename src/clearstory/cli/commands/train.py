@@ -1,4 +1,4 @@
-"""clearstory train: from text to a model."""
+"""clearstory train: trains a language model on text."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
+from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 
 
-def run(recipe: TrainRecipe, talk: Talk) -> Mapping[str, Any]:
-    """Train, drawing what happens."""
-    from clearstory.cli.training_display import show, summary
+def run(recipe: TrainRecipe, output: Output) -> Mapping[str, Any]:
+    """Train, printing progress, and print a summary."""
+    from clearstory.cli.training_display import show_training, training_summary
     from clearstory.recipes.training.loop import train_events
 
-    finished = show(train_events(recipe), talk)
-    if not talk.json:
-        talk.out.print(summary(finished))
-    return asdict(finished)
+    result = show_training(train_events(recipe), output)
+    if not output.json:
+        output.console.print(training_summary(result))
+    return asdict(result)
 
 
 COMMAND = Command(

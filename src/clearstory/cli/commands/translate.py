@@ -1,21 +1,21 @@
-"""clearstory translate: what a model that has learnt from pairs makes of texts."""
+"""clearstory translate: translates texts with an encoder-decoder model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from clearstory.cli.command import Command, Talk
-from clearstory.recipes.using import TranslateRecipe
+from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.inference import TranslateRecipe
 
 
-def run(recipe: TranslateRecipe, talk: Talk) -> Mapping[str, Any]:
-    """Translate, a text a line."""
-    from clearstory.cli.display import counting
-    from clearstory.recipes.translate import translate
+def run(recipe: TranslateRecipe, output: Output) -> Mapping[str, Any]:
+    """Print each translation on a line."""
+    from clearstory.cli.training_display import progress_bar
+    from clearstory.recipes.inference.translate import translate
 
-    with counting(talk, "translating") as count:
-        made = translate(
+    with progress_bar(output, "translating") as on_progress:
+        translation = translate(
             recipe.model,
             recipe.text,
             beam=recipe.beam,
@@ -24,12 +24,12 @@ def run(recipe: TranslateRecipe, talk: Talk) -> Mapping[str, Any]:
             truncate=recipe.truncate,
             errors=recipe.errors,
             device=recipe.device,
-            on_progress=count,
+            on_progress=on_progress,
         )
-    if not talk.json:
-        for each in made.texts:
-            talk.write(f"{each.text}\n")
-    return made.to_json()
+    if not output.json:
+        for each in translation.texts:
+            output.write(f"{each.text}\n")
+    return translation.to_json()
 
 
 COMMAND = Command(

@@ -1,4 +1,4 @@
-"""Comparing: what `compare` can be told, and how its models are written. Without torch.
+"""Settings: the settings of `compare`, and the syntax in which its models are written. Imports no torch.
 
 NAME[:KEY=VALUE...][@full][@TOKENIZER]      ngram   ngram:order=3@words   clear@bpe:4096   gpt2@full
 """
@@ -21,29 +21,29 @@ from clearstory.text.settings import DataSettings
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRecipe:
-    """Several models on the same text, in bits per byte.
+    """Settings of a comparison of several models on the same text.
 
     Args:
-        sources: with --models, text to learn from (files, folders, globs, corpora); without, the models to measure.
-        models: what to train, with commas between: presets, with settings (ngram:order=3) or a tokenizer of their own
-            (clear@bpe:4096); the budget sizes them, but for gpt2@full, which keeps its published size.
-        minutes: time by the clock that each model gets, all in all.
-        cpu_seconds: processor time that each model gets, all in all.
-        parameters: about how many parameters each model has; with no other budget, each reads the text once.
-        same_data: each model reads the text to learn from once, however long it takes.
-        seeds: how many times each model is trained that is born with random numbers.
-        seed: the first seed; of the models, and of the samples.
-        tokenizer: one for all models that name none: characters, bytes, words, bpe:8192, or a folder that has one.
-        text: what is foreseen; the held-out part of TEXT when not given. Models that are only measured need it.
-        windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
-        prompt: how the samples begin; as the foreseen text does when not given.
-        characters: how long the samples are, the beginning included.
-        out: the folder of the results; runs/compare- and the date when not given.
-        resume: go on with the comparison in the folder: models that are finished are kept.
-        overwrite: replace the comparison that is in the folder.
+        sources: with --models, training text (files, folders, globs, corpora); without, the models to measure.
+        models: models to train, separated by commas: presets, optionally with settings (ngram:order=3) or their own
+            tokenizer (clear@bpe:4096); each is scaled to the budget, except gpt2@full, which keeps its published size.
+        minutes: wall-clock time limit of the training of each model.
+        cpu_seconds: CPU time limit of the training of each model, summed over all threads.
+        parameters: approximate number of parameters of each model; without another budget, each trains for one epoch.
+        one_epoch: train each model for one epoch, however long that takes.
+        seeds: number of runs of each model that is initialized randomly.
+        seed: first seed, for models and samples.
+        tokenizer: tokenizer of all models that name none: characters, bytes, words, bpe:8192, or a folder.
+        text: evaluation text; default: the held-out part of the training text. Required if no --models are given.
+        windows: strided, overlapping windows in which every token has at least half a context before it; or blocks.
+        prompt: prompt of the samples; default: the beginning of the evaluation text.
+        characters: length of the samples in characters, prompt included.
+        out: results folder; default: runs/compare- followed by date and time.
+        resume: continue the comparison in the results folder; finished models are kept.
+        overwrite: replace the comparison in the results folder.
         device: cpu, cuda, mps, or auto.
-        threads: processor threads; 0 takes one where processor time is the budget, and else what is fastest.
-        data: how files become documents.
+        threads: number of CPU threads; 0 selects one if CPU time is the budget, otherwise the fastest number.
+        data: how files are read and split into documents.
     """
 
     sources: tuple[str, ...] = positional_setting("TEXT|MODEL", ())
@@ -51,7 +51,7 @@ class CompareRecipe:
     minutes: float | None = None
     cpu_seconds: float | None = None
     parameters: int | None = None
-    same_data: bool = False
+    one_epoch: bool = False
     seeds: int = 1
     seed: int = 0
     tokenizer: str | None = None
@@ -79,130 +79,133 @@ class CompareRecipe:
             if getattr(self, name) < 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.resume and self.overwrite:
-            raise BadSetting("resume goes on with a comparison and overwrite throws it away; give one of them")
-        said = [name for name, value in self.budgets.items() if value]
-        if len([name for name in said if name != "parameters"]) > 1:
-            raise BadSetting(f"{' and '.join(said)} are given; a comparison has one budget, give one of them")
+            raise BadSetting("resume continues a comparison and overwrite deletes it; give only one of them")
+        given = [name for name, value in self.budgets.items() if value]
+        if len([name for name in given if name != "parameters"]) > 1:
+            raise BadSetting(f"{' and '.join(given)} are given; a comparison has one budget, give only one of them")
         if self.resume and not self.sources:
-            return  # the folder says the rest
+            return  # the saved settings have the rest
         if not self.sources:
             raise BadSetting("TEXT is missing; name a text and --models, or the folders of models and --text")
-        if self.models and not said:
+        if self.models and not given:
             raise BadSetting(
-                "there is no budget; give --minutes, --cpu-seconds, --parameters or --same-data, the same for all"
+                "there is no budget; give --minutes, --cpu-seconds, --parameters or --one-epoch, the same for all"
             )
         if not self.models and not self.text:
             raise BadSetting(
-                f"there is nothing to compare {self.sources[0]} with; give --models to train on it, or --text where it "
-                "is a model to be measured"
+                f"there is nothing to compare {self.sources[0]} with; give --models to train on it, or --text if it is "
+                "a model to measure"
             )
-        if not self.models and (said or self.tokenizer or self.seeds > 1):
+        if not self.models and (given or self.tokenizer or self.seeds > 1):
             raise BadSetting(
-                f"{(said or ['tokenizer' if self.tokenizer else 'seeds'])[0]} is for training, and no --models are "
+                f"{(given or ['tokenizer' if self.tokenizer else 'seeds'])[0]} is for training, and no --models are "
                 "given; name some, or leave it out"
             )
-        labels = [entry.label for entry in self.entries]
+        labels = [spec.label for spec in self.model_specs]
         if self.models and not labels:
             raise BadSetting("models names none; write some with commas between, such as ngram,lstm,clear")
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise BadSetting(f"models has {twice[0]} twice; --seeds trains each model several times")
+        if duplicates := sorted({label for label in labels if labels.count(label) > 1}):
+            raise BadSetting(f"models has {duplicates[0]} twice; --seeds trains each model several times")
 
     @property
     def budgets(self) -> dict[str, Any]:
-        """The budgets under their names; one of them, besides parameters, is given."""
-        return {name: getattr(self, name) for name in ("minutes", "cpu_seconds", "parameters", "same_data")}
+        """The budgets by name. Besides `parameters`, only one of them is set."""
+        return {name: getattr(self, name) for name in ("minutes", "cpu_seconds", "parameters", "one_epoch")}
 
     @property
-    def entries(self) -> list[Entry]:
-        """What is to be trained."""
+    def model_specs(self) -> list[ModelSpec]:
+        """The models to train."""
         words = [word.strip() for part in self.models for word in part.split(",")]
-        return [parse(word) for word in words if word]
+        return [parse_model_spec(word) for word in words if word]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One model of a comparison, as it was written.
+class ModelSpec:
+    """One model of a comparison.
 
-    `settings` are its own, under the keys of TrainRecipe; `full`: it keeps the size of its preset.
+    Args:
+        label: the model as it was written.
+        preset: name of its preset.
+        settings: its own settings, by the dotted keys of TrainRecipe.
+        full_size: keep the published size of the preset instead of scaling it to the budget.
+        tokenizer: its own tokenizer; None for the tokenizer of the comparison.
     """
 
     label: str
-    name: str
+    preset: str
     settings: Mapping[str, Any]
-    full: bool = False
+    full_size: bool = False
     tokenizer: str | None = None
 
     @property
-    def folder(self) -> str:
-        """A name for its run folder."""
+    def folder_name(self) -> str:
+        """Name of its run folder."""
         return re.sub(r"[^\w.=-]+", "-", self.label).strip("-.") or "model"
 
 
-def parse(word: str) -> Entry:
-    """A model from the way it is written. Raises UnknownName and BadSetting for what there is not.
+def parse_model_spec(word: str) -> ModelSpec:
+    """A model from the way it is written. Raises UnknownName for an unknown preset, BadSetting for other errors.
 
-    >>> entry = parse("ngram:order=3@words")
-    >>> entry.name, dict(entry.settings), entry.tokenizer
+    >>> spec = parse_model_spec("ngram:order=3@words")
+    >>> spec.preset, dict(spec.settings), spec.tokenizer
     ('ngram', {'model.order': '3'}, 'words')
-    >>> parse("gpt2@full@bpe:512")
-    Entry(label='gpt2@full@bpe:512', name='gpt2', settings={}, full=True, tokenizer='bpe:512')
+    >>> parse_model_spec("gpt2@full@bpe:512")
+    ModelSpec(label='gpt2@full@bpe:512', preset='gpt2', settings={}, full_size=True, tokenizer='bpe:512')
     """
     model, *marks = word.split("@")
-    name, *pairs = model.split(":")
+    preset, *pairs = model.split(":")
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key or not value:
             raise BadSetting(
-                f"'{pair}' in the model '{word}' is no setting; write {name}:KEY=VALUE, or a tokenizer as {name}@{pair}"
+                f"'{pair}' in the model '{word}' is not a setting; write {preset}:KEY=VALUE, or a tokenizer as "
+                f"{preset}@{pair}"
             )
         settings[key if "." in key else f"model.{key}"] = value
-    full = "full" in marks
     tokenizers = [mark for mark in marks if mark != "full"]
     if len(tokenizers) > 1 or "" in tokenizers:
-        raise BadSetting(f"the model '{word}' names {len(tokenizers)} tokenizers; write {name}@TOKENIZER")
+        raise BadSetting(f"the model '{word}' names {len(tokenizers)} tokenizers; write {preset}@TOKENIZER")
     for key in settings:
         if not key.startswith(("model.", "training.")):
-            raise BadSetting(f"'{key}' in the model '{word}' is not its own; set --{key} for all models")
-    ModelChoice(name=name)
-    if build_train_recipe({"model": name, **settings}).model.architecture == "encoder-decoder":
+            raise BadSetting(f"'{key}' in the model '{word}' is not a setting of one model; set --{key} for all models")
+    ModelChoice(name=preset)
+    if build_train_recipe({"model": preset, **settings}).model.architecture == "encoder-decoder":
         raise BadSetting(
-            f"{name} makes a text of another, and models are compared by how they foresee running text; leave it out, "
-            "and hold encoder-decoders against each other with clearstory evaluate"
+            f"{preset} is an encoder-decoder, and compare measures models on running text; leave it out, and compare "
+            "encoder-decoders with clearstory evaluate"
         )
-    return Entry(word, name, settings, full, tokenizers[0] if tokenizers else None)
+    return ModelSpec(word, preset, settings, "full" in marks, tokenizers[0] if tokenizers else None)
 
 
-def budget(recipe: CompareRecipe) -> str:
-    """What each model is given, in words."""
+def describe_budget(recipe: CompareRecipe) -> str:
+    """The budget of each model in words, such as "60 CPU seconds"."""
     parts = []
     if recipe.minutes is not None:
         parts.append(f"{recipe.minutes:g} minute{'s' * (recipe.minutes != 1)}")
     if recipe.cpu_seconds is not None:
-        parts.append(f"{recipe.cpu_seconds:g} seconds of the processor")
+        parts.append(f"{recipe.cpu_seconds:g} CPU seconds")
     if recipe.models and not parts:
-        parts.append("one pass over the text")
+        parts.append("one epoch")
     if recipe.parameters is not None:
         parts.append(f"about {recipe.parameters:,} parameters")
-    return " and ".join(parts) or "trained before"
+    return " and ".join(parts) or "already trained"
 
 
-def names(sources: Sequence[str]) -> str:
-    """Texts by their names."""
+def source_names(sources: Sequence[str]) -> str:
+    """File names of the sources, separated by commas; corpora by their full names."""
     return ", ".join(source if source.startswith("corpus:") else Path(source).name for source in sources)
 
 
-def command(recipe: CompareRecipe) -> str:
-    """The command line that says the same."""
-    known, values = setting_table(CompareRecipe), flatten_keys(CompareRecipe, to_plain(recipe))
+def command_line(recipe: CompareRecipe) -> str:
+    """The command line with which a comparison can be repeated."""
+    settings, values = setting_table(CompareRecipe), flatten_keys(CompareRecipe, to_plain(recipe))
     words = ["clearstory", "compare", *recipe.sources]
-    for key, row in known.items():
+    for key, setting in settings.items():
         value = values.get(key)
-        if (
-            key in ("sources", "resume", "overwrite")
-            or value in (None, [], row.default, False)
-            or row.default is MISSING
-        ):
+        if key in ("sources", "resume", "overwrite") or setting.default is MISSING:
+            continue
+        if value in (None, [], setting.default, False):
             continue
         name = f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
         for each in value if isinstance(value, list) else [value]:

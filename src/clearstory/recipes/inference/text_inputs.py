@@ -1,4 +1,4 @@
-"""Asked: the texts that a verb is asked about, each given as such or in a file; and how they are read together."""
+"""Text inputs: the texts given to an inference recipe, directly or as files, and their grouping into batches."""
 
 from __future__ import annotations
 
@@ -12,17 +12,36 @@ from clearstory.text.files import Errors, read_lines
 from clearstory.text.settings import DataSettings
 
 
-def lines_of(text: str | Path, errors: Errors = "strict", text_field: str = "text") -> list[str] | None:
-    """The lines of a file, its sentences (conllu) or its records (jsonl, parquet); None for what names no file.
+def read_texts(
+    texts: str | Path | Sequence[str | Path], errors: Errors = "strict", text_field: str = "text"
+) -> list[str]:
+    """All texts. One that names a file is replaced by the texts in it, without empty lines.
 
-    Raises BadInput for a Path that leads nowhere.
+    Raises BadInput if there is no text at all.
+
+    >>> read_texts(["How are you?", "Well."])
+    ['How are you?', 'Well.']
+    """
+    result: list[str] = []
+    for text in [texts] if isinstance(texts, str | Path) else texts:
+        in_file = texts_in_file(text, errors, text_field)
+        result += [str(text)] if in_file is None else [line for line in in_file if line.strip()]
+    if not result:
+        raise BadInput("there is no text; give one, or a file with a text on each line")
+    return result
+
+
+def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str = "text") -> list[str] | None:
+    """The lines of a text file, the sentences of a conllu file, or the records of a jsonl or parquet file.
+
+    None if `text` does not name a file. Raises BadInput for a Path that does not exist.
     """
     path = Path(text).expanduser()
     try:
-        file = path.is_file()
-    except (OSError, ValueError):  # too long to be a path, or with a NUL
-        file = False
-    if not file:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long for a path, or with a NUL
+        is_file = False
+    if not is_file:
         if isinstance(text, Path):
             raise BadInput(f"there is no file {path}; check the path, or give the text itself")
         return None
@@ -33,31 +52,13 @@ def lines_of(text: str | Path, errors: Errors = "strict", text_field: str = "tex
     return list(read_lines(path, errors))
 
 
-def asked(texts: str | Path | Sequence[str | Path], errors: Errors = "strict", text_field: str = "text") -> list[str]:
-    """All texts: those that name a file are its lines, empty ones left out; the others are what they are.
+def batches_by_length(items: Sequence[Sized], batch_size: int) -> list[list[int]]:
+    """Indices of all items in batches of at most `batch_size`, sorted by length to minimize padding.
 
-    Raises BadInput where there is none.
-
-    >>> asked(["How are you?", "Well."])
-    ['How are you?', 'Well.']
-    """
-    found: list[str] = []
-    for text in [texts] if isinstance(texts, str | Path) else texts:
-        inside = lines_of(text, errors, text_field)
-        found += [str(text)] if inside is None else [line for line in inside if line.strip()]
-    if not found:
-        raise BadInput("there is no text; give one, or a file with a text on each line")
-    return found
-
-
-def groups(rows: Sequence[Sized], batch_size: int) -> list[list[int]]:
-    """The places of all rows in groups to be read together, those of like lengths side by side: padding is work for
-    nothing.
-
-    >>> groups(["aa", "b", "ccc"], 2)
+    >>> batches_by_length(["aa", "b", "ccc"], 2)
     [[1, 0], [2]]
     """
     if batch_size < 1:
         raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    order = sorted(range(len(items)), key=lambda index: len(items[index]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,1 @@
+"""Inference: recipes that use a finished model, one module for each."""
