@@ -1,4 +1,4 @@
-"""Costs: the memory and the arithmetic of a model, reckoned from its parts. Nothing is allocated."""
+"""Memory and FLOPs of a model, computed from its parameter groups without allocating it."""
 
 from __future__ import annotations
 
@@ -9,91 +9,92 @@ from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.parameter_groups import LABELS, ParameterGroup
 
 ACTIVATION_VECTORS = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
-"""Vectors of the feed-forward layer's width that a bend's backward pass needs, what comes out of it included; relu
-needs nothing else, and our tanh form of GELU keeps its gate."""
+"""Vectors of feed-forward width that the backward pass of an activation function needs, its output included; relu needs
+nothing else, and the tanh form of GELU keeps its gate.
+"""
 
-QK_PRODUCTS, WEIGHTED_VALUES = "attention: Q Kᵀ", "attention: their values"
+QK_PRODUCTS, WEIGHTED_VALUES = "attention: Q Kᵀ", "attention: weights V"
 
 HASHED_NGRAM_TABLE = "rows"
-"""The part of `recall` that is a table."""
+"""The parameter group with the table of hashed n-grams."""
 
 NOT_MULTIPLIED = ("embedding", "states", "heads")
-"""Groups that a token is not multiplied with: rows that are looked up, and heads for whole texts."""
+"""Groups that are not multiplied with each token: embeddings, which are looked up, and heads for whole texts."""
 
 
-def activation_numbers(parts: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
-    """Numbers that the backward pass needs of each token, with nothing computed twice but fused attention's weights;
-    and the formula in words.
+def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
+    """Activations per token that the backward pass needs, without recomputation except for fused attention weights; and
+    the formula in words.
 
-    A Transformer keeps, for each step, the stream that goes into its norm and what comes out; for attention queries,
-    keys, values and answers; for the feed-forward layer what stands before and after its bend.
+    A Transformer keeps the input and output of the norm of each sublayer; queries, keys, values and outputs of
+    attention; and the inputs and outputs of the feed-forward activation function.
     """
     if isinstance(config, RecurrentConfig):
-        memories = 2 if config.cell == "lstm" else 1
-        inputs = sum(part.shape[0] * part.layers for part in parts if part.symbol == "W")
-        gates = sum(part.shape[1] * (part.count_per_layer + memories) * part.layers for part in parts if part.symbol == "U")
-        return inputs + gates, "each layer's inputs, gates and memory; kernels may keep more"
+        state_vectors = 2 if config.cell == "lstm" else 1
+        inputs = sum(group.shape[0] * group.layers for group in groups if group.symbol == "W")
+        gates = sum(group.shape[1] * (group.count_per_layer + state_vectors) * group.layers for group in groups if group.symbol == "U")
+        return inputs + gates, "inputs, gates and state of each layer; kernels may keep more"
     c = config
     kept = {"W_q": 3 if c.qk_norm else 2, "W_k": 2 if c.qk_norm else 1, "W_v": 1}
-    bent = ACTIVATION_VECTORS[c.activation] + 2 * c.gated
+    kept_by_activation = ACTIVATION_VECTORS[c.activation] + 2 * c.gated
     numbers = 2 * c.width
-    for part in parts:
-        if part.symbol in kept:
-            numbers += kept[part.symbol] * part.shape[1] * part.count_per_layer * part.layers
-        if part.symbol == "W_1":
-            numbers += bent * part.shape[1] * part.layers
-        if part.symbol in ("W_q", "W_1"):  # one of each step
-            numbers += 2 * c.width * part.layers
+    for group in groups:
+        if group.symbol in kept:
+            numbers += kept[group.symbol] * group.shape[1] * group.count_per_layer * group.layers
+        if group.symbol == "W_1":
+            numbers += kept_by_activation * group.shape[1] * group.layers
+        if group.symbol in ("W_q", "W_1"):  # once per sublayer
+            numbers += 2 * c.width * group.layers
     heads = "3 q + 2 k + v" if c.qk_norm else "2 q + k + v"
-    formula = f"L (4 d + {heads} + {bent if bent > 1 else ''} h) + 2 d".replace("  ", " ")
+    formula = f"L (4 d + {heads} + {kept_by_activation if kept_by_activation > 1 else ''} h) + 2 d".replace("  ", " ")
     words = (
-        f"{formula} numbers for each token, with q, k, v and h the queries, keys, values and feed-forward width of a "
-        "layer. Attention is fused and keeps no T × T weights, and nothing is computed twice; compare Korthikanti et "
-        "al. 2022, eq. 2"
+        f"{formula} numbers per token, with q, k, v and h the widths of queries, keys, values and feed-forward layer. "
+        "Attention is fused and keeps no T × T weights, and nothing is recomputed; compare Korthikanti et al. 2022, "
+        "eq. 2"
     )
     if c.architecture == "encoder-decoder":
-        words += f". For a token of the source and one of the answer; looking across is another 2 d + {heads}"
+        words += f". For one source token and one target token; cross-attention is another 2 d + {heads}"
     if c.positions == "buckets":
         numbers += sum(
-            part.count_per_layer * part.layers * context for part in parts if part.symbol == "W_q" and part.name != "cross query"
+            group.count_per_layer * group.layers * context for group in groups if group.symbol == "W_q" and group.name != "cross query"
         )
-        words += ". Learnt biases keep attention to itself from being fused: T more for each of its heads"
+        words += ". With learned relative biases self-attention is not fused: T more for each head"
     return numbers, words
 
 
-def cache_numbers(parts: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
-    """Numbers that generating keeps of one row, and the formula in words: keys and values of a context (and of a
-    source of that length, where there is one), a memory of fixed size, or nothing.
+def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
+    """Numbers that generation caches per sequence, and the formula in words: the keys and values of a full context (and
+    of a source of that length), a recurrent state of fixed size, or nothing for an encoder.
     """
     if isinstance(config, RecurrentConfig):
-        memories = 2 if config.cell == "lstm" else 1
-        return memories * sum(config.units), "a memory of fixed size for each row, however long"
+        state_vectors = 2 if config.cell == "lstm" else 1
+        return state_vectors * sum(config.units), "a state of fixed size per sequence, at any length"
     c = config
     if c.architecture == "encoder":
         return 0, "an encoder generates nothing"
-    kept = context if c.sliding_window is None else min(context, c.sliding_window)
-    read = [part for part in parts if part.symbol in ("W_k", "W_v") and not part.name.startswith("encoder ")]
-    per_token = sum(part.shape[1] * part.count_per_layer * part.layers for part in read)
-    words = "L (k + v) numbers for each token of the context"
-    return per_token * kept, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
+    cached = context if c.sliding_window is None else min(context, c.sliding_window)
+    cached_groups = [group for group in groups if group.symbol in ("W_k", "W_v") and not group.name.startswith("encoder ")]
+    per_token = sum(group.shape[1] * group.count_per_layer * group.layers for group in cached_groups)
+    words = "L (k + v) numbers per token of the context"
+    return per_token * cached, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
 
-def memory_breakdown(parts: Sequence[ParameterGroup], config: Any, rows: int, context: int) -> dict[str, int]:
-    """Bytes of the weights, what training adds to them, and what generating keeps, for rows of `context` tokens.
+def memory_breakdown(groups: Sequence[ParameterGroup], config: Any, batch_size: int, context: int) -> dict[str, int]:
+    """Bytes of weights, gradients, optimizer state, activations and cache, for a batch of sequences of `context` tokens.
 
-    AdamW remembers two numbers of each parameter; the rows that are recalled have sparse gradients, of which nothing is
-    kept, and are moved by Adagrad with one number a row.
+    AdamW keeps two numbers per parameter. The table of hashed n-grams has sparse gradients, which are not kept, and is
+    updated by Adagrad with one number per row.
     """
-    parameters = sum(part.parameters for part in parts)
-    rows_recalled = sum(part.shape[0] for part in parts if part.name == HASHED_NGRAM_TABLE)
-    dense = sum(part.parameters for part in parts if part.name != HASHED_NGRAM_TABLE)
-    activations = rows * context * activation_numbers(parts, config, context)[0]
-    cache = rows * cache_numbers(parts, config, context)[0]
+    parameters = sum(group.parameters for group in groups)
+    table_rows = sum(group.shape[0] for group in groups if group.name == HASHED_NGRAM_TABLE)
+    dense = sum(group.parameters for group in groups if group.name != HASHED_NGRAM_TABLE)
+    activations = batch_size * context * activation_numbers(groups, config, context)[0]
+    cache = batch_size * cache_numbers(groups, config, context)[0]
     return {
         "weights_fp32": 4 * parameters,
         "weights_bf16": 2 * parameters,
         "gradients_fp32": 4 * dense,
-        "adamw_fp32": 8 * dense + 4 * rows_recalled,
+        "adamw_fp32": 8 * dense + 4 * table_rows,
         "activations_fp32": 4 * activations,
         "activations_bf16": 2 * activations,
         "cache_fp32": 4 * cache,
@@ -101,32 +102,31 @@ def memory_breakdown(parts: Sequence[ParameterGroup], config: Any, rows: int, co
     }
 
 
-def flops_by_group(parts: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
-    """Floating-point operations of reading one token (one of the source and one of the answer, where a model has both):
-    two for each number it is multiplied with, and attention over a full context, scores (Q Kᵀ) and answers (their sum
-    of values) alike.
+def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
+    """FLOPs of the forward pass per token, by parameter group (per source and target token of an encoder-decoder).
 
-    Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F, but for embeddings, which are looked up here.
+    Two per parameter that a token is multiplied with, and attention over a full context: Q Kᵀ, and weights times V.
+    Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F, except that embeddings are looked up here.
     """
     c = config
     window = getattr(c, "sliding_window", None)
-    seen = context if window is None else min(context, window)
-    queries = sum(part.shape[1] * part.count_per_layer * part.layers for part in parts if part.symbol == "W_q")
-    found: dict[str, int] = {}
-    for part in parts:
-        told = part.name == LABELS and c.label_level == "token"
-        if (part.group not in NOT_MULTIPLIED or told) and part.name not in (HASHED_NGRAM_TABLE, "distances"):
-            found[part.group] = found.get(part.group, 0) + 2 * part.parameters
-            if part.group == "attention":
-                found |= {QK_PRODUCTS: 2 * queries * seen, WEIGHTED_VALUES: 2 * queries * seen}
+    attended = context if window is None else min(context, window)
+    queries = sum(group.shape[1] * group.count_per_layer * group.layers for group in groups if group.symbol == "W_q")
+    flops: dict[str, int] = {}
+    for group in groups:
+        per_token_label = group.name == LABELS and c.label_level == "token"
+        if (group.group not in NOT_MULTIPLIED or per_token_label) and group.name not in (HASHED_NGRAM_TABLE, "distances"):
+            flops[group.group] = flops.get(group.group, 0) + 2 * group.parameters
+            if group.group == "attention":
+                flops |= {QK_PRODUCTS: 2 * queries * attended, WEIGHTED_VALUES: 2 * queries * attended}
     if getattr(c, "tie_embeddings", False):
-        found["unembedding"] = found.get("unembedding", 0) + 2 * c.vocab * c.width
-    return found
+        flops["unembedding"] = flops.get("unembedding", 0) + 2 * c.vocab * c.width
+    return flops
 
 
-def flops_per_token(parts: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
-    """The same added up. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
-    by_part = flops_by_group(parts, config, context)
+def flops_per_token(groups: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
+    """Total FLOPs per token. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
+    by_part = flops_by_group(groups, config, context)
     attention = by_part.get(QK_PRODUCTS, 0) + by_part.get(WEIGHTED_VALUES, 0)
     forward = sum(by_part.values())
     return {"weights": forward - attention, "attention": attention, "forward": forward, "training": 3 * forward}

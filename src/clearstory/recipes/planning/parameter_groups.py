@@ -1,7 +1,7 @@
-"""Parts: what a model's numbers are for, told by their names.
+"""Parameter groups: the matrices and vectors of a model, sorted by the names of its parameters.
 
-Models are built on torch's meta device, where nothing is allocated, and every parameter is sorted by a table of names.
-A wiring with other names needs rows there; until then its numbers are counted under "other".
+Models are built on torch's meta device, where nothing is allocated. Parameters that no name pattern matches are counted
+under "other".
 """
 
 from __future__ import annotations
@@ -16,74 +16,74 @@ from typing import Any
 from clearstory.models.recurrent.config import GATES
 
 PieceShape = Callable[[tuple[int, ...], Any], tuple[tuple[int, ...], int]]
-"""From a weight as it is stored, and the config, to what one of its pieces is and how many there are."""
+"""A function from the stored shape of a weight and the config to the shape of one of its pieces, and their number."""
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """One kind of matrix or vector.
+    """Matrices or vectors of the same kind and shape.
 
     Args:
-        name: what it is.
-        group: where it belongs: embedding, attention, feed-forward, norms and so on.
-        symbol: what papers write for it; empty where they write nothing.
-        shape: of one of them, from what goes in to what comes out.
-        each: how many there are in a layer.
-        layers: in how many layers.
+        name: such as "query".
+        group: embedding, attention, feed-forward, norms and so on.
+        symbol: symbol in the papers; empty where there is none.
+        shape: shape of one matrix, (in, out).
+        count_per_layer: how many there are in a layer.
+        layers: number of layers that have them.
     """
 
     name: str
     group: str
     symbol: str
     shape: tuple[int, ...]
-    each: int
+    count_per_layer: int
     layers: int
 
     @property
-    def vector(self) -> bool:
-        """Whether it is no matrix."""
+    def is_vector(self) -> bool:
+        """Whether these are vectors."""
         return len(self.shape) == 1
 
     @property
     def parameters_per_layer(self) -> int:
-        """Numbers learnt in one layer."""
+        """Number of parameters in one layer."""
         return prod(self.shape) * self.count_per_layer
 
     @property
     def parameters(self) -> int:
-        """Numbers learnt in all of them."""
+        """Number of parameters in all layers."""
         return self.parameters_per_layer * self.layers
 
 
 def as_stored(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
-    """As it is stored: rows of a table, or a vector."""
+    """One piece of the stored shape: a table or a vector."""
     return shape, 1
 
 
 def transposed(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
-    """A linear map is stored (out, in)."""
+    """One matrix (in, out); torch stores (out, in)."""
     return shape[::-1], 1
 
 
 def split_input_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
-    """A linear map whose inputs are the answers of heads."""
+    """One matrix (head_dim, width) per head: the output projection of attention."""
     return (config.head_dim, shape[0]), shape[1] // config.head_dim
 
 
 def split_output_heads(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
-    """A linear map whose outputs are shared out among heads."""
+    """One matrix (width, head_dim) per head: a query, key or value projection."""
     return (shape[1], config.head_dim), shape[0] // config.head_dim
 
 
 def split_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], int]:
-    """A linear map whose outputs are the gates of a cell."""
+    """One matrix (in, units) per gate of a recurrent cell."""
     gates = GATES[config.cell]
     return (*shape[:0:-1], shape[0] // gates), gates
 
 
 @dataclass(frozen=True)
 class NamePattern:
-    """What names that end so are. Where there are several attentions or stacks, theirs stands before the name."""
+    """The group of parameters whose name ends with a pattern. A name of the attention or stack is prefixed to `name`."""
 
     ending: str
     group: str
@@ -93,7 +93,7 @@ class NamePattern:
 
 
 LABELS = "labels"
-"""The part that tells labels."""
+"""The name of the classification head."""
 
 ATTENTION = r"(?P<which>\w*?)_?attention\."
 
@@ -133,21 +133,21 @@ NAME_PATTERNS = (
     NamePattern(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", transposed),
     NamePattern(r"classifier\.(weight|bias)", "heads", LABELS, "", transposed),
 )
-"""The first row whose ending fits decides."""
+"""The first pattern that matches is used."""
 
 GROUPS = (
     *("embedding", "attention", "feed-forward", "cells", "states", "norms", "recall", "unembedding", "heads", "other"),
 )  # fmt: skip
-"""In the order in which they are shown."""
+"""Groups in display order."""
 
 
 @lru_cache(maxsize=8)
 def list_parameter_groups(config: Any) -> tuple[ParameterGroup, ...]:
-    """Every matrix and vector of a model, head by head.
+    """The parameter groups of a model, attention split by head.
 
     >>> from clearstory.models.transformer.presets import GPT2
     >>> list_parameter_groups(GPT2)[2]
-    Part(name='query', group='attention', symbol='W_q', shape=(768, 64), each=12, layers=12)
+    Part(name='query', group='attention', symbol='W_q', shape=(768, 64), count_per_layer=12, layers=12)
     """
     found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
     for name, shape in parameter_shapes(config):
@@ -156,25 +156,25 @@ def list_parameter_groups(config: Any) -> tuple[ParameterGroup, ...]:
         key = (group, label, symbol, one)
         before, layers = found.get(key, (0, set()))
         found[key] = (before + count, layers | {layer_prefix(name)})
-    parts = [
+    groups = [
         ParameterGroup(label, group, symbol, shape, count // len(layers), len(layers))
         for (group, label, symbol, shape), (count, layers) in found.items()
     ]
-    return tuple(sorted(parts, key=lambda part: (GROUPS.index(part.group), part.group != "norms" and part.is_vector)))
+    return tuple(sorted(groups, key=lambda each: (GROUPS.index(each.group), each.group != "norms" and each.is_vector)))
 
 
 def parameter_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every learnt number of a model by name, without allocating any."""
+    """Names and shapes of all parameters of a model, without allocating it."""
     from clearstory.formats.no_init import build_empty
 
-    # Rotary angles are computed, not learnt, and those of one place are enough here.
+    # Rotary angles are computed, not learned; those of one position are enough here.
     rotary = getattr(config, "positions", None) == "rotary"
     for name, each in build_empty(replace(config, context=1) if rotary else config).named_parameters():
         yield name, tuple(each.shape)
 
 
 def classify_parameter(name: str) -> tuple[str, str, str, PieceShape]:
-    """The group, the name and the symbol of a parameter, and how it comes apart.
+    """The group, name and symbol of a parameter, and the function that splits it.
 
     >>> classify_parameter("decoder.blocks.3.cross_attention.query.weight")[:3]
     ('attention', 'cross query', 'W_q')
@@ -185,7 +185,7 @@ def classify_parameter(name: str) -> tuple[str, str, str, PieceShape]:
     for kind in NAME_PATTERNS:
         match = re.search(rf"(?:^|\.){kind.ending}$", name)
         if match is not None:
-            # Only decoders look across.
+            # Only decoders have cross-attention.
             where = match.groupdict().get("which") or (stack[1] if stack else "")
             label = f"{where} {kind.name}" if where else kind.name
             return kind.group, label, kind.symbol, kind.split
@@ -193,14 +193,14 @@ def classify_parameter(name: str) -> tuple[str, str, str, PieceShape]:
 
 
 def layer_prefix(name: str) -> str:
-    """What tells one layer from another: everything up to its number."""
+    """The parameter name up to the number of its layer; empty outside layers."""
     found = re.match(r".*?\.\d+\.", name)
     return found[0] if found else ""
 
 
 @dataclass(frozen=True)
 class FormulaTerm:
-    """A summand of a formula for all parameters."""
+    """One term of a formula for the number of parameters."""
 
     formula: str
     parameters: int
@@ -208,18 +208,18 @@ class FormulaTerm:
 
 
 def parameter_formula(config: Any) -> tuple[FormulaTerm, ...]:
-    """12 L d² + 13 L d + V d + T d + 2 d, term by term, where a model is wired as GPT-2 and GPT-3 are; else nothing.
+    """The terms of 12 L d² + 13 L d + V d + T d + 2 d for models with the architecture of GPT-2; empty for others.
 
     >>> from clearstory.models.families import PRESETS
     >>> [term.parameters for term in parameter_formula(PRESETS["gpt3-175b"])]
     [173946175488, 15335424, 617558016, 25165824, 24576]
     """
     c = config
-    wired = (
+    gpt2_fields = (
         *(("architecture", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False), ("bias", True)),
         *(("positions", "learned"), ("tie_embeddings", True), ("gated", False), ("qk_norm", False), ("recall", ())),
     )  # fmt: skip
-    if not all(hasattr(c, name) and getattr(c, name) == value for name, value in wired):
+    if not all(hasattr(c, name) and getattr(c, name) == value for name, value in gpt2_fields):
         return ()
     d, layers = c.width, c.layers
     if c.heads * c.head_dim != d or c.kv_heads != c.heads or c.intermediate_size != 4 * d:

@@ -1,12 +1,12 @@
-"""Plan: parameters, memory, arithmetic, time and cost of a model, before anything is spent.
+"""Plan: estimated parameters, memory, FLOPs, training time and cost of a model.
 
-The model is built on torch's meta device, where nothing is allocated, and its numbers are sorted by their names
-(`parts`); memory and arithmetic follow from the parts (`costs`), time from what processors do at most (`hardware`).
+The model is built on torch's meta device, where nothing is allocated. `parameter_groups` sorts its parameters by name,
+`costs` computes memory and FLOPs from the groups, and training time follows from the peak FLOP/s in `hardware`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from clearstory.errors import CannotDo
@@ -20,19 +20,19 @@ from clearstory.recipes.planning.parameter_groups import ParameterGroup, Formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
-"""Hoffmann et al. 2022, table 3: the ratio at which a training budget is best spent."""
+"""Compute-optimal number of training tokens per parameter: Hoffmann et al. 2022, table 3."""
 
 DEFAULT_CONTEXT = 256
-"""Tokens at a time for a model that has no end of its own, as training takes them where nothing is said."""
+"""Tokens per sequence for models without a context limit, as in training."""
 
 BANDED_NOTE = (
     "GPT-3's layers alternate between dense and locally banded sparse attention (Brown et al. 2020, section 2.1); here "
-    "every layer attends to all, which changes no parameter, and the sheet's attention is that of dense layers"
+    "every layer is dense, which changes no parameter; the FLOPs of attention are those of dense layers"
 )
 
 ENCODER_DECODER_NOTE = (
-    "arithmetic is that of one token of the source and one of the answer together, each with as many around it as the "
-    "context holds; a token of either kind meets its own stack only"
+    "FLOPs are those of one source token and one target token together, each attending to a full context; a token is "
+    "processed by its own stack only"
 )
 
 PRESET_NOTES = dict.fromkeys(
@@ -42,18 +42,17 @@ PRESET_NOTES = dict.fromkeys(
     ),
     BANDED_NOTE,
 )
-"""What is to be known of a preset's numbers."""
-
+"""Notes on the estimates of single presets."""
 
 LAYER_GROUPS = ("attention", "feed-forward", "cells")
-"""Groups whose parts stand in layers."""
+"""Groups of parameters that are inside layers."""
 
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """Training on one kind of processor: time, energy, price, and whether it fits in memory."""
+    """Training time, energy and price on one kind of hardware, and whether training fits into its memory."""
 
-    processor: HardwareSpec
+    hardware: HardwareSpec
     devices: int
     seconds: float
     kilowatt_hours: float | None
@@ -63,46 +62,49 @@ class TrainingEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """What a model would take.
+    """Estimated cost of a model.
 
-    Memory is in bytes, for the whole model; `training_bytes_per_device` is one device's share. FLOPs are per token. A family
-    that is not reckoned with has parts and weights, and a note that says why nothing else.
+    Memory is in bytes for the whole model; `training_bytes_per_device` is that of one device. FLOPs are per token.
+    Families without an estimate of training have parameter groups and weights only, and a note.
     """
 
     model: str
     config: Any
     recipe: PlanRecipe
-    parts: tuple[ParameterGroup, ...]
+    parameter_groups: tuple[ParameterGroup, ...]
     parameters: int
     context: int
     tokens: int
     notes: tuple[str, ...]
     memory: dict[str, int]
-    terms: tuple[FormulaTerm, ...] = ()
-    formulas: dict[str, str] = field(default_factory=dict)
+    formula_terms: tuple[FormulaTerm, ...] = ()
+    memory_formulas: dict[str, str] = field(default_factory=dict)
     training_bytes_per_device: int | None = None
-    flops: dict[str, int] = field(default_factory=dict)
+    flops_per_token: dict[str, int] = field(default_factory=dict)
     flops_by_group: dict[str, int] = field(default_factory=dict)
     total_flops: float | None = None
-    runs: tuple[TrainingEstimate, ...] = ()
+    estimates: tuple[TrainingEstimate, ...] = ()
 
     @property
     def parameters_per_layer(self) -> int | None:
-        """Parameters of each layer, where there are several and all are alike."""
+        """Parameters of each layer; None where there is one layer, or layers differ."""
         layers = getattr(self.config, "layers", 1)
-        if layers == 1 or any(part.layers != layers for part in self.parameter_groups if part.group in LAYER_GROUPS):
+        if layers == 1 or any(
+            group.layers != layers for group in self.parameter_groups if group.group in LAYER_GROUPS
+        ):
             return None
-        return sum(part.parameters_per_layer for part in self.parameter_groups if part.layers == layers)
+        return sum(group.parameters_per_layer for group in self.parameter_groups if group.layers == layers)
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan for JSON."""
+        """The plan as plain data, for JSON."""
         return {
             "model": self.model,
             "config": asdict(self.config),
             "parameters": self.parameters,
             "parameters_per_layer": self.parameters_per_layer,
-            "parts": [
-                {**asdict(part), "per_layer": part.parameters_per_layer, "parameters": part.parameters} for part in self.parameter_groups
+            "parameter_groups": [
+                {**asdict(group), "parameters_per_layer": group.parameters_per_layer, "parameters": group.parameters}
+                for group in self.parameter_groups
             ],
             "formula": [asdict(term) for term in self.formula_terms],
             "context": self.context,
@@ -110,21 +112,21 @@ class ModelPlan:
             "memory_formulas": self.memory_formulas,
             "training_bytes_per_device": self.training_bytes_per_device,
             "flops_per_token": self.flops_per_token,
-            "flops_per_token_by_part": self.flops_by_group,
+            "flops_per_token_by_group": self.flops_by_group,
             "tokens": self.tokens,
-            "training_flops": self.total_flops,
+            "total_flops": self.total_flops,
             "devices": self.recipe.devices,
             "utilization": self.recipe.utilization,
-            "runs": [asdict(run) for run in self.estimates],
+            "estimates": [asdict(estimate) for estimate in self.estimates],
             "notes": list(self.notes),
         }
 
 
 def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
-    """What a model would take: its parts, memory, arithmetic and time.
+    """Estimate the parameters, memory, FLOPs and training time of a model.
 
-    `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for a preset that does not exist,
-    CannotDo for an n-gram model, whose text decides how large it is.
+    `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for an unknown preset, CannotDo for an
+    n-gram model, whose size depends on its text.
 
     >>> plan("gpt3-175b", measure=False).parameters
     174604259328
@@ -135,54 +137,66 @@ def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
     if isinstance(config, NGramConfig):
         raise CannotDo(
-            f"how large {recipe.model.name} becomes follows from its text, with a row for each different n-gram in it; "
-            "train one and it says: clearstory train TEXT --model ngram"
+            f"the size of {recipe.model.name} depends on its text, with one entry per distinct n-gram; train one to see "
+            "it: clearstory train TEXT --model ngram"
         )
-    parts, notes = list_parameter_groups(config), (PRESET_NOTES[recipe.model.name],) if recipe.model.name in PRESET_NOTES else ()
-    total = sum(part.parameters for part in parts)
-    context = recipe.context or getattr(config, "context", None) or DEFAULT_CONTEXT
-    known: dict[str, Any] = {
-        "model": recipe.model.name,
-        "config": config,
-        "recipe": recipe,
-        "parts": parts,
-        "parameters": total,
-        "context": context,
-        "tokens": recipe.tokens or TOKENS_PER_PARAMETER * total,
-    }
+    name = recipe.model.name
+    notes: tuple[str, ...] = (PRESET_NOTES[name],) if name in PRESET_NOTES else ()
     if getattr(config, "architecture", None) == "encoder-decoder":
         notes = (*notes, ENCODER_DECODER_NOTE)
-    if not isinstance(config, TransformerConfig | RecurrentConfig):
-        note = f"what learning takes is not reckoned for this family ({config.family}); a short training measures it"
-        return ModelPlan(**known, notes=(*notes, note), memory={"weights_fp32": 4 * total})
-    memory = memory_breakdown(parts, config, recipe.batch_size, context)
-    shared = memory["weights_fp32"] + memory["gradients_fp32"] + memory["adamw_fp32"]
-    per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
-    flops = flops_per_token(parts, config, context)
-    work = float(flops["training"]) * known["tokens"]
-    runs = [estimate_training(each, work, per_device, recipe, recipe.devices, recipe.price) for each in HARDWARE]
-    if recipe.measure:
-        alone = shared + memory["activations_bf16"]
-        runs += [estimate_training(each, work, alone, recipe, 1, None) for each in (*this_gpu(), this_machine())]
-    return ModelPlan(
-        **known,
+    groups = list_parameter_groups(config)
+    parameters = sum(group.parameters for group in groups)
+    size = ModelPlan(
+        model=name,
+        config=config,
+        recipe=recipe,
+        parameter_groups=groups,
+        parameters=parameters,
+        context=recipe.context or getattr(config, "context", None) or DEFAULT_CONTEXT,
+        tokens=recipe.tokens or TOKENS_PER_PARAMETER * parameters,
         notes=notes,
+        memory={"weights_fp32": 4 * parameters},
+    )
+    if isinstance(config, TransformerConfig | RecurrentConfig):
+        return add_training_estimates(size)
+    note = f"there is no estimate of training for this family ({config.family}); a short training run measures it"
+    return replace(size, notes=(*notes, note))
+
+
+def add_training_estimates(size: ModelPlan) -> ModelPlan:
+    """The plan of a Transformer or recurrent model with memory, FLOPs and training time."""
+    recipe, config, groups, context = size.recipe, size.config, size.parameter_groups, size.context
+    memory = memory_breakdown(groups, config, recipe.batch_size, context)
+    shared = memory["weights_fp32"] + memory["gradients_fp32"] + memory["adamw_fp32"]
+    bytes_per_device = -(-shared // recipe.devices) + memory["activations_bf16"]
+    flops = flops_per_token(groups, config, context)
+    total_flops = float(flops["training"]) * size.tokens
+    estimates = [
+        estimate_training(hardware, total_flops, bytes_per_device, recipe, recipe.devices, recipe.price)
+        for hardware in HARDWARE
+    ]
+    if recipe.measure:
+        bytes_here = shared + memory["activations_bf16"]
+        here = (*measure_gpu(), measure_cpu())
+        estimates += [estimate_training(hardware, total_flops, bytes_here, recipe, 1, None) for hardware in here]
+    return replace(
+        size,
         memory=memory,
-        terms=parameter_formula(config),
-        formulas={
-            "activations": activation_numbers(parts, config, context)[1],
-            "cache": cache_numbers(parts, config, context)[1],
+        formula_terms=parameter_formula(config),
+        memory_formulas={
+            "activations": activation_numbers(groups, config, context)[1],
+            "cache": cache_numbers(groups, config, context)[1],
         },
-        training_bytes_per_device=per_device,
-        flops=flops,
-        flops_by_group=flops_by_group(parts, config, context),
-        total_flops=work,
-        runs=tuple(runs),
+        training_bytes_per_device=bytes_per_device,
+        flops_per_token=flops,
+        flops_by_group=flops_by_group(groups, config, context),
+        total_flops=total_flops,
+        estimates=tuple(estimates),
     )
 
 
-def this_machine() -> HardwareSpec:
-    """This machine's processor, measured."""
+def measure_cpu() -> HardwareSpec:
+    """This machine's CPU, its speed measured."""
     import torch
 
     from clearstory.models.device import bf16_is_fast, matmul_gflops
@@ -191,16 +205,16 @@ def this_machine() -> HardwareSpec:
     dtype = torch.bfloat16 if bf16_is_fast() else torch.float32
     return HardwareSpec(
         name="this machine's CPU",
-        flops=matmul_gflops(dtype, size=1024, seconds=0.3) * 1e9,
+        peak_flops=matmul_gflops(dtype, size=1024, seconds=0.3) * 1e9,
         memory=memory_bytes() or 0,
         watts=None,
-        source=f"measured just now: matrix products in {str(dtype).removeprefix('torch.')}",
+        source=f"measured: matrix products in {str(dtype).removeprefix('torch.')}",
         precision="bf16" if dtype is torch.bfloat16 else "fp32",
     )
 
 
-def this_gpu() -> tuple[HardwareSpec, ...]:
-    """This machine's GPU, measured, if there is one."""
+def measure_gpu() -> tuple[HardwareSpec, ...]:
+    """This machine's GPU, its speed measured; empty where there is none."""
     import torch
 
     from clearstory.models.device import GPU_MATRIX_SIZE, matmul_gflops
@@ -212,26 +226,26 @@ def this_gpu() -> tuple[HardwareSpec, ...]:
     return (
         HardwareSpec(
             name="this machine's GPU",
-            flops=matmul_gflops(dtype, GPU_MATRIX_SIZE, seconds=0.3, device="cuda") * 1e9,
+            peak_flops=matmul_gflops(dtype, GPU_MATRIX_SIZE, seconds=0.3, device="cuda") * 1e9,
             memory=torch.cuda.mem_get_info(0)[1],
             watts=None,
-            source=f"{torch.cuda.get_device_name(0)}, measured just now: matrix products in {precision}",
+            source=f"{torch.cuda.get_device_name(0)}, measured: matrix products in {precision}",
             precision=precision,
         ),
     )
 
 
 def estimate_training(
-    processor: HardwareSpec, work: float, per_device: int, recipe: PlanRecipe, devices: int, price: float | None
+    hardware: HardwareSpec, flops: float, bytes_per_device: int, recipe: PlanRecipe, devices: int, price: float | None
 ) -> TrainingEstimate:
-    """Time, energy and price of so much work."""
-    seconds = work / (processor.peak_flops * recipe.utilization * devices)
+    """Time, energy and price of training that takes `flops` operations in total."""
+    seconds = flops / (hardware.peak_flops * recipe.utilization * devices)
     hours = seconds / 3600 * devices
     return TrainingEstimate(
-        processor=processor,
+        hardware=hardware,
         devices=devices,
         seconds=seconds,
-        kilowatt_hours=None if processor.watts is None else hours * processor.watts / 1000,
+        kilowatt_hours=None if hardware.watts is None else hours * hardware.watts / 1000,
         dollars=None if price is None else hours * price,
-        fits=per_device <= processor.memory,
+        fits=bytes_per_device <= hardware.memory,
     )
