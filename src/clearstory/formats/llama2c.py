@@ -1,13 +1,14 @@
-"""llama2.c: Karpathy's checkpoints (version 0), a header of seven whole numbers and Llama's weights in float32.
+"""llama2.c: Karpathy's checkpoints (version 0): a header of seven integers and Llama's weights in float32.
 
-    width hidden layers heads kv_heads ±vocab context │ embedding │ each kind of weight, all layers │ norm │ angles │ …
+    width intermediate_size layers heads kv_heads ±vocab context │ embedding │ each weight, all layers │ norm │ angles │ …
 
-Its vocabulary is a file of its own, tokenizer.bin or tokN.bin beside it: SentencePiece's pieces and scores, a space
-written as a space.
+A negative vocab means untied embeddings. The tokenizer is a separate file beside the checkpoint, tokenizer.bin or tokN.bin: SentencePiece
+pieces with scores, a space written as a space.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,32 +19,32 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, BadSetting, CorruptFile
-from clearstory.formats.hf.load_weights import build_empty
+from clearstory.formats.no_init import build_with_weights
 from clearstory.formats.rotary_layout import pairs_to_halves
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizer_json import AddedTokens, sentencepiece_bpe
 from clearstory.text.tokenizers import Tokenizer
 
 HEADER = struct.Struct("<7i")
-MOST_PIECE = 4096
+MAX_PIECE_BYTES = 4096
 
-UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
+UNKNOWN, BOS, EOS = "<unk>", "<s>", "</s>"
 
 
 def may_be_llama2c(path: Path) -> bool:
-    """Whether a file may be one by its name; `read_header` tells it from others of that name."""
+    """Whether a file's name ends in .bin; `read_llama2c_config` distinguishes other .bin files."""
     return path.suffix == ".bin"
 
 
 def read_llama2c_config(path: Path) -> TransformerConfig | None:
-    """The config that a file says, if its size is what that config takes; None where it is another kind of file."""
+    """The config in a checkpoint's header; None if the file's size does not match it, as for other .bin files."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        raw = file.read(HEADER.size)
-    if len(raw) < HEADER.size:
+        header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
         return None
-    width, hidden, layers, heads, kv_heads, vocab, context = HEADER.unpack(raw)
-    if min(width, hidden, layers, heads, kv_heads, abs(vocab), context) < 1 or width % heads or layers > 4096:
+    width, intermediate_size, layers, heads, kv_heads, vocab, context = HEADER.unpack(header)
+    if min(width, intermediate_size, layers, heads, kv_heads, abs(vocab), context) < 1 or width % heads or layers > 4096:
         return None
     try:
         config = TransformerConfig(
@@ -54,7 +55,7 @@ def read_llama2c_config(path: Path) -> TransformerConfig | None:
             heads=heads,
             kv_heads=kv_heads,
             head_dim=width // heads,
-            intermediate_size=hidden,
+            intermediate_size=intermediate_size,
             norm="rms",
             positions="rotary",
             activation="silu",
@@ -64,11 +65,11 @@ def read_llama2c_config(path: Path) -> TransformerConfig | None:
         )
     except BadSetting:
         return None
-    return config if size == HEADER.size + 4 * sum(count(shape) for _, shape in layout(config)) else None
+    return config if size == HEADER.size + 4 * sum(math.prod(shape) for _, shape in tensor_shapes(config)) else None
 
 
-def layout(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """What lies in a file, in its order: our name for it, and its shape over all layers."""
+def tensor_shapes(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of each tensor in the file's order; weights of all layers are one tensor."""
     c = config
     query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
     yield "embedding", (c.vocab, c.width)
@@ -82,85 +83,75 @@ def layout(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "feed_forward.down", (c.layers, c.width, c.intermediate_size)
     yield "feed_forward.up", (c.layers, c.intermediate_size, c.width)
     yield "norm", (c.width,)
-    # Its cosines and sines of rotary angles, which are computed here.
+    # Cosines and sines of the rotary angles, which are computed instead.
     yield "angles", (2, c.context, c.head_dim // 2)
     if not c.tie_embeddings:
         yield "unembedding", (c.vocab, c.width)
 
 
-def count(shape: tuple[int, ...]) -> int:
-    """Numbers in a tensor."""
-    out = 1
-    for side in shape:
-        out *= side
-    return out
-
-
 def read_llama2c(path: Path, config: TransformerConfig, cast: Callable[[Tensor], Tensor]) -> nn.Module:
-    """The model of a file whose header gave this config; `cast` is applied to every weight."""
-    numbers = torch.from_numpy(np.memmap(path, np.float32, mode="c", offset=HEADER.size))
+    """The model of a checkpoint with this config. `cast` is applied to every weight."""
+    data = torch.from_numpy(np.memmap(path, np.float32, mode="c", offset=HEADER.size))
     weights: dict[str, Tensor] = {}
-    at = 0
-    for name, shape in layout(config):
-        part = numbers[at : at + count(shape)].view(shape)
-        at += count(shape)
+    offset = 0
+    for name, shape in tensor_shapes(config):
+        tensor = data[offset : offset + math.prod(shape)].view(shape)
+        offset += math.prod(shape)
         if name in ("embedding", "norm", "unembedding"):
-            weights[f"{name}.weight"] = cast(part)
+            weights[f"{name}.weight"] = cast(tensor)
         elif name != "angles":
             heads = {"attention.query": config.heads, "attention.key": config.kv_heads}.get(name)
             for layer in range(config.layers):
-                own = part[layer] if heads is None else pairs_to_halves(part[layer], heads)
-                weights[f"blocks.{layer}.{name}.weight"] = cast(own)
-    model = build_empty(config)
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
+                weight = tensor[layer] if heads is None else pairs_to_halves(tensor[layer], heads)
+                weights[f"blocks.{layer}.{name}.weight"] = cast(weight)
+    return build_with_weights(config, weights)
 
 
-def beside(path: Path, vocab: int) -> Path | None:
-    """The file of the vocabulary, under either of its names."""
+def find_tokenizer_bin(path: Path, vocab: int) -> Path | None:
+    """The tokenizer file beside a checkpoint: tokN.bin, with N the vocabulary size, or tokenizer.bin; None if neither exists."""
     names = (f"tok{vocab}.bin", "tokenizer.bin")
     return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A token's text and how good it is."""
+class ScoredPiece:
+    """A SentencePiece piece and its score."""
 
     text: str
     score: float
 
 
-def read_vocabulary(path: Path, vocab: int) -> Tokenizer:
-    """The tokenizer of a tokenizer.bin with `vocab` pieces. Raises CorruptFile, BadInput for another number of them."""
+def read_llama2c_tokenizer(path: Path, vocab: int) -> Tokenizer:
+    """The tokenizer in a tokenizer.bin. Raises CorruptFile, and BadInput unless it has `vocab` pieces."""
     pieces = list(read_pieces(path))
     if len(pieces) != vocab:
         raise BadInput(
-            f"{path} holds {len(pieces):,} tokens and its model knows {vocab:,}; they do not belong together"
+            f"{path} holds {len(pieces):,} tokens and the model has a vocabulary of {vocab:,}; they do not belong together"
         )
     texts = [piece.text.replace(" ", "▁") for piece in pieces]
-    texts[:3] = [UNKNOWN, BEGIN, END]
+    texts[:3] = [UNKNOWN, BOS, EOS]
     ids = {text: id for id, text in reversed(list(enumerate(texts)))}
-    bytes_ = {f"<0x{byte:02X}>" for byte in range(256)}
-    usable = [(text, piece.score) for text, piece in zip(texts[3:], pieces[3:], strict=True) if text not in bytes_]
-    marks = AddedTokens(special=[UNKNOWN, BEGIN, END], before=[BEGIN])
-    contents = sentencepiece_bpe(usable, ids, UNKNOWN, marks, byte_fallback=bytes_ <= ids.keys())
-    roles = {"bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN, "pad_token": None}
-    return Tokenizer(contents, roles)
+    byte_pieces = {f"<0x{byte:02X}>" for byte in range(256)}
+    normal = [(text, each.score) for text, each in zip(texts[3:], pieces[3:], strict=True) if text not in byte_pieces]
+    added_tokens = AddedTokens(special=[UNKNOWN, BOS, EOS], before=[BOS])
+    contents = sentencepiece_bpe(normal, ids, UNKNOWN, added_tokens, byte_fallback=byte_pieces <= ids.keys())
+    special_tokens = {"bos_token": BOS, "eos_token": EOS, "unk_token": UNKNOWN, "pad_token": None}
+    return Tokenizer(contents, special_tokens)
 
 
-def read_pieces(path: Path) -> Iterator[Piece]:
-    """A score, a length and as many bytes, again and again."""
-    raw = path.read_bytes()
-    at = 4  # after the longest piece's length
-    while at < len(raw):
-        if len(raw) - at < 8:
-            raise CorruptFile(f"{path} is cut off at byte {len(raw):,}; copy it anew")
-        score, length = struct.unpack_from("<fi", raw, at)
-        at += 8
-        if not 0 <= length <= MOST_PIECE or length > len(raw) - at:
-            raise CorruptFile(f"{path} says at byte {at - 4:,} that a token has {length:,} bytes; copy it anew")
+def read_pieces(path: Path) -> Iterator[ScoredPiece]:
+    """The pieces of a tokenizer.bin: each is a score, a length and as many bytes of UTF-8."""
+    data = path.read_bytes()
+    offset = 4  # after the length of the longest piece
+    while offset < len(data):
+        if len(data) - offset < 8:
+            raise CorruptFile(f"{path} is truncated at byte {len(data):,}; copy it again")
+        score, length = struct.unpack_from("<fi", data, offset)
+        offset += 8
+        if not 0 <= length <= MAX_PIECE_BYTES or length > len(data) - offset:
+            raise CorruptFile(f"{path} has a token of {length:,} bytes at byte {offset - 4:,}, which is invalid; copy it again")
         try:
-            yield Piece(raw[at : at + length].decode("utf-8"), score)
+            yield ScoredPiece(data[offset : offset + length].decode("utf-8"), score)
         except UnicodeDecodeError:
-            raise CorruptFile(f"{path} holds at byte {at:,} a token that is no UTF-8; copy it anew") from None
-        at += length
+            raise CorruptFile(f"{path} has a token at byte {offset:,} that is not UTF-8; copy it again") from None
+        offset += length

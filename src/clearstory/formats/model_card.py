@@ -1,4 +1,4 @@
-"""Cards: what a model is and what it was trained on, for people (README.md) and for us (config.json)."""
+"""Model cards: what a model is and what it was trained on, as README.md for people and in config.json for programs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from clearstory.errors import BadInput
 from clearstory.formats.hf.config_keys import check_float, check_int
 
-MOST_TEXTS = 10_000
+MAX_TEXTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model is.
+    """Description of a model.
 
     Args:
-        name: what it is called.
-        family: its kind: transformer, ngram, lstm ...
-        parameters: numbers it has learnt; `save_model` counts them.
-        trained_on: each text with its size in bytes.
-        bits_per_byte: on held-out text, where it was measured.
+        name: its name.
+        family: its family: transformer, ngram, lstm ...
+        parameters: number of parameters; `save_model` counts them.
+        trained_on: (name, size in bytes) of each training text.
+        bits_per_byte: bits per byte on held-out text; None if not measured.
     """
 
     name: str = "model"
@@ -30,8 +30,8 @@ class ModelCard:
     trained_on: tuple[tuple[str, int], ...] = ()
     bits_per_byte: float | None = None
 
-    def json(self) -> dict[str, Any]:
-        """As it stands in config.json."""
+    def as_dict(self) -> dict[str, Any]:
+        """The card as stored in config.json."""
         return {
             "name": self.name,
             "family": self.family,
@@ -41,26 +41,26 @@ class ModelCard:
         }
 
 
-def read_card(said: object, instead: ModelCard) -> ModelCard:
-    """The card in a config.json, or `instead` where it has none. Raises BadInput for one that is none."""
-    if said is None:
-        return instead
-    if not isinstance(said, Mapping):
-        raise BadInput("config.json's clearstory.card is no object; remove it")
-    texts = said.get("trained_on", [])
-    if not isinstance(texts, list) or len(texts) > MOST_TEXTS:
-        raise BadInput(f"config.json's card lists no texts, or more than {MOST_TEXTS:,}; remove it")
+def read_card(value: object, default: ModelCard) -> ModelCard:
+    """The card stored in a config.json, or `default` if there is none. Raises BadInput for an invalid one."""
+    if value is None:
+        return default
+    if not isinstance(value, Mapping):
+        raise BadInput("config.json's clearstory.card must be an object; remove it")
+    texts = value.get("trained_on", [])
+    if not isinstance(texts, list) or len(texts) > MAX_TEXTS:
+        raise BadInput(f"clearstory.card.trained_on in config.json must be a list of at most {MAX_TEXTS:,} texts; remove it")
     trained_on = []
     for text in texts:
         if not isinstance(text, list) or len(text) != 2 or not isinstance(text[0], str):
-            raise BadInput("config.json's card lists a text that is not a name and a size in bytes; remove it")
-        trained_on.append((text[0], check_int("card.trained_on", text[1], 2**60, least=0)))
-    bits = said.get("bits_per_byte")
+            raise BadInput("clearstory.card.trained_on in config.json must hold pairs of a name and a size in bytes; remove it")
+        trained_on.append((text[0], check_int("card.trained_on", text[1], 2**60, minimum=0)))
+    bits = value.get("bits_per_byte")
     return ModelCard(
-        name=str(said.get("name", instead.name)),
-        family=str(said.get("family", instead.family)),
-        # The model is there to be counted; what a file says of it is not needed.
-        parameters=instead.parameters,
+        name=str(value.get("name", default.name)),
+        family=str(value.get("family", default.family)),
+        # Counted from the model; the stored number is not used.
+        parameters=default.parameters,
         trained_on=tuple(trained_on),
         bits_per_byte=None if bits is None else check_float("card.bits_per_byte", bits, 0.0, 1e6),
     )
@@ -74,14 +74,18 @@ PIPELINES = {
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForSeq2SeqLM": "text2text-generation",
 }
-"""What a model is for over there, by what opens it; all others write text."""
+"""Hugging Face pipeline tags by Auto class; the default is text-generation."""
 
 
-def readme(card: ModelCard, architecture: str | None, auto: str = "AutoModelForCausalLM") -> str:
-    """The model card as Markdown. `architecture` is the class that opens the folder in transformers, if one does, and
-    `auto` the one that finds it.
+def readme(card: ModelCard, architecture: str | None, auto_class: str = "AutoModelForCausalLM") -> str:
+    """The model card as Markdown.
+
+    Args:
+        card: the card.
+        architecture: the class of transformers that opens the folder; None for the native format.
+        auto_class: the Auto class of transformers that finds it.
     """
-    pipeline = PIPELINES.get(auto, "text-generation")
+    pipeline = PIPELINES.get(auto_class, "text-generation")
     library = "transformers" if architecture else "clearstory"
     return f"""---
 library_name: {library}
@@ -90,24 +94,24 @@ tags:
 - clearstory
 ---
 
-# {plain(card.name)}
+# {escape_table_cell(card.name)}
 
-A language model made with Clearstory.
+A language model trained with Clearstory.
 
-{facts(card)}
-## Open it here
+{facts_table(card)}
+## Open it with Clearstory
 
-{USES[pipeline]}
+{USAGE[pipeline]}
 ## Open it in transformers
 
-{over_there(architecture, auto)}"""
+{transformers_section(architecture, auto_class)}"""
 
 
-CLASSIFY = """    clearstory classify FOLDER "Once upon a time"
+CLASSIFIER_USAGE = """    clearstory classify FOLDER "Once upon a time"
     clearstory embed FOLDER "Once upon a time"
 """
 
-USES = {
+USAGE = {
     "text-generation": """    clearstory generate FOLDER "Once upon a time"
 
 ```python
@@ -117,21 +121,21 @@ opened = clearstory.open("FOLDER")
 logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
 ```
 """,
-    "fill-mask": """    clearstory fill FOLDER "Once upon a [MASK]"
+    "fill-mask": """    clearstory fill-mask FOLDER "Once upon a [MASK]"
     clearstory embed FOLDER "Once upon a time"
 """,
-    "text-classification": CLASSIFY,
-    "token-classification": CLASSIFY,
+    "text-classification": CLASSIFIER_USAGE,
+    "token-classification": CLASSIFIER_USAGE,
     "text2text-generation": """    clearstory generate FOLDER "Once upon a time" --beam 4
 """,
     "feature-extraction": """    clearstory embed FOLDER "Once upon a time"
 """,
 }
-"""How each is used here."""
+"""Example commands by pipeline tag."""
 
 
 def adapter_readme(card: ModelCard, architecture: str | None, base: str) -> str:
-    """The card of an adapter as Markdown. `architecture` is the class of its base in transformers, if there is one."""
+    """The card of a LoRA adapter as Markdown; `architecture` is the class of its base model in transformers, if any."""
     return f"""---
 library_name: {"peft" if architecture else "clearstory"}
 pipeline_tag: text-generation
@@ -140,23 +144,23 @@ tags:
 - clearstory
 ---
 
-# {plain(card.name)}
+# {escape_table_cell(card.name)}
 
-What a language model learnt beside its weights (LoRA), made with Clearstory. The model itself is in `{plain(base)}`.
+A LoRA adapter trained with Clearstory. Its base model is in `{escape_table_cell(base)}`.
 
-{facts(card)}
-## Open it here
+{facts_table(card)}
+## Open it with Clearstory
 
     clearstory generate FOLDER "Once upon a time"
     clearstory convert FOLDER MERGED
 
 ## Open it in peft
 
-{beside(architecture)}"""
+{peft_section(architecture)}"""
 
 
 def onnx_readme(card: ModelCard, files: Sequence[str]) -> str:
-    """The card of a folder of ONNX graphs as Markdown."""
+    """The card of a folder of ONNX graphs as Markdown; `files` are the names of the graphs."""
     sessions = "\n".join(
         f'{file.split(".")[0].removesuffix("_model")} = onnxruntime.InferenceSession("FOLDER/{file}")' for file in files
     )
@@ -167,11 +171,11 @@ tags:
 - clearstory
 ---
 
-# {plain(card.name)}
+# {escape_table_cell(card.name)}
 
-A language model made with Clearstory, as ONNX.
+A language model made with Clearstory, exported to ONNX.
 
-{facts(card)}
+{facts_table(card)}
 ## Open it in onnxruntime
 
 ```python
@@ -184,13 +188,13 @@ tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")
 """
 
 
-def facts(card: ModelCard) -> str:
-    """What is known of a model, as tables."""
-    texts = "".join(f"| `{plain(name)}` | {size:,} bytes |\n" for name, size in card.trained_on)
+def facts_table(card: ModelCard) -> str:
+    """Family, parameters, bits per byte and training texts as Markdown tables."""
+    texts = "".join(f"| `{escape_table_cell(name)}` | {size:,} bytes |\n" for name, size in card.trained_on)
     bits = "not measured" if card.bits_per_byte is None else f"{card.bits_per_byte:.4f} on held-out text"
     return f"""| | |
 |---|---|
-| family | {plain(card.family)} |
+| family | {escape_table_cell(card.family)} |
 | parameters | {card.parameters:,} |
 | bits per byte | {bits} |
 
@@ -199,11 +203,11 @@ def facts(card: ModelCard) -> str:
 {"| text | size |" + chr(10) + "|---|---|" + chr(10) + texts if texts else "Not recorded." + chr(10)}"""
 
 
-def beside(architecture: str | None) -> str:
-    """How peft opens an adapter, or why it cannot."""
+def peft_section(architecture: str | None) -> str:
+    """How to open an adapter with peft, or why that is not possible."""
     if architecture is None:
-        return "No class of transformers expresses the base, so only Clearstory opens its adapter.\n"
-    return f"""The files are peft's, in the names of `{architecture}`:
+        return "No class of transformers can represent the base model, so only Clearstory opens its adapter.\n"
+    return f"""The files have peft's format, with the layer names of `{architecture}`:
 
 ```python
 from peft import AutoPeftModelForCausalLM
@@ -213,24 +217,24 @@ model = AutoPeftModelForCausalLM.from_pretrained("FOLDER")
 """
 
 
-def over_there(architecture: str | None, auto: str) -> str:
-    """How transformers opens the folder, or why it cannot."""
+def transformers_section(architecture: str | None, auto_class: str) -> str:
+    """How to open the folder with transformers, or why that is not possible."""
     if architecture is None:
         return (
-            "No class of transformers expresses this model, so the folder carries Clearstory's own names "
-            "(`model_type: clearstory`), and only Clearstory opens it.\n"
+            "No class of transformers can represent this model, so the folder has Clearstory's own format "
+            "(`model_type: clearstory`), which only Clearstory opens.\n"
         )
-    return f"""The folder carries the names of `{architecture}`, so it opens as it is:
+    return f"""The folder has the format of `{architecture}`:
 
 ```python
-from transformers import {auto}, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
-model = {auto}.from_pretrained("FOLDER")
+model = {auto_class}.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 ```
 """
 
 
-def plain(text: str) -> str:
-    """A name within a table: no bars, no line ends, no code marks."""
+def escape_table_cell(text: str) -> str:
+    """Text for a Markdown table cell: without bars, line breaks and backticks."""
     return " ".join(text.replace("|", "/").replace("`", "'").split())

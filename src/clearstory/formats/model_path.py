@@ -1,4 +1,4 @@
-"""Paths: which model folder a path means."""
+"""Model paths: the model folder that a path refers to."""
 
 from __future__ import annotations
 
@@ -7,60 +7,56 @@ from pathlib import Path
 from clearstory.durable import current_path
 from clearstory.errors import BadInput, CannotDo, nearest
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def resolve_model_path(path: Path | str) -> Path:
-    """The model folder that is meant: a folder with a config.json, as a checkpoint is one too, or a run's `model/`. A
-    folder with an adapter_config.json serves as well.
+    """The folder with config.json or adapter_config.json: the path itself (model, adapter, checkpoint) or a run's `model/`.
 
-    Raises BadInput where there is none, with what is there instead; CannotDo for a checkpoint that says nothing of its
-    model.
+    Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
     """
     given = Path(path).expanduser()
     folder = current_path(given)
     if folder.is_file():
-        raise BadInput(file_given(folder))
+        raise BadInput(unsupported_file_message(folder))
     if not folder.exists():
-        raise BadInput(f"there is no folder {given}; {neighbours(given)}")
-    if holds_model(folder):
+        raise BadInput(f"there is no folder {given}; {nearest_folders(given)}")
+    if has_config(folder):
         return folder
     if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
         run = folder.parent.parent
-        raise CannotDo(f"{given} is a checkpoint, with which a run goes on; open its run, {run}")
-    inner = current_path(folder / "model")
-    if holds_model(inner):
-        return inner
+        raise CannotDo(f"{given} is a checkpoint for resuming a run, without a model config; open its run, {run}")
+    model = current_path(folder / "model")
+    if has_config(model):
+        return model
     if (folder / "config.yaml").is_file():
-        raise BadInput(
-            f"the run {given} has saved no model yet; let it go on with: clearstory train --out {given} --resume"
-        )
+        raise BadInput(f"the run {given} has saved no model yet; resume it with: clearstory train --out {given} --resume")
     raise BadInput(f"{given} holds no config.json; name a model folder or a run folder")
 
 
-def holds_model(folder: Path) -> bool:
-    """Whether there is a model, or what was learnt beside one."""
+def has_config(folder: Path) -> bool:
+    """Whether a folder holds a model or a LoRA adapter."""
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
-def file_given(file: Path) -> str:
-    """The way out for a path to a file."""
+def unsupported_file_message(file: Path) -> str:
+    """Why a file cannot be opened as a model, and what to do."""
     if file.suffix == ".gz":
-        return f"{file} is packed, and this house opens folders, .arpa, .arpa.gz, .gguf and .bin; unpack it first"
+        return f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c; decompress it first"
     if (file.parent / "config.json").is_file():
         return f"{file} is a file of a model folder; open the folder, {file.parent}"
-    if file.suffix in PICKLES:
+    if file.suffix in PICKLE_SUFFIXES:
         return (
-            f"{file} can run code when it is opened, and it is no checkpoint of llama2.c; where you trust it, convert "
+            f"{file} is not a llama2.c checkpoint, and a pickle can run code when it is opened; if you trust it, convert "
             f'it once: transformers.AutoModelForCausalLM.from_pretrained("{file.parent}").save_pretrained("NEW")'
         )
-    return f"{file} is a file, and a model is a folder or a .gguf; name one of them"
+    return f"{file} is not a model; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c"
 
 
-def neighbours(path: Path) -> str:
-    """What stands where a missing folder was looked for."""
+def nearest_folders(path: Path) -> str:
+    """The folders beside a missing one, with the nearest name first."""
     parent = path.absolute().parent
     if not parent.is_dir():
-        return f"nor is there {parent}"
+        return f"{parent} does not exist either"
     names = [each.name for each in sorted(parent.iterdir())[:100] if each.is_dir() and not each.name.startswith(".")]
     return nearest(path.name, names) if names else f"{parent} holds no folders"

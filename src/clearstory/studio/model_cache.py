@@ -151,7 +151,7 @@ def cancellable(model: Any, cancelled: Event) -> Iterator[None]:
 
 def file_signature(path: Path) -> FileSignature:
     """The paths, modification times and sizes of a model's files. Raises as `resolve` does if the folder is gone."""
-    from clearstory.formats.paths import resolve_model_path
+    from clearstory.formats.model_path import resolve_model_path
 
     files = [path] if path.is_file() else sorted(each for each in resolve_model_path(path).iterdir() if each.is_file())
     return tuple((str(each), (stat := each.stat()).st_mtime_ns, stat.st_size) for each in files)

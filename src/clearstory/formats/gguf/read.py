@@ -1,29 +1,28 @@
-"""GGUF reading: from a file to a model and its tokenizer, every name and shape compared before a number is read."""
+"""Read a GGUF file: the model and its tokenizer, with every name and shape checked before data is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.formats.hf.load_weights import MAX_ROTARY_ANGLES, build_empty, empty_state_dict
-from clearstory.formats.gguf.architectures import FACTORS, GGUFArchitecture, prefix_errors, which
+from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, detect_architecture, prefix_errors
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
+from clearstory.formats.no_init import MAX_ROTARY_ANGLES, build_with_weights, empty_state_dict
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
-LONG = ("rope_factors_long.weight", "rope_factors_short.weight")
-"""Phi-3's long contexts: one slowness for short texts and another for long ones."""
+LONGROPE_TENSORS = ("rope_factors_long.weight", "rope_factors_short.weight")
+"""Phi-3's longrope: different frequency divisors for short and for long contexts."""
 
 
 @dataclass(frozen=True)
 class GGUFModel:
-    """What a file held."""
+    """The contents of a GGUF file."""
 
     model: nn.Module
     tokenizer: Tokenizer | None
@@ -31,68 +30,69 @@ class GGUFModel:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file is one by its name."""
+    """Whether a file's name ends in .gguf."""
     return path.name.endswith(".gguf")
 
 
 def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
-    """The model of a file; `cast` is applied to every weight as it is read.
+    """The model of a file. `cast` is applied to every weight when it is read.
 
-    Raises BadInput, UnknownName and CorruptFile in a sentence that names the file.
+    Raises BadInput, UnknownName and CorruptFile, with the file's name in the message.
     """
     header = GGUFHeader.read(path)
-    config, architecture = read_config(header)
-    expected = dict(architecture.weight_map(config).from_native(empty_state_dict(config)))
-    check_weights(header, expected)
-    weights = {name: cast(header.numbers(name)) for name in expected}
-    ours = dict(architecture.weight_map(config).to_native(weights))
-    model = build_empty(config)
-    model.load_state_dict(ours, assign=True)
-    left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
-    assert not left, f"without numbers: {left}"
-    said = header.fields.get("general.name")
-    return GGUFModel(model.eval(), read_gguf_tokenizer(path, header.fields), said if isinstance(said, str) else path.stem)
+    config, architecture = read_gguf_config(header)
+    weight_map = architecture.weight_map(config)
+    expected = dict(weight_map.from_native(empty_state_dict(config)))
+    check_tensors(header, expected)
+    weights = {name: cast(header.tensor(name)) for name in expected}
+    model = build_with_weights(config, dict(weight_map.to_native(weights)))
+    name = header.metadata.get("general.name")
+    tokenizer = read_gguf_tokenizer(path, header.metadata)
+    return GGUFModel(model, tokenizer, name if isinstance(name, str) else path.stem)
 
 
-def read_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:
-    """The config of a file, its size compared with the file's before anything is built."""
-    fields, tensors = header.fields, header.tensors
+def read_gguf_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:
+    """The config of a file and its architecture. Sizes are checked against the file before a model is built."""
+    metadata, tensors = header.metadata, header.tensors
     with prefix_errors(header.path):
-        architecture = which(fields)
+        architecture = detect_architecture(metadata)
         if not tensors:
             raise BadInput("it holds a vocabulary and no weights; name a file that has both")
-        if parts := fields.get("split.count"):
+        if parts := metadata.get("split.count"):
             raise BadInput(f"it is one of {parts} parts; join them with llama.cpp's gguf-split first")
-        if long := next((name for name in LONG if name in tensors), None):
-            raise BadInput(f"it stretches its context by {long} (longrope), which this house does not have")
-        lengths = {name: placed.shape for name, placed in tensors.items()}
-        if len(lengths.get("token_embd.weight", ())) != 2:
-            raise BadInput("it lacks the embedding token_embd.weight of two sides; copy it anew")
-        factors = None
-        if FACTORS in tensors:
-            if not architecture.factors:
-                raise BadInput(f"it holds {FACTORS}, which the architecture {architecture.name!r} does not have")
-            factors = header.numbers(FACTORS)
-        config = architecture.config_to_native(fields, lengths, factors)
+        if longrope := next((name for name in LONGROPE_TENSORS if name in tensors), None):
+            raise BadInput(f"it scales rotary frequencies by {longrope} (longrope), which is not supported")
+        shapes = {name: each.shape for name, each in tensors.items()}
+        if len(shapes.get("token_embd.weight", ())) != 2:
+            raise BadInput("it lacks the embedding token_embd.weight of two dimensions; copy it again")
+        rope_factors = None
+        if ROPE_FACTORS in tensors:
+            if not architecture.has_rope_factors:
+                raise BadInput(f"it holds {ROPE_FACTORS}, which the architecture {architecture.name!r} does not have")
+            rope_factors = header.tensor(ROPE_FACTORS)
+        config = architecture.config_to_native(metadata, shapes, rope_factors)
         if config.layers > len(tensors):
-            raise BadInput(f"it says {config.layers:,} layers, and holds {len(tensors):,} tensors; copy it anew")
+            raise BadInput(f"it has {config.layers:,} layers, and {len(tensors):,} tensors; copy it again")
         if config.positions == "rotary" and config.context * config.head_dim > MAX_ROTARY_ANGLES:
-            raise BadInput(f"it says a context of {config.context:,}, whose rotary angles are too many to hold")
+            raise BadInput(
+                f"it has a context of {config.context:,} with a head dimension of {config.head_dim:,}: more than the "
+                f"maximum of {MAX_ROTARY_ANGLES:,} rotary angles"
+            )
     return config, architecture
 
 
-def check_weights(header: GGUFHeader, expected: Mapping[str, Any]) -> None:
-    """Compare what a config asks for with what the file holds."""
+def check_tensors(header: GGUFHeader, expected: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes of a file's tensors with those the config requires. Raises CorruptFile."""
     for name, tensor in expected.items():
         if name not in header.tensors:
-            raise CorruptFile(f"{header.path} lacks {name} of shape {list(tensor.shape)}, which its fields ask for")
+            raise CorruptFile(f"{header.path} lacks {name} of shape {list(tensor.shape)}, which its metadata require")
         if header.tensors[name].shape != tuple(tensor.shape):
             raise CorruptFile(
-                f"{header.path} holds {name} of shape {list(header.tensors[name].shape)}, and its fields ask for "
-                f"{list(tensor.shape)}; copy it anew"
+                f"{header.path} holds {name} of shape {list(header.tensors[name].shape)}, and its metadata require "
+                f"{list(tensor.shape)}; copy it again"
             )
-    for name, placed in header.tensors.items():
-        if name not in expected and name != FACTORS:
+    for name, location in header.tensors.items():
+        if name not in expected and name != ROPE_FACTORS:
             raise CorruptFile(
-                f"{header.path} holds {name[:60]} of shape {list(placed.shape)}, and its architecture has none"
+                f"{header.path} holds {name[:60]} of shape {list(location.shape)}, which its architecture does not have"
             )

@@ -1,11 +1,12 @@
-"""GGUF writing: a model as one file that llama.cpp opens. Written by the package `gguf`, a tensor at a time.
+"""Write a GGUF file, which llama.cpp opens. Written with the package `gguf`, one tensor at a time.
 
-Matrices are written in the kind that is asked for; norms, biases and learned places stay in float32, as llama.cpp's own
-converter has it. Rows that are no multiple of 32 numbers cannot be cut into Q8_0's blocks, and become F16.
+Matrices are written in the requested format; norms, biases and learned position embeddings stay in float32, as in llama.cpp's converter.
+Rows that are not a multiple of 32 numbers do not fit Q8_0's blocks and are written as F16.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,41 +20,45 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_file
 from clearstory.errors import BadInput, CannotDo, FolderExists, MissingExtra
-from clearstory.formats.hf.load_weights import build_empty, state_to_store
-from clearstory.formats.gguf.architectures import FACTORS, GGUFArchitecture, choose_architecture
+from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, choose_architecture
 from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES, QuantizationType
 from clearstory.formats.gguf.tokenizer import gguf_tokenizer_fields
+from clearstory.formats.hf.load_weights import state_to_store
+from clearstory.formats.no_init import build_with_weights
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
 DTYPE_CODES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}
-FILE_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 7}
-"""general.file_type: what most of a file's matrices are."""
+"""Supported formats for writing, with their codes in `QUANTIZATION_TYPES`."""
 
-ALWAYS_WIDE = frozenset({"position_embd.weight", FACTORS})
+FILE_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 7}
+"""general.file_type: the format of most matrices."""
+
+FLOAT32_TENSORS = frozenset({"position_embd.weight", ROPE_FACTORS})
+"""Matrices and vectors that are always written in float32."""
 
 
 @dataclass(frozen=True)
 class GGUFContents:
-    """What a file will hold, before it is begun."""
+    """What a file will hold: architecture, config, metadata and number format."""
 
     architecture: GGUFArchitecture
     config: TransformerConfig
-    fields: dict[str, Any]
-    numbers: str
+    metadata: dict[str, Any]
+    dtype: str
 
-    def kind(self, name: str, shape: tuple[int, ...]) -> QuantizationType:
-        """How one tensor's numbers are written."""
-        if len(shape) == 1 or name in ALWAYS_WIDE:
+    def tensor_type(self, name: str, shape: tuple[int, ...]) -> QuantizationType:
+        """The number format of one tensor."""
+        if len(shape) == 1 or name in FLOAT32_TENSORS:
             return QUANTIZATION_TYPES[DTYPE_CODES["f32"]]
-        wanted = QUANTIZATION_TYPES[DTYPE_CODES[self.numbers]]
-        return QUANTIZATION_TYPES[DTYPE_CODES["f16"]] if shape[-1] % wanted.block else wanted
+        requested = QUANTIZATION_TYPES[DTYPE_CODES[self.dtype]]
+        return QUANTIZATION_TYPES[DTYPE_CODES["f16"]] if shape[-1] % requested.block_size else requested
 
     def tensors(self, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of the file by its name there."""
+        """Every tensor of the file under its name there."""
         factors = self.architecture.rope_factors(self.config)
         if factors is not None:
-            yield FACTORS, factors
+            yield ROPE_FACTORS, factors
         yield from self.architecture.weight_map(self.config).from_native(state)
 
 
@@ -62,38 +67,47 @@ def write_gguf(
     model: nn.Module,
     tokenizer: Tokenizer | None,
     name: str,
-    numbers: str = "f32",
+    dtype: str = "f32",
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a model as one file; it takes its name when it is whole.
+    """Write a model as one file, under a temporary name until it is complete.
 
-    Raises CannotDo for a wiring or a tokenizer that llama.cpp does not have, FolderExists unless `overwrite`,
-    BadInput for a model without a tokenizer, MissingExtra where the package `gguf` is not installed.
+    Args:
+        path: the file.
+        model: the model.
+        tokenizer: its tokenizer, which a GGUF file requires.
+        name: general.name.
+        dtype: number format of matrices: f32, f16 or q8_0.
+        overwrite: replace an existing file.
+
+    Raises CannotDo for a model or a tokenizer that GGUF cannot represent, FolderExists unless `overwrite`, BadInput for a model
+    without a tokenizer, MissingExtra if the package `gguf` is not installed.
     """
     if path.exists() and not overwrite:
-        raise FolderExists(f"{path} is there already; choose another name, or pass --overwrite to replace it")
+        raise FolderExists(f"{path} exists already; choose another name, or pass --overwrite to replace it")
     if tokenizer is None:
-        raise BadInput("this model has no tokenizer beside it, and a GGUF file holds both; put one there")
-    given: Any = model.config
-    config, architecture = stored_as(given)
-    # llama.cpp looks for "phi3" in a model's name, and then for Phi-3's own tokens, which ours may not have.
+        raise BadInput("this model has no tokenizer, and a GGUF file holds both; put a tokenizer into its folder")
+    config, architecture = stored_config_and_architecture(model.config)
+    # llama.cpp recognizes "phi3" in a model's name and then requires Phi-3's special tokens.
     name = re.sub("(?i)phi-?3", "Phi 3", name)
-    said = {
+    general = {
         "general.type": "model",
         "general.name": name,
-        "general.file_type": FILE_TYPES[numbers],
+        "general.file_type": FILE_TYPES[dtype],
         "general.quantization_version": 2,
         f"{architecture.name}.vocab_size": config.vocab,
     }
-    fields = {**said, **architecture.config_from_native(config), **gguf_tokenizer_fields(tokenizer, config.vocab)}
-    writing = GGUFContents(architecture, config, fields, numbers)
-    state = state_to_store(model, given, {} if config.bias == given.bias else {"bias": False})
-    write(path, writing, state)
+    metadata = {
+        **general,
+        **architecture.config_from_native(config),
+        **gguf_tokenizer_fields(tokenizer, config.vocab),
+    }
+    write_contents(path, GGUFContents(architecture, config, metadata, dtype), stored_state(model, config))
 
 
-def stored_as(config: Any) -> tuple[TransformerConfig, GGUFArchitecture]:
-    """The config as a file has it, with its dialect: with biases of zero where the dialect always has some."""
+def stored_config_and_architecture(config: Any) -> tuple[TransformerConfig, GGUFArchitecture]:
+    """The config as a file stores it, with its architecture: with biases (of zero) if the architecture always has them."""
     try:
         return config, choose_architecture(config)
     except CannotDo:
@@ -103,61 +117,64 @@ def stored_as(config: Any) -> tuple[TransformerConfig, GGUFArchitecture]:
         return with_biases, choose_architecture(with_biases)
 
 
-def llama_cpp_warning(model: Any) -> str | None:
-    """What llama.cpp reads in a file of this model and does not heed; None where it heeds all."""
-    config, _ = stored_as(model.config)
+def stored_state(model: nn.Module, config: TransformerConfig) -> dict[str, Tensor]:
+    """The model's state dict, with biases of zero where only the stored config has biases."""
+    native: Any = model.config
+    return state_to_store(model, native, {} if config.bias == native.bias else {"bias": False})
+
+
+def llama_cpp_warning(model: nn.Module) -> str | None:
+    """What llama.cpp ignores in a file of this model; None if nothing."""
+    config, _ = stored_config_and_architecture(model.config)
     if config.sliding_window is None or config.sliding_window >= config.context:
         return None
     return (
-        f"llama.cpp does not heed the window of Phi-3: it gives the same numbers for texts of up to {config.sliding_window:,} "
-        "tokens"
+        "llama.cpp ignores Phi-3's sliding window: its output is the same for texts of up to "
+        f"{config.sliding_window:,} tokens"
     )
 
 
-def write(path: Path, writing: GGUFContents, state: dict[str, Tensor]) -> None:
-    """The file itself."""
+def write_contents(path: Path, contents: GGUFContents, state: dict[str, Tensor]) -> None:
+    """Write metadata and tensors to a file."""
     try:
         from gguf import GGMLQuantizationType, GGUFWriter
     except ImportError:
         raise MissingExtra("writing GGUF needs the package gguf: pip install 'clearstory[formats]'") from None
-    shells = {name: tensor.to("meta") for name, tensor in state.items()}
-    plan = [(name, tuple(tensor.shape)) for name, tensor in writing.tensors(shells)]
-    sizes = {name: size(shape, writing.kind(name, shape)) for name, shape in plan}
+    empty = {name: tensor.to("meta") for name, tensor in state.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors(empty)}
+    sizes = {name: stored_bytes(shape, contents.tensor_type(name, shape)) for name, shape in shapes.items()}
     with (
         write_file(path, need=sum(sizes.values())) as temporary,
-        closing(GGUFWriter(temporary, writing.architecture.name)) as writer,
+        closing(GGUFWriter(temporary, contents.architecture.name)) as writer,
     ):
-        for key, value in writing.fields.items():
-            put(writer, key, value)
-        for name, shape in plan:
-            kind = GGMLQuantizationType(writing.kind(name, shape).code)
-            writer.add_tensor_info(name, shape, np.dtype(np.float32), sizes[name], kind)
+        for key, value in contents.metadata.items():
+            add_field(writer, key, value)
+        for name, shape in shapes.items():
+            type = GGMLQuantizationType(contents.tensor_type(name, shape).code)
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), sizes[name], type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, tensor in writing.tensors(state):
-            writer.write_tensor_data(as_bytes(tensor, writing.kind(name, tuple(tensor.shape))))
+        for name, tensor in contents.tensors(state):
+            writer.write_tensor_data(quantize_tensor(tensor, contents.tensor_type(name, tuple(tensor.shape))))
 
 
-def size(shape: tuple[int, ...], kind: QuantizationType) -> int:
-    """Bytes of one tensor."""
-    count = 1
-    for side in shape:
-        count *= side
-    return count // kind.block * kind.bytes
+def stored_bytes(shape: tuple[int, ...], type: QuantizationType) -> int:
+    """The size of a tensor in the file, in bytes."""
+    return math.prod(shape) // type.block_size * type.block_bytes
 
 
-def as_bytes(tensor: Tensor, kind: QuantizationType) -> Any:
-    """A tensor's numbers as they will lie in the file."""
+def quantize_tensor(tensor: Tensor, type: QuantizationType) -> Any:
+    """A tensor in a number format, as the numpy array that the package writes."""
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
-    numbers = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-    return np.ascontiguousarray(quantize(numbers, GGMLQuantizationType(kind.code)))
+    values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+    return np.ascontiguousarray(quantize(values, GGMLQuantizationType(type.code)))
 
 
-def put(writer: Any, key: str, value: Any) -> None:
-    """A field under the type that readers look for."""
+def add_field(writer: Any, key: str, value: Any) -> None:
+    """Add a metadata field with the type that readers expect."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):
@@ -170,19 +187,16 @@ def put(writer: Any, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def round_weights(model: nn.Module, numbers: str) -> nn.Module:
-    """The model that reading a file should give: its weights rounded as `numbers` rounds them, in float32."""
-    given: Any = model.config
-    config, architecture = stored_as(given)
-    writing = GGUFContents(architecture, config, {}, numbers)
-    state = state_to_store(model, given, {} if config.bias == given.bias else {"bias": False})
+def round_weights(model: nn.Module, dtype: str) -> nn.Module:
+    """The model that a file in this number format gives when read: weights rounded, in float32."""
+    config, architecture = stored_config_and_architecture(model.config)
+    contents = GGUFContents(architecture, config, {}, dtype)
 
     def rounded(name: str, tensor: Tensor) -> Tensor:
-        kind = writing.kind(name, tuple(tensor.shape))
-        raw = torch.from_numpy(as_bytes(tensor, kind)).view(torch.uint8).flatten()
-        return kind.numbers(raw, tuple(tensor.shape))
+        type = contents.tensor_type(name, tuple(tensor.shape))
+        raw = torch.from_numpy(quantize_tensor(tensor, type)).view(torch.uint8).flatten()
+        return type.dequantize(raw, tuple(tensor.shape))
 
-    theirs = {name: rounded(name, tensor) for name, tensor in architecture.weight_map(config).from_native(state)}
-    back = build_empty(config)
-    back.load_state_dict(dict(architecture.weight_map(config).to_native(theirs)), assign=True)
-    return back.eval()
+    weight_map = architecture.weight_map(config)
+    weights = {name: rounded(name, each) for name, each in weight_map.from_native(stored_state(model, config))}
+    return build_with_weights(config, dict(weight_map.to_native(weights)))

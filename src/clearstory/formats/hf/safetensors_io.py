@@ -1,7 +1,7 @@
-"""Weights: safetensors, one file or several with an index, written in pieces and read without trust.
+"""safetensors: weights of a folder in one file or in shards with an index, read as untrusted input.
 
-Files are mapped into memory, so opening costs what is looked at. Names and shapes are known from the header, and are
-compared with what the model needs before any weight is touched.
+Files are memory-mapped: data is read only when a tensor is used. Names and shapes come from the headers and are compared with
+what the model needs before any data is read.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 SHARD_BYTES = 4 * 2**30
-"""The largest single file, as transformers splits them: some disks and hosts hold no larger."""
+"""Maximum size of one file: some disks and hosts hold no larger ones."""
 
-MOST_INDEX_BYTES = 64 * 2**20
+MAX_INDEX_BYTES = 64 * 2**20
 
-# A shard is a file of the same folder, whatever an index says.
+# Shards must be files of the same folder, whatever the index says.
 SHARD_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -38,7 +38,7 @@ INTEGERS = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor that lies in a file: which, under what name, how large, in what numbers."""
+    """A tensor in a safetensors file: its file, name, shape and dtype."""
 
     file: Path
     name: str
@@ -46,64 +46,65 @@ class StoredTensor:
     dtype: str
 
     def read(self) -> Tensor:
-        """The tensor, by a mapping of its own, which goes when nobody needs it any more: of GPT-2, whose matrices are
-        turned as they are read, the file would otherwise stay in memory beside them (1.8 times its size).
+        """The tensor, from a memory map of its own, which is released with the tensor.
+
+        With one map for the whole file, GPT-2's file would stay in memory beside its transposed matrices (1.8 times its size).
         """
-        tensor: Tensor = mapped(self.file).get_tensor(self.name)
+        tensor: Tensor = open_safetensors(self.file).get_tensor(self.name)
         return tensor
 
 
 @dataclass(frozen=True)
 class ShardedWeights(Mapping[str, Tensor]):
-    """The weights of a folder by name, read when asked for."""
+    """The weights of a folder by name, read when accessed."""
 
     stored: Mapping[str, StoredTensor]
 
     @classmethod
-    def open(cls, folder: Path, auto: str = "") -> Self:
-        """The headers of all the folder's files; `auto` is what opens its class in transformers.
+    def open(cls, folder: Path, auto_class: str = "") -> Self:
+        """Read the headers of all files; `auto_class` is the Auto class of transformers, for the error message.
 
-        Raises BadInput where there are none, CorruptFile where one lies.
+        Raises BadInput if the folder has no safetensors, CorruptFile if a file or the index is inconsistent.
         """
         if (folder / FILE).is_file():
             return cls(read_safetensors_header(folder / FILE))
         if not (folder / INDEX).is_file():
-            raise BadInput(nothing_to_read(folder, auto))
-        places = read_json(folder / INDEX, MOST_INDEX_BYTES).get("weight_map")
-        if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
-            raise CorruptFile(f"{folder / INDEX} holds no 'weight_map' of names to files; copy the folder anew")
-        found: dict[str, StoredTensor] = {}
-        for place in sorted(set(places.values())):
-            if not SHARD_NAME.match(place):
-                raise CorruptFile(f"{folder / INDEX} names a shard {place[:60]!r}, which is no file of its own folder")
-            if not (folder / place).is_file():
-                raise CorruptFile(f"{folder / INDEX} names {place}, and it is not there; copy the folder anew")
-            found |= read_safetensors_header(folder / place)
-        if found.keys() != places.keys():
-            odd = sorted(found.keys() ^ places.keys())[0]
-            where = "in the files and not in the index" if odd in found else "in the index and not in the files"
-            raise CorruptFile(f"{odd} is {where} of {folder}; copy the folder anew")
-        return cls(found)
+            raise BadInput(no_weights_message(folder, auto_class))
+        weight_map = read_json(folder / INDEX, MAX_INDEX_BYTES).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise CorruptFile(f"{folder / INDEX} has no 'weight_map' from names to files; copy the folder again")
+        stored: dict[str, StoredTensor] = {}
+        for shard in sorted(set(weight_map.values())):
+            if not SHARD_NAME.match(shard):
+                raise CorruptFile(f"{folder / INDEX} names a shard {shard[:60]!r}, which is not a file of its own folder")
+            if not (folder / shard).is_file():
+                raise CorruptFile(f"{folder / INDEX} names {shard}, which does not exist; copy the folder again")
+            stored |= read_safetensors_header(folder / shard)
+        if stored.keys() != weight_map.keys():
+            odd = sorted(stored.keys() ^ weight_map.keys())[0]
+            where = "in the files and not in the index" if odd in stored else "in the index and not in the files"
+            raise CorruptFile(f"{odd} is {where} of {folder}; copy the folder again")
+        return cls(stored)
 
-    def under(self, prefix: str, outside: Iterable[str]) -> Self:
-        """With a prefix put before every name, where the file leaves it out (a bare stack without its head)."""
+    def add_prefix(self, prefix: str, exceptions: Iterable[str]) -> Self:
+        """With `prefix` before every name but the exceptions, if no name has it (a model saved without its head)."""
         if not prefix or any(name.startswith(prefix) for name in self.stored):
             return self
-        spared = set(outside)
-        return replace(self, stored={(n if n in spared else prefix + n): each for n, each in self.stored.items()})
+        kept = set(exceptions)
+        return replace(self, stored={(n if n in kept else prefix + n): each for n, each in self.stored.items()})
 
-    def renamed(self, ends: Mapping[str, str]) -> Self:
-        """With the ends of old names as they are now."""
-        new = {next((n.removesuffix(old) + now for old, now in ends.items() if n.endswith(old)), n): each
-               for n, each in self.stored.items()}  # fmt: skip
-        return replace(self, stored=new)
+    def replace_suffixes(self, suffixes: Mapping[str, str]) -> Self:
+        """With legacy suffixes of names replaced by the current ones."""
+        stored = {next((n.removesuffix(old) + new for old, new in suffixes.items() if n.endswith(old)), n): each
+                  for n, each in self.stored.items()}  # fmt: skip
+        return replace(self, stored=stored)
 
     def __getitem__(self, name: str) -> Tensor:
         stored = self.stored[name]
         try:
             return stored.read()
         except (SafetensorError, OSError) as error:
-            raise CorruptFile(f"{name} cannot be read ({error}); copy the folder anew") from error
+            raise CorruptFile(f"{name} cannot be read ({error}); copy the folder again") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.stored)
@@ -112,63 +113,65 @@ class ShardedWeights(Mapping[str, Tensor]):
         return len(self.stored)
 
 
-def mapped(path: Path) -> Any:
-    """A file, mapped into memory."""
+def open_safetensors(path: Path) -> Any:
+    """A safetensors file, memory-mapped."""
     return safe_open(path, framework="pt", device="cpu")
 
 
 def read_safetensors_header(path: Path) -> dict[str, StoredTensor]:
-    """What one file holds. The library checks lengths, offsets and overlaps against the file's size; we say it."""
+    """The tensors of one file by name. The library checks lengths, offsets and overlaps; raises CorruptFile."""
     try:
-        file = mapped(path)
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-        return {n: StoredTensor(path, n, tuple(part.get_shape()), str(part.get_dtype())) for n, part in parts.items()}
+        file = open_safetensors(path)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        return {n: StoredTensor(path, n, tuple(each.get_shape()), str(each.get_dtype())) for n, each in slices.items()}
     except (SafetensorError, OSError, UnicodeDecodeError, MemoryError) as error:
         raise CorruptFile(
-            f"{path} with its {path.stat().st_size:,} bytes is not whole ({error}); copy or save it anew"
+            f"{path} of {path.stat().st_size:,} bytes is not a complete file ({error}); copy or save it again"
         ) from error
 
 
-def nothing_to_read(folder: Path, auto: str) -> str:
-    """Why a folder without safetensors cannot be opened, and the way out."""
+def no_weights_message(folder: Path, auto_class: str) -> str:
+    """Why a folder without safetensors cannot be opened, and what to do."""
     if graphs := sorted(each.name for each in folder.glob("*.onnx")):
-        return f"{folder} holds {graphs[0]}, which onnxruntime runs; here, open the model that it was drawn from"
+        return f"{folder} holds {graphs[0]}, an ONNX graph for onnxruntime; open the model it was exported from"
     pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
     if not pickles:
         return f"{folder} holds no {FILE}; copy the whole folder"
     return (
-        f"{folder} holds {pickles[0]}, which can run code when it is opened, and no {FILE}; where you trust it, "
-        f'convert it once: transformers.{auto or "AutoModel"}.from_pretrained("{folder}").save_pretrained("NEW"), '
+        f"{folder} holds {pickles[0]}, a pickle, which can run code when it is opened, and no {FILE}; if you trust it, "
+        f'convert it once: transformers.{auto_class or "AutoModel"}.from_pretrained("{folder}").save_pretrained("NEW"), '
         "and copy the tokenizer's files there"
     )
 
 
 def write_weights(
-    folder: Path, plan: Iterable[tuple[str, Tensor]], stream: Iterable[tuple[str, Tensor]], limit: int = SHARD_BYTES
+    folder: Path, plan: Iterable[tuple[str, Tensor]], stream: Iterable[tuple[str, Tensor]], max_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write tensors as they come, never more than one file's worth held at a time.
+    """Write (name, tensor) pairs as they come, with at most one file's tensors in memory.
 
-    `plan` is the same stream over empty (meta) tensors: from it the number of files is known before the first is begun.
+    `plan` is the same sequence on the meta device, which determines the number of files before the first is written.
     """
     groups: list[list[str]] = [[]]
-    total = room = 0
+    total = group_bytes = 0
     for name, empty in plan:
         size = empty.numel() * empty.element_size()
-        if groups[-1] and room + size > limit:
+        if groups[-1] and group_bytes + size > max_bytes:
             groups.append([])
-            room = 0
+            group_bytes = 0
         groups[-1].append(name)
-        room += size
+        group_bytes += size
         total += size
     count = len(groups)
-    names = [FILE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-    coming = iter(stream)
-    for file, group in zip(names, groups, strict=True):
-        held = dict(next(coming) for _ in group)
-        assert list(held) == group, "plan and stream must name the same tensors in the same order"
+    files = [FILE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    pairs = iter(stream)
+    for file, group in zip(files, groups, strict=True):
+        tensors = dict(next(pairs) for _ in group)
+        assert list(tensors) == group, "plan and stream must name the same tensors in the same order"
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}, folder / file, {"format": "pt"}
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            folder / file,
+            {"format": "pt"},
         )
     if count > 1:
-        places = {name: file for file, group in zip(names, groups, strict=True) for name in group}
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        weight_map = {name: file for file, group in zip(files, groups, strict=True) for name in group}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})

@@ -1,7 +1,7 @@
-"""Rules: the names and layouts of weights, each stated once and carried both ways.
+"""Weight map: names and layouts of weights in another format, each rule applied in both directions.
 
-A rule works on the tensors of one layer at a time, so that a large model is never held twice, and on the meta device as
-well: pushing a model's empty shell says which names and shapes its folder must have.
+A rule converts one layer at a time, so that a large model is never held twice. It also works on the meta device: converting a
+model without data gives the names and shapes its file must have.
 """
 
 from __future__ import annotations
@@ -15,139 +15,147 @@ from torch import Tensor
 
 Weights = Mapping[str, Tensor]
 
-KINDS = ("weight", "bias")
+PARAMETERS = ("weight", "bias")
 
 
 class WeightRule(Protocol):
-    """One agreement between their weights and ours; `{layer}` in a name stands for the layer's number."""
+    """A mapping between external and native weights; `{layer}` in a name stands for the layer's index.
 
-    def to_native(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
-        """Ours, from those of theirs that are there."""
+    Weights that are absent are skipped in both directions.
+    """
 
-    def from_native(self, ours: Weights, layer: int) -> dict[str, Tensor]:
-        """Theirs, from those of ours that are there."""
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
+        """Native weights of one layer."""
+
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
+        """External weights of one layer."""
 
 
 @dataclass(frozen=True)
 class Rename:
-    """The same map under another name; `turned` for GPT-2's Conv1D, which stores (in, out) where Linear has (out, in).
+    """A module under another name; `transposed` for GPT-2's Conv1D, which stores (in, out) where Linear stores (out, in).
 
-    >>> Moved("ln_f", "norm").push({"norm.weight": torch.ones(2)}, 0)
+    >>> Rename("ln_f", "norm").from_native({"norm.weight": torch.ones(2)}, 0)
     {'ln_f.weight': tensor([1., 1.])}
     """
 
-    theirs: str
-    ours: str
+    external: str
+    native: str
     transposed: bool = False
 
-    def to_native(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
-        return self.carry(theirs, self.theirs, self.ours, layer)
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
+        return self.convert(external, self.external, self.native, layer)
 
-    def from_native(self, ours: Weights, layer: int) -> dict[str, Tensor]:
-        return self.carry(ours, self.ours, self.theirs, layer)
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
+        return self.convert(native, self.native, self.external, layer)
 
-    def carry(self, weights: Weights, source: str, target: str, layer: int) -> dict[str, Tensor]:
-        """Both ways are the same but for the names."""
+    def convert(self, weights: Weights, source: str, target: str, layer: int) -> dict[str, Tensor]:
+        """The module's weight and bias under the target name."""
         source, target = source.format(layer=layer), target.format(layer=layer)
-        found = {kind: weights[f"{source}.{kind}"] for kind in KINDS if f"{source}.{kind}" in weights}
-        return {f"{target}.{kind}": turn(tensor) if self.transposed else tensor for kind, tensor in found.items()}
+        tensors = {name: weights[f"{source}.{name}"] for name in PARAMETERS if f"{source}.{name}" in weights}
+        return {f"{target}.{name}": transpose(tensor) if self.transposed else tensor for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
 class RenameTensor:
-    """A tensor that is no map's weight or bias, under another name."""
+    """A single tensor, not a module, under another name."""
 
-    theirs: str
-    ours: str
+    external: str
+    native: str
 
-    def to_native(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
-        return {self.ours: theirs[self.theirs]} if self.theirs in theirs else {}
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
+        return {self.native: external[self.external]} if self.external in external else {}
 
-    def from_native(self, ours: Weights, layer: int) -> dict[str, Tensor]:
-        return {self.theirs: ours[self.ours]} if self.ours in ours else {}
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
+        return {self.external: native[self.native]} if self.native in native else {}
 
 
 @dataclass(frozen=True)
 class Fuse:
-    """Several maps stored as one, their outputs one after another: `rows` says how many each has."""
+    """Several native linear layers stored as one: their outputs concatenated, `out_features` of each."""
 
-    theirs: str
-    ours: tuple[str, ...]
-    rows: tuple[int, ...]
+    external: str
+    native: tuple[str, ...]
+    out_features: tuple[int, ...]
     transposed: bool = False
 
-    def to_native(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
-        for kind in KINDS:
-            name = f"{self.theirs.format(layer=layer)}.{kind}"
-            if name not in theirs:
+        for parameter in PARAMETERS:
+            name = f"{self.external.format(layer=layer)}.{parameter}"
+            if name not in external:
                 continue
-            whole = turn(theirs[name]) if self.transposed else theirs[name]
-            for ours, part in zip(self.ours, torch.split(whole, list(self.rows)), strict=True):
-                out[f"{ours.format(layer=layer)}.{kind}"] = part
+            fused = transpose(external[name]) if self.transposed else external[name]
+            for native, tensor in zip(self.native, torch.split(fused, list(self.out_features)), strict=True):
+                out[f"{native.format(layer=layer)}.{parameter}"] = tensor
         return out
 
-    def from_native(self, ours: Weights, layer: int) -> dict[str, Tensor]:
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
-        for kind in KINDS:
-            parts = [ours.get(f"{name.format(layer=layer)}.{kind}") for name in self.ours]
-            found = [part for part in parts if part is not None]
-            if len(found) == len(parts):
-                whole = join(found)
-                out[f"{self.theirs.format(layer=layer)}.{kind}"] = turn(whole) if self.transposed else whole
+        for parameter in PARAMETERS:
+            names = [f"{name.format(layer=layer)}.{parameter}" for name in self.native]
+            if all(name in native for name in names):
+                fused = concatenate([native[name] for name in names])
+                fused = transpose(fused) if self.transposed else fused
+                out[f"{self.external.format(layer=layer)}.{parameter}"] = fused
         return out
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Our own names, as they are."""
+    """All weights under their native names."""
 
-    def to_native(self, theirs: Weights, layer: int) -> dict[str, Tensor]:
-        return dict(theirs)
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
+        return dict(external)
 
-    def from_native(self, ours: Weights, layer: int) -> dict[str, Tensor]:
-        return dict(ours)
-
-
-def join(parts: list[Tensor]) -> Tensor:
-    """Rows of one after rows of another. A shell's are only counted: torch.cat on meta imports torch._dynamo, 1.5 s."""
-    if parts[0].is_meta:
-        return parts[0].new_empty(sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return torch.cat(parts)
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
+        return dict(native)
 
 
-def turn(tensor: Tensor) -> Tensor:
-    """Rows for columns, laid out anew; vectors as they are."""
+def concatenate(tensors: list[Tensor]) -> Tensor:
+    """The tensors concatenated along dimension 0. On the meta device torch.cat would import torch._dynamo (1.5 s)."""
+    if tensors[0].is_meta:
+        return tensors[0].new_empty(sum(tensor.shape[0] for tensor in tensors), *tensors[0].shape[1:])
+    return torch.cat(tensors)
+
+
+def transpose(tensor: Tensor) -> Tensor:
+    """A matrix transposed and contiguous; vectors unchanged."""
     return tensor.t().contiguous() if tensor.ndim == 2 else tensor
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """All rules of one architecture: those outside the layers, those that every layer repeats, and those of a second
-    stack beside the first.
+    """All rules of one architecture.
+
+    Args:
+        outside: rules applied once.
+        per_layer: rules applied to every layer.
+        layers: the number of layers.
+        second_stack: rules of a second stack (a decoder after an encoder).
     """
 
     outside: tuple[WeightRule, ...]
-    inside: tuple[WeightRule, ...] = ()
+    per_layer: tuple[WeightRule, ...] = ()
     layers: int = 0
-    beside: WeightMap | None = None
+    second_stack: WeightMap | None = None
 
-    def from_native(self, ours: Weights) -> Iterator[tuple[str, Tensor]]:
-        """Theirs from ours, one after another."""
-        for layer, rule in self.walk():
-            yield from rule.from_native(ours, layer).items()
+    def from_native(self, native: Weights) -> Iterator[tuple[str, Tensor]]:
+        """External (name, tensor) pairs, one at a time."""
+        for layer, rule in self.rules():
+            yield from rule.from_native(native, layer).items()
 
-    def to_native(self, theirs: Weights) -> Iterator[tuple[str, Tensor]]:
-        """Ours from theirs, one after another."""
-        for layer, rule in self.walk():
-            yield from rule.to_native(theirs, layer).items()
+    def to_native(self, external: Weights) -> Iterator[tuple[str, Tensor]]:
+        """Native (name, tensor) pairs, one at a time."""
+        for layer, rule in self.rules():
+            yield from rule.to_native(external, layer).items()
 
-    def walk(self) -> Iterator[tuple[int, WeightRule]]:
-        """Every rule with every layer it speaks of."""
+    def rules(self) -> Iterator[tuple[int, WeightRule]]:
+        """Every rule with every layer index it applies to."""
         for rule in self.outside:
             yield 0, rule
         for layer in range(self.layers):
-            for rule in self.inside:
+            for rule in self.per_layer:
                 yield layer, rule
-        if self.beside is not None:
-            yield from self.beside.walk()
+        if self.second_stack is not None:
+            yield from self.second_stack.rules()

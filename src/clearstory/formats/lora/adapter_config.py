@@ -1,4 +1,4 @@
-"""adapter_config.json: what peft says of a LoRA adapter, read without trust and written so that peft opens it."""
+"""adapter_config.json of peft: read as untrusted input, and written so that peft opens it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from clearstory.formats.hf.config_json import read_json
 
 CONFIG = "adapter_config.json"
 
-MOST_RANK = 2**16
+MAX_RANK = 2**16
 
-METADATA_KEYS = {
+IGNORED_ADAPTER_KEYS = {
     *("auto_mapping", "peft_version", "revision", "inference_mode", "task_type", "fan_in_fan_out"),
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the tensors say it again
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the tensors' names repeat them
     *("megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
 }
-"""Keys that change no number, or only together with one that is refused."""
+"""Keys that change no output by themselves: they matter only together with a key that is rejected."""
 
-READ = {
+SUPPORTED_ADAPTER_KEYS = {
     *("peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora"),
     *("rank_pattern", "alpha_pattern", "init_lora_weights"),
 }
 
-BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
-"""How A and B may have begun. All others change the base as well, which no adapter carries."""
+SUPPORTED_INIT = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Supported values of init_lora_weights. All others change the base weights, which an adapter does not store."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter is.
+    """The settings of a LoRA adapter.
 
     Args:
-        base: the folder of the model it was made for, as its file says.
-        r: the rank of every map without a pattern.
-        lora_alpha: its alpha.
-        rslora: whether products are scaled by alpha / √r (Kalajdzievski 2023), not by alpha / r.
-        dropout: share of what goes into A that was dropped in training.
-        ranks: ranks of maps by the end of their names.
-        alphas: alphas likewise.
+        base: the path of the base model, as written in the file.
+        r: the rank of every layer without a pattern.
+        lora_alpha: alpha of every layer without a pattern.
+        rslora: scale by alpha / √r (Kalajdzievski 2023) instead of alpha / r.
+        dropout: dropout probability of the adapter's input during training.
+        ranks: ranks by suffix of layer names.
+        alphas: alphas by suffix of layer names.
     """
 
     base: str
@@ -54,131 +54,143 @@ class AdapterConfig:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
 
-    def rank(self, place: str) -> int:
-        """The rank of one of their maps."""
-        return next((rank for end, rank in self.ranks.items() if ends(place, end)), self.r)
+    def rank(self, layer: str) -> int:
+        """The rank of one layer, named as in transformers."""
+        return next((rank for suffix, rank in self.ranks.items() if has_suffix(layer, suffix)), self.r)
 
-    def alpha(self, place: str) -> float:
-        """What its product is multiplied by, times its rank."""
-        alpha = next((alpha for end, alpha in self.alphas.items() if ends(place, end)), self.lora_alpha)
-        return alpha * math.sqrt(self.rank(place)) if self.rslora else alpha
+    def alpha(self, layer: str) -> float:
+        """The alpha of one layer for a scale of alpha / rank, rsLoRA included."""
+        alpha = next((alpha for suffix, alpha in self.alphas.items() if has_suffix(layer, suffix)), self.lora_alpha)
+        return alpha * math.sqrt(self.rank(layer)) if self.rslora else alpha
 
 
-def ends(place: str, end: str) -> bool:
-    """Whether a name ends with whole words.
+def has_suffix(layer: str, suffix: str) -> bool:
+    """Whether the last components of a dotted name are `suffix`.
 
-    >>> ends("model.layers.0.mlp.c_proj", "mlp.c_proj"), ends("model.layers.0.mlp.c_proj", "proj")
+    >>> has_suffix("model.layers.0.mlp.c_proj", "mlp.c_proj"), has_suffix("model.layers.0.mlp.c_proj", "proj")
     (True, False)
     """
-    return place == end or place.endswith(f".{end}")
+    return layer == suffix or layer.endswith(f".{suffix}")
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """The adapter_config.json of a folder. Raises BadInput naming what this house cannot honour."""
-    said = read_json(folder / CONFIG)
-    if said.get("peft_type") != "LORA":
-        refuse("peft_type", said.get("peft_type"), "this house opens LoRA adapters ('LORA')")
-    if said.get("bias", "none") != "none":
-        refuse("bias", said["bias"], "this house adapts linear maps and leaves biases at rest ('none'); " + MERGE)
-    if said.get("init_lora_weights") not in BEGINNINGS:
-        refuse("init_lora_weights", said["init_lora_weights"], "it changes the base too; " + MERGE)
-    for key, value in said.items():
-        if key not in READ and key not in METADATA_KEYS and value not in (None, False, [], {}, ""):
-            refuse(key, value, "this house adapts by plain LoRA, A and B beside linear maps; " + MERGE)
-    base = said.get("base_model_name_or_path")
+    """The adapter_config.json of a folder. Raises BadInput naming an unsupported key."""
+    values = read_json(folder / CONFIG)
+    if values.get("peft_type") != "LORA":
+        reject_key("peft_type", values.get("peft_type"), "supported: 'LORA'")
+    if values.get("bias", "none") != "none":
+        reject_key("bias", values["bias"], "supported: 'none'; " + MERGE)
+    if values.get("init_lora_weights") not in SUPPORTED_INIT:
+        reject_key("init_lora_weights", values["init_lora_weights"], "it changes the base weights too; " + MERGE)
+    for key, value in values.items():
+        ignored = key in SUPPORTED_ADAPTER_KEYS or key in IGNORED_ADAPTER_KEYS
+        if not ignored and value not in (None, False, [], {}, ""):
+            reject_key(key, value, "supported: LoRA of linear layers without further settings; " + MERGE)
+    base = values.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise BadInput(f"{folder / CONFIG} names no base; put its folder under base_model_name_or_path")
+        raise BadInput(f"{folder / CONFIG} names no base model; set base_model_name_or_path to its folder")
+    ranks, alphas = read_pattern(values, "rank_pattern"), read_pattern(values, "alpha_pattern")
     return AdapterConfig(
         base=base,
-        r=rank("r", said.get("r", 8)),
-        lora_alpha=number("lora_alpha", said.get("lora_alpha", 8)),
-        rslora=said.get("use_rslora") is True,
-        dropout=number("lora_dropout", said.get("lora_dropout", 0.0), most=0.999),
-        ranks={end: rank(f"rank_pattern.{end}", each) for end, each in pattern(said, "rank_pattern").items()},
-        alphas={end: number(f"alpha_pattern.{end}", each) for end, each in pattern(said, "alpha_pattern").items()},
+        r=check_rank("r", values.get("r", 8)),
+        lora_alpha=check_number("lora_alpha", values.get("lora_alpha", 8)),
+        rslora=values.get("use_rslora") is True,
+        dropout=check_number("lora_dropout", values.get("lora_dropout", 0.0), maximum=0.999),
+        ranks={suffix: check_rank(f"rank_pattern.{suffix}", each) for suffix, each in ranks.items()},
+        alphas={suffix: check_number(f"alpha_pattern.{suffix}", each) for suffix, each in alphas.items()},
     )
 
 
 MERGE = 'merge it once: peft.PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained("NEW")'
 
 
-def refuse(key: str, value: object, have: str) -> NoReturn:
-    """The one sentence for a key whose value cannot be honoured."""
-    raise BadInput(f"{CONFIG} asks for {key} = {repr(value)[:60]}; {have}")
+def reject_key(key: str, value: object, reason: str) -> NoReturn:
+    """Raise BadInput for a key with an unsupported value."""
+    raise BadInput(f"{CONFIG} has {key} = {repr(value)[:60]}; {reason}")
 
 
-def rank(key: str, value: object) -> int:
-    """A whole number within its bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_RANK:
-        refuse(key, value, f"it must be a whole number from 1 to {MOST_RANK:,}")
+def check_rank(key: str, value: object) -> int:
+    """The value, a rank within its bounds. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_RANK:
+        reject_key(key, value, f"it must be an integer from 1 to {MAX_RANK:,}")
     return value
 
 
-def number(key: str, value: object, most: float = 1e6) -> float:
-    """A number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-        refuse(key, value, f"it must be a number from 0 to {most:,g}")
+def check_number(key: str, value: object, maximum: float = 1e6) -> float:
+    """The value, a number from 0 to `maximum`. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= maximum:
+        reject_key(key, value, f"it must be a number from 0 to {maximum:,g}")
     return float(value)
 
 
-def pattern(said: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """What differs from map to map. Regular expressions from strangers are not run: names and ends of names only."""
-    found = said.get(key) or {}
-    if not isinstance(found, dict):
-        refuse(key, found, "it must be an object of names")
-    for end in found:
-        if not all(word.replace("_", "").isalnum() for word in end.split(".")):
-            refuse(key, end, "this house reads names of maps and ends of such names, no regular expressions")
-    return found
+def read_pattern(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A rank or alpha pattern. Only names and suffixes are supported: untrusted regular expressions are not run."""
+    pattern = values.get(key) or {}
+    if not isinstance(pattern, dict):
+        reject_key(key, pattern, "it must be an object of layer names")
+    for suffix in pattern:
+        if not all(component.replace("_", "").isalnum() for component in suffix.split(".")):
+            reject_key(key, suffix, "supported: layer names and suffixes of layer names, no regular expressions")
+    return pattern
 
 
-def describe(
-    pairs: Mapping[str, tuple[int, float]],
+def adapter_config_dict(
+    adapters: Mapping[str, tuple[int, float]],
     others: Collection[str],
     *,
     base: str,
     dropout: float,
     transposed: bool,
-    task: str | None,
+    task_type: str | None,
 ) -> dict[str, Any]:
-    """adapter_config.json of maps with their (rank, alpha); `others` are maps of the base that are not adapted.
+    """The contents of adapter_config.json.
 
-    >>> said = describe({"h.0.attn.c_attn": (6, 12.0), "h.0.attn.c_proj": (2, 4.0)}, ["h.0.mlp.c_proj"], base="b",
-    ...                 dropout=0.0, turned=True, task="CAUSAL_LM")
-    >>> said["target_modules"], said["r"], said["rank_pattern"]
+    Args:
+        adapters: (rank, alpha) of each adapted layer, named as in transformers.
+        others: the layers of the base model that are not adapted.
+        base: the path of the base model.
+        dropout: dropout probability.
+        transposed: whether the layers are Conv1D.
+        task_type: peft's task type.
+
+    >>> config = adapter_config_dict({"h.0.attn.c_attn": (6, 12.0), "h.0.attn.c_proj": (2, 4.0)}, ["h.0.mlp.c_proj"],
+    ...                              base="b", dropout=0.0, transposed=True, task_type="CAUSAL_LM")
+    >>> config["target_modules"], config["r"], config["rank_pattern"]
     (['attn.c_proj', 'c_attn'], 6, {'attn.c_proj': 2})
     """
-    usual, _ = Counter(pairs.values()).most_common(1)[0]
-    same = {place: [other for other, each in pairs.items() if each != pairs[place]] for place in pairs}
-    odd = {shortest(place, [*others, *same[place]]): each for place, each in pairs.items() if each != usual}
+    default, _ = Counter(adapters.values()).most_common(1)[0]
+    different = {layer: [other for other, each in adapters.items() if each != adapters[layer]] for layer in adapters}
+    exceptions = {
+        shortest_suffix(layer, [*others, *different[layer]]): each for layer, each in adapters.items() if each != default
+    }
     return {
         "peft_type": "LORA",
-        "task_type": task,
+        "task_type": task_type,
         "base_model_name_or_path": base,
         "inference_mode": True,
-        "r": usual[0],
-        "lora_alpha": bare(usual[1]),
+        "r": default[0],
+        "lora_alpha": as_number(default[1]),
         "lora_dropout": dropout,
         "use_rslora": False,
         "bias": "none",
         "fan_in_fan_out": transposed,
         "init_lora_weights": True,
-        "target_modules": sorted({shortest(place, others) for place in pairs}),
-        "rank_pattern": {end: each[0] for end, each in odd.items() if each[0] != usual[0]},
-        "alpha_pattern": {end: bare(each[1]) for end, each in odd.items() if each[1] != usual[1]},
+        "target_modules": sorted({shortest_suffix(layer, others) for layer in adapters}),
+        "rank_pattern": {suffix: each[0] for suffix, each in exceptions.items() if each[0] != default[0]},
+        "alpha_pattern": {suffix: as_number(each[1]) for suffix, each in exceptions.items() if each[1] != default[1]},
     }
 
 
-def shortest(place: str, others: Collection[str]) -> str:
-    """The shortest end of a name that none of the others has."""
-    words = place.split(".")
-    for count in range(1, len(words)):
-        end = ".".join(words[-count:])
-        if not any(ends(other, end) for other in others):
-            return end
-    return place
+def shortest_suffix(layer: str, others: Collection[str]) -> str:
+    """The shortest suffix of a dotted name that none of the others has."""
+    components = layer.split(".")
+    for length in range(1, len(components)):
+        suffix = ".".join(components[-length:])
+        if not any(has_suffix(other, suffix) for other in others):
+            return suffix
+    return layer
 
 
-def bare(value: float) -> float:
-    """Without a fraction where it has none: peft's own are whole."""
+def as_number(value: float) -> float:
+    """An int if the value is whole, as peft writes alpha."""
     return int(value) if value == int(value) else value

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
 from clearstory.formats.onnx.modules import DecoderModule, EncoderModule, SourceEncoderModule, RecurrentModule, TargetDecoderModule
-from clearstory.models.encoder import Encoder
-from clearstory.models.encoder_decoder import EncoderDecoder
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.transformer import Transformer
+from clearstory.models.transformer.decoder import Transformer
 
 ROWS, TOKENS, BEFORE = 2, 3, 5
 """Sizes of what a graph is drawn with. No two are alike, and none is 1, which the exporter takes for a constant."""
