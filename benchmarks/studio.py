@@ -62,7 +62,7 @@ ENTER = """async (text) => {
 
 TILE = """(place) => {
   const body = document.querySelector('[data-card=mosaic] .card-body');
-  const stack = body.querySelector('.mosaic');
+  const stack = body.querySelector('.tile-grid');
   const [layers, heads] = [Number(body.dataset.layers), Number(body.dataset.heads)];
   const across = Math.max(layers, heads);
   const [wide, tall] = [(stack.clientWidth - 30) / across, (stack.clientHeight - 16) / Math.min(layers, heads)];
@@ -72,7 +72,7 @@ TILE = """(place) => {
 """Where a head is on the canvas, every place another one."""
 
 CHOOSE = """async ([x, y, pointing]) => {
-  const stack = document.querySelector('[data-card=mosaic] .mosaic');
+  const stack = document.querySelector('[data-card=mosaic] .tile-grid');
   const card = document.querySelector('[data-card=pattern]');
   const box = stack.getBoundingClientRect();
   const body = card.querySelector('.card-body');
@@ -100,7 +100,7 @@ POINTED = 200
 """Milliseconds that the pointer stands on a head before it is clicked."""
 
 HOVER = """([x, y]) => {
-  const stack = document.querySelector('[data-card=mosaic] .mosaic');
+  const stack = document.querySelector('[data-card=mosaic] .tile-grid');
   const box = stack.getBoundingClientRect();
   const begin = performance.now();
   stack.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));

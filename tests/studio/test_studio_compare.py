@@ -70,7 +70,7 @@ def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypa
         for name in ("apart", "hollow-apart")
     ]
     assert len(set(fills)) == 2
-    assert card(seen, "apart").locator(".look").inner_text() == apart.caption
+    assert card(seen, "apart").locator(".caption").inner_text() == apart.caption
     assert "They differ in their sentences." in card(seen, "sides").inner_text()
     # What is pointed at and pinned in one is so in all.
     card(seen, "b").locator(".grid-field").focus()

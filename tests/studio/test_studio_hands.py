@@ -80,7 +80,7 @@ def readings(seen: Visit, card: str) -> list[list[float]]:
 def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
-    mosaic = seen.page.locator('[data-card="mosaic"] .mosaic')
+    mosaic = seen.page.locator('[data-card="mosaic"] .tile-grid')
     mosaic.focus()
     seen.page.keyboard.press("ArrowRight")
     seen.page.keyboard.press("Shift+Enter")
@@ -91,7 +91,7 @@ def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.
     seen.ready()
     view = clearstory.inspect(CLEAR, TEXT, view="combined-heads", heads=("0.1", "0.2 x3"))
     assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
-    assert seen.page.locator('[data-card="pattern"] .look').inner_text() == view.caption
+    assert seen.page.locator('[data-card="pattern"] .caption').inner_text() == view.caption
     assert ran(copied(seen, "pattern"))["view"] == view
     seen.page.locator('[name="reduce"]').select_option("max")
     seen.ready()
@@ -116,7 +116,7 @@ def test_a_columns_head_tells_who_reads_it(visit: Open, home: Path) -> None:
     told = dict(each.split(":") for each in str(body.get_attribute("data-readers")).split())
     assert list(map(int, told)) == best
     assert [float(each) for each in told.values()] == pytest.approx([column[row] for row in best], abs=1e-6)
-    assert "is read by" in body.locator(".said").inner_text()
+    assert "is read by" in body.locator(".readout").inner_text()
     seen.page.keyboard.press("Escape")
     assert body.get_attribute("data-column") == ""
 
@@ -178,9 +178,9 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     }
     want = {opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.largest_changes(12)}
     assert told == want
-    assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="interventions"] .look').inner_text()
+    assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="interventions"] .caption').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.
-    page.locator('[data-card="hand"] .dial').focus()
+    page.locator('[data-card="hand"] .weight-editor').focus()
     for key in ("Enter", "ArrowDown", "Enter"):
         page.keyboard.press(key)
     seen.ready()
@@ -192,7 +192,7 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
         ran(copied(seen, "hand"))["weights"],
         pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(str(turned))])[1],
     )
-    page.locator('[data-card="hand"] .dial').focus()
+    page.locator('[data-card="hand"] .weight-editor').focus()
     page.keyboard.press("Delete")
     assert seen.ready().page.locator(".edits li").count() == 0
     assert "Nothing is changed" in page.locator('[data-card="interventions"] .card-body').inner_text()
@@ -247,7 +247,7 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
             assert seen.numbers('[data-card="projection"] [data-point]', f"data-{axis}") == pytest.approx(
                 [getattr(point, axis) for point in view.points], abs=1e-6
             )
-        assert page.locator('[data-card="projection"] .look').inner_text() == view.caption
+        assert page.locator('[data-card="projection"] .caption').inner_text() == view.caption
 
     held(now)
     names = ran(copied(seen, "projection"))

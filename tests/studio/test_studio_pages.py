@@ -88,7 +88,7 @@ def test_the_next_token_is_the_librarys_and_cuts_are_grey(visit: Open, made: Pat
     body = seen.page.locator('[data-card="choice"] .card-body')
     entropy = float(-(warm * warm.log2()).sum())
     assert float(body.get_attribute("data-entropy")) == pytest.approx(entropy, rel=1e-4)
-    assert f"Entropy {entropy:.2f} bits" in seen.page.locator('[data-card="choice"] .look').inner_text()
+    assert f"Entropy {entropy:.2f} bits" in seen.page.locator('[data-card="choice"] .caption').inner_text()
     # The slider moves: everything else may come again.
     seen.page.locator('input[name="top_k"]').fill("0")
     seen.page.locator('[data-card="choice"] .card-body:not([data-kept="3"])').wait_for()
@@ -151,7 +151,7 @@ def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Pa
     assert float(body.get_attribute("data-value")) == view.values[3][1]
     seen.page.keyboard.press("Enter")
     assert "query=3" in seen.page.url
-    assert "pinned" in body.locator(".said").inner_text()
+    assert "pinned" in body.locator(".readout").inner_text()
     # The pinned row is a pinned chip, and a link opens it again.
     assert seen.page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-place") == "3"
     seen.page.reload()
@@ -161,18 +161,18 @@ def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Pa
 def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Open, made: Path) -> None:
     seen = visit(page="views", model=CLEAR, text=TEXT)
     seen.page.locator('[data-card="heads"]').scroll_into_view_if_needed()
-    body = seen.page.locator('[data-card="heads"] .walk-body')
-    body.locator(".mosaic").wait_for()
+    body = seen.page.locator('[data-card="heads"] .report-body')
+    body.locator(".tile-grid").wait_for()
     [mosaic, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").panels
     names = [tile.name for row in mosaic.tiles for tile in row]
     counts = {
         each.get_attribute("data-kind"): each.get_attribute("data-count") for each in body.locator(".legend-item").all()
     }
     assert counts == {name: str(names.count(name)) for name in set(names)}
-    body.locator(".mosaic").focus()
+    body.locator(".tile-grid").focus()
     seen.page.keyboard.press("ArrowRight")
     seen.page.keyboard.press("Enter")
-    assert body.locator(".said").inner_text().startswith("Layer 0, head 1")
+    assert body.locator(".readout").inner_text().startswith("Layer 0, head 1")
 
 
 def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> Non
     for row in range(1, 4):
         seen.page.keyboard.press("ArrowDown")
         assert float(body.get_attribute("data-value")) == pytest.approx(view.values[row][0], abs=1e-6)
-    seen.page.locator('[data-card="mosaic"] .mosaic').focus()
+    seen.page.locator('[data-card="mosaic"] .tile-grid').focus()
     seen.page.keyboard.press("ArrowLeft")
     seen.page.keyboard.press("Enter")
     seen.ready()

@@ -117,7 +117,7 @@ def test_the_newest_token_is_shown_to_look_where_the_library_says(
     seen.ready()
     own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids[:2]), layer=1, head=2)
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
-    assert own["caption"] in page.locator('[data-card="attended"] .look').inner_text()
+    assert own["caption"] in page.locator('[data-card="attended"] .caption').inner_text()
     assert "head=2" in page.url
     made = copied(seen, "attended", home, monkeypatch)["seen"]
     assert made["weights"].tolist() == pytest.approx(own["weights"].tolist())
@@ -138,7 +138,7 @@ def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
     assert ratio == pytest.approx(kept / anew)
     assert (
         f"With the KV cache {kept:,.1f} tokens per second, reading all anew {anew:,.1f}"
-        in card.locator(".look").inner_text()
+        in card.locator(".caption").inner_text()
     )
     card.locator(".tool", has_text="Numbers").click()
     assert seen.numbers('[data-card="speed"] .numbers tr td.n:nth-child(2)')[:2] == [kept, anew]
@@ -217,7 +217,7 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
         reader, model = reader + own["reader_bits"], model + own["model_bits"]
         page.locator(f"{card} button", has_text="Next token").click()
         seen.ready()
-    look = page.locator(f"{card} .look").inner_text()
+    look = page.locator(f"{card} .caption").inner_text()
     assert look.startswith(f"2 tokens, 1 guessed: you needed {reader:.2f} bits")
     assert look.endswith(f"the model's {model:.2f}.")
     assert page.locator('[data-card="choice"]').is_hidden()
@@ -329,10 +329,10 @@ def test_the_first_visit_begins_the_tour_and_an_empty_folder_offers_a_model(
 
 def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> None:
     seen = visit(page="families", model="models/bert", text="the cat sat", query=1)
-    rows = seen.page.locator('[data-card="fill-mask"] .walk-body tbody tr')
+    rows = seen.page.locator('[data-card="fill-mask"] .report-body tbody tr')
     view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill-mask", mask=(2,))
     step = view.panels[0]
-    assert seen.page.locator('[data-card="fill-mask"] .walk-body h3, [data-card="fill-mask"] h3').first.inner_text() == step.title
+    assert seen.page.locator('[data-card="fill-mask"] .report-body h3, [data-card="fill-mask"] h3').first.inner_text() == step.title
     assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
     assert step.title.startswith("Place 2, where")
 

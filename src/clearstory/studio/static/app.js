@@ -212,7 +212,7 @@ function unavailableReason(link) {
 function updateLinks() {
   for (const link of links) {
     const reason = unavailableReason(link);
-    link.classList.toggle("grey", Boolean(reason));
+    link.classList.toggle("unavailable", Boolean(reason));
     link.setAttribute("aria-disabled", String(Boolean(reason)));
     link.title = reason ?? "";
   }

@@ -20,7 +20,7 @@ import { cellText, toCsv } from "./format.js";
 export function makeCard({ name, title, description: description = null, tools: controls = null }) {
   let content = {};
   const heading = el("h2", {}, title);
-  const caption = el("p", { class: "look", hidden: true });
+  const caption = el("p", { class: "caption", hidden: true });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const body = el("div", { class: "card-body" });
   const table = el("div", { class: "numbers", hidden: true });
@@ -37,7 +37,7 @@ export function makeCard({ name, title, description: description = null, tools: 
     "section",
     { class: "card", data: { card: name, state: "empty" }, "aria-label": title },
     el("header", {}, heading, toolbar),
-    description ? el("p", { class: "says" }, description) : null,
+    description ? el("p", { class: "description" }, description) : null,
     controls,
     caption,
     problem,
@@ -116,7 +116,7 @@ export function makeCard({ name, title, description: description = null, tools: 
     }, 200);
     const previous = content.renderer;
     try {
-      filled: content = await load();
+      content = await load();
       problem.hidden = true;
       caption.textContent = content.caption ?? "";
       caption.hidden = !content.caption;

@@ -63,7 +63,7 @@ export function mount(root, context, { views }) {
     const settingNames = context.views().get(name)?.settings.map((row) => row.name) ?? [];
     return Object.fromEntries(["part", "target"].filter((key) => settingNames.includes(key)).map((key) => [key, state.get(key) ?? undefined]));
   };
-  const viewCards = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name, { bound: partSettings(name) }));
+  const viewCards = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name, { boundSettings: partSettings(name) }));
   root.replaceChildren(el("div", { class: "cards wide-first" }, patternsCard.root, headCard.root, pairsCard.root, ...viewCards.map((card) => card.root)));
 
   const requestBase = () => ({ model: context.model(), text: context.text(), settings: { ...(part() ? { part: part() } : {}), ...(isSet("target") ? { target: state.get("target") } : {}) } });

@@ -165,7 +165,7 @@ export function mount(root, context) {
       ),
     );
     const head = el("tr", {}, ...COLUMNS.map((name, i) => el("th", { scope: "col", class: i > 1 ? "n" : null }, name)));
-    body.replaceChildren(el("div", { class: "wide" }, el("table", { class: "drawn layers" }, el("thead", {}, head), el("tbody", {}, ...tableRows))), el("p", { class: "said", "aria-live": "polite" }));
+    body.replaceChildren(el("div", { class: "wide" }, el("table", { class: "rendered layers" }, el("thead", {}, head), el("tbody", {}, ...tableRows))), el("p", { class: "readout", "aria-live": "polite" }));
     updateMarks();
     return { update: () => {}, state: () => ({ layer: currentLayer() }), svg: () => null, csv: () => null };
   }
@@ -215,7 +215,7 @@ export function mount(root, context) {
     const name = currentLayer();
     const index = result.rows.findIndex((row) => row.name === name);
     const reason = hoveredLayer ? "pointed at" : state.get("after") === name ? "pinned; Esc lets it go" : "where the two are least alike";
-    const response = cards.layers.body.querySelector(".said");
+    const response = cards.layers.body.querySelector(".readout");
     if (response) response.textContent = `After ${layerTitle(name)}, ${reason}.`;
     for (const row of cards.layers.body.querySelectorAll("tbody tr")) {
       row.setAttribute("aria-selected", String(row.dataset.layer === selectedLayer()));

@@ -70,7 +70,7 @@ export function decodingComparisonCard(context, samplingSettings) {
     card.renderer()?.destroy?.();
     const nodeText = el("p", { class: "leaf-text", "aria-live": "polite" }, "Point at a word to read the text up to it; a click or Enter keeps it, arrows move.");
     const numberField = el("div", { class: "beams" });
-    body.replaceChildren(el("div", { class: "ways" }, ...response.ways.map(methodColumn)), el("h3", {}, "The beams, step by step"), numberField, nodeText);
+    body.replaceChildren(el("div", { class: "decoding-methods" }, ...response.ways.map(methodColumn)), el("h3", {}, "The beams, step by step"), numberField, nodeText);
     const showNode = ({ point }) => {
       if (point === null) return;
       const node = response.tree.nodes[point];
@@ -104,7 +104,7 @@ function methodColumn(method) {
   const totalItem = (name, value, key) => el("span", { data: { total: key, value } }, `${name} `, el("b", {}, cellText(value)));
   return el(
     "section",
-    { class: "way", data: { way: method.name } },
+    { class: "decoding-method", data: { way: method.name } },
     el("h3", {}, method.name),
     el("div", { class: "written mono" }, ...tokenNodes),
     el("p", { class: "totals" }, totalItem("score", method.score, "score"), totalItem("log-probability", method.total, "total"), totalItem("tokens", method.ids.length, "tokens")),

@@ -47,7 +47,7 @@ export function mount(root, context, { views }) {
   const mapCard = makeCard({ name: "projection", title: "Words by their vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("nearest of each", inputs.top), label("laid out by", layout)) });
   const rowsCard = makeCard({ name: "matrix", title: "The sentence as the model first sees it" });
   const hasNeighbours = views.includes("neighbours");
-  const viewCards = views.filter((name) => !PAGE_CARDS.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { bound: () => ({ words: axisWords() }), empty: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
+  const viewCards = views.filter((name) => !PAGE_CARDS.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { boundSettings: () => ({ words: axisWords() }), emptyMessage: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
   const axisCard = viewCards.find((card) => card.root.dataset.card === "semantic-axis");
   axisCard?.root.querySelector("header").after(el("div", { class: "settings" }, label("From", inputs.one), label("to", inputs.other)));
   root.replaceChildren(el("div", { class: "cards" }, hasNeighbours && neighboursCard.root, hasNeighbours && mapCard.root, views.includes("embeddings") && rowsCard.root, ...viewCards.map((card) => card.root)));

@@ -30,9 +30,9 @@ export function mount(root, context) {
   const tools = el(
     "div",
     { class: "sliders" },
-    slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: sampling.temperature, words: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature") }),
-    slider({ label: "Top-k", name: "top_k", min: 0, max: KS.length - 1, step: 1, value: Math.max(0, KS.indexOf(sampling.top_k)), words: (v) => (KS[v] ? String(KS[v]) : "all"), oninput: (v) => set("top_k")(KS[v]) }),
-    slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, words: (v) => v.toFixed(2), oninput: set("top_p") }),
+    slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: sampling.temperature, format: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature") }),
+    slider({ label: "Top-k", name: "top_k", min: 0, max: KS.length - 1, step: 1, value: Math.max(0, KS.indexOf(sampling.top_k)), format: (v) => (KS[v] ? String(KS[v]) : "all"), oninput: (v) => set("top_k")(KS[v]) }),
+    slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, format: (v) => v.toFixed(2), oninput: set("top_p") }),
     el("label", {}, el("span", {}, "Seed"), seed),
     el("label", {}, el("span", {}, "At most"), maxTokens),
     el("div", { class: "buttons" }, playButton, stepButton, backButton, restartButton),

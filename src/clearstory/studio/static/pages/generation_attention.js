@@ -33,7 +33,7 @@ export function generationAttentionCard(context) {
   });
   card.root.classList.add("integer");
   card.root.hidden = true;
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   const row = el("div", {});
   const tokenChips = chips(row, { tokens: [] }, { onPick: ({ query, pinned }) => showWeight(query, pinned) });
 

@@ -122,7 +122,7 @@ export function guessGameCard(context, { onCover }) {
       return el("span", { class: `piece heat-${level}`, title: score ? `${bitsOf(score.model_bits)} bits for the model` : "" }, piece);
     });
     body.replaceChildren(
-      el("div", { class: "written mono" }, ...shown, el("span", { class: "piece next-gap" }, game.said?.came?.piece ?? "?")),
+      el("div", { class: "written mono" }, ...shown, el("span", { class: "piece blank-token" }, game.said?.came?.piece ?? "?")),
       game.said ? resultNode() : guessForm(problem),
     );
     (game.said ? body.querySelector("button.strong") : body.querySelector("input[type=text]"))?.focus({ preventScroll: true });
@@ -139,7 +139,7 @@ export function guessGameCard(context, { onCover }) {
         "form",
         { class: "settings", onsubmit: (event) => (event.preventDefault(), submitGuess({ word: input.value })) },
         el("label", {}, el("span", {}, "Your guess"), input),
-        slider({ label: "How sure", name: "share", min: 0.05, max: 0.95, step: 0.05, value: confidence, words: (v) => percent(v), oninput: (v) => (confidence = v) }),
+        slider({ label: "How sure", name: "share", min: 0.05, max: 0.95, step: 0.05, value: confidence, format: (v) => percent(v), oninput: (v) => (confidence = v) }),
         el("button", { type: "submit", class: "strong" }, "Guess"),
       ),
       el("p", { class: "quiet" }, game.place < game.pieces.length ? "Or choose one; the token that comes is among them:" : "The text ends here: what would the model go on with? Or choose one:"),

@@ -28,7 +28,7 @@ export function headEditorCard(context, edits) {
   const partInput = el("select", { name: "part", onchange: () => state.set({ part: partInput.value || null }, { quiet: true }) });
   const partBox = el("label", { hidden: true }, el("span", {}, "Whose"), partInput);
   const scaleText = (value) => (value === 0 ? "nothing" : value === 1 ? "as it is" : `${value} times`);
-  const scale = slider({ label: "What it adds", name: "scale", min: 0, max: 2, step: 0.05, value: 1, words: scaleText, oninput: (value) => edits.put(isScale, value === 1 ? null : `${headName()} ${value === 0 ? "off" : `x${value}`}`) });
+  const scale = slider({ label: "What it adds", name: "scale", min: 0, max: 2, step: 0.05, value: 1, format: scaleText, oninput: (value) => edits.put(isScale, value === 1 ? null : `${headName()} ${value === 0 ? "off" : `x${value}`}`) });
   const [scaleInput, scaleOutput] = [scale.querySelector("input"), scale.querySelector("output")];
   const card = makeCard({ name: "hand", title: "One head by hand", tools: el("div", { class: "settings" }, partBox, layerBox, headBox, scale) });
 
@@ -90,7 +90,7 @@ export function headEditorCard(context, edits) {
     const edited = new Set(edits.all().filter((each) => each.startsWith(name)).map((each) => each.slice(name.length).split(" ").slice(0, 2).join(",")));
     const data = { ...result, edited };
     // The drawing stays while a dot is in hand: only its numbers change.
-    if (renderer && body.querySelector(".dial")) renderer.update(data);
+    if (renderer && body.querySelector(".weight-editor")) renderer.update(data);
     else renderer = weightEditor(body, data, { onTurn: onWeightChange });
     return renderer;
   }

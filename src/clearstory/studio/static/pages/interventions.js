@@ -53,7 +53,7 @@ export function mount(root, context, { views }) {
   });
   const target = () => (state.get("target") ? { target: state.get("target") } : {});
   const outcomeCard = views.includes("interventions")
-    ? viewCard(context, "interventions", { bound: () => ({ edit: currentList(), ...target() }), title: "Before and after", drawn: mountBars, empty: "Nothing is changed yet. Click a part of the model, pull a dot below, or write an edit: what the model says then stands here beside what it says as it is." })
+    ? viewCard(context, "interventions", { boundSettings: () => ({ edit: currentList(), ...target() }), title: "Before and after", render: mountBars, emptyMessage: "Nothing is changed yet. Click a part of the model, pull a dot below, or write an edit: what the model says then stands here beside what it says as it is." })
     : null;
   const headEditor = headEditorCard(context, { all: currentList, put: replace });
   const viewCards = views.filter((name) => name !== "interventions").map((name) => viewCard(context, name, { onPick: { "activation-patching": onPatchingClick, ablation: onAblationClick }[name] ?? context.pick }));
@@ -217,7 +217,7 @@ for id, before, after in outcome.moves(12):
         const name = row === heads ? `feed-forward ${layer}` : `head ${layer}.${row}`;
         const spec = `${name} off`;
         const isAblated = removeButton.has(spec);
-        const classes = `${isAblated ? " gone" : scaled(name) ? " scaled" : ""}${row === heads ? " think" : chosen === `${layer}.${row}` ? " chosen" : ""}`;
+        const classes = `${isAblated ? " ablated" : scaled(name) ? " scaled" : ""}${row === heads ? " feed-forward" : chosen === `${layer}.${row}` ? " chosen" : ""}`;
         svgNode.append(
           svg(
             "rect",

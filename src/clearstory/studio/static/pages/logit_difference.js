@@ -15,7 +15,7 @@ export function logitDifferenceCard(context, isAvailable) {
   const swap = el("button", { type: "button", onclick: () => (([selectA.value, selectB.value] = [selectB.value, selectA.value]), saveChoice()) }, "Swap");
   const sumLine = el("p", { class: "quiet", data: { sum: "" } });
   const selectedIds = () => [selectA.value, selectB.value].filter((each) => each !== "").map(Number);
-  const attributionCard = isAvailable ? viewCard(context, "logit-attribution", { bound: () => ({ ids: selectedIds(), words: [], target: null }), wait: () => !rows.length, title: "Why the one and not the other" }) : null;
+  const attributionCard = isAvailable ? viewCard(context, "logit-attribution", { boundSettings: () => ({ ids: selectedIds(), words: [], target: null }), isWaiting: () => !rows.length, title: "Why the one and not the other" }) : null;
   const controls = el("div", { class: "why", hidden: !isAvailable }, el("div", { class: "settings" }, el("label", {}, el("span", {}, "Why"), selectA), el("label", {}, el("span", {}, "and not"), selectB), swap), sumLine);
   attributionCard?.root.querySelector("header").after(controls);
 
@@ -32,7 +32,7 @@ export function logitDifferenceCard(context, isAvailable) {
     const previous = choiceKey === key() ? selectedIds() : choiceKey === null ? (context.state.get("why") ?? "").split(",").filter(Boolean).map(Number) : [];
     choiceKey = key();
     rows = [...tokens].sort((a, b) => b.logit - a.logit);
-    for (const select choiceKey [selectA, selectB]) select.replaceChildren(...rows.map((row) => el("option", { value: row.id }, `${row.piece}  ${percent(row.probability)}`)));
+    for (const select of [selectA, selectB]) select.replaceChildren(...rows.map((row) => el("option", { value: row.id }, `${row.piece}  ${percent(row.probability)}`)));
     const defaults = [rows[0].id, rows[1].id];
     const stillPresent = previous.length === 2 && previous.every((id) => rows.some((row) => row.id === id));
     [selectA.value, selectB.value] = stillPresent ? previous : defaults;

@@ -22,9 +22,9 @@ export function mount(root, context, { views }) {
   const tools = el(
     "div",
     { class: "sliders" },
-    slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: sampling.temperature, words: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature", 1) }),
-    slider({ label: "Top-k", name: "top_k", min: 0, max: TOP_K_VALUES.length - 1, step: 1, value: Math.max(0, TOP_K_VALUES.indexOf(sampling.top_k)), words: (v) => (TOP_K_VALUES[v] ? String(TOP_K_VALUES[v]) : "all"), oninput: (v) => set("top_k", 0)(TOP_K_VALUES[v]) }),
-    slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, words: (v) => v.toFixed(2), oninput: (v) => set("top_p", 1)(Math.min(1, v)) }),
+    slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: sampling.temperature, format: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature", 1) }),
+    slider({ label: "Top-k", name: "top_k", min: 0, max: TOP_K_VALUES.length - 1, step: 1, value: Math.max(0, TOP_K_VALUES.indexOf(sampling.top_k)), format: (v) => (TOP_K_VALUES[v] ? String(TOP_K_VALUES[v]) : "all"), oninput: (v) => set("top_k", 0)(TOP_K_VALUES[v]) }),
+    slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, format: (v) => v.toFixed(2), oninput: (v) => set("top_p", 1)(Math.min(1, v)) }),
   );
   const card = makeCard({ name: "choice", title: "What may come next", tools });
   const cards = views.filter((name) => name !== "logit-attribution").map((name) => viewCard(context, name));
@@ -36,7 +36,7 @@ export function mount(root, context, { views }) {
 
   function setCovered(on) {
     coverNote.hidden = !on;
-    for (const each of coverable) each.classList.toggle("under-cover", on);
+    for (const each of coverable) each.classList.toggle("covered-answer", on);
   }
 
   function update() {

@@ -11,7 +11,7 @@ export function mount(root, context, { views }) {
   let columnsThatFit = 8;
   const tools = el("div", { class: "settings" });
   const controlsBox = el("div", {});
-  const logitLens = views.includes("logit-lens") ? viewCard(context, "logit-lens", { bound: () => ({ columns: visibleColumns() }) }) : null;
+  const logitLens = views.includes("logit-lens") ? viewCard(context, "logit-lens", { boundSettings: () => ({ columns: visibleColumns() }) }) : null;
   const otherCards = views.filter((name) => name !== "logit-lens").map((name) => viewCard(context, name));
   root.replaceChildren(el("div", { class: "cards" }, logitLens?.root, ...otherCards.map((card) => card.root)));
   logitLens?.root.querySelector("header").after(controlsBox);
@@ -51,7 +51,7 @@ export function mount(root, context, { views }) {
     const range = tools.querySelector("input");
     if (range && range === document.activeElement && Number(range.max) === tokenCount() - columnsThatFit) return;
     tools.replaceChildren(
-      slider({ label: "Tokens", name: "from", min: 0, max: tokenCount() - columnsThatFit, step: 1, value: firstColumn(), words: rangeText, oninput: (from) => context.state.set({ from }, { quiet: true }) }),
+      slider({ label: "Tokens", name: "from", min: 0, max: tokenCount() - columnsThatFit, step: 1, value: firstColumn(), format: rangeText, oninput: (from) => context.state.set({ from }, { quiet: true }) }),
       el("span", { class: "soft" }, "Only what is on the screen is computed."),
     );
   }

@@ -38,7 +38,7 @@ export function mount(root, context, { views }) {
       { class: "wide" },
       el(
         "table",
-        { class: "drawn" },
+        { class: "rendered" },
         el("thead", {}, el("tr", {}, ...["place", "token", "id", "bytes", "written as", ""].map((name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, ...tokens.map((token, position) => tokenRow(token, position, text))),
       ),

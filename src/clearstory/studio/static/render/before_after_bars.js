@@ -22,7 +22,7 @@ export function mount(root, data) {
             "li",
             { class: "choice pair", data: { token: row[name], before: row[beforeColumn], after: row[afterColumn] } },
             el("span", { class: "mono piece-name" }, row[name]),
-            el("span", { class: "bar-room" }, bar("was", row[beforeColumn]), bar("now", row[afterColumn])),
+            el("span", { class: "bar-room" }, bar("before", row[beforeColumn]), bar("after", row[afterColumn])),
             el("span", { class: "n" }, `${probabilityText(row[beforeColumn])} → ${probabilityText(row[afterColumn])}`),
           ),
         ),

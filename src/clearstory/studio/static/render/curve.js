@@ -12,7 +12,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   let show = (_) => {}; // marks a place, or none
   const plot = el("div", { class: "curve-field", tabindex: "0", role: "application" });
   const legend = el("p", { class: "legend" });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(legend, plot, readout);
   const end = redrawOnResize(root, paint);
 

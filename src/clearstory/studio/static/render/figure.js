@@ -8,7 +8,7 @@ const [CHAR_WIDTH, LINE_HEIGHT] = [7.6, 17];
 /** data: a Figure, in letters and lines. */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   const container = el("div", { class: "wide" });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(container, readout);
   let hovered = null;
 
@@ -51,7 +51,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   }
 
   function showReadout(index, description) {
-    at: hovered = index;
+    hovered = index;
     readout.textContent = description;
     onPick({ point: index, pinned: false });
   }

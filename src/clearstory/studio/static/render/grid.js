@@ -21,7 +21,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   let size = 0;
   let drawing = null;
   const container = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: onKeyDown });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(el("div", { class: "wide" }, container), readout);
   const stopRedraw = redrawOnResize(root, paint);
   const destroy = () => (stopRedraw(), drawing?.destroy?.());

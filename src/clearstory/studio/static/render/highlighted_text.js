@@ -9,7 +9,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   let pinned = null;
   const text = el("div", { class: "spans", role: "listbox", "aria-label": "the text in its pieces" });
   const totals = el("p", { class: "totals" });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(text, readout, totals);
 
   function update(next) {

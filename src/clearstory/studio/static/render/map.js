@@ -19,7 +19,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   let highlighted = []; // points that something beside this one is about
   const container = el("div", {});
   const legend = el("p", { class: "legend" });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(legend, container, readout);
   const end = redrawOnResize(root, paint);
 
@@ -46,7 +46,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     view.points.forEach((each, index) => rendered.nodes[index] && Object.assign(rendered.nodes[index].dataset, { x: each.x, y: each.y }));
     rendered.axes.forEach((node, index) => (node.textContent = index ? view.y_label : view.x_label));
     animate(from, coordinates);
-    follow({ at: highlighted });
+    follow({ hovered: highlighted });
   }
 
   /** Points that something beside this one is about. Tells nobody. */

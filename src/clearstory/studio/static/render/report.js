@@ -14,8 +14,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, renderVie
   const slider = el("input", { type: "range", min: 0, value: 0, "aria-label": "step", oninput: () => showPanel(Number(slider.value)) });
   const progress = el("output", {});
   const title = el("h3", {});
-  const captionLine = el("p", { class: "look" });
-  const body = el("div", { class: "walk-body" });
+  const captionLine = el("p", { class: "caption" });
+  const body = el("div", { class: "report-body" });
   root.replaceChildren(el("div", { class: "stepper" }, backButton, play, nextButton, slider, progress), title, captionLine, body);
 
   function update(next) {

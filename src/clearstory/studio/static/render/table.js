@@ -44,7 +44,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
         { class: "wide" },
         el(
           "table",
-          { class: "drawn" },
+          { class: "rendered" },
           el("thead", {}, el("tr", {}, ...view.columns.map((name, i) => head(name, numeric[i] && i !== bar)))),
           el("tbody", {}, ...rows),
         ),

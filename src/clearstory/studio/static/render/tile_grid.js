@@ -15,8 +15,8 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   let layout = null;
   const canvas = el("canvas", { role: "img" });
   const overlay = el("canvas", { class: "over", "aria-hidden": "true" });
-  const stack = el("div", { class: "stack mosaic", tabindex: "0", role: "application", onkeydown: onKeyDown }, canvas, overlay);
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const stack = el("div", { class: "stack tile-grid", tabindex: "0", role: "application", onkeydown: onKeyDown }, canvas, overlay);
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   const legend = el("p", { class: "legend" });
   root.replaceChildren(legend, el("div", { class: "wide" }, stack), readout);
   stack.addEventListener("pointermove", (event) => hover(tileAt(event)));

@@ -16,7 +16,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   let nodeElements = [];
   let levels = [];
   const container = el("div", { class: "wide", role: "group", onkeydown: onKeyDown, onpointerleave: () => hover(pinned) });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(container, readout);
   const end = redrawOnResize(root, paint);
 
@@ -75,14 +75,14 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   function mark() {
     const path = pathTo(view, hovered);
     nodeElements.forEach(({ leaf: box, line }, index) => {
-      box.classList.toggle("on-way", path.has(index));
-      line?.classList.toggle("on-way", path.has(index));
+      box.classList.toggle("on-path", path.has(index));
+      line?.classList.toggle("on-path", path.has(index));
       box.setAttribute("aria-pressed", String(index === pinned));
     });
   }
 
   function hover(index) {
-    at: hovered = index;
+    hovered = index;
     mark();
     root.dataset.node = index ?? "";
     if (index === null) {

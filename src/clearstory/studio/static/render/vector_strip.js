@@ -17,7 +17,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   const canvas = el("canvas", { role: "img" });
   const overlay = el("canvas", { class: "over", "aria-hidden": "true" });
   const stack = el("div", { class: "stack strip", tabindex: "0", role: "application", onkeydown: onKeyDown }, canvas, overlay);
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(el("div", { class: "wide" }, stack), readout);
   stack.addEventListener("pointermove", (event) => hover(cellAt(event)));
   stack.addEventListener("pointerleave", () => hover(null));
@@ -90,7 +90,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   }
 
   function hover(cell) {
-    at: hovered = cell;
+    hovered = cell;
     updateMarks();
     updateReadout();
     if (cell) onPick({ ...cell, pinned: false });

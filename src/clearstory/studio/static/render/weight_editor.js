@@ -21,8 +21,8 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
   let dragStart = null; // where the pointer took it
   let layout = null;
   let nodes = new Map();
-  const container = el("div", { class: "grid-field dial", tabindex: "0", role: "application", onkeydown: onKeyDown });
-  const readout = el("p", { class: "said", "aria-live": "polite" });
+  const container = el("div", { class: "grid-field weight-editor", tabindex: "0", role: "application", onkeydown: onKeyDown });
+  const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(el("div", { class: "wide" }, container), readout);
   const destroy = redrawOnResize(root, paint);
 
@@ -37,7 +37,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
     const same = next.rows.length === view.rows.length && next.columns.length === view.columns.length && nodes.size;
     view = next;
     if (!same) {
-      at: hovered = lastHeld = heldWeight = dragStart = null;
+      hovered = lastHeld = heldWeight = dragStart = null;
       paint(root.clientWidth || 560);
     }
     refresh();
@@ -94,7 +94,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
   }
 
   function hover(cell) {
-    at: hovered = cell;
+    hovered = cell;
     refresh();
   }
 
@@ -122,7 +122,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
   }
 
   function release() {
-    taken: heldWeight = dragStart = null;
+    heldWeight = dragStart = null;
     refresh();
   }
 
@@ -152,7 +152,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
     } else if (event.key === "Enter" || event.key === " ") {
       if (heldWeight !== null) release();
       else if (isEditable(cell)) {
-        at: hovered = lastHeld = cell;
+        hovered = lastHeld = cell;
         heldWeight = weight(cell);
         refresh();
       }
