@@ -66,7 +66,7 @@ def held_out(corpus: str) -> EvalText:
 
 def needed(opened: Any, held: EvalText) -> float:
     """Bits per byte."""
-    bits = measure(opened.model, opened.tokenizer, held, windows="strided").bits_per_byte(held)
+    bits = score_units(opened.model, opened.tokenizer, held, windows="strided").bits_per_byte(held)
     assert bits is not None
     return round(bits, 4)
 
@@ -97,7 +97,7 @@ def share(texts: list[str], opened: dict[tuple[str, str], Any], of: str) -> floa
         nats = {}
         for corpus in CORPORA:
             each = opened["judge", corpus]
-            nats[corpus] = measure(each.model, each.tokenizer, held, windows="strided").model_nats / NATS_PER_BIT
+            nats[corpus] = score_units(each.model, each.tokenizer, held, windows="strided").model_nats / NATS_PER_BIT
         right += min(nats, key=nats.__getitem__) == of
     return round(right / len(texts), 3)
 

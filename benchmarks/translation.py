@@ -20,7 +20,7 @@ from pathlib import Path
 from shared import clearstory, data, show
 
 from clearstory.metrics import bleu, chrf
-from clearstory.recipes.translate import translate
+from clearstory.recipes.inference.translate import translate
 
 FILES = {
     "tatoeba-en-de": (("train.tsv.gz",), ("dev.tsv.gz",)),

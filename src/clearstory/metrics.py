@@ -1,6 +1,6 @@
-"""Metrics: sums that can be added, and the yardsticks read off them.
+"""Metrics: scores as sums that can be added, bits per byte, chrF and BLEU, and bootstrap confidence intervals.
 
-Every total carries its own counts, so that parts of a text, ranks and files add up exactly; a mean of means does not.
+Every sum has its own count, so that parts of a text, ranks and files add up exactly; a mean of means does not.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ from clearstory.errors import BadInput, MissingExtra
 
 NATS_PER_BIT = math.log(2)
 
+LIKELIHOOD = "likelihood"
+"""Measure of causal models: the probability of the text under the chain rule."""
+
+PSEUDO_LIKELIHOOD = "pseudo-likelihood"
+"""Measure of encoders: the product of each token's probability given all others, for a part of the text."""
+
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well a model foresaw a text: sums over the tokens it was asked for, to be added up.
+    """How well a model predicts a text: sums over the scored tokens, which can be added.
 
     Args:
-        nats: surprise of all scored tokens together, −Σ ln p.
-        tokens: how many were scored.
-        bytes: bytes of text those tokens spell; None where that cannot be said, as with a tokenizer that loses some.
+        nats: negative log-likelihood of all scored tokens, −Σ ln p.
+        tokens: number of scored tokens.
+        bytes: bytes of text those tokens stand for; None where that is unknown, as with a lossy tokenizer.
         reason: one sentence on why `bytes` is None.
 
     >>> half = Score(nats=math.log(2) * 8, tokens=4, bytes=8)
@@ -41,7 +47,7 @@ class Score:
     reason: str | None = None
 
     def __add__(self, other: Score) -> Score:
-        """Both texts together. What is not known of one is not known of both."""
+        """The score of both texts. Bytes that are unknown for one are unknown for both."""
         known = self.bytes is not None and other.bytes is not None
         return Score(
             nats=self.nats + other.nats,
@@ -51,65 +57,69 @@ class Score:
         )
 
     def without_bytes(self, reason: str) -> Score:
-        """The same surprise over an unknown number of bytes."""
+        """The same score with an unknown number of bytes."""
         return Score(nats=self.nats, tokens=self.tokens, bytes=None, reason=reason)
 
     @property
     def nats_per_token(self) -> float:
-        """Mean surprise; nan when nothing was scored."""
+        """Mean negative log-likelihood; nan when nothing was scored."""
         return self.nats / self.tokens if self.tokens else math.nan
 
     @property
     def perplexity(self) -> float:
-        """e to the mean surprise: how many equally likely tokens the model hesitates between."""
+        """e to the nats per token."""
         return perplexity(self.nats, self.tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits this model would need to store one byte of the text; None where bytes are not known."""
+        """Bits to encode one byte of the text with the model; None where the bytes are unknown."""
         return None if self.bytes is None else bits_per_byte(self.nats, self.bytes)
 
 
-def bits_per_byte(nats: float, count: float) -> float:
-    """Nats over a text of `count` bytes, as bits for each byte: the yardstick no tokenizer can bend.
+def bits_per_byte(nats: float, n_bytes: float) -> float:
+    """Nats of a text of `n_bytes` bytes as bits per byte, which do not depend on the tokenizer.
 
     >>> bits_per_byte(math.log(2) * 8, 4)
     2.0
     """
-    if count < 0:
-        raise BadInput(f"a text of {count:,} bytes cannot be; count the bytes of what was scored")
-    return nats / NATS_PER_BIT / count if count else math.nan
+    if n_bytes < 0:
+        raise BadInput(f"a text cannot have {n_bytes:,} bytes; count the bytes of what was scored")
+    return nats / NATS_PER_BIT / n_bytes if n_bytes else math.nan
 
 
-def perplexity(nats: float, count: int) -> float:
-    """e to the nats per token; infinite where it is larger than a float can say.
+def perplexity(nats: float, n_tokens: int) -> float:
+    """e to the nats per token; infinite where it exceeds the largest float.
 
     >>> round(perplexity(math.log(50) * 3, 3), 9)
     50.0
     """
-    if not count:
+    if not n_tokens:
         return math.nan
     try:
-        return math.exp(nats / count)
+        return math.exp(nats / n_tokens)
     except OverflowError:
         return math.inf
 
 
 def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
-    """How many character n-grams texts share with what they should be, from 0 to 100. Popović 2015; sacrebleu's."""
-    return float(_sacrebleu().corpus_chrf(*_paired(texts, references)).score)
+    """chrF: F-score of character n-grams shared with references, from 0 to 100. Popović 2015, by sacrebleu."""
+    return float(_sacrebleu().corpus_chrf(*_aligned(texts, references)).score)
 
 
-def bleu(texts: Sequence[str], references: Sequence[str], tokens: str | None = "13a") -> float:
-    """How many n-grams of words texts share with what they should be, from 0 to 100. Papineni et al. 2002; sacrebleu's,
-    with one of its tokenizers, or none for text whose words stand apart already.
+def bleu(texts: Sequence[str], references: Sequence[str], tokenizer: str | None = "13a") -> float:
+    """BLEU: precision of word n-grams shared with references, from 0 to 100. Papineni et al. 2002, by sacrebleu.
+
+    `tokenizer` is one of sacrebleu's; None for text whose words are separated already.
     """
-    return float(_sacrebleu().corpus_bleu(*_paired(texts, references), tokenize=tokens or "none", force=True).score)
+    texts, reference_lists = _aligned(texts, references)
+    return float(_sacrebleu().corpus_bleu(texts, reference_lists, tokenize=tokenizer or "none", force=True).score)
 
 
-def _paired(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def _aligned(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     if len(texts) != len(references) or not texts:
-        raise BadInput(f"{len(texts):,} texts cannot be held against {len(references):,} references; give one for each")
+        raise BadInput(
+            f"{len(texts):,} texts cannot be compared with {len(references):,} references; give one for each"
+        )
     return list(texts), [list(references)]
 
 
@@ -129,13 +139,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How far one model's bits per byte lie above another's on the same units of text.
+    """The difference in bits per byte between two models on the same units of text.
 
     Args:
-        bits: the first's minus the second's.
-        low: the interval's lower end.
-        high: its upper end.
-        better: share of the resamples in which the first needed fewer bits.
+        bits: the first model's minus the second's.
+        low: lower end of the confidence interval.
+        high: upper end of the confidence interval.
+        better: share of the resamples in which the first model needs fewer bits.
     """
 
     bits: float
@@ -145,48 +155,55 @@ class PairedDifference:
 
 
 def bootstrap_interval(
-    nats: Floats, sizes: Floats, *, level: float = CONFIDENCE, samples: int = RESAMPLES, seed: int = 0
+    nats: Floats, sizes: Floats, *, confidence: float = CONFIDENCE, samples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Where bits per byte would lie on other text of the kind: the percentile bootstrap (Efron 1979) over units.
+    """Confidence interval of bits per byte over texts of the same kind: percentile bootstrap (Efron 1979) over units.
 
-    A unit is a document or a stretch of text, with `nats` (U,) spent on its `sizes` (U,) bytes. Units are drawn again
-    and again with replacement; nats and bytes are summed before they are divided. None for fewer than two units.
+    A unit is a document or a run of text, with `nats` (U,) and `sizes` (U,) in bytes. Units are resampled with
+    replacement; nats and bytes are summed before they are divided. None for fewer than two units.
 
-    >>> low, high = bootstrap(np.full(9, math.log(2)), np.full(9, 2.0))
+    >>> low, high = bootstrap_interval(np.full(9, math.log(2)), np.full(9, 2.0))
     >>> round(low, 9), round(high, 9)
     (0.5, 0.5)
     """
     if len(sizes) < 2:
         return None
-    drawn = draws(len(sizes), samples, seed)
-    bits = (drawn @ nats) / (drawn @ sizes) / NATS_PER_BIT
-    return ends(bits, level)
+    counts = resample_counts(len(sizes), samples, seed)
+    bits = (counts @ nats) / (counts @ sizes) / NATS_PER_BIT
+    return percentile_interval(bits, confidence)
 
 
 def paired_bootstrap(
-    first: Floats, second: Floats, sizes: Floats, *, level: float = CONFIDENCE, samples: int = RESAMPLES, seed: int = 0
+    first: Floats,
+    second: Floats,
+    sizes: Floats,
+    *,
+    confidence: float = CONFIDENCE,
+    samples: int = RESAMPLES,
+    seed: int = 0,
 ) -> PairedDifference | None:
-    """Whether one model beats another: both on the same resampled units (Koehn 2004), so that what makes a text hard
-    for both cancels out. Two models whose own intervals overlap can still differ in nearly every resample.
+    """The difference between two models, both on the same resampled units (Koehn 2004).
 
-    `first` and `second` (U,) are nats on the same units of `sizes` (U,) bytes. None for fewer than two units.
+    What makes a text hard for both models cancels out: two models whose own intervals overlap can still differ in
+    nearly every resample. `first` and `second` (U,) are nats of the same units of `sizes` (U,) bytes. None for fewer
+    than two units.
     """
     if len(sizes) < 2:
         return None
-    drawn = draws(len(sizes), samples, seed)
-    bits = (drawn @ (first - second)) / (drawn @ sizes) / NATS_PER_BIT
-    low, high = ends(bits, level)
+    counts = resample_counts(len(sizes), samples, seed)
+    bits = (counts @ (first - second)) / (counts @ sizes) / NATS_PER_BIT
+    low, high = percentile_interval(bits, confidence)
     return PairedDifference(
         bits_per_byte(float((first - second).sum()), float(sizes.sum())), low, high, float((bits < 0).mean())
     )
 
 
-def draws(units: int, samples: int, seed: int) -> Floats:
+def resample_counts(units: int, samples: int, seed: int) -> Floats:
     """How often each resample holds each unit, (S, U): as many units as there are, with replacement."""
     return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=samples).astype(np.float64)
 
 
-def ends(values: Floats, level: float) -> tuple[float, float]:
-    """The two values between which `level` of all lie, as many beyond either."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def percentile_interval(values: Floats, confidence: float) -> tuple[float, float]:
+    """The central interval that holds a share of `confidence` of the values."""
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -30,7 +30,7 @@ def stream(model: Any, read: Passage) -> list[list[Tensor]]:
         read.hidden(model)
     found = []
     for prefix, stack in transformer_stacks(model):
-        taps = [f"{prefix}foot", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
+        taps = [f"{prefix}embedding_output", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
         if stack.norm is not None:
             taps[-1] = f"{prefix}norm"
         found.append([seen[tap] for tap in taps])

@@ -106,7 +106,7 @@ def test_published_tokenizers_are_followed_over_hard_texts(name: str, data: Path
 
     folder, file = data / "gguf-vocab", tmp_path / f"{name}.gguf"
     file.write_bytes(gzip.decompress((folder / f"ggml-vocab-{name}.gguf.gz").read_bytes()))
-    tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).fields)
+    tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).metadata)
     assert tokenizer is not None
     texts = (folder / f"ggml-vocab-{name}.gguf.inp").read_bytes().decode("utf-8").split("\n__ggml_vocab_test__\n")
     assert (

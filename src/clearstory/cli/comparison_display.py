@@ -14,7 +14,8 @@ from clearstory.cli.training_display import format_count, format_seconds
 from clearstory.lens.rendering.scales import short
 from clearstory.lens.rendering.terminal import COLOURS, safe
 from clearstory.recipes.comparison.compare import ComparisonEvent, ComparisonStarted, ModelMeasured, ModelProgress
-from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, PSEUDO, Leaderboard, LeaderboardEntry, ModelResult
+from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
+from clearstory.recipes.comparison.leaderboard import Leaderboard, LeaderboardEntry, ModelResult
 from clearstory.recipes.training.events import Evaluated, RunPlanned, StepCompleted, TrainingResult, TrainingWarning
 
 WIDE = 110
@@ -130,7 +131,7 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
     for pair in leaderboard.pairs:
         console.print(safe(pair.sentence))
     if any(entry.result.measure != LIKELIHOOD for entry in leaderboard.entries):
-        console.print(f"* {PSEUDO}: not comparable with the values of the other models")
+        console.print(f"* {PSEUDO_LIKELIHOOD}: not comparable with the values of the other models")
     console.print(
         f"intervals: 95 % bootstrap over {leaderboard.units:,} {leaderboard.unit}; speeds: tokens per CPU second"
     )

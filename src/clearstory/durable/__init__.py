@@ -24,6 +24,6 @@ from clearstory.durable.writing import (
 )
 
 __all__ = [
-    "OURS", "check_space", "remove_folder", "settle", "space", "standing", "step", "steps", "sweep", "write_bytes",
+    "TEMPORARY_NAME", "call_hooks", "check_space", "current_path", "disk_full_error", "hooks", "recover", "remove_folder", "remove_stale", "write_bytes",
     "write_file", "write_folder", "write_json", "write_text",
 ]  # fmt: skip

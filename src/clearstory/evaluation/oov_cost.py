@@ -1,16 +1,17 @@
-"""Spelling: what a tokenizer leaves out, charged, so that bits per byte mean the same for every model.
+"""The cost of what a tokenizer leaves out, so that bits per byte are comparable between tokenizers.
 
-A tokenizer of words writes <unk> for a word it does not know and drops white space. Its tokens t say how a text x is
-cut, not which text it was. Since the tokens follow from the text,
+A tokenizer of words writes <unk> for an out-of-vocabulary word and drops white space. Its tokens t do not determine the
+text x. Since the tokens follow from the text,
 
     −ln P(x) = −ln P(t) − ln P(x | t)
-    −ln P(x | t) = Σ over unknown tokens −ln P(their letters) + Σ over all places −ln P(white space there)
+    −ln P(x | t) = Σ over unknown tokens −ln P(their spelling) + Σ over all gaps −ln P(white space there)
 
-The model gives the first part. The second is given here, by what has learnt nothing but the tokenizer's vocabulary, and
-the text up to the place it stands at. From tokens, letters and white space the text can be put together again byte for
-byte, so the sum is the length of a code for it and no byte comes for nothing.
+The model gives the first term. The second is given here, by models of strings that have seen nothing but the
+tokenizer's vocabulary, and the text so far. From tokens, spellings and white space the text can be restored byte for
+byte, so the sum is the length of a code for it and no byte is free.
 
-Both are guessed from a list of what was met before, and spelt in bytes where they are not on it (`Guess`, `Letters`).
+Both are predicted from a list of the strings seen so far, and spelled in bytes where they are not on it
+(`AdaptiveStringModel`, `ByteNgrams`).
 """
 
 from __future__ import annotations
@@ -25,95 +26,97 @@ import numpy as np
 from clearstory.metrics import Floats
 from clearstory.text.tokenizers import Tokenizer
 
-MOST_WORDS = 50_000
-"""Words of the vocabulary that spelling is learnt from; of more, the rarest, which are most like unknown ones."""
+MAX_WORDS = 50_000
+"""Words of the vocabulary that the spelling model is trained on; of more, the rarest, which are most like unknown ones.
+"""
 
 SYMBOLS = 257
 """256 bytes and the end of a word."""
 
-OFTEN = 100
-"""Times that a string was met, from which on it is looked up only."""
+FREQUENT = 100
+"""Occurrences of a string from which on its spelling is no longer computed."""
 
 END, BEGIN = "\u0100", "\u0101"
 
 
-class Letters:
-    """Words spelt byte by byte up to an end, each byte foreseen from the ones before it.
+class ByteNgrams:
+    """Words spelled byte by byte up to an end symbol, each byte predicted from the ones before it.
 
-    Interpolated n-grams with the weights of Witten and Bell (1991, method C): after a context h that was met c(h)
-    times and went on in t(h) ways, p(b | h) = (c(hb) + t(h) p(b | h')) / (c(h) + t(h)), where h' is h without its
-    first byte; below the empty context all 257 symbols are alike. Over all words the probabilities sum to at most one.
+    Interpolated n-grams with the weights of Witten and Bell (1991, method C): for a context h with count c(h) and t(h)
+    different continuations, p(b | h) = (c(hb) + t(h) p(b | h')) / (c(h) + t(h)), where h' is h without its first byte;
+    below the empty context all 257 symbols are equally likely. Over all words the probabilities sum to at most one.
 
-    >>> letters = Letters([b"aa", b"ab"])
-    >>> letters.nats(b"ab") < letters.nats(b"zz")
+    >>> spelling = ByteNgrams([b"aa", b"ab"])
+    >>> spelling.nats(b"ab") < spelling.nats(b"zz")
     True
     """
 
     def __init__(self, words: Iterable[bytes] = (), order: int = 6) -> None:
         self.order = order
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
-        self.sums: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
         for word in words:
             self.add(word)
 
     def add(self, word: bytes) -> None:
-        """Learn how a word is spelt."""
-        for context, symbol in self.places(word):
+        """Count the n-grams of a word."""
+        for context, symbol in self.symbols(word):
             for start in range(len(context) + 1):
                 self.counts[context[start:]][symbol] += 1
-                self.sums[context[start:]] += 1
+                self.totals[context[start:]] += 1
 
     def nats(self, word: bytes) -> float:
-        """What spelling a word costs, its end included."""
-        return -sum(math.log(self.probability(context, symbol)) for context, symbol in self.places(word))
+        """−ln p of a word and its end, in nats."""
+        return -sum(math.log(self.probability(context, symbol)) for context, symbol in self.symbols(word))
 
     def probability(self, context: str, symbol: str) -> float:
-        """Of one symbol after the ones before it."""
-        chance = 1 / SYMBOLS
+        """The probability of one symbol after its context."""
+        probability = 1 / SYMBOLS
         for start in range(len(context), -1, -1):
-            found = self.counts.get(context[start:])
-            if found is None:  # nor was any longer one ever met
+            counts = self.counts.get(context[start:])
+            if counts is None:  # no longer context was seen either
                 break
-            chance = (found[symbol] + len(found) * chance) / (self.sums[context[start:]] + len(found))
-        return chance
+            total = self.totals[context[start:]]
+            probability = (counts[symbol] + len(counts) * probability) / (total + len(counts))
+        return probability
 
-    def places(self, word: bytes) -> Iterable[tuple[str, str]]:
-        """Every symbol of a word after its context."""
-        spelt = BEGIN + word.decode("latin-1") + END
-        return ((spelt[max(0, at - self.order + 1) : at], spelt[at]) for at in range(1, len(spelt)))
+    def symbols(self, word: bytes) -> Iterable[tuple[str, str]]:
+        """Every symbol of a word with its context."""
+        spelled = BEGIN + word.decode("latin-1") + END
+        return ((spelled[max(0, at - self.order + 1) : at], spelled[at]) for at in range(1, len(spelled)))
 
 
-class Guess:
-    """What will stand here, from what stood at such places before: a list that grows, and letters for the rest.
+class AdaptiveStringModel:
+    """A distribution over strings that adapts to those seen so far, with a spelling model for the rest.
 
-    After n strings, t of them different, p(s) = (c(s) + (t + 1) q(s)) / (n + t + 1), q being the letters'.
+    After n strings, t of them different, p(s) = (c(s) + (t + 1) q(s)) / (n + t + 1), where q is the spelling model.
     """
 
-    def __init__(self, letters: Letters) -> None:
-        self.letters = letters
-        self.met: dict[bytes, int] = {}
-        self.count = 0
+    def __init__(self, spelling: ByteNgrams) -> None:
+        self.spelling = spelling
+        self.counts: dict[bytes, int] = {}
+        self.total = 0
 
-    def charge(self, string: bytes) -> float:
-        """Nats of a string, which is remembered."""
-        new, times = len(self.met) + 1, self.met.get(string, 0)
-        if not times:
-            nats = self.letters.nats(string) - math.log(new / (self.count + new))
-            self.letters.add(string)
+    def cost(self, string: bytes) -> float:
+        """−ln p of a string in nats; the string is then counted."""
+        new, count = len(self.counts) + 1, self.counts.get(string, 0)
+        if not count:
+            nats = self.spelling.nats(string) - math.log(new / (self.total + new))
+            self.spelling.add(string)
         else:
-            # What was met often is hardly ever spelt, and spelling is slow.
-            spelt = math.exp(-self.letters.nats(string)) if times < OFTEN else 0.0
-            nats = -math.log((times + new * spelt) / (self.count + new))
-        self.met[string] = times + 1
-        self.count += 1
+            # The spelling of a frequent string hardly matters, and computing it is slow.
+            spelled = math.exp(-self.spelling.nats(string)) if count < FREQUENT else 0.0
+            nats = -math.log((count + new * spelled) / (self.total + new))
+        self.counts[string] = count + 1
+        self.total += 1
         return nats
 
 
 @dataclass(frozen=True)
-class Charged:
-    """What is charged beside the model's own nats, and the bytes each token stands for, white space before it included.
+class OovCost:
+    """The cost of a text that its tokens leave out, and the bytes of each token, white space before it included.
 
-    `nats` (N,) and `sizes` (N,) belong to the tokens of a text in order; what follows the last is the last's.
+    `nats` (N,) and `sizes` (N,) are for the tokens of a text in order; white space after the last belongs to the last.
     """
 
     nats: Floats
@@ -121,58 +124,61 @@ class Charged:
     unknown: int
 
 
-class Spelling:
-    """Charges for what a tokenizer left out, document by document in the order of the text."""
+class OovCostModel:
+    """The cost of what a tokenizer leaves out, document by document in the order of the text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.words = Guess(Letters(vocabulary(tokenizer)))
-        self.gaps: dict[tuple[str, str], Guess] = {}
+        self.words = AdaptiveStringModel(ByteNgrams(spelling_vocabulary(tokenizer)))
+        self.gaps: dict[tuple[str, str], AdaptiveStringModel] = {}
 
-    def charge(self, text: str) -> tuple[list[int], Charged] | None:
-        """The ids of a text and what is charged for it; None where a token's own text is not what stood there.
+    def cost(self, text: str) -> tuple[list[int], OovCost] | None:
+        """The ids of a text and their cost; None where a token stands for other characters than the text's.
 
-        That is so where capitals or accents were taken away: they are in no sum, so there are no bits per byte.
+        That is so where the tokenizer removes capitals or accents: no sum counts them, so there are no bits per byte.
         """
-        ids, places = self.tokenizer.encode_with_offsets(text)
+        ids, offsets = self.tokenizer.encode_with_offsets(text)
         nats, sizes, end, unknown = np.zeros(len(ids)), np.zeros(len(ids)), 0, 0
         left = "edge"
-        for place, (id, (start, stop)) in enumerate(zip(ids, places, strict=True)):
+        for index, (id, (start, stop)) in enumerate(zip(ids, offsets, strict=True)):
             gap, own = text[end:start], text[start:stop]
             if id == self.tokenizer.unk_token_id:
-                nats[place] = self.words.charge(own.encode())
+                nats[index] = self.words.cost(own.encode())
                 unknown += 1
             elif not self.stands_for(id, own):
                 return None
-            nats[place] += self.gap(left, self.kind(id, own[:1]), gap)
-            sizes[place] = len(gap.encode()) + len(own.encode())
-            left, end = self.kind(id, own[-1:]), max(end, stop)
+            nats[index] += self.gap_cost(left, self.edge_kind(id, own[:1]), gap)
+            sizes[index] = len(gap.encode()) + len(own.encode())
+            left, end = self.edge_kind(id, own[-1:]), max(end, stop)
         if ids:
-            nats[-1] += self.gap(left, "edge", text[end:])
+            nats[-1] += self.gap_cost(left, "edge", text[end:])
             sizes[-1] += len(text[end:].encode())
         elif text:
-            return None  # no token to charge it to
-        return ids, Charged(nats, sizes, unknown)
+            return None  # no token to add the cost to
+        return ids, OovCost(nats, sizes, unknown)
 
-    def gap(self, left: str, right: str, gap: str) -> float:
-        """Nats of the white space between two tokens of these kinds."""
-        guess = self.gaps.setdefault((left, right), Guess(Letters([b"", b" "], order=3)))
-        return guess.charge(gap.encode())
+    def gap_cost(self, left: str, right: str, gap: str) -> float:
+        """−ln p of the white space between two tokens with edges of these kinds, in nats."""
+        model = self.gaps.setdefault((left, right), AdaptiveStringModel(ByteNgrams([b"", b" "], order=3)))
+        return model.cost(gap.encode())
 
-    def stands_for(self, id: int, own: str) -> bool:
-        """Whether a known token tells the very characters that stood there."""
+    def stands_for(self, id: int, text: str) -> bool:
+        """Whether a known token stands for exactly these characters."""
         if id == self.tokenizer.eos_token_id:
-            return own == "\n" and self.tokenizer.kind == "words"
-        return self.tokenizer.token_bytes(id) == own.encode()
+            return text == "\n" and self.tokenizer.kind == "words"
+        return self.tokenizer.token_bytes(id) == text.encode()
 
-    def kind(self, id: int, character: str) -> str:
-        """What a token is like on the side of this character: white space before a comma is not that before a word."""
+    def edge_kind(self, id: int, character: str) -> str:
+        """What a token is like at this character, its first or last: white space before a comma differs from that
+        before a word.
+        """
         if self.tokenizer.kind == "wordpiece" and self.tokenizer.display_token(id).startswith("##"):
             return "inside"
         return "break" if character.isspace() else "letter" if character.isalnum() else "mark"
 
 
-def vocabulary(tokenizer: Tokenizer) -> list[bytes]:
-    """Words to learn spelling from: pieces that begin a word, each once."""
-    pieces = (tokenizer.display_token(id) for id in range(tokenizer.vocab) if id not in (tokenizer.unk_token_id, tokenizer.eos_token_id))
-    return [piece.encode() for piece in pieces if not piece.startswith("##")][-MOST_WORDS:]
+def spelling_vocabulary(tokenizer: Tokenizer) -> list[bytes]:
+    """The vocabulary's tokens that begin a word, to train a spelling model on."""
+    excluded = (tokenizer.unk_token_id, tokenizer.eos_token_id)
+    tokens = (tokenizer.display_token(id) for id in range(tokenizer.vocab) if id not in excluded)
+    return [token.encode() for token in tokens if not token.startswith("##")][-MAX_WORDS:]

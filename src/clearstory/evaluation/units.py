@@ -18,7 +18,7 @@ from clearstory.errors import CannotDo
 from clearstory.evaluation.oov_cost import OovCostModel
 from clearstory.evaluation.pseudo_likelihood import pseudo_token_nll
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_token_nll, window_length_and_stride
-from clearstory.metrics import NATS_PER_BIT, Floats
+from clearstory.metrics import LIKELIHOOD, NATS_PER_BIT, PSEUDO_LIKELIHOOD, Floats
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.base import inference_mode
@@ -27,12 +27,6 @@ from clearstory.models.transformer.encoder import Encoder
 from clearstory.text.document import Document
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
-
-LIKELIHOOD = "likelihood"
-"""Measure of causal models: the probability of the text under the chain rule."""
-
-PSEUDO = "pseudo-likelihood"
-"""Measure of encoders: the product of each token's probability given all others, for a part of the text."""
 
 MIN_DOCUMENTS = 20
 """With fewer, resampling documents says little, and units are runs of bytes."""
@@ -140,7 +134,7 @@ class UnitScores:
         unknown: number of unknown tokens.
         windows: how the model read the text, in words.
         reason: why there are no bits per byte, or what the cost of unknown words is; None where there is nothing to say.
-        measure: LIKELIHOOD or PSEUDO.
+        measure: LIKELIHOOD or PSEUDO_LIKELIHOOD.
     """
 
     nats: Floats | None
@@ -253,7 +247,7 @@ def score_units_by_pseudo_likelihood(
         unknown=0,
         windows=f"each token predicted from both sides, in blocks of {model.config.context:,} tokens",
         reason=None,
-        measure=PSEUDO,
+        measure=PSEUDO_LIKELIHOOD,
     )
     extra, sizes = np.zeros(len(dataset)), tokenizer.byte_lengths[dataset.ids].astype(np.float64)
     unknown = 0

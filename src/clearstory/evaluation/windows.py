@@ -1,8 +1,8 @@
-"""Scoring: how well a model foresees whole texts, window by window, nothing cut off.
+"""Negative log-likelihood of documents under a causal model, window by window; nothing is cut off.
 
-A text longer than the context is read in windows. Blocks stand side by side, so the first tokens of each are foreseen
-from little; strided windows overlap, so every token after the first window is foreseen from at least
-`context - stride` tokens before it. Blocks are strided windows whose stride is the context.
+A document longer than the context is read in windows. With "blocks", windows are adjacent, so the first tokens of each
+are predicted from little context. With "strided", windows overlap, so every token after the first window is predicted
+from at least `context - stride` tokens before it. Blocks are strided windows whose stride is the context.
 """
 
 from __future__ import annotations
@@ -17,141 +17,151 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.metrics import Score
-from clearstory.models.base import IGNORE_INDEX, TokenSequences, LanguageModel, TokenBatch, State
+from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, TokenSequences
 
-Windows = Literal["strided", "blocks"]
+WindowMode = Literal["strided", "blocks"]
 
-STRETCH = 256
-"""Tokens read at a time by a model that never forgets, where it has no `stretch` of its own: its state is carried over,
-so no number depends on it.
+CHUNK_TOKENS = 256
+"""Tokens read at a time by a model without a context, where it has no `stretch` of its own. Its state is carried over,
+so results do not depend on it.
 """
 
 
 @dataclass(frozen=True)
 class Window:
-    """Inputs begin:end of one document; targets from `new` on are scored, those before have been already."""
+    """Inputs start:stop of a document; targets from `first_scored` on are scored, those before have been already."""
 
     document: int
-    begin: int
-    new: int
-    end: int
+    start: int
+    first_scored: int
+    stop: int
 
 
 @dataclass(frozen=True, eq=False)
 class TokenNll:
-    """What some tokens of a document cost: `nats` (n,) of `rows.ids[place : place + n]`."""
+    """Negative log-likelihoods of consecutive tokens in nats, (n,): those of `dataset.ids[start : start + n]`."""
 
-    place: int
+    start: int
     ids: Sequence[int]
     nats: npt.NDArray[np.float64]
 
 
 def score_dataset(
     model: LanguageModel,
-    rows: TokenSequences,
+    dataset: TokenSequences,
     *,
     context: int | None = None,
-    windows: Windows = "strided",
+    windows: WindowMode = "strided",
     stride: int | None = None,
-    begin: int | None = None,
+    start_token_id: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Score:
-    """The sums of nats, tokens and bytes over all documents; none sees another. See `iter_scores`."""
-    parts = iter_scores(
+    """Sums of nats, tokens and bytes over all documents, each predicted on its own. See `iter_scores`."""
+    scores = iter_scores(
         model,
-        rows,
+        dataset,
         context=context,
         windows=windows,
         stride=stride,
-        begin=begin,
+        start_token_id=start_token_id,
         batch_size=batch_size,
         limit=limit,
     )
-    return sum(parts, Score())
+    return sum(scores, Score())
 
 
 def iter_scores(
     model: LanguageModel,
-    rows: TokenSequences,
+    dataset: TokenSequences,
     *,
     context: int | None = None,
-    windows: Windows = "strided",
+    windows: WindowMode = "strided",
     stride: int | None = None,
-    begin: int | None = None,
+    start_token_id: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Iterator[Score]:
-    """The sums of nats, tokens and bytes, batch by batch, to be added up; no document sees another.
+    """Sums of nats, tokens and bytes, window by window; their sum is the score of all documents.
 
-    `context` is the window's length, the model's own when None. `begin` is the token each document is read after; where
-    it is None, a document's first token is context only: neither its nats nor its bytes are counted. `limit` stops
-    after about so many tokens, at the end of a window. With windows="blocks", no `begin` and a single document this is
-    nanoGPT's way: block i foresees ids[iC + 1 : (i + 1)C + 1] from ids[iC : (i + 1)C].
+    Args:
+        model: a causal model.
+        dataset: documents, each predicted on its own.
+        context: the windows' length; the model's context when None.
+        windows: "strided" (overlapping) or "blocks" (adjacent).
+        stride: tokens from one window's start to the next's; half of the context when None.
+        start_token_id: the token each document is read after; where it is None, a document's first token is context
+            only: neither its nats nor its bytes are counted.
+        batch_size: windows in each forward pass.
+        limit: stop after about so many tokens, at the end of a window.
 
-    Raises BadSetting for a stride or context that cannot be.
+    With windows="blocks", no `start_token_id` and a single document this is nanoGPT's evaluation: block i predicts
+    ids[iC + 1 : (i + 1)C + 1] from ids[iC : (i + 1)C].
+
+    Raises BadSetting for an impossible stride or context.
     """
-    sizes = np.asarray(rows.byte_lengths)
+    byte_lengths = np.asarray(dataset.byte_lengths)
     parts = iter_token_nll(
         model,
-        rows,
+        dataset,
         context=context,
         windows=windows,
         stride=stride,
-        begin=begin,
+        start_token_id=start_token_id,
         batch_size=batch_size,
         limit=limit,
     )
     for part in parts:
         ids = np.asarray(part.ids, dtype=np.int64)
-        yield Score(nats=float(part.nats.sum()), tokens=len(ids), bytes=int(sizes[ids].sum()))
+        yield Score(nats=float(part.nats.sum()), tokens=len(ids), bytes=int(byte_lengths[ids].sum()))
 
 
 def iter_token_nll(
     model: LanguageModel,
-    rows: TokenSequences,
+    dataset: TokenSequences,
     *,
     context: int | None = None,
-    windows: Windows = "strided",
+    windows: WindowMode = "strided",
     stride: int | None = None,
-    begin: int | None = None,
+    start_token_id: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Iterator[TokenNll]:
-    """The nats of every token, window by window, each with its place in the text; see `iter_scores`."""
+    """Negative log-likelihood of every token, window by window, with its position; see `iter_scores`."""
     length, stride = window_length_and_stride(model, context, windows, stride)
     if batch_size < 1:
         raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
-    texts = Texts(rows, begin)
+    documents = ShiftedDocuments(dataset, start_token_id)
     if length is None:
-        yield from score_whole(model, texts, batch_size, device, limit)
+        yield from score_whole_documents(model, documents, batch_size, device, limit)
         return
-    for batch in batches(iter_windows(texts, length, stride, limit), batch_size):
-        yield from score_batch(model, texts, batch, device, None)[0]
+    for batch in batch_windows(iter_windows(documents, length, stride, limit), batch_size):
+        yield from score_windows(model, documents, batch, device, None)[0]
 
 
 def window_length_and_stride(
-    model: LanguageModel, context: int | None, windows: Windows, stride: int | None
+    model: LanguageModel, context: int | None, windows: WindowMode, stride: int | None
 ) -> tuple[int | None, int]:
-    """Length and stride of the windows; the length is None where the model reads a whole text as one."""
+    """Length and stride of the windows in tokens; (None, 0) for a model without a context, which reads whole documents.
+
+    Raises BadSetting for values that are impossible or contradict each other.
+    """
     if windows not in ("strided", "blocks"):
         raise BadSetting(f"windows is {windows!r}; choose 'strided' or 'blocks'")
     if context is not None and model.context is not None and context > model.context:
         raise BadSetting(f"windows of {context:,} tokens do not fit the model's context of {model.context:,}")
     length = model.context if context is None else context
     if length is None and stride is not None:
-        raise BadSetting(f"stride is {stride}, and this model never forgets: it reads a text as one; leave stride out")
+        raise BadSetting(f"stride is {stride}, and this model has no context: it reads whole documents; leave it out")
     if length is None:
         return None, 0
     if length < 1:
-        raise BadSetting(f"a window of {length} tokens holds nothing; it must be at least 1")
+        raise BadSetting(f"windows of {length} tokens are empty; the length must be at least 1")
     if windows == "blocks":
         if stride not in (None, length):
-            raise BadSetting(
-                f"blocks stand side by side and stride is {stride}; leave it out, or choose strided windows"
-            )
+            raise BadSetting(f"blocks are adjacent and stride is {stride}; leave it out, or choose strided windows")
         return length, length
     chosen = max(1, length // 2) if stride is None else stride
     if not 1 <= chosen <= length:
@@ -159,104 +169,124 @@ def window_length_and_stride(
     return length, chosen
 
 
-class Texts:
-    """Documents as inputs and targets: input t foresees target t."""
+class ShiftedDocuments:
+    """Documents as inputs and targets: the input at position t predicts the target at position t.
 
-    def __init__(self, rows: TokenSequences, begin: int | None) -> None:
-        self.rows = rows
-        self.begin = begin
+    With `start_token_id`, a document's first target is its first token, else its second.
+    """
+
+    def __init__(self, dataset: TokenSequences, start_token_id: int | None) -> None:
+        self.dataset = dataset
+        self.start_token_id = start_token_id
 
     def __len__(self) -> int:
-        """How many documents there are."""
-        return len(self.rows.starts) - 1
+        """Number of documents."""
+        return len(self.dataset.starts) - 1
 
-    def size(self, document: int) -> int:
-        """How many of its tokens are scored."""
-        count = int(self.rows.starts[document + 1]) - int(self.rows.starts[document])
-        return max(0, count - (self.begin is None))
+    def n_targets(self, document: int) -> int:
+        """Number of targets of a document."""
+        count = int(self.dataset.starts[document + 1]) - int(self.dataset.starts[document])
+        return max(0, count - (self.start_token_id is None))
 
-    def place(self, document: int) -> int:
-        """Where the first of its tokens that is scored stands in the row of all ids."""
-        return int(self.rows.starts[document]) + (self.begin is None)
+    def first_target(self, document: int) -> int:
+        """Index of a document's first target in the dataset's ids."""
+        return int(self.dataset.starts[document]) + (self.start_token_id is None)
 
-    def part(self, document: int, begin: int, end: int) -> tuple[list[int], list[int]]:
-        """Inputs and targets begin:end."""
-        start = self.place(document)
-        targets = [int(id) for id in self.rows.ids[start + begin : start + end]]
-        before = self.begin if self.begin is not None and begin == 0 else int(self.rows.ids[start + begin - 1])
+    def inputs_and_targets(self, document: int, start: int, stop: int) -> tuple[list[int], list[int]]:
+        """Inputs and targets start:stop of a document."""
+        first = self.first_target(document)
+        targets = [int(id) for id in self.dataset.ids[first + start : first + stop]]
+        if self.start_token_id is not None and start == 0:
+            before = self.start_token_id
+        else:
+            before = int(self.dataset.ids[first + start - 1])
         return [before, *targets[:-1]], targets
 
 
-def iter_windows(texts: Texts, length: int, stride: int, limit: int | None) -> Iterator[Window]:
+def iter_windows(documents: ShiftedDocuments, length: int, stride: int, limit: int | None) -> Iterator[Window]:
     """Every window of every document, in order, until `limit` tokens are to be scored."""
-    scored = 0
-    for document in range(len(texts)):
-        size = texts.size(document)
-        begin = done = 0
-        while done < size:
-            end = min(begin + length, size)
-            yield Window(document, begin, done, end)
-            scored += end - done
-            if limit is not None and scored >= limit:
+    n_scored = 0
+    for document in range(len(documents)):
+        size = documents.n_targets(document)
+        start = first_scored = 0
+        while first_scored < size:
+            stop = min(start + length, size)
+            yield Window(document, start, first_scored, stop)
+            n_scored += stop - first_scored
+            if limit is not None and n_scored >= limit:
                 return
-            done, begin = end, begin + stride
+            first_scored, start = stop, start + stride
 
 
-def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
-    """Windows to be read together: of equal length as far as they come so, since padding is work for nothing."""
+def batch_windows(windows: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
+    """Windows in batches of similar lengths, so that little is padding."""
     waiting: dict[int, list[Window]] = {}
     for window in windows:
-        # Short documents share a batch with those of about their length, in steps of a power of two.
-        group = waiting.setdefault((window.end - window.begin).bit_length(), [])
+        # Short documents share a batch with others whose lengths have the same power of two.
+        key = (window.stop - window.start).bit_length()
+        group = waiting.setdefault(key, [])
         group.append(window)
-        if len(group) == size:
-            yield waiting.pop((window.end - window.begin).bit_length())
+        if len(group) == batch_size:
+            yield waiting.pop(key)
     yield from waiting.values()
 
 
 @torch.no_grad()
-def score_batch(
-    model: LanguageModel, texts: Texts, windows: Sequence[Window], device: torch.device, state: State | None
+def score_windows(
+    model: LanguageModel,
+    documents: ShiftedDocuments,
+    windows: Sequence[Window],
+    device: torch.device,
+    state: State | None,
 ) -> tuple[list[TokenNll], State | None]:
-    """One batch, read after what `state` remembers."""
+    """Negative log-likelihoods of one batch of windows read after `state`, and the state after them."""
     inputs: list[list[int]] = []
-    wanted: list[list[int]] = []
+    scored: list[list[int]] = []
     for window in windows:
-        read, targets = texts.part(window.document, window.begin, window.end)
-        inputs.append(read)
-        wanted.append([IGNORE_INDEX] * (window.new - window.begin) + targets[window.new - window.begin :])
+        ids, targets = documents.inputs_and_targets(window.document, window.start, window.stop)
+        n_context = window.first_scored - window.start
+        inputs.append(ids)
+        scored.append([IGNORE_INDEX] * n_context + targets[n_context:])
     tokens = TokenBatch.from_sequences(inputs, device)
-    longest = max(map(len, wanted))
-    padded = [row + [IGNORE_INDEX] * (longest - len(row)) for row in wanted]
+    longest = max(map(len, scored))
+    padded = [row + [IGNORE_INDEX] * (longest - len(row)) for row in scored]
     nats, state = model.token_nll(tokens, torch.tensor(padded, device=device), state)
-    # Sums are taken in float64: in fp32 the 10 millionth token would be rounded to whole nats.
-    every = nats.double().cpu().numpy()
-    found = []
-    for row, (window, ids) in enumerate(zip(windows, wanted, strict=True)):
-        known = window.new - window.begin
-        found.append(TokenNll(texts.place(window.document) + window.new, ids[known:], every[row, known : len(ids)]))
-    return found, state
+    # Summed in float64: in fp32 the 10 millionth token would be rounded to whole nats.
+    values = nats.double().cpu().numpy()
+    parts = []
+    for row, (window, ids) in enumerate(zip(windows, scored, strict=True)):
+        n_context = window.first_scored - window.start
+        start = documents.first_target(window.document) + window.first_scored
+        parts.append(TokenNll(start, ids[n_context:], values[row, n_context : len(ids)]))
+    return parts, state
 
 
-def score_whole(
-    model: LanguageModel, texts: Texts, batch_size: int, device: torch.device, limit: int | None
+def score_whole_documents(
+    model: LanguageModel, documents: ShiftedDocuments, batch_size: int, device: torch.device, limit: int | None
 ) -> Iterator[TokenNll]:
-    """Documents side by side by a model that never forgets: stretch by stretch, each one's state carried over."""
-    stretch, scored = int(getattr(model, "stretch", STRETCH)), 0
-    # A window that is a whole document sorts documents of like lengths together.
-    whole = (Window(d, 0, 0, size) for d in range(len(texts)) if (size := texts.size(d)))
-    for group in batches(whole, batch_size):
+    """Documents in parallel by a model without a context, chunk by chunk, with each one's state carried over."""
+    chunk, n_scored = int(getattr(model, "stretch", CHUNK_TOKENS)), 0
+    # One window for each document puts documents of similar lengths into a batch.
+    whole = (Window(d, 0, 0, size) for d in range(len(documents)) if (size := documents.n_targets(d)))
+    for group in batch_windows(whole, batch_size):
         state: State | None = model.init_state(len(group))
-        for begin in range(0, max(document.end for document in group), stretch):
-            going = [place for place, document in enumerate(group) if begin < document.end]
-            if len(going) < len(group):
+        for start in range(0, max(window.stop for window in group), chunk):
+            unfinished = [index for index, window in enumerate(group) if start < window.stop]
+            if len(unfinished) < len(group):
                 assert state is not None
-                group, state = [group[place] for place in going], state.select(going)
-            parts = [Window(each.document, begin, begin, min(begin + stretch, each.end)) for each in group]
-            found, after = score_batch(model, texts, parts, device, state)
+                group, state = [group[index] for index in unfinished], state.select(unfinished)
+            chunks = [Window(each.document, start, start, min(start + chunk, each.stop)) for each in group]
+            parts, after = score_windows(model, documents, chunks, device, state)
             assert after is not None
             state = after.detach()
-            yield from found
-            scored += sum(len(each.ids) for each in found)
-            if limit is not None and scored >= limit:
+            yield from parts
+            n_scored += sum(len(part.ids) for part in parts)
+            if limit is not None and n_scored >= limit:
                 return
+
+
+def has_targets(dataset: TokenSequences, start_token_id: int | None) -> bool:
+    """Whether any token of a dataset can be predicted."""
+    if start_token_id is not None:
+        return bool(len(dataset.ids))
+    return bool((np.diff(dataset.starts) > 1).any())

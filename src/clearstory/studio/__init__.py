@@ -1,19 +1,24 @@
-"""Studio: a local web page over a folder of models and runs. It calls what the command line calls, and nothing else.
+"""Studio: a local web server and page over a folder of models and runs. It calls the same functions as the command line.
 
-serving.py    the address, the token, the server
-app.py        every route, and who answers it
-guard.py      who may ask: Host, Origin, content type, size, token; and what a browser may do with the answer
-asked.py      what a request says, typed; what went wrong, in a sentence
-found.py      which models and runs lie in the folder, read without opening any
-shelf.py      models opened once, one request at a time, the least used put away
-looking.py    views, traces, and numbers as bytes
-choosing.py   the next token under temperature, top-k and top-p
-writing.py    text token by token, any step of it, branches too
-ways.py       greedy, drawn and by beam search, side by side
-attended.py   what the newest token looks at
-speed.py      tokens per second, with what is kept and without
-guessing.py   the reader's guess of the next token, scored beside the model
-training.py   runs as processes of their own
-forms.py      settings as forms
-static/       the page itself: plain modules, no build step, nothing from elsewhere
+server.py                 binding the address, the access token, running uvicorn
+app.py                    every HTTP route and its handler
+security.py               access control: Host, Origin, content type, body size, token; response security headers
+http_json.py              requests parsed into dataclasses, JSON responses, errors as HTTP statuses
+model_index.py            the models and runs of the folder, listed without opening any
+model_cache.py            opened models, one request per model at a time, least recently used evicted first
+view_api.py               views, traces, and arrays as bytes
+view_difference.py        one view of two models or texts, and the difference B − A
+attention_api.py          attention patterns of all heads, of one head, of several heads combined, and with interventions
+embedding_api.py          embedding vectors, nearest neighbours, and the word projection over checkpoints
+context_api.py            contextual embeddings of one word in two sentences
+sampling_distribution.py  next-token probabilities under temperature, top-k, top-p and min-p
+generation_session.py     generation token by token, with stepping back and branching
+generation_attention.py   attention of the newest token during generation
+decoding_comparison.py    greedy decoding, sampling and beam search side by side
+generation_speed.py       tokens per second with and without the model's cached state
+guess_game.py             the reader's guess of the next token, scored in bits against the model
+run_processes.py          training runs as separate processes
+train_form.py             the settings of a training run as form fields
+wait_policy.py            how OpenMP threads wait
+static/                   the page: plain ES modules, no build step, nothing loaded from other hosts
 """

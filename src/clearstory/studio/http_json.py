@@ -1,4 +1,4 @@
-"""Asked: what a request says, as a dataclass; and what goes wrong, as one sentence with a status."""
+"""HTTP and JSON: requests parsed into dataclasses, values written as JSON responses, errors mapped to statuses."""
 
 from __future__ import annotations
 
@@ -21,91 +21,91 @@ T = TypeVar("T")
 
 log = logging.getLogger("clearstory.studio")
 
-LOOSE = "settings"
-"""A field whose keys are somebody else's: a view's, or a training's."""
+SETTINGS_FIELD = "settings"
+"""The field whose keys are not checked here: they are the settings of a view or of a training run."""
 
-STATUS: dict[type[ClearstoryError], int] = {UnknownName: 404, FolderExists: 409}
-"""Statuses of errors; of all others 400."""
-
-
-class Dropped(Exception):
-    """Whoever asked has gone, or has asked something newer; nobody waits for an answer."""
+STATUS_CODES: dict[type[ClearstoryError], int] = {UnknownName: 404, FolderExists: 409}
+"""HTTP statuses of errors; 400 for all others."""
 
 
-async def asked(request: Request, kind: type[T]) -> T:
-    """The request's JSON as the dataclass of what can be asked. Raises BadInput, UnknownName and BadSetting."""
+class RequestCancelled(Exception):
+    """The client has disconnected, so no response is needed."""
+
+
+async def parse_body(request: Request, kind: type[T]) -> T:
+    """The JSON body as a dataclass. Raises BadInput, UnknownName and BadSetting."""
     try:
-        said = json.loads(await request.body() or b"{}")
+        body = json.loads(await request.body() or b"{}")
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"the request is not JSON ({error}); send an object") from None
-    if not isinstance(said, dict):
-        raise BadInput("the request is JSON, but no object; send {...}")
-    return build_loosely(kind, said)
+        raise BadInput(f"the request body is not JSON ({error}); send an object") from None
+    if not isinstance(body, dict):
+        raise BadInput("the request body is JSON but not an object; send {...}")
+    return build_request(kind, body)
 
 
-def build_loosely(kind: type[T], said: Mapping[str, Any]) -> T:
-    """A dataclass from keys and values; those under `settings` are kept as they are."""
-    loose = said.get(LOOSE)
-    if loose is None:
-        return build_settings(kind, {key: value for key, value in said.items() if key != LOOSE or value is not None})
-    if LOOSE not in kind.__dataclass_fields__:  # type: ignore[attr-defined]  # every caller hands a dataclass
-        raise UnknownName(f"'{LOOSE}' is not asked for here; leave it out")
-    if not isinstance(loose, dict):
-        raise BadInput(f"'{LOOSE}' is no object; send keys and values")
-    made = build_settings(kind, {key: value for key, value in said.items() if key != LOOSE})
-    return replace(made, **{LOOSE: loose})  # type: ignore[type-var]
+def build_request(kind: type[T], body: Mapping[str, Any]) -> T:
+    """A dataclass from keys and values; the keys of `settings` are passed through unchecked."""
+    settings = body.get(SETTINGS_FIELD)
+    if settings is None:
+        return build_settings(kind, {key: value for key, value in body.items() if key != SETTINGS_FIELD or value is not None})
+    if SETTINGS_FIELD not in kind.__dataclass_fields__:  # type: ignore[attr-defined]  # every caller passes a dataclass
+        raise UnknownName(f"this request has no '{SETTINGS_FIELD}'; leave it out")
+    if not isinstance(settings, dict):
+        raise BadInput(f"'{SETTINGS_FIELD}' is not an object; send keys and values")
+    parsed = build_settings(kind, {key: value for key, value in body.items() if key != SETTINGS_FIELD})
+    return replace(parsed, **{SETTINGS_FIELD: settings})  # type: ignore[type-var]
 
 
-def query(request: Request, kind: type[T]) -> T:
-    """The same of what stands behind the question mark."""
+def parse_query(request: Request, kind: type[T]) -> T:
+    """The query parameters as a dataclass. Raises UnknownName and BadSetting."""
     return build_settings(kind, dict(request.query_params))
 
 
-def answer(value: Any, status: int = 200) -> Response:
-    """Plain data as JSON; numbers that are none become null."""
-    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def json_response(value: Any, status: int = 200) -> Response:
+    """A JSON response; NaN and infinities become null."""
+    text = json.dumps(to_json_value(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Response(text, status, media_type="application/json")
 
 
-def plain(value: Any) -> Any:
-    """What JSON can hold."""
+def to_json_value(value: Any) -> Any:
+    """The value with tuples as lists, paths as strings, and non-finite numbers as None."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
 
 
-async def known_error(request: Request, error: Exception) -> Response:
-    """An error of this library: its sentence."""
-    status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 400)
-    return answer({"error": str(error)}, status)
+async def clearstory_error_response(request: Request, error: Exception) -> Response:
+    """The message of an error of this library, with its status."""
+    status = next((status for kind, status in STATUS_CODES.items() if isinstance(error, kind)), 400)
+    return json_response({"error": str(error)}, status)
 
 
-async def wrong_path(request: Request, error: Exception) -> Response:
-    """A path or method that does not exist."""
+async def http_error_response(request: Request, error: Exception) -> Response:
+    """The response for a path or method that does not exist."""
     status = error.status_code if isinstance(error, HTTPException) else 404
-    return answer({"error": f"there is no {request.method} {request.url.path} here"}, status)
+    return json_response({"error": f"there is no {request.method} {request.url.path} here"}, status)
 
 
-async def dropped(request: Request, error: Exception) -> Response:
-    """Nobody reads this."""
+async def cancelled_response(request: Request, error: Exception) -> Response:
+    """An empty response with status 499, which no client reads."""
     return Response(status_code=499)
 
 
-async def unknown_error(request: Request, error: Exception) -> Response:
-    """Anything else is a fault of ours: a plain sentence on the page; the server logs the whole of it."""
+async def internal_error_response(request: Request, error: Exception) -> Response:
+    """The response for any other exception: one sentence with status 500; the server logs the traceback."""
     log.error("%s %s failed", request.method, request.url.path)
     kind = type(error).__name__
-    return answer({"error": f"the studio could not do this ({kind}: {error}); its terminal says where"}, 500)
+    return json_response({"error": f"internal error ({kind}: {error}); the studio's terminal shows the traceback"}, 500)
 
 
-HANDLERS: dict[Any, Any] = {
-    ClearstoryError: known_error,
-    Dropped: dropped,
-    HTTPException: wrong_path,
-    Exception: unknown_error,
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    ClearstoryError: clearstory_error_response,
+    RequestCancelled: cancelled_response,
+    HTTPException: http_error_response,
+    Exception: internal_error_response,
 }
-"""What each error becomes."""
+"""The response handler of each exception type, for Starlette."""

@@ -1,8 +1,9 @@
-"""Guard: who may ask the studio something, and what a browser may do with the answer.
+"""Access control: which requests the studio accepts, and the security headers of its responses.
 
-Any page that someone visits can send requests to this machine, and a name of its own can be made to point here. So a
-request must name this machine (Host), come from a page of ours (Origin), and say that it is JSON, which a page of
-another origin cannot do without being asked first. Who listens to more than this machine shows a token as well.
+Any web page open in a browser can send requests to this machine, and a foreign host name can resolve to it (DNS rebinding).
+A request must therefore name this machine in Host, come from the studio's own page (Origin), and declare JSON, which a
+page of another origin cannot send without a preflight request. A studio that listens to other machines also requires a
+token.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 2**20
-"""A request's body at most: a sentence and some settings."""
+MAX_BODY_BYTES = 2**20
+"""The largest request body: a text and some settings."""
 
-HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -29,20 +30,19 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""What every answer carries: nothing is loaded from elsewhere, and nobody frames the page."""
+"""Headers of every response: nothing is loaded from other hosts, and no page may frame the studio."""
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Names of this machine that no one else can point here."""
+"""Host names that always mean this machine."""
 
 
 class SecurityMiddleware:
-    """Stands before the app: refuses what is not from our own page, and limits what the page may do.
+    """ASGI middleware that rejects requests from other origins and adds the security headers.
 
     Args:
-        hosts: names under which the studio may be asked; with a token any address of numbers as well, since only names
-            can be made to point elsewhere.
-        token: what must be shown, in a cookie or as a bearer; None asks for none.
-        cookie: the cookie's name. Cookies do not know of ports, so it has the port in it.
+        hosts: accepted host names; with a token also any IP address, since only names can be rebound.
+        token: the token that a request must carry in a cookie or as a bearer token; None requires none.
+        cookie: the cookie's name. Cookies are shared between ports, so the name contains the port.
     """
 
     def __init__(
@@ -54,78 +54,80 @@ class SecurityMiddleware:
         self.cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                # A page that is kept must ask whether it is still the newest; an answer is not kept at all.
-                headers["Cache-Control"] = "no-cache" if own_file(scope["path"]) else "no-store"
+                # Browsers revalidate cached page files; API responses are not cached.
+                headers["Cache-Control"] = "no-cache" if is_page_file(scope["path"]) else "no-store"
             await send(message)
 
-        refusal = self.refusal(scope)
-        if refusal is None and scope["method"] not in ("GET", "HEAD"):
-            body = await whole(receive)
+        rejection = self.check_request(scope)
+        if rejection is None and scope["method"] not in ("GET", "HEAD"):
+            body = await read_body(receive)
             if body is None:
-                refusal = refused(413, f"the request is larger than {MOST_BYTES:,} bytes; send a shorter text")
+                rejection = error_response(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes; send a shorter text")
             else:
-                receive = again(body, receive)
-        await (refusal or self.app)(scope, receive, guarded)
+                receive = replay_body(body, receive)
+        await (rejection or self.app)(scope, receive, send_with_headers)
 
-    def refusal(self, scope: Scope) -> Response | None:
-        """Why a request is not answered; None where it is."""
+    def check_request(self, scope: Scope) -> Response | None:
+        """The response that rejects the request; None if it is accepted."""
         headers = Headers(scope=scope)
-        named = headers.getlist("host")
-        if len(named) != 1 or not self.ours(host_name(named[0])):
-            shown = named[0] if named else "nothing"
-            return refused(400, f"this studio is not called '{shown}'; open it by the address that its terminal shows")
+        host = headers.getlist("host")
+        if len(host) != 1 or not self.is_allowed_host(host_name(host[0])):
+            received = host[0] if host else "nothing"
+            return error_response(
+                400, f"the Host header is '{received}', which is not this studio; open the address shown in its terminal"
+            )
         origin = headers.get("origin")
-        if origin is not None and origin not in (f"http://{named[0]}", f"https://{named[0]}"):
-            return refused(403, f"a page of '{origin}' may not ask this studio; open the studio itself")
+        if origin is not None and origin not in (f"http://{host[0]}", f"https://{host[0]}"):
+            return error_response(403, f"requests from the origin '{origin}' are not allowed; open the studio's own page")
         if scope["path"].startswith("/api/") and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return refused(403, "a page of another site may not ask this studio; open the studio itself")
+            return error_response(403, "requests from another site are not allowed; open the studio's own page")
         if scope["method"] not in ("GET", "HEAD"):
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                return refused(415, f"the request says it is '{kind}'; send application/json")
-        return None if scope["path"] == "/health" else self.unknown(scope, headers)
+            content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if content_type != "application/json":
+                return error_response(415, f"the content type is '{content_type}'; send application/json")
+        return None if scope["path"] == "/health" else self.check_token(scope, headers)
 
-    def unknown(self, scope: Scope, headers: Headers) -> Response | None:
-        """The answer to who has not shown the token, and to who shows it for the first time."""
+    def check_token(self, scope: Scope, headers: Headers) -> Response | None:
+        """A 401 response without a valid token; a redirect that sets the cookie if the URL carries it; else None."""
         if self.token is None:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = dict(query).get("token")
-        if given is not None and scope["path"] == "/" and same(given, self.token):
-            left = urlencode([pair for pair in query if pair[0] != "token"])
-            entry = RedirectResponse(f"/?{left}" if left else "/", status_code=303)
-            entry.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
-            return entry
+        url_token = dict(query).get("token")
+        if url_token is not None and scope["path"] == "/" and tokens_equal(url_token, self.token):
+            rest = urlencode([pair for pair in query if pair[0] != "token"])
+            redirect = RedirectResponse(f"/?{rest}" if rest else "/", status_code=303)
+            redirect.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
+            return redirect
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        shown = [bearer.strip()] if scheme.lower() == "bearer" else []
+        tokens = [bearer.strip()] if scheme.lower() == "bearer" else []
         try:
-            kept = SimpleCookie(headers.get("cookie", ""))
-            shown += [kept[self.cookie].value] if self.cookie in kept else []
+            cookies = SimpleCookie(headers.get("cookie", ""))
+            tokens += [cookies[self.cookie].value] if self.cookie in cookies else []
         except CookieError:
-            pass  # a cookie that cannot be read shows nothing
-        if any(same(each, self.token) for each in shown):
+            pass  # a malformed cookie carries no token
+        if any(tokens_equal(each, self.token) for each in tokens):
             return None
-        return refused(401, "this studio asks for its token; open the whole address that its terminal shows")
+        return error_response(401, "this studio requires its token; open the full address shown in its terminal")
 
-    def ours(self, name: str) -> bool:
-        """Whether a Host means this studio."""
-        return name in self.hosts or (self.token is not None and numeric(name))
+    def is_allowed_host(self, name: str) -> bool:
+        """Whether a host name means this studio."""
+        return name in self.hosts or (self.token is not None and is_ip_address(name))
 
 
-def same(given: str, token: str) -> bool:
-    """Whether it is the token, in a time that does not tell how much of it is right."""
-    return secrets.compare_digest(given.encode(), token.encode())
+def tokens_equal(received: str, token: str) -> bool:
+    """Whether both tokens are equal, compared in constant time."""
+    return secrets.compare_digest(received.encode(), token.encode())
 
 
 def host_name(host: str) -> str:
@@ -139,8 +141,8 @@ def host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def numeric(name: str) -> bool:
-    """Whether a name is an address of numbers."""
+def is_ip_address(name: str) -> bool:
+    """Whether a host name is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -148,13 +150,13 @@ def numeric(name: str) -> bool:
     return True
 
 
-def own_file(path: str) -> bool:
-    """Whether a path is the page or a part of it."""
+def is_page_file(path: str) -> bool:
+    """Whether a path is the page or one of its static files."""
     return path == "/" or path.startswith("/static/")
 
 
-async def whole(receive: Receive) -> bytes | None:
-    """A request's body; None for one that is too large, of which no more is read."""
+async def read_body(receive: Receive) -> bytes | None:
+    """A request's body; None if it exceeds MAX_BODY_BYTES, in which case the rest is not read."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -163,26 +165,26 @@ async def whole(receive: Receive) -> bytes | None:
             return b"".join(parts)
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > MOST_BYTES:
+        if size > MAX_BODY_BYTES:
             return None
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-def again(body: bytes, receive: Receive) -> Receive:
-    """A body that has been read, to be read once more; after it, whatever comes."""
-    given = False
+def replay_body(body: bytes, receive: Receive) -> Receive:
+    """A receive function that first returns a body that was already read, then the following messages."""
+    replayed = False
 
     async def next_message() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return next_message
 
 
-def refused(status: int, sentence: str) -> Response:
-    """An answer that says why there is none."""
+def error_response(status: int, sentence: str) -> Response:
+    """A JSON response with an error message."""
     return Response(json.dumps({"error": sentence}, ensure_ascii=False), status, media_type="application/json")

@@ -9,7 +9,7 @@ from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
-    from clearstory.recipes.both_sides import BothSides
+    from clearstory.recipes.inference.evaluate_encoder import BothSides
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
@@ -17,7 +17,7 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     if recipe.task == "tag":
         return run_tags(recipe, output)
     from clearstory.cli.training_display import clock, counting
-    from clearstory.recipes.both_sides import BothSides
+    from clearstory.recipes.inference.evaluate_encoder import BothSides
     from clearstory.recipes.inference.evaluate import evaluate
     from clearstory.text.settings import DataSettings
 

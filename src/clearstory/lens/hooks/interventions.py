@@ -1,12 +1,12 @@
-"""Edits: what one may change inside of a model, as data, in a few words, and as Python.
+"""Interventions: changes to a forward pass as data, with a text syntax, a JSON form and a Python form.
 
-    head 5.3 off                    head 3 of layer 5 says nothing (mean: the same at every token; x0.5: half)
+    head 5.3 off                    head 3 of layer 5 outputs zero (mean: its mean over the tokens; x0.5: half)
     attention 5 off                 all heads of layer 5; also cross-head, cross-attention, feed-forward, layer
-    cell 5.3 7 2 0.9                in head 5.3, token 7 takes 0.9 from token 2, and the rest is shared as before
-    steer 6 4 all "joy" "grief"     after layer 6, 4 times what parts the two texts is added to all tokens, or the last
-    patch 6 7 "another text"        after layer 6 (or foot), token 7 is what it is in another text
+    cell 5.3 7 2 0.9                in head 5.3, token 7 attends to token 2 with weight 0.9; the rest is rescaled
+    steer 6 4 all "joy" "grief"     after layer 6, add 4 times the difference of the two texts to all tokens, or the last
+    patch 6 7 "another text"        after layer 6 (or embedding), token 7 gets its vector from another text
 
-`encoder` before any of them is the other half of an encoder-decoder. Layers, heads and tokens are counted from 0.
+`encoder` before any of them selects the encoder of an encoder-decoder. Layers, heads and tokens are counted from 0.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from typing import Any, Literal, get_args
 from clearstory.errors import BadSetting, UnknownName, nearest
 
 ScaledPart = Literal["head", "cross-head", "attention", "cross-attention", "feed-forward", "layer"]
-Where = Literal["all", "last"]
-StackName = Literal["writing", "encoder"]
+SteeredTokens = Literal["all", "last"]
+StackName = Literal["output", "encoder"]
+"""The stack that logits are computed from, or the encoder of an encoder-decoder."""
 
 EMBEDDING_LAYER = -1
-"""The number of the layer below the first: the stream as it begins."""
+"""The layer number of the embedding output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleOutput:
-    """What a part adds, times `by`: 0 takes it away; or at every token its mean over the tokens of the text.
+    """Multiply the output of a part by `factor`: 0 removes it; "mean" replaces it by its mean over the text's tokens.
 
     Michel et al. 2019, "Are Sixteen Heads Really Better than One?", section 2.3.
     """
@@ -37,18 +38,18 @@ class ScaleOutput:
     part: ScaledPart
     layer: int
     head: int | None = None
-    by: float | Literal["mean"] = 0.0
-    half: StackName = "writing"
+    factor: float | Literal["mean"] = 0.0
+    stack: StackName = "output"
 
     def __str__(self) -> str:
-        place = self.layer if self.head is None else f"{self.layer}.{self.head}"
-        how = {"mean": "mean", 0.0: "off"}.get(self.by) or f"x{shortest_number(self.by)}"
-        return f"{prefix(self.half)}{self.part} {place} {how}"
+        where = self.layer if self.head is None else f"{self.layer}.{self.head}"
+        how = {"mean": "mean", 0.0: "off"}.get(self.factor) or f"x{shortest_number(self.factor)}"
+        return f"{stack_prefix(self.stack)}{self.part} {where} {how}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetAttentionWeight:
-    """How much one token (row) takes from another (column) in one head; the rest of the row keeps its proportions."""
+    """Set one attention weight, from query `row` to key `column`; the other weights of the row are rescaled."""
 
     layer: int
     head: int
@@ -56,193 +57,215 @@ class SetAttentionWeight:
     column: int
     weight: float
     cross: bool = False
-    half: StackName = "writing"
+    stack: StackName = "output"
 
     def __str__(self) -> str:
-        cell = f"{'cross-' * self.cross}cell {self.layer}.{self.head} {self.row} {self.column} {shortest_number(self.weight)}"
-        return prefix(self.half) + cell
+        name = "cross-cell" if self.cross else "cell"
+        cell = f"{name} {self.layer}.{self.head} {self.row} {self.column} {shortest_number(self.weight)}"
+        return stack_prefix(self.stack) + cell
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddSteeringVector:
-    """`by` times the stream of `toward` less that of `away`, after their last tokens, added after a layer.
+    """Add `factor` times the difference of two texts' residual streams, `toward` − `away`, after a layer.
 
-    Turner et al. 2023, "Activation Addition"; at their last tokens as in Rimsky et al. 2023, section 3.
+    The streams are taken at the texts' last tokens. Turner et al. 2023, "Activation Addition"; last tokens as in Rimsky
+    et al. 2023, section 3.
     """
 
     layer: int
-    by: float
-    where: Where
+    factor: float
+    tokens: SteeredTokens
     toward: str
     away: str
-    half: StackName = "writing"
+    stack: StackName = "output"
 
     def __str__(self) -> str:
         texts = f"{shlex.quote(self.toward)} {shlex.quote(self.away)}"
-        return f"{prefix(self.half)}steer {named(self.layer)} {shortest_number(self.by)} {self.where} {texts}"
+        number = shortest_number(self.factor)
+        return f"{stack_prefix(self.stack)}steer {layer_name(self.layer)} {number} {self.tokens} {texts}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchResidual:
-    """The stream after a layer at one token, put there from another text of as many tokens.
+    """Replace the residual stream of one token after a layer by that of another text with as many tokens.
 
     Meng et al. 2022, "Locating and Editing Factual Associations in GPT", section 2.
     """
 
     layer: int
-    place: int
-    other: str
-    half: StackName = "writing"
+    position: int
+    other_text: str
+    stack: StackName = "output"
 
     def __str__(self) -> str:
-        return f"{prefix(self.half)}patch {named(self.layer)} {self.place} {shlex.quote(self.other)}"
+        other = shlex.quote(self.other_text)
+        return f"{stack_prefix(self.stack)}patch {layer_name(self.layer)} {self.position} {other}"
 
 
 Intervention = ScaleOutput | SetAttentionWeight | AddSteeringVector | PatchResidual
 
-GRAMMAR = {
+SYNTAX = {
     **{part: f"{part} L{'.H' * part.endswith('head')} off|mean|xN" for part in get_args(ScaledPart)},
     "cell": "cell L.H ROW COLUMN WEIGHT",
     "cross-cell": "cross-cell L.H ROW COLUMN WEIGHT",
     "steer": 'steer L N all|last "TOWARD" "AWAY"',
     "patch": 'patch L TOKEN "OTHER TEXT"',
 }
-"""How each edit is written."""
+"""The syntax of each kind of intervention."""
 
 
-def prefix(half: StackName) -> str:
-    """What stands before an edit of the other half."""
-    return "encoder " if half == "encoder" else ""
+def stack_prefix(stack: StackName) -> str:
+    """The word before an intervention in the encoder."""
+    return "encoder " if stack == "encoder" else ""
 
 
 def shortest_number(value: float | str) -> str:
-    """A number in as few digits as give it back.
+    """The shortest text that parses to the same number.
 
-    >>> exact(4.0), exact(0.1)
+    >>> shortest_number(4.0), shortest_number(0.1)
     ('4', '0.1')
     """
     return str(value).removesuffix(".0")
 
 
-def named(layer: int) -> str:
-    """A layer in words."""
-    return "foot" if layer == EMBEDDING_LAYER else str(layer)
+def layer_name(layer: int) -> str:
+    """A layer's number, or "embedding"."""
+    return "embedding" if layer == EMBEDDING_LAYER else str(layer)
 
 
-def parse_intervention(said: str) -> Intervention:
-    """An edit from words. Raises UnknownName for a kind that is not there, BadSetting with how it is written.
+def parse_intervention(text: str) -> Intervention:
+    """Parse an intervention. Raises UnknownName for an unknown kind, BadSetting with the syntax for a malformed one.
 
-    >>> parse("head 5.3 off")
-    Scale(part='head', layer=5, head=3, by=0.0, half='writing')
-    >>> str(parse('patch foot 7 "the other text"'))
-    "patch foot 7 'the other text'"
+    >>> parse_intervention("head 5.3 off")
+    ScaleOutput(part='head', layer=5, head=3, factor=0.0, stack='output')
+    >>> str(parse_intervention('patch embedding 7 "the other text"'))
+    "patch embedding 7 'the other text'"
     """
     try:
-        words = shlex.split(said)
+        words = shlex.split(text)
     except ValueError:
-        raise BadSetting(f"the edit '{said}' has a quote that is not closed; close it, or leave it out") from None
-    half: StackName = "encoder" if words[:1] == ["encoder"] else "writing"
-    kind, *rest = words[half == "encoder" :] or [""]
-    if kind not in GRAMMAR:
-        raise UnknownName(f"there is no edit called '{kind}'; {nearest(kind, GRAMMAR)}")
+        raise BadSetting(f"the intervention '{text}' has an unclosed quote; close it, or leave it out") from None
+    stack: StackName = "encoder" if words[:1] == ["encoder"] else "output"
+    kind, *arguments = words[stack == "encoder" :] or [""]
+    if kind not in SYNTAX:
+        raise UnknownName(f"there is no intervention called '{kind}'; {nearest(kind, SYNTAX)}")
     try:
-        read: Callable[..., Intervention] = READ.get(kind, scale)
-        return read(kind, half, *rest)
-    except (TypeError, ValueError):  # too many words or too few, or none that is a number
-        raise BadSetting(f"the edit '{said}' cannot be read; write {prefix(half)}{GRAMMAR[kind]}") from None
+        parse: Callable[..., Intervention] = PARSERS.get(kind, parse_scale)
+        return parse(kind, stack, *arguments)
+    except (TypeError, ValueError):  # wrong number of arguments, or one that is not a number
+        raise BadSetting(
+            f"the intervention '{text}' is malformed; write {stack_prefix(stack)}{SYNTAX[kind]}"
+        ) from None
 
 
-def scale(part: Any, half: StackName, place: str, how: str) -> Intervention:
-    """What a part adds, changed."""
-    layer, dot, head = place.partition(".")
+def parse_scale(part: Any, stack: StackName, where: str, how: str) -> Intervention:
+    """Parse the arguments of a ScaleOutput."""
+    layer, dot, head = where.partition(".")
     if bool(dot) != part.endswith("head"):
         raise ValueError
-    by: Any = {"off": 0.0, "mean": "mean"}.get(how)
-    if by is None:
+    factor: Any = {"off": 0.0, "mean": "mean"}.get(how)
+    if factor is None:
         letter, number = how[:1], how[1:]
         if letter != "x":
             raise ValueError
-        by = parse_finite(number)
-    return ScaleOutput(part=part, layer=int(layer), head=int(head) if dot else None, by=by, half=half)
+        factor = parse_finite(number)
+    return ScaleOutput(part=part, layer=int(layer), head=int(head) if dot else None, factor=factor, stack=stack)
 
 
-def cell(kind: str, half: StackName, place: str, row: str, column: str, weight: str) -> Intervention:
-    """One weight."""
-    layer, _, head = place.partition(".")
-    places = (int(layer), int(head), int(row), int(column))
-    names = ("layer", "head", "row", "column")
-    own = dict(zip(names, places, strict=True))
-    return SetAttentionWeight(**own, weight=parse_finite(weight), cross=kind == "cross-cell", half=half)
+def parse_weight(kind: str, stack: StackName, where: str, row: str, column: str, weight: str) -> Intervention:
+    """Parse the arguments of a SetAttentionWeight."""
+    layer, _, head = where.partition(".")
+    return SetAttentionWeight(
+        layer=int(layer),
+        head=int(head),
+        row=int(row),
+        column=int(column),
+        weight=parse_finite(weight),
+        cross=kind == "cross-cell",
+        stack=stack,
+    )
 
 
-def steer(kind: str, half: StackName, layer: str, by: str, where: Any, toward: str, away: str) -> Intervention:
-    """A vector added."""
-    if where not in get_args(Where):
+def parse_steering(
+    kind: str, stack: StackName, layer: str, factor: str, tokens: Any, toward: str, away: str
+) -> Intervention:
+    """Parse the arguments of an AddSteeringVector."""
+    if tokens not in get_args(SteeredTokens):
         raise ValueError
-    return AddSteeringVector(layer=number(layer), by=parse_finite(by), where=where, toward=toward, away=away, half=half)
+    return AddSteeringVector(
+        layer=parse_layer(layer), factor=parse_finite(factor), tokens=tokens, toward=toward, away=away, stack=stack
+    )
 
 
-def patch(kind: str, half: StackName, layer: str, place: str, other: str) -> Intervention:
-    """A vector replaced."""
-    return PatchResidual(layer=number(layer), place=int(place), other=other, half=half)
+def parse_patch(kind: str, stack: StackName, layer: str, position: str, other_text: str) -> Intervention:
+    """Parse the arguments of a PatchResidual."""
+    return PatchResidual(layer=parse_layer(layer), position=int(position), other_text=other_text, stack=stack)
 
 
-def parse_finite(said: str) -> float:
-    """A number that is one. Raises ValueError."""
-    value = float(said)
+def parse_finite(text: str) -> float:
+    """A finite number. Raises ValueError."""
+    value = float(text)
     if not math.isfinite(value):
         raise ValueError
     return value
 
 
-def number(layer: str) -> int:
-    """The number of a layer, or of the foot."""
-    return EMBEDDING_LAYER if layer == "foot" else int(layer)
+def parse_layer(layer: str) -> int:
+    """The number of a layer, or of the embedding output."""
+    return EMBEDDING_LAYER if layer == "embedding" else int(layer)
 
 
-READ: dict[str, Callable[..., Intervention]] = {"cell": cell, "cross-cell": cell, "steer": steer, "patch": patch}
-"""What reads each kind of edit; all others are parts that are scaled."""
+PARSERS: dict[str, Callable[..., Intervention]] = {
+    "cell": parse_weight,
+    "cross-cell": parse_weight,
+    "steer": parse_steering,
+    "patch": parse_patch,
+}
+"""The parser of each kind; all other kinds are parts that are scaled."""
 
 
-def interventions_to_json(edits: Sequence[Intervention]) -> list[dict[str, Any]]:
-    """Edits as plain data, ready for JSON; `from_data` takes them back. To undo is to leave the last away.
+def interventions_to_json(interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
+    """Interventions as plain data for JSON; `interventions_from_json` reads it back.
 
-    >>> to_data([parse("layer 2 off")])
-    [{'edit': 'Scale', 'part': 'layer', 'layer': 2, 'head': None, 'by': 0.0, 'half': 'writing'}]
+    >>> interventions_to_json([parse_intervention("layer 2 off")])
+    [{'kind': 'ScaleOutput', 'part': 'layer', 'layer': 2, 'head': None, 'factor': 0.0, 'stack': 'output'}]
     """
-    return [{"edit": type(each).__name__, **asdict(each)} for each in edits]
+    return [{"kind": type(each).__name__, **asdict(each)} for each in interventions]
 
 
-def interventions_from_json(said: Sequence[dict[str, Any]]) -> list[Intervention]:
-    """Edits from plain data. Raises BadSetting for what is none."""
+def interventions_from_json(data: Sequence[dict[str, Any]]) -> list[Intervention]:
+    """Interventions from plain data. Raises BadSetting for anything else."""
     kinds = {each.__name__: each for each in get_args(Intervention)}
     found = []
-    for each in said:
-        own = dict(each)
-        kind = kinds.get(own.pop("edit", ""))
+    for each in data:
+        fields = dict(each)
+        kind = kinds.get(fields.pop("kind", ""))
         try:
             if kind is None:
                 raise TypeError
-            # Read once more from its words, which checks every value.
-            found.append(parse_intervention(str(kind(**own))))
+            # Parsing its text checks every value.
+            found.append(parse_intervention(str(kind(**fields))))
         except (TypeError, ValueError):
-            raise BadSetting(f"{each} is no edit; give what `to_data` writes") from None
+            raise BadSetting(f"{each} is not an intervention; give what `interventions_to_json` returns") from None
     return found
 
 
-def interventions_to_python(model: str, text: str, edits: Sequence[Intervention], target: str | None = None) -> str:
-    """The Python that makes these edits and shows what comes of them."""
-    kinds = sorted({type(each).__name__ for each in edits})
-    listed = "".join(f"    {each!r},\n" for each in edits)
-    written = "" if target is None else f", target={target!r}"
-    imported = f"from clearstory.lens.hooks.interventions import {', '.join(kinds)}\n" if kinds else ""
+def interventions_to_python(
+    model: str, text: str, interventions: Sequence[Intervention], target: str | None = None
+) -> str:
+    """A Python program that applies these interventions and prints their effect."""
+    kinds = sorted({type(each).__name__ for each in interventions})
+    listed = "".join(f"    {each!r},\n" for each in interventions)
+    target_argument = "" if target is None else f", target={target!r}"
+    imports = f"from clearstory.lens.hooks.interventions import {', '.join(kinds)}\n" if kinds else ""
     return (
-        f"import clearstory\n{imported}"
-        "from clearstory.lens.hooks.apply_interventions import intervene\n"
-        "from clearstory.lens.hooks.passage import passage\n\n"
+        f"import clearstory\n{imports}"
+        "from clearstory.lens.hooks.apply_interventions import run_interventions\n"
+        "from clearstory.lens.hooks.passage import encode_passage\n\n"
         f"opened = clearstory.open({model!r})\n"
-        f"read = passage(opened.model, opened.tokenizer, {text!r}{written})\n"
-        f"edits = [\n{listed}]\n"
-        "outcome = intervene(opened.model, opened.tokenizer, read, edits)\n"
-        "print(outcome.kl, outcome.moves(10))\n"
+        f"passage = encode_passage(opened.model, opened.tokenizer, {text!r}{target_argument})\n"
+        f"interventions = [\n{listed}]\n"
+        "outcome = run_interventions(opened.model, opened.tokenizer, passage, interventions)\n"
+        "print(outcome.kl, outcome.largest_changes(10))\n"
     )

@@ -1,8 +1,8 @@
-"""Frozen: norms with their scale as it was computed, so that a logit is a sum of what the steps added.
+"""Linearised norms: norms with their scale held constant, so that a logit is a sum over the sublayers' outputs.
 
-A norm divides by the size of the whole stream, so what one step adds changes how much the others count. Taken as
-computed, that size is a number and the norm is linear (Elhage et al. 2021, "A Mathematical Framework for Transformer
-Circuits", section on layer norm). Where norms follow their steps, what is added passes every later one.
+A norm divides by the size of the whole residual stream, so each sublayer's output changes how much the others count.
+With the scale of the actual forward pass held constant, the norm is linear (Elhage et al. 2021, "A Mathematical
+Framework for Transformer Circuits", section on layer norm). In a post-norm model an output passes all later norms.
 """
 
 from __future__ import annotations
@@ -16,28 +16,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearstory.lens.hooks.residual_stream import Sublayer, sublayers, output_stack
-from clearstory.models.arithmetic import LayerNorm
+from clearstory.lens.hooks.activations import unwrap_model
+from clearstory.lens.hooks.residual_stream import Sublayer, output_stack, sublayers
+from clearstory.models.autograd_functions import LayerNorm
+from clearstory.models.base import LanguageModel
 
 
 @dataclass(frozen=True)
 class LinearisedNorm:
-    """x ─► (x − its mean, in a layer norm) · scale · gain, and `shift`, the vector that the norm adds at the end."""
+    """x ─► (x − its mean, in a layer norm) · scale · gain; `bias` is the vector that the norm adds at the end."""
 
     scale: float
     gain: Float[Tensor, "W"]
-    shift: Float[Tensor, "W"] | None
+    bias: Float[Tensor, "W"] | None
     centred: bool
 
     def __call__(self, parts: Float[Tensor, "*P W"]) -> Float[Tensor, "*P W"]:
-        """Parts of what was normed, without the shift."""
+        """Summands of the norm's input, normed without the bias."""
         if self.centred:
             parts = parts - parts.mean(-1, keepdim=True)
         return parts * self.scale * self.gain
 
 
 def linearise(norm: nn.Module, x: Float[Tensor, "W"]) -> LinearisedNorm:
-    """A norm as it was for this vector; all in float64."""
+    """A norm with the scale that it has for the input x; all in float64."""
     norm_: Any = norm
     x = x.double()
     centred = isinstance(norm, LayerNorm)
@@ -48,56 +50,57 @@ def linearise(norm: nn.Module, x: Float[Tensor, "W"]) -> LinearisedNorm:
 
 @dataclass(frozen=True)
 class ResidualPath:
-    """From each step of the stream to the vector that words are held against, at one place.
+    """The linear maps from each sublayer's output to the input of the unembedding, at one position.
 
-    `norms[k]` are those that what step k adds still passes; the last entry is that of what stands at the foot.
+    `norms[k]` are the norms that the output of sublayer k passes; the last entry is for the embedding output.
     """
 
-    steps: tuple[Sublayer, ...]
+    sublayers: tuple[Sublayer, ...]
     norms: tuple[tuple[LinearisedNorm, ...], ...]
 
-    def carry(self, number: int, parts: Float[Tensor, "*P W"]) -> Float[Tensor, "*P W"]:
-        """What parts of a step (−1: of the foot) have become at the end."""
-        for norm in self.norms[number]:
+    def propagate(self, index: int, parts: Float[Tensor, "*P W"]) -> Float[Tensor, "*P W"]:
+        """Summands of the output of one sublayer (−1: of the embedding output), mapped to the end of the stream."""
+        for norm in self.norms[index]:
             parts = norm(parts.double())
         return parts.double()
 
-    def shifts(self) -> Float[Tensor, "W"]:
-        """All that the norms themselves have added, at the end."""
-        every = max(self.norms, key=len)
-        total = torch.zeros_like(every[0].gain)
-        for place, norm in enumerate(every):
-            own = torch.zeros_like(total) if norm.shift is None else norm.shift
-            for later in every[place + 1 :]:
+    def norm_biases(self) -> Float[Tensor, "W"]:
+        """The sum of all norms' biases, mapped to the end of the stream."""
+        longest = max(self.norms, key=len)
+        total = torch.zeros_like(longest[0].gain)
+        for index, norm in enumerate(longest):
+            own = torch.zeros_like(total) if norm.bias is None else norm.bias
+            for later in longest[index + 1 :]:
                 own = later(own)
             total = total + own
         return total
 
 
-def residual_path(model: Any, seen: Mapping[str, Tensor], place: int) -> ResidualPath:
-    """The road of one place, from what was seen at the taps of what each step reads and adds (see `road_taps`)."""
+def residual_path(model: LanguageModel, recorded: Mapping[str, Tensor], position: int) -> ResidualPath:
+    """The residual path at one position, from the activations that `residual_path_activations` names."""
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
     if stack.norm is not None:
-        last = linearise(stack.norm, seen[steps[-1].after][0, place])
-        return ResidualPath(tuple(steps), ((last,),) * (len(steps) + 1))
-    befores = [f"{prefix}foot", *(step.after for step in steps)]
-    frozen = [
-        linearise(step.norm, seen[before][0, place].double() + seen[step.added][0, place].double())
-        for (before, _), step in zip(pairwise(befores), steps, strict=True)
+        final = linearise(stack.norm, recorded[steps[-1].residual][0, position])
+        return ResidualPath(tuple(steps), ((final,),) * (len(steps) + 1))
+    inputs = [f"{prefix}embedding_output", *(step.residual for step in steps)]
+    post_norms = [
+        linearise(step.norm, recorded[before][0, position].double() + recorded[step.output][0, position].double())
+        for (before, _), step in zip(pairwise(inputs), steps, strict=True)
     ]
-    norms = [tuple(frozen[number:]) for number in range(len(steps))]
-    return ResidualPath(tuple(steps), (*norms, tuple(frozen)))
+    norms = [tuple(post_norms[index:]) for index in range(len(steps))]
+    return ResidualPath(tuple(steps), (*norms, tuple(post_norms)))
 
 
-def residual_path_activations(model: Any) -> list[str]:
-    """What must be watched for a road."""
+def residual_path_activations(model: LanguageModel) -> list[str]:
+    """The names of the activations that `residual_path` needs."""
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
-    return [f"{prefix}foot", *(step.after for step in steps), *(step.added for step in steps)]
+    return [f"{prefix}embedding_output", *(step.residual for step in steps), *(step.output for step in steps)]
 
 
-def output_vectors(model: Any, ids: Sequence[int]) -> Float[Tensor, "N W"]:
-    """The vectors that these words are predicted by, in float64 and divided as the model divides (T5)."""
-    vectors: Tensor = model.output_weight[list(ids)].double()
-    return vectors / model.config.width**0.5 if model.config.logit_scale else vectors
+def output_vectors(model: LanguageModel, ids: Sequence[int]) -> Float[Tensor, "N W"]:
+    """Rows of the unembedding for some tokens in float64, divided by √width where the model scales its logits (T5)."""
+    network = unwrap_model(model)
+    vectors: Tensor = network.output_weight[list(ids)].double()
+    return vectors / network.config.width**0.5 if network.config.logit_scale else vectors

@@ -248,7 +248,7 @@ def ngram_tower(model: NGram) -> Tower:
     tower.put("last tokens", f"up to {order - 1}" if order > 1 else "none are looked at", tone="words")
     for length in range(order, 0, -1):
         table = model.table(length)
-        kept = table.log_probs.numel() + (0 if table.weights is None else table.weights.numel())
+        kept = table.log_probs.numel() + (0 if table.log_backoffs is None else table.log_backoffs.numel())
         name = f"{length}-grams" if length > 1 else "single tokens"
         left = "; else a shorter one" if length > 1 else ""
         tower.put(name, f"{table.log_probs.numel():,} rows{left}", kept, "memory")

@@ -1,6 +1,6 @@
-"""Contributions: a logit as the sum of what stands at the foot of the stream and of all that the steps added to it.
+"""Direct logit attribution: a logit as the sum of the embedding output and of the outputs of all sublayers.
 
-foot + heads + attention's biases + feed-forwards ─► last norm, its scale as computed ─► · word's vector ─► logit
+embedding + heads + attention biases + feed-forwards ─► final norm, its scale held constant ─► · output vector ─► logit
 """
 
 from __future__ import annotations
@@ -15,20 +15,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.hooks.linearised_norms import ResidualPath, residual_path, residual_path_activations, output_vectors
+from clearstory.lens.hooks.activations import record_activations, unwrap_model
+from clearstory.lens.hooks.linearised_norms import (
+    ResidualPath,
+    output_vectors,
+    residual_path,
+    residual_path_activations,
+)
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.residual_stream import split_target_and_words, single_token, output_stack
-from clearstory.lens.hooks.activations import unwrap_model, record_activations
-from clearstory.lens.views import Grid, Table, Report
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.prompts import Truncation, prepare_prompt, inference_mode
+from clearstory.lens.hooks.residual_stream import output_stack, single_token, split_target_and_words
+from clearstory.lens.views import Grid, Report, Table
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import Truncate, fit_prompt, resting
 from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class LogitPart:
-    """What a part of a logit comes from. `column` says which part of its layer it is: a head (h), a head that looks
-    across (x), the bias of either, or the feed-forward (ff).
+    """One summand of a logit. `column` names the part within its layer: a head (h), a cross-attention head (x), the
+    bias of either, or the feed-forward (ff).
     """
 
     name: str
@@ -38,76 +44,15 @@ class LogitPart:
 
 @dataclass(frozen=True)
 class LogitAttribution:
-    """P parts of N words' logits at one place; in float64 they add up to `logits`, the model's own, to rounding."""
+    """P summands of N tokens' logits at one position, in float64; their sums are `logits`, the model's own logits."""
 
     parts: tuple[LogitPart, ...]
     values: Float[Tensor, "P N"]
     logits: Float[Tensor, "N"]
 
 
-def attribute_logits(model: Any, read: Passage, words: Sequence[int] | None = None, place: int = -1) -> LogitAttribution:
-    """Every part of the logits of some words (of the likeliest, without any) after one token.
-
-    Norms are taken with the scale that they had: the parts say what was added, not what would be without it. In models
-    whose norms follow their steps that is so of every norm that a part still passes. Raises CannotDo for an encoder,
-    whose head for words bends what the stream says: its logits are no sum.
-    """
-    model = unwrap_model(model)
-    if isinstance(model, Encoder):
-        raise CannotDo(
-            "an encoder's head bends what its stream says (gelu) before words are held against it, so its logits are "
-            "no sum of what the steps added; look at --view ablation or lens"
-        )
-    place = range(len(read.ids))[place]
-    prefix, _ = output_stack(model)
-    answers = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
-    answers = answers[: 1 + bool(prefix)]
-    with inference_mode(model), record_activations(model, *residual_path_activations(model), *answers) as seen:
-        hidden = read.hidden(model)[place]
-        logits = model.logits(hidden)
-        ids = [int(logits.argmax())] if words is None else list(words)
-        way = residual_path(model, seen, place)
-        vectors = output_vectors(model, ids)
-        width = vectors.shape[1]
-        known = [
-            *(
-                (part, way.carry(number, vector) @ vectors.T)
-                for number, part, vector in stream_parts(way, seen, prefix, place)
-            ),
-            (LogitPart("norms' own vectors"), way.shifts() @ vectors.T),
-        ]
-        if (bias := getattr(model, "unembedding_bias", None)) is not None:
-            known.append((LogitPart("the words' own biases"), bias[ids].double()))
-        if len(hidden) > width:
-            known.append((LogitPart("recalled n-grams"), hidden[width:][ids].double()))
-    parts, values = zip(*known, strict=True)
-    return LogitAttribution(parts, torch.stack(values), logits[ids].double())
-
-
-def stream_parts(
-    way: ResidualPath, seen: Mapping[str, Tensor], prefix: str, place: int
-) -> Iterator[tuple[int, LogitPart, Float[Tensor, "W"]]]:
-    """Every part of the stream: the step that added it (−1: none), its name, and the vector."""
-    yield -1, LogitPart("embedding"), seen[f"{prefix}embedding_output"][0, place].double()
-    for number, step in enumerate(way.steps):
-        if step.kind == "feed-forward":
-            yield number, LogitPart(step.name, step.layer, "ff"), seen[step.added][0, place].double()
-            continue
-        short, letter = ("head", "h") if step.kind == "attention" else ("cross-head", "x")
-        for head, vector in enumerate(head_parts(step.module, seen[f"{step.added}.head_outputs"][0, :, place])):
-            yield number, LogitPart(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
-        if step.module.output.bias is not None:
-            yield number, LogitPart(f"{step.name} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
-
-
-def head_parts(attention: Any, answer: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
-    """What each head adds to the stream: its answer through its own columns of the output map."""
-    own = attention.output.weight.double().unflatten(1, (-1, attention.head_dim))
-    return torch.einsum("hd,whd->hw", answer.double(), own)
-
-
 def logit_attribution(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -115,14 +60,13 @@ def logit_attribution(
     words: tuple[str, ...] = (),
     ids: tuple[int, ...] = (),
     top: int = 15,
-    truncate: Truncation | None = None,
+    truncate: Truncate | None = None,
 ) -> Report:
-    """The logit of a word after a text as a sum over embedding, heads and feed-forwards: the `top` largest parts, then
-    all of them by layer.
+    """The logit of a token after a text as a sum over embedding, heads and feed-forwards: the `top` largest summands,
+    then all of them by layer.
 
-    The word is the likeliest, or the one of `words`; with two, it is why the first and not the second: the difference
-    of their logits. `ids` name tokens that are no words. Raises BadSetting for three, VocabularyMismatch for an id that
-    is not the model's.
+    The token is the most likely one, or the one of `words`; with two words, the difference of their logits is
+    attributed. `ids` name tokens by id. Raises BadSetting for three, VocabularyMismatch for an unknown id.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 part")
@@ -131,56 +75,120 @@ def logit_attribution(
         raise BadSetting(f"words are {', '.join(words)} and ids {', '.join(map(str, ids))}; give one of the two")
     if len(words or ids) > 2:
         raise BadSetting(
-            f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to see why the "
-            "first and not the second"
+            f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to attribute the "
+            "difference of their logits"
         )
-    chosen = [single_token(tokenizer, word) for word in words] or [prepare_prompt(model, [id])[0] for id in ids]
-    read = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    chosen = [single_token(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     if not chosen:
-        with inference_mode(model):
-            chosen = [int(model.logits(read.hidden(model)[-1]).argmax())]
-    seen = attribute_logits(model, read, chosen)
+        with resting(model):
+            chosen = [int(model.logits(passage.forward(model)[-1]).argmax())]
+    seen = attribute_logits(model, passage, chosen)
     signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
     values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
     pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
-    what = f"The logit of {pieces[0]}" if len(chosen) == 1 else f"Why {pieces[0]} and not {pieces[1]}"
+    what = f"Logit of {pieces[0]}" if len(chosen) == 1 else f"Logit of {pieces[0]} minus logit of {pieces[1]}"
     return Report(
-        title=f"{what} after ‘{read.labels[-1]}’, added up",
-        panels=(largest(what, seen.parts, values, top), by_layer(what, seen.parts, values)),
-        caption=look(seen.parts, values, logit),
+        title=f"{what} after ‘{passage.labels[-1]}’",
+        panels=(largest_parts(what, seen.parts, values, top), parts_by_layer(what, seen.parts, values)),
+        caption=attribution_caption(seen.parts, values, logit),
     )
 
 
-def look(parts: Sequence[LogitPart], values: Sequence[float], logit: float) -> str:
-    """The sum, and how few parts make half of all that was added and taken away."""
+def attribute_logits(
+    model: LanguageModel, passage: Passage, words: Sequence[int] | None = None, position: int = -1
+) -> LogitAttribution:
+    """Every summand of the logits of some tokens (by default of the most likely one) after one position.
+
+    Norms have the scale of the actual forward pass: a summand is what was added, not the effect of removing it. In
+    post-norm models that holds for all norms that an output passes. Raises CannotDo for an encoder, whose head for
+    masked tokens is nonlinear.
+    """
+    network = unwrap_model(model)
+    if Capability.BIDIRECTIONAL in model.capabilities:
+        raise CannotDo(
+            "an encoder's head for masked tokens is nonlinear (gelu), so its logits are no sum over sublayers; use "
+            "--view ablation or logit-lens"
+        )
+    position = range(len(passage.ids))[position]
+    prefix, _ = output_stack(model)
+    head_outputs = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
+    head_outputs = head_outputs[: 1 + bool(prefix)]
+    with resting(model), record_activations(model, *residual_path_activations(model), *head_outputs) as recorded:
+        hidden = passage.forward(model)[position]
+        logits = model.logits(hidden)
+        ids = [int(logits.argmax())] if words is None else list(words)
+        path = residual_path(model, recorded, position)
+        vectors = output_vectors(model, ids)
+        width = vectors.shape[1]
+        known = [
+            *(
+                (part, path.propagate(index, vector) @ vectors.T)
+                for index, part, vector in stream_parts(path, recorded, prefix, position)
+            ),
+            (LogitPart("norm biases"), path.norm_biases() @ vectors.T),
+        ]
+        if (bias := getattr(network, "unembedding_bias", None)) is not None:
+            known.append((LogitPart("output biases"), bias[ids].double()))
+        if len(hidden) > width:
+            known.append((LogitPart("hashed n-grams"), hidden[width:][ids].double()))
+    parts, values = zip(*known, strict=True)
+    return LogitAttribution(parts, torch.stack(values), logits[ids].double())
+
+
+def stream_parts(
+    path: ResidualPath, recorded: Mapping[str, Tensor], prefix: str, position: int
+) -> Iterator[tuple[int, LogitPart, Float[Tensor, "W"]]]:
+    """Every summand of the residual stream: the index of its sublayer (−1: the embedding), its name, and the vector."""
+    yield -1, LogitPart("embedding"), recorded[f"{prefix}embedding_output"][0, position].double()
+    for index, step in enumerate(path.sublayers):
+        if step.kind == "feed-forward":
+            yield index, LogitPart(step.title, step.layer, "ff"), recorded[step.output][0, position].double()
+            continue
+        short, letter = ("head", "h") if step.kind == "attention" else ("cross-head", "x")
+        vectors = head_vectors(step.module, recorded[f"{step.output}.head_outputs"][0, :, position])
+        for head, vector in enumerate(vectors):
+            yield index, LogitPart(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
+        if step.module.output.bias is not None:
+            yield index, LogitPart(f"{step.title} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
+
+
+def head_vectors(attention: Any, outputs: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
+    """Each head's output times its columns of the output matrix."""
+    own = attention.output.weight.double().unflatten(1, (-1, attention.head_dim))
+    return torch.einsum("hd,whd->hw", outputs.double(), own)
+
+
+def attribution_caption(parts: Sequence[LogitPart], values: Sequence[float], logit: float) -> str:
+    """The sum of all parts, the number of parts that make up half of the total magnitude, and the largest part."""
     sizes = sorted((abs(value) for value in values), reverse=True)
     half, count = 0.0, 0
     while half < sum(sizes) / 2:
         half, count = half + sizes[count], count + 1
     most = max(zip(values, parts, strict=True), key=lambda pair: pair[0])
     return (
-        f"{len(parts):,} parts add up to {math.fsum(values):,.4f}; the model's own number is {logit:,.4f}. Half of all "
-        f"that is added and taken away comes from {count:,}; the most is added by {most[1].name} ({most[0]:+,.2f}). "
-        "The norms' scales are taken as computed."
+        f"{len(parts):,} parts sum to {math.fsum(values):,.4f}; the model's own value is {logit:,.4f}. {count:,} parts "
+        f"make up half of the sum of magnitudes; the largest is {most[1].name} ({most[0]:+,.2f}). The scales of the "
+        "norms are held constant."
     )
 
 
-def largest(what: str, parts: Sequence[LogitPart], values: Sequence[float], top: int) -> Table:
-    """The largest parts, and all others as one."""
-    order = sorted(range(len(parts)), key=lambda place: -abs(values[place]))
-    rows = [(parts[place].name, values[place]) for place in order[:top]]
+def largest_parts(what: str, parts: Sequence[LogitPart], values: Sequence[float], top: int) -> Table:
+    """The largest parts, and the sum of all others."""
+    order = sorted(range(len(parts)), key=lambda index: -abs(values[index]))
+    rows = [(parts[index].name, values[index]) for index in order[:top]]
     if rest := order[top:]:
-        rows.append((f"all others ({len(rest):,})", math.fsum(values[place] for place in rest)))
-    rows.append(("together", math.fsum(values)))
+        rows.append((f"all others ({len(rest):,})", math.fsum(values[index] for index in rest)))
+    rows.append(("sum", math.fsum(values)))
     return Table(
         title=f"{what}: the largest parts",
-        columns=("part", "adds"),
+        columns=("part", "contribution"),
         rows=tuple(rows),
-        bar="adds",
+        bar="contribution",
     )
 
 
-def by_layer(what: str, parts: Sequence[LogitPart], values: Sequence[float]) -> Grid:
+def parts_by_layer(what: str, parts: Sequence[LogitPart], values: Sequence[float]) -> Grid:
     """All parts that belong to a layer."""
     columns = tuple(dict.fromkeys(part.column for part in parts if part.layer is not None))
     layers = 1 + max((part.layer for part in parts if part.layer is not None), default=-1)

@@ -10,7 +10,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.surprisal import format_probability
 from clearstory.lens.views import Cell, Table, Report
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.text.special_tokens import cls_and_sep_ids
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token

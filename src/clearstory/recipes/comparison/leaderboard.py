@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from clearstory.metrics import CONFIDENCE, NATS_PER_BIT, Floats, PairedDifference, bootstrap_interval, paired_bootstrap
-
-LIKELIHOOD = "likelihood"
-"""Measure of causal models: the probability of the text under the chain rule."""
-
-PSEUDO = "pseudo-likelihood"
-"""Measure of encoders: the product of each token's probability given all others, for a part of the text."""
+from clearstory.metrics import (
+    CONFIDENCE,
+    LIKELIHOOD,
+    NATS_PER_BIT,
+    Floats,
+    PairedDifference,
+    bootstrap_interval,
+    paired_bootstrap,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from torch import nn
 from clearstory import durable
 from clearstory.evaluation.units import EvalText, score_units
 from clearstory.formats.folders import OpenedModel
-from clearstory.metrics import NATS_PER_BIT
+from clearstory.metrics import LIKELIHOOD, NATS_PER_BIT
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.families import family_of, scale_config
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
-from clearstory.recipes.comparison.leaderboard import LIKELIHOOD, ModelResult
+from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.settings import CompareRecipe, ModelSpec
 from clearstory.recipes.inference.generate import Generation, generate
 from clearstory.recipes.settings.model_choice import SIZE_FIELDS

@@ -8,9 +8,8 @@ from clearstory.lens.rendering.scales import Scale, short
 from clearstory.lens.rendering.svg import svg
 from clearstory.lens.rendering.svg_canvas import DARK, INKS, LIGHT, clean
 from clearstory.lens.views import Curve, Line
+from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
 from clearstory.recipes.comparison.leaderboard import (
-    LIKELIHOOD,
-    PSEUDO,
     Leaderboard,
     LeaderboardEntry,
     ModelResult,

@@ -119,7 +119,7 @@ def compare_file(transformers: Any, path: Path, opened: OpenedModel) -> Portabil
     place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
     model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
     found = compare_logits(opened, model)
-    texts, note = comparable(GGUFHeader.read(path).fields)
+    texts, note = comparable(GGUFHeader.read(path).metadata)
     if not found.portable or opened.tokenizer is None or not texts:
         return replace(found, note=note)
     theirs = transformers.AutoTokenizer.from_pretrained(**place)

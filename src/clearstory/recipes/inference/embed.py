@@ -15,7 +15,7 @@ from torch import Tensor
 from clearstory.errors import ContextOverflow
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.encoder import Encoder
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts

@@ -17,9 +17,9 @@ from clearstory.models.int8 import quantize_int8 as in_int8
 from clearstory.models.base import inference_mode, reads_source
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
-from clearstory.recipes.both_sides import BothSides, evaluate_both_sides
+from clearstory.recipes.inference.evaluate_encoder import BothSides, evaluate_both_sides
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
-from clearstory.recipes.writers import score_writer
+from clearstory.recipes.inference.evaluate_seq2seq import score_writer
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
 from clearstory.text.token_dataset import TokenDataset, encode_documents

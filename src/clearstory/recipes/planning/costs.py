@@ -126,7 +126,7 @@ def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) 
 
 def flops_per_token(groups: Sequence[ParameterGroup], config: Any, context: int) -> dict[str, int]:
     """Total FLOPs per token. The backward pass takes twice the forward pass: Chowdhery et al. 2022, appendix B."""
-    by_part = flops_by_group(groups, config, context)
-    attention = by_part.get(QK_PRODUCTS, 0) + by_part.get(WEIGHTED_VALUES, 0)
-    forward = sum(by_part.values())
+    by_group = flops_by_group(groups, config, context)
+    attention = by_group.get(QK_PRODUCTS, 0) + by_group.get(WEIGHTED_VALUES, 0)
+    forward = sum(by_group.values())
     return {"weights": forward - attention, "attention": attention, "forward": forward, "training": 3 * forward}

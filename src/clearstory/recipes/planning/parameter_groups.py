@@ -231,4 +231,4 @@ def parameter_formula(config: Any) -> tuple[FormulaTerm, ...]:
         FormulaTerm("T d", c.context * d, "positions"),
         FormulaTerm("2 d", 2 * d, "last norm"),
     )
-    return terms if sum(term.parameters for term in terms) == sum(part.parameters for part in list_parameter_groups(c)) else ()
+    return terms if sum(term.parameters for term in terms) == sum(group.parameters for group in list_parameter_groups(c)) else ()

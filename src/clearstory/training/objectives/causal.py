@@ -67,7 +67,7 @@ class Causal:
             cast(TokenDataset, dataset).subsample(limit) if spread and limit is not None else dataset,
             context=None if language_model.context is None else context,
             windows="blocks",
-            begin=self.start_token_id,  # as `clearstory evaluate` does, so that both report the same number
+            start_token_id=self.start_token_id,  # as `clearstory evaluate` does, so that both report the same number
             batch_size=VALIDATION_BATCH_SIZE,
             limit=limit,
         )

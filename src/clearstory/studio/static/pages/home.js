@@ -39,7 +39,7 @@ export function mount(root, context) {
   async function update() {
     let response;
     try {
-      said: response = await context.track(getJson("models"));
+      response = await context.track(getJson("models"));
     } catch (error) {
       if (error instanceof ApiError) fail(error.message);
       return;
