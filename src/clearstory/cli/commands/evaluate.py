@@ -9,7 +9,7 @@ from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
-    from clearstory.recipes.inference.evaluate_encoder import BothSides
+    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
@@ -17,7 +17,7 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     if recipe.task == "tag":
         return run_tags(recipe, output)
     from clearstory.cli.training_display import clock, counting
-    from clearstory.recipes.inference.evaluate_encoder import BothSides
+    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
     from clearstory.recipes.inference.evaluate import evaluate
     from clearstory.text.settings import DataSettings
 
@@ -34,7 +34,7 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             device=recipe.device,
             on_progress=told,
         )
-    if isinstance(found, BothSides):
+    if isinstance(found, EncoderEvaluation):
         if not output.json:
             show_both_sides(found, output)
     elif not output.json:
@@ -49,7 +49,7 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     return found.to_json()
 
 
-def show_both_sides(found: BothSides, output: Output) -> None:
+def show_both_sides(found: EncoderEvaluation, output: Output) -> None:
     """What an encoder told."""
     from clearstory.cli.training_display import clock
 

@@ -17,7 +17,7 @@ from clearstory.models.int8 import quantize_int8 as in_int8
 from clearstory.models.base import inference_mode, reads_source
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
-from clearstory.recipes.inference.evaluate_encoder import BothSides, evaluate_both_sides
+from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_both_sides
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.inference.evaluate_seq2seq import score_writer
 from clearstory.text.document import Document
@@ -88,7 +88,7 @@ def evaluate(
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation | BothSides:
+) -> Evaluation | EncoderEvaluation:
     """How well a model foresees the text of `sources` (files, folders, globs, corpora), or of `texts` given as such.
 
     All of it is read; a document longer than the context, window by window. Each document begins after the token that

@@ -34,7 +34,7 @@ BOTH_SIDES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class BothSides:
+class EncoderEvaluation:
     """How well an encoder told the tokens of a text.
 
     Args:
@@ -83,7 +83,7 @@ def evaluate_both_sides(
     *,
     limit: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> BothSides:
+) -> EncoderEvaluation:
     """Masked nats of a text, or of about `limit` tokens of it; and the pseudo-likelihood of `limit`, or of LIMIT."""
     began = time.perf_counter()
     known = list(documents)
@@ -93,7 +93,7 @@ def evaluate_both_sides(
     with inference_mode(network):
         marks = masked_marks(network, tokenizer, known, rows, limit)
         places, nats = pseudo_token_nll(network, tokenizer, rows, spread(rows, limit or LIMIT), on_progress)
-    return BothSides(
+    return EncoderEvaluation(
         nats_per_token=marks.nats / marks.tokens,
         tokens=marks.tokens,
         next_sentence_accuracy=marks.accuracy,
