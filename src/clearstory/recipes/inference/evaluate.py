@@ -17,7 +17,7 @@ from clearstory.models.int8 import quantize_int8 as in_int8
 from clearstory.models.base import inference_mode, reads_source
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
-from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_both_sides
+from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.inference.evaluate_seq2seq import score_writer
 from clearstory.text.document import Document
@@ -112,7 +112,7 @@ def evaluate(
         documents = (Document(str(number), text) for number, text in enumerate(texts))
     if isinstance(network, Encoder):
         require_mlm_head(network)
-        return evaluate_both_sides(network, tokenizer, documents, limit=limit, on_progress=on_progress)
+        return evaluate_encoder(network, tokenizer, documents, limit=limit, on_progress=on_progress)
     length, step = window_length_and_stride(network, None, windows, stride)
     watch = Watch(tokenizer, documents)
     rows = encode_documents(tokenizer, watch)

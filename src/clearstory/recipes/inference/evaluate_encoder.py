@@ -76,7 +76,7 @@ class EncoderEvaluation:
         }
 
 
-def evaluate_both_sides(
+def evaluate_encoder(
     network: Encoder,
     tokenizer: Tokenizer,
     documents: Iterable[Document],
