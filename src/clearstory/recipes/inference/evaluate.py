@@ -19,7 +19,7 @@ from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
 from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
-from clearstory.recipes.inference.evaluate_seq2seq import score_writer
+from clearstory.recipes.inference.evaluate_seq2seq import evaluate_seq2seq
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -101,7 +101,7 @@ def evaluate(
     network, tokenizer = load_model_and_tokenizer(model, device)
     if reads_source(network):
         given = [sources] if isinstance(sources, str | Path) else sources
-        score, count, lossless, seconds = score_writer(network, tokenizer, given, texts, data, limit)
+        score, count, lossless, seconds = evaluate_seq2seq(network, tokenizer, given, texts, data, limit)
         return Evaluation(
             score=score, documents=count, windows="whole", stride=None, context=None, unknown=0,
             lossless=lossless, seconds=seconds,

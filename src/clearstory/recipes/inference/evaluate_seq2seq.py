@@ -21,7 +21,7 @@ from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.settings import TrainingSettings
 
 
-def score_writer(
+def evaluate_seq2seq(
     network: Any,
     tokenizer: Tokenizer,
     sources: Sequence[str | Path],
