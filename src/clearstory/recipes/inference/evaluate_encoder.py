@@ -1,4 +1,4 @@
-"""Both sides: how well an encoder tells the tokens of a text, masked as in training and one by one."""
+"""Evaluation of an encoder on a text: masked tokens as in training, next sentences, and pseudo-likelihood."""
 
 from __future__ import annotations
 
@@ -7,47 +7,40 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from clearstory.errors import BadInput
-from clearstory.metrics import Floats, perplexity
-from clearstory.models.transformer.encoder import Encoder
+from clearstory.evaluation.masked import MaskedScore
+from clearstory.evaluation.pseudo_likelihood import pseudo_token_nll, spread_positions
+from clearstory.metrics import perplexity
 from clearstory.models.base import inference_mode
-from clearstory.evaluation.pseudo_likelihood import Frame, pseudo_nll, stretches
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.text.document import Document
-from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token
-from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.sentence_splitting import documents_by_sentence
+from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.exam import MaskedScore, score_masked
-from clearstory.training.masking import Masking
-from clearstory.training.objectives.mlm import MLM
+from clearstory.training.masked_batches import TokenMasking
+from clearstory.training.objectives.mlm import MLM, NO_BITS_PER_BYTE
 
-LIMIT = 2000
-"""Tokens told one by one, where nothing else is said: each costs a reading of its window."""
-
-BOTH_SIDES = (
-    "an encoder tells a token from both of its sides, so the nats of all tokens add up to no probability of the text; "
-    "compare encoders in nats per masked token, or by pseudo-likelihood"
-)
-"""Why an encoder has no bits per byte."""
+PSEUDO_TOKENS = 2000
+"""Tokens scored by pseudo-likelihood where no limit is given: each costs a forward pass over its window."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderEvaluation:
-    """How well an encoder told the tokens of a text.
+    """How well an encoder predicts the tokens of a text.
 
     Args:
-        nats_per_token: of tokens masked as in training, 15 % of the text and always the same.
-        tokens: how many were masked.
-        next_sentence_accuracy: share of pairs told rightly; None for a model without that head, or for one document.
-        pairs: how many pairs.
-        pseudo_nats_per_token: of tokens masked one at a time (pseudo-log-likelihood, Salazar et al. 2020, eq. 1).
-        pseudo_tokens: how many those were, from all over the text.
-        documents: how many; none saw another.
-        context: the longest window.
+        nats_per_token: mean loss of masked tokens: 15 % of the text, the same ones every time.
+        tokens: number of masked tokens.
+        next_sentence_accuracy: from 0 to 1; None for a model without that head, or for one document.
+        pairs: number of pairs of texts.
+        pseudo_nats_per_token: mean loss of tokens masked one at a time (pseudo-log-likelihood, Salazar et al. 2020,
+            eq. 1).
+        pseudo_tokens: number of these, from all over the text.
+        documents: number of documents, each predicted on its own.
+        context: the longest window in tokens.
+        seconds: time of the evaluation.
         reason: why there are no bits per byte.
-        seconds: measuring took.
     """
 
     nats_per_token: float
@@ -59,14 +52,14 @@ class EncoderEvaluation:
     documents: int
     context: int
     seconds: float
-    reason: str = BOTH_SIDES
+    reason: str = NO_BITS_PER_BYTE
 
     @property
     def bits_per_byte(self) -> None:
-        """None: `reason` says why."""
+        """None; see `reason`."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """All values as a dictionary for JSON."""
         return {
             "bits_per_byte": None,
             **asdict(self),
@@ -77,77 +70,47 @@ class EncoderEvaluation:
 
 
 def evaluate_encoder(
-    network: Encoder,
+    model: Encoder,
     tokenizer: Tokenizer,
     documents: Iterable[Document],
     *,
     limit: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EncoderEvaluation:
-    """Masked nats of a text, or of about `limit` tokens of it; and the pseudo-likelihood of `limit`, or of LIMIT."""
-    began = time.perf_counter()
-    known = list(documents)
-    rows = encode_documents(tokenizer, known)
-    if not len(rows):
-        raise BadInput("the text is too short: there is no token to tell; give more of it")
-    with inference_mode(network):
-        marks = masked_marks(network, tokenizer, known, rows, limit)
-        places, nats = pseudo_token_nll(network, tokenizer, rows, spread(rows, limit or LIMIT), on_progress)
+    """Masked loss on a text, or on about `limit` tokens; and pseudo-likelihood of `limit` tokens, or PSEUDO_TOKENS."""
+    started = time.perf_counter()
+    documents = list(documents)
+    dataset = encode_documents(tokenizer, documents)
+    if not len(dataset):
+        raise BadInput("the text is too short: it has no token to predict; give more text")
+    with inference_mode(model):
+        masked = score_masked_text(model, tokenizer, documents, dataset, limit)
+        positions = spread_positions(dataset, limit or PSEUDO_TOKENS)
+        scored, nats = pseudo_token_nll(model, tokenizer, dataset, positions, on_progress)
     return EncoderEvaluation(
-        nats_per_token=marks.nats / marks.tokens,
-        tokens=marks.tokens,
-        next_sentence_accuracy=marks.accuracy,
-        pairs=marks.pairs,
-        pseudo_nats_per_token=float(nats.sum()) / max(1, len(places)),
-        pseudo_tokens=len(places),
-        documents=rows.documents,
-        context=network.config.context,
-        seconds=time.perf_counter() - began,
+        nats_per_token=masked.nats / masked.tokens,
+        tokens=masked.tokens,
+        next_sentence_accuracy=masked.accuracy,
+        pairs=masked.pairs,
+        pseudo_nats_per_token=float(nats.sum()) / max(1, len(scored)),
+        pseudo_tokens=len(scored),
+        documents=dataset.documents,
+        context=model.config.context,
+        seconds=time.perf_counter() - started,
     )
 
 
-def masked_marks(
-    network: Encoder, tokenizer: Tokenizer, documents: Sequence[Document], rows: TokenDataset, limit: int | None
+def score_masked_text(
+    model: Encoder, tokenizer: Tokenizer, documents: Sequence[Document], dataset: TokenDataset, limit: int | None
 ) -> MaskedScore:
-    """As in training: over pairs where the model has a head for them and the text has them, else over windows."""
-    masking, context = Masking.of(tokenizer), network.config.context
-    if network.nsp_head is not None:
-        sentences = encode_documents(tokenizer, documents_by_sentence(documents), multiple_documents=True, append_eos=False)
+    """Masked loss as in training: over pairs of texts where the model has a head for them and the text has them."""
+    masking, context = TokenMasking.from_tokenizer(tokenizer), model.config.context
+    if has_capability(model, Capability.NSP_HEAD):
+        sentences = encode_documents(
+            tokenizer, documents_by_sentence(documents), multiple_documents=True, append_eos=False
+        )
         try:
-            return score_masked(network, MLM(masking, pairs=True), sentences, context, limit=limit)
+            return MLM(masking, next_sentence=True).score(model, sentences, context, limit=limit)
         except BadInput:
-            pass  # one document, or sentences that none follows
-    return score_masked(network, MLM(masking), rows, context, limit=limit)
-
-
-def spread(rows: TokenDataset, limit: int) -> list[int]:
-    """Places of about `limit` tokens in runs of 16 from all over a text; of a shorter one, all."""
-    if limit >= len(rows):
-        return list(range(len(rows)))
-    runs = np.linspace(0, len(rows) - 16, max(1, limit // 16)).astype(np.int64)
-    return [int(place) for place in np.unique(runs[:, None] + np.arange(16))]
-
-
-def pseudo_token_nll(
-    network: Encoder,
-    tokenizer: Tokenizer,
-    rows: TokenDataset,
-    places: Sequence[int],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[int], Floats]:
-    """Nats of the tokens at `places`, (N,), each told from all others of its window; special tokens are left out.
-
-    Windows stand side by side in each document.
-    """
-    frame_of, wanted = Frame(*cls_and_sep_ids(tokenizer), require_mask_token(tokenizer)), np.asarray(places, np.int64)
-    wanted = wanted[~tokenizer.special_tokens_mask[np.asarray(rows.ids[wanted])]]
-    found: list[float] = []
-    for window in stretches(rows, network.config.context - 2):
-        begin, end = np.searchsorted(wanted, [window.begin, window.end])
-        if begin == end:
-            continue
-        ids = [int(id) for id in rows.ids[window.begin : window.end]]
-        found += pseudo_nll(network, ids, frame_of, (wanted[begin:end] - window.begin).tolist()).tolist()
-        if on_progress is not None:
-            on_progress(len(found), len(wanted))
-    return wanted.tolist(), np.asarray(found, np.float64)
+            pass  # one document, or documents of one sentence
+    return MLM(masking).score(model, dataset, context, limit=limit)
