@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from clearstory.formats.folders import open_model
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build
@@ -86,7 +86,7 @@ def main() -> None:
         "next_sentence": found["next_sentence_accuracy"] >= ACCURACY and found["interval"][0] > 0.5,
     }
     if args.picture:
-        save(picture(run, found["unigram"], args.model), args.picture)
+        save_view(picture(run, found["unigram"], args.model), args.picture)
     show(result)
 
 

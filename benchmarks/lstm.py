@@ -19,7 +19,7 @@ from typing import Any
 
 from shared import clearstory, data, show
 
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Curve, Line
 from clearstory.training.metrics_log import read_metrics
 
@@ -80,7 +80,7 @@ def main() -> None:
             "minutes_an_epoch": round(awd["cpu_seconds"] / 60 * 2_088_628 / awd["tokens"], 1),
         }  # fmt: skip
     if args.picture:
-        save(picture(points, five), args.picture)
+        save_view(picture(points, five), args.picture)
     show(result)
 
 

@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from shared import show
 
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.config import TransformerConfig
@@ -75,7 +75,7 @@ def measured(
             ]
             print(points[-2:], file=sys.stderr, flush=True)
     if pictures:
-        save(picture(points, count_parameters(transformer)), pictures / f"parallel-{name}.svg")
+        save_view(picture(points, count_parameters(transformer)), pictures / f"parallel-{name}.svg")
     return {
         "parameters": {key: count_parameters(model) for key, model in models.items()},
         "points": points,

@@ -28,7 +28,7 @@ import torch
 from shared import clearstory, show
 
 from clearstory.formats.folders import open_model
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
@@ -59,9 +59,9 @@ def main() -> None:
     reach = [felt(name, args.seconds, args.folder) for name in MODELS]
     memory = [remembered(name, args.steps) for name in MODELS if args.steps]
     if args.pictures:
-        save(reach_picture(reach), args.pictures / "gradient-reach.svg")
+        save_view(reach_picture(reach), args.pictures / "gradient-reach.svg")
         if memory:
-            save(memory_picture(memory), args.pictures / "memory.svg")
+            save_view(memory_picture(memory), args.pictures / "memory.svg")
     show(
         {"seconds": args.seconds, "reach": reach, "recall": {"steps": args.steps, "chance": 1 / KEYS, "models": memory}}
     )
@@ -161,7 +161,7 @@ def reach_picture(found: list[dict[str, Any]]) -> Curve:
             places = tuple(float(k) for k in range(1, len(norms) + 1))
             own = f"{each['model']}" if label == "trained" else f"{each['model']} at birth"
             lines.append(
-                Line(own, places, share, dashed=label == "born", of=None if label == "trained" else each["model"])
+                Line(own, places, share, dashed=label == "born", same_color_as=None if label == "trained" else each["model"])
             )
     return Curve(
         title="How far back a prediction feels its input",

@@ -31,7 +31,7 @@ import torch
 from shared import show
 
 from clearstory.durable import write_text
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Curve, Line
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build, count_parameters
@@ -80,7 +80,7 @@ def main() -> None:
     corner = max(points, key=lambda point: (point.parameters, point.characters))
     small = [p for p in points if p.parameters < corner.parameters and p.characters < corner.characters]
     if args.picture:
-        save(picture(points, whole), args.picture)
+        save_view(picture(points, whole), args.picture)
     show(
         {
             "corpus": "corpus:kjv, characters",
@@ -232,7 +232,7 @@ def parse_image(points: list[Point], law: Law) -> Curve:
         own = [point for point in points if point.parameters == size]
         x = tuple(float(point.characters) for point in own)
         lines.append(Line(f"{size:,} parameters", x, tuple(point.bits_per_byte for point in own)))
-        lines.append(Line("law", x, tuple(value(law, point) for point in own), dashed=True, of=lines[-1].name))
+        lines.append(Line("law", x, tuple(value(law, point) for point in own), dashed=True, same_color_as=lines[-1].name))
     numbers = told(law)
     return Curve(
         title="Four sizes, four amounts of data: characters of the King James Bible",

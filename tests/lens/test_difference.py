@@ -16,7 +16,8 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.lens.views.difference import difference
-from clearstory.lens.rendering.render import WRITERS, to_terminal
+from clearstory.lens.rendering.render import render
+from clearstory.lens.rendering.terminal import render_terminal
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.views import Curve, Grid, Line, Map, Span, HighlightedText, Table
@@ -52,7 +53,7 @@ def test_a_grid_and_its_difference_are_the_other_grid(view: str, settings: dict[
     assert isinstance(one, Grid)
     assert isinstance(other, Grid)
     assert isinstance(apart, Grid)
-    assert apart.ink == "apart"
+    assert apart.palette == "diverging"
     if apart.column_labels == one.column_labels == other.column_labels:
         assert [a + d for a, d in zip(flat(one), flat(apart), strict=True)] == pytest.approx(flat(other))
     back = inspect(B, "the cat", view, compare_model=A, **settings)
@@ -143,7 +144,7 @@ def test_pieces_without_letters_and_cuts_in_other_places() -> None:
     other = HighlightedText(title="s", unit="bits", spans=(Span("a", 1.0), Span("bc", 2.0)))
     apart = difference(one, other)
     assert isinstance(apart, HighlightedText)
-    assert [(span.text, span.value, span.facts) for span in apart.spans] == [("abc", -7.0, (10.0, 3.0))]
+    assert [(span.text, span.value, span.cells) for span in apart.spans] == [("abc", -7.0, (10.0, 3.0))]
     assert "1 of 1 stretches are several pieces on one." in str(apart.caption)
     assert "B takes 7 bits fewer in all" in str(apart.caption)
 
@@ -186,14 +187,14 @@ def test_differences_are_drawn_in_two_colours() -> None:
 
     for view, name in (("surprisal", "less-"), ("logit-lens", "dot-0"), ("attention", "dot-0")):
         apart = inspect(A, "the cat", view, compare_model=B)
-        page = WRITERS[".html"](apart)
+        page = render(apart, "html")
         assert name in page
         assert "dot-1" in page or "more-" in page
         console = Console(width=100, record=True, force_terminal=True)
-        console.print(to_terminal(apart, 100))
+        console.print(render_terminal(apart, 100))
         assert "B − A" in console.export_text()
-    zero = HighlightedText(title="z", spans=(Span("a", 0.1), Span("b", -3.0)), levels=(1.0, 2.0), signed=True)
-    assert [zero.shade(span) for span in zero.spans] == ["heat-0", "less-2"]
+    zero = HighlightedText(title="z", spans=(Span("a", 0.1), Span("b", -3.0)), thresholds=(1.0, 2.0), signed=True)
+    assert [zero.color_class(span) for span in zero.spans] == ["heat-0", "less-2"]
 
 
 def test_what_nobody_may_look_at_stays_so() -> None:

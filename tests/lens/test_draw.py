@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clearstory.errors import BadInput, UnknownName
-from clearstory.lens.rendering.render import save, to_csv, to_html, to_json, to_terminal
-from clearstory.lens.rendering.svg_canvas import DARK, HEATS, LIGHT
+from clearstory.lens.rendering.csv_table import render_csv
+from clearstory.lens.rendering.html_page import render_html
+from clearstory.lens.rendering.render import render_json, save_view
+from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.rendering.palette import DARK, HEAT_LEVELS, LIGHT
 from clearstory.lens.rendering.scales import Scale, even_ticks, log_ticks
-from clearstory.lens.rendering.svg import svg
+from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.views import Band, Curve, Grid, Line, Span, HighlightedText, Table, View
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
@@ -61,18 +64,18 @@ class Tags(HTMLParser):
 
 def shown(view: View, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(to_terminal(view, width))
+    console.print(render_terminal(view, width))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("view", [TABLE, CURVE, SPANS], ids=["table", "curve", "spans"])
 def test_hostile_text_stays_text(view: View) -> None:
-    drawing = ET.fromstring(svg(view))
+    drawing = ET.fromstring(render_svg(view))
     assert {each.tag for each in drawing.iter()} <= {
         SVG + tag for tag in ("svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle")
     }
     parser = Tags()
-    page = to_html(view)
+    page = render_html(view)
     page.encode()  # a half of a surrogate pair could not be written
     parser.feed(page)
     assert "script" not in parser.seen
@@ -86,36 +89,36 @@ def test_hostile_text_stays_text(view: View) -> None:
 @given(st.text(), st.floats(), st.floats())
 def test_any_text_and_number_can_be_drawn(text: str, first: float, second: float) -> None:
     table = Table(title=text, columns=("a", "b"), rows=((text, first), (text, second)), bar="b", caption=text)
-    ET.fromstring(svg(table))
+    ET.fromstring(render_svg(table))
     curve = Curve(title=text, lines=(Line(text, (first, 1.0), (1.0, second)),), x_label=text, y_label=text)
-    ET.fromstring(svg(curve))
+    ET.fromstring(render_svg(curve))
     assert shown(table)
     assert shown(curve)
 
 
 def test_the_csv_holds_every_digit() -> None:
-    read = list(csv.reader(io.StringIO(to_csv(TABLE))))
+    read = list(csv.reader(io.StringIO(render_csv(TABLE))))
     assert read[0] == list(TABLE.columns)
     assert [row[1] for row in read[1:]] == ["1", "2", "3"]
     assert float(read[2][2]) == 1 / 3
     assert read[2][0] == HOSTILE
-    assert [row[0] for row in csv.reader(io.StringIO(to_csv(CURVE)))][1:] == [HOSTILE] * 3 + ["other"] * 2
+    assert [row[0] for row in csv.reader(io.StringIO(render_csv(CURVE)))][1:] == [HOSTILE] * 3 + ["other"] * 2
 
 
 def test_the_json_is_the_view() -> None:
-    assert json.loads(to_json(CURVE)) == CURVE.to_json()
+    assert json.loads(render_json(CURVE)) == CURVE.to_json()
 
 
 def test_bars_are_as_long_as_their_numbers() -> None:
     view = Table(title="t", columns=("token", "p"), rows=(("a", 0.5), ("b", 0.25), ("c", 0.0)), bar="p")
-    widths = [float(each.get("width", 0)) for each in ET.fromstring(svg(view)).iter(SVG + "rect")][1:]
+    widths = [float(each.get("width", 0)) for each in ET.fromstring(render_svg(view)).iter(SVG + "rect")][1:]
     assert widths[0] == pytest.approx(2 * widths[1], rel=1e-3)
     lengths = [line.count("█") for line in shown(view, 60).splitlines() if line and line[0] in "abc"]
     assert lengths[0] == 2 * lengths[1] > 0
 
 
 def test_a_falling_line_falls() -> None:
-    [line] = ET.fromstring(svg(Curve(title="t", lines=(CURVE.lines[0],), x_label="x", y_label="y", log_x=True))).iter(
+    [line] = ET.fromstring(render_svg(Curve(title="t", lines=(CURVE.lines[0],), x_label="x", y_label="y", log_x=True))).iter(
         SVG + "polyline"
     )
     points = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
@@ -127,13 +130,13 @@ def test_a_falling_line_falls() -> None:
 def test_an_empty_curve_says_so() -> None:
     for lines in ((), (Line("l", (), ()),), (Line("l", (1.0,), (math.nan,)),)):
         empty = Curve(title="t", lines=lines, x_label="x", y_label="y")
-        assert "nothing to draw" in svg(empty)
+        assert "nothing to draw" in render_svg(empty)
         assert "nothing to draw" in shown(empty)
 
 
 def test_a_million_points_are_drawn_as_few() -> None:
     many = tuple(float(i) for i in range(100_000))
-    drawing = svg(
+    drawing = render_svg(
         Curve(title="t", lines=(Line("l", many, tuple(math.sin(x) for x in many)),), x_label="x", y_label="y")
     )
     assert len(drawing) < 60_000
@@ -142,33 +145,33 @@ def test_a_million_points_are_drawn_as_few() -> None:
 def test_files_are_of_the_kind_their_name_says(tmp_path: Path) -> None:
     for suffix in (".html", ".svg", ".csv", ".json"):
         view = Table(title="t", columns=("a",), rows=((1,),))
-        assert save(view, tmp_path / f"view{suffix}").stat().st_size
+        assert save_view(view, tmp_path / f"view{suffix}").stat().st_size
     with pytest.raises(UnknownName, match="png"):
-        save(TABLE, tmp_path / "view.png")
+        save_view(TABLE, tmp_path / "view.png")
 
 
 def test_other_kinds_are_told_in_numbers() -> None:
     grid = Grid(title="g", row_labels=("a",), column_labels=("b",), values=((0.25,),))
-    assert to_csv(grid) == ",b\na,0.25\n"
-    assert "0.25" in to_html(grid)
-    assert to_csv(HighlightedText(title="s", spans=())) == "text,value,note\n"
-    read = list(csv.reader(io.StringIO(to_csv(SPANS))))
+    assert render_csv(grid) == ",b\na,0.25\n"
+    assert "0.25" in render_html(grid)
+    assert render_csv(HighlightedText(title="s", spans=())) == "text,value,note\n"
+    read = list(csv.reader(io.StringIO(render_csv(SPANS))))
     assert read[0] == ["text", "bits", "token", HOSTILE, "note"]
     assert read[3] == [" ", "", "", "", ""]
-    assert ">0.5<" in to_html(SPANS)
+    assert ">0.5<" in render_html(SPANS)
 
 
 def test_pieces_are_coloured_by_the_levels_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     values = (0.5, 1.0, 3.9, 4.0, 8.0, 99.0, None)
     view = HighlightedText(title="s", spans=tuple(Span("x", value, "n") for value in values), unit="bits")
     assert [view.level(span) for span in view.spans] == [0, 1, 2, 3, 4, 5, 0]
-    assert [f'heat-{i}" data-note' in to_html(view) for i in range(7)] == [True] * 6 + [False]
-    drawn = [each.get("class") for each in ET.fromstring(svg(view)).iter(SVG + "rect")][7:]
+    assert [f'heat-{i}" data-note' in render_html(view) for i in range(7)] == [True] * 6 + [False]
+    drawn = [each.get("class") for each in ET.fromstring(render_svg(view)).iter(SVG + "rect")][7:]
     assert drawn == [f"heat-{i}" for i in (0, 1, 2, 3, 4, 5, 0)]
     assert "x[0.5]x[1.0]x[3.9]x[4.0]x[8.0]x[99.0]x" in shown(view)
     monkeypatch.setenv("TERM", "xterm")
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", no_color=False)
-    console.print(to_terminal(view))
+    console.print(render_terminal(view))
     assert "\x1b[1;37;41mx\x1b[0m" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -189,13 +192,13 @@ def test_the_pieces_joined_are_the_text() -> None:
 
     text = "ab <i> c\nd e"
     read = Text()
-    read.feed(to_html(HighlightedText(title="s", spans=tuple(Span(c, 1.0) for c in text))))
+    read.feed(render_html(HighlightedText(title="s", spans=tuple(Span(c, 1.0) for c in text))))
     assert read.text == text.replace("\n", "↵\n")
 
 
 def test_a_long_line_of_pieces_stays_on_the_paper() -> None:
     view = HighlightedText(title="s", spans=(Span("wide " * 40, 1.0), Span("吾" * 200, 9.0), *(Span(" a", 2.0),) * 100))
-    for each in list(ET.fromstring(svg(view)).iter(SVG + "rect"))[7:]:
+    for each in list(ET.fromstring(render_svg(view)).iter(SVG + "rect"))[7:]:
         assert float(each.get("x", 0)) + float(each.get("width", 0)) <= 760 - 24 + 1
 
 
@@ -213,20 +216,20 @@ def contrast(first: str, second: str) -> float:
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
 def test_letters_can_be_read_on_every_heat(colours: dict[str, str]) -> None:
-    assert all(contrast(colours[f"heat-{i}"], colours[f"on-{i}"]) >= 4.5 for i in range(HEATS))
-    strength = [contrast(colours[f"heat-{i}"], colours["paper"]) for i in range(HEATS)]
+    assert all(contrast(colours[f"heat-{i}"], colours[f"on-{i}"]) >= 4.5 for i in range(HEAT_LEVELS))
+    strength = [contrast(colours[f"heat-{i}"], colours["paper"]) for i in range(HEAT_LEVELS)]
     assert strength == sorted(set(strength))
 
 
 def test_a_line_that_belongs_to_another_has_its_colour_and_no_entry() -> None:
     lines = (
         Line("one", (1.0, 2.0), (1.0, 2.0)),
-        Line("law", (1.0, 2.0), (1.0, 2.5), dashed=True, of="one"),
+        Line("law", (1.0, 2.0), (1.0, 2.5), dashed=True, same_color_as="one"),
         Line("two", (1.0, 2.0), (3.0, 2.0)),
     )
     view = Curve(title="t", lines=lines, x_label="x", y_label="y")
-    assert view.inks() == [0, 0, 1]
-    assert ">law<" not in svg(view)
+    assert view.color_indices() == [0, 0, 1]
+    assert ">law<" not in render_svg(view)
     assert "law" not in shown(view)
     with pytest.raises(BadInput, match="no line before it"):
         Curve(title="t", lines=lines[1:], x_label="x", y_label="y")
@@ -234,30 +237,30 @@ def test_a_line_that_belongs_to_another_has_its_colour_and_no_entry() -> None:
 
 def test_a_grid_is_as_strong_as_its_numbers() -> None:
     grid = Grid(title="g", row_labels=("a", HOSTILE), column_labels=("b", HOSTILE), values=((1.0, 0.0), (0.5, -0.25)))
-    squares = list(ET.fromstring(svg(grid)).iter(SVG + "rect"))[1:]
+    squares = list(ET.fromstring(render_svg(grid)).iter(SVG + "rect"))[1:]
     assert [each.get("opacity") for each in squares] == ["1", "0.52", "0.28"]  # 0.04 + 0.96 share
     assert squares[2].get("fill") == "none"
     assert "████" not in shown(grid)
     assert "██" in shown(grid)
     assert "\x1b" not in shown(grid)
-    assert "nothing" in svg(Grid(title="g", row_labels=(), column_labels=(), values=()))
+    assert "nothing" in render_svg(Grid(title="g", row_labels=(), column_labels=(), values=()))
 
 
 def test_dots_are_as_large_as_their_numbers_and_what_is_forbidden_is_no_number() -> None:
     values = ((4.0, -1.0), (0.0, -math.inf))
-    grid = Grid(title="g", row_labels=("a", "b"), column_labels=("c", "d"), values=values, ink="query", dots=True)
-    drawing = ET.fromstring(svg(grid))
+    grid = Grid(title="g", row_labels=("a", "b"), column_labels=("c", "d"), values=values, palette="query", dots=True)
+    drawing = ET.fromstring(render_svg(grid))
     filled, hollow = drawing.iter(SVG + "circle")
     assert (filled.get("class"), hollow.get("class")) == ("query", "edge-query")
     # Area: a quarter of the number has half the radius; the edge, 1.4 wide, lies within.
     assert float(hollow.get("r", 0)) + 0.7 == pytest.approx(float(filled.get("r", 0)) / 2, abs=0.02)
     assert [each.text for each in drawing.iter(SVG + "text") if each.get("class") == "value"] == ["−∞"]
-    assert "the largest is 4" in svg(grid)
+    assert "the largest is 4" in render_svg(grid)
     assert "████" not in shown(grid)
     for mark in ("██", "-░", "−∞"):
         assert mark in shown(grid)
-    assert to_csv(grid).splitlines()[2] == "b,0.0,-inf"
-    assert json.loads(to_json(grid))["values"] == [[4.0, -1.0], [0.0, None]]
+    assert render_csv(grid).splitlines()[2] == "b,0.0,-inf"
+    assert json.loads(render_json(grid))["values"] == [[4.0, -1.0], [0.0, None]]
 
 
 def test_of_many_numbers_each_mark_is_the_strongest_of_a_block() -> None:
@@ -265,13 +268,13 @@ def test_of_many_numbers_each_mark_is_the_strongest_of_a_block() -> None:
     values = [[0.0] * 250 for _ in names]
     values[101][7], values[2][249] = 1.0, -0.5
     grid = Grid(title="g", row_labels=names, column_labels=names, values=tuple(map(tuple, values)))
-    drawing = ET.fromstring(svg(grid))
+    drawing = ET.fromstring(render_svg(grid))
     marks = [each for each in drawing.iter(SVG + "rect") if each.get("opacity")]
     told = [each.findtext(f"{SVG}title") for each in marks]
     assert told == ["0 → 249: -0.5", "99 → 6: 1"]  # blocks of 3, named by their first
-    assert "Each mark is the strongest of 3 × 3 numbers" in svg(grid)
-    assert "62,750 cells are too many for a page; a .csv has them all" in to_html(grid)
-    assert len(to_html(grid)) < 50_000
+    assert "Each mark is the strongest of 3 × 3 numbers" in render_svg(grid)
+    assert "62,750 cells are too many for a page; a .csv has them all" in render_html(grid)
+    assert len(render_html(grid)) < 50_000
     assert all(len(line) <= 80 for line in shown(grid).splitlines())
     assert "3 × 4" in shown(grid)  # 75 characters for 250 columns
 

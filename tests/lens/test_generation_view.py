@@ -14,10 +14,11 @@ from test_stream import TINY
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, UnknownName
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.lens.rendering.render import to_csv, to_html
+from clearstory.lens.rendering.csv_table import render_csv
+from clearstory.lens.rendering.html_page import render_html
 from clearstory.lens.probes.generation import generation, written_steps, token_texts
 from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.rendering.svg import svg
+from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.views import Node, Tree
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
@@ -77,10 +78,10 @@ def test_every_candidate_of_a_beam_search_is_told() -> None:
     for step in range(1, 5):
         level = [each for each in told if len(each.ids) == step]
         assert [each.total for each in level] == sorted((each.total for each in level), reverse=True)
-        assert len([each for each in level if each.fate != "dropped"]) == 3
-        before = {each.ids for each in told if len(each.ids) == step - 1 and each.fate == "followed"}
+        assert len([each for each in level if each.status != "pruned"]) == 3
+        before = {each.ids for each in told if len(each.ids) == step - 1 and each.status == "kept"}
         assert step == 1 or {each.ids[:-1] for each in level} <= before
-    assert {each.ids for each in told if each.fate == "ended"} == {each.ids for each in found}
+    assert {each.ids for each in told if each.status == "finished"} == {each.ids for each in found}
     best = next(each for each in told if each.ids == found[0].ids)
     assert best.total == pytest.approx(sum(found[0].logprobs))
 
@@ -90,13 +91,13 @@ def test_the_tree_is_drawn_and_told() -> None:
     tree = walk.panels[2]
     assert tree.kind == "tree"
     assert [len(level) for level in tree.levels()] == [4, 4, 4, 4]
-    assert len(tree.way()) == 4
-    assert svg(tree).count("<title>") == 1 + len(tree.nodes)
-    assert to_csv(tree).splitlines()[0] == "node,after,text,log-probability,fate"
-    assert "dropped" in to_html(walk)
+    assert len(tree.best_path()) == 4
+    assert render_svg(tree).count("<title>") == 1 + len(tree.nodes)
+    assert render_csv(tree).splitlines()[0] == "node,parent,text,log-probability,status"
+    assert "pruned" in render_html(walk)
     with pytest.raises(BadInput, match="give parents first"):
         Tree(title="t", nodes=(Node("a", 1, 0.0), Node("b", None, 0.0)))
-    assert "nothing to draw" in svg(Tree(title="t", nodes=()))
+    assert "nothing to draw" in render_svg(Tree(title="t", nodes=()))
 
 
 def test_parts_of_a_character_come_with_its_last() -> None:

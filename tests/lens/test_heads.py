@@ -16,12 +16,14 @@ from rich.console import Console
 from torch import Tensor
 
 from clearstory.errors import BadInput
-from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
+from clearstory.lens.rendering.csv_table import render_csv
+from clearstory.lens.rendering.html_page import render_html
+from clearstory.lens.rendering.terminal import render_terminal
 from clearstory.lens.probes.head_types import THRESHOLDS, head_type, head_types, measure_heads, repeated_random_tokens
-from clearstory.lens.rendering.tile_grid import LEVELS, level_of
+from clearstory.lens.rendering.tile_grid import LEVELS, cell_level
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import attention_sites
-from clearstory.lens.rendering.svg import svg
+from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.hooks.activations import replace_activations
 from clearstory.lens.views import TileGrid, Table, Tile
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
@@ -150,27 +152,27 @@ def test_the_view_says_what_was_measured() -> None:
     assert [row[:3] for row in table.rows[2:]] == [(1, 0, "previous"), (1, 1, "previous")]
     assert [tile.score for tile in mosaic.tiles[1]] == pytest.approx([1.0, 1.0])
     assert mosaic.tiles[1][0].cells[1][0] == 255
-    drawn = svg(view)
+    drawn = render_svg(view)
     ET.fromstring(drawn)
     assert "layer 1, 0: previous 1" in drawn
-    assert to_csv(mosaic).splitlines()[3].startswith("layer 1,0,previous,")
-    assert "previous" in to_html(view)
+    assert render_csv(mosaic).splitlines()[3].startswith("layer 1,0,previous,")
+    assert "previous" in render_html(view)
     console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(to_terminal(view, 80))
+    console.print(render_terminal(view, 80))
     assert "layer 1  prev 1.00" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert json.loads(json.dumps(view.to_json(), allow_nan=False))["panels"][0]["tiles"][1][0]["name"] == "previous"
+    assert json.loads(json.dumps(view.to_json(), allow_nan=False))["panels"][0]["tiles"][1][0]["category"] == "previous"
 
 
 def test_strokes_hold_every_cell_that_is_not_faint() -> None:
     cells = ((0, 255, 255), (128, 10, 60))
     view = TileGrid(
-        title="m", row_labels=("r",), column_labels=("c",), tiles=((Tile("a", 0.5, cells),),), kinds=("a", "b")
+        title="m", row_labels=("r",), column_labels=("c",), tiles=((Tile("a", 0.5, cells),),), categories=("a", "b")
     )
-    paths = [each for each in ET.fromstring(svg(view)).iter() if each.tag.endswith("path")]
+    paths = [each for each in ET.fromstring(render_svg(view)).iter() if each.tag.endswith("path")]
     drawn = {(each.get("opacity"), each.get("d")) for each in paths}
     assert drawn == {("1", "M1 0.5h2"), ("0.6", "M0 1.5h1"), ("0.2", "M2 1.5h1")}
-    assert level_of(255) == LEVELS
-    assert math.isclose(level_of(26), 1)
+    assert cell_level(255) == LEVELS
+    assert math.isclose(cell_level(26), 1)
     for wrong in ({"row_labels": ("r", "s")}, {"kinds": ("b",)}):
         with pytest.raises(BadInput):
             replace(view, **wrong)  # type: ignore[arg-type]

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clearstory.lens.probes.architecture import architecture
-from clearstory.lens.rendering.render import to_csv, to_html, to_terminal
-from clearstory.lens.rendering.map import overlap, settled
-from clearstory.lens.views.figure import Arrow, Box, Figure, Group
+from clearstory.lens.rendering.csv_table import render_csv
+from clearstory.lens.rendering.html_page import render_html
+from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.rendering.map import overlap, place_labels
+from clearstory.lens.views.figure import Arrow, Box, Figure, RepeatFrame
 from clearstory.lens.views.map import Map, Point
-from clearstory.lens.rendering.svg import svg
+from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.views import View
 from clearstory.models.build import build, count_parameters
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
@@ -40,24 +42,24 @@ MAP = Map(
 )
 FIGURE = Figure(
     title=HOSTILE,
-    boxes=(Box(HOSTILE, 2, 1, 16, 5, HOSTILE, 12, "norm"), Box("+", 9, 7, 3, 1, tone="add")),
+    boxes=(Box(HOSTILE, 2, 1, 16, 5, HOSTILE, 12, "norm"), Box("+", 9, 7, 3, 1, role="add")),
     arrows=(Arrow(((10, 7), (10, 6))), Arrow(((10, 8), (20, 8), (20, 7), (12, 7)))),
-    groups=(Group(3, 0, 0, 23, 9),),
+    frames=(RepeatFrame(3, 0, 0, 23, 9),),
     caption=HOSTILE,
 )
 
 
 def shown(view: View, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(to_terminal(view, width))
+    console.print(render_terminal(view, width))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("view", [MAP, FIGURE], ids=["map", "figure"])
 def test_hostile_text_stays_text(view: View) -> None:
-    parts = {each.tag.removeprefix(SVG) for each in ET.fromstring(svg(view)).iter()}
+    parts = {each.tag.removeprefix(SVG) for each in ET.fromstring(render_svg(view)).iter()}
     assert parts <= {"svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle"}
-    page = to_html(view)
+    page = render_html(view)
     page.encode()
     assert "<script" not in page
     assert "\x1b" not in shown(view)
@@ -67,7 +69,7 @@ def test_hostile_text_stays_text(view: View) -> None:
 @given(st.lists(st.tuples(st.text(max_size=20), st.floats(), st.floats()), max_size=8))
 def test_any_points_can_be_drawn(points: list[tuple[str, float, float]]) -> None:
     view = Map(title="m", points=tuple(Point(*each) for each in points), x_label="x", y_label="y")
-    ET.fromstring(svg(view))
+    ET.fromstring(render_svg(view))
     assert shown(view)
 
 
@@ -75,7 +77,7 @@ def test_any_points_can_be_drawn(points: list[tuple[str, float, float]]) -> None
 @given(st.lists(st.tuples(st.floats(0, 700), st.floats(0, 400), st.floats(5, 120)), max_size=40))
 def test_labels_cover_neither_each_other_nor_a_dot(labels: list[tuple[float, float, float]]) -> None:
     places = [(x, y) for x, y, _ in labels]
-    homes = [home for home in settled(places, [(w, 15.0) for *_, w in labels], (0, 0, 700, 400)) if home is not None]
+    homes = [home for home in place_labels(places, [(w, 15.0) for *_, w in labels], (0, 0, 700, 400)) if home is not None]
     assert not any(overlap(one, other) for at, one in enumerate(homes) for other in homes[:at])
     assert not any(overlap(home, (x - 4, y - 4, x + 4, y + 4)) for home in homes for x, y in places)
 
@@ -84,11 +86,11 @@ def test_distances_on_a_map_can_be_compared() -> None:
     there = (Point("a", 0.0, 0.0), Point("b", 3.0, 0.0), Point("c", 0.0, 4.0))
     view = Map(title="m", points=there, links=((0, 1), (0, 2)), x_label="x", y_label="y")
     drawn = [
-        [float(each.get(name, 0)) for name in ("cx", "cy")] for each in ET.fromstring(svg(view)).iter(SVG + "circle")
+        [float(each.get(name, 0)) for name in ("cx", "cy")] for each in ET.fromstring(render_svg(view)).iter(SVG + "circle")
     ]
     a, b, c = drawn
     assert (b[0] - a[0]) / 3 == pytest.approx((a[1] - c[1]) / 4, rel=1e-3)
-    assert [row[:3] for row in csv.reader(io.StringIO(to_csv(view)))][1:] == [
+    assert [row[:3] for row in csv.reader(io.StringIO(render_csv(view)))][1:] == [
         ["a", "0.0", "0.0"],
         ["b", "3.0", "0.0"],
         ["c", "0.0", "4.0"],
@@ -117,7 +119,7 @@ OTHERS = {
 def test_every_learnt_number_is_in_one_box(name: str) -> None:
     model = MODELS[name]() if name in MODELS else build(OTHERS[name], seed=1)
     view = architecture(model, None, "")
-    assert sum((box.parameters or 0) * view.times(box) for box in view.boxes) == count_parameters(model)
+    assert sum((box.parameters or 0) * view.repeats(box) for box in view.boxes) == count_parameters(model)
     assert f"{count_parameters(model):,} numbers are learnt" in str(view.caption)
     drawn = shown(view)
     assert all(box.name in drawn for box in view.boxes)
@@ -129,9 +131,9 @@ def test_every_learnt_number_is_in_one_box(name: str) -> None:
 
 def test_gpt2_is_drawn_as_its_paper_counts_it() -> None:
     view = architecture(build(replace(PRESETS["gpt2"], layers=3), device="meta"), None, "")
-    assert view.groups[0].times == 3
+    assert view.frames[0].times == 3
     rows = {box.name: box.parameters for box in view.boxes}
     # 768 · 3,072 · 2 and biases 3,072 + 768; 4 · 768² and 4 · 768
     assert (rows["feed-forward"], rows["attention"]) == (4_722_432, 2_362_368)
     assert (rows["embedding"], rows["+ places"], rows["unembedding"]) == (38_597_376, 786_432, 0)
-    assert "12 heads of 64, looks back" in to_csv(view)
+    assert "12 heads of 64, looks back" in render_csv(view)

@@ -60,9 +60,9 @@ def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
         logs = model.logits(hidden)[0].double().log_softmax(-1)
     for place, (id, span) in enumerate(zip(LETTERS.encode(text), view.spans, strict=True)):
         assert span.value == pytest.approx(-float(logs[place, id]) / math.log(2), rel=1e-9)
-        assert span.facts[:3] == (LETTERS.display_token(id), id, int((logs[place] > logs[place, id]).sum()) + 1)
+        assert span.cells[:3] == (LETTERS.display_token(id), id, int((logs[place] > logs[place, id]).sum()) + 1)
         best = [LETTERS.display_token(int(i)) for i in logs[place].topk(4).indices]
-        assert [part.rsplit(" ", 1)[0] for part in str(span.facts[3]).split(", ")] == best
+        assert [part.rsplit(" ", 1)[0] for part in str(span.cells[3]).split(", ")] == best
 
 
 def test_a_family_asked_for_what_it_cannot_show_names_what_it_can(model: Any) -> None:

@@ -9,10 +9,11 @@ import math
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.lens.rendering.render import to_csv, to_html
-from clearstory.lens.views.figure import Arrow, Box, Group
+from clearstory.lens.rendering.csv_table import render_csv
+from clearstory.lens.rendering.html_page import render_html
+from clearstory.lens.views.figure import Arrow, Box, RepeatFrame
 from clearstory.lens.views.map import Point
-from clearstory.lens.rendering.svg import svg
+from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.views import Band, Curve, Figure, Grid, Line, Map, Span, HighlightedText, Table, View, Report
 
 VIEWS: list[View] = [
@@ -35,9 +36,9 @@ VIEWS: list[View] = [
     ),
     Figure(
         title="f",
-        boxes=(Box("norm", 2, 1, 12, 3, "8", 16, "norm"), Box("+", 7, 5, 3, 1, tone="add")),
+        boxes=(Box("norm", 2, 1, 12, 3, "8", 16, "norm"), Box("+", 7, 5, 3, 1, role="add")),
         arrows=(Arrow(((8, 5), (8, 4))),),
-        groups=(Group(2, 0, 0, 16, 5),),
+        frames=(RepeatFrame(2, 0, 0, 16, 5),),
     ),
 ]
 
@@ -73,11 +74,11 @@ def test_a_walk_is_its_steps_in_every_form() -> None:
     assert said["kind"] == "report"
     assert [step["kind"] for step in said["panels"]] == ["grid", "table"]
     assert json.loads(json.dumps(said, allow_nan=False)) == said
-    assert to_csv(walk) == f"g\n{to_csv(VIEWS[2])}\nt\n{to_csv(VIEWS[0])}"
-    page = to_html(walk)
+    assert render_csv(walk) == f"g\n{render_csv(VIEWS[2])}\nt\n{render_csv(VIEWS[0])}"
+    page = render_html(walk)
     assert page.count("<details>") == 2
     assert "from one to the other" in page
-    assert svg(walk).count("<svg ") == 3
+    assert render_svg(walk).count("<svg ") == 3
     with pytest.raises(BadInput, match="has no steps"):
         Report(title="w", panels=())
 
@@ -86,4 +87,4 @@ def test_a_walk_is_its_steps_in_every_form() -> None:
 def test_a_notebook_shows_the_page_in_a_frame(view: View) -> None:
     shown = view._repr_html_()
     assert shown.startswith("<iframe srcdoc=")
-    assert html.unescape(shown.split('"')[1]) == to_html(view)
+    assert html.unescape(shown.split('"')[1]) == render_html(view)

@@ -15,7 +15,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings
-from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.rendering.render import render
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.studio import context_api
 from clearstory.studio.context_api import BANKS, contextual_embeddings
@@ -46,7 +46,7 @@ def test_both_sides_and_their_difference_are_the_librarys(
     assert said["difference"] == apart.to_json()
     assert said["problems"] == {}
     answer = studio.post("/api/difference", json={**sides, "view": view, "settings": settings, "format": "svg"})
-    assert answer.text == WRITERS[".svg"](apart)
+    assert answer.text == render(apart, "svg")
 
 
 def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:

@@ -111,7 +111,7 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
     values = [span.value for span in apart.spans if span.value is not None]
     assert seen.numbers('[data-card="apart"] .piece') == pytest.approx(values)
     shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "apart").locator(".piece").all()]
-    assert shades == [apart.shade(span) for span in apart.spans if span.value is not None]
+    assert shades == [apart.color_class(span) for span in apart.spans if span.value is not None]
     # A piece of B is several of A's: pointing at it points at the first of those.
     card(seen, "b").locator(".piece").nth(1).hover()
     assert card(seen, "a").locator(".piece.pointed").count() == 1

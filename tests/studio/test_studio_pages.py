@@ -164,7 +164,7 @@ def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Ope
     body = seen.page.locator('[data-card="heads"] .report-body')
     body.locator(".tile-grid").wait_for()
     [mosaic, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").panels
-    names = [tile.name for row in mosaic.tiles for tile in row]
+    names = [tile.category for row in mosaic.tiles for tile in row]
     counts = {
         each.get_attribute("data-kind"): each.get_attribute("data-count") for each in body.locator(".legend-item").all()
     }

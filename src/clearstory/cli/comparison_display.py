@@ -11,8 +11,8 @@ from rich.text import Text
 
 from clearstory.cli.command import Output
 from clearstory.cli.training_display import format_count, format_seconds
-from clearstory.lens.rendering.scales import short
-from clearstory.lens.rendering.terminal import COLOURS, safe
+from clearstory.lens.rendering.terminal_canvas import TERMINAL_COLORS, sanitize
+from clearstory.lens.views.number_format import format_number
 from clearstory.recipes.comparison.compare import ComparisonEvent, ComparisonStarted, ModelMeasured, ModelProgress
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
 from clearstory.recipes.comparison.leaderboard import Leaderboard, LeaderboardEntry, ModelResult
@@ -70,7 +70,7 @@ class ComparisonDisplay:
             self.model, self.evaluation = event.model, None
             self.number += progress is None
             if not self.console.is_terminal:
-                self.console.print(f"{safe(event.model)} ({self.number} of {len(self.models)})")
+                self.console.print(f"{sanitize(event.model)} ({self.number} of {len(self.models)})")
         match progress:
             case RunPlanned():
                 self.update_bar(0, progress.steps, "starting")
@@ -83,7 +83,7 @@ class ComparisonDisplay:
                 parts.append(f"{format_seconds(progress.eta)} left")
                 self.update_bar(progress.step, progress.steps, " · ".join(parts))
             case TrainingWarning():
-                self.console.print(f"{safe(event.model)}: warning: {progress.message}", style="yellow")
+                self.console.print(f"{sanitize(event.model)}: warning: {progress.message}", style="yellow")
             case TrainingResult():
                 self.update_bar(0, 1, "evaluating")
             case (done, total):
@@ -100,14 +100,14 @@ class ComparisonDisplay:
             self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
             self.bar = self.progress.add_task("", total=total, note="")
             self.progress.start()
-        name = f"{safe(self.model)} ({self.number} of {len(self.models)})"
+        name = f"{sanitize(self.model)} ({self.number} of {len(self.models)})"
         self.progress.update(self.bar, description=name, completed=done, total=total, note=note)
 
     def show_result(self, result: ModelResult, reused: bool) -> None:
         """Print a line for a finished model."""
-        name = f"{safe(result.model)}{'' if not result.seed else f', seed {result.seed}'}"
+        name = f"{sanitize(result.model)}{'' if not result.seed else f', seed {result.seed}'}"
         if result.error:
-            self.console.print(f"{name}: {safe(result.error)}", style="yellow")
+            self.console.print(f"{name}: {sanitize(result.error)}", style="yellow")
             return
         bits = "no bits per byte" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f} bits per byte"
         measure = "" if result.measure == LIKELIHOOD else f" ({result.measure})"
@@ -127,9 +127,9 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
     console.print()
     for entry in leaderboard.entries:
         if note := entry.result.error or entry.result.note:
-            console.print(f"{safe(entry.result.model)}: {safe(note)}", style="dim")
+            console.print(f"{sanitize(entry.result.model)}: {sanitize(note)}", style="dim")
     for pair in leaderboard.pairs:
-        console.print(safe(pair.sentence))
+        console.print(sanitize(pair.sentence))
     if any(entry.result.measure != LIKELIHOOD for entry in leaderboard.entries):
         console.print(f"* {PSEUDO_LIKELIHOOD}: not comparable with the values of the other models")
     console.print(
@@ -151,22 +151,22 @@ def leaderboard_table(leaderboard: Leaderboard, width: int) -> Table:
     table.add_column("95 % interval", no_wrap=True)
     table.add_column("gen. tok/s" if wide else "gen.", justify="right", no_wrap=True)
     for index, entry in enumerate(leaderboard.entries):
-        table.add_row(*table_row(entry, wide, COLOURS[index % len(COLOURS)]))
+        table.add_row(*table_row(entry, wide, TERMINAL_COLORS[index % len(TERMINAL_COLORS)]))
     return table
 
 
 def table_row(entry: LeaderboardEntry, wide: bool, colour: str) -> list[Text]:
     """The cells of one model."""
     result = entry.result
-    cells = [Text(safe(result.model), style=colour)]
+    cells = [Text(sanitize(result.model), style=colour)]
     if wide:
         cells.append(Text(result.family))
     numbers = [result.parameters, result.bytes_on_disk, result.cpu_seconds, *([result.epochs] if wide else []),
                result.tokens_per_second]  # fmt: skip
-    cells += [Text("–" if value is None else short(value)) for value in numbers]
+    cells += [Text("–" if value is None else format_number(value)) for value in numbers]
     mark = " *" if result.measure != LIKELIHOOD else ""
     cells.append(Text("–" if entry.bits_per_byte is None else f"{entry.bits_per_byte:.4f}{mark}", style="bold"))
     interval = "–" if entry.interval is None else f"{entry.interval[0]:.3f} to {entry.interval[1]:.3f}"
     cells.append(Text(interval, style="dim"))
     speed = result.generation_tokens_per_second
-    return [*cells, Text("–" if speed is None else short(speed))]
+    return [*cells, Text("–" if speed is None else format_number(speed))]

@@ -37,7 +37,7 @@ class Candidate:
 
     ids: tuple[int, ...]
     total: float
-    fate: Literal["followed", "ended", "dropped"]
+    status: Literal["kept", "finished", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ def grow(
         # What would end, but is not among the likeliest, is dropped.
         dropped = (not ends and len(followed) == width) or ((ends or last) and rank >= width)
         if search.told is not None:
-            fate: Any = "dropped" if dropped else "ended" if ends or last else "followed"
-            search.told(Candidate((*beam.ids, id), total, fate))
+            status: Any = "pruned" if dropped else "finished" if ends or last else "kept"
+            search.told(Candidate((*beam.ids, id), total, status))
         if dropped:
             continue
         grown = _Beam((*beam.ids, id), (*beam.logprobs, float(own[parent, id])), total)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.formats.folders import OpenedModel
-from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.rendering.render import render
 from clearstory.lens.probes.x_neighbours import similarity_caption, word_neighbours
 from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.probes.x_vectors import input_embeddings, unit_word_vectors
@@ -74,7 +74,7 @@ def checkpoint_projection(opened: OpenedModel, frame: ProjectionFrame, request: 
     model, tokenizer = load_model_and_tokenizer(opened)
     view = project_on(model, tokenizer, frame.plane, centre=request.centre, remove_components=request.remove_components)
     if request.format != "json":
-        return WRITERS[f".{request.format}"](view)
+        return render(view, request.format)
     return {**view.to_json(), "extent": list(frame.extent)}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
 from clearstory.formats.folders import OpenedModel
-from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.rendering.render import render
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.registry import VIEWS, check_able, view_of
@@ -92,7 +92,7 @@ def render_view(opened: OpenedModel, request: ViewRequest) -> Any:
     """A view as plain data for the format "json", otherwise as the text of a file."""
     function = view_of(request.view)
     view = inspect(opened, request.text, request.view, **convert_settings(function, request.settings))
-    return view.to_json() if request.format == "json" else WRITERS[f".{request.format}"](view)
+    return view.to_json() if request.format == "json" else render(view, request.format)
 
 
 def list_views(opened: OpenedModel) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from clearstory.errors import CannotDo, ClearstoryError, UnknownName
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.views.difference import ROWS, difference
-from clearstory.lens.rendering.render import WRITERS
+from clearstory.lens.rendering.render import render
 from clearstory.lens.registry import VIEWS, view_of
 from clearstory.lens.views import Table, View
 from clearstory.recipes.inference.inspect import inspect
@@ -82,7 +82,7 @@ def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, reques
     if request.format != "json":
         if difference_view is None:
             raise errors[0]
-        return WRITERS[f".{request.format}"](difference_view)
+        return render(difference_view, request.format)
     sides = {name: None if isinstance(each, ClearstoryError) else first_rows(each, request, rows).to_json()
             for name, each in (("a", a), ("b", b))}  # fmt: skip
     return {**sides, "difference": None if difference_view is None else difference_view.to_json(), "problems": problems}

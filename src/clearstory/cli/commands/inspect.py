@@ -12,7 +12,7 @@ from clearstory.recipes.settings.inference import InspectRecipe
 
 def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
     """Look, and draw what was seen."""
-    from clearstory.lens.rendering.render import to_terminal
+    from clearstory.lens.rendering.terminal import render_terminal
     from clearstory.recipes.inference.inspect import inspect
 
     # What a view does not know it refuses, so only what was said is passed on.
@@ -24,7 +24,7 @@ def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
     if recipe.out is not None:
         output.stderr.print(f"written to {recipe.out}")
     elif not output.json:
-        output.console.print(to_terminal(seen, output.console.width))
+        output.console.print(render_terminal(seen, output.console.width))
     return seen.to_json()
 
 

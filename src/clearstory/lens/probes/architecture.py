@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from clearstory.lens.views.figure import Arrow, Box, Figure
-from clearstory.lens.views.figure_layout import Tower, figure
+from clearstory.lens.views.figure_layout import FigureColumn, layout_figure
 from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
@@ -20,7 +20,7 @@ from clearstory.models.recurrent.config import NAMES
 from clearstory.models.recurrent.model import Recurrent
 
 LEFT, WIDE, BETWEEN, SIDE = 2, 34, 9, 26
-"""Letters: before a tower, across it, between two, and across what stands beside one."""
+"""Letters: before a column, across it, between two, and across what stands beside one."""
 
 NORMS = {"rms": "root-mean-square norm", "layer": "layer norm"}
 
@@ -34,15 +34,15 @@ def architecture(model: Any, tokenizer: Any, text: str) -> Figure:
     Every learnt number is in one box: those of a box, times how often it is repeated, add up to the model's.
     """
     model = unwrap_model(model)
-    towers, arrows = towers_of(model)
+    columns, arrows = model_columns(model)
     kind = getattr(model.config, "architecture", model.config.family)
     title = f"Architecture: {kind}, {model.config.summary}"
-    seen = figure(title, None, towers, arrows)
+    seen = layout_figure(title, None, columns, arrows)
     parts = {box.name: 0 for box in seen.boxes if box.parameters}
     for box in seen.boxes:
         if box.parameters:
-            parts[box.name] += box.parameters * seen.times(box)
-    return figure(title, look(parts, count_parameters(model)), towers, arrows)
+            parts[box.name] += box.parameters * seen.repeats(box)
+    return layout_figure(title, look(parts, count_parameters(model)), columns, arrows)
 
 
 def look(parts: dict[str, int], whole: int) -> str:
@@ -58,25 +58,25 @@ def look(parts: dict[str, int], whole: int) -> str:
     return f"{whole:,} numbers are learnt; {said}."
 
 
-def towers_of(model: Any) -> tuple[list[Tower], tuple[Arrow, ...]]:
+def model_columns(model: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """The columns of a model's figure, and the arrows between them."""
     if isinstance(model, EncoderDecoder):
-        return two_towers(model)
+        return encoder_decoder_columns(model)
     if isinstance(model, Recurrent):
-        return [recurrent_tower(model)], ()
+        return [recurrent_column(model)], ()
     if isinstance(model, HMM):
-        return [hmm_tower(model)], ()
+        return [hmm_column(model)], ()
     if isinstance(model, NGram):
-        return [ngram_tower(model)], ()
-    tower = Tower(LEFT, WIDE)
-    tokens(tower, model)
+        return [ngram_column(model)], ()
+    column = FigureColumn(LEFT, WIDE)
+    tokens(column, model)
     if getattr(model, "recall", None) is not None:
-        return recalling(tower, model)
-    climb(tower, model)
+        return recalling(column, model)
+    climb(column, model)
     if isinstance(model, Encoder):
-        return encoder_top(tower, model)
-    leave(tower, model)
-    return [tower], ()
+        return encoder_top(column, model)
+    leave(column, model)
+    return [column], ()
 
 
 def size(*modules: nn.Module | nn.Parameter | None) -> int:
@@ -88,39 +88,39 @@ def size(*modules: nn.Module | nn.Parameter | None) -> int:
     )
 
 
-def tokens(tower: Tower, model: Any, *, stack: Any = None, of: str = "tokens", own: bool = True) -> None:
+def tokens(column: FigureColumn, model: Any, *, stack: Any = None, of: str = "tokens", own: bool = True) -> None:
     """From ids to the vectors that the first block reads."""
     stack, c = model if stack is None else stack, model.config
     if stack.relative_position_bias is not None:
-        tower.stand("biases by distance", "added to scores in every block", size(stack.relative_position_bias))
-    tower.put(of, f"ids of {model.vocab:,}, up to {c.context:,}", tone="words")
+        column.add_detached_box("biases by distance", "added to scores in every block", size(stack.relative_position_bias))
+    column.add_box(of, f"ids of {model.vocab:,}, up to {c.context:,}", role="embedding")
     scaled = f", times √{c.width}" if c.embed_scale else ""
-    tower.put("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", size(model.embedding) if own else 0, "words")
+    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", size(model.embedding) if own else 0, "embedding")
     if stack.position_embedding is not None:
-        tower.put("+ places", f"learnt, {c.context:,} × {c.width:,}", size(stack.position_embedding), "places")
+        column.add_box("+ places", f"learnt, {c.context:,} × {c.width:,}", size(stack.position_embedding), "position")
     if stack.sinusoidal_positions is not None:
-        tower.put("+ places", "sines and cosines", tone="places")
+        column.add_box("+ places", "sines and cosines", role="position")
     if stack.token_type_embedding is not None:
-        tower.put("+ segments", f"{c.token_types} × {c.width:,}", size(stack.token_type_embedding), "places")
+        column.add_box("+ segments", f"{c.token_types} × {c.width:,}", size(stack.token_type_embedding), "position")
     if stack.embedding_norm is not None:
-        tower.put(NORMS[c.norm], "", size(stack.embedding_norm), "norm")
+        column.add_box(NORMS[c.norm], "", size(stack.embedding_norm), "norm")
 
 
-def climb(tower: Tower, stack: Any) -> Box | None:
+def climb(column: FigureColumn, stack: Any) -> Box | None:
     """The block that is repeated and the last norm; gives the box that looks across, where there is one."""
-    c, block, bottom = stack.config, stack.blocks[0], tower.top
+    c, block, bottom = stack.config, stack.blocks[0], column.top
     across = None
-    tower.go_on()
+    column.extend_stream()
 
     def step(name: str, shape: str, part: nn.Module, norm: nn.Module) -> Box:
-        tower.part()
+        column.start_branch()
         if c.norm_first:
-            tower.put(NORMS[c.norm], "", size(norm), "norm")
-        tone = "thinking" if name == "feed-forward" else "attention"
-        box = tower.put(name, shape, size(part), tone)  # type: ignore[arg-type]  # two of the tones
-        tower.join()
+            column.add_box(NORMS[c.norm], "", size(norm), "norm")
+        role = "mlp" if name == "feed-forward" else "attention"
+        box = column.add_box(name, shape, size(part), role)  # type: ignore[arg-type]  # two of the tones
+        column.join_branch()
         if not c.norm_first:
-            tower.put(NORMS[c.norm], "", size(norm), "norm")
+            column.add_box(NORMS[c.norm], "", size(norm), "norm")
         return box
 
     heads = f"{c.heads} heads of {c.head_dim}"
@@ -132,70 +132,70 @@ def climb(tower: Tower, stack: Any) -> Box | None:
     middle = f"{c.width:,} → {c.intermediate_size:,} → {c.width:,}"
     bend = c.activation.partition("_")[0]
     step("feed-forward", f"{middle}, {'gated ' * c.gated}{bend}", block.feed_forward, block.feed_forward_norm)
-    tower.repeat(len(stack.blocks), bottom)
-    tower.go_on()
+    column.add_frame(len(stack.blocks), bottom)
+    column.extend_stream()
     if stack.norm is not None:
-        tower.put(f"last {NORMS[c.norm]}", "", size(stack.norm), "norm")
+        column.add_box(f"last {NORMS[c.norm]}", "", size(stack.norm), "norm")
     return across
 
 
-def leave(tower: Tower, model: Any, *, last: bool = True) -> None:
+def leave(column: FigureColumn, model: Any, *, last: bool = True) -> None:
     """From vectors to logits, and unless something is added to these, to probabilities."""
     c = model.config
     tied = model.unembedding is None
     bias = getattr(model, "unembedding_bias", None)
     scaled = f" / √{c.width}" if getattr(c, "logit_scale", False) else ""
     which = "embedding's transpose" if tied else f"{c.width:,} × {model.vocab:,}"
-    tower.put(
-        "unembedding", f"{which}{scaled}{', biases' * (bias is not None)}", size(model.unembedding, bias), "answer"
+    column.add_box(
+        "unembedding", f"{which}{scaled}{', biases' * (bias is not None)}", size(model.unembedding, bias), "output"
     )
     if last:
-        tower.put("softmax", f"{model.vocab:,} probabilities", tone="answer")
+        column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
 
 
-def recalling(tower: Tower, model: Any) -> tuple[list[Tower], tuple[Arrow, ...]]:
+def recalling(column: FigureColumn, model: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """A decoder that recalls n-grams: their rows are added to the stream at its foot, and to the logits."""
-    first = tower.boxes[0]
-    foot = tower.plus()
-    climb(tower, model)
-    leave(tower, model, last=False)
-    logits = tower.plus()
-    tower.put("softmax", f"{model.vocab:,} probabilities", tone="answer")
-    side = Tower(tower.x + WIDE + BETWEEN, SIDE)
+    first = column.boxes[0]
+    foot = column.add_sum()
+    climb(column, model)
+    leave(column, model, last=False)
+    logits = column.add_sum()
+    column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
+    side = FigureColumn(column.x + WIDE + BETWEEN, SIDE)
     side.top = foot + 3
     orders = ", ".join(map(str, model.config.recall))
-    box = side.put("recall", f"n-grams of {orders} tokens", size(model.recall), "memory")
+    box = side.add_box("recall", f"n-grams of {orders} tokens", size(model.recall), "state")
     ways = (
         ((first.x + WIDE - 1, first.y + 1), (side.middle, first.y + 1), (side.middle, box.y + box.height)),
-        ((box.x, foot), (tower.middle + 2, foot)),
-        ((side.middle, box.y), (side.middle, logits), (tower.middle + 2, logits)),
+        ((box.x, foot), (column.middle + 2, foot)),
+        ((side.middle, box.y), (side.middle, logits), (column.middle + 2, logits)),
     )
-    return [tower, side], tuple(map(Arrow, ways))
+    return [column, side], tuple(map(Arrow, ways))
 
 
-def encoder_top(tower: Tower, model: Encoder) -> tuple[list[Tower], tuple[Arrow, ...]]:
+def encoder_top(column: FigureColumn, model: Encoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """What an encoder's vectors are for: words that are hidden, and a word on the whole."""
-    c, side = model.config, Tower(tower.x + WIDE + BETWEEN, SIDE)
+    c, side = model.config, FigureColumn(column.x + WIDE + BETWEEN, SIDE)
     arrows = []
     if model.pooler is not None:
-        tower.part()
-        side.top = tower.top - 1
-        arrows.append(Arrow(((tower.middle, tower.top), (side.middle, tower.top), (side.middle, side.top))))
-        side.put("pooler", f"first vector, {c.width:,} × {c.width:,}", size(model.pooler), "answer")
+        column.start_branch()
+        side.top = column.top - 1
+        arrows.append(Arrow(((column.middle, column.top), (side.middle, column.top), (side.middle, side.top))))
+        side.add_box("pooler", f"first vector, {c.width:,} × {c.width:,}", size(model.pooler), "output")
         if model.nsp_head is not None:
-            side.put("is it the next sentence?", f"{c.width:,} × 2", size(model.nsp_head), "answer")
+            side.add_box("is it the next sentence?", f"{c.width:,} × 2", size(model.nsp_head), "output")
     if model.mlm_transform is None:
-        tower.put("vectors", f"{c.width:,} numbers for each token", tone="answer")
+        column.add_box("vectors", f"{c.width:,} numbers for each token", role="output")
     else:
         shape = f"{c.width:,} × {c.width:,}, {c.activation.partition('_')[0]}, norm"
-        tower.put("before words", shape, size(model.mlm_transform, model.mlm_transform_norm), "thinking")
-        leave(tower, model)
-    return [tower, *([side] if side.boxes else [])], tuple(arrows)
+        column.add_box("before words", shape, size(model.mlm_transform, model.mlm_transform_norm), "mlp")
+        leave(column, model)
+    return [column, *([side] if side.boxes else [])], tuple(arrows)
 
 
-def two_towers(model: EncoderDecoder) -> tuple[list[Tower], tuple[Arrow, ...]]:
+def encoder_decoder_columns(model: EncoderDecoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """A reader on the left, and a writer on the right that looks across at it."""
-    left, right = Tower(LEFT, WIDE - 4), Tower(LEFT + WIDE - 4 + BETWEEN, WIDE - 4)
+    left, right = FigureColumn(LEFT, WIDE - 4), FigureColumn(LEFT + WIDE - 4 + BETWEEN, WIDE - 4)
     tokens(left, model, stack=model.encoder, of="source tokens")
     climb(left, model.encoder)
     tokens(right, model, stack=model.decoder, of="tokens written so far", own=False)
@@ -207,50 +207,50 @@ def two_towers(model: EncoderDecoder) -> tuple[list[Tower], tuple[Arrow, ...]]:
     return [left, right], (Arrow(way),)
 
 
-def recurrent_tower(model: Recurrent) -> Tower:
+def recurrent_column(model: Recurrent) -> FigureColumn:
     """Cells one above the other, each with a way back to itself."""
-    c, tower = model.config, Tower(LEFT, WIDE)
-    tower.put("tokens", f"ids of {model.vocab:,}, one at a time", tone="words")
-    tower.put("embedding", f"{model.vocab:,} × {c.width:,}", size(model.embedding), "words")
+    c, column = model.config, FigureColumn(LEFT, WIDE)
+    column.add_box("tokens", f"ids of {model.vocab:,}, one at a time", role="embedding")
+    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}", size(model.embedding), "embedding")
     below = c.width
     for number, (layer, units) in enumerate(zip(model.layers, c.units, strict=True)):
-        box = tower.put(f"{NAMES[c.cell]} layer {number}", f"{below:,} → {units:,} units", size(layer), "memory")
+        box = column.add_box(f"{NAMES[c.cell]} layer {number}", f"{below:,} → {units:,} units", size(layer), "state")
         right = box.x + box.width
-        tower.arrows.append(
+        column.arrows.append(
             Arrow(((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3)))
         )
         below = units
     which = "embedding's transpose" if model.unembedding is None else f"{below:,} × {model.vocab:,}"
     parts = f", in {len(c.cutoffs) + 1} parts" if c.cutoffs else ""
-    tower.put("unembedding", which + parts, size(model.unembedding, model.names), "answer")
-    tower.put("softmax", f"{model.vocab:,} probabilities", tone="answer")
-    return tower
+    column.add_box("unembedding", which + parts, size(model.unembedding, model.names), "output")
+    column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
+    return column
 
 
-def hmm_tower(model: HMM) -> Tower:
+def hmm_column(model: HMM) -> FigureColumn:
     """A state that goes over into the next, and what it speaks."""
-    c, tower = model.config, Tower(LEFT, WIDE)
-    tower.put("first state", f"{c.states:,} chances", size(model.initial), "memory")
+    c, column = model.config, FigureColumn(LEFT, WIDE)
+    column.add_box("first state", f"{c.states:,} chances", size(model.initial), "state")
     pairs = " × ".join([f"{c.states:,}"] * c.order)
-    box = tower.put("state", f"goes over into the next: {pairs}", size(model.transition), "memory")
+    box = column.add_box("state", f"goes over into the next: {pairs}", size(model.transition), "state")
     right = box.x + box.width
-    tower.arrows.append(
+    column.arrows.append(
         Arrow(((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3)))
     )
-    tower.put("what it speaks", f"{c.speakers:,} states × {model.vocab:,} tokens", size(model.emission), "words")
-    tower.put("probabilities", f"of {model.vocab:,} tokens", tone="answer")
-    return tower
+    column.add_box("what it speaks", f"{c.speakers:,} states × {model.vocab:,} tokens", size(model.emission), "embedding")
+    column.add_box("probabilities", f"of {model.vocab:,} tokens", role="output")
+    return column
 
 
-def ngram_tower(model: NGram) -> Tower:
+def ngram_column(model: NGram) -> FigureColumn:
     """The longest n-grams first; what they have not seen is asked of shorter ones."""
-    tower, order = Tower(LEFT, WIDE), model.config.order
-    tower.put("last tokens", f"up to {order - 1}" if order > 1 else "none are looked at", tone="words")
+    column, order = FigureColumn(LEFT, WIDE), model.config.order
+    column.add_box("last tokens", f"up to {order - 1}" if order > 1 else "none are looked at", role="embedding")
     for length in range(order, 0, -1):
         table = model.table(length)
         kept = table.log_probs.numel() + (0 if table.log_backoffs is None else table.log_backoffs.numel())
         name = f"{length}-grams" if length > 1 else "single tokens"
         left = "; else a shorter one" if length > 1 else ""
-        tower.put(name, f"{table.log_probs.numel():,} rows{left}", kept, "memory")
-    tower.put("probabilities", f"of {model.vocab:,} tokens", tone="answer")
-    return tower
+        column.add_box(name, f"{table.log_probs.numel():,} rows{left}", kept, "state")
+    column.add_box("probabilities", f"of {model.vocab:,} tokens", role="output")
+    return column

@@ -96,7 +96,7 @@ def attention_head(
         *score_panels(seen, rows, columns),
         *output_panels(seen, rows, columns),
         output_table(model, tokenizer, seen, rows, columns),
-        vector_grid("E + ΔE of this head alone", rows, seen.after, "bar"),
+        vector_grid("E + ΔE of this head alone", rows, seen.after, "sequential"),
     ]
     return Report(
         title=f"Head {seen.head} of {seen.site.title}, step by step",
@@ -228,11 +228,11 @@ def query_key_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequenc
     rotary = ", after rotary embedding" if site.stack.rotary is not None and site.part != "cross" else ""
     panels = [
         vector_grid(
-            f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}", rows, seen.input, "bar"
+            f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}", rows, seen.input, "sequential"
         )
     ]
     if site.part == "cross":
-        panels.append(vector_grid("Its input from the source", columns, seen.source_input, "bar"))
+        panels.append(vector_grid("Its input from the source", columns, seen.source_input, "sequential"))
     scale = site.attention.scale
     scaling = "" if scale == 1 else f", times {scale:.4g} (this model's attention scale)"
     return [
@@ -251,7 +251,7 @@ def score_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[st
             row_labels=tuple(rows),
             column_labels=tuple(columns),
             values=to_tuples(values),
-            ink=palette,
+            palette=palette,
             **{"dots": True, **settings},
         )
 
@@ -328,7 +328,7 @@ def vector_grid(title: str, labels: Sequence[str], values: Float[Tensor, "T W"],
         row_labels=tuple(labels),
         column_labels=tuple(str(int(i)) for i in kept),
         values=to_tuples(values[:, kept]),
-        ink=palette,
+        palette=palette,
         dots=True,
     )
 

@@ -34,7 +34,7 @@ class BeamCandidate(Protocol):
         """What it was compared by."""
 
     @property
-    def fate(self) -> Literal["followed", "ended", "dropped"]:
+    def status(self) -> Literal["kept", "finished", "pruned"]:
         """What became of it."""
 
 
@@ -188,8 +188,8 @@ def beam_tree(tokenizer: Tokenizer, candidates: Sequence[BeamCandidate], written
     nodes: list[Node] = []
     for each in candidates:
         known[each.ids] = len(nodes)
-        nodes.append(Node(tokenizer.display_token(each.ids[-1]), known.get(each.ids[:-1]), each.total, each.fate))
-    kept = sum(1 for node in nodes if node.fate != "dropped")
+        nodes.append(Node(tokenizer.display_token(each.ids[-1]), known.get(each.ids[:-1]), each.total, each.status))
+    kept = sum(1 for node in nodes if node.status != "pruned")
     return Tree(
         title="The beams: all that was weighed",
         nodes=tuple(nodes),

@@ -99,7 +99,7 @@ def head_types(
                 row_labels=tuple(f"layer {layer}" for layer in range(len(tiles))),
                 column_labels=tuple(map(str, range(len(tiles[0])))),
                 tiles=tiles,
-                kinds=(*order, "unclear"),
+                categories=(*order, "unclear"),
             ),
             Table(title="Scores", columns=("layer", "head", "type", *order), rows=rows),
         ),

@@ -19,7 +19,7 @@ from clearstory import __version__, durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
 from clearstory.evaluation.units import EvalText
 from clearstory.formats.folders import OpenedModel, open_model, update_model_card
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.models.device import resolve_device
 from clearstory.models.families import preset
 from clearstory.recipes.comparison.leaderboard import Leaderboard, ModelResult, compare_pairs, rank_models
@@ -244,7 +244,7 @@ def write_leaderboard(
     durable.write_json(folder / "compare.json", leaderboard.to_json())
     curves = curve_view(leaderboard)
     if curves.lines:
-        save(curves, folder / "curves.svg")
+        save_view(curves, folder / "curves.svg")
     durable.write_text(folder / "report.html", report_html(leaderboard))
     return leaderboard
 

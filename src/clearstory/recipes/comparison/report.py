@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clearstory.lens.rendering.scales import Scale, short
-from clearstory.lens.rendering.svg import svg
-from clearstory.lens.rendering.svg_canvas import DARK, INKS, LIGHT, clean
+from clearstory.lens.rendering.palette import DARK, LIGHT, LINE_COLORS
+from clearstory.lens.rendering.scales import Scale
+from clearstory.lens.rendering.svg import render_svg
+from clearstory.lens.rendering.svg_canvas import escape
+from clearstory.lens.views.number_format import format_number
 from clearstory.lens.views import Curve, Line
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
 from clearstory.recipes.comparison.leaderboard import (
@@ -63,7 +65,7 @@ def leader_caption(lines: Sequence[Line]) -> str | None:
         return None
     if len(leaders) == 1:
         return f"{leaders[0][1]} is best from the first evaluation to the last."
-    seconds = short(round(leaders[-1][0], 1))
+    seconds = format_number(round(leaders[-1][0], 1))
     return f"{leaders[0][1]} is best at first; {leaders[-1][1]} is best from {seconds} CPU seconds on."
 
 
@@ -72,22 +74,22 @@ def report_html(leaderboard: Leaderboard) -> str:
     curves = curve_view(leaderboard)
     colors = {line.name: index for index, line in enumerate(curves.lines)}
     parts = [
-        f"<h1>{clean(headline(leaderboard))}</h1>",
-        f"<p class=soft>{clean(setup_text(leaderboard))}</p>",
+        f"<h1>{escape(headline(leaderboard))}</h1>",
+        f"<p class=soft>{escape(setup_text(leaderboard))}</p>",
         leaderboard_table(leaderboard, colors),
-        "".join(f"<p>{clean(pair.sentence)}.</p>" for pair in leaderboard.pairs),
+        "".join(f"<p>{escape(pair.sentence)}.</p>" for pair in leaderboard.pairs),
     ]
     if curves.lines:
-        parts.append(f"<h2>Training curves</h2><div class=drawing>{svg(curves)}</div>")
+        parts.append(f"<h2>Training curves</h2><div class=drawing>{render_svg(curves)}</div>")
     parts.append(samples_section(leaderboard))
     parts.append(models_section(leaderboard))
     machine = ", ".join(f"{name} {value}" for name, value in leaderboard.machine.items())
     parts.append(
-        f"<h2>Reproduce</h2><pre class=code>{clean(leaderboard.command)}</pre>"
-        f"<p class=soft>Measured on: {clean(machine)}.</p>"
+        f"<h2>Reproduce</h2><pre class=code>{escape(leaderboard.command)}</pre>"
+        f"<p class=soft>Measured on: {escape(machine)}.</p>"
     )
     light, dark = css_variables(LIGHT), css_variables(DARK)
-    return PAGE.format(title=clean(headline(leaderboard)), light=light, dark=dark, body="\n".join(parts))
+    return PAGE.format(title=escape(headline(leaderboard)), light=light, dark=dark, body="\n".join(parts))
 
 
 def css_variables(colors: dict[str, str]) -> str:
@@ -131,12 +133,12 @@ def leaderboard_table(leaderboard: Leaderboard, colors: dict[str, int]) -> str:
     """The entries as an HTML table, best first, with their notes."""
     ends = [end for entry in leaderboard.entries if entry.interval for end in entry.interval]
     scale = Scale(min(ends), max(ends), 6, 134) if ends else None
-    head = "".join(f"<th scope=col class='{css_class}'>{clean(name)}</th>" for name, css_class in TABLE_COLUMNS)
+    head = "".join(f"<th scope=col class='{css_class}'>{escape(name)}</th>" for name, css_class in TABLE_COLUMNS)
     rows = "".join(
         f"<tr>{''.join(entry_cells(entry, colors.get(entry.result.model), scale))}</tr>" for entry in leaderboard.entries
     )
     notes = "".join(
-        f"<li><b>{clean(entry.result.model)}</b>: {clean(note)}.</li>"
+        f"<li><b>{escape(entry.result.model)}</b>: {escape(note)}.</li>"
         for entry in leaderboard.entries
         if (note := entry.result.error or entry.result.note)
     )
@@ -151,9 +153,9 @@ def entry_cells(entry: LeaderboardEntry, color: int | None, scale: Scale | None)
     result = entry.result
     dot = ""
     if color is not None:
-        dot = f"<i class={'ring' if color >= INKS else 'dot'} style='--of:var(--line-{color % INKS})'></i>"
+        dot = f"<i class={'ring' if color >= LINE_COLORS else 'dot'} style='--of:var(--line-{color % LINE_COLORS})'></i>"
     measure = "" if result.measure == LIKELIHOOD else f" ({result.measure})"
-    yield f"<th scope=row>{dot}{clean(result.model)}</th><td>{clean(result.family + measure)}</td>"
+    yield f"<th scope=row>{dot}{escape(result.model)}</th><td>{escape(result.family + measure)}</td>"
     yield number_cell(result.parameters) + number_cell(result.bytes_on_disk, "B")
     yield number_cell(result.cpu_seconds, digits=1) + number_cell(result.epochs, digits=2)
     yield number_cell(result.tokens_per_second) + number_cell(result.generation_tokens_per_second)
@@ -170,7 +172,7 @@ def interval_cell(
 ) -> str:
     """The interval as a line with a dot at the mean and a circle at each seed, and in numbers."""
     low, high = interval
-    stroke = "var(--soft)" if color is None else f"var(--line-{color % INKS})"
+    stroke = "var(--soft)" if color is None else f"var(--line-{color % LINE_COLORS})"
     seeds = "".join(
         f"<circle cx={scale(each.bits_per_byte):.1f} cy=9 r=1.6 fill=none stroke={stroke} />"
         for each in entry.seeds
@@ -188,7 +190,7 @@ def number_cell(value: float | None, unit: str = "", digits: int | None = None) 
     """A cell with an abbreviated number; its title attribute has all digits."""
     if value is None:
         return "<td class=n>–</td>"
-    text = f"{value:,.{digits}f}" if digits is not None else short(value if value < 1000 else round(value))
+    text = f"{value:,.{digits}f}" if digits is not None else format_number(value if value < 1000 else round(value))
     if unit:
         letter = text[-1] if text[-1].isalpha() else ""
         text = f"{text.removesuffix(letter)} {letter}{unit}"
@@ -201,7 +203,7 @@ def samples_section(leaderboard: Leaderboard) -> str:
     if not results:
         return ""
     blocks = "".join(
-        f"<figure><figcaption>{clean(result.model)}</figcaption>"
+        f"<figure><figcaption>{escape(result.model)}</figcaption>"
         f"<pre><b>{clean_lines(leaderboard.prompt)}</b>{clean_lines(result.sample)}</pre></figure>"
         for result in results
     )
@@ -211,7 +213,7 @@ def samples_section(leaderboard: Leaderboard) -> str:
 
 def clean_lines(text: str) -> str:
     """A text escaped for HTML line by line, line ends kept."""
-    return "\n".join(clean(line) for line in text.split("\n"))
+    return "\n".join(escape(line) for line in text.split("\n"))
 
 
 def models_section(leaderboard: Leaderboard) -> str:
@@ -221,9 +223,9 @@ def models_section(leaderboard: Leaderboard) -> str:
         models = []
         for result in (entry.result for entry in leaderboard.entries if entry.result.family == family):
             detail = ", ".join(filter(None, (result.summary, tokenizer_text(result), result.windows)))
-            models.append(f"<li><b>{clean(result.model)}</b> <span class=soft>{clean(detail)}</span></li>")
-        description = f": {clean(FAMILY_DESCRIPTIONS[family])}" if family in FAMILY_DESCRIPTIONS else ""
-        parts.append(f"<p><b>{clean(family)}</b>{description}</p><ul>{''.join(models)}</ul>")
+            models.append(f"<li><b>{escape(result.model)}</b> <span class=soft>{escape(detail)}</span></li>")
+        description = f": {escape(FAMILY_DESCRIPTIONS[family])}" if family in FAMILY_DESCRIPTIONS else ""
+        parts.append(f"<p><b>{escape(family)}</b>{description}</p><ul>{''.join(models)}</ul>")
     return f"<h2>Models</h2>{''.join(parts)}"
 
 

@@ -12,7 +12,7 @@ from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.lens.registry import VIEWS, check_able, view_of
-from clearstory.lens.rendering.render import WRITERS, save
+from clearstory.lens.rendering.render import format_of, save_view
 from clearstory.lens.views import View
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.models.base import LanguageModel
@@ -59,8 +59,8 @@ def inspect(
     """
     function = view_of(view)
     check_view_settings(function, view, settings)
-    if out is not None and Path(out).suffix.lower() not in WRITERS:
-        raise UnknownName(f"a view cannot be written to '{Path(out).name}'; {nearest(Path(out).suffix, WRITERS)}")
+    if out is not None:
+        format_of(out)  # before anything is computed
     is_comparison = compare_model is not None or compare_text is not None
     if is_comparison and across_checkpoints:
         raise BadSetting(
@@ -87,7 +87,7 @@ def inspect(
     else:
         computed = compute_view(model)
     if out is not None:
-        save(computed, out)
+        save_view(computed, out)
     return computed
 
 

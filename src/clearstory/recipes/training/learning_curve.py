@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Band, Curve, Line
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.training.metrics_log import read_metrics
@@ -20,7 +20,7 @@ from clearstory.training.metrics_log import read_metrics
 def save_learning_curve(folder: RunFolder, preset: str, corpus: str) -> Path | None:
     """Write curve.svg of a run; None where it has not been evaluated yet."""
     view = learning_curve(folder, preset, corpus)
-    return None if view is None else save(view, folder.path / "curve.svg")
+    return None if view is None else save_view(view, folder.path / "curve.svg")
 
 
 def learning_curve(folder: RunFolder, preset: str, corpus: str) -> Curve | None:

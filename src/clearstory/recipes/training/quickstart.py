@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.lens.probes.attention import attention
-from clearstory.lens.rendering.render import save
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.probes.x_neighbours import neighbours
 from clearstory.lens.views import Table
 from clearstory.models.build import build
@@ -65,7 +65,7 @@ def tour(finished: TrainingResult, *, seed: int) -> list[Part]:
     if (words := nearest_words(opened, WORDS.get(corpus, ()))) is not None:
         parts.append(Part("Words whose vectors came to point the same way", words))
     line = " ".join(prompt.split()[:5])
-    grid = save(attention(opened.model, opened.tokenizer, line), finished.run_folder / "attention.html")
+    grid = save_view(attention(opened.model, opened.tokenizer, line), finished.run_folder / "attention.html")
     parts.append(Part("Files", "\n".join(f"{what:16} {path}" for what, path in (
         ("learning curve", finished.curve), ("attention grid", grid), ("model", finished.folder)))))  # fmt: skip
     parts.append(Part("What to try next", advice(finished, prompt)))

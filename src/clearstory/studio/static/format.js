@@ -95,16 +95,16 @@ export function viewTables(view) {
   }
   if (view.kind === "highlighted_text") {
     const blank = view.columns.map(() => null);
-    const rows = view.spans.map((each) => [each.text, each.value, ...(each.facts.length ? each.facts : blank), each.note]);
+    const rows = view.spans.map((each) => [each.text, each.value, ...(each.cells.length ? each.cells : blank), each.note]);
     return [{ title: view.title, columns: ["text", view.unit || "value", ...view.columns, "note"], rows }];
   }
   if (view.kind === "tile_grid") {
-    const rows = view.tiles.flatMap((row, i) => row.map((tile, k) => [view.row_labels[i], view.column_labels[k], tile.name, tile.score]));
-    return [{ title: view.title, columns: ["row", "column", "name", "score"], rows }];
+    const rows = view.tiles.flatMap((row, i) => row.map((tile, k) => [view.row_labels[i], view.column_labels[k], tile.category, tile.score]));
+    return [{ title: view.title, columns: ["row", "column", "category", "score"], rows }];
   }
   if (view.kind === "tree") {
-    const rows = view.nodes.map((each, place) => [place, each.parent, each.text, each.value, each.fate]);
-    return [{ title: view.title, columns: ["node", "after", "text", view.unit || "value", "fate"], rows }];
+    const rows = view.nodes.map((each, place) => [place, each.parent, each.text, each.value, each.status]);
+    return [{ title: view.title, columns: ["node", "parent", "text", view.unit || "value", "status"], rows }];
   }
   if (view.kind === "map") {
     const rows = view.points.map((each) => [each.label, each.x, each.y, view.groups[each.group] ?? null, each.note]);

@@ -260,7 +260,7 @@ export function mount(root, context) {
 
 /** Two learning curves over one axis. */
 function mergeCurves(views, names) {
-  const lines = views.flatMap((view, side) => view.lines.map((each) => ({ ...each, name: `${"AB"[side]}, ${names[side]}: ${each.name}`, of: each.of ? `${"AB"[side]}, ${names[side]}: ${each.of}` : null })));
+  const lines = views.flatMap((view, side) => view.lines.map((each) => ({ ...each, name: `${"AB"[side]}, ${names[side]}: ${each.name}`, same_color_as: each.same_color_as ? `${"AB"[side]}, ${names[side]}: ${each.same_color_as}` : null })));
   const captions = views.map((view, side) => (view.caption ? `${"AB"[side]}: ${view.caption}` : "")).filter(Boolean);
   return { ...views[0], title: "How both learnt", lines, band: views[0].band, caption: captions.join(" ") };
 }

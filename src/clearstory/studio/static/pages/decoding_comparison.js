@@ -74,7 +74,7 @@ export function decodingComparisonCard(context, samplingSettings) {
     const showNode = ({ point }) => {
       if (point === null) return;
       const node = response.tree.nodes[point];
-      nodeText.replaceChildren(el("b", {}, `score ${response.scores[point].toFixed(3)}`), ` · log-probability ${node.value.toFixed(3)} · ${node.fate}: `, el("span", { class: "prompt mono" }, context.text()), el("span", { class: "mono" }, response.texts[point]));
+      nodeText.replaceChildren(el("b", {}, `score ${response.scores[point].toFixed(3)}`), ` · log-probability ${node.value.toFixed(3)} · ${node.status}: `, el("span", { class: "prompt mono" }, context.text()), el("span", { class: "mono" }, response.texts[point]));
       Object.assign(nodeText.dataset, { node: point, score: response.scores[point], text: response.texts[point] });
     };
     const treeRenderer = mountTree(numberField, response.tree, { onPick: showNode });
@@ -120,6 +120,6 @@ const continuationsTable = (title, rows) => ({
 
 const nodesTable = (response) => ({
   title: "The tree",
-  columns: ["node", "after", "word", "log-probability", "score", "fate", "text"],
-  rows: response.tree.nodes.map((each, index) => [index, each.parent, each.text, each.value, response.scores[index], each.fate, response.texts[index]]),
+  columns: ["node", "after", "word", "log-probability", "score", "status", "text"],
+  rows: response.tree.nodes.map((each, index) => [index, each.parent, each.text, each.value, response.scores[index], each.status, response.texts[index]]),
 });

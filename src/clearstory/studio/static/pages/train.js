@@ -226,7 +226,7 @@ const STATE_LABELS = { running: "It is learning", finished: "It has learnt", sto
 
 /** A curve of what a record says. */
 function curveOf(title, unit, x, lines) {
-  const view = { kind: "curve", title, x_label: "step", y_label: unit, log_x: false, band: null, caption: null, lines: lines.map(([name, y]) => ({ name, x, y, dashed: false, of: null })) };
+  const view = { kind: "curve", title, x_label: "step", y_label: unit, log_x: false, band: null, caption: null, lines: lines.map(([name, y]) => ({ name, x, y, dashed: false, same_color_as: null })) };
   return cardContent(view, null);
 }
 

@@ -131,13 +131,13 @@ function colorsOf(view) {
   const colorIndex = {};
   let primary = 0;
   return view.lines.map((line) => {
-    if (!line.of) colorIndex[line.name] = primary++;
-    return colorIndex[line.of ?? line.name];
+    if (!line.same_color_as) colorIndex[line.name] = primary++;
+    return colorIndex[line.same_color_as ?? line.name];
   });
 }
 
 function legendOf(view, colors) {
-  const primary = view.lines.map((line, i) => [line, colors[i]]).filter(([line]) => !line.of);
+  const primary = view.lines.map((line, i) => [line, colors[i]]).filter(([line]) => !line.same_color_as);
   if (primary.length < 2 && !view.band) return [];
   const swatch = (kind) => el("span", { class: `swatch ${kind}`, "aria-hidden": "true" });
   const entries = primary.map(([line, color]) => el("span", {}, swatch(`ink-${color % COLORS}${line.dashed ? " dashed" : ""}`), line.name));

@@ -2,6 +2,11 @@
 
 import { themeColor, el, svg } from "../dom.js";
 
+/** The CSS colour of a grid's marks, by its palette. */
+function colorName(view) {
+  return { sequential: "bar", diverging: "apart" }[view.palette ?? "sequential"] ?? view.palette;
+}
+
 /** The largest number of a grid, whatever its sign. */
 export function maxAbs(values) {
   let max = 0;
@@ -59,7 +64,7 @@ function moveRect(rect, where, axis) {
 
 function cellMark(view, r, c, x, y, size, rowHeight, strength) {
   const value = view.values[r][c];
-  const ink = view.ink ?? "bar";
+  const ink = colorName(view);
   if (view.texts) return textCell(view, r, c, x, y, size, rowHeight, Math.abs(strength));
   if (value === null)
     return size < 14
@@ -79,7 +84,7 @@ function cellMark(view, r, c, x, y, size, rowHeight, strength) {
 
 function textCell(view, r, c, x, y, size, rowHeight, magnitude) {
   const level = Math.min(5, Math.floor(magnitude * 5.999));
-  const [shade, labelSize] = view.ink === "apart" && level ? [`${view.values[r][c] < 0 ? "less" : "more"}-${level}`, "ink"] : [`heat-${level}`, `on-${level}`];
+  const [shade, labelSize] = view.palette === "diverging" && level ? [`${view.values[r][c] < 0 ? "less" : "more"}-${level}`, "ink"] : [`heat-${level}`, `on-${level}`];
   const [word, remark] = view.texts[r][c].split("\n");
   return svg(
     "g",
@@ -100,8 +105,8 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, tilt, row
   const node = el("div", { class: "stack", style: { width: `${width}px`, height: `${height}px` } }, base, overlay);
   const context = base.getContext("2d");
   context.scale(pixelRatio, pixelRatio);
-  const [ink, text, line, noValue] = [themeColor(view.ink ?? "bar"), themeColor("ink"), themeColor("soft"), themeColor("value")];
-  const negative = themeColor(view.ink === "apart" ? "apart-below" : "soft");
+  const [ink, text, line, noValue] = [themeColor(colorName(view)), themeColor("ink"), themeColor("soft"), themeColor("value")];
+  const negative = themeColor(view.palette === "diverging" ? "apart-below" : "soft");
   if (view.dots) dots(context, view, { left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue });
   else squares(context, view, { rows, columns, left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue });
   context.globalAlpha = 1;

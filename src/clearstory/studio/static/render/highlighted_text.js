@@ -28,7 +28,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
   function piece(span, index) {
     if (span.value === null) return [el("span", { class: "plain" }, span.text)];
     const magnitude = view.signed ? Math.abs(span.value) : span.value;
-    const level = view.levels.filter((each) => magnitude >= each).length;
+    const level = view.thresholds.filter((each) => magnitude >= each).length;
     const shade = view.signed && level ? `${span.value < 0 ? "less" : "more"}-${level}` : `heat-${level}`;
     const node = el(
       "button",

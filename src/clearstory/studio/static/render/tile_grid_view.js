@@ -13,16 +13,16 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
 function toTileGridData(view) {
   const all = view.tiles.flat();
   const { cells } = all[0];
-  const [layers, heads, kinds] = [view.tiles.length, view.tiles[0].length, view.kinds.length - 1];
+  const [layers, heads, kinds] = [view.tiles.length, view.tiles[0].length, view.categories.length - 1];
   const scores = new Float32Array(all.length * kinds);
   all.forEach((tile, index) => {
-    const kind = view.kinds.indexOf(tile.name);
+    const kind = view.categories.indexOf(tile.category);
     if (kind < kinds) scores[index * kinds + kind] = tile.score; // the last kind, what could not be named, has none
   });
   return {
     title: view.title,
-    kinds: view.kinds,
-    names: view.tiles.map((row) => row.map((tile) => tile.name)),
+    kinds: view.categories,
+    names: view.tiles.map((row) => row.map((tile) => tile.category)),
     scores: { values: scores },
     inPlace: true,
     // The longer side goes across.

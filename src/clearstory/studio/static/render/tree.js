@@ -44,7 +44,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
       levelNodes.forEach((index, column) => {
         const each = view.nodes[index];
         const x = (centers[index] = LEFT + (column + 0.5) * columnWidth);
-        const mark = `${each.fate}${bestPath.has(index) ? " best" : ""}`;
+        const mark = `${each.status}${bestPath.has(index) ? " best" : ""}`;
         const line = each.parent === null ? null : svg("line", { class: `branch ${mark}`, x1: centers[each.parent], y1: y - ROW + BOX, x2: x, y2: y });
         if (line) lines.append(line);
         const text = [...each.text];
@@ -53,7 +53,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
         const box = svg(
           "g",
           {
-            class: `leaf ${mark}`, role: "button", tabindex: "-1", "data-node": index, "aria-label": `${each.text}, ${value}, ${each.fate}`,
+            class: `leaf ${mark}`, role: "button", tabindex: "-1", "data-node": index, "aria-label": `${each.text}, ${value}, ${each.status}`,
             onpointerenter: () => hover(index), onfocus: () => hover(index), onclick: () => togglePin(index),
           },
           svg("rect", { x: x - columnWidth / 2 + 3, y, width: columnWidth - 6, height: BOX, rx: 5 }),
@@ -91,7 +91,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     }
     const each = view.nodes[index];
     const path = [...pathTo(view, index)].reverse().map((one) => visibleWhitespace(view.nodes[one].text)).join("");
-    readout.textContent = `‘${path}’: ${cellText(each.value)} ${view.unit}, ${each.fate}${index === pinned ? ", pinned" : ""}`;
+    readout.textContent = `‘${path}’: ${cellText(each.value)} ${view.unit}, ${each.status}${index === pinned ? ", pinned" : ""}`;
     onPick({ point: index, pinned: index === pinned });
   }
 
