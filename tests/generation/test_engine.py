@@ -38,7 +38,7 @@ def test_a_prompt_cut_on_the_left_keeps_its_end(model: torch.nn.Module) -> None:
 
 
 def test_an_empty_prompt_begins_after_the_token_that_texts_begin_after(model: torch.nn.Module) -> None:
-    assert list(generate(model, [], GREEDY, begin=3)) == list(generate(model, [3], GREEDY))
+    assert list(generate(model, [], GREEDY, start_token_id=3)) == list(generate(model, [3], GREEDY))
     with pytest.raises(BadInput, match="empty"):
         generate(model, [], GREEDY)
 
@@ -92,10 +92,10 @@ def test_a_length_penalty_changes_what_is_best(model: torch.nn.Module) -> None:
     # The likeliest first token ends the text, so one beam is short and the others long.
     [first, *_] = generate(model, [3, 1], GREEDY)
     settings = Sampling(max_tokens=12, beam=4, length_penalty=0.0)
-    plain = beam_search(model, [3, 1], settings, eos=first.id)
+    plain = beam_search(model, [3, 1], settings, eos_token_id=first.id)
     assert plain[0].ids == (first.id,)
     assert [each.score for each in plain] == pytest.approx([sum(each.logprobs) for each in plain])
-    weighed = beam_search(model, [3, 1], replace(settings, length_penalty=3.0), eos=first.id)
+    weighed = beam_search(model, [3, 1], replace(settings, length_penalty=3.0), eos_token_id=first.id)
     assert len(weighed[0].ids) > 1
     assert [each.score for each in weighed] == pytest.approx(
         [sum(each.logprobs) / len(each.ids) ** 3 for each in weighed]

@@ -31,7 +31,7 @@ DRAWN = Sampling(max_tokens=9, seed=4)
 
 
 def ids(model: Any, source: list[int], sampling: Sampling = DRAWN, **more: Any) -> list[int]:
-    return [token.id for token in generate(model, [], sampling, begin=0, source=source, **more)]
+    return [token.id for token in generate(model, [], sampling, start_token_id=0, source=source, **more)]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -39,7 +39,7 @@ def test_an_answer_does_not_depend_on_its_company(name: str) -> None:
     model: Any = shaken(WRITERS[name])
     engine = Engine(model, limit=3)  # one waits until another is done
     for number, source in enumerate(SOURCES):
-        engine.add([], replace(DRAWN, max_tokens=5 + number), begin=0, source=source)
+        engine.add([], replace(DRAWN, max_tokens=5 + number), start_token_id=0, source=source)
     said: dict[int, list[int]] = {}
     while engine.busy:
         for reply in engine.step():
@@ -49,9 +49,9 @@ def test_an_answer_does_not_depend_on_its_company(name: str) -> None:
     assert len({tuple(each[:5]) for each in alone}) > 1  # the source is heard
 
     settings = Sampling(max_tokens=7, beam=3)
-    together = beam_search_batch(model, [[]] * 4, settings, eos=1, begin=0, sources=SOURCES)
+    together = beam_search_batch(model, [[]] * 4, settings, eos_token_id=1, start_token_id=0, sources=SOURCES)
     for source, found in zip(SOURCES, together, strict=True):
-        [*apart] = beam_search(model, [], settings, eos=1, begin=0, source=source)
+        [*apart] = beam_search(model, [], settings, eos_token_id=1, start_token_id=0, source=source)
         assert [each.ids for each in found] == [each.ids for each in apart]
         assert [each.score for each in found] == pytest.approx([each.score for each in apart], rel=1e-9)
 
@@ -60,14 +60,14 @@ def test_beams_of_prompts_of_different_lengths_are_those_of_each_alone() -> None
     model: Any = shaken(replace(TINY_GPT2, context=7))  # which they outgrow, each at its own time
     prompts = [[3], [4, 5, 6, 7, 8], [9, 1]]
     settings = Sampling(max_tokens=9, beam=3)
-    together = beam_search_batch(model, prompts, settings, eos=2)
+    together = beam_search_batch(model, prompts, settings, eos_token_id=2)
     for prompt, found in zip(prompts, together, strict=True):
-        assert [each.ids for each in found] == [each.ids for each in beam_search(model, prompt, settings, eos=2)]
+        assert [each.ids for each in found] == [each.ids for each in beam_search(model, prompt, settings, eos_token_id=2)]
 
 
 def test_what_a_beam_finds_is_as_likely_as_it_says() -> None:
     model: Any = shaken(WRITERS["t5"])
-    for found in beam_search(model, [], Sampling(max_tokens=6, beam=4), eos=1, begin=0, source=SOURCES[0]):
+    for found in beam_search(model, [], Sampling(max_tokens=6, beam=4), eos_token_id=1, start_token_id=0, source=SOURCES[0]):
         written = torch.tensor([[0, *found.ids[:-1]]])
         targets = torch.tensor([found.ids])
         nats, _ = model.token_nll(TokenBatch(written), targets, source=TokenBatch.from_sequences([SOURCES[0]]))
@@ -80,14 +80,14 @@ def test_a_source_is_read_once_however_much_is_written(monkeypatch: pytest.Monke
     encode = type(model).encode
     monkeypatch.setattr(type(model), "encode", lambda self, source: read.append(1) or encode(self, source))
     ids(model, SOURCES[0])
-    beam_search(model, [], Sampling(max_tokens=6, beam=4), begin=0, source=SOURCES[0])
+    beam_search(model, [], Sampling(max_tokens=6, beam=4), start_token_id=0, source=SOURCES[0])
     assert len(read) == 2
 
 
 def test_more_than_the_context_can_be_written() -> None:
     model: Any = shaken(replace(WRITERS["t5"], context=6))
     assert len(ids(model, [5, 6], Sampling(max_tokens=20, seed=1))) == 20
-    [best, *_] = beam_search(model, [], Sampling(max_tokens=20, beam=2), begin=0, source=[5, 6])
+    [best, *_] = beam_search(model, [], Sampling(max_tokens=20, beam=2), start_token_id=0, source=[5, 6])
     assert len(best.ids) == 20
 
 
@@ -95,13 +95,13 @@ def test_tokens_that_are_never_written_are_not() -> None:
     model: Any = shaken(WRITERS["marian"])
     free = ids(model, SOURCES[0], Sampling(max_tokens=60, seed=1))
     never = sorted(set(free))[:3]
-    assert not set(ids(model, SOURCES[0], Sampling(max_tokens=60, seed=1), never=never)) & set(never)
-    greedy = ids(model, SOURCES[0], Sampling(max_tokens=8, temperature=0), never=never)
+    assert not set(ids(model, SOURCES[0], Sampling(max_tokens=60, seed=1), suppress_tokens=never)) & set(never)
+    greedy = ids(model, SOURCES[0], Sampling(max_tokens=8, temperature=0), suppress_tokens=never)
     assert not set(greedy) & set(never)
-    for found in beam_search(model, [], Sampling(max_tokens=8, beam=3), begin=0, source=SOURCES[0], never=never):
+    for found in beam_search(model, [], Sampling(max_tokens=8, beam=3), start_token_id=0, source=SOURCES[0], suppress_tokens=never):
         assert not set(found.ids) & set(never)
     # Log-probabilities stay the model's own, over all tokens.
-    [token] = generate(model, [], Sampling(max_tokens=1, temperature=0), begin=0, source=SOURCES[0], never=never)
+    [token] = generate(model, [], Sampling(max_tokens=1, temperature=0), start_token_id=0, source=SOURCES[0], suppress_tokens=never)
     logs = model.logits(model.forward(TokenBatch.from_sequences([[0]]), source=TokenBatch.from_sequences(SOURCES[:1]))[0])[0, 0].log_softmax(-1)
     assert token.logprob == pytest.approx(float(logs[token.id].detach()), rel=1e-9)
 
@@ -109,16 +109,16 @@ def test_tokens_that_are_never_written_are_not() -> None:
 def test_what_cannot_be_written_from_is_refused_at_once() -> None:
     writer, decoder = shaken(WRITERS["t5"]), shaken(TINY_GPT2)
     with pytest.raises(CannotDo, match="reads a source before it writes"):
-        generate(writer, [], DRAWN, begin=0)
+        generate(writer, [], DRAWN, start_token_id=0)
     with pytest.raises(CannotDo, match="writes on from a prompt and reads no source"):
         generate(decoder, [1], DRAWN, source=[1])
     with pytest.raises(BadInput, match="empty"):
-        generate(writer, [], DRAWN, begin=0, source=[])
+        generate(writer, [], DRAWN, start_token_id=0, source=[])
     with pytest.raises(ContextOverflow, match="25 tokens"):
-        generate(writer, [], DRAWN, begin=0, source=[1] * 25)
+        generate(writer, [], DRAWN, start_token_id=0, source=[1] * 25)
     assert len(ids(writer, [*range(1, 20)] * 2, truncate="left")) == 9
     with pytest.raises(VocabularyMismatch):
-        beam_search(writer, [], DRAWN, begin=0, source=[VOCAB])
+        beam_search(writer, [], DRAWN, start_token_id=0, source=[VOCAB])
 
 
 @pytest.mark.parametrize("name", ["marian", "t5 1.1", "2017"])

@@ -25,8 +25,8 @@ class Words:
 
 
 def pieces(data: bytes, stop: tuple[str, ...] = ()) -> tuple[list[str], StreamDecoder]:
-    writer = StreamDecoder(Bytes(), stop)
-    return [*(writer.write(byte) for byte in data), writer.close()], writer
+    decoder = StreamDecoder(Bytes(), stop)
+    return [*(decoder.push(byte) for byte in data), decoder.flush()], writer
 
 
 @given(st.text(), st.lists(st.text(min_size=1, max_size=3), max_size=3))
@@ -63,17 +63,17 @@ def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
 
 
 def test_a_stop_string_ends_within_a_token() -> None:
-    writer = StreamDecoder(Words(), ("5 w",))
-    assert [writer.write(4), writer.write(5), writer.write(6)] == ["w4", " w", ""]
+    decoder = StreamDecoder(Words(), ("5 w",))
+    assert [decoder.push(4), decoder.push(5), decoder.push(6)] == ["w4", " w", ""]
     assert writer.stopped
-    assert writer.write(7) == ""
-    assert writer.close() == ""
+    assert decoder.push(7) == ""
+    assert decoder.flush() == ""
 
 
 def test_words_are_joined_as_the_tokenizer_joins_them_also_to_the_prompt() -> None:
-    writer = StreamDecoder(Words())
-    assert "".join(writer.write(id) for id in range(20)) == " ".join(f"w{id}" for id in range(20))
-    assert StreamDecoder(Words(), after=[1, 2]).write(3) == " w3"
+    decoder = StreamDecoder(Words())
+    assert "".join(decoder.push(id) for id in range(20)) == " ".join(f"w{id}" for id in range(20))
+    assert StreamDecoder(Words(), prompt_ids=[1, 2]).push(3) == " w3"
 
 
 def test_an_empty_stop_string_stops_nothing() -> None:

@@ -134,7 +134,7 @@ def test_a_seed_repeats_and_another_differs(model: Any) -> None:
 def test_the_end_token_ends_and_is_the_last(model: Any) -> None:
     free = [token.id for token in generate(model, [1, 2], Sampling(max_tokens=30, seed=5))]
     eos = free[10]
-    stopped = [token.id for token in generate(model, [1, 2], Sampling(max_tokens=30, seed=5), eos=eos)]
+    stopped = [token.id for token in generate(model, [1, 2], Sampling(max_tokens=30, seed=5), eos_token_id=eos)]
     assert stopped == free[: free.index(eos) + 1]
 
 
@@ -142,8 +142,8 @@ def test_a_beam_of_one_is_greedy(model: Any) -> None:
     greedy = Sampling(max_tokens=30, temperature=0)
     tokens = [token.id for token in generate(model, [3, 1], greedy)]
     for eos in (None, tokens[12]):
-        want = list(generate(model, [3, 1], greedy, eos=eos))
-        [found] = beam_search(model, [3, 1], replace(greedy, beam=1), eos=eos)
+        want = list(generate(model, [3, 1], greedy, eos_token_id=eos))
+        [found] = beam_search(model, [3, 1], replace(greedy, beam=1), eos_token_id=eos)
         assert list(found.ids) == [token.id for token in want]
         assert_close(list(found.logprobs), [token.logprob for token in want], rtol=1e-9, atol=1e-9)
         assert found.score == pytest.approx(sum(found.logprobs) / len(found.ids))

@@ -73,7 +73,7 @@ def test_every_candidate_of_a_beam_search_is_told() -> None:
     model = ready(TINY_CLEAR).model
     told: list[Candidate] = []
     sampling = Sampling(max_tokens=4, beam=3)
-    found = beam_search(model, [1, 2, 3], sampling, told=told.append)
+    found = beam_search(model, [1, 2, 3], sampling, on_candidate=told.append)
     assert found == beam_search(model, [1, 2, 3], sampling)
     for step in range(1, 5):
         level = [each for each in told if len(each.ids) == step]

@@ -281,7 +281,7 @@ def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
     opened = open_model(folder)
     engine = Engine(opened.model)
     for source in SOURCES:
-        engine.add([], Sampling(max_tokens=50, temperature=0), begin=60, source=source)
+        engine.add([], Sampling(max_tokens=50, temperature=0), start_token_id=60, source=source)
     mine: list[list[int]] = [[] for _ in SOURCES]
     while engine.busy:
         for reply in engine.step():
@@ -295,13 +295,13 @@ def test_beams_are_equal(name: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", lively(name), None, ModelCard())
     opened, oracle = open_model(folder), theirs(folder)
     settings = Sampling(max_tokens=50, beam=4)
-    free = beam_search_batch(opened.model, [[]] * 3, settings, begin=60, sources=SOURCES, never=(60, 12))
+    free = beam_search_batch(opened.model, [[]] * 3, settings, start_token_id=60, sources=SOURCES, suppress_tokens=(60, 12))
     said = [id for each in free for found in each for id in found.ids]
     ends = sorted(set(said), key=lambda id: abs(said.count(id) / len(said) - 0.05))[:2]  # now and then
     lengths = set()
     for penalty, eos in product((0.0, 0.6, 2.0), ends):
         settings = replace(settings, length_penalty=penalty)
-        found = beam_search_batch(opened.model, [[]] * 3, settings, eos=eos, begin=60, sources=SOURCES, never=(60, 12))
+        found = beam_search_batch(opened.model, [[]] * 3, settings, eos_token_id=eos, start_token_id=60, sources=SOURCES, suppress_tokens=(60, 12))
         mine = [list(each[0].ids) for each in found]
         asked = {"num_beams": 4, "length_penalty": penalty, "bad_words_ids": [[60], [12]]}
         assert mine == generated(oracle, eos_token_id=eos, pad_token_id=60, **asked), (penalty, eos)

@@ -57,7 +57,7 @@ def test_the_ways_are_what_generate_and_beam_search_write(name: str) -> None:
     said = ways(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
     json.dumps(said, allow_nan=False)
     source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id] if name == "t5" else None
-    how: dict[str, Any] = {"eos": CHARACTERS.eos_token_id, "source": source, "begin": 0, "never": (0,) if source else ()}
+    how: dict[str, Any] = {"eos_token_id": CHARACTERS.eos_token_id, "source": source, "start_token_id": 0, "suppress_tokens": (0,) if source else ()}
     prompt = [] if source else CHARACTERS.encode(TEXT)
     drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]
     best = beam_search(model, prompt, Sampling(max_tokens=6, beam=3, length_penalty=0.5), **how)

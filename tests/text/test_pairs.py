@@ -143,7 +143,7 @@ def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
     ]  # fmt: skip
     assert gaps.source(text) == [*ids, known.eos_token_id]
     # Piece by piece the same, a character cut in two included.
-    writer = StreamDecoder(gaps)
-    assert "".join([*map(writer.write, ids), writer.close()]) == text
-    writer = StreamDecoder(gaps, stop=("<extra_id_7>",))
-    assert "".join([*map(writer.write, ids), writer.close()]) == text.split("<extra_id_7>")[0]
+    decoder = StreamDecoder(gaps)
+    assert "".join([*map(decoder.push, ids), decoder.flush()]) == text
+    decoder = StreamDecoder(gaps, stop=("<extra_id_7>",))
+    assert "".join([*map(decoder.push, ids), decoder.flush()]) == text.split("<extra_id_7>")[0]

@@ -70,11 +70,11 @@ def compare_decoding(
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
     token_decoder = prompt_format.token_decoder(tokenizer)
-    options: dict[str, Any] = {"eos": prompt_format.eos_token_id, "begin": prompt_format.start_token_id, "source": source, "never": prompt_format.suppress_tokens}
+    options: dict[str, Any] = {"eos_token_id": prompt_format.eos_token_id, "start_token_id": prompt_format.start_token_id, "source": source, "suppress_tokens": prompt_format.suppress_tokens}
 
     def decode(ids: Sequence[int]) -> str:
-        decoder = StreamDecoder(token_decoder, (), after=prompt)
-        return "".join(decoder.write(id) for id in ids) + decoder.close()
+        decoder = StreamDecoder(token_decoder, (), prompt_ids=prompt)
+        return "".join(decoder.push(id) for id in ids) +decoder.flush()
 
     def continuation(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:
         total = math.fsum(logprobs)
@@ -87,7 +87,7 @@ def compare_decoding(
 
     candidates: list[Candidate] = []
     search = Sampling(max_tokens=max_tokens, beam=beam, length_penalty=length_penalty)
-    beams = [continuation(each.ids, each.logprobs) for each in beam_search(model, prompt, search, told=candidates.append, **options)]
+    beams = [continuation(each.ids, each.logprobs) for each in beam_search(model, prompt, search, on_candidate=candidates.append, **options)]
     greedy = sample(temperature=0)
     sampled = sample(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     tree = beam_tree(tokenizer, candidates, beams[0].ids)

@@ -164,5 +164,5 @@ def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
 
 def decode_generated(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """The text of the generated ids after a prompt."""
-    decoder = StreamDecoder(tokenizer, (), after=list(prompt))
-    return "".join(decoder.write(each) for each in ids) + decoder.close()
+    decoder = StreamDecoder(tokenizer, (), prompt_ids=list(prompt))
+    return "".join(decoder.push(each) for each in ids) +decoder.flush()

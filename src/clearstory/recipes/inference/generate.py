@@ -192,7 +192,7 @@ class CompletionBuilder:
     def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, prompt_format: PromptFormat) -> None:
         self.prompt = prompt
         self.prompt_ids, self.source = prompt_format.encode(tokenizer, prompt)
-        self.decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, after=self.prompt_ids)
+        self.decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, prompt_ids=self.prompt_ids)
         self.tokens: list[Token] = []
         self.text = ""
         self.finished: FinishReason = "length"
@@ -200,11 +200,11 @@ class CompletionBuilder:
     def append_token(self, token: Token) -> str:
         """Append a token and return the text that has become final."""
         self.tokens.append(token)
-        return self._append_text(self.decoder.write(token.id))
+        return self._append_text(self.decoder.push(token.id))
 
     def close(self) -> str:
         """Return the text that was held back as a possible beginning of a stop string."""
-        return self._append_text(self.decoder.close())
+        return self._append_text(self.decoder.flush())
 
     def _append_text(self, text: str) -> str:
         self.text += text
@@ -230,7 +230,7 @@ def sample_completions(
 ) -> Generator[TextChunk, None, list[Completion]]:
     """Sample after all prompts in one batch: yields chunks of text, returns the completions."""
     options = prompt_format.decoding_options
-    engine = Engine(model, never=options.pop("never"))
+    engine = Engine(model, suppress_tokens=options.pop("suppress_tokens"))
     builders: list[CompletionBuilder] = []
     for index, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + index

@@ -113,7 +113,7 @@ def token_generator(
         if sampling.beam == 1:
             return tuple(token.id for token in generate(model, ids, sampling, **options)), ()
         candidates: list[Candidate] = []
-        best = beam_search(model, ids, sampling, told=candidates.append, **options)[0]
+        best = beam_search(model, ids, sampling, on_candidate=candidates.append, **options)[0]
         return best.ids, tuple(candidates)
 
     return generate_tokens

@@ -54,10 +54,10 @@ class PromptFormat:
     def decoding_options(self) -> dict[str, Any]:
         """Keyword arguments of `generation.generate` and `generation.beam_search`."""
         return dict(
-            eos=self.eos_token_id,
-            begin=self.start_token_id,
+            eos_token_id=self.eos_token_id,
+            start_token_id=self.start_token_id,
             truncate=self.truncate,
-            never=self.suppress_tokens,
+            suppress_tokens=self.suppress_tokens,
         )  # fmt: skip
 
     def encode(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int] | None]:

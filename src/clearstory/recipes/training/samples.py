@@ -36,12 +36,12 @@ def sample_text(
     begin = eos if eos is not None else tokenizer.bos_token_id
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
-    options: dict[str, Any] = {"eos": eos, "begin": begin if begin is not None else 0}
+    options: dict[str, Any] = {"eos_token_id": eos, "start_token_id": begin if begin is not None else 0}
     decoder: SentinelTokenizer | Tokenizer = tokenizer
     if source is not None:
         decoder = SentinelTokenizer(tokenizer)
         prompt = f"{decoder.decode(source)} → "
-        options |= {"source": source, "begin": cast(Any, model).config.decoder_start_token_id}
+        options |= {"source": source, "start_token_id": cast(Any, model).config.decoder_start_token_id}
     generated = generate(cast(Any, model), ids, sampling, **options)
     return prompt + decoder.decode([token.id for token in generated if token.id != eos])
 
@@ -56,7 +56,7 @@ def save_digit_images(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int
     for digit in range(10):
         for _ in range(per_digit):
             ids = [*([] if eos is None else [eos]), *tokenizer.encode(str(digit))]
-            engine.add(ids, Sampling(max_tokens=SIDE * SIDE, temperature=0.7, seed=seed), eos=eos)
+            engine.add(ids, Sampling(max_tokens=SIDE * SIDE, temperature=0.7, seed=seed), eos_token_id=eos)
             seed += 1
     generated: dict[int, list[int]] = {}
     while engine.busy:
