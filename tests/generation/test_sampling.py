@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, Diverged
-from clearstory.generation.sampling import choose, kept, apply_repetition_penalty
+from clearstory.generation.sampling import sample_tokens, kept, apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 
 # Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625, out of order.
@@ -64,7 +64,7 @@ def test_the_penalty_makes_seen_tokens_less_likely_on_both_sides_of_zero() -> No
 def test_temperature_comes_before_top_p() -> None:
     # At temperature 0.5 probabilities are squared: 0.25 / 0.34375 = 0.727 alone reaches 0.7.
     ids = [
-        int(choose(LOGITS[None], [Sampling(temperature=0.5, top_p=0.7)], [generator(s)], [[]])[0]) for s in range(50)
+        int(sample_tokens(LOGITS[None], [Sampling(temperature=0.5, top_p=0.7)], [generator(s)], [[]])[0]) for s in range(50)
     ]
     assert set(ids) == {1}
 
@@ -75,7 +75,7 @@ def generator(seed: int) -> torch.Generator:
 
 def test_draws_follow_the_probabilities() -> None:
     random = generator(3)
-    counts = Counter(int(choose(LOGITS[None], [Sampling()], [random], [[]])[0]) for _ in range(4000))
+    counts = Counter(int(sample_tokens(LOGITS[None], [Sampling()], [random], [[]])[0]) for _ in range(4000))
     for id, p in enumerate(LOGITS.exp().tolist()):
         # Four standard deviations of a count: 4 √(4000 p (1 - p)).
         assert abs(counts[id] - 4000 * p) < 4 * (4000 * p * (1 - p)) ** 0.5
@@ -83,9 +83,9 @@ def test_draws_follow_the_probabilities() -> None:
 
 def test_a_rows_draw_does_not_depend_on_its_company() -> None:
     settings = Sampling(top_p=0.9)
-    alone = [int(choose(LOGITS[None], [settings], [generator(seed)], [[]])[0]) for seed in range(8)]
+    alone = [int(sample_tokens(LOGITS[None], [settings], [generator(seed)], [[]])[0]) for seed in range(8)]
     rows = LOGITS.expand(8, -1)
-    together, _ = choose(rows, [settings] * 8, [generator(seed) for seed in range(8)], [[]] * 8)
+    together, _ = sample_tokens(rows, [settings] * 8, [generator(seed) for seed in range(8)], [[]] * 8)
     assert together.tolist() == alone
     assert len(set(alone)) > 1
 
@@ -93,26 +93,26 @@ def test_a_rows_draw_does_not_depend_on_its_company() -> None:
 def test_logprobs_are_those_before_any_cut() -> None:
     rows = LOGITS.expand(2, -1)
     settings = [Sampling(temperature=0), Sampling(temperature=0.1, top_k=1, repetition_penalty=1.1)]
-    ids, logprobs = choose(rows, settings, [None, generator(1)], [[], [1]])
+    ids, logprobs = sample_tokens(rows, settings, [None, generator(1)], [[], [1]])
     assert ids.tolist() == [1, 1]
     assert logprobs.exp().tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_a_tiny_temperature_does_not_overflow() -> None:
-    ids, _ = choose(torch.tensor([[5.0, 5.1, -3.0]]), [Sampling(temperature=1e-30)], [generator(1)], [[]])
+    ids, _ = sample_tokens(torch.tensor([[5.0, 5.1, -3.0]]), [Sampling(temperature=1e-30)], [generator(1)], [[]])
     assert ids.tolist() == [1]
 
 
 def test_impossible_tokens_are_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
-    seen = {int(choose(logits, [Sampling()], [generator(seed)], [[]])[0]) for seed in range(50)}
+    seen = {int(sample_tokens(logits, [Sampling()], [generator(seed)], [[]])[0]) for seed in range(50)}
     assert seen == {1, 3}
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
     with pytest.raises(Diverged):
-        choose(torch.tensor([[0.0, bad]]), [Sampling()], [generator(1)], [[]])
+        sample_tokens(torch.tensor([[0.0, bad]]), [Sampling()], [generator(1)], [[]])
 
 
 @pytest.mark.parametrize(

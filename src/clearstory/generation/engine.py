@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.generation.sampling import choose
+from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.base import inference_mode, initial_state
@@ -168,7 +168,7 @@ class Engine:
                 return []
             logits = self.model.logits(hidden)
             rows = self.running
-            ids, logprobs = choose(
+            ids, logprobs = sample_tokens(
                 logits,
                 [row.sampling for row in rows],
                 [row.generator for row in rows],

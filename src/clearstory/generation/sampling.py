@@ -15,7 +15,7 @@ from clearstory.errors import Diverged
 from clearstory.generation.settings import Sampling
 
 
-def choose(
+def sample_tokens(
     logits: Float[Tensor, "R V"],
     samplings: Sequence[Sampling],
     generators: Sequence[Generator | None],

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
-from clearstory.generation.sampling import choose
+from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.next_token import entropy
@@ -87,7 +87,7 @@ class GenerationSessions:
         sampling = replace(request.sampling, seed=request.sampling.seed or 0)
         penalized = ids if sampling.repetition_penalty != 1 else ()
         generator = generator_after(sampling, len(generated))
-        sampled, logprobs = choose(logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens)
+        sampled, logprobs = sample_tokens(logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens)
         token = int(sampled[0])
         distribution = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)
         now = [*generated, token]
