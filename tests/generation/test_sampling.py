@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, Diverged
-from clearstory.generation.sampling import sample_tokens, kept, apply_repetition_penalty
+from clearstory.generation.sampling import sample_tokens, filtered_probabilities, apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 
 # Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625, out of order.
@@ -17,7 +17,7 @@ LOGITS = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625], dtype=torch.float64).l
 
 
 def survivors(**settings: Any) -> dict[int, float]:
-    ids, probabilities = kept(LOGITS, Sampling(**settings))
+    ids, probabilities = filtered_probabilities(LOGITS, Sampling(**settings))
     assert ids is not None
     return {int(id): round(float(p), 6) for id, p in zip(ids, probabilities, strict=True)}
 
@@ -49,7 +49,7 @@ def test_each_cut_sees_the_leavings_of_the_one_before() -> None:
 
 
 def test_no_cut_keeps_all_in_their_places() -> None:
-    ids, probabilities = kept(LOGITS, Sampling())
+    ids, probabilities = filtered_probabilities(LOGITS, Sampling())
     assert ids is None
     assert probabilities.tolist() == pytest.approx(LOGITS.exp().tolist())
 

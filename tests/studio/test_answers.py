@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from studio_home import HOSTILE, TEXT, client
 
 import clearstory
-from clearstory.generation.sampling import kept
+from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.registry import VIEWS
@@ -139,7 +139,7 @@ def test_cuts_are_those_of_sampling(made: Path, studio: TestClient, how: dict[st
     if sampling.temperature == 0:
         left = {int(logits.argmax()): 1.0}
     else:
-        ids, probabilities = kept(logits / sampling.temperature, sampling)
+        ids, probabilities = filtered_probabilities(logits / sampling.temperature, sampling)
         ids = torch.arange(len(logits)) if ids is None else ids
         left = dict(zip(ids.tolist(), (probabilities / probabilities.sum()).tolist(), strict=True))
     assert {row["id"] for row in said["rows"] if row["kept"]} == set(left)

@@ -53,7 +53,7 @@ def draw(logits: Float[Tensor, "V"], sampling: Sampling, generator: Generator | 
     if sampling.temperature == 0:
         return int(logits.argmax())
     # The largest first becomes 0, so that a temperature near 0 cannot overflow.
-    ids, probabilities = kept((logits - logits.max()) / sampling.temperature, sampling)
+    ids, probabilities = filtered_probabilities((logits - logits.max()) / sampling.temperature, sampling)
     # Inverse of the cumulative distribution, in float64: one number drawn a token, where torch.multinomial draws V.
     edges = probabilities.double().cumsum(0)
     place = torch.rand((), dtype=torch.float64, generator=generator).to(edges.device) * edges[-1]
@@ -70,7 +70,7 @@ def apply_repetition_penalty(logits: Float[Tensor, "V"], seen: Sequence[int], pe
     return logits.scatter(0, places, torch.where(values > 0, values / penalty, values * penalty))
 
 
-def kept(logits: Float[Tensor, "V"], sampling: Sampling) -> tuple[Int[Tensor, "K"] | None, Float[Tensor, "K"]]:
+def filtered_probabilities(logits: Float[Tensor, "V"], sampling: Sampling) -> tuple[Int[Tensor, "K"] | None, Float[Tensor, "K"]]:
     """What top-k, top-p and min-p leave, in this order: ids (None for all) and their probabilities, likeliest first.
 
     Each cut sees the renormalised leavings of the one before. The likeliest token always stays. Probabilities are

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
-from clearstory.generation.sampling import kept
+from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.next_token import entropy
 from clearstory.models.base import TokenBatch
@@ -120,7 +120,7 @@ def sampling_distribution(
     if sampling.temperature == 0:
         sampling_probabilities[int(logits.argmax())] = 1.0
     else:
-        ids, kept_probabilities = kept((logits - logits.max()) / temperature, sampling)
+        ids, kept_probabilities = filtered_probabilities((logits - logits.max()) / temperature, sampling)
         sampling_probabilities[slice(None) if ids is None else ids] = kept_probabilities / kept_probabilities.sum()
     order = probabilities.argsort(descending=True, stable=True)[:show].tolist()
     tokens = [
