@@ -13,11 +13,11 @@ from clearstory.recipes.settings.training import QuickstartRecipe
 def run(recipe: QuickstartRecipe, output: Output) -> Mapping[str, Any]:
     """Train, then print examples of what the model does."""
     from clearstory.cli.training_display import show_training, training_summary
-    from clearstory.recipes.training.quickstart import quickstart_events, tour
+    from clearstory.recipes.training.quickstart import build_tour, quickstart_events
 
     result = show_training(quickstart_events(recipe), output)
     output.console.print(training_summary(result))
-    shown = tour(result, seed=recipe.seed)
+    shown = build_tour(result, seed=recipe.seed)
     for part in shown:
         output.console.print(f"\n{part.title}\n{part.text}")
     return {**asdict(result), "tour": {part.title: part.text for part in shown}}

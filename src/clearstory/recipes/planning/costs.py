@@ -54,7 +54,7 @@ def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: i
     )
     if c.architecture == "encoder-decoder":
         words += f". For one source token and one target token; cross-attention is another 2 d + {heads}"
-    if c.positions == "buckets":
+    if c.positions == "relative_bias":
         numbers += sum(
             group.count_per_layer * group.layers * context for group in groups if group.symbol == "W_q" and group.name != "cross query"
         )

@@ -1,4 +1,4 @@
-"""Using: settings of the verbs that ask something of a model that is there. Without torch, as those in settings.py."""
+"""Settings of the commands that use a model: generate, evaluate, embed, inspect, studio and others. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from clearstory.recipes.settings.schema import INLINE_SECTION, positional_settin
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRecipe:
-    """From a model and a beginning to a text.
+    """Generate text from a prompt.
 
     Args:
-        model: a model folder, a run folder, a checkpoint or a .gguf file.
-        prompt: how the text begins; for an encoder-decoder, what it is to rewrite.
-        sampling: how the next token is chosen.
-        truncate: left drops the beginning of a prompt that does not fit; not given, that is an error.
-        ignore_eos: write on past the token that ends a text.
-        int8: multiply in 8-bit integers: less memory, faster, slightly other numbers.
-        device: cpu, cuda, mps or auto; the processor when not given.
+        model: model folder, run folder, checkpoint or .gguf file.
+        prompt: start of the text; the source text of an encoder-decoder.
+        truncate: left drops the beginning of a prompt that exceeds the context; default: raise an error.
+        ignore_eos: continue after the end-of-text token.
+        int8: quantize weights to 8-bit integers: less memory, faster, slightly different logits.
+        device: cpu, cuda, mps or auto; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -36,20 +35,20 @@ class GenerateRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRecipe:
-    """From a model and a text to bits per byte.
+    """Evaluate a model on a text, in bits per byte.
 
     Args:
-        model: a model folder, a run folder, a checkpoint or a .gguf file.
-        text: files, folders or globs of txt, jsonl and parquet, or a corpus.
-        task: text, how well it is foreseen; or tag, how many words get the tag that they have in a conllu file.
-        windows: strided, where windows overlap and a token has at least half a context before it; or blocks.
-        stride: tokens from one strided window's beginning to the next's; half the context when not given.
-        batch_size: windows read at a time.
-        limit: stop after about so many tokens.
-        text_field: the field (jsonl) or column (parquet) that holds the text.
-        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
-        int8: multiply in 8-bit integers.
-        device: cpu, cuda, mps or auto; the processor when not given.
+        model: model folder, run folder, checkpoint or .gguf file.
+        text: files, folders or globs of txt, jsonl and parquet, or a built-in corpus.
+        task: text, its likelihood; or tag, the tagging accuracy on a CoNLL-U file.
+        windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
+        stride: tokens between the starts of strided windows; default: half the context.
+        batch_size: windows per batch.
+        limit: evaluate on about this many tokens.
+        text_field: field (jsonl) or column (parquet) with the text.
+        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        int8: quantize weights to 8-bit integers.
+        device: cpu, cuda, mps or auto; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -75,15 +74,15 @@ class EvaluateRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class FillMaskRecipe:
-    """From an encoder and a text with [MASK] in it to what may stand there.
+    """Predict the tokens at [MASK] with an encoder.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
-        text: texts, or files with a text on each line or in each record (jsonl, parquet).
-        top: how many tokens to show for each mask.
-        text_field: the field (jsonl) or column (parquet) that holds the text.
-        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
-        device: cpu, cuda or mps; the processor when not given.
+        model: model folder, run folder or checkpoint.
+        text: texts, or files with one text per line or record (jsonl, parquet).
+        top: tokens to show for each mask.
+        text_field: field (jsonl) or column (parquet) with the text.
+        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        device: cpu, cuda or mps; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -96,18 +95,18 @@ class FillMaskRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRecipe:
-    """From an encoder and texts to a vector for each.
+    """Embed texts as vectors with an encoder.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
-        text: texts, or files with a text on each line or in each record (jsonl, parquet).
-        pooling: mean of all tokens' vectors; cls, that of [CLS]; or pooled, that of [CLS] as the pooler maps it.
-        normalize: make each vector one of length 1, so that products are cosines.
-        truncate: which end of a text that does not fit is dropped; not given, that is an error.
-        batch_size: texts read at a time.
-        text_field: the field (jsonl) or column (parquet) that holds the text.
-        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
-        device: cpu, cuda or mps; the processor when not given.
+        model: model folder, run folder or checkpoint.
+        text: texts, or files with one text per line or record (jsonl, parquet).
+        pooling: mean over tokens; cls, the vector of [CLS]; or pooled, the output of the pooler.
+        normalize: scale vectors to length 1, so that dot products are cosine similarities.
+        truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
+        batch_size: texts per batch.
+        text_field: field (jsonl) or column (parquet) with the text.
+        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        device: cpu, cuda or mps; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -123,17 +122,17 @@ class EmbedRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyRecipe:
-    """From an encoder that has learnt labels and texts to the label of each, or of each word.
+    """Classify texts, or their words, with an encoder.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
-        text: texts, or files with a text on each line or in each record (jsonl, parquet).
-        input: such a file, which must be there; its texts come behind the others.
-        truncate: which end of a text that does not fit is dropped; not given, that is an error.
-        batch_size: texts read at a time.
-        text_field: the field (jsonl) or column (parquet) that holds the text.
-        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
-        device: cpu, cuda or mps; the processor when not given.
+        model: model folder, run folder or checkpoint.
+        text: texts, or files with one text per line or record (jsonl, parquet).
+        input: further file of texts, which must exist.
+        truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
+        batch_size: texts per batch.
+        text_field: field (jsonl) or column (parquet) with the text.
+        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        device: cpu, cuda or mps; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -148,17 +147,17 @@ class ClassifyRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateRecipe:
-    """From a model that has learnt from pairs and texts to what it makes of them.
+    """Translate texts with an encoder-decoder.
 
     Args:
-        model: a model folder, a run folder or a checkpoint.
-        text: texts, or files of them, one a line.
-        beam: how many translations are followed at once; 1 is greedy.
-        length_penalty: translations are compared by log-probability / length ** this.
-        max_tokens: most tokens of a translation; 50 more than its source has when not given.
-        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
-        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
-        device: cpu, cuda or mps; the processor when not given.
+        model: model folder, run folder or checkpoint.
+        text: texts, or files with one text per line.
+        beam: number of beams; 1 is greedy search.
+        length_penalty: exponent p of the score log-probability / length ** p.
+        max_tokens: maximum number of tokens of a translation; default: 50 more than its source.
+        truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
+        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        device: cpu, cuda or mps; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -173,13 +172,12 @@ class TranslateRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TagRecipe:
-    """From a model of tags and a text to the tag of each word.
+    """Tag the words of a text with their parts of speech.
 
     Args:
-        model: a model folder, a run folder, a checkpoint or a .gguf file.
-        text: a text, or a file of it; words stand between white space and each line is a sentence. Of a conllu file,
-            the words as they are.
-        errors: strict refuses bytes that are not UTF-8, replace writes the replacement character for them.
+        model: model folder, run folder, checkpoint or .gguf file.
+        text: text, or a file of it, one sentence per line, words separated by white space; or a CoNLL-U file.
+        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
     """
 
     model: str = positional_setting("MODEL")
@@ -189,11 +187,11 @@ class TagRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectRecipe:
-    """From a model and a text to a view of what happens between them.
+    """Show a view of the internals of a model on a text.
 
     Args:
-        model: a model folder, a run folder, a checkpoint or a .gguf file.
-        text: what the model reads; for an encoder-decoder, the source.
+        model: model folder, run folder, checkpoint or .gguf file.
+        text: input text; the source text of an encoder-decoder.
         view: name of the view: tokens, embeddings, neighbours, analogy, projection, semantic-axis,
             contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
             combined-heads, head, heads, dependency-heads, qk-ov, logit-lens, logit-attribution, residual-norms,
@@ -230,8 +228,8 @@ class InspectRecipe:
         layout: layout of the projection: pca, or tsne, which requires scikit-learn.
         gate: gate of a recurrent model whose activations are shown, such as forget; default: the hidden units.
         sentences_file: file of sentences, one per line, searched for nearest neighbours (contextual-embeddings).
-        truncate: left drops the beginning of a text that does not fit; not given, that is an error.
-        device: cpu, cuda, mps or auto; the processor when not given.
+        truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
+        device: cpu, cuda, mps or auto; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
@@ -274,13 +272,13 @@ class InspectRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class StudioRecipe:
-    """A web page over a folder of models and runs.
+    """Serve the studio, a web page for a folder of models and runs.
 
     Args:
-        folder: where models are looked for, and in whose runs/ new ones are begun.
-        host: the address to listen at; any but this machine's own asks for a token.
-        port: the port; 0 takes a free one.
-        token: what a browser must show; made and shown where others can reach the studio and none is given.
+        folder: folder of models; new runs are created in its runs/.
+        host: address to listen on; a token is required for any but the loopback address.
+        port: port to listen on; 0 chooses a free one.
+        token: access token; generated and printed where the studio is reachable from other machines and none is given.
     """
 
     folder: Path = field(default=Path(), metadata={"positional": "DIR"})
@@ -292,4 +290,4 @@ class StudioRecipe:
         if not 0 <= self.port < 2**16:
             raise BadSetting(f"port is {self.port}; it must lie between 0 and {2**16 - 1:,}")
         if self.token is not None and not self.token.isascii():
-            raise BadSetting("token has letters that an address cannot carry; take a-z, A-Z, 0-9, - and _")
+            raise BadSetting("token has characters that a URL cannot contain; use a-z, A-Z, 0-9, - and _")

@@ -49,7 +49,7 @@ class TrainRecipe:
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
-    objective: Literal["auto", "causal", "masked", "mlm+nsp", "rewrite", "denoise"] = "auto"
+    objective: Literal["auto", "causal", "mlm", "mlm+nsp", "seq2seq", "span_corruption"] = "auto"
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)

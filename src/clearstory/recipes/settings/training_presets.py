@@ -1,4 +1,4 @@
-"""Rates: what each preset brings along for training. Without torch."""
+"""Training settings of presets: learning rates, optimizers and schedules. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CLEAR: dict[str, Any] = {
 
 RECURRENT: dict[str, Any] = {
     **CLEAR,
-    # Chosen on presidents' addresses: 1.85 bits per character after 300 steps of 32 × 64, where AdamW at its best rate
-    # was still at 4.1 (tied) and 3.5 (not tied).
+    # Tuned on presidents' addresses: 1.85 bits per character after 300 steps of 32 × 64, where AdamW at its best rate
+    # reached 4.1 (tied) and 3.5 (not tied).
     "training.muon_learning_rate": 0.08,
     "training.epsilon": 1e-8,
     "training.gradient_clip": 1.0,
@@ -35,9 +35,9 @@ RECURRENT: dict[str, Any] = {
 
 ENCODER: dict[str, Any] = {
     **CLEAR,
-    # Chosen on WikiText-2 by articles: bert-mini after 300 steps of 32 × 128, nats per masked token of others of them,
-    # where frequencies alone give 6.6. Muon 0.02 with AdamW 0.002: 6.01; Muon 0.01: 6.37; AdamW 0.01 beside Muon 0.02:
-    # 6.53; `clear`'s 0.04 and 0.02: 6.73; AdamW alone at 0.001: 6.61. Tied embeddings, born small, want small steps.
+    # Tuned on WikiText-2 by articles: bert-mini after 300 steps of 32 × 128, nats per masked token of held-out articles,
+    # where unigram frequencies give 6.6. Muon 0.02 with AdamW 0.002: 6.01; Muon 0.01: 6.37; AdamW 0.01 beside Muon 0.02:
+    # 6.53; `clear`'s 0.04 and 0.02: 6.73; AdamW alone at 0.001: 6.61. Tied embeddings, initialised small, need small steps.
     "training.muon_learning_rate": 0.02,
     "training.learning_rate": 0.002,
     "training.warmup_steps": 60,
@@ -46,7 +46,7 @@ ENCODER: dict[str, Any] = {
     "training.context": 128,
 }
 
-# Vaswani et al. 2017, section 5.3 and 5.4; of the rate, `scale_learning_rates` knows more. Their batches are 25,000 tokens a side.
+# Vaswani et al. 2017, sections 5.3 and 5.4; `scale_learning_rates` sets the rate. Their batches have 25,000 tokens a side.
 VASWANI: dict[str, Any] = {
     "training.learning_rate": (512 * 4000) ** -0.5,
     "training.beta1": 0.9,
@@ -62,11 +62,11 @@ VASWANI: dict[str, Any] = {
 
 PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert-tiny", "bert-mini", "bert-small", "bert-base", "bert-large", "minilm"), ENCODER),
-    # At 0.08 gradients burst after some hundred steps; docs/recurrent.md has the figures.
+    # At 0.08 gradients explode after some hundred steps; see docs/recurrent.md.
     "rnn": {**RECURRENT, "training.muon_learning_rate": 0.04},
     "gru": RECURRENT,
     "lstm": RECURRENT,
-    # Merity et al. 2018, section 5; averaging begins after a share of the steps here, not when looks stop improving.
+    # Merity et al. 2018, section 5; averaging starts after a fraction of the steps, not when the validation loss stalls.
     "awd-lstm": {
         "training.optimizer": "sgd",
         "training.learning_rate": 30.0,
@@ -88,9 +88,9 @@ PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
         "training.warmup_steps": 100,
     },
     "clear": CLEAR,
-    # Chosen on tatoeba-en-de, nats per target token after 45 processor seconds: 4.33; half the learning rate 4.41, with
-    # batches of 64 pairs 4.45, with half of muon's rate 4.6; twice all of them 4.7, and rising gradients, since no norm
-    # stands before the scores. AdamW at 3e-3 was at 5.6.
+    # Tuned on tatoeba-en-de, nats per target token after 45 CPU seconds: 4.33; half the learning rate 4.41, with batches
+    # of 64 pairs 4.45, with half of Muon's rate 4.6; twice all of them 4.7, with growing gradients, since there is no
+    # QK norm. AdamW at 3e-3 reached 5.6.
     "clear-translate": {
         **CLEAR,
         "training.muon_learning_rate": 0.0175,
@@ -99,7 +99,7 @@ PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
     },
     **dict.fromkeys(("transformer-base", "transformer-big", "marian"), VASWANI),
     "recall": {**CLEAR, "training.recall_learning_rate": 0.5, "training.batch_size": 8},
-    # Of a gradient; Baum-Welch takes no notice. Logits of chances want long steps.
+    # For model.learn gradient; Baum-Welch ignores them. Logits of probabilities need large steps.
     "hmm": {
         "training.learning_rate": 0.2,
         "training.beta2": 0.99,
@@ -111,18 +111,20 @@ PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
         "training.precision": "fp32",
     },
 }
-"""What a preset brings along for training, under the keys of TrainRecipe."""
+"""Training settings of each preset, under dotted keys of TrainRecipe."""
 
 FINE_TUNING: dict[str, Any] = {"training.learning_rate": 2**-10, "training.warmup_steps": 20}
-"""What a model that is there brings along for going on with all of its weights; for one wider than FINE_TUNING_WIDTH, less. As
-nobody types this rate, one that was set by hand is known. `clear` of 0.9 M parameters, 40 processor seconds old, came
-in 25 more of the King James Bible from 3.48 bits per byte to 3.33, 2.90, 2.39 and 2.18 at 1e-4, 3e-4, 1e-3 and 3e-3;
-with Python's documentation, which it knew at 2.32, it was at 2.51, 2.80 and 3.23 after the last three.
+"""Training settings for fine-tuning all weights; models wider than FINE_TUNING_WIDTH get a lower rate. 2**-10 is a value
+that nobody types, so that an explicitly set rate is recognised.
+
+`clear` with 0.9 M parameters after 40 CPU seconds improved in 25 more on the King James Bible from 3.48 bits per byte
+to 3.33, 2.90, 2.39 and 2.18 at rates of 1e-4, 3e-4, 1e-3 and 3e-3; on Python's documentation, where it had 2.32, it
+then had 2.51, 2.80 and 3.23 after the last three.
 """
 
 FINE_TUNING_WIDTH = 192
-"""The widest model that FINE_TUNING is meant for. SmolLM2-135M, 576 wide, was at 1.60 bits per byte after 12
-steps of 4 × 128 tokens of Shakespeare with 3e-4, and at 1.71 with 1e-3.
+"""The largest width for the full rate of FINE_TUNING. SmolLM2-135M, 576 wide, reached 1.60 bits per byte after 12 steps
+of 4 × 128 tokens of Shakespeare at 3e-4, and 1.71 at 1e-3.
 """
 
 LORA_FINE_TUNING: dict[str, Any] = {
@@ -130,35 +132,36 @@ LORA_FINE_TUNING: dict[str, Any] = {
     "training.warmup_steps": 20,
     "training.weight_decay": 0.0,
 }
-"""And for learning beside them: there, queries and values of rank 8 came to 2.80, 2.60 and 2.41 bits per byte at 1e-3,
-3e-3 and 1e-2.
+"""Training settings for LoRA. In the same experiment queries and values of rank 8 reached 2.80, 2.60 and 2.41 bits per
+byte at 1e-3, 3e-3 and 1e-2.
 """
 
-BASE_WIDTHS = {"clear": ("width", 192), "clear-translate": ("width", 192), "rnn": ("hidden", 512)}
-"""The field that says how wide a preset's model is, and the widest that its rates are meant for."""
+BASE_WIDTHS = {"clear": ("width", 192), "clear-translate": ("width", 192), "rnn": ("hidden_size", 512)}
+"""The config field with the width of a preset's model, and the largest width for its full learning rates."""
 
 
-def scale_learning_rates(name: str | None, config: Any, settings: TrainingSettings) -> TrainingSettings:
-    """The rates of a preset for a model of this config, or without a name, those of a model that is there already.
+def scale_learning_rates(preset: str | None, config: Any, settings: TrainingSettings) -> TrainingSettings:
+    """The training settings with learning rates for the width of a model; `preset` is None for fine-tuning.
 
-    Wider ones have less in proportion (Yang et al. 2022, table 3); that of noam is as Vaswani et al. 2017, eq. 3, have
-    it. A rate that was set by hand stays.
+    Default rates are divided by the width relative to the base width (Yang et al. 2022, table 3); the rate of the noam
+    schedule follows Vaswani et al. 2017, eq. 3. Rates that were set explicitly are kept.
     """
     if settings.schedule == "noam" and settings.learning_rate == VASWANI["training.learning_rate"]:
         return replace(settings, learning_rate=(config.width * max(1, settings.warmup_steps)) ** -0.5)
-    if name is None:
-        return scale_default_rates(settings, FINE_TUNING, FINE_TUNING_WIDTH / getattr(config, "width", FINE_TUNING_WIDTH))
-    if name not in BASE_WIDTHS:
+    if preset is None:
+        factor = FINE_TUNING_WIDTH / getattr(config, "width", FINE_TUNING_WIDTH)
+        return scale_default_rates(settings, FINE_TUNING, factor)
+    if preset not in BASE_WIDTHS:
         return settings
-    field, widest = BASE_WIDTHS[name]
-    return scale_default_rates(settings, PRESET_TRAINING_SETTINGS[name], widest / getattr(config, field))
+    field, base_width = BASE_WIDTHS[preset]
+    return scale_default_rates(settings, PRESET_TRAINING_SETTINGS[preset], base_width / getattr(config, field))
 
 
-def scale_default_rates(settings: TrainingSettings, usual: dict[str, Any], share: float) -> TrainingSettings:
-    """The settings with this share of the usual rates, or with all of them where it is more."""
+def scale_default_rates(settings: TrainingSettings, defaults: dict[str, Any], factor: float) -> TrainingSettings:
+    """The settings with those learning rates that have their default multiplied by `factor`, at most 1."""
     rates = {
-        rate: getattr(settings, rate) * min(1.0, share)
-        for rate in ("learning_rate", "muon_learning_rate")
-        if getattr(settings, rate) == usual.get(f"training.{rate}")
+        name: getattr(settings, name) * min(1.0, factor)
+        for name in ("learning_rate", "muon_learning_rate")
+        if getattr(settings, name) == defaults.get(f"training.{name}")
     }
     return replace(settings, **rates)

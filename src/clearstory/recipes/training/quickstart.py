@@ -1,4 +1,4 @@
-"""Quickstart: from nothing to a model that writes, on a text that is at hand, and a first look inside."""
+"""Quickstart: train a small model on a built-in text, and show what it has learned."""
 
 from __future__ import annotations
 
@@ -29,67 +29,67 @@ WORDS = {"kjv": ("Moses", "day", "went", "sons"), "python-docs": ("list", "file"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of what quickstart shows: its title and its text."""
+class TourSection:
+    """One section of the output after training."""
 
     title: str
     text: str
 
 
 def quickstart_events(recipe: QuickstartRecipe) -> Iterator[TrainingEvent]:
-    """Train `clear` on the built-in corpus for the minutes that are given."""
+    """Events of training `clear` on the built-in corpus for the given minutes."""
     out = recipe.out or Path("runs/quickstart")
-    given = {
+    settings = {
         "text": (CORPUS,),
         "model": "clear",
         "minutes": recipe.minutes,
         "out": out,
-        # A quickstart is repeated without thinking about folders; a folder named by hand is asked about.
+        # The default folder is replaced by the next quickstart; an explicit one is not.
         "overwrite": recipe.out is None,
         "training": {"seed": recipe.seed},
     }
-    yield from train_events(build_train_recipe(given))
+    yield from train_events(build_train_recipe(settings))
 
 
-def tour(finished: TrainingResult, *, seed: int) -> list[Part]:
-    """What the model can do and what it has learnt: its curve, a passage, a word's neighbours, a head's attention."""
-    opened = open_model(finished.folder)
+def build_tour(result: TrainingResult, *, seed: int) -> list[TourSection]:
+    """What the model has learned: bits per byte, generated text, nearest neighbours of words, files and next commands."""
+    opened = open_model(result.folder)
     corpus = opened.card.trained_on[0][0]
     prompt = PROMPTS.get(corpus, PROMPTS["kjv"])
     assert opened.tokenizer is not None
     passage = sample_text(opened.model, opened.tokenizer, seed=seed, tokens=160, prompt=prompt)
-    parts = [
-        Part("Bits per byte of the held-out text", beside_counting(finished, opened.tokenizer)),
-        Part("A passage it wrote", passage),
+    sections = [
+        TourSection("Bits per byte on the validation split", compare_with_ngram(result, opened.tokenizer)),
+        TourSection("Generated text", passage),
     ]
     if (words := nearest_words(opened, WORDS.get(corpus, ()))) is not None:
-        parts.append(Part("Words whose vectors came to point the same way", words))
+        sections.append(TourSection("Nearest neighbours of words, by cosine similarity of embeddings", words))
     line = " ".join(prompt.split()[:5])
-    grid = save_view(attention(opened.model, opened.tokenizer, line), finished.run_folder / "attention.html")
-    parts.append(Part("Files", "\n".join(f"{what:16} {path}" for what, path in (
-        ("learning curve", finished.curve), ("attention grid", grid), ("model", finished.folder)))))  # fmt: skip
-    parts.append(Part("What to try next", advice(finished, prompt)))
-    return parts
+    grid = save_view(attention(opened.model, opened.tokenizer, line), result.run_folder / "attention.html")
+    sections.append(TourSection("Files", "\n".join(f"{what:16} {path}" for what, path in (
+        ("learning curve", result.curve), ("attention grid", grid), ("model", result.folder)))))  # fmt: skip
+    sections.append(TourSection("Next commands", next_commands(result, prompt)))
+    return sections
 
 
-def beside_counting(finished: TrainingResult, tokenizer: Tokenizer) -> str:
-    """The model's bits per byte, and those of an n-gram of order 5 that counted the same tokens of the same split."""
-    began = time.process_time()
-    rows = Corpus.open((CORPUS,)).encode(tokenizer)
-    begin = bos_or_eos_token_id(tokenizer)
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=5, bos_token_id=begin))
-    for _ in model.fit(rows["train"]):
+def compare_with_ngram(result: TrainingResult, tokenizer: Tokenizer) -> str:
+    """A table of the model's bits per byte and those of a 5-gram model of the same tokens."""
+    started = time.process_time()
+    datasets = Corpus.open((CORPUS,)).encode(tokenizer)
+    start_token_id = bos_or_eos_token_id(tokenizer)
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=5, bos_token_id=start_token_id))
+    for _ in model.fit(datasets["train"]):
         pass
-    bits = score_dataset(model, rows["validation"], start_token_id=begin).bits_per_byte
-    spent = time.process_time() - began
+    bits = score_dataset(model, datasets["validation"], start_token_id=start_token_id).bits_per_byte
+    cpu_seconds = time.process_time() - started
     return (
-        f"the model                {finished.bits_per_byte:.3f}   {finished.cpu_seconds:.0f} seconds of the processor\n"
-        f"counting, 5 tokens deep  {bits:.3f}   {spent:.0f}"
+        f"this model    {result.bits_per_byte:.3f}   {result.cpu_seconds:.0f} CPU seconds\n"
+        f"5-gram model  {bits:.3f}   {cpu_seconds:.0f}"
     )
 
 
 def nearest_words(opened: OpenedModel, words: tuple[str, ...]) -> str | None:
-    """A line for each word that is one token: its nearest neighbours."""
+    """One line per word that is a single token, with its nearest neighbours; None where no word is."""
     assert opened.tokenizer is not None
     lines = []
     for word in words:
@@ -101,14 +101,14 @@ def nearest_words(opened: OpenedModel, words: tuple[str, ...]) -> str | None:
     return "\n".join(lines) if lines else None
 
 
-def advice(finished: TrainingResult, prompt: str) -> str:
-    """Commands to go on with, as they would be typed."""
+def next_commands(result: TrainingResult, prompt: str) -> str:
+    """Commands to continue with, one per line."""
     return "\n".join(
         (
-            f'clearstory generate {finished.folder} "{prompt}" --temperature 0.8 --max-tokens 200',
-            f'clearstory inspect {finished.folder} "{prompt}" --view next-token',
-            f"clearstory evaluate {finished.folder} README.md",
-            "clearstory train ~/notes --minutes 10          your own folder of text",
-            "clearstory studio                              all of this on a page, and every number in between",
+            f'clearstory generate {result.folder} "{prompt}" --temperature 0.8 --max-tokens 200',
+            f'clearstory inspect {result.folder} "{prompt}" --view next-token',
+            f"clearstory evaluate {result.folder} README.md",
+            "clearstory train ~/notes --minutes 10          train on a folder of text",
+            "clearstory studio                              explore models in the browser",
         )
     )
