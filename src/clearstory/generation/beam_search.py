@@ -23,7 +23,7 @@ from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prom
 
 
 @dataclass(frozen=True)
-class Found:
+class Hypothesis:
     """A continuation: its ids (the end token included if it came), each one's log-probability, and its score."""
 
     ids: tuple[int, ...]
@@ -54,7 +54,7 @@ class _Search:
     first: list[int]
     source: list[int]
     beams: list[_Beam] = field(default_factory=lambda: [_Beam((), (), 0.0)])
-    ended: list[Found] = field(default_factory=list)
+    ended: list[Hypothesis] = field(default_factory=list)
     over: bool = False
     told: Callable[[Candidate], object] | None = None
 
@@ -67,7 +67,7 @@ def beam_search(
     source: Sequence[int] | None = None,
     told: Callable[[Candidate], object] | None = None,
     **reading: Any,
-) -> list[Found]:
+) -> list[Hypothesis]:
     """The `sampling.beam` best continuations of one prompt, best first; see `beam_search_batch`.
 
     `told` is called with every candidate that a step weighs, the likeliest of a step first: the whole tree.
@@ -87,7 +87,7 @@ def beam_search_batch(
     sources: Sequence[Sequence[int]] | None = None,
     never: Sequence[int] = (),
     told: Callable[[Candidate], object] | None = None,
-) -> list[list[Found]]:
+) -> list[list[Hypothesis]]:
     """For each prompt the `sampling.beam` best continuations, best first: log-probability / length **
     `sampling.length_penalty`.
 
@@ -202,7 +202,7 @@ def grow(
         grown = _Beam((*beam.ids, id), (*beam.logprobs, float(own[parent, id])), total)
         if ends or last:
             score = total / len(grown.ids) ** sampling.length_penalty
-            search.ended.append(Found(grown.ids, grown.logprobs, score))
+            search.ended.append(Hypothesis(grown.ids, grown.logprobs, score))
         else:
             followed.append(grown)
             parents.append(parent)
