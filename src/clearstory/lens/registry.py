@@ -89,8 +89,8 @@ VIEWS: dict[str, Entry] = {
     ),
     "viterbi": Entry("clearstory.lens.probes.x_states:viterbi", "chain", "hidden states, which an hmm has"),
     "posteriors": Entry("clearstory.lens.probes.hmm_states:posteriors", "chain", "hidden states, which an hmm has"),
-    "backoff": Entry("clearstory.lens.probes.x_backoff:backoff", "grams", "tables of n-grams"),
-    "ngram-counts": Entry("clearstory.lens.probes.ngram_counts:ngram_counts", "grams", "tables of n-grams"),
+    "backoff": Entry("clearstory.lens.probes.x_backoff:backoff", "tables", "tables of n-grams"),
+    "ngram-counts": Entry("clearstory.lens.probes.ngram_counts:ngram_counts", "tables", "tables of n-grams"),
 }
 """From a view's name to where it is made and what it needs."""
 

@@ -1,9 +1,9 @@
-"""Counting: every n-gram of a text with how often it stands there, in sorted arrays, order by order.
+"""Counts of every n-gram of a text, in sorted arrays, order by order.
 
-An n-gram is known by a key: the row of its beginning in the table one shorter, times the vocabulary, plus its last
-token. Rows number the sorted keys, so a table is a trie laid flat, and no key outgrows 64 bits: id · V^(n−1) would at
-order 5 with 50,000 tokens. A text is counted stretch by stretch. A stretch is sorted in memory; where there are
-several, what each gave waits on disk, and all are merged key range by key range.
+An n-gram has a key: the row of its beginning in the next shorter table, times the vocabulary size, plus its last token.
+Rows number the sorted keys, so a table is a trie laid flat, and no key outgrows 64 bits: id · V^(n−1) would at order 5
+with 50,000 tokens. A text is counted chunk by chunk. A chunk is sorted in memory; where there are several, the sorted
+run of each is kept on disk, and all are merged one key range at a time.
 """
 
 from __future__ import annotations
@@ -21,110 +21,111 @@ from clearstory.errors import BadInput, BadSetting, VocabularyMismatch
 from clearstory.models.base import TokenSequences
 from clearstory.models.ngram.config import MOST_ROWS
 
-Whole = npt.NDArray[np.integer[Any]]
-Wide = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
+Int64s = npt.NDArray[np.int64]
 
-STRETCH = 2**22
-"""Tokens sorted in memory at once: some 200 MB."""
+CHUNK = 2**22
+"""Tokens sorted in memory at once: about 200 MB."""
 
 
 @dataclass(frozen=True, eq=False)
 class CountTable:
-    """The n-grams of one order, by rising key; R rows.
+    """The counted n-grams of one order; R rows by rising key.
 
     Args:
         keys: (R,) row of the beginning times V plus the last token. For order 1, the ids.
-        counts: (R,) how often each stands in the text.
-        endings: (R,) the row of what is left without the first token, in the table one shorter. For order 1, zeros.
+        counts: (R,) occurrences in the text.
+        suffixes: (R,) row of the n-gram without its first token, in the next shorter table. For order 1, zeros.
     """
 
-    keys: Wide
-    counts: Whole
-    endings: Whole
+    keys: Int64s
+    counts: Ints
+    suffixes: Ints
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
 def count_ngrams(
-    rows: TokenSequences, order: int, vocab: int, begin: int | None = None, stretch: int = STRETCH
+    dataset: TokenSequences, order: int, vocab: int, bos_token_id: int | None = None, chunk: int = CHUNK
 ) -> Generator[CountTable, None, None]:
-    """The tables of orders 1 to `order`, one after the other. An n-gram lies within a document.
+    """Yield the tables of orders 1 to `order`. An n-gram lies within one document.
 
-    Each document is read after `begin`, where that is given, and an n-gram reaches back to the last `begin` and no
-    further: where a token ends every line, lines are sentences. Order 1 has a row for every token of the vocabulary.
+    Where `bos_token_id` is given, it precedes each document, and no n-gram reaches back past its last occurrence: where
+    that token ends every line, lines are sentences. Order 1 has a row for every token of the vocabulary.
 
-    Raises VocabularyMismatch for an id that is none, BadSetting where nothing is as long as `order`; before order 1.
+    Raises, before order 1, VocabularyMismatch for an id outside the vocabulary and BadSetting where no document is as
+    long as `order`.
 
     >>> from types import SimpleNamespace
-    >>> rows = SimpleNamespace(ids=np.array([0, 1, 0, 1]), starts=np.array([0, 4]), byte_lengths=None)
-    >>> [(table.keys.tolist(), table.counts.tolist()) for table in count_ngrams(rows, 2, vocab=2)]
+    >>> dataset = SimpleNamespace(ids=np.array([0, 1, 0, 1]), starts=np.array([0, 4]), byte_lengths=None)
+    >>> [(table.keys.tolist(), table.counts.tolist()) for table in count_ngrams(dataset, 2, vocab=2)]
     [([0, 1], [2, 2]), ([1, 2], [2, 1])]
     """
     with tempfile.TemporaryDirectory(prefix="clearstory-counts-") as folder:
-        text = TextCounter(rows, order, vocab, begin, stretch, Path(folder))
-        yield text.tokens()
+        text = TextCounter(dataset, order, vocab, bos_token_id, chunk, Path(folder))
+        yield text.count_tokens()
         for length in range(2, order + 1):
-            yield text.longer(length)
+            yield text.count_order(length)
 
 
 class TextCounter:
-    """A text while it is counted. N tokens; arrays of N lie on disk where the text is longer than a stretch."""
+    """Counts the n-grams of N tokens; arrays of N elements are on disk where the text is longer than a chunk."""
 
-    def __init__(self, rows: TokenSequences, order: int, vocab: int, begin: int | None, stretch: int, folder: Path) -> None:
-        self.ids: Whole = np.asanyarray(rows.ids)
-        self.starts = np.asarray(rows.starts, dtype=np.int64)
-        self.vocab, self.begin, self.folder, self.stretch = vocab, begin, folder, stretch
+    def __init__(self, dataset: TokenSequences, order: int, vocab: int, bos_token_id: int | None, chunk: int, folder: Path) -> None:
+        self.ids: Ints = np.asanyarray(dataset.ids)
+        self.starts = np.asarray(dataset.starts, dtype=np.int64)
+        self.vocab, self.bos_token_id, self.folder, self.chunk = vocab, bos_token_id, folder, chunk
         if len(self.ids) > MOST_ROWS:
             raise BadInput(
                 f"the text has {len(self.ids):,} tokens, and {MOST_ROWS:,} can be counted; give a part of it"
             )
         self.files = 0
-        self.reach: npt.NDArray[np.uint8] = self.array(np.uint8)
-        longest = self.reaching(order)
+        self.history: npt.NDArray[np.uint8] = self.array(np.uint8)
+        longest = self.measure_history(order)
         if longest < order - 1:
             raise BadSetting(
                 f"model.order is {order}, and no more than {longest + 1} tokens stand together anywhere in "
                 f"this text; set model.order to {longest + 1} or less"
             )
-        self.numbers: Whole = self.ids  # the row of the n-gram that ends at each place, of the last order counted
+        self.rows: Ints = self.ids  # row of the n-gram that ends at each position, of the last order counted
 
-    def stretches(self) -> Iterator[slice]:
-        """The text in parts."""
-        for start in range(0, len(self.ids), self.stretch):
-            yield slice(start, min(start + self.stretch, len(self.ids)))
+    def chunks(self) -> Iterator[slice]:
+        """Slices of the text, one chunk each."""
+        for start in range(0, len(self.ids), self.chunk):
+            yield slice(start, min(start + self.chunk, len(self.ids)))
 
     def array(self, kind: type[np.generic]) -> Any:
-        """A number for each token."""
-        if len(self.ids) <= self.stretch:
+        """An array with one element for each token, in memory or on disk."""
+        if len(self.ids) <= self.chunk:
             return np.zeros(len(self.ids), kind)
         self.files += 1
         return np.memmap(self.folder / f"{self.files}.numbers", kind, "w+", shape=(len(self.ids),))
 
-    def reaching(self, order: int) -> int:
-        """Write down how many tokens stand before each, up to order − 1; the most that there are."""
-        first = 0 if self.begin is None else 1  # what stands before a document's first token
-        last, most = 0, 0  # where the present sentence began
-        for part in self.stretches():
+    def measure_history(self, order: int) -> int:
+        """Store how many tokens precede each position in its sentence, up to order − 1. Returns the largest number."""
+        first = 0 if self.bos_token_id is None else 1  # the start token before a document's first token
+        last, most = 0, 0  # where the current sentence started
+        for part in self.chunks():
             resets = np.zeros(part.stop - part.start + 1, dtype=bool)
             inside = self.starts[(self.starts >= part.start) & (self.starts < part.stop)]
             resets[inside - part.start] = True
-            if self.begin is not None:
-                resets[1:] |= self.ids[part] == self.begin
-                if part.start and self.ids[part.start - 1] == self.begin:
+            if self.bos_token_id is not None:
+                resets[1:] |= self.ids[part] == self.bos_token_id
+                if part.start and self.ids[part.start - 1] == self.bos_token_id:
                     resets[0] = True
-            places = np.arange(part.start, part.stop)
-            began = np.maximum.accumulate(np.where(resets[:-1], places, last))
-            before = places - began + first
+            positions = np.arange(part.start, part.stop)
+            began = np.maximum.accumulate(np.where(resets[:-1], positions, last))
+            before = positions - began + first
             most = max(most, int(before.max(initial=0)))
-            self.reach[part] = np.minimum(before, order - 1)
+            self.history[part] = np.minimum(before, order - 1)
             last = int(began[-1])
         return most
 
-    def tokens(self) -> CountTable:
-        """Order 1."""
+    def count_tokens(self) -> CountTable:
+        """The table of order 1."""
         counts = np.zeros(self.vocab, np.int64)
-        for part in self.stretches():
+        for part in self.chunks():
             ids = self.ids[part]
             if len(ids) and int(ids.max()) >= self.vocab:
                 raise VocabularyMismatch(
@@ -134,66 +135,66 @@ class TextCounter:
             counts += np.bincount(ids, minlength=self.vocab)
         return CountTable(np.arange(self.vocab), counts, np.zeros(self.vocab, np.int32))
 
-    def longer(self, order: int) -> CountTable:
-        """The n-grams of this order, once those one shorter are counted."""
-        numbers: Whole = self.array(np.int32)
+    def count_order(self, order: int) -> CountTable:
+        """The table of this order; the next shorter one must have been counted just before."""
+        numbers: Ints = self.array(np.int32)
         runs: list[SortedRun] = []
-        for part in self.stretches():
-            places = part.start + np.flatnonzero(self.reach[part] >= order - 1)
-            keys = self.beginnings(places, order).astype(np.int64)
+        for part in self.chunks():
+            positions = part.start + np.flatnonzero(self.history[part] >= order - 1)
+            keys = self.prefix_rows(positions, order).astype(np.int64)
             keys *= self.vocab
-            keys += self.ids[places]
-            run, order_of = group_keys(keys, self.numbers, places)
-            numbers[places] = order_of
-            runs.append(run if len(self.ids) <= self.stretch else run.put(self.folder, len(runs)))
-        table = merge_runs(runs, self.stretch)
+            keys += self.ids[positions]
+            run, order_of = group_keys(keys, self.rows, positions)
+            numbers[positions] = order_of
+            runs.append(run if len(self.ids) <= self.chunk else run.save(self.folder, len(runs)))
+        table = merge_runs(runs, self.chunk)
         if len(runs) > 1:
-            for part, run in zip(self.stretches(), runs, strict=True):
-                places = part.start + np.flatnonzero(self.reach[part] >= order - 1)
-                numbers[places] = np.searchsorted(table.keys, run.keys)[numbers[places]]
-        self.numbers = numbers
+            for part, run in zip(self.chunks(), runs, strict=True):
+                positions = part.start + np.flatnonzero(self.history[part] >= order - 1)
+                numbers[positions] = np.searchsorted(table.keys, run.keys)[numbers[positions]]
+        self.rows = numbers
         return table
 
-    def beginnings(self, places: Wide, order: int) -> Whole:
-        """The row of the n-gram one shorter that ends before each of these places."""
-        before = self.numbers[np.maximum(places - 1, 0)]
-        if order == 2 and self.begin is not None:
-            firsts = np.isin(places, self.starts) if len(self.starts) > 2 else places == 0
-            before = np.where(firsts, self.begin, before)
+    def prefix_rows(self, positions: Int64s, order: int) -> Ints:
+        """Row of the next shorter n-gram that ends just before each of these positions."""
+        before = self.rows[np.maximum(positions - 1, 0)]
+        if order == 2 and self.bos_token_id is not None:
+            firsts = np.isin(positions, self.starts) if len(self.starts) > 2 else positions == 0
+            before = np.where(firsts, self.bos_token_id, before)
         return before
 
 
 @dataclass(frozen=True, eq=False)
 class SortedRun:
-    """What one stretch gave: rising keys, their counts and endings."""
+    """The counted n-grams of one chunk: rising keys, their counts and suffixes."""
 
-    keys: Wide
-    counts: Whole
-    endings: Whole
+    keys: Int64s
+    counts: Ints
+    suffixes: Ints
 
-    def put(self, folder: Path, number: int) -> SortedRun:
-        """The same, on disk."""
-        return SortedRun(*(write_memmap(folder / f"run-{number}.{name}", getattr(self, name)) for name in PARTS))
+    def save(self, folder: Path, number: int) -> SortedRun:
+        """The same run with its arrays on disk."""
+        return SortedRun(*(write_memmap(folder / f"run-{number}.{name}", getattr(self, name)) for name in ARRAYS))
 
 
-PARTS = ("keys", "counts", "endings")
+ARRAYS = ("keys", "counts", "suffixes")
 
 
 def write_memmap(file: Path, values: Any) -> Any:
-    """The same numbers, on disk."""
+    """The same array as a memory map of a new file."""
     if not len(values):  # an empty file cannot be mapped
         return values
-    place = np.memmap(file, values.dtype, "w+", shape=values.shape)
-    place[:] = values
-    return place
+    mapped = np.memmap(file, values.dtype, "w+", shape=values.shape)
+    mapped[:] = values
+    return mapped
 
 
-def group_keys(keys: Wide, numbers: Whole, places: Wide) -> tuple[SortedRun, Whole]:
-    """Equal keys put together; and for each key as it came, which one it is."""
+def group_keys(keys: Int64s, numbers: Ints, positions: Int64s) -> tuple[SortedRun, Ints]:
+    """The distinct keys as a run, and for each key in its original order, its index among them."""
     size = len(keys)
     bits = size.bit_length()
     if size and int(keys.max()).bit_length() + bits < 63:
-        # Key and place in one number: sorting values is five times as fast as sorting places by them.
+        # Key and index in one number: sorting values is five times as fast as sorting indices by them.
         packed = (keys << bits) | np.arange(size)
         packed.sort()
         by = packed & ((1 << bits) - 1)
@@ -209,16 +210,16 @@ def group_keys(keys: Wide, numbers: Whole, places: Wide) -> tuple[SortedRun, Who
     which = np.empty(size, np.int32)
     which[by] = np.cumsum(new, dtype=np.int32) - 1
     counts = np.diff(firsts, append=size).astype(np.int32)
-    return SortedRun(rising[firsts], counts, numbers[places[by[firsts]]].astype(np.int32)), which
+    return SortedRun(rising[firsts], counts, numbers[positions[by[firsts]]].astype(np.int32)), which
 
 
-def merge_runs(runs: Sequence[SortedRun], stretch: int) -> CountTable:
-    """One table of several runs: range by range of keys, so that no more than about a stretch is sorted at a time."""
+def merge_runs(runs: Sequence[SortedRun], chunk: int) -> CountTable:
+    """One table from several runs, merged one key range at a time: about one chunk is sorted in memory at once."""
     if len(runs) == 1:
-        return CountTable(runs[0].keys, runs[0].counts, runs[0].endings)
+        return CountTable(runs[0].keys, runs[0].counts, runs[0].suffixes)
     # Where the longest run is cut into pieces, all are cut at the same keys.
     longest = max(runs, key=lambda run: len(run.keys))
-    step = max(1, stretch // len(runs))
+    step = max(1, chunk // len(runs))
     cuts = [np.searchsorted(run.keys, longest.keys[step::step]) for run in runs]
     edges = [[0, *map(int, cut), len(run.keys)] for cut, run in zip(cuts, runs, strict=True)]
     parts = []
@@ -229,8 +230,8 @@ def merge_runs(runs: Sequence[SortedRun], stretch: int) -> CountTable:
         rising = keys[by]
         firsts = np.flatnonzero(np.diff(rising, prepend=-1))
         counts = np.concatenate([run.counts[part] for run, part in here])[by]
-        endings = np.concatenate([run.endings[part] for run, part in here])[by]
+        suffixes = np.concatenate([run.suffixes[part] for run, part in here])[by]
         sums = np.add.reduceat(counts, firsts) if len(firsts) else counts[:0]
-        parts.append((rising[firsts], sums, endings[firsts]))
-    keys, sums, endings = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return CountTable(keys, sums, endings)
+        parts.append((rising[firsts], sums, suffixes[firsts]))
+    keys, sums, suffixes = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return CountTable(keys, sums, suffixes)
