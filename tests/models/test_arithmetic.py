@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clearstory.models import autograd_functions
-from clearstory.models import cross_entropy
+from clearstory.models import autograd_functions, cross_entropy
 from clearstory.models.base import IGNORE_INDEX
 from clearstory.models.transformer.positions import Rotary
 

@@ -18,12 +18,12 @@ from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.formats.folders import open_model
 from clearstory.models.base import CountModel, TokenBatch
 from clearstory.models.build import build, count_parameters
+from clearstory.models.families import scale_config
 from clearstory.models.hmm import baum_welch
+from clearstory.models.hmm.baum_welch import DirichletPrior, expected_counts, maximize
 from clearstory.models.hmm.chain import HMMProbabilities
 from clearstory.models.hmm.config import HMMConfig, parameter_count
 from clearstory.models.hmm.decoding import posteriors, viterbi
-from clearstory.models.hmm.baum_welch import DirichletPrior, expected_counts, maximize
-from clearstory.models.families import scale_config
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training.optimizers import AdamW

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.models.base import TokenBatch
-from clearstory.models.lora import LoRALinear, adapt, lora_layers, linear_layers, merge_lora
 from clearstory.models.families import PRESETS
+from clearstory.models.lora import LoRALinear, adapt, linear_layers, lora_layers, merge_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings

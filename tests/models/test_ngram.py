@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMismatch
-from clearstory.formats.model_card import ModelCard
+from clearstory.evaluation.windows import score_dataset
 from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.ngram.config import NGramConfig
@@ -24,12 +25,11 @@ from clearstory.models.ngram.counting import count_ngrams as count_rows
 from clearstory.models.ngram.counting import group_keys
 from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.smoothing import FALLBACK, kneser_ney_discounts
-from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.base import load_weights
 from tiny import VOCAB, counted
 from trained import words

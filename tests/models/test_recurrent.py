@@ -14,12 +14,11 @@ from torch.testing import assert_close
 from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build, count_parameters
-from clearstory.models.families import PRESETS
+from clearstory.models.families import PRESETS, scale_config
 from clearstory.models.recurrent import adaptive_softmax
 from clearstory.models.recurrent.cells import CellState, RecurrentLayer
 from clearstory.models.recurrent.config import RecurrentConfig, parameter_count
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.families import scale_config
 from tiny import TINY_LSTM, VOCAB, shaken
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]

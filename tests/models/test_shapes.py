@@ -11,13 +11,13 @@ from tests.tiny import VOCAB, shaken
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
+from clearstory.models.build import build, count_parameters
+from clearstory.models.families import PRESETS
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.build import build, count_parameters
 from clearstory.models.transformer.positions import RelativePositionBias, sinusoidal_embedding
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.models.families import PRESETS
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 
 SMALL: dict[str, Any] = {

@@ -17,10 +17,10 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError
 from clearstory.formats.folders import open_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.hmm.suffixes import LONGEST, TRUST, SuffixModel, count_suffix_tags, suffix_keys, word_shape
-from clearstory.models.hmm.tagger import Tagger
 from clearstory.models.hmm.tag_counts import interpolate_tag_ngrams
-from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.tag import evaluate_tags, tag
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.conllu import TaggedSentence
 from conllus import TAGS, conllu, sentences
@@ -177,8 +177,8 @@ def test_what_cannot_be_learnt_is_refused(
 
 
 def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
-    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
+    from clearstory.formats.model_card import ModelCard
     from clearstory.text.train_tokenizer import train_tokenizer
     from tiny import MODELS
 

@@ -99,9 +99,7 @@ class LanguageModel(Protocol):
     def init_state(self, batch_size: int = 1) -> State:
         """The state of `batch_size` empty sequences."""
 
-    def forward(
-        self, tokens: TokenBatch, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T W"], State | None]:
+    def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
         """Hidden states after each token, (B, T, W), and the state after the last; without a state, None."""
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:

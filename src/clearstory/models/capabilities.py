@@ -53,7 +53,9 @@ _WORDS: dict[Capability, _Words] = {
     Capability.OUTPUT_EMBEDDINGS: _Words(
         "has no output embeddings", "Transformers and recurrent models with a plain softmax have"
     ),
-    Capability.MLM_HEAD: _Words("has no head for masked tokens", "encoders trained with masked language modelling have"),
+    Capability.MLM_HEAD: _Words(
+        "has no head for masked tokens", "encoders trained with masked language modelling have"
+    ),
     Capability.NSP_HEAD: _Words("has no next-sentence head", "encoders trained with --objective mlm+nsp have"),
     Capability.POOLER: _Words("has no pooler", "encoders with model.pooler true have"),
     Capability.CLASSIFIER: _Words("has no classification head", "encoders fine-tuned for classification have"),

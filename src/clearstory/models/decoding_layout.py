@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
-from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
+from clearstory.models.base import IGNORE_INDEX, State, TokenBatch, reads_source
 from clearstory.models.capabilities import Capability
-from clearstory.models.base import reads_source
-from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.cross_entropy import CHUNK_NUMBERS
+from clearstory.models.shallow_copy import shallow_copy
 
 LinearFactory = Callable[[nn.Linear], nn.Module]
 """From a linear map to one that computes the same in another way."""
@@ -61,7 +60,9 @@ class DecodingView(nn.Module):
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
         self.base_model = shallow_copy(model, laid_out)
-        self.unembed = made.get(id(weight)) or make(linear_from_weight(weight, getattr(model, "unembedding_bias", None)))
+        self.unembed = made.get(id(weight)) or make(
+            linear_from_weight(weight, getattr(model, "unembedding_bias", None))
+        )
         self.reads_source = reads_source(model)
         self.width = weight.shape[1]
         self.vocab: int = model.vocab

@@ -35,9 +35,7 @@ def find_start_token_id(config: object, tokenizer: HasStartTokens) -> int | None
     return bos_or_eos_token_id(tokenizer) if start is None else int(start)
 
 
-def prepare_source(
-    model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None
-) -> list[int]:
+def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None) -> list[int]:
     """The ids of a source, checked as `prepare_prompt` checks a prompt; empty for a model that reads no source.
 
     Raises CannotDo where a source is missing, or given to a model that reads none.

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearstory.models.base import TokenSequences, FitProgress
+from clearstory.models.base import FitProgress, TokenSequences
 from clearstory.models.hmm.chain import HMMProbabilities
 
 WINDOW = 512

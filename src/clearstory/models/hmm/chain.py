@@ -33,7 +33,9 @@ class HMMProbabilities(NamedTuple):
         return len(self.initial) // self.emission.shape[1]
 
 
-def forward_algorithm(chain: HMMProbabilities, ids: Int[Tensor, "B T"], belief: Float[Tensor, "B S"]) -> Float[Tensor, "B T S"]:
+def forward_algorithm(
+    chain: HMMProbabilities, ids: Int[Tensor, "B T"], belief: Float[Tensor, "B S"]
+) -> Float[Tensor, "B T S"]:
     """The belief about the next state after each token. `belief` is that before the first."""
     out = []
     for spoken, now in zip(emission_probs(chain, ids), ids.t(), strict=True):

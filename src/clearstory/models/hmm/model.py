@@ -11,13 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import VocabularyMismatch
-from clearstory.models.base import IGNORE_INDEX, TokenSequences, FitProgress, TokenBatch
+from clearstory.models.base import IGNORE_INDEX, FitProgress, TokenBatch, TokenSequences
 from clearstory.models.capabilities import Capability
 from clearstory.models.hmm import baum_welch
-from clearstory.models.hmm.chain import HMMProbabilities, forward_algorithm, predict_targets, propagate, emission_probs, token_probs
+from clearstory.models.hmm.chain import (
+    HMMProbabilities,
+    emission_probs,
+    forward_algorithm,
+    predict_targets,
+    propagate,
+    token_probs,
+)
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.hmm.suffixes import LONGEST
 from clearstory.models.hmm.state import FilteringState
+from clearstory.models.hmm.suffixes import LONGEST
 from clearstory.models.hmm.tag_counts import TaggedTokens, fit_tag_counts
 
 Birth = Literal["normal", "zero"]
@@ -131,7 +138,9 @@ class HMM(nn.Module):
         first = self.probabilities().initial
         return FilteringState(first.expand(batch_size, -1), (0,) * batch_size)
 
-    def forward(self, tokens: TokenBatch, state: FilteringState | None = None) -> tuple[Float[Tensor, "B T W"], FilteringState | None]:
+    def forward(
+        self, tokens: TokenBatch, state: FilteringState | None = None
+    ) -> tuple[Float[Tensor, "B T W"], FilteringState | None]:
         """The belief about the next state after each token. Raises VocabularyMismatch for an id it does not know."""
         self.check_ids(tokens.ids)
         chain = self.probabilities()

@@ -84,7 +84,9 @@ def fit_tag_counts(model: Any, text: TaggedTokens) -> None:
     model.shares.copy_(torch.from_numpy(shares / shares.sum()))
 
 
-def joint_word_tag_probs(text: TaggedTokens, told: Sequence[Sequence[int]], vocab: int, size: int, endings: SuffixModel) -> Numbers:
+def joint_word_tag_probs(
+    text: TaggedTokens, told: Sequence[Sequence[int]], vocab: int, size: int, endings: SuffixModel
+) -> Numbers:
     """How likely each word is together with each state, (V, states), everywhere above zero.
 
     p(word, tag) = p(word) p(tag | word), the tags of a word that is seldom eked out by those of its ending. A word

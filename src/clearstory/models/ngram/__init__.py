@@ -1,1 +1,1 @@
-"""n-grams: the next token from counts of what followed the last few."""
+"""n-gram models: the next token predicted from counts of what followed the last few."""

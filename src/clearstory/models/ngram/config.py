@@ -79,7 +79,9 @@ class NGramConfig:
         if self.prune and self.prune[0]:
             raise BadSetting(f"model.prune begins with {self.prune[0]}, and no token can be dropped; begin with 0")
         if self.bos_token_id is not None and not 0 <= self.bos_token_id < self.vocab:
-            raise BadSetting(f"model.bos_token_id is {self.bos_token_id:,}; it must be one of the {self.vocab:,} tokens, or null")
+            raise BadSetting(
+                f"model.bos_token_id is {self.bos_token_id:,}; it must be one of the {self.vocab:,} tokens, or null"
+            )
         if len(self.sizes) >= self.order or any(not 0 <= size <= MOST_ROWS for size in self.sizes):
             raise BadSetting(
                 f"model.sizes is {self.sizes}; it says how many n-grams there are of each order from 2 to {self.order}"

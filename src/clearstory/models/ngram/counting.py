@@ -72,7 +72,9 @@ def count_ngrams(
 class TextCounter:
     """Counts the n-grams of N tokens; arrays of N elements are on disk where the text is longer than a chunk."""
 
-    def __init__(self, dataset: TokenSequences, order: int, vocab: int, bos_token_id: int | None, chunk: int, folder: Path) -> None:
+    def __init__(
+        self, dataset: TokenSequences, order: int, vocab: int, bos_token_id: int | None, chunk: int, folder: Path
+    ) -> None:
         self.ids: Ints = np.asanyarray(dataset.ids)
         self.starts = np.asarray(dataset.starts, dtype=np.int64)
         self.vocab, self.bos_token_id, self.folder, self.chunk = vocab, bos_token_id, folder, chunk

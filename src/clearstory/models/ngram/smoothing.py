@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clearstory.errors import BadSetting
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.counting import CountTable, Ints, Int64s
+from clearstory.models.ngram.counting import CountTable, Int64s, Ints
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -47,7 +47,7 @@ class SmoothedOrder:
 
 
 @dataclass(frozen=True, eq=False)
-class OrderSmoothing:
+class OrderCounts:
     """The counts of one order and what smoothing them needs.
 
     Args:
@@ -82,16 +82,18 @@ def estimate(tables: Sequence[CountTable], config: NGramConfig) -> tuple[list[Sm
     """
     smooth = smoothing_method(config)
     shorter_probs = np.full(config.vocab, 1 / config.vocab)
-    estimates: list[tuple[OrderSmoothing, Floats, Floats]] = []
+    estimates: list[tuple[OrderCounts, Floats, Floats]] = []
     notes: list[str] = []
-    for order_counts in order_smoothings(tables, config):
-        backoffs, shorter_probs, note = smooth(order_counts, shorter_probs[order_counts.suffixes] if order_counts.order > 1 else shorter_probs)
+    for order_counts in collect_order_counts(tables, config):
+        backoffs, shorter_probs, note = smooth(
+            order_counts, shorter_probs[order_counts.suffixes] if order_counts.order > 1 else shorter_probs
+        )
         notes += [note] if note else []
         with np.errstate(divide="ignore"):  # log 0: what cannot be
             estimates.append((order_counts, np.log(shorter_probs), np.log(backoffs)))
     smoothed: list[SmoothedOrder] = []
     new_rows: Int64s = np.arange(config.vocab)
-    for at, (table, (order_counts, log_probs, _)) in enumerate(zip(tables, found, strict=True)):
+    for at, (table, (order_counts, log_probs, _)) in enumerate(zip(tables, estimates, strict=True)):
         kept = order_counts.kept
         keys = new_rows[order_counts.contexts[kept]] * config.vocab + table.keys[kept] % config.vocab if at else None
         new_rows = np.cumsum(kept) - 1
@@ -100,7 +102,7 @@ def estimate(tables: Sequence[CountTable], config: NGramConfig) -> tuple[list[Sm
     return smoothed, notes
 
 
-def order_smoothings(tables: Sequence[CountTable], config: NGramConfig) -> list[OrderSmoothing]:
+def collect_order_counts(tables: Sequence[CountTable], config: NGramConfig) -> list[OrderCounts]:
     """The counts of each order with what smoothing needs."""
     out = []
     first: Flags = np.arange(config.vocab) == config.bos_token_id
@@ -113,7 +115,7 @@ def order_smoothings(tables: Sequence[CountTable], config: NGramConfig) -> list[
             adjusted = continuation_counts(table, tables[order], first if order > 1 else np.zeros_like(first))
         kept = table.counts > config.threshold(order) if order > 1 else np.ones(len(table), dtype=bool)
         size = len(tables[order - 2]) if order > 1 else 1
-        out.append(OrderSmoothing(table.counts, adjusted, contexts, table.suffixes, size, kept, order, config.vocab))
+        out.append(OrderCounts(table.counts, adjusted, contexts, table.suffixes, size, kept, order, config.vocab))
     return out
 
 
@@ -126,7 +128,7 @@ def continuation_counts(table: CountTable, longer: CountTable, first: Flags) -> 
     return np.where(first, table.counts, follows)
 
 
-def kneser_ney(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
+def kneser_ney(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
     """Interpolated modified Kneser-Ney: Chen and Goodman 1999, equations 24 to 26. Returns b (C,) and P (R,)."""
     c = order_counts.adjusted.astype(np.float64)
     values, note = kneser_ney_discounts(order_counts.adjusted, order_counts.order)
@@ -149,19 +151,19 @@ def kneser_ney_discounts(adjusted: Ints, order: int) -> tuple[Floats, str | None
     )
 
 
-def witten_bell(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
+def witten_bell(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
     """Interpolated Witten-Bell (1991), method C, as in Chen and Goodman 1999, eq. 15."""
     c = order_counts.counts.astype(np.float64)
     return interpolate(order_counts, c + (c > 0), c, shorter_probs, None)
 
 
-def unsmoothed(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
+def unsmoothed(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
     """Maximum likelihood in the longest seen context: c(hw) / c(h)."""
     c = np.where(order_counts.kept, order_counts.counts, 0.0)
     return interpolate(order_counts, c, c, shorter_probs, None)
 
 
-def laplace(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
+def laplace(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
     """Add-one smoothing in the longest seen context: (c(hw) + 1) / (c(h) + V).
 
     Here the backoff weight of a context is the probability itself of each token unseen after it.
@@ -169,11 +171,15 @@ def laplace(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats
     c = np.where(order_counts.kept, order_counts.counts, 0.0)
     totals = order_counts.sums(c)
     backoffs = np.where(totals > 0, 1 / (totals + order_counts.vocab), 1.0)
-    return backoffs, np.where(order_counts.kept, (c + 1) * backoffs[order_counts.contexts], backoffs[order_counts.contexts]), None
+    return (
+        backoffs,
+        np.where(order_counts.kept, (c + 1) * backoffs[order_counts.contexts], backoffs[order_counts.contexts]),
+        None,
+    )
 
 
 def interpolate(
-    order_counts: OrderSmoothing, counted: Floats, discounted: Floats, shorter_probs: Floats, note: str | None
+    order_counts: OrderCounts, counted: Floats, discounted: Floats, shorter_probs: Floats, note: str | None
 ) -> tuple[Floats, Floats, str | None]:
     """P(w | h) = discounted / Σ counted + b(h) · P of the shorter context; b(h) is the discounted share of the counts."""
     discounted = np.where(order_counts.kept, discounted, 0.0)
@@ -185,7 +191,7 @@ def interpolate(
     return backoffs, discounted / totals[order_counts.contexts] + backoffs[order_counts.contexts] * shorter_probs, note
 
 
-def katz(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
+def katz(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, Floats, str | None]:
     """Katz 1987: small counts are discounted by Good-Turing; the freed mass goes to unseen tokens by backoff.
 
     Where all counts of a context are large, nothing is discounted; then one is added to the total, as SRILM does. Where
@@ -202,7 +208,11 @@ def katz(order_counts: OrderSmoothing, shorter_probs: Floats) -> tuple[Floats, F
     totals = np.where(full & (sums > 0), sums, totals)
     left = 1 - sums / totals
     backoffs = np.where(full, 1.0, left / np.where(full, 1.0, unseen))
-    return backoffs, np.where(seen, discounted / totals[order_counts.contexts], backoffs[order_counts.contexts] * shorter_probs), note
+    return (
+        backoffs,
+        np.where(seen, discounted / totals[order_counts.contexts], backoffs[order_counts.contexts] * shorter_probs),
+        note,
+    )
 
 
 def good_turing(counts: Ints, order: int) -> tuple[Floats, str | None]:
@@ -221,7 +231,7 @@ def good_turing(counts: Ints, order: int) -> tuple[Floats, str | None]:
     )
 
 
-SmoothingMethod = Callable[[OrderSmoothing, Floats], tuple[Floats, Floats, str | None]]
+SmoothingMethod = Callable[[OrderCounts, Floats], tuple[Floats, Floats, str | None]]
 
 SMOOTHING_METHODS: dict[str, SmoothingMethod] = {
     "kneser-ney": kneser_ney,

@@ -1,4 +1,4 @@
-"""Recent: what an n-gram model knows of each row: its last few tokens."""
+"""NGramState: the last tokens of each sequence, which is all that an n-gram model needs."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NGramState:
-    """The State of an n-gram model: each row's last order − 1 ids, −1 where it has read fewer."""
+    """The State of an n-gram model: the last order − 1 ids of each sequence, −1 where it is shorter."""
 
     ids: Int[Tensor, "B C"]
-    read: tuple[int, ...]  # tokens of each row
+    n_read: tuple[int, ...]  # tokens processed in each sequence
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens each row has read."""
-        return list(self.read)
+        """Number of tokens processed in each sequence."""
+        return list(self.n_read)
 
     def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
+        """The state of these sequences, in this order."""
         # A tensor, since indexing with an empty list would ask for floats.
-        places = torch.tensor(list(rows), dtype=torch.long, device=self.ids.device)
-        return replace(self, ids=self.ids[places], read=tuple(self.read[row] for row in rows))
+        indices = torch.tensor(list(rows), dtype=torch.long, device=self.ids.device)
+        return replace(self, ids=self.ids[indices], n_read=tuple(self.n_read[row] for row in rows))
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
-        """The rows of several states in one; lengths may differ."""
-        return cls(torch.cat([state.ids for state in states]), tuple(n for state in states for n in state.read))
+        """One state with the sequences of several."""
+        return cls(torch.cat([state.ids for state in states]), tuple(n for state in states for n in state.n_read))
 
     def detach(self) -> Self:
-        """Itself: ids have no gradients."""
+        """The state itself: ids have no gradients."""
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """The ids, and how much was read."""
-        return {"ids": self.ids, "read": torch.tensor(self.read)}
+        """The ids and the number of tokens processed."""
+        return {"ids": self.ids, "n_read": torch.tensor(self.n_read)}
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Self:
-        """The state that gave these tensors. Raises KeyError where it is not all there."""
-        return replace(self, ids=tensors["ids"].to(self.ids.device), read=tuple(tensors["read"].tolist()))
+        """The state that `tensors()` returned these tensors for. Raises KeyError if one is missing."""
+        return replace(self, ids=tensors["ids"].to(self.ids.device), n_read=tuple(tensors["n_read"].tolist()))

@@ -36,12 +36,18 @@ def adaptive_cross_entropy(
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.flatten()
     # Split, not sliced: the gradient of a split is one copy of the parts, that of slices a whole table for each.
     head, *parts = torch.split(weight, part_sizes(cutoffs, len(weight)))
-    part = torch.bucketize(wanted, torch.tensor(cutoffs, device=wanted.device), right=True)  # 0 is the head; IGNORE_INDEX too
-    total = cross_entropy.linear_cross_entropy(flat, torch.cat([head, names]), torch.where(part > 0, cutoffs[0] + part - 1, wanted))
+    part = torch.bucketize(
+        wanted, torch.tensor(cutoffs, device=wanted.device), right=True
+    )  # 0 is the head; IGNORE_INDEX too
+    total = cross_entropy.linear_cross_entropy(
+        flat, torch.cat([head, names]), torch.where(part > 0, cutoffs[0] + part - 1, wanted)
+    )
     for number, (start, rows) in enumerate(zip(cutoffs, parts, strict=True), start=1):
         places = (part == number).nonzero().squeeze(1)
         if len(places):
-            total = total.index_add(0, places, cross_entropy.linear_cross_entropy(flat[places], rows, wanted[places] - start))
+            total = total.index_add(
+                0, places, cross_entropy.linear_cross_entropy(flat[places], rows, wanted[places] - start)
+            )
     return total.view(targets.shape)
 
 

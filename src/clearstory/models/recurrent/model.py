@@ -92,7 +92,9 @@ class Recurrent(nn.Module):
         blank = tuple(self.embedding.weight.new_zeros(batch_size, units) for units in self.config.units)
         return RecurrentState(blank, blank if self.config.cell == "lstm" else (), (0,) * batch_size)
 
-    def forward(self, tokens: TokenBatch, state: RecurrentState | None = None) -> tuple[Float[Tensor, "B T W"], RecurrentState | None]:
+    def forward(
+        self, tokens: TokenBatch, state: RecurrentState | None = None
+    ) -> tuple[Float[Tensor, "B T W"], RecurrentState | None]:
         """The last layer's vector after each token. Raises VocabularyMismatch for an id it does not know."""
         self.check_ids(tokens.ids)
         rows, count = tokens.ids.shape
@@ -142,7 +144,9 @@ class Recurrent(nn.Module):
     ) -> tuple[Float[Tensor, "B T"], RecurrentState | None]:
         """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        return adaptive_softmax.adaptive_cross_entropy(hidden, self.output_embeddings, targets, self.config.cutoffs, self.names), state
+        return adaptive_softmax.adaptive_cross_entropy(
+            hidden, self.output_embeddings, targets, self.config.cutoffs, self.names
+        ), state
 
     def compile(self, *_: object, **__: object) -> None:
         """Nothing: torch's cells are kernels already, and its compiler breaks the graph at each of them."""

@@ -61,7 +61,11 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(c.head_dim, eps=c.norm_eps) if c.qk_norm else None
 
     def forward(
-        self, x: Float[Tensor, "B T W"], turn: RotaryAngles | None, past: list[LayerCache] | None = None, bias: Bias = None
+        self,
+        x: Float[Tensor, "B T W"],
+        turn: RotaryAngles | None,
+        past: list[LayerCache] | None = None,
+        bias: Bias = None,
     ) -> Float[Tensor, "B T W"]:
         """What attention adds to each token, over itself and those before it; over all, if not causal."""
         q, (k, v) = self.queries(x, turn), self.keys_and_values(x, turn)
@@ -121,7 +125,9 @@ class Attention(nn.Module):
         if by_hand:
             shared = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-            return autograd_functions.attend(q, k, v, q.new_zeros(count, k.shape[-2]) if mask is None else mask.to(q.dtype))
+            return autograd_functions.attend(
+                q, k, v, q.new_zeros(count, k.shape[-2]) if mask is None else mask.to(q.dtype)
+            )
         # A mask keeps the fused kernel off its fast path, so it is built only where a window cuts or a bias is added.
         return F.scaled_dot_product_attention(
             q,

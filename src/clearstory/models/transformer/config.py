@@ -140,7 +140,9 @@ class TransformerConfig:
         if not 0 <= self.dropout < 1:
             raise BadSetting(f"model.dropout is {self.dropout}; it must be at least 0 and under 1")
         if self.sliding_window is not None and self.sliding_window < 1:
-            raise BadSetting(f"model.sliding_window is {self.sliding_window}; it must be at least 1, or null for all of the context")
+            raise BadSetting(
+                f"model.sliding_window is {self.sliding_window}; it must be at least 1, or null for all of the context"
+            )
         if self.recall and (
             min(self.recall) < 2 or list(self.recall) != sorted(set(self.recall)) or self.recall[-1] > 32
         ):
@@ -156,7 +158,9 @@ class TransformerConfig:
                 "neither may be negative, nor over 4,096"
             )
         if self.decoder_start_token_id is not None and not 0 <= self.decoder_start_token_id < self.vocab:
-            raise BadSetting(f"model.decoder_start_token_id is {self.decoder_start_token_id:,}; it must be one of the {self.vocab:,} tokens, from 0")
+            raise BadSetting(
+                f"model.decoder_start_token_id is {self.decoder_start_token_id:,}; it must be one of the {self.vocab:,} tokens, from 0"
+            )
         if len(self.labels) > MOST_LABELS:
             raise BadSetting(f"model.labels are {len(self.labels):,}; give at most {MOST_LABELS:,}")
         if len(set(self.labels)) < len(self.labels):

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.transformer.cache import KVCache, RowCache
 from clearstory.models.capabilities import Capability
+from clearstory.models.transformer.cache import KVCache, RowCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.hashed_ngrams import HashedNGrams
 from clearstory.models.transformer.stack import TRANSFORMER, Initialization, Stack, init_weights
@@ -61,7 +61,9 @@ class Transformer(Stack):
         c = self.config
         return KVCache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_dim)
 
-    def forward(self, tokens: TokenBatch, state: KVCache | None = None) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
+    def forward(
+        self, tokens: TokenBatch, state: KVCache | None = None
+    ) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
         """What the model knows after each token.
 
         Raises ContextOverflow when a row grows past the context, VocabularyMismatch for an id it does not know.
@@ -88,7 +90,9 @@ class Transformer(Stack):
         if self.recall is not None:
             rows, remembered = self.remember(tokens.ids, state.rows, rows, new)
         x = self.embed_tokens(tokens.ids, places, remembered)
-        return self.append_hashed_logits(self.run_blocks_with_cache(x, rows, new, places), remembered), replace(state, rows=rows)
+        return self.append_hashed_logits(self.run_blocks_with_cache(x, rows, new, places), remembered), replace(
+            state, rows=rows
+        )
 
     def remember(
         self, ids: Tensor, before: Sequence[RowCache], after: Sequence[RowCache], new: Sequence[int]

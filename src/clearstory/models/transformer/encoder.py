@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from clearstory.errors import CannotDo
 from clearstory.models import cross_entropy
 from clearstory.models.autograd_functions import Linear
-from clearstory.models.base import IGNORE_INDEX, TokenBatch, State
-from clearstory.models.transformer.block import ACTIVATIONS, make_norm
+from clearstory.models.base import IGNORE_INDEX, State, TokenBatch
 from clearstory.models.capabilities import Capability
+from clearstory.models.transformer.block import ACTIVATIONS, make_norm
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.stack import TRANSFORMER, Initialization, Stack, init_weights
 
@@ -129,7 +129,9 @@ class Encoder(Stack):
         """Nats of each target at its place, 0 where it is IGNORE_INDEX; what is not asked for costs no logits."""
         known = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
         vectors = self.mlm_features(hidden.flatten(0, 1)[known])
-        found = cross_entropy.linear_cross_entropy(vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias)
+        found = cross_entropy.linear_cross_entropy(
+            vectors, self.output_weight, targets.flatten()[known], self.unembedding_bias
+        )
         return found.new_zeros(targets.numel()).index_copy(0, known, found).view(targets.shape)
 
     def token_nll(

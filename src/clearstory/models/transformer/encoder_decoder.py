@@ -13,11 +13,18 @@ from torch import Tensor, nn
 from clearstory.errors import CannotDo
 from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
+from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.block import Block, Source
 from clearstory.models.transformer.cache import KVCache
-from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.stack import TRANSFORMER, Initialization, CompilableStack, Stack, init_weights, padding_mask
+from clearstory.models.transformer.stack import (
+    TRANSFORMER,
+    CompilableStack,
+    Initialization,
+    Stack,
+    init_weights,
+    padding_mask,
+)
 
 
 class EncoderDecoder(CompilableStack):
@@ -136,7 +143,11 @@ class EncoderDecoder(CompilableStack):
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
     def token_nll(
-        self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: KVCache | None = None, source: TokenBatch | None = None
+        self,
+        tokens: TokenBatch,
+        targets: Int[Tensor, "B T"],
+        state: KVCache | None = None,
+        source: TokenBatch | None = None,
     ) -> tuple[Float[Tensor, "B T"], KVCache | None]:
         """Nats of each target after the source and what was written up to it, 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state, source)

@@ -34,7 +34,9 @@ LLAMA3_70B = replace(LLAMA3_8B, width=8192, layers=80, heads=64, intermediate_si
 LLAMA31_8B = replace(LLAMA3_8B, context=131_072, rope_factor=8.0, rope_original_context=8192)
 
 # Pruned from Llama 3.1 and taught by it (Meta 2024, model card of Llama 3.2).
-LLAMA32_1B = replace(LLAMA31_8B, width=2048, layers=16, head_dim=64, intermediate_size=8192, rope_factor=32.0, tie_embeddings=True)
+LLAMA32_1B = replace(
+    LLAMA31_8B, width=2048, layers=16, head_dim=64, intermediate_size=8192, rope_factor=32.0, tie_embeddings=True
+)
 
 # Abdin et al. 2024, section 2; the 4k models' published config.json. Their window is 2,047 tokens.
 PHI3_MINI = replace(
@@ -85,7 +87,9 @@ PUBLISHED: dict[str, TransformerConfig] = {
     "llama3.2-1b": LLAMA32_1B,
     "llama3.2-3b": replace(LLAMA32_1B, width=3072, layers=28, heads=24, head_dim=128),
     "phi3-mini": PHI3_MINI,
-    "phi3-medium": replace(PHI3_MINI, width=5120, layers=40, heads=40, kv_heads=10, head_dim=128, intermediate_size=17_920),
+    "phi3-medium": replace(
+        PHI3_MINI, width=5120, layers=40, heads=40, kv_heads=10, head_dim=128, intermediate_size=17_920
+    ),
     "qwen3-0.6b": replace(QWEN3_SMALL, width=1024, intermediate_size=3072),
     "qwen3-1.7b": replace(QWEN3_SMALL, width=2048, intermediate_size=6144),
     "qwen3-4b": replace(QWEN3_8B, width=2560, intermediate_size=9728, tie_embeddings=True),

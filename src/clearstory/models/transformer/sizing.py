@@ -60,7 +60,9 @@ def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
 
 def clear_config_by_non_embedding(target: int, vocab: int, context: int) -> TransformerConfig:
     """`clear` with about `target` parameters in its blocks, whatever its embeddings have."""
-    return min(iter_clear_configs(vocab, context), key=lambda shape: abs(math.log(non_embedding_parameters(shape) / target)))
+    return min(
+        iter_clear_configs(vocab, context), key=lambda shape: abs(math.log(non_embedding_parameters(shape) / target))
+    )
 
 
 def non_embedding_parameters(config: TransformerConfig) -> int:

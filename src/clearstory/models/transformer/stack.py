@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models.base import TokenBatch
-from clearstory.models.transformer.block import Block, Source, RotaryAngles, make_norm
-from clearstory.models.transformer.cache import RowCache
 from clearstory.models.capabilities import Capability
+from clearstory.models.transformer.block import Block, RotaryAngles, Source, make_norm
+from clearstory.models.transformer.cache import RowCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.positions import RelativePositionBias, Rotary, sinusoidal_embedding
 
@@ -38,7 +38,13 @@ TRANSFORMER = frozenset(
 INIT_STD = 0.02
 """Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""
 
-EMBEDDINGS = ("embedding", "position_embedding", "token_type_embedding", "encoder.position_embedding", "decoder.position_embedding")
+EMBEDDINGS = (
+    "embedding",
+    "position_embedding",
+    "token_type_embedding",
+    "encoder.position_embedding",
+    "decoder.position_embedding",
+)
 """What the names of tables begin with whose rows are added up at the foot of a stack."""
 
 
@@ -89,10 +95,14 @@ class Stack(CompilableStack):
         self.token_type_embedding = nn.Embedding(c.token_types, c.width) if c.token_types else None
         stretch = (c.rope_theta, c.rope_factor, c.rope_original_context)
         self.rotary = Rotary(c.head_dim, c.context, *stretch) if c.positions == "rotary" else None
-        self.relative_position_bias = RelativePositionBias(c.heads, bidirectional=not causal) if c.positions == "relative_bias" else None
+        self.relative_position_bias = (
+            RelativePositionBias(c.heads, bidirectional=not causal) if c.positions == "relative_bias" else None
+        )
         self.sinusoidal_positions: Tensor | None
         self.register_buffer(
-            "sinusoidal_positions", sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None, persistent=False
+            "sinusoidal_positions",
+            sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None,
+            persistent=False,
         )
         self.embedding_norm = make_norm(c, c.width) if c.embed_norm else None
         self.blocks = nn.ModuleList(Block(c, causal, cross) for _ in range(layers))
@@ -116,7 +126,11 @@ class Stack(CompilableStack):
         if self.sinusoidal_positions is not None:
             x = x + self.sinusoidal_positions[places].to(x.dtype)
         if self.token_type_embedding is not None:
-            x = x + (self.token_type_embedding.weight[0] if token_type_ids is None else self.token_type_embedding(token_type_ids))
+            x = x + (
+                self.token_type_embedding.weight[0]
+                if token_type_ids is None
+                else self.token_type_embedding(token_type_ids)
+            )
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         return x if self.compute_dtype is None else x.to(self.compute_dtype)
@@ -151,7 +165,9 @@ class Stack(CompilableStack):
             x = block(x, turn, list(past), bias, None if across is None else across[number])
         return x if self.norm is None else self.norm(x)
 
-    def extend_caches(self, tokens: TokenBatch, before: Sequence[RowCache]) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
+    def extend_caches(
+        self, tokens: TokenBatch, before: Sequence[RowCache]
+    ) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
         """Room in every row for its new tokens: the caches, how many are new in each, and the places they take."""
         count = tokens.ids.shape[1]
         new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()
