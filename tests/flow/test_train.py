@@ -20,9 +20,18 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
 from clearstory.recipes.training.time_budget import TimeBudget
-from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPlanned, RunPrepared, TextSampled, ModelSaved, StepCompleted, TrainingWarning
+from clearstory.recipes.training.events import (
+    Evaluated,
+    ModelSaved,
+    RunPlanned,
+    RunPrepared,
+    StepCompleted,
+    TextSampled,
+    TrainingResult,
+    TrainingWarning,
+)
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.training.session import Session
+from clearstory.recipes.training.training_run import TrainingRun
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
@@ -265,33 +274,31 @@ def test_resuming_with_another_text_is_refused(made: Any, tmp_path: Path) -> Non
     settings = (out / "config.yaml").read_text().replace(str(made.text), str(text))
     (out / "config.yaml").write_text(settings)
     text.write_text(words(seed=5), encoding="utf-8")
-    with pytest.raises(CheckpointMismatch, match="the text of the run in .* has changed since it began"):  # noqa: RUF043
+    with pytest.raises(CheckpointMismatch, match="the text of the run in .* has changed since the run started"):  # noqa: RUF043
         told(recipe(text, out, resume=True, **{"data.cache": tmp_path}))
 
 
 class FakeTime:
-    """Time that passes only where the run works: so much for a step, a look and a save."""
+    """A clock that advances only while the run works: by the cost of a step, an evaluation and a save."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], look: float, save: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], evaluation: float, save: float) -> None:
         self.now = time.monotonic()
-        # A run keeps the real ones as the defaults of its beginning.
-        monkeypatch.setattr("clearstory.recipes.training.time_budget.TimeBudget", lambda **said: TimeBudget(**said, **self.beginning()))
-        self.patch(monkeypatch, Trainer, "advance", lambda trainer: step(trainer.step))
-        self.patch(monkeypatch, Session, "look_at", lambda session: look)
-        self.patch(monkeypatch, Session, "save", lambda session: save)
-        self.patch(monkeypatch, Session, "keep", lambda session: save)
-        # What measures until time has passed would measure forever.
-        monkeypatch.setattr("clearstory.recipes.training.loop.training_speed", lambda settings: 1e9)
+        # The real clocks are the defaults of a TimeBudget's start.
+        monkeypatch.setattr(
+            "clearstory.recipes.training.loop.TimeBudget", lambda seconds: TimeBudget(seconds, self.tick(), self.work())
+        )
+        self.patch(monkeypatch, Trainer, "train_step", lambda trainer: step(trainer.step))
+        self.patch(monkeypatch, TrainingRun, "evaluate", lambda run: evaluation)
+        self.patch(monkeypatch, TrainingRun, "save_checkpoint", lambda run: save)
+        self.patch(monkeypatch, TrainingRun, "save_best_model", lambda run: save)
+        # A measurement that lasts until time has passed would never end.
+        monkeypatch.setattr("clearstory.recipes.training.preparation.training_speed", lambda settings: 1e9)
         monkeypatch.setattr(time, "monotonic", self.tick)
         monkeypatch.setattr(time, "perf_counter", self.tick)
         monkeypatch.setattr(time, "process_time", self.work)
 
-    def beginning(self) -> dict[str, float]:
-        """What the clocks say when a run begins."""
-        return {"began": self.tick(), "cpu_began": self.work()}
-
     def work(self) -> float:
-        """Half of the time is spent waiting for others."""
+        """CPU time: half of the wall-clock time."""
         return self.tick() / 2
 
     def tick(self) -> float:
@@ -317,7 +324,7 @@ class FakeTime:
 def test_minutes_are_kept_whatever_the_speed(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float]
 ) -> None:
-    begun = FakeTime(monkeypatch, step, look=0.5, save=0.2)
+    begun = FakeTime(monkeypatch, step, evaluation=0.5, save=0.2)
     at_first = begun.now
     more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
     finished = told(recipe(text, tmp_path / "run", minutes=1.0, **more))[-1]
@@ -329,7 +336,7 @@ def test_minutes_are_kept_whatever_the_speed(
 
 
 def test_processor_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = FakeTime(monkeypatch, lambda step: 0.5, look=0.5, save=0.2)
+    begun = FakeTime(monkeypatch, lambda step: 0.5, evaluation=0.5, save=0.2)
     more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
     finished = told(recipe(text, tmp_path / "run", cpu_seconds=30.0, **more))[-1]
     assert isinstance(finished, TrainingResult)
@@ -342,8 +349,8 @@ def test_processor_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pyt
 def test_too_few_minutes_are_refused_and_leave_nothing(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FakeTime(monkeypatch, lambda step: 5.0, look=0.5, save=0.2)
-    with pytest.raises(BadSetting, match=r"0.05 minutes are over before the first step, which takes 5 s"):
+    FakeTime(monkeypatch, lambda step: 5.0, evaluation=0.5, save=0.2)
+    with pytest.raises(BadSetting, match=r"time limit of 0.05 minutes is over before the first step, which takes 5 s"):
         told(recipe(text, tmp_path / "run", minutes=0.05, steps=None))
     assert not (tmp_path / "run").exists()
 
@@ -477,7 +484,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
             monkeypatch.setattr(Trainer, "backward", lambda *_: ({"next": float("nan")}, None))
         return real(trainer)
 
-    monkeypatch.setattr(Trainer, "advance", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     answer = cli(*flags(text, tmp_path / "run"))
     assert answer.status == 1
     assert "the loss became nan" in answer.last

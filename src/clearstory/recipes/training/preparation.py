@@ -20,7 +20,7 @@ from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.training.validation import ValidationSplit
-from clearstory.recipes.inference.evaluate import reason
+from clearstory.recipes.inference.evaluate import lossy_tokenizer_reason
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.training.events import RunPrepared
@@ -315,11 +315,11 @@ def build_validation(
     corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset, objective: Objective
 ) -> ValidationSplit:
     """The validation split, with the reason why the tokenizer gives no bits per byte where it gives none."""
-    reason = None if objective.no_bits_per_byte else lossy_reason(corpus, tokenizer, dataset)
+    reason = None if objective.no_bits_per_byte else why_lossy(corpus, tokenizer, dataset)
     return ValidationSplit(dataset, objective, reason)
 
 
-def lossy_reason(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> str | None:
+def why_lossy(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> str | None:
     """Why there are no bits per byte where the tokenizer does not reproduce the validation text; else None."""
     lossless, checked = dataset.bytes == dataset.text_bytes, 0
     for text in corpus.texts("validation"):
@@ -328,4 +328,4 @@ def lossy_reason(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) ->
         lossless, checked = tokenizer.is_lossless(text), checked + len(text)
     if lossless:
         return None
-    return reason(0 if tokenizer.unk_token_id is None else int((dataset.ids == tokenizer.unk_token_id).sum()))
+    return lossy_tokenizer_reason(0 if tokenizer.unk_token_id is None else int((dataset.ids == tokenizer.unk_token_id).sum()))
