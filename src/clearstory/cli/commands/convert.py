@@ -4,45 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Output
 from clearstory.errors import CorruptFile
 from clearstory.recipes.settings.tools import ConvertRecipe
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clearstory.recipes.conversion.check_transformers import PortabilityReport
+    from clearstory.recipes.conversion.convert import Conversion
+
 
 def run(recipe: ConvertRecipe, output: Output) -> Mapping[str, Any]:
-    """Convert, and say how it compares."""
+    """Convert, and print how close the result is to the original."""
     from clearstory.recipes.conversion.convert import convert
 
-    found = convert(
+    conversion = convert(
         recipe.model, recipe.out, recipe.to, dtype=recipe.dtype, check=recipe.check, overwrite=recipe.overwrite
     )
-    seen = found.portability
+    portability = conversion.portability
     if not output.json:
-        output.console.print(f"{found.path}: {found.parameters:,} parameters in {found.bytes:,} bytes")
-        max_rounding_difference = f", and rounding to {found.dtype} costs or gains up to {found.max_rounding_difference:.2g}" * (found.max_rounding_difference > 0)
-        nats = "" if found.max_nats_difference is None else f", to {found.max_nats_difference:.1g} nats at most"
-        if found.max_relative_difference is None:
-            output.console.print(f"opened again: {found.tokens_compared:,} tokens need the same{nats}{rounding}")
-        else:
-            output.console.print(
-                f"onnxruntime gives the same numbers for {found.tokens_compared:,} tokens, to {found.max_relative_difference:.1g} of the largest"
-                f"{nats}"
-            )
-        if found.note:
-            output.console.print(f"note: {found.note}")
-        if seen is not None and seen.portable:
-            more = f"{seen.texts} texts the same ids" if seen.texts else "no text was compared"
-            template = ", and the chat template the same text" * seen.template
-            output.console.print(
-                f"transformers gives the same logits, to {seen.difference:.1g} of the largest; {more}{template}"
-            )
-            if seen.note:
-                output.console.print(f"note: {seen.note}")
-    if seen is not None and not seen.portable:
-        raise CorruptFile(f"{found.path} is not portable: {seen.reason}; it opens here, and may not elsewhere")
-    return {**asdict(found), "path": str(found.path)}
+        print_conversion(conversion, output.console)
+        if portability is not None and portability.portable:
+            print_portability(portability, output.console)
+    if portability is not None and not portability.portable:
+        raise CorruptFile(
+            f"{conversion.path} is not portable: {portability.reason}; it opens in Clearstory, but possibly not elsewhere"
+        )
+    return {**asdict(conversion), "path": str(conversion.path)}
+
+
+def print_conversion(conversion: Conversion, console: Console) -> None:
+    """Print the size of the result and its largest differences from the original."""
+    console.print(f"{conversion.path}: {conversion.parameters:,} parameters in {conversion.bytes:,} bytes")
+    tokens = f"{conversion.tokens_compared:,} tokens"
+    nats = ""
+    if conversion.max_nats_difference is not None:
+        nats = f"by at most {conversion.max_nats_difference:.1g} nats"
+    if conversion.max_relative_difference is None:
+        rounding = ""
+        if conversion.max_rounding_difference > 0:
+            rounding = f"; rounding to {conversion.dtype} changes a token by up to {conversion.max_rounding_difference:.2g}"
+        console.print(f"reopened: the negative log-likelihoods of {tokens} differ {nats}{rounding}")
+    else:
+        console.print(
+            f"onnxruntime: outputs for {tokens} differ by at most {conversion.max_relative_difference:.1g} of the largest"
+            f"{f', log-likelihoods {nats}' if nats else ''}"
+        )
+    if conversion.note:
+        console.print(f"note: {conversion.note}")
+
+
+def print_portability(portability: PortabilityReport, console: Console) -> None:
+    """Print what was compared with transformers."""
+    texts = f"{portability.texts} texts have the same ids" if portability.texts else "no text was compared"
+    template = ", and the chat template gives the same text" if portability.template else ""
+    console.print(
+        f"transformers: logits differ by at most {portability.max_relative_difference:.1g} of the largest; "
+        f"{texts}{template}"
+    )
+    if portability.note:
+        console.print(f"note: {portability.note}")
 
 
 COMMAND = Command(recipe=ConvertRecipe, run=run, example="clearstory convert runs/book book.gguf")

@@ -1,4 +1,4 @@
-"""clearstory evaluate: measure a model in bits per byte."""
+"""clearstory evaluate: measures how well a model predicts a text, in bits per byte."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
+    from clearstory.recipes.inference.evaluate import Evaluation
     from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
-    """Measure, and print the numbers."""
+    """Evaluate and print the scores."""
     if recipe.task == "tag":
         return run_tags(recipe, output)
-    from clearstory.cli.training_display import clock, counting
-    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
-    from clearstory.recipes.inference.evaluate import evaluate
+    from clearstory.cli.training_display import progress_bar
+    from clearstory.recipes.inference.evaluate import Evaluation, evaluate
     from clearstory.text.settings import DataSettings
 
-    with counting(output, "measuring") as told:
-        found = evaluate(
+    with progress_bar(output, "evaluating") as on_progress:
+        evaluation = evaluate(
             recipe.model,
             recipe.text,
             windows=recipe.windows,
@@ -32,55 +32,69 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             data=DataSettings(text_field=recipe.text_field, errors=recipe.errors),
             int8=recipe.int8,
             device=recipe.device,
-            on_progress=told,
+            on_progress=on_progress,
         )
-    if isinstance(found, EncoderEvaluation):
-        if not output.json:
-            show_both_sides(found, output)
-    elif not output.json:
-        score = found.score
-        per_byte = f"{score.reason}" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f} bits per byte"
-        output.console.print(f"{per_byte} ({score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:,.2f})")
-        read = "read whole" if found.context is None else f"{found.windows} windows of {found.context:,}"
-        if found.windows == "strided":
-            read += f", {found.stride:,} apart"
-        documents = f"{found.documents:,} document{'s' * (found.documents != 1)}"
-        output.console.print(f"{score.tokens:,} tokens of {documents} in {clock(found.seconds)}; {read}")
-    return found.to_json()
+    if not output.json:
+        if isinstance(evaluation, Evaluation):
+            print_evaluation(evaluation, output)
+        else:
+            print_encoder_evaluation(evaluation, output)
+    return evaluation.to_json()
 
 
-def show_both_sides(found: EncoderEvaluation, output: Output) -> None:
-    """What an encoder told."""
-    from clearstory.cli.training_display import clock
+def print_evaluation(evaluation: Evaluation, output: Output) -> None:
+    """Print the score of a text and how it was read."""
+    from clearstory.cli.training_display import format_count, format_seconds
 
-    output.console.print(f"{found.nats_per_token:.4f} nats per masked token ({found.tokens:,} masked, as in training)")
-    if found.next_sentence_accuracy is not None:
-        output.console.print(f"{found.next_sentence_accuracy:.2%} of {found.pairs:,} pairs of sentences told rightly")
+    score = evaluation.score
+    bits = f"{score.reason}" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f} bits per byte"
+    output.console.print(f"{bits} ({score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:,.2f})")
+    windows = "whole documents"
+    if evaluation.context is not None:
+        windows = f"{evaluation.windows} windows of {evaluation.context:,} tokens"
+    if evaluation.windows == "strided":
+        windows += f", stride {evaluation.stride:,}"
+    documents, seconds = format_count(evaluation.documents, "document"), format_seconds(evaluation.seconds)
+    output.console.print(f"{score.tokens:,} tokens of {documents} in {seconds}; {windows}")
+
+
+def print_encoder_evaluation(evaluation: EncoderEvaluation, output: Output) -> None:
+    """Print the scores of an encoder."""
+    from clearstory.cli.training_display import format_count, format_seconds
+
     output.console.print(
-        f"{found.pseudo_nats_per_token:.4f} nats per token of pseudo-likelihood, each of {found.pseudo_tokens:,} "
-        "tokens told from all around it"
+        f"{evaluation.nats_per_token:.4f} nats per masked token ({evaluation.tokens:,} masked, as in training)"
     )
+    if evaluation.next_sentence_accuracy is not None:
+        output.console.print(
+            f"next-sentence accuracy {evaluation.next_sentence_accuracy:.2%} on {evaluation.pairs:,} pairs"
+        )
     output.console.print(
-        f"{found.documents:,} document{'s' * (found.documents != 1)} in {clock(found.seconds)}; {found.reason}"
+        f"{evaluation.pseudo_nats_per_token:.4f} nats per token by pseudo-likelihood, of "
+        f"{evaluation.pseudo_tokens:,} tokens"
     )
+    documents, seconds = format_count(evaluation.documents, "document"), format_seconds(evaluation.seconds)
+    output.console.print(f"{documents} in {seconds}; {evaluation.reason}")
 
 
 def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
-    """Count the words that get the tag they have."""
+    """Print the accuracy of predicted tags."""
     from dataclasses import asdict
 
-    from clearstory.cli.training_display import clock
+    from clearstory.cli.training_display import format_seconds
     from clearstory.recipes.inference.tag import evaluate_tags
     from clearstory.text.settings import DataSettings
 
-    found = evaluate_tags(recipe.model, recipe.text, DataSettings(errors=recipe.errors))
+    score = evaluate_tags(recipe.model, recipe.text, DataSettings(errors=recipe.errors))
     if not output.json:
-        new = "" if found.unknown_accuracy is None else f", {found.unknown_accuracy:.2%} of {found.unknown:,} new ones"
+        unknown = ""
+        if score.unknown_accuracy is not None:
+            unknown = f", {score.unknown_accuracy:.2%} of {score.unknown:,} out-of-vocabulary words"
         output.console.print(
-            f"{found.accuracy:.2%} of {found.tokens:,} words tagged right{new}; macro F1 {found.macro_f1:.4f}"
+            f"accuracy {score.accuracy:.2%} of {score.tokens:,} words{unknown}; macro F1 {score.macro_f1:.4f}"
         )
-        output.console.print(f"{found.sentences:,} sentences in {clock(found.seconds)}")
-    return asdict(found)
+        output.console.print(f"{score.sentences:,} sentences in {format_seconds(score.seconds)}")
+    return asdict(score)
 
 
 COMMAND = Command(recipe=EvaluateRecipe, run=run, example="clearstory evaluate runs/book another-book.txt")

@@ -1,4 +1,4 @@
-"""clearstory fill-mask: what may stand at a [MASK]."""
+"""clearstory fill-mask: predicts the token at each [MASK] of a text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from clearstory.recipes.settings.inference import FillMaskRecipe
 
 
 def run(recipe: FillMaskRecipe, output: Output) -> Mapping[str, Any]:
-    """Tell every mask, and print the likeliest tokens of each."""
+    """Print each text with its masks filled, and the most probable tokens of each mask."""
     from clearstory.recipes.inference.fill_mask import fill_mask
 
-    found = fill_mask(
+    results = fill_mask(
         recipe.model,
         recipe.text,
         top=recipe.top,
@@ -22,13 +22,13 @@ def run(recipe: FillMaskRecipe, output: Output) -> Mapping[str, Any]:
         device=recipe.device,
     )
     if not output.json:
-        for each in found:
-            output.write(f"{each.filled}\n")
-            for number, guesses in enumerate(each.masks, start=1):
-                for place, guess in enumerate(guesses):
-                    mask = f"{number}." if place == 0 and len(each.masks) > 1 else ""
-                    output.write(f"{mask:>4} {guess.probability:7.2%}  {guess.token}\n")
-    return {**found[0].to_json(), "texts": [each.to_json() for each in found]}
+        for result in results:
+            output.write(f"{result.filled}\n")
+            for number, predictions in enumerate(result.masks, start=1):
+                for rank, prediction in enumerate(predictions):
+                    label = f"{number}." if rank == 0 and len(result.masks) > 1 else ""
+                    output.write(f"{label:>4} {prediction.probability:7.2%}  {prediction.token}\n")
+    return {**results[0].to_json(), "texts": [result.to_json() for result in results]}
 
 
 COMMAND = Command(recipe=FillMaskRecipe, run=run, example='clearstory fill-mask runs/bert "The [MASK] sat on the mat."')

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
-    """Write, token by token."""
+    """Generate, printing text as it becomes final, or all beams at the end."""
     from clearstory.recipes.inference.generate import generate
 
-    streamed = not output.json and recipe.sampling.beam == 1
-    begun = False
+    is_streamed = not output.json and recipe.sampling.beam == 1
+    has_started = False
 
-    def show(piece: TextChunk) -> None:
-        nonlocal begun
-        # After the model is open: an error must not follow half a text.
-        output.write(piece.text if begun or not piece.continues_prompt else recipe.prompt + piece.text)
-        begun = True
+    def print_chunk(chunk: TextChunk) -> None:
+        nonlocal has_started
+        # The prompt is printed with the first chunk, so that no error message follows half a text.
+        output.write(chunk.text if has_started or not chunk.continues_prompt else recipe.prompt + chunk.text)
+        has_started = True
 
-    made = generate(
+    generation = generate(
         recipe.model,
         recipe.prompt,
         recipe.sampling,
@@ -33,17 +33,19 @@ def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
         ignore_eos=recipe.ignore_eos,
         int8=recipe.int8,
         device=recipe.device,
-        on_text=show if streamed else None,
+        on_text=print_chunk if is_streamed else None,
     )
-    before = recipe.prompt if made.completions[0].continues_prompt else ""
-    if streamed:
-        output.write("\n" if begun else before + "\n")
+    prompt = recipe.prompt if generation.completions[0].continues_prompt else ""
+    if is_streamed:
+        output.write("\n" if has_started else prompt + "\n")
     elif not output.json:
-        for beam in made.completions:
-            output.write(f"{before}{beam.text}\n")
+        for completion in generation.completions:
+            output.write(f"{prompt}{completion.text}\n")
     if not output.json and output.stderr.is_terminal:
-        output.stderr.print(f"{made.tokens:,} tokens, {made.tokens_per_second:,.0f} a second", style="dim")
-    return made.to_json()
+        output.stderr.print(
+            f"{generation.tokens:,} tokens, {generation.tokens_per_second:,.0f} tokens per second", style="dim"
+        )
+    return generation.to_json()
 
 
 COMMAND = Command(

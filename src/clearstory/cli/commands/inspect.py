@@ -9,23 +9,25 @@ from typing import Any
 from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import InspectRecipe
 
+COMMON_SETTINGS = ("device", "across_checkpoints", "compare_model", "compare_text")
+"""Settings that all views have, besides model, text, view and out."""
+
 
 def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
-    """Look, and draw what was seen."""
+    """Compute a view and print it, or write it to a file."""
     from clearstory.lens.rendering.terminal import render_terminal
     from clearstory.recipes.inference.inspect import inspect
 
-    # What a view does not know it refuses, so only what was said is passed on.
-    asked = ("model", "text", "view", "out", "device", "across_checkpoints", "compare_model", "compare_text")
-    names = [field.name for field in fields(recipe) if field.name not in asked]
-    own = {name: value for name in names if (value := getattr(recipe, name)) not in (None, ())}
-    how = {name: getattr(recipe, name) for name in ("device", "across_checkpoints", "compare_model", "compare_text")}
-    seen = inspect(recipe.model, recipe.text, recipe.view, recipe.out, **how, **own)
+    common = {name: getattr(recipe, name) for name in COMMON_SETTINGS}
+    # A view refuses settings that it does not have, so only those that were given are passed.
+    names = [each.name for each in fields(recipe) if each.name not in ("model", "text", "view", "out", *COMMON_SETTINGS)]
+    settings = {name: value for name in names if (value := getattr(recipe, name)) not in (None, ())}
+    view = inspect(recipe.model, recipe.text, recipe.view, recipe.out, **common, **settings)
     if recipe.out is not None:
         output.stderr.print(f"written to {recipe.out}")
     elif not output.json:
-        output.console.print(render_terminal(seen, output.console.width))
-    return seen.to_json()
+        output.console.print(render_terminal(view, output.console.width))
+    return view.to_json()
 
 
 COMMAND = Command(

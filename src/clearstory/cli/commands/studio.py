@@ -13,16 +13,16 @@ def run(recipe: StudioRecipe, output: Output) -> Mapping[str, Any] | None:
     """Print the address, then serve until Ctrl-C."""
     from clearstory.studio.server import listen, serve
 
-    place = listen(recipe)
-    said = {"url": place.url, "host": place.host, "port": place.port, "token": place.token, "folder": recipe.folder}
+    address = listen(recipe)
 
-    def ready() -> None:
+    def print_address() -> None:
         if output.json:
-            output.print_json(said)
+            keys = ("url", "host", "port", "token")
+            output.print_json({**{key: getattr(address, key) for key in keys}, "folder": recipe.folder})
         else:
-            output.write(f"the studio is at {place.url}\nCtrl-C ends it; runs that it has begun go on\n")
+            output.write(f"the studio is at {address.url}\nCtrl-C stops it; training runs that it has started continue\n")
 
-    serve(place, recipe.folder, ready)
+    serve(address, recipe.folder, print_address)
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from clearstory.errors import BadInput
 from clearstory.lens.views import Curve, HighlightedText, Line, Panel, Report, Table, View
+from clearstory.lens.views.report import panels_of
 from clearstory.training.checkpoint import list_checkpoints
 
 MAX_CHECKPOINTS = 8
@@ -54,11 +55,6 @@ def evenly_spaced(paths: Sequence[Path]) -> list[Path]:
         return list(paths)
     last = MAX_CHECKPOINTS - 1
     return [paths[round(index * (len(paths) - 1) / last)] for index in range(MAX_CHECKPOINTS)]
-
-
-def panels_of(view: View) -> tuple[Panel, ...]:
-    """The panels of a report; any other view by itself."""
-    return view.panels if isinstance(view, Report) else (view,)
 
 
 def value_curve(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve | None:

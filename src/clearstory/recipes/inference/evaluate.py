@@ -1,4 +1,4 @@
-"""Evaluate: how well a model foresees a text, in bits per byte."""
+"""Evaluate: how well a model predicts a text, in bits per byte."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any, Literal
 import numpy as np
 
 from clearstory.errors import BadInput
-from clearstory.metrics import Score
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.int8 import quantize_int8 as in_int8
-from clearstory.models.base import inference_mode, reads_source
-from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
+from clearstory.metrics import Score
+from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.capabilities import Capability, has_capability, require
+from clearstory.models.int8 import quantize_int8
+from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer, require_mlm_head
 from clearstory.recipes.inference.evaluate_seq2seq import evaluate_seq2seq
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
-from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
+from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well a model foresaw a text, and how it was asked.
+    """How well a model predicts a text, and how that was measured.
 
     Args:
-        score: the sums; its `bytes` is None where bits per byte would mean nothing, and its `reason` says why.
-        documents: how many; none saw another.
-        windows: "strided" (overlapping), "blocks" (side by side), or "whole" for a model that never forgets.
-        stride: tokens from one window's beginning to the next's; None for "whole".
-        context: the window's length; None for "whole".
-        unknown: tokens of the text that the tokenizer had no word for.
-        lossless: whether the tokens spell the text exactly.
-        seconds: scoring took.
+        score: sums of nats, tokens and bytes; `bytes` is None if bits per byte are undefined, and `reason` says why.
+        documents: number of documents, each evaluated on its own.
+        windows: strided (overlapping), blocks (adjacent), or whole for a model without a context.
+        stride: tokens between the starts of two windows; None for whole.
+        context: length of a window in tokens; None for whole.
+        unknown: number of out-of-vocabulary tokens.
+        lossless: whether the tokens decode to exactly the text.
+        seconds: time of the evaluation.
     """
 
     score: Score
@@ -53,11 +53,11 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """The yardstick; None where the tokenizer loses some of the text."""
+        """Bits per byte; None if the tokenizer is lossy on this text."""
         return self.score.bits_per_byte
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """All values as a dictionary for JSON."""
         return {
             "bits_per_byte": self.score.bits_per_byte,
             "nats_per_token": self.score.nats_per_token,
@@ -69,7 +69,7 @@ class Evaluation:
             "stride": self.stride,
             "context": self.context,
             "unknown": self.unknown,
-            "lossless": self.is_lossless,
+            "lossless": self.lossless,
             "reason": self.score.reason,
             "seconds": self.seconds,
         }
@@ -89,86 +89,113 @@ def evaluate(
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation | EncoderEvaluation:
-    """How well a model foresees the text of `sources` (files, folders, globs, corpora), or of `texts` given as such.
+    """How well a model predicts the text of `sources`, or `texts`.
 
-    All of it is read; a document longer than the context, window by window. Each document begins after the token that
-    texts begin after, so that its first token is foreseen too; with a tokenizer that has none, that token is left out
-    of every sum. Where there are several documents, foreseeing each one's end is part of the task. `limit` stops after
-    about so many tokens. `on_progress` is told tokens done and tokens in all.
+    A document that is longer than the context is read in windows. Each document is preceded by the start token, so that
+    its first token is predicted too; without such a token, first tokens are left out of all sums. If there are several
+    documents, the end token of each is predicted as well.
 
-    Raises BadInput for text that cannot be read, BadSetting for windows that cannot be.
+    Args:
+        model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
+        sources: files, folders, globs or corpora.
+        texts: texts to evaluate instead of `sources`.
+        windows: "strided", overlapping windows in which every token has at least half a context before it, or "blocks".
+        stride: tokens between the starts of two strided windows; half the context by default.
+        batch_size: windows in one batch.
+        limit: stop after about this number of tokens.
+        data: how files are read.
+        int8: use 8-bit integer weights.
+        device: cpu, cuda, mps or auto.
+        on_progress: called with the number of tokens done and the number of all tokens.
+
+    Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.
     """
     network, tokenizer = load_model_and_tokenizer(model, device)
-    if reads_source(network):
-        given = [sources] if isinstance(sources, str | Path) else sources
-        score, count, lossless, seconds = evaluate_seq2seq(network, tokenizer, given, texts, data, limit)
+    paths = [sources] if isinstance(sources, str | Path) else sources
+    if has_capability(network, Capability.SOURCE):
+        score, count, lossless, seconds = evaluate_seq2seq(network, tokenizer, paths, texts, data, limit)
         return Evaluation(
             score=score, documents=count, windows="whole", stride=None, context=None, unknown=0,
             lossless=lossless, seconds=seconds,
         )  # fmt: skip
     if texts is None:
-        documents: Iterable[Document] = read_documents([sources] if isinstance(sources, str | Path) else sources, data)
+        documents: Iterable[Document] = read_documents(paths, data)
     else:
-        documents = (Document(str(number), text) for number, text in enumerate(texts))
-    if isinstance(network, Encoder):
-        require_mlm_head(network)
+        documents = (Document(str(index), text) for index, text in enumerate(texts))
+    if has_capability(network, Capability.BIDIRECTIONAL):
+        require(network, Capability.MLM_HEAD)
         return evaluate_encoder(network, tokenizer, documents, limit=limit, on_progress=on_progress)
     length, step = window_length_and_stride(network, None, windows, stride)
-    watch = Watch(tokenizer, documents)
-    rows = encode_documents(tokenizer, watch)
-    begin = bos_or_eos_token_id(tokenizer)
-    if not has_targets(rows, begin):
-        raise BadInput("the text is too short: there is no token to foresee; give more of it")
-    if int8:
-        network = in_int8(network)
+    tracked = LosslessTracker(tokenizer, documents)
+    dataset = encode_documents(tokenizer, tracked)
+    start_token_id = bos_or_eos_token_id(tokenizer)
+    if not has_targets(dataset, start_token_id):
+        raise BadInput("the text is too short: it has no token to predict; give more text")
+    options: dict[str, Any] = {"windows": windows, "stride": stride, "batch_size": batch_size, "limit": limit}
     started = time.perf_counter()
-    score = Score()
-    whole = len(rows) if limit is None else min(limit, len(rows))
-    with inference_mode(network):
-        parts = iter_scores(
-            network, rows, windows=windows, stride=stride, start_token_id=begin, batch_size=batch_size, limit=limit
-        )
-        for part in parts:
-            score += part
-            if on_progress is not None:
-                on_progress(min(score.tokens, whole), whole)
-    unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(rows.ids == tokenizer.unk_token_id))
-    if not watch.lossless:
-        score = score.without_bytes(reason(unknown))
+    score = score_text(
+        quantize_int8(network) if int8 else network,
+        dataset,
+        on_progress=on_progress,
+        start_token_id=start_token_id,
+        **options,
+    )
+    unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(dataset.ids == tokenizer.unk_token_id))
+    if not tracked.lossless:
+        score = score.without_bytes(lossy_tokenizer_reason(unknown))
     return Evaluation(
         score=score,
-        documents=rows.documents,
+        documents=dataset.documents,
         windows="whole" if length is None else windows,
         stride=None if length is None else step,
         context=length,
         unknown=unknown,
-        lossless=watch.lossless,
+        lossless=tracked.lossless,
         seconds=time.perf_counter() - started,
     )
 
 
-class Watch:
-    """Documents as they pass by, and whether all of them could be spelt exactly."""
+def score_text(
+    model: LanguageModel,
+    dataset: TokenDataset,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    limit: int | None = None,
+    **options: Any,
+) -> Score:
+    """Sums of nats, tokens and bytes of a dataset; `options` are those of `evaluation.windows.iter_scores`."""
+    total = len(dataset) if limit is None else min(limit, len(dataset))
+    score = Score()
+    with inference_mode(model):
+        for part in iter_scores(model, dataset, limit=limit, **options):
+            score += part
+            if on_progress is not None:
+                on_progress(min(score.tokens, total), total)
+    return score
+
+
+class LosslessTracker:
+    """Iterates over documents and records in `lossless` whether the tokenizer reproduces all of them exactly."""
 
     def __init__(self, tokenizer: Tokenizer, documents: Iterable[Document]) -> None:
         self.tokenizer = tokenizer
         self.documents = documents
-        self.is_lossless = True
+        self.lossless = True
 
     def __iter__(self) -> Iterator[Document]:
         for document in self.documents:
-            self.is_lossless = self.is_lossless and self.tokenizer.is_lossless(document.text)
+            self.lossless = self.lossless and self.tokenizer.is_lossless(document.text)
             yield document
 
 
-def reason(unknown: int) -> str:
-    """Why there are no bits per byte."""
+def lossy_tokenizer_reason(unknown: int) -> str:
+    """Why a text has no bits per byte, for a text with this number of out-of-vocabulary tokens."""
     if unknown:
         return (
-            f"the tokenizer has no word for {unknown:,} tokens of this text, so the bytes they stand for are unknown; "
-            "compare models whose tokenizers spell everything in bits per byte, this one in nats per token"
+            f"{unknown:,} tokens of this text are out of vocabulary, and the cost of their bytes is not known; use "
+            "nats per token for this model, and bits per byte for models with a lossless tokenizer"
         )
     return (
-        "the tokenizer does not give this text back exactly (case or white space is lost), so bits per byte would "
-        "count what was never foreseen; compare it in nats per token"
+        "the tokenizer does not reproduce this text exactly (case or white space is lost), so bits per byte would "
+        "count bytes that were never predicted; use nats per token"
     )
