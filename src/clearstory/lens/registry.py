@@ -1,6 +1,6 @@
-"""Table: every view by its name on the command line, and what a model must have to show it.
+"""Every view by name: the function that computes it, and what a model must be capable of.
 
-Imports nothing until a view is asked for.
+Imports nothing of a view until it is asked for.
 """
 
 from __future__ import annotations
@@ -11,119 +11,137 @@ from importlib import import_module
 from typing import Any
 
 from clearstory.errors import CannotDo, UnknownName, nearest
-from clearstory.lens.views import View
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.base import reads_source
+from clearstory.lens.views.base import View
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability, family_name, has_capability, require
+
+ATTENTION = (Capability.ATTENTION,)
+CAUSAL = (Capability.CAUSAL,)
+CAUSAL_RESIDUAL = (Capability.HIDDEN_STATES, Capability.CAUSAL)
+EMBEDDINGS = (Capability.EMBEDDINGS,)
+HMM_STATES = (Capability.HMM_STATES,)
+NGRAM_COUNTS = (Capability.NGRAM_COUNTS,)
+OUTPUT_EMBEDDINGS = (Capability.OUTPUT_EMBEDDINGS,)
+RECURRENT = (Capability.RECURRENT_STATE,)
+RESIDUAL = (Capability.HIDDEN_STATES,)
+
+NEEDS: dict[Capability, str] = {
+    Capability.ATTENTION: "attention",
+    Capability.CAUSAL: "next-token prediction",
+    Capability.EMBEDDINGS: "token embeddings",
+    Capability.GATES: "gates",
+    Capability.HIDDEN_STATES: "a residual stream of layers",
+    Capability.HMM_STATES: "discrete hidden states",
+    Capability.MLM_HEAD: "a masked-token head",
+    Capability.NGRAM_COUNTS: "n-gram tables",
+    Capability.OUTPUT_EMBEDDINGS: "output embeddings",
+    Capability.RECURRENT_STATE: "a recurrent state",
+}
+"""The capabilities that views require, in words."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a view is made: a function (model, tokenizer, text, **settings) -> View.
+class ViewSpec:
+    """A view's function (model, tokenizer, text, **settings) -> View, and what it requires.
 
-    `part` is the attribute of a model that the view looks into, or several of which any will do, and `needs` says in
-    words what that is; None for views that ask only what every language model can do. A model that has no such part, or
-    None there, cannot show it.
-    `forwards`: it asks what comes next, which an encoder, that sees what comes, cannot be asked. `sourced`: a
-    model that reads a source and writes from it can show it too. `writes`: it is handed what writes after the text.
-    `slow`: it reads the text anew for each part of the model, so a page asks before it is made. `listed`: it is the
-    head of a list of the whole vocabulary, of which `top` may ask for more; a difference needs all of it.
+    Args:
+        function: "module:function".
+        requires: capabilities that the model must have.
+        excludes: capabilities that the model must not have.
+        needs_writer: whether the function also takes the writer that continues the text.
+        slow: whether it runs the model once for each component, so that a page asks before it computes it.
+        lists_vocabulary: whether it shows the `top` tokens of the whole vocabulary; a difference needs all of them.
     """
 
     function: str
-    part: str | tuple[str, ...] | None = None
-    needs: str = "any language model"
-    forwards: bool = False
-    sourced: bool = True
-    writes: bool = False
+    requires: tuple[Capability, ...] = ()
+    excludes: tuple[Capability, ...] = ()
+    needs_writer: bool = False
     slow: bool = False
-    listed: bool = False
+    lists_vocabulary: bool = False
 
-    def fits(self, model: Any) -> bool:
-        """Whether a model has what the view looks into."""
-        parts = (self.part,) if isinstance(self.part, str) else self.part
-        return parts is None or any(getattr(model, part, None) is not None for part in parts)
+    @property
+    def needs(self) -> str:
+        """What the view requires, in words."""
+        return " and ".join(NEEDS[capability] for capability in self.requires) or "any language model"
+
+    def supports(self, model: LanguageModel) -> bool:
+        """Whether a model has what the view requires."""
+        return all(has_capability(model, each) for each in self.requires) and not any(
+            has_capability(model, each) for each in self.excludes
+        )
 
 
-FORWARDS = "a model that reads left to right"
-STACKS = ("blocks", "decoder")
-ATTENTION = "attention, which a Transformer has"
-STREAM = "a Transformer's stream"
-WRITES = "the stream of a Transformer that writes: its logits are sums of what was added there"
-WORDS = "a vector for each word"
-
-VIEWS: dict[str, Entry] = {
-    "tokens": Entry("clearstory.lens.probes.tokenization:tokenization"),
-    "embeddings": Entry("clearstory.lens.probes.embeddings:embeddings", "embedding", WORDS),
-    "neighbours": Entry("clearstory.lens.probes.x_neighbours:neighbours", "output_weight", WORDS),
-    "analogy": Entry("clearstory.lens.probes.x_neighbours:analogy", "output_weight", WORDS),
-    "projection": Entry("clearstory.lens.probes.projection:projection", "output_weight", WORDS),
-    "semantic-axis": Entry("clearstory.lens.probes.projection:semantic_axis", "output_weight", WORDS),
-    "contextual-embeddings": Entry(
-        "clearstory.lens.probes.contextual_embeddings:contextual_embeddings", "embedding", "vectors for words that change from layer to layer"
+VIEWS: dict[str, ViewSpec] = {
+    "tokens": ViewSpec("clearstory.lens.probes.tokenization:tokenization"),
+    "embeddings": ViewSpec("clearstory.lens.probes.embeddings:embeddings", EMBEDDINGS),
+    "neighbours": ViewSpec("clearstory.lens.probes.x_neighbours:neighbours", OUTPUT_EMBEDDINGS),
+    "analogy": ViewSpec("clearstory.lens.probes.x_neighbours:analogy", OUTPUT_EMBEDDINGS),
+    "projection": ViewSpec("clearstory.lens.probes.projection:projection", OUTPUT_EMBEDDINGS),
+    "semantic-axis": ViewSpec("clearstory.lens.probes.projection:semantic_axis", OUTPUT_EMBEDDINGS),
+    "contextual-embeddings": ViewSpec("clearstory.lens.probes.contextual_embeddings:contextual_embeddings", EMBEDDINGS),
+    "positions": ViewSpec("clearstory.lens.probes.positions:positions", RESIDUAL),
+    "architecture": ViewSpec("clearstory.lens.probes.architecture:architecture"),
+    "next-token": ViewSpec("clearstory.lens.probes.next_token:next_token", CAUSAL, lists_vocabulary=True),
+    "surprisal": ViewSpec("clearstory.lens.probes.surprisal:surprisal", CAUSAL),
+    "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_writer=True),
+    "fill-mask": ViewSpec("clearstory.lens.probes.fill_mask:fill_mask", (Capability.MLM_HEAD,)),
+    "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION),
+    "combined-heads": ViewSpec("clearstory.lens.probes.x_combined:combined_heads", ATTENTION),
+    "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION),
+    "heads": ViewSpec("clearstory.lens.probes.head_types:head_types", ATTENTION),
+    "dependency-heads": ViewSpec("clearstory.lens.probes.dependency_heads:dependency_heads", ATTENTION, slow=True),
+    "qk-ov": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION),
+    "logit-lens": ViewSpec("clearstory.lens.probes.logit_lens:logit_lens", RESIDUAL),
+    "logit-attribution": ViewSpec("clearstory.lens.probes.logit_attribution:logit_attribution", CAUSAL_RESIDUAL),
+    "residual-norms": ViewSpec("clearstory.lens.probes.residual_norms:residual_norms", RESIDUAL),
+    "neurons": ViewSpec("clearstory.lens.probes.neurons:neurons", CAUSAL_RESIDUAL),
+    "interventions": ViewSpec("clearstory.lens.probes.interventions:interventions", RESIDUAL),
+    "ablation": ViewSpec("clearstory.lens.probes.ablation:ablation", RESIDUAL, slow=True),
+    "activation-patching": ViewSpec(
+        "clearstory.lens.probes.activation_patching:activation_patching", RESIDUAL, slow=True
     ),
-    "positions": Entry("clearstory.lens.probes.positions:positions", STACKS, "places, which a Transformer is told"),
-    "architecture": Entry("clearstory.lens.probes.architecture:architecture"),
-    "next-token": Entry("clearstory.lens.probes.next_token:next_token", needs=FORWARDS, forwards=True, listed=True),
-    "surprisal": Entry("clearstory.lens.probes.surprisal:surprisal", needs=FORWARDS, forwards=True),
-    "generation": Entry("clearstory.lens.probes.generation:generation", needs=FORWARDS, forwards=True, writes=True),
-    "fill-mask": Entry(
-        "clearstory.lens.probes.fill_mask:fill_mask", "mlm_transform", "a head that tells what stands at a [MASK], which an encoder has"
+    "gates": ViewSpec("clearstory.lens.probes.x_gates:gate_activations", RECURRENT),
+    "activations": ViewSpec("clearstory.lens.probes.recurrent_units:activations", RECURRENT),
+    "gradient-reach": ViewSpec(
+        "clearstory.lens.probes.gradient_reach:gradient_reach", (Capability.EMBEDDINGS, Capability.CAUSAL), excludes=(Capability.SOURCE,)
     ),
-    "attention": Entry("clearstory.lens.probes.attention:attention", STACKS, ATTENTION),
-    "combined-heads": Entry("clearstory.lens.probes.x_combined:combined_heads", STACKS, ATTENTION),
-    "head": Entry("clearstory.lens.probes.attention_head:attention_head", STACKS, ATTENTION),
-    "heads": Entry("clearstory.lens.probes.head_types:head_types", STACKS, ATTENTION),
-    "dependency-heads": Entry("clearstory.lens.probes.dependency_heads:dependency_heads", STACKS, ATTENTION, slow=True),
-    "qk-ov": Entry("clearstory.lens.probes.qk_circuit:qk_circuit", STACKS, ATTENTION),
-    "logit-lens": Entry("clearstory.lens.probes.logit_lens:logit_lens", STACKS, STREAM),
-    "logit-attribution": Entry("clearstory.lens.probes.logit_attribution:logit_attribution", STACKS, WRITES, forwards=True),
-    "residual-norms": Entry("clearstory.lens.probes.residual_norms:residual_norms", STACKS, STREAM),
-    "neurons": Entry("clearstory.lens.probes.neurons:neurons", STACKS, WRITES, forwards=True),
-    "interventions": Entry("clearstory.lens.probes.interventions:interventions", STACKS, STREAM),
-    "ablation": Entry("clearstory.lens.probes.ablation:ablation", STACKS, STREAM, slow=True),
-    "activation-patching": Entry("clearstory.lens.probes.activation_patching:activation_patching", STACKS, STREAM, slow=True),
-    "gates": Entry("clearstory.lens.probes.x_gates:gate_activations", "layers", "gates, which a recurrent model has"),
-    "activations": Entry("clearstory.lens.probes.recurrent_units:activations", "layers", "units, which a recurrent model has"),
-    "gradient-reach": Entry(
-        "clearstory.lens.probes.gradient_reach:gradient_reach", "embedding", "vectors that a gradient reaches, read left to right", True, False
-    ),
-    "viterbi": Entry("clearstory.lens.probes.x_states:viterbi", "chain", "hidden states, which an hmm has"),
-    "posteriors": Entry("clearstory.lens.probes.hmm_states:posteriors", "chain", "hidden states, which an hmm has"),
-    "backoff": Entry("clearstory.lens.probes.x_backoff:backoff", "tables", "tables of n-grams"),
-    "ngram-counts": Entry("clearstory.lens.probes.ngram_counts:ngram_counts", "tables", "tables of n-grams"),
+    "viterbi": ViewSpec("clearstory.lens.probes.x_states:viterbi", HMM_STATES),
+    "posteriors": ViewSpec("clearstory.lens.probes.hmm_states:posteriors", HMM_STATES),
+    "backoff": ViewSpec("clearstory.lens.probes.x_backoff:backoff", NGRAM_COUNTS),
+    "ngram-counts": ViewSpec("clearstory.lens.probes.ngram_counts:ngram_counts", NGRAM_COUNTS),
 }
-"""From a view's name to where it is made and what it needs."""
+"""From a view's name to its function and what it requires."""
 
 
-def view_of(name: str) -> Callable[..., View]:
-    """The function behind a view's name. Raises UnknownName with the nearest."""
+def load_view(name: str) -> Callable[..., View]:
+    """The function of a view. Raises UnknownName with the nearest names."""
     if name not in VIEWS:
         raise UnknownName(f"there is no view called '{name}'; {nearest(name, VIEWS)}")
     module, function = VIEWS[name].function.split(":")
-    made: Any = getattr(import_module(module), function)
-    return made  # type: ignore[no-any-return]  # a name from the table above
+    loaded: Any = getattr(import_module(module), function)
+    return loaded  # type: ignore[no-any-return]  # a function of the table above
 
 
-def able(model: Any) -> list[str]:
-    """The names of the views that a model can show."""
-    encoder, sourced = isinstance(model, Encoder), reads_source(model)
-    return [
-        name
-        for name, entry in VIEWS.items()
-        if entry.fits(model) and not (encoder and entry.forwards) and not (sourced and not entry.sourced)
-    ]
+def supported_views(model: LanguageModel) -> list[str]:
+    """The names of the views that a model supports."""
+    return [name for name, spec in VIEWS.items() if spec.supports(model)]
 
 
-def check_able(name: str, model: Any) -> None:
-    """Raises CannotDo, naming the views that it can show, for a model that cannot show this one."""
-    if name in (can := able(model)):
+def check_supported(name: str, model: LanguageModel) -> None:
+    """Raise CannotDo, in one sentence with the supported views, for a model that does not support this view."""
+    spec = VIEWS[name]
+    if spec.supports(model):
         return
-    family = getattr(getattr(model, "config", None), "family", type(model).__name__)
-    lacks = f"and this model ({family}) has none"
-    if isinstance(model, Encoder):
-        lacks = "and this model is an encoder, which sees both sides (clearstory fill-mask tells what may stand at a [MASK])"
-    if reads_source(model) and not VIEWS[name].sourced:
-        lacks = "and this model reads a source and writes another text"
+    *others, last = supported_views(model)
+    supported = f"it supports {', '.join(others)} and {last}"
+    for capability in spec.requires:
+        try:
+            require(model, capability)
+        except CannotDo as error:
+            raise CannotDo(f"the view '{name}' needs {spec.needs}, and {error}; {supported}") from None
+    excluded = next(each for each in spec.excludes if has_capability(model, each))
     raise CannotDo(
-        f"the view '{name}' needs {VIEWS[name].needs}, {lacks}; it can show {', '.join(can[:-1])} and {can[-1]}"
+        f"the view '{name}' does not support models with the capability {excluded}, which this model "
+        f"({family_name(model)}) has; {supported}"
     )
