@@ -15,7 +15,7 @@ from clearstory.lens.probes.x_head import head_output_in_stream, head_quantities
 from clearstory.lens.probes.attention_head import MAX_DIMENSIONS, attention_head
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import attention_parts, attention_site, attention_sites, linear_weight
-from clearstory.lens.registry import able, check_able
+from clearstory.lens.registry import supported_views, check_supported
 from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.views import Grid, Table
 from clearstory.models.autograd_functions import Linear
@@ -166,10 +166,10 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
     with pytest.raises(CannotDo, match="has no taps"):
         attention_sites(Linear(2, 2))
     for name in ("lstm", "ngram", "hmm"):
-        assert not {"attention", "head"} & set(able(MODELS[name]()))
+        assert not {"attention", "head"} & set(supported_views(MODELS[name]()))
     with pytest.raises(CannotDo, match="'head' needs attention, which a Transformer has"):
-        check_able("head", MODELS["lstm"]())
-    assert {"attention", "head"} <= set(able(MAKE["t5"]()))
+        check_supported("head", MODELS["lstm"]())
+    assert {"attention", "head"} <= set(supported_views(MAKE["t5"]()))
 
 
 def test_what_is_said_follows_from_the_numbers() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.lens.probes.x_backoff import backoff
-from clearstory.lens.registry import able, check_able
+from clearstory.lens.registry import supported_views, check_supported
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -54,8 +54,8 @@ def test_probabilities_are_the_models_own_for_every_smoothing() -> None:
 
 def test_what_it_cannot_show_is_refused() -> None:
     tokenizer = train_tokenizer("characters", [TEXT])
-    assert "backoff" in able(model(tokenizer))
+    assert "backoff" in supported_views(model(tokenizer))
     with pytest.raises(CannotDo, match="tables of n-grams"):
-        check_able("backoff", shaken(TINY_GPT2))
+        check_supported("backoff", shaken(TINY_GPT2))
     with pytest.raises(BadInput, match="too short"):
         backoff(model(tokenizer), tokenizer, "")

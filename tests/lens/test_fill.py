@@ -13,7 +13,7 @@ from clearstory.errors import BadSetting, CannotDo
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.probes.fill_mask import fill_mask
-from clearstory.lens.registry import able, check_able
+from clearstory.lens.registry import supported_views, check_supported
 from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.presets import BERT_TINY
@@ -74,9 +74,9 @@ def test_places_that_cannot_be_hidden_are_refused(place: int, words: str) -> Non
 
 
 def test_it_is_for_encoders_that_know_words() -> None:
-    assert "fill-mask" in able(MODEL)
+    assert "fill-mask" in supported_views(MODEL)
     bare: Any = shaken(replace(CONFIG, mlm_transform=False))
     for other in (bare, shaken(TINY_CLEAR)):
-        assert "fill-mask" not in able(other)
+        assert "fill-mask" not in supported_views(other)
         with pytest.raises(CannotDo, match="a head that tells what stands at a"):
-            check_able("fill-mask", other)
+            check_supported("fill-mask", other)

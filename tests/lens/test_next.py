@@ -11,7 +11,7 @@ import torch
 
 from clearstory.errors import BadSetting, ContextOverflow, UnknownName
 from clearstory.lens.probes.next_token import next_token
-from clearstory.lens.registry import VIEWS, view_of
+from clearstory.lens.registry import VIEWS, load_view
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
@@ -56,6 +56,6 @@ def test_what_cannot_be_is_refused(model: Any) -> None:
 
 
 def test_every_view_can_be_found() -> None:
-    assert all(callable(view_of(name)) for name in VIEWS)
+    assert all(callable(load_view(name)) for name in VIEWS)
     with pytest.raises(UnknownName, match="did you mean 'next-token'"):
-        view_of("nxt-token")
+        load_view("nxt-token")

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.x_gates import compute_gates, gate_activations
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach
-from clearstory.lens.registry import check_able
+from clearstory.lens.registry import check_supported
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
@@ -49,7 +49,7 @@ def test_gates_are_shown_as_means_over_units() -> None:
 
 def test_a_transformer_has_no_gates_and_says_what_it_can_show() -> None:
     with pytest.raises(CannotDo, match=r"needs gates.*it can show .*next, surprise, generation, attention"):
-        check_able("gates", MODELS["gpt2"]())
+        check_supported("gates", MODELS["gpt2"]())
 
 
 # Untied ones: else moving a word's vector would move its logit as well.

@@ -15,7 +15,7 @@ from tests.tiny import TINY_GPT2, shaken
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, UnknownName
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.probes.surprisal import surprisal
-from clearstory.lens.registry import able, check_able
+from clearstory.lens.registry import supported_views, check_supported
 from clearstory.models.base import TokenBatch
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -68,10 +68,10 @@ def test_surprise_is_that_of_the_target(model: Any) -> None:
 
 
 def test_what_such_a_model_cannot_show_names_what_it_can(model: Any) -> None:
-    assert {"tokens", "next-token", "surprisal", "neighbours", "attention", "heads", "logit-lens"} <= set(able(model))
+    assert {"tokens", "next-token", "surprisal", "neighbours", "attention", "heads", "logit-lens"} <= set(supported_views(model))
     for name, why in (("gradient-reach", "reads a source and writes another text"), ("gates", "has none")):
         with pytest.raises(CannotDo, match=f"{why}; it can show tokens, .*next, surprise"):
-            check_able(name, model)
+            check_supported(name, model)
 
 
 def test_a_source_and_a_target_are_asked_for_where_they_are_due(model: Any) -> None:

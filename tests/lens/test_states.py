@@ -10,7 +10,7 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.x_states import viterbi
-from clearstory.lens.registry import check_able
+from clearstory.lens.registry import check_supported
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from tiny import MODELS
 
@@ -42,4 +42,4 @@ def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadSetting, match="top is 0"):
         viterbi(MODELS["hmm"](), READER, "a", top=0)
     with pytest.raises(CannotDo, match="needs hidden states, which an hmm has"):
-        check_able("viterbi", MODELS["lstm"]())
+        check_supported("viterbi", MODELS["lstm"]())

@@ -21,7 +21,7 @@ from clearstory.lens.probes.neurons import strongest_neurons, neurons
 from clearstory.lens.probes.residual_norms import measure_norms, residual_norms
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, forward_copies, single_token, output_stack
-from clearstory.lens.registry import able, check_able
+from clearstory.lens.registry import supported_views, check_supported
 from clearstory.lens.hooks.activations import replace_activations, record_activations
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
@@ -258,10 +258,10 @@ def test_what_cannot_be_is_refused() -> None:
         logit_lens(model, TOKENIZER, "abca", words=("a", "b"))
     pieces = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     encoder = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
-    assert {"logit-lens", "residual-norms"} <= set(able(encoder))
+    assert {"logit-lens", "residual-norms"} <= set(supported_views(encoder))
     for name in ("logit-attribution", "neurons"):
         with pytest.raises(CannotDo, match="encoder"):
-            check_able(name, encoder)
+            check_supported(name, encoder)
         with pytest.raises(CannotDo, match="bends"):
             {"logit-attribution": logit_attribution, "neurons": neurons}[name](encoder, pieces, "a")
     with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
@@ -272,8 +272,8 @@ def test_what_cannot_be_is_refused() -> None:
         logit_lens(bare, pieces, "a b")
     for name in ("logit-lens", "logit-attribution", "residual-norms", "neurons"):
         for other in ("lstm", "ngram", "hmm"):
-            assert name not in able(MODELS[other]())
-        assert name in able(MORE["t5"]())
+            assert name not in supported_views(MODELS[other]())
+        assert name in supported_views(MORE["t5"]())
 
 
 def test_the_lens_at_a_few_tokens_is_the_lens_at_all_of_them() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
 from clearstory.lens.probes.surprisal import surprisal
-from clearstory.lens.registry import VIEWS, able, check_able, view_of
+from clearstory.lens.registry import VIEWS, supported_views, check_supported, load_view
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import TokenBatch
 from clearstory.evaluation.windows import score_dataset
@@ -67,12 +67,12 @@ def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
 
 def test_a_family_asked_for_what_it_cannot_show_names_what_it_can(model: Any) -> None:
     for name in VIEWS:
-        if name in able(model):
-            check_able(name, model)
+        if name in supported_views(model):
+            check_supported(name, model)
             continue
         with pytest.raises(CannotDo, match=f"'{name}' needs .* can show tokens, .*next-token, surprisal"):
-            check_able(name, model)
-    assert ("attention" in able(model)) == hasattr(model, "blocks")
+            check_supported(name, model)
+    assert ("attention" in supported_views(model)) == hasattr(model, "blocks")
 
 
 def test_inspect_refuses_before_it_computes() -> None:
@@ -81,7 +81,7 @@ def test_inspect_refuses_before_it_computes() -> None:
         inspect(opened, "a", view="attention")
     assert inspect(opened, "a", view="surprisal").kind == "highlighted_text"
     with pytest.raises(UnknownName, match="did you mean 'surprisal'"):
-        view_of("suprisal")
+        load_view("suprisal")
 
 
 def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None:

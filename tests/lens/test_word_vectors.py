@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.embeddings import embeddings, most_varying_columns
 from clearstory.lens.probes.x_neighbours import analogy, neighbours, parse_word_sum
-from clearstory.lens.registry import able
+from clearstory.lens.registry import supported_views
 from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, known_token, principal_directions, word_tokens, unit_word_vectors
 from clearstory.lens.probes.projection import axis_coordinates, semantic_axis, fit_plane, projection, project_on
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -21,12 +21,12 @@ from tiny import MODELS, TINY_GPT2
 
 TOKENIZER = train_tokenizer("words", ["a b c d e f g h king queen man woman\n"])
 FULL = train_tokenizer("words", [" ".join(f"w{number}" for number in range(21)) + "\n"])  # as many as the tiny models know
-HAVE = [name for name in MODELS if "neighbours" in able(MODELS[name]())]
+HAVE = [name for name in MODELS if "neighbours" in supported_views(MODELS[name]())]
 
 
 def test_which_models_have_word_vectors() -> None:
     assert set(HAVE) == {"gpt2", "clear", "grouped", "windowed", "recalling", "placeless", "rnn", "gru", "lstm"}
-    assert "embeddings" in able(MODELS["adaptive"]())  # whose unembedding is no plain product
+    assert "embeddings" in supported_views(MODELS["adaptive"]())  # whose unembedding is no plain product
 
 
 def test_main_directions_are_those_of_the_covariance() -> None:

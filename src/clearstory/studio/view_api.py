@@ -20,7 +20,7 @@ from clearstory.formats.folders import OpenedModel
 from clearstory.lens.rendering.render import render
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.registry import VIEWS, check_able, view_of
+from clearstory.lens.registry import VIEWS, check_supported, load_view
 from clearstory.lens.hooks.activations import activation_names, record_activations
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.base import inference_mode
@@ -90,7 +90,7 @@ class ArrayRequest:
 
 def render_view(opened: OpenedModel, request: ViewRequest) -> Any:
     """A view as plain data for the format "json", otherwise as the text of a file."""
-    function = view_of(request.view)
+    function = load_view(request.view)
     view = inspect(opened, request.text, request.view, **convert_settings(function, request.settings))
     return view.to_json() if request.format == "json" else render(view, request.format)
 
@@ -99,10 +99,10 @@ def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
     """Every view: name, description, settings, whether this model supports it, and if not, the reason."""
     entries = []
     for name, entry in VIEWS.items():
-        function = view_of(name)
+        function = load_view(name)
         reason = None
         try:
-            check_able(name, opened.model)
+            check_supported(name, opened.model)
         except CannotDo as error:
             reason = str(error)
         description = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]

@@ -18,7 +18,7 @@ from clearstory.errors import CannotDo, ClearstoryError, UnknownName
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.lens.rendering.render import render
-from clearstory.lens.registry import VIEWS, view_of
+from clearstory.lens.registry import VIEWS, load_view
 from clearstory.lens.views import Table, View
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
@@ -34,7 +34,7 @@ class ViewDifferenceRequest:
         text: what A reads.
         compare_model: B's model; the same when not given.
         compare_text: what B reads; the same when not given.
-        view: one of lens.table.VIEWS.
+        view: one of lens.registry.VIEWS.
         format: json as data, both sides beside their difference; or the file that the library writes of that.
         settings: the view's own, for both.
     """
@@ -50,8 +50,8 @@ class ViewDifferenceRequest:
 
 def view_or_error(opened: OpenedModel, text: str, request: ViewDifferenceRequest) -> View | ClearstoryError:
     """The view of one side, with all rows if it lists the vocabulary; or the error that prevents it."""
-    settings = convert_settings(view_of(request.view), request.settings)
-    if VIEWS[request.view].listed:
+    settings = convert_settings(load_view(request.view), request.settings)
+    if VIEWS[request.view].lists_vocabulary:
         settings["top"] = load_model_and_tokenizer(opened)[0].vocab
     try:
         return inspect(opened, text, request.view, **settings)
@@ -67,7 +67,7 @@ def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, reques
     Raises A's error if both sides failed; for a file format, the error that prevents the difference.
     """
     top = request.settings.get("top")
-    rows = convert_settings(view_of(request.view), {"top": top})["top"] if top is not None else ROWS
+    rows = convert_settings(load_view(request.view), {"top": top})["top"] if top is not None else ROWS
     errors = [each for each in (a, b) if isinstance(each, ClearstoryError)]
     if len(errors) == 2:
         raise errors[0]
@@ -90,4 +90,4 @@ def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, reques
 
 def first_rows(view: View, request: ViewDifferenceRequest, rows: int) -> View:
     """The first rows of a view that lists the vocabulary; any other view unchanged."""
-    return replace(view, rows=view.rows[:rows]) if VIEWS[request.view].listed and isinstance(view, Table) else view
+    return replace(view, rows=view.rows[:rows]) if VIEWS[request.view].lists_vocabulary and isinstance(view, Table) else view

@@ -11,7 +11,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
-from clearstory.lens.registry import VIEWS, check_able, view_of
+from clearstory.lens.registry import VIEWS, check_supported, load_view
 from clearstory.lens.rendering.render import format_of, save_view
 from clearstory.lens.views import View
 from clearstory.lens.views.difference import ROWS, difference
@@ -57,7 +57,7 @@ def inspect(
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
     """
-    function = view_of(view)
+    function = load_view(view)
     check_view_settings(function, view, settings)
     if out is not None:
         format_of(out)  # before anything is computed
@@ -69,11 +69,11 @@ def inspect(
 
     def compute_view(model: str | Path | ModelWithTokenizer, text: str = text) -> View:
         network, tokenizer = load_model_and_tokenizer(model, device)
-        check_able(view, network)
-        if VIEWS[view].writes:
+        check_supported(view, network)
+        if VIEWS[view].needs_writer:
             generator = token_generator(network, tokenizer, text, settings.get("truncate"))
             return function(network, tokenizer, text, generator, **settings)
-        if is_comparison and VIEWS[view].listed:
+        if is_comparison and VIEWS[view].lists_vocabulary:
             return function(network, tokenizer, text, **{**settings, "top": network.vocab})
         return function(network, tokenizer, text, **settings)
 
