@@ -1,4 +1,4 @@
-// Compare: one view of two sides, each a model, a checkpoint and a sentence, and what B has more than A: B − A.
+// Compare page: one view of two sides A and B, each a model, a checkpoint and a sentence, and their difference B − A.
 
 import { fetchFile, getJson, latestRequest, postJson, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -9,10 +9,10 @@ import { inspectSnippet } from "../view_card.js";
 import { viewTables } from "../format.js";
 import { makeComparisonSides } from "./comparison_sides.js";
 
-/** Kinds of views of which one can be taken from another. */
+/** Kinds of views that can be subtracted. */
 const COMPARABLE_KINDS = new Set(["grid", "curve", "table", "highlighted_text"]);
 
-/** Views that are not about the sentence, or that ask for more than one. */
+/** Views that are not about the sentence, or that need further inputs. */
 const EXCLUDED_VIEWS = new Set(["neighbours", "analogy", "dependency-heads", "activation-patching", "interventions"]);
 
 const SIDE_LABELS = { a: "A", b: "B" };
@@ -20,42 +20,42 @@ const SIDE_LABELS = { a: "A", b: "B" };
 export function mount(root, context) {
   const [differenceRequest, viewsRequest, curvesRequest] = [latestRequest(), latestRequest(), latestRequest()];
   const { state } = context;
-  let viewsOfB = { of: null, views: new Map() }; // B's model, and what it can show
-  let lastRequest = null; // what was asked last, as one string
-  const shownViews = { a: null, b: null, apart: null }; // the views that are drawn
-  const linkedRenderers = linkRenderers((container, from, to) => translatePosition(container, shownViews[from], shownViews[to]));
+  let viewsOfB = { of: null, views: new Map() }; // B's model and its views
+  let lastRequest = null; // the last request as JSON
+  const shownViews = { a: null, b: null, difference: null }; // the drawn views
+  const linkedRenderers = linkRenderers((position, from, to) => translatePosition(position, shownViews[from], shownViews[to]));
 
   const viewSelect = el("select", { name: "view", onchange: () => state.set({ view: viewSelect.value, ...clearedSettings() }) });
   const settings = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
   const sides = makeComparisonSides(context);
   const tools = el("div", {}, sides.root, el("div", { class: "settings" }, el("label", {}, el("span", {}, "View"), viewSelect), settings));
-  const sidesCard = makeCard({ name: "sides", title: "Two sides", description: "A is the model, step and sentence above; B is chosen here, and begins as A.", tools });
+  const sidesCard = makeCard({ name: "sides", title: "Two sides", description: "A is the model, checkpoint and sentence above; B is chosen here and starts as a copy of A.", tools });
   const cards = {
     a: makeCard({ name: "a", title: "A" }),
     b: makeCard({ name: "b", title: "B" }),
-    apart: makeCard({ name: "apart", title: "B − A" }),
+    difference: makeCard({ name: "difference", title: "B − A" }),
   };
-  const curvesCard = makeCard({ name: "curves", title: "How both learnt" });
+  const curvesCard = makeCard({ name: "curves", title: "Learning curves" });
   sidesCard.root.classList.add("both", "all");
-  cards.apart.root.classList.add("both");
+  cards.difference.root.classList.add("both");
   curvesCard.root.classList.add("both", "all");
   curvesCard.root.hidden = true;
-  root.replaceChildren(el("div", { class: "panes" }, sidesCard.root, cards.a.root, cards.b.root, cards.apart.root, curvesCard.root));
+  root.replaceChildren(el("div", { class: "panes" }, sidesCard.root, cards.a.root, cards.b.root, cards.difference.root, curvesCard.root));
 
-  /** Settings of another view say nothing of this one. */
+  /** Resets the settings of the previous view. */
   const clearedSettings = () => Object.fromEntries(Object.keys(state.all()).filter((name) => name.startsWith("v_")).map((name) => [name, null]));
 
-  // ---- what is asked
+  // ---- requests
 
   const comparableViews = () => [...context.views().values()].filter((each) => COMPARABLE_KINDS.has(each.kind) && !each.slow && !EXCLUDED_VIEWS.has(each.name));
 
   const isAvailableInBoth = (name) => Boolean(context.views().get(name)?.available && viewsOfB.views.get(name)?.available);
 
-  /** Words in the stream for one model twice; of two models, what both make of one sentence; of two sentences, what comes next. */
+  /** logit-lens for one model, surprisal for two models, next-token for two sentences. */
   function defaultView() {
     const same = sides.text() === context.text();
-    const request = !same ? "next-token" : sides.model() === context.model() || sides.name() === state.get("model") ? "logit-lens" : "surprisal";
-    return [request, "next-token", "attention", "embeddings"].find(isAvailableInBoth) ?? comparableViews().find((each) => isAvailableInBoth(each.name))?.name ?? null;
+    const preferred = !same ? "next-token" : sides.model() === context.model() || sides.name() === state.get("model") ? "logit-lens" : "surprisal";
+    return [preferred, "next-token", "attention", "embeddings"].find(isAvailableInBoth) ?? comparableViews().find((each) => isAvailableInBoth(each.name))?.name ?? null;
   }
 
   const selectedView = () => (state.get("view") && isAvailableInBoth(state.get("view")) ? state.get("view") : defaultView());
@@ -66,7 +66,7 @@ export function mount(root, context) {
       const value = parseValue(row, state.get(urlKey(row.name)));
       if (value !== null) settingValues[row.name] = value;
     }
-    // Each side would choose its own head: one and the same is compared.
+    // The same head on both sides; without it each side would select its own.
     if ("head" in fieldsByName(view)) settingValues.head ??= 0;
     return { model: context.model(), text: context.text(), compare_model: sides.model(), compare_text: sides.text(), view, settings: settingValues };
   }
@@ -82,16 +82,16 @@ export function mount(root, context) {
     return row.kind === "integer" || row.kind === "number" ? Number(text) : text;
   }
 
-  // ---- what is painted around
+  // ---- controls
 
   function updateViewSelect(view) {
-    const reason = (each) => (!each.available ? `A: ${each.reason}` : `B: ${viewsOfB.views.get(each.name)?.reason ?? "it has no such view"}`);
+    const reason = (each) => (!each.available ? `A: ${each.reason}` : `B: ${viewsOfB.views.get(each.name)?.reason ?? "view not available"}`);
     const options = comparableViews().map((each) => el("option", { value: each.name, disabled: !isAvailableInBoth(each.name), title: isAvailableInBoth(each.name) ? each.description : reason(each) }, each.name));
     viewSelect.replaceChildren(...options);
     viewSelect.value = view ?? "";
   }
 
-  let settingsView = null; // the view whose settings stand there
+  let settingsView = null; // the view of the shown settings
 
   function updateSettings(view) {
     if (settingsView !== view) settings.replaceChildren(...settingsOf(view).map(field));
@@ -107,12 +107,12 @@ export function mount(root, context) {
     const setValue = (value) => state.set({ [urlKey(row.name)]: value || null }, { quiet: true });
     const choices = row.kind === "choice" ? row.choices : row.kind === "boolean" ? ["true", "false"] : null;
     const input = choices
-      ? el("select", { name: row.name, onchange: () => setValue(input.value) }, el("option", { value: "" }, "as usual"), ...choices.map((each) => el("option", { value: each }, each)))
-      : el("input", { type: row.kind === "integer" || row.kind === "number" ? "number" : "text", step: row.kind === "integer" ? "1" : "any", name: row.name, size: 8, placeholder: row.name === "head" ? "0" : row.kind === "list" ? "one; another" : row.default === null ? "usual" : String(row.default), onchange: () => setValue(input.value) });
+      ? el("select", { name: row.name, onchange: () => setValue(input.value) }, el("option", { value: "" }, "default"), ...choices.map((each) => el("option", { value: each }, each)))
+      : el("input", { type: row.kind === "integer" || row.kind === "number" ? "number" : "text", step: row.kind === "integer" ? "1" : "any", name: row.name, size: 8, placeholder: row.name === "head" ? "0" : row.kind === "list" ? "one; another" : row.default === null ? "default" : String(row.default), onchange: () => setValue(input.value) });
     return el("label", {}, el("span", {}, row.name), input);
   }
 
-  // ---- what is asked for and drawn
+  // ---- results
 
   async function update() {
     sides.update();
@@ -125,8 +125,8 @@ export function mount(root, context) {
     try {
       if (viewsOfB.of !== sides.model()) {
         const name = sides.model();
-        const settingValues = name === context.model() ? [...context.views().values()] : (await viewsRequest.run((signal) => getJson("views", { name }, signal))).views;
-        viewsOfB = { of: name, views: new Map(settingValues.map((each) => [each.name, each])) };
+        const views = name === context.model() ? [...context.views().values()] : (await viewsRequest.run((signal) => getJson("views", { name }, signal))).views;
+        viewsOfB = { of: name, views: new Map(views.map((each) => [each.name, each])) };
       }
     } catch (error) {
       if (error instanceof StaleResponse) return undefined;
@@ -135,7 +135,7 @@ export function mount(root, context) {
     }
     const view = selectedView();
     updateViewSelect(view);
-    if (!view) return showNothing("These two models have no view in common that could be compared; choose another model for B.");
+    if (!view) return showNothing("These two models have no comparable view in common; choose another model for B.");
     updateSettings(view);
     const request = buildRequest(view);
     const key = JSON.stringify(request);
@@ -147,11 +147,11 @@ export function mount(root, context) {
     return Promise.all(Object.keys(cards).map((name) => cards[name].fill(() => cardContent(name, response, request))));
   }
 
-  /** Nothing to show, and why. */
+  /** Clears all cards and shows the reason. */
   function showNothing(sentence) {
     lastRequest = null;
     for (const name of Object.keys(cards)) clearCard(name);
-    return cards.apart.fail(sentence);
+    return cards.difference.fail(sentence);
   }
 
   function clearCard(name) {
@@ -165,41 +165,41 @@ export function mount(root, context) {
     const parts = [];
     if (sides.model() !== context.model()) parts.push(`models: A is ${context.model()}, B is ${sides.model()}`);
     if (sides.text() !== context.text()) parts.push("sentences");
-    return parts.length ? `They differ in their ${parts.join("; and in their ")}.` : "Both sides are the same: choose another model, step or sentence for B.";
+    return parts.length ? `A and B differ in: ${parts.join("; ")}.` : "Both sides are the same; choose another model, checkpoint or sentence for B.";
   }
 
-  /** One pane's share of the answer. */
+  /** The content of one card. */
   async function cardContent(name, response, request) {
-    let settingValues;
+    let result;
     try {
-      settingValues = await response;
+      result = await response;
     } catch (error) {
-      if (error instanceof ApiError && name !== "apart") return { title: SIDE_LABELS[name], mount: (body) => clearBody(name, body) };
+      if (error instanceof ApiError && name !== "difference") return { title: SIDE_LABELS[name], mount: (body) => clearBody(name, body) };
       if (error instanceof ApiError) clearBody(name, cards[name].body);
       throw error;
     }
-    const view = name === "apart" ? settingValues.difference : settingValues[name];
+    const view = result[name];
     if (!view) {
       clearBody(name, cards[name].body);
-      const sentence = settingValues.problems[name === "apart" ? "difference" : name];
-      throw new ApiError(sentence ?? `There is no difference to show, since ${settingValues.problems.a ? "A" : "B"} shows nothing.`);
+      const sentence = result.problems[name];
+      throw new ApiError(sentence ?? `There is no difference because side ${result.problems.a ? "A" : "B"} failed.`);
     }
     const sideRequest = { model: name === "b" ? request.compare_model : request.model, text: name === "b" ? request.compare_text : request.text, view: request.view, settings: request.settings };
     return {
-      title: name === "apart" ? view.title : `${SIDE_LABELS[name]}: ${view.title}`,
+      title: name === "difference" ? view.title : `${SIDE_LABELS[name]}: ${view.title}`,
       caption: view.caption,
-      python: name === "apart" ? inspectSnippet({ ...sideRequest, settings: { ...request.settings, ...compareArguments(request) } }) : inspectSnippet(sideRequest),
+      python: name === "difference" ? inspectSnippet({ ...sideRequest, settings: { ...request.settings, ...compareArguments(request) } }) : inspectSnippet(sideRequest),
       tables: () => viewTables(view),
       files: {
-        svg: () => (name === "apart" ? fetchFile(request, "svg", "view-difference") : fetchFile(sideRequest, "svg")),
+        svg: () => (name === "difference" ? fetchFile(request, "svg", "view-difference") : fetchFile(sideRequest, "svg")),
         csv: async () => tablesCsv(viewTables(view)),
-        html: () => (name === "apart" ? fetchFile(request, "html", "view-difference") : fetchFile(sideRequest, "html")),
+        html: () => (name === "difference" ? fetchFile(request, "html", "view-difference") : fetchFile(sideRequest, "html")),
       },
       mount: (body) => {
         cards[name].renderer()?.destroy?.();
         shownViews[name] = view;
         const container = el("div", {});
-        body.replaceChildren(...(name === "apart" ? [legend(view), container] : [container]));
+        body.replaceChildren(...(name === "difference" ? [legend(view), container] : [container]));
         body.dataset.kind = view.kind;
         const renderer = renderView(container, view, { ...linkedRenderers.hooks(name), ...(name === "a" ? { onPick: (pick) => context.pick(pick, view) } : {}) });
         linkedRenderers.join(name, renderer, body);
@@ -208,7 +208,7 @@ export function mount(root, context) {
     };
   }
 
-  /** What makes B another side than A, as the library is asked. */
+  /** The arguments of `inspect` that describe side B. */
   const compareArguments = (request) => ({ compare_model: request.compare_model, ...(request.compare_text === request.text ? {} : { compare_text: request.compare_text }) });
 
   function clearBody(name, body) {
@@ -219,14 +219,14 @@ export function mount(root, context) {
     return null;
   }
 
-  /** What the two colours mean. */
+  /** The legend of the two colours. */
   function legend(view) {
     if (view.kind === "curve") return "";
     const swatch = (shade, words) => el("span", {}, el("span", { class: `swatch ${shade}`, "aria-hidden": "true" }), words);
     return el("p", { class: "key" }, swatch("more-5", "more in B"), swatch("less-5", "less in B"));
   }
 
-  // ---- two runs
+  // ---- learning curves
 
   let shownCurves = null;
 
@@ -237,9 +237,9 @@ export function mount(root, context) {
     if (curvesCard.root.hidden || shownCurves === names.join("\n")) return undefined;
     shownCurves = names.join("\n");
     return curvesCard.fill(async () => {
-      const settingValues = await curvesRequest.run((signal) => Promise.all(names.map((name) => getJson("runs/learning-curve", { name }, signal))));
-      if (settingValues.some((each) => !each.view)) throw new ApiError("One of the two runs has not looked at its text yet; its curve begins with the first look.");
-      const view = mergeCurves(settingValues.map((each) => each.view), names);
+      const responses = await curvesRequest.run((signal) => Promise.all(names.map((name) => getJson("runs/learning-curve", { name }, signal))));
+      if (responses.some((each) => !each.view)) throw new ApiError("One of the two runs has not been evaluated yet; its curve starts with the first evaluation.");
+      const view = mergeCurves(responses.map((each) => each.view), names);
       return {
         caption: view.caption,
         tables: () => viewTables(view),
@@ -258,9 +258,9 @@ export function mount(root, context) {
   };
 }
 
-/** Two learning curves over one axis. */
+/** Two learning curves on one axis. */
 function mergeCurves(views, names) {
   const lines = views.flatMap((view, side) => view.lines.map((each) => ({ ...each, name: `${"AB"[side]}, ${names[side]}: ${each.name}`, same_color_as: each.same_color_as ? `${"AB"[side]}, ${names[side]}: ${each.same_color_as}` : null })));
   const captions = views.map((view, side) => (view.caption ? `${"AB"[side]}: ${view.caption}` : "")).filter(Boolean);
-  return { ...views[0], title: "How both learnt", lines, band: views[0].band, caption: captions.join(" ") };
+  return { ...views[0], title: "Learning curves", lines, band: views[0].band, caption: captions.join(" ") };
 }

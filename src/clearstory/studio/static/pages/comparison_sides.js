@@ -1,17 +1,17 @@
-// Sides: which model, which checkpoint and which sentence stand on the other side, B. The address holds them as
-// model_b, step_b and text_b; what it does not name is as on A's side.
+// Comparison sides: the model, checkpoint and sentence of side B. The URL state holds them as model_b, step_b and text_b;
+// what is missing is taken from side A.
 
 import { el } from "../dom.js";
 import { shortCount, visibleWhitespace } from "../format.js";
 
-/** {root, update(), model(), name(), text()}: what is chosen for B, and the form in which it is. */
+/** -> {root, update(), model(), name(), text()}: the form for side B and its values. */
 export function makeComparisonSides(context) {
   const { state } = context;
   const openable = () => context.models().filter((each) => !each.problem);
   const modelName = () => state.get("model_b") ?? state.get("model");
   const text = () => state.get("text_b") ?? context.text();
 
-  /** B's path: a step of its own, the best where that is asked for or the model is another, or else A's. */
+  /** The path of B's model: its own checkpoint, its best model, or the same as A. */
   function model() {
     const step = state.get("step_b");
     if (step !== null && step !== "best") return `${modelName()}/checkpoints/step-${step.padStart(6, "0")}`;
@@ -24,8 +24,8 @@ export function makeComparisonSides(context) {
   const stepBox = el("label", { class: "picker" }, stepSlider, stepLabel);
   const textInput = el("textarea", { name: "text_b", rows: 1, spellcheck: "false", "aria-label": "sentence of B", onchange: setText, onkeydown: onKeyDown });
   const sideA = el("span", { class: "side" });
-  const swapButton = el("button", { type: "button", onclick: swapSides, title: "what is A becomes B, and the other way round" }, "⇄ Swap");
-  const resetButton = el("button", { type: "button", onclick: () => state.set({ model_b: null, step_b: null, text_b: null }) }, "B as A");
+  const swapButton = el("button", { type: "button", onclick: swapSides, title: "swap A and B" }, "⇄ Swap");
+  const resetButton = el("button", { type: "button", onclick: () => state.set({ model_b: null, step_b: null, text_b: null }) }, "Reset B to A");
   const root = el(
     "div",
     { class: "sides" },
@@ -60,7 +60,7 @@ export function makeComparisonSides(context) {
   function update() {
     const step = state.get("step");
     sideA.replaceChildren(
-      el("span", {}, `${state.get("model") ?? "no model"}${step === null ? "" : `, after ${Number(step).toLocaleString("en-US")} steps`}`),
+      el("span", {}, `${state.get("model") ?? "no model"}${step === null ? "" : `, step ${Number(step).toLocaleString("en-US")}`}`),
       el("span", { class: "mono soft" }, `“${visibleWhitespace(context.text())}”`),
     );
     modelSelect.replaceChildren(...openable().map((each) => el("option", { value: each.name }, [each.name, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", "))));
@@ -71,7 +71,7 @@ export function makeComparisonSides(context) {
     stepSlider.max = steps.length;
     const stepB = state.get("step_b") ?? (state.get("model_b") ? "best" : (step ?? "best"));
     stepSlider.value = stepB === "best" ? steps.length : steps.indexOf(Number(stepB));
-    stepLabel.textContent = stepB === "best" ? "the best" : `after ${Number(stepB).toLocaleString("en-US")}`;
+    stepLabel.textContent = stepB === "best" ? "best model" : `step ${Number(stepB).toLocaleString("en-US")}`;
     if (document.activeElement !== textInput) textInput.value = text();
     resetButton.disabled = !["model_b", "step_b", "text_b"].some((each) => state.get(each) !== null);
   }

@@ -1,5 +1,5 @@
-// Context: one word in two sentences. Its vector is the same in both until the model has looked around it: layer by layer,
-// how far the two part, what each comes near of, and which heads moved it.
+// Contextual embeddings page: one word in two sentences. Its input embedding is the same in both; this page shows, layer by
+// layer, how similar the two contextual embeddings are, their nearest neighbours, and what each head adds to them.
 
 import { fetchFile, latestRequest, fetchArrays, postJson, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -14,30 +14,30 @@ const SIDES = ["A", "B"];
 export function mount(root, context) {
   const [embeddingsRequest, tokensRequest] = [latestRequest(), latestRequest()];
   const { state } = context;
-  let result = null; // the answer: every layer's numbers
-  let lastRequest = null; // what it answers, as one string
-  let inspectRequest = null; // the same as the library is asked
-  let hoveredLayer = null; // the layer that is pointed at
+  let result = null; // the response with the values of all layers
+  let lastRequest = null; // the last request as JSON
+  let inspectRequest = null; // the corresponding request of the view
+  let hoveredLayer = null; // the layer under the pointer
 
   const selection = makeWordSelection(context);
   const cards = {
-    words: makeCard({ name: "words", title: "One word in two sentences", description: "A click on a token marks its word. A is the sentence above.", tools: selection.root }),
-    layers: makeCard({ name: "layers", title: "Layer by layer", description: "Pointing at a layer shows it in all cards; a click keeps it." }),
-    ways: makeCard({ name: "ways", title: "Their ways through the layers" }),
-    parting: makeCard({ name: "parting", title: "How alike they are" }),
-    near: makeCard({ name: "near", title: "Nearest in context" }),
-    moved: makeCard({ name: "moved", title: "What moved them" }),
-    static: makeCard({ name: "static", title: "What each stays near of" }),
+    words: makeCard({ name: "words", title: "One word in two sentences", description: "Click a token to select its word. A is the sentence above.", tools: selection.root }),
+    layers: makeCard({ name: "layers", title: "Layer by layer", description: "Hover a layer to show it in all cards; click to keep it selected." }),
+    trajectories: makeCard({ name: "trajectories", title: "Trajectories through the layers" }),
+    similarity: makeCard({ name: "similarity", title: "Similarity per layer" }),
+    nearest: makeCard({ name: "nearest", title: "Nearest contextual embeddings" }),
+    heads: makeCard({ name: "heads", title: "Head contributions" }),
+    static_neighbours: makeCard({ name: "static_neighbours", title: "Similarity to static neighbours" }),
   };
-  for (const name of ["words", "near", "moved", "static"]) cards[name].root.classList.add("all", "both");
-  const rightColumn = el("div", { class: "pile" }, cards.ways.root, cards.parting.root);
-  root.replaceChildren(el("div", { class: "panes" }, cards.words.root, cards.layers.root, rightColumn, cards.near.root, cards.moved.root, cards.static.root));
+  for (const name of ["words", "nearest", "heads", "static_neighbours"]) cards[name].root.classList.add("all", "both");
+  const rightColumn = el("div", { class: "pile" }, cards.trajectories.root, cards.similarity.root);
+  root.replaceChildren(el("div", { class: "panes" }, cards.words.root, cards.layers.root, rightColumn, cards.nearest.root, cards.heads.root, cards.static_neighbours.root));
 
-  // ---- what is asked
+  // ---- requests
 
   async function update() {
     if (!context.model()) return;
-    // Nobody has written anything yet: the usual sentence has no second one.
+    // Without any text the page starts with its example.
     if (state.get("text") === null && state.get("text_b") === null) return state.set({ text: EXAMPLE_SENTENCES[0], text_b: EXAMPLE_SENTENCES[1] }, { quiet: true });
     await context.track(load());
   }
@@ -48,7 +48,7 @@ export function mount(root, context) {
     let other = state.get("text_b");
     try {
       let tokens = other === null ? [] : await fetchTokens(model, other);
-      const [a, b] = selection.marks(other, tokens);
+      const [a, b] = selection.selectedWords(other, tokens);
       const settings = {
         ...(other === null ? {} : { other_text: other }),
         word: a?.word ?? "",
@@ -65,16 +65,16 @@ export function mount(root, context) {
       for (const card of Object.values(cards)) card.root.dataset.state = "busy";
       await cards.words.fill(async () => {
         const response = await embeddingsRequest.run((signal) => fetchArrays(request, signal));
-        // The sentence that was chosen where none was given.
+        // The example sentence that the server chose.
         if (other === null) tokens = await fetchTokens(model, (other = response.other_text));
         selection.update({ other, tokens });
         [result, inspectRequest] = [response, { model, text, view: "contextual-embeddings", settings: { other_text: other, ...settings } }];
         return wordsContent();
       });
-      if (key !== lastRequest) return undefined; // something newer was asked
+      if (key !== lastRequest) return undefined; // a newer request was sent
       if (!result) return showNothing();
       hideCards(false);
-      await Promise.all(Object.keys(cards).map((name) => name === "words" || (name === "near" || name === "moved" ? fillLayerCard(name) : cards[name].fill(async () => allLayersContent(name)))));
+      await Promise.all(Object.keys(cards).map((name) => name === "words" || (name === "nearest" || name === "heads" ? fillLayerCard(name) : cards[name].fill(async () => allLayersContent(name)))));
       return updateMarks();
     } catch (error) {
       if (error instanceof StaleResponse) return undefined;
@@ -84,13 +84,13 @@ export function mount(root, context) {
     }
   }
 
-  /** Nothing to show but why, which the first card says. */
+  /** Hides all cards except the first one, which shows the reason. */
   function showNothing() {
     lastRequest = null;
     hideCards(true);
   }
 
-  /** All cards but the first, hidden while they have nothing to show. */
+  /** Hides or shows all cards except the first one. */
   function hideCards(isHidden) {
     for (const { root: each } of Object.values(cards).filter((card) => card !== cards.words)) {
       each.hidden = isHidden;
@@ -105,22 +105,22 @@ export function mount(root, context) {
     return tokensByText.get(key);
   }
 
-  // ---- what is shown of all layers
+  // ---- all layers
 
   const wordsContent = () => ({
     title: result.title,
-    caption: [result.caption, result.missing ? `${result.missing} sentences that are kept here do not fit the model and were left out.` : ""].filter(Boolean).join(" "),
+    caption: [result.caption, result.missing ? `${result.missing} example sentences do not fit the model's context or vocabulary and were left out.` : ""].filter(Boolean).join(" "),
     python: inspectSnippet(inspectRequest),
     files: { svg: () => fetchFile(inspectRequest, "svg"), csv: () => fetchFile(inspectRequest, "csv"), html: () => fetchFile(inspectRequest, "html") },
     mount: () => null,
   });
 
-  /** A card of all layers. */
+  /** The content of a card about all layers. */
   function allLayersContent(name) {
-    const views = { parting: [result.parting], ways: [result.ways], static: result.static, layers: [layersTable()] }[name];
-    if (!views.length) throw new ApiError("The model has no plain word vectors, so a word has no neighbours by itself.");
+    const views = { similarity: [result.similarity], trajectories: [result.trajectories], static_neighbours: result.static_neighbours, layers: [layersTable()] }[name];
+    if (!views.length) throw new ApiError("This model has no static word embeddings to compare with.");
     return {
-      caption: name === "parting" ? null : views.map((view) => view.caption).filter(Boolean).at(-1), // the first card says it
+      caption: name === "similarity" ? null : views.map((view) => view.caption).filter(Boolean).at(-1), // the first card shows it
       python: inspectSnippet(inspectRequest),
       tables: () => views.flatMap(viewTables),
       files: { csv: async () => tablesCsv(views.flatMap(viewTables)) },
@@ -131,36 +131,36 @@ export function mount(root, context) {
     };
   }
 
-  /** Views beside each other, each by its own drawer. */
+  /** Renders views side by side. */
   function renderSideBySide(body, views, name) {
     const containers = views.map(() => el("div", {}));
     body.replaceChildren(el("div", { class: views.length > 1 ? "panes" : "" }, ...views.map((view, i) => el("div", {}, views.length > 1 ? el("h3", {}, view.title) : null, containers[i]))));
     const renderers = views.map((view, i) =>
       renderView(containers[i], view, {
-        onPick: (pick) => name === "ways" && pick.point !== null && (pick.pinned ? toggleLayer(view.points[pick.point].label) : hoverLayer(view.points[pick.point].label)),
-        onMove: ({ hovered: index }) => name === "parting" && hoverLayer(index === null ? null : result.rows[index].name),
+        onPick: (pick) => name === "trajectories" && pick.point !== null && (pick.pinned ? toggleLayer(view.points[pick.point].label) : hoverLayer(view.points[pick.point].label)),
+        onMove: ({ hovered: index }) => name === "similarity" && hoverLayer(index === null ? null : result.layers[index].name),
       }),
     );
-    if (name === "ways") containers[0].addEventListener("pointerleave", () => hoverLayer(null));
+    if (name === "trajectories") containers[0].addEventListener("pointerleave", () => hoverLayer(null));
     return { ...renderers[0], follow: (move) => renderers[0].follow?.(move), destroy: () => renderers.forEach((each) => each.destroy?.()) };
   }
 
-  const COLUMNS = ["layer", "cosine, cleared", "as is", "two by chance", "A near B’s neighbours", "B near A’s neighbours"];
-  const layerCells = (row) => [row.words, row.cleared, row.cosine, row.chance, ...row.near];
-  const layersTable = () => ({ kind: "table", title: "Cosines layer by layer", columns: COLUMNS, rows: result.rows.map(layerCells), bar: COLUMNS[1] });
+  const COLUMNS = ["layer", "cosine, centred", "cosine", "random pair", "A to B’s static neighbours", "B to A’s static neighbours"];
+  const layerCells = (row) => [row.title, row.centred, row.cosine, row.chance, ...row.static_similarity];
+  const layersTable = () => ({ kind: "table", title: "Cosine similarity per layer", columns: COLUMNS, rows: result.layers.map(layerCells), bar: COLUMNS[1] });
 
   function paintLayers(body) {
-    const max = Math.max(1e-9, ...result.rows.map((row) => Math.abs(row.cleared)));
-    const tableRows = result.rows.map((row, index) =>
+    const max = Math.max(1e-9, ...result.layers.map((row) => Math.abs(row.centred)));
+    const tableRows = result.layers.map((row, index) =>
       el(
         "tr",
         {
-          tabindex: index ? "-1" : "0", "aria-selected": "false", data: { layer: row.name, cleared: row.cleared, cosine: row.cosine },
+          tabindex: index ? "-1" : "0", "aria-selected": "false", data: { layer: row.name, centred: row.centred, cosine: row.cosine },
           onpointerenter: () => hoverLayer(row.name), onpointerleave: () => hoverLayer(null), onfocus: () => hoverLayer(row.name), onblur: () => hoverLayer(null),
           onclick: () => toggleLayer(row.name), onkeydown: (event) => onKeyDown(event, index),
         },
-        el("th", { scope: "row" }, row.words),
-        el("td", { class: "bars" }, el("span", { class: "bar-room" }, el("span", { class: row.cleared < 0 ? "bar below" : "bar", style: { width: `${((100 * Math.abs(row.cleared)) / max).toFixed(2)}%` } })), el("span", { class: "n" }, cellText(row.cleared))),
+        el("th", { scope: "row" }, row.title),
+        el("td", { class: "bars" }, el("span", { class: "bar-room" }, el("span", { class: row.centred < 0 ? "bar below" : "bar", style: { width: `${((100 * Math.abs(row.centred)) / max).toFixed(2)}%` } })), el("span", { class: "n" }, cellText(row.centred))),
         ...layerCells(row).slice(2).map((value) => el("td", { class: "n", title: value ?? "" }, value === null ? "–" : value.toFixed(2))),
       ),
     );
@@ -178,18 +178,18 @@ export function mount(root, context) {
       rows[index + offset]?.focus();
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      toggleLayer(result.rows[index].name);
-    } else if (event.key === "Escape" && state.get("after") !== null) {
+      toggleLayer(result.layers[index].name);
+    } else if (event.key === "Escape" && state.get("context_layer") !== null) {
       event.stopPropagation();
-      state.set({ after: null }, { quiet: true });
+      state.set({ context_layer: null }, { quiet: true });
     }
   }
 
   // ---- one layer
 
-  const selectedLayer = () => (result?.rows.some((row) => row.name === state.get("after")) ? state.get("after") : result?.least);
+  const selectedLayer = () => (result?.layers.some((row) => row.name === state.get("context_layer")) ? state.get("context_layer") : result?.least_similar);
   const currentLayer = () => hoveredLayer ?? selectedLayer();
-  const layerTitle = (name) => result.rows.find((row) => row.name === name).words;
+  const layerTitle = (name) => result.layers.find((row) => row.name === name).title;
 
   function hoverLayer(name) {
     if (!result || hoveredLayer === name) return;
@@ -198,45 +198,45 @@ export function mount(root, context) {
   }
 
   function toggleLayer(name) {
-    state.set({ after: name === state.get("after") ? null : name }, { quiet: true });
+    state.set({ context_layer: name === state.get("context_layer") ? null : name }, { quiet: true });
   }
 
-  let shownLayer = null; // the layer that near and moved show
+  let shownLayer = null; // the layer shown by the cards `nearest` and `heads`
 
   function showLayer() {
     if (!result) return undefined;
     updateMarks();
     if (shownLayer === `${lastRequest} ${currentLayer()}`) return undefined;
-    return Promise.all(["near", "moved"].map(fillLayerCard));
+    return Promise.all(["nearest", "heads"].map(fillLayerCard));
   }
 
-  /** The layer in words, its row, its place on the curve and on the map. */
+  /** Marks the current layer in the table, on the curve and on the map. */
   function updateMarks() {
     const name = currentLayer();
-    const index = result.rows.findIndex((row) => row.name === name);
-    const reason = hoveredLayer ? "pointed at" : state.get("after") === name ? "pinned; Esc lets it go" : "where the two are least alike";
-    const response = cards.layers.body.querySelector(".readout");
-    if (response) response.textContent = `After ${layerTitle(name)}, ${reason}.`;
+    const index = result.layers.findIndex((row) => row.name === name);
+    const reason = hoveredLayer ? "hovered" : state.get("context_layer") === name ? "pinned; Esc releases it" : "the layer with the lowest similarity";
+    const readout = cards.layers.body.querySelector(".readout");
+    if (readout) readout.textContent = `After ${layerTitle(name)}, ${reason}.`;
     for (const row of cards.layers.body.querySelectorAll("tbody tr")) {
       row.setAttribute("aria-selected", String(row.dataset.layer === selectedLayer()));
       row.classList.toggle("pointed", row.dataset.layer === hoveredLayer);
     }
-    cards.parting.renderer()?.follow?.({ hovered: index });
-    cards.ways.renderer()?.follow?.({ at: result.ways.points.flatMap((each, index) => (each.label === name ? [index] : [])) });
+    cards.similarity.renderer()?.follow?.({ hovered: index });
+    cards.trajectories.renderer()?.follow?.({ hovered: result.trajectories.points.flatMap((each, index) => (each.label === name ? [index] : [])) });
   }
 
-  const fillLayerCard = (name) => cards[name].fill(async () => (name === "near" ? nearestContent() : headsContent()));
+  const fillLayerCard = (name) => cards[name].fill(async () => (name === "nearest" ? nearestContent() : headsContent()));
 
   function nearestContent() {
     const name = currentLayer();
     shownLayer = `${lastRequest} ${name}`;
-    const views = result.near[name];
+    const views = result.nearest[name];
     return {
-      title: `Nearest in context after ${layerTitle(name)}`,
-      python: pythonSnippet(`seen["near"][${pythonLiteral(name)}]`),
+      title: `Nearest contextual embeddings after ${layerTitle(name)}`,
+      python: pythonSnippet(`result["nearest"][${pythonLiteral(name)}]`),
       tables: () => views.flatMap(viewTables),
       files: { csv: async () => tablesCsv(views.flatMap(viewTables)) },
-      mount: (body) => (Object.assign(body.dataset, { layer: name }), renderSideBySide(body, views.map((view, i) => ({ ...view, title: SIDES[i] })), "near")),
+      mount: (body) => (Object.assign(body.dataset, { layer: name }), renderSideBySide(body, views.map((view, i) => ({ ...view, title: SIDES[i] })), "nearest")),
     };
   }
 
@@ -244,24 +244,24 @@ export function mount(root, context) {
     const name = currentLayer();
     const view = result.heads?.[name];
     if (!view) {
-      const why = result.heads ? `No head stands between ${layerTitle(name)} and what comes before it; choose a layer with a number.` : "A recurrent model has no heads: its layers carry what was read before.";
-      return { title: "What moved them", mount: (body) => (body.replaceChildren(el("p", { class: "quiet" }, why)), null) };
+      const why = result.heads ? `There are no heads before ${layerTitle(name)}; choose a numbered layer.` : "A recurrent model has no attention heads.";
+      return { title: "Head contributions", mount: (body) => (body.replaceChildren(el("p", { class: "quiet" }, why)), null) };
     }
     const columns = view.columns.map((each) => each.replace("in the first", "ΔE in A").replace("in the second", "ΔE in B").replace("reads most, first", "reads in A").replace("reads most, second", "reads in B"));
     return {
-      title: `Heads of ${layerTitle(name)}: how much each adds to the word, and which words it reads`,
+      title: `Heads of ${layerTitle(name)}: contribution to the word, and the words attended to`,
       caption: view.caption,
-      python: pythonSnippet(`seen["heads"][${pythonLiteral(name)}]`),
+      python: pythonSnippet(`result["heads"][${pythonLiteral(name)}]`),
       tables: () => viewTables(view),
       files: { csv: async () => tablesCsv(viewTables(view)) },
       mount: (body) => (Object.assign(body.dataset, { layer: name }), renderView(body, { ...view, columns })),
     };
   }
 
-  /** The studio's own function, to be run in its folder. */
-  function pythonSnippet(what) {
-    const own = Object.entries(inspectRequest.settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`).join("");
-    return `import clearstory\nfrom clearstory.studio.context_api import words_in_context\n\nopened = clearstory.open(${pythonLiteral(inspectRequest.model)})\nseen = words_in_context(opened.model, opened.tokenizer, ${pythonLiteral(inspectRequest.text)}${own})\nview = ${what}\n`;
+  /** Python that calls the studio's function, to be run in its folder. */
+  function pythonSnippet(expression) {
+    const keywords = Object.entries(inspectRequest.settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`).join("");
+    return `import clearstory\nfrom clearstory.studio.context_api import contextual_embeddings\n\nopened = clearstory.open(${pythonLiteral(inspectRequest.model)})\nresult = contextual_embeddings(opened.model, opened.tokenizer, ${pythonLiteral(inspectRequest.text)}${keywords})\nview = ${expression}\n`;
   }
 
   return {

@@ -1,4 +1,4 @@
-// By hand: one head on the experiment page: how much of what it adds is let through, and its weights, which can be pulled.
+// Head editor: the output scale of one head and its attention weights, which can be dragged. Part of the interventions page.
 
 import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -6,31 +6,31 @@ import { mount as weightEditor } from "../render/weight_editor.js";
 import { el, slider } from "../dom.js";
 import { viewTables, pythonLiteral } from "../format.js";
 
-/** More tokens than this have dots too small to be pulled. */
+/** Above this many tokens the dots are too small to be dragged. */
 const MAX_TOKENS = 48;
 
-/** What an edit of a head is called, by whose attention it is. */
+/** The names of a head and of an attention weight in the intervention syntax, by attention part. */
 const INTERVENTION_NAMES = { "": ["head", "cell"], encoder: ["encoder head", "encoder cell"], decoder: ["head", "cell"], cross: ["cross-head", "cross-cell"] };
 
-/** handCard(context, edits) -> {root, update(shape), end()}; `edits` is the page's list: all(), put(same, words). */
-export function headEditorCard(context, edits) {
+/** headEditorCard(context, interventions) -> {root, update(shape), destroy()}; `interventions` has list() and replace(matches, spec). */
+export function headEditorCard(context, interventions) {
   const { state } = context;
   const requests = latestRequest();
-  let shownRequest = null; // what the drawing is of
+  let shownRequest = null; // the last request as JSON
   let renderer = null;
   let [layers, heads, parts] = [1, 1, []];
-  const field = (name, words) => {
+  const field = (name, text) => {
     const input = el("input", { type: "number", min: 0, step: 1, name, onchange: () => state.set({ [name]: Math.max(0, Math.floor(Number(input.value) || 0)) }, { quiet: true }) });
-    return [el("label", {}, el("span", {}, words), input), input];
+    return [el("label", {}, el("span", {}, text), input), input];
   };
   const [layerBox, layerInput] = field("layer", "Layer");
   const [headBox, headInput] = field("head", "Head");
   const partInput = el("select", { name: "part", onchange: () => state.set({ part: partInput.value || null }, { quiet: true }) });
-  const partBox = el("label", { hidden: true }, el("span", {}, "Whose"), partInput);
-  const scaleText = (value) => (value === 0 ? "nothing" : value === 1 ? "as it is" : `${value} times`);
-  const scale = slider({ label: "What it adds", name: "scale", min: 0, max: 2, step: 0.05, value: 1, format: scaleText, oninput: (value) => edits.put(isScale, value === 1 ? null : `${headName()} ${value === 0 ? "off" : `x${value}`}`) });
+  const partBox = el("label", { hidden: true }, el("span", {}, "Part"), partInput);
+  const scaleText = (value) => (value === 0 ? "0 (ablated)" : value === 1 ? "1 (unchanged)" : `${value}`);
+  const scale = slider({ label: "Output scale", name: "scale", min: 0, max: 2, step: 0.05, value: 1, format: scaleText, oninput: (value) => interventions.replace(isScale, value === 1 ? null : `${headName()} ${value === 0 ? "off" : `x${value}`}`) });
   const [scaleInput, scaleOutput] = [scale.querySelector("input"), scale.querySelector("output")];
-  const card = makeCard({ name: "hand", title: "One head by hand", tools: el("div", { class: "settings" }, partBox, layerBox, headBox, scale) });
+  const card = makeCard({ name: "head-editor", title: "Edit one head", tools: el("div", { class: "settings" }, partBox, layerBox, headBox, scale) });
 
   const selectedPart = () => (parts.length > 1 ? (state.get("part") ?? parts[1]) : null);
   const selectedHead = () => ({ layer: Math.min(layers - 1, state.number("layer") ?? 0), head: Math.min(heads - 1, state.number("head") ?? 0) });
@@ -41,7 +41,7 @@ export function headEditorCard(context, edits) {
 
   function onWeightChange({ row, column, weight }) {
     const name = `${cellName()} ${row} ${column} `;
-    edits.put((each) => each.startsWith(name), weight === null ? null : name + weight);
+    interventions.replace((each) => each.startsWith(name), weight === null ? null : name + weight);
   }
 
   function paintTools() {
@@ -50,7 +50,7 @@ export function headEditorCard(context, edits) {
     for (const [input, value] of [[layerInput, selectedHead().layer], [headInput, selectedHead().head]]) if (document.activeElement !== input) input.value = value;
     partBox.hidden = parts.length < 2;
     partInput.replaceChildren(...parts.map((each) => el("option", { value: each, selected: each === selectedPart() }, each)));
-    const intervention = edits.all().find(isScale);
+    const intervention = interventions.list().find(isScale);
     const value = intervention ? (intervention.endsWith(" off") ? 0 : Number(intervention.split(" x").at(-1))) : 1;
     if (Number(scaleInput.value) !== value) scaleInput.value = value;
     scaleOutput.textContent = scaleText(value);
@@ -59,8 +59,8 @@ export function headEditorCard(context, edits) {
   function update(shape) {
     ({ layers, heads, parts } = shape);
     paintTools();
-    const intervention = selectedPart() ? { part: selectedPart(), ...(state.get("target") ? { target: state.get("target") } : {}) } : {};
-    const request = { model: context.model(), text: context.text(), function: "edited_pattern", settings: { ...intervention, ...selectedHead(), edit: edits.all() } };
+    const partSettings = selectedPart() ? { part: selectedPart(), ...(state.get("target") ? { target: state.get("target") } : {}) } : {};
+    const request = { model: context.model(), text: context.text(), function: "edited_pattern", settings: { ...partSettings, ...selectedHead(), interventions: interventions.list() } };
     const key = JSON.stringify(request);
     if (key === shownRequest) return Promise.resolve();
     return card.fill(async () => {
@@ -68,7 +68,7 @@ export function headEditorCard(context, edits) {
       shownRequest = key;
       const view = toGridView(result);
       return {
-        title: `Head ${result.head} of ${result.words}, by hand`,
+        title: `Edit head ${result.head} of ${result.layer_name}`,
         caption: changeCaption(result),
         python: snippet(request, result),
         tables: () => viewTables(view),
@@ -83,13 +83,13 @@ export function headEditorCard(context, edits) {
     if (Math.max(result.rows.length, result.columns.length) > MAX_TOKENS) {
       renderer?.destroy();
       renderer = null;
-      body.replaceChildren(el("p", { class: "quiet" }, `Of ${result.rows.length} tokens the dots are too small to be pulled; up to ${MAX_TOKENS} can be. An edit in words, above, does the same: ${cellName()} ROW COLUMN WEIGHT.`));
+      body.replaceChildren(el("p", { class: "quiet" }, `For ${result.rows.length} tokens the dots are too small to be dragged (at most ${MAX_TOKENS}). Type an intervention above instead: ${cellName()} ROW COLUMN WEIGHT.`));
       return null;
     }
     const name = `${cellName()} `;
-    const edited = new Set(edits.all().filter((each) => each.startsWith(name)).map((each) => each.slice(name.length).split(" ").slice(0, 2).join(",")));
+    const edited = new Set(interventions.list().filter((each) => each.startsWith(name)).map((each) => each.slice(name.length).split(" ").slice(0, 2).join(",")));
     const data = { ...result, edited };
-    // The drawing stays while a dot is in hand: only its numbers change.
+    // While a dot is dragged only the values change.
     if (renderer && body.querySelector(".weight-editor")) renderer.update(data);
     else renderer = weightEditor(body, data, { onTurn: onWeightChange });
     return renderer;
@@ -97,13 +97,13 @@ export function headEditorCard(context, edits) {
 
   function changeCaption(result) {
     let [largest, index] = [0, null];
-    result.weights.values.forEach((value, headLabel) => {
-      const change = value - result.before.values[headLabel];
-      if (Math.abs(change) > Math.abs(largest)) [largest, index] = [change, headLabel];
+    result.weights.values.forEach((value, position) => {
+      const change = value - result.before.values[position];
+      if (Math.abs(change) > Math.abs(largest)) [largest, index] = [change, position];
     });
-    if (index === null) return "Its weights are as the model makes them.";
+    if (index === null) return "The weights are unchanged.";
     const [row, column] = [Math.floor(index / result.columns.length), index % result.columns.length];
-    return `Most changed: ${result.rows[row]} takes ${result.weights.values[index].toFixed(2)} from ${result.columns[column]} where it took ${result.before.values[index].toFixed(2)}.`;
+    return `Largest change: the weight from ${result.rows[row]} to ${result.columns[column]} is ${result.weights.values[index].toFixed(2)}, before ${result.before.values[index].toFixed(2)}.`;
   }
 
   return { root: card.root, update, destroy: () => (requests.cancel(), renderer?.destroy()) };
@@ -112,18 +112,18 @@ export function headEditorCard(context, edits) {
 function toGridView(result) {
   const columns = result.columns.length;
   const values = result.rows.map((_, row) => [...result.weights.values.subarray(row * columns, (row + 1) * columns)]);
-  return { kind: "grid", title: `Attention of ${result.words}, head ${result.head}, with the edits`, row_labels: result.rows, column_labels: result.columns, values };
+  return { kind: "grid", title: `Attention of ${result.layer_name}, head ${result.head}, with interventions`, row_labels: result.rows, column_labels: result.columns, values };
 }
 
 const snippet = ({ model, text, settings }, { layer, head }) => `import clearstory
-from clearstory.lens.hooks.interventions import parse
-from clearstory.lens.hooks.apply_interventions import pattern_after
-from clearstory.lens.hooks.passage import passage
-from clearstory.lens.hooks.attention_sites import site
+from clearstory.lens.hooks.apply_interventions import pattern_with_interventions
+from clearstory.lens.hooks.attention_sites import attention_site
+from clearstory.lens.hooks.interventions import parse_intervention
+from clearstory.lens.hooks.passage import encode_passage
 
 opened = clearstory.open(${pythonLiteral(model)})
-read = passage(opened.model, opened.tokenizer, ${pythonLiteral(text)}${settings.target ? `, target=${pythonLiteral(settings.target)}` : ""})
-edits = [parse(each) for each in ${pythonLiteral(settings.edit)}]
-at = site(opened.model, ${layer}, ${pythonLiteral(settings.part ?? null)})
-weights = pattern_after(opened.model, opened.tokenizer, read, at, edits)[${head}]
+passage = encode_passage(opened.model, opened.tokenizer, ${pythonLiteral(text)}${settings.target ? `, target=${pythonLiteral(settings.target)}` : ""})
+interventions = [parse_intervention(each) for each in ${pythonLiteral(settings.interventions)}]
+site = attention_site(opened.model, ${layer}, ${pythonLiteral(settings.part ?? null)})
+weights = pattern_with_interventions(opened.model, opened.tokenizer, passage, site, interventions)[${head}]
 `;

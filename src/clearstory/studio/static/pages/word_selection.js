@@ -1,5 +1,5 @@
-// Marking: two sentences with one word marked in each. Clicking a chip marks its word. The address holds the second
-// sentence as text_b and the marks as query and query_b.
+// Word selection: two sentences with one selected word each. Clicking a chip selects its word. The URL state holds the second
+// sentence as text_b and the selected tokens as query and query_b.
 
 import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
@@ -8,7 +8,7 @@ export const EXAMPLE_SENTENCES = ["a machine learning model", "a fashion model"]
 
 const WORD_PATTERN = /[\p{L}\p{N}_]+/gu;
 
-/** The words of a text: each with its characters, counted as the tokens' are, and how many of its like stand up to it. */
+/** The words of a text, each with its character span and the number of its occurrences so far. */
 export function splitWords(text) {
   const seen = new Map();
   return [...text.matchAll(WORD_PATTERN)].map((match) => {
@@ -21,15 +21,15 @@ export function splitWords(text) {
 
 const overlaps = (word, token) => token && token.start < word.stop && token.stop > word.start;
 
-/** {root, update({other, tokens}), marks(other)}: `other` is the second sentence, null while nobody has said which. */
+/** -> {root, update({other, tokens}), selectedWords(other, tokens)}; `other` is the second sentence, null if none is given. */
 export function makeWordSelection(context) {
   const { state } = context;
   let textB = { text: null, tokens: [] };
   const rows = [el("div", {}), el("div", {})];
   const renderers = rows.map((row, side) => chips(row, { tokens: [] }, { onPick: (pick) => onChipPick(side, pick) }));
   const textInput = el("textarea", { name: "text_b", rows: 1, spellcheck: "false", "aria-label": "second sentence", onchange: setText, onkeydown: onKeyDown });
-  const exampleButton = el("button", { type: "button", onclick: () => state.set({ text: EXAMPLE_SENTENCES[0], text_b: EXAMPLE_SENTENCES[1], query: null, query_b: null, after: null }) }, "Example: two kinds of model");
-  const findButton = el("button", { type: "button", onclick: () => state.set({ text_b: null, query_b: null }), title: "a sentence that is kept here in which the marked word stands" }, "Find a sentence");
+  const exampleButton = el("button", { type: "button", onclick: () => state.set({ text: EXAMPLE_SENTENCES[0], text_b: EXAMPLE_SENTENCES[1], query: null, query_b: null, context_layer: null }) }, "Example");
+  const findButton = el("button", { type: "button", onclick: () => state.set({ text_b: null, query_b: null }), title: "use an example sentence that contains the selected word" }, "Use an example sentence");
   const root = el(
     "div",
     { class: "sides" },
@@ -55,7 +55,7 @@ export function makeWordSelection(context) {
     return state.set({ [name]: isSelected ? null : query, ...(side && state.get("text_b") === null ? { text_b: textB.text } : {}) }, { quiet: true });
   }
 
-  /** The marked word of each side; where none is marked, the last that both have, or the last there is. */
+  /** The selected word of each side; by default the last word that both contain, or the last one. */
   function selectedWords(other = textB.text, tokens = textB.tokens) {
     const [wordsA, wordsB] = [splitWords(context.text()), other === null ? [] : splitWords(other)];
     const wordOfToken = (words, token) => words.find((word) => overlaps(word, token)) ?? null;
@@ -79,5 +79,5 @@ export function makeWordSelection(context) {
     findButton.disabled = state.get("text_b") === null;
   }
 
-  return { root, update, marks: selectedWords };
+  return { root, update, selectedWords };
 }

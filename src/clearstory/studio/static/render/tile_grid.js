@@ -32,15 +32,15 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   }
 
   /** Another head is chosen, or others are combined: the picture stays. */
-  function choose(now, also = view.also) {
-    view.also = also;
+  function choose(now, also = view.alsoSelected) {
+    view.alsoSelected = also;
     selected = now;
     updateMarks();
     updateReadout();
   }
 
   function paint(width) {
-    const [layers, heads, rows, columns] = view.maps.shape;
+    const [layers, heads, rows, columns] = view.patterns.shape;
     // The longer side goes across: 30 layers of 9 heads are nine rows.
     const across = Math.max(layers, heads);
     const [left, tileGap, footHeight] = [30, across > 16 ? 3 : 5, view.names ? 3 : 0];
@@ -64,7 +64,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
     const tileContext = tileCanvas.getContext("2d");
     const image = tileContext.createImageData(tileCanvas.width, tileCanvas.height);
     const pixels = new Uint32Array(image.data.buffer);
-    const maps = view.maps.values;
+    const maps = view.patterns.values;
     for (let from = 0; from < maps.length; from += rows * columns) {
       const gain = view.hideFirst ? brightness(maps.subarray(from, from + rows * columns), columns) : 1;
       for (let cell = from; cell < from + rows * columns; cell++) pixels[cell] = color | ((maps[cell] * gain) << 24);
@@ -146,7 +146,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
       context.strokeRect(x - 1, y - 1, layout.size + 2, layout.size + 2);
     };
     const selectedIndex = selected === null ? -1 : view.order.findIndex(([layer, head]) => layer === selected.layer && head === selected.head);
-    if (view.also?.size) view.order.forEach(([layer, head], index) => view.also.has(`${layer}.${head}`) && outline(index, "key", 2.5));
+    if (view.alsoSelected?.size) view.order.forEach(([layer, head], index) => view.alsoSelected.has(`${layer}.${head}`) && outline(index, "key", 2.5));
     else if (selectedIndex >= 0) outline(selectedIndex, "line-1", 2.5);
     if (hovered !== null && hovered !== selectedIndex) outline(hovered, "query", 1.5);
     Object.assign(root.dataset, { layer: selected?.layer ?? "", head: selected?.head ?? "" });

@@ -27,7 +27,7 @@ function toTileGridData(view) {
     inPlace: true,
     // The longer side goes across.
     order: all.map((_, i) => (layers > heads ? [i % layers, Math.floor(i / layers)] : [Math.floor(i / heads), i % heads])),
-    maps: {
+    patterns: {
       shape: [layers, heads, cells.length, cells[0].length],
       values: Uint8Array.from(all.flatMap((tile) => tile.cells.flat())),
     },
