@@ -1,1 +1,1 @@
-"""Arpa."""
+"""ARPA: n-gram models as text, exchanged by SRILM, KenLM and other tools."""

@@ -1,4 +1,4 @@
-"""Lines of an ARPA file: read in blocks, divided into columns, and what is wrong with one told by its number."""
+"""Lines of an ARPA file: read in blocks and split into columns; errors name the line."""
 
 from __future__ import annotations
 
@@ -13,117 +13,123 @@ import numpy.typing as npt
 
 from clearstory.errors import CorruptFile
 
-BLOCK = 50_000
+BLOCK_LINES = 50_000
 """Lines read, or written, at a time."""
 
-Rows = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass
-class Lines:
-    """A file while it is read, and the place in it."""
+class LineReader:
+    """Reads an open file line by line; `line` is the number of lines read."""
 
     path: Path
     file: Any
-    line: int = 0  # lines read
+    line: int = 0
 
-    def wrong(self, line: int, reason: str) -> NoReturn:
-        """The one sentence."""
+    def fail(self, line: int, reason: str) -> NoReturn:
+        """Raise CorruptFile for a line."""
         raise CorruptFile(f"{self.path}, line {line:,}: {reason}")
 
-    def next(self) -> bytes:
-        """The next line that is not empty; nothing at the end."""
+    def next_line(self) -> bytes:
+        """The next non-empty line, stripped; empty at the end of the file."""
         for line in self.file:
             self.line += 1
             if stripped := line.strip():
                 return bytes(stripped)
         return b""
 
-    def finish(self) -> None:
-        """Read what stands behind the last line: a packed file has its checksum there."""
+    def read_to_end(self) -> None:
+        """Read the rest of the file, so that gzip checks its checksum."""
         while self.file.read(1 << 20):
             pass
 
-    def blocks(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
-        """A section in blocks of lines: words by place, log10 P, log10 of the weights, the first line's number."""
-        left = size
-        while left:
-            lines = list(islice(self.file, min(BLOCK, left)))
+    def read_ngrams(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
+        """The n-grams of one section in blocks.
+
+        Yields the words of the block by position, `order` lists of N; log10 probabilities (N,); log10 backoff weights (N,), 0 where a
+        line has none; and the number of the block's first line.
+        """
+        remaining = size
+        while remaining:
+            lines = list(islice(self.file, min(BLOCK_LINES, remaining)))
             first = self.line + 1
             self.line += len(lines)
-            flat, lengths = fields(lines)
-            odd = np.flatnonzero((lengths != order + 1) & (lengths != order + 2))
-            if odd.size or not lines:
-                self.odd(order, size, size - left, lines, int(odd[0]) if odd.size else 0, first)
-            begins = np.cumsum(lengths) - lengths
-            given = np.flatnonzero(lengths == order + 2)
-            if given.size in (0, len(lines)):
-                columns = [flat[place :: int(lengths[0])] for place in range(order + 1)]
+            fields, lengths = split_fields(lines)
+            invalid = np.flatnonzero((lengths != order + 1) & (lengths != order + 2))
+            if invalid.size or not lines:
+                self.fail_ngram(order, size, size - remaining, lines, int(invalid[0]) if invalid.size else 0, first)
+            starts = np.cumsum(lengths) - lengths
+            with_backoff = np.flatnonzero(lengths == order + 2)
+            if with_backoff.size in (0, len(lines)):
+                columns = [fields[index :: int(lengths[0])] for index in range(order + 1)]
             else:
-                columns = [[flat[at] for at in (begins + place).tolist()] for place in range(order + 1)]
-            probabilities = self.numbers(columns[0], first)
-            if (above := np.flatnonzero(probabilities > 0)).size:
-                at = int(above[0])
-                self.wrong(first + at, f"a probability's logarithm is {shown(columns[0][at])}, and none is above 0")
-            contexts = np.zeros(len(lines))
-            if given.size:
-                last = [flat[at] for at in (begins[given] + order + 1).tolist()]
-                contexts[given] = self.numbers(last, first, given)
-            yield columns[1:], probabilities, contexts, first
-            left -= len(lines)
+                columns = [[fields[at] for at in (starts + index).tolist()] for index in range(order + 1)]
+            log_probs = self.parse_numbers(columns[0], first)
+            if (positive := np.flatnonzero(log_probs > 0)).size:
+                at = int(positive[0])
+                self.fail(first + at, f"a log probability is {shorten(columns[0][at])}; it must not be above 0")
+            backoffs = np.zeros(len(lines))
+            if with_backoff.size:
+                last = [fields[at] for at in (starts[with_backoff] + order + 1).tolist()]
+                backoffs[with_backoff] = self.parse_numbers(last, first, with_backoff)
+            yield columns[1:], log_probs, backoffs, first
+            remaining -= len(lines)
 
-    def odd(self, order: int, size: int, done: int, lines: list[bytes], at: int, first: int) -> NoReturn:
-        """What is wrong with a line that is no n-gram."""
-        line = lines[at].split() if lines else []
-        if not line or line[0].startswith(b"\\"):
-            self.wrong(
-                first + at, f"the {order}-grams end after {done + at:,}, and \\data\\ says that they are {size:,}"
-            )
-        words = b" ".join(line)
-        self.wrong(first + at, f"a {order}-gram is a number, {order} words, and perhaps a number: {shown(words)}")
+    def fail_ngram(self, order: int, size: int, n_read: int, lines: list[bytes], index: int, first: int) -> NoReturn:
+        """Raise CorruptFile for a line that is not an n-gram."""
+        fields = lines[index].split() if lines else []
+        if not fields or fields[0].startswith(b"\\"):
+            self.fail(first + index, f"the {order}-grams end after {n_read + index:,}, and \\data\\ announces {size:,}")
+        text = b" ".join(fields)
+        self.fail(
+            first + index,
+            f"a {order}-gram must be a number, {order} words and optionally a number: {shorten(text)}",
+        )
 
-    def numbers(self, words: Sequence[bytes], first: int, places: Rows | None = None) -> Floats:
-        """What should be numbers."""
+    def parse_numbers(self, fields: Sequence[bytes], first: int, indices: Integers | None = None) -> Floats:
+        """Finite numbers, (N,). `indices` are the fields' lines relative to `first`, consecutive if None."""
         try:
-            found = np.array(list(map(float, words)), dtype=np.float64)
+            values = np.array(list(map(float, fields)), dtype=np.float64)
         except ValueError:
-            found = np.array([float(word) if number(word) else np.nan for word in words])
-        if (bad := np.flatnonzero(~np.isfinite(found))).size:
+            values = np.array([float(field) if is_number(field) else np.nan for field in fields])
+        if (bad := np.flatnonzero(~np.isfinite(values))).size:
             at = int(bad[0])
-            self.wrong(first + (at if places is None else int(places[at])), f"{shown(words[at])} is no finite number")
-        return found
+            line = first + (at if indices is None else int(indices[at]))
+            self.fail(line, f"{shorten(fields[at])} is not a finite number")
+        return values
 
 
-SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
+WHITESPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
 
 
-def fields(lines: Sequence[bytes]) -> tuple[list[bytes], Rows]:
-    """What white space divides, of all lines one behind the other, and how many stand in each.
+def split_fields(lines: Sequence[bytes]) -> tuple[list[bytes], Integers]:
+    """The fields of all lines in one list, and the number of fields in each line.
 
-    One list for all: a list for each line would take ten times as long.
+    One list instead of a list for each line, which would take ten times as long.
     """
     if not lines:
         return [], np.empty(0, np.int64)
-    joined = b"".join(lines)
-    metaspace_normalizer = SPACE[np.frombuffer(joined, np.uint8)]
-    begins = ~metaspace_normalizer
-    begins[1:] &= metaspace_normalizer[:-1]
-    ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
-    found = np.concatenate([[0], np.cumsum(begins)])[np.concatenate([[0], ends])]
-    return joined.split(), np.diff(found)
+    text = b"".join(lines)
+    is_space = WHITESPACE[np.frombuffer(text, np.uint8)]
+    is_start = ~is_space
+    is_start[1:] &= is_space[:-1]
+    line_ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
+    n_fields = np.concatenate([[0], np.cumsum(is_start)])[np.concatenate([[0], line_ends])]
+    return text.split(), np.diff(n_fields)
 
 
-def number(word: bytes) -> bool:
-    """Whether it reads as a number."""
+def is_number(field: bytes) -> bool:
+    """Whether a field parses as a number."""
     try:
-        float(word)
+        float(field)
     except ValueError:
         return False
     return True
 
 
-def shown(line: bytes) -> str:
-    """A line as it may stand in a sentence."""
+def shorten(line: bytes) -> str:
+    """A line for an error message: quoted, at most 60 characters; empty for an empty line."""
     text = line.decode("utf-8", "replace")
     return repr(text if len(text) <= 60 else text[:57] + "...") if text else ""

@@ -1,14 +1,13 @@
-"""ARPA: n-gram models as text, the way SRILM, KenLM and others exchange them; .arpa and .arpa.gz.
+"""Read n-gram models from ARPA files, .arpa and .arpa.gz.
 
-    \\data\\             how many n-grams of each order
-    \\2-grams:          log10 P(b | a)  TAB  a b  TAB  log10 of what "a b" as a context leaves to the shorter one
+    \\data\\             number of n-grams of each order
+    \\2-grams:          log10 P(b | a)  TAB  a b  TAB  log10 backoff weight of the context "a b"
 
-Words are divided by white space. In such a file a sentence is read after <s>, which is never foreseen, and </s> ends
-it. Here one token is both: it ends a line, and the next line is read after it. So <s> as a context and </s> as a word
-become one token </s>, and a model saved from here is written with both. Of a file's n-grams those with <s> anywhere but
-first, or </s> anywhere but last, can never be reached, and are left out.
+In ARPA files a sentence starts after <s>, which is never predicted, and ends with </s>. Here one token does both: it ends a
+line, and the next line follows it. So <s> as a context and </s> as a predicted word become one token </s>, and saved models write both.
+N-grams with <s> after the first position, or </s> before the last, can never match and are dropped.
 
-Nothing that a file says is believed: counts, contexts and numbers are compared, and what is wrong is told by its line.
+The file is untrusted input: counts, contexts and numbers are checked, and errors name the line.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
 
 from clearstory.errors import CorruptFile
-from clearstory.formats.arpa.lines import Lines, Rows, shown
+from clearstory.formats.arpa.lines import Integers, LineReader, shorten
 from clearstory.models.ngram.config import MOST_ORDER, MOST_ROWS, NGramConfig
 from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.model import NGram
@@ -33,170 +33,195 @@ from clearstory.models.ngram.smoothing import SmoothedOrder
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, word_level_json
 
-BEGIN, END = "<s>", "</s>"
+BOS, EOS = "<s>", "</s>"
 
 UNKNOWN_LOG10 = -100.0
-"""log10 P of an unknown word where a file has no <unk>; KenLM's default."""
+"""log10 P of the unknown word if a file has no <unk>: KenLM's default."""
 
-MOST_VOCAB = 2**24
+MAX_VOCAB = 2**24
 
 
 def is_arpa(path: Path) -> bool:
-    """Whether a file is one by its name."""
+    """Whether a file's name ends in .arpa or .arpa.gz."""
     return path.name.endswith((".arpa", ".arpa.gz"))
 
 
 def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
-    """The model of a file, and a tokenizer of its words. Raises CorruptFile with the line and the reason."""
+    """The model of a file, and a word tokenizer. Raises CorruptFile with the line and the reason."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            reader = Reader(Lines(path, file))
-            sizes = reader.header()
-            unigrams = reader.words(sizes[0])
-            parts = [unigrams]
+            reader = ArpaReader(LineReader(path, file))
+            sizes = reader.read_header()
+            orders = [reader.read_unigrams(sizes[0])]
             for order, size in enumerate(sizes[1:], start=2):
-                parts.append(reader.section(order, size, parts, longest=order == len(sizes)))
-            reader.end()
+                orders.append(reader.read_section(order, size, orders, is_longest=order == len(sizes)))
+            reader.read_end()
     except (EOFError, OSError, zlib.error) as error:
-        raise CorruptFile(f"{path} cannot be unpacked ({error}); copy it anew") from None
-    config = NGramConfig(vocab=len(reader.names), order=len(sizes), smoothing="given", bos_token_id=reader.begin, counts=False)
-    end = END if reader.ends is not None else None
-    roles = {"unk_token": UNKNOWN, "eos_token": end, "bos_token": None, "pad_token": None}
-    tokenizer = Tokenizer(word_level_json(reader.names, end), roles)
-    return NGram(config).fill(parts), tokenizer
+        raise CorruptFile(f"{path} cannot be decompressed ({error}); copy it again") from None
+    config = NGramConfig(
+        vocab=len(reader.words), order=len(sizes), smoothing="given", bos_token_id=reader.bos_id, counts=False
+    )
+    eos = EOS if reader.eos_id is not None else None
+    special_tokens = {"unk_token": UNKNOWN, "eos_token": eos, "bos_token": None, "pad_token": None}
+    tokenizer = Tokenizer(word_level_json(reader.words, eos), special_tokens)
+    return NGram(config).fill(orders), tokenizer
 
 
 @dataclass
-class Reader:
-    """A file while it is read, and the words it knows."""
+class ArpaReader:
+    """Parser of an ARPA file.
 
-    lines: Lines
-    names: list[str] = field(default_factory=list)
+    Args:
+        lines: the file.
+        words: the vocabulary in the order of ids.
+        ids: ids by word; <s> has an id of its own, the size of the vocabulary, while the file is read.
+        eos_id: the token that ends a line; None if the file has neither <s> nor </s>.
+        bos_id: the same token, if the file has <s>.
+    """
+
+    lines: LineReader
+    words: list[str] = field(default_factory=list)
     ids: dict[bytes, int] = field(default_factory=dict)
-    ends: int | None = None  # the token that ends a line, and after which the next is read
-    begin: int | None = None  # the same, where the file has <s>
+    eos_id: int | None = None
+    bos_id: int | None = None
 
-    def header(self) -> list[int]:
-        """How many n-grams of each order there are said to be. Lines before \\data\\ are someone's remarks."""
-        while (line := self.lines.next()) != b"\\data\\":
+    def fail(self, reason: str) -> NoReturn:
+        """Raise CorruptFile for the current line."""
+        self.lines.fail(self.lines.line, reason)
+
+    def read_header(self) -> list[int]:
+        """The number of n-grams of each order. Lines before \\data\\ are comments."""
+        while (line := self.lines.next_line()) != b"\\data\\":
             if not line:
-                self.lines.wrong(self.lines.line, "the file ends without \\data\\; it is no ARPA file, or cut off")
+                self.fail("the file ends without \\data\\; it is not an ARPA file, or truncated")
         sizes: list[int] = []
-        while (line := self.lines.next()).startswith(b"ngram"):
-            said = re.fullmatch(rb"ngram\s+(\d{1,3})\s*=\s*(\d{1,15})", line)
-            if said is None or int(said[1]) != len(sizes) + 1:
-                self.lines.wrong(
-                    self.lines.line, f"here it must say how many {len(sizes) + 1}-grams there are: {shown(line)}"
+        while (line := self.lines.next_line()).startswith(b"ngram"):
+            match = re.fullmatch(rb"ngram\s+(\d{1,3})\s*=\s*(\d{1,15})", line)
+            if match is None or int(match[1]) != len(sizes) + 1:
+                self.lines.fail(
+                    self.lines.line, f"the number of {len(sizes) + 1}-grams is expected here, not {shorten(line)}"
                 )
-            sizes.append(int(said[2]))
-            if sizes[-1] > MOST_ROWS or sizes[0] > MOST_VOCAB or len(sizes) > MOST_ORDER:
-                self.lines.wrong(self.lines.line, f"more than this house holds: {shown(line)}")
+            sizes.append(int(match[2]))
+            if sizes[-1] > MOST_ROWS or sizes[0] > MAX_VOCAB or len(sizes) > MOST_ORDER:
+                self.fail(
+                    f"{shorten(line)} is above the maximum of {MAX_VOCAB:,} words, {MOST_ROWS:,} n-grams of an order or "
+                    f"order {MOST_ORDER}"
+                )
         if not sizes:
-            self.lines.wrong(self.lines.line, "\\data\\ says of no order how many n-grams there are")
-        self.opens(1, line)
+            self.fail("\\data\\ announces no n-grams")
+        self.check_section_start(1, line)
         return sizes
 
-    def opens(self, order: int, line: bytes) -> None:
-        """Compare the line that begins a section with what must stand there."""
+    def check_section_start(self, order: int, line: bytes) -> None:
+        """Raise CorruptFile unless a line starts the section of this order."""
         if line != b"\\%d-grams:" % order:
-            self.lines.wrong(
-                self.lines.line, f"here \\{order}-grams: must begin, and it says {shown(line) or 'nothing'}"
-            )
+            self.fail(f"\\{order}-grams: is expected here, not {shorten(line) or 'the end of the file'}")
 
-    def end(self) -> None:
-        """Compare the last line."""
-        if (line := self.lines.next()) != b"\\end\\":
-            self.lines.wrong(
-                self.lines.line, f"here \\end\\ must stand, and it says {shown(line) or 'nothing'}; the file is cut off"
-            )
-        self.lines.finish()
+    def read_end(self) -> None:
+        """Check the last line."""
+        if (line := self.lines.next_line()) != b"\\end\\":
+            self.fail(f"\\end\\ is expected here, not {shorten(line) or 'the end of the file'}; the file is truncated")
+        self.lines.read_to_end()
 
-    def words(self, size: int) -> SmoothedOrder:
-        """The 1-grams: every word there is, and the unknown one."""
-        lines, numbers, weights = [], [], []
-        for columns, probabilities, contexts, _ in self.lines.blocks(1, size):
+    def read_unigrams(self, size: int) -> SmoothedOrder:
+        """The 1-grams: the vocabulary, with the unknown word first and </s> second."""
+        lines, log_prob_blocks, backoff_blocks = [], [], []
+        for columns, block_log_probs, block_backoffs, _ in self.lines.read_ngrams(1, size):
             lines += columns[0]
-            numbers.append(probabilities)
-            weights.append(contexts)
-        logs, left = np.concatenate(numbers), np.concatenate(weights)
+            log_prob_blocks.append(block_log_probs)
+            backoff_blocks.append(block_backoffs)
+        file_log_probs, file_backoffs = np.concatenate(log_prob_blocks), np.concatenate(backoff_blocks)
         first = self.lines.line - size + 1
-        places: dict[bytes, int] = {}
-        for place, word in enumerate(lines):
-            word = UNKNOWN.encode() if word == b"<UNK>" else word
-            if word in places:
-                self.lines.wrong(
-                    first + place, f"the word {shown(word)} has stood in line {first + places[word]:,} already"
-                )
-            places[word] = place
-        begin, end, unknown = (places.get(word.encode()) for word in (BEGIN, END, UNKNOWN))
-        special = {BEGIN.encode(), END.encode(), UNKNOWN.encode()}
-        others = [word for word in places if word not in special]
-        ends = [] if begin is None and end is None else [END.encode()]
-        ordered = [UNKNOWN.encode(), *ends, *others]
+        rows = self.unigram_rows(lines, first)
+        bos, eos, unknown = (rows.get(word.encode()) for word in (BOS, EOS, UNKNOWN))
+        special = {BOS.encode(), EOS.encode(), UNKNOWN.encode()}
+        others = [word for word in rows if word not in special]
+        line_ends = [] if bos is None and eos is None else [EOS.encode()]
+        vocabulary = [UNKNOWN.encode(), *line_ends, *others]
         try:
-            self.names = [word.decode("utf-8") for word in ordered]
+            self.words = [word.decode("utf-8") for word in vocabulary]
         except UnicodeDecodeError:
-            bad = next(place for word, place in places.items() if not decodes(word))
-            self.lines.wrong(first + bad, f"the word {shown(lines[bad])} is not UTF-8; write the file anew as UTF-8")
-        self.ids = {word: id for id, word in enumerate(ordered)}
-        rows = np.array([places.get(word, -1) for word in ordered])
-        found = np.where(rows >= 0, logs[rows], -99.0 if unknown is not None else UNKNOWN_LOG10)
-        own = np.where(rows >= 0, left[rows], 0.0)
-        if ends:
-            self.ends = 1
-            own[1] = left[begin] if begin is not None else own[1]
-            found[1] = logs[end] if end is not None else -99.0
+            bad = next(row for word, row in rows.items() if not is_utf8(word))
+            self.lines.fail(first + bad, f"the word {shorten(lines[bad])} is not UTF-8; convert the file to UTF-8")
+        self.ids = {word: id for id, word in enumerate(vocabulary)}
+        sources = np.array([rows.get(word, -1) for word in vocabulary])
+        missing_log_prob = -99.0 if unknown is not None else UNKNOWN_LOG10
+        log_probs = np.where(sources >= 0, file_log_probs[sources], missing_log_prob)
+        backoffs = np.where(sources >= 0, file_backoffs[sources], 0.0)
+        if line_ends:
+            self.eos_id = 1
+            backoffs[1] = file_backoffs[bos] if bos is not None else backoffs[1]
+            log_probs[1] = file_log_probs[eos] if eos is not None else -99.0
         if unknown is None:
-            found[0] = UNKNOWN_LOG10
-        if begin is not None:
-            self.begin = 1
-            # From here on <s> is a word of its own, so that one can see where it stands.
-            self.ids[BEGIN.encode()] = len(ordered)
-        return SmoothedOrder(None, found * math.log(10), own * math.log(10))
+            log_probs[0] = UNKNOWN_LOG10
+        if bos is not None:
+            self.bos_id = 1
+            # An id of its own, so that its position in longer n-grams can be checked.
+            self.ids[BOS.encode()] = len(vocabulary)
+        return SmoothedOrder(None, log_probs * math.log(10), backoffs * math.log(10))
 
-    def section(self, order: int, size: int, shorter: Sequence[SmoothedOrder], longest: bool) -> SmoothedOrder:
-        """The n-grams of one order from 2."""
-        self.opens(order, self.lines.next())
-        vocab = len(self.names)
-        keys, numbers, weights, lines = [], [], [], []
-        for columns, probabilities, contexts, first in self.lines.blocks(order, size):
-            ids = np.empty((order, len(probabilities)), np.int64)
-            for place, column in enumerate(columns):
-                try:
-                    ids[place] = list(map(self.ids.__getitem__, column))
-                except KeyError:
-                    bad = next(at for at, word in enumerate(column) if word not in self.ids)
-                    self.lines.wrong(first + bad, f"the word {shown(column[bad])} is not among the 1-grams")
-            stays = np.ones(len(probabilities), dtype=bool)
-            if self.ends is not None:
-                stays = ~((ids[1:] == vocab).any(0) | (ids[:-1] == self.ends).any(0))
-                ids[ids == vocab] = self.ends
-            rows = self.contexts(ids, shorter)
-            if (lost := np.flatnonzero(stays & (rows < 0))).size:
-                words = b" ".join(column[lost[0]] for column in columns[:-1])
-                self.lines.wrong(first + int(lost[0]), f"its context {shown(words)} is not among the {order - 1}-grams")
-            keys.append((rows * vocab + ids[-1])[stays])
-            numbers.append(probabilities[stays])
-            weights.append(contexts[stays])
-            lines.append(np.flatnonzero(stays) + first)
-        key, log, left, line = (np.concatenate(each or [np.empty(0)]) for each in (keys, numbers, weights, lines))
-        by = np.argsort(key, kind="stable")
-        if (twice := np.flatnonzero(np.diff(key[by]) == 0)).size:
-            one, two = line[by[twice[0]]], line[by[twice[0] + 1]]
-            self.lines.wrong(int(two), f"the same {order}-gram has stood in line {int(one):,} already")
-        logs = log[by] * math.log(10)
-        return SmoothedOrder(key[by].astype(np.int64), logs, None if longest else left[by] * math.log(10))
+    def unigram_rows(self, lines: Sequence[bytes], first: int) -> dict[bytes, int]:
+        """The row of each word. Raises CorruptFile for a word that occurs twice."""
+        rows: dict[bytes, int] = {}
+        for row, word in enumerate(lines):
+            word = UNKNOWN.encode() if word == b"<UNK>" else word
+            if word in rows:
+                self.lines.fail(first + row, f"the word {shorten(word)} occurs in line {first + rows[word]:,} already")
+            rows[word] = row
+        return rows
 
-    def contexts(self, ids: Rows, shorter: Sequence[SmoothedOrder]) -> Rows:
-        """The rows of the n-grams without their last words, in the table one shorter."""
-        rows: Rows = ids[0]
-        for part, column in zip(shorter[1:], ids[1:-1], strict=True):
-            assert part.keys is not None
-            wanted = np.where(rows >= 0, rows * len(self.names) + column, -1)
-            rows = find_keys(torch.from_numpy(part.keys), torch.from_numpy(wanted)).numpy()
+    def read_section(self, order: int, size: int, shorter: Sequence[SmoothedOrder], is_longest: bool) -> SmoothedOrder:
+        """The n-grams of one order from 2, sorted by key."""
+        self.check_section_start(order, self.lines.next_line())
+        vocab = len(self.words)
+        key_blocks, log_prob_blocks, backoff_blocks, line_blocks = [], [], [], []
+        for columns, block_log_probs, block_backoffs, first in self.lines.read_ngrams(order, size):
+            ids = self.word_ids(columns, first)
+            keep = np.ones(len(block_log_probs), dtype=bool)
+            if self.eos_id is not None:
+                keep = ~((ids[1:] == vocab).any(0) | (ids[:-1] == self.eos_id).any(0))
+                ids[ids == vocab] = self.eos_id
+            rows = self.context_rows(ids, shorter)
+            if (missing := np.flatnonzero(keep & (rows < 0))).size:
+                words = b" ".join(column[missing[0]] for column in columns[:-1])
+                self.lines.fail(
+                    first + int(missing[0]), f"its context {shorten(words)} is not among the {order - 1}-grams"
+                )
+            key_blocks.append((rows * vocab + ids[-1])[keep])
+            log_prob_blocks.append(block_log_probs[keep])
+            backoff_blocks.append(block_backoffs[keep])
+            line_blocks.append(np.flatnonzero(keep) + first)
+        keys, log_probs, backoffs, lines = (
+            np.concatenate(each or [np.empty(0)]) for each in (key_blocks, log_prob_blocks, backoff_blocks, line_blocks)
+        )
+        by_key = np.argsort(keys, kind="stable")
+        if (repeated := np.flatnonzero(np.diff(keys[by_key]) == 0)).size:
+            earlier, later = lines[by_key[repeated[0]]], lines[by_key[repeated[0] + 1]]
+            self.lines.fail(int(later), f"the same {order}-gram occurs in line {int(earlier):,} already")
+        sorted_backoffs = None if is_longest else backoffs[by_key] * math.log(10)
+        return SmoothedOrder(keys[by_key].astype(np.int64), log_probs[by_key] * math.log(10), sorted_backoffs)
+
+    def word_ids(self, columns: Sequence[Sequence[bytes]], first: int) -> Integers:
+        """Ids of a block of n-grams, (order, N). Raises CorruptFile for a word that is not among the 1-grams."""
+        ids = np.empty((len(columns), len(columns[0])), np.int64)
+        for position, column in enumerate(columns):
+            try:
+                ids[position] = list(map(self.ids.__getitem__, column))
+            except KeyError:
+                bad = next(index for index, word in enumerate(column) if word not in self.ids)
+                self.lines.fail(first + bad, f"the word {shorten(column[bad])} is not among the 1-grams")
+        return ids
+
+    def context_rows(self, ids: Integers, shorter: Sequence[SmoothedOrder]) -> Integers:
+        """The row of each n-gram's context in the table of the next shorter order, (N,); -1 if it is missing."""
+        rows: Integers = ids[0]
+        for table, column in zip(shorter[1:], ids[1:-1], strict=True):
+            assert table.keys is not None
+            wanted = np.where(rows >= 0, rows * len(self.words) + column, -1)
+            rows = find_keys(torch.from_numpy(table.keys), torch.from_numpy(wanted)).numpy()
         return rows
 
 
-def decodes(word: bytes) -> bool:
-    """Whether it is UTF-8."""
+def is_utf8(word: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
     return word.decode("utf-8", "replace").encode() == word

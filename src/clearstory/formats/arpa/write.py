@@ -1,4 +1,4 @@
-"""ARPA, written: an n-gram model as text that SRILM, KenLM and others read; how, stands in arpa.py."""
+"""Write n-gram models as ARPA files, which SRILM, KenLM and other tools read. The format is described in read.py."""
 
 from __future__ import annotations
 
@@ -10,133 +10,129 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from clearstory import durable
 from clearstory.errors import CannotDo
-from clearstory.formats.arpa.read import BEGIN, END
-from clearstory.formats.arpa.lines import BLOCK
+from clearstory.formats.arpa.lines import BLOCK_LINES, Integers
+from clearstory.formats.arpa.read import BOS, EOS
 from clearstory.models.ngram.model import NGram
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN
 
-Rows = npt.NDArray[np.int64]
+BOS_LOG10 = -99.0
+"""log10 P of <s>, which is never predicted: SRILM's value."""
 
-NEVER = -99.0
-"""log10 P of <s>, which is never foreseen; what SRILM writes."""
-
-BREAKS = re.compile(r"[\s\x00]")
+WHITESPACE_OR_NUL = re.compile(r"[\s\x00]")
 
 
-class Takes(Protocol):
-    """Something to write to."""
+class ByteWriter(Protocol):
+    """A file opened for writing bytes."""
 
     def write(self, data: bytes, /) -> object:
-        """Take these bytes."""
+        """Write these bytes."""
 
 
 def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
-    """Write a model to a file, gzipped where the name ends in .gz. The file is whole or not there.
+    """Write a model to a file, under a temporary name until it is complete; gzipped if the name ends in .gz.
 
-    Raises CannotDo for what is no n-gram model, and for smoothings that do not back off.
+    Raises CannotDo for a model other than an n-gram model, and for smoothing methods without backoff weights.
     """
     if not isinstance(model, NGram):
-        raise CannotDo(f"ARPA holds n-grams, and this is a {type(model).__name__}; only an n-gram model can become one")
-    c = model.config
-    if c.smoothing in ("laplace", "none"):
+        raise CannotDo(f"ARPA stores n-gram models only, and this is a {type(model).__name__}")
+    smoothing = model.config.smoothing
+    if smoothing in ("laplace", "none"):
         raise CannotDo(
-            f"ARPA says what a context leaves to a shorter one, and with smoothing '{c.smoothing}' it leaves nothing; "
-            "train with kneser-ney, witten-bell or katz"
+            f"ARPA stores backoff weights, and smoothing '{smoothing}' has none; train with kneser-ney, witten-bell or katz"
         )
     words = arpa_words(model, tokenizer)
     with durable.write_file(path) as temporary:
         if path.suffix == ".gz":
-            # Without a name or a time, so that the same model gives the same file.
-            with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                write(packed, model, words)
+            # Without name and time, so that the same model gives the same file.
+            with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as compressed:
+                write_model(compressed, model, words)
         else:
-            with open(temporary, "wb") as plain:
-                write(plain, model, words)
+            with open(temporary, "wb") as file:
+                write_model(file, model, words)
 
 
 def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
-    """Each token as a word without white space, no two alike; what begins and ends texts as ARPA calls it.
+    """Every token as a unique word without white space, in the order of ids; special tokens have ARPA's names.
 
-    A tokenizer's token that holds white space is written as `inspect` shows it (␣ for a space), and without a tokenizer
-    tokens are numbers.
+    White space within a token is written as `inspect` displays it (␣ for a space). Without a tokenizer, words are <id>.
     """
-    roles: dict[int, str] = {}
+    special: dict[int, str] = {}
     if tokenizer is not None and tokenizer.unk_token_id is not None:
-        roles[tokenizer.unk_token_id] = UNKNOWN
+        special[tokenizer.unk_token_id] = UNKNOWN
     if tokenizer is not None and tokenizer.eos_token_id is not None:
-        roles[tokenizer.eos_token_id] = END
+        special[tokenizer.eos_token_id] = EOS
     if model.config.bos_token_id is not None:
-        roles.setdefault(model.config.bos_token_id, END if END not in roles.values() else BEGIN)
-    taken = {BEGIN, END, UNKNOWN}
-    out = []
+        special.setdefault(model.config.bos_token_id, EOS if EOS not in special.values() else BOS)
+    used = {BOS, EOS, UNKNOWN}
+    words = []
     for id in range(model.vocab):
-        known = tokenizer is not None and id < tokenizer.vocab
-        name = roles.get(id) or (tokenizer.display_token(id) if tokenizer is not None and known else f"<{id}>")
-        if id not in roles:
-            if not name or name in taken or BREAKS.search(name):
-                name = f"{BREAKS.sub('_', name)}<{id}>"
-            taken.add(name)
-        out.append(name)
-    return out
+        word = special.get(id)
+        if word is None:
+            has_token = tokenizer is not None and id < tokenizer.vocab
+            word = tokenizer.display_token(id) if tokenizer is not None and has_token else f"<{id}>"
+            if not word or word in used or WHITESPACE_OR_NUL.search(word):
+                word = f"{WHITESPACE_OR_NUL.sub('_', word)}<{id}>"
+            used.add(word)
+        words.append(word)
+    return words
 
 
-def write(file: Takes, model: NGram, words: list[str]) -> None:
-    """The whole file."""
-    begin = model.config.bos_token_id
-    # One token that ends a line and begins the next is two words there.
-    both = begin is not None and words[begin] == END
+def write_model(file: ByteWriter, model: NGram, words: list[str]) -> None:
+    """Write the header and the sections of all orders."""
+    bos = model.config.bos_token_id
+    # One token that ends a line and starts the next is written as two words.
+    split_eos = bos is not None and words[bos] == EOS
     sizes = [len(model.table(order).log_probs) for order in range(1, model.config.order + 1)]
-    sizes[0] += both
+    sizes[0] += split_eos
     file.write(b"\\data\\\n")
     for order, size in enumerate(sizes, start=1):
         file.write(b"ngram %d=%d\n" % (order, size))
     for order in range(1, len(sizes) + 1):
         file.write(b"\n\\%d-grams:\n" % order)
-        for lines in section(model, order, words, both):
+        for lines in section_lines(model, order, words, split_eos):
             file.write(lines.encode())
     file.write(b"\n\\end\\\n")
 
 
-def section(model: NGram, order: int, words: list[str], both: bool) -> Iterator[str]:
+def section_lines(model: NGram, order: int, words: list[str], split_eos: bool) -> Iterator[str]:
     """The lines of one order, in blocks."""
-    grams, begin = model.table(order), model.config.bos_token_id
-    logs = grams.log_probs.double().cpu().numpy() / math.log(10)
-    # A unigram's logarithm may be −inf only under "none"; rounding may put a probability above 1.
-    logs = np.minimum(logs, 0.0)
-    weights = None if grams.log_backoffs is None else grams.log_backoffs.double().cpu().numpy() / math.log(10)
-    firsts = words
-    if both and order > 1:
-        assert begin is not None
-        firsts = [*words[:begin], BEGIN, *words[begin + 1 :]]
-    if both and order == 1:
-        assert begin is not None
-        left = 0.0 if weights is None else float(weights[begin])
-        yield f"{NEVER:g}\t{BEGIN}\t{left:.8g}\n"
-    for start in range(0, len(logs), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(logs)))
-        first, *others = columns(model, order, rows)
-        spelt = [firsts[id] for id in first.tolist()]
+    table, bos = model.table(order), model.config.bos_token_id
+    log_probs = table.log_probs.double().cpu().numpy() / math.log(10)
+    # Rounding may give a probability above 1.
+    log_probs = np.minimum(log_probs, 0.0)
+    backoffs = None if table.log_backoffs is None else table.log_backoffs.double().cpu().numpy() / math.log(10)
+    first_words = words
+    if split_eos:
+        assert bos is not None
+        if order > 1:
+            first_words = [*words[:bos], BOS, *words[bos + 1 :]]
+        else:
+            backoff = 0.0 if backoffs is None else float(backoffs[bos])
+            yield f"{BOS_LOG10:g}\t{BOS}\t{backoff:.8g}\n"
+    for start in range(0, len(log_probs), BLOCK_LINES):
+        rows = np.arange(start, min(start + BLOCK_LINES, len(log_probs)))
+        first, *others = ngram_ids(model, order, rows)
+        ngrams = [first_words[id] for id in first.tolist()]
         for ids in others:
-            spelt = [f"{before} {words[id]}" for before, id in zip(spelt, ids.tolist(), strict=True)]
-        numbers = logs[rows].tolist()
-        if weights is None:
-            yield "".join(f"{log:.8g}\t{words}\n" for log, words in zip(numbers, spelt, strict=True))
+            ngrams = [f"{context} {words[id]}" for context, id in zip(ngrams, ids.tolist(), strict=True)]
+        block = log_probs[rows].tolist()
+        if backoffs is None:
+            yield "".join(f"{log_prob:.8g}\t{ngram}\n" for log_prob, ngram in zip(block, ngrams, strict=True))
             continue
-        lefts = weights[rows]
-        if both and order == 1:
-            lefts = np.where(rows == begin, 0.0, lefts)
-        lines = zip(numbers, spelt, lefts.tolist(), strict=True)
-        yield "".join(f"{log:.8g}\t{words}\t{left:.8g}\n" for log, words, left in lines)
+        block_backoffs = backoffs[rows]
+        if split_eos and order == 1:
+            block_backoffs = np.where(rows == bos, 0.0, block_backoffs)
+        lines = zip(block, ngrams, block_backoffs.tolist(), strict=True)
+        yield "".join(f"{log_prob:.8g}\t{ngram}\t{backoff:.8g}\n" for log_prob, ngram, backoff in lines)
 
 
-def columns(model: NGram, order: int, rows: Rows) -> list[Rows]:
-    """The ids of some n-grams, place by place."""
-    out: list[Rows] = []
+def ngram_ids(model: NGram, order: int, rows: Integers) -> list[Integers]:
+    """The token ids of the n-grams in these rows, by position."""
+    out: list[Integers] = []
     for length in range(order, 1, -1):
         keys = model.table(length).keys.cpu().numpy()[rows]
         out.append(keys % model.vocab)

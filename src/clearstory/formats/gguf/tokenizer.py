@@ -1,9 +1,9 @@
-"""GGUF tokenizers: a file's vocabulary as a tokenizer of ours, and ours as a file's.
+"""GGUF tokenizers: from a file's metadata to a tokenizer and back.
 
-tokenizer.ggml.model   gpt2   byte-level BPE: tokens, merges, and `pre`, the name of how text is cut
-                       llama  SentencePiece's BPE: tokens and scores
-                       t5     SentencePiece's Unigram: the same, and a table that normalizes
-                       bert   word pieces: ▁ before those that begin a word, where vocab.txt has ## inside
+tokenizer.ggml.model   gpt2   byte-level BPE: tokens, merges, and `pre`, the name of the pre-tokenizer
+                       llama  SentencePiece BPE: tokens and scores
+                       t5     SentencePiece Unigram: the same, and a normalization table
+                       bert   WordPiece: ▁ before pieces that start a word, where vocab.txt has ## before the others
 """
 
 from __future__ import annotations
@@ -18,284 +18,301 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, byte_level_bpe, sentencepiece_unigram, sentencepiece_bpe, bert_wordpiece
 from clearstory.text.chat_template import ChatTemplate
-from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, find_pretokenizer, pretokenizer_name
+from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
+from clearstory.text.tokenizer_json import (
+    COLLAPSE_SPACES,
+    AddedTokens,
+    bert_wordpiece,
+    byte_level_bpe,
+    sentencepiece_bpe,
+    sentencepiece_unigram,
+)
 from clearstory.text.tokenizers import Tokenizer
 
-KEY = "tokenizer.ggml"
-TEMPLATE = "tokenizer.chat_template"
+PREFIX = "tokenizer.ggml"
+CHAT_TEMPLATE_KEY = "tokenizer.chat_template"
 
-ROLES = {
+SPECIAL_ID_KEYS = {
     "bos": "bos_token_id",
     "eos": "eos_token_id",
     "unk": "unknown_token_id",
     "pad": "padding_token_id",
-    # Their spelling.
-    "sep": "seperator_token_id",
+    "sep": "seperator_token_id",  # GGUF's spelling
     "cls": "cls_token_id",
     "mask": "mask_token_id",
 }
+"""From the names of special tokens to GGUF's keys."""
 
 FILLER = "[PAD{id}]"
-"""A token for a row of the embedding that no token has: GGUF wants a text for each."""
+"""The text of an unused vocabulary entry: GGUF requires a text for each."""
 
 
 @dataclass(frozen=True)
 class GGUFVocabulary:
-    """A file's tokens with their kinds, checked against each other."""
+    """A file's tokens with their types, in the order of ids."""
 
     path: Path
-    fields: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     tokens: list[str]
-    kinds: list[int]
+    types: list[int]
 
     @classmethod
-    def read(cls, path: Path, fields: Mapping[str, Any]) -> GGUFVocabulary:
-        """Raises CorruptFile where lists differ in length or are none; unused tokens at the end are left out."""
-        tokens = fields.get(f"{KEY}.tokens")
+    def read(cls, path: Path, metadata: Mapping[str, Any]) -> GGUFVocabulary:
+        """The vocabulary without unused entries at its end. Raises CorruptFile for missing lists or unequal lengths."""
+        tokens = metadata.get(f"{PREFIX}.tokens")
         if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
-            raise CorruptFile(f"{path} holds no {KEY}.tokens, a list of texts; copy it anew")
-        kinds = fields.get(f"{KEY}.token_type", np.full(len(tokens), NORMAL))
-        if not isinstance(kinds, np.ndarray) or len(kinds) != len(tokens):
-            raise CorruptFile(f"{path} holds {len(tokens):,} tokens and another number of kinds; copy it anew")
-        said = [int(kind) for kind in kinds]
-        used = len(tokens)
-        while used and said[used - 1] == UNUSED and tokens[used - 1] == FILLER.format(id=used - 1):
-            used -= 1
-        return cls(path, fields, tokens[:used], said[:used])
+            raise CorruptFile(f"{path} holds no {PREFIX}.tokens, a list of texts; copy it again")
+        array = metadata.get(f"{PREFIX}.token_type", np.full(len(tokens), NORMAL))
+        if not isinstance(array, np.ndarray) or len(array) != len(tokens):
+            raise CorruptFile(f"{path} holds {len(tokens):,} tokens and another number of token types; copy it again")
+        types = [int(type) for type in array]
+        size = len(tokens)
+        while size and types[size - 1] == UNUSED and tokens[size - 1] == FILLER.format(id=size - 1):
+            size -= 1
+        return cls(path, metadata, tokens[:size], types[:size])
 
     @property
     def ids(self) -> dict[str, int]:
-        """Each token's id; of two alike, the first's."""
+        """Ids by token; the first id of a repeated token."""
         return {token: id for id, token in reversed(list(enumerate(self.tokens)))}
 
-    def of(self, *kinds: int) -> list[str]:
-        """The tokens of these kinds."""
-        return [token for token, kind in zip(self.tokens, self.kinds, strict=True) if kind in kinds]
+    def tokens_of_type(self, *types: int) -> list[str]:
+        """The tokens of these types."""
+        return [token for token, type in zip(self.tokens, self.types, strict=True) if type in types]
 
-    def role(self, role: str) -> str | None:
-        """The token that plays a part."""
-        id = self.fields.get(f"{KEY}.{ROLES[role]}")
+    def special_token(self, name: str) -> str | None:
+        """The special token of this name (bos, eos ...); None if the file has none."""
+        key = f"{PREFIX}.{SPECIAL_ID_KEYS[name]}"
+        id = self.metadata.get(key)
         if id is None:
             return None
         if isinstance(id, bool) or not isinstance(id, int):
-            raise CorruptFile(f"{self.path} says {KEY}.{ROLES[role]} is {str(id)[:40]!r}, and it must be an id")
-        # Some files name an id past the vocabulary where they mean none.
+            raise CorruptFile(f"{self.path} has {key} = {str(id)[:40]!r}; it must be a token id")
+        # Some files use an id beyond the vocabulary for none.
         return self.tokens[id] if 0 <= id < len(self.tokens) else None
 
     def flag(self, name: str, default: bool) -> bool:
-        """A yes or no."""
-        return bool(self.fields.get(f"{KEY}.{name}", default))
+        """A switch of the tokenizer."""
+        return bool(self.metadata.get(f"{PREFIX}.{name}", default))
 
-    def beside(self, *, begin: bool = False, end: bool = False) -> AddedTokens:
-        """Special and added tokens, and those that other tools put around a text by default."""
-        before, after = self.role("bos"), self.role("eos")
+    def added_tokens(self, *, add_bos: bool = False, add_eos: bool = False) -> AddedTokens:
+        """Special tokens, added tokens, and bos and eos around a text; the arguments are the defaults of those."""
+        bos, eos = self.special_token("bos"), self.special_token("eos")
         return AddedTokens(
-            special=self.of(CONTROL, UNKNOWN),
-            added=self.of(USER),
-            before=[before] if before is not None and self.flag("add_bos_token", begin) else [],
-            after=[after] if after is not None and self.flag("add_eos_token", end) else [],
+            special=self.tokens_of_type(CONTROL, UNKNOWN),
+            added=self.tokens_of_type(USER),
+            before=[bos] if bos is not None and self.flag("add_bos_token", add_bos) else [],
+            after=[eos] if eos is not None and self.flag("add_eos_token", add_eos) else [],
         )
 
     def scores(self) -> list[tuple[str, float]]:
-        """Every token with its score."""
-        scores = self.fields.get(f"{KEY}.scores")
+        """(token, score) of every token."""
+        scores = self.metadata.get(f"{PREFIX}.scores")
         if not isinstance(scores, np.ndarray) or len(scores) < len(self.tokens):
-            raise CorruptFile(f"{self.path} holds {len(self.tokens):,} tokens and not as many scores; copy it anew")
+            raise CorruptFile(f"{self.path} holds {len(self.tokens):,} tokens and fewer scores; copy it again")
         return [(token, float(score)) for token, score in zip(self.tokens, scores, strict=False)]
 
 
-def read_gguf_tokenizer(path: Path, fields: Mapping[str, Any]) -> Tokenizer | None:
-    """The tokenizer of a file's fields; None where it has none.
+def read_gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer of a file's metadata; None if it has none.
 
-    Raises UnknownName for a kind or a way of cutting that is not here, CorruptFile for one that cannot be used.
+    Raises UnknownName for an unsupported model or pre-tokenizer, CorruptFile for an unusable tokenizer.
     """
-    kind = fields.get(f"{KEY}.model")
+    kind = metadata.get(f"{PREFIX}.model")
     if kind in (None, "no_vocab", "none"):
         return None
-    if not isinstance(kind, str) or kind not in READERS:
-        raise UnknownName(f"{path} has a tokenizer of the kind {str(kind)[:40]!r}; {nearest(str(kind), READERS)}")
-    vocabulary = GGUFVocabulary.read(path, fields)
-    contents = READERS[kind](vocabulary)
-    config: dict[str, Any] = {f"{role}_token": vocabulary.role(role) for role in ("bos", "eos", "unk", "pad")}
-    config |= {f"{role}_token": vocabulary.role(role) for role in ("sep", "cls", "mask") if vocabulary.role(role)}
+    if not isinstance(kind, str) or kind not in TOKENIZER_MODELS:
+        raise UnknownName(f"{path} has a tokenizer of the model {str(kind)[:40]!r}; {nearest(str(kind), TOKENIZER_MODELS)}")
+    vocabulary = GGUFVocabulary.read(path, metadata)
+    contents = TOKENIZER_MODELS[kind](vocabulary)
+    special = vocabulary.special_token
+    config: dict[str, Any] = {f"{name}_token": special(name) for name in ("bos", "eos", "unk", "pad")}
+    config |= {f"{name}_token": special(name) for name in ("sep", "cls", "mask") if special(name)}
     if kind == "bert":
         config |= {"bos_token": config.get("cls_token"), "eos_token": config.get("sep_token")}
-    template = fields.get(TEMPLATE)
+    template = metadata.get(CHAT_TEMPLATE_KEY)
     if isinstance(template, str):
         config["chat_template"] = template
     tokenizer = Tokenizer(contents, config)
     try:
         _ = tokenizer.vocab
     except Exception as error:  # the library raises bare Exceptions
-        raise CorruptFile(f"{path} holds no tokenizer that can be used ({error}); copy it anew") from None
+        raise CorruptFile(f"{path} holds an unusable tokenizer ({error}); copy it again") from None
     return tokenizer
 
 
-def read_byte_pairs(vocabulary: GGUFVocabulary) -> str:
-    """GPT-2's kind."""
-    merges = vocabulary.fields.get(f"{KEY}.merges")
-    pre = vocabulary.fields.get(f"{KEY}.pre")
+def byte_level_json(vocabulary: GGUFVocabulary) -> str:
+    """The tokenizer.json of a byte-level BPE (gpt2)."""
+    merges = vocabulary.metadata.get(f"{PREFIX}.merges")
+    pre = vocabulary.metadata.get(f"{PREFIX}.pre")
     if not isinstance(merges, list) or not all(isinstance(merge, str) for merge in merges):
-        raise CorruptFile(f"{vocabulary.path} holds no {KEY}.merges, a list of texts; copy it anew")
+        raise CorruptFile(f"{vocabulary.path} holds no {PREFIX}.merges, a list of texts; copy it again")
     if not isinstance(pre, str):
         raise BadInput(
-            f"{vocabulary.path} holds no {KEY}.pre, so how it cuts text is unknown; convert its model anew with a "
+            f"{vocabulary.path} holds no {PREFIX}.pre, so its pre-tokenizer is unknown; convert its model again with a "
             "newer converter"
         )
-    way = find_pretokenizer(pre)
-    if way is None:
+    pretokenizer = find_pretokenizer(pre)
+    if pretokenizer is None:
         raise UnknownName(
-            f"{vocabulary.path} cuts text as {pre[:40]!r}, and how that is done is unknown here; "
+            f"{vocabulary.path} has the pre-tokenizer {pre[:40]!r}, which is not supported; "
             f"{nearest(pre, (*PRETOKENIZERS, *ALIASES))}"
         )
-    # A token may begin with the space that parts the two.
+    # The first character is skipped: a token may start with the separating space.
     pairs = [(merge[:at], merge[at + 1 :]) for merge in merges if (at := merge.find(" ", 1)) > 0]
-    return byte_level_bpe(vocabulary.ids, pairs, way, vocabulary.beside(begin=way.ignore_merges))
+    added_tokens = vocabulary.added_tokens(add_bos=pretokenizer.ignore_merges)
+    return byte_level_bpe(vocabulary.ids, pairs, pretokenizer, added_tokens)
 
 
-def read_scored_pairs(vocabulary: GGUFVocabulary) -> str:
-    """SentencePiece's BPE."""
-    kinds = dict(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
-    usable = [(token, score) for token, score in vocabulary.scores() if kinds[token] == NORMAL]
+def sentencepiece_bpe_json(vocabulary: GGUFVocabulary) -> str:
+    """The tokenizer.json of a SentencePiece BPE (llama)."""
+    types = dict(zip(vocabulary.tokens, vocabulary.types, strict=True))
+    normal = [(token, score) for token, score in vocabulary.scores() if types[token] == NORMAL]
     return sentencepiece_bpe(
-        usable,
+        normal,
         vocabulary.ids,
-        vocabulary.role("unk") or vocabulary.tokens[0],
-        vocabulary.beside(begin=True),
+        vocabulary.special_token("unk") or vocabulary.tokens[0],
+        vocabulary.added_tokens(add_bos=True),
         add_prefix_space=vocabulary.flag("add_space_prefix", True),
-        byte_fallback=BYTE in vocabulary.kinds,
+        byte_fallback=BYTE in vocabulary.types,
     )
 
 
-def read_likeliest(vocabulary: GGUFVocabulary) -> str:
-    """SentencePiece's Unigram."""
-    table = vocabulary.fields.get(f"{KEY}.precompiled_charsmap")
-    before: list[Mapping[str, Any]] = []
-    if isinstance(table, np.ndarray) and len(table):
-        packed = base64.b64encode(table.astype(np.uint8).tobytes()).decode()
-        before.append({"type": "Precompiled", "precompiled_charsmap": packed})
+def sentencepiece_unigram_json(vocabulary: GGUFVocabulary) -> str:
+    """The tokenizer.json of a SentencePiece Unigram (t5)."""
+    charsmap = vocabulary.metadata.get(f"{PREFIX}.precompiled_charsmap")
+    normalizers: list[Mapping[str, Any]] = []
+    if isinstance(charsmap, np.ndarray) and len(charsmap):
+        encoded = base64.b64encode(charsmap.astype(np.uint8).tobytes()).decode()
+        normalizers.append({"type": "Precompiled", "precompiled_charsmap": encoded})
     if vocabulary.flag("remove_extra_whitespaces", False):
-        before += COLLAPSE_SPACES
-    unknown = vocabulary.role("unk")
+        normalizers += COLLAPSE_SPACES
+    unknown = vocabulary.special_token("unk")
     return sentencepiece_unigram(
         vocabulary.scores(),
         0 if unknown is None else vocabulary.ids[unknown],
-        vocabulary.beside(end=True),
+        vocabulary.added_tokens(add_eos=True),
         add_prefix_space=vocabulary.flag("add_space_prefix", True),
-        byte_fallback=BYTE in vocabulary.kinds,
-        before=before,
+        byte_fallback=BYTE in vocabulary.types,
+        before=normalizers,
     )
 
 
-def read_word_pieces(vocabulary: GGUFVocabulary) -> str:
-    """BERT's, lower-casing as llama.cpp does."""
-    special = {token for role in ROLES if (token := vocabulary.role(role)) is not None}
+def wordpiece_json(vocabulary: GGUFVocabulary) -> str:
+    """The tokenizer.json of a WordPiece (bert), lower-casing as in llama.cpp."""
+    special = {token for name in SPECIAL_ID_KEYS if (token := vocabulary.special_token(name)) is not None}
 
-    def spelt(token: str, kind: int) -> str:
-        if token in special or kind in (CONTROL, UNKNOWN) or (token.startswith("[") and token.endswith("]")):
+    def to_wordpiece(token: str, type: int) -> str:
+        if token in special or type in (CONTROL, UNKNOWN) or (token.startswith("[") and token.endswith("]")):
             return token
         return token.removeprefix("▁") if token.startswith("▁") else f"##{token}"
 
-    ids = {
-        spelt(token, kind): id for id, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
-    }
-    before, after = vocabulary.role("cls"), vocabulary.role("sep")
-    beside = AddedTokens(
-        special=[*special, *vocabulary.of(CONTROL)],
-        before=[before] if before else [],
-        after=[after] if after else [],
+    entries = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    ids = {to_wordpiece(token, type): id for id, (token, type) in enumerate(entries)}
+    cls, sep = vocabulary.special_token("cls"), vocabulary.special_token("sep")
+    added_tokens = AddedTokens(
+        special=[*special, *vocabulary.tokens_of_type(CONTROL)],
+        before=[cls] if cls else [],
+        after=[sep] if sep else [],
     )
-    return bert_wordpiece(ids, beside, unknown=vocabulary.role("unk") or "[UNK]")
+    return bert_wordpiece(ids, added_tokens, unknown=vocabulary.special_token("unk") or "[UNK]")
 
 
-READERS = {"gpt2": read_byte_pairs, "llama": read_scored_pairs, "t5": read_likeliest, "bert": read_word_pieces}
-"""By tokenizer.ggml.model."""
+TOKENIZER_MODELS = {
+    "gpt2": byte_level_json,
+    "llama": sentencepiece_bpe_json,
+    "t5": sentencepiece_unigram_json,
+    "bert": wordpiece_json,
+}
+"""From tokenizer.ggml.model to a function that makes a tokenizer.json."""
 
 
 def gguf_tokenizer_fields(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
-    """The fields of a file for a tokenizer of ours, and a model that has `vocab` rows.
+    """The metadata of a file for a tokenizer and a model with `vocab` entries.
 
-    Raises CannotDo for a tokenizer that GGUF's readers cannot have.
+    Raises CannotDo for a tokenizer that GGUF cannot represent.
     """
     parts = json.loads(tokenizer.contents)
     model, added = parts["model"], {token["content"]: token for token in parts.get("added_tokens") or []}
-    ids = tokenizer.ids
-    tokens = [FILLER.format(id=id) for id in range(vocab)]
-    kinds = [UNUSED] * vocab
-    for token, id in ids.items():
-        tokens[id] = token
-        kinds[id] = NORMAL if token not in added else CONTROL if added[token].get("special") else USER
     if model.get("type") != "BPE":
         raise CannotDo(
-            f"GGUF's readers have no tokenizer like this one ({tokenizer.kind}); they have byte-level BPE and "
-            "SentencePiece's BPE; keep the model as a folder"
+            f"GGUF cannot represent this tokenizer ({tokenizer.kind}); supported: byte-level BPE, SentencePiece BPE; "
+            "keep the model folder"
         )
-    fields: dict[str, Any] = {}
+    ids = tokenizer.ids
+    tokens = [FILLER.format(id=id) for id in range(vocab)]
+    types = [UNUSED] * vocab
+    for token, id in ids.items():
+        tokens[id] = token
+        types[id] = NORMAL if token not in added else CONTROL if added[token].get("special") else USER
     pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+    fields: dict[str, Any]
     if model.get("byte_fallback"):
-        kinds = [
-            BYTE if token in BYTE_PIECES and kind == NORMAL else kind for token, kind in zip(tokens, kinds, strict=True)
-        ]
+        types = [BYTE if token in BYTE_PIECES and type == NORMAL else type for token, type in zip(tokens, types, strict=True)]
         if (unknown := model.get("unk_token")) in ids:
-            kinds[ids[unknown]] = UNKNOWN
-        fields = {"model": "llama", "pre": "default", "scores": scores_of(tokenizer, pairs, tokens, kinds)}
-        fields["add_space_prefix"] = prefixed(parts)
+            types[ids[unknown]] = UNKNOWN
+        fields = {"model": "llama", "pre": "default", "scores": merge_scores(pairs, tokens, types)}
+        fields["add_space_prefix"] = adds_prefix_space(parts)
     else:
         name = pretokenizer_name(parts)
         if name is None:
             raise CannotDo(
-                "this tokenizer cuts text in a way that GGUF has no name for, so llama.cpp would make other ids; "
-                f"it has {', '.join(PRETOKENIZERS)}; keep the model as a folder"
+                "GGUF has no name for this tokenizer's pre-tokenizer, so llama.cpp would give other ids; "
+                f"supported: {', '.join(PRETOKENIZERS)}; keep the model folder"
             )
-        # Empty lists cannot be written; a pair that no text can spell stands for none.
+        # Empty lists cannot be written: a merge that no text can use stands for none.
         merges = [f"{a} {b}" for a, b in pairs] or [f"{tokens[-1]} {tokens[-1]}"]
         fields = {"model": "gpt2", "pre": name, "merges": merges}
-    fields |= {"tokens": tokens, "token_type": kinds}
-    roles = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "unk": tokenizer.unk_token_id, "pad": tokenizer.pad_token_id}
-    fields |= {ROLES[role]: id for role, id in roles.items() if id is not None}
-    begins = tokenizer.bos_token_id is not None and tokenizer.post_processor_ids[:1] == (tokenizer.bos_token_id,)
-    ends = tokenizer.eos_token_id is not None and tokenizer.post_processor_ids[begins:] == (tokenizer.eos_token_id,)
-    fields |= {"add_bos_token": begins, "add_eos_token": ends}
-    out = {f"{KEY}.{name}": value for name, value in fields.items()}
+    fields |= {"tokens": tokens, "token_type": types, **special_token_fields(tokenizer)}
+    out = {f"{PREFIX}.{name}": value for name, value in fields.items()}
     try:
-        return {**out, TEMPLATE: ChatTemplate.from_tokenizer(tokenizer).source}
+        return {**out, CHAT_TEMPLATE_KEY: ChatTemplate.from_tokenizer(tokenizer).source}
     except CannotDo:
         return out
+
+
+def special_token_fields(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Ids of special tokens, and whether bos and eos are added to a text."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    special_ids = {"bos": bos, "eos": eos, "unk": tokenizer.unk_token_id, "pad": tokenizer.pad_token_id}
+    fields: dict[str, Any] = {SPECIAL_ID_KEYS[name]: id for name, id in special_ids.items() if id is not None}
+    adds_bos = bos is not None and tokenizer.post_processor_ids[:1] == (bos,)
+    adds_eos = eos is not None and tokenizer.post_processor_ids[adds_bos:] == (eos,)
+    return fields | {"add_bos_token": adds_bos, "add_eos_token": adds_eos}
 
 
 BYTE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
-def scores_of(tokenizer: Tokenizer, pairs: list[Any], tokens: list[str], kinds: list[int]) -> list[float]:
-    """Scores that merge in the order of the pairs: llama.cpp takes the best-scored piece first.
+def merge_scores(merges: list[Any], tokens: list[str], types: list[int]) -> list[float]:
+    """Scores of all tokens that give the order of the merges: llama.cpp merges into the piece with the highest score first.
 
-    Raises CannotDo where the pairs are in an order that no scores give.
+    Raises CannotDo if no scores give that order.
     """
     ranks: dict[str, int] = {}
-    last = ""
-    for rank, (a, b) in enumerate(pairs):
-        if a + b in ranks and last != a + b:
+    previous = ""
+    for rank, (a, b) in enumerate(merges):
+        if a + b in ranks and previous != a + b:
             raise CannotDo(
-                f"this tokenizer merges into {a + b!r} at two ranks, which SentencePiece's scores cannot say; "
-                "keep the model as a folder"
+                f"this tokenizer merges into {a + b!r} at two ranks, which scores of SentencePiece cannot represent; "
+                "keep the model folder"
             )
-        last = a + b
-        ranks.setdefault(last, rank)
+        previous = a + b
+        ranks.setdefault(previous, rank)
     return [
-        -1000.0 if kind in (CONTROL, USER) else 0.0 if kind in (BYTE, UNKNOWN) else -float(ranks.get(token, len(pairs)))
-        for token, kind in zip(tokens, kinds, strict=True)
+        -1000.0 if type in (CONTROL, USER) else 0.0 if type in (BYTE, UNKNOWN) else -float(ranks.get(token, len(merges)))
+        for token, type in zip(tokens, types, strict=True)
     ]
 
 
-def prefixed(parts: Mapping[str, Any]) -> bool:
-    """Whether a text gets a space before it. Raises CannotDo for what else may be done to it."""
-    steps = (parts.get("normalizer") or {}).get("normalizers") or [parts.get("normalizer")]
-    kinds = [step.get("type") if isinstance(step, Mapping) else None for step in steps]
-    if kinds not in (["Prepend", "Replace"], ["Replace"]) or parts.get("pre_tokenizer") is not None:
+def adds_prefix_space(parts: Mapping[str, Any]) -> bool:
+    """Whether a space is added before a text. Raises CannotDo for any other normalization."""
+    normalizers = (parts.get("normalizer") or {}).get("normalizers") or [parts.get("normalizer")]
+    types = [each.get("type") if isinstance(each, Mapping) else None for each in normalizers]
+    if types not in (["Prepend", "Replace"], ["Replace"]) or parts.get("pre_tokenizer") is not None:
         raise CannotDo(
-            "this tokenizer changes text before it cuts it in a way that GGUF cannot say; keep the model as a folder"
+            "this tokenizer normalizes or pre-tokenizes text in a way that GGUF cannot represent; keep the model folder"
         )
-    return bool(kinds[0] == "Prepend")
+    return bool(types[0] == "Prepend")
