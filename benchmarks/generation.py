@@ -90,8 +90,8 @@ def against(model: Any, theirs: Any, prompts: torch.Tensor, args: argparse.Names
         engine = Engine(model)
         for prompt in prompts.tolist():
             engine.add(prompt, Sampling(max_tokens=tokens, temperature=0))
-        while engine.busy:
-            engine.step()
+        while engine.has_unfinished:
+            engine.next_tokens()
 
     def transformers(tokens: int) -> None:
         with warnings.catch_warnings():

@@ -252,8 +252,8 @@ def write(size: Size, device: str) -> dict[str, Any]:
             running = Engine(model)
             for prompt in prompts.tolist():
                 running.add(prompt, Sampling(max_tokens=size.written, temperature=0))
-            while running.busy:
-                running.step()
+            while running.has_unfinished:
+                running.next_tokens()
 
         def transformers(there: Any = there) -> None:
             other.generate(

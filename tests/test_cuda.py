@@ -185,10 +185,10 @@ REQUESTS = [
 
 def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> None:
     alone = [list(generate(model, prompt, sampling)) for prompt, sampling in REQUESTS]
-    engine = Engine(model, limit=3)
+    engine = Engine(model, max_running=3)
     answers: dict[int, list[Token]] = {engine.add(*request): [] for request in REQUESTS}
-    while engine.busy:
-        for reply in engine.step():
+    while engine.has_unfinished:
+        for reply in engine.next_tokens():
             answers[reply.request].append(reply.token)
     for number, tokens in enumerate(alone):
         assert [token.id for token in answers[number]] == [token.id for token in tokens]

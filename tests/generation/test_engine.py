@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
-from clearstory.generation.engine import Engine, generate, groups
+from clearstory.generation.engine import Engine, generate, group_by_length
 from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
@@ -53,7 +53,7 @@ def test_an_engine_does_not_search(model: torch.nn.Module) -> None:
     with pytest.raises(BadSetting, match="beam"):
         generate(model, [1], replace(GREEDY, beam=2))
     with pytest.raises(BadSetting):
-        Engine(model, limit=0)
+        Engine(model, max_running=0)
 
 
 def test_generating_leaves_modes_and_gradients_as_they_were() -> None:
@@ -106,7 +106,7 @@ def test_newcomers_are_read_together_when_their_lengths_are_alike() -> None:
     engine = Engine(shaken(TINY_CLEAR))
     for length in (3, 20, 4, 21, 4, 10):
         engine.add([1] * length, GREEDY)
-    assert [[len(row.unread) for row in group] for group in groups(list(engine.waiting))] == [
+    assert [[len(row.unread) for row in group] for group in group_by_length(list(engine.waiting))] == [
         [3],
         [4, 4],
         [10],

@@ -37,12 +37,12 @@ def ids(model: Any, source: list[int], sampling: Sampling = DRAWN, **more: Any) 
 @pytest.mark.parametrize("name", WRITERS)
 def test_an_answer_does_not_depend_on_its_company(name: str) -> None:
     model: Any = shaken(WRITERS[name])
-    engine = Engine(model, limit=3)  # one waits until another is done
+    engine = Engine(model, max_running=3)  # one waits until another is done
     for number, source in enumerate(SOURCES):
         engine.add([], replace(DRAWN, max_tokens=5 + number), start_token_id=0, source=source)
     said: dict[int, list[int]] = {}
-    while engine.busy:
-        for reply in engine.step():
+    while engine.has_unfinished:
+        for reply in engine.next_tokens():
             said.setdefault(reply.request, []).append(reply.token.id)
     alone = [ids(model, source, replace(DRAWN, max_tokens=5 + number)) for number, source in enumerate(SOURCES)]
     assert [said[number] for number in range(4)] == alone

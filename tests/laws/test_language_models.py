@@ -93,19 +93,19 @@ REQUESTS = [
 def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> None:
     alone = [list(generate(model, prompt, sampling)) for prompt, sampling in REQUESTS]
     for limit in (1, 3, 64):
-        engine = Engine(model, limit=limit)
+        engine = Engine(model, max_running=limit)
         answers: dict[int, list[Token]] = {}
         late = list(REQUESTS)
         for _ in range(120):
             # They come one at a time, while others are under way.
             if late:
                 answers[engine.add(*late.pop(0))] = []
-            for reply in engine.step():
+            for reply in engine.next_tokens():
                 answers[reply.request].append(reply.token)
                 assert (reply.finished == "length") == (
                     len(answers[reply.request]) == REQUESTS[reply.request][1].max_tokens
                 )
-        assert not engine.busy
+        assert not engine.has_unfinished
         for number, tokens in enumerate(alone):
             assert [token.id for token in answers[number]] == [token.id for token in tokens]
             assert_close([t.logprob for t in answers[number]], [t.logprob for t in tokens], rtol=1e-9, atol=1e-9)
@@ -114,11 +114,11 @@ def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> N
 def test_a_cancelled_request_leaves_the_others_alone(model: Any) -> None:
     engine = Engine(model)
     numbers = [engine.add(*request) for request in REQUESTS]
-    engine.step()
+    engine.next_tokens()
     engine.cancel(numbers[1])
     seen = set()
-    while engine.busy:
-        seen |= {reply.request for reply in engine.step()}
+    while engine.has_unfinished:
+        seen |= {reply.request for reply in engine.next_tokens()}
     assert seen == {0, 2, 4}
 
 

@@ -283,8 +283,8 @@ def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
     for source in SOURCES:
         engine.add([], Sampling(max_tokens=50, temperature=0), start_token_id=60, source=source)
     mine: list[list[int]] = [[] for _ in SOURCES]
-    while engine.busy:
-        for reply in engine.step():
+    while engine.has_unfinished:
+        for reply in engine.next_tokens():
             mine[reply.request].append(reply.token.id)
     assert mine == generated(theirs(folder), eos_token_id=None, pad_token_id=60)
     assert len({id for row in mine for id in row}) > 4, "a model that repeats one token proves little"

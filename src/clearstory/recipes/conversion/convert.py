@@ -287,8 +287,8 @@ def written(model: Any, length: int) -> torch.Tensor:
         engine.add([begin], Sampling(max_tokens=length, seed=seed), source=source): [begin]
         for seed, source in enumerate(sources)
     }
-    while engine.busy:
-        for reply in engine.step():
+    while engine.has_unfinished:
+        for reply in engine.next_tokens():
             rows[reply.request].append(reply.token.id)
     return torch.tensor(list(rows.values()))[:, :length]
 

@@ -229,16 +229,15 @@ def sample_completions(
     model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
 ) -> Generator[TextChunk, None, list[Completion]]:
     """Sample after all prompts in one batch: yields chunks of text, returns the completions."""
-    options = prompt_format.decoding_options
-    engine = Engine(model, suppress_tokens=options.pop("suppress_tokens"))
+    engine = Engine(model, suppress_tokens=prompt_format.suppress_tokens)
     builders: list[CompletionBuilder] = []
     for index, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + index
         builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format)
         builders.append(builder)
-        engine.add(builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **options)
-    while engine.busy:
-        for step in engine.step():
+        engine.add(builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **prompt_format.request_options)
+    while engine.has_unfinished:
+        for step in engine.next_tokens():
             builder = builders[step.request]
             if step.finished:
                 builder.finished = step.finished

@@ -59,8 +59,8 @@ def save_digit_images(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int
             engine.add(ids, Sampling(max_tokens=SIDE * SIDE, temperature=0.7, seed=seed), eos_token_id=eos)
             seed += 1
     generated: dict[int, list[int]] = {}
-    while engine.busy:
-        for output in engine.step():
+    while engine.has_unfinished:
+        for output in engine.next_tokens():
             generated.setdefault(output.request, []).append(output.token.id)
     columns = []
     for digit in range(10):
