@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clearstory.generation.stream_decoder import Decodes
+from clearstory.generation.stream_decoder import BytesDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.base import reads_source
 from clearstory.models.prompts import Truncation, find_start_token_id
@@ -51,14 +51,18 @@ class PromptFormat:
         return ()
 
     @property
+    def request_options(self) -> dict[str, Any]:
+        """Keyword arguments of `generation.Engine.add`."""
+        return {
+            "eos_token_id": self.eos_token_id,
+            "start_token_id": self.start_token_id,
+            "truncate": self.truncate,
+        }
+
+    @property
     def decoding_options(self) -> dict[str, Any]:
         """Keyword arguments of `generation.generate` and `generation.beam_search`."""
-        return dict(
-            eos_token_id=self.eos_token_id,
-            start_token_id=self.start_token_id,
-            truncate=self.truncate,
-            suppress_tokens=self.suppress_tokens,
-        )  # fmt: skip
+        return {**self.request_options, "suppress_tokens": self.suppress_tokens}
 
     def encode(self, tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int] | None]:
         """Ids of the prompt and ids of the source: (prompt, None), or ([], source) for an encoder-decoder."""
@@ -66,6 +70,6 @@ class PromptFormat:
             return tokenizer.encode(prompt), None
         return [], SentinelTokenizer(tokenizer).source(prompt)
 
-    def token_decoder(self, tokenizer: Tokenizer) -> Decodes:
+    def token_decoder(self, tokenizer: Tokenizer) -> BytesDecoder:
         """Decodes generated ids to bytes; for an encoder-decoder with the sentinels of masked spans as <extra_id_N>."""
         return SentinelTokenizer(tokenizer) if self.reads_source else tokenizer
