@@ -1,4 +1,4 @@
-"""Drawing: every number arrives, and nothing in a view is obeyed by what shows it."""
+"""Rendering: every number is in the output, and control characters and markup in a view have no effect."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CURVE = Curve(
     band=Band(HOSTILE, (1.0, 10.0), (1.4, 1.3), (1.6, 1.5)),
     caption=HOSTILE,
 )
-SPANS = HighlightedText(
+HIGHLIGHTED = HighlightedText(
     title=HOSTILE,
     spans=(Span("a", 0.5, "rank 1", ("a", 1)), Span(HOSTILE + "\n", 20.0, HOSTILE, (HOSTILE, 2)), Span(" ", None)),
     unit="bits",
@@ -68,26 +68,26 @@ def shown(view: View, width: int = 80) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("view", [TABLE, CURVE, SPANS], ids=["table", "curve", "spans"])
-def test_hostile_text_stays_text(view: View) -> None:
+@pytest.mark.parametrize("view", [TABLE, CURVE, HIGHLIGHTED], ids=["table", "curve", "highlighted_text"])
+def test_markup_and_control_characters_are_escaped(view: View) -> None:
     drawing = ET.fromstring(render_svg(view))
     assert {each.tag for each in drawing.iter()} <= {
         SVG + tag for tag in ("svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle")
     }
     parser = Tags()
     page = render_html(view)
-    page.encode()  # a half of a surrogate pair could not be written
+    page.encode()  # a lone surrogate could not be encoded
     parser.feed(page)
     assert "script" not in parser.seen
     assert "src=" not in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
     assert "\x1b" not in shown(view)
-    assert "[bold]" in shown(view)  # rich's own markup is text as well
+    assert "[bold]" in shown(view)  # rich's own markup is escaped as well
 
 
 @settings(deadline=None)  # on a busy machine one example may take any time
 @given(st.text(), st.floats(), st.floats())
-def test_any_text_and_number_can_be_drawn(text: str, first: float, second: float) -> None:
+def test_any_text_and_number_can_be_rendered(text: str, first: float, second: float) -> None:
     table = Table(title=text, columns=("a", "b"), rows=((text, first), (text, second)), bar="b", caption=text)
     ET.fromstring(render_svg(table))
     curve = Curve(title=text, lines=(Line(text, (first, 1.0), (1.0, second)),), x_label=text, y_label=text)
@@ -142,7 +142,7 @@ def test_a_million_points_are_drawn_as_few() -> None:
     assert len(drawing) < 60_000
 
 
-def test_files_are_of_the_kind_their_name_says(tmp_path: Path) -> None:
+def test_the_suffix_of_a_file_is_its_format(tmp_path: Path) -> None:
     for suffix in (".html", ".svg", ".csv", ".json"):
         view = Table(title="t", columns=("a",), rows=((1,),))
         assert save_view(view, tmp_path / f"view{suffix}").stat().st_size
@@ -150,18 +150,18 @@ def test_files_are_of_the_kind_their_name_says(tmp_path: Path) -> None:
         save_view(TABLE, tmp_path / "view.png")
 
 
-def test_other_kinds_are_told_in_numbers() -> None:
+def test_the_numbers_of_other_kinds_are_in_csv_and_html() -> None:
     grid = Grid(title="g", row_labels=("a",), column_labels=("b",), values=((0.25,),))
     assert render_csv(grid) == ",b\na,0.25\n"
     assert "0.25" in render_html(grid)
     assert render_csv(HighlightedText(title="s", spans=())) == "text,value,note\n"
-    read = list(csv.reader(io.StringIO(render_csv(SPANS))))
+    read = list(csv.reader(io.StringIO(render_csv(HIGHLIGHTED))))
     assert read[0] == ["text", "bits", "token", HOSTILE, "note"]
     assert read[3] == [" ", "", "", "", ""]
-    assert ">0.5<" in render_html(SPANS)
+    assert ">0.5<" in render_html(HIGHLIGHTED)
 
 
-def test_pieces_are_coloured_by_the_levels_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_are_coloured_by_the_thresholds_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     values = (0.5, 1.0, 3.9, 4.0, 8.0, 99.0, None)
     view = HighlightedText(title="s", spans=tuple(Span("x", value, "n") for value in values), unit="bits")
     assert [view.level(span) for span in view.spans] == [0, 1, 2, 3, 4, 5, 0]
@@ -175,7 +175,7 @@ def test_pieces_are_coloured_by_the_levels_they_reach(monkeypatch: pytest.Monkey
     assert "\x1b[1;37;41mx\x1b[0m" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_pieces_joined_are_the_text() -> None:
+def test_the_spans_joined_are_the_text() -> None:
     class Text(HTMLParser):
         def __init__(self) -> None:
             super().__init__()
@@ -196,7 +196,7 @@ def test_the_pieces_joined_are_the_text() -> None:
     assert read.text == text.replace("\n", "↵\n")
 
 
-def test_a_long_line_of_pieces_stays_on_the_paper() -> None:
+def test_a_long_line_of_spans_stays_on_the_page() -> None:
     view = HighlightedText(title="s", spans=(Span("wide " * 40, 1.0), Span("吾" * 200, 9.0), *(Span(" a", 2.0),) * 100))
     for each in list(ET.fromstring(render_svg(view)).iter(SVG + "rect"))[7:]:
         assert float(each.get("x", 0)) + float(each.get("width", 0)) <= 760 - 24 + 1
@@ -215,13 +215,13 @@ def contrast(first: str, second: str) -> float:
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
-def test_letters_can_be_read_on_every_heat(colours: dict[str, str]) -> None:
+def test_text_has_enough_contrast_on_every_heat_level(colours: dict[str, str]) -> None:
     assert all(contrast(colours[f"heat-{i}"], colours[f"on-{i}"]) >= 4.5 for i in range(HEAT_LEVELS))
     strength = [contrast(colours[f"heat-{i}"], colours["paper"]) for i in range(HEAT_LEVELS)]
     assert strength == sorted(set(strength))
 
 
-def test_a_line_that_belongs_to_another_has_its_colour_and_no_entry() -> None:
+def test_a_line_with_the_colour_of_another_has_no_legend_entry() -> None:
     lines = (
         Line("one", (1.0, 2.0), (1.0, 2.0)),
         Line("law", (1.0, 2.0), (1.0, 2.5), dashed=True, same_color_as="one"),
@@ -231,11 +231,11 @@ def test_a_line_that_belongs_to_another_has_its_colour_and_no_entry() -> None:
     assert view.color_indices() == [0, 0, 1]
     assert ">law<" not in render_svg(view)
     assert "law" not in shown(view)
-    with pytest.raises(BadInput, match="no line before it"):
+    with pytest.raises(BadInput, match="not an earlier line"):
         Curve(title="t", lines=lines[1:], x_label="x", y_label="y")
 
 
-def test_a_grid_is_as_strong_as_its_numbers() -> None:
+def test_squares_are_as_dark_as_their_numbers() -> None:
     grid = Grid(title="g", row_labels=("a", HOSTILE), column_labels=("b", HOSTILE), values=((1.0, 0.0), (0.5, -0.25)))
     squares = list(ET.fromstring(render_svg(grid)).iter(SVG + "rect"))[1:]
     assert [each.get("opacity") for each in squares] == ["1", "0.52", "0.28"]  # 0.04 + 0.96 share
@@ -246,7 +246,7 @@ def test_a_grid_is_as_strong_as_its_numbers() -> None:
     assert "nothing" in render_svg(Grid(title="g", row_labels=(), column_labels=(), values=()))
 
 
-def test_dots_are_as_large_as_their_numbers_and_what_is_forbidden_is_no_number() -> None:
+def test_circles_are_as_large_as_their_numbers_and_masked_cells_are_marked() -> None:
     values = ((4.0, -1.0), (0.0, -math.inf))
     grid = Grid(title="g", row_labels=("a", "b"), column_labels=("c", "d"), values=values, palette="query", dots=True)
     drawing = ET.fromstring(render_svg(grid))
@@ -263,15 +263,15 @@ def test_dots_are_as_large_as_their_numbers_and_what_is_forbidden_is_no_number()
     assert json.loads(render_json(grid))["values"] == [[4.0, -1.0], [0.0, None]]
 
 
-def test_of_many_numbers_each_mark_is_the_strongest_of_a_block() -> None:
+def test_in_a_reduced_grid_each_mark_is_the_strongest_of_a_block() -> None:
     names = tuple(map(str, range(250)))
     values = [[0.0] * 250 for _ in names]
     values[101][7], values[2][249] = 1.0, -0.5
     grid = Grid(title="g", row_labels=names, column_labels=names, values=tuple(map(tuple, values)))
     drawing = ET.fromstring(render_svg(grid))
     marks = [each for each in drawing.iter(SVG + "rect") if each.get("opacity")]
-    told = [each.findtext(f"{SVG}title") for each in marks]
-    assert told == ["0 → 249: -0.5", "99 → 6: 1"]  # blocks of 3, named by their first
+    notes = [each.findtext(f"{SVG}title") for each in marks]
+    assert notes == ["0 → 249: -0.5", "99 → 6: 1"]  # blocks of 3, named by their first
     assert "Each mark is the strongest of 3 × 3 numbers" in render_svg(grid)
     assert "62,750 cells are too many for a page; a .csv has them all" in render_html(grid)
     assert len(render_html(grid)) < 50_000
