@@ -49,7 +49,7 @@ def flags(file: Path, out: Path, *more: str) -> list[str]:
     return [*said, *more]
 
 
-def told(recipe: TrainRecipe) -> list[TrainingEvent]:
+def all_events(recipe: TrainRecipe) -> list[TrainingEvent]:
     """All that a run tells, to its end."""
     return list(train_events(recipe))
 

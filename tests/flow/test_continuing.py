@@ -22,7 +22,7 @@ from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.training import checkpoint
-from trained import TRAINING, contents, story, told, words
+from trained import TRAINING, contents, story, all_events, words
 
 LORA = {"lora.rank": 2, "lora.dropout": 0.1, "lora.targets": ["query", "up"]}
 
@@ -46,12 +46,12 @@ def learnt(path: Path) -> dict[str, torch.Tensor]:
 def adapted(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run with LoRA beside the finished run's model, with the events it told."""
     out = tmp_path_factory.mktemp("adapted") / "run"
-    return out, told(going_on(made.text, made.run, out, **LORA))
+    return out, all_events(going_on(made.text, made.run, out, **LORA))
 
 
 def test_going_on_begins_where_the_model_was_and_gets_better(made: Any, tmp_path: Path) -> None:
     before = contents(made.run)
-    prepared, *_, finished = told(going_on(made.text, made.run, tmp_path / "run"))
+    prepared, *_, finished = all_events(going_on(made.text, made.run, tmp_path / "run"))
     assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, TrainingResult)
     assert prepared.model_summary.endswith(f"from {made.run}")
@@ -82,16 +82,16 @@ def test_every_shape_goes_on_with_what_it_was_taught_by(shape: str, tmp_path: Pa
     given = {"text": (str(text),), "steps": 4, "training": {**TRAINING, "context": 32}}
     small = {"name": name, "width": 16, "layers": 1, "heads": 2, "context": 32, "dropout": 0.0}
     new = {**given, "model": small, "tokenizer": tokenizer, "objective": objective, "out": tmp_path / "one"}
-    *_, one = told(build_train_recipe(new))
+    *_, one = all_events(build_train_recipe(new))
     asked = {"objective": objective} if shape == "both losses" else {}  # the others are what is usual
-    _, *_, two = told(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}, asked))
+    _, *_, two = all_events(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}, asked))
     assert isinstance(one, TrainingResult)
     assert isinstance(two, TrainingResult)
     assert two.objective == objective
     assert two.nats_per_token < one.nats_per_token
     first = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "two")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(tmp_path / "one").items())
-    beside = told(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
+    beside = all_events(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, asked))[-1]
     assert isinstance(beside, TrainingResult)
     assert beside.objective == objective
     assert {key.rpartition(".")[2] for key in learnt(tmp_path / "three")} == {"lora_a", "lora_b"}
@@ -122,11 +122,11 @@ def test_a_wide_model_that_went_on_is_resumed_at_its_own_rate(tmp_path: Path) ->
     text.write_text(words(), encoding="utf-8")
     quick = {key: value for key, value in TRAINING.items() if key != "learning_rate"}
     given = {"text": (str(text),), "training": quick, "steps": 1}
-    told(build_train_recipe({**given, "model": small, "tokenizer": "characters", "out": tmp_path / "one"}))
+    all_events(build_train_recipe({**given, "model": small, "tokenizer": "characters", "out": tmp_path / "one"}))
     more = {**given, "init": str(tmp_path / "one"), "out": tmp_path / "two"}
-    told(build_train_recipe(more))
+    all_events(build_train_recipe(more))
     assert read_yaml(tmp_path / "two" / "config.yaml")["training"]["learning_rate"] == 2**-11
-    finished = told(build_train_recipe({**more, "steps": 2, "resume": True}))[-1]
+    finished = all_events(build_train_recipe({**more, "steps": 2, "resume": True}))[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 2
 
@@ -169,15 +169,15 @@ def test_an_adapter_opens_wherever_a_model_does(
     assert all(torch.equal(value, weights(tmp_path / "merged")[name]) for name, value in weights(out).items())
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
     # Merged, it is a model to go on with.
-    assert told(going_on(made.text, tmp_path / "merged", tmp_path / "again", **LORA))
+    assert all_events(going_on(made.text, tmp_path / "merged", tmp_path / "again", **LORA))
 
 
 @pytest.mark.parametrize("more", [{"training.gradient_accumulation_steps": 2}, LORA], ids=["whole", "lora"])
 def test_stopped_and_resumed_it_ends_as_if_left_alone(made: Any, tmp_path: Path, more: dict[str, Any]) -> None:
-    told(going_on(made.text, made.run, tmp_path / "alone", **more))
+    all_events(going_on(made.text, made.run, tmp_path / "alone", **more))
     stopped_after(3, going_on(made.text, made.run, tmp_path / "stopped", **more))
     assert not (tmp_path / "stopped" / "curve.svg").exists()
-    told(build_train_recipe({"out": tmp_path / "stopped", "resume": True}))
+    all_events(build_train_recipe({"out": tmp_path / "stopped", "resume": True}))
     assert story(tmp_path / "stopped") == story(tmp_path / "alone")
     ends = learnt(tmp_path / "alone"), learnt(tmp_path / "stopped")
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
@@ -188,7 +188,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(made: Any, tmp_path: Path,
 def test_the_best_adapter_is_kept(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_if(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     more = {"training.eval_steps": 2, "training.save_steps": 2, "training.keep_checkpoints": 9}
-    events = told(going_on(made.text, made.run, tmp_path / "run", **LORA, **more))
+    events = all_events(going_on(made.text, made.run, tmp_path / "run", **LORA, **more))
     assert [event.is_best for event in events if isinstance(event, Evaluated)] == [True, False, False, False]
     best = weights(tmp_path / "run" / "checkpoints" / "step-000002")
     assert all(torch.equal(value, best[name]) for name, value in weights(tmp_path / "run").items())
@@ -205,7 +205,7 @@ def test_a_model_that_changed_is_not_resumed_from(made: Any, tmp_path: Path) -> 
         opened.model.embedding.weight.add_(1)
     save_model(tmp_path / "base", opened.model, opened.tokenizer, opened.card, overwrite=True)
     with pytest.raises(CheckpointMismatch, match=r"the model to go on from of the run in .* has changed"):
-        told(build_train_recipe({"out": tmp_path / "run", "resume": True}))
+        all_events(build_train_recipe({"out": tmp_path / "run", "resume": True}))
 
 
 @pytest.mark.parametrize(
@@ -227,22 +227,22 @@ def test_what_does_not_go_together_is_refused(
     made: Any, tmp_path: Path, more: dict[str, Any], error: Any, says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        told(going_on(made.text, made.run, tmp_path / "run", **more))
+        all_events(going_on(made.text, made.run, tmp_path / "run", **more))
     assert not (tmp_path / "run").exists()
 
 
 def test_models_that_cannot_go_on_say_why(made: Any, adapted: Any, tmp_path: Path) -> None:
-    told(build_train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
+    all_events(build_train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
     with pytest.raises(CannotDo, match=r"\(ngram\) has learnt by counting"):
-        told(going_on(made.text, tmp_path / "ngram", tmp_path / "run"))
+        all_events(going_on(made.text, tmp_path / "ngram", tmp_path / "run"))
     save_model(tmp_path / "mute", open_model(made.run).model, None, ModelCard())
     with pytest.raises(BadInput, match=r"has no tokenizer.json"):
-        told(going_on(made.text, tmp_path / "mute", tmp_path / "run"))
+        all_events(going_on(made.text, tmp_path / "mute", tmp_path / "run"))
     out, _ = adapted
     with pytest.raises(BadSetting, match="one adapter does not stand on another; merge it first: clearstory convert"):
-        told(going_on(made.text, out, tmp_path / "run", **LORA))
+        all_events(going_on(made.text, out, tmp_path / "run", **LORA))
     with pytest.raises(BadSetting, match=r"would overwrite .*model, which it begins with"):
-        told(going_on(made.text, out, out, overwrite=True))
+        all_events(going_on(made.text, out, out, overwrite=True))
 
 
 def test_on_the_command_line(made: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:

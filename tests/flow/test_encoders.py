@@ -20,7 +20,7 @@ from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCo
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
-from trained import TRAINING, contents, story, told
+from trained import TRAINING, contents, story, all_events
 
 Cli = Callable[..., Any]
 BOTH = "mlm+nsp"
@@ -58,7 +58,7 @@ def text(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path, text: Path) -> Path:
     """A run by both objectives that nobody writes to."""
-    told(recipe(text, home / "run", **{"data.cache": str(home / "cache")}))
+    all_events(recipe(text, home / "run", **{"data.cache": str(home / "cache")}))
     return home / "run"
 
 
@@ -88,7 +88,7 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
 
 
 def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path) -> None:
-    events = told(recipe(text, tmp_path / "run"))
+    events = all_events(recipe(text, tmp_path / "run"))
     steps = [event for event in events if isinstance(event, StepCompleted)]
     assert all(set(step.terms) == {"masked", "next-sentence"} for step in steps)
     assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
@@ -104,35 +104,35 @@ def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("objective", [BOTH, "masked"])
 def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path, objective: str) -> None:
-    told(recipe(text, tmp_path / "alone", objective))
+    all_events(recipe(text, tmp_path / "alone", objective))
     out = tmp_path / "stopped"
-    told(recipe(text, out, objective))
+    all_events(recipe(text, out, objective))
     # As if it had been killed after the checkpoint of step 4.
     shutil.rmtree(checkpoint.list_checkpoints(out)[-1])
-    told(recipe(text, out, objective if objective == BOTH else "auto", resume=True))
+    all_events(recipe(text, out, objective if objective == BOTH else "auto", resume=True))
     rows = [[row for row in story(place) if row["kind"] != "evaluation"] for place in (out, tmp_path / "alone")]
     assert rows[0] == rows[1]
     assert contents(out / "model")["model.safetensors"] == contents(tmp_path / "alone" / "model")["model.safetensors"]
     with pytest.raises(CheckpointMismatch, match="objective"):
-        told(recipe(text, out, "masked" if objective == BOTH else BOTH, resume=True))
+        all_events(recipe(text, out, "masked" if objective == BOTH else BOTH, resume=True))
 
 
 def test_what_cannot_be_learnt_is_said(text: Path, tmp_path: Path) -> None:
     (tmp_path / "single.txt").write_text("One. Two. Three. " * 50, encoding="utf-8")
     with pytest.raises(BadInput, match=r"has 1; give more documents"):
-        told(recipe(tmp_path / "single.txt", tmp_path / "a"))
+        all_events(recipe(tmp_path / "single.txt", tmp_path / "a"))
     with pytest.raises(BadSetting, match="objective is causal, which does not teach an encoder"):
-        told(recipe(text, tmp_path / "b", "causal"))
+        all_events(recipe(text, tmp_path / "b", "causal"))
     with pytest.raises(BadSetting, match="objective is masked, which does not teach a decoder"):
-        told(recipe(text, tmp_path / "c", "masked", model="clear"))
+        all_events(recipe(text, tmp_path / "c", "masked", model="clear"))
     with pytest.raises(CannotDo, match=r"this tokenizer \(bytes\) has no token that hides another"):
-        told(recipe(text, tmp_path / "d", "masked", tokenizer="bytes"))
+        all_events(recipe(text, tmp_path / "d", "masked", tokenizer="bytes"))
     with pytest.raises(BadSetting, match=r"minilm has no head for words; set model\.mlm_transform"):
-        told(recipe(text, tmp_path / "e", "masked", model={**TINY, "name": "minilm"}))
+        all_events(recipe(text, tmp_path / "e", "masked", model={**TINY, "name": "minilm"}))
     with pytest.raises(BadSetting, match=r"set model\.pooler to true"):
-        told(recipe(text, tmp_path / "f", **{"model.pooler": False}))
+        all_events(recipe(text, tmp_path / "f", **{"model.pooler": False}))
     with pytest.raises(BadSetting, match="sample_steps is 2"):
-        told(recipe(text, tmp_path / "g", **{"training.sample_steps": 2}))
+        all_events(recipe(text, tmp_path / "g", **{"training.sample_steps": 2}))
     assert {path.name for path in tmp_path.iterdir()} <= {"single.txt", "cache"}
 
 
@@ -329,6 +329,6 @@ def test_on_the_ladder_it_can_be_trained_and_only_some_units_are_read(
 
 
 def test_finished_says_what_was_learnt(text: Path, tmp_path: Path) -> None:
-    *_, finished = told(recipe(text, tmp_path / "run", "masked", steps=2))
+    *_, finished = all_events(recipe(text, tmp_path / "run", "masked", steps=2))
     assert isinstance(finished, TrainingResult)
     assert (finished.objective, finished.next_sentence_accuracy) == ("masked", None)

@@ -13,13 +13,13 @@ from clearstory.formats.folders import open_model
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.across_checkpoints import MOST
 from clearstory.training.checkpoint import list_checkpoints
-from trained import recipe, text_file, told
+from trained import recipe, text_file, all_events
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("over")
-    told(recipe(text_file(folder), folder / "run", steps=20, training={"save_steps": 2, "keep_checkpoints": 99}))
+    all_events(recipe(text_file(folder), folder / "run", steps=20, training={"save_steps": 2, "keep_checkpoints": 99}))
     return folder / "run"
 
 

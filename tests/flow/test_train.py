@@ -1,4 +1,4 @@
-"""From a small text to a model that writes: through the recipe and through the command line."""
+"""Training end to end, through the recipe and through the command line."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.corpus import Corpus
 from clearstory.training import checkpoint
+from clearstory.training.objectives.base import Validation
 from clearstory.training.trainer import StepResult, Trainer
-from trained import contents, flags, recipe, story, text_file, told, words
+from trained import contents, flags, recipe, story, text_file, all_events, words
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def text(tmp_path: Path) -> Path:
     return text_file(tmp_path)
 
 
-def test_train_says_in_json_where_the_model_is_and_how_good(made: Any) -> None:
+def test_train_prints_folder_and_quality_as_json(made: Any) -> None:
     assert {"folder", "bits_per_byte", "cpu_seconds", "seconds", "tokens"} <= made.said.keys()
     assert Path(made.said["folder"]) == made.run / "model"
     # 8 steps of 4 rows of 8 tokens
@@ -55,7 +56,7 @@ def test_train_says_in_json_where_the_model_is_and_how_good(made: Any) -> None:
     assert made.said["cpu_seconds"] > 0
 
 
-def test_the_run_folder_has_what_the_plan_says(made: Any) -> None:
+def test_the_run_folder_has_its_documented_files(made: Any) -> None:
     names = {path.name for path in made.run.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "tokenizer", "checkpoints", "model"} <= names
     assert [path.name for path in checkpoint.list_checkpoints(made.run)] == ["step-000000", "step-000004", "step-000008"]
@@ -65,7 +66,7 @@ def test_the_run_folder_has_what_the_plan_says(made: Any) -> None:
 
 
 @pytest.mark.parametrize("which", ["run", "run/model", "run/checkpoints/step-000008"])
-def test_it_writes_from_the_command_line(made: Any, cli: Callable[..., Any], which: str) -> None:
+def test_it_generates_from_the_command_line(made: Any, cli: Callable[..., Any], which: str) -> None:
     words = ["generate", made.run.parent / which, "the c", "--max-tokens", "7", "--seed", "1", "--json"]
     answer = cli(*words)
     assert answer.status == 0
@@ -76,14 +77,14 @@ def test_it_writes_from_the_command_line(made: Any, cli: Callable[..., Any], whi
     assert json.loads(cli(*words).out)["text"] == said["text"]
 
 
-def test_it_writes_in_plain_text_too(made: Any, cli: Callable[..., Any]) -> None:
+def test_it_generates_plain_text_too(made: Any, cli: Callable[..., Any]) -> None:
     answer = cli("generate", made.run, "the c", "--max-tokens", "7", "--seed", "1")
     assert answer.status == 0
     assert answer.out.startswith("the c")
     assert len(answer.out.rstrip("\n")) >= len("the c")
 
 
-def test_evaluate_agrees_with_what_training_said(made: Any, cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_evaluate_agrees_with_the_training_result(made: Any, cli: Callable[..., Any], tmp_path: Path) -> None:
     held_out = "".join(Corpus.open(made.text).texts("validation"))
     (tmp_path / "held-out.txt").write_text(held_out, encoding="utf-8")
     answer = cli("evaluate", made.run, tmp_path / "held-out.txt", "--windows", "blocks", "--json")
@@ -98,7 +99,7 @@ def test_evaluate_agrees_where_there_are_several_documents(tmp_path: Path, token
     (tmp_path / "texts").mkdir()
     for number in range(30):
         (tmp_path / "texts" / f"{number:02}.txt").write_text(words(20, seed=number), encoding="utf-8")
-    *_, finished = told(recipe(tmp_path / "texts", tmp_path / "run", tokenizer=tokenizer))
+    *_, finished = all_events(recipe(tmp_path / "texts", tmp_path / "run", tokenizer=tokenizer))
     assert isinstance(finished, TrainingResult)
     held_out = [document.text for document in Corpus.open(tmp_path / "texts").documents("validation")]
     assert len(held_out) > 1
@@ -111,11 +112,11 @@ def test_evaluate_agrees_where_there_are_several_documents(tmp_path: Path, token
         assert found.bits_per_byte == pytest.approx(finished.bits_per_byte, rel=1e-6)
 
 
-def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
-    events = told(recipe(text, tmp_path / "run"))
+def test_events_come_in_order(text: Path, tmp_path: Path) -> None:
+    events = all_events(recipe(text, tmp_path / "run"))
     kinds = [type(event).__name__ for event in events]
     first = ["RunPrepared", "RunPlanned", "ModelSaved"]
-    half = ["Step"] * 4 + ["Evaluated", "ModelSaved", "ModelSaved"]  # the model, being the best so far, and the checkpoint
+    half = ["StepCompleted"] * 4 + ["Evaluated", "ModelSaved", "ModelSaved"]  # the model, being the best so far, and the checkpoint
     assert kinds == first + half + half + ["TrainingResult"]
     prepared, planned = events[:2]
     assert isinstance(prepared, RunPrepared)
@@ -125,7 +126,7 @@ def test_the_events_come_in_their_order(text: Path, tmp_path: Path) -> None:
 
 
 def stopped_after(step: int, run: Any, number: int = signal.SIGINT) -> list[Any]:
-    """Events of a run that is told to stop after a step, as by Ctrl-C."""
+    """Events of a run that gets a signal after a step."""
     events = []
 
     def watch() -> None:
@@ -134,29 +135,29 @@ def stopped_after(step: int, run: Any, number: int = signal.SIGINT) -> list[Any]
             if isinstance(event, StepCompleted) and event.step == step:
                 os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt, match=r"go on with: clearstory train --resume --out"):
+    with pytest.raises(KeyboardInterrupt, match=r"continue with: clearstory train --resume --out"):
         watch()
     return events
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path, number: int) -> None:
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(text: Path, tmp_path: Path, number: int) -> None:
     more: dict[str, Any] = {"model.dropout": 0.2, "training.gradient_accumulation_steps": 2}
-    told(recipe(text, tmp_path / "alone" / "run", **more))
+    all_events(recipe(text, tmp_path / "alone" / "run", **more))
     out = tmp_path / "stopped" / "run"
     before = signal.getsignal(signal.SIGINT)
     *_, saved = stopped_after(3, recipe(text, out, **more), number)
     assert signal.getsignal(signal.SIGINT) is before
     assert isinstance(saved, ModelSaved)
-    assert saved.path.name in ("step-000003", "step-000004")  # it stops when the step at hand is done
-    told(recipe(text, out, resume=True, **more))
+    assert saved.path.name in ("step-000003", "step-000004")  # it stops after the current step
+    all_events(recipe(text, out, resume=True, **more))
     assert story(out) == story(tmp_path / "alone" / "run")
     assert contents(out / "model") == contents(tmp_path / "alone" / "run" / "model")
 
 
 def test_a_finished_run_can_be_made_longer(made: Any, tmp_path: Path) -> None:
     shutil.copytree(made.run, tmp_path / "run")
-    finished = told(recipe(made.text, tmp_path / "run", resume=True, steps=12, **{"data.cache": tmp_path}))[-1]
+    finished = all_events(recipe(made.text, tmp_path / "run", resume=True, steps=12, **{"data.cache": tmp_path}))[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 12
     rows = story(tmp_path / "run")
@@ -164,28 +165,28 @@ def test_a_finished_run_can_be_made_longer(made: Any, tmp_path: Path) -> None:
     assert [row["step"] for row in rows if row["kind"] == "end"] == [12]
 
 
-def test_resuming_what_is_finished_changes_nothing(made: Any, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(made: Any, tmp_path: Path) -> None:
     shutil.copytree(made.run, tmp_path / "run")
-    told(recipe(made.text, tmp_path / "run", resume=True, **{"data.cache": tmp_path}))
+    all_events(recipe(made.text, tmp_path / "run", resume=True, **{"data.cache": tmp_path}))
     assert story(tmp_path / "run") == story(made.run)
     assert contents(tmp_path / "run" / "model") == contents(made.run / "model")
 
 
-def test_resuming_where_nothing_is_starts_anew(text: Path, tmp_path: Path) -> None:
-    assert isinstance(told(recipe(text, tmp_path / "new" / "run", resume=True))[-1], TrainingResult)
+def test_resuming_without_a_run_starts_a_new_one(text: Path, tmp_path: Path) -> None:
+    assert isinstance(all_events(recipe(text, tmp_path / "new" / "run", resume=True))[-1], TrainingResult)
 
 
-def test_a_run_in_the_way_is_left_alone(made: Any, tmp_path: Path) -> None:
+def test_an_existing_run_is_not_overwritten(made: Any, tmp_path: Path) -> None:
     before = contents(made.run)
-    with pytest.raises(FolderExists, match=r"already has a run; --resume goes on with a run, --overwrite replaces"):
-        told(recipe(made.text, made.run))
+    with pytest.raises(FolderExists, match=r"already has a run; --resume continues a run, --overwrite replaces"):
+        all_events(recipe(made.text, made.run))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(FolderExists, match="already has files"):
-        told(recipe(made.text, tmp_path / "mine"))
+        all_events(recipe(made.text, tmp_path / "mine"))
     for out in (tmp_path / "mine" / "letter.txt", tmp_path / "mine" / "letter.txt" / "run"):
         with pytest.raises(FolderExists, match=r"letter.txt is a file, and .* is to be a folder"):
-            told(recipe(made.text, out))
+            all_events(recipe(made.text, out))
     assert contents(made.run) == before
     assert contents(tmp_path / "mine") == {"letter.txt": b"dear"}
 
@@ -193,18 +194,18 @@ def test_a_run_in_the_way_is_left_alone(made: Any, tmp_path: Path) -> None:
 def test_overwriting_replaces_the_run_and_nothing_else(made: Any, tmp_path: Path) -> None:
     shutil.copytree(made.run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    told(recipe(made.text, tmp_path / "run", overwrite=True, steps=4))
+    all_events(recipe(made.text, tmp_path / "run", overwrite=True, steps=4))
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "run")] == ["step-000000", "step-000004"]
 
 
-def test_an_overwriting_that_cannot_begin_leaves_the_old_run_as_it_was(made: Any, tmp_path: Path) -> None:
+def test_overwriting_with_a_run_that_cannot_start_keeps_the_old_run(made: Any, tmp_path: Path) -> None:
     shutil.copytree(made.run, tmp_path / "run")
     before = contents(tmp_path / "run")
     with pytest.raises(BadInput):
-        told(recipe(tmp_path / "nowhere.txt", tmp_path / "run", overwrite=True))
+        all_events(recipe(tmp_path / "nowhere.txt", tmp_path / "run", overwrite=True))
     with pytest.raises(BadInput, match="one window needs"):
-        told(recipe(made.text, tmp_path / "run", overwrite=True, **{"training.context": 10_000}))
+        all_events(recipe(made.text, tmp_path / "run", overwrite=True, **{"training.context": 10_000}))
     assert contents(tmp_path / "run") == before
 
 
@@ -217,33 +218,33 @@ def test_an_overwriting_that_cannot_begin_leaves_the_old_run_as_it_was(made: Any
         (".", "old [1]"),
     ],
 )
-def test_a_run_goes_on_from_any_folder(
+def test_a_run_resumes_from_any_folder(
     here: str, there: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("old [1]", "other"):
         (tmp_path / name).mkdir()
     shutil.copy(made.text, tmp_path / "old [1]")
     monkeypatch.chdir(tmp_path / "old [1]")
-    told(recipe(here, tmp_path / "run", steps=1))
+    all_events(recipe(here, tmp_path / "run", steps=1))
     monkeypatch.chdir(tmp_path)
-    prepared, *_, finished = told(build_train_recipe({"out": "run", "resume": True, "steps": 2}))
+    prepared, *_, finished = all_events(build_train_recipe({"out": "run", "resume": True, "steps": 2}))
     assert isinstance(prepared, RunPrepared)
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 2
     assert prepared.corpus == (Path(here).name or "old [1]")
-    told(recipe(there, Path("run"), resume=True, steps=2))
+    all_events(recipe(there, Path("run"), resume=True, steps=2))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"), [({"order": 9}, "set model.order to 8 or less"), ({"smoothing": "given"}, "from elsewhere")]
+    ("overrides", "says"), [({"order": 9}, "set model.order to 8 or less"), ({"smoothing": "given"}, "read from a file")]
 )
-def test_what_cannot_be_counted_leaves_nothing(tmp_path: Path, overrides: dict[str, Any], says: str) -> None:
+def test_an_n_gram_that_cannot_be_fitted_leaves_nothing(tmp_path: Path, overrides: dict[str, Any], says: str) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(30):  # six characters, between the token that begins texts and the one that ends them
         (tmp_path / "texts" / f"{number:02}.txt").write_text(f"{number:06}")
     said = {"text": (str(tmp_path / "texts"),), "tokenizer": "characters", "data.cache": tmp_path / "cache"}
     with pytest.raises(BadSetting, match=says):
-        told(build_train_recipe({**said, "model": {"name": "ngram", **overrides}, "out": tmp_path / "run"}))
+        all_events(build_train_recipe({**said, "model": {"name": "ngram", **overrides}, "out": tmp_path / "run"}))
     assert not (tmp_path / "run").exists()
 
 
@@ -264,7 +265,7 @@ def test_resuming_with_other_settings_is_refused(made: Any, key: str, value: obj
     other = recipe(made.text, made.run, **said) if whole else build_train_recipe({"out": made.run, **said})
     before = contents(made.run)
     with pytest.raises(CheckpointMismatch, match=f"was made with {says}"):
-        told(other)
+        all_events(other)
     assert contents(made.run) == before
 
 
@@ -275,7 +276,7 @@ def test_resuming_with_another_text_is_refused(made: Any, tmp_path: Path) -> Non
     (out / "config.yaml").write_text(settings)
     text.write_text(words(seed=5), encoding="utf-8")
     with pytest.raises(CheckpointMismatch, match="the text of the run in .* has changed since the run started"):  # noqa: RUF043
-        told(recipe(text, out, resume=True, **{"data.cache": tmp_path}))
+        all_events(recipe(text, out, resume=True, **{"data.cache": tmp_path}))
 
 
 class FakeTime:
@@ -321,29 +322,29 @@ class FakeTime:
     [lambda step: 0.5, lambda step: 0.5 if step < 30 else 1.0, lambda step: 1.0 if step < 15 else 0.4],
     ids=["steady", "ever slower", "ever faster"],
 )
-def test_minutes_are_kept_whatever_the_speed(
+def test_the_time_limit_is_kept_at_any_speed(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float]
 ) -> None:
-    begun = FakeTime(monkeypatch, step, evaluation=0.5, save=0.2)
-    at_first = begun.now
+    clock = FakeTime(monkeypatch, step, evaluation=0.5, save=0.2)
+    at_first = clock.now
     more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
-    finished = told(recipe(text, tmp_path / "run", minutes=1.0, **more))[-1]
+    finished = all_events(recipe(text, tmp_path / "run", minutes=1.0, **more))[-1]
     assert isinstance(finished, TrainingResult)
-    took = begun.now - at_first
-    assert 48 < took <= 64  # of 60; the last step and what closes the run may cost a little more than was thought
+    took = clock.now - at_first
+    assert 48 < took <= 64  # of 60; the last step and the end of the run may take a little longer than estimated
     assert finished.seconds == pytest.approx(took, abs=0.1)
     assert finished.steps > 20
 
 
-def test_processor_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = FakeTime(monkeypatch, lambda step: 0.5, evaluation=0.5, save=0.2)
+def test_cpu_seconds_are_kept(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime(monkeypatch, lambda step: 0.5, evaluation=0.5, save=0.2)
     more = {"training.eval_steps": 0, "training.save_steps": 0, "steps": None}
-    finished = told(recipe(text, tmp_path / "run", cpu_seconds=30.0, **more))[-1]
+    finished = all_events(recipe(text, tmp_path / "run", cpu_seconds=30.0, **more))[-1]
     assert isinstance(finished, TrainingResult)
     assert 24 < finished.cpu_seconds <= 32
     assert finished.seconds == pytest.approx(2 * finished.cpu_seconds, abs=0.1)
     assert finished.steps > 20
-    assert begun.now > finished.seconds
+    assert clock.now > finished.seconds
 
 
 def test_too_few_minutes_are_refused_and_leave_nothing(
@@ -351,18 +352,20 @@ def test_too_few_minutes_are_refused_and_leave_nothing(
 ) -> None:
     FakeTime(monkeypatch, lambda step: 5.0, evaluation=0.5, save=0.2)
     with pytest.raises(BadSetting, match=r"time limit of 0.05 minutes is over before the first step, which takes 5 s"):
-        told(recipe(text, tmp_path / "run", minutes=0.05, steps=None))
+        all_events(recipe(text, tmp_path / "run", minutes=0.05, steps=None))
     assert not (tmp_path / "run").exists()
 
 
-def as_if(monkeypatch: pytest.MonkeyPatch, nats: list[float]) -> None:
-    """Looks at the validation split see these numbers; the one at the end sees what is there."""
-    real, left = Session.look_at, list(nats)
+def fake_losses(monkeypatch: pytest.MonkeyPatch, nats: list[float]) -> None:
+    """Evaluations during training yield these losses; the final one is real."""
+    real, left = TrainingRun.evaluate, list(nats)
 
-    def look_at(session: Session, limit: int | None, fast: bool = True) -> Score:
-        return real(session, limit, fast) if limit is None else Score(nats=left.pop(0) * 10, tokens=10, bytes=10)
+    def evaluate(run: TrainingRun, limit: int | None, *, mixed_precision: bool = True) -> Validation:
+        if limit is None:
+            return real(run, limit, mixed_precision=mixed_precision)
+        return Validation(Score(nats=left.pop(0) * 10, tokens=10, bytes=10))
 
-    monkeypatch.setattr(Session, "look_at", look_at)
+    monkeypatch.setattr(TrainingRun, "evaluate", evaluate)
 
 
 EVERY = {"training.eval_steps": 1, "training.save_steps": 1, "training.keep_checkpoints": 9}
@@ -376,8 +379,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def test_patience_stops_early_and_the_best_model_is_kept(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_if(monkeypatch, [3.0, 2.0, 2.5, 2.4, 1.0])
-    events = told(recipe(text, tmp_path / "run", **EVERY, **{"training.patience": 2}))
+    fake_losses(monkeypatch, [3.0, 2.0, 2.5, 2.4, 1.0])
+    events = all_events(recipe(text, tmp_path / "run", **EVERY, **{"training.patience": 2}))
     finished = events[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 4
@@ -387,38 +390,38 @@ def test_patience_stops_early_and_the_best_model_is_kept(
     assert all(torch.equal(kept[name], best[name]) for name in best)
     assert not all(torch.equal(kept[name], last[name]) for name in last)
     before = story(tmp_path / "run")
-    assert [row["sentence"] for row in before if row["kind"] == "warning"] == [
-        "stopped early: 2 looks brought nothing better than step 2"
+    assert [row["message"] for row in before if row["kind"] == "warning"] == [
+        "stopped early: no improvement over step 2 in 2 evaluations"
     ]
     # Killed before its end and resumed, it is as stopped as before.
-    told(recipe(text, tmp_path / "run", resume=True, **EVERY, **{"training.patience": 2}))
+    all_events(recipe(text, tmp_path / "run", resume=True, **EVERY, **{"training.patience": 2}))
     assert story(tmp_path / "run") == before
 
 
-def test_threads_are_as_many_as_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_threads_setting_is_used(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    told(recipe(text, tmp_path / "run", steps=1, **{"training.threads": 7}))
+    all_events(recipe(text, tmp_path / "run", steps=1, **{"training.threads": 7}))
     assert asked[0] == 7
 
 
-def test_compiling_is_done_where_it_is_asked_for(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_follows_its_setting(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[object] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
     monkeypatch.setattr("clearstory.recipes.training.time_budget.find_cpp_compiler", lambda: "/usr/bin/c++")
-    told(recipe(text, tmp_path / "off", steps=1, **{"training.compile": "off"}))
+    all_events(recipe(text, tmp_path / "off", steps=1, **{"training.compile": "off"}))
     assert compiled == []
-    told(recipe(text, tmp_path / "on", steps=1, **{"training.compile": "on"}))
+    all_events(recipe(text, tmp_path / "on", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
     monkeypatch.setattr("clearstory.recipes.training.time_budget.find_cpp_compiler", lambda: None)
-    events = told(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
+    events = all_events(recipe(text, tmp_path / "no-compiler", steps=1, **{"training.compile": "on"}))
     assert len(compiled) == 1
     (warned,) = [event for event in events if isinstance(event, TrainingWarning)]
     assert warned.message.startswith("there is no C++ compiler, so steps run uncompiled")
 
 
-def test_samples_are_told_and_change_nothing(made: Any, text: Path, tmp_path: Path) -> None:
-    events = told(recipe(text, tmp_path / "run", **{"training.sample_steps": 4}))
+def test_samples_are_events_and_change_nothing(made: Any, text: Path, tmp_path: Path) -> None:
+    events = all_events(recipe(text, tmp_path / "run", **{"training.sample_steps": 4}))
     samples = [event for event in events if isinstance(event, TextSampled)]
     assert [event.step for event in samples] == [4, 8]
     assert all(event.text for event in samples)
@@ -448,8 +451,8 @@ def test_ctrl_c_ends_with_a_checkpoint_one_line_and_status_130(
     answer = cli(*flags(text, out), "--json")
     assert answer.status == 130
     assert answer.out == ""
-    # The event is looked at after a save as well: step 4 was whole, so there it ends.
-    assert answer.last == f"stopped at step 4; go on with: clearstory train --resume --out {out}"
+    # The signal is checked after a save too: step 4 was complete, so the run ends there.
+    assert answer.last == f"stopped at step 4; continue with: clearstory train --resume --out {out}"
     assert "Traceback" not in answer.err
     durable.hooks.clear()
     assert checkpoint.load_checkpoint(checkpoint.list_checkpoints(out)[-1]).step == 4
@@ -472,7 +475,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
     assert cli("train", "--resume", "--out", out).status == 0
 
 
-def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
+def test_a_loss_that_is_nan_ends_with_a_checkpoint_of_the_last_weights(
     text: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Trainer.train_step
@@ -480,7 +483,7 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
     def train_step(trainer: Trainer) -> StepResult:
         if trainer.step == 5:
             with torch.no_grad():
-                next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are well; the loss is not
+                next(iter(trainer.model.buffers()), trainer.parameters[0])  # the weights are finite; the loss is not
             monkeypatch.setattr(Trainer, "backward", lambda *_: ({"next": float("nan")}, None))
         return real(trainer)
 
@@ -496,9 +499,9 @@ def test_a_loss_that_is_no_number_ends_with_the_weights_before_it(
 
 
 @pytest.mark.skipif(find_spec("sklearn") is None, reason="corpus:digits is scikit-learn's")
-def test_windows_of_digits_begin_with_a_picture_unless_told(tmp_path: Path) -> None:
+def test_windows_of_digits_start_with_an_image_by_default(tmp_path: Path) -> None:
     for number, (said, found) in enumerate([({}, True), ({"training.align_documents": False}, False)]):
         out = tmp_path / f"run{number}"
-        told(recipe("corpus:digits", out, steps=1, **said))
+        all_events(recipe("corpus:digits", out, steps=1, **said))
         assert read_yaml(out / "config.yaml")["training"]["align_documents"] is found
-        told(build_train_recipe({"out": out, "resume": True, "steps": 2}))
+        all_events(build_train_recipe({"out": out, "resume": True, "steps": 2}))

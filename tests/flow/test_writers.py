@@ -39,14 +39,14 @@ def pairs(tmp_path: Path) -> Path:
     return file
 
 
-def told(file: Path | tuple[str, ...], out: Path, name: str = "clear-translate", **more: Any) -> list[Any]:
+def all_events(file: Path | tuple[str, ...], out: Path, name: str = "clear-translate", **more: Any) -> list[Any]:
     text = file if isinstance(file, tuple) else (str(file),)
     usual = {"text": text, "out": out, "steps": 8, "tokenizer": "bpe:300"}
     return list(train_events(build_train_recipe({**usual, "model": {"name": name, **SMALL}, "training": QUICK}, more)))
 
 
 def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli: Cli) -> None:
-    events = told(pairs, tmp_path / "run", **{"training.sample_steps": 4})
+    events = all_events(pairs, tmp_path / "run", **{"training.sample_steps": 4})
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert (prepared.documents, prepared.unit) == (80, "pair")
     looks = [event for event in events if isinstance(event, Evaluated)]
@@ -76,7 +76,7 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
 
 
 def test_translations_of_files_and_what_is_refused(pairs: Path, tmp_path: Path, cli: Cli) -> None:
-    told(pairs, tmp_path / "run", steps=2)
+    all_events(pairs, tmp_path / "run", steps=2)
     old = tmp_path / "old.txt"
     old.write_bytes(b"caf\xe9\nthe cat\n")
     assert "not UTF-8" in cli("translate", tmp_path / "run", old).last
@@ -92,9 +92,9 @@ def test_translations_of_files_and_what_is_refused(pairs: Path, tmp_path: Path, 
 
 def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> None:
     steady = {"training.schedule": "noam"}  # which does not ask how long a run will be
-    told(pairs, tmp_path / "whole", **steady)
-    told(pairs, tmp_path / "half", steps=4, **steady)
-    told(pairs, tmp_path / "half", steps=8, resume=True, **steady)
+    all_events(pairs, tmp_path / "whole", **steady)
+    all_events(pairs, tmp_path / "half", steps=4, **steady)
+    all_events(pairs, tmp_path / "half", steps=8, resume=True, **steady)
     whole, half = (contents(tmp_path / name / "checkpoints" / "step-000008") for name in ("whole", "half"))
     assert {name: data for name, data in whole.items() if name.endswith("safetensors")} == {
         name: data for name, data in half.items() if name.endswith("safetensors")
@@ -102,7 +102,7 @@ def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> Non
 
 
 def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -> None:
-    events = told(text_file(tmp_path), tmp_path / "run", "t5-small", **{"training.sample_steps": 4})
+    events = all_events(text_file(tmp_path), tmp_path / "run", "t5-small", **{"training.sample_steps": 4})
     finished = events[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.objective == "denoise"
@@ -129,9 +129,9 @@ def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
         (tmp_path / name).write_text("\n".join(pair[side] for pair in sentences()), encoding="utf-8")
     both = (str(tmp_path / "text.en"), str(tmp_path / "text.de"))
     runs = {
-        "plain": told(both, tmp_path / "plain", steps=1),
-        "asked": told(both, tmp_path / "asked", steps=1, objective="rewrite"),
-        "said": told(both, tmp_path / "said", steps=1, **{"data.pairs": True}),
+        "plain": all_events(both, tmp_path / "plain", steps=1),
+        "asked": all_events(both, tmp_path / "asked", steps=1, objective="rewrite"),
+        "said": all_events(both, tmp_path / "said", steps=1, **{"data.pairs": True}),
     }
     assert {name: events[-1].objective for name, events in runs.items()} == {
         "plain": "denoise", "asked": "rewrite", "said": "rewrite",
@@ -142,7 +142,7 @@ def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
 def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
     [prepared] = [
         event
-        for event in told(pairs, tmp_path / "run", steps=1, **{"model.context": 20})
+        for event in all_events(pairs, tmp_path / "run", steps=1, **{"model.context": 20})
         if isinstance(event, RunPrepared)
     ]
     assert "pairs with a side of more than 20 tokens are left out" in str(prepared.note)

@@ -16,7 +16,7 @@ from clearstory.studio.app import studio_app
 from clearstory.text.corpus import Corpus
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_LSTM, shaken
-from trained import recipe, text_file, told, words
+from trained import recipe, text_file, all_events, words
 
 HOME = "http://127.0.0.1:8642"
 TEXT = "the cat sat on"
@@ -37,7 +37,7 @@ def make(root: Path) -> Path:
     for _ in counts.fit(Corpus.open((str(corpus),)).encode(tokenizer)["train"]):
         pass
     save_model(root / "models" / "ngram", counts, tokenizer, ModelCard(family="ngram"))
-    told(recipe(corpus, root / "runs" / "short", **{"training.sample_steps": 4}))
+    all_events(recipe(corpus, root / "runs" / "short", **{"training.sample_steps": 4}))
     return root
 
 

@@ -21,7 +21,7 @@ from clearstory.models.build import build
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.training import checkpoint
-from trained import contents, recipe, text_file, told
+from trained import contents, recipe, text_file, all_events
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_the_last_checkpoint_opens_as_the_model_it_was_and_learnt_something(run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of eight steps; not to be written to."""
     home = tmp_path_factory.mktemp("run")
-    told(recipe(text_file(home), home / "run", **{"data.cache": home / "cache", "training.keep_checkpoints": 9}))
+    all_events(recipe(text_file(home), home / "run", **{"data.cache": home / "cache", "training.keep_checkpoints": 9}))
     return home / "run"
 
 
@@ -196,5 +196,5 @@ def test_a_state_that_is_not_ours_is_refused_when_a_run_goes_on(
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
     before = contents(tmp_path)
     with pytest.raises(CorruptFile, match=r"the checkpoint of step 8 in .* is not one of ours"):
-        told(recipe(run.parent / "text.txt", tmp_path / "run", resume=True, **{"training.keep_checkpoints": 9}))
+        all_events(recipe(run.parent / "text.txt", tmp_path / "run", resume=True, **{"training.keep_checkpoints": 9}))
     assert contents(tmp_path) == before
