@@ -54,7 +54,7 @@ def all_events(recipe: TrainRecipe) -> list[TrainingEvent]:
     return list(train_events(recipe))
 
 
-def story(run: Path) -> list[dict[str, Any]]:
+def metrics_without_times(run: Path) -> list[dict[str, Any]]:
     """What a run has written of itself, but for the time it took."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows]

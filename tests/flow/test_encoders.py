@@ -20,7 +20,7 @@ from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCo
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
-from trained import TRAINING, contents, story, all_events
+from trained import TRAINING, contents, metrics_without_times, all_events
 
 Cli = Callable[..., Any]
 BOTH = "mlm+nsp"
@@ -94,7 +94,7 @@ def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path)
     assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
     looks = [event for event in events if isinstance(event, Evaluated)]
     assert all(look.bits_per_byte is None and look.loss_unit == "masked token" for look in looks)
-    rows = story(tmp_path / "run")
+    rows = metrics_without_times(tmp_path / "run")
     assert set(next(row for row in rows if row["kind"] == "step")["terms"]) == {"masked", "next-sentence"}
     assert [row["next_sentence_accuracy"] for row in rows if row["kind"] == "evaluation"] == [
         look.next_sentence_accuracy for look in looks
@@ -110,7 +110,7 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path
     # As if it had been killed after the checkpoint of step 4.
     shutil.rmtree(checkpoint.list_checkpoints(out)[-1])
     all_events(recipe(text, out, objective if objective == BOTH else "auto", resume=True))
-    rows = [[row for row in story(place) if row["kind"] != "evaluation"] for place in (out, tmp_path / "alone")]
+    rows = [[row for row in metrics_without_times(place) if row["kind"] != "evaluation"] for place in (out, tmp_path / "alone")]
     assert rows[0] == rows[1]
     assert contents(out / "model")["model.safetensors"] == contents(tmp_path / "alone" / "model")["model.safetensors"]
     with pytest.raises(CheckpointMismatch, match="objective"):
@@ -141,7 +141,7 @@ def test_evaluate_agrees_with_what_training_said(run: Path, text: Path, cli: Cli
 
     held_out = [document.text for document in Corpus.open(text).documents("validation")]
     found: Any = clearstory.evaluate(run, texts=held_out)
-    end = next(row for row in story(run) if row["kind"] == "end")
+    end = next(row for row in metrics_without_times(run) if row["kind"] == "end")
     assert found.nats_per_token == pytest.approx(end["nats_per_token"], rel=1e-6)
     assert found.next_sentence_accuracy == end["next_sentence_accuracy"]
     said = json.loads(cli("evaluate", run, text, "--limit", "200", "--json").out)

@@ -38,7 +38,7 @@ from clearstory.text.corpus import Corpus
 from clearstory.training import checkpoint
 from clearstory.training.objectives.base import Validation
 from clearstory.training.trainer import StepResult, Trainer
-from trained import contents, flags, recipe, story, text_file, all_events, words
+from trained import contents, flags, recipe, metrics_without_times, text_file, all_events, words
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_run_folder_has_its_documented_files(made: Any) -> None:
     names = {path.name for path in made.run.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "tokenizer", "checkpoints", "model"} <= names
     assert [path.name for path in checkpoint.list_checkpoints(made.run)] == ["step-000000", "step-000004", "step-000008"]
-    assert [row["step"] for row in story(made.run) if row["kind"] == "step"] == list(range(1, 9))
+    assert [row["step"] for row in metrics_without_times(made.run) if row["kind"] == "step"] == list(range(1, 9))
     for row in (json.loads(line) for line in (made.run / "metrics.jsonl").read_text().splitlines()):
         assert row["seconds"] >= 0
 
@@ -151,7 +151,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(text: Path, tmp_p
     assert isinstance(saved, ModelSaved)
     assert saved.path.name in ("step-000003", "step-000004")  # it stops after the current step
     all_events(recipe(text, out, resume=True, **more))
-    assert story(out) == story(tmp_path / "alone" / "run")
+    assert metrics_without_times(out) == metrics_without_times(tmp_path / "alone" / "run")
     assert contents(out / "model") == contents(tmp_path / "alone" / "run" / "model")
 
 
@@ -160,7 +160,7 @@ def test_a_finished_run_can_be_made_longer(made: Any, tmp_path: Path) -> None:
     finished = all_events(recipe(made.text, tmp_path / "run", resume=True, steps=12, **{"data.cache": tmp_path}))[-1]
     assert isinstance(finished, TrainingResult)
     assert finished.steps == 12
-    rows = story(tmp_path / "run")
+    rows = metrics_without_times(tmp_path / "run")
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 13))
     assert [row["step"] for row in rows if row["kind"] == "end"] == [12]
 
@@ -168,7 +168,7 @@ def test_a_finished_run_can_be_made_longer(made: Any, tmp_path: Path) -> None:
 def test_resuming_a_finished_run_changes_nothing(made: Any, tmp_path: Path) -> None:
     shutil.copytree(made.run, tmp_path / "run")
     all_events(recipe(made.text, tmp_path / "run", resume=True, **{"data.cache": tmp_path}))
-    assert story(tmp_path / "run") == story(made.run)
+    assert metrics_without_times(tmp_path / "run") == metrics_without_times(made.run)
     assert contents(tmp_path / "run" / "model") == contents(made.run / "model")
 
 
@@ -389,13 +389,13 @@ def test_patience_stops_early_and_the_best_model_is_kept(
     kept = weights(tmp_path / "run" / "model")
     assert all(torch.equal(kept[name], best[name]) for name in best)
     assert not all(torch.equal(kept[name], last[name]) for name in last)
-    before = story(tmp_path / "run")
+    before = metrics_without_times(tmp_path / "run")
     assert [row["message"] for row in before if row["kind"] == "warning"] == [
         "stopped early: no improvement over step 2 in 2 evaluations"
     ]
     # Killed before its end and resumed, it is as stopped as before.
     all_events(recipe(text, tmp_path / "run", resume=True, **EVERY, **{"training.patience": 2}))
-    assert story(tmp_path / "run") == before
+    assert metrics_without_times(tmp_path / "run") == before
 
 
 def test_the_threads_setting_is_used(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,9 +425,9 @@ def test_samples_are_events_and_change_nothing(made: Any, text: Path, tmp_path: 
     samples = [event for event in events if isinstance(event, TextSampled)]
     assert [event.step for event in samples] == [4, 8]
     assert all(event.text for event in samples)
-    kept = story(tmp_path / "run")
+    kept = metrics_without_times(tmp_path / "run")
     assert [row["text"] for row in kept if row["kind"] == "sample"] == [event.text for event in samples]
-    assert [row for row in kept if row["kind"] != "sample"] == story(made.run)
+    assert [row for row in kept if row["kind"] != "sample"] == metrics_without_times(made.run)
     assert contents(tmp_path / "run" / "model") == contents(made.run / "model")
 
 
@@ -459,7 +459,7 @@ def test_ctrl_c_ends_with_a_checkpoint_one_line_and_status_130(
     resumed = cli("train", "--resume", "--out", out, "--json")
     assert resumed.status == 0
     assert json.loads(resumed.out)["bits_per_byte"] == made.said["bits_per_byte"]
-    assert story(out) == story(made.run)
+    assert metrics_without_times(out) == metrics_without_times(made.run)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
@@ -495,7 +495,7 @@ def test_a_loss_that_is_nan_ends_with_a_checkpoint_of_the_last_weights(
     last = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[-1])
     assert last.step == 5
     assert all(value.isfinite().all() for value in last.model.values())
-    assert [row["step"] for row in story(tmp_path / "run") if row["kind"] == "step"] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in metrics_without_times(tmp_path / "run") if row["kind"] == "step"] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.skipif(find_spec("sklearn") is None, reason="corpus:digits is scikit-learn's")

@@ -28,7 +28,7 @@ from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.training.optimizers import AdamW
 from tiny import MODELS, TINY_HMM, VOCAB, shaken
-from trained import story, text_file
+from trained import metrics_without_times, text_file
 
 IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
 TEXT = torch.randint(VOCAB, (300,), generator=torch.Generator().manual_seed(8)) % 7 * 3  # 7 words of the 23
@@ -172,7 +172,9 @@ def test_hmmlearn_says_the_same() -> None:
     prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
     other, ids = hmmlearns(model.probabilities(), prior), TEXT.view(-1, 1).numpy()
     lengths = [100, 100, 100]
-    assert -expected_counts(model.probabilities(), [TEXT.view(3, 100)]).nats == pytest.approx(other.score(ids, lengths), rel=1e-9)
+    assert -expected_counts(model.probabilities(), [TEXT.view(3, 100)]).nats == pytest.approx(
+        other.score(ids, lengths), rel=1e-9
+    )
     assert_close(
         posteriors(model.probabilities(), TEXT.view(3, 100)).flatten(0, 1).numpy(),
         other.predict_proba(ids, lengths),
@@ -185,7 +187,9 @@ def test_hmmlearn_says_the_same() -> None:
     assert float(totals.sum()) == pytest.approx(total, rel=1e-9)
     other.fit(ids, lengths)
     maximize(model, expected_counts(model.probabilities(), [TEXT.view(3, 100)]), prior)
-    for ours, theirs in zip(model.probabilities(), (other.startprob_, other.transmat_, other.emissionprob_.T), strict=True):
+    for ours, theirs in zip(
+        model.probabilities(), (other.startprob_, other.transmat_, other.emissionprob_.T), strict=True
+    ):
         assert_close(ours.numpy(), theirs, rtol=1e-6, atol=1e-9)
 
 
@@ -230,7 +234,7 @@ def train(folder: Path, name: str, **more: Any) -> Any:
         "training.device": "cpu", "training.threads": 1, "data.cache": str(folder / "cache"),
     }  # fmt: skip
     list(train_events(build_train_recipe({**settings, **more})))
-    return open_model(folder / name).model, story(folder / name)
+    return open_model(folder / name).model, metrics_without_times(folder / name)
 
 
 def test_a_run_stopped_and_resumed_ends_as_one_left_alone(tmp_path: Path) -> None:

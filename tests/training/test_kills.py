@@ -97,7 +97,7 @@ def lived(recipe: TrainRecipe, home: Path, saving: mmap.mmap, seconds: float | N
     return os.WIFEXITED(status)
 
 
-def story(run: Path) -> list[dict[str, Any]]:
+def metrics_without_times(run: Path) -> list[dict[str, Any]]:
     """What a run says of itself, but for the time it took."""
     return [
         {key: value for key, value in row.items() if not key.endswith("seconds")}
@@ -114,7 +114,7 @@ def same_end(home: Path, alone: Path) -> None:
     """Every loss, the last checkpoint and the best model are those of the run left alone, bit for bit."""
     assert not orphans(home)
     run, reference = home / "run", alone / "run"
-    assert story(run) == story(reference)  # json writes a float so that it is read back the same
+    assert metrics_without_times(run) == metrics_without_times(reference)  # json writes a float so that it is read back the same
     assert [path.name for path in checkpoint.list_checkpoints(run)] == [path.name for path in checkpoint.list_checkpoints(reference)]
     one, other = (checkpoint.load_checkpoint(checkpoint.list_checkpoints(each)[-1]) for each in (run, reference))
     assert one.step == other.step
