@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from clearstory.models.transformer.block import LayerCache, attend_row, attend_together
+from clearstory.models.transformer.attention import LayerCache, attend_row, attend_batched
 
 
 def past(kept: int, new: int, heads: int) -> LayerCache:
@@ -35,7 +35,7 @@ def test_rows_together_answer_as_each_alone(sizes: list[tuple[int, int]], heads:
     torch.manual_seed(1)
     rows = [past(kept, new, heads) for kept, new in sizes]
     q = torch.randn(len(rows), 2, max(new for _, new in sizes), 4, dtype=torch.float64)
-    found = attend_together(q, rows, window)
+    found = attend_batched(q, rows, window)
     assert found.isfinite().all()
     asking = [place for place, (_, new) in enumerate(sizes) if new]
     for place, wanted in zip(asking, pseudo_token_nll(q, rows, window), strict=True):
@@ -45,4 +45,4 @@ def test_rows_together_answer_as_each_alone(sizes: list[tuple[int, int]], heads:
 def test_rows_that_have_read_nothing_answer_nothing() -> None:
     q = torch.randn(2, 2, 1, 4)
     blank = (torch.zeros(2, 0, 4), torch.zeros(2, 0, 4), torch.zeros(2, 2, 0, 4))
-    assert torch.equal(attend_together(q, [blank, blank], None), torch.zeros_like(q))
+    assert torch.equal(attend_batched(q, [blank, blank], None), torch.zeros_like(q))

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.transformer.block import Attention, Block, RotaryAngles
+from clearstory.models.transformer.attention import Attention, RotaryAngles
+from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.recurrent.cells import RecurrentLayer

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.base import LanguageModel
-from clearstory.models.transformer.block import Attention, LayerCache, causal_mask
+from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.decoding_layout import DecodingView
 from clearstory.models.recurrent.model import Recurrent

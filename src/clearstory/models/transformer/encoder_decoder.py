@@ -14,7 +14,8 @@ from clearstory.errors import CannotDo
 from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.transformer.block import Block, Source
+from clearstory.models.transformer.attention import Source
+from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.cache import KVCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.stack import (

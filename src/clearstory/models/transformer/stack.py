@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.transformer.block import Block, RotaryAngles, Source, make_norm
+from clearstory.models.transformer.attention import RotaryAngles, Source
+from clearstory.models.transformer.block import Block, make_norm
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.positions import RelativePositionBias, Rotary, sinusoidal_embedding
