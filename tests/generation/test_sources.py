@@ -158,7 +158,7 @@ def test_the_recipe_takes_prompts_as_sources(opened: OpenedModel) -> None:
     assert "".join(piece.text for piece in pieces) == last.text == made.text
     beams = generate_text(opened, ["one", "x"], max_tokens=6, beam=2)
     assert [each.prompt for each in beams.completions] == ["one", "one", "x", "x"]
-    with pytest.raises(BadInput, match="give it the text to be rewritten"):
+    with pytest.raises(BadInput, match="give it the text as the prompt"):
         generate_text(opened, "", max_tokens=2)
 
 

@@ -26,23 +26,23 @@ class Words:
 
 def pieces(data: bytes, stop: tuple[str, ...] = ()) -> tuple[list[str], StreamDecoder]:
     decoder = StreamDecoder(Bytes(), stop)
-    return [*(decoder.push(byte) for byte in data), decoder.flush()], writer
+    return [*(decoder.push(byte) for byte in data), decoder.flush()], decoder
 
 
 @given(st.text(), st.lists(st.text(min_size=1, max_size=3), max_size=3))
 def test_the_pieces_are_the_text_up_to_the_first_stop(text: str, stops: list[str]) -> None:
     places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-    said, writer = pieces(text.encode(), tuple(stops))
+    said, decoder = pieces(text.encode(), tuple(stops))
     # The earliest end wins; of stops found at once, the earliest beginning.
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
     if not ends:
         assert "".join(said) == text
-        assert not writer.stopped
+        assert not decoder.stopped
     else:
         first = min(ends)
         begins = [text[:first].find(stop) for stop in stops if stop in text[:first]]
         assert "".join(said) == text[: min(begins)]
-        assert writer.stopped
+        assert decoder.stopped
         assert min(begins) >= min(places)
 
 
@@ -57,15 +57,15 @@ def test_a_character_comes_whole() -> None:
 
 def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
     assert pieces(b"a\n\nb", ("\n\n\n",))[0] == ["a", "", "", "\n\nb", ""]
-    said, writer = pieces(b"a\n\n\nb", ("\n\n\n",))
+    said, decoder = pieces(b"a\n\n\nb", ("\n\n\n",))
     assert said == ["a", "", "", "", "", ""]
-    assert writer.stopped
+    assert decoder.stopped
 
 
 def test_a_stop_string_ends_within_a_token() -> None:
     decoder = StreamDecoder(Words(), ("5 w",))
     assert [decoder.push(4), decoder.push(5), decoder.push(6)] == ["w4", " w", ""]
-    assert writer.stopped
+    assert decoder.stopped
     assert decoder.push(7) == ""
     assert decoder.flush() == ""
 

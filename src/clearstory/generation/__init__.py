@@ -1,1 +1,1 @@
-"""Generation: choosing tokens one after another. Imports no other use of a model."""
+"""Generation: sampling with continuous batching, beam search, and streaming of text."""

@@ -1,8 +1,8 @@
-"""Search: the likeliest continuations found by following several at once.
+"""Beam search: the likeliest continuations, found by extending several at once.
 
-Beam search as in Sutskever et al. 2014, lengths weighed as in Wu et al. 2016 (eq. 14) without their constant:
-log-probability / length ** penalty. What is followed and when it ends is what `generate(num_beams=…)` of transformers
-does, which the parity tests hold it to.
+Sutskever et al. 2014, with the length normalisation of Wu et al. 2016 (eq. 14) without their constant:
+log-probability / length ** length_penalty. Which beams are kept and when a search ends is as in
+`generate(num_beams=…)` of transformers; the parity tests compare both.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from torch import Tensor
 from clearstory.errors import Diverged
 from clearstory.generation.sampling import apply_repetition_penalty
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
 from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A continuation: its ids (the end token included if it came), each one's log-probability, and its score."""
+    """A finished continuation: its ids (the end token included if it came), their log-probabilities, and its score."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -33,7 +32,8 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A continuation that a step has weighed: its ids, what it was compared by, and what became of it."""
+    """A continuation considered in the search: its ids, the total that candidates are ranked by, and what became of it.
+    """
 
     ids: tuple[int, ...]
     total: float
@@ -44,19 +44,19 @@ class Candidate:
 class _Beam:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    total: float  # what candidates are compared by: the sum of log-probabilities, penalties included
+    total: float  # what candidates are ranked by: the sum of log-probabilities, penalties included
 
 
 @dataclass
 class _Search:
-    """One prompt's search: what is followed, and the best that has ended, at most `sampling.beam` of each."""
+    """The search of one prompt: its beams, and the best finished hypotheses, at most `sampling.beam` of each."""
 
-    first: list[int]
+    prompt: list[int]
     source: list[int]
     beams: list[_Beam] = field(default_factory=lambda: [_Beam((), (), 0.0)])
-    ended: list[Hypothesis] = field(default_factory=list)
-    over: bool = False
-    told: Callable[[Candidate], object] | None = None
+    finished: list[Hypothesis] = field(default_factory=list)
+    done: bool = False
+    on_candidate: Callable[[Candidate], object] | None = None
 
 
 def beam_search(
@@ -65,15 +65,15 @@ def beam_search(
     sampling: Sampling,
     *,
     source: Sequence[int] | None = None,
-    told: Callable[[Candidate], object] | None = None,
-    **reading: Any,
+    on_candidate: Callable[[Candidate], object] | None = None,
+    **options: Any,
 ) -> list[Hypothesis]:
-    """The `sampling.beam` best continuations of one prompt, best first; see `beam_search_batch`.
+    """The `sampling.beam` best continuations of one prompt, best first; `options` are those of `beam_search_batch`.
 
-    `told` is called with every candidate that a step weighs, the likeliest of a step first: the whole tree.
+    `on_candidate` is called with every candidate, the likeliest of each length first: the whole search tree.
     """
     sources = None if source is None else [source]
-    return beam_search_batch(model, [prompt], sampling, sources=sources, told=told, **reading)[0]
+    return beam_search_batch(model, [prompt], sampling, sources=sources, on_candidate=on_candidate, **options)[0]
 
 
 def beam_search_batch(
@@ -81,134 +81,150 @@ def beam_search_batch(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
-    eos: int | None = None,
-    begin: int | None = None,
+    eos_token_id: int | None = None,
+    start_token_id: int | None = None,
     truncate: Truncation | None = None,
     sources: Sequence[Sequence[int]] | None = None,
-    never: Sequence[int] = (),
-    told: Callable[[Candidate], object] | None = None,
+    suppress_tokens: Sequence[int] = (),
+    on_candidate: Callable[[Candidate], object] | None = None,
 ) -> list[list[Hypothesis]]:
-    """For each prompt the `sampling.beam` best continuations, best first: log-probability / length **
-    `sampling.length_penalty`.
+    """For each prompt the `sampling.beam` best continuations, best first.
 
-    Each step goes on with the likeliest continuations of all of a prompt's beams together. One that ends with `eos`
-    makes room for the next likeliest; a search is over when as many have ended as there are beams, and the best that
-    is still followed would not be among them if it ended now. A beam of width 1 is therefore greedy. Temperature and
-    cuts play no part; the repetition penalty does. Contexts that are full begin anew as in `generate`. Prompts are
-    searched side by side, and each finds what it would find alone. Raises as `generate` does.
+    A continuation's score is log-probability / length ** `sampling.length_penalty`. At each length the likeliest
+    extensions of all of a prompt's beams are kept. One that ends with `eos_token_id` makes room for the next likeliest.
+    A search is done when as many have finished as there are beams, and the best beam would not be among them if it
+    ended now. One beam is therefore greedy. Temperature and cuts do not apply; the repetition penalty does. Full
+    contexts are handled as in `generate`. Prompts are searched in one batch, and each result is that of a search of its
+    own. Arguments and errors are those of `generate`.
     """
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     given: Sequence[Sequence[int] | None] = [None] * len(prompts) if sources is None else sources
-    read = [prepare_source(model, source, truncate) for source in given]
-    first = [prepare_prompt(model, prompt, begin, truncate) for prompt in prompts]
-    searches = [_Search(*each, told=told) for each in zip(first, read, strict=True)]
+    source_ids = [prepare_source(model, source, truncate) for source in given]
+    prompt_ids = [prepare_prompt(model, prompt, start_token_id, truncate) for prompt in prompts]
+    searches = [_Search(*each, on_candidate=on_candidate) for each in zip(prompt_ids, source_ids, strict=True)]
     state: State | None = None
     with inference_mode(model):
-        for step in range(sampling.max_tokens):
-            going = [search for search in searches if not search.over]
-            if not going:
+        for length in range(1, sampling.max_tokens + 1):
+            unfinished = [search for search in searches if not search.done]
+            if not unfinished:
                 break
-            hidden, after = advance(model, going, state, device)
+            hidden, after = _forward(model, unfinished, state, device)
             logits = model.logits(hidden).double()
             if not bool(logits.logsumexp(-1).isfinite().all()):
-                raise Diverged("the model's logits are not finite numbers; its weights are damaged")
-            own = logits.log_softmax(-1)
+                raise Diverged("the model's logits are not finite; its weights are damaged")
+            logprobs = logits.log_softmax(-1)
             parents: list[int] = []
-            place = 0
-            for search in going:
-                rows = slice(place, place + len(search.beams))
-                last = step == sampling.max_tokens - 1
-                kept = grow(search, logits[rows], own[rows], sampling, eos, never, last)
-                parents += [place + parent for parent in kept]
-                place = rows.stop
+            first = 0
+            for search in unfinished:
+                rows = slice(first, first + len(search.beams))
+                last = length == sampling.max_tokens
+                own = _extend(search, logits[rows], logprobs[rows], sampling, eos_token_id, suppress_tokens, last)
+                parents += [first + parent for parent in own]
+                first = rows.stop
             state = after.select(parents)
-    return [search.ended for search in searches]
+    return [search.finished for search in searches]
 
 
-def advance(
+def _forward(
     model: LanguageModel, searches: Sequence[_Search], state: State | None, device: torch.device
 ) -> tuple[Tensor, State]:
-    """Have every beam's last token read: what the model knows after it, (R, W), and its memory of all R beams."""
+    """Let every beam's last token be read: hidden states after it, (R, W), and the states of all R beams."""
     beams = [(search, beam) for search in searches for beam in search.beams]
     lengths = [0] * len(beams) if state is None else state.lengths
     full = [state is None or (model.context is not None and length >= model.context) for length in lengths]
     order: list[int] = []
     vectors: list[Tensor] = []
     states: list[State] = []
-    old = [place for place, anew in enumerate(full) if not anew]
-    if old:
+    continuing = [index for index, restart in enumerate(full) if not restart]
+    if continuing:
         assert state is not None
-        ids = torch.tensor([[beams[place][1].ids[-1]] for place in old], device=device)
-        hidden, after = model.forward(TokenBatch(ids), state if len(old) == len(beams) else state.select(old))
+        ids = torch.tensor([[beams[index][1].ids[-1]] for index in continuing], device=device)
+        hidden, after = model.forward(
+            TokenBatch(ids), state if len(continuing) == len(beams) else state.select(continuing)
+        )
         assert after is not None
-        vectors, states, order = [hidden[:, -1]], [after], old
-    new = [place for place, anew in enumerate(full) if anew]
-    if new:
-        sources = [beams[place][0].source for place in new]
-        texts = [(*beams[place][0].first, *beams[place][1].ids) for place in new]
+        vectors, states, order = [hidden[:, -1]], [after], continuing
+    restarting = [index for index, restart in enumerate(full) if restart]
+    if restarting:
+        sources = [beams[index][0].source for index in restarting]
+        texts = [(*beams[index][0].prompt, *beams[index][1].ids) for index in restarting]
         if state is not None and model.context is not None:
             texts = [tuple(keep_recent_half(text, model.context)) for text in texts]
         tokens = TokenBatch.from_sequences(texts, device)
-        hidden, after = model.forward(tokens, initial_state(model, len(new), sources, device))
+        hidden, after = model.forward(tokens, initial_state(model, len(restarting), sources, device))
         assert after is not None
-        vectors.append(hidden[torch.arange(len(new), device=device), tokens.last_positions()])
+        vectors.append(hidden[torch.arange(len(restarting), device=device), tokens.last_positions()])
         states.append(after)
-        order = order + new
+        order = order + restarting
     if len(states) == 1:
         return vectors[0], states[0]
-    back = [order.index(place) for place in range(len(beams))]
-    return torch.cat(vectors)[back], type(states[0]).join(states).select(back)
+    restored = [order.index(index) for index in range(len(beams))]
+    return torch.cat(vectors)[restored], type(states[0]).join(states).select(restored)
 
 
-def grow(
+def _extend(
     search: _Search,
     logits: Tensor,
-    own: Tensor,
+    logprobs: Tensor,
     sampling: Sampling,
-    eos: int | None,
-    never: Sequence[int],
+    eos_token_id: int | None,
+    suppress_tokens: Sequence[int],
     last: bool,
 ) -> list[int]:
-    """One step of one search over the logits and log-probabilities of its beams, (R, V): what was ended, what is
-    followed further, and of the latter which beam each came from.
+    """Extend one search's beams by a token, from their logits and log-probabilities, (R, V).
+
+    Updates the search, and returns for each new beam the index of the beam it extends.
     """
-    weighed = own
-    if sampling.repetition_penalty != 1:
-        seen = [(*search.first, *beam.ids) for beam in search.beams]
-        pairs = zip(logits, seen, strict=True)
-        weighed = torch.stack([apply_repetition_penalty(row, ids, sampling.repetition_penalty) for row, ids in pairs]).log_softmax(-1)
-    totals = weighed + weighed.new_tensor([[beam.total] for beam in search.beams])
-    if never:
-        totals = totals.index_fill(-1, torch.tensor(never, device=totals.device), -torch.inf)
+    totals = _candidate_totals(search, logits, logprobs, sampling, suppress_tokens)
     width, vocab = sampling.beam, totals.shape[-1]
-    # Of each beam only one candidate ends, so that of twice as many at least `width` go on.
-    best, places = totals.flatten().topk(min(2 * width, totals.numel()))
-    followed: list[_Beam] = []
+    # Each beam has one candidate that ends, so that of twice as many at least `width` continue.
+    best, flat_indices = totals.flatten().topk(min(2 * width, totals.numel()))
+    beams: list[_Beam] = []
     parents: list[int] = []
-    for rank, (total, place) in enumerate(zip(best.tolist(), places.tolist(), strict=True)):
-        parent, id = divmod(place, vocab)
+    for rank, (total, flat_index) in enumerate(zip(best.tolist(), flat_indices.tolist(), strict=True)):
+        parent, id = divmod(flat_index, vocab)
         if total == -torch.inf:
             break
         beam = search.beams[parent]
-        ends = id == eos
-        # What would end, but is not among the likeliest, is dropped.
-        dropped = (not ends and len(followed) == width) or ((ends or last) and rank >= width)
-        if search.told is not None:
-            status: Any = "pruned" if dropped else "finished" if ends or last else "kept"
-            search.told(Candidate((*beam.ids, id), total, status))
-        if dropped:
+        ends = id == eos_token_id
+        # A candidate that ends, but is not among the `width` likeliest, is pruned.
+        pruned = (not ends and len(beams) == width) or ((ends or last) and rank >= width)
+        if search.on_candidate is not None:
+            status: Literal["kept", "finished", "pruned"] = (
+                "pruned" if pruned else "finished" if ends or last else "kept"
+            )
+            search.on_candidate(Candidate((*beam.ids, id), total, status))
+        if pruned:
             continue
-        grown = _Beam((*beam.ids, id), (*beam.logprobs, float(own[parent, id])), total)
+        extended = _Beam((*beam.ids, id), (*beam.logprobs, float(logprobs[parent, id])), total)
         if ends or last:
-            score = total / len(grown.ids) ** sampling.length_penalty
-            search.ended.append(Hypothesis(grown.ids, grown.logprobs, score))
+            score = total / len(extended.ids) ** sampling.length_penalty
+            search.finished.append(Hypothesis(extended.ids, extended.logprobs, score))
         else:
-            followed.append(grown)
+            beams.append(extended)
             parents.append(parent)
-    search.ended = sorted(search.ended, key=lambda found: -found.score)[:width]
-    full = len(search.ended) == width
-    hope = followed[0].total / len(followed[0].ids) ** sampling.length_penalty if followed else -torch.inf
-    search.over = last or not followed or (full and hope <= search.ended[-1].score)
-    search.beams = [] if search.over else followed
-    return [] if search.over else parents
+    search.finished = sorted(search.finished, key=lambda hypothesis: -hypothesis.score)[:width]
+    full = len(search.finished) == width
+    best_possible = beams[0].total / len(beams[0].ids) ** sampling.length_penalty if beams else -torch.inf
+    search.done = last or not beams or (full and best_possible <= search.finished[-1].score)
+    search.beams = [] if search.done else beams
+    return [] if search.done else parents
+
+
+def _candidate_totals(
+    search: _Search, logits: Tensor, logprobs: Tensor, sampling: Sampling, suppress_tokens: Sequence[int]
+) -> Tensor:
+    """The totals of every beam extended by every token, (R, V), repetition penalty included."""
+    weighted = logprobs
+    if sampling.repetition_penalty != 1:
+        penalized = [(*search.prompt, *beam.ids) for beam in search.beams]
+        rows = [
+            apply_repetition_penalty(row, ids, sampling.repetition_penalty)
+            for row, ids in zip(logits, penalized, strict=True)
+        ]
+        weighted = torch.stack(rows).log_softmax(-1)
+    totals = weighted + weighted.new_tensor([[beam.total] for beam in search.beams])
+    if suppress_tokens:
+        totals = totals.index_fill(-1, torch.tensor(suppress_tokens, device=totals.device), -torch.inf)
+    return totals

@@ -1,7 +1,7 @@
-"""Engine: many requests written at once; `generate`: one.
+"""Generation by sampling: `Engine` for many requests at once (continuous batching), `generate` for one.
 
-Every step gives each running request one token. Newcomers join the rows already running, those that are finished
-leave them; what a request is answered does not depend on its company.
+Every call of `Engine.next_tokens` gives each running request one token. New requests join the batch at any time, and
+finished ones leave it; the tokens of a request do not depend on the others.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
 from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
 
 PREFILL_TOKENS = 4096
-"""Most tokens, padding included, that newcomers read at once: bounds the memory of one step."""
+"""Largest number of tokens, padding included, that new requests read at once; it bounds the memory of a forward pass.
+"""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token written, and its log-probability under the model's own distribution (in nats, so 0 is certain)."""
+    """A generated token, and its log-probability in nats under the model's own distribution, before cuts."""
 
     id: int
     logprob: float
@@ -35,7 +35,7 @@ class Token:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """A request's next token. `finished` says why it was the last: an end token, or as many as were asked for."""
+    """The next token of a request. `finished` is "eos" or "length" when it is the last one, else None."""
 
     request: int
     token: Token
@@ -43,22 +43,42 @@ class StepOutput:
 
 
 @dataclass
-class Row:
-    """A request under way."""
+class GenerationRequest:
+    """A request in progress.
+
+    Args:
+        request: its number.
+        sampling: its settings.
+        eos_token_id: the token that ends it.
+        generator: its random generator.
+        ids: the prompt and the tokens generated so far.
+        unread: tokens the model has not read yet.
+        source: source ids of an encoder-decoder.
+        n_generated: number of tokens generated so far.
+    """
 
     request: int
     sampling: Sampling
-    eos: int | None
-    generator: torch.Generator
-    ids: list[int]  # the prompt and what has been written
-    unread: Sequence[int]  # what the model has not read yet
-    source: Sequence[int] = ()  # what it reads before anything is written, where it does
-    written: int = 0
+    eos_token_id: int | None
+    generator: Generator
+    ids: list[int]
+    unread: Sequence[int]
+    source: Sequence[int] = ()
+    n_generated: int = 0
 
     @property
-    def size(self) -> int:
-        """Tokens of the longer of what is to be read."""
+    def prefill_length(self) -> int:
+        """Length of the longer of prompt and source."""
         return max(len(self.unread), len(self.source))
+
+    def append_token(self, token: Token) -> StepOutput:
+        """Append a token, and return it as the request's output."""
+        self.ids.append(token.id)
+        self.unread = (token.id,)
+        self.n_generated += 1
+        ended = self.eos_token_id is not None and token.id == self.eos_token_id
+        full = self.n_generated >= self.sampling.max_tokens
+        return StepOutput(self.request, token, "eos" if ended else "length" if full else None)
 
 
 def generate(
@@ -66,66 +86,74 @@ def generate(
     prompt: Sequence[int],
     sampling: Sampling,
     *,
-    eos: int | None = None,
-    begin: int | None = None,
+    eos_token_id: int | None = None,
+    start_token_id: int | None = None,
     truncate: Truncation | None = None,
     source: Sequence[int] | None = None,
-    never: Sequence[int] = (),
+    suppress_tokens: Sequence[int] = (),
 ) -> Iterator[Token]:
-    """Write on from a prompt, token by token, until `eos` (which is the last token given) or `sampling.max_tokens`.
+    """Generate from a prompt, token by token, until `eos_token_id` (the last token given) or `sampling.max_tokens`.
 
-    An encoder-decoder reads a `source`, and its prompt is what it has written already: mostly nothing. `never` are
-    tokens that are not to be written.
+    Args:
+        model: any LanguageModel.
+        prompt: prompt ids; at most as many as the model's context.
+        sampling: how tokens are chosen.
+        eos_token_id: the token that ends the text; None to continue past it.
+        start_token_id: replaces an empty prompt.
+        truncate: "left" cuts off the beginning of a prompt longer than the context.
+        source: source ids of an encoder-decoder, whose prompt is the beginning of the target: mostly empty.
+        suppress_tokens: ids that are never generated.
 
-    A prompt may be as long as the context. When prompt and answer outgrow it, the model begins anew with the last half
-    of the context: the answer goes on for as long as was asked. `begin` is what an empty prompt reads; pass eos=None to
-    write on past the end token. Stop strings are the Writer's business, beams are `search`'s.
+    When prompt and generated tokens exceed the context, the model reads the last half of it again as a new prompt: the
+    text continues for as long as asked. Stop strings are handled by `StreamDecoder`, beams by `beam_search`.
 
-    Raises ContextOverflow, BadInput, VocabularyMismatch, BadSetting or CannotDo before the first token is asked for.
+    Raises ContextOverflow, BadInput, VocabularyMismatch, BadSetting or CannotDo before the first token.
     """
-    engine = Engine(model, never=tuple(never))
-    engine.add(prompt, sampling, eos=eos, begin=begin, truncate=truncate, source=source)
+    engine = Engine(model, suppress_tokens=tuple(suppress_tokens))
+    engine.add(
+        prompt, sampling, eos_token_id=eos_token_id, start_token_id=start_token_id, truncate=truncate, source=source
+    )
 
     def tokens() -> Iterator[Token]:
-        while engine.busy:
-            for reply in engine.step():
-                yield reply.token
+        while engine.has_unfinished:
+            for output in engine.next_tokens():
+                yield output.token
 
     return tokens()
 
 
 @dataclass
 class Engine:
-    """Continuous batching over one model: `add` requests whenever they come, `step` until none is left.
+    """Continuous batching over one model: `add` requests at any time, call `next_tokens` until none is unfinished.
 
     Args:
         model: any LanguageModel.
-        limit: most requests under way at once; others wait their turn.
-        never: tokens that nobody is to write.
+        max_running: largest number of requests in the batch; others wait.
+        suppress_tokens: ids that are never generated.
 
-    >>> from clearstory.models.build import build
-    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
+    >>> from clearstory.models.families import build
+    >>> from clearstory.models.presets import NANOGPT_CHAR
     >>> engine = Engine(build(NANOGPT_CHAR, seed=1))
     >>> first = engine.add([1, 2, 3], Sampling(max_tokens=2, seed=5))
     >>> second = engine.add([4], Sampling(max_tokens=1, temperature=0))
-    >>> [[reply.request for reply in engine.step()] for _ in range(2)]
+    >>> [[output.request for output in engine.next_tokens()] for _ in range(2)]
     [[0, 1], [0]]
     """
 
     model: LanguageModel
-    limit: int = 64
-    never: tuple[int, ...] = ()
-    waiting: deque[Row] = field(default_factory=deque)
-    running: list[Row] = field(default_factory=list)  # their states stand in `state`, in this order
+    max_running: int = 64
+    suppress_tokens: tuple[int, ...] = ()
+    waiting: deque[GenerationRequest] = field(default_factory=deque)
+    running: list[GenerationRequest] = field(default_factory=list)  # their states are in `state`, in this order
     state: State | None = None
-    count: int = 0
+    n_requests: int = 0
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise BadSetting(f"an engine's limit is {self.limit}; let it run at least 1 request at once")
+        if self.max_running < 1:
+            raise BadSetting(f"max_running is {self.max_running}; an engine runs at least 1 request at once")
 
     @property
-    def busy(self) -> bool:
+    def has_unfinished(self) -> bool:
         """Whether any request is unfinished."""
         return bool(self.waiting or self.running)
 
@@ -134,90 +162,84 @@ class Engine:
         prompt: Sequence[int],
         sampling: Sampling,
         *,
-        eos: int | None = None,
-        begin: int | None = None,
+        eos_token_id: int | None = None,
+        start_token_id: int | None = None,
         truncate: Truncation | None = None,
         source: Sequence[int] | None = None,
     ) -> int:
-        """Take a request; its number. Refuses at once what cannot be answered, as `generate` does."""
+        """Add a request and return its number. Arguments and errors are those of `generate`."""
         if sampling.beam > 1:
             raise BadSetting(
-                f"beam is {sampling.beam}, and an engine samples; search with generation.search.beam_search"
+                f"beam is {sampling.beam}, and an engine samples; use generation.beam_search.beam_search instead"
             )
-        read = prepare_source(self.model, source, truncate)
-        ids = prepare_prompt(self.model, prompt, begin, truncate)
-        generator = torch.Generator()
+        source_ids = prepare_source(self.model, source, truncate)
+        ids = prepare_prompt(self.model, prompt, start_token_id, truncate)
+        generator = Generator()
         if sampling.seed is None:
             generator.seed()
         else:
             generator.manual_seed(sampling.seed)
-        self.waiting.append(Row(self.count, sampling, eos, generator, ids, tuple(ids), read))
-        self.count += 1
-        return self.count - 1
+        request = GenerationRequest(
+            self.n_requests, sampling, eos_token_id, generator, ids, tuple(ids), source_ids
+        )
+        self.waiting.append(request)
+        self.n_requests += 1
+        return request.request
 
     def cancel(self, request: int) -> None:
-        """Forget a request, at whatever stage; one that is finished is let be."""
-        self.waiting = deque(row for row in self.waiting if row.request != request)
-        self.keep([row.request != request for row in self.running])
+        """Remove a request; a finished one is ignored."""
+        self.waiting = deque(each for each in self.waiting if each.request != request)
+        self.retain([each.request != request for each in self.running])
 
-    def step(self) -> list[StepOutput]:
-        """One token for each request under way, in the order they were added, after letting in those that wait."""
+    def next_tokens(self) -> list[StepOutput]:
+        """One token for each running request, in the order they were added, after waiting ones have joined."""
         with inference_mode(self.model):
-            hidden = self.advance()
+            hidden = self.forward()
             if hidden is None:
                 return []
             logits = self.model.logits(hidden)
-            rows = self.running
+            running = self.running
             ids, logprobs = sample_tokens(
                 logits,
-                [row.sampling for row in rows],
-                [row.generator for row in rows],
-                [row.ids if row.sampling.repetition_penalty != 1 else () for row in rows],
-                self.never,
+                [each.sampling for each in running],
+                [each.generator for each in running],
+                [each.ids if each.sampling.repetition_penalty != 1 else () for each in running],
+                self.suppress_tokens,
             )
-        replies = [
-            self.take(row, Token(id, logprob))
-            for row, id, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True)
+        outputs = [
+            request.append_token(Token(id, logprob))
+            for request, id, logprob in zip(running, ids.tolist(), logprobs.tolist(), strict=True)
         ]
-        self.keep([reply.finished is None for reply in replies])
-        return sorted(replies, key=lambda reply: reply.request)
+        self.retain([output.finished is None for output in outputs])
+        return sorted(outputs, key=lambda output: output.request)
 
-    def take(self, row: Row, token: Token) -> StepOutput:
-        """Write a token down as its request's next."""
-        row.ids.append(token.id)
-        row.unread = (token.id,)
-        row.written += 1
-        ended = row.eos is not None and token.id == row.eos
-        enough = row.written >= row.sampling.max_tokens
-        return StepOutput(row.request, token, "eos" if ended else "length" if enough else None)
-
-    def keep(self, stays: Sequence[bool]) -> None:
-        """Let the other rows go, and their memory with them."""
-        if all(stays):
+    def retain(self, kept: Sequence[bool]) -> None:
+        """Remove the other running requests, and their states."""
+        if all(kept):
             return
-        places = [place for place, stay in enumerate(stays) if stay]
-        self.running = [self.running[place] for place in places]
-        self.state = self.state.select(places) if self.state is not None and places else None
+        indices = [index for index, keep in enumerate(kept) if keep]
+        self.running = [self.running[index] for index in indices]
+        self.state = self.state.select(indices) if self.state is not None and indices else None
 
-    def advance(self) -> Tensor | None:
-        """Have every row read what it has not; what the model knows at each row's end, (R, W)."""
+    def forward(self) -> Tensor | None:
+        """Let every request read its unread tokens; hidden states after the last of each, (R, W)."""
         vectors: list[Tensor] = []
         states: list[State] = []
-        order: list[Row] = []
-        going, renewing = self.sort()
-        if going:
+        order: list[GenerationRequest] = []
+        continuing, restarting = self.split_by_context()
+        if continuing:
             assert self.state is not None
-            state = self.state if len(going) == len(self.running) else self.state.select(going)
-            rows = [self.running[place] for place in going]
-            hidden, after = self.model.forward(TokenBatch(self.ids([row.unread for row in rows])), state)
+            state = self.state if len(continuing) == len(self.running) else self.state.select(continuing)
+            requests = [self.running[index] for index in continuing]
+            ids = torch.tensor([request.unread for request in requests], device=self.device)
+            hidden, after = self.model.forward(TokenBatch(ids), state)
             assert after is not None
-            vectors, states, order = [hidden[:, -1]], [after], rows
-        fresh = renewing + [
-            self.waiting.popleft() for _ in range(min(len(self.waiting), self.limit - len(self.running)))
-        ]
-        for group in groups(fresh):
-            tokens = TokenBatch.from_sequences([row.unread for row in group], self.device)
-            start = initial_state(self.model, len(group), [row.source for row in group], self.device)
+            vectors, states, order = [hidden[:, -1]], [after], requests
+        n_joining = min(len(self.waiting), self.max_running - len(self.running))
+        prefilling = restarting + [self.waiting.popleft() for _ in range(n_joining)]
+        for group in group_by_length(prefilling):
+            tokens = TokenBatch.from_sequences([request.unread for request in group], self.device)
+            start = initial_state(self.model, len(group), [request.source for request in group], self.device)
             hidden, after = self.model.forward(tokens, start)
             assert after is not None
             vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last_positions()])
@@ -229,44 +251,40 @@ class Engine:
         self.state = states[0] if len(states) == 1 else type(states[0]).join(states)
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
-    def sort(self) -> tuple[list[int], list[Row]]:
-        """Places of the rows that can read on, and the rows whose context is full, set to begin anew."""
+    def split_by_context(self) -> tuple[list[int], list[GenerationRequest]]:
+        """Indices of the requests that continue from their state; and those with a full context, set to read again."""
         context = self.model.context
         if context is None or self.state is None:
             return list(range(len(self.running))), []
-        going: list[int] = []
-        renewing: list[Row] = []
-        for place, (row, length) in enumerate(zip(self.running, self.state.lengths, strict=True)):
+        continuing: list[int] = []
+        restarting: list[GenerationRequest] = []
+        for index, (request, length) in enumerate(zip(self.running, self.state.lengths, strict=True)):
             if length < context:
-                going.append(place)
+                continuing.append(index)
             else:
-                row.unread = keep_recent_half(row.ids, context)
-                renewing.append(row)
-        return going, renewing
+                request.unread = keep_recent_half(request.ids, context)
+                restarting.append(request)
+        return continuing, restarting
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The model's device."""
         if isinstance(self.model, torch.nn.Module):
             weight = next(iter(self.model.parameters()), None)
             if weight is not None:
                 return weight.device
         return torch.device("cpu")
 
-    def ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Equal rows as one tensor on the model's device."""
-        return torch.tensor(rows, device=self.device)
 
-
-def groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Newcomers to be read together: of like lengths, so that little is padding, and not too much at once."""
-    group: list[Row] = []
-    for row in sorted(rows, key=lambda row: row.size):
-        # Sorted: this row would be the longest of its group, the first is the shortest.
-        whole = row.size * (len(group) + 1)
-        if group and (whole > PREFILL_TOKENS or row.size > 1.25 * group[0].size):
+def group_by_length(requests: Sequence[GenerationRequest]) -> Iterator[list[GenerationRequest]]:
+    """Requests in groups to prefill together: of similar lengths, and of at most PREFILL_TOKENS tokens."""
+    group: list[GenerationRequest] = []
+    for request in sorted(requests, key=lambda request: request.prefill_length):
+        # Sorted: this request would be the longest of its group, the first is the shortest.
+        n_tokens = request.prefill_length * (len(group) + 1)
+        if group and (n_tokens > PREFILL_TOKENS or request.prefill_length > 1.25 * group[0].prefill_length):
             yield group
             group = []
-        group.append(row)
+        group.append(request)
     if group:
         yield group

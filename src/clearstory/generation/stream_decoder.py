@@ -1,4 +1,4 @@
-"""Writer: from ids to text, piece by piece, never half a character and never part of a stop string."""
+"""StreamDecoder: ids to text as they are generated, without partial characters or partial stop strings."""
 
 from __future__ import annotations
 
@@ -6,79 +6,79 @@ import codecs
 from collections.abc import Sequence
 from typing import Protocol
 
-LOOK_BACK = 8
-"""Tokens decoded again before each new one: what follows may change how a word is joined to the one before it."""
+CONTEXT_TOKENS = 8
+"""Tokens decoded again before each new one: the following token may change how a word is joined to the previous one."""
 
 
-class Decodes(Protocol):
-    """The part of a tokenizer that a Writer needs."""
+class BytesDecoder(Protocol):
+    """The part of a tokenizer that a StreamDecoder needs."""
 
     def decode_bytes(self, ids: Sequence[int], /) -> bytes:
-        """The bytes these ids spell."""
+        """The bytes of the text of these ids."""
 
 
 class StreamDecoder:
-    """Turns ids into text as they come. Text that may yet become a stop string is held back until that is settled.
+    """Turns ids into text one by one. Text that may be the beginning of a stop string is held back until it is decided.
 
-    Bytes that are no UTF-8 become U+FFFD, as in `bytes.decode(errors="replace")`; those of a character that is not
-    finished are held back. The pieces from `write` and `close` joined together are the text; `stopped` says whether a
-    stop string ended it.
+    Bytes that are not UTF-8 become U+FFFD, as in `bytes.decode(errors="replace")`; those of an incomplete character are
+    held back. The pieces from `push` and `flush` joined together are the text; `stopped` says whether a stop string
+    ended it.
 
     >>> class Bytes:
     ...     def decode_bytes(self, ids):
     ...         return bytes(ids)
-    >>> writer = Writer(Bytes(), stop=("END",))
-    >>> [writer.write(id) for id in "né E".encode()], writer.write(ord("N")), writer.close()
+    >>> decoder = StreamDecoder(Bytes(), stop=("END",))
+    >>> [decoder.push(id) for id in "né E".encode()], decoder.push(ord("N")), decoder.flush()
     (['n', '', 'é', ' ', ''], '', 'EN')
     """
 
-    def __init__(self, tokenizer: Decodes, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
-        """`after`: the prompt's ids, so that the first piece is joined to it as the tokenizer joins words."""
+    def __init__(self, tokenizer: BytesDecoder, stop: Sequence[str] = (), prompt_ids: Sequence[int] = ()) -> None:
+        """`prompt_ids`: the first piece is joined to the prompt as the tokenizer joins words."""
         self.tokenizer = tokenizer
         self.stop = tuple(text for text in stop if text)
-        self.recent = list(after[-LOOK_BACK:])
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.held = ""
+        self.recent_ids = list(prompt_ids[-CONTEXT_TOKENS:])
+        self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held_back = ""
         self.stopped = False
 
-    def write(self, id: int) -> str:
-        """The text that is certain now that this id has come. Nothing more comes once a stop string has."""
+    def push(self, id: int) -> str:
+        """The text that is final after this id; nothing after a stop string."""
         if self.stopped:
             return ""
-        before = self.tokenizer.decode_bytes(self.recent)
-        self.recent.append(id)
-        now = self.tokenizer.decode_bytes(self.recent)
-        del self.recent[:-LOOK_BACK]
-        # A tokenizer that rewrites what stood before (few do) only has its new end taken.
-        new = now[len(before) :] if now.startswith(before) else self.tokenizer.decode_bytes([id])
-        return self.settle(self.decoder.decode(new))
+        before = self.tokenizer.decode_bytes(self.recent_ids)
+        self.recent_ids.append(id)
+        after = self.tokenizer.decode_bytes(self.recent_ids)
+        del self.recent_ids[:-CONTEXT_TOKENS]
+        # Where a token changes the text before it (few tokenizers do), only its own bytes are taken.
+        new = after[len(before) :] if after.startswith(before) else self.tokenizer.decode_bytes([id])
+        return self._release(self.utf8.decode(new))
 
-    def close(self) -> str:
-        """What is still held back, at the end of the ids."""
+    def flush(self) -> str:
+        """The text that is still held back, at the end of the ids."""
         if self.stopped:
             return ""
-        text = self.settle(self.decoder.decode(b"", final=True)) + ("" if self.stopped else self.held)
-        self.held = ""
+        text = self._release(self.utf8.decode(b"", final=True)) + ("" if self.stopped else self.held_back)
+        self.held_back = ""
         return text
 
-    def settle(self, text: str) -> str:
-        """Take up new text; give out all before a stop string, or before what may be the start of one."""
-        self.held += text
-        found = [place for place in (self.held.find(stop) for stop in self.stop) if place >= 0]
+    def _release(self, text: str) -> str:
+        """Add new text; return all before a stop string, or before what may be the beginning of one."""
+        self.held_back += text
+        found = [index for index in (self.held_back.find(stop) for stop in self.stop) if index >= 0]
         if found:
             self.stopped = True
-            out, self.held = self.held[: min(found)], ""
-            return out
-        keep = max((overlap(self.held, stop) for stop in self.stop), default=0)
-        cut = len(self.held) - keep
-        out, self.held = self.held[:cut], self.held[cut:]
-        return out
+            released, self.held_back = self.held_back[: min(found)], ""
+            return released
+        overlap = max((overlap_length(self.held_back, stop) for stop in self.stop), default=0)
+        cut = len(self.held_back) - overlap
+        released, self.held_back = self.held_back[:cut], self.held_back[cut:]
+        return released
 
 
-def overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with, short of all of it.
+def overlap_length(text: str, stop: str) -> int:
+    """Length of the longest suffix of `text` that is a prefix of `stop`, but not all of it.
 
-    >>> overlap("a ##", "###")
+    >>> overlap_length("a ##", "###")
     2
     """
     longest = min(len(text), len(stop) - 1)

@@ -74,7 +74,7 @@ def compare_decoding(
 
     def decode(ids: Sequence[int]) -> str:
         decoder = StreamDecoder(token_decoder, (), prompt_ids=prompt)
-        return "".join(decoder.push(id) for id in ids) +decoder.flush()
+        return "".join(decoder.push(id) for id in ids) + decoder.flush()
 
     def continuation(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:
         total = math.fsum(logprobs)

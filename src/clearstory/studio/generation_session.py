@@ -165,4 +165,4 @@ def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
 def decode_generated(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """The text of the generated ids after a prompt."""
     decoder = StreamDecoder(tokenizer, (), prompt_ids=list(prompt))
-    return "".join(decoder.push(each) for each in ids) +decoder.flush()
+    return "".join(decoder.push(each) for each in ids) + decoder.flush()
