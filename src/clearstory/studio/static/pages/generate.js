@@ -1,5 +1,5 @@
-// Generate: a text token by token. Each chip is coloured by its probability; a click shows what else could have come,
-// what it looks at, and takes another way from there. Under it three ways of choosing side by side, and how fast it is.
+// Generate page: text generated token by token. Each token is coloured by its probability; a click shows its alternatives and
+// its attention, and an alternative can be chosen instead. Below: a comparison of decoding methods, and the generation speed.
 
 import { postJson, ApiError, StaleResponse, latestRequest } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -9,36 +9,36 @@ import { generationAttentionCard } from "./generation_attention.js";
 import { generationSpeedCard } from "./generation_speed.js";
 import { decodingComparisonCard } from "./decoding_comparison.js";
 
-const KS = [0, 1, 5, 10, 20, 50, 100];
+const TOP_K_VALUES = [0, 1, 5, 10, 20, 50, 100];
 
 export function mount(root, context) {
   const requests = latestRequest();
   const DEFAULTS = { temperature: 0.8, top_k: 0, top_p: 1, seed: 0 };
-  const sampling = Object.fromEntries(Object.entries(DEFAULTS).map(([name, usual]) => [name, context.state.number(name) ?? usual]));
-  let tokens = []; // what was written: {id, piece, probability, alternatives, text, forced}
-  let shownCount = 0; // how many of them are on the page
-  let selected = null; // the step whose alternatives are shown
+  const sampling = Object.fromEntries(Object.entries(DEFAULTS).map(([name, value]) => [name, context.state.number(name) ?? value]));
+  let tokens = []; // generated tokens: {id, piece, probability, alternatives, text, forced}
+  let shownCount = 0; // number of tokens shown
+  let selected = null; // index of the token whose alternatives are shown
   let playing = false;
-  let sourceKey = null; // the model and text that it was written from
+  let sourceKey = null; // the model and prompt of the tokens
 
   const playButton = el("button", { type: "button", class: "strong", onclick: () => (playing ? pause() : start()) }, "Play");
   const stepButton = el("button", { type: "button", onclick: () => (pause(), context.track(queueToken())) }, "Step");
   const backButton = el("button", { type: "button", onclick: () => (pause(), showTokens(shownCount - 1)) }, "Back");
-  const restartButton = el("button", { type: "button", onclick: () => (pause(), restart()) }, "Begin anew");
+  const restartButton = el("button", { type: "button", onclick: () => (pause(), restart()) }, "Restart");
   const seed = el("input", { type: "number", min: 0, step: 1, value: sampling.seed, name: "seed", onchange: () => set("seed")(Math.max(0, Math.floor(Number(seed.value)) || 0)) });
-  const maxTokens = el("input", { type: "number", min: 1, max: 1000, step: 1, value: 60, name: "most" });
+  const maxTokens = el("input", { type: "number", min: 1, max: 1000, step: 1, value: 60, name: "max-tokens" });
   const tools = el(
     "div",
     { class: "sliders" },
     slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: sampling.temperature, format: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature") }),
-    slider({ label: "Top-k", name: "top_k", min: 0, max: KS.length - 1, step: 1, value: Math.max(0, KS.indexOf(sampling.top_k)), format: (v) => (KS[v] ? String(KS[v]) : "all"), oninput: (v) => set("top_k")(KS[v]) }),
+    slider({ label: "Top-k", name: "top_k", min: 0, max: TOP_K_VALUES.length - 1, step: 1, value: Math.max(0, TOP_K_VALUES.indexOf(sampling.top_k)), format: (v) => (TOP_K_VALUES[v] ? String(TOP_K_VALUES[v]) : "all"), oninput: (v) => set("top_k")(TOP_K_VALUES[v]) }),
     slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, format: (v) => v.toFixed(2), oninput: set("top_p") }),
     el("label", {}, el("span", {}, "Seed"), seed),
-    el("label", {}, el("span", {}, "At most"), maxTokens),
+    el("label", {}, el("span", {}, "Max tokens"), maxTokens),
     el("div", { class: "buttons" }, playButton, stepButton, backButton, restartButton),
   );
-  const generatedCard = makeCard({ name: "written", title: "What it writes", tools });
-  const alternativesCard = makeCard({ name: "alternatives", title: "What else could have come" });
+  const generatedCard = makeCard({ name: "generated", title: "Generated text", tools });
+  const alternativesCard = makeCard({ name: "alternatives", title: "Alternatives" });
   const attentionCard = generationAttentionCard(context);
   const decodingCard = decodingComparisonCard(context, () => sampling);
   const speedCard = generationSpeedCard(context);
@@ -48,7 +48,7 @@ export function mount(root, context) {
     return (value) => {
       sampling[name] = value;
       context.state.set({ [name]: value === DEFAULTS[name] ? null : value }, { quiet: true });
-      // What stands was chosen another way; it stays, and what follows is chosen this way.
+      // Existing tokens are kept; the new setting applies to the following ones.
     };
   }
 
@@ -62,18 +62,18 @@ export function mount(root, context) {
     return showTokens(0);
   }
 
-  /** A step after those that were asked for before it, of the same text. */
+  /** Queues one more token after those already requested for the same prompt. */
   let queue = Promise.resolve();
   const queueToken = () => {
     const sourceAtStart = sourceKey;
     return (queue = queue.then(() => (sourceAtStart === sourceKey && root.isConnected ? forward() : undefined)));
   };
 
-  /** One more token: one that is known already, or a new one. */
+  /** Shows one more token, requesting it if necessary. */
   async function forward() {
     if (shownCount < tokens.length) return showTokens(shownCount + 1);
     if (tokens.at(-1)?.ended) return undefined;
-    const request = { model: context.model(), text: context.text(), written: tokens.map((each) => each.id), show: 12, ...sampling };
+    const request = { model: context.model(), text: context.text(), generated: tokens.map((each) => each.id), show: 12, ...sampling };
     try {
       const startTime = performance.now();
       const response = await requests.run((signal) => postJson("generated-token", request, signal));
@@ -106,7 +106,7 @@ export function mount(root, context) {
     attentionCard.update(generatedIds());
   }
 
-  /** Another token in the place of step `place`; what came after it goes. */
+  /** Replaces the token at an index by an alternative and drops the tokens after it. */
   function branch(index, alternative) {
     pause();
     requests.cancel();
@@ -123,7 +123,7 @@ export function mount(root, context) {
     stepButton.disabled = shownCount === tokens.length && Boolean(tokens.at(-1)?.ended);
     if (selected !== null && selected >= shownCount) selected = null;
     const rows = tokens.slice(0, shownCount).map((each, index) => [index, each.piece, each.id, each.probability, each.rank, each.entropy]);
-    const table = { title: "Tokens written", columns: ["step", "token", "id", "probability", "rank", "entropy (bits)"], rows };
+    const table = { title: "Generated tokens", columns: ["step", "token", "id", "probability", "rank", "entropy (bits)"], rows };
     const first = generatedCard.fill(async () => ({
       caption: generatedCaption(),
       python: snippet(),
@@ -134,29 +134,29 @@ export function mount(root, context) {
     return context.track(Promise.all([first, fillAlternatives(), playing ? undefined : attentionCard.update(generatedIds())]));
   }
 
-  /** What was written up to the step that is chosen, or the last one. */
+  /** Ids of the tokens up to the selected one, or to the last one. */
   const generatedIds = () => tokens.slice(0, (selected ?? shownCount - 1) + 1).map((each) => each.id);
 
   function generatedCaption() {
     const visible = tokens.slice(0, shownCount);
-    if (!visible.length) return "Step writes one token; Play goes on until the end.";
+    if (!visible.length) return "Step generates one token; Play continues until the end of the text.";
     const mean = visible.reduce((sum, each) => sum - Math.log2(each.probability), 0) / visible.length;
     const leastLikely = visible.reduce((a, b) => (b.probability < a.probability ? b : a));
-    const end = visible.at(-1).ended ? " The text has ended." : "";
-    return `${visible.length} token${visible.length === 1 ? "" : "s"}, ${mean.toFixed(2)} bits each on average; least likely was ‘${leastLikely.piece}’ with ${percent(leastLikely.probability)}.${end}`;
+    const end = visible.at(-1).ended ? " End of text." : "";
+    return `${visible.length} token${visible.length === 1 ? "" : "s"}, ${mean.toFixed(2)} bits per token on average; the least likely was ‘${leastLikely.piece}’ with ${percent(leastLikely.probability)}.${end}`;
   }
 
   function renderTokens(body) {
     const visible = tokens.slice(0, shownCount);
     const nodes = visible.map((each, index) => {
-      // Likely tokens are light, surprising ones strong: how many halvings of probability each took.
+      // Colour by surprisal in bits: likely tokens are light.
       const level = Math.min(5, Math.floor(-Math.log2(Math.max(each.probability, 1e-9)) / 1.5));
       return el(
         "button",
         {
           type: "button", class: `piece heat-${level}${each.forced ? " forced" : ""}`, "aria-pressed": String(index === selected),
-          data: { place: index, id: each.id, probability: each.probability },
-          title: `${percent(each.probability)}${each.rank ? `, rank ${each.rank}` : ", chosen by hand"}`,
+          data: { position: index, id: each.id, probability: each.probability },
+          title: `${percent(each.probability)}${each.rank ? `, rank ${each.rank}` : ", chosen manually"}`,
           onclick: () => ((selected = index), showTokens(shownCount)),
         },
         each.piece,
@@ -174,10 +174,10 @@ export function mount(root, context) {
     const each = tokens[index];
     alternativesCard.root.hidden = !each;
     if (!each) return undefined;
-    const table = { title: "Alternatives", columns: ["token", "id", "logit", "probability", "after the cuts"], rows: each.alternatives.map((r) => [r.piece, r.id, r.logit, r.probability, r.share]) };
+    const table = { title: "Alternatives", columns: ["token", "id", "logit", "probability", "sampling probability"], rows: each.alternatives.map((r) => [r.piece, r.id, r.logit, r.probability, r.sampling_probability]) };
     return alternativesCard.fill(async () => ({
-      title: `Step ${index}: ‘${each.piece}’ and what else could have come`,
-      caption: `Entropy ${each.entropy.toFixed(2)} bits; ${each.kept.toLocaleString("en-US")} tokens could be drawn. A click takes another way.`,
+      title: `Token ${index}: ‘${each.piece}’ and its alternatives`,
+      caption: `Entropy ${each.entropy.toFixed(2)} bits; ${each.kept.toLocaleString("en-US")} tokens can be sampled. Click one to continue with it instead.`,
       tables: () => [table],
       files: { csv: async () => tablesCsv([table]) },
       mount(body) {
@@ -187,14 +187,14 @@ export function mount(root, context) {
             el(
               "li",
               { class: `choice${row.kept ? "" : " cut"}${row.id === each.id ? " taken" : ""}`, data: { id: row.id, probability: row.probability } },
-              el("button", { type: "button", class: "mono piece-name", title: "take this one", onclick: () => branch(index, row) }, row.piece),
+              el("button", { type: "button", class: "mono piece-name", title: "use this token", onclick: () => branch(index, row) }, row.piece),
               el("span", { class: "bar-room" }, el("span", { class: "bar", style: { width: `${((100 * row.probability) / maxProbability).toFixed(3)}%` } })),
               el("span", { class: "n" }, percent(row.probability)),
               el("span", { class: "n soft" }, `logit ${cellText(row.logit)}`),
             ),
           )),
         );
-        return { update: () => {}, state: () => ({ place: index }), svg: () => null, csv: () => null };
+        return { update: () => {}, state: () => ({ position: index }), svg: () => null, csv: () => null };
       },
     }));
   }

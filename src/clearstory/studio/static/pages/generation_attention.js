@@ -1,4 +1,4 @@
-// Attended: the tokens before the newest one, shaded by how much it takes from each, in a head or the mean of a layer's.
+// Generation attention: the tokens before the newest one, shaded by its attention weights, for one head or a layer's mean.
 
 import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -8,14 +8,14 @@ import { pythonCall, percent } from "../format.js";
 
 export function generationAttentionCard(context) {
   const requests = latestRequest();
-  let lastRequest = null; // what was asked last, as one string
-  let generated = null; // ids, the newest last
+  let lastRequest = null; // the last request as JSON
+  let generated = null; // ids of the generated tokens
   let excludeFirst = false;
   let selectedPart = null;
   let result = null;
-  const layer = el("input", { type: "number", min: 0, step: 1, name: "attended-layer", placeholder: "last", onchange: () => context.state.set({ layer: layer.value === "" ? null : layer.value }, { quiet: true }) });
-  const head = el("select", { name: "attended-head", onchange: () => context.state.set({ head: head.value === "" ? null : head.value }, { quiet: true }) }, el("option", { value: "" }, "mean of all"));
-  const partBox = el("select", { name: "attended-part", onchange: () => ((selectedPart = partBox.value), update()) });
+  const layer = el("input", { type: "number", min: 0, step: 1, name: "attention-layer", placeholder: "last", onchange: () => context.state.set({ layer: layer.value === "" ? null : layer.value }, { quiet: true }) });
+  const head = el("select", { name: "attention-head", onchange: () => context.state.set({ head: head.value === "" ? null : head.value }, { quiet: true }) }, el("option", { value: "" }, "mean of all heads"));
+  const partBox = el("select", { name: "attention-part", onchange: () => ((selectedPart = partBox.value), update()) });
   const partLabel = el("label", { hidden: true }, el("span", {}, "Part"), partBox);
   const tools = el(
     "div",
@@ -23,32 +23,32 @@ export function generationAttentionCard(context) {
     el("label", {}, el("span", {}, "Layer"), layer),
     el("label", {}, el("span", {}, "Head"), head),
     partLabel,
-    el("label", {}, el("input", { type: "checkbox", name: "aside", onchange: (event) => ((excludeFirst = event.target.checked), paint()) }), el("span", {}, "Set the first token aside")),
+    el("label", {}, el("input", { type: "checkbox", name: "exclude-first", onchange: (event) => ((excludeFirst = event.target.checked), paint()) }), el("span", {}, "Exclude the first token")),
   );
   const card = makeCard({
-    name: "attended",
-    title: "What the newest token looks at",
-    description: "Its row of attention, as the model reads it: what the token after it is chosen from.",
+    name: "newest-token-attention",
+    title: "Attention of the newest token",
+    description: "The attention weights from the newest token to each token before it.",
     tools,
   });
-  card.root.classList.add("integer");
+  card.root.classList.add("full-width");
   card.root.hidden = true;
   const readout = el("p", { class: "readout", "aria-live": "polite" });
   const row = el("div", {});
   const tokenChips = chips(row, { tokens: [] }, { onPick: ({ query, pinned }) => showWeight(query, pinned) });
 
   function requestSettings() {
-    const own = { written: generated, layer: context.state.number("layer") ?? -1 };
-    if (context.state.get("head") !== null) own.head = context.state.number("head");
-    if (selectedPart) own.part = selectedPart;
-    return own;
+    const settings = { generated, layer: context.state.number("layer") ?? -1 };
+    if (context.state.get("head") !== null) settings.head = context.state.number("head");
+    if (selectedPart) settings.part = selectedPart;
+    return settings;
   }
 
-  /** Asks where the token, the layer or the head is another one. `now`: the ids, the newest last; null for none. */
+  /** Sends a request if the generated ids, the layer or the head have changed. */
   function update(newIds = generated) {
     generated = newIds;
-    const able = context.views().get("attention")?.available;
-    card.root.hidden = !able || !generated?.length;
+    const available = context.views().get("attention")?.available;
+    card.root.hidden = !available || !generated?.length;
     if (card.root.hidden) {
       requests.cancel();
       lastRequest = null;
@@ -64,9 +64,9 @@ export function generationAttentionCard(context) {
         updateControls();
         const table = { title: "Weights", columns: ["token", "id", "weight"], rows: response.labels.map((each, position) => [each, response.ids[position], response.weights.values[position]]) };
         return {
-          title: `What ‘${response.query}’ looks at`,
+          title: `Attention of ‘${response.query}’`,
           caption: response.caption,
-          python: pythonCall("attended", "attended", request, request.settings),
+          python: pythonCall("generation_attention", "newest_token_attention", request, request.settings),
           tables: () => [table],
           files: { csv: async () => tablesCsv([table]) },
           mount: (body) => {
@@ -84,19 +84,19 @@ export function generationAttentionCard(context) {
     layer.max = result.layers - 1;
     if (document.activeElement !== layer) layer.value = result.layer;
     if (head.options.length !== result.heads + 1)
-      head.replaceChildren(el("option", { value: "" }, "mean of all"), ...Array.from({ length: result.heads }, (_, i) => el("option", { value: i }, String(i))));
+      head.replaceChildren(el("option", { value: "" }, "mean of all heads"), ...Array.from({ length: result.heads }, (_, i) => el("option", { value: i }, String(i))));
     head.value = result.head ?? "";
     partLabel.hidden = result.parts.length < 2;
     partBox.replaceChildren(...result.parts.map((each) => el("option", { value: each, selected: each === result.part }, each)));
   }
 
-  /** The strongest is darkest; with the first token aside, the strongest of the others. */
+  /** Shades the tokens by weight, relative to the largest one (or the largest one after the first token). */
   function paint() {
     if (!result) return;
     const weights = [...result.weights.values];
     const max = Math.max(...weights.slice(excludeFirst && weights.length > 1 ? 1 : 0), 1e-12);
     tokenChips.update({
-      tokens: result.pieces.map((piece, position) => ({ piece, id: result.ids[position], title: `${percent(weights[position])} of its weight` })),
+      tokens: result.pieces.map((piece, position) => ({ piece, id: result.ids[position], title: `weight ${percent(weights[position])}` })),
       pinned: result.part === "cross" ? [] : [weights.length - 1],
       shade: weights.map((each, position) => (excludeFirst && position === 0 ? 0 : Math.min(1, each / max))),
     });
@@ -109,7 +109,7 @@ export function generationAttentionCard(context) {
     if (pinned) pinnedPosition = pinnedPosition === position ? null : position;
     const index = position ?? pinnedPosition;
     const weights = result.weights.values;
-    readout.textContent = index === null || index >= weights.length ? `Darkest: ${percent(Math.max(...[...weights].slice(excludeFirst && weights.length > 1 ? 1 : 0)))}. Point at a token to read its weight.` : `‘${result.labels[index]}’ (${index}): ${percent(weights[index])} of what ‘${result.query}’ takes${pinnedPosition === index ? ", pinned" : ""}.`;
+    readout.textContent = index === null || index >= weights.length ? `Largest weight: ${percent(Math.max(...[...weights].slice(excludeFirst && weights.length > 1 ? 1 : 0)))}. Hover a token to read its weight.` : `‘${result.labels[index]}’ (${index}): weight ${percent(weights[index])} from ‘${result.query}’${pinnedPosition === index ? ", pinned" : ""}.`;
   }
 
   return { root: card.root, update, destroy: () => requests.cancel() };

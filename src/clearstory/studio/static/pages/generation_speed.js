@@ -1,4 +1,4 @@
-// Speed: tokens per second with the model's memory kept and without it, measured by the server when it is asked for.
+// Generation speed: tokens per second with and without the model's cached state, measured by the server on demand.
 
 import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -13,9 +13,9 @@ export function generationSpeedCard(context) {
   const measure = el("button", { type: "button", class: "strong", onclick: load }, "Measure");
   const stop = el("button", { type: "button", onclick: () => (requests.cancel(), showIdle()) }, "Stop");
   const card = makeCard({
-    name: "speed",
-    title: "With what is kept, and without",
-    description: "The same tokens are written both ways, turn about: with the memory of what was read, and with all of it read anew for each token.",
+    name: "generation-speed",
+    title: "Generation speed with and without cached state",
+    description: "The same tokens are generated alternately with the cached state (for a Transformer the KV cache) and by processing the whole sequence again for each token.",
     tools: el("div", { class: "settings" }, el("label", {}, el("span", {}, "Tokens"), tokens), el("label", {}, el("span", {}, "Runs"), runs), el("span", { class: "buttons" }, measure, stop)),
   });
   let shownKey = null;
@@ -24,7 +24,7 @@ export function generationSpeedCard(context) {
   function showIdle() {
     shownKey = key();
     card.renderer()?.destroy?.();
-    card.body.replaceChildren(el("p", { class: "quiet" }, "It takes this machine some seconds, so it begins when asked."));
+    card.body.replaceChildren(el("p", { class: "quiet" }, "The measurement takes a few seconds. Press Measure to start."));
     card.root.dataset.state = "waiting";
   }
 
@@ -35,11 +35,11 @@ export function generationSpeedCard(context) {
     return context.track(
       card.fill(async () => {
         const response = await requests.run((signal) => fetchArrays(request, signal));
-        const runsTable = { title: "Runs", columns: ["run", "seconds, kept", "seconds, read anew"], rows: response.seconds.kept.map((value, i) => [i + 1, value, response.seconds.anew[i]]) };
-        const tables = [{ title: "Tokens per second", columns: ["way", "tokens per second"], rows: [["kept", response.kept], ["read anew", response.anew]] }, runsTable, ...viewTables(response.curve)];
+        const runsTable = { title: "Runs", columns: ["run", "seconds, cached", "seconds, recomputed"], rows: response.seconds.cached.map((value, i) => [i + 1, value, response.seconds.recomputed[i]]) };
+        const tables = [{ title: "Tokens per second", columns: ["method", "tokens per second"], rows: [["cached", response.cached], ["recomputed", response.recomputed]] }, runsTable, ...viewTables(response.curve)];
         return {
           caption: response.caption,
-          python: pythonCall("speed", "speed", request, settings),
+          python: pythonCall("generation_speed", "measure_generation_speed", request, settings),
           tables: () => tables,
           files: { csv: async () => tablesCsv(tables) },
           mount: (body) => paint(body, response),
@@ -50,11 +50,11 @@ export function generationSpeedCard(context) {
 
   function paint(body, response) {
     card.renderer()?.destroy?.();
-    const max = Math.max(response.kept, response.anew);
+    const max = Math.max(response.cached, response.recomputed);
     const bar = (name, value) =>
       el(
         "li",
-        { class: "choice", data: { way: name, rate: value } },
+        { class: "choice", data: { method: name, rate: value } },
         el("span", {}, name),
         el("span", { class: "bar-room" }, el("span", { class: "bar", style: { width: `${((100 * value) / max).toFixed(3)}%` } })),
         el("span", { class: "n" }, cellText(Number(value.toPrecision(3)))),
@@ -62,9 +62,9 @@ export function generationSpeedCard(context) {
       );
     const container = el("div", {});
     body.replaceChildren(
-      el("ol", { class: "choices" }, bar("kept", response.kept), bar("read anew", response.anew)),
+      el("ol", { class: "choices" }, bar("cached", response.cached), bar("recomputed", response.recomputed)),
       container,
-      el("p", { class: "quiet" }, `Both ways say the same: their last logits differ by at most ${cellText(response.difference)}.`),
+      el("p", { class: "quiet" }, `Both methods give the same result: the last logits differ by at most ${cellText(response.difference)}.`),
     );
     Object.assign(body.dataset, { ratio: response.ratio, tokens: response.tokens });
     return mountCurve(container, response.curve);

@@ -1,5 +1,5 @@
-// Next token: from logits to a choice, under temperature, top-k and top-p; what is cut off is greyed. A guess before the
-// answer is shown, and why one token and not another.
+// Next token page: the next-token distribution under temperature, top-k and top-p, with truncated tokens greyed out; the guess
+// game; and the logit difference of two tokens.
 
 import { latestRequest, postJson } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -9,7 +9,7 @@ import { cellText, pythonLiteral, percent } from "../format.js";
 import { guessGameCard } from "./guess_game.js";
 import { logitDifferenceCard } from "./logit_difference.js";
 
-/** Top-k as its slider goes: 0 keeps all. */
+/** Values of the top-k slider; 0 keeps all tokens. */
 const TOP_K_VALUES = [0, 1, 2, 3, 5, 10, 20, 50, 100, 200];
 
 export function mount(root, context, { views }) {
@@ -26,10 +26,10 @@ export function mount(root, context, { views }) {
     slider({ label: "Top-k", name: "top_k", min: 0, max: TOP_K_VALUES.length - 1, step: 1, value: Math.max(0, TOP_K_VALUES.indexOf(sampling.top_k)), format: (v) => (TOP_K_VALUES[v] ? String(TOP_K_VALUES[v]) : "all"), oninput: (v) => set("top_k", 0)(TOP_K_VALUES[v]) }),
     slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, format: (v) => v.toFixed(2), oninput: (v) => set("top_p", 1)(Math.min(1, v)) }),
   );
-  const card = makeCard({ name: "choice", title: "What may come next", tools });
+  const card = makeCard({ name: "sampling", title: "Next-token distribution", tools });
   const cards = views.filter((name) => name !== "logit-attribution").map((name) => viewCard(context, name));
   const logitDifference = logitDifferenceCard(context, views.includes("logit-attribution"));
-  const coverNote = el("p", { class: "quiet", hidden: true, data: { covered: "" } }, "The answer is covered until you have guessed it, or end the game.");
+  const coverNote = el("p", { class: "quiet", hidden: true, data: { covered: "" } }, "The prediction is hidden until you have guessed or end the game.");
   const coverable = [card.root, logitDifference.root, ...cards.map((each) => each.root)];
   const guessGame = guessGameCard(context, { onCover: setCovered });
   root.replaceChildren(el("div", { class: "cards" }, card.root, el("div", { class: "stack-of-cards" }, guessGame.root, coverNote, logitDifference.root), ...cards.map((each) => each.root)));
@@ -43,8 +43,8 @@ export function mount(root, context, { views }) {
     const request = { model: context.model(), text: context.text(), show: 40, ...sampling };
     const sampled = card.fill(async () => {
       const response = await requests.run((signal) => postJson("next-token", request, signal));
-      logitDifference.offer(response.rows);
-      const table = { title: "The next token", columns: ["token", "id", "logit", "probability", "after the cuts"], rows: response.rows.map((r) => [r.piece, r.id, r.logit, r.probability, r.share]) };
+      logitDifference.offer(response.tokens);
+      const table = { title: "Next-token distribution", columns: ["token", "id", "logit", "probability", "sampling probability"], tokens: response.tokens.map((r) => [r.piece, r.id, r.logit, r.probability, r.sampling_probability]) };
       return {
         caption: samplingCaption(response),
         python: snippet(request),
@@ -62,30 +62,30 @@ export function mount(root, context, { views }) {
 function samplingCaption(response) {
   const removed = response.vocab - response.kept;
   const sentence = `Entropy ${response.entropy.toFixed(2)} bits`;
-  if (!removed) return `${sentence}; nothing is cut off, and all ${response.vocab.toLocaleString("en-US")} tokens can come.`;
-  return `${sentence}, ${response.entropy_after.toFixed(2)} after the cuts: ${response.kept.toLocaleString("en-US")} of ${response.vocab.toLocaleString("en-US")} tokens are left, which held ${percent(response.mass)} of the probability.`;
+  if (!removed) return `${sentence}; no truncation, all ${response.vocab.toLocaleString("en-US")} tokens can be sampled.`;
+  return `${sentence}, ${response.sampling_entropy.toFixed(2)} after truncation: ${response.kept.toLocaleString("en-US")} of ${response.vocab.toLocaleString("en-US")} tokens are kept, with ${percent(response.kept_mass)} of the probability before truncation.`;
 }
 
-/** Bars of what can come, the cut ones grey; the numbers stand beside them, not under. */
+/** Probability bars; truncated tokens are grey. */
 function renderBars(body, response) {
-  const max = Math.max(...response.rows.map((row) => Math.max(row.probability, row.share)), 1e-12);
-  const rows = response.rows.map((row) =>
+  const max = Math.max(...response.tokens.map((row) => Math.max(row.probability, row.sampling_probability)), 1e-12);
+  const rows = response.tokens.map((row) =>
     el(
       "li",
-      { class: row.kept ? "choice" : "choice cut", data: { id: row.id, probability: row.probability, share: row.share, kept: String(row.kept) }, title: `logit ${row.logit}` },
+      { class: row.kept ? "choice" : "choice cut", data: { id: row.id, probability: row.probability, sampling: row.sampling_probability, kept: String(row.kept) }, title: `logit ${row.logit}` },
       el("span", { class: "mono piece-name" }, row.piece),
       el(
         "span",
         { class: "bar-room" },
         el("span", { class: "bar ghost", style: { width: `${((100 * row.probability) / max).toFixed(3)}%` } }),
-        row.kept ? el("span", { class: "bar", style: { width: `${((100 * row.share) / max).toFixed(3)}%` } }) : null,
+        row.kept ? el("span", { class: "bar", style: { width: `${((100 * row.sampling_probability) / max).toFixed(3)}%` } }) : null,
       ),
-      el("span", { class: "n" }, row.kept ? percent(row.share) : "cut"),
+      el("span", { class: "n" }, row.kept ? percent(row.sampling_probability) : "truncated"),
       el("span", { class: "n soft" }, `logit ${cellText(row.logit)}`),
     ),
   );
-  const hiddenCount = response.vocab - response.rows.length;
-  const restLine = hiddenCount === 0 ? "" : el("p", { class: "quiet" }, `The other ${hiddenCount.toLocaleString("en-US")} tokens hold ${percent(response.rest)} together.`);
+  const hiddenCount = response.vocab - response.tokens.length;
+  const restLine = hiddenCount === 0 ? "" : el("p", { class: "quiet" }, `The other ${hiddenCount.toLocaleString("en-US")} tokens have a total probability of ${percent(response.rest_mass)}.`);
   body.replaceChildren(el("ol", { class: "choices" }, ...rows), restLine);
   Object.assign(body.dataset, { entropy: response.entropy, kept: response.kept });
   return { update: () => {}, state: () => ({ kept: response.kept }), svg: () => null, csv: () => null };

@@ -1,10 +1,10 @@
-// Stream: what the model would say after every step, only at the tokens that have room on the screen; and the other views
-// of its stream.
+// Residual stream page: the logit lens, computed only for the tokens that fit on the screen, and the other views of the
+// residual stream.
 
 import { el, redrawOnResize, slider } from "../dom.js";
 import { viewCard } from "../view_card.js";
 
-/** Pixels of a column, of the rows' names, and of the card around. */
+/** Pixels of a column, and of the row labels with the card's padding. */
 const [COLUMN_WIDTH, LABEL_WIDTH] = [84, 186];
 
 export function mount(root, context, { views }) {
@@ -18,27 +18,27 @@ export function mount(root, context, { views }) {
   controlsBox.append(tools);
   const stopResize = redrawOnResize(controlsBox, () => measureWidth() || (logitLens && context.track(update())));
 
-  /** Whether there is as much room as before. */
+  /** Measures how many columns fit; returns whether the number is unchanged. */
   function measureWidth() {
     const previous = columnsThatFit;
     columnsThatFit = Math.max(2, Math.floor((controlsBox.clientWidth - LABEL_WIDTH) / COLUMN_WIDTH));
     return columnsThatFit === previous;
   }
 
-  /** How many tokens the model reads, those in front of and behind the text included. */
+  /** The number of tokens the model processes, with special tokens. */
   function tokenCount() {
     return context.trace()?.passage?.pieces.length ?? context.tokens().length;
   }
 
-  /** Where the window begins: as chosen, or so that the pinned token stands in it, or at the end. */
+  /** The first visible column: as selected, or such that the pinned token is visible, or the last possible one. */
   function firstColumn() {
     const lastFirst = Math.max(0, tokenCount() - columnsThatFit);
     const pinned = context.state.pinned()[0];
-    const preferred = context.state.number("from") ?? (pinned === undefined ? lastFirst : Math.max(0, pinned - Math.floor(columnsThatFit / 2)));
+    const preferred = context.state.number("first_token") ?? (pinned === undefined ? lastFirst : Math.max(0, pinned - Math.floor(columnsThatFit / 2)));
     return Math.min(lastFirst, preferred);
   }
 
-  /** The columns that have room; no list where all have. */
+  /** The visible columns; undefined if all fit. */
   function visibleColumns() {
     if (tokenCount() <= columnsThatFit) return undefined;
     return Array.from({ length: columnsThatFit }, (_, index) => firstColumn() + index);
@@ -51,8 +51,8 @@ export function mount(root, context, { views }) {
     const range = tools.querySelector("input");
     if (range && range === document.activeElement && Number(range.max) === tokenCount() - columnsThatFit) return;
     tools.replaceChildren(
-      slider({ label: "Tokens", name: "from", min: 0, max: tokenCount() - columnsThatFit, step: 1, value: firstColumn(), format: rangeText, oninput: (from) => context.state.set({ from }, { quiet: true }) }),
-      el("span", { class: "soft" }, "Only what is on the screen is computed."),
+      slider({ label: "Tokens", name: "first-token", min: 0, max: tokenCount() - columnsThatFit, step: 1, value: firstColumn(), format: rangeText, oninput: (from) => context.state.set({ first_token: from }, { quiet: true }) }),
+      el("span", { class: "soft" }, "Only the visible columns are computed."),
     );
   }
 

@@ -1,4 +1,4 @@
-// Tokens: what a text becomes before a model reads it.
+// Tokens page: the tokenization of the sentence.
 
 import { makeCard, tablesCsv } from "../card.js";
 import { mount as chips } from "../token_chips.js";
@@ -14,9 +14,9 @@ export function mount(root, context, { views }) {
   function update() {
     const [tokens, text] = [context.tokens(), context.text()];
     const filled = card.fill(async () => ({
-      title: `${tokens.length} tokens of ${new TextEncoder().encode(text).length} bytes`,
+      title: `${tokens.length} tokens, ${new TextEncoder().encode(text).length} bytes`,
       caption: tokensCaption(tokens, text),
-      python: `import clearstory\n\ntokenizer = clearstory.open(${pythonLiteral(context.model())}).tokenizer\nprint([(id, tokenizer.piece(id)) for id in tokenizer.encode(${pythonLiteral(text)})])\n`,
+      python: `import clearstory\n\ntokenizer = clearstory.open(${pythonLiteral(context.model())}).tokenizer\nprint([(id, tokenizer.display_token(id)) for id in tokenizer.encode(${pythonLiteral(text)})])\n`,
       tables: () => [table(tokens, text)],
       files: { csv: async () => tablesCsv([table(tokens, text)]) },
       mount: (body) => paint(body, tokens, text),
@@ -39,7 +39,7 @@ export function mount(root, context, { views }) {
       el(
         "table",
         { class: "rendered" },
-        el("thead", {}, el("tr", {}, ...["place", "token", "id", "bytes", "written as", ""].map((name) => el("th", { scope: "col" }, name)))),
+        el("thead", {}, el("tr", {}, ...["position", "token", "id", "bytes", "text", ""].map((name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, ...tokens.map((token, position) => tokenRow(token, position, text))),
       ),
     );
@@ -53,7 +53,7 @@ export function mount(root, context, { views }) {
   const tokenRow = (token, position, text) =>
     el(
       "tr",
-      { data: { place: position, id: token.id }, "aria-selected": String(context.state.pinned().includes(position)) },
+      { data: { position, id: token.id }, "aria-selected": String(context.state.pinned().includes(position)) },
       el("td", { class: "n" }, position),
       el("td", { class: "mono" }, token.piece),
       el("td", { class: "n" }, token.id.toLocaleString("en-US")),
@@ -67,19 +67,19 @@ export function mount(root, context, { views }) {
 
 const table = (tokens, text) => ({
   title: "Tokens",
-  columns: ["place", "token", "id", "bytes", "written as", "special", "unknown"],
+  columns: ["position", "token", "id", "bytes", "text", "special", "unknown"],
   rows: tokens.map((token, position) => [position, token.piece, token.id, token.bytes, text.slice(token.start, token.stop), String(token.special), String(token.unknown)]),
 });
 
-/** What is worth saying: unknown tokens, and the word that falls into most pieces. */
+/** The number of unknown tokens, or the word with the most tokens. */
 function tokensCaption(tokens, text) {
   const unknown = tokens.filter((token) => token.unknown).length;
-  if (unknown) return `${unknown} of ${tokens.length} tokens are unknown: this vocabulary cannot spell them.`;
+  if (unknown) return `${unknown} of ${tokens.length} tokens are unknown: they are not in the vocabulary.`;
   const words = [...text.matchAll(/\S+/g)].map((match) => {
     const [start, stop] = [match.index, match.index + match[0].length];
     return { word: match[0], pieces: tokens.filter((token) => token.start < stop && token.stop > start).length };
   });
   const most = words.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
   if (most.pieces < 2) return words.length ? "Every word is one token." : "";
-  return `‘${most.word}’ falls into ${most.pieces} tokens, more than any other word.`;
+  return `‘${most.word}’ is split into ${most.pieces} tokens, more than any other word.`;
 }

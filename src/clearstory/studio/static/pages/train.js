@@ -1,5 +1,5 @@
-// Train: a run is begun from a form, and watched while it learns. It is a process of its own: closing this page, or the
-// server, loses nothing.
+// Train page: starts a training run from a form and shows its progress. A run is a process of its own and continues when this
+// page or the server is closed.
 
 import { getJson, postJson, ApiError, StaleResponse } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -9,15 +9,15 @@ import { viewCard } from "../view_card.js";
 import { cellText, duration, viewTables, pythonLiteral } from "../format.js";
 import { trainForm } from "./train_form.js";
 
-const POLL_MS = 1500; // milliseconds between two questions
+const POLL_MS = 1500; // milliseconds between two requests
 
 export function mount(root, context) {
-  let name = null; // the run that is watched
-  let metrics = null; // {since, file, rows}
+  let name = null; // the shown run
+  let metrics = null; // {offset, file, records}
   let timer = 0;
   let wasOver = false;
   let evaluations = 0;
-  let liveCard = null; // a view of the newest best model
+  let liveCard = null; // a view of the best model so far
 
   const form = trainForm(context, (run) => {
     context.state.set({ run: run.name });
@@ -26,15 +26,15 @@ export function mount(root, context) {
   const runs = el("select", { "aria-label": "run", onchange: () => context.state.set({ run: runs.value || null }) });
   const statusLine = el("p", { class: "status", "aria-live": "polite" });
   const progress = el("progress", { max: 1, hidden: true });
-  const stopButton = el("button", { type: "button", onclick: () => postAction("runs/stop") }, "Stop, with a checkpoint");
-  const resumeButton = el("button", { type: "button", onclick: () => postAction("runs/resume") }, "Let it go on");
-  const inspectButton = el("button", { type: "button", class: "strong", onclick: () => context.go("next", { model: name }) }, "Look into it");
+  const stopButton = el("button", { type: "button", onclick: () => postAction("runs/stop") }, "Stop and save a checkpoint");
+  const resumeButton = el("button", { type: "button", onclick: () => postAction("runs/resume") }, "Resume");
+  const inspectButton = el("button", { type: "button", class: "strong", onclick: () => context.go("next-token", { model: name }) }, "Inspect the model");
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const warnings = el("ul", { class: "warnings" });
   const samples = el("div", { class: "samples" });
-  const curveCard = makeCard({ name: "curve", title: "How it learns", description: "Validation loss against tokens learnt from, over the runs of its kind where a reference is shipped." });
-  const lossCard = makeCard({ name: "losses", title: "Loss of each step" });
-  const gradientCard = makeCard({ name: "gradient", title: "Length of the gradient, before it is clipped" });
+  const curveCard = makeCard({ name: "learning-curve", title: "Learning curve", description: "Validation loss against training tokens, with the reference curve of the model family if there is one." });
+  const lossCard = makeCard({ name: "training-loss", title: "Training loss per step" });
+  const gradientCard = makeCard({ name: "gradient-norm", title: "Gradient norm before clipping" });
   const liveBox = el("div", { class: "live" });
   const runSection = el(
     "section",
@@ -57,13 +57,13 @@ export function mount(root, context) {
     runs.replaceChildren(el("option", { value: "" }, "choose a run"), ...runNames.map((each) => el("option", { value: each, selected: each === selectedRun }, each)));
     runs.value = selectedRun ?? "";
     runSection.hidden = !runNames.length;
-    // What is watched comes first, and where nothing is, the form.
+    // The selected run comes first; without one, the form.
     if (selectedRun) root.prepend(runSection);
     else root.prepend(form.root);
     if (selectedRun !== name) {
       clearTimeout(timer);
       name = selectedRun;
-      metrics = { since: 0, file: "", rows: [] };
+      metrics = { offset: 0, file: "", records: [] };
       evaluations = 0;
       liveCard?.destroy();
       liveCard = null;
@@ -102,7 +102,7 @@ export function mount(root, context) {
     const polledRun = name;
     let response;
     try {
-      response = await getJson("runs/records", { name, since: metrics.since, file: metrics.file });
+      response = await getJson("runs/records", { name, offset: metrics.offset, file: metrics.file });
     } catch (error) {
       if (error instanceof StaleResponse) return;
       if (!(error instanceof ApiError)) throw error;
@@ -112,11 +112,11 @@ export function mount(root, context) {
     }
     if (polledRun !== name || !root.isConnected) return;
     problem.hidden = true;
-    if (response.anew) metrics.rows = [];
-    metrics.rows.push(...response.rows);
-    Object.assign(metrics, { since: response.since, file: response.file });
+    if (response.restarted) metrics.records = [];
+    metrics.records.push(...response.records);
+    Object.assign(metrics, { offset: response.offset, file: response.file });
     updateStatus(response);
-    if (response.rows.length || response.anew) await updateCards(response);
+    if (response.records.length || response.restarted) await updateCards(response);
     if (name !== polledRun || !root.isConnected) return;
     const isOver = response.state !== "running" && !response.more;
     if (isOver && !wasOver) context.reload();
@@ -124,9 +124,9 @@ export function mount(root, context) {
     if (!isOver) timer = setTimeout(poll, response.more ? 0 : POLL_MS);
   }
 
-  /** How it stands, in words. */
+  /** Shows the run's state, step, loss, speed and remaining time. */
   function updateStatus(response) {
-    const steps = metrics.rows.filter((row) => row.kind === "step");
+    const steps = metrics.records.filter((row) => row.kind === "step");
     const last = steps.at(-1);
     const config = response.config ?? {};
     const budget = config.minutes ? config.minutes * 60 : config.cpu_seconds;
@@ -136,12 +136,12 @@ export function mount(root, context) {
     const facts = [STATE_LABELS[response.state] ?? response.state];
     if (last) facts.push(`step ${last.step.toLocaleString("en-US")}`);
     if (last?.loss !== null && last !== undefined) facts.push(`loss ${cellText(last.loss)}`);
-    if (response.state === "running" && speed) facts.push(`${Math.round(speed).toLocaleString("en-US")} tokens a second`);
+    if (response.state === "running" && speed) facts.push(`${Math.round(speed).toLocaleString("en-US")} tokens per second`);
     if (response.state === "running" && fraction) facts.push(`about ${duration((last.seconds / fraction) * (1 - fraction))} left`);
-    if (response.state === "running" && !last) facts.push(response.said || "reading the text, making the model");
-    if (response.state === "failed") facts.push(response.said);
-    const end = metrics.rows.findLast((row) => row.kind === "end");
-    if (end?.bits_per_byte) facts.push(`${cellText(end.bits_per_byte)} bits per byte of the held-out text`);
+    if (response.state === "running" && !last) facts.push(response.message || "preparing the data and the model");
+    if (response.state === "failed") facts.push(response.message);
+    const end = metrics.records.findLast((row) => row.kind === "end");
+    if (end?.bits_per_byte) facts.push(`${cellText(end.bits_per_byte)} bits per byte on the validation text`);
     statusLine.textContent = `${facts.join(" · ")}.`;
     Object.assign(root.dataset, { state: response.state, step: last?.step ?? 0 });
     progress.hidden = response.state !== "running" || fraction === null;
@@ -153,25 +153,25 @@ export function mount(root, context) {
   }
 
   async function updateCards(response) {
-    const rows = metrics.rows;
+    const rows = metrics.records;
     const steps = rows.filter((row) => row.kind === "step");
     const evaluationCount = rows.filter((row) => row.kind === "evaluation").length;
     const pending = [];
     if (steps.some((row) => row.loss !== null)) {
       const xs = steps.map((row) => row.step);
       pending.push(
-        lossCard.fill(async () => curveOf("Loss of each step", "nats per token", xs, [["training", steps.map((row) => row.loss)]])),
+        lossCard.fill(async () => curveOf("Training loss per step", "nats per token", xs, [["training", steps.map((row) => row.loss)]])),
         gradientCard.fill(async () =>
-          curveOf("Length of the gradient, before it is clipped", "length", xs, [["gradient", steps.map((row) => row.gradient_norm)]]),
+          curveOf("Gradient norm before clipping", "L2 norm", xs, [["gradient", steps.map((row) => row.gradient_norm)]]),
         ),
       );
     }
-    if (evaluationCount !== evaluations || response.anew) {
+    if (evaluationCount !== evaluations || response.restarted) {
       evaluations = evaluationCount;
       pending.push(
         curveCard.fill(async () => {
           const { view } = await getJson("runs/learning-curve", { name });
-          if (!view) throw new ApiError("It has not looked at its held-out text yet; the curve begins with the first look.");
+          if (!view) throw new ApiError("There has been no evaluation yet; the curve starts with the first evaluation.");
           return cardContent(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${pythonLiteral(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
         }),
       );
@@ -180,13 +180,13 @@ export function mount(root, context) {
     warnings.replaceChildren(...rows.filter((row) => row.kind === "warning").map((row) => el("li", {}, `After step ${row.step.toLocaleString("en-US")}: ${row.sentence}.`)));
     const lastSamples = rows.filter((row) => row.kind === "sample").slice(-3).toReversed();
     samples.replaceChildren(
-      ...(lastSamples.length ? [el("h2", {}, "What it writes")] : []),
+      ...(lastSamples.length ? [el("h2", {}, "Samples")] : []),
       ...lastSamples.map((row) => el("figure", {}, el("figcaption", {}, `after step ${row.step.toLocaleString("en-US")}`), el("blockquote", {}, row.text))),
     );
     await Promise.all(pending);
   }
 
-  /** A view of the newest best model, drawn again at each look. */
+  /** Updates the view of the best model so far, after each evaluation. */
   async function updateLiveView() {
     if (!liveCard) {
       const polledRun = name;
@@ -209,10 +209,10 @@ export function mount(root, context) {
         container.replaceChildren(liveCard.root);
         return liveCard.update();
       };
-      liveBox.replaceChildren(el("label", {}, el("span", {}, "A view of the best model so far"), viewSelect), container);
+      liveBox.replaceChildren(el("label", {}, el("span", {}, "View of the best model so far"), viewSelect), container);
       return showView(availableViews.includes("next-token") ? "next-token" : availableViews[0]);
     }
-    return liveCard.update({ again: true });
+    return liveCard.update({ force: true });
   }
 
   return {
@@ -222,9 +222,9 @@ export function mount(root, context) {
   };
 }
 
-const STATE_LABELS = { running: "It is learning", finished: "It has learnt", stopped: "It was stopped; it can go on from its newest checkpoint", stopping: "It saves a checkpoint and ends", failed: "It could not go on" };
+const STATE_LABELS = { running: "Training", finished: "Finished", stopped: "Stopped; can be resumed from its newest checkpoint", stopping: "Saving a checkpoint and stopping", failed: "Failed" };
 
-/** A curve of what a record says. */
+/** A card content with a curve over the training steps. */
 function curveOf(title, unit, x, lines) {
   const view = { kind: "curve", title, x_label: "step", y_label: unit, log_x: false, band: null, caption: null, lines: lines.map(([name, y]) => ({ name, x, y, dashed: false, same_color_as: null })) };
   return cardContent(view, null);
@@ -237,11 +237,11 @@ const cardContent = (view, code) => ({
   tables: () => viewTables(view),
   files: { csv: async () => tablesCsv(viewTables(view)) },
   mount(body) {
-    // The same drawing goes on: it is not built anew with each poll.
-    const earlier = body.renderer;
-    if (earlier && body.childNodes.length && RENDERERS[view.kind]) {
-      earlier.update(view);
-      return earlier;
+    // The existing drawing is updated instead of rebuilt at each poll.
+    const existing = body.renderer;
+    if (existing && body.childNodes.length && RENDERERS[view.kind]) {
+      existing.update(view);
+      return existing;
     }
     body.renderer = renderView(body, view, {});
     return body.renderer;
