@@ -401,7 +401,7 @@ OBSERVED: dict[str, Observation] = {
     **{f"InspectRecipe.{name}": partial(looked, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
     "InspectRecipe.seed": "lens/test_generation_view.py::test_a_seed_decides_and_greedy_takes_the_likeliest",
     **{
-        f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_takes_one_side_from_the_other"
+        f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_prints_the_difference"
         for name in ("compare_model", "compare_text")
     },
     "InspectRecipe.across_checkpoints": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",

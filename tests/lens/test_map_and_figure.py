@@ -1,4 +1,4 @@
-"""Maps and figures: labels do not cover each other, and every learnt number of a model is in one box."""
+"""Maps and figures: labels do not overlap, and every parameter of a model is in exactly one box."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def shown(view: View, width: int = 80) -> str:
 
 
 @pytest.mark.parametrize("view", [MAP, FIGURE], ids=["map", "figure"])
-def test_hostile_text_stays_text(view: View) -> None:
-    parts = {each.tag.removeprefix(SVG) for each in ET.fromstring(render_svg(view)).iter()}
-    assert parts <= {"svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle"}
+def test_markup_and_control_characters_are_escaped(view: View) -> None:
+    tags = {each.tag.removeprefix(SVG) for each in ET.fromstring(render_svg(view)).iter()}
+    assert tags <= {"svg", "title", "desc", "style", "rect", "text", "line", "polyline", "polygon", "circle"}
     page = render_html(view)
     page.encode()
     assert "<script" not in page
@@ -67,7 +67,7 @@ def test_hostile_text_stays_text(view: View) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.text(max_size=20), st.floats(), st.floats()), max_size=8))
-def test_any_points_can_be_drawn(points: list[tuple[str, float, float]]) -> None:
+def test_any_points_can_be_rendered(points: list[tuple[str, float, float]]) -> None:
     view = Map(title="m", points=tuple(Point(*each) for each in points), x_label="x", y_label="y")
     ET.fromstring(render_svg(view))
     assert shown(view)
@@ -75,16 +75,17 @@ def test_any_points_can_be_drawn(points: list[tuple[str, float, float]]) -> None
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 700), st.floats(0, 400), st.floats(5, 120)), max_size=40))
-def test_labels_cover_neither_each_other_nor_a_dot(labels: list[tuple[float, float, float]]) -> None:
-    places = [(x, y) for x, y, _ in labels]
-    homes = [home for home in place_labels(places, [(w, 15.0) for *_, w in labels], (0, 0, 700, 400)) if home is not None]
-    assert not any(overlap(one, other) for at, one in enumerate(homes) for other in homes[:at])
-    assert not any(overlap(home, (x - 4, y - 4, x + 4, y + 4)) for home in homes for x, y in places)
+def test_labels_overlap_neither_each_other_nor_a_dot(labels: list[tuple[float, float, float]]) -> None:
+    centers = [(x, y) for x, y, _ in labels]
+    placed = place_labels(centers, [(width, 15.0) for *_, width in labels], (0, 0, 700, 400))
+    boxes = [box for box in placed if box is not None]
+    assert not any(overlap(box, other) for number, box in enumerate(boxes) for other in boxes[:number])
+    assert not any(overlap(box, (x - 4, y - 4, x + 4, y + 4)) for box in boxes for x, y in centers)
 
 
-def test_distances_on_a_map_can_be_compared() -> None:
-    there = (Point("a", 0.0, 0.0), Point("b", 3.0, 0.0), Point("c", 0.0, 4.0))
-    view = Map(title="m", points=there, links=((0, 1), (0, 2)), x_label="x", y_label="y")
+def test_both_axes_of_a_map_have_the_same_scale() -> None:
+    points = (Point("a", 0.0, 0.0), Point("b", 3.0, 0.0), Point("c", 0.0, 4.0))
+    view = Map(title="m", points=points, links=((0, 1), (0, 2)), x_label="x", y_label="y")
     drawn = [
         [float(each.get(name, 0)) for name in ("cx", "cy")] for each in ET.fromstring(render_svg(view)).iter(SVG + "circle")
     ]
@@ -116,7 +117,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", [*MODELS, *OTHERS])
-def test_every_learnt_number_is_in_one_box(name: str) -> None:
+def test_every_parameter_is_in_one_box(name: str) -> None:
     model = MODELS[name]() if name in MODELS else build(OTHERS[name], seed=1)
     view = architecture(model, None, "")
     assert sum((box.parameters or 0) * view.repeats(box) for box in view.boxes) == count_parameters(model)
@@ -124,12 +125,12 @@ def test_every_learnt_number_is_in_one_box(name: str) -> None:
     drawn = shown(view)
     assert all(box.name in drawn for box in view.boxes)
     assert max(map(len, drawn.splitlines())) <= 80
-    spots = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in view.boxes]
-    assert not any(overlap(one, other) for at, one in enumerate(spots) for other in spots[:at])
-    assert min(min(spot) for spot in spots) >= 0
+    corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in view.boxes]
+    assert not any(overlap(box, other) for number, box in enumerate(corners) for other in corners[:number])
+    assert min(min(each) for each in corners) >= 0
 
 
-def test_gpt2_is_drawn_as_its_paper_counts_it() -> None:
+def test_gpt2_has_the_parameters_of_its_paper() -> None:
     view = architecture(build(replace(PRESETS["gpt2"], layers=3), device="meta"), None, "")
     assert view.frames[0].times == 3
     rows = {box.name: box.parameters for box in view.boxes}
