@@ -33,10 +33,10 @@ def sample_text(
     """
     cast(Any, model).compute_dtype = None  # caches are not kept in the precision of training
     eos = tokenizer.eos_token_id
-    begin = eos if eos is not None else tokenizer.bos_token_id
+    start = eos if eos is not None else tokenizer.bos_token_id
     ids = tokenizer.encode(prompt)
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
-    options: dict[str, Any] = {"eos_token_id": eos, "start_token_id": begin if begin is not None else 0}
+    options: dict[str, Any] = {"eos_token_id": eos, "start_token_id": start if start is not None else 0}
     decoder: SentinelTokenizer | Tokenizer = tokenizer
     if source is not None:
         decoder = SentinelTokenizer(tokenizer)
