@@ -126,7 +126,7 @@ def labels(tmp_path: Path) -> list[str]:
 
 def test_a_failure_at_any_step_leaves_the_old_or_the_new_and_no_temporary(tmp_path: Path) -> None:
     heard = labels(tmp_path)
-    assert {"make", "write", "flush", "flush folder", "aside", "rename", "doom", "remove"} <= set(heard)
+    assert {"make", "write", "flush", "flush folder", "backup", "rename", "delete", "remove"} <= set(heard)
     for place in range(len(heard)):
         work = tmp_path / str(place)
         with durable.write_folder(work / "model") as folder:
@@ -257,7 +257,7 @@ def test_everything_is_flushed_before_it_is_renamed(tmp_path: Path) -> None:
     assert heard[:rename].count("flush") == len(FILES)
     assert heard[:rename].count("flush folder") == 2
     assert heard[rename + 1] == "flush folder"
-    assert heard.index("doom") > rename + 1
+    assert heard.index("delete") > rename + 1
 
 
 def test_json_text_and_bytes_come_back(tmp_path: Path) -> None:
