@@ -1,4 +1,4 @@
-"""Durable: a name holds its old contents or its new, whole, whatever happens and whenever."""
+"""Durable writes: a name holds its old contents or its new, complete, whatever happens and whenever."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = {f"part-{i}.bin": 20_000 for i in range(4)} | {"inner/deep.bin": 5_000}
 
 
 @pytest.fixture(autouse=True)
-def _no_listeners() -> Iterator[None]:
+def _no_hooks() -> Iterator[None]:
     yield
     durable.hooks.clear()
 
@@ -34,7 +34,7 @@ def fill(folder: Path, mark: int) -> None:
 
 
 def mark_of(folder: Path) -> int:
-    """The one byte that every file of a whole folder repeats; fails for one that is mixed, cut off or empty."""
+    """The one byte that every file of a whole folder repeats; fails for a folder that is mixed, cut off or empty."""
     assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()} == set(FILES)
     marks = set()
     for name, size in FILES.items():
@@ -87,7 +87,7 @@ def test_killed_at_any_instant_the_old_or_the_new_is_whole_and_nothing_is_left(t
     for _ in range(60):
         before = mark_of(target)
         died += killed(write_on, rng.uniform(0, min(0.05, 4 * once)))
-        assert mark_of(durable.current_path(target)) >= 0  # whole even before the sweep
+        assert mark_of(durable.current_path(target)) >= 0  # whole even before remove_stale
         durable.remove_stale(tmp_path)
         assert names(tmp_path) == ["model"]
         assert mark_of(target) in {before, *range(1, 200)}
@@ -113,7 +113,7 @@ def test_files_killed_at_any_instant_are_old_or_new(tmp_path: Path) -> None:
 
 
 def labels(tmp_path: Path) -> list[str]:
-    """The steps of replacing a folder, in order."""
+    """The labels of the operations that replace a folder, in order."""
     heard: list[str] = []
     with durable.write_folder(tmp_path / "rehearsal") as folder:
         fill(folder, 1)
@@ -148,7 +148,7 @@ def test_a_failure_at_any_step_leaves_the_old_or_the_new_and_no_temporary(tmp_pa
         assert names(work) == ["model"], heard[place]
 
 
-def test_a_stop_at_any_step_leaves_the_old_or_the_new_after_a_sweep(tmp_path: Path) -> None:
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_after_remove_stale(tmp_path: Path) -> None:
     heard = labels(tmp_path)
     for place in range(len(heard)):
         work = tmp_path / str(place)
@@ -178,7 +178,7 @@ def test_a_stop_at_any_step_leaves_the_old_or_the_new_after_a_sweep(tmp_path: Pa
         assert mark_of(work / "model") in (1, 2)
 
 
-def test_the_next_write_settles_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_the_next_write_recovers_what_a_killed_one_left(tmp_path: Path) -> None:
     with durable.write_folder(tmp_path / "model") as folder:
         fill(folder, 1)
     os.rename(tmp_path / "model", tmp_path / ".model.clearstory-old")
@@ -210,7 +210,7 @@ def test_an_exception_in_the_block_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_sweep_leaves_alone_what_is_being_written_and_what_is_not_ours(tmp_path: Path) -> None:
+def test_remove_stale_leaves_alone_what_is_being_written_and_what_is_not_ours(tmp_path: Path) -> None:
     for name in (".bashrc.old", ".model.tmp-1", "notes.clearstory-old"):
         (tmp_path / name).write_text("mine")
     orphan = tmp_path / "deep" / ".a.clearstory-tmp-1-0"
@@ -233,7 +233,7 @@ def test_a_sweep_leaves_alone_what_is_being_written_and_what_is_not_ours(tmp_pat
     ],
     ids=["system", "torch", "safetensors", "checkpoint"],
 )
-def test_a_disk_that_fills_is_said_in_one_way_whoever_was_writing(tmp_path: Path, error: BaseException) -> None:
+def test_a_full_disk_raises_one_error_whichever_library_was_writing(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(OutOfSpace, match=r"needs more than 85,000 bytes and its disk has [\d,]+ bytes free") as told:
         interrupted(tmp_path / "model", error)
     assert told.value.__cause__ is error

@@ -1,18 +1,18 @@
-"""Every error a user can meet. One sentence each: the two things that disagree, and the way out.
+"""Every error a user can meet: one sentence each, with the two values that disagree and what to do.
 
 ClearstoryError
 ├── BadInput             a text, file or folder that cannot be read as what it should be
-├── UnknownName          a model, setting, view or corpus that does not exist; names the nearest
+├── UnknownName          a model, setting, view or corpus that does not exist; suggests the nearest
 ├── BadSetting           a setting whose value cannot work; says which values do
 ├── VocabularyMismatch   a model and a tokenizer that do not belong together
-├── CorruptFile          a saved file that is truncated, lies about itself or is not ours
+├── CorruptFile          a saved file that is truncated, inconsistent or of another format
 ├── CheckpointMismatch   a checkpoint of another configuration
-├── ContextOverflow      more tokens than the model can hold
-├── Diverged             a loss that stopped being a number
+├── ContextOverflow      more tokens than the model's context
+├── Diverged             a loss that is not finite
 ├── FolderExists         an output that would be overwritten
-├── OutOfSpace           a disk that is full; says how much was needed
-├── MissingExtra         an optional dependency that is not installed; says how to get it
-└── CannotDo             something this kind of model does not do; says what it does
+├── OutOfSpace           a full disk; says how much was needed
+├── MissingExtra         an optional dependency that is not installed; says how to install it
+└── CannotDo             something this kind of model does not support; says which models do
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from difflib import get_close_matches
 
 
 class ClearstoryError(Exception):
-    """The root: catch this to catch all that this library raises on purpose."""
+    """The base class of all errors that this library raises on purpose."""
 
 
 class BadInput(ClearstoryError):
@@ -30,7 +30,7 @@ class BadInput(ClearstoryError):
 
 
 class UnknownName(ClearstoryError):
-    """A name that does not exist, with the nearest that does."""
+    """A name that does not exist."""
 
 
 class BadSetting(ClearstoryError):
@@ -42,19 +42,19 @@ class VocabularyMismatch(ClearstoryError):
 
 
 class CorruptFile(ClearstoryError):
-    """A saved file that is truncated, lies about itself, or is not what its name says."""
+    """A saved file that is truncated, inconsistent, or not what its name says."""
 
 
 class CheckpointMismatch(ClearstoryError):
-    """A checkpoint written under another configuration."""
+    """A checkpoint written with another configuration."""
 
 
 class ContextOverflow(ClearstoryError):
-    """More tokens than the model can hold."""
+    """More tokens than the model's context."""
 
 
 class Diverged(ClearstoryError):
-    """A loss that stopped being a number."""
+    """A loss or logits that are not finite."""
 
 
 class FolderExists(ClearstoryError):
@@ -70,11 +70,11 @@ class MissingExtra(ClearstoryError):
 
 
 class CannotDo(ClearstoryError):
-    """Something this kind of model does not do."""
+    """Something this kind of model does not support."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The way out of a wrong name: the closest known one, or the whole list when nothing is close.
+    """A suggestion for a wrong name: the closest known one, or the whole list when none is close.
 
     >>> nearest("gtp2", ["gpt2", "llama3-8b"])
     "did you mean 'gpt2'?"

@@ -1,4 +1,4 @@
-"""Writing: files and folders by way of a temporary name, and what killed writers leave, swept up."""
+"""Writing files and folders through a temporary name, and cleaning up after killed writers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.durable.disk import (
+    absolute_path,
+    call_hooks,
     check_space,
     flush,
     flush_folder,
     flush_tree,
-    translate_disk_full,
     locked,
     remove,
-    call_hooks,
-    absolute_path,
+    translate_disk_full,
 )
 from clearstory.errors import BadInput
 
@@ -32,9 +32,9 @@ _count = itertools.count()
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Put `data` where `path` says, replacing what was there. Raises OutOfSpace."""
+    """Write `data` to `path`, replacing a file there. Raises OutOfSpace."""
     if any(TEMPORARY_NAME.match(parent.name) for parent in Path(path).parents):
-        # A folder on its way to its name is flushed whole; one file of it needs no care of its own.
+        # A temporary folder is flushed as a whole; a file in it needs no temporary name of its own.
         call_hooks("write", Path(path))
         Path(path).write_bytes(data)
         return
@@ -43,34 +43,35 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Put `text` there as UTF-8, its line ends as they are."""
+    """Write `text` to `path` as UTF-8, with its line ends unchanged."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Put `value` there as JSON that people can read; numbers that JSON does not have are refused with ValueError."""
+    """Write `value` to `path` as indented JSON. Raises ValueError for numbers that JSON does not have."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
-    """A temporary file to be written in any way; it takes its name when the block ends, and is gone if it fails.
+    """A block that writes a temporary file; it is renamed to `path` when the block ends, and removed if it fails.
 
-    `need` is the size in bytes where it is known, compared with the free space before anything is written.
+    `need` is the size in bytes where it is known; it is compared with the free space before anything is written.
     """
     path = absolute_path(path)
     if path.is_dir():
         raise BadInput(f"{path} is a folder, and a file should be written there; remove it or choose another name")
-    with _replacing(path, need, Path.touch, flush) as temporary:
+    with _replace(path, need, Path.touch, flush) as temporary:
         yield temporary
 
 
 @contextmanager
 def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
-    """A temporary folder to be filled; it takes its name when the block ends, and is gone if it fails.
+    """A block that fills a temporary folder; it is renamed to `path` when the block ends, and removed if it fails.
 
-    A folder that already has the name is replaced whole. `need` is the size in bytes where it is known, compared with
-    the free space before anything is written. Raises OutOfSpace, also for what torch and safetensors say instead.
+    A folder of that name is replaced as a whole. `need` is the size in bytes where it is known; it is compared with the
+    free space before anything is written. Raises OutOfSpace for a full disk, also where torch and safetensors report
+    it.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as home:
@@ -83,64 +84,64 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
     recover(path)
-    with _replacing(path, need, Path.mkdir, flush_tree) as temporary:
+    with _replace(path, need, Path.mkdir, flush_tree) as temporary:
         yield temporary
 
 
 def remove_folder(path: Path | str) -> None:
-    """Take away a folder so that no half of it is ever found under its name."""
+    """Remove a folder, so that no part of it is ever found under its name."""
     path = absolute_path(path)
-    doomed = _beside(path)
-    call_hooks("doom", path)
-    os.rename(path, doomed)
-    remove(doomed)
+    temporary = _temporary_path(path)
+    call_hooks("delete", path)
+    os.rename(path, temporary)
+    remove(temporary)
 
 
 def current_path(path: Path | str) -> Path:
-    """Where the contents of a folder stand: under its name, or set aside by a writer that was killed in between."""
+    """Where the contents of a folder are: under its name, or under its backup name after a writer was killed."""
     path = absolute_path(path)
-    return _aside(path) if not path.exists() and _aside(path).exists() else path
+    return _backup_path(path) if not path.exists() and _backup_path(path).exists() else path
 
 
 def recover(path: Path | str) -> bool:
-    """End the half-done replacement of one folder, if there is one: back to the old, or on with the new."""
+    """Finish or undo the replacement of one folder that was interrupted; whether there was one."""
     path = absolute_path(path)
-    aside = _aside(path)
-    if not os.path.lexists(aside):
+    backup = _backup_path(path)
+    if not os.path.lexists(backup):
         return False
     if path.exists():
-        # Renamed first, so that whatever bears the aside name is complete.
-        doomed = _beside(path)
-        call_hooks("doom", aside)
-        os.rename(aside, doomed)
-        remove(doomed)
+        # Renamed first, so that a folder with a backup name is always complete.
+        temporary = _temporary_path(path)
+        call_hooks("delete", backup)
+        os.rename(backup, temporary)
+        remove(temporary)
     else:
         call_hooks("restore", path)
-        os.rename(aside, path)
+        os.rename(backup, path)
     flush_folder(path.parent)
     return True
 
 
 def remove_stale(folder: Path | str) -> list[Path]:
-    """Undo what killed writers left in a folder, beneath it, and beside it under its name; says what was settled.
+    """Recover or remove what killed writers left in a folder, below it, and beside it under its name; returns it.
 
-    What another process is writing at this moment is left alone. Call it when a run begins.
+    What another process is writing now is left alone. Call it when a run begins.
     """
     folder = absolute_path(folder)
-    settled = _sweep(_siblings(folder))
+    removed = _remove_stale(_temporaries_of(folder))
     for here, folders, files in os.walk(folder):
         ours = [name for name in folders + files if TEMPORARY_NAME.match(name)]
         folders[:] = [name for name in folders if name not in ours]
-        settled += _sweep([Path(here, name) for name in ours])
-    return settled
+        removed += _remove_stale([Path(here, name) for name in ours])
+    return removed
 
 
 @contextmanager
-def _replacing(
+def _replace(
     path: Path, need: int | None, make: Callable[[Path], None], flush: Callable[[Path], None]
 ) -> Iterator[Path]:
-    """The road of the picture above, for files and folders alike."""
-    temporary = _begin(path, need)
+    """The sequence in the package's docstring, for files and folders alike."""
+    temporary = _prepare(path, need)
     try:
         with translate_disk_full(path, temporary, need):
             call_hooks("make", temporary)
@@ -150,11 +151,11 @@ def _replacing(
                 yield temporary
                 flush(temporary)
                 if path.is_dir():
-                    call_hooks("aside", path)
-                    os.rename(path, _aside(path))
+                    call_hooks("backup", path)
+                    os.rename(path, _backup_path(path))
                 call_hooks("rename", path)
                 os.replace(temporary, path)
-            # Before the old one goes: after a loss of power, one of the two must be there.
+            # Before the backup is removed: after a loss of power, one of the two must be there.
             flush_folder(path.parent)
             recover(path)
     except BaseException:
@@ -164,64 +165,65 @@ def _replacing(
         raise
 
 
-def _begin(path: Path, need: int | None) -> Path:
-    """The temporary name for `path`, where there is room for it and a folder to hold it."""
+def _prepare(path: Path, need: int | None) -> Path:
+    """A temporary name for `path`; checks the free space, makes parents, and removes what dead writers left."""
     if need is not None:
         check_space(path, need)
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)
         flush_folder(parent.parent)
-    # No one sweeps a folder that many share, such as a cache; there, whoever writes a name again clears the way to it.
-    _sweep([left for left in _siblings(path) if not _alive(left)])
-    return _beside(path)
+    # No one calls remove_stale on a shared folder such as a cache; there, the next writer of a name cleans up.
+    _remove_stale([left for left in _temporaries_of(path) if not _writer_alive(left)])
+    return _temporary_path(path)
 
 
-def _beside(path: Path) -> Path:
-    """A temporary name next to `path`, on the same disk, that no one else uses."""
+def _temporary_path(path: Path) -> Path:
+    """An unused temporary name beside `path`, on the same disk."""
     return path.with_name(f".{path.name}.clearstory-tmp-{os.getpid()}-{next(_count)}")
 
 
-def _aside(path: Path) -> Path:
-    """Where an old folder waits while the new one takes its name."""
+def _backup_path(path: Path) -> Path:
+    """The name of an old folder while the new one takes its name."""
     return path.with_name(f".{path.name}.clearstory-old")
 
 
-def _siblings(path: Path) -> list[Path]:
-    """What stands beside a name and was made on the way to it."""
-    return [found for found in path.parent.glob(f".{glob.escape(path.name)}.clearstory-*") if TEMPORARY_NAME.match(found.name)]
+def _temporaries_of(path: Path) -> list[Path]:
+    """Temporaries and backups beside a name."""
+    beside = path.parent.glob(f".{glob.escape(path.name)}.clearstory-*")
+    return [found for found in beside if TEMPORARY_NAME.match(found.name)]
 
 
-def _sweep(found: list[Path]) -> list[Path]:
-    """Settle or remove each of these, unless someone is writing it; says which."""
-    settled = []
-    for path in found:
+def _remove_stale(paths: list[Path]) -> list[Path]:
+    """Recover or remove each of these, unless it is being written; returns those."""
+    removed = []
+    for path in paths:
         match = TEMPORARY_NAME.match(path.name)
         assert match is not None
-        whole = path.with_name(match["name"])
+        final = path.with_name(match["name"])
         if match["kind"] != "old":
-            if _busy(path):
+            if _is_locked(path):
                 continue
             remove(path)
-        elif any(map(_busy, _siblings(whole))) or not recover(whole):
+        elif any(map(_is_locked, _temporaries_of(final))) or not recover(final):
             continue
-        settled.append(path)
-    return settled
+        removed.append(path)
+    return removed
 
 
-def _busy(path: Path) -> bool:
-    """Whether someone is writing this temporary now."""
+def _is_locked(path: Path) -> bool:
+    """Whether another process is writing this temporary now."""
     try:
         with locked(path) as free:
             return not free
-    except OSError:  # gone, or not to be opened
+    except OSError:  # removed, or it cannot be opened
         return False
 
 
-def _alive(path: Path) -> bool:
-    """Whether the process that made a temporary may still be there; between making and locking it, it is not busy."""
+def _writer_alive(path: Path) -> bool:
+    """Whether the process that made a temporary may still run; between making and locking it, there is no lock."""
     pid = re.search(r"-tmp-(\d+)-", path.name)
-    if pid is None or os.name == "nt":  # to ask there is to end it
+    if pid is None or os.name == "nt":  # os.kill would end the process there
         return True
     try:
         os.kill(int(pid[1]), 0)
