@@ -22,10 +22,9 @@ import torch
 from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, MissingExtra, OutOfSpace
 from clearstory.formats.onnx import export
-from clearstory.formats.onnx import graphs
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
-from clearstory.formats.onnx.graphs import GRAPHS
+from clearstory.formats.onnx.export import GRAPHS
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import FAMILIES
 from clearstory.models.transformer.architectures import ARCHITECTURES
@@ -306,8 +305,8 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
     for out, to, more, sentence in (
         ("model.onnx", "onnx", {}, "ONNX is written as a folder"),
         ("model.onnx", None, {}, "name a folder, and say --to onnx"),
-        ("model.gguf", "onnx", {}, "is the name of a file of GGUF, and --to says onnx, a folder"),
-        ("out", "onnx", {"dtype": "f16"}, "--dtype says f16, and onnx is written here in f32"),
+        ("model.gguf", "onnx", {}, "is the name of a GGUF file, and --to is onnx, a folder"),
+        ("out", "onnx", {"dtype": "f16"}, "--dtype is f16, and onnx supports f32"),
         ("out", "onnx", {"check": True}, "--check asks transformers, which opens no ONNX"),
     ):
         with pytest.raises(BadSetting, match=sentence):
@@ -317,7 +316,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 
 def test_every_kind_of_model_is_drawn_or_refused() -> None:
     assert set(GRAPHS) == {*ARCHITECTURES.values(), Recurrent, HMM, NGram}
-    drawn = {kind for kind, draw in GRAPHS.items() if draw not in (graphs.ngram, graphs.hmm)}
+    drawn = {kind for kind, draw in GRAPHS.items() if draw not in (export.ngram_graphs, export.hmm_graphs)}
     assert drawn == set(check_onnx.GRAPH_CHECKS)
 
 
@@ -328,7 +327,7 @@ def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: A
     def copied(folder: Path, graph: Any) -> None:
         shutil.copy(drawn.folder / "model.onnx", folder / graph.file)
 
-    with mock.patch.object(export, "save", copied):
+    with mock.patch.object(export, "save_graph", copied):
         assert main(["convert", model, str(tmp_path / "a"), "--to", "onnx"]) == 0
         out, err = capsys.readouterr()
         assert "onnxruntime gives the same numbers for 345 tokens" in out.replace("\n", " ")
@@ -341,7 +340,7 @@ def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: A
 
 @pytest.mark.slow
 def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None:
-    with mock.patch.object(export, "MOST_BYTES", 1000):
+    with mock.patch.object(export, "MAX_FILE_BYTES", 1000):
         folder = Drawn(tmp_path, TINY_GPT2).folder
     assert (folder / "model.onnx.data").stat().st_size > 10_000
     assert check_onnx.check_onnx(folder, open_model(tmp_path / "model").model, folder).max_relative_difference < 1e-5

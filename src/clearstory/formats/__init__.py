@@ -1,25 +1,27 @@
-"""Formats: model folders as Hugging Face writes them, and files of others. Renaming is stated once, carried both ways.
+"""Model formats: model folders of Hugging Face, and files of other tools.
 
-folders.py        save_model, open_model: the two calls all others make
-paths.py          which folder a path means: a model, a run's best, a checkpoint
-architecture.py   one class of transformers, as a row
-architectures.py  the table: GPT-2, Llama, Qwen3, Phi-3, Mistral, and those of bert.py and seq2seq.py
-own.py            what no architecture over there can express, under our own names
-keys.py           config.json: a closed schema, every number bounded
-rules.py          the names and layouts of weights
-weights.py        safetensors: shards, written and read without trusting them
-assemble.py       from checked weights to a model
-gguf_header.py    GGUF: what a file says of itself, read without trust
-gguf_numbers.py   its kinds of numbers, in float32
-gguf_keys.py      its fields and ours
-gguf_dialects.py  the table: gpt2, llama, qwen3, phi3
-gguf_tokenizer.py its vocabularies and ours
-gguf_reading.py   from a file to a model
-gguf_writing.py   and from a model to a file
-onnx_modules.py   models as functions of tensors alone
-onnx_graphs.py    the table: which files each kind becomes, with their inputs and outputs
-onnx_writing.py   from a model to a folder that onnxruntime reads
-rotary_order.py   which rows of queries and keys are turned together
-llama2c.py        checkpoints of llama2.c
-cards.py          what a model is and was trained on
+folders.py          open_model, save_model: the entry points
+model_path.py       the model folder that a path refers to
+model_card.py       what a model is and was trained on
+native.py           our own folder format, for models that no class of transformers can represent
+no_init.py          models without initial weights, to be filled from a file
+rotary_layout.py    layouts of query and key projections under rotary embeddings
+llama2c.py          checkpoints of llama2.c
+
+hf/                 folders of transformers
+  config_json.py        detect a format, read config.json, choose a format
+  architecture.py       one class of transformers, as a table row
+  decoders.py           GPT-2, Llama, Qwen3, Phi-3, Mistral
+  encoders.py           BERT and its heads
+  encoder_decoders.py   T5, Marian
+  config_keys.py        keys of config.json and fields of our configs
+  attention_keys.py     keys for heads, rotary embeddings and sliding windows
+  encoder_decoder_keys.py
+  weight_map.py         names and layouts of weights
+  safetensors_io.py     weights in shards
+  load_weights.py       from files to a model
+lora/               LoRA adapters of peft
+gguf/               models of llama.cpp
+arpa/               n-gram models of SRILM and KenLM
+onnx/               graphs for onnxruntime
 """

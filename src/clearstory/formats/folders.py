@@ -1,4 +1,6 @@
-"""Open and save models: `open_model` opens every supported format, `save_model` writes a folder that transformers opens too."""
+"""Open and save models: `open_model` opens every supported format, `save_model` writes a folder that transformers
+opens too.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,14 @@ from clearstory.formats.llama2c import (
     read_llama2c_tokenizer,
 )
 from clearstory.formats.lora.adapters import find_base_folder, read_adapter, read_metadata, update_adapter_card
-from clearstory.formats.model_card import ModelCard, readme, read_card
+from clearstory.formats.model_card import ModelCard, read_card, readme
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.formats.native import NATIVE
 from clearstory.models.base import TokenBatch
-from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import count_parameters
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.lora import lora_layers, merge_lora
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
@@ -69,8 +71,9 @@ class OpenedModel:
     ) -> Float[Tensor, "B T V"]:
         """Logits of the next token after each token of `ids`, sequences of equal length.
 
-        An encoder-decoder needs one sequence of `source` ids, of any length, for each sequence of `ids`. Raises BadInput for
-        sequences of unequal length, VocabularyMismatch for ids outside the vocabulary, CannotDo if a source is missing.
+        An encoder-decoder needs one sequence of `source` ids, of any length, for each sequence of `ids`. Raises
+        BadInput for sequences of unequal length, VocabularyMismatch for ids outside the vocabulary, CannotDo if a
+        source is missing.
         """
         batch = stack_ids(ids)
         if batch.numel() and int(batch.min()) < 0:
@@ -89,7 +92,9 @@ def stack_ids(ids: Sequence[Any] | Tensor) -> Int[Tensor, "B T"]:
             raise BadInput("ids must be a list of sequences; put a single sequence into a list: [[1, 2, 3]]")
         lengths = sorted({len(sequence) for sequence in ids})
         if len(lengths) > 1:
-            raise BadInput(f"ids have sequences of {lengths[0]} and {lengths[-1]} tokens; all must have the same length")
+            raise BadInput(
+                f"ids have sequences of {lengths[0]} and {lengths[-1]} tokens; all must have the same length"
+            )
         ids = torch.tensor([list(sequence) for sequence in ids], dtype=torch.long)
     if ids.ndim != 2 or ids.shape[1] == 0 or ids.dtype.is_floating_point or ids.dtype == torch.bool:
         raise BadInput(f"ids have shape {list(ids.shape)} and dtype {ids.dtype}; integers of shape (B, T) are required")
@@ -108,8 +113,8 @@ def save_model(
     """Write a model folder that this library and, if a class fits, transformers open. Returns the folder.
 
     It is written under a temporary name, read back, compared bit for bit and then renamed. Raises FolderExists unless
-    `overwrite`, VocabularyMismatch for a tokenizer with more tokens than the model, OutOfSpace, and CannotDo for a model of an
-    unknown family or with unmerged adapters.
+    `overwrite`, VocabularyMismatch for a tokenizer with more tokens than the model, OutOfSpace, and CannotDo for a
+    model of an unknown family or with unmerged adapters.
     """
     folder = Path(folder).expanduser()
     check_writable(folder, overwrite)
@@ -173,11 +178,11 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedModel:
-    """The model at a path: a model folder (ours or transformers'), a LoRA adapter of peft whose base model is present (merged),
-    a run folder, or a file (.arpa, .gguf, or a .bin of llama2.c).
+    """The model at a path: a model folder (ours or transformers'), a LoRA adapter of peft whose base model is present
+    (merged), a run folder, or a file (.arpa, .gguf, or a .bin of llama2.c).
 
-    float16, bfloat16 and quantized weights are converted to float32, others are kept; with `dtype`, all are converted to it. No
-    code in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
+    float16, bfloat16 and quantized weights are converted to float32, others are kept; with `dtype`, all are converted
+    to it. No code in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
     """
     cast = widen if dtype is None else lambda tensor: convert(tensor, dtype)
     if (file := Path(path).expanduser()).is_file():

@@ -1,9 +1,9 @@
 """llama2.c: Karpathy's checkpoints (version 0): a header of seven integers and Llama's weights in float32.
 
-    width intermediate_size layers heads kv_heads ±vocab context │ embedding │ each weight, all layers │ norm │ angles │ …
+    width intermediate layers heads kv_heads ±vocab context │ embedding │ weights of all layers │ norm │ angles │ …
 
-A negative vocab means untied embeddings. The tokenizer is a separate file beside the checkpoint, tokenizer.bin or tokN.bin: SentencePiece
-pieces with scores, a space written as a space.
+A negative vocab means untied embeddings. The tokenizer is a separate file beside the checkpoint, tokenizer.bin or
+tokN.bin: SentencePiece pieces with scores, a space written as a space.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ def read_llama2c_config(path: Path) -> TransformerConfig | None:
     if len(header) < HEADER.size:
         return None
     width, intermediate_size, layers, heads, kv_heads, vocab, context = HEADER.unpack(header)
-    if min(width, intermediate_size, layers, heads, kv_heads, abs(vocab), context) < 1 or width % heads or layers > 4096:
+    if (
+        min(width, intermediate_size, layers, heads, kv_heads, abs(vocab), context) < 1
+        or width % heads
+        or layers > 4096
+    ):
         return None
     try:
         config = TransformerConfig(
@@ -108,7 +112,9 @@ def read_llama2c(path: Path, config: TransformerConfig, cast: Callable[[Tensor],
 
 
 def find_tokenizer_bin(path: Path, vocab: int) -> Path | None:
-    """The tokenizer file beside a checkpoint: tokN.bin, with N the vocabulary size, or tokenizer.bin; None if neither exists."""
+    """The tokenizer file beside a checkpoint: tokN.bin, with N the vocabulary size, or tokenizer.bin; None if neither
+    exists.
+    """
     names = (f"tok{vocab}.bin", "tokenizer.bin")
     return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
@@ -126,7 +132,8 @@ def read_llama2c_tokenizer(path: Path, vocab: int) -> Tokenizer:
     pieces = list(read_pieces(path))
     if len(pieces) != vocab:
         raise BadInput(
-            f"{path} holds {len(pieces):,} tokens and the model has a vocabulary of {vocab:,}; they do not belong together"
+            f"{path} holds {len(pieces):,} tokens and the model has a vocabulary of {vocab:,}; they do not belong "
+            "together"
         )
     texts = [piece.text.replace(" ", "▁") for piece in pieces]
     texts[:3] = [UNKNOWN, BOS, EOS]
@@ -149,7 +156,9 @@ def read_pieces(path: Path) -> Iterator[ScoredPiece]:
         score, length = struct.unpack_from("<fi", data, offset)
         offset += 8
         if not 0 <= length <= MAX_PIECE_BYTES or length > len(data) - offset:
-            raise CorruptFile(f"{path} has a token of {length:,} bytes at byte {offset - 4:,}, which is invalid; copy it again")
+            raise CorruptFile(
+                f"{path} has a token of {length:,} bytes at byte {offset - 4:,}, which is invalid; copy it again"
+            )
         try:
             yield ScoredPiece(data[offset : offset + length].decode("utf-8"), score)
         except UnicodeDecodeError:

@@ -49,11 +49,15 @@ def read_card(value: object, default: ModelCard) -> ModelCard:
         raise BadInput("config.json's clearstory.card must be an object; remove it")
     texts = value.get("trained_on", [])
     if not isinstance(texts, list) or len(texts) > MAX_TEXTS:
-        raise BadInput(f"clearstory.card.trained_on in config.json must be a list of at most {MAX_TEXTS:,} texts; remove it")
+        raise BadInput(
+            f"clearstory.card.trained_on in config.json must be a list of at most {MAX_TEXTS:,} texts; remove it"
+        )
     trained_on = []
     for text in texts:
         if not isinstance(text, list) or len(text) != 2 or not isinstance(text[0], str):
-            raise BadInput("clearstory.card.trained_on in config.json must hold pairs of a name and a size in bytes; remove it")
+            raise BadInput(
+                "clearstory.card.trained_on in config.json must hold pairs of a name and a size in bytes; remove it"
+            )
         trained_on.append((text[0], check_int("card.trained_on", text[1], 2**60, minimum=0)))
     bits = value.get("bits_per_byte")
     return ModelCard(

@@ -11,7 +11,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def resolve_model_path(path: Path | str) -> Path:
-    """The folder with config.json or adapter_config.json: the path itself (model, adapter, checkpoint) or a run's `model/`.
+    """The folder with config.json or adapter_config.json: the path itself (model, adapter, checkpoint) or a run's
+    `model/`.
 
     Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
     """
@@ -30,7 +31,9 @@ def resolve_model_path(path: Path | str) -> Path:
     if has_config(model):
         return model
     if (folder / "config.yaml").is_file():
-        raise BadInput(f"the run {given} has saved no model yet; resume it with: clearstory train --out {given} --resume")
+        raise BadInput(
+            f"the run {given} has saved no model yet; resume it with: clearstory train --out {given} --resume"
+        )
     raise BadInput(f"{given} holds no config.json; name a model folder or a run folder")
 
 
@@ -42,12 +45,15 @@ def has_config(folder: Path) -> bool:
 def unsupported_file_message(file: Path) -> str:
     """Why a file cannot be opened as a model, and what to do."""
     if file.suffix == ".gz":
-        return f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c; decompress it first"
+        return (
+            f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c; decompress it first"
+        )
     if (file.parent / "config.json").is_file():
         return f"{file} is a file of a model folder; open the folder, {file.parent}"
     if file.suffix in PICKLE_SUFFIXES:
         return (
-            f"{file} is not a llama2.c checkpoint, and a pickle can run code when it is opened; if you trust it, convert "
+            f"{file} is not a llama2.c checkpoint, and a pickle can run code when it is opened; if you trust it, "
+            "convert "
             f'it once: transformers.AutoModelForCausalLM.from_pretrained("{file.parent}").save_pretrained("NEW")'
         )
     return f"{file} is not a model; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c"

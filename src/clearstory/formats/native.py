@@ -60,7 +60,9 @@ class NativeFormat:
             if name not in names:
                 raise UnknownName(f"config.json sets model.{name}; {nearest(name, names)}")
         try:
-            return config_type(**{name: check_value(f"model.{name}", types[name], value) for name, value in model.items()})
+            return config_type(
+                **{name: check_value(f"model.{name}", types[name], value) for name, value in model.items()}
+            )
         except TypeError as error:
             raise BadInput(f"config.json's 'model' is not a valid {family}: {error}") from error
 
@@ -89,7 +91,9 @@ MAX_LIST_LENGTH = 2**16
 
 
 def check_value(name: str, hint: Any, value: object) -> Any:
-    """A JSON value converted to the type of a config's field. Raises BadInput for other types and values out of bounds."""
+    """A JSON value converted to the type of a config's field. Raises BadInput for other types and values out of
+    bounds.
+    """
     origin = get_origin(hint)
     if origin is Literal:
         if value not in get_args(hint):

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build
+from clearstory.models.transformer.config import TransformerConfig
 
 MAX_ROTARY_ANGLES = 2**27
-"""Upper bound of context times head dimension: rotary angles are computed, so no file size bounds them. A context of 2**20 with 128."""
+"""Upper bound of context times head dimension: rotary angles are computed, so no file size bounds them. A context of
+2**20 with 128.
+"""
 
 
 class NoInit(TorchFunctionMode):

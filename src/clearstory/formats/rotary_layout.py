@@ -1,7 +1,7 @@
 """Rotary layout: which two output features of the query and key projections form a rotated pair.
 
-Hugging Face pairs (i, i + head_dim / 2); Meta's files, GGUF's `llama` and llama2.c pair (2i, 2i + 1). Attention scores are the same,
-since queries and keys are reordered alike, but a file read in the wrong layout gives meaningless output.
+Hugging Face pairs (i, i + head_dim / 2); Meta's files, GGUF's `llama` and llama2.c pair (2i, 2i + 1). Attention scores
+are the same, since queries and keys are reordered alike, but a file read in the wrong layout gives meaningless output.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class LineReader:
     def read_ngrams(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
         """The n-grams of one section in blocks.
 
-        Yields the words of the block by position, `order` lists of N; log10 probabilities (N,); log10 backoff weights (N,), 0 where a
-        line has none; and the number of the block's first line.
+        Yields the words of the block by position, `order` lists of N; log10 probabilities (N,); log10 backoff weights
+        (N,), 0 where a line has none; and the number of the block's first line.
         """
         remaining = size
         while remaining:

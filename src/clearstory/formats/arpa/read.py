@@ -3,9 +3,10 @@
     \\data\\             number of n-grams of each order
     \\2-grams:          log10 P(b | a)  TAB  a b  TAB  log10 backoff weight of the context "a b"
 
-In ARPA files a sentence starts after <s>, which is never predicted, and ends with </s>. Here one token does both: it ends a
-line, and the next line follows it. So <s> as a context and </s> as a predicted word become one token </s>, and saved models write both.
-N-grams with <s> after the first position, or </s> before the last, can never match and are dropped.
+In ARPA files a sentence starts after <s>, which is never predicted, and ends with </s>. Here one token does both: it
+ends a line, and the next line follows it. So <s> as a context and </s> as a predicted word become one token </s>, and
+saved models write both. N-grams with <s> after the first position, or </s> before the last, can never match and are
+dropped.
 
 The file is untrusted input: counts, contexts and numbers are checked, and errors name the line.
 """
@@ -104,7 +105,8 @@ class ArpaReader:
             sizes.append(int(match[2]))
             if sizes[-1] > MOST_ROWS or sizes[0] > MAX_VOCAB or len(sizes) > MOST_ORDER:
                 self.fail(
-                    f"{shorten(line)} is above the maximum of {MAX_VOCAB:,} words, {MOST_ROWS:,} n-grams of an order or "
+                    f"{shorten(line)} is above the maximum of {MAX_VOCAB:,} words, {MOST_ROWS:,} n-grams of an "
+                    "order or "
                     f"order {MOST_ORDER}"
                 )
         if not sizes:

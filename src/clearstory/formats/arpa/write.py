@@ -42,7 +42,8 @@ def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
     smoothing = model.config.smoothing
     if smoothing in ("laplace", "none"):
         raise CannotDo(
-            f"ARPA stores backoff weights, and smoothing '{smoothing}' has none; train with kneser-ney, witten-bell or katz"
+            f"ARPA stores backoff weights, and smoothing '{smoothing}' has none; train with kneser-ney, "
+            "witten-bell or katz"
         )
     words = arpa_words(model, tokenizer)
     with durable.write_file(path) as temporary:

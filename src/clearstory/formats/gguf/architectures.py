@@ -107,7 +107,8 @@ def with_rope_scaling(config: TransformerConfig, factors: Tensor, original_conte
     n_pairs = config.head_dim // 2
     if factors.shape != (n_pairs,) or not bool(torch.isfinite(factors).all()):
         raise BadInput(
-            f"{ROPE_FACTORS} has shape {list(factors.shape)}; {n_pairs} finite numbers are required; copy the file again"
+            f"{ROPE_FACTORS} has shape {list(factors.shape)}; {n_pairs} finite numbers are required; copy the "
+            "file again"
         )
     frequencies = inverse_frequencies(config)
     factor = float(str(factors.max().numpy()))
@@ -118,7 +119,8 @@ def with_rope_scaling(config: TransformerConfig, factors: Tensor, original_conte
         if torch.allclose(rope_scaling_divisors(frequencies, factor, original).float(), factors, rtol=1e-5):
             return replace(config, rope_factor=factor, rope_original_context=original)
     raise BadInput(
-        f"{ROPE_FACTORS} scales rotary frequencies by up to {factor:g} in a way other than Llama 3.1's; supported: Llama 3.1's"
+        f"{ROPE_FACTORS} scales rotary frequencies by up to {factor:g} in a way other than Llama 3.1's; "
+        "supported: Llama 3.1's"
     )
 
 

@@ -1,4 +1,6 @@
-"""GGUF metadata keys: how a file's fields and our config convert into each other. Keys are prefixed with the architecture's name."""
+"""GGUF metadata keys: how a file's fields and our config convert into each other. Keys are prefixed with the
+architecture's name.
+"""
 
 from __future__ import annotations
 

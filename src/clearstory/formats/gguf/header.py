@@ -2,9 +2,9 @@
 
     "GGUF"  version  tensor count  metadata count │ key type value … │ name shape type offset … │ padding │ data
 
-The package `gguf` reads the same, with one numpy array for each string: 7 s for the 98,000 strings of SmolLM2's tokenizer, here 0.2 s. It
-also trusts lengths, such as 2⁶⁰. So the header is read here, with each length compared with the remaining bytes; the package
-dequantizes and writes.
+The package `gguf` reads the same, with one numpy array for each string: 7 s for the 98,000 strings of SmolLM2's
+tokenizer, here 0.2 s. It also trusts lengths, such as 2⁶⁰. So the header is read here, with each length compared with
+the remaining bytes; the package dequantizes and writes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,19 @@ from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES, SUPPORTED_T
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 
-SCALAR_TYPES: dict[int, str] = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALAR_TYPES: dict[int, str] = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 """GGUF's scalar types as format characters of `struct` and numpy."""
 
 STRING_TYPE, ARRAY_TYPE = 8, 9
@@ -72,7 +84,9 @@ class GGUFHeader:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         reader = HeaderReader(path, data)
         if data[:4] != MAGIC:
-            raise BadInput(f"{path} starts with {data[:4]!r}, and a GGUF file with {MAGIC!r}; it is another kind of file")
+            raise BadInput(
+                f"{path} starts with {data[:4]!r}, and a GGUF file with {MAGIC!r}; it is another kind of file"
+            )
         reader.offset = 4
         version = reader.read_scalar("I")
         if version not in VERSIONS:
@@ -193,7 +207,8 @@ class HeaderReader:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if alignment not in {2**power for power in range(3, 17)}:
             self.fail(
-                f"general.alignment is {alignment!r}; it must be a power of two from {MIN_ALIGNMENT} to {MAX_ALIGNMENT:,}"
+                f"general.alignment is {alignment!r}; it must be a power of two from {MIN_ALIGNMENT} to "
+                f"{MAX_ALIGNMENT:,}"
             )
         data_start = -(-self.offset // alignment) * alignment
         locations: dict[str, TensorLocation] = {}
@@ -202,7 +217,8 @@ class HeaderReader:
             start = data_start + offset
             if offset % alignment or start + size > len(self.data):
                 self.fail(
-                    f"the tensor {name[:60]!r} of {size:,} bytes starts at byte {start:,}, which is not aligned or beyond "
+                    f"the tensor {name[:60]!r} of {size:,} bytes starts at byte {start:,}, which is not aligned "
+                    "or beyond "
                     "the end"
                 )
             if start < end:

@@ -1,8 +1,8 @@
 """GGUF number formats: how weights are stored, and their values in float32.
 
-Quantized formats store blocks of 32 or 256 numbers of a row: small integers with a scale for each block, and an offset in
-asymmetric formats. The common formats are dequantized here in a few torch operations, six times as fast as by the package `gguf`; the others
-by that package, which is also the reference in the tests.
+Quantized formats store blocks of 32 or 256 numbers of a row: small integers with a scale for each block, and an offset
+in asymmetric formats. The common formats are dequantized here in a few torch operations, six times as fast as by the
+package `gguf`; the others by that package, which is also the reference in the tests.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def read_q8_0(blocks: Blocks) -> Float[Tensor, "N 32"]:
 
 
 def unpack_nibbles(packed: UInt8[Tensor, "N 16"]) -> Float[Tensor, "N 32"]:
-    """Integers from 0 to 15: the low four bits of each byte, then the high four bits. Eight bytes are masked at a time."""
+    """Integers from 0 to 15: the low four bits of each byte, then the high four bits. Eight bytes are masked at a
+    time.
+    """
     words = packed.contiguous().view(torch.int64)
     return torch.cat((words & LOW_NIBBLES, (words >> 4) & LOW_NIBBLES), 1).view(torch.uint8).float()
 

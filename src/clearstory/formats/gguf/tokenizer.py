@@ -124,7 +124,9 @@ def read_gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | 
     if kind in (None, "no_vocab", "none"):
         return None
     if not isinstance(kind, str) or kind not in TOKENIZER_MODELS:
-        raise UnknownName(f"{path} has a tokenizer of the model {str(kind)[:40]!r}; {nearest(str(kind), TOKENIZER_MODELS)}")
+        raise UnknownName(
+            f"{path} has a tokenizer of the model {str(kind)[:40]!r}; {nearest(str(kind), TOKENIZER_MODELS)}"
+        )
     vocabulary = GGUFVocabulary.read(path, metadata)
     contents = TOKENIZER_MODELS[kind](vocabulary)
     special = vocabulary.special_token
@@ -250,7 +252,9 @@ def gguf_tokenizer_fields(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
     pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
     fields: dict[str, Any]
     if model.get("byte_fallback"):
-        types = [BYTE if token in BYTE_PIECES and type == NORMAL else type for token, type in zip(tokens, types, strict=True)]
+        types = [
+            BYTE if token in BYTE_PIECES and type == NORMAL else type for token, type in zip(tokens, types, strict=True)
+        ]
         if (unknown := model.get("unk_token")) in ids:
             types[ids[unknown]] = UNKNOWN
         fields = {"model": "llama", "pre": "default", "scores": merge_scores(pairs, tokens, types)}
@@ -287,7 +291,8 @@ BYTE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
 def merge_scores(merges: list[Any], tokens: list[str], types: list[int]) -> list[float]:
-    """Scores of all tokens that give the order of the merges: llama.cpp merges into the piece with the highest score first.
+    """Scores of all tokens that give the order of the merges: llama.cpp merges into the piece with the highest score
+    first.
 
     Raises CannotDo if no scores give that order.
     """
@@ -302,7 +307,11 @@ def merge_scores(merges: list[Any], tokens: list[str], types: list[int]) -> list
         previous = a + b
         ranks.setdefault(previous, rank)
     return [
-        -1000.0 if type in (CONTROL, USER) else 0.0 if type in (BYTE, UNKNOWN) else -float(ranks.get(token, len(merges)))
+        -1000.0
+        if type in (CONTROL, USER)
+        else 0.0
+        if type in (BYTE, UNKNOWN)
+        else -float(ranks.get(token, len(merges)))
         for token, type in zip(tokens, types, strict=True)
     ]
 

@@ -1,7 +1,7 @@
 """Write a GGUF file, which llama.cpp opens. Written with the package `gguf`, one tensor at a time.
 
-Matrices are written in the requested format; norms, biases and learned position embeddings stay in float32, as in llama.cpp's converter.
-Rows that are not a multiple of 32 numbers do not fit Q8_0's blocks and are written as F16.
+Matrices are written in the requested format; norms, biases and learned position embeddings stay in float32, as in
+llama.cpp's converter. Rows that are not a multiple of 32 numbers do not fit Q8_0's blocks and are written as F16.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def write_gguf(
         dtype: number format of matrices: f32, f16 or q8_0.
         overwrite: replace an existing file.
 
-    Raises CannotDo for a model or a tokenizer that GGUF cannot represent, FolderExists unless `overwrite`, BadInput for a model
-    without a tokenizer, MissingExtra if the package `gguf` is not installed.
+    Raises CannotDo for a model or a tokenizer that GGUF cannot represent, FolderExists unless `overwrite`, BadInput
+    for a model without a tokenizer, MissingExtra if the package `gguf` is not installed.
     """
     if path.exists() and not overwrite:
         raise FolderExists(f"{path} exists already; choose another name, or pass --overwrite to replace it")
@@ -107,7 +107,9 @@ def write_gguf(
 
 
 def stored_config_and_architecture(config: Any) -> tuple[TransformerConfig, GGUFArchitecture]:
-    """The config as a file stores it, with its architecture: with biases (of zero) if the architecture always has them."""
+    """The config as a file stores it, with its architecture: with biases (of zero) if the architecture always has
+    them.
+    """
     try:
         return config, choose_architecture(config)
     except CannotDo:

@@ -1,1 +1,1 @@
-"""Hf."""
+"""Model folders of Hugging Face's transformers."""

@@ -101,5 +101,7 @@ class HFArchitecture:
         """The config with the stored extra fields, except biases: whether those are zero is read from the weights."""
         values = {name: value for name, value in extra.items() if name in self.extra_fields and name not in BIAS_FIELDS}
         if "dropout" in values and not isinstance(values["dropout"], (int, float)):
-            raise BadInput(f"config.json has clearstory.model.dropout = {values['dropout']!r}; it must be a number below 1")
+            raise BadInput(
+                f"config.json has clearstory.model.dropout = {values['dropout']!r}; it must be a number below 1"
+            )
         return replace(config, **values)

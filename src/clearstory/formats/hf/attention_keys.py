@@ -65,7 +65,9 @@ class KVHeadsEqualHeads:
 
 @dataclass(frozen=True)
 class RopeKeys:
-    """Rotary embeddings. transformers 5 nests the keys, older releases and vLLM read them flat: both forms are written."""
+    """Rotary embeddings. transformers 5 nests the keys, older releases and vLLM read them flat: both forms are
+    written.
+    """
 
     keys = ("rope_theta", "rope_parameters", "rope_scaling", "partial_rotary_factor", "rope_interleaved")
 

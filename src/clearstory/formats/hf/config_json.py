@@ -14,8 +14,8 @@ from clearstory.formats.hf.encoder_decoders import ENCODER_DECODERS
 from clearstory.formats.hf.encoders import ENCODERS
 from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.formats.native import NATIVE
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.families import CONFIG_TYPES
+from clearstory.models.transformer.config import TransformerConfig
 
 ARCHITECTURES: dict[str, HFArchitecture] = {each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
 """Supported classes of transformers by name, in the order in which they are tried for a config of ours."""
@@ -83,7 +83,9 @@ def choose_format(config: Any) -> tuple[FolderFormat, dict[str, Any]]:
             f"{type(config).__name__} is not a config of a model family, so its model cannot be saved; "
             f"supported: {', '.join(each.__name__ for each in CONFIG_TYPES)}"
         )
-    formats: list[FolderFormat] = [*ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
+    formats: list[FolderFormat] = (
+        [*ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
+    )
     for each in formats:
         extra = each.lost_fields(config)
         if extra is not None:

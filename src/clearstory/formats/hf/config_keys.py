@@ -1,7 +1,7 @@
 """Keys of config.json: how a key and a field of our config convert into each other, in both directions.
 
-The file is untrusted input. Every number has bounds, and an unknown key is rejected, because a setting that is silently ignored
-would change the model's output.
+The file is untrusted input. Every number has bounds, and an unknown key is rejected, because a setting that is
+silently ignored would change the model's output.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ def reject_unknown_keys(external: ExternalConfig, known: set[str], architecture:
     """Raise BadInput for a key outside `known`, unless its value is null, false or empty."""
     for key in sorted(set(external) - known):
         if external[key] not in (None, False, {}, []):
-            reject(key, external[key], f"the supported {architecture} has no such setting, and ignoring it could change the output")
+            reject(
+                key,
+                external[key],
+                f"the supported {architecture} has no such setting, and ignoring it could change the output",
+            )
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ LLAMA_KEYS: tuple[ConfigKey, ...] = (
     IntKey("num_attention_heads", "heads"),
     IntKeyWithDefault("num_key_value_heads", "kv_heads", "num_attention_heads"),
     IntKey("intermediate_size", "intermediate_size"),
-    ChoiceKey("hidden_act", "activation", {"silu": "silu", **{k: v for k, v in ACTIVATION_NAMES.items() if k != "silu"}}),
+    ChoiceKey(
+        "hidden_act", "activation", {"silu": "silu", **{k: v for k, v in ACTIVATION_NAMES.items() if k != "silu"}}
+    ),
     FloatKey("rms_norm_eps", "norm_eps", 1e-12, 1.0),
     RopeKeys(),
     BoolKey(("tie_word_embeddings",), "tie_embeddings", False),
@@ -206,7 +208,11 @@ DECODERS: tuple[HFArchitecture, ...] = (
     HFArchitecture(
         name="MistralForCausalLM",
         model_type="mistral",
-        keys=(*LLAMA_KEYS, HeadDimKey("head_dim", "hidden_size", "num_attention_heads", divisible=False), SlidingWindowKey()),
+        keys=(
+            *LLAMA_KEYS,
+            HeadDimKey("head_dim", "hidden_size", "num_attention_heads", divisible=False),
+            SlidingWindowKey(),
+        ),
         fixed_fields={**LLAMA_FIXED_FIELDS, "bias": False},
         weight_prefix="model.",
         duplicate_weights=LLAMA_DUPLICATES,

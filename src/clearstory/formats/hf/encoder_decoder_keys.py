@@ -21,7 +21,9 @@ class DecoderStartKeys:
         if external.get("is_encoder_decoder", True) is not True:
             reject("is_encoder_decoder", external["is_encoder_decoder"], "supported for this architecture: true")
         value = external.get("decoder_start_token_id", external.get("pad_token_id"))
-        return {"decoder_start_token_id": None if value is None else check_int("decoder_start_token_id", value, minimum=0)}
+        return {
+            "decoder_start_token_id": None if value is None else check_int("decoder_start_token_id", value, minimum=0)
+        }
 
     def from_native(self, config: TransformerConfig) -> dict[str, Any]:
         return {"decoder_start_token_id": config.decoder_start_token_id, "is_encoder_decoder": True}
@@ -76,7 +78,9 @@ class SameAsEncoderKey:
     def to_native(self, external: ExternalConfig) -> dict[str, Any]:
         value, encoder = external.get(self.key), external.get(self.encoder_key)
         if value not in (None, encoder):
-            reject(self.key, value, f"but {self.encoder_key} = {encoder!r}; encoder and decoder must have the same value")
+            reject(
+                self.key, value, f"but {self.encoder_key} = {encoder!r}; encoder and decoder must have the same value"
+            )
         return {}
 
     def from_native(self, config: TransformerConfig) -> dict[str, Any]:
@@ -118,7 +122,9 @@ FEED_FORWARD_TYPES: Mapping[str, tuple[str, bool]] = {
     "silu": ("silu", False),
     "gated-gelu_new": ("gelu_tanh", True),
 }
-"""feed_forward_proj's values: (activation function, gated). In T5 the gated GELU is the tanh approximation, the plain one exact."""
+"""feed_forward_proj's values: (activation function, gated). In T5 the gated GELU is the tanh approximation, the plain
+one exact.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Encoder-decoders of transformers, a row each: T5 (Raffel et al. 2020) and Marian, which has the 2017 Transformer's architecture."""
+"""Encoder-decoders of transformers, a row each: T5 (Raffel et al. 2020) and Marian, which has the 2017 Transformer's
+architecture.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,10 @@ def t5_weights(config: TransformerConfig) -> WeightMap:
                 rule
                 for stack in ("encoder", "decoder")
                 for rule in (
-                    Rename(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias", f"{stack}.relative_position_bias.bias"),
+                    Rename(
+                        f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
+                        f"{stack}.relative_position_bias.bias",
+                    ),
                     Rename(f"{stack}.final_layer_norm", f"{stack}.norm"),
                 )
             ),
@@ -133,7 +138,9 @@ LM_HEAD = "lm_head.weight"
 
 
 def infer_tied(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """The config with `tied` as the weights have it: transformers 5 writes true for every T5 and unties if the file has two different matrices."""
+    """The config with `tied` as the weights have it: transformers 5 writes true for every T5 and unties if the file
+    has two different matrices.
+    """
     if not config.tie_embeddings or LM_HEAD not in weights or "shared.weight" not in weights:
         return config
     return replace(config, tie_embeddings=torch.equal(weights[LM_HEAD], weights["shared.weight"]))
@@ -175,7 +182,9 @@ ENCODER_DECODERS = (
         weight_map=t5_weights,
         # Unused weights of older T5 files.
         ignored_weights=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
-        duplicate_weights=dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", LM_HEAD), "shared.weight"),
+        duplicate_weights=dict.fromkeys(
+            ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", LM_HEAD), "shared.weight"
+        ),
         infer_from_weights=infer_tied,
         auto_class="AutoModelForSeq2SeqLM",
     ),

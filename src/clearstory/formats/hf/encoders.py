@@ -76,7 +76,9 @@ BERT_KEYS: tuple[ConfigKey, ...] = (
     KVHeadsEqualHeads("num_attention_heads"),
     IntKey("intermediate_size", "intermediate_size"),
     IntKey("type_vocab_size", "token_types"),
-    ChoiceKey("hidden_act", "activation", {"gelu": "gelu", **{k: v for k, v in ACTIVATION_NAMES.items() if k != "gelu"}}),
+    ChoiceKey(
+        "hidden_act", "activation", {"gelu": "gelu", **{k: v for k, v in ACTIVATION_NAMES.items() if k != "gelu"}}
+    ),
     FloatKey("layer_norm_eps", "norm_eps", 1e-12, 1.0),
     DropoutKeys(("hidden_dropout_prob", "attention_probs_dropout_prob")),
     FixedKey("position_embedding_type", "absolute", "absolute"),
@@ -170,7 +172,11 @@ ENCODERS = (
         {"pooler": True, "label_level": "text"},
         minimum_labels=2,
     ),
-    classifier("BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, minimum_labels=1),
+    classifier(
+        "BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, minimum_labels=1
+    ),
     headless("BertForQuestionAnswering", "qa_outputs"),
 )
-"""In the order in which they are tried for a config of ours: BertModel before BertForQuestionAnswering, which opens as the same."""
+"""In the order in which they are tried for a config of ours: BertModel before BertForQuestionAnswering, which opens as
+the same.
+"""

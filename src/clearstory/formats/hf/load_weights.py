@@ -69,7 +69,9 @@ def bias_names(weights: Mapping[str, Tensor], field: str) -> set[str]:
 class CastWeights(Mapping[str, Tensor]):
     """The stored weights a model needs, cast when read."""
 
-    def __init__(self, shards: ShardedWeights, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, shards: ShardedWeights, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]
+    ) -> None:
         self.shards, self.expected, self.cast = shards, expected, cast
 
     def __getitem__(self, name: str) -> Tensor:
@@ -115,7 +117,9 @@ def check_tensors(expected: Mapping[str, Tensor], shards: ShardedWeights, form: 
                 f"{list(stored.shape)}; they belong to different models"
             )
         if stored.dtype not in (FLOATS if tensor.dtype.is_floating_point else INTEGERS):
-            raise BadInput(f"{name} is stored as {stored.dtype}; supported: {', '.join(FLOATS)}; save the model unquantized")
+            raise BadInput(
+                f"{name} is stored as {stored.dtype}; supported: {', '.join(FLOATS)}; save the model unquantized"
+            )
     for name in shards:
         if name in expected or ignored.fullmatch(name):
             continue

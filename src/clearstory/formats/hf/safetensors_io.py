@@ -1,7 +1,7 @@
 """safetensors: weights of a folder in one file or in shards with an index, read as untrusted input.
 
-Files are memory-mapped: data is read only when a tensor is used. Names and shapes come from the headers and are compared with
-what the model needs before any data is read.
+Files are memory-mapped: data is read only when a tensor is used. Names and shapes come from the headers and are
+compared with what the model needs before any data is read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class StoredTensor:
     def read(self) -> Tensor:
         """The tensor, from a memory map of its own, which is released with the tensor.
 
-        With one map for the whole file, GPT-2's file would stay in memory beside its transposed matrices (1.8 times its size).
+        With one map for the whole file, GPT-2's file would stay in memory beside its transposed matrices (1.8 times
+        its size).
         """
         tensor: Tensor = open_safetensors(self.file).get_tensor(self.name)
         return tensor
@@ -76,7 +77,9 @@ class ShardedWeights(Mapping[str, Tensor]):
         stored: dict[str, StoredTensor] = {}
         for shard in sorted(set(weight_map.values())):
             if not SHARD_NAME.match(shard):
-                raise CorruptFile(f"{folder / INDEX} names a shard {shard[:60]!r}, which is not a file of its own folder")
+                raise CorruptFile(
+                    f"{folder / INDEX} names a shard {shard[:60]!r}, which is not a file of its own folder"
+                )
             if not (folder / shard).is_file():
                 raise CorruptFile(f"{folder / INDEX} names {shard}, which does not exist; copy the folder again")
             stored |= read_safetensors_header(folder / shard)
@@ -139,7 +142,8 @@ def no_weights_message(folder: Path, auto_class: str) -> str:
         return f"{folder} holds no {FILE}; copy the whole folder"
     return (
         f"{folder} holds {pickles[0]}, a pickle, which can run code when it is opened, and no {FILE}; if you trust it, "
-        f'convert it once: transformers.{auto_class or "AutoModel"}.from_pretrained("{folder}").save_pretrained("NEW"), '
+        "convert it once: "
+        f'transformers.{auto_class or "AutoModel"}.from_pretrained("{folder}").save_pretrained("NEW"), '
         "and copy the tokenizer's files there"
     )
 

@@ -1,7 +1,7 @@
 """Weight map: names and layouts of weights in another format, each rule applied in both directions.
 
-A rule converts one layer at a time, so that a large model is never held twice. It also works on the meta device: converting a
-model without data gives the names and shapes its file must have.
+A rule converts one layer at a time, so that a large model is never held twice. It also works on the meta device:
+converting a model without data gives the names and shapes its file must have.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class WeightRule(Protocol):
 
 @dataclass(frozen=True)
 class Rename:
-    """A module under another name; `transposed` for GPT-2's Conv1D, which stores (in, out) where Linear stores (out, in).
+    """A module under another name; `transposed` for GPT-2's Conv1D, which stores (in, out) where Linear stores (out,
+    in).
 
     >>> Rename("ln_f", "norm").from_native({"norm.weight": torch.ones(2)}, 0)
     {'ln_f.weight': tensor([1., 1.])}
@@ -53,7 +54,9 @@ class Rename:
         """The module's weight and bias under the target name."""
         source, target = source.format(layer=layer), target.format(layer=layer)
         tensors = {name: weights[f"{source}.{name}"] for name in PARAMETERS if f"{source}.{name}" in weights}
-        return {f"{target}.{name}": transpose(tensor) if self.transposed else tensor for name, tensor in tensors.items()}
+        return {
+            f"{target}.{name}": transpose(tensor) if self.transposed else tensor for name, tensor in tensors.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,9 @@ def adapter_config_dict(
     default, _ = Counter(adapters.values()).most_common(1)[0]
     different = {layer: [other for other, each in adapters.items() if each != adapters[layer]] for layer in adapters}
     exceptions = {
-        shortest_suffix(layer, [*others, *different[layer]]): each for layer, each in adapters.items() if each != default
+        shortest_suffix(layer, [*others, *different[layer]]): each
+        for layer, each in adapters.items()
+        if each != default
     }
     return {
         "peft_type": "LORA",

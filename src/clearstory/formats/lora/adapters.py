@@ -26,7 +26,7 @@ from clearstory.formats.lora.fused_layers import FusedLinear, LoRAMatrices, fuse
 from clearstory.formats.model_card import ModelCard, adapter_readme
 from clearstory.formats.native import NATIVE
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.lora import LoRALinear, lora_layers, linear_layers, remove_lora
+from clearstory.models.lora import LoRALinear, linear_layers, lora_layers, remove_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.text.tokenizers import Tokenizer
 
@@ -130,8 +130,8 @@ def update_adapter_card(folder: Path, card: ModelCard) -> None:
 def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> Any:
     """The model with the adapter of a folder in place of any it has. Base weights are shared with `model`.
 
-    `same_base` requires the base model that the adapter was trained on, if the folder holds its hash. Raises BadInput for
-    unsupported settings of peft, CorruptFile for tensors that do not fit the model.
+    `same_base` requires the base model that the adapter was trained on, if the folder holds its hash. Raises BadInput
+    for unsupported settings of peft, CorruptFile for tensors that do not fit the model.
     """
     config, metadata = read_adapter_config(folder), read_metadata(folder)
     if not (folder / FILE).is_file():
@@ -151,16 +151,18 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
         for name, each in split_lora(linear, matrices[linear.hf_name], metadata["ranks"]).items():
             a, b = each.a.to(linears[name].weight), each.b.to(linears[name].weight)
             adapters[name] = LoRALinear(linears[name], a=a, b=b, alpha=each.alpha, dropout=config.dropout)
-    return shallow_copy(model, lambda name, each: adapters.get(name, each.base if isinstance(each, LoRALinear) else None)).train(
-        model.training
-    )
+    return shallow_copy(
+        model, lambda name, each: adapters.get(name, each.base if isinstance(each, LoRALinear) else None)
+    ).train(model.training)
 
 
 def model_fused_linears(model: nn.Module) -> tuple[str, list[FusedLinear]]:
     """The class of transformers a model is saved as, and the linear layers of that class."""
     config: Any = model.config
     form, extra = choose_format(config)
-    return form.name, fused_linears(weight_map_of(form, stored_config(config, extra)), linear_layers(remove_lora(model)))
+    return form.name, fused_linears(
+        weight_map_of(form, stored_config(config, extra)), linear_layers(remove_lora(model))
+    )
 
 
 def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, FusedLinear]) -> dict[str, LoRAMatrices]:
@@ -188,7 +190,8 @@ def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, Fus
                 raise CorruptFile(f"{folder / FILE} holds {layer} without its {matrix}; copy the folder again")
             if tensors[matrix].shape != shape:
                 raise CorruptFile(
-                    f"{CONFIG} and the base model require {matrix} of {layer} with shape {list(shape)}, and {FILE} holds "
+                    f"{CONFIG} and the base model require {matrix} of {layer} with shape {list(shape)}, and "
+                    f"{FILE} holds "
                     f"{list(tensors[matrix].shape)}; they belong to different models"
                 )
         a, b = (tensors[matrix].read() for matrix in MATRICES)
@@ -197,7 +200,9 @@ def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, Fus
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """clearstory.json: "card", "base" (hash of the base weights) and "ranks" by native layer. Defaults if it is absent."""
+    """clearstory.json: "card", "base" (hash of the base weights) and "ranks" by native layer. Defaults if it is
+    absent.
+    """
     metadata = read_json(folder / METADATA) if (folder / METADATA).is_file() else {}
     ranks = metadata.get("ranks")
     if not isinstance(ranks, dict) or not all(isinstance(rank, int) and rank >= 0 for rank in ranks.values()):
@@ -228,7 +233,8 @@ def no_adapter_message(folder: Path) -> str:
     if not (folder / "adapter_model.bin").is_file():
         return f"{folder} holds {CONFIG} and no {FILE}; copy the whole folder"
     return (
-        f"{folder} holds adapter_model.bin, a pickle, which can run code when it is opened, and no {FILE}; if you trust "
+        f"{folder} holds adapter_model.bin, a pickle, which can run code when it is opened, and no {FILE}; if you "
+        "trust "
         "it, open it once with peft and save it again"
     )
 

@@ -1,7 +1,7 @@
 """LoRA of fused layers: which of our linear layers a linear layer of transformers contains, and their adapters as one.
 
-GPT-2's c_attn and Phi-3's qkv_proj concatenate query, key and value. Adapters of rank r each become one adapter of the summed
-rank, with B block-diagonal:
+GPT-2's c_attn and Phi-3's qkv_proj concatenate query, key and value. Adapters of rank r each become one adapter of the
+summed rank, with B block-diagonal:
 
     [y_q]          [B_q        ] [A_q]
     [y_k] += scale [    B_k    ] [A_k] x
@@ -95,8 +95,8 @@ def fuse_lora(linear: FusedLinear, adapters: Mapping[str, LoRALinear]) -> LoRAMa
 def split_lora(linear: FusedLinear, fused: LoRAMatrices, ranks: Mapping[str, int]) -> dict[str, LoRAMatrices]:
     """The adapter of the fused layer as adapters of its native layers, by name.
 
-    If `ranks` gives the rank of each native layer and B is block-diagonal accordingly, each layer gets its own block; otherwise
-    each gets a copy of A and its rows of B.
+    If `ranks` gives the rank of each native layer and B is block-diagonal accordingly, each layer gets its own block;
+    otherwise each gets a copy of A and its rows of B.
     """
     rank, blocks = len(fused.a), torch.split(fused.b, list(linear.out_features))
     present = [name for name in linear.native_names if name in ranks]

@@ -1,1 +1,1 @@
-"""Onnx."""
+"""ONNX: models as graphs for onnxruntime."""

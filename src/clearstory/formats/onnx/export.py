@@ -1,116 +1,288 @@
-"""ONNX writing: a folder that onnxruntime reads, drawn by torch's own exporter: graphs, tokenizer, config.json."""
+"""Export a model to a folder for onnxruntime: graphs by torch's exporter, tokenizer, config.json.
+
+Inputs and outputs have the names of Hugging Face's Optimum:
+
+    input_ids (B, T), attention_mask (B, P + T), past_key_values.0.key (B, H, P, D) ...  ──►  model.onnx
+                                                    logits (B, T, V), present.0.key (B, H, P + T, D) ...  ◄──┘
+
+The cache holds the P tokens before the input, 0 at first.
+"""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from clearstory.durable import write_folder, write_json, write_text
-from clearstory.errors import CannotDo, FolderExists, MissingExtra
-from clearstory.formats.model_card import ModelCard, onnx_readme
+from clearstory.durable import write_folder, write_text
+from clearstory.errors import CannotDo, MissingExtra
+from clearstory.formats.folders import check_tokenizer, check_writable, write_config_files
 from clearstory.formats.hf.config_json import choose_format
-from clearstory.formats.folders import check_tokenizer, config_json_dict, generation_json_dict
-from clearstory.formats.onnx.graphs import OnnxGraph, graphs
-from clearstory.models.build import count_parameters
+from clearstory.formats.model_card import ModelCard, onnx_readme
+from clearstory.formats.onnx.modules import (
+    DecoderModule,
+    EncoderModule,
+    RecurrentModule,
+    SourceEncoderModule,
+    TargetDecoderModule,
+)
 from clearstory.models.base import inference_mode
+from clearstory.models.build import count_parameters
+from clearstory.models.hmm.model import HMM
+from clearstory.models.ngram.model import NGram
+from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.transformer.decoder import Transformer
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.tokenizers import Tokenizer
 
 OPSET = 20
-"""The version of ONNX's words. From this one on GELU is one of them; onnxruntime has read it since early 2024."""
+"""The ONNX operator set: the first with GELU; onnxruntime has supported it since early 2024."""
 
-MOST_BYTES = 2**31 - 2**24
-"""Of one file: protobuf counts in 31 bits. What is larger lies beside it, in model.onnx.data."""
+MAX_FILE_BYTES = 2**31 - 2**24
+"""Maximum size of a graph file (protobuf has a 2 GiB limit). Larger weights are stored in model.onnx.data."""
 
-LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-"""Loggers of the exporter, which warn of what is none of ours, such as that torchvision is not there."""
+NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+"""Loggers of the exporter, which warn of irrelevant things, such as that torchvision is missing."""
+
+BATCH, LENGTH, PAST = 2, 3, 5
+"""Sizes of the example inputs: all different, and none 1, which the exporter would treat as a constant."""
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """One graph file.
+
+    Args:
+        file: its name.
+        module: the function it computes.
+        inputs: example inputs by name.
+        axes: names of the dynamic dimensions of each input.
+        outputs: names of the outputs.
+        list_start: index of the first input that is passed to the module in one list; None if there is no list.
+    """
+
+    file: str
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    axes: Mapping[str, Mapping[int, str]]
+    outputs: tuple[str, ...]
+    list_start: int | None = None
+
+    def module_arguments(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """A value for each input, as arguments of the module."""
+        arguments = [values[name] for name in self.inputs]
+        if self.list_start is None:
+            return tuple(arguments)
+        return (*arguments[: self.list_start], arguments[self.list_start :])
+
+
+def decoder_graphs(model: Transformer) -> Iterator[OnnxGraph]:
+    """The graph of a decoder, with a key-value cache."""
+    c = model.config
+    if c.recall:
+        raise CannotDo(
+            "this model has hashed n-grams of ids (model.recall), which ONNX's key-value cache does not store; "
+            "export a "
+            "model without recall"
+        )
+    names = [f"{layer}.{part}" for layer in range(c.layers) for part in ("key", "value")]
+    past = {f"past_key_values.{name}": torch.zeros(BATCH, c.kv_heads, PAST, c.head_dim) for name in names}
+    yield OnnxGraph(
+        "model.onnx",
+        DecoderModule(model),
+        {"input_ids": example_ids(LENGTH), "attention_mask": example_ids(PAST + LENGTH), **past},
+        {
+            "input_ids": {0: "batch_size", 1: "sequence_length"},
+            "attention_mask": {0: "batch_size", 1: "total_sequence_length"},
+            **{name: {0: "batch_size", 2: "past_sequence_length"} for name in past},
+        },
+        ("logits", *(f"present.{name}" for name in names)),
+        list_start=2,
+    )
+
+
+def encoder_graphs(model: Encoder) -> Iterator[OnnxGraph]:
+    """The graph of an encoder."""
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if model.token_type_embedding is not None else [])]
+    yield OnnxGraph(
+        "model.onnx",
+        EncoderModule(model),
+        {name: example_ids(LENGTH) for name in names},
+        {name: {0: "batch_size", 1: "sequence_length"} for name in names},
+        encoder_outputs(model),
+    )
+
+
+def encoder_outputs(model: Encoder) -> tuple[str, ...]:
+    """Names of an encoder's outputs: hidden states, and one for each head."""
+    heads = {"logits": model.mlm_transform, "pooler_output": model.pooler}
+    return ("last_hidden_state", *(name for name, head in heads.items() if head is not None))
+
+
+def encoder_decoder_graphs(model: EncoderDecoder) -> Iterator[OnnxGraph]:
+    """The two graphs of an encoder-decoder."""
+    source = {0: "batch_size", 1: "encoder_sequence_length"}
+    yield OnnxGraph(
+        "encoder_model.onnx",
+        SourceEncoderModule(model),
+        {"input_ids": example_ids(PAST), "attention_mask": example_ids(PAST)},
+        {"input_ids": source, "attention_mask": source},
+        ("last_hidden_state",),
+    )
+    yield OnnxGraph(
+        "decoder_model.onnx",
+        TargetDecoderModule(model),
+        {
+            "encoder_attention_mask": example_ids(PAST),
+            "input_ids": example_ids(LENGTH),
+            "encoder_hidden_states": torch.zeros(BATCH, PAST, model.config.width),
+        },
+        {
+            "encoder_attention_mask": source,
+            "input_ids": {0: "batch_size", 1: "sequence_length"},
+            "encoder_hidden_states": source,
+        },
+        ("logits",),
+    )
+
+
+def recurrent_graphs(model: Recurrent) -> Iterator[OnnxGraph]:
+    """The graph of a recurrent model, with its state."""
+    c = model.config
+    sizes = {
+        f"{layer}.{part}": units
+        for layer, units in enumerate(c.units)
+        for part in (("hidden", "cell") if c.cell == "lstm" else ("hidden",))
+    }
+    past = {f"past.{name}": torch.zeros(BATCH, units) for name, units in sizes.items()}
+    yield OnnxGraph(
+        "model.onnx",
+        RecurrentModule(model),
+        {"input_ids": example_ids(LENGTH), **past},
+        {"input_ids": {0: "batch_size", 1: "sequence_length"}, **{name: {0: "batch_size"} for name in past}},
+        ("logits", *(f"present.{name}" for name in sizes)),
+        list_start=1,
+    )
+
+
+def example_ids(length: int) -> Tensor:
+    """Example token ids or an attention mask, (BATCH, length)."""
+    return torch.ones(BATCH, length, dtype=torch.long)
+
+
+def ngram_graphs(model: NGram) -> Iterator[OnnxGraph]:
+    """Raise CannotDo."""
+    raise CannotDo(
+        "n-gram models cannot be exported to ONNX; convert this model to .arpa; supported: Transformers and "
+        "recurrent models"
+    )
+
+
+def hmm_graphs(model: HMM) -> Iterator[OnnxGraph]:
+    """Raise CannotDo."""
+    raise CannotDo("hidden Markov models cannot be exported to ONNX; supported: Transformers and recurrent models")
+
+
+GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
+    Transformer: decoder_graphs,
+    Encoder: encoder_graphs,
+    EncoderDecoder: encoder_decoder_graphs,
+    Recurrent: recurrent_graphs,
+    NGram: ngram_graphs,
+    HMM: hmm_graphs,
+}
+"""From the type of a model to a function that yields its graphs, or raises CannotDo."""
+
+
+def model_graphs(model: nn.Module) -> tuple[OnnxGraph, ...]:
+    """The graphs of a model. Raises CannotDo for a model that cannot be exported."""
+    return tuple(GRAPHS[type(model)](model))
 
 
 @contextmanager
 def write_onnx(
     path: Path, model: nn.Module, tokenizer: Tokenizer | None, card: ModelCard, *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """A folder with a model's graphs, at a temporary name while the block runs, in which it is to be tried.
+    """Export a float32 model to a folder, which has a temporary name within the `with` block, where it can be tested.
 
-    The model is one of float32. Raises CannotDo for one that has no graph, FolderExists unless `overwrite`, OutOfSpace,
-    MissingExtra where the exporter's packages are not installed.
+    Raises CannotDo for a model that cannot be exported, FolderExists unless `overwrite`, OutOfSpace, MissingExtra if
+    the exporter's packages are not installed.
     """
-    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
-        raise FolderExists(f"{path} is there already; choose another name, or pass --overwrite to replace it")
-    drawn = graphs(model)
+    check_writable(path, overwrite)
+    graphs = model_graphs(model)
     check_packages()
     check_tokenizer(model, tokenizer)
     config: Any = model.config
     form, extra = choose_format(config)
     with write_folder(path, need=4 * count_parameters(model)) as temporary:
-        write_json(temporary / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
-        if getattr(config, "architecture", "") != "encoder":
-            write_json(temporary / "generation_config.json", generation_json_dict(config, tokenizer))
-        write_text(temporary / "README.md", onnx_readme(card, [graph.file for graph in drawn]))
+        write_config_files(temporary, form, config, extra, model, tokenizer, card)
+        write_text(temporary / "README.md", onnx_readme(card, [graph.file for graph in graphs]))
         if tokenizer is not None:
             tokenizer.save(temporary)
         with inference_mode(model):
-            for graph in drawn:
-                save(temporary, graph)
+            for graph in graphs:
+                save_graph(temporary, graph)
         yield temporary
 
 
 def check_packages() -> None:
-    """Raises MissingExtra."""
+    """Raise MissingExtra if a package of the exporter is not installed."""
     try:
-        import onnx  # noqa: F401  # what the exporter imports, and what checks it
+        import onnx  # noqa: F401  # the exporter imports it
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtra(f"ONNX needs {error.name}: pip install 'clearstory[onnx]'") from None
 
 
-def save(folder: Path, graph: OnnxGraph) -> None:
-    """One graph as a file. Raises CannotDo where the exporter cannot take it."""
-    with quiet():
+def save_graph(folder: Path, graph: OnnxGraph) -> None:
+    """Export one graph to a file. Raises CannotDo if the exporter fails."""
+    with silence_exporter():
         try:
-            program = draw(graph)
-        except Exception as error:  # of any of three packages; its cause is what happened
+            program = export_graph(graph)
+        except Exception as error:  # of any of three packages; the cause holds the reason
             reason = " ".join(str(error.__cause__ or error).split())[:200]
             raise CannotDo(
-                f"torch's exporter cannot draw {graph.file} ({reason}); please report this, with the config.json"
+                f"torch's exporter cannot export {graph.file} ({reason}); please report this, with the config.json"
             ) from error
-        numbers = [*graph.module.parameters(), *graph.module.buffers()]
-        size = sum(each.numel() * each.element_size() for each in numbers)
-        program.save(folder / graph.file, external_data=size > MOST_BYTES)
+        tensors = [*graph.module.parameters(), *graph.module.buffers()]
+        size = sum(each.numel() * each.element_size() for each in tensors)
+        program.save(folder / graph.file, external_data=size > MAX_FILE_BYTES)
 
 
-def draw(graph: OnnxGraph) -> Any:
-    """What torch's exporter makes of a graph."""
+def export_graph(graph: OnnxGraph) -> Any:
+    """The ONNX program of a graph."""
     axes: Mapping[str, Any] = {name: graph.axes[name] for name in graph.inputs}
     return torch.onnx.export(
         graph.module,
-        graph.packed(graph.inputs),
+        graph.module_arguments(graph.inputs),
         dynamo=True,
         input_names=list(graph.inputs),
         output_names=list(graph.outputs),
-        dynamic_shapes=graph.packed(axes),
+        dynamic_shapes=graph.module_arguments(axes),
         opset_version=OPSET,
         verbose=False,
     )
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without what the exporter says by the way; what stops it is raised all the same."""
-    loggers = [logging.getLogger(name) for name in LOUD]
+def silence_exporter() -> Iterator[None]:
+    """Suppress the exporter's warnings and logs; exceptions are raised as usual."""
+    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Of its own old calls, and of inputs that share the name of a dimension, as they are meant to.
+            # Deprecations within the exporter, and inputs that intentionally share a dimension's name.
             warnings.simplefilter("ignore")
             yield
     finally:

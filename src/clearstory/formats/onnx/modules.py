@@ -1,7 +1,7 @@
-"""ONNX modules: each kind of model as a function of tensors alone, drawn with the house's own blocks.
+"""Models as functions of tensors only, for torch's ONNX exporter, built from the same layers as in training.
 
-A mask is 1 where a token is real, and places are counted over real tokens. So padding may stand on either side of them,
-and every row is read as if alone.
+Attention masks are 1 at real tokens, and positions count real tokens only. So padding may be on either side, and every
+sequence is processed as if it were alone.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.transformer.attention import Attention, RotaryAngles
-from clearstory.models.transformer.block import Block
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.recurrent.cells import RecurrentLayer
 from clearstory.models.recurrent.config import Cell
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.transformer.stack import Stack
+from clearstory.models.transformer.attention import Attention, RotaryAngles
+from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.decoder import Transformer
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.transformer.stack import Stack
 
 
 class DecoderModule(nn.Module):
-    """A decoder, with its cache handed in and out."""
+    """A decoder with its key-value cache as input and output."""
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
@@ -36,35 +36,36 @@ class DecoderModule(nn.Module):
     def forward(
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B S"], past: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Logits, then the keys and values of each layer, those of the past in front."""
+        """Logits, then keys and values of each layer, past and new ones concatenated."""
         model = self.model
-        here = past[0].shape[2] + torch.arange(input_ids.shape[1])
-        places = counted(attention_mask)
-        own = places.index_select(1, here)
-        shade = shaded(model, attention_mask, places, own, here)
-        x, present = write_on(model, model.embed_tokens(input_ids, own), own, shade, past)
+        indices = past[0].shape[2] + torch.arange(input_ids.shape[1])
+        key_positions = token_positions(attention_mask)
+        positions = key_positions.index_select(1, indices)
+        bias = causal_bias(model, attention_mask, key_positions, positions, indices)
+        x, present = run_causal_stack(model, model.embed_tokens(input_ids, positions), positions, bias, past)
         return model.logits(x), *present
 
 
 class CachedAttention:
-    """One block's attention over the past and itself, which remembers the keys and values it looked at."""
+    """Self-attention of one block over past and new tokens; `present` holds the keys and values after a call."""
 
-    def __init__(self, attention: Attention, turn: RotaryAngles | None, shade: Tensor, past: Sequence[Tensor]) -> None:
-        self.attention, self.turn, self.shade, self.past = attention, turn, shade, past
+    def __init__(self, attention: Attention, rotary: RotaryAngles | None, bias: Tensor, past: Sequence[Tensor]) -> None:
+        self.attention, self.rotary, self.bias, self.past = attention, rotary, bias, past
         self.present: tuple[Tensor, ...] = ()
 
     def __call__(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
-        """What attention adds to each token."""
-        q, (k, v) = self.attention.queries(x, self.turn), self.attention.keys_and_values(x, self.turn)
+        """The attention output, (B, T, W)."""
+        q, (k, v) = self.attention.queries(x, self.rotary), self.attention.keys_and_values(x, self.rotary)
         if self.past:
             k, v = (torch.cat(pair, 2) for pair in zip(self.past, (k, v), strict=True))
         self.present = (k, v)
-        shared = k.shape[1] != q.shape[1]
-        return self.attention.project_output(F.scaled_dot_product_attention(q, k, v, attn_mask=self.shade, enable_gqa=shared))
+        grouped = k.shape[1] != q.shape[1]
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, enable_gqa=grouped)
+        return self.attention.project_output(heads)
 
 
 class EncoderModule(nn.Module):
-    """An encoder: vectors, and logits and the pooler's word on the text where it has such heads."""
+    """An encoder: hidden states, logits if it has an MLM head, pooled output if it has a pooler."""
 
     def __init__(self, model: Encoder) -> None:
         super().__init__()
@@ -76,15 +77,15 @@ class EncoderModule(nn.Module):
         attention_mask: Int[Tensor, "B T"],
         token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> tuple[Tensor, ...]:
-        """As `encoder_outputs` names them."""
+        """The outputs that `encoder_outputs` names."""
         model = self.model
-        hidden = climb(model, model.embedding(input_ids), attention_mask, token_type_ids)
-        found = [hidden]
+        hidden = run_bidirectional_stack(model, model.embedding(input_ids), attention_mask, token_type_ids)
+        outputs = [hidden]
         if model.mlm_transform is not None:
-            found.append(model.logits(hidden))
+            outputs.append(model.logits(hidden))
         if model.pooler is not None:
-            found.append(model.pool(hidden))
-        return tuple(found)
+            outputs.append(model.pool(hidden))
+        return tuple(outputs)
 
 
 class SourceEncoderModule(nn.Module):
@@ -97,12 +98,12 @@ class SourceEncoderModule(nn.Module):
     def forward(
         self, input_ids: Int[Tensor, "B S"], attention_mask: Int[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B S W"]]:
-        """Every source token's vector."""
-        return (climb(self.model.encoder, self.model.embedding(input_ids), attention_mask),)
+        """Hidden states of the source tokens."""
+        return (run_bidirectional_stack(self.model.encoder, self.model.embedding(input_ids), attention_mask),)
 
 
 class TargetDecoderModule(nn.Module):
-    """The decoder of an encoder-decoder, which reads all that was written at each step."""
+    """The decoder of an encoder-decoder, without a cache."""
 
     def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
@@ -114,14 +115,14 @@ class TargetDecoderModule(nn.Module):
         input_ids: Int[Tensor, "B T"],
         encoder_hidden_states: Float[Tensor, "B S W"],
     ) -> tuple[Float[Tensor, "B T V"]]:
-        """Logits after each token."""
+        """Logits after each target token."""
         model = self.model
-        hidden = hidden_from(encoder_attention_mask, encoder_hidden_states.dtype)[:, None, None]
-        written = torch.ones_like(input_ids)  # padding on the right, if there is some, is seen by none before it
-        own = counted(written)
-        shade = shaded(model.decoder, written, own, own, torch.arange(input_ids.shape[1]))
-        x = model.decoder.embed_inputs(model.embedding(input_ids), own)
-        x, _ = write_on(model.decoder, x, own, shade, source=(encoder_hidden_states, hidden))
+        source_bias = mask_bias(encoder_attention_mask, encoder_hidden_states.dtype)[:, None, None]
+        mask = torch.ones_like(input_ids)  # no mask: padding must be on the right, where no token attends to it
+        positions = token_positions(mask)
+        bias = causal_bias(model.decoder, mask, positions, positions, torch.arange(input_ids.shape[1]))
+        x = model.decoder.embed_inputs(model.embedding(input_ids), positions)
+        x, _ = run_causal_stack(model.decoder, x, positions, bias, source=(encoder_hidden_states, source_bias))
         return (model.logits(model.scale_hidden(x)),)
 
 
@@ -130,14 +131,14 @@ OPERATORS: dict[Cell, tuple[str, tuple[int, ...], dict[str, int]]] = {
     "gru": ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
     "lstm": ("LSTM", (0, 3, 1, 2), {}),
 }
-"""Each cell in ONNX: its name, the order of its gates as numbers of ours, and how it is set to our formula.
+"""Each cell's ONNX operator: its name, the order of its gates as indices of ours, attributes that select our formula.
 
-The exporter's own way to these words makes of every text one as long as that it was drawn with.
+The exporter's own conversion to these operators would fix the sequence length to that of the example input.
 """
 
 
 class RecurrentModule(nn.Module):
-    """A recurrent model, with its memory handed in and out. Rows are read whole: none of their tokens is padding."""
+    """A recurrent model with its state as input and output. It has no mask: sequences must have equal length."""
 
     def __init__(self, model: Recurrent) -> None:
         super().__init__()
@@ -145,113 +146,120 @@ class RecurrentModule(nn.Module):
         self.layers = nn.ModuleList(RecurrentLayerModule(cast(RecurrentLayer, layer)) for layer in model.layers)
 
     def forward(self, input_ids: Int[Tensor, "B T"], past: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Logits, then what each layer remembers."""
+        """Logits, then the state of each layer."""
         x = self.model.embedding(input_ids.t())
-        each = len(past) // len(self.layers)
+        per_layer = len(past) // len(self.layers)
         present: list[Tensor] = []
-        for number, layer in enumerate(self.layers):
-            x, *after = layer(x, past[each * number : each * (number + 1)])
-            present += after
+        for index, layer in enumerate(self.layers):
+            x, *state = layer(x, past[per_layer * index : per_layer * (index + 1)])
+            present += state
         return self.model.logits(x.transpose(0, 1)), *present
 
 
 class RecurrentLayerModule(nn.Module):
-    """One layer, its weights in the order that ONNX has them."""
+    """One recurrent layer, its weights in ONNX's order of gates."""
 
     def __init__(self, layer: RecurrentLayer) -> None:
         super().__init__()
-        self.word, order, self.settings = OPERATORS[layer.cell]
+        self.operator, order, self.attributes = OPERATORS[layer.cell]
 
-        def transposed(weight: Tensor) -> Tensor:
-            parts = weight.detach().chunk(len(order))
-            return torch.cat([parts[gate] for gate in order])[None]
+        def reorder_gates(weight: Tensor) -> Tensor:
+            gates = weight.detach().chunk(len(order))
+            return torch.cat([gates[gate] for gate in order])[None]
 
-        self.input = nn.Parameter(transposed(layer.input.weight))
-        self.memory = nn.Parameter(transposed(layer.memory.weight))
-        self.bias = nn.Parameter(torch.cat([transposed(layer.input.bias), transposed(layer.memory.bias)], 1))
+        self.input = nn.Parameter(reorder_gates(layer.input.weight))
+        self.memory = nn.Parameter(reorder_gates(layer.memory.weight))
+        self.bias = nn.Parameter(torch.cat([reorder_gates(layer.input.bias), reorder_gates(layer.memory.bias)], 1))
 
-    def forward(self, x: Float[Tensor, "T B I"], before: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The hidden vector after each token, (T, B, U), and what is remembered after the last."""
-        count, rows, units = x.shape[0], x.shape[1], self.memory.shape[2]
-        out, *after = torch.onnx.ops.symbolic_multi_out(
-            self.word,
-            (x, self.input, self.memory, self.bias, None, *(each[None] for each in before)),
-            {"hidden_size": units, **self.settings},
-            dtypes=[x.dtype] * (1 + len(before)),
-            shapes=[(count, 1, rows, units), *[(1, rows, units)] * len(before)],
+    def forward(self, x: Float[Tensor, "T B I"], state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Hidden states, (T, B, U), and the state after the last token."""
+        length, batch_size, units = x.shape[0], x.shape[1], self.memory.shape[2]
+        hidden, *new_state = torch.onnx.ops.symbolic_multi_out(
+            self.operator,
+            (x, self.input, self.memory, self.bias, None, *(each[None] for each in state)),
+            {"hidden_size": units, **self.attributes},
+            dtypes=[x.dtype] * (1 + len(state)),
+            shapes=[(length, 1, batch_size, units), *[(1, batch_size, units)] * len(state)],
         )
-        return out[:, 0], *(each[0] for each in after)
+        return hidden[:, 0], *(each[0] for each in new_state)
 
 
-def counted(mask: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
-    """The place of each token among the real ones of its row."""
+def token_positions(mask: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """The position of each token among the real tokens of its sequence, from 0."""
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
-def hidden_from(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores: 0 where a token may be seen, else so little that its weight is 0 to the last bit.
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """An additive attention bias: 0 where the mask is positive, else the lowest number of `dtype`, so that weights are
+    0.
 
-    Not -inf: where a row is padding alone, as to a token that stands before all real ones, nothing would be left, and
-    what is no number spreads.
+    Not -inf: for a padding token before all real tokens every key is masked, and softmax would give NaN.
     """
     return torch.where(mask > 0, 0.0, torch.finfo(dtype).min).to(dtype)
 
 
-def shaded(
+def causal_bias(
     stack: Stack,
     mask: Int[Tensor, "B S"],
-    places: Int[Tensor, "B S"],
-    own: Int[Tensor, "B T"],
-    here: Int[Tensor, "T"],
+    key_positions: Int[Tensor, "B S"],
+    positions: Int[Tensor, "B T"],
+    indices: Int[Tensor, "T"],
 ) -> Float[Tensor, "B H T S"]:
-    """What a decoder's tokens, which stand at `here` of their rows, may see of them: (B, 1 | H, T, S)."""
-    seen = (torch.arange(mask.shape[1]) <= here[:, None]) & (mask[:, None] > 0)
+    """The additive bias of causal attention: mask, sliding window and relative position bias, (B, 1 | H, T, S).
+
+    `indices` are the columns of the queries in the sequence, `positions` their positions.
+    """
+    visible = (torch.arange(mask.shape[1]) <= indices[:, None]) & (mask[:, None] > 0)
     if stack.config.sliding_window is not None:
-        seen = seen & (places[:, None] > own[:, :, None] - stack.config.sliding_window)
-    shade = hidden_from(seen, torch.float32)[:, None]
-    return shade if stack.relative_position_bias is None else shade + near(stack, places, own)
+        visible = visible & (key_positions[:, None] > positions[:, :, None] - stack.config.sliding_window)
+    bias = mask_bias(visible, torch.float32)[:, None]
+    return bias if stack.relative_position_bias is None else bias + relative_bias(stack, key_positions, positions)
 
 
-def near(stack: Stack, places: Int[Tensor, "B S"], own: Int[Tensor, "B T"]) -> Float[Tensor, "B H T S"]:
-    """The learnt biases by the distance of key and query (`positions.RelativePositionBias`), where rows differ in their places."""
+def relative_bias(
+    stack: Stack, key_positions: Int[Tensor, "B S"], positions: Int[Tensor, "B T"]
+) -> Float[Tensor, "B H T S"]:
+    """`RelativePositionBias` for sequences that differ in their positions."""
     assert stack.relative_position_bias is not None
-    distance = places[:, None] - own[:, :, None]
+    distance = key_positions[:, None] - positions[:, :, None]
     bias: Tensor = stack.relative_position_bias.bias(stack.relative_position_bias.bucket(distance.flatten(0, 1)))
     return bias.view(*distance.shape, -1).permute(0, 3, 1, 2)
 
 
-def write_on(
+def run_causal_stack(
     stack: Stack,
     x: Float[Tensor, "B T W"],
-    own: Int[Tensor, "B T"],
-    shade: Float[Tensor, "B H T S"],
+    positions: Int[Tensor, "B T"],
+    bias: Float[Tensor, "B H T S"],
     past: Sequence[Tensor] = (),
     source: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "B T W"], list[Tensor]]:
-    """A stack that reads left to right, after a past: its vectors, and the keys and values of past and present."""
-    turn = None if stack.rotary is None else stack.rotary.cos_sin(own, x.dtype)
+    """Hidden states of a causal stack after a past, and the keys and values of past and new tokens."""
+    rotary = None if stack.rotary is None else stack.rotary.cos_sin(positions, x.dtype)
     present: list[Tensor] = []
-    for number, each in enumerate(stack.blocks):
+    for index, each in enumerate(stack.blocks):
         block = cast(Block, each)
-        look = CachedAttention(block.attention, turn, shade, past[2 * number : 2 * number + 2])
-        x = block.residual(x, block.attention_norm, look)
+        attention = CachedAttention(block.attention, rotary, bias, past[2 * index : 2 * index + 2])
+        x = block.residual(x, block.attention_norm, attention)
         if source is not None and block.cross_attention is not None and block.cross_attention_norm is not None:
-            x = block.residual(x, block.cross_attention_norm, partial(block.cross_attention.cross_attend, source=source))
+            x = block.residual(
+                x, block.cross_attention_norm, partial(block.cross_attention.cross_attend, source=source)
+            )
         x = block.residual(x, block.feed_forward_norm, block.feed_forward)
-        present += look.present
+        present += attention.present
     return x if stack.norm is None else stack.norm(x), present
 
 
-def climb(
+def run_bidirectional_stack(
     stack: Stack, x: Float[Tensor, "B T W"], mask: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None = None
 ) -> Float[Tensor, "B T W"]:
-    """A stack that reads both ways, from its words' vectors on; as `Stack.run_blocks`, for padding on either side."""
-    places = counted(mask)
-    x = stack.embed_inputs(x, places, token_type_ids)
-    turn = None if stack.rotary is None else stack.rotary.cos_sin(places, x.dtype)
-    shade = hidden_from(mask, x.dtype)[:, None, None]
+    """Hidden states of a bidirectional stack from token embeddings: `Stack.run_blocks`, with padding on either side."""
+    positions = token_positions(mask)
+    x = stack.embed_inputs(x, positions, token_type_ids)
+    rotary = None if stack.rotary is None else stack.rotary.cos_sin(positions, x.dtype)
+    bias = mask_bias(mask, x.dtype)[:, None, None]
     if stack.relative_position_bias is not None:
-        shade = shade + near(stack, places, places)
+        bias = bias + relative_bias(stack, positions, positions)
     for block in stack.blocks:
-        x = block(x, turn, None, shade)
+        x = block(x, rotary, None, bias)
     return x if stack.norm is None else stack.norm(x)
