@@ -237,12 +237,12 @@ def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
 
 def test_names_formats_and_numbers_must_agree(tmp_path: Path) -> None:
     for out, to, dtype, sentence in (
-        ("model.gguf", "hf", None, "is the name of a file of GGUF, and --to says hf, a folder"),
-        ("model.arpa", "gguf", None, r"is the name of a file of ARPA, and --to says gguf, a file that ends in \.gguf"),
-        ("model", "gguf", None, r"--to says gguf, and .* does not end in \.gguf"),
-        ("model.gguf", None, "bf16", "--dtype says bf16, and gguf is written here in f32, f16, q8_0"),
-        ("model", None, "q8_0", "--dtype says q8_0, and hf is written here in f32, f16, bf16"),
-        ("model.arpa", "arpa", "f16", "--dtype says f16, and arpa is written here in f32"),
+        ("model.gguf", "hf", None, "is the name of a GGUF file, and --to is hf, a folder"),
+        ("model.arpa", "gguf", None, r"is the name of a ARPA file, and --to is gguf, a file that ends in \.gguf"),
+        ("model", "gguf", None, r"--to is gguf, and .* does not end in \.gguf"),
+        ("model.gguf", None, "bf16", "--dtype is bf16, and gguf supports f32, f16, q8_0"),
+        ("model", None, "q8_0", "--dtype is q8_0, and hf supports f32, f16, bf16"),
+        ("model.arpa", "arpa", "f16", "--dtype is f16, and arpa supports f32"),
     ):
         with pytest.raises(BadSetting, match=sentence):
             convert("nothing", tmp_path / out, to, dtype=dtype)  # type: ignore[arg-type]  # what is typed

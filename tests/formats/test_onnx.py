@@ -237,7 +237,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
 
     with mock.patch.object(export, "save", wrong):
         with pytest.raises(
-            CorruptFile, match=r"onnxruntime gives other numbers than the model: one differs by .*/out is not"
+            CorruptFile, match=r"onnxruntime computes other outputs than the model: one differs by .*/out is not"
         ):
             convert(other, tmp_path / "out", "onnx")
         # The same weights, by the same road, are taken; and an old folder outlives a new one that fails.
@@ -254,7 +254,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
 def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_GPT2)
     broken = mock.patch.object(export, "save", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
-    with broken, pytest.raises(CorruptFile, match=r"onnxruntime cannot run what was drawn \(.*Protobuf"):
+    with broken, pytest.raises(CorruptFile, match=r"onnxruntime cannot run the exported graph \(.*Protobuf"):
         convert(folder, tmp_path / "out", "onnx")
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
@@ -304,10 +304,10 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
         convert(folder, tmp_path / "out", "onnx")
     for out, to, more, sentence in (
         ("model.onnx", "onnx", {}, "ONNX is written as a folder"),
-        ("model.onnx", None, {}, "name a folder, and say --to onnx"),
+        ("model.onnx", None, {}, "name a folder, and pass --to onnx"),
         ("model.gguf", "onnx", {}, "is the name of a GGUF file, and --to is onnx, a folder"),
         ("out", "onnx", {"dtype": "f16"}, "--dtype is f16, and onnx supports f32"),
-        ("out", "onnx", {"check": True}, "--check asks transformers, which opens no ONNX"),
+        ("out", "onnx", {"check": True}, "--check compares with transformers, which cannot open ONNX"),
     ):
         with pytest.raises(BadSetting, match=sentence):
             convert(folder, tmp_path / out, to, **more)  # type: ignore[arg-type]  # what is typed
@@ -330,12 +330,12 @@ def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: A
     with mock.patch.object(export, "save_graph", copied):
         assert main(["convert", model, str(tmp_path / "a"), "--to", "onnx"]) == 0
         out, err = capsys.readouterr()
-        assert "onnxruntime gives the same numbers for 345 tokens" in out.replace("\n", " ")
+        assert "onnxruntime: outputs for 345 tokens differ by at most" in out.replace("\n", " ")
         assert err == ""
         assert main(["convert", model, str(tmp_path / "b"), "--to", "onnx", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert (said["format"], said["compared"]) == ("onnx", 345)
-    assert said["share"] < 1e-5
+    assert (said["format"], said["tokens_compared"]) == ("onnx", 345)
+    assert said["max_relative_difference"] < 1e-5
 
 
 @pytest.mark.slow

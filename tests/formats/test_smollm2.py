@@ -13,7 +13,7 @@ from clearstory.formats.folders import open_model
 from clearstory.models.families import PRESETS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.conversion.check_transformers import MESSAGES, TEXTS
+from clearstory.recipes.conversion.check_transformers import SAMPLE_MESSAGES, SAMPLE_TEXTS
 from clearstory.text.chat_template import ChatTemplate
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,7 +38,7 @@ def test_it_is_the_preset_and_knows_its_tokens(opened: Any) -> None:
     assert opened.card.parameters == 134_515_008
     tokenizer = opened.tokenizer
     assert (tokenizer.vocab, tokenizer.kind, tokenizer.bos_token_id, tokenizer.eos_token_id) == (49_152, "bpe", 1, 2)
-    assert all(tokenizer.is_lossless(text) for text in TEXTS)
+    assert all(tokenizer.is_lossless(text) for text in SAMPLE_TEXTS)
     # Each digit is a token of its own.
     assert [tokenizer.display_token(id) for id in tokenizer.encode("2024")] == list("2024")
 
@@ -55,7 +55,7 @@ def test_it_chats_through_its_own_template(opened: Any) -> None:
     ids = opened.tokenizer.encode_parsing_special(text)
     assert ids[0] == 1
     assert opened.tokenizer.decode(ids) == text.replace("<|im_start|>", "").replace("<|im_end|>", "")
-    assert template.render(MESSAGES).count("<|im_end|>") == len(MESSAGES) + 1
+    assert template.render(SAMPLE_MESSAGES).count("<|im_end|>") == len(SAMPLE_MESSAGES) + 1
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_logits_are_those_of_transformers_own_reading(file: Path, opened: Any) -
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
     ).eval()
-    ids = torch.tensor([opened.tokenizer.encode(" ".join(TEXTS) * 2)[:160]])
+    ids = torch.tensor([opened.tokenizer.encode(" ".join(SAMPLE_TEXTS) * 2)[:160]])
     with torch.no_grad():
         expected = theirs(ids).logits
     found = opened.logits(ids)
@@ -80,7 +80,7 @@ def test_as_a_folder_it_is_portable(file: Path, tmp_path: Path) -> None:
     assert found.max_nats_difference == 0.0
     assert found.portability is not None
     assert found.portability.reason is None
-    assert (found.portability.portable, found.portability.texts, found.portability.template) == (True, len(TEXTS), True)
+    assert (found.portability.portable, found.portability.texts, found.portability.template) == (True, len(SAMPLE_TEXTS), True)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.conversion.check_transformers import TEXTS, check_portability
+from clearstory.recipes.conversion.check_transformers import SAMPLE_TEXTS, check_portability
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.pretokenizers import PRETOKENIZERS
 from clearstory.text.tokenizers import Tokenizer
@@ -50,7 +50,7 @@ CASES: dict[str, TransformerConfig] = {
 # transformers 5.23 reads no biases of Llama and no slowness of its pairs; llama.cpp reads all, see below.
 READ_THERE = [name for name in CASES if name not in ("llama-bias", "llama3.1", "llama-linear")]
 
-TEXT = " ".join(TEXTS) * 4
+TEXT = " ".join(SAMPLE_TEXTS) * 4
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
@@ -78,18 +78,18 @@ def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: P
     assert found.portable, found.reason
     assert found.max_relative_difference is not None
     assert found.max_relative_difference < 1e-5
-    assert (found.texts, found.template, found.note) == (len(TEXTS), True, None)
+    assert (found.texts, found.template, found.note) == (len(SAMPLE_TEXTS), True, None)
 
 
 def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any) -> None:
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
     assert main(["convert", str(folder), str(tmp_path / "model.gguf"), "--check"]) == 0
-    assert f"{len(TEXTS)} texts the same ids, and the chat template the same text" in capsys.readouterr().out
+    assert f"{len(SAMPLE_TEXTS)} texts have the same ids, and the chat template gives the same text" in capsys.readouterr().out
     opened = open_model(tmp_path / "model.gguf")
     other = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE.replace("<", "[")})
     found = check_portability(tmp_path / "model.gguf", replace(opened, tokenizer=other))
-    assert "the chat template writes '<user>" in str(found.reason)
+    assert "the chat template gives '<user>" in str(found.reason)
     found = check_portability(tmp_path / "model.gguf", replace(opened, tokenizer=train_tokenizer("bytes", [])))
     assert "has the ids" in str(found.reason)
 
@@ -100,7 +100,7 @@ def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: 
     found = convert(folder, tmp_path / "bytes.gguf", check=True).portability
     assert found is not None
     assert (found.portable, found.texts) == (True, 0)
-    assert "merges nothing" in str(found.note)
+    assert "without merges" in str(found.note)
     # Digits one by one, as SmolLM2 has them.
     parts = json.loads(bpe().contents)
     parts["pre_tokenizer"] = PRETOKENIZERS["smollm"].pre_tokenizer
@@ -109,12 +109,12 @@ def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: 
     found = convert(folder, tmp_path / "digits.gguf", check=True).portability
     assert found is not None
     assert (found.portable, found.texts) == (True, 0)
-    assert "does not know how 'smollm' cuts text" in str(found.note)
+    assert "does not know the pretokenizer 'smollm'" in str(found.note)
     # SentencePiece's: all but the text that begins with a space.
     found = convert(data / "stories260k" / "stories260K.bin", tmp_path / "stories.gguf", check=True).portability
     assert found is not None
-    assert (found.portable, found.texts) == (True, len(TEXTS) - 1)
-    assert "a space that a text begins with" in str(found.note)
+    assert (found.portable, found.texts) == (True, len(SAMPLE_TEXTS) - 1)
+    assert "how a leading space is encoded" in str(found.note)
 
 
 def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeyp
         return real(path, {key: value for key, value in fields.items() if key != "tokenizer.chat_template"})
 
     monkeypatch.setattr(read, "read_tokenizer", forgetful)
-    with pytest.raises(CorruptFile, match=r"has the chat template 'None', and '\{% for m in messages"):
+    with pytest.raises(CorruptFile, match=r"has the chat template 'None', not '\{% for m in messages"):
         convert(folder, tmp_path / "other.gguf")
 
 
@@ -141,14 +141,14 @@ def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, cap
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
     found = convert(folder, tmp_path / "again", check=True).portability
     assert found is not None
-    assert (found.portable, found.texts, found.template) == (True, len(TEXTS), True)
+    assert (found.portable, found.texts, found.template) == (True, len(SAMPLE_TEXTS), True)
     assert convert(folder, tmp_path / "unasked").portability is None
     # A wiring that no class over there has.
     odd = save_model(tmp_path / "odd", shaken(replace(BASE, positions="none")), tokenizer, ModelCard())
     assert main(["convert", str(odd), str(tmp_path / "copy"), "--check"]) == 1
     told = capsys.readouterr().err
     assert "copy is not portable: transformers has no class Transformer" in told
-    assert "it opens here, and may not elsewhere" in told
+    assert "it opens in Clearstory, but possibly not elsewhere" in told
     assert open_model(tmp_path / "copy").model.config.positions == "none"
 
 
@@ -198,7 +198,7 @@ def compare_with_llama_cpp(library: Any, file: Path, *, exact: bool) -> None:
     tokenizer = opened.tokenizer
     assert tokenizer is not None
     theirs = library.Llama(str(file), n_ctx=96, n_threads=1, logits_all=True, verbose=False)
-    for text in TEXTS:
+    for text in SAMPLE_TEXTS:
         assert theirs.tokenize(text.encode(), add_bos=False, special=False) == tokenizer.encode(text), text
     prompt, count = tokenizer.encode("Once upon a time"), 40
     written: list[int] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clearstory.formats.folders import open_model
-from clearstory.recipes.conversion.check_transformers import TEXTS, check_portability
+from clearstory.recipes.conversion.check_transformers import SAMPLE_TEXTS, check_portability
 
 pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -21,4 +21,4 @@ def test_a_golden_folder_is_portable(name: str) -> None:
     assert found.portable, found.reason
     assert found.max_relative_difference is not None
     assert found.max_relative_difference < 1e-5
-    assert found.texts == len(TEXTS)
+    assert found.texts == len(SAMPLE_TEXTS)

@@ -1,7 +1,7 @@
-"""Exported: whether onnxruntime, given a folder of graphs, makes what the model makes that they were drawn from.
+"""Check ONNX: whether onnxruntime computes the same outputs with exported graphs as the model they were exported from.
 
-Rows of several lengths, alone and in company, padded on either side, read at once and in pieces, each compared with the
-model's own reading of the row alone.
+Batches of sequences of several lengths, padded on either side, run at once and in pieces with a cache, are compared
+with the outputs of the model for each sequence alone.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import CorruptFile
-from clearstory.models.base import TokenBatch
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.decoder import Transformer
-from clearstory.recipes.conversion.check_transformers import CLOSE
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.recipes.conversion.check_transformers import RELATIVE_TOLERANCE
 
-LENGTH, LONGEST = 32, 256
-"""Tokens in a row; more, up to the longest, where a window would not cut otherwise."""
+SEQUENCE_LENGTH, MAX_SEQUENCE_LENGTH = 32, 256
+"""Tokens of a sequence; up to the maximum if a sliding window would otherwise not be exceeded."""
 
-Side = Literal["left", "right"]
+PaddingSide = Literal["left", "right"]
 Arrays = dict[str, npt.NDArray[Any]]
+IdArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """How near onnxruntime comes.
+class OnnxReport:
+    """The outcome of a comparison with onnxruntime.
 
     Args:
-        tokens: whose numbers were compared.
-        share: the largest difference between two numbers, as a share of the largest number.
-        nats: the largest between two tokens' nats; None for an encoder that gives vectors only.
+        tokens: number of tokens whose outputs were compared.
+        max_relative_difference: largest difference of two outputs, relative to the largest output.
+        max_nats_difference: largest difference of a token's negative log-likelihood; None for an encoder without logits.
     """
 
     tokens: int
     max_relative_difference: float
-    nats: float | None
+    max_nats_difference: float | None
 
 
 @dataclass(frozen=True)
 class OutputPair:
-    """What one row was made of, by the model and by onnxruntime: (T, V) or (T, W) of each."""
+    """Outputs of the model and of onnxruntime for one sequence, (T, V) or (T, W) each."""
 
     ours: Tensor
     theirs: Tensor
@@ -57,12 +57,12 @@ class OutputPair:
 
     @property
     def max_relative_difference(self) -> float:
-        """The largest difference, as a share of the largest number."""
+        """Largest difference, relative to the largest output."""
         return float((self.ours - self.theirs).abs().max() / self.ours.abs().max())
 
     @property
-    def nats(self) -> float | None:
-        """The largest difference between the nats of two targets, where there are some."""
+    def max_nats_difference(self) -> float | None:
+        """Largest difference of the negative log-likelihood of a target; None without targets."""
         if self.targets is None:
             return None
         ours, theirs = (
@@ -71,167 +71,180 @@ class OutputPair:
         return float((ours - theirs).abs().max())
 
 
-def check_onnx(folder: Path, model: Any, path: Path) -> Exported:
-    """Try the graphs in `folder`, which is to become `path`. Raises CorruptFile where they differ from the model."""
+def check_onnx(folder: Path, model: LanguageModel, path: Path) -> OnnxReport:
+    """Compare the graphs in `folder` with the model they were exported from; `path` is their final place.
+
+    Raises CorruptFile if onnxruntime cannot run the graphs or computes other outputs.
+    """
     try:
         with inference_mode(model):
-            seen = list(GRAPH_CHECKS[type(model)](folder, model))
-    except Exception as error:  # whatever onnxruntime raises is the finding
+            pairs = list(GRAPH_CHECKS[type(model)](folder, model))
+    except Exception as error:  # any error of onnxruntime is a finding
         reason = " ".join(str(error).split())[:200]
         raise CorruptFile(
-            f"onnxruntime cannot run what was drawn ({reason}); {path} is not written, please report this"
+            f"onnxruntime cannot run the exported graph ({reason}); {path} is not written, please report this"
         ) from error
-    shares = [each.max_relative_difference for each in seen]
-    # NaN is no difference at all, and so compares as too large.
-    if not all(share <= CLOSE for share in shares):
+    differences = [pair.max_relative_difference for pair in pairs]
+    # Written so that nan counts as too large.
+    if not all(difference <= RELATIVE_TOLERANCE for difference in differences):
         raise CorruptFile(
-            f"onnxruntime gives other numbers than the model: one differs by {np.max(shares):.2g} of the largest, and "
-            f"{CLOSE:g} is what rounding makes; {path} is not written, please report this"
+            f"onnxruntime computes other outputs than the model: one differs by {np.max(differences):.2g} of the "
+            f"largest, and rounding explains at most {RELATIVE_TOLERANCE:g}; {path} is not written, please report this"
         )
-    nats = [each.nats for each in seen if each.nats is not None]
-    return Exported(sum(len(each.ours) for each in seen), max(shares), max(nats) if nats else None)
+    nats = [pair.max_nats_difference for pair in pairs if pair.max_nats_difference is not None]
+    return OnnxReport(sum(len(pair.ours) for pair in pairs), max(differences), max(nats) if nats else None)
 
 
 def open_session(file: Path) -> Any:
-    """One graph, open, on one thread as all else here. What it cannot say is not said."""
+    """An onnxruntime session of one graph, with as many threads as torch and without warnings."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns of what it makes better
+    options.log_severity_level = 3  # errors only: it also warns of its own optimizations
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def run_graph(graph: Any, given: Arrays) -> Arrays:
-    """All outputs by name."""
-    names = [each.name for each in graph.get_outputs()]
-    return dict(zip(names, graph.run(names, given), strict=True))
+def run_graph(session: Any, inputs: Arrays) -> Arrays:
+    """All outputs of a graph by name."""
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def rows_of(model: Any) -> list[list[list[int]]]:
-    """Batches of rows of ids drawn by lot: one token, one row, rows of equal lengths and of others."""
+def random_batches(model: Any) -> list[list[list[int]]]:
+    """Batches of random sequences: one token, one sequence, sequences of equal and of different lengths."""
     window = getattr(model.config, "sliding_window", None) or 0
-    longest = max(LENGTH, window + 8 if window <= LONGEST else 0)
-    most = longest if model.context is None else min(longest, model.context)
-    random = np.random.default_rng(1)
-    lengths = [[1], [most], [most] * 3, [most, most // 2 + 1, 1]]
-    return [[random.integers(model.vocab, size=length).tolist() for length in batch] for batch in lengths]
+    length = max(SEQUENCE_LENGTH, window + 8 if window <= MAX_SEQUENCE_LENGTH else 0)
+    longest = length if model.context is None else min(length, model.context)
+    rng = np.random.default_rng(1)
+    lengths = [[1], [longest], [longest] * 3, [longest, longest // 2 + 1, 1]]
+    return [[rng.integers(model.vocab, size=length).tolist() for length in batch] for batch in lengths]
 
 
-def padded(rows: Sequence[Sequence[int]], side: Side) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ids and mask, (B, T) each."""
-    longest = max(map(len, rows))
-    ids, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64)
-    for number, row in enumerate(rows):
-        part = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
-        ids[number, part], mask[number, part] = row, 1
+def pad(sequences: Sequence[Sequence[int]], side: PaddingSide) -> tuple[IdArray, IdArray]:
+    """Ids and attention mask of sequences, (B, T) each."""
+    longest = max(map(len, sequences))
+    ids, mask = np.zeros((len(sequences), longest), np.int64), np.zeros((len(sequences), longest), np.int64)
+    for index, sequence in enumerate(sequences):
+        place = slice(0, len(sequence)) if side == "right" else slice(longest - len(sequence), longest)
+        ids[index, place], mask[index, place] = sequence, 1
     return ids, mask
 
 
-def batches(model: Any) -> Iterator[tuple[list[list[int]], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Rows, and as they are handed in, padded on either side."""
-    for rows in rows_of(model):
-        sides: tuple[Side, ...] = ("left", "right") if len({len(row) for row in rows}) > 1 else ("right",)
+def padded_batches(model: Any) -> Iterator[tuple[list[list[int]], IdArray, IdArray]]:
+    """Random sequences with their ids and attention mask, (B, T) each, padded on either side."""
+    for sequences in random_batches(model):
+        sides: tuple[PaddingSide, ...] = ("right",)
+        if len({len(sequence) for sequence in sequences}) > 1:
+            sides = ("left", "right")
         for side in sides:
-            yield rows, *padded(rows, side)
+            yield sequences, *pad(sequences, side)
 
 
-def logits(model: Any, row: Sequence[int]) -> Tensor:
-    """The model's own, of a row alone."""
-    hidden, _ = model.forward(TokenBatch.from_sequences([row]))
-    found: Tensor = model.logits(hidden)[0]
-    return found
+def piece_boundaries(length: int) -> Iterator[list[tuple[int, int]]]:
+    """Pieces of a sequence as (start, end): all of it, and, for 3 tokens or more, three pieces."""
+    yield [(0, length)]
+    if length >= 3:
+        cuts = (length // 2, length - 1)
+        yield list(zip((0, *cuts), (*cuts, length), strict=True))
 
 
-def following(row: Sequence[int]) -> Tensor:
-    """What comes after each token; after the last the first."""
-    return torch.tensor([*row[1:], row[0]])
+def model_logits(model: Any, sequence: Sequence[int]) -> Tensor:
+    """Logits of the model for a sequence alone, (T, V)."""
+    hidden, _ = model.forward(TokenBatch.from_sequences([sequence]))
+    logits: Tensor = model.logits(hidden)[0]
+    return logits
 
 
-def of_rows(model: Any, rows: list[list[int]], mask: npt.NDArray[np.int64], theirs: npt.NDArray[Any]) -> Iterator[OutputPair]:
-    """Row by row, what stands at real tokens."""
-    for row, real, found in zip(rows, mask.astype(bool), theirs, strict=True):
-        yield OutputPair(logits(model, row), torch.from_numpy(found[real]), following(row))
+def next_ids(sequence: Sequence[int]) -> Tensor:
+    """The id after each token; after the last one, the first."""
+    return torch.tensor([*sequence[1:], sequence[0]])
 
 
-def decoder(folder: Path, model: Transformer) -> Iterator[OutputPair]:
-    """Read at once, and in three pieces through the cache."""
-    c = model.config
+def compare_logits(
+    model: Any, sequences: list[list[int]], mask: IdArray, logits: npt.NDArray[Any]
+) -> Iterator[OutputPair]:
+    """The logits of onnxruntime, (B, T, V), without padding, paired with those of the model, sequence by sequence."""
+    for sequence, is_token, theirs in zip(sequences, mask.astype(bool), logits, strict=True):
+        yield OutputPair(model_logits(model, sequence), torch.from_numpy(theirs[is_token]), next_ids(sequence))
+
+
+def check_decoder(folder: Path, model: Transformer) -> Iterator[OutputPair]:
+    """Sequences at once, and in three pieces with a key-value cache."""
+    config = model.config
     graph = open_session(folder / "model.onnx")
-    kept = [each.name for each in graph.get_outputs()[1:]]
-    for rows, ids, mask in batches(model):
-        for cuts in ((), (ids.shape[1] // 2, ids.shape[1] - 1)):
-            if cuts and ids.shape[1] < 3:
-                continue
-            nothing = np.zeros((len(rows), c.kv_heads, 0, c.head_dim), np.float32)
-            past = {name.replace("present", "past_key_values"): nothing for name in kept}
-            found = []
-            for begin, end in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
-                out = run_graph(graph, {"input_ids": ids[:, begin:end], "attention_mask": mask[:, :end], **past})
-                past = {name.replace("present", "past_key_values"): out[name] for name in kept}
-                found.append(out["logits"])
-            yield from of_rows(model, rows, mask, np.concatenate(found, 1))
+    cache_names = [each.name for each in graph.get_outputs()[1:]]
+    for sequences, ids, mask in padded_batches(model):
+        for pieces in piece_boundaries(ids.shape[1]):
+            empty = np.zeros((len(sequences), config.kv_heads, 0, config.head_dim), np.float32)
+            cache = {name.replace("present", "past_key_values"): empty for name in cache_names}
+            logits = []
+            for start, end in pieces:
+                inputs = {"input_ids": ids[:, start:end], "attention_mask": mask[:, :end], **cache}
+                outputs = run_graph(graph, inputs)
+                cache = {name.replace("present", "past_key_values"): outputs[name] for name in cache_names}
+                logits.append(outputs["logits"])
+            yield from compare_logits(model, sequences, mask, np.concatenate(logits, 1))
 
 
-def encoder(folder: Path, model: Encoder) -> Iterator[OutputPair]:
-    """All outputs; where there are segments, with two of them."""
+def check_encoder(folder: Path, model: Encoder) -> Iterator[OutputPair]:
+    """All outputs, with two token types if the model has them."""
     graph = open_session(folder / "model.onnx")
-    for rows, ids, mask in batches(model):
-        given = {"input_ids": ids, "attention_mask": mask}
-        second = np.zeros_like(ids)
-        if model.token_type_embedding is not None:
-            second = (np.arange(ids.shape[1]) % model.config.token_types)[None].repeat(len(ids), 0)
-            given["token_type_ids"] = second
-        out = run_graph(graph, given)
-        for number, (row, real) in enumerate(zip(rows, mask.astype(bool), strict=True)):
-            segments = torch.from_numpy(second[number][real])[None] if model.token_type_embedding is not None else None
-            hidden = model.encode(TokenBatch.from_sequences([row]), segments)
-            yield OutputPair(hidden[0], torch.from_numpy(out["last_hidden_state"][number][real]))
-            if "logits" in out:
-                theirs = torch.from_numpy(out["logits"][number][real])
-                yield OutputPair(model.logits(hidden)[0], theirs, torch.tensor(row))
-            # The pooler reads the first place, which is padding where that stands on the left.
-            if "pooler_output" in out and real[0]:
-                yield OutputPair(model.pool(hidden), torch.from_numpy(out["pooler_output"][number : number + 1]))
+    for sequences, ids, mask in padded_batches(model):
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        token_types = None
+        if model.config.token_types:
+            token_types = (np.arange(ids.shape[1]) % model.config.token_types)[None].repeat(len(ids), 0)
+            inputs["token_type_ids"] = token_types
+        outputs = run_graph(graph, inputs)
+        for index, (sequence, is_token) in enumerate(zip(sequences, mask.astype(bool), strict=True)):
+            types = None if token_types is None else torch.from_numpy(token_types[index][is_token])[None]
+            hidden = model.encode(TokenBatch.from_sequences([sequence]), types)
+            yield OutputPair(hidden[0], torch.from_numpy(outputs["last_hidden_state"][index][is_token]))
+            if "logits" in outputs:
+                theirs = torch.from_numpy(outputs["logits"][index][is_token])
+                yield OutputPair(model.logits(hidden)[0], theirs, torch.tensor(sequence))
+            # The pooler reads the first position, which is padding if that is on the left.
+            if "pooler_output" in outputs and is_token[0]:
+                yield OutputPair(model.pool(hidden), torch.from_numpy(outputs["pooler_output"][index : index + 1]))
 
 
-def encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[OutputPair]:
-    """Sources padded on either side; answers of equal lengths, as they are written."""
-    reading, writing = open_session(folder / "encoder_model.onnx"), open_session(folder / "decoder_model.onnx")
-    for number, (rows, ids, mask) in enumerate(batches(model)):
-        vectors = run_graph(reading, {"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
-        written = np.random.default_rng(number).integers(model.vocab, size=(len(rows), ids.shape[1]))
-        out = run_graph(writing, {"input_ids": written, "encoder_attention_mask": mask, "encoder_hidden_states": vectors})[
-            "logits"
-        ]
-        for row, answer, found in zip(rows, written.tolist(), out, strict=True):
-            hidden, _ = model.forward(TokenBatch.from_sequences([answer]), source=TokenBatch.from_sequences([row]))
-            yield OutputPair(model.logits(hidden)[0], torch.from_numpy(found), following(answer))
+def check_encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[OutputPair]:
+    """Sources padded on either side, and random targets of equal lengths."""
+    encoder, decoder = open_session(folder / "encoder_model.onnx"), open_session(folder / "decoder_model.onnx")
+    for seed, (sources, ids, mask) in enumerate(padded_batches(model)):
+        hidden = run_graph(encoder, {"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+        targets = np.random.default_rng(seed).integers(model.vocab, size=(len(sources), ids.shape[1]))
+        inputs = {"input_ids": targets, "encoder_attention_mask": mask, "encoder_hidden_states": hidden}
+        logits = run_graph(decoder, inputs)["logits"]
+        for source, target, theirs in zip(sources, targets.tolist(), logits, strict=True):
+            ours, _ = model.forward(
+                TokenBatch.from_sequences([target]), source=TokenBatch.from_sequences([source])
+            )
+            yield OutputPair(model.logits(ours)[0], torch.from_numpy(theirs), next_ids(target))
 
 
-def recurrent(folder: Path, model: Recurrent) -> Iterator[OutputPair]:
-    """Rows of equal lengths, read at once and in three pieces through the memory."""
+def check_recurrent(folder: Path, model: Recurrent) -> Iterator[OutputPair]:
+    """Sequences of equal lengths, at once and in three pieces with the recurrent state."""
     graph = open_session(folder / "model.onnx")
-    given = [each for each in graph.get_inputs() if each.name.startswith("past.")]
-    for rows, ids, mask in batches(model):
+    state_inputs = [each for each in graph.get_inputs() if each.name.startswith("past.")]
+    for sequences, ids, mask in padded_batches(model):
         if not mask.all():
             continue
-        for cuts in ((), (ids.shape[1] // 2, ids.shape[1] - 1)):
-            if cuts and ids.shape[1] < 3:
-                continue
-            past = {each.name: np.zeros((len(rows), each.shape[1]), np.float32) for each in given}
-            found = []
-            for begin, end in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
-                out = run_graph(graph, {"input_ids": ids[:, begin:end], **past})
-                past = {name: out[name.replace("past", "present")] for name in past}
-                found.append(out["logits"])
-            yield from of_rows(model, rows, mask, np.concatenate(found, 1))
+        for pieces in piece_boundaries(ids.shape[1]):
+            state = {each.name: np.zeros((len(sequences), each.shape[1]), np.float32) for each in state_inputs}
+            logits = []
+            for start, end in pieces:
+                outputs = run_graph(graph, {"input_ids": ids[:, start:end], **state})
+                state = {name: outputs[name.replace("past", "present")] for name in state}
+                logits.append(outputs["logits"])
+            yield from compare_logits(model, sequences, mask, np.concatenate(logits, 1))
 
 
 GRAPH_CHECKS: dict[type[Any], Callable[[Path, Any], Iterator[OutputPair]]] = {
-    Transformer: decoder,
-    Encoder: encoder,
-    EncoderDecoder: encoder_decoder,
-    Recurrent: recurrent,
+    Transformer: check_decoder,
+    Encoder: check_encoder,
+    EncoderDecoder: check_encoder_decoder,
+    Recurrent: check_recurrent,
 }
-"""How the graphs of each kind of model are tried."""
+"""The check of each class of models, as `formats.onnx` has an exporter for each."""
