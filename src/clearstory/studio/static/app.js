@@ -21,7 +21,7 @@ const viewsRequest = latestRequest();
 const hoveredToken = signal(null); // position of the token under the pointer
 
 function markReady() {
-  tour.settle();
+  tour.scrollToCard();
   document.body.dataset.ready = "true";
 }
 

@@ -1,23 +1,23 @@
-// Card: a frame around something drawn: its title, what to look for, and what can be done with its numbers.
+// Card: the frame of a drawing, with title, description, caption, controls, tables, downloads and a Python snippet.
 
 import { ApiError, StaleResponse } from "./api.js";
 import { copyToClipboard, el, downloadFile } from "./dom.js";
 import { cellText, toCsv } from "./format.js";
 
 /**
- * A card. `draw` fills it:
+ * A card. fill() loads and draws its content:
  *
  *   const card = makeCard({name: "next", title: "Next token"});
  *   await card.fill(async () => ({
  *     caption: "Entropy 2.3 bits …", python: "clearstory.inspect(…)",
- *     tables: () => [{title, columns, rows}],                    what stands in Numbers, and in the CSV
- *     files: {svg: async () => text, csv: …, html: …},           what can be kept; a missing one has no button
- *     mount: (body) => drawer,                                   draws, and gives {update, state, svg, csv}
+ *     tables: () => [{title, columns, rows}],                    shown by the Numbers button
+ *     files: {svg: async () => text, csv: …, html: …},           downloads; a missing one has no button
+ *     mount: (body) => renderer,                                 draws, and returns {update, state, svg, csv}
  *   }));
  *
- * While it works the card says so, and for how long; what goes wrong stands in it as a sentence.
+ * While it loads the card shows the elapsed time; an error is shown as a sentence.
  */
-export function makeCard({ name, title, description: description = null, tools: controls = null }) {
+export function makeCard({ name, title, description = null, tools: controls = null }) {
   let content = {};
   const heading = el("h2", {}, title);
   const caption = el("p", { class: "caption", hidden: true });
@@ -94,7 +94,7 @@ export function makeCard({ name, title, description: description = null, tools: 
 
   async function copyPython() {
     const copied = await copyToClipboard(content.python);
-    buttons.python.textContent = copied ? "Copied" : "Copy it by hand:";
+    buttons.python.textContent = copied ? "Copied" : "Copy manually:";
     if (!copied) caption.replaceChildren(el("code", { class: "python" }, content.python));
     caption.hidden = !copied ? false : caption.hidden;
     setTimeout(() => (buttons.python.textContent = "Copy Python"), 1500);
@@ -106,7 +106,7 @@ export function makeCard({ name, title, description: description = null, tools: 
     root.dataset.state = "failed";
   }
 
-  /** Draws what `make` gives. Resolves when it is painted or has failed; a stale answer changes nothing. */
+  /** Draws what `load` returns. Resolves when it is drawn or has failed; a stale response changes nothing. */
   async function fill(load) {
     const start = performance.now();
     root.dataset.state = "busy";
@@ -122,7 +122,7 @@ export function makeCard({ name, title, description: description = null, tools: 
       caption.hidden = !content.caption;
       if (content.title) heading.textContent = content.title;
       content.renderer = content.mount(body) ?? null;
-      if (previous !== content.renderer) previous?.destroy?.(); // or what it listens to keeps it, and all of its numbers
+      if (previous !== content.renderer) previous?.destroy?.(); // its listeners would keep it and its data in memory
       root.dataset.state = "drawn";
       updateToolbar();
     } catch (error) {
@@ -140,7 +140,7 @@ export function makeCard({ name, title, description: description = null, tools: 
     }
   }
 
-  /** Shows nothing but a sentence: what must be done first. */
+  /** Shows only a sentence, such as a required input. */
   function showMessage(sentence) {
     content.renderer?.destroy?.();
     content = {};
@@ -155,7 +155,7 @@ export function makeCard({ name, title, description: description = null, tools: 
 
 const MAX_ROWS = 2000;
 
-/** Numbers as a table: what is drawn, for those who do not see it, with every digit in the titles. */
+/** A table of the drawn values, with all digits in the tooltips. */
 export function dataTable({ title, columns, rows }) {
   const shown = rows.slice(0, MAX_ROWS);
   const cell = (value) =>
@@ -176,5 +176,5 @@ export function dataTable({ title, columns, rows }) {
   );
 }
 
-/** The CSV of some tables, one below the other. */
+/** Tables as CSV, separated by empty lines. */
 export const tablesCsv = (tables) => tables.map((each) => toCsv(each.columns, each.rows)).join("\n");

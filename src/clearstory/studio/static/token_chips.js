@@ -1,10 +1,10 @@
-// Chips: the tokens of a text as buttons. Hovering previews, a click pins, shift adds, arrows move, Esc lets go.
+// Token chips: the tokens of a text as buttons. Hover to preview, click to pin, shift-click to add, arrow keys to move, Esc to release.
 
 import { el } from "./dom.js";
 
 /**
- * mount(root, data, {onPick}) with data {tokens: [{piece, id, ...}], pinned: [places], shade: [0..1]|null}.
- * onPick({query: place|null, pinned: boolean, add: boolean}) is told of every move.
+ * mount(root, data, {onPick}) with data {tokens: [{piece, id, ...}], pinned: [positions], shade: [0..1]|null}.
+ * onPick({query: position|null, pinned: boolean, add: boolean}) is called on every move.
  */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let tokens = null;
@@ -17,8 +17,8 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     ({ tokens } = next);
     const pinned = new Set(next.pinned ?? []);
     if (sameTokens && !next.shade) {
-      // Only what is pinned has changed: whoever walks along the chips keeps their place.
-      for (const each of list.children) each.setAttribute("aria-selected", String(pinned.has(Number(each.dataset.place))));
+      // Only the pinned tokens have changed, so the keyboard focus is kept.
+      for (const each of list.children) each.setAttribute("aria-selected", String(pinned.has(Number(each.dataset.position))));
       return;
     }
     focused = Math.min(focused, Math.max(0, tokens.length - 1));
@@ -30,7 +30,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
           "button",
           {
             type: "button", role: "option", class: `chip${kind}${level}`, "aria-selected": String(pinned.has(position)),
-            tabindex: position === focused ? "0" : "-1", data: { place: position, id: token.id },
+            tabindex: position === focused ? "0" : "-1", data: { position, id: token.id },
             title: token.title ?? `token ${position}, id ${token.id}`,
             onpointerenter: () => onPick({ query: position, pinned: false, add: false }),
             onpointerleave: () => onPick({ query: null, pinned: false, add: false }),

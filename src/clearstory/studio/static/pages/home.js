@@ -1,10 +1,10 @@
-// Home: the models and runs of the folder, and a first model where there is none.
+// Home page: the models and runs of the folder, and the training of a first model.
 
 import { getJson, postJson, ApiError } from "../api.js";
 import { el } from "../dom.js";
 import { timeAgo, cellText, shortCount } from "../format.js";
 
-/** What the tiny model is made by: a minute of this machine, on a text that is at hand. */
+/** The training request of the tiny model: one minute on a built-in text. */
 export const TINY_MODEL = { name: "tiny", settings: { text: ["corpus:kjv"], model: "clear", minutes: 1, "training.sample_steps": 50 } };
 
 const KIND_LABELS = { run: "run", folder: "model folder", adapter: "adapter", file: "file" };
@@ -23,7 +23,7 @@ export function mount(root, context) {
   );
   root.replaceChildren(intro, openForm, problemBox, list, searchNote);
 
-  /** A model by its path: one that lies too deep for the list, or an explanation of how to link one. */
+  /** Opens a model by its path: also one nested too deep for the list; otherwise shows how to link it. */
   async function open(name) {
     if (!name) return;
     try {
@@ -48,23 +48,23 @@ export function mount(root, context) {
     const tinyModel = response.models.find((each) => !each.problem && /(^|\/)(quickstart|tiny)$/.test(each.name));
     const trainingTiny = response.training.find((name) => name === `runs/${TINY_MODEL.name}`);
     intro.replaceChildren(
-      el("p", { class: "lead" }, "A sentence goes in, the next word comes out; every number between the two is here to be seen."),
+      el("p", { class: "lead" }, "Inspect, run and train language models: every value between the input text and the next-token prediction can be shown."),
       el(
         "div",
         { class: "buttons" },
         tinyModel
           ? el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.go("tokens", { model: tinyModel.name }) }, "Try the built-in tiny model")
           : trainingTiny
-            ? el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.go("train", { run: trainingTiny }) }, "Watch the tiny model learn")
+            ? el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.go("train", { run: trainingTiny }) }, "Watch the tiny model train")
             : el("button", { type: "button", class: "strong", data: { act: "tiny" }, onclick: () => context.track(trainTiny()) }, "Train the built-in tiny model (a minute)"),
-        el("button", { type: "button", onclick: () => context.go("train") }, "Train a new one"),
+        el("button", { type: "button", onclick: () => context.go("train") }, "Train a new model"),
         el("button", { type: "button", data: { act: "tour" }, onclick: () => context.go("home", { tour: 0 }) }, "Tour"),
       ),
-      el("p", { class: "quiet" }, `Models are looked for in ‘${response.root}’, the last used first. One that lies elsewhere: link or put its folder or .gguf file there, or begin with clearstory studio FOLDER.`),
+      el("p", { class: "quiet" }, `Models of the folder ‘${response.root}’, last used first. To use a model from elsewhere, copy or link its folder or .gguf file there, or start clearstory studio FOLDER.`),
     );
     list.replaceChildren(...response.models.map((each) => modelTile(each, response.training.includes(each.name))));
     searchNote.textContent = response.models.length
-      ? response.complete ? "" : "The folder is large, and not all of it was looked through."
+      ? response.complete ? "" : "The folder is large and was not searched completely."
       : "There is no model in this folder yet.";
     root.dataset.models = response.models.length;
   }
@@ -86,28 +86,28 @@ export function mount(root, context) {
 
   function modelTile(each, training) {
     const details = [
-      ["kind", training ? "run, being trained" : KIND_LABELS[each.kind]],
+      ["kind", training ? "run, training" : KIND_LABELS[each.kind]],
       ["family", each.family],
       ["parameters", each.parameters === null ? null : shortCount(each.parameters)],
       ["bits per byte", each.bits_per_byte === null ? null : cellText(each.bits_per_byte)],
-      ["last loss", each.loss === null ? null : `${cellText(each.loss)} nats a token`],
+      ["training loss", each.loss === null ? null : `${cellText(each.loss)} nats per token`],
       ["trained on", each.trained_on.join(", ") || null],
       ["checkpoints", each.steps.length || null],
       ["last used", timeAgo(each.last_used)],
-      ["written", each.modified === each.last_used ? null : timeAgo(each.modified)],
+      ["modified", each.modified === each.last_used ? null : timeAgo(each.modified)],
     ].filter(([, value]) => value !== null);
     return el(
       "article",
       { class: "tile", data: { model: each.name } },
       el("h2", {}, each.name === "." ? "this folder" : each.name),
       el("dl", {}, ...details.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-      each.problem ? el("p", { class: "problem" }, `It ${each.problem}.`) : null,
+      each.problem ? el("p", { class: "problem" }, `This model ${each.problem}.`) : null,
       el(
         "div",
         { class: "buttons" },
-        each.problem ? null : el("button", { type: "button", onclick: () => context.go("tokens", { model: each.name }) }, "Look into it"),
-        each.problem ? null : el("button", { type: "button", onclick: () => context.go("generate", { model: each.name }) }, "Let it write"),
-        each.kind === "run" ? el("button", { type: "button", onclick: () => context.go("train", { run: each.name }) }, "How it learnt") : null,
+        each.problem ? null : el("button", { type: "button", onclick: () => context.go("tokens", { model: each.name }) }, "Inspect"),
+        each.problem ? null : el("button", { type: "button", onclick: () => context.go("generate", { model: each.name }) }, "Generate"),
+        each.kind === "run" ? el("button", { type: "button", onclick: () => context.go("train", { run: each.name }) }, "Training") : null,
       ),
     );
   }

@@ -1,16 +1,16 @@
-// Trainform: a training's settings as a form. Its fields are those of the command line, with their help.
+// Train form: the settings of a training run as a form, with the names and help texts of the command line.
 
 import { getJson, postJson, ApiError } from "../api.js";
 import { el } from "../dom.js";
 
-/** Settings that stand in front; all others are behind "All settings". */
+/** Settings at the top of the form; all others are under "All settings". */
 const MAIN_SETTINGS = new Set(["text", "model", "tokenizer", "minutes", "cpu_seconds", "steps", "parameters", "out", "objective", "training.sample_steps"]);
 
-/** A form that begins a run; onBegun is told of it. `ready` resolves when the form is there. */
+/** A form that starts a run and calls onStarted(run). `ready` resolves when the form is shown. */
 export function trainForm(context, onStarted) {
   const root = el("form", { class: "train", autocomplete: "off" });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
-  const otherFields = new Map(); // key -> () => value, of all other settings
+  const otherFields = new Map(); // key -> () => value, for all other settings
   let formData = null;
   let preset = null;
 
@@ -33,10 +33,10 @@ export function trainForm(context, onStarted) {
     const model = el("select", { name: "model", onchange: () => selectPreset(model.value) });
     for (const [group, names] of groupPresets(formData.presets))
       model.append(el("optgroup", { label: group }, ...names.map((each) => el("option", { value: each, selected: each === "clear" }, each))));
-    const tokenizer = el("input", { name: "tokenizer", size: 14, list: "tokenizers", placeholder: "the usual one" });
-    const parameters = el("input", { name: "parameters", size: 8, placeholder: "to fit the time" });
+    const tokenizer = el("input", { name: "tokenizer", size: 14, list: "tokenizers", placeholder: "default" });
+    const parameters = el("input", { name: "parameters", size: 8, placeholder: "to fit the time budget" });
     const minutes = el("input", { name: "minutes", type: "number", min: 0, step: "any", value: "2" });
-    const steps = el("input", { name: "steps", type: "number", min: 1, step: 1, placeholder: "by time" });
+    const steps = el("input", { name: "steps", type: "number", min: 1, step: 1, placeholder: "by time budget" });
     steps.oninput = () => steps.value && (minutes.value = "");
     minutes.oninput = () => minutes.value && (steps.value = "");
     const samplesEvery = el("input", { name: "samples", type: "number", min: 0, step: 1, value: "50" });
@@ -44,19 +44,19 @@ export function trainForm(context, onStarted) {
     const searchInput = el("input", { type: "search", placeholder: "find a setting", "aria-label": "find a setting", oninput: () => filterFields(otherSettings, searchInput.value) });
     const details = el("details", {}, el("summary", {}, "All settings"), searchInput, otherSettings);
     root.replaceChildren(
-      el("h2", {}, "Train a new one"),
+      el("h2", {}, "Train a new model"),
       el(
         "div",
         { class: "fields" },
-        labelled("Name", name, "the run's folder in runs/"),
+        labelled("Name", name, "folder of the run in runs/"),
         labelled("Text", text, help.text),
         labelled("Model", model, help.model),
         labelled("Tokenizer", tokenizer, help.tokenizer),
         labelled("Parameters", parameters, help.parameters),
         labelled("Minutes", minutes, help.minutes),
-        labelled("or steps", steps, help.steps),
-        labelled("A sample every … steps", samplesEvery, help["training.sample_steps"]),
-        el("button", { type: "submit", class: "strong" }, "Begin"),
+        labelled("Steps", steps, help.steps),
+        labelled("Sample every … steps", samplesEvery, help["training.sample_steps"]),
+        el("button", { type: "submit", class: "strong" }, "Start"),
       ),
       el("datalist", { id: "corpora" }, ...formData.corpora.map((each) => el("option", { value: each }))),
       el("datalist", { id: "tokenizers" }, ...formData.tokenizers.map((each) => el("option", { value: each }))),
@@ -66,7 +66,7 @@ export function trainForm(context, onStarted) {
 
     function selectPreset(value) {
       preset = formData.presets.find((each) => each.name === value);
-      tokenizer.placeholder = preset?.tokenizer ?? "the usual one";
+      tokenizer.placeholder = preset?.tokenizer ?? "default";
       otherFields.clear();
       otherSettings.replaceChildren(...formData.settings.filter((row) => !MAIN_SETTINGS.has(row.key) && isOfPreset(row)).map(settingField));
       filterFields(otherSettings, searchInput.value);
@@ -99,7 +99,7 @@ export function trainForm(context, onStarted) {
     }
   }
 
-  /** A name that no run has yet. */
+  /** A name that no run uses yet. */
   function unusedName(base) {
     const usedNames = new Set(context.models().map((each) => each.name));
     const prefix = base.replace(/-\d+$/, "");
@@ -108,16 +108,16 @@ export function trainForm(context, onStarted) {
     return `${prefix}-${number}`;
   }
 
-  /** Whether a setting is of the chosen preset: each family has its own under model. */
+  /** Whether a setting applies to the selected preset: model settings differ by family. */
   const isOfPreset = (row) => !row.key.startsWith("model.") || (row.key.slice(6) in (preset?.settings ?? {}));
 
   function settingField(row) {
     const defaultValue = row.key.startsWith("model.") ? preset.settings[row.key.slice(6)] : row.default;
-    const placeholder = defaultValue === null || defaultValue === undefined ? "as usual" : String(defaultValue);
+    const placeholder = defaultValue === null || defaultValue === undefined ? "default" : String(defaultValue);
     let input;
     if (row.kind === "choice" || row.kind === "boolean") {
       const choices = row.kind === "boolean" ? ["true", "false"] : row.choices;
-      input = el("select", { name: row.key }, el("option", { value: "" }, `as usual (${placeholder})`), ...choices.map((each) => el("option", { value: each }, each)));
+      input = el("select", { name: row.key }, el("option", { value: "" }, `default (${placeholder})`), ...choices.map((each) => el("option", { value: each }, each)));
     } else input = el("input", { name: row.key, size: 12, placeholder });
     otherFields.set(row.key, () => {
       if (input.value === "") return null;
