@@ -190,7 +190,7 @@ def write_texts() -> None:
 
 def used(command: str, recipe: Any, **more: Any) -> Any:
     """What a command that uses a model says, or why it refuses."""
-    from clearstory.cli.command import Talk
+    from clearstory.cli.command import Output
 
     write_texts()
     write_models()
@@ -201,7 +201,7 @@ def used(command: str, recipe: Any, **more: Any) -> Any:
             changed = replace(section, **{key: value})
             recipe = changed if section is recipe else replace(recipe, sampling=changed)
     try:
-        answer = dict(import_module(f"clearstory.cli.commands.{command}").COMMAND.run(recipe, Talk(json=True)))
+        answer = dict(import_module(f"clearstory.cli.commands.{command}").COMMAND.run(recipe, Output(json=True)))
     except ClearstoryError as refusal:
         answer = {"refused": str(refusal)}
     return repr(({key: value for key, value in answer.items() if key not in TIMES}, sorted(map(str, Path().iterdir()))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_origin
@@ -10,16 +10,21 @@ from typing import Any, get_origin
 import pytest
 from observations import NEEDED, OBSERVED, ODD
 
-from clearstory.cli.command import flag, read
+from clearstory.cli.arguments import flag_name, parse_arguments
+from clearstory.errors import ClearstoryError
 from clearstory.models.transformer.config import ONLY
 from clearstory.models.families import PRESETS, preset
-from clearstory.recipes.settings import inference
-from clearstory.recipes.settings import training
+from clearstory.recipes.settings import inference, tools, training
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import Setting, build_settings, to_plain, setting_table, strip_optional
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
-RECIPES = {name: each for home in (training, using) for name, each in vars(home).items() if name.endswith("Recipe")}
+RECIPES = {
+    name: each
+    for module in (training, tools, inference)
+    for name, each in vars(module).items()
+    if name.endswith("Recipe")
+}
 
 
 def every_setting() -> Iterator[tuple[str, Setting]]:
@@ -76,25 +81,44 @@ def at(tree: dict[str, Any], key: str) -> Any:
     return value.get("name") if isinstance(value, dict) else value
 
 
-@pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
-def test_an_odd_value_shows_in_the_resolved_settings(name: str, row: Setting) -> None:
-    recipe = RECIPES[name]
-    word = odd(name, row)
-    said = read([f"{flag(row.key)}={word}"], setting_table(recipe))
-    before = to_plain(build_settings(recipe, given(name, row.key)))
-    after = to_plain(build_settings(recipe, {**given(name, row.key), **said}))
-    value = at(after, row.key)
-    assert value != at(before, row.key) or len(row.choices) == 1, f"{row.key} stayed {value!r}"
-    written = str(value[0] if isinstance(value, list) else value).lower()
-    assert written == word or float(written) == float(word)
+def failures(check: Callable[[str, Setting], None]) -> list[str]:
+    """The settings for which a check fails, each with the reason. One test for all: a thousand items cost more to
+    report than to run.
+    """
+    found = []
+    for name, row in ALL:
+        try:
+            check(name, row)
+        except (AssertionError, ClearstoryError, ValueError) as error:
+            found.append(f"{name}.{row.key}: {error}")
+    return found
 
 
-@pytest.mark.parametrize(("name", "row"), ALL, ids=IDS)
-def test_settings_survive_a_file(name: str, row: Setting, tmp_path: Path) -> None:
-    recipe = build_settings(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
+def test_an_odd_value_shows_in_the_resolved_settings() -> None:
+    def check(name: str, row: Setting) -> None:
+        recipe = RECIPES[name]
+        word = odd(name, row)
+        parsed = parse_arguments([f"{flag_name(row.key)}={word}"], setting_table(recipe))
+        before = to_plain(build_settings(recipe, given(name, row.key)))
+        after = to_plain(build_settings(recipe, {**given(name, row.key), **parsed}))
+        value = at(after, row.key)
+        assert value != at(before, row.key) or len(row.choices) == 1, f"stayed {value!r}"
+        written = str(value[0] if isinstance(value, list) else value).lower()
+        assert written == word or float(written) == float(word)
+
+    assert len(ALL) > 250
+    assert not failures(check)
+
+
+def test_settings_survive_a_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(to_yaml(recipe), encoding="utf-8")
-    assert build_settings(RECIPES[name], read_yaml(file)) == recipe
+
+    def check(name: str, row: Setting) -> None:
+        recipe = build_settings(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
+        file.write_text(to_yaml(recipe), encoding="utf-8")
+        assert build_settings(RECIPES[name], read_yaml(file)) == recipe
+
+    assert not failures(check)
 
 
 def test_every_setting_can_be_observed() -> None:
