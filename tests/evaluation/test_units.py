@@ -1,4 +1,4 @@
-"""What a ladder stands on: units of the same text, and a charge for what a tokenizer leaves out."""
+"""Units of comparison, the cost of what a tokenizer leaves out, and bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clearstory.evaluation.oov_cost import AdaptiveStringModel, ByteNgrams, OovCostModel
+from clearstory.evaluation.units import EvalText, nats_per_unit, score_units
 from clearstory.metrics import bootstrap_interval, paired_bootstrap
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.evaluation.units import EvalText, divided, measure
-from clearstory.evaluation.oov_cost import Guess, Letters, Spelling
 from clearstory.text.document import Document
 from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXT = "the cat sat on the mat.\nthe dog sat  on the log.\n"
 
 
-def held(*texts: str) -> EvalText:
-    return EvalText.of("a text", [Document(name="text", text=text) for text in texts])
+def eval_text(*texts: str) -> EvalText:
+    return EvalText.from_documents("a text", [Document(name="text", text=text) for text in texts])
 
 
 def counted(tokenizer: Any, text: EvalText) -> Any:
-    """A bigram of the very text."""
+    """A bigram model of the text itself."""
     from clearstory.text.token_dataset import encode_documents
 
-    model = build(NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", bos_token_id=tokenizer.eos_token_id))
-    for _ in model.fit(encode_documents(tokenizer, text.documents, text.several)):
+    model = build(
+        NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", bos_token_id=tokenizer.eos_token_id)
+    )
+    for _ in model.fit(encode_documents(tokenizer, text.documents, text.multiple_documents)):
         pass
     return model
 
@@ -37,53 +39,53 @@ def counted(tokenizer: Any, text: EvalText) -> Any:
 @pytest.mark.parametrize("kind", ["bytes", "characters", "bpe:300", "words", "wordpiece:60"])
 def test_units_add_up_to_the_whole_text_whatever_its_tokens(kind: str) -> None:
     tokenizer = train_tokenizer(kind, [TEXT, "0123456789"])
-    text = held(*[f"{TEXT}{number} cats.\n" for number in range(30)])
-    found = measure(counted(tokenizer, text), tokenizer, text, windows="blocks")
+    text = eval_text(*[f"{TEXT}{number} cats.\n" for number in range(30)])
+    found = score_units(counted(tokenizer, text), tokenizer, text, windows="blocks")
     assert found.nats is not None
     assert len(found.nats) == len(text.sizes) == 30
-    assert found.nats.sum() == pytest.approx(found.model_nats + found.charged, rel=1e-9)
-    assert (found.charged > 0) == (kind in ("words", "wordpiece:60"))
+    assert found.nats.sum() == pytest.approx(found.model_nats + found.oov_nats, rel=1e-9)
+    assert (found.oov_nats > 0) == (kind in ("words", "wordpiece:60"))
     assert np.all(found.nats > 0)
 
 
-def test_a_token_over_the_end_of_a_unit_is_shared_out() -> None:
+def test_a_token_across_the_end_of_a_unit_is_divided() -> None:
     # 4 bytes for 2 nats: its first byte to the first unit, three quarters of it to the second.
-    assert divided(np.array([1.0, 2.0]), np.array([2.0, 4.0]), np.array([3.0, 6.0])).tolist() == [1.5, 1.5]
+    assert nats_per_unit(np.array([1.0, 2.0]), np.array([2.0, 4.0]), np.array([3.0, 6.0])).tolist() == [1.5, 1.5]
 
 
-def test_a_word_is_spelt_from_what_was_counted() -> None:
-    # One word "a" of order 1: two symbols met, "a" and the end, each once; t = 2 ways of going on.
-    letters = Letters([b"a"], order=1)
+def test_spelling_probabilities_come_from_counts() -> None:
+    # One word "a" of order 1: two symbols seen, "a" and the end, each once; t = 2 continuations.
+    spelling = ByteNgrams([b"a"], order=1)
     # p(a) = (1 + 2 / 257) / (2 + 2), and as much for the end; another byte: (2 / 257) / 4
     once = (1 + 2 / 257) / 4
-    assert letters.nats(b"a") == pytest.approx(-2 * math.log(once))
-    assert letters.nats(b"b") == pytest.approx(-math.log(2 / 257 / 4) - math.log(once))
+    assert spelling.nats(b"a") == pytest.approx(-2 * math.log(once))
+    assert spelling.nats(b"b") == pytest.approx(-math.log(2 / 257 / 4) - math.log(once))
 
 
-def test_spelling_is_a_code_its_words_probabilities_sum_to_at_most_one() -> None:
-    letters = Letters([b"ab", b"ba", b"a"], order=3)
-    total = sum(math.exp(-letters.nats(bytes(word))) for size in range(5) for word in product(b"abc", repeat=size))
+def test_probabilities_of_spelled_words_sum_to_at_most_one() -> None:
+    spelling = ByteNgrams([b"ab", b"ba", b"a"], order=3)
+    total = sum(math.exp(-spelling.nats(bytes(word))) for size in range(5) for word in product(b"abc", repeat=size))
     assert 0.5 < total <= 1.0
 
 
-def test_what_was_met_before_costs_less_the_second_time() -> None:
-    guess = Guess(Letters([b"cat"]))
-    first, second, third = guess.charge(b"zebra"), guess.charge(b"zebra"), guess.charge(b"zebra")
+def test_a_string_costs_less_the_second_time() -> None:
+    strings = AdaptiveStringModel(ByteNgrams([b"cat"]))
+    first, second, third = strings.cost(b"zebra"), strings.cost(b"zebra"), strings.cost(b"zebra")
     assert first > second > third > 0
 
 
-def test_a_word_that_is_known_costs_little_and_one_that_is_not_its_letters() -> None:
-    found = Spelling(train_tokenizer("words", [TEXT])).charge("the cat")
+def test_a_known_word_costs_little_and_an_unknown_one_its_spelling() -> None:
+    found = OovCostModel(train_tokenizer("words", [TEXT])).cost("the cat")
     assert found is not None
     assert found[1].unknown == 0
     assert found[1].sizes.sum() == len("the cat")
-    strange = Spelling(train_tokenizer("words", [TEXT])).charge("the zebra")
+    strange = OovCostModel(train_tokenizer("words", [TEXT])).cost("the zebra")
     assert strange is not None
     assert strange[1].unknown == 1
-    assert strange[1].nats[1] > found[1].nats[1] + 8  # five letters that no word of the text has
+    assert strange[1].nats[1] > found[1].nats[1] + 8  # five spelling that no word of the text has
 
 
-def test_an_interval_holds_the_mean_and_pairs_are_told_apart() -> None:
+def test_an_interval_holds_the_mean_and_the_paired_bootstrap_separates_close_models() -> None:
     rng = np.random.default_rng(0)
     sizes = rng.integers(50, 150, 400).astype(float)
     hard = rng.normal(1.0, 0.3, 400)

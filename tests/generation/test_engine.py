@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
-from clearstory.generation.engine import Engine, generate, group_by_length
 from clearstory.generation.beam_search import beam_search
+from clearstory.generation.engine import Engine, generate, group_by_length
 from clearstory.generation.settings import Sampling
-from clearstory.models.build import build
 from clearstory.models.base import inference_mode
+from clearstory.models.build import build
 from clearstory.models.prompts import keep_recent_half
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 

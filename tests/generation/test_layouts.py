@@ -14,8 +14,8 @@ from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
 from clearstory.models.build import build
-from clearstory.models.int8 import REDUCE_RANGE, Int8Linear, quantize_int8
 from clearstory.models.decoding_layout import DecodingView, optimize_for_decoding
+from clearstory.models.int8 import REDUCE_RANGE, Int8Linear, quantize_int8
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))

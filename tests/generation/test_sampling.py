@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, Diverged
-from clearstory.generation.sampling import sample_tokens, filtered_probabilities, apply_repetition_penalty
+from clearstory.generation.sampling import apply_repetition_penalty, filtered_probabilities, sample_tokens
 from clearstory.generation.settings import Sampling
 
 # Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625, out of order.
@@ -64,7 +64,8 @@ def test_the_penalty_makes_seen_tokens_less_likely_on_both_sides_of_zero() -> No
 def test_temperature_comes_before_top_p() -> None:
     # At temperature 0.5 probabilities are squared: 0.25 / 0.34375 = 0.727 alone reaches 0.7.
     ids = [
-        int(sample_tokens(LOGITS[None], [Sampling(temperature=0.5, top_p=0.7)], [generator(s)], [[]])[0]) for s in range(50)
+        int(sample_tokens(LOGITS[None], [Sampling(temperature=0.5, top_p=0.7)], [generator(s)], [[]])[0])
+        for s in range(50)
     ]
     assert set(ids) == {1}
 

@@ -12,15 +12,15 @@ from tests.models.test_shapes import WRITERS
 from tests.tiny import TINY_GPT2, VOCAB, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMismatch
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel
-from clearstory.generation.engine import Engine, generate
+from clearstory.formats.model_card import ModelCard
 from clearstory.generation.beam_search import beam_search, beam_search_batch
+from clearstory.generation.engine import Engine, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.models.int8 import quantize_int8
 from clearstory.models.decoding_layout import optimize_for_decoding
+from clearstory.models.int8 import quantize_int8
 from clearstory.recipes.inference.generate import Generation, stream_generate
 from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate
@@ -62,12 +62,16 @@ def test_beams_of_prompts_of_different_lengths_are_those_of_each_alone() -> None
     settings = Sampling(max_tokens=9, beam=3)
     together = beam_search_batch(model, prompts, settings, eos_token_id=2)
     for prompt, found in zip(prompts, together, strict=True):
-        assert [each.ids for each in found] == [each.ids for each in beam_search(model, prompt, settings, eos_token_id=2)]
+        assert [each.ids for each in found] == [
+            each.ids for each in beam_search(model, prompt, settings, eos_token_id=2)
+        ]
 
 
 def test_what_a_beam_finds_is_as_likely_as_it_says() -> None:
     model: Any = shaken(WRITERS["t5"])
-    for found in beam_search(model, [], Sampling(max_tokens=6, beam=4), eos_token_id=1, start_token_id=0, source=SOURCES[0]):
+    for found in beam_search(
+        model, [], Sampling(max_tokens=6, beam=4), eos_token_id=1, start_token_id=0, source=SOURCES[0]
+    ):
         written = torch.tensor([[0, *found.ids[:-1]]])
         targets = torch.tensor([found.ids])
         nats, _ = model.token_nll(TokenBatch(written), targets, source=TokenBatch.from_sequences([SOURCES[0]]))
@@ -98,11 +102,17 @@ def test_tokens_that_are_never_written_are_not() -> None:
     assert not set(ids(model, SOURCES[0], Sampling(max_tokens=60, seed=1), suppress_tokens=never)) & set(never)
     greedy = ids(model, SOURCES[0], Sampling(max_tokens=8, temperature=0), suppress_tokens=never)
     assert not set(greedy) & set(never)
-    for found in beam_search(model, [], Sampling(max_tokens=8, beam=3), start_token_id=0, source=SOURCES[0], suppress_tokens=never):
+    for found in beam_search(
+        model, [], Sampling(max_tokens=8, beam=3), start_token_id=0, source=SOURCES[0], suppress_tokens=never
+    ):
         assert not set(found.ids) & set(never)
     # Log-probabilities stay the model's own, over all tokens.
-    [token] = generate(model, [], Sampling(max_tokens=1, temperature=0), start_token_id=0, source=SOURCES[0], suppress_tokens=never)
-    logs = model.logits(model.forward(TokenBatch.from_sequences([[0]]), source=TokenBatch.from_sequences(SOURCES[:1]))[0])[0, 0].log_softmax(-1)
+    [token] = generate(
+        model, [], Sampling(max_tokens=1, temperature=0), start_token_id=0, source=SOURCES[0], suppress_tokens=never
+    )
+    logs = model.logits(
+        model.forward(TokenBatch.from_sequences([[0]]), source=TokenBatch.from_sequences(SOURCES[:1]))[0]
+    )[0, 0].log_softmax(-1)
     assert token.logprob == pytest.approx(float(logs[token.id].detach()), rel=1e-9)
 
 

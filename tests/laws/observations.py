@@ -301,7 +301,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.minutes": "flow/test_train.py::test_minutes_are_kept_whatever_the_speed",
     "TrainRecipe.cpu_seconds": "flow/test_train.py::test_processor_seconds_are_kept",
     "TrainRecipe.objective": "flow/test_encoders.py::test_one_command_from_raw_text_to_an_encoder",
-    "TrainRecipe.training.whole_words": "training/test_masked.py::test_whole_words_come_from_the_settings",
+    "TrainRecipe.training.whole_words": "training/test_mlm.py::test_whole_words_come_from_the_settings",
     "TrainRecipe.resume": "flow/test_train.py::test_stopped_and_resumed_it_ends_as_if_left_alone",
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
     "TrainRecipe.training.label_smoothing": partial(trained, **PAIRS),

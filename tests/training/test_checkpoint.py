@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back the same; what is damaged is said; a full disk costs nothing that was there."""
+"""Checkpoints: what is saved is loaded unchanged; damage is reported; a full disk changes nothing that was there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from clearstory import durable
 from clearstory.errors import CorruptFile, OutOfSpace
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.training import checkpoint
-from trained import contents, recipe, text_file, all_events
+from trained import all_events, contents, recipe, text_file
 
 
 @pytest.fixture(autouse=True)
-def _no_listeners() -> Iterator[None]:
+def _no_hooks() -> Iterator[None]:
     yield
     durable.hooks.clear()
 
@@ -76,7 +76,7 @@ def test_torchs_distributed_checkpoint_reads_the_same_files(tmp_path: Path) -> N
 
 
 def cut(name: str, share: float) -> Callable[[Path], object]:
-    """What ends too early."""
+    """A file that is truncated."""
 
     def damage(folder: Path) -> None:
         data = (folder / name).read_bytes()
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: Callabl
 
 
 @pytest.mark.parametrize("label", ["make", "write", "flush", "flush folder", "rename"])
-def test_a_disk_that_fills_while_saving_costs_nothing_that_was_there(tmp_path: Path, label: str) -> None:
+def test_a_disk_that_fills_while_saving_changes_nothing_that_was_there(tmp_path: Path, label: str) -> None:
     good = saved(tmp_path, 7)
     before = contents(tmp_path)
     model, optimizer = parts()
@@ -123,17 +123,17 @@ def test_a_disk_that_fills_while_saving_costs_nothing_that_was_there(tmp_path: P
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-000007"]
 
 
-def test_what_cannot_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_cannot_fit_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 7)
     before = contents(tmp_path)
-    monkeypatch.setattr("clearstory.durable.disk._free", lambda path: 10)
+    monkeypatch.setattr("clearstory.durable.disk._free_bytes", lambda path: 10)
     with pytest.raises(OutOfSpace, match="its disk has 10 bytes free"):
         saved(tmp_path, 8)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, [0]), (1, [0, 9]), (2, [0, 6, 9]), (9, [0, 3, 6, 9])])
-def test_thinning_keeps_step_0_and_the_newest(tmp_path: Path, keep: int, left: list[int]) -> None:
+def test_pruning_keeps_step_0_and_the_newest(tmp_path: Path, keep: int, left: list[int]) -> None:
     for step in (9, 0, 3, 6):
         saved(tmp_path, step)
     (tmp_path / "checkpoints" / "step-mine").mkdir()  # not ours: left alone
@@ -145,7 +145,11 @@ def test_thinning_keeps_step_0_and_the_newest(tmp_path: Path, keep: int, left: l
 def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits(tmp_path: Path) -> None:
     for step in (1_000_000, 2, 999_999):
         saved(tmp_path, step)
-    assert [checkpoint.load_checkpoint(path).step for path in checkpoint.list_checkpoints(tmp_path)] == [2, 999_999, 1_000_000]
+    assert [checkpoint.load_checkpoint(path).step for path in checkpoint.list_checkpoints(tmp_path)] == [
+        2,
+        999_999,
+        1_000_000,
+    ]
 
 
 def test_the_checkpoint_of_step_0_opens_as_the_random_start(run: Path) -> None:

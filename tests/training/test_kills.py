@@ -1,4 +1,4 @@
-"""A run that is killed a hundred times, at any instant, ends as the run that was left alone: bit for bit."""
+"""A run that is killed a hundred times, at any instant, ends as an uninterrupted run: bit for bit."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import pytest
 import torch
 
 from clearstory import durable
-from clearstory.recipes.training.events import TrainingResult, RunPrepared
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.training.events import RunPrepared, TrainingResult
 from clearstory.recipes.training.loop import train_events
 from clearstory.training import checkpoint
-from clearstory.training import metrics_log
+from clearstory.training.metrics_log import read_metrics
 
 # A child trains and dies; with one thread, what other threads of a long test run hold does not matter to it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
 
-STEPS, SAVE_STEPS, LOOK_STEPS = 40, 4, 8
+STEPS, SAVE_STEPS, EVAL_STEPS = 40, 4, 8
 
 
 @pytest.fixture(autouse=True)
-def _no_listeners() -> Iterator[None]:
+def _no_hooks() -> Iterator[None]:
     yield
     durable.hooks.clear()
 
@@ -45,7 +45,7 @@ def text(folder: Path) -> Path:
 
 
 def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
-    """A tiny model with all that depends on chance: dropout, shuffled windows, micro-batches."""
+    """A tiny model with everything that is random: dropout, shuffled windows, micro-batches."""
     return build_train_recipe(
         {
             "text": (str(file),),
@@ -57,7 +57,7 @@ def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
             "data": {"cache": home / "cache"},
             "training": {
                 "optimizer": "muon", "batch_size": 4, "gradient_accumulation_steps": 2, "context": 8,
-                "warmup_steps": 5, "save_steps": SAVE_STEPS, "eval_steps": LOOK_STEPS, "eval_tokens": 64,
+                "warmup_steps": 5, "save_steps": SAVE_STEPS, "eval_steps": EVAL_STEPS, "eval_tokens": 64,
                 "precision": "fp32", "compile": "off", "device": "cpu", "threads": 1,
             },
         }
@@ -70,12 +70,12 @@ def orphans(home: Path) -> list[Path]:
 
 
 def live(recipe: TrainRecipe, home: Path, saving: mmap.mmap) -> None:
-    """What the child does: go on from wherever the run stands, to its end; says whether it is writing at the moment."""
+    """What the child does: resume the run and train to its end; sets whether it is writing now."""
     durable.hooks.append(lambda label, path: saving.__setitem__(0, 1))
     for event in train_events(recipe):
         saving[0] = 0
         if isinstance(event, RunPrepared):
-            assert not orphans(home), "a run that begins has swept what killed ones left"
+            assert not orphans(home), "a run that begins removes what killed ones left"
     assert isinstance(event, TrainingResult)
 
 
@@ -98,10 +98,10 @@ def lived(recipe: TrainRecipe, home: Path, saving: mmap.mmap, seconds: float | N
 
 
 def metrics_without_times(run: Path) -> list[dict[str, Any]]:
-    """What a run says of itself, but for the time it took."""
+    """The records of a run without the times."""
     return [
         {key: value for key, value in row.items() if not key.endswith("seconds")}
-        for row in metrics_log.read(run / "metrics.jsonl")
+        for row in read_metrics(run / "metrics.jsonl")
     ]
 
 
@@ -111,22 +111,26 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def same_end(home: Path, alone: Path) -> None:
-    """Every loss, the last checkpoint and the best model are those of the run left alone, bit for bit."""
+    """Every loss, the last checkpoint and the best model are those of the uninterrupted run, bit for bit."""
     assert not orphans(home)
     run, reference = home / "run", alone / "run"
-    assert metrics_without_times(run) == metrics_without_times(reference)  # json writes a float so that it is read back the same
-    assert [path.name for path in checkpoint.list_checkpoints(run)] == [path.name for path in checkpoint.list_checkpoints(reference)]
+    assert metrics_without_times(run) == metrics_without_times(
+        reference
+    )  # json writes a float so that it is read back the same
+    assert [path.name for path in checkpoint.list_checkpoints(run)] == [
+        path.name for path in checkpoint.list_checkpoints(reference)
+    ]
     one, other = (checkpoint.load_checkpoint(checkpoint.list_checkpoints(each)[-1]) for each in (run, reference))
     assert one.step == other.step
     for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert one.values["best"] == other.values["best"]
+    assert one.values["best_loss"] == other.values["best_loss"]
     assert files(run / "model") == files(reference / "model")
 
 
 @pytest.mark.parametrize("kills", [100, pytest.param(300, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_instants_ends_as_one_left_alone(tmp_path: Path, kills: int) -> None:
+def test_a_run_killed_at_random_instants_ends_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
     file = text(tmp_path)
     saving = mmap.mmap(-1, 1)  # shared with the children
     homes = (tmp_path / f"life-{number}" for number in range(1000))
@@ -146,7 +150,7 @@ def test_a_run_killed_at_random_instants_ends_as_one_left_alone(tmp_path: Path, 
         home = next(homes)
         home.mkdir()
         while died < kills:
-            # Of a few lives each reaches a save or two; some end before they have found their text.
+            # Some lives reach a save or two; some end before they have read their text.
             if lived(recipe(file, home), home, saving, rng.uniform(0, min(0.25 * whole, 0.6))):
                 break
             died += 1
@@ -164,7 +168,7 @@ def test_a_run_killed_at_random_instants_ends_as_one_left_alone(tmp_path: Path, 
     print(json.dumps({"kills": died, "while_saving": while_saving, "checkpoints_read": read, "runs": ended}))
 
 
-def test_a_run_killed_at_every_step_that_touches_the_disk_ends_as_one_left_alone(tmp_path: Path) -> None:
+def test_a_run_killed_at_every_disk_operation_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     file = text(tmp_path)
     saving = mmap.mmap(-1, 1)
     alone, home = tmp_path / "alone", tmp_path / "killed"
@@ -184,7 +188,7 @@ def test_a_run_killed_at_every_step_that_touches_the_disk_ends_as_one_left_alone
         durable.hooks[:] = [stop]
 
     place = 0
-    while True:  # the first life dies at its first step on disk, the next at its second, until one has no more
+    while True:  # the first life dies at its first disk operation, the next at its second, until one has no more
         die_at(place)
         if lived(recipe(file, home, SAVE_STEPS), home, saving):
             break

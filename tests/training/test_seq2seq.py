@@ -1,4 +1,4 @@
-"""Rewrite and denoise: batches as functions of a number, losses by hand, smoothing as torch has it."""
+"""Sequence to sequence and span corruption: batches, losses computed by hand, and label smoothing as in torch."""
 
 from __future__ import annotations
 
@@ -18,31 +18,37 @@ from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import with_sentinels
-from clearstory.training.objectives.causal import Causal
-from clearstory.training.objectives.seq2seq import SpanCorruption, Seq2Seq
-from clearstory.training.objectives.table import OBJECTIVES, choose
+from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.lr_schedule import lr_factor
+from clearstory.training.objectives.causal import Causal
+from clearstory.training.objectives.seq2seq import Seq2Seq, Seq2SeqBatches, seq2seq_batch
+from clearstory.training.objectives.span_corruption import (
+    SpanCorruption,
+    SpanCorruptionBatches,
+    corruption,
+    random_partition,
+    window_length,
+)
+from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.sources import Paired, Spans, batch_of, dropping, pieces, window_of
 from clearstory.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32, "layers": 1,
     "decoder_start_token_id": 0,
 }  # fmt: skip
-WRITERS = {
+MODELS = {
     "2017": replace(TRANSFORMER_BASE, **SMALL),
     "t5": replace(T5_SMALL, **SMALL),
     "t5 1.1": replace(T5_11_SMALL, **SMALL),
     "marian": replace(MARIAN, **SMALL),
 }
-END, BEGIN = 1, 0
+END, START = 1, 0
 
 
 def pairs(count: int = 200, longest: int = 12) -> SimpleNamespace:
-    """Sources of random length, and their targets: the source turned round. Each ends with END."""
+    """Sources of random length, and their targets: the source reversed. Each ends with END."""
     rng = np.random.default_rng(3)
     ids: list[int] = []
     starts = [0]
@@ -54,15 +60,15 @@ def pairs(count: int = 200, longest: int = 12) -> SimpleNamespace:
     return SimpleNamespace(ids=np.array(ids, np.uint16), starts=np.array(starts), byte_lengths=np.ones(VOCAB))
 
 
-def rows_of(tokens: TokenBatch) -> list[list[int]]:
+def sequences(tokens: TokenBatch) -> list[list[int]]:
     lengths = [tokens.ids.shape[1]] * len(tokens.ids) if tokens.lengths is None else tokens.lengths.tolist()
     return [row[:length] for row, length in zip(tokens.ids.tolist(), lengths, strict=True)]
 
 
-def test_an_epoch_holds_every_pair_once_and_batches_are_of_like_lengths() -> None:
+def test_an_epoch_has_every_pair_once_and_batches_have_similar_lengths() -> None:
     text = pairs(1000)
-    batches = Paired(text, 24, 8, seed=5, begin=BEGIN)
-    assert (batches.per_epoch, batches.left_out) == (125, 0)
+    batches = Seq2SeqBatches(text, 24, 8, seed=5, decoder_start_token_id=START)
+    assert (batches.batches_per_epoch, batches.left_out) == (125, 0)
     for epoch in (0, 1):
         seen: Counter[tuple[int, ...]] = Counter()
         padding = total = 0
@@ -70,10 +76,10 @@ def test_an_epoch_holds_every_pair_once_and_batches_are_of_like_lengths() -> Non
             batch = batches.batch(number)
             assert batch.source is not None
             targets = [[id for id in row if id != IGNORE_INDEX] for row in batch.targets.tolist()]
-            for source, target, read in zip(rows_of(batch.source), targets, rows_of(batch.tokens), strict=True):
+            for source, target, read in zip(sequences(batch.source), targets, sequences(batch.tokens), strict=True):
                 assert source[:-1] == target[:-1][::-1]
                 assert source[-1] == target[-1] == END
-                assert read == [BEGIN, *target[:-1]]  # teacher forcing: one token late
+                assert read == [START, *target[:-1]]  # teacher forcing: shifted right by one
                 seen[tuple(source)] += 1
             padding += int((batch.targets == IGNORE_INDEX).sum())
             total += batch.targets.numel()
@@ -82,11 +88,11 @@ def test_an_epoch_holds_every_pair_once_and_batches_are_of_like_lengths() -> Non
         )
         assert seen == known
         assert padding < 0.06 * total
-    assert rows_of(batches.batch(0).tokens) != rows_of(batches.batch(125).tokens)
+    assert sequences(batches.batch(0).tokens) != sequences(batches.batch(125).tokens)
 
 
-def test_a_batch_is_a_function_of_its_number() -> None:
-    for make in (lambda: Paired(pairs(), 24, 8, 5, BEGIN), lambda: spans(8)):
+def test_a_batch_is_a_function_of_its_index() -> None:
+    for make in (lambda: Seq2SeqBatches(pairs(), 24, 8, 5, START), lambda: spans(8)):
         forward, backward = make(), make()
         numbers = [0, 7, 31, 90]
         first = [forward.batch(number) for number in numbers]
@@ -102,27 +108,27 @@ def test_a_batch_is_a_function_of_its_number() -> None:
 def test_pairs_that_do_not_fit_are_left_out_and_counted() -> None:
     text = pairs()
     sizes = np.diff(text.starts).reshape(-1, 2).max(1)
-    batches = Paired(text, 8, 8, 0, BEGIN)
+    batches = Seq2SeqBatches(text, 8, 8, 0, START)
     assert batches.left_out == (sizes > 8).sum() > 0
-    assert all(batches.batch(number).tokens.ids.shape[1] <= 8 for number in range(batches.per_epoch))
+    assert all(batches.batch(number).tokens.ids.shape[1] <= 8 for number in range(batches.batches_per_epoch))
     with pytest.raises(BadInput, match=r"there are 0 pairs \(of 200: the others .* more than 1 tokens\)"):
-        Paired(text, 1, 8, 0, BEGIN)
+        Seq2SeqBatches(text, 1, 8, 0, START)
     with pytest.raises(BadInput, match="there are 200 pairs, and a batch takes 201"):
-        Paired(text, 24, 201, 0, BEGIN)
+        Seq2SeqBatches(text, 24, 201, 0, START)
 
 
-def spans(batch_size: int = 4, context: int = 32) -> Spans:
+def spans(batch_size: int = 4, context: int = 32) -> SpanCorruptionBatches:
     text = SimpleNamespace(ids=np.arange(2, 900, dtype=np.uint16), starts=np.array([0, 898]))
-    return Spans(text, context, batch_size, 3, BEGIN, END, range(1000, 1100))
+    return SpanCorruptionBatches(text, context, batch_size, 3, START, END, range(1000, 1100))
 
 
 def test_spans_put_back_give_the_text() -> None:
     batches = spans()
-    dropped, count = dropping(batches.length)
+    dropped, count = corruption(batches.window_length)
     for number in range(20):
         batch = batches.batch(number)
         assert batch.source is not None
-        assert batch.source.ids.shape == (4, batches.length - dropped + count + 1)
+        assert batch.source.ids.shape == (4, batches.window_length - dropped + count + 1)
         assert batch.source.ids.shape[1] <= 32
         for source, target in zip(batch.source.ids.tolist(), batch.targets.tolist(), strict=True):
             assert source[-1] == target[-1] == END
@@ -137,29 +143,29 @@ def test_spans_put_back_give_the_text() -> None:
                 else:
                     span.append(id)
             text = [each for id in source[:-1] for each in (gone[id] if id >= 1000 else [id])]
-            assert text == list(range(text[0], text[0] + batches.length))
+            assert text == list(range(text[0], text[0] + batches.window_length))
             assert sum(map(len, gone.values())) == dropped
             assert gone[marks[-1]] == []
 
 
-def test_windows_are_as_t5_has_them() -> None:
+def test_windows_are_as_long_as_in_t5() -> None:
     # Raffel et al. 2020: sources of 512 tokens are made of 568, and targets have 114: 85 + 28 + the end. The paper's
-    # text has one sentinel more behind the last span, and so have we.
-    assert window_of(512) == 568
-    assert dropping(568) == (85, 28)
+    # text has one sentinel more after the last span, and so has ours.
+    assert window_length(512) == 568
+    assert corruption(568) == (85, 28)
     assert 568 - 85 + 28 + 1 == 512
     for context in range(5, 200):
-        dropped, count = dropping(window_of(context))
-        assert max(window_of(context) - dropped + count + 1, dropped + count + 2) <= context
+        dropped, count = corruption(window_length(context))
+        assert max(window_length(context) - dropped + count + 1, dropped + count + 2) <= context
     with pytest.raises(BadSetting, match="5 or more"):
-        window_of(4)
-    with pytest.raises(BadSetting, match=r"1,080 tokens has 54 spans .* knows 20 sentinels"):
-        Spans(pairs(), 973, 1, 0, BEGIN, END, range(20))
+        window_length(4)
+    with pytest.raises(BadSetting, match=r"1,080 tokens has 54 spans .* has 20 sentinels"):
+        SpanCorruptionBatches(pairs(), 973, 1, 0, START, END, range(20))
 
 
-def test_every_way_to_cut_is_as_likely() -> None:
+def test_every_partition_is_equally_likely() -> None:
     rng = np.random.default_rng(0)
-    cuts = Counter(tuple(pieces(5, 3, rng)) for _ in range(6000))
+    cuts = Counter(tuple(random_partition(5, 3, rng)) for _ in range(6000))
     # (1,1,3) (1,2,2) (1,3,1) (2,1,2) (2,2,1) (3,1,1): 4 choose 2
     assert len(cuts) == 6
     assert all(900 < count < 1100 for count in cuts.values())
@@ -180,66 +186,70 @@ def test_smoothed_nats_and_their_gradients_are_those_of_torch(bias: bool) -> Non
         mine = torch.autograd.grad((own * scale).sum(), leaves[: 2 + bias], retain_graph=True)
         wanted = torch.autograd.grad((theirs * scale).sum(), leaves[: 2 + bias], retain_graph=True)
         torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
-        own = cross_entropy.linear_cross_entropy(hidden, weight, targets, add if bias else None, smoothing=0.1)  # its buffers are spent
+        own = cross_entropy.linear_cross_entropy(
+            hidden, weight, targets, add if bias else None, smoothing=0.1
+        )  # its buffers are spent
     with torch.no_grad():
-        torch.testing.assert_close(cross_entropy.linear_cross_entropy(hidden, weight, targets, add if bias else None, 0.1), theirs)
+        torch.testing.assert_close(
+            cross_entropy.linear_cross_entropy(hidden, weight, targets, add if bias else None, 0.1), theirs
+        )
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_the_loss_is_smoothed_and_looks_are_not(name: str) -> None:
-    model: Any = shaken(WRITERS[name])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_is_smoothed_and_validation_is_not(name: str) -> None:
+    model: Any = shaken(MODELS[name])
     text = pairs(40)
-    batch = Paired(text, 24, 4, 0, BEGIN).batch(0)
+    batch = Seq2SeqBatches(text, 24, 4, 0, START).batch(0)
     logits = model.logits(model.forward(batch.tokens, source=batch.source)[0]).flatten(0, 1)
     for smoothing in (0.0, 0.1):
-        objective = Seq2Seq(BEGIN, smoothing)
+        objective = Seq2Seq(START, smoothing)
         [term] = objective.loss(model, batch)[0].values()
         wanted = F.cross_entropy(logits, batch.targets.flatten(), reduction="sum", label_smoothing=smoothing)
         torch.testing.assert_close(term.total, wanted, rtol=1e-9, atol=1e-9)
-        assert term.count == objective.counts(batch)["target"] == int((batch.targets != IGNORE_INDEX).sum())
+        assert term.count == objective.count_targets(batch)["target"] == int((batch.targets != IGNORE_INDEX).sum())
     nats, tokens = 0.0, 0
     for pair in range(40):
         source, target = (text.ids[text.starts[i] : text.starts[i + 1]].tolist() for i in (2 * pair, 2 * pair + 1))
-        one = batch_of([source], [target], BEGIN)
+        one = seq2seq_batch([source], [target], START)
         nats += model.token_nll(one.tokens, one.targets, source=one.source)[0].sum().item()
         tokens += len(target)
-    score = Seq2Seq(BEGIN, 0.1).look(model, text, 24)
+    score = Seq2Seq(START, 0.1).validate(model, text, 24).score
     assert score.nats == pytest.approx(nats, rel=1e-9)
     assert score.tokens == tokens
     assert score.bytes is None
     assert "source" in str(score.reason)
-    assert 0 < Seq2Seq(BEGIN).look(model, text, 24, limit=100).tokens < tokens
+    assert 0 < Seq2Seq(START).validate(model, text, 24, limit=100).score.tokens < tokens
 
 
-def test_looks_at_dropped_spans_are_always_the_same() -> None:
-    model: Any = shaken(replace(WRITERS["t5"], vocab=130))
-    objective = SpanCorruption(BEGIN, END, tuple(range(30, 130)))
+def test_validation_drops_the_same_spans_every_time() -> None:
+    model: Any = shaken(replace(MODELS["t5"], vocab=130))
+    objective = SpanCorruption(START, END, tuple(range(30, 130)))
     text = SimpleNamespace(ids=np.random.default_rng(0).integers(2, 30, 2000), starts=np.array([0, 2000]))
-    first, second = objective.look(model, text, 24), objective.look(model, text, 24)
+    first, second = objective.validate(model, text, 24).score, objective.validate(model, text, 24).score
     assert first == second
     assert first.bytes is None
-    assert objective.look(model, text, 24, limit=60).tokens < first.tokens
+    assert objective.validate(model, text, 24, limit=60).score.tokens < first.tokens
     short = SimpleNamespace(ids=text.ids[:9], starts=np.array([0, 9]))
-    assert objective.look(model, short, 24).tokens > 0
+    assert objective.validate(model, short, 24).score.tokens > 0
 
 
-@pytest.mark.parametrize("objective", ["rewrite", "denoise"])
+@pytest.mark.parametrize("objective", ["seq2seq", "span_corruption"])
 def test_micro_batches_and_resuming_change_nothing(objective: str) -> None:
     def trainer(rows: int, parts: int) -> Trainer:
-        config = replace(WRITERS["t5 1.1"], vocab=VOCAB + 100, dropout=0.0)
+        config = replace(MODELS["t5 1.1"], vocab=VOCAB + 100, dropout=0.0)
         model = build(config, seed=1).double()
         settings = TrainingSettings(
             batch_size=rows, gradient_accumulation_steps=parts, warmup_steps=1, schedule="noam", precision="fp32",
             optimizer="muon", label_smoothing=0.1,
         )  # fmt: skip
         ends = tuple(range(VOCAB, VOCAB + 100))
-        what = Seq2Seq(BEGIN, 0.1) if objective == "rewrite" else SpanCorruption(BEGIN, END, ends, 0.1)
+        what = Seq2Seq(START, 0.1) if objective == "seq2seq" else SpanCorruption(START, END, ends, 0.1)
         return Trainer(model, what, pairs(), settings, steps=6)
 
     whole = [progress.loss for progress in trainer(8, 1)]
     assert [progress.loss for progress in trainer(2, 4)] == pytest.approx(whole, rel=1e-9)
     first = trainer(8, 1)
-    begun = [first.advance().loss for _ in range(3)]
+    begun = [first.train_step().loss for _ in range(3)]
     second = trainer(8, 1)
     second.load_checkpoint_state(*first.checkpoint_state())
     assert begun + [progress.loss for progress in second] == whole
@@ -247,13 +257,13 @@ def test_micro_batches_and_resuming_change_nothing(objective: str) -> None:
     assert second.tokens > 0
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_eight_pairs_are_learnt_by_heart(name: str) -> None:
-    model = build(replace(WRITERS[name], dropout=0.0), seed=1)
+@pytest.mark.parametrize("name", MODELS)
+def test_eight_pairs_are_memorised(name: str) -> None:
+    model = build(replace(MODELS[name], dropout=0.0), seed=1)
     settings = TrainingSettings(
         batch_size=8, learning_rate=0.02, warmup_steps=5, schedule="constant", precision="fp32", weight_decay=0
     )
-    losses = [progress.loss for progress in Trainer(model, Seq2Seq(BEGIN), pairs(8), settings, steps=150)]
+    losses = [progress.loss for progress in Trainer(model, Seq2Seq(START), pairs(8), settings, steps=150)]
     assert losses[-1] is not None
     assert losses[0] is not None
     assert losses[-1] < 0.2 * losses[0]
@@ -267,25 +277,33 @@ def test_the_schedule_of_2017() -> None:
 
 
 def test_an_objective_is_chosen_by_model_and_text() -> None:
-    assert [choose("auto", "encoder-decoder", pairs) for pairs in (True, False)] == ["rewrite", "denoise"]
-    assert choose("rewrite", "encoder-decoder", True) == "rewrite"
+    assert [resolve_objective("auto", "encoder-decoder", pairs) for pairs in (True, False)] == [
+        "seq2seq",
+        "span_corruption",
+    ]
+    assert resolve_objective("seq2seq", "encoder-decoder", True) == "seq2seq"
     for name, kind, pairs, says in (
-        ("causal", "encoder-decoder", False, "causal, which does not teach an encoder-decoder; .* rewrite or denoise"),
-        ("rewrite", "decoder", True, "rewrite, which does not teach a decoder; what teaches one: causal"),
-        ("denoise", "encoder-decoder", True, "denoise, which does not learn from pairs.* choose rewrite"),
-        ("rewrite", "encoder-decoder", False, "rewrite, which does not learn from running text.* choose denoise"),
-        ("auto", "decoder", True, "a decoder, which does not learn from pairs.* such as clear-translate"),
+        (
+            "causal",
+            "encoder-decoder",
+            False,
+            "causal, which does not train an encoder-decoder; .* seq2seq or span_corruption",
+        ),
+        ("seq2seq", "decoder", True, "seq2seq, which does not train a decoder; objectives that do: causal"),
+        ("span_corruption", "encoder-decoder", True, "span_corruption, which is not trained on pairs.* choose seq2seq"),
+        ("seq2seq", "encoder-decoder", False, "seq2seq, which is not trained on running text.* choose span_corruption"),
+        ("auto", "decoder", True, "a decoder, which is not trained on pairs.* such as clear-translate"),
     ):
         with pytest.raises(BadSetting, match=says):
-            choose(name, kind, pairs)
+            resolve_objective(name, kind, pairs)
 
 
-def test_objectives_are_made_in_a_tokenizers_own_tokens() -> None:
+def test_objectives_use_the_special_tokens_of_a_tokenizer() -> None:
     settings = TrainingSettings(label_smoothing=0.1)
     tokenizer = with_sentinels(train_tokenizer("bytes", []))
-    made = OBJECTIVES["denoise"].make(tokenizer, settings)
+    made = OBJECTIVES["span_corruption"].make(tokenizer, settings)
     assert made == SpanCorruption(256, 256, tuple(range(257, 357)), 0.1)
-    assert OBJECTIVES["rewrite"].make(tokenizer, settings) == Seq2Seq(256, 0.1)
+    assert OBJECTIVES["seq2seq"].make(tokenizer, settings) == Seq2Seq(256, 0.1)
     pieces = train_tokenizer("wordpiece:60", ["some words " * 9])
-    assert OBJECTIVES["rewrite"].make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] begins, [SEP] ends
+    assert OBJECTIVES["seq2seq"].make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] starts, [SEP] ends
     assert isinstance(OBJECTIVES["causal"].make(tokenizer, settings), Causal)

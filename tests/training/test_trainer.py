@@ -1,4 +1,4 @@
-"""Laws of the trainer: what a step is does not depend on how it is cut up, interrupted or watched."""
+"""Laws of the trainer: a step does not depend on micro-batches, interruptions or what is done between steps."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from torch import nn
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.training.batches import StreamBatches, Windows
-from clearstory.training.muon import Muon, orthogonalize
-from clearstory.training.objectives.causal import Causal
+from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
+from clearstory.training.batches import StreamBatches, WindowBatches
 from clearstory.training.lr_schedule import lr_factor
+from clearstory.training.objectives.causal import Causal
+from clearstory.training.optimizers import SGD, AdamW, Muon, orthogonalize
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
-from clearstory.training.optimizers import SGD, AdamW
 
 TINY = replace(CLEAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=1, head_dim=8, intermediate_size=24)
-TINY_GPT = replace(NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32)
+TINY_GPT = replace(
+    NANOGPT_CHAR, vocab=20, context=8, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
+)
 TINY_LSTM = RecurrentConfig(vocab=20, width=6, hidden_size=10, layers=2, dropout=0.2, weight_drop=0.2)
 SETTINGS = TrainingSettings(batch_size=4, warmup_steps=2, precision="fp32", compile="off", device="cpu")
 
 
-def rows(count: int = 400, vocab: int = 20) -> Any:
+def dataset(count: int = 400, vocab: int = 20) -> Any:
     return SimpleNamespace(ids=np.random.default_rng(0).integers(0, vocab, count).astype(np.uint16))
 
 
@@ -45,7 +46,7 @@ def documents(*sizes: int) -> Any:
 
 def trainer(config: Any = TINY, settings: TrainingSettings = SETTINGS, steps: int = 6, **kind: Any) -> Trainer:
     model = build(config, seed=settings.seed)
-    return Trainer(model.to(**kind), Causal(), rows(), settings, steps=steps)
+    return Trainer(model.to(**kind), Causal(), dataset(), settings, steps=steps)
 
 
 @pytest.mark.parametrize("config", [TINY, replace(TINY_LSTM, dropout=0.0, weight_drop=0.0)], ids=["clear", "lstm"])
@@ -72,10 +73,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, opti
     straight = trainer(config, settings, steps=7)
     losses = [p.loss for p in straight]
     first = trainer(config, settings, steps=7)
-    before = [first.advance().loss for _ in range(3)]
+    before = [first.train_step().loss for _ in range(3)]
     tensors, values = first.checkpoint_state()
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
-    torch.randn(5)  # what others draw in between is of no account
+    torch.randn(5)  # random draws between steps do not matter
     second = trainer(config, replace(settings), steps=99)
     second.load_checkpoint_state(saved, values)
     after = [p.loss for p in second]
@@ -95,44 +96,44 @@ def test_a_state_of_another_model_is_refused() -> None:
 def test_training_on_eight_rows_drives_the_loss_down(config: Any, optimizer: Any) -> None:
     settings = replace(SETTINGS, optimizer=optimizer, batch_size=8, learning_rate=1e-2, weight_decay=0.0)
     model = build(config, seed=0)
-    few = Trainer(model, Causal(), rows(8 * 8 + 1), settings, steps=150)
+    few = Trainer(model, Causal(), dataset(8 * 8 + 1), settings, steps=150)
     losses = [p.loss for p in few]
-    assert losses[0] == pytest.approx(np.log(20), abs=0.2)  # it begins knowing nothing: ln V
+    assert losses[0] == pytest.approx(np.log(20), abs=0.2)  # an untrained model: ln V
     # 64 of the tokens are predictable from what came before them in the same row; the first of a row is not.
     assert losses[-1] < 1.0
 
 
-def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched() -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
     sick = trainer()
     with torch.no_grad():
         sick.model.blocks[0].attention.query.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
     before = {name: value.clone() for name, value in sick.model.state_dict().items()}
     with pytest.raises(Diverged, match="at step 1; the weights of step 0 are kept"):
-        sick.advance()
+        sick.train_step()
     after = sick.model.state_dict()
     assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
 
 
-def test_rows_that_a_gpu_cannot_hold_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_do_not_fit_a_gpu_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     full = trainer()
 
     def loss(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(full.objective, "loss", loss)
-    with pytest.raises(BadSetting, match=r"4 rows of 8 tokens do not fit .* cpu; lower --training.batch_size"):
-        full.advance()
+    with pytest.raises(BadSetting, match=r"4 sequences of 8 tokens do not fit .* cpu; lower --training.batch_size"):
+        full.train_step()
 
 
-def test_chance_is_a_function_of_seed_and_step() -> None:
+def test_random_draws_are_a_function_of_seed_and_step() -> None:
     config = replace(TINY, dropout=0.5)
     losses = [[p.loss for p in trainer(config, replace(SETTINGS, seed=seed), steps=2)] for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
 
 
 def test_every_epoch_reads_every_window_once_and_epochs_differ() -> None:
-    windows = Windows(rows(101), context=10, batch_size=3, seed=0)
-    assert windows.per_epoch == 9
+    windows = WindowBatches(dataset(101), context=10, batch_size=3, seed=0)
+    assert windows.windows_per_epoch == 9
     first = np.concatenate([windows.batch(i).tokens.ids.numpy() for i in range(3)])
     starts = sorted(windows.starts(0))
     assert np.array_equal(np.diff(starts), [10] * 8)
@@ -141,10 +142,10 @@ def test_every_epoch_reads_every_window_once_and_epochs_differ() -> None:
 
 
 def test_aligned_windows_begin_with_every_document_but_the_first_once_an_epoch() -> None:
-    windows = Windows(documents(5, 3, 12, 4, 4, 4), context=5, batch_size=2, seed=0, align_documents=True)
-    # Begun with the 0 before them, the twelve tokens of the third take windows at 0, 5 and 10 of it. The last document
-    # ends with the text: a window of five, and what is foreseen after it, would be two more than its four.
-    assert windows.per_epoch == 1 + 3 + 1 + 1
+    windows = WindowBatches(documents(5, 3, 12, 4, 4, 4), context=5, batch_size=2, seed=0, align_documents=True)
+    # With the 0 before them, the twelve tokens of the third need windows at 0, 5 and 10 of it. The last document
+    # ends with the text: a window of five, and its last target, would be two more than its four.
+    assert windows.windows_per_epoch == 1 + 3 + 1 + 1
     epochs = [sorted(windows.starts(epoch).tolist()) for epoch in (0, 1)]
     assert epochs == [[4, 7, 12, 17, 19, 23]] * 2
     assert not np.array_equal(windows.starts(0), windows.starts(1))
@@ -154,7 +155,7 @@ def test_aligned_windows_begin_with_every_document_but_the_first_once_an_epoch()
     )
 
 
-def test_aligned_windows_are_no_longer_than_the_longest_document_unless_told() -> None:
+def test_aligned_windows_are_no_longer_than_the_longest_document_unless_set() -> None:
     text, settings = documents(5, 7, 4), replace(SETTINGS, align_documents=True)
     model = build(TINY, seed=0)  # of a context of 8
     assert [Trainer(model, Causal(), text, s, steps=1).context for s in (settings, replace(settings, context=3))] == [
@@ -162,18 +163,22 @@ def test_aligned_windows_are_no_longer_than_the_longest_document_unless_told() -
         3,
     ]
     assert Trainer(model, Causal(), text, SETTINGS, steps=1).context == 8
-    assert Trainer(build(TINY_LSTM, seed=0), Causal(), rows(), replace(settings, context=8), steps=1).carries
+    assert Trainer(build(TINY_LSTM, seed=0), Causal(), dataset(), replace(settings, context=8), steps=1).stateful
 
 
-def test_documents_too_few_to_begin_with_are_refused() -> None:
-    with pytest.raises(BadInput, match=r"no document but the first begins a window of 5 .* --training.align_documents false"):
-        Windows(documents(9, 4), context=5, batch_size=1, seed=0, align_documents=True)
+def test_too_few_documents_to_align_with_are_refused() -> None:
+    with pytest.raises(
+        BadInput, match=r"no document but the first begins a window of 5 .* --training.align_documents false"
+    ):
+        WindowBatches(documents(9, 4), context=5, batch_size=1, seed=0, align_documents=True)
 
 
 @pytest.mark.parametrize("align_documents", [False, True])
-def test_batches_do_not_depend_on_what_was_asked_before(align_documents: bool) -> None:
+def test_batches_do_not_depend_on_earlier_calls(align_documents: bool) -> None:
     text = documents(*[7, 12, 30] * 5)
-    one, other = (Windows(text, context=8, batch_size=4, seed=3, align_documents=align_documents) for _ in range(2))
+    one, other = (
+        WindowBatches(text, context=8, batch_size=4, seed=3, align_documents=align_documents) for _ in range(2)
+    )
     late = one.batch(40)
     for i in (40, 3, 0):
         other.batch(i)
@@ -183,13 +188,13 @@ def test_batches_do_not_depend_on_what_was_asked_before(align_documents: bool) -
 
 def test_text_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(BadInput, match=r"8 tokens, and one window needs 9"):
-        Windows(rows(8), context=8, batch_size=1, seed=0)
+        WindowBatches(dataset(8), context=8, batch_size=1, seed=0)
 
 
-def test_streams_go_on_where_they_ended_and_epochs_differ() -> None:
-    text = rows(203)
+def test_streams_continue_where_they_ended_and_epochs_differ() -> None:
+    text = dataset(203)
     streams = StreamBatches(text, context=10, batch_size=4, seed=0)
-    assert (streams.length, streams.per_epoch) == (50, 4)
+    assert (streams.stream_length, streams.batches_per_epoch) == (50, 4)
     batches = [streams.batch(i) for i in range(5)]
     assert [streams.continues(i) for i in range(5)] == [False, True, True, True, False]
     for before, after in pairwise(batches[:4]):
@@ -204,13 +209,13 @@ def test_streams_go_on_where_they_ended_and_epochs_differ() -> None:
 
 def test_text_shorter_than_the_streams_is_refused() -> None:
     with pytest.raises(BadInput, match=r"33 tokens, and 4 streams of 9 need 37"):
-        StreamBatches(rows(33), context=9, batch_size=4, seed=0)
+        StreamBatches(dataset(33), context=9, batch_size=4, seed=0)
 
 
-def test_a_memory_is_carried_from_batch_to_batch_until_the_epoch_ends() -> None:
+def test_the_state_is_kept_from_batch_to_batch_until_the_epoch_ends() -> None:
     model = build(replace(TINY_LSTM, dropout=0.0, weight_drop=0.0), seed=0).double()
     still = Trainer(
-        model, Causal(), rows(), replace(SETTINGS, context=8, learning_rate=1e-12, weight_decay=0.0), steps=3
+        model, Causal(), dataset(), replace(SETTINGS, context=8, learning_rate=1e-12, weight_decay=0.0), steps=3
     )
     losses = [p.loss for p in still]
     pieces = [still.batches.batch(i) for i in range(3)]
@@ -224,11 +229,11 @@ def test_a_memory_is_carried_from_batch_to_batch_until_the_epoch_ends() -> None:
     assert losses[2] != pytest.approx(float(alone.mean()), rel=1e-6)
 
 
-def test_without_carrying_it_learns_from_shuffled_windows() -> None:
+def test_without_stateful_training_windows_are_shuffled() -> None:
     apart = trainer(TINY_LSTM, replace(SETTINGS, context=8, stateful=False))
-    assert isinstance(apart.batches, Windows)
-    apart.advance()
-    assert apart.carried is None
+    assert isinstance(apart.batches, WindowBatches)
+    apart.train_step()
+    assert apart.state is None
 
 
 def test_weights_are_averaged_over_the_last_steps() -> None:
@@ -241,7 +246,7 @@ def test_weights_are_averaged_over_the_last_steps() -> None:
     assert torch.equal(one.model.norm.weight, seen[-1])  # type: ignore[arg-type]
 
 
-def test_sgd_is_torchs() -> None:
+def test_sgd_equals_torchs() -> None:
     start = torch.randn(6, 4)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     mine = SGD([{"params": [ours], "weight_decay": 0.1}], lr=0.3)
@@ -255,9 +260,7 @@ def test_sgd_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (24, 8), (8, 24)])
-def test_our_muon_equals_torchs_where_it_computes_in_fp32(
-    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_muon_equals_torchs_where_it_computes_in_fp32(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     mine = Muon([ours], lr=0.02, weight_decay=0.1)
@@ -272,7 +275,7 @@ def test_our_muon_equals_torchs_where_it_computes_in_fp32(
     assert float((ours - theirs).detach().norm() / moved.detach()) < 0.02
 
 
-def test_our_adamw_is_torchs() -> None:
+def test_adamw_equals_torchs() -> None:
     start = torch.randn(5, 7)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     mine = AdamW([{"params": [ours], "weight_decay": 0.1}], lr=0.02, betas=(0.9, 0.99), eps=1e-8)
@@ -296,9 +299,9 @@ from clearstory.models.transformer.presets import NANOGPT_CHAR
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
-rows = SimpleNamespace(ids=torch.arange(64).numpy())
+dataset = SimpleNamespace(ids=torch.arange(64).numpy())
 settings = TrainingSettings(batch_size=1, context=8, optimizer="muon", muon_learning_rate=0.01)
-list(Trainer(build(NANOGPT_CHAR, seed=1), Causal(), rows, settings, steps=2))
+list(Trainer(build(NANOGPT_CHAR, seed=1), Causal(), dataset, settings, steps=2))
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -42,7 +42,9 @@ def target_nll(
     `label_smoothing` is the share of each target spread over the vocabulary (Szegedy et al. 2016, section 7).
     """
     hidden, _ = model(batch.tokens, source=batch.source)
-    nats = cross_entropy.linear_cross_entropy(hidden, model.output_weight, batch.targets, model.unembedding_bias, label_smoothing)
+    nats = cross_entropy.linear_cross_entropy(
+        hidden, model.output_weight, batch.targets, model.unembedding_bias, label_smoothing
+    )
     return nats.sum(), int((batch.targets != IGNORE_INDEX).sum())
 
 

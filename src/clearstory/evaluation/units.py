@@ -19,9 +19,8 @@ from clearstory.evaluation.oov_cost import OovCostModel
 from clearstory.evaluation.pseudo_likelihood import pseudo_token_nll
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_token_nll, window_length_and_stride
 from clearstory.metrics import LIKELIHOOD, NATS_PER_BIT, PSEUDO_LIKELIHOOD, Floats
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.base import inference_mode
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.text.document import Document

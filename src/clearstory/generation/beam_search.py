@@ -32,8 +32,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A continuation considered in the search: its ids, the total that candidates are ranked by, and what became of it.
-    """
+    """A continuation considered in the search: its ids, the total that candidates are ranked by, and what became of it."""
 
     ids: tuple[int, ...]
     total: float

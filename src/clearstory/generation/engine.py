@@ -179,9 +179,7 @@ class Engine:
             generator.seed()
         else:
             generator.manual_seed(sampling.seed)
-        request = GenerationRequest(
-            self.n_requests, sampling, eos_token_id, generator, ids, tuple(ids), source_ids
-        )
+        request = GenerationRequest(self.n_requests, sampling, eos_token_id, generator, ids, tuple(ids), source_ids)
         self.waiting.append(request)
         self.n_requests += 1
         return request.request

@@ -128,10 +128,7 @@ class WindowBatches:
         windows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         epochs = windows // self.windows_per_epoch
         starts = np.concatenate(
-            [
-                self.starts(int(epoch))[windows[epochs == epoch] % self.windows_per_epoch]
-                for epoch in np.unique(epochs)
-            ]
+            [self.starts(int(epoch))[windows[epochs == epoch] % self.windows_per_epoch] for epoch in np.unique(epochs)]
         )
         return cut_windows(self.dataset, starts, self.context)
 

@@ -224,9 +224,7 @@ class OptimizerSet:
         self.optimizers: list[tuple[Optimizer, float, bool]] = [(first, settings.learning_rate, True)]
         if inner:
             dtype = torch.bfloat16 if settings.precision == "bf16" else None
-            by_muon = Muon(
-                inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, compute_dtype=dtype
-            )
+            by_muon = Muon(inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, compute_dtype=dtype)
             self.optimizers.append((by_muon, settings.muon_learning_rate, True))
         if tables:
             # Adagrad's steps shrink by themselves: it follows no schedule.

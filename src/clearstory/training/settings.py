@@ -1,4 +1,4 @@
-"""Training settings: typed, without torch, so that a flag, a YAML key and a form field are the same thing."""
+"""Training settings: a frozen dataclass without torch, read by flags, YAML files and forms alike."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from clearstory.errors import BadSetting
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a model is trained. None means: chosen by the preset, or planned from a probe of this machine.
+    """Settings of training. None means: set by the preset, or chosen from measurements of this machine.
 
     Args:
-        batch_size: rows in each micro-batch.
-        gradient_accumulation_steps: micro-batches added up before each optimizer step.
-        context: tokens in each row; the model's context when not given.
-        whole_words: whether all pieces of a word are masked together (objective masked).
-        stateful: whether a model that never forgets is taught in streams, each batch going on from what it remembers of
-            the one before; else in shuffled windows, as those with a context are.
-        align_documents: whether shuffled windows begin where documents do and, where context is not given, are no longer than the
-            longest of them; else they begin anywhere. For documents that are all of a kind: the pictures of
-            corpus:digits, unless said otherwise.
-        optimizer: adamw, muon for the matrices inside blocks and layers with adamw for the rest, or sgd.
-        learning_rate: peak rate of adamw or sgd.
-        muon_learning_rate: peak rate of muon.
-        recall_learning_rate: rate of row-wise Adagrad for the rows of model.recall.
-        weight_decay: pull of every matrix towards zero, times the learning rate.
-        beta1: memory of the gradient's mean (adamw).
-        beta2: memory of the gradient's square (adamw).
-        epsilon: added under the gradient's root mean square (adamw).
-        schedule: how the rate falls after the warm-up: cosine, linear, constant, wsd (constant, then linear), or noam:
-            with the root of the steps, however many there will be (Vaswani et al. 2017, eq. 3).
-        warmup_steps: steps over which the rate rises from zero.
+        batch_size: sequences in each micro-batch.
+        gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
+        context: tokens in each sequence; default: the model's context.
+        whole_words: mask all tokens of a word together (objectives mlm and mlm+nsp).
+        stateful: keep the state of a model without a context (recurrent) from batch to batch, and read the text in
+            parallel streams; otherwise train on shuffled windows, as models with a context are.
+        align_documents: start shuffled windows at document starts; where context is not given, they are no longer than
+            the longest document. For documents that all have the same structure; default: only for corpus:digits.
+        optimizer: optimizer: adamw, muon (for the matrices inside blocks and layers, with adamw for the rest), or sgd.
+        learning_rate: peak learning rate of adamw or sgd.
+        muon_learning_rate: peak learning rate of muon.
+        recall_learning_rate: learning rate of row-wise Adagrad for the tables of model.recall.
+        weight_decay: decoupled weight decay of matrices, multiplied by the learning rate.
+        beta1: decay rate of the gradient's mean (adamw).
+        beta2: decay rate of the gradient's square (adamw).
+        epsilon: added to the root of the gradient's mean square (adamw).
+        schedule: learning rate after warm-up: cosine, linear, constant, wsd (constant, then linear), or noam:
+            proportional to 1/sqrt(step), whatever the number of steps (Vaswani et al. 2017, eq. 3).
+        warmup_steps: steps over which the learning rate rises linearly from zero.
         decay_share: share of the steps over which wsd falls.
-        final_learning_rate: where the rate ends, as a share of its peak.
-        label_smoothing: share of each target that is spread over the vocabulary (Szegedy et al. 2016), for what is made
-            of a source; looks report nats without it.
-        gradient_clip: longest allowed gradient; 0 never clips.
-        eval_steps: steps between looks at the validation split; 0 takes about twenty looks in the run.
-        eval_tokens: validation tokens each look takes; 0 takes as many as cost a tenth of the training's time. The
-            end of a run always takes all.
-        save_steps: steps between checkpoints; 0 saves at every look.
-        keep_checkpoints: newest checkpoints that are kept besides step 0.
-        sample_steps: steps between samples of the model's writing; 0 writes none.
-        weight_average: share of the steps, at the end, whose weights are averaged (Polyak and Juditsky 1992): the mean is what
-            is looked at and kept; 0 takes the last weights as they are.
-        patience: looks without a better validation loss before training stops early; 0 never does.
+        final_learning_rate: final learning rate as a share of the peak.
+        label_smoothing: share of each target spread over the vocabulary (Szegedy et al. 2016), for objectives with a
+            source; evaluations report the loss without it.
+        gradient_clip: largest norm of the gradient; 0 does not clip.
+        eval_steps: steps between evaluations on the validation split; 0 gives about twenty evaluations in the run.
+        eval_tokens: validation tokens of each evaluation; 0 takes as many as cost a tenth of the training time. The
+            final evaluation always takes all.
+        save_steps: steps between checkpoints; 0 saves at every evaluation.
+        keep_checkpoints: number of newest checkpoints to keep besides step 0.
+        sample_steps: steps between texts sampled from the model; 0 samples none.
+        weight_average: share of the steps, at the end, over which weights are averaged (Polyak and Juditsky 1992); the
+            averaged model is evaluated and saved; 0 uses the last weights.
+        patience: evaluations without a lower validation loss before training stops early; 0 never stops early.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
-        compile: whether torch.compile is used; auto decides by the run's planned length.
+        compile: use torch.compile: on, off, or auto: decided by the planned length of the run.
         device: cpu, cuda, mps, or auto.
-        threads: processor threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
-        initialization: how the weights are at birth: normal as GPT-2's, or still: every block begins by adding nothing.
-        seed: decides the weights at birth, the order of the data and dropout.
+        threads: CPU threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
+        initialization: initial weights: normal as in GPT-2, or zero: the output projections of every block are zero, so
+            that each block begins as the identity.
+        seed: seed of the initial weights, the order of the data and dropout.
     """
 
     batch_size: int = 16

@@ -18,8 +18,8 @@ from torch import nn
 from clearstory.errors import BadInput, BadSetting
 from clearstory.evaluation.seq2seq import score_targets, target_nll
 from clearstory.models.base import IGNORE_INDEX, State, TokenBatch, TokenSequences
-from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.prompts import bos_or_eos_token_id
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import Batch
 from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
