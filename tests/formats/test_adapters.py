@@ -63,7 +63,7 @@ def logits(model: Any) -> Tensor:
     [
         (TINY_CLEAR, ("query", "gate")),
         (TINY_GPT2, ("query", "key", "value", "output", "up", "down")),
-        (TINY_RECALL, ("query", "into")),
+        (TINY_RECALL, ("query", "input_projection")),
         (TINY_LSTM, ("input", "memory")),
     ],
     ids=["qwen3", "gpt2", "own names", "lstm"],
