@@ -68,7 +68,9 @@ class Attention(nn.Module):
         q = self.queries(x, None)
         if isinstance(source, list):
             pairs = zip(q.unbind(), source, strict=True)
-            return self.project_output(torch.stack([attend_unmasked(one, keys, values) for one, (keys, values) in pairs]))
+            return self.project_output(
+                torch.stack([attend_unmasked(one, keys, values) for one, (keys, values) in pairs])
+            )
         hidden, bias = source
         return self.project_output(self.attend(q, *self.keys_and_values(hidden, None), bias))
 

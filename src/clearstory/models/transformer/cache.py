@@ -1,8 +1,8 @@
-"""Cache: the keys and values a Transformer has already computed, one growing buffer for each row.
+"""KV cache: the keys and values that a Transformer has computed, one growing buffer for each sequence.
 
-A row's buffer is only ever written past its end. A `RowCache` is a buffer and a length, so an old one stays true
-while a newer one grows in the same buffer; whoever reads on from an old one copies first. States are therefore
-values: nothing is spent, and sharing a prompt between a hundred continuations costs nothing until they part.
+A sequence's buffer is only ever written past its end. A `RowCache` is a buffer and a length, so an old one stays valid
+while a newer one grows in the same buffer; whoever continues an old one copies first. States are therefore values, and
+sharing a prompt between a hundred continuations costs nothing until they part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class KVBuffer:
-    """Room for the keys and values of one row in every layer: (layers, 2, kv_heads, room, head_dim)."""
+    """Storage for one sequence's keys and values in every layer: (layers, 2, kv_heads, capacity, head_dim)."""
 
     def __init__(self, data: Tensor, filled: int) -> None:
         self.data = data
@@ -25,24 +25,29 @@ class KVBuffer:
 
 @dataclass(frozen=True)
 class RowCache:
-    """What one row has read: `length` tokens, of which the last `kept` are in the buffer. `recent` are the last few
-    ids, where the model looks up n-grams; `source` the keys and values of the text it looks across at, where there is
-    one: (layers, 2, kv_heads, S, head_dim).
+    """The cache of one sequence.
+
+    Args:
+        buffer: its keys and values.
+        length: tokens processed.
+        kept: tokens in the buffer: the last ones, all of them without a sliding window.
+        recent_ids: the last few ids, where the model looks up hashed n-grams.
+        source: cross-attention keys and values of its source, (layers, 2, kv_heads, S, head_dim), where it has one.
     """
 
     buffer: KVBuffer
     length: int
     kept: int
-    recent: tuple[int, ...] = ()
+    recent_ids: tuple[int, ...] = ()
     source: Tensor | None = None
 
-    def grown(self, count: int, window: int | None) -> Self:
-        """Room for `count` more tokens, as a new cache; copies when the buffer is full or another grew in it.
+    def extended(self, count: int, window: int | None) -> Self:
+        """A cache with slots for `count` more tokens; copies when the buffer is full or another cache grew in it.
 
-        With a window, what no later token can look back on is dropped at each copy.
+        With a sliding window, what no later token attends to is dropped at each copy.
         """
-        room = self.buffer.data.shape[3]
-        if self.buffer.filled != self.kept or self.kept + count > room:
+        capacity = self.buffer.data.shape[3]
+        if self.buffer.filled != self.kept or self.kept + count > capacity:
             keep = self.kept if window is None else min(self.kept, window - 1)
             data = self.buffer.data
             # Doubling keeps the copies' cost constant per token.
@@ -54,39 +59,39 @@ class RowCache:
         return replace(self, length=self.length + count, kept=self.kept + count)
 
     def by_layer(self, new: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each layer's keys and values, (kv_heads, kept, head_dim), and the end of both, where `new` tokens go."""
+        """Each layer's keys and values, (kv_heads, kept, head_dim), and the slot at their end for `new` tokens."""
         kept = self.buffer.data[:, :, :, : self.kept]
-        # All layers at once: a view for each row and layer would cost more than its arithmetic.
+        # All layers at once: a view for each sequence and layer would cost more than its computation.
         pairs = kept.flatten(0, 1).unbind()
         return zip(pairs[::2], pairs[1::2], kept[:, :, :, self.kept - new :].unbind(), strict=True)
 
 
 @dataclass(frozen=True)
 class KVCache:
-    """The State of a Transformer: a list of rows, each with a cache of its own length."""
+    """The State of a Transformer: one cache for each sequence, of any lengths."""
 
     rows: tuple[RowCache, ...]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens each row has read."""
+        """Number of tokens processed in each sequence."""
         return [row.length for row in self.rows]
 
     def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order; nothing is copied until two continuations part."""
+        """The state of these sequences, in this order; nothing is copied until two continuations part."""
         return replace(self, rows=tuple(self.rows[i] for i in rows))
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
-        """The rows of several states in one; lengths may differ."""
+        """One state with the sequences of several, whose lengths may differ."""
         return cls(tuple(row for state in states for row in state.rows))
 
     def detach(self) -> Self:
-        """Caches hold no gradients: itself."""
+        """The state itself: caches hold no gradients."""
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """Each row's keys and values as read so far."""
+        """Each sequence's keys and values, and its length."""
         out: dict[str, Tensor] = {}
         for i, row in enumerate(self.rows):
             out[f"rows.{i}.kept"] = row.buffer.data[:, :, :, : row.kept].contiguous()
@@ -96,7 +101,7 @@ class KVCache:
         return out
 
     @classmethod
-    def empty(cls, rows: int, like: Tensor, layers: int, kv_heads: int, head_dim: int) -> Self:
-        """Rows that have read nothing, on the device and in the precision of `like`."""
+    def empty(cls, batch_size: int, like: Tensor, layers: int, kv_heads: int, head_dim: int) -> Self:
+        """Caches of empty sequences, on the device and in the dtype of `like`."""
         blank = like.new_empty(layers, 2, kv_heads, 0, head_dim)
-        return cls(tuple(RowCache(KVBuffer(blank, 0), 0, 0) for _ in range(rows)))
+        return cls(tuple(RowCache(KVBuffer(blank, 0), 0, 0) for _ in range(batch_size)))

@@ -1,6 +1,7 @@
-"""Transformer: tokens, embedding, positions, blocks, last norm, unembedding by the transpose.
+"""Transformer: the decoder-only language model.
 
-Vaswani et al. 2017; as a decoder, Radford et al. 2018. Its other shapes are in encoder.py and encoder_decoder.py.
+Token embedding, positions, blocks, final norm, unembedding. Vaswani et al. 2017; as a decoder alone, Radford et al. 2018.
+The other architectures are in encoder.py and encoder_decoder.py.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.cache import KVCache, RowCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.hashed_ngrams import HashedNGrams
-from clearstory.models.transformer.stack import TRANSFORMER, Initialization, Stack, init_weights
+from clearstory.models.transformer.stack import TRANSFORMER_CAPABILITIES, Initialization, Stack, init_weights
 
 
 class Transformer(Stack):
-    """A decoder: reads left to right; after every token says how likely each next one is.
+    """A causal decoder: after each token, a distribution over the next.
 
     >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = Transformer(NANOGPT_CHAR)
@@ -39,34 +40,35 @@ class Transformer(Stack):
         self.recall = HashedNGrams(c.recall, c.recall_rows, c.vocab, c.width) if c.recall else None
         self.reset()
 
-    def reset(self, birth: Initialization = "normal") -> None:
-        """Weights as at birth; see `draw`."""
-        init_weights(self, self.config, birth)
+    def reset(self, initialization: Initialization = "normal") -> None:
+        """Initialise the weights; see `init_weights`."""
+        init_weights(self, self.config, initialization)
         if self.recall is not None and not self.embedding.weight.is_meta:
             self.recall.reset()
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What a decoder can do; hashed n-grams where the config has them."""
-        always = TRANSFORMER | {Capability.CAUSAL}
+        """Capabilities of a decoder; hashed n-grams where the config has them."""
+        always = TRANSFORMER_CAPABILITIES | {Capability.CAUSAL}
         return always | {Capability.HASHED_NGRAMS} if self.config.recall else always
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:
-        """One vector for each word, to be held against what the model knows."""
+        """Output embeddings, (V, W): logits are hidden states times their transpose."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
     def init_state(self, batch_size: int = 1) -> KVCache:
-        """The memory of `batch_size` rows that have read nothing."""
+        """The KV cache of `batch_size` empty sequences."""
         c = self.config
         return KVCache.empty(batch_size, self.embedding.weight, c.layers, c.kv_heads, c.head_dim)
 
     def forward(
         self, tokens: TokenBatch, state: KVCache | None = None
     ) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
-        """What the model knows after each token.
+        """Hidden states after each token, (B, T, W), and the KV cache after the last; without a state, None.
 
-        Raises ContextOverflow when a row grows past the context, VocabularyMismatch for an id it does not know.
+        With hashed n-grams (`recall`) their logits follow each hidden state: (B, T, W + V). Raises ContextOverflow when
+        a sequence outgrows the context, VocabularyMismatch for an id outside the vocabulary.
         """
         if state is None:
             self.check_ids(tokens.ids, tokens.ids.shape[1])
@@ -75,67 +77,70 @@ class Transformer(Stack):
         return self.forward_with_cache(tokens, state)
 
     def run_stack(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
-        """The stack without a cache: what training reads with, and torch.compile sees. Padding must stand on the right,
-        where what comes before it cannot look.
+        """Hidden states without a cache, (B, T, W): what training runs and torch.compile compiles.
+
+        Padding must be on the right, where no token before it attends to it.
         """
-        remembered = None if self.recall is None else self.recall(ids)
-        x = self.embed_tokens(ids, slice(0, ids.shape[1]), remembered)
-        return self.append_hashed_logits(self.run_blocks(x), remembered)
+        stored = None if self.recall is None else self.recall(ids)
+        x = self.embed_tokens(ids, slice(0, ids.shape[1]), stored)
+        return self.append_hashed_logits(self.run_blocks(x), stored)
 
     @torch.no_grad()
     def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
-        """Read after what each row has read already; keys and values are kept, gradients are not."""
-        rows, new, places = self.extend_caches(tokens, state.rows)
-        remembered = None
+        """Hidden states of new tokens after each sequence's cached ones, and the extended cache; without gradients."""
+        rows, new, positions = self.extend_caches(tokens, state.rows)
+        stored = None
         if self.recall is not None:
-            rows, remembered = self.remember(tokens.ids, state.rows, rows, new)
-        x = self.embed_tokens(tokens.ids, places, remembered)
-        return self.append_hashed_logits(self.run_blocks_with_cache(x, rows, new, places), remembered), replace(
-            state, rows=rows
-        )
+            rows, stored = self.look_up_hashed_ngrams(tokens.ids, state.rows, rows, new)
+        x = self.embed_tokens(tokens.ids, positions, stored)
+        hidden = self.append_hashed_logits(self.run_blocks_with_cache(x, rows, new, positions), stored)
+        return hidden, replace(state, rows=rows)
 
-    def remember(
+    def look_up_hashed_ngrams(
         self, ids: Tensor, before: Sequence[RowCache], after: Sequence[RowCache], new: Sequence[int]
     ) -> tuple[tuple[RowCache, ...], Tensor]:
-        """What the n-grams that end in these tokens recall, those that began before them too."""
+        """The caches with their recent ids, and the stored logits of the n-grams ending in the new tokens, which may
+        start before them, (B, T, orders, V).
+        """
         assert self.recall is not None
-        back = max(self.recall.orders) - 1
-        found, rows = [], []
-        for row, old, grown, count in zip(ids, before, after, new, strict=True):
-            whole = torch.cat([torch.tensor(old.recent, dtype=row.dtype, device=row.device), row])
-            found.append(self.recall(whole[None])[0, len(old.recent) :])
-            rows.append(replace(grown, recent=tuple((*old.recent, *row[:count].tolist())[-back:])))
-        return tuple(rows), torch.stack(found)
+        reach = max(self.recall.orders) - 1
+        stored, rows = [], []
+        for row_ids, old, extended, count in zip(ids, before, after, new, strict=True):
+            recent = old.recent_ids
+            whole = torch.cat([torch.tensor(recent, dtype=row_ids.dtype, device=row_ids.device), row_ids])
+            stored.append(self.recall(whole[None])[0, len(recent) :])
+            rows.append(replace(extended, recent_ids=tuple((*recent, *row_ids[:count].tolist())[-reach:])))
+        return tuple(rows), torch.stack(stored)
 
-    def append_hashed_logits(self, x: Float[Tensor, "B T W"], remembered: Tensor | None) -> Float[Tensor, "B T K"]:
-        """Where n-grams are recalled, their logits stand behind the vector (K is W, or W + V)."""
-        if self.recall is None or remembered is None:
+    def append_hashed_logits(self, x: Float[Tensor, "B T W"], stored: Tensor | None) -> Float[Tensor, "B T K"]:
+        """Hidden states followed by the logits of hashed n-grams, K = W + V; without hashed n-grams x itself, K = W."""
+        if self.recall is None or stored is None:
             return x
-        return torch.cat([x.to(remembered.dtype), self.recall.logits(remembered, x)], -1)
+        return torch.cat([x.to(stored.dtype), self.recall.logits(stored, x)], -1)
 
     def embed_tokens(
-        self, ids: Int[Tensor, "B T"], places: Int[Tensor, "B T"] | slice, remembered: Tensor | None = None
+        self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"] | slice, stored: Tensor | None = None
     ) -> Float[Tensor, "B T W"]:
-        """Each token's vector at the foot of the stack, plus what is recalled."""
-        x = self.embed_inputs(self.embedding(ids), places)
-        if self.recall is not None and remembered is not None:
-            x = x + self.recall.input_vectors(remembered, x.dtype)
+        """Input of the first block, (B, T, W), including what hashed n-grams add to it."""
+        x = self.embed_inputs(self.embedding(ids), positions)
+        if self.recall is not None and stored is not None:
+            x = x + self.recall.input_vectors(stored, x.dtype)
         return self.apply_dropout(x)
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
-        """Logits of the next token, only where asked for."""
+        """Logits of the next token for these hidden states, (..., V)."""
         if self.recall is None:
             return cross_entropy.output_logits(hidden, self.output_weight)
-        known, recalled = hidden[..., : self.config.width], hidden[..., self.config.width :]
-        return cross_entropy.output_logits(known, self.output_weight) + recalled
+        own, hashed = hidden[..., : self.config.width], hidden[..., self.config.width :]
+        return cross_entropy.output_logits(own, self.output_weight) + hashed
 
     def token_nll(
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: KVCache | None = None
     ) -> tuple[Float[Tensor, "B T"], KVCache | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX."""
+        """Negative log-likelihood of each target in nats, (B, T); 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        if self.recall is not None:  # for small vocabularies, whose logits may be dense
+        if self.recall is not None:  # for small vocabularies, whose logits may be held at once
             logits = self.logits(hidden).flatten(0, 1)
-            nats = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
-            return nats.view(targets.shape), state
+            nll = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
+            return nll.view(targets.shape), state
         return cross_entropy.linear_cross_entropy(hidden, self.output_weight, targets), state

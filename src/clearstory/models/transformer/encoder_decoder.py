@@ -1,4 +1,4 @@
-"""Encoder-decoder: one stack reads a source, another writes and looks across at it. Vaswani et al. 2017; T5; Marian."""
+"""EncoderDecoder: an encoder reads a source, a decoder with cross-attention generates. Vaswani et al. 2017; T5; Marian."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.cache import KVCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.stack import (
-    TRANSFORMER,
+    TRANSFORMER_CAPABILITIES,
     CompilableStack,
     Initialization,
     Stack,
@@ -29,7 +29,7 @@ from clearstory.models.transformer.stack import (
 
 
 class EncoderDecoder(CompilableStack):
-    """Reads a source both ways, then writes left to right; one embedding serves both, and by its transpose the answer.
+    """A bidirectional encoder of a source and a causal decoder; one token embedding serves both.
 
     >>> from clearstory.models.transformer.presets import T5_SMALL
     >>> small = replace(T5_SMALL, vocab=32, width=16, heads=2, kv_heads=2, head_dim=8, intermediate_size=32, layers=1)
@@ -40,8 +40,7 @@ class EncoderDecoder(CompilableStack):
     torch.Size([1, 1, 32])
     """
 
-    reads_source = True
-    capabilities = TRANSFORMER | {Capability.CAUSAL, Capability.SOURCE}
+    capabilities = TRANSFORMER_CAPABILITIES | {Capability.CAUSAL, Capability.SOURCE}
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -50,19 +49,19 @@ class EncoderDecoder(CompilableStack):
         self.vocab = c.vocab
         self.context: int | None = c.context
         self.embedding = nn.Embedding(c.vocab, c.width)
-        self.encoder = Stack(c, c.layers, causal=False, words=False)
-        self.decoder = Stack(c, c.decoder_layers or c.layers, cross=True, words=False)
+        self.encoder = Stack(c, c.layers, causal=False, embed=False)
+        self.decoder = Stack(c, c.decoder_layers or c.layers, cross=True, embed=False)
         self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
         self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
         self.reset()
 
-    def reset(self, birth: Initialization = "normal") -> None:
-        """Weights as at birth; see `draw`."""
-        init_weights(self, self.config, birth)
+    def reset(self, initialization: Initialization = "normal") -> None:
+        """Initialise the weights; see `init_weights`."""
+        init_weights(self, self.config, initialization)
 
     @property
     def compute_dtype(self) -> torch.dtype | None:
-        """Of both streams; None: that of the weights."""
+        """The dtype of both residual streams; None: that of the weights."""
         return self.encoder.compute_dtype
 
     @compute_dtype.setter
@@ -71,75 +70,77 @@ class EncoderDecoder(CompilableStack):
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:
-        """One vector for each word, to be held against what the model knows."""
+        """Output embeddings, (V, W): logits are hidden states times their transpose."""
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
     def encode(self, source: TokenBatch) -> Float[Tensor, "B S W"]:
-        """Every source token's vector. Raises ContextOverflow for a source longer than the context."""
+        """Hidden states of the source, (B, S, W). Raises ContextOverflow for a source longer than the context."""
         self.encoder.check_ids(source.ids, source.ids.shape[1])
         x = self.encoder.embed_inputs(self.embedding(source.ids), slice(0, source.ids.shape[1]))
         return self.encoder.run_blocks(self.encoder.apply_dropout(x), source.lengths)
 
     @torch.no_grad()
     def init_state(self, batch_size: int = 1, source: TokenBatch | None = None) -> KVCache:
-        """The memory of `batch_size` rows that have read their source, one row of it for each, and written nothing.
+        """The KV cache of `batch_size` empty sequences, each with the encoded source of its row.
 
-        Raises CannotDo without a source.
+        Raises CannotDo without a source, or with another number of sources.
         """
         if source is None or source.ids.shape[0] != batch_size:
             given = "none" if source is None else f"{source.ids.shape[0]:,}"
             raise CannotDo(
-                f"this model reads a source before it writes, one for each of {batch_size:,} rows, and was given {given}; "
-                "hand in what is to be translated or summarized"
+                f"this model reads a source before it writes, one for each of {batch_size:,} rows, and was given "
+                f"{given}; hand in what is to be translated or summarized"
             )
-        vectors = self.encode(source)
+        hidden = self.encode(source)
         c = self.config
-        cache = KVCache.empty(batch_size, vectors, len(self.decoder.blocks), c.kv_heads, c.head_dim)
-        known = torch.stack(
-            [cast(Block, block).project_source(vectors) for block in self.decoder.blocks], 1
+        cache = KVCache.empty(batch_size, hidden, len(self.decoder.blocks), c.kv_heads, c.head_dim)
+        projected = torch.stack(
+            [cast(Block, block).project_source(hidden) for block in self.decoder.blocks], 1
         )  # (B, layers, 2, kv_heads, S, head_dim)
         sizes = [source.ids.shape[1]] * batch_size if source.lengths is None else source.lengths.tolist()
-        parts = [each[:, :, :, :size] for each, size in zip(known.unbind(), sizes, strict=True)]
+        unpadded = [each[:, :, :, :size] for each, size in zip(projected.unbind(), sizes, strict=True)]
         return replace(
-            cache, rows=tuple(replace(row, source=part) for row, part in zip(cache.rows, parts, strict=True))
+            cache, rows=tuple(replace(row, source=own) for row, own in zip(cache.rows, unpadded, strict=True))
         )
 
     def forward(
         self, tokens: TokenBatch, state: KVCache | None = None, source: TokenBatch | None = None
     ) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
-        """What the model knows after each token it has written: after a state, or from the first on with a source.
+        """Decoder hidden states after each token, (B, T, W): continuing a state, or from the start with a source.
 
-        Raises CannotDo with neither, ContextOverflow when a row grows past the context, VocabularyMismatch for an id it
-        does not know.
+        Raises CannotDo with neither, ContextOverflow when a sequence outgrows the context, VocabularyMismatch for an id
+        outside the vocabulary.
         """
         if state is not None:
             return self.forward_with_cache(tokens, state)
         if source is None:
             raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
         self.decoder.check_ids(tokens.ids, tokens.ids.shape[1])
-        return self.compiled_stack(tokens.ids, source), None
+        hidden: Tensor = self.compiled_stack(tokens.ids, source)
+        return hidden, None
 
     def run_stack(self, ids: Int[Tensor, "B T"], source: TokenBatch) -> Float[Tensor, "B T W"]:
-        """Both stacks without a cache: what training reads with."""
-        vectors = self.encode(source)
-        shade = None if source.lengths is None else padding_mask(source.lengths, source.ids.shape[1], vectors.dtype)
-        across: Source = (vectors, shade)
+        """Decoder hidden states without a cache, (B, T, W): what training runs."""
+        hidden = self.encode(source)
+        bias = None if source.lengths is None else padding_mask(source.lengths, source.ids.shape[1], hidden.dtype)
+        encoded: Source = (hidden, bias)
         x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(ids), slice(0, ids.shape[1])))
-        return self.scale_hidden(self.decoder.run_blocks(x, source=across))
+        return self.scale_hidden(self.decoder.run_blocks(x, source=encoded))
 
     @torch.no_grad()
     def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
-        """Read on after what each row has written already."""
-        rows, new, places = self.decoder.extend_caches(tokens, state.rows)
-        x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(tokens.ids), places))
-        return self.scale_hidden(self.decoder.run_blocks_with_cache(x, rows, new, places)), replace(state, rows=rows)
+        """Decoder hidden states of new tokens after each sequence's cached ones, and the extended cache."""
+        rows, new, positions = self.decoder.extend_caches(tokens, state.rows)
+        x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(tokens.ids), positions))
+        hidden = self.decoder.run_blocks_with_cache(x, rows, new, positions)
+        return self.scale_hidden(hidden), replace(state, rows=rows)
 
     def scale_hidden(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
-        """T5 divides by √width where the unembedding is the embedding. Raffel et al. 2020, in their code."""
+        """x / √W where the config has `logit_scale` (T5 with tied embeddings; Raffel et al. 2020, in their code)."""
         return x / math.sqrt(self.config.width) if self.config.logit_scale else x
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
-        """Logits of the next token, only where asked for."""
+        """Logits of the next token for these hidden states, (..., V)."""
         logits = cross_entropy.output_logits(hidden, self.output_weight)
         return logits if self.unembedding_bias is None else logits + self.unembedding_bias.to(logits.dtype)
 
@@ -150,6 +151,8 @@ class EncoderDecoder(CompilableStack):
         state: KVCache | None = None,
         source: TokenBatch | None = None,
     ) -> tuple[Float[Tensor, "B T"], KVCache | None]:
-        """Nats of each target after the source and what was written up to it, 0 where it is IGNORE_INDEX."""
+        """Negative log-likelihood of each target in nats, (B, T), given the source and the tokens up to it; 0 where it
+        is IGNORE_INDEX.
+        """
         hidden, state = self.forward(tokens, state, source)
         return cross_entropy.linear_cross_entropy(hidden, self.output_weight, targets, self.unembedding_bias), state

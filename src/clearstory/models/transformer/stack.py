@@ -1,4 +1,4 @@
-"""Stack: what stands between a model's words and its answer: places, blocks, last norm. Every shape is made of these.
+"""Stack: embeddings of positions, blocks and the final norm, from which every Transformer architecture is built.
 
 Vaswani et al. 2017, figure 1: its left half is one stack, its right half another.
 """
@@ -25,7 +25,7 @@ from clearstory.models.transformer.positions import RelativePositionBias, Rotary
 
 Initialization = Literal["normal", "zero"]
 
-TRANSFORMER = frozenset(
+TRANSFORMER_CAPABILITIES = frozenset(
     {
         Capability.ATTENTION,
         Capability.HIDDEN_STATES,
@@ -34,10 +34,10 @@ TRANSFORMER = frozenset(
         Capability.GRADIENTS,
     }
 )
-"""Capabilities that every Transformer has."""
+"""Capabilities of every Transformer."""
 
 INIT_STD = 0.02
-"""Radford et al. 2019. torch's own N(0, 1) embedding, tied to the output, begins at 34 nats where ln V is 3.4."""
+"""Radford et al. 2019. PyTorch's own N(0, 1) embedding, tied to the output, starts at 34 nats where ln V is 3.4."""
 
 EMBEDDINGS = (
     "embedding",
@@ -46,7 +46,7 @@ EMBEDDINGS = (
     "encoder.position_embedding",
     "decoder.position_embedding",
 )
-"""What the names of tables begin with whose rows are added up at the foot of a stack."""
+"""Prefixes of the names of embedding tables, whose rows are summed into the input of a stack."""
 
 
 class CompilableStack(nn.Module):
@@ -75,63 +75,60 @@ class CompilableStack(nn.Module):
 
 
 class Stack(CompilableStack):
-    """Blocks one above the other, over vectors that know their places.
+    """Transformer blocks with position embeddings and a final norm.
 
-    causal: each token sees those before it; else all. cross: every block also looks across at a source. words: whether
-    the stack has an embedding of its own, or is handed vectors.
+    Args:
+        config: settings.
+        layers: number of blocks.
+        causal: whether each token attends only to those before it.
+        cross: whether every block has cross-attention to a source.
+        embed: whether the stack has a token embedding of its own, or is given vectors.
     """
 
     def __init__(
-        self, config: TransformerConfig, layers: int, *, causal: bool = True, cross: bool = False, words: bool = True
+        self, config: TransformerConfig, layers: int, *, causal: bool = True, cross: bool = False, embed: bool = True
     ) -> None:
         super().__init__()
         c = config
         self.config = c
         self.vocab = c.vocab
         self.context: int | None = c.context
-        self.compute_dtype: torch.dtype | None = None  # of the stream; None: that of the weights
-        if words:
+        self.compute_dtype: torch.dtype | None = None  # of the residual stream; None: that of the weights
+        if embed:
             self.embedding = nn.Embedding(c.vocab, c.width)
         self.position_embedding = nn.Embedding(c.context, c.width) if c.positions == "learned" else None
         self.token_type_embedding = nn.Embedding(c.token_types, c.width) if c.token_types else None
-        stretch = (c.rope_theta, c.rope_factor, c.rope_original_context)
-        self.rotary = Rotary(c.head_dim, c.context, *stretch) if c.positions == "rotary" else None
+        rope = (c.rope_theta, c.rope_factor, c.rope_original_context)
+        self.rotary = Rotary(c.head_dim, c.context, *rope) if c.positions == "rotary" else None
         self.relative_position_bias = (
             RelativePositionBias(c.heads, bidirectional=not causal) if c.positions == "relative_bias" else None
         )
         self.sinusoidal_positions: Tensor | None
-        self.register_buffer(
-            "sinusoidal_positions",
-            sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None,
-            persistent=False,
-        )
+        sinusoidal = sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None
+        self.register_buffer("sinusoidal_positions", sinusoidal, persistent=False)
         self.embedding_norm = make_norm(c, c.width) if c.embed_norm else None
         self.blocks = nn.ModuleList(Block(c, causal, cross) for _ in range(layers))
-        # Where norms follow their steps, the last block ends with one.
+        # Where norms follow the sublayers, the last block ends with one.
         self.norm = make_norm(c, c.width) if c.norm_first else None
 
     def embed_inputs(
         self,
         x: Float[Tensor, "B T W"],
-        places: Int[Tensor, "B T"] | slice,
+        positions: Int[Tensor, "B T"] | slice,
         token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T W"]:
-        """What the first block reads: each token's vector, plus its place's and its segment's, as the config has them.
-
-        Without `token_type_ids` every token is of segment 0.
+        """Input of the first block, (B, T, W): token embeddings x plus embeddings of positions and token types, as the
+        config has them. Without `token_type_ids` every token is of type 0.
         """
         if self.config.embed_scale:
             x = x * math.sqrt(self.config.width)
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[places]
+            x = x + self.position_embedding.weight[positions]
         if self.sinusoidal_positions is not None:
-            x = x + self.sinusoidal_positions[places].to(x.dtype)
+            x = x + self.sinusoidal_positions[positions].to(x.dtype)
         if self.token_type_embedding is not None:
-            x = x + (
-                self.token_type_embedding.weight[0]
-                if token_type_ids is None
-                else self.token_type_embedding(token_type_ids)
-            )
+            table = self.token_type_embedding
+            x = x + (table.weight[0] if token_type_ids is None else table(token_type_ids))
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         return x if self.compute_dtype is None else x.to(self.compute_dtype)
@@ -139,52 +136,53 @@ class Stack(CompilableStack):
     def run_blocks(
         self, x: Float[Tensor, "B T W"], lengths: Int[Tensor, "B"] | None = None, source: Source | None = None
     ) -> Float[Tensor, "B T W"]:
-        """All blocks and the last norm, without a cache. `lengths`: of the rows, where what follows must not be seen;
-        a causal stack needs none.
+        """Output of all blocks and the final norm, (B, T, W), without a cache.
+
+        `lengths` of the sequences masks their padding; a causal stack needs none.
         """
         count = x.shape[1]
-        turn = None if self.rotary is None else self.rotary.cos_sin(slice(0, count), x.dtype)
+        rotary = None if self.rotary is None else self.rotary.cos_sin(slice(0, count), x.dtype)
         bias = None if lengths is None else padding_mask(lengths, count, x.dtype)
         if self.relative_position_bias is not None:
-            near = self.relative_position_bias(count, count).to(x.dtype)
-            bias = near if bias is None else near + bias
+            relative = self.relative_position_bias(count, count).to(x.dtype)
+            bias = relative if bias is None else relative + bias
         for block in self.blocks:
-            x = block(x, turn, None, bias, source)
+            x = block(x, rotary, None, bias, source)
         return x if self.norm is None else self.norm(x)
 
     def run_blocks_with_cache(
-        self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], places: Int[Tensor, "B T"]
+        self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], positions: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T W"]:
-        """All blocks over the caches of rows that have just grown by `new` tokens each, whose vectors are x."""
-        turn: RotaryAngles | None = None if self.rotary is None else self.rotary.cos_sin(places, x.dtype)
+        """Output of all blocks and the final norm for new tokens, (B, T, W), over caches just extended by `new`."""
+        rotary: RotaryAngles | None = None if self.rotary is None else self.rotary.cos_sin(positions, x.dtype)
         bias = None
         if self.relative_position_bias is not None:
             bias = [self.relative_position_bias(n, row.kept) for row, n in zip(rows, new, strict=True)]
         layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
-        across = cross_sources(rows)
-        for number, (block, past) in enumerate(zip(self.blocks, layers, strict=True)):
-            x = block(x, turn, list(past), bias, None if across is None else across[number])
+        sources = cross_sources(rows)
+        for index, (block, caches) in enumerate(zip(self.blocks, layers, strict=True)):
+            x = block(x, rotary, list(caches), bias, None if sources is None else sources[index])
         return x if self.norm is None else self.norm(x)
 
     def extend_caches(
         self, tokens: TokenBatch, before: Sequence[RowCache]
     ) -> tuple[tuple[RowCache, ...], list[int], Tensor]:
-        """Room in every row for its new tokens: the caches, how many are new in each, and the places they take."""
+        """Caches with slots for the new tokens, the number of new tokens in each, and their positions (B, T)."""
         count = tokens.ids.shape[1]
         new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()
         self.check_ids(tokens.ids, max(row.length + n for row, n in zip(before, new, strict=True)))
-        rows = tuple(row.grown(n, self.config.sliding_window) for row, n in zip(before, new, strict=True))
+        rows = tuple(row.extended(n, self.config.sliding_window) for row, n in zip(before, new, strict=True))
         starts = torch.tensor([row.length for row in before], device=tokens.ids.device)
-        # Padding may stand past the context; its place does not matter, only that it has one.
-        places = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
-        return rows, new, places
+        # Padding may lie past the context; its position does not matter, only that it has one.
+        positions = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
+        return rows, new, positions
 
     def apply_dropout(self, x: Tensor) -> Tensor:
-        """Dropout at the foot of the stack."""
+        """Dropout of the first block's input."""
         return F.dropout(x, self.config.dropout, self.training)
 
     def check_ids(self, ids: Tensor, length: int) -> None:
-        """Refuse what would otherwise fail far away, or not at all."""
+        """Raises ContextOverflow for sequences longer than the context, VocabularyMismatch for an unknown id."""
         if length > self.config.context:
             raise ContextOverflow(
                 f"{length:,} tokens do not fit the model's context of {self.config.context:,}; "
@@ -198,7 +196,7 @@ class Stack(CompilableStack):
 
 
 def padding_mask(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> Float[Tensor, "B 1 1 T"]:
-    """-inf where a row has ended, 0 where it has not."""
+    """Bias of attention scores that hides padding, (B, 1, 1, T): -inf past each sequence's end, else 0."""
     padding = torch.arange(count, device=lengths.device) >= lengths[:, None]
     return torch.zeros(padding.shape, dtype=dtype, device=lengths.device).masked_fill_(padding, -torch.inf)[
         :, None, None
@@ -206,7 +204,7 @@ def padding_mask(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> F
 
 
 def cross_sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | None:
-    """Layer by layer, every row's keys and values of the text it looks across at; None where there is none."""
+    """Layer by layer, every sequence's cross-attention keys and values; None where there is no source."""
     if not rows or rows[0].source is None:
         return None
     every = [row.source.unbind() for row in rows if row.source is not None]
@@ -214,26 +212,26 @@ def cross_sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]]
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module, config: TransformerConfig, birth: Initialization = "normal") -> None:
-    """Weights as at birth.
+def init_weights(model: nn.Module, config: TransformerConfig, initialization: Initialization = "normal") -> None:
+    """Initialise the weights of a Transformer in place.
 
-    normal: N(0, 0.02), what is added to the residual stream scaled down by its depth (Radford et al. 2019).
-    still: every block and the unembedding begin by saying nothing, embeddings at N(0, 1), all else at a scale that
-    keeps a norm's output as large as it was (Zhang et al. 2019, "Fixup"; Yang et al. 2022 for the scales). It
-    learns faster where the steps are few; tied embeddings cannot be zero, and keep 0.02.
+    normal: N(0, 0.02); output projections of sublayers are scaled down by depth (Radford et al. 2019).
+    zero: output projections of sublayers and the unembedding are zero, embeddings N(0, 1), all else at a scale that
+    keeps the size of a norm's output (Zhang et al. 2019, "Fixup"; Yang et al. 2022 for the scales). It trains faster
+    in short runs; tied embeddings cannot be zero and keep 0.02.
     """
     for name, weight in model.named_parameters():
         if weight.is_meta:
             return
         if name.startswith("recall."):
             continue
-        # What is added to the residual stream, or is the answer itself.
+        # What is added to the residual stream or to attention scores.
         residual = name.endswith(("output.weight", "down.weight", "relative_position_bias.bias.weight"))
         if weight.ndim < 2:
             nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
         elif config.logit_scale and name == "embedding.weight":
-            nn.init.normal_(weight)  # as large as the division of what it is held against takes away
-        elif birth == "normal":
+            nn.init.normal_(weight)  # as large as the division by the root of the width takes away
+        elif initialization == "normal":
             # Section 2.3: 1/√N for N residual layers.
             nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * config.layers) if residual else INIT_STD)
         elif residual or name == "unembedding.weight":
