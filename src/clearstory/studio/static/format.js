@@ -1,10 +1,10 @@
-// Words: numbers and tokens as people read them, the same as the library writes them in its own drawings.
+// Format: numbers, tokens, tables, CSV and Python literals as text, formatted as in the library's own renderings.
 
-/** A cell as people read it: four digits, a dash for none. */
+/** A table cell: four significant digits, a dash for null. */
 export function cellText(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
-  if (value === 0) return "0"; // and not -0
+  if (value === 0) return "0"; // not -0
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
   const size = Math.abs(value);
   if (size > 0 && size < 1e-4) return exponential(value, 3).replace(/e([+-])0*(\d)/, "e$1$2");
@@ -25,7 +25,7 @@ function trimZeros(text) {
   return fraction === undefined ? grouped : `${grouped}.${fraction}`;
 }
 
-/** A number beside an axis. */
+/** An axis label. */
 export function axisLabel(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -35,12 +35,12 @@ export function axisLabel(value) {
   return size < 1000 ? String(Number(value.toPrecision(4))) : Math.round(value).toLocaleString("en-US");
 }
 
-/** A probability as people say it: 46%, 0.04%. */
+/** A probability as a percentage: 46%, 0.04%. */
 export function percent(p) {
   return p >= 0.1 ? `${Math.round(100 * p)}%` : `${Number((100 * p).toPrecision(2))}%`;
 }
 
-/** 1,234,567 as 1.23 M. */
+/** A count with a unit: 1,234,567 is 1.23 M. */
 export function shortCount(value) {
   if (value === null || value === undefined) return "size unknown";
   for (const [limit, letter] of /** @type {[number, string][]} */ ([[1e9, "B"], [1e6, "M"], [1e3, "k"]]))
@@ -68,12 +68,12 @@ export function timeAgo(time) {
   return "just now";
 }
 
-/** Spaces, line ends and tabs made visible. */
+/** Text with visible spaces, newlines and tabs. */
 export function visibleWhitespace(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 }
 
-/** A value as Python writes it. */
+/** A value as a Python literal. */
 export function pythonLiteral(value) {
   if (value === null || value === undefined) return "None";
   if (value === true) return "True";
@@ -82,7 +82,7 @@ export function pythonLiteral(value) {
   return typeof value === "string" ? JSON.stringify(value) : String(value);
 }
 
-/** A view's numbers as one table: the columns' names and rows of cells; of a walk, a table for each step. */
+/** The data of a view as tables {title, columns, rows}: one, or one per panel of a report. */
 export function viewTables(view) {
   if (view.kind === "table") return [{ title: view.title, columns: view.columns, rows: view.rows }];
   if (view.kind === "curve") {
@@ -114,7 +114,7 @@ export function viewTables(view) {
   return [];
 }
 
-/** Rows as comma-separated text. */
+/** Rows as CSV. */
 export function toCsv(columns, rows) {
   const cell = (each) => {
     const text = each === null || each === undefined ? "" : String(each);
@@ -123,8 +123,8 @@ export function toCsv(columns, rows) {
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
 
-/** A call of a function of the studio's, to be run in its folder. */
+/** Python code that calls a function of the studio, to be run in its folder. */
 export function pythonCall(module, name, { model, text }, settings) {
-  const arguments_ = Object.entries(settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`);
-  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nseen = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${arguments_.join("")})\n`;
+  const keywords = Object.entries(settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`);
+  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nresult = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${keywords.join("")})\n`;
 }

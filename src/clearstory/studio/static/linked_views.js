@@ -36,7 +36,7 @@ export function linkRenderers(translate) {
   };
 }
 
-/** Places of views of one kind, from one to another: cells by row and column, rows by their names, pieces by their characters. */
+/** Maps a position between views of the same kind: grid cells by indices, table rows by label, text spans by characters. */
 export function translatePosition(position, from, to) {
   if (!from || !to || from.kind !== to.kind) return null;
   if (from.kind === "grid") return gridPosition(position, from, to);
@@ -47,7 +47,7 @@ export function translatePosition(position, from, to) {
 
 const found = (position) => (position < 0 ? null : position);
 
-/** Whether two rows have one id, where both tables have ids. */
+/** Whether two rows have the same id, if both tables have ids. */
 function sameId(row, other, from, to) {
   const [fromText, toText] = [from.columns.indexOf("id"), to.columns.indexOf("id")];
   return fromText < 0 || toText < 0 || other[fromText] === row[toText];
@@ -60,7 +60,7 @@ function gridPosition(position, from, to) {
   return column === null || (row === null && position.row !== null) ? null : { row, column };
 }
 
-/** The piece of one text that holds the first character of another's; the same number where the texts differ. */
+/** The span that contains the first character of the other text's span; the same index if the texts differ. */
 function spanAt(position, from, to) {
   const [fromText, toText] = [from, to].map((view) => view.spans.map((each) => each.text).join(""));
   if (fromText !== toText) return position < to.spans.length ? position : null;

@@ -1,5 +1,4 @@
-// Embeddings: what stands for a word before anything else is known of it: its numbers, its nearest words, and where it
-// stands among others while a model learns.
+// Embeddings page: embedding vectors, nearest neighbours, and the projection of words, also over the checkpoints of a run.
 
 import { fetchFile, latestRequest, fetchArrays, postJson } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
@@ -9,22 +8,22 @@ import { el } from "../dom.js";
 import { inspectSnippet, viewCard } from "../view_card.js";
 import { cellText, viewTables, pythonLiteral } from "../format.js";
 
-/** Views that the page's own cards show. */
+/** Views that the page shows in cards of its own. */
 const PAGE_CARDS = new Set(["neighbours", "projection"]);
-/** What the page keeps in the address, and under which names. */
-const URL_NAMES = { word: "word", centre: "raw", remove_components: "remove_components", max_token_id: "max_token_id", words: "map", top: "top", layout: "layout", one: "one", other: "other" };
+/** Names of the page's inputs in the URL state. */
+const URL_NAMES = { word: "word", centre: "uncentred", remove_components: "remove_components", max_token_id: "max_token_id", words: "words", top: "top", layout: "layout", axis_from: "axis_from", axis_to: "axis_to" };
 
 export function mount(root, context, { views }) {
   const { state } = context;
   const [wordRequest, mapRequest, rowsRequest] = [latestRequest(), latestRequest(), latestRequest()];
-  let mapView = null; // the map that is drawn
+  let mapView = null; // the drawn projection
   const shown = { word: null, map: null, rows: null };
   const setState = (name, value) => state.set({ [URL_NAMES[name]]: value }, { quiet: true });
   const getState = (name) => state.get(URL_NAMES[name]);
   const getInteger = (name) => (getState(name) === null ? null : Number(getState(name)));
 
   let timer = 0;
-  const pendingChanges = {}; // by field: two that are filled in quickly both count
+  const pendingChanges = {}; // by field, so that quick edits of two fields both count
   function scheduleChange(name, value) {
     pendingChanges[URL_NAMES[name]] = value;
     clearTimeout(timer);
@@ -37,26 +36,26 @@ export function mount(root, context, { views }) {
   const label = (labelText, input) => el("label", {}, el("span", {}, labelText), input);
   const text = (name, size, placeholder = "") => el("input", { type: "text", name, size, placeholder, oninput: (event) => scheduleChange(name, event.target.value.trim() || null) });
   const number = (name, placeholder, least) => el("input", { type: "number", name, min: least, step: 1, placeholder, oninput: (event) => scheduleChange(name, event.target.value === "" ? null : Number(event.target.value)) });
-  const inputs = { word: text("word", 14), words: text("words", 30), remove_components: number("remove_components", "0", 0), max_token_id: number("max_token_id", "all", 1), top: number("top", "4", 0), one: text("one", 12, "man"), other: text("other", 12, "woman") };
+  const inputs = { word: text("word", 14), words: text("words", 30), remove_components: number("remove_components", "0", 0), max_token_id: number("max_token_id", "all", 1), top: number("top", "4", 0), axis_from: text("axis_from", 12, "man"), axis_to: text("axis_to", 12, "woman") };
   const centre = el("input", { type: "checkbox", name: "centre", onchange: () => setState("centre", centre.checked ? null : 1) });
   const layout = el("select", { name: "layout", onchange: () => setState("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));
 
-  const spaceSettings = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Take away what all words share")), label("and main directions", inputs.remove_components), label("among the lowest ids", inputs.max_token_id));
-  const says = "The vectors are those by which the model predicts words, each of length 1. Low ids are mostly frequent tokens: fewer of them leave rare ones out.";
-  const neighboursCard = makeCard({ name: "neighbours", title: "A word and its nearest", description: says, tools: spaceSettings });
-  const mapCard = makeCard({ name: "projection", title: "Words by their vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("nearest of each", inputs.top), label("laid out by", layout)) });
-  const rowsCard = makeCard({ name: "matrix", title: "The sentence as the model first sees it" });
+  const spaceSettings = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Subtract the mean vector")), label("remove principal components", inputs.remove_components), label("max token id", inputs.max_token_id));
+  const description = "Output embeddings normalized to unit length. Low token ids are mostly frequent tokens; a maximum id excludes rare ones.";
+  const neighboursCard = makeCard({ name: "neighbours", title: "Nearest neighbours of a word", description, tools: spaceSettings });
+  const mapCard = makeCard({ name: "projection", title: "Projection of word vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("neighbours per word", inputs.top), label("method", layout)) });
+  const rowsCard = makeCard({ name: "embedding-rows", title: "Input embeddings of the sentence" });
   const hasNeighbours = views.includes("neighbours");
-  const viewCards = views.filter((name) => !PAGE_CARDS.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { boundSettings: () => ({ words: axisWords() }), emptyMessage: "Name a word, or several, for each end: the words are then laid out between the two." } : {}));
+  const viewCards = views.filter((name) => !PAGE_CARDS.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { boundSettings: () => ({ words: axisWords() }), emptyMessage: "Give one or more words for each end of the axis; the words are projected onto it." } : {}));
   const axisCard = viewCards.find((card) => card.root.dataset.card === "semantic-axis");
-  axisCard?.root.querySelector("header").after(el("div", { class: "settings" }, label("From", inputs.one), label("to", inputs.other)));
+  axisCard?.root.querySelector("header").after(el("div", { class: "settings" }, label("From", inputs.axis_from), label("to", inputs.axis_to)));
   root.replaceChildren(el("div", { class: "cards" }, hasNeighbours && neighboursCard.root, hasNeighbours && mapCard.root, views.includes("embeddings") && rowsCard.root, ...viewCards.map((card) => card.root)));
 
-  /** How words are compared: what is taken away first, and among how many. */
+  /** Settings of the vector space: centring, removed components, candidate tokens. */
   const spaceArguments = () => ({ centre: getState("centre") === null, remove_components: getInteger("remove_components") ?? 0, ...(getInteger("max_token_id") === null ? {} : { max_token_id: getInteger("max_token_id") }) });
-  /** The ends of the axis, once both are named. */
+  /** The two ends of the axis, once both are given. */
   function axisWords() {
-    const axisNames = [state.get("one"), state.get("other")].filter(Boolean);
+    const axisNames = [state.get("axis_from"), state.get("axis_to")].filter(Boolean);
     return axisNames.length === 2 ? axisNames : [];
   }
 
@@ -70,7 +69,7 @@ export function mount(root, context, { views }) {
     layout.value = getState("layout") ?? "pca";
   }
 
-  /** Fills a card unless it shows this already. */
+  /** Fills a card unless it already shows this request. */
   function fill(card, name, request, make) {
     const key = JSON.stringify(request);
     if (shown[name] === key) return undefined;
@@ -90,7 +89,7 @@ export function mount(root, context, { views }) {
     const pending = viewCards.map((card) => card.update());
     if (model && hasNeighbours) {
       pending.push(fill(neighboursCard, "word", { model, text: currentWord(), function: "nearest_embeddings", settings: { ...spaceArguments(), top: 12 } }, showWord));
-      pending.push(fill(mapCard, "map", usesRunAxes() ? { model, last: state.get("model"), text: currentWords(), top: getInteger("top") ?? 4, ...spaceArguments() } : { model, text: currentWords(), view: "projection", settings: { top: getInteger("top") ?? 4, ...spaceArguments(), ...(getState("layout") ? { layout: getState("layout") } : {}) } }, showMap));
+      pending.push(fill(mapCard, "map", usesRunAxes() ? { model, final_model: state.get("model"), text: currentWords(), top: getInteger("top") ?? 4, ...spaceArguments() } : { model, text: currentWords(), view: "projection", settings: { top: getInteger("top") ?? 4, ...spaceArguments(), ...(getState("layout") ? { layout: getState("layout") } : {}) } }, showMap));
     }
     if (model && views.includes("embeddings")) pending.push(fill(rowsCard, "rows", { model, text: context.text(), function: "embedding_rows" }, showEmbeddingRows));
     await Promise.all(pending);
@@ -98,9 +97,9 @@ export function mount(root, context, { views }) {
 
   async function showWord(request) {
     const result = await wordRequest.run((signal) => fetchArrays(request, signal));
-    const title = `Nearest to ${result.labels[0]}`;
+    const title = `Nearest neighbours of ${result.labels[0]}`;
     const table = { title, columns: ["token", "cosine", "id"], rows: result.labels.map((each, i) => [each, result.cosines[i], result.ids[i]]).slice(1) };
-    const vectors = { title: `The vectors of ${result.labels[0]} and its nearest`, labels: result.labels, values: result.values };
+    const vectors = { title: `Vectors of ${result.labels[0]} and its neighbours`, labels: result.labels, values: result.values };
     return {
       title, caption: result.caption,
       python: inspectSnippet({ model: request.model, text: request.text, view: "neighbours", settings: request.settings }),
@@ -126,11 +125,11 @@ export function mount(root, context, { views }) {
 
   const selectWord = (decodedText) => setState("word", decodedText.trim() || decodedText);
 
-  /** Whether checkpoints are laid out on the axes of the run's end. */
+  /** Whether checkpoints are projected on the axes of the run's final model. */
   const usesRunAxes = () => getState("layout") === null && (context.models().find((each) => each.name === state.get("model"))?.steps ?? []).length > 0;
 
   async function showMap(request) {
-    const isCheckpoint = "last" in request;
+    const isCheckpoint = "final_model" in request;
     const view = await mapRequest.run((signal) => postJson(isCheckpoint ? "checkpoint-projection" : "view", request, signal));
     const saveAs = (format) => () => fetchFile(request, format, isCheckpoint ? "checkpoint-projection" : "view");
     return {
@@ -139,7 +138,7 @@ export function mount(root, context, { views }) {
       tables: () => viewTables(view),
       files: { svg: saveAs("svg"), csv: async () => tablesCsv(viewTables(view)), html: saveAs("html") },
       mount: (body) => {
-        body.dataset.film = String(isCheckpoint);
+        body.dataset.checkpointAxes = String(isCheckpoint);
         mapView = view;
         const existing = mapCard.renderer();
         if (existing && body.querySelector("svg.map")) return existing.update(view), existing;
@@ -150,10 +149,10 @@ export function mount(root, context, { views }) {
 
   async function showEmbeddingRows(request) {
     const result = await rowsRequest.run((signal) => fetchArrays(request, signal));
-    const vectors = { title: "The embedding's rows of the sentence's tokens", ...result };
+    const vectors = { title: "Input embeddings of the sentence's tokens", ...result };
     return {
       caption: result.caption,
-      python: `import clearstory\nfrom clearstory.lens.probes.x_vectors import rows_of\n\nopened = clearstory.open(${pythonLiteral(request.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${pythonLiteral(request.text)}))\n`,
+      python: `import clearstory\nfrom clearstory.lens.probes.embeddings import rows_of\n\nopened = clearstory.open(${pythonLiteral(request.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${pythonLiteral(request.text)}))\n`,
       tables: () => [vectorTable(vectors)],
       files: { csv: async () => tablesCsv([vectorTable(vectors)]) },
       mount: (body) => {
@@ -173,10 +172,10 @@ export function mount(root, context, { views }) {
   };
 }
 
-const checkpointProjectionSnippet = ({ model, last, text, top, centre, remove_components, max_token_id }) => `import clearstory
+const checkpointProjectionSnippet = ({ model, final_model, text, top, centre, remove_components, max_token_id }) => `import clearstory
 from clearstory.lens.probes.projection import plane_of, words_on
 
-last, now = clearstory.open(${pythonLiteral(last)}), clearstory.open(${pythonLiteral(model)})
+last, now = clearstory.open(${pythonLiteral(final_model)}), clearstory.open(${pythonLiteral(model)})
 plane = plane_of(last.model, last.tokenizer, ${pythonLiteral(text)}, top=${top}, centre=${pythonLiteral(centre)}, remove_components=${remove_components}, max_token_id=${pythonLiteral(max_token_id)})
 view = words_on(now.model, now.tokenizer, plane, centre=${pythonLiteral(centre)}, remove_components=${remove_components})
 `;

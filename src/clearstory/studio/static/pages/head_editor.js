@@ -91,7 +91,7 @@ export function headEditorCard(context, interventions) {
     const data = { ...result, edited };
     // While a dot is dragged only the values change.
     if (renderer && body.querySelector(".weight-editor")) renderer.update(data);
-    else renderer = weightEditor(body, data, { onTurn: onWeightChange });
+    else renderer = weightEditor(body, data, { onChange: onWeightChange });
     return renderer;
   }
 

@@ -1,4 +1,4 @@
-// Generic: a page of views, one card each. What is registered in lens/registry.py stands here without further words.
+// View list: a page with one card per view.
 
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";

@@ -1,9 +1,9 @@
-// Pairs: probabilities before and after, as two bars a word: the upper as it was, the lower as it is now.
+// Before-after bars: two probability bars per token, before (upper) and after (lower) interventions.
 
 import { el } from "../dom.js";
 import { percent } from "../format.js";
 
-/** A probability in few characters: what is next to nothing is called so. */
+/** A short probability; tiny ones as <0.01%. */
 const probabilityText = (p) => (p > 0 && p < 1e-4 ? "<0.01%" : percent(p));
 
 /** data: a Table with the columns token, before, change, after. */

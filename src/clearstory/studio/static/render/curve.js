@@ -1,4 +1,4 @@
-// Curve: lines over an axis, with a band to compare them with. Hovering reads every line at the nearest place.
+// Curve: lines over an axis, with an optional reference band. Hovering reads the values of all lines at the nearest x.
 
 import { el, redrawOnResize, svg } from "../dom.js";
 import { cellText, axisLabel } from "../format.js";
@@ -9,7 +9,7 @@ const COLORS = 6;
 export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
   let hovered = null;
-  let show = (_) => {}; // marks a place, or none
+  let show = (_) => {}; // marks an x position, or none
   const plot = el("div", { class: "curve-field", tabindex: "0", role: "application" });
   const legend = el("p", { class: "legend" });
   const readout = el("p", { class: "readout", "aria-live": "polite" });
@@ -30,7 +30,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     Object.assign(root.dataset, { lines: view.lines.length, points: all.length });
     legend.replaceChildren(...legendOf(view, colors));
     if (!all.length) {
-      plot.textContent = "There is nothing to draw yet.";
+      plot.textContent = "No data yet.";
       return;
     }
     const band = view.band ? [points(view.band.x, view.band.low, view), points(view.band.x, view.band.high, view)] : [[], []];
@@ -100,7 +100,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       onMove({ hovered, pinned: null });
       if (position !== null) onPick({ point: position, pinned: false });
     };
-    if (hovered !== null) show(hovered); // after the window was made wider, too
+    if (hovered !== null) show(hovered); // also after a resize
     const sortedXs = [...new Set(all.map((each) => each[0]))].sort((a, b) => a - b);
     node.addEventListener("pointermove", (event) => {
       const pointerX = ((event.clientX - node.getBoundingClientRect().left) / node.getBoundingClientRect().width) * width;
@@ -126,7 +126,7 @@ function points(xs, ys, view) {
     .filter(([x, y]) => x !== null && y !== null && (!view.log_x || x > 0) && (!view.log_y || y > 0));
 }
 
-/** The number of each line's colour: one that belongs to another has that one's. */
+/** The colour index of each line; a line with `same_color_as` shares the colour of that line. */
 function colorsOf(view) {
   const colorIndex = {};
   let primary = 0;
@@ -144,7 +144,7 @@ function legendOf(view, colors) {
   return view.band ? [...entries, el("span", {}, swatch("ink-band"), view.band.name)] : entries;
 }
 
-/** A little air around the numbers; never of no height. */
+/** The value range with a margin; never empty. */
 function bounds(values, log) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   if (log) return [low / 1.2, high * 1.2];
@@ -152,7 +152,7 @@ function bounds(values, log) {
   return [low - margin, high + margin];
 }
 
-/** Numbers laid out from start to end, with round marks among them. */
+/** A function from values to pixels in [start, end]; its ticks(max) returns round values in the range. */
 export function axisScale(low, high, start, end, log = false) {
   const transform = log ? Math.log : (value) => value;
   const [from, to] = [transform(low), transform(high)];
@@ -183,7 +183,7 @@ function logTicks(low, high, maxTicks) {
   return tickValues.length > 1 ? tickValues : evenTicks(low, high, maxTicks);
 }
 
-/** No more points than can be told apart: of those on one pixel, the lowest and the highest stay. */
+/** At most two points per pixel column: the lowest and the highest. */
 function thinPath(path, width) {
   if (path.length <= 2 * width) return path;
   const columns = new Map();

@@ -1,11 +1,11 @@
-// Placed: the boxes and arrows of a figure.
+// Figure: boxes and arrows at fixed positions.
 
 import { el, svg } from "../dom.js";
 import { cellText } from "../format.js";
 
 const [CHAR_WIDTH, LINE_HEIGHT] = [7.6, 17];
 
-/** data: a Figure, in letters and lines. */
+/** data: a Figure; coordinates are in characters and lines. */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   const container = el("div", { class: "wide" });
   const readout = el("p", { class: "readout", "aria-live": "polite" });
@@ -33,7 +33,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     view.boxes.forEach((box, index) => node.append(boxNode(box, index)));
     container.replaceChildren(node);
     root.dataset.boxes = view.boxes.length;
-    readout.textContent = "Point at a box to read it.";
+    readout.textContent = "Hover a box to read it.";
   }
 
   function boxNode(box, index) {

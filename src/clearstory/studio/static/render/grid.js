@@ -1,23 +1,23 @@
-// Grid: numbers as a field of squares or dots, or of words. In SVG while they are few, on a canvas above.
+// Grid: a matrix of values as squares, dots or texts; small grids as SVG, large ones on a canvas.
 //
-// Squares are stronger for more; dots (view.dots) have the number as their area and are hollow below zero; words
-// (view.texts) are coloured by their numbers. −∞, which is null here, is written in red. With view.readers, such as "is
-// read by", a column's head can be pointed at and pinned as well: it tells the rows that have most of it.
+// The opacity of squares and the area of dots (view.dots) show the absolute value; dots are hollow below zero; texts
+// (view.texts) are coloured by their values. −∞, which is null here, is shown in red. With view.readers, such as "is attended
+// to by", column labels can be hovered and pinned as well: the readout lists the rows with the largest values.
 
 import { el, redrawOnResize } from "../dom.js";
 import { cellText } from "../format.js";
 import { drawGridSvg, maxAbs, drawGridCanvas } from "./grid_drawing.js";
 
 export const MAX_SVG_CELLS = 48;
-const MAX_SVG_SQUARES = 400; // one head of 20 tokens; more of them are a picture sooner than they are elements
+const MAX_SVG_SQUARES = 400; // one head of 20 tokens; a canvas is faster above that
 const MAX_READERS = 5;
 
-/** data: a Grid. Hovering reads a cell, a click pins its row (`cell` says which cell it was), arrows move, Esc lets go. */
+/** data: a Grid. Hovering reads a cell, a click pins its row (onPick's `cell` is the clicked cell), arrow keys move, Esc releases. */
 export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, picked = null } = {}) {
   let view = data;
-  let hovered = null; // the cell that is looked at
-  let pinned = null; // the row that is pinned
-  let pinnedColumn = null; // the column that is pinned
+  let hovered = null; // the cell under the pointer
+  let pinned = null; // index of the pinned row
+  let pinnedColumn = null; // index of the pinned column
   let size = 0;
   let drawing = null;
   const container = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: onKeyDown });
@@ -39,22 +39,22 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   function paint(width) {
     const [rows, columns] = [view.row_labels.length, view.column_labels.length];
     if (!rows || !columns) {
-      container.textContent = "There is nothing to draw.";
+      container.textContent = "No data.";
       return;
     }
     const hasTexts = Boolean(view.texts);
     const left = Math.min(hasTexts ? 150 : 170, 16 + 7.4 * Math.max(...view.row_labels.map((each) => each.length)));
     const longestLabel = Math.max(...view.column_labels.map((each) => each.length));
     const top = longestLabel > 2 && !hasTexts ? Math.min(110, 16 + 6.4 * longestLabel) : 24;
-    const tilt = hasTexts || longestLabel <= 2 ? 8 : top / 2; // labels lean out to the right
+    const tilt = hasTexts || longestLabel <= 2 ? 8 : top / 2; // rotated labels extend to the right
     const space = Math.max(120, width - left - 12 - tilt);
     size = hasTexts ? Math.max(72, Math.min(120, space / columns)) : Math.min(34, space / columns);
-    // Below three pixels a square is no square any more: the field scrolls instead.
+    // Cells are at least three pixels wide; larger grids scroll.
     size = Math.max(size, hasTexts ? 72 : 3);
-    // A square where tokens look at tokens; where a few rows meet many columns, rows that can be told apart.
+    // Square cells, except for few rows with many columns, whose rows are higher.
     const rowHeight = hasTexts ? 22 : columns > rows ? Math.max(size, 15) : size;
     const layout = { rows, columns, left, top, size, tilt, rowHeight, max: maxAbs(view.values) };
-    // Words are drawn as such however many rows they have; a canvas would hold them no better.
+    // Grids of texts are always SVG.
     const useCanvas = rows > MAX_SVG_CELLS || columns > MAX_SVG_CELLS || (!view.dots && rows * columns > MAX_SVG_SQUARES);
     drawing?.destroy?.();
     drawing = !hasTexts && useCanvas ? drawGridCanvas(view, layout) : drawGridSvg(view, layout);
@@ -70,10 +70,10 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     updateMarks();
   }
 
-  /** What is looked at, or else the column that is held. */
+  /** Marks the hovered cell, or the pinned column. */
   const updateMarks = () => drawing?.mark(hovered ?? (pinnedColumn === null ? null : { row: null, column: pinnedColumn }), pinned);
 
-  /** What somebody else points at or has pinned: a chip of the sentence. Tells nobody. */
+  /** Marks the row of a token hovered or pinned elsewhere, without reporting it. */
   function point({ row, pinned: now }) {
     pinned = now;
     hovered = row === null ? null : { row, column: hovered?.column ?? 0 };
@@ -81,7 +81,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     updateReadout();
   }
 
-  /** The same of a drawing beside this one, which shows the same cells. */
+  /** Applies the move of a linked grid, without reporting it. */
   function follow({ hovered: there, pinned: now }) {
     [hovered, pinned] = [there, now];
     root.dataset.pinned = pinned ?? "";
@@ -114,26 +114,26 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   }
 
   function updateReadout() {
-    const hasTexts = [];
-    if (hovered && hovered.row === null) hasTexts.push(describeColumn(hovered.column));
+    const parts = [];
+    if (hovered && hovered.row === null) parts.push(describeColumn(hovered.column));
     else if (hovered) {
       const value = view.values[hovered.row][hovered.column];
       const text = view.texts ? `‘${view.texts[hovered.row][hovered.column].replace("\n", "’ ")}: ` : "";
-      hasTexts.push(`${view.row_labels[hovered.row]} → ${view.column_labels[hovered.column]}: ${text}${cellNumber(value)} ${view.unit}`.trim());
+      parts.push(`${view.row_labels[hovered.row]} → ${view.column_labels[hovered.column]}: ${text}${cellNumber(value)} ${view.unit}`.trim());
       root.dataset.value = value ?? "";
     }
-    if (pinnedColumn !== null && hovered?.row !== null) hasTexts.push(describeColumn(pinnedColumn));
-    if (pinned !== null) hasTexts.push(`row ${view.row_labels[pinned]} pinned; Esc lets it go`);
-    readout.textContent = hasTexts.join(" · ") || `Point at a cell to read it; a click pins its row${view.readers ? ", and one on a column’s head the column" : ""}.`;
+    if (pinnedColumn !== null && hovered?.row !== null) parts.push(describeColumn(pinnedColumn));
+    if (pinned !== null) parts.push(`row ${view.row_labels[pinned]} pinned; Esc releases it`);
+    readout.textContent = parts.join(" · ") || `Hover a cell to read it; click to pin its row${view.readers ? ", or a column label to pin the column" : ""}.`;
   }
 
-  /** Who has most of a column, in words. */
+  /** The rows with the largest values of a column, as text. */
   function describeColumn(column) {
-    const rows = view.values.map((row, cell) => [row[column], cell]).filter(([value]) => value);
+    const rows = view.values.map((row, index) => [row[column], index]).filter(([value]) => value);
     const most = rows.sort((a, b) => b[0] - a[0]).slice(0, MAX_READERS);
-    root.dataset.readers = most.map(([value, cell]) => `${cell}:${value}`).join(" ");
-    const named = most.map(([value, cell]) => `${view.row_labels[cell]} ${cellNumber(value)}`).join(", ");
-    return `${view.column_labels[column]} ${view.readers} ${named || "nobody"}${rows.length > most.length ? ` and ${rows.length - most.length} more` : ""}`;
+    root.dataset.readers = most.map(([value, index]) => `${index}:${value}`).join(" ");
+    const named = most.map(([value, index]) => `${view.row_labels[index]} ${cellNumber(value)}`).join(", ");
+    return `${view.column_labels[column]} ${view.readers} ${named || "no row"}${rows.length > most.length ? ` and ${rows.length - most.length} more` : ""}`;
   }
 
   function onKeyDown(event) {
@@ -142,7 +142,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
       event.preventDefault();
       const from = hovered ?? { row: pinned ?? 0, column: 0 };
       const clamp = (value, least, most) => Math.max(least, Math.min(most - 1, value));
-      const top = view.readers ? -1 : 0; // above the first row stand the columns' heads
+      const top = view.readers ? -1 : 0; // row -1 is the column labels
       const row = clamp((from.row ?? -1) + (hovered ? direction[0] : 0), top, view.row_labels.length);
       hover({ row: row < 0 ? null : row, column: clamp(from.column + (hovered ? direction[1] : 0), 0, view.column_labels.length) });
     } else if (event.key === "Enter" || event.key === " ") {

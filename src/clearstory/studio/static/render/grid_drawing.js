@@ -1,4 +1,4 @@
-// Field: what a grid paints: squares, dots or words, in SVG or on a canvas, and which cell a pointer is over.
+// Grid drawing: squares, dots or texts of a grid as SVG or on a canvas, and the cell under the pointer.
 
 import { themeColor, el, svg } from "../dom.js";
 
@@ -7,20 +7,20 @@ function colorName(view) {
   return { sequential: "bar", diverging: "apart" }[view.palette ?? "sequential"] ?? view.palette;
 }
 
-/** The largest number of a grid, whatever its sign. */
+/** The largest absolute value of a grid. */
 export function maxAbs(values) {
   let max = 0;
   for (const row of values) for (const each of row) if (each !== null && Math.abs(each) > max) max = Math.abs(each);
   return max;
 }
 
-/** A grid as SVG: text that can be read and found. */
+/** A grid as SVG, with searchable text. */
 export function drawGridSvg(view, { rows, columns, left, top, size, tilt, rowHeight, max }) {
   const [width, height] = [left + columns * size + tilt, top + rows * rowHeight + 8];
   const node = svg("svg", { class: view.texts ? "grid words" : "grid", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
   const labelSize = Math.max(8, Math.min(12, size * 0.7));
   const cells = svg("g", {});
-  const columnEvery = view.texts ? 1 : Math.ceil((labelSize + 2) / size); // labels only where they have room
+  const columnEvery = view.texts ? 1 : Math.ceil((labelSize + 2) / size); // only labels that fit
   view.column_labels.forEach((label, i) => {
     if (i % columnEvery) return;
     const [x, y] = [left + (i + 0.6) * size, top - 6];
@@ -73,7 +73,7 @@ function cellMark(view, r, c, x, y, size, rowHeight, strength) {
   const magnitude = Math.abs(strength);
   if (!magnitude) return null;
   if (view.dots) {
-    // Area, not radius: a number twice as large is to look twice as large.
+    // The area, not the radius, is proportional to the value.
     const radius = (size / 2 - 0.5) * Math.sqrt(magnitude) - (value < 0 ? Math.min(0.7, size / 16) : 0);
     return svg("circle", { class: value < 0 ? `hollow-${ink}` : ink, cx: x + size / 2, cy: y + rowHeight / 2, r: Math.max(radius, 0.2) });
   }
@@ -95,7 +95,7 @@ function textCell(view, r, c, x, y, size, rowHeight, magnitude) {
   );
 }
 
-/** The same on a canvas: thousands of squares in a few milliseconds. Labels only where they can be read. */
+/** A grid on a canvas: thousands of cells in a few milliseconds, with the labels that fit. */
 export function drawGridCanvas(view, { rows, columns, left, top, size, tilt, rowHeight, max }) {
   const [width, height] = [Math.ceil(left + columns * size + tilt), Math.ceil(top + rows * rowHeight + 8)];
   const pixelRatio = Math.min(2, devicePixelRatio || 1);
@@ -131,7 +131,7 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, tilt, row
   return {
     node,
     backend: "canvas",
-    // 23 MB for 512 tokens, which no collector of garbage knows of.
+    // Frees the canvas memory, 23 MB for 512 tokens, without waiting for garbage collection.
     destroy: () => [base, overlay].forEach((each) => (each.width = each.height = 0)),
     cellAt: cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads: view.readers }),
     cellMark(hovered, pinned) {
@@ -148,7 +148,7 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, tilt, row
   };
 }
 
-/** Numbers as areas, hollow below zero. */
+/** Values as dot areas, hollow below zero. */
 function dots(context, view, { left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue }) {
   view.values.forEach((row, r) =>
     row.forEach((value, c) => {
@@ -177,8 +177,8 @@ function dots(context, view, { left, top, size, rowHeight, max, ink, hollow: neg
 }
 
 /**
- * Numbers as strengths of a colour: a picture with one pixel a cell, drawn larger. A quarter of a million rectangles
- * would be kept by the browser, one by one, until they are shown: 180 MB for 512 tokens.
+ * Values as opacities: an image with one pixel per cell, scaled up. Drawing a quarter of a million rectangles instead takes
+ * 180 MB for 512 tokens.
  */
 function squares(context, view, { rows, columns, left, top, size, rowHeight, max, ink, hollow: negative, forbidden: noValue }) {
   const picture = el("canvas", { width: columns, height: rows });
@@ -203,7 +203,7 @@ function squares(context, view, { rows, columns, left, top, size, rowHeight, max
   for (let r = 1; r < rows; r++) context.clearRect(left, top + r * rowHeight - 0.5, columns * size, 0.5);
 }
 
-/** A colour of the page as [red, green, blue]. */
+/** A CSS colour as [red, green, blue]. */
 function rgb(name) {
   const pictureContext = el("canvas", { width: 1, height: 1 }).getContext("2d");
   pictureContext.fillStyle = name;
@@ -211,13 +211,13 @@ function rgb(name) {
   return pictureContext.getImageData(0, 0, 1, 1).data.subarray(0, 3);
 }
 
-/** From a pointer to the cell under it; null outside. With `heads`, a column's label is {row: null, column}. */
+/** A function from pointer events to cells; null outside. With `heads`, a column label is {row: null, column}. */
 function cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads }) {
   return (event) => {
     const bounds = node.getBoundingClientRect();
     const scale = node.viewBox?.baseVal?.width ? node.viewBox.baseVal.width / bounds.width : 1;
     const [x, y] = [(event.clientX - bounds.left) * scale - left, (event.clientY - bounds.top) * scale - top];
-    // Labels lean to the right by 60 degrees where they are long.
+    // Long labels are rotated by 60 degrees.
     const out = y < 0 && tilt !== 8 ? y / Math.sqrt(3) : 0;
     const [row, column] = [Math.floor(y / rowHeight), Math.floor((x + out) / size)];
     if (heads && y < 0 && column >= 0 && column < columns) return { row: null, column };

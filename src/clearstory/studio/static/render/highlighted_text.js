@@ -1,13 +1,13 @@
-// Spans: a text in pieces, each coloured by its number. Hovering reads a piece, a click pins it.
+// Highlighted text: a text in spans, each coloured by its value. Hover to read a span, click to pin it.
 
 import { el } from "../dom.js";
 import { cellText, visibleWhitespace } from "../format.js";
 
-/** data: a Spans. */
+/** data: a HighlightedText. */
 export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
   let pinned = null;
-  const text = el("div", { class: "spans", role: "listbox", "aria-label": "the text in its pieces" });
+  const text = el("div", { class: "spans", role: "listbox", "aria-label": "text spans" });
   const totals = el("p", { class: "totals" });
   const readout = el("p", { class: "readout", "aria-live": "polite" });
   root.replaceChildren(text, readout, totals);
@@ -43,7 +43,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       },
       visibleWhitespace(span.text) || "·",
     );
-    // A line feed is shown, and is one.
+    // A newline is shown as a symbol and also breaks the line.
     return span.text.includes("\n") ? [node, el("br")] : [node];
   }
 
@@ -60,7 +60,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       each.setAttribute("aria-selected", String(Number(each.dataset.place) === pinned));
   }
 
-  /** What is pointed at or pinned in a text beside this one, as this one's pieces. */
+  /** Applies the move of a linked text, without reporting it. */
   function follow({ hovered, pinned: pinnedIndex }) {
     pinned = pinnedIndex;
     updateMarks();
@@ -70,7 +70,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
 
   function updateReadout(index) {
     const span = index === null ? null : view.spans[index];
-    readout.textContent = span ? span.note : "Point at a piece to read it.";
+    readout.textContent = span ? span.note : "Hover a span to read it.";
   }
 
   function onKeyDown(event, node) {

@@ -1,22 +1,21 @@
-// Map: named points. The same points in other places move there, so that a film over training can be followed by eye.
+// Map: labelled points in the plane. When the data of the same points change, the points move, as over the checkpoints of a run.
 
 import { el, redrawOnResize, svg } from "../dom.js";
 import { cellText } from "../format.js";
 
-/** Milliseconds that points move for. */
+/** Milliseconds of the movement. */
 const MOVE_MS = 450;
 
 /**
- * data: a Map; `extent`, where it has one, is [left, right, low, high] of which the frame shows all, whatever the points
- * do. Both axes have one scale; labels that would cover others are shown when their point is looked at. Pointing at a
- * word marks its links; a click or Enter tells onPick({point, pinned: true}).
+ * data: a Map; an optional `extent` [left, right, low, high] is always visible. Both axes have the same scale; overlapping
+ * labels are shown on hover. Hovering a point marks its links; a click or Enter calls onPick({point, pinned: true}).
  */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
   let hovered = null;
   let rendered = null; // {key, nodes, lines, places}
   let animation = 0;
-  let highlighted = []; // points that something beside this one is about
+  let highlighted = []; // points highlighted from outside
   const container = el("div", {});
   const legend = el("p", { class: "legend" });
   const readout = el("p", { class: "readout", "aria-live": "polite" });
@@ -26,7 +25,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   function update(next) {
     view = next;
     paint(root.clientWidth || 600);
-    readout.textContent = "Point at a word to read it.";
+    readout.textContent = "Hover a point to read it.";
   }
 
   function paint(width) {
@@ -49,7 +48,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     follow({ hovered: highlighted });
   }
 
-  /** Points that something beside this one is about. Tells nobody. */
+  /** Highlights points from outside, without reporting it. */
   function follow({ hovered: linked }) {
     highlighted = linked ?? [];
     rendered?.nodes.forEach((node, index) => node.classList.toggle("on", highlighted.includes(index)));
@@ -75,7 +74,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     rendered = { key, nodes, lines, axes, places: null };
   }
 
-  /** Labels that would cover others wait until they are pointed at. */
+  /** Hides labels that overlap others until their point is hovered. */
   function hideOverlappingLabels(coordinates) {
     const usedBoxes = [];
     coordinates.forEach((index, i) => {
@@ -124,8 +123,8 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
       line.classList.toggle("on", isLinked);
       if (isLinked) linkedLabels.push(view.points[view.links[i][0] === index ? view.links[i][1] : view.links[i][0]].label);
     });
-    const coordinateText = point.x === null ? "no place" : `${cellText(point.x)}, ${cellText(point.y)}`;
-    readout.textContent = [[point.label, coordinateText, point.note].filter(Boolean).join(": "), linkedLabels.length ? `linked with ${[...new Set(linkedLabels)].join(", ")}` : ""].filter(Boolean).join(" · ");
+    const coordinateText = point.x === null ? "no position" : `${cellText(point.x)}, ${cellText(point.y)}`;
+    readout.textContent = [[point.label, coordinateText, point.note].filter(Boolean).join(": "), linkedLabels.length ? `linked to ${[...new Set(linkedLabels)].join(", ")}` : ""].filter(Boolean).join(" · ");
     onPick({ point: index, pinned: false });
   }
 

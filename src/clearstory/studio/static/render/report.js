@@ -1,8 +1,8 @@
-// Walk: views one after another as a stepper; each is drawn by its own kind's drawer.
+// Report: a sequence of panels with buttons, a slider and Play; each panel is a view drawn by its kind's renderer.
 
 import { el } from "../dom.js";
 
-/** data: a Walk. onPick({stage}) tells of each step, so that the address can hold it. */
+/** data: a Report. onPick({panel}) reports each panel, for the URL state. */
 export function mount(root, data, { onPick = (_) => {}, picked = null, renderView = null } = {}) {
   let view = data;
   let index = 0;
@@ -11,7 +11,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null, renderVie
   const backButton = el("button", { type: "button", onclick: () => showPanel(index - 1) }, "◀ Back");
   const nextButton = el("button", { type: "button", onclick: () => showPanel(index + 1) }, "Next ▶");
   const play = el("button", { type: "button", "aria-pressed": "false", onclick: togglePlay }, "Play");
-  const slider = el("input", { type: "range", min: 0, value: 0, "aria-label": "step", oninput: () => showPanel(Number(slider.value)) });
+  const slider = el("input", { type: "range", min: 0, value: 0, "aria-label": "panel", oninput: () => showPanel(Number(slider.value)) });
   const progress = el("output", {});
   const title = el("h3", {});
   const captionLine = el("p", { class: "caption" });

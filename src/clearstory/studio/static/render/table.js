@@ -1,11 +1,11 @@
-// Table: rows of cells, one column as bars as well.
+// Table: rows of cells, one column also as bars.
 
 import { el } from "../dom.js";
 import { cellText } from "../format.js";
 
 const FIRST_ROWS = 60;
 
-/** data: a Table. Rows may be long: the first are shown, and a button shows more; none is hidden without a word. */
+/** data: a Table. The first rows are shown; a button shows the rest. */
 export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {}) {
   let view = data;
   let shownRows = FIRST_ROWS;
@@ -70,7 +70,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       each.setAttribute("aria-selected", String(Number(each.dataset.row) === pinned));
   }
 
-  /** What is pointed at or pinned in a table beside this one, as this one's rows. */
+  /** Applies the move of a linked table, without reporting it. */
   function follow({ hovered, pinned: pinnedIndex }) {
     pinned = pinnedIndex;
     updateMarks();

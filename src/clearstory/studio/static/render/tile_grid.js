@@ -1,17 +1,17 @@
-// Mosaic: many small pictures on one canvas: every head of a model. Pointing reads one, a click chooses it.
+// Tile grid: many small images on one canvas, such as the patterns of all attention heads. Hover to read one, click to select it.
 
 import { themeColor, el, redrawOnResize } from "../dom.js";
 
 /**
- * data: {maps: {shape: [layers, heads, rows, columns], values}, order, names, kinds, scores, title}. `maps` are bytes, 255
- * for 1; `order` lists [layer, head] as they are to stand, `inPlace` in rows and columns of layers and heads; `names`,
- * `kinds` and `scores` may come later. `hideFirst` leaves the first column out and makes the rest as bright as it can be.
- * `also` are heads as "layer.head" that are chosen beside. onPick({layer, head, pinned, add}); `picked` is {layer, head} or null.
+ * data: {patterns: {shape: [layers, heads, rows, columns], values}, order, names, kinds, scores, title}. `patterns` are bytes,
+ * 255 for 1; `order` lists [layer, head] in display order, `inPlace` if that is by layer and head; `names` (the type of each
+ * head), `kinds` (all types) and `scores` may be added later. `hideFirst` hides the first column and rescales the rest.
+ * `alsoSelected` is a set of further heads as "layer.head". onPick({layer, head, pinned, add}); `picked` is {layer, head} or null.
  */
 export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   let view = data;
   let selected = picked;
-  let hovered = null; // the place, in `order`, that is looked at
+  let hovered = null; // index in `order` of the tile under the pointer
   let layout = null;
   const canvas = el("canvas", { role: "img" });
   const overlay = el("canvas", { class: "over", "aria-hidden": "true" });
@@ -31,7 +31,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
     paint(root.clientWidth || 600);
   }
 
-  /** Another head is chosen, or others are combined: the picture stays. */
+  /** Changes the selection without redrawing the tiles. */
   function choose(now, also = view.alsoSelected) {
     view.alsoSelected = also;
     selected = now;
@@ -41,7 +41,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
 
   function paint(width) {
     const [layers, heads, rows, columns] = view.patterns.shape;
-    // The longer side goes across: 30 layers of 9 heads are nine rows.
+    // The longer dimension is horizontal: 30 layers of 9 heads are nine rows.
     const across = Math.max(layers, heads);
     const [left, tileGap, footHeight] = [30, across > 16 ? 3 : 5, view.names ? 3 : 0];
     const size = Math.max(14, Math.min(72, (width - left - 8) / across - tileGap));
@@ -84,7 +84,7 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
         }
       }
     });
-    tileCanvas.width = tileCanvas.height = 0; // let go at once
+    tileCanvas.width = tileCanvas.height = 0; // frees its memory
     context.fillStyle = softColor;
     context.textBaseline = "middle";
     context.textAlign = "right";
@@ -174,14 +174,14 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   function updateReadout() {
     const index = hovered ?? (selected ? view.order.findIndex(([layer, head]) => layer === selected.layer && head === selected.head) : -1);
     if (index < 0) {
-      readout.textContent = "Point at a head to read what it does; a click opens it, shift adds it to those that are combined, arrows move.";
+      readout.textContent = "Hover a head to read its type; click to open it, shift-click to add it to the combined heads; use the arrow keys to move.";
       return;
     }
     const [layer, head] = view.order[index];
     const name = view.names?.[layer][head];
     const kind = name ? view.kinds.indexOf(name) : -1;
     const score = view.scores && kind >= 0 && kind < view.kinds.length - 1 ? view.scores.values[(layer * layout.heads + head) * (view.kinds.length - 1) + kind] : null;
-    readout.textContent = `Layer ${layer}, head ${head}${name ? `: ${name}${score === null ? "" : ` ${score.toFixed(2)}`}` : ""}${hovered === null ? ", chosen" : ""}.`;
+    readout.textContent = `Layer ${layer}, head ${head}${name ? `: ${name}${score === null ? "" : ` ${score.toFixed(2)}`}` : ""}${hovered === null ? ", selected" : ""}.`;
   }
 
   function onKeyDown(event) {
@@ -198,17 +198,17 @@ export function mount(root, data, { onPick = (_) => {}, picked = null } = {}) {
   return { update, choose, destroy: end, state: () => ({ hovered, ...selected }), svg: () => null, csv: () => null };
 }
 
-/** The colour of a kind of head. */
+/** The colour of a head type. */
 const typeColor = (kind) => themeColor(kind < 6 ? `line-${kind}` : "band");
 
-/** By how much the strongest cell outside of the first column falls short of full. */
+/** The factor that scales the largest value outside of the first column to 255. */
 function brightness(cells, columns) {
   let max = 1;
   cells.forEach((cell, index) => (max = index % columns ? Math.max(max, cell) : max));
   return 255 / max;
 }
 
-/** A colour as the lower three bytes of a pixel; the fourth is how strong it is. */
+/** A colour as the lower three bytes of a pixel; the fourth is its opacity. */
 function packColor(text) {
   const context = el("canvas", { width: 1, height: 1 }).getContext("2d");
   context.fillStyle = text;

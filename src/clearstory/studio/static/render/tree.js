@@ -1,4 +1,4 @@
-// Tree: words below those that they come after, a step a row: what a beam search has followed, and what it has dropped.
+// Tree: tokens below their predecessors, one row per position: the candidates of a beam search, kept and dropped.
 
 import { el, redrawOnResize, svg } from "../dom.js";
 import { cellText, visibleWhitespace } from "../format.js";
@@ -6,12 +6,12 @@ import { cellText, visibleWhitespace } from "../format.js";
 const [ROW, BOX, LEFT] = [58, 34, 28];
 
 /**
- * data: a Tree. Pointing at a word reads the way to it, a click or Enter keeps it, Esc lets go; left and right move along
- * a step, up to the word before, down to the first after.
+ * data: a Tree. Hover a token to read the path to it, click or press Enter to pin it, Esc releases; left and right move within
+ * a row, up to the parent, down to the first child.
  */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
-  let hovered = null; // the word that is pointed at
+  let hovered = null; // index of the node under the pointer
   let pinned = null;
   let nodeElements = [];
   let levels = [];
@@ -71,7 +71,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     mark();
   }
 
-  /** The way to the word that is read, from the first on. */
+  /** Marks the path to the hovered node. */
   function mark() {
     const path = pathTo(view, hovered);
     nodeElements.forEach(({ leaf: box, line }, index) => {
@@ -86,7 +86,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     mark();
     root.dataset.node = index ?? "";
     if (index === null) {
-      readout.textContent = "Point at a word to read the way to it; the thick way is the best.";
+      readout.textContent = "Hover a token to read the path to it; the thick path is the best one.";
       return;
     }
     const each = view.nodes[index];
@@ -118,7 +118,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     return nodeElements[next].leaf.focus();
   }
 
-  /** The word that an arrow leads to. */
+  /** The node that an arrow key leads to. */
   function neighbour(key) {
     const levelNodes = levels.find((each) => each.includes(hovered));
     const index = levelNodes.indexOf(hovered);
@@ -133,7 +133,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
   return { update, destroy: end, state: () => ({ point: hovered, pinned }), svg: () => null, csv: () => null };
 }
 
-/** The nodes by how many stand before them. */
+/** The nodes by depth. */
 function levelsOf(nodes) {
   const depths = [];
   const levels = [];
@@ -144,7 +144,7 @@ function levelsOf(nodes) {
   return levels;
 }
 
-/** The nodes of the way to one, itself first. */
+/** The nodes of the path to a node, itself first. */
 function pathTo(view, to) {
   const path = new Set();
   for (let hovered = to; hovered !== null && hovered !== undefined; hovered = view.nodes[hovered].parent) path.add(hovered);

@@ -1,5 +1,5 @@
-// Strip: vectors as rows of coloured numbers, every dimension a narrow column: blue above zero, red below, pale near it;
-// the strength of a colour is the root of a number's share of the largest.
+// Vector strip: vectors as rows of coloured cells, one narrow column per dimension: blue for positive values, red for negative
+// ones; the opacity is the square root of the value relative to the largest.
 
 import { themeColor, el, redrawOnResize } from "../dom.js";
 import { cellText } from "../format.js";
@@ -7,8 +7,8 @@ import { cellText } from "../format.js";
 const [ROW_HEIGHT, ROW_GAP] = [18, 2];
 
 /**
- * data: {title, labels, values: {shape: [rows, columns], values}}. Pointing reads a number, arrows move, a click or Enter
- * tells onPick({row, column, pinned: true}).
+ * data: {title, labels, values: {shape: [rows, columns], values}}. Hover to read a value, arrow keys move; a click or
+ * Enter calls onPick({row, column, pinned: true}).
  */
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
@@ -53,7 +53,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
       const y = row * (ROW_HEIGHT + ROW_GAP) + 1;
       for (let column = 0; column < columns; column++) {
         const value = numbers[row * columns + column];
-        context.globalAlpha = max ? Math.sqrt(Math.abs(value) / max) : 0; // a few dimensions are far larger than all others
+        context.globalAlpha = max ? Math.sqrt(Math.abs(value) / max) : 0; // a few dimensions are far larger than the others
         context.fillStyle = value < 0 ? negativeColor : positiveColor;
         context.fillRect(left + column * size, y, Math.max(size, 1), ROW_HEIGHT);
       }
@@ -85,8 +85,8 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     const box = stack.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left - layout.left) / layout.size);
     const row = Math.floor((event.clientY - box.top) / (ROW_HEIGHT + ROW_GAP));
-    const clamp = row >= 0 && row < layout.rows && column < layout.columns;
-    return clamp ? { row, column: Math.max(0, column) } : null; // a row's name is its first number
+    const inside = row >= 0 && row < layout.rows && column < layout.columns;
+    return inside ? { row, column: Math.max(0, column) } : null; // the label counts as the first column
   }
 
   function hover(cell) {
@@ -100,7 +100,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
 
   function updateReadout() {
     if (!hovered) {
-      readout.textContent = `${layout.rows} vectors of ${layout.columns.toLocaleString("en-US")} numbers: blue is above zero, red below. Point at one to read it.`;
+      readout.textContent = `${layout.rows} vectors of ${layout.columns.toLocaleString("en-US")} dimensions: blue is positive, red negative. Hover a cell to read it.`;
       return;
     }
     const value = view.values.values[hovered.row * layout.columns + hovered.column];
@@ -127,7 +127,7 @@ function truncateLabel(text) {
   return letters.length <= 18 ? text : `${letters.slice(0, 17).join("")}…`;
 }
 
-/** The numbers of a strip as a table: a row a vector. */
+/** The vectors as a table with one row each. */
 export function vectorTable({ title, labels, values }) {
   const columns = values.shape[1];
   const rows = labels.map((label, row) => [label, ...values.values.subarray(row * columns, (row + 1) * columns)]);

@@ -1,24 +1,24 @@
-// Dial: one head's weights as dots that can be pulled: area is the weight, a ring is what it was before the edits. Up or to
-// the right makes a dot larger. With the keyboard: arrows move, Enter takes a dot, arrows turn it, Enter or Esc lets it go.
+// Weight editor: one head's attention weights as dots that can be dragged. The area is the weight, the ring the weight before
+// interventions; dragging up or right increases it. Keys: arrows move, Enter grabs a dot, arrows change it, Enter or Esc releases.
 
 import { el, redrawOnResize, svg } from "../dom.js";
 import { cellText } from "../format.js";
 
-/** Pixels from 0 to 1. */
+/** Drag distance in pixels from weight 0 to 1. */
 const DRAG_PIXELS = 140;
 const [STEP, FINE_STEP] = [0.05, 0.01];
 
 /**
- * data: {rows, columns, weights, before, seen: {shape, values}, edited}; `edited` has "row,column" of cells that an edit has set.
- * onTurn({row, column, weight}) is told of every turn, weight null where the cell is to be as it was. A cell whose row
- * sees nothing else cannot be turned.
+ * data: {rows, columns, weights, before, seen: {shape, values}, edited}; `edited` has "row,column" of cells set by an intervention.
+ * onChange({row, column, weight}) reports every change; weight null removes the intervention. A cell that is the only visible
+ * one of its row cannot be changed.
  */
-export function mount(root, data, { onTurn = (_) => {} } = {}) {
+export function mount(root, data, { onChange = (_) => {} } = {}) {
   let view = data;
   let hovered = null; // {row, column}
-  let lastHeld = null; // the cell that was in hand last: keys go on from there
-  let heldWeight = null; // the weight in hand, of the cell at `at`
-  let dragStart = null; // where the pointer took it
+  let lastHeld = null; // the last grabbed cell, from which keys continue
+  let heldWeight = null; // the weight of the grabbed cell
+  let dragStart = null; // where the drag started
   let layout = null;
   let nodes = new Map();
   const container = el("div", { class: "grid-field weight-editor", tabindex: "0", role: "application", onkeydown: onKeyDown });
@@ -28,8 +28,8 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
 
   const index = ({ row, column }) => row * view.columns.length + column;
   const cellKey = ({ row, column }) => `${row},${column}`;
-  const isVisible = (cell) => view.seen.values[index(cell)] === 1;
-  const visibleInRow = (row) => view.columns.reduce((sum, _, column) => sum + view.seen.values[row * view.columns.length + column], 0);
+  const isVisible = (cell) => view.visible.values[index(cell)] === 1;
+  const visibleInRow = (row) => view.columns.reduce((sum, _, column) => sum + view.visible.values[row * view.columns.length + column], 0);
   const isEditable = (cell) => isVisible(cell) && visibleInRow(cell.row) > 1;
   const weight = (cell) => (heldWeight !== null && hovered && cellKey(hovered) === cellKey(cell) ? heldWeight : view.weights.values[index(cell)]);
 
@@ -77,7 +77,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
     refresh();
   }
 
-  /** Every dot as large as its weight is now. */
+  /** Updates the sizes of all dots. */
   function refresh() {
     if (!layout) return;
     const maxRadius = layout.size / 2 - 1;
@@ -118,7 +118,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
     if (next === heldWeight) return;
     heldWeight = next;
     refresh();
-    onTurn({ ...hovered, weight: next });
+    onChange({ ...hovered, weight: next });
   }
 
   function release() {
@@ -129,16 +129,16 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
   function updateReadout() {
     Object.assign(root.dataset, { row: hovered?.row ?? "", column: hovered?.column ?? "", weight: hovered && isVisible(hovered) ? weight(hovered) : "", taken: String(heldWeight !== null) });
     if (!hovered) {
-      readout.textContent = "Pull a dot to change how much a token takes; the rest of its row shares what is left. Keys: arrows, Enter to take a dot, arrows to turn it.";
+      readout.textContent = "Drag a dot to change an attention weight; the rest of its row is rescaled. Keys: arrows to move, Enter to grab a dot, arrows to change it.";
       return;
     }
     const pair = `${view.rows[hovered.row]} → ${view.columns[hovered.column]}`;
-    if (!isVisible(hovered)) readout.textContent = `${pair}: it cannot look there.`;
-    else if (!isEditable(hovered)) readout.textContent = `${pair}: ${cellText(weight(hovered))}; the only token that it sees, so nothing can be taken from it.`;
+    if (!isVisible(hovered)) readout.textContent = `${pair}: masked.`;
+    else if (!isEditable(hovered)) readout.textContent = `${pair}: ${cellText(weight(hovered))}; the only visible key, so its weight is always 1.`;
     else {
       const original = view.before.values[index(hovered)];
       const before = Math.abs(original - weight(hovered)) > 0.005 ? ` (was ${cellText(original)})` : "";
-      readout.textContent = `${pair}: ${cellText(weight(hovered))}${before}${heldWeight === null ? "" : ", in hand: arrows turn it, Enter lets it go"}${view.edited.has(cellKey(hovered)) ? "; Delete gives it back" : ""}.`;
+      readout.textContent = `${pair}: ${cellText(weight(hovered))}${before}${heldWeight === null ? "" : ", grabbed: arrows change it, Enter releases it"}${view.edited.has(cellKey(hovered)) ? "; Delete removes the change" : ""}.`;
     }
   }
 
@@ -157,7 +157,7 @@ export function mount(root, data, { onTurn = (_) => {} } = {}) {
         refresh();
       }
     } else if (event.key === "Delete" || event.key === "Backspace") {
-      if (hovered && view.edited.has(cellKey(hovered))) onTurn({ ...hovered, weight: null });
+      if (hovered && view.edited.has(cellKey(hovered))) onChange({ ...hovered, weight: null });
     } else if (event.key === "Escape" && heldWeight !== null) {
       event.stopPropagation();
       release();
