@@ -276,7 +276,7 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
     """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
     from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
-    from clearstory.lens.probes.attention import attention_patterns
+    from clearstory.lens.hooks.attention_sites import attention_patterns
     from clearstory.lens.hooks.passage import encode_passage
     from clearstory.lens.hooks.attention_sites import attention_sites
     from clearstory.models.build import build

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.probes.attention import attention, attention_weights, attention_caption, attention_patterns, pooled_patterns
-from clearstory.lens.probes.x_head import head_output_in_stream, head_quantities, logit_changes, through_norm
+from clearstory.lens.hooks.attention_sites import attention_weights, attention_patterns, pooled_patterns
+from clearstory.lens.probes.attention import attention, attention_caption
+from clearstory.lens.probes.attention_head import head_output_in_stream, head_quantities, logit_changes, through_norm
 from clearstory.lens.probes.attention_head import MAX_DIMENSIONS, attention_head
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import attention_parts, attention_site, attention_sites, linear_weight

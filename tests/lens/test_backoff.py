@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.lens.probes.x_backoff import backoff
+from clearstory.lens.probes.ngram_counts import backoff
 from clearstory.lens.registry import supported_views, check_supported
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig

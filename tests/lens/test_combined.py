@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.probes.attention import attention_patterns
-from clearstory.lens.probes.x_combined import combined_heads, select_heads
+from clearstory.lens.hooks.attention_sites import attention_patterns
+from clearstory.lens.probes.attention import combined_heads, select_heads
 from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
 from clearstory.lens.hooks.passage import encode_passage

@@ -14,7 +14,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import build_word_bank, cosines_by_layer, find_word, layer_vectors, align_text, layer_vectors_of_texts, standardize
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings, read_sentences
-from clearstory.lens.probes.x_moved import head_contributions
+from clearstory.lens.probes.contextual_embeddings import head_contributions
 from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 from clearstory.lens.views import Curve, Grid, Map, Table
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL

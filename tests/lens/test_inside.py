@@ -8,7 +8,7 @@ import pytest
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput
-from clearstory.lens.probes.x_neighbours import neighbours
+from clearstory.lens.probes.embeddings import neighbours
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 

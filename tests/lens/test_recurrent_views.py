@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.x_gates import compute_gates, gate_activations
+from clearstory.lens.probes.recurrent_units import compute_gates, gate_activations
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach
 from clearstory.lens.registry import check_supported
 from clearstory.models.base import TokenBatch

@@ -16,7 +16,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.dependency_heads import DependencyHeads, dependency_caption, measure_dependency_heads, dependency_heads
 from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.hooks.activations import replace_activations, record_activations
-from clearstory.lens.probes.x_words import align_words, word_attention
+from clearstory.lens.probes.dependency_heads import align_words, word_attention
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.train_tokenizer import train_tokenizer

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.x_states import viterbi
+from clearstory.lens.probes.hmm_states import viterbi
 from clearstory.lens.registry import check_supported
 from clearstory.models.hmm.decoding import posteriors, viterbi
 from tiny import MODELS

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, UnknownName
-from clearstory.lens.probes.x_gates import compute_gates
+from clearstory.lens.probes.recurrent_units import compute_gates
 from clearstory.lens.probes.recurrent_units import longest_hold_caption, unit_activations, activations
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.x_head import head_quantities
+from clearstory.lens.probes.attention_head import head_quantities
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import attention_parts
 from clearstory.lens.views import Curve, Table

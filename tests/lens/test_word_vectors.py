@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.embeddings import embeddings, most_varying_columns
-from clearstory.lens.probes.x_neighbours import analogy, neighbours, parse_word_sum
+from clearstory.lens.probes.embeddings import analogy, neighbours, parse_word_sum
 from clearstory.lens.registry import supported_views
-from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, known_token, principal_directions, word_tokens, unit_word_vectors
+from clearstory.lens.probes.embeddings import nearest_tokens, project_to_plane, known_token, principal_directions, word_tokens, unit_word_vectors
 from clearstory.lens.probes.projection import axis_coordinates, semantic_axis, fit_plane, projection, project_on
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_GPT2

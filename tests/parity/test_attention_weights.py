@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model, save_model
-from clearstory.lens.probes.attention import attention_patterns
+from clearstory.lens.hooks.attention_sites import attention_patterns
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_sites
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
 from clearstory.lens.probes.attention import attention_caption
-from clearstory.lens.probes.x_combined import Reduction, select_heads, combined_title
+from clearstory.lens.probes.attention import Reduction, select_heads, combined_title
 from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
@@ -114,10 +114,10 @@ def head_scores(
     """The type of every head and its score for each type, (L, H, types): see `lens.probes.head_types`."""
     cached = queries_and_keys(model, tokenizer, text, part, target)
     with inference_mode(model):
-        measured = measure_heads(model, tokenizer, cached.passage, part, look=cached.map_patterns)
+        measured = measure_heads(model, tokenizer, cached.passage, part, pattern_pass=cached.map_patterns)
     types = [name for name in THRESHOLDS if name in measured.scores]
     return {
-        "names": [list(row) for row in measured.names],
+        "names": [list(row) for row in measured.types],
         "kinds": [*types, "unclear"],
         "thresholds": {name: THRESHOLDS[name] for name in types},
         "scores": torch.stack([measured.scores[name] for name in types], -1).float(),
@@ -167,13 +167,13 @@ def combined_pattern(
     selection = select_heads(cached.sites, heads, reduce)
     rows, columns = cached.sites[0].labels(cached.passage)
     with inference_mode(model):
-        weights = selection.over([selection.within(layer, cached.pattern(layer)) for layer in selection.layers])
+        weights = selection.reduce_layers([selection.reduce_heads(layer, cached.pattern(layer)) for layer in selection.layers])
     return {
         "weights": weights.float(),
         "title": combined_title(selection),
         "rows": list(rows),
         "columns": list(columns),
-        "caption": selection.look(weights, columns),
+        "caption": selection.caption(weights, columns),
     }
 
 

@@ -16,7 +16,7 @@ from clearstory.errors import BadInput, BadSetting, ContextOverflow
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import WordBank, build_word_bank, find_word, word_occurrences, align_text
 from clearstory.lens.probes.contextual_embeddings import head_difference_table, layer_title, nearest_tables, similarity_curve, static_neighbour_grids, occurrences_title, trajectory_map
-from clearstory.lens.probes.x_moved import head_contributions
+from clearstory.lens.probes.contextual_embeddings import head_contributions
 from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views import Grid
 from clearstory.models.capabilities import Capability, has_capability
@@ -87,14 +87,14 @@ def contextual_embeddings(
     layers = [name for name in pair.names if name.isdecimal()]
     head_tables = None
     if has_capability(unwrap_model(model), Capability.ATTENTION):
-        first_heads, second_heads = (head_contributions(model, each, span) for each, span in zip(pair.both, pair.spots, strict=True))
+        first_heads, second_heads = (head_contributions(model, each, span) for each, span in zip(pair.texts, pair.positions, strict=True))
         head_tables = {name: head_difference_table(first_heads, second_heads, len(first_heads), int(name)).to_json() for name in layers}
     return {
         "other_text": other_text,
         "title": occurrences_title((text, other_text), (word, second)),
         "caption": curve.caption,
         "missing": bank.missing,
-        "tokens": [list(span) for span in pair.spots],
+        "tokens": [list(span) for span in pair.positions],
         "layers": rows,
         "least_similar": min(layers, key=lambda name: centred[pair.names.index(name)]),
         "similarity": curve.to_json(),

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from clearstory.errors import BadInput
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.rendering.render import render
-from clearstory.lens.probes.x_neighbours import similarity_caption, word_neighbours
+from clearstory.lens.probes.embeddings import similarity_caption, word_neighbours
 from clearstory.lens.hooks.passage import number_duplicates
-from clearstory.lens.probes.x_vectors import input_embeddings, unit_word_vectors
+from clearstory.lens.probes.embeddings import input_embeddings, unit_word_vectors
 from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 
@@ -64,7 +64,7 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
         remove_components=request.remove_components,
         max_token_id=request.max_token_id,
     )
-    coordinates, _ = plane.places(unit_word_vectors(model, tokenizer, centre=request.centre, remove_components=request.remove_components))
+    coordinates, _ = plane.coordinates(unit_word_vectors(model, tokenizer, centre=request.centre, remove_components=request.remove_components))
     (left, low), (right, high) = coordinates.amin(0).tolist(), coordinates.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 

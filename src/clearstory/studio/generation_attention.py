@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.probes.attention import attention_weights
+from clearstory.lens.hooks.attention_sites import attention_weights
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site
 from clearstory.models.capabilities import Capability, require

@@ -21,7 +21,7 @@ from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
-from clearstory.lens.probes.next_token import entropy
+from clearstory.lens.probes.next_token import entropy_bits
 from clearstory.models.base import LanguageModel, TokenBatch, State
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.base import inference_mode, initial_state
@@ -97,7 +97,7 @@ class GenerationSessions:
             "probability": float(logprobs[0].exp()),
             "logprob": float(logprobs[0]),
             "rank": int((logits > logits[token]).sum()) + 1,
-            "entropy": entropy(logits.softmax(-1)),
+            "entropy": entropy_bits(logits.softmax(-1)),
             "alternatives": distribution["tokens"],
             "kept": distribution["kept"],
             "text": decode_generated(prompt_format.token_decoder(tokenizer), now, prompt),

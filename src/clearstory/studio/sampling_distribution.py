@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
-from clearstory.lens.probes.next_token import entropy
+from clearstory.lens.probes.next_token import entropy_bits
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.base import inference_mode, initial_state
@@ -141,6 +141,6 @@ def sampling_distribution(
         "kept": int((sampling_probabilities > 0).sum()),
         "kept_mass": float(probabilities[sampling_probabilities > 0].sum()),
         "rest_mass": max(rest_mass, 0.0),
-        "entropy": entropy(probabilities),
-        "sampling_entropy": entropy(sampling_probabilities),
+        "entropy": entropy_bits(probabilities),
+        "sampling_entropy": entropy_bits(sampling_probabilities),
     }

@@ -40,10 +40,10 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.base import LanguageModel
-from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.decoding_layout import DecodingView
 from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
 from clearstory.models.transformer.stack import Stack
 
 Replacement = Callable[[Tensor], Tensor] | Tensor
@@ -349,7 +349,9 @@ def attention_scores(
     if bias is not None:
         scores = scores + bias.to(scores.dtype)
     if attention.causal:
-        scores = scores.masked_fill(~causal_mask(q.shape[2], k.shape[2], attention.sliding_window, q.device), -torch.inf)
+        scores = scores.masked_fill(
+            ~causal_mask(q.shape[2], k.shape[2], attention.sliding_window, q.device), -torch.inf
+        )
     return scores
 
 

@@ -32,9 +32,8 @@ from clearstory.lens.hooks.interventions import (
 )
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.transformer.attention import Attention, causal_mask
-from clearstory.models.base import inference_mode
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 

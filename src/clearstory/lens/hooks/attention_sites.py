@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.hooks.activations import record_activations, transformer_stacks
 from clearstory.lens.hooks.passage import Passage
-from clearstory.models.base import LanguageModel
-from clearstory.models.transformer.attention import Attention, causal_mask
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
 from clearstory.models.lora import LoRALinear
-from clearstory.models.base import inference_mode
+from clearstory.models.transformer.attention import Attention, causal_mask
 from clearstory.models.transformer.stack import Stack
 
 AttentionPart = Literal["encoder", "decoder", "cross"]

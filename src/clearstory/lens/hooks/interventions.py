@@ -154,9 +154,7 @@ def parse_intervention(text: str) -> Intervention:
         parse: Callable[..., Intervention] = PARSERS.get(kind, parse_scale)
         return parse(kind, stack, *arguments)
     except (TypeError, ValueError):  # wrong number of arguments, or one that is not a number
-        raise BadSetting(
-            f"the intervention '{text}' is malformed; write {stack_prefix(stack)}{SYNTAX[kind]}"
-        ) from None
+        raise BadSetting(f"the intervention '{text}' is malformed; write {stack_prefix(stack)}{SYNTAX[kind]}") from None
 
 
 def parse_scale(part: Any, stack: StackName, where: str, how: str) -> Intervention:

@@ -45,7 +45,9 @@ def linearise(norm: nn.Module, x: Float[Tensor, "W"]) -> LinearisedNorm:
     centred = isinstance(norm, LayerNorm)
     spread = (x - x.mean() if centred else x).square().mean() + norm_.eps
     bias = getattr(norm_, "bias", None)
-    return LinearisedNorm(float(spread.rsqrt()), norm_.weight.double(), None if bias is None else bias.double(), centred)
+    return LinearisedNorm(
+        float(spread.rsqrt()), norm_.weight.double(), None if bias is None else bias.double(), centred
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from clearstory.errors import BadInput, CannotDo, ContextOverflow
 from clearstory.lens.hooks.activations import model_device
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation, bos_or_eos_token_id, prepare_prompt, prepare_source, find_start_token_id
+from clearstory.models.prompts import (
+    Truncation,
+    bos_or_eos_token_id,
+    find_start_token_id,
+    prepare_prompt,
+    prepare_source,
+)
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.special_tokens import build_inputs, encode_with_mask
 from clearstory.text.tokenizers import Tokenizer

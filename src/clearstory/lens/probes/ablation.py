@@ -28,8 +28,7 @@ from clearstory.lens.hooks.residual_stream import (
 )
 from clearstory.lens.probes.logit_lens import LensMetric
 from clearstory.lens.views import Grid
-from clearstory.models.base import LanguageModel
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 

@@ -21,8 +21,7 @@ from clearstory.lens.hooks.apply_interventions import check_equal_lengths, encod
 from clearstory.lens.hooks.passage import Passage, encode_passage, number_duplicates
 from clearstory.lens.hooks.residual_stream import answer_position, single_token, split_target_and_words
 from clearstory.lens.views import Grid
-from clearstory.models.base import LanguageModel
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 

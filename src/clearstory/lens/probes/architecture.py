@@ -1,86 +1,98 @@
-"""Architecture: this model drawn as papers draw theirs, from below upwards, with the shape and the learnt numbers of
-each part. Vaswani et al. 2017, figure 1; Elman 1990; Rabiner 1989; Katz 1987.
+"""Architecture: a diagram of a model from input to output, with the shape and the number of parameters of each component.
+
+Vaswani et al. 2017, figure 1; Elman 1990; Rabiner 1989; Katz 1987.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
+from clearstory.errors import CannotDo
+from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views.figure import Arrow, Box, Figure
 from clearstory.lens.views.figure_layout import FigureColumn, layout_figure
-from clearstory.lens.hooks.activations import unwrap_model
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.base import LanguageModel
 from clearstory.models.build import count_parameters
+from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import NAMES
 from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.transformer.stack import Stack
+from clearstory.text.tokenizers import Tokenizer
 
-LEFT, WIDE, BETWEEN, SIDE = 2, 34, 9, 26
-"""Letters: before a column, across it, between two, and across what stands beside one."""
+LEFT, COLUMN_WIDTH, GAP, SIDE_WIDTH = 2, 34, 9, 26
+"""In characters: left margin, width of a column, gap between two columns, and width of a column beside another."""
 
-NORMS = {"rms": "root-mean-square norm", "layer": "layer norm"}
+NORMS = {"rms": "RMSNorm", "layer": "LayerNorm"}
 
-ATTENTION = {"rotary": "rotary attention", "relative_bias": "attention biased by distance"}
-"""What attention is called where it, and not the stream, is told of places."""
+ATTENTION = {"rotary": "rotary attention", "relative_bias": "attention with relative bias"}
+"""Names of attention that encodes positions itself."""
 
 
-def architecture(model: Any, tokenizer: Any, text: str) -> Figure:
-    """The parts of a model as a figure; the text plays no part in it.
+def architecture(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Figure:
+    """The components of a model as a figure, with shapes and numbers of parameters; the text is not used.
 
-    Every learnt number is in one box: those of a box, times how often it is repeated, add up to the model's.
+    Each box's parameters, times its repetitions, add up to the model's. Raises CannotDo for a model of a family without
+    a figure.
     """
-    model = unwrap_model(model)
+    network = unwrap_model(model)
     columns, arrows = model_columns(model)
-    kind = getattr(model.config, "architecture", model.config.family)
-    title = f"Architecture: {kind}, {model.config.summary}"
-    seen = layout_figure(title, None, columns, arrows)
-    parts = {box.name: 0 for box in seen.boxes if box.parameters}
-    for box in seen.boxes:
+    title = f"Architecture: {family_name(model)}, {network.config.summary}"
+    figure = layout_figure(title, None, columns, arrows)
+    parameters = {box.name: 0 for box in figure.boxes if box.parameters}
+    for box in figure.boxes:
         if box.parameters:
-            parts[box.name] += box.parameters * seen.repeats(box)
-    return layout_figure(title, look(parts, count_parameters(model)), columns, arrows)
+            parameters[box.name] += box.parameters * figure.repeats(box)
+    return layout_figure(title, parameters_caption(parameters, count_parameters(network)), columns, arrows)
 
 
-def look(parts: dict[str, int], whole: int) -> str:
-    """Where most of the learnt numbers are.
+def parameters_caption(parameters: dict[str, int], total: int) -> str:
+    """The total number of parameters, and the two components with most of them.
 
-    >>> look({"embedding": 25, "feed-forward": 75}, 100)
-    '100 numbers are learnt; 75% of them in ‘feed-forward’ and 25% in ‘embedding’.'
+    >>> parameters_caption({"embedding": 25, "feed-forward": 75}, 100)
+    '100 parameters; 75% of them in ‘feed-forward’ and 25% in ‘embedding’.'
     """
-    most = sorted(parts.items(), key=lambda item: -item[1])[:2]
-    said = " and ".join(
-        f"{size / whole:.0%}{' of them' * (not at)} in ‘{name}’" for at, (name, size) in enumerate(most)
+    most = sorted(parameters.items(), key=lambda item: -item[1])[:2]
+    shares = " and ".join(
+        f"{size / total:.0%}{' of them' * (not index)} in ‘{name}’" for index, (name, size) in enumerate(most)
     )
-    return f"{whole:,} numbers are learnt; {said}."
+    return f"{total:,} parameters; {shares}."
 
 
-def model_columns(model: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+def model_columns(model: LanguageModel) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """The columns of a model's figure, and the arrows between them."""
-    if isinstance(model, EncoderDecoder):
-        return encoder_decoder_columns(model)
-    if isinstance(model, Recurrent):
-        return [recurrent_column(model)], ()
-    if isinstance(model, HMM):
-        return [hmm_column(model)], ()
-    if isinstance(model, NGram):
-        return [ngram_column(model)], ()
-    column = FigureColumn(LEFT, WIDE)
-    tokens(column, model)
-    if getattr(model, "recall", None) is not None:
-        return recalling(column, model)
-    climb(column, model)
-    if isinstance(model, Encoder):
-        return encoder_top(column, model)
-    leave(column, model)
+    network = unwrap_model(model)
+    if Capability.RECURRENT_STATE in model.capabilities:
+        return [recurrent_column(network)], ()
+    if Capability.HMM_STATES in model.capabilities:
+        return [hmm_column(network)], ()
+    if Capability.NGRAM_COUNTS in model.capabilities:
+        return [ngram_column(network)], ()
+    if Capability.HIDDEN_STATES not in model.capabilities:
+        raise CannotDo(
+            f"this model ({family_name(model)}) has no architecture figure; Transformers, recurrent models, HMMs and "
+            "n-gram models have"
+        )
+    if Capability.SOURCE in model.capabilities:
+        return encoder_decoder_columns(network)
+    column = FigureColumn(LEFT, COLUMN_WIDTH)
+    add_embeddings(column, network, network)
+    if Capability.HASHED_NGRAMS in model.capabilities:
+        return hashed_ngram_columns(column, network)
+    add_blocks(column, network)
+    if Capability.BIDIRECTIONAL in model.capabilities:
+        return encoder_columns(column, network)
+    add_unembedding(column, network)
     return [column], ()
 
 
-def size(*modules: nn.Module | nn.Parameter | None) -> int:
-    """Learnt numbers in some parts."""
+def parameter_count(*modules: nn.Module | nn.Parameter | None) -> int:
+    """Number of parameters of some modules."""
     return sum(
         each.numel() if isinstance(each, nn.Parameter) else sum(one.numel() for one in each.parameters())
         for each in modules
@@ -88,169 +100,183 @@ def size(*modules: nn.Module | nn.Parameter | None) -> int:
     )
 
 
-def tokens(column: FigureColumn, model: Any, *, stack: Any = None, of: str = "tokens", own: bool = True) -> None:
-    """From ids to the vectors that the first block reads."""
-    stack, c = model if stack is None else stack, model.config
-    if stack.relative_position_bias is not None:
-        column.add_detached_box("biases by distance", "added to scores in every block", size(stack.relative_position_bias))
-    column.add_box(of, f"ids of {model.vocab:,}, up to {c.context:,}", role="embedding")
+def add_embeddings(
+    column: FigureColumn, model: Any, stack: Stack, *, name: str = "tokens", shared: bool = False
+) -> None:
+    """From token ids to the input of the first block; a `shared` embedding is counted in another column."""
+    c, bias = model.config, stack.relative_position_bias
+    if bias is not None:
+        column.add_detached_box("relative position bias", "added to scores in every block", parameter_count(bias))
+    column.add_box(name, f"ids of {model.vocab:,}, up to {c.context:,}", role="embedding")
     scaled = f", times √{c.width}" if c.embed_scale else ""
-    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", size(model.embedding) if own else 0, "embedding")
-    if stack.position_embedding is not None:
-        column.add_box("+ places", f"learnt, {c.context:,} × {c.width:,}", size(stack.position_embedding), "position")
+    own = 0 if shared else parameter_count(model.embedding)
+    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", own, "embedding")
+    learned, segments = stack.position_embedding, stack.token_type_embedding
+    if learned is not None:
+        shape = f"learned, {c.context:,} × {c.width:,}"
+        column.add_box("+ position embedding", shape, parameter_count(learned), "position")
     if stack.sinusoidal_positions is not None:
-        column.add_box("+ places", "sines and cosines", role="position")
-    if stack.token_type_embedding is not None:
-        column.add_box("+ segments", f"{c.token_types} × {c.width:,}", size(stack.token_type_embedding), "position")
+        column.add_box("+ position embedding", "sinusoidal", role="position")
+    if segments is not None:
+        shape = f"{c.token_types} × {c.width:,}"
+        column.add_box("+ segment embedding", shape, parameter_count(segments), "position")
     if stack.embedding_norm is not None:
-        column.add_box(NORMS[c.norm], "", size(stack.embedding_norm), "norm")
+        column.add_box(NORMS[c.norm], "", parameter_count(stack.embedding_norm), "norm")
 
 
-def climb(column: FigureColumn, stack: Any) -> Box | None:
-    """The block that is repeated and the last norm; gives the box that looks across, where there is one."""
+def add_blocks(column: FigureColumn, stack: Any) -> Box | None:
+    """The repeated block and the final norm; returns the box of cross-attention, where there is one."""
     c, block, bottom = stack.config, stack.blocks[0], column.top
-    across = None
+    cross = None
     column.extend_stream()
 
-    def step(name: str, shape: str, part: nn.Module, norm: nn.Module) -> Box:
+    def add_sublayer(
+        name: str, shape: str, module: nn.Module, norm: nn.Module, role: Literal["attention", "mlp"] = "attention"
+    ) -> Box:
         column.start_branch()
         if c.norm_first:
-            column.add_box(NORMS[c.norm], "", size(norm), "norm")
-        role = "mlp" if name == "feed-forward" else "attention"
-        box = column.add_box(name, shape, size(part), role)  # type: ignore[arg-type]  # two of the tones
+            column.add_box(NORMS[c.norm], "", parameter_count(norm), "norm")
+        box = column.add_box(name, shape, parameter_count(module), role)
         column.join_branch()
         if not c.norm_first:
-            column.add_box(NORMS[c.norm], "", size(norm), "norm")
+            column.add_box(NORMS[c.norm], "", parameter_count(norm), "norm")
         return box
 
     heads = f"{c.heads} heads of {c.head_dim}"
-    shared = f", {c.kv_heads} for keys" if c.kv_heads != c.heads else ""
-    sees = "sees all" if not block.attention.causal else f"{c.sliding_window:,} back" if c.sliding_window else "looks back"
-    step(ATTENTION.get(c.positions, "attention"), f"{heads}{shared}, {sees}", block.attention, block.attention_norm)
+    kv_heads = f", {c.kv_heads} for keys" if c.kv_heads != c.heads else ""
+    mask = "bidirectional"
+    if block.attention.causal:
+        mask = f"window {c.sliding_window:,}" if c.sliding_window else "causal"
+    name = ATTENTION.get(c.positions, "attention")
+    add_sublayer(name, f"{heads}{kv_heads}, {mask}", block.attention, block.attention_norm)
     if block.cross_attention is not None:
-        across = step("cross-attention", f"{heads}, at source", block.cross_attention, block.cross_attention_norm)
-    middle = f"{c.width:,} → {c.intermediate_size:,} → {c.width:,}"
-    bend = c.activation.partition("_")[0]
-    step("feed-forward", f"{middle}, {'gated ' * c.gated}{bend}", block.feed_forward, block.feed_forward_norm)
+        cross = add_sublayer(
+            "cross-attention", f"{heads}, to source", block.cross_attention, block.cross_attention_norm
+        )
+    shape = f"{c.width:,} → {c.intermediate_size:,} → {c.width:,}"
+    activation = c.activation.partition("_")[0]
+    shape += f", {'gated ' * c.gated}{activation}"
+    add_sublayer("feed-forward", shape, block.feed_forward, block.feed_forward_norm, "mlp")
     column.add_frame(len(stack.blocks), bottom)
     column.extend_stream()
     if stack.norm is not None:
-        column.add_box(f"last {NORMS[c.norm]}", "", size(stack.norm), "norm")
-    return across
+        column.add_box(f"final {NORMS[c.norm]}", "", parameter_count(stack.norm), "norm")
+    return cross
 
 
-def leave(column: FigureColumn, model: Any, *, last: bool = True) -> None:
-    """From vectors to logits, and unless something is added to these, to probabilities."""
+def add_unembedding(column: FigureColumn, model: Any, *, softmax: bool = True) -> None:
+    """From hidden states to logits, and with `softmax` to probabilities."""
     c = model.config
-    tied = model.unembedding is None
     bias = getattr(model, "unembedding_bias", None)
     scaled = f" / √{c.width}" if getattr(c, "logit_scale", False) else ""
-    which = "embedding's transpose" if tied else f"{c.width:,} × {model.vocab:,}"
-    column.add_box(
-        "unembedding", f"{which}{scaled}{', biases' * (bias is not None)}", size(model.unembedding, bias), "output"
-    )
-    if last:
+    shape = "embedding, transposed" if model.unembedding is None else f"{c.width:,} × {model.vocab:,}"
+    shape += f"{scaled}{', biases' * (bias is not None)}"
+    column.add_box("unembedding", shape, parameter_count(model.unembedding, bias), "output")
+    if softmax:
         column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
 
 
-def recalling(column: FigureColumn, model: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
-    """A decoder that recalls n-grams: their rows are added to the stream at its foot, and to the logits."""
+def hashed_ngram_columns(column: FigureColumn, model: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+    """A decoder with hashed n-grams, which are added to the embedding output and to the logits."""
     first = column.boxes[0]
-    foot = column.add_sum()
-    climb(column, model)
-    leave(column, model, last=False)
+    inputs = column.add_sum()
+    add_blocks(column, model)
+    add_unembedding(column, model, softmax=False)
     logits = column.add_sum()
     column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
-    side = FigureColumn(column.x + WIDE + BETWEEN, SIDE)
-    side.top = foot + 3
+    side = FigureColumn(column.x + COLUMN_WIDTH + GAP, SIDE_WIDTH)
+    side.top = inputs + 3
     orders = ", ".join(map(str, model.config.recall))
-    box = side.add_box("recall", f"n-grams of {orders} tokens", size(model.recall), "state")
-    ways = (
-        ((first.x + WIDE - 1, first.y + 1), (side.middle, first.y + 1), (side.middle, box.y + box.height)),
-        ((box.x, foot), (column.middle + 2, foot)),
+    box = side.add_box("hashed n-grams", f"of {orders} tokens", parameter_count(model.recall), "state")
+    paths = (
+        ((first.x + COLUMN_WIDTH - 1, first.y + 1), (side.middle, first.y + 1), (side.middle, box.y + box.height)),
+        ((box.x, inputs), (column.middle + 2, inputs)),
         ((side.middle, box.y), (side.middle, logits), (column.middle + 2, logits)),
     )
-    return [column, side], tuple(map(Arrow, ways))
+    return [column, side], tuple(map(Arrow, paths))
 
 
-def encoder_top(column: FigureColumn, model: Encoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
-    """What an encoder's vectors are for: words that are hidden, and a word on the whole."""
-    c, side = model.config, FigureColumn(column.x + WIDE + BETWEEN, SIDE)
+def encoder_columns(column: FigureColumn, model: Encoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+    """An encoder's heads: for masked tokens, and for the whole text."""
+    c, side = model.config, FigureColumn(column.x + COLUMN_WIDTH + GAP, SIDE_WIDTH)
     arrows = []
     if model.pooler is not None:
         column.start_branch()
         side.top = column.top - 1
         arrows.append(Arrow(((column.middle, column.top), (side.middle, column.top), (side.middle, side.top))))
-        side.add_box("pooler", f"first vector, {c.width:,} × {c.width:,}", size(model.pooler), "output")
+        side.add_box("pooler", f"first token, {c.width:,} × {c.width:,}", parameter_count(model.pooler), "output")
         if model.nsp_head is not None:
-            side.add_box("is it the next sentence?", f"{c.width:,} × 2", size(model.nsp_head), "output")
+            side.add_box("next-sentence head", f"{c.width:,} × 2", parameter_count(model.nsp_head), "output")
     if model.mlm_transform is None:
-        column.add_box("vectors", f"{c.width:,} numbers for each token", role="output")
+        column.add_box("hidden states", f"{c.width:,} per token", role="output")
     else:
         shape = f"{c.width:,} × {c.width:,}, {c.activation.partition('_')[0]}, norm"
-        column.add_box("before words", shape, size(model.mlm_transform, model.mlm_transform_norm), "mlp")
-        leave(column, model)
+        column.add_box("MLM transform", shape, parameter_count(model.mlm_transform, model.mlm_transform_norm), "mlp")
+        add_unembedding(column, model)
     return [column, *([side] if side.boxes else [])], tuple(arrows)
 
 
 def encoder_decoder_columns(model: EncoderDecoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
-    """A reader on the left, and a writer on the right that looks across at it."""
-    left, right = FigureColumn(LEFT, WIDE - 4), FigureColumn(LEFT + WIDE - 4 + BETWEEN, WIDE - 4)
-    tokens(left, model, stack=model.encoder, of="source tokens")
-    climb(left, model.encoder)
-    tokens(right, model, stack=model.decoder, of="tokens written so far", own=False)
-    across = climb(right, model.decoder)
-    assert across is not None
-    leave(right, model)
-    lane, row, top = left.x + left.width + 5, across.y + across.height // 2, left.top - 1
-    way = ((left.middle, left.top), (left.middle, top), (lane, top), (lane, row), (right.x - 1, row))
-    return [left, right], (Arrow(way),)
+    """The encoder on the left, and the decoder on the right with an arrow into its cross-attention."""
+    width = COLUMN_WIDTH - 4
+    left, right = FigureColumn(LEFT, width), FigureColumn(LEFT + width + GAP, width)
+    add_embeddings(left, model, model.encoder, name="source tokens")
+    add_blocks(left, model.encoder)
+    add_embeddings(right, model, model.decoder, name="target tokens", shared=True)
+    cross = add_blocks(right, model.decoder)
+    assert cross is not None
+    add_unembedding(right, model)
+    lane, row, top = left.x + left.width + 5, cross.y + cross.height // 2, left.top - 1
+    path = ((left.middle, left.top), (left.middle, top), (lane, top), (lane, row), (right.x - 1, row))
+    return [left, right], (Arrow(path),)
+
+
+def add_loop(column: FigureColumn, box: Box) -> None:
+    """An arrow from a box back into itself."""
+    right = box.x + box.width
+    corners = ((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3))
+    column.arrows.append(Arrow(corners))
 
 
 def recurrent_column(model: Recurrent) -> FigureColumn:
-    """Cells one above the other, each with a way back to itself."""
-    c, column = model.config, FigureColumn(LEFT, WIDE)
+    """Recurrent layers, each with an arrow back into itself."""
+    c, column = model.config, FigureColumn(LEFT, COLUMN_WIDTH)
     column.add_box("tokens", f"ids of {model.vocab:,}, one at a time", role="embedding")
-    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}", size(model.embedding), "embedding")
-    below = c.width
+    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}", parameter_count(model.embedding), "embedding")
+    width = c.width
     for number, (layer, units) in enumerate(zip(model.layers, c.units, strict=True)):
-        box = column.add_box(f"{NAMES[c.cell]} layer {number}", f"{below:,} → {units:,} units", size(layer), "state")
-        right = box.x + box.width
-        column.arrows.append(
-            Arrow(((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3)))
-        )
-        below = units
-    which = "embedding's transpose" if model.unembedding is None else f"{below:,} × {model.vocab:,}"
-    parts = f", in {len(c.cutoffs) + 1} parts" if c.cutoffs else ""
-    column.add_box("unembedding", which + parts, size(model.unembedding, model.names), "output")
+        name = f"{NAMES[c.cell]} layer {number}"
+        add_loop(column, column.add_box(name, f"{width:,} → {units:,} units", parameter_count(layer), "state"))
+        width = units
+    shape = "embedding, transposed" if model.unembedding is None else f"{width:,} × {model.vocab:,}"
+    clusters = f", {len(c.cutoffs) + 1} clusters" if c.cutoffs else ""
+    own = parameter_count(model.unembedding, model.names)
+    column.add_box("unembedding", shape + clusters, own, "output")
     column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
     return column
 
 
 def hmm_column(model: HMM) -> FigureColumn:
-    """A state that goes over into the next, and what it speaks."""
-    c, column = model.config, FigureColumn(LEFT, WIDE)
-    column.add_box("first state", f"{c.states:,} chances", size(model.initial), "state")
-    pairs = " × ".join([f"{c.states:,}"] * c.order)
-    box = column.add_box("state", f"goes over into the next: {pairs}", size(model.transition), "state")
-    right = box.x + box.width
-    column.arrows.append(
-        Arrow(((right - 1, box.y + 1), (right + 3, box.y + 1), (right + 3, box.y + 3), (right, box.y + 3)))
-    )
-    column.add_box("what it speaks", f"{c.speakers:,} states × {model.vocab:,} tokens", size(model.emission), "embedding")
+    """Initial, transition and emission probabilities."""
+    c, column = model.config, FigureColumn(LEFT, COLUMN_WIDTH)
+    column.add_box("initial state", f"{c.states:,} probabilities", parameter_count(model.initial), "state")
+    shape = " × ".join([f"{c.states:,}"] * c.order)
+    add_loop(column, column.add_box("state", f"transitions {shape}", parameter_count(model.transition), "state"))
+    shape = f"{c.speakers:,} states × {model.vocab:,} tokens"
+    column.add_box("emission", shape, parameter_count(model.emission), "embedding")
     column.add_box("probabilities", f"of {model.vocab:,} tokens", role="output")
     return column
 
 
 def ngram_column(model: NGram) -> FigureColumn:
-    """The longest n-grams first; what they have not seen is asked of shorter ones."""
-    column, order = FigureColumn(LEFT, WIDE), model.config.order
-    column.add_box("last tokens", f"up to {order - 1}" if order > 1 else "none are looked at", role="embedding")
+    """The tables of n-grams, longest first, with backoff to shorter ones."""
+    column, order = FigureColumn(LEFT, COLUMN_WIDTH), model.config.order
+    column.add_box("last tokens", f"up to {order - 1}" if order > 1 else "not used", role="embedding")
     for length in range(order, 0, -1):
         table = model.table(length)
-        kept = table.log_probs.numel() + (0 if table.log_backoffs is None else table.log_backoffs.numel())
+        size = table.log_probs.numel() + (0 if table.log_backoffs is None else table.log_backoffs.numel())
         name = f"{length}-grams" if length > 1 else "single tokens"
-        left = "; else a shorter one" if length > 1 else ""
-        column.add_box(name, f"{table.log_probs.numel():,} rows{left}", kept, "state")
+        backoff = "; else backoff" if length > 1 else ""
+        column.add_box(name, f"{table.log_probs.numel():,} rows{backoff}", size, "state")
     column.add_box("probabilities", f"of {model.vocab:,} tokens", role="output")
     return column

@@ -202,9 +202,7 @@ def select_heads(sites: list[AttentionSite], names: Sequence[str], reduce: Reduc
         if count <= 0:
             raise BadSetting(f"'{each}' counts a head {count:g} times; give a positive number, or leave the head out")
         if reduce == "max" and count != 1:
-            raise BadSetting(
-                f"'{each}' counts a head {count:g} times, and a maximum ignores counts; leave the x out"
-            )
+            raise BadSetting(f"'{each}' counts a head {count:g} times, and a maximum ignores counts; leave the x out")
         counts[row, slice(None) if column is None else column] = count
     return HeadSelection(sites, counts, reduce)
 

@@ -31,9 +31,8 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.attention import attention_caption
 from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Report, Table
 from clearstory.models.autograd_functions import RMSNorm
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.base import inference_mode
 from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
@@ -228,7 +227,10 @@ def query_key_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequenc
     rotary = ", after rotary embedding" if site.stack.rotary is not None and site.part != "cross" else ""
     panels = [
         vector_grid(
-            f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}", rows, seen.input, "sequential"
+            f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}",
+            rows,
+            seen.input,
+            "sequential",
         )
     ]
     if site.part == "cross":

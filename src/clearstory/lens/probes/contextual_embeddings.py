@@ -1,43 +1,47 @@
-"""Context, as a walk: one word in two texts, its two vectors parting layer by layer, and what moved them."""
+"""Contextual embeddings: one word in two texts, how its two vectors diverge layer by layer, and which heads cause it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.hooks.activations import record_activations, transformer_stacks
+from clearstory.lens.probes.embeddings import nearest_tokens, project_to_plane, unit_word_vectors
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
+from clearstory.lens.probes.formatting import format_probability, text_ending
 from clearstory.lens.probes.word_in_context import (
+    LayerVectors,
     WordBank,
     WordOccurrences,
+    block_index,
     build_word_bank,
     cosines_by_layer,
-    layer_at,
-    word_occurrences,
     standardize,
+    word_occurrences,
 )
-from clearstory.lens.probes.x_moved import HeadContribution, head_contributions
-from clearstory.lens.probes.next_token import text_ending
-from clearstory.lens.views.map import Point
-from clearstory.lens.probes.surprisal import format_probability
-from clearstory.lens.hooks.activations import unwrap_model
-from clearstory.lens.probes.x_vectors import nearest_tokens, project_to_plane, unit_word_vectors
-from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Panel, Table, Report
-from clearstory.models.recurrent.model import Recurrent
+from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Panel, Point, Report, Table
+from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.capabilities import Capability, require
 from clearstory.text.tokenizers import Tokenizer
 
 TEXTS = ("in the first text", "in the second text")
 
-STATIC = 10
-"""Neighbours of the word by itself that are followed through the layers."""
+STATIC_NEIGHBOURS = 10
+"""Nearest tokens of the static embedding that are followed through the layers."""
+
+ATTENDED = 3
+"""Tokens that are named for each head."""
 
 
 def contextual_embeddings(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -50,199 +54,261 @@ def contextual_embeddings(
     top: int = 8,
     sentences_file: Path | Sequence[str] | None = None,
 ) -> Report:
-    """The word `word` where it first stands in a text and in an `other_text`: how alike its two vectors are after each
-    layer; their ways from where they begin; what each comes near of the word's static neighbours; its neighbours in
-    context, from the sentences of `sentences_file` (a file of one a line; a few built in); and the heads that moved it.
+    """One word in a text and in `other_text`: the cosine of its two vectors after each layer; their trajectories; their
+    cosines with the word's static neighbours; their nearest words in context; the heads with different contributions.
 
-    `layer` is where neighbours are looked for, the last when not given. `other_word` is another word for the other
-    text; `occurrence` and `other_occurrence` are where the words stand when that is not the first time. Raises BadInput where a word
-    is not in its text.
+    Nearest words are taken after `layer` (the last by default) from `sentences_file`, a file of one sentence a line (by
+    default built-in sentences). `other_word` is another word for the other text; `occurrence` and `other_occurrence`
+    select the nth occurrence. Raises BadInput where a word is not in its text.
     """
     if other_text is None or word is None:
         raise BadInput(
-            'one word is looked at in two texts; give the second and the word: --other-text "a fashion model" --word model'
+            "one word is compared in two texts; give the second text and the word: "
+            '--other-text "a fashion model" --word model'
         )
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 neighbour")
-    named_words = word, word if other_word is None else other_word
-    two = word_occurrences(model, tokenizer, (text, other_text), named_words, (occurrence, other_occurrence))
-    at = layer_at(two.names, layer)
-    known = build_word_bank(model, tokenizer, read_sentences(sentences_file))
-    steps: list[Panel] = [similarity_curve(two, known), trajectory_map(two, known)]
-    steps += static_neighbour_grids(model, tokenizer, two, known)
-    steps += nearest_tables(two, known, at, top)
-    if not isinstance(unwrap_model(model), Recurrent):
-        moved = [head_contributions(model, each, spot) for each, spot in zip(two.both, two.spots, strict=True)]
-        steps.append(head_difference_table(moved[0], moved[1], top))
+    words = word, word if other_word is None else other_word
+    pair = word_occurrences(model, tokenizer, (text, other_text), words, (occurrence, other_occurrence))
+    index = block_index(pair.names, layer)
+    bank = build_word_bank(model, tokenizer, read_sentences(sentences_file))
+    panels: list[Panel] = [similarity_curve(pair, bank), trajectory_map(pair, bank)]
+    panels += static_neighbour_grids(model, tokenizer, pair, bank)
+    panels += nearest_tables(pair, bank, index, top)
+    if Capability.ATTENTION in model.capabilities:
+        first, second = (
+            head_contributions(model, each, positions)
+            for each, positions in zip(pair.texts, pair.positions, strict=True)
+        )
+        panels.append(head_difference_table(first, second, top))
     return Report(
-        title=occurrences_title((text, other_text), named_words),
-        panels=tuple(steps),
-        caption=f"{known.missing:,} of the bank's sentences do not fit the model and were left out."
-        if known.missing
+        title=occurrences_title((text, other_text), words),
+        panels=tuple(panels),
+        caption=f"{bank.missing:,} of the example sentences do not fit the context and were left out."
+        if bank.missing
         else None,
     )
 
 
 def occurrences_title(texts: tuple[str, str], words: tuple[str, str]) -> str:
-    """Which words are looked at, and where.
+    """Both words with their texts.
 
-    >>> titled(("a role model", "a car"), ("model", "car"))
+    >>> occurrences_title(("a role model", "a car"), ("model", "car"))
     '‘model’ in “a role model” and ‘car’ in “a car”'
     """
     second = "" if words[0].lower() == words[1].lower() else f"‘{words[1]}’ in "
     return f"‘{words[0]}’ in “{text_ending(texts[0])}” and {second}“{text_ending(texts[1])}”"
 
 
-def read_sentences(sentences_file: Path | Sequence[str] | None) -> Sequence[str]:
-    """The bank's sentences: those given, a file's lines, or those built in."""
-    if sentences_file is None:
+def read_sentences(sentences: Path | Sequence[str] | None) -> Sequence[str]:
+    """The given sentences, the lines of a file, or the built-in sentences."""
+    if sentences is None:
         return EXAMPLE_SENTENCES
-    if not isinstance(sentences_file, Path | str):
-        return sentences_file
+    if not isinstance(sentences, Path | str):
+        return sentences
     try:
-        lines = Path(sentences_file).read_text(encoding="utf-8").splitlines()
+        lines = Path(sentences).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"the bank {sentences_file} cannot be read as text ({error}); give a file of sentences, one a line"
+            f"the sentences file {sentences} cannot be read as text ({error}); give a file of one sentence a line"
         ) from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise BadInput(f"the bank {sentences_file} holds no sentence; give a file of them, one a line")
+        raise BadInput(f"the sentences file {sentences} is empty; give a file of one sentence a line")
     return found
 
 
-def similarity_curve(two: WordOccurrences, known: WordBank) -> Curve:
-    """How alike the two are after each layer, beside two words drawn by chance."""
-    names, words = two.names, two.words
-    places = tuple(map(float, range(len(names))))
-    raw = cosines_by_layer(*words)
-    clear = cosines_by_layer(*[[known.cleared(at, each) for at, each in enumerate(word)] for word in words])
-    lines = (
-        Line("the two vectors", places, tuple(raw)),
-        Line("the two, cleared", places, tuple(clear)),
-        Line("two words by chance", places, tuple(known.alike()), dashed=True),
+def similarity_curve(pair: WordOccurrences, bank: WordBank) -> Curve:
+    """The cosine of the two vectors after each layer, compared with that of two random words."""
+    names, vectors = pair.names, pair.vectors
+    steps = tuple(map(float, range(len(names))))
+    raw = cosines_by_layer(*vectors)
+    standardized = cosines_by_layer(
+        *[[bank.standardize(layer, each) for layer, each in enumerate(word)] for word in vectors]
     )
-    least = min(range(len(raw)), key=clear.__getitem__)
+    lines = (
+        Line("the two vectors", steps, tuple(raw)),
+        Line("the two, standardized", steps, tuple(standardized)),
+        Line("two random words", steps, tuple(bank.mean_cosines()), dashed=True),
+    )
+    least = min(range(len(raw)), key=standardized.__getitem__)
     return Curve(
-        title="Cosine of the two, layer by layer",
+        title="Cosine of the two vectors after each layer",
         lines=lines,
-        x_label=f"0 is {names[0]}, {len(names) - 1} is {layer_title(names[-1])}",
+        x_label=f"0 is {layer_title(names[0])}, {len(names) - 1} is {layer_title(names[-1])}",
         y_label="cosine",
-        caption=f"They begin at {raw[0]:.2f} and are least alike after {layer_title(names[least])}: {raw[least]:.2f} as is, "
-        f"{clear[least]:.2f} cleared of what all words share (each dimension's mean and spread in the bank).",
+        caption=f"The cosine is {raw[0]:.2f} at the start and lowest after {layer_title(names[least])}: "
+        f"{raw[least]:.2f}, or {standardized[least]:.2f} standardized (each dimension's mean and standard deviation "
+        "over the example sentences).",
     )
 
 
 def layer_title(layer: str) -> str:
-    """A layer in words."""
-    words = {"words": "the words alone", "embedding_output": "the foot of the stack", "norm": "the last norm"}
-    return words.get(layer, f"layer {layer}")
+    """A layer's name for people."""
+    titles = {
+        "embedding": "the token embedding",
+        "embedding_output": "the embedding output",
+        "norm": "the final norm",
+    }
+    return titles.get(layer, f"layer {layer}")
 
 
-def trajectory_map(two: WordOccurrences, known: WordBank) -> Map:
-    """Both ways through the layers on one plane; vectors cleared of what all words share there, of length 1."""
-    names, words = two.names, two.words
-    # Layers of a recurrent model may differ in width: a plane needs those of the last one's.
-    wide = [at for at, each in enumerate(words[0]) if len(each) == len(words[0][-1])]
-    vectors = torch.stack([F.normalize(known.cleared(at, word[at]), dim=-1) for word in words for at in wide])
-    places, kept = project_to_plane(vectors)
-    count = len(wide)
+def trajectory_map(pair: WordOccurrences, bank: WordBank) -> Map:
+    """Both words' vectors after each layer, standardized and of length 1, on their two principal components."""
+    names, vectors = pair.names, pair.vectors
+    # Layers of a recurrent model may differ in width: only those with the last layer's width are shown.
+    kept = [layer for layer, each in enumerate(vectors[0]) if len(each) == len(vectors[0][-1])]
+    unit = torch.stack(
+        [F.normalize(bank.standardize(layer, word[layer]), dim=-1) for word in vectors for layer in kept]
+    )
+    coordinates, share = project_to_plane(unit)
+    count = len(kept)
     points = tuple(
-        Point(names[wide[number % count]], float(x), float(y), number // count)
-        for number, (x, y) in enumerate(places.tolist())
+        Point(names[kept[index % count]], float(x), float(y), index // count)
+        for index, (x, y) in enumerate(coordinates.tolist())
     )
     links = tuple((first + at, first + at + 1) for first in (0, count) for at in range(count - 1))
     return Map(
-        title="Their ways through the layers",
+        title="Trajectories through the layers",
         points=points,
         links=links,
         groups=TEXTS,
         x_label="1st principal component",
         y_label="2nd",
-        caption="Each point is the word's vector after a layer, cleared, at length 1; the plane keeps "
-        f"{kept:.0%} of their variance.",
+        caption="Each point is the word's vector after a layer, standardized and of length 1; the two components hold "
+        f"{share:.0%} of the variance.",
     )
 
 
-def static_neighbour_grids(model: Any, tokenizer: Tokenizer, two: WordOccurrences, known: WordBank) -> list[Grid]:
-    """How near each comes, layer by layer, to the neighbours that the other's word has by itself. Of a word in two
-    texts they are the same for both.
+def static_neighbour_grids(
+    model: LanguageModel, tokenizer: Tokenizer, pair: WordOccurrences, bank: WordBank
+) -> list[Grid]:
+    """Cosines of each vector, layer by layer, with the nearest tokens of the other word's static embedding.
+
+    For the same word in both texts, the neighbours are the same.
     """
-    if getattr(unwrap_model(model), "output_weight", None) is None:
+    if Capability.OUTPUT_EMBEDDINGS not in model.capabilities:
         return []
-    vectors = unit_word_vectors(model, tokenizer, centre=False).cpu()
-    vectors = F.normalize(standardize(vectors, vectors), dim=-1)
-    rows = [at for at, each in enumerate(two.words[0]) if len(each) == vectors.shape[1]]
-    if not rows:
+    static = unit_word_vectors(model, tokenizer, centre=False).cpu()
+    static = F.normalize(standardize(static, static), dim=-1)
+    layers = [layer for layer, each in enumerate(pair.vectors[0]) if len(each) == static.shape[1]]
+    if not layers:
         return []
-    near = [
-        [each.id for each in nearest_tokens(vectors, vectors[list(own)].mean(0), STATIC, without=own)] for own in two.ids
+    nearest = [
+        [each.id for each in nearest_tokens(static, static[list(ids)].mean(0), STATIC_NEIGHBOURS, without=ids)]
+        for ids in pair.ids
     ]
-    same = near[0] == near[1]
+    same = nearest[0] == nearest[1]
     grids = [
-        torch.stack([F.cosine_similarity(known.cleared(at, word[at]), vectors[found], -1) for at in rows])
-        for word, found in zip(two.words, reversed(near), strict=True)
+        torch.stack([F.cosine_similarity(bank.standardize(layer, word[layer]), static[ids], -1) for layer in layers])
+        for word, ids in zip(pair.vectors, reversed(nearest), strict=True)
     ]
-    labels = [tuple(tokenizer.display_token(id) for id in found) for found in reversed(near)]
-    apart = grids[0][-1] - grids[1][-1]
-    said = None
-    if same and float(apart.max()) > 0 > float(apart.min()):
-        first, second = labels[0][int(apart.argmax())], labels[0][int(apart.argmin())]
-        said = f"Of these the first text's word ends nearer than the other's to {first}, the second's to {second}."
+    labels = [tuple(tokenizer.display_token(id) for id in ids) for ids in reversed(nearest)]
+    difference = grids[0][-1] - grids[1][-1]
+    caption = None
+    if same and float(difference.max()) > 0 > float(difference.min()):
+        first, second = labels[0][int(difference.argmax())], labels[0][int(difference.argmin())]
+        caption = f"At the end the word in the first text is closer to {first}, in the second text to {second}."
     return [
         Grid(
-            title=f"Cosine with what the {'' if same else 'other '}word is near by itself, {TEXTS[number]}",
-            row_labels=tuple(layer_title(two.names[at]) for at in rows),
-            column_labels=labels[number],
+            title=f"Cosine with the static neighbours of the {'' if same else 'other '}word, {TEXTS[index]}",
+            row_labels=tuple(layer_title(pair.names[layer]) for layer in layers),
+            column_labels=labels[index],
             values=tuple(tuple(row) for row in grid.double().tolist()),
             unit="cosine",
             dots=True,
-            caption=said if number else None,
+            caption=caption if index else None,
         )
-        for number, grid in enumerate(grids)
+        for index, grid in enumerate(grids)
     ]
 
 
-def nearest_tables(two: WordOccurrences, known: WordBank, at: int, top: int) -> list[Table]:
+def nearest_tables(pair: WordOccurrences, bank: WordBank, layer: int, top: int) -> list[Table]:
     """The words of the bank nearest to each occurrence after a layer, each in its sentence."""
-    values = F.normalize(known.cleared(at, known.values[at]), dim=-1)
+    values = F.normalize(bank.standardize(layer, bank.values[layer]), dim=-1)
     tables = []
-    for word, which in zip(two.words, TEXTS, strict=True):
-        found = nearest_tokens(values, known.cleared(at, word[at]), top)
+    for word, which in zip(pair.vectors, TEXTS, strict=True):
+        found = nearest_tokens(values, bank.standardize(layer, word[layer]), top)
         tables.append(
             Table(
-                title=f"Nearest in the bank after {layer_title(two.names[at])}, {which}",
-                columns=("word", "cosine", "where it stands"),
-                rows=tuple((known.words[each.id][0], each.cosine, known.words[each.id][1]) for each in found),
+                title=f"Nearest words in context after {layer_title(pair.names[layer])}, {which}",
+                columns=("word", "cosine", "sentence"),
+                rows=tuple((bank.words[each.id][0], each.cosine, bank.words[each.id][1]) for each in found),
                 bar="cosine",
             )
         )
     return tables
 
 
-def head_difference_table(one: Sequence[HeadContribution], other: Sequence[HeadContribution], top: int, layer: int | None = None) -> Table:
-    """The heads whose ΔE at the word differ most between the two texts; of one layer, with all that they look at."""
-    a, b = (torch.stack([each.added for each in side]) for side in (one, other))
+@dataclass(frozen=True)
+class HeadContribution:
+    """What one head adds to a word: (W,), the mean over its tokens; and the tokens that the word attends to most in
+    this head, with their weights.
+    """
+
+    layer: int
+    head: int
+    added: Tensor
+    attended: tuple[tuple[str, float], ...]
+
+
+def head_contributions(model: LanguageModel, vectors: LayerVectors, positions: Sequence[int]) -> list[HeadContribution]:
+    """The output of every head at some tokens of a text. Raises CannotDo for a model without attention."""
+    require(model, Capability.ATTENTION)
+    passage = vectors.aligned.passage
+    prefix, stack = transformer_stacks(model)[0]
+    labels = passage.source_labels or passage.labels
+    names = [f"{prefix}blocks.*.attention.{each}" for each in ("head_outputs", "pattern")]
+    found: list[HeadContribution] = []
+    with inference_mode(model), record_activations(model, *names) as recorded:
+        passage.forward(model)
+        for layer, block in enumerate(cast(Any, stack.blocks)):
+            own = f"{prefix}blocks.{layer}.attention"
+            outputs, pattern = recorded[f"{own}.head_outputs"][0], recorded[f"{own}.pattern"][0]
+            weights = block.attention.output.weight.unflatten(1, (outputs.shape[0], -1))  # (W, H, D)
+            added = torch.einsum("htd,whd->htw", outputs[:, list(positions)].to(weights.dtype), weights).mean(1)
+            attended = pattern[:, list(positions)].mean(1).topk(min(ATTENDED, len(labels)))
+            rows = zip(attended.indices.tolist(), attended.values.tolist(), strict=True)
+            found += [
+                HeadContribution(
+                    layer,
+                    head,
+                    added[head].float().cpu().clone(),
+                    tuple((labels[index], weight) for index, weight in zip(indices, values, strict=True)),
+                )
+                for head, (indices, values) in enumerate(rows)
+            ]
+    return found
+
+
+def head_difference_table(
+    first: Sequence[HeadContribution], second: Sequence[HeadContribution], top: int, layer: int | None = None
+) -> Table:
+    """The heads whose outputs at the word differ most between the two texts; with `layer`, of one layer, with all
+    tokens that they attend to.
+    """
+    a, b = (torch.stack([each.added for each in side]) for side in (first, second))
     sizes = torch.stack([each.norm(dim=-1) for each in (a, b, a - b)], -1).tolist()
-    order = sorted((at for at, each in enumerate(one) if layer in (None, each.layer)), key=lambda at: -sizes[at][2])
-    order = order[:top]
-    told = (lambda moved: moved.reads) if layer is None else looked
+    own = (index for index, each in enumerate(first) if layer in (None, each.layer))
+    order = sorted(own, key=lambda index: -sizes[index][2])[:top]
+
+    def attended(each: HeadContribution) -> str:
+        if layer is None:
+            return each.attended[0][0]
+        return ", ".join(f"{label} {format_probability(weight)}" for label, weight in each.attended)
+
     rows: list[tuple[Cell, ...]] = [
-        (one[at].layer, one[at].head, *sizes[at], told(one[at]), told(other[at])) for at in order
+        (first[index].layer, first[index].head, *sizes[index], attended(first[index]), attended(second[index]))
+        for index in order
     ]
-    whole = sum(size[2] for size in sizes)
+    total = sum(size[2] for size in sizes)
     return Table(
-        title="Heads that moved the two apart: the length of what each added to the word",
-        columns=("layer", "head", "in the first", "in the second", "apart", "reads most, first", "reads most, second"),
+        title="Heads with the most different outputs at the word (norms)",
+        columns=("layer", "head", "first text", "second text", "difference", "attends to, first", "attends to, second"),
         rows=tuple(rows),
-        bar="apart",
-        caption=f"These {len(rows):,} of {len(one):,} heads have {sum(sizes[at][2] for at in order) / whole:.0%} of the "
-        "lengths by which heads differ, added up."
-        if whole
-        else "No head adds anything to one that it does not to the other.",
+        bar="difference",
+        caption=f"These {len(rows):,} of {len(first):,} heads hold {sum(sizes[index][2] for index in order) / total:.0%} "
+        "of the sum of all heads' differences."
+        if total
+        else "All heads have the same output in both texts.",
     )
-
-
-def looked(moved: HeadContribution) -> str:
-    """The tokens that a head looks at most, with their weights."""
-    return ", ".join(f"{label} {format_probability(weight)}" for label, weight in moved.looks)

@@ -119,14 +119,14 @@ def dependency_heads(
     Raises BadInput for a path that is no file, and for a file without any relation that is frequent enough.
     """
     if sentences < 2 * MIN_PAIRS:
-        raise BadSetting(
-            f"sentences is {sentences}; read at least {2 * MIN_PAIRS}, or no relation is frequent enough"
-        )
+        raise BadSetting(f"sentences is {sentences}; read at least {2 * MIN_PAIRS}, or no relation is frequent enough")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 relation")
     file = Path(text).expanduser()
     if not file.is_file():
-        raise BadInput(f"the view 'dependency-heads' reads a parsed file and '{text[:80]}' is none; give a .conllu file")
+        raise BadInput(
+            f"the view 'dependency-heads' reads a parsed file and '{text[:80]}' is none; give a .conllu file"
+        )
     found = measure_dependency_heads(model, tokenizer, islice(read_conllu(file), sentences))
     if not found.relations:
         raise BadInput(

@@ -6,7 +6,7 @@ Pascanu et al. 2013, eq. 3-5.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -81,7 +81,7 @@ def gradient_norms_by_distance(model: LanguageModel, ids: list[int], targets: in
     finally:
         handle.remove()
         network.train(was_training)
-    return cast(Tensor, total / targets)
+    return total / targets
 
 
 def reach_caption(norms: Float[Tensor, "K"]) -> str:

@@ -123,11 +123,15 @@ def measure_heads(
     if sites[0].attention.causal:
         repeated, distance = repeated_random_tokens(model, tokenizer, passage, seed)
         masks = {"induction": diagonal(len(repeated.ids), distance, 2 * distance)}
-        scores["induction"] = mean_weights(partial(attention_patterns, model, repeated, sites), sites, masks)["induction"]
+        scores["induction"] = mean_weights(partial(attention_patterns, model, repeated, sites), sites, masks)[
+            "induction"
+        ]
     return HeadMeasures(scores, tuple(map(tuple, classify(scores))))
 
 
-def text_scores(pattern_pass: PatternPass, passage: Passage, sites: list[AttentionSite]) -> dict[str, Float[Tensor, "L H"]]:
+def text_scores(
+    pattern_pass: PatternPass, passage: Passage, sites: list[AttentionSite]
+) -> dict[str, Float[Tensor, "L H"]]:
     """All scores that are measured on the text itself."""
     cross = sites[0].part == "cross"
     ids = torch.tensor(passage.source if sites[0].part == "encoder" and passage.source else passage.ids)

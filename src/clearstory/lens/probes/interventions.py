@@ -12,7 +12,7 @@ from clearstory.lens.probes.formatting import text_ending
 from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncate
+from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 MIN_KL = 0.01
@@ -27,7 +27,7 @@ def interventions(
     edit: tuple[str, ...] = (),
     target: str | None = None,
     top: int = 12,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Table:
     """The tokens whose probability changes most with interventions such as “head 5.3 off” or “layer 5 x0.5”.
 

@@ -25,9 +25,9 @@ from clearstory.lens.hooks.linearised_norms import (
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import output_stack, single_token, split_target_and_words
 from clearstory.lens.views import Grid, Report, Table
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncate, fit_prompt, resting
+from clearstory.models.prompts import Truncation, prepare_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -60,7 +60,7 @@ def logit_attribution(
     words: tuple[str, ...] = (),
     ids: tuple[int, ...] = (),
     top: int = 15,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
     """The logit of a token after a text as a sum over embedding, heads and feed-forwards: the `top` largest summands,
     then all of them by layer.
@@ -78,10 +78,10 @@ def logit_attribution(
             f"{'words' if words else 'ids'} are {', '.join(map(str, words or ids))}; give one, or two to attribute the "
             "difference of their logits"
         )
-    chosen = [single_token(tokenizer, word) for word in words] or [fit_prompt(model, [id])[0] for id in ids]
+    chosen = [single_token(tokenizer, word) for word in words] or [prepare_prompt(model, [id])[0] for id in ids]
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
     if not chosen:
-        with resting(model):
+        with inference_mode(model):
             chosen = [int(model.logits(passage.forward(model)[-1]).argmax())]
     seen = attribute_logits(model, passage, chosen)
     signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
@@ -114,7 +114,7 @@ def attribute_logits(
     prefix, _ = output_stack(model)
     head_outputs = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
     head_outputs = head_outputs[: 1 + bool(prefix)]
-    with resting(model), record_activations(model, *residual_path_activations(model), *head_outputs) as recorded:
+    with inference_mode(model), record_activations(model, *residual_path_activations(model), *head_outputs) as recorded:
         hidden = passage.forward(model)[position]
         logits = model.logits(hidden)
         ids = [int(logits.argmax())] if words is None else list(words)

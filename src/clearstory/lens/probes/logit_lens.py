@@ -28,8 +28,8 @@ from clearstory.lens.hooks.residual_stream import (
 )
 from clearstory.lens.probes.formatting import whole_percent
 from clearstory.lens.views import Grid
-from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 LensMetric = Literal["answer", "entropy", "kl", "rank"]
@@ -75,7 +75,7 @@ def logit_lens(
     target: str | None = None,
     words: tuple[str, ...] = (),
     columns: tuple[int, ...] = (),
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Grid:
     """The most likely token after each sublayer (rows) at each position (columns), coloured by `metric`.
 
@@ -99,7 +99,9 @@ def logit_lens(
         column_labels=tuple(passage.labels[column] for column in seen.columns),
         values=tuple(map(tuple, values.tolist())),
         texts=tuple(
-            tuple(f"{tokenizer.display_token(id)}\n{whole_percent(p)}" for id, p in zip(ids, probabilities, strict=True))
+            tuple(
+                f"{tokenizer.display_token(id)}\n{whole_percent(p)}" for id, p in zip(ids, probabilities, strict=True)
+            )
             for ids, probabilities in zip(seen.words[..., 0].tolist(), seen.probabilities[..., 0].tolist(), strict=True)
         ),
         unit=unit if answer is None else unit.replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
@@ -124,7 +126,7 @@ def lens_predictions(
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
     names = [f"{prefix}embedding_output", *(step.residual for step in steps)]
-    with resting(model), record_activations(model, *names) as recorded:
+    with inference_mode(model), record_activations(model, *names) as recorded:
         passage.forward(model)
         hidden = torch.stack([final_hidden(model, recorded[name], passage.ids)[0] for name in names])
         # All rows of a column at once: the unembedding matrix is read from memory once for them.

@@ -19,9 +19,9 @@ from clearstory.lens.hooks.linearised_norms import output_vectors, residual_path
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import output_stack, single_token, split_target_and_words
 from clearstory.lens.views import Table
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -49,7 +49,7 @@ def neurons(
     target: str | None = None,
     words: tuple[str, ...] = (),
     top: int = 12,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Table:
     """The neurons of all feed-forwards, or of one layer's, that add the longest vectors at the last token, with the
     tokens that they promote; with a word in `words`, those with the largest contributions to its logit.
@@ -103,7 +103,7 @@ def strongest_neurons(
     if layer is not None and not -layers <= layer < layers:
         raise BadSetting(f"layer is {layer}, and the model has {layers}; give 0 to {layers - 1}")
     names = (*residual_path_activations(model), f"{prefix}blocks.*.feed_forward.neurons")
-    with resting(model), record_activations(model, *names) as recorded:
+    with inference_mode(model), record_activations(model, *names) as recorded:
         hidden = passage.forward(model)[-1]
         by_contribution, word = word is not None, int(model.logits(hidden).argmax()) if word is None else word
         path = residual_path(model, recorded, len(passage.ids) - 1)

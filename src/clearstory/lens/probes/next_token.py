@@ -1,47 +1,30 @@
-"""Next: the last step from what a model knows to which word it says.
+"""Next token: the most likely tokens after a text.
 
-final vector · one vector for each word ─► logits ─► softmax ─► probabilities
+final hidden state · output vectors ─► logits ─► softmax ─► probabilities
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.x_sources import encode_source_target
+from clearstory.lens.hooks.activations import model_device
+from clearstory.lens.hooks.passage import encode_source_target
+from clearstory.lens.probes.formatting import text_ending
 from clearstory.lens.views import Table
-from clearstory.models.base import LanguageModel, TokenBatch
-from clearstory.models.base import inference_mode, initial_state
+from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, initial_state
 from clearstory.models.prompts import Truncation, bos_or_eos_token_id, prepare_prompt
-
-
-class TokenizerProtocol(Protocol):
-    """The part of a tokenizer that a view needs."""
-
-    @property
-    def bos_token_id(self) -> int | None:
-        """The token that begins a text."""
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The token that ends one."""
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
-
-    def display_token(self, id: int) -> str:
-        """One token for people to read."""
+from clearstory.text.tokenizers import Tokenizer
 
 
 def next_token(
     model: LanguageModel,
-    tokenizer: TokenizerProtocol,
+    tokenizer: Tokenizer,
     text: str,
     *,
     target: str | None = None,
@@ -49,66 +32,57 @@ def next_token(
     temperature: float = 1.0,
     truncate: Truncation | None = None,
 ) -> Table:
-    """The likeliest next tokens after a text: each one's logit and probability, and the entropy of all in bits.
+    """The `top` most likely next tokens after a text with logits and probabilities, and the entropy in bits.
 
-    Of an encoder-decoder the text is the source, and `target` what has been written from it already: nothing, where it
-    is not given.
-
-    Raises as `generate` does for a text that cannot be read; BadSetting for a `top` or `temperature` that cannot be.
+    For an encoder-decoder the text is the source, and `target` what has been generated so far. Raises as `generate` does
+    for a text that cannot be encoded, BadSetting for an invalid `top` or `temperature`.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
     if temperature <= 0:
-        raise BadSetting(f"temperature is {temperature}; probabilities need one above 0")
-    both = encode_source_target(model, tokenizer, text, target, truncate)
-    if both is None:
+        raise BadSetting(f"temperature is {temperature}; it must be positive")
+    pair = encode_source_target(model, tokenizer, text, target, truncate)
+    if pair is None:
         ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer), truncate)
     else:
-        ids = [both.begin, *both.ids]
-    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
+        ids = [pair.start, *pair.ids]
     with inference_mode(model):
-        device = torch.device("cpu") if weight is None else weight.device
-        state = None if both is None else initial_state(model, 1, [both.source], device)
+        device = model_device(model)
+        state = None if pair is None else initial_state(model, 1, [pair.source], device)
         hidden, _ = model.forward(TokenBatch.from_sequences([ids], device), state)
         logits = model.logits(hidden[0, -1]).double().cpu()
         probabilities = (logits / temperature).softmax(-1)
-        bits = entropy(probabilities)
-        places = probabilities.argsort(descending=True, stable=True)[:top].tolist()
-    rows = tuple((tokenizer.display_token(id), id, float(logits[id]), float(probabilities[id])) for id in places)
-    after = f"“{text_ending(text)}”" if not target else f"“{text_ending(target)}”, from “{text_ending(text)}”"
-    warm = "" if temperature == 1 else f", temperature {temperature:g}"
+        bits = entropy_bits(probabilities)
+        best = probabilities.argsort(descending=True, stable=True)[:top].tolist()
+    rows = tuple((tokenizer.display_token(id), id, float(logits[id]), float(probabilities[id])) for id in best)
+    after = f"“{text_ending(text)}”" if not target else f"“{text_ending(target)}”, source “{text_ending(text)}”"
+    at_temperature = "" if temperature == 1 else f", temperature {temperature:g}"
     return Table(
-        title=f"Next token after {after}{warm}",
+        title=f"Next token after {after}{at_temperature}",
         columns=("token", "id", "logit", "probability"),
         rows=rows,
         bar="probability",
-        caption=look([row[3] for row in rows], [row[0] for row in rows], bits, model.vocab),
+        caption=distribution_caption([row[3] for row in rows], [row[0] for row in rows], bits, model.vocab),
     )
 
 
-def entropy(probabilities: Float[Tensor, "..."]) -> float:
-    """−Σ p log₂ p: the bits still to be said.
+def entropy_bits(probabilities: Float[Tensor, "..."]) -> float:
+    """Entropy in bits: −Σ p log₂ p.
 
-    >>> entropy(torch.tensor([0.5, 0.25, 0.25]))
+    >>> entropy_bits(torch.tensor([0.5, 0.25, 0.25]))
     1.5
     """
     return float(-torch.special.xlogy(probabilities, probabilities).sum() / math.log(2)) + 0.0
 
 
-def look(probabilities: Sequence[float], pieces: Sequence[str], bits: float, vocab: int) -> str:
-    """What these numbers say, in words.
+def distribution_caption(probabilities: Sequence[float], pieces: Sequence[str], bits: float, vocab: int) -> str:
+    """The entropy, and the ratio of the two most likely tokens.
 
-    >>> look([0.5, 0.25], ["a", "b"], 1.5, 4)
-    'Entropy 1.50 bits of at most 2.00: as unsure as among 2.8 ... ‘a’ is 2.0 times as likely as ‘b’.'
+    >>> distribution_caption([0.5, 0.25], ["a", "b"], 1.5, 4)
+    'Entropy 1.50 bits of at most 2.00, perplexity 2.8. ‘a’ is 2.0 times as likely as ‘b’.'
     """
     most = math.log2(vocab) if vocab > 1 else 0.0
-    said = f"Entropy {bits:.2f} bits of at most {most:.2f}: as unsure as among {2**bits:,.1f} equally likely tokens."
+    text = f"Entropy {bits:.2f} bits of at most {most:.2f}, perplexity {2**bits:,.1f}."
     if len(probabilities) > 1 and probabilities[1] > 0:
-        said += f" ‘{pieces[0]}’ is {probabilities[0] / probabilities[1]:,.1f} times as likely as ‘{pieces[1]}’."
-    return said
-
-
-def text_ending(text: str, longest: int = 40) -> str:
-    """The end of a text, on one line."""
-    text = " ".join(text.split())
-    return text if len(text) <= longest else "…" + text[-longest + 1 :]
+        text += f" ‘{pieces[0]}’ is {probabilities[0] / probabilities[1]:,.1f} times as likely as ‘{pieces[1]}’."
+    return text

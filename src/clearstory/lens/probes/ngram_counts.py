@@ -1,34 +1,36 @@
-"""Counts: what an n-gram model has seen after a text, order by order, and what its smoothing makes of that."""
+"""N-gram counts: what an n-gram model has counted after a text, and which order each token's probability comes from."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.x_backoff import counted
-from clearstory.lens.probes.next_token import text_ending
-from clearstory.lens.views import Cell, Table, Report
-from clearstory.models.base import TokenBatch
-from clearstory.models.base import inference_mode
+from clearstory.lens.probes.formatting import format_probability, text_ending
+from clearstory.lens.views import Cell, Report, Table
+from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
+from clearstory.models.ngram.model import NGram
 from clearstory.models.prompts import bos_or_eos_token_id, prepare_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 INTERPOLATED = ("kneser-ney", "witten-bell", "none")
-"""Smoothings under which P(w | h) is a share of its own, and what the context leaves times P after the shorter one."""
+"""Smoothing methods under which P(w | h) is a discounted share plus the backoff weight times P(w | shorter h)."""
 
 
 @dataclass(frozen=True)
 class SeenToken:
-    """A token that has stood after a context.
+    """A token that was counted after a context.
 
     Args:
         id: the token.
-        count: how often it did; None where counts are not kept.
-        probability: of it after this context, smoothed.
-        own: the part of the probability that its own count gives; None where the smoothing has no such parts.
+        count: number of occurrences; None where counts are not stored.
+        probability: smoothed probability after this context.
+        own: the part of the probability from its own count; None for a smoothing method without such parts.
     """
 
     id: int
@@ -39,120 +41,194 @@ class SeenToken:
 
 @dataclass(frozen=True)
 class SeenContext:
-    """A context that has been seen: its tokens, what it leaves to the shorter one, what stood after it, often first."""
+    """A context that occurs in the training text: its tokens, its backoff weight, and the tokens after it, most frequent
+    first.
+    """
 
     order: int
     ids: tuple[int, ...]
-    left: float | None
+    backoff: float | None
     seen: tuple[SeenToken, ...]
 
     @property
     def total(self) -> int | None:
-        """How often anything stood after it."""
+        """Number of occurrences of the context with a token after it."""
         counts = [each.count for each in self.seen]
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
-def matching_contexts(model: Any, ids: list[int]) -> list[SeenContext]:
-    """The contexts at the end of `ids` that the model has seen, the longest first, the empty one last."""
-    found: list[SeenContext] = []
-    with inference_mode(model):
-        known = model.forward(TokenBatch.from_sequences([ids]))[0][0, -1].long().tolist()
-        below = torch.zeros_like(model.table(1).log_probs)
-        for length, context in enumerate(known):
-            if context < 0:
-                continue
-            table = model.table(length + 1)
-            left = model.table(length).log_backoffs[context] if length else None
-            after = below if left is None else model.left(left, below)
-            rows = range(model.vocab) if left is None else after_rows(model, length + 1, context)
-            tokens = list(rows) if left is None else (table.keys[rows.start : rows.stop] % model.vocab).tolist()
-            after[tokens] = table.log_probs[rows.start : rows.stop]
-            own: list[float] | list[None] = [None] * len(tokens)
-            if left is not None and model.config.smoothing in INTERPOLATED:
-                own = (after.exp() - (left + below).exp())[tokens].clamp_min(0).tolist()
-            numbers = zip(tokens, rows, after[tokens].exp().tolist(), own, strict=True)
-            seen = [SeenToken(id, counted(model, length + 1, row), chance, part) for id, row, chance, part in numbers]
-            seen.sort(key=lambda each: (-(each.count or 0), -each.probability, each.id))
-            spoken = tuple(ids[len(ids) - length :])
-            found.append(SeenContext(length + 1, spoken, None if left is None else float(left.exp()), tuple(seen)))
-            below = after
-    return found[::-1]
+def ngram_counts(model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
+    """Counts after the end of a text: its contexts, the longest first, and after each the `top` most frequent tokens with
+    counts, discounts, own shares and probabilities.
 
-
-def after_rows(model: Any, order: int, context: int) -> range:
-    """The rows of what follows a context: they stand together."""
-    keys = model.table(order).keys
-    ends = torch.tensor([context * model.vocab, (context + 1) * model.vocab], device=keys.device)
-    first, last = torch.searchsorted(keys, ends).tolist()
-    return range(first, last)
-
-
-def ngram_counts(model: Any, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
-    """What has been counted after the end of a text: its contexts, the longest first, and after each the `top` tokens
-    with their counts, the share of probability that these give, and the probability.
-
-    `discount` is what smoothing took from a count, told where the count is what it works with: of the longest n-grams,
-    none of which were pruned; shorter ones are weighed by how many tokens they follow. Raises BadInput for a text
-    without tokens.
+    `discount` is what smoothing subtracts from a count, shown for the longest n-grams without pruning only: shorter
+    n-grams are smoothed by the number of different tokens before them. Raises BadInput for an empty text.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer))
+    ids = prepare_prompt(cast(LanguageModel, model), tokenizer.encode(text), bos_or_eos_token_id(tokenizer))
     if not ids:
-        raise BadInput("the text is empty; give a few words to look at")
-    found, c = matching_contexts(model, ids), model.config
+        raise BadInput("the text is empty; give at least one word")
+    found, config = matching_contexts(model, ids), model.config
     final = {each.id: each.probability for part in reversed(found) for each in part.seen}
     contexts: list[tuple[Cell, ...]] = []
     rows: list[tuple[Cell, ...]] = []
     for part in found:
-        after = " ".join(map(tokenizer.display_token, part.ids)) or "(nothing)"
-        followed = sum(each.count != 0 for each in part.seen)
-        contexts.append((part.order, after, part.total, followed, part.left))
-        exact = part.order == c.order and not c.prune and c.smoothing in ("kneser-ney", "witten-bell")
+        context = " ".join(map(tokenizer.display_token, part.ids)) or "(nothing)"
+        distinct = sum(each.count != 0 for each in part.seen)
+        contexts.append((part.order, context, part.total, distinct, part.backoff))
+        exact = part.order == config.order and not config.prune and config.smoothing in ("kneser-ney", "witten-bell")
         for each in part.seen[:top]:
-            lost = None
+            discount = None
             if exact and each.own is not None and each.count is not None and part.total is not None:
-                lost = each.count - each.own * part.total
+                discount = each.count - each.own * part.total
             rows.append(
                 (
                     part.order,
-                    after,
+                    context,
                     tokenizer.display_token(each.id),
                     each.count,
-                    lost,
+                    discount,
                     each.own,
                     each.probability,
                     final[each.id],
                 )
             )
-    longest = found[0]
-    more = max((len(part.seen) for part in found), default=0)
+    most = max((len(part.seen) for part in found), default=0)
     return Report(
         title=f"Counts after “{text_ending(text)}”",
         panels=(
             Table(
-                title="Its endings that have been seen",
-                columns=("order", "after", "times", "different tokens", "left to the shorter"),
+                title="Contexts found in the tables",
+                columns=("order", "context", "count", "distinct tokens", "backoff weight"),
                 rows=tuple(contexts),
             ),
             Table(
-                title=f"What stood there, the {min(top, more):,} most frequent of each",
-                columns=("order", "after", "token", "count", "discount", "own share", "probability", "answer"),
+                title=f"The {min(top, most):,} most frequent tokens after each",
+                columns=(
+                    "order",
+                    "context",
+                    "token",
+                    "count",
+                    "discount",
+                    "own share",
+                    "probability",
+                    "final probability",
+                ),
                 rows=tuple(rows),
                 bar="probability",
-                caption=look(longest, c.order),
+                caption=longest_context_caption(found[0], config.order),
             ),
         ),
     )
 
 
-def look(longest: SeenContext, most: int) -> str:
-    """How much of the text's end has been seen, in words."""
+def matching_contexts(model: NGram, ids: list[int]) -> list[SeenContext]:
+    """The contexts at the end of `ids` that are in the tables, the longest first, the empty one last."""
+    found: list[SeenContext] = []
+    with inference_mode(model):
+        context_rows = model.forward(TokenBatch.from_sequences([ids]))[0][0, -1].long().tolist()
+        shorter = torch.zeros_like(model.table(1).log_probs)
+        for length, context in enumerate(context_rows):
+            if context < 0:
+                continue
+            table = model.table(length + 1)
+            backoff = model.table(length).log_backoffs[context] if length else None
+            log_probs = shorter if backoff is None else model.back_off(backoff, shorter)
+            rows = range(model.vocab) if backoff is None else rows_after(model, length + 1, context)
+            tokens = list(rows) if backoff is None else (table.keys[rows.start : rows.stop] % model.vocab).tolist()
+            log_probs[tokens] = table.log_probs[rows.start : rows.stop]
+            own: list[float] | list[None] = [None] * len(tokens)
+            if backoff is not None and model.config.smoothing in INTERPOLATED:
+                own = (log_probs.exp() - (backoff + shorter).exp())[tokens].clamp_min(0).tolist()
+            values = zip(tokens, rows, log_probs[tokens].exp().tolist(), own, strict=True)
+            seen = [
+                SeenToken(id, ngram_count(model, length + 1, row), probability, part)
+                for id, row, probability, part in values
+            ]
+            seen.sort(key=lambda each: (-(each.count or 0), -each.probability, each.id))
+            context_ids = tuple(ids[len(ids) - length :])
+            weight = None if backoff is None else float(backoff.exp())
+            found.append(SeenContext(length + 1, context_ids, weight, tuple(seen)))
+            shorter = log_probs
+    return found[::-1]
+
+
+def rows_after(model: NGram, order: int, context: int) -> range:
+    """The rows of the n-grams that begin with a context; they are contiguous."""
+    keys = model.table(order).keys
+    bounds = torch.tensor([context * model.vocab, (context + 1) * model.vocab], device=keys.device)
+    first, last = torch.searchsorted(keys, bounds).tolist()
+    return range(first, last)
+
+
+def ngram_count(model: NGram, order: int, row: int) -> int | None:
+    """Number of occurrences of an n-gram in the training text, where counts are stored."""
+    counts = model.table(order).counts
+    return None if counts is None else int(counts[row])
+
+
+def longest_context_caption(longest: SeenContext, order: int) -> str:
+    """The length of the longest context found, and its backoff weight."""
     length = len(longest.ids)
     if not length:
-        return "No token of the text's end has been seen followed by anything: the answer is the single tokens'."
+        return "No context of the text is in the tables: the probabilities are those of single tokens."
     words = f"the last {length:,} tokens" if length > 1 else "the last token"
-    words += ", as many as it ever does" if length == most - 1 else ""
-    said = f"The answer looks back on {words}, after which {len(longest.seen):,} different tokens have stood"
-    return f"{said}; {longest.left or 0:.0%} of the probability is left to shorter contexts."
+    words += ", the maximum" if length == order - 1 else ""
+    text = f"The longest context found is {words}, followed by {len(longest.seen):,} different tokens"
+    return f"{text}; its backoff weight is {longest.backoff or 0:.0%}."
+
+
+def backoff(model: NGram, tokenizer: Tokenizer, text: str) -> Table:
+    """For every token of a text: the order of the n-gram that its probability comes from, that n-gram's count, the
+    probability, the context, and the backoff weights of longer contexts that were counted without this token.
+
+    A count is None where the model stores none. Raises BadInput for a text of fewer than two tokens.
+    """
+    ids = tokenizer.encode(text)
+    start = bos_or_eos_token_id(tokenizer)
+    row = ids if start is None else [start, *ids]
+    if len(row) < 2:
+        raise BadInput("the text is too short: there is no token to predict; give more of it")
+    inputs, targets = TokenBatch.from_sequences([row[:-1]]), torch.tensor([row[1:]])
+    with inference_mode(model):
+        contexts = model.forward(inputs)[0][0].long().tolist()
+        nats = model.token_nll(inputs, targets)[0][0].tolist()
+        orders = [find_order(model, context_rows, id) for context_rows, id in zip(contexts, row[1:], strict=True)]
+    rows: list[tuple[Cell, ...]] = []
+    for index, (order, count, skipped) in enumerate(orders):
+        context = " ".join(tokenizer.display_token(id) for id in row[index + 2 - order : index + 1])
+        weights = ", ".join(f"{length + 1}: {format_probability(weight)}" for length, weight in skipped)
+        rows.append((tokenizer.display_token(row[index + 1]), order, count, math.exp(-nats[index]), context, weights))
+    return Table(
+        title="Backoff: the order of the n-gram that each probability comes from",
+        columns=("token", "order", "count", "probability", "context", "backoff weights of longer contexts"),
+        rows=tuple(rows),
+        caption=backoff_caption([order for order, _, _ in orders], model.config.order),
+    )
+
+
+def find_order(model: NGram, context_rows: Sequence[int], id: int) -> tuple[int, int | None, list[tuple[int, float]]]:
+    """The order that a token's probability comes from, its count, and the skipped context lengths with backoff weights.
+
+    `context_rows` (order,) are the rows of each context in the tables, by its length; -1 for none.
+    """
+    skipped: list[tuple[int, float]] = []
+    for length in range(len(context_rows) - 1, 0, -1):
+        if context_rows[length] < 0:
+            continue
+        row = int(model.find_rows(length + 1, torch.tensor([context_rows[length]]), torch.tensor([id]))[0])
+        if row >= 0:
+            return length + 1, ngram_count(model, length + 1, row), skipped
+        log_backoff = float(model.table(length).log_backoffs[context_rows[length]])
+        if model.config.smoothing == "laplace" and log_backoff < 0:  # an unseen n-gram counts as one
+            return length + 1, 0, skipped
+        skipped.append((length, math.exp(log_backoff)))
+    return 1, ngram_count(model, 1, id), skipped
+
+
+def backoff_caption(orders: Sequence[int], most: int) -> str:
+    """The number of tokens of each order."""
+    counts = Counter(orders)
+    parts = [f"{counts[order]:,} from order {order}" for order in sorted(counts, reverse=True)]
+    return f"Of {len(orders):,} tokens, {', '.join(parts)}; the longest n-grams have {most} tokens."

@@ -27,8 +27,7 @@ from clearstory.lens.hooks.attention_sites import (
 )
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views import Cell, Curve, Line, Report, Table
-from clearstory.models.base import LanguageModel
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
@@ -132,9 +131,7 @@ def circuit_caption(circuit: QKCircuit) -> str:
     return f"{text}. Left out: {'; '.join(names)}." if names else f"{text}."
 
 
-def decompose_qk(
-    model: LanguageModel, layer: int = -1, head: int = 0, part: AttentionPart | None = None
-) -> QKCircuit:
+def decompose_qk(model: LanguageModel, layer: int = -1, head: int = 0, part: AttentionPart | None = None) -> QKCircuit:
     """Singular value decomposition of a head's W_qᵀ W_k / √d, in float64.
 
     Gains of query and key norms (`qk_norm`) are included. Raises BadSetting for a layer or head that does not exist.

@@ -12,9 +12,9 @@ from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import output_stack, sublayers
 from clearstory.lens.views import Curve, Grid, Line, Report
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncate, resting
+from clearstory.models.prompts import Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 MASSIVE = 4.0
@@ -39,7 +39,7 @@ def residual_norms(
     text: str,
     *,
     target: str | None = None,
-    truncate: Truncate | None = None,
+    truncate: Truncation | None = None,
 ) -> Report:
     """The norm of the residual stream after each sublayer, and the share that each sublayer adds."""
     target = target if Capability.SOURCE in model.capabilities else None
@@ -77,7 +77,10 @@ def measure_norms(model: LanguageModel, passage: Passage) -> StreamNorms:
     """Norms in the stack that the logits are computed from."""
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)
-    with resting(model), record_activations(model, f"{prefix}embedding_output", f"{prefix}blocks.**") as recorded:
+    with (
+        inference_mode(model),
+        record_activations(model, f"{prefix}embedding_output", f"{prefix}blocks.**") as recorded,
+    ):
         passage.forward(model)
         names = [f"{prefix}embedding_output", *(step.residual for step in steps)]
         residual = torch.stack([recorded[name][0].double().norm(dim=-1).cpu() for name in names])

@@ -1,6 +1,6 @@
-"""Surprise: how many bits each token of a text takes, given those before it. Shannon 1948: −log₂ p.
+"""Surprisal: −log₂ p of each token of a text given the tokens before it, in bits. Shannon 1948.
 
-text ─► windows ─► read ─► predict ─► softmax ─► −log₂ of the token that came · its rank · what was likelier
+text ─► windows ─► forward ─► logits ─► softmax ─► −log₂ p of the actual token, its rank, more likely tokens
 """
 
 from __future__ import annotations
@@ -9,90 +9,86 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.next_token import TokenizerProtocol
-from clearstory.lens.probes.x_sources import encode_source_target
-from clearstory.lens.views import Cell, Span, HighlightedText
-from clearstory.metrics import NATS_PER_BIT
-from clearstory.models.base import LanguageModel, TokenBatch, State
-from clearstory.models.base import inference_mode, initial_state
-from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.evaluation.windows import ShiftedDocuments, Window, iter_windows, window_length_and_stride
+from clearstory.lens.hooks.activations import model_device
+from clearstory.lens.hooks.passage import encode_source_target
+from clearstory.lens.probes.formatting import format_probability
+from clearstory.lens.views import Cell, HighlightedText, Span
+from clearstory.metrics import NATS_PER_BIT
+from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
+from clearstory.models.prompts import bos_or_eos_token_id
+from clearstory.text.tokenizers import Tokenizer
 
-STRETCH = 256
-"""Tokens read at a time by a model that never forgets; its state is carried over, so no number depends on it."""
+SEGMENT_TOKENS = 256
+"""Tokens read at a time by a model without a context limit; its state is carried over, so no number depends on it."""
 
-LOGITS = 2**22
-"""Logits held at once: 32 MB in float64."""
+MAX_LOGITS = 2**22
+"""Logits computed at a time: 32 MB in float64."""
 
-
-class Spells(TokenizerProtocol, Protocol):
-    """The part of a tokenizer that says which characters a token stands for."""
-
-    @property
-    def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """How many bytes of text each id stands for."""
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of a text, and the characters start:stop that each was made from."""
-
-    def lossless(self, text: str) -> bool:
-        """Whether the ids spell exactly this text."""
+NOT_LOSSLESS = "this tokenizer does not decode to exactly the same text"
+CONDITIONAL = "the probability of a target is conditional on its source"
+"""Reasons why there are no bits per byte."""
 
 
 @dataclass(frozen=True)
 class TokenSurprisal:
-    """How a token was foreseen: its bits, how many are likelier and one, and the likeliest with their probabilities."""
+    """A token's surprisal in bits, its rank from 1, and the most likely tokens at its position with probabilities."""
 
     bits: float
     rank: int
     likeliest: tuple[tuple[int, float], ...]
 
 
-def surprisal(model: LanguageModel, tokenizer: Spells, text: str, *, target: str | None = None, top: int = 3) -> HighlightedText:
-    """The bits of every token of a text, with its rank and the `top` likeliest tokens at its place.
+def surprisal(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, target: str | None = None, top: int = 3
+) -> HighlightedText:
+    """The surprisal of every token of a text in bits, with its rank and the `top` most likely tokens at its position.
 
-    The text is a document of its own: it begins after the token that texts begin after, and with a tokenizer that has
-    none the first token is not foreseen. A text longer than the context is read in overlapping windows, as `evaluate`
-    reads: nothing is cut off, and the sums are the same. Of an encoder-decoder the text is the source, and what is told
-    are the tokens of the `target` that is written from it.
+    The text is read as a document of its own, after the start token; without a start token its first token has no
+    surprisal. A text longer than the context is read in overlapping windows, as in `evaluate`, with the same sums. For an
+    encoder-decoder the text is the source, and the surprisals are those of the `target`.
 
-    Raises BadInput for a text without a token to foresee, or a source without a target.
+    Raises BadInput for a text without a token to predict, and for a source without a target.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    both = encode_source_target(model, tokenizer, text, target)
-    if both is None:
-        ids, places = tokenizer.encode_with_offsets(text)
-        begin = bos_or_eos_token_id(tokenizer)
+    pair = encode_source_target(model, tokenizer, text, target)
+    if pair is None:
+        ids, offsets = tokenizer.encode_with_offsets(text)
+        start = bos_or_eos_token_id(tokenizer)
     elif target is None:
         raise BadInput(
-            "this model writes a target from a source, and surprise is that of the target's tokens; give the target "
-            "too, with --target"
+            "this model generates a target from a source, and surprisal is that of the target's tokens; give the target "
+            "with --target"
         )
     else:
-        text, ids, places, begin = target, both.ids, both.places, both.begin
-    told: list[TokenSurprisal | None] = [None] if begin is None and ids else []
+        text, ids, offsets, start = target, pair.ids, pair.offsets, pair.start
+    surprisals: list[TokenSurprisal | None] = [None] if start is None and ids else []
     with inference_mode(model):
-        told += token_surprisals(model, ids, begin, min(top, model.vocab), None if both is None else both.source)
-    scored = [(id, each) for id, each in zip(ids, told, strict=True) if each is not None]
+        source = None if pair is None else pair.source
+        surprisals += token_surprisals(model, ids, start, min(top, model.vocab), source)
+    scored = [(id, each) for id, each in zip(ids, surprisals, strict=True) if each is not None]
     if not scored:
-        raise BadInput("the text is too short: there is no token to foresee; give more of it")
+        raise BadInput("the text is too short: there is no token to predict; give more of it")
     bits = math.fsum(each.bits for _, each in scored)
-    exact = both is None and tokenizer.is_lossless(text)
-    size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if exact else None
-    worst, most = max(scored, key=lambda pair: pair[1].bits)
+    has_bytes = pair is None and tokenizer.is_lossless(text)
+    size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if has_bytes else None
+    worst, most = max(scored, key=lambda scored_token: scored_token[1].bits)
+    captions = (
+        totals_caption(bits, len(scored), size, NOT_LOSSLESS if pair is None else CONDITIONAL),
+        f"Highest surprisal: ‘{tokenizer.display_token(worst)}’ with {most.bits:.1f} bits, where "
+        f"‘{tokenizer.display_token(most.likeliest[0][0])}’ was most likely.",
+        windows_caption(model, len(scored), start) if pair is None else "Read whole, after the source.",
+    )
     return HighlightedText(
-        title=f"Surprise: bits of each token, given those before it{'' if both is None else ' and the source'}",
-        spans=tuple(spans(tokenizer, text, ids, places, told)),
+        title=f"Surprisal of each token{'' if pair is None else ', given the source'}",
+        spans=tuple(token_spans(tokenizer, text, ids, offsets, surprisals)),
         unit="bits",
         columns=("token", "id", "rank", "likeliest"),
         totals=(
@@ -102,48 +98,41 @@ def surprisal(model: LanguageModel, tokenizer: Spells, text: str, *, target: str
             ("bits per token", bits / len(scored)),
             ("bits per byte", bits / size if size else None),
         ),
-        caption=" ".join(
-            (
-                summed(bits, len(scored), size, LOSSY if both is None else CONDITIONAL),
-                f"Most surprising: ‘{tokenizer.display_token(worst)}’ with {most.bits:.1f} bits, where "
-                f"‘{tokenizer.display_token(most.likeliest[0][0])}’ was likeliest.",
-                how(model, len(scored), begin) if both is None else "Read whole, after the source.",
-            )
-        ),
+        caption=" ".join(captions),
     )
 
 
 def token_surprisals(
-    model: LanguageModel, ids: Sequence[int], begin: int | None, top: int, source: Sequence[int] | None = None
+    model: LanguageModel, ids: Sequence[int], start: int | None, top: int, source: Sequence[int] | None = None
 ) -> Iterator[TokenSurprisal]:
-    """How each token was foreseen, in order; without `begin`, from the second on. After a `source`, all at once."""
-    texts = ShiftedDocuments(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), begin)
+    """The surprisal of each token, in order; without `start`, from the second on. After a `source`, in one window."""
+    documents = ShiftedDocuments(SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=None), start)
     length, stride = window_length_and_stride(model, None, "strided", None)
-    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
-    device = torch.device("cpu") if weight is None else weight.device
+    device = model_device(model)
     state: State | None = None
-    size = texts.n_targets(0)
+    size = documents.n_targets(0)
     if source is not None:
         state, windows = initial_state(model, 1, [source], device), [Window(0, 0, 0, size)] if size else []
     elif length is None:
-        windows = [Window(0, at, at, min(at + STRETCH, size)) for at in range(0, size, STRETCH)]
+        windows = [Window(0, at, at, min(at + SEGMENT_TOKENS, size)) for at in range(0, size, SEGMENT_TOKENS)]
         state = model.init_state(1)
     else:
-        windows = list(iter_windows(texts, length, stride, None))
+        windows = list(iter_windows(documents, length, stride, None))
     for window in windows:
-        inputs, targets = texts.inputs_and_targets(0, window.start, window.stop)
+        inputs, targets = documents.inputs_and_targets(0, window.start, window.stop)
         hidden, after = model.forward(TokenBatch.from_sequences([inputs], device), state)
         state = None if length is not None or after is None else after.detach()
-        known, wanted = hidden[0, window.first_scored - window.start :], targets[window.first_scored - window.start :]
-        step = max(1, LOGITS // model.vocab)
+        first = window.first_scored - window.start
+        scored, wanted = hidden[0, first:], targets[first:]
+        step = max(1, MAX_LOGITS // model.vocab)
         for at in range(0, len(wanted), step):
-            yield from ranked(model.logits(known[at : at + step]), wanted[at : at + step], top)
+            yield from rank_targets(model.logits(scored[at : at + step]), wanted[at : at + step], top)
 
 
-def ranked(logits: Float[Tensor, "N V"], wanted: Sequence[int], top: int) -> Iterator[TokenSurprisal]:
-    """From logits to bits, ranks and the likeliest."""
+def rank_targets(logits: Float[Tensor, "N V"], targets: Sequence[int], top: int) -> Iterator[TokenSurprisal]:
+    """Surprisal, rank and most likely tokens from logits."""
     logs = logits.double().log_softmax(-1).cpu()
-    own = logs.gather(1, torch.tensor(wanted)[:, None])
+    own = logs.gather(1, torch.tensor(targets)[:, None])
     ranks = (logs > own).sum(1) + 1
     best = logs.topk(top)
     rows = zip(own[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist(), strict=True)
@@ -151,66 +140,54 @@ def ranked(logits: Float[Tensor, "N V"], wanted: Sequence[int], top: int) -> Ite
         yield TokenSurprisal(-nats / NATS_PER_BIT + 0.0, rank, tuple(zip(tokens, probabilities, strict=True)))
 
 
-def spans(
-    tokenizer: Spells,
+def token_spans(
+    tokenizer: Tokenizer,
     text: str,
     ids: Sequence[int],
-    places: Sequence[tuple[int, int]],
-    told: Sequence[TokenSurprisal | None],
+    offsets: Sequence[tuple[int, int]],
+    surprisals: Sequence[TokenSurprisal | None],
 ) -> Iterator[Span]:
-    """The text in its tokens; what lies between them, and a first token that nothing foresees, has no number.
+    """The text as one span per token; text between tokens, and a first token without surprisal, have no value.
 
-    Tokens that share a character (bytes of one) stand behind each other, the first of them with the character.
+    Of tokens that share a character (its bytes), the first has the character.
     """
     done = 0
-    for id, (start, stop), each in zip(ids, places, told, strict=True):
+    for id, (start, stop), each in zip(ids, offsets, surprisals, strict=True):
         if start > done:
             yield Span(text[done:start], None)
             done = start
         piece, own = tokenizer.display_token(id), text[done:stop]
         done = max(done, stop)
         if each is None:
-            yield Span(own, None, f"{piece}: nothing stands before it", (piece, id, None, None))
+            yield Span(own, None, f"{piece}: no token before it", (piece, id, None, None))
             continue
-        likeliest = ", ".join(f"{tokenizer.display_token(other)} {format_probability(p)}" for other, p in each.likeliest)
-        note = f"{piece}   {each.bits:.2f} bits   rank {each.rank:,}   likeliest: {likeliest}"
+        likeliest = ", ".join(
+            f"{tokenizer.display_token(other)} {format_probability(p)}" for other, p in each.likeliest
+        )
+        note = f"{piece}   {each.bits:.2f} bits   rank {each.rank:,}   most likely: {likeliest}"
         facts: tuple[Cell, ...] = (piece, id, each.rank, likeliest)
         yield Span(own, each.bits, note, facts)
     if done < len(text):
         yield Span(text[done:], None)
 
 
-def format_probability(probability: float) -> str:
-    """A probability as people say it.
-
-    >>> share(0.4567), share(0.0004)
-    ('46%', '0.04%')
-    """
-    return f"{probability:.0%}" if probability >= 0.1 else f"{100 * probability:.2g}%"
-
-
-LOSSY = "this tokenizer does not give the text back exactly"
-CONDITIONAL = "a target is foreseen from its source"
-"""Why there are no bits per byte."""
-
-
-def summed(bits: float, tokens: int, size: int | None, reason: str) -> str:
-    """The totals in words."""
+def totals_caption(bits: float, tokens: int, size: int | None, reason: str) -> str:
+    """The total in bits, per byte or per token."""
     if size:
         return f"{bits:,.1f} bits for {size:,} bytes in {tokens:,} tokens: {bits / size:.3f} bits per byte."
     return (
-        f"{bits:,.1f} bits for {tokens:,} tokens: {bits / tokens:.3f} bits per token; bits per byte would mean "
-        f"nothing, since {reason}."
+        f"{bits:,.1f} bits for {tokens:,} tokens: {bits / tokens:.3f} bits per token; bits per byte are not defined, "
+        f"since {reason}."
     )
 
 
-def how(model: LanguageModel, tokens: int, begin: int | None) -> str:
-    """How the text was read, and what is not counted."""
+def windows_caption(model: LanguageModel, tokens: int, start: int | None) -> str:
+    """How the text was split into windows, and what is not counted."""
     length, stride = window_length_and_stride(model, None, "strided", None)
-    first = "" if begin is not None else " The first token is not counted: nothing stands before it."
+    first = "" if start is not None else " The first token is not counted: no token is before it."
     if length is None or tokens <= length:
         return f"Read whole.{first}"
     return (
-        f"Longer than the model's context of {length:,} tokens, so read in windows that overlap: after the first, each "
-        f"token is foreseen from at least {length - stride:,} before it.{first}"
+        f"Longer than the model's context of {length:,} tokens, so read in overlapping windows: after the first, each "
+        f"token is predicted from at least {length - stride:,} tokens before it.{first}"
     )

@@ -1,137 +1,142 @@
-"""Tokens: what a text becomes before a model sees it, how each word comes to its pieces, and what splits badly."""
+"""Tokenization: the tokens of a text, the tokenizer's steps for each word, and the words that are split the most."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.surprisal import format_probability
-from clearstory.lens.views import Cell, Table, Report
-from clearstory.models.transformer.encoder import Encoder
+from clearstory.lens.probes.formatting import format_probability
+from clearstory.lens.views import Cell, Panel, Report, Table
+from clearstory.models.base import LanguageModel
+from clearstory.models.capabilities import Capability
 from clearstory.text.special_tokens import cls_and_sep_ids
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token
 from clearstory.text.tokenization_steps import WordTokenization, tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 
-LONGEST = 4000
-"""Characters whose steps are followed: where nothing cuts a text into words, each step is as long as the text."""
+MAX_CHARACTERS = 4000
+"""Longest text whose steps are shown: without word boundaries each step is as long as the text."""
 
-COLUMNS = {
-    "bpe": ("joined", "rank", "of a word, the pair of the lowest rank is joined first"),
-    "wordpiece": ("taken", "longer tried", "from the left, the longest piece that there is"),
-    "unigram": ("piece", "score", "the pieces whose scores add up highest"),
+STEP_COLUMNS = {
+    "bpe": ("merged", "rank", "the pair with the lowest rank in a word is merged first"),
+    "wordpiece": ("piece", "longer tried", "from the left, the longest piece of the vocabulary"),
+    "unigram": ("piece", "score", "the segmentation with the highest sum of scores"),
 }
-"""What the steps of each kind of tokenizer are called."""
+"""Column names and a description of the steps of each kind of tokenizer."""
 
 
-def tokenization(model: Any, tokenizer: Tokenizer, text: str, *, compare_tokenizer: str | None = None, top: int = 10) -> Report:
-    """The tokens of a text with ids, bytes and characters; the steps that led to them; the `top` worst split words.
+def tokenization(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, compare_tokenizer: str | None = None, top: int = 10
+) -> Report:
+    """The tokens of a text with ids, bytes and characters; the tokenizer's steps; the `top` words with the fewest bytes
+    per token.
 
-    `compare_tokenizer`: a second tokenizer beside it, row by row where the two cut alike: characters, bytes, words, or a folder
-    that holds one. Raises BadInput for an empty text, and for one whose steps are too many.
+    `compare_tokenizer`: a second tokenizer, aligned with the first: characters, bytes, words, or a folder that holds
+    one. Raises BadInput for an empty text, and for one too long for its steps to be shown.
     """
     if not text:
-        raise BadInput("the text is empty; give a few words to look at")
+        raise BadInput("the text is empty; give at least one word")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 word")
-    steps = [token_table(tokenizer, text, isinstance(model, Encoder))]
+    panels: list[Panel] = [token_table(tokenizer, text, Capability.BIDIRECTIONAL in model.capabilities)]
     if compare_tokenizer is not None:
-        steps.append(beside(tokenizer, train_tokenizer(compare_tokenizer, [text]), text, compare_tokenizer))
-    if tokenizer.kind in COLUMNS:
-        if len(text) > LONGEST:
+        other = train_tokenizer(compare_tokenizer, [text])
+        panels.append(comparison_table(tokenizer, other, text, compare_tokenizer))
+    if tokenizer.kind in STEP_COLUMNS:
+        if len(text) > MAX_CHARACTERS:
             raise BadInput(
-                f"the text has {len(text):,} characters, and steps are shown of up to {LONGEST:,}; give less"
+                f"the text has {len(text):,} characters, and steps are shown for up to {MAX_CHARACTERS:,}; give less"
             )
-        steps.append(player(tokenizer, tokenize_by_words(tokenizer, text)))
-    steps.append(worst(tokenizer, text, top))
-    return Report(title=f"Tokens of “{visible(text)}”", panels=tuple(steps))
+        panels.append(steps_table(tokenizer, tokenize_by_words(tokenizer, text)))
+    panels.append(split_words_table(tokenizer, text, top))
+    return Report(title=f"Tokens of “{with_visible_space(text)}”", panels=tuple(panels))
 
 
-def visible(text: str, longest: int = 60) -> str:
-    """The beginning of a text on one line, its white space shown.
+def with_visible_space(text: str, length: int = 60) -> str:
+    """The beginning of a text on one line, with visible white space.
 
-    >>> visible("a b\\n")
+    >>> with_visible_space("a b\\n")
     'a␣b↵'
     """
-    shown = text.translate(VISIBLE)
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    visible = text.translate(VISIBLE)
+    return visible if len(visible) <= length else visible[: length - 1] + "…"
 
 
-def token_table(tokenizer: Tokenizer, text: str, around: bool = False) -> Table:
-    """Every token of a text; `around`: between those that an encoder reads it in."""
-    places = encode_with_mask_offsets(tokenizer, text)
-    if around:
+def token_table(tokenizer: Tokenizer, text: str, cls_and_sep: bool = False) -> Table:
+    """Every token of a text; with `cls_and_sep`, between the special tokens that an encoder reads."""
+    tokens = encode_with_mask_offsets(tokenizer, text)
+    if cls_and_sep:
         first, last = cls_and_sep_ids(tokenizer)
-        places = [(first, None), *places, (last, None)]
+        tokens = [(first, None), *tokens, (last, None)]
     rows: list[tuple[Cell, ...]] = []
-    for number, (id, place) in enumerate(places):
+    for position, (id, span) in enumerate(tokens):
         kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special_tokens_mask[id] else ""
-        stretch = "" if place is None else visible(text[slice(*place)], len(text) + 1)
-        rows.append((number, tokenizer.display_token(id), id, len(tokenizer.token_bytes(id)), stretch, kind))
+        characters = "" if span is None else with_visible_space(text[slice(*span)], len(text) + 1)
+        rows.append((position, tokenizer.display_token(id), id, len(tokenizer.token_bytes(id)), characters, kind))
     size, unknown = len(text.encode()), sum(row[5] == "unknown" for row in rows)
-    own = sum(place is not None for _, place in places)
-    said = f"{size:,} bytes in {own:,} tokens: {size / max(1, own):.2f} bytes a token."
+    own = sum(span is not None for _, span in tokens)
+    caption = f"{size:,} bytes in {own:,} tokens: {size / max(1, own):.2f} bytes per token."
     if unknown:
-        said += f" {unknown:,} of them are unknown to the vocabulary: what stood there is lost."
+        caption += f" {unknown:,} of them are the unknown token: their text is lost."
     return Table(
-        title=f"{tokenizer.kind} of {tokenizer.vocab:,} tokens",
-        columns=("place", "token", "id", "bytes", "characters", "kind"),
+        title=f"{tokenizer.kind} tokenizer of {tokenizer.vocab:,} tokens",
+        columns=("position", "token", "id", "bytes", "characters", "kind"),
         rows=tuple(rows),
-        caption=said,
+        caption=caption,
     )
 
 
 def encode_with_mask_offsets(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] | None]]:
-    """The ids of a text, each with the characters it was made from; of a [MASK] that is spelt out, none."""
+    """The ids of a text, each with the characters it was made from; a [MASK] in the text is the mask token."""
     mask = None if tokenizer.mask_token_id is None else tokenizer.display_token(tokenizer.mask_token_id)
     found: list[tuple[int, tuple[int, int] | None]] = []
     start = 0
-    for number, part in enumerate([text] if mask is None else text.split(mask)):
-        if number and mask is not None:
+    for index, part in enumerate([text] if mask is None else text.split(mask)):
+        if index and mask is not None:
             found.append((tokenizer.ids[mask], (start, start + len(mask))))
             start += len(mask)
-        ids, places = tokenizer.encode_with_offsets(part)
-        found += [(id, (start + low, start + high)) for id, (low, high) in zip(ids, places, strict=True)]
+        ids, offsets = tokenizer.encode_with_offsets(part)
+        found += [(id, (start + low, start + high)) for id, (low, high) in zip(ids, offsets, strict=True)]
         start += len(part)
     return found
 
 
-def player(tokenizer: Tokenizer, words: Sequence[WordTokenization]) -> Table:
-    """All steps of all different words, a row each."""
-    made, number, how = COLUMNS[tokenizer.kind]
+def steps_table(tokenizer: Tokenizer, words: Sequence[WordTokenization]) -> Table:
+    """All steps of all distinct words, one row each."""
+    made, number, how = STEP_COLUMNS[tokenizer.kind]
     rows: list[tuple[Cell, ...]] = []
     for word in words:
-        for at, step in enumerate(word.steps):
+        for index, step in enumerate(word.steps):
             value = step.number if tokenizer.kind == "unigram" or step.number is None else int(step.number)
-            new = None if step.made is None else written(tokenizer, (step.made,))
-            rows.append((written(tokenizer, (word.text,)), at, new, value, written(tokenizer, step.pieces, " ")))
+            new = None if step.made is None else display_pieces(tokenizer, (step.made,))
+            pieces = display_pieces(tokenizer, step.pieces, " ")
+            rows.append((display_pieces(tokenizer, (word.text,)), index, new, value, pieces))
     most = max(words, key=lambda word: len(word.steps))
     return Table(
         title=f"Step by step: {how}",
         columns=("word", "step", made, number, "pieces"),
         rows=tuple(rows),
-        caption=f"{len(words):,} different words; ‘{written(tokenizer, (most.text,))}’ takes the most steps, "
+        caption=f"{len(words):,} distinct words; ‘{display_pieces(tokenizer, (most.text,))}’ takes the most steps, "
         f"{len(most.steps) - 1:,}, to {len(most.ids):,} token{'s' * (len(most.ids) != 1)}.",
     )
 
 
-def written(tokenizer: Tokenizer, parts: Sequence[str], between: str = "") -> str:
-    """Pieces as people read them: those of the vocabulary by their bytes, others as they are."""
+def display_pieces(tokenizer: Tokenizer, pieces: Sequence[str], separator: str = "") -> str:
+    """Pieces as display text: tokens of the vocabulary by their bytes, others as they are."""
 
-    def one(part: str) -> str:
-        if part in tokenizer.ids:
-            return tokenizer.display_token(tokenizer.ids[part])
-        return part if tokenizer.kind == "wordpiece" else printable_token(bytes_of_token(part, tokenizer._style))
+    def display(piece: str) -> str:
+        if piece in tokenizer.ids:
+            return tokenizer.display_token(tokenizer.ids[piece])
+        return piece if tokenizer.kind == "wordpiece" else printable_token(bytes_of_token(piece, tokenizer._style))
 
-    return between.join(map(one, parts))
+    return separator.join(map(display, pieces))
 
 
-def worst(tokenizer: Tokenizer, text: str, top: int) -> Table:
-    """The words of a text, by white space, whose tokens stand for the fewest bytes; those of one token left out."""
+def split_words_table(tokenizer: Tokenizer, text: str, top: int) -> Table:
+    """The words of a text, separated by white space, with the fewest bytes per token, except words of one token."""
     found = split_words(tokenizer, text)
     split = sorted((word for word in found if len(word.tokens) > 1), key=lambda word: word.size / len(word.tokens))
     rows = tuple(
@@ -144,22 +149,24 @@ def worst(tokenizer: Tokenizer, text: str, top: int) -> Table:
         )
         for word in split[:top]
     )
-    whole = sum(len(word.tokens) == 1 for word in found)
-    said = f"{format_probability(whole / len(found))} of {len(found):,} different words are one token each." if found else None
-    if said and len(split) > top:
-        said += f" Of {len(split):,} that are split, the {top:,} worst are shown."
+    caption = None
+    if found:
+        single = sum(len(word.tokens) == 1 for word in found)
+        caption = f"{format_probability(single / len(found))} of {len(found):,} distinct words are one token each."
+        if len(split) > top:
+            caption += f" The {top:,} of {len(split):,} split words with the fewest bytes per token are shown."
     return Table(
-        title="What splits badly: words by the bytes that a token of theirs stands for",
+        title="Words with the fewest bytes per token",
         columns=("word", "tokens", "bytes", "bytes per token", "pieces"),
         rows=rows,
         bar="bytes per token",
-        caption=said,
+        caption=caption,
     )
 
 
 @dataclass(frozen=True)
 class SplitWord:
-    """A word, its bytes, and the tokens that have a part in it."""
+    """A word, its number of bytes, and the tokens that overlap it."""
 
     text: str
     size: int
@@ -167,17 +174,17 @@ class SplitWord:
 
 
 def split_words(tokenizer: Tokenizer, text: str) -> list[SplitWord]:
-    """The different words of a text, by white space, each as it is split where it first stands."""
-    ids, places = tokenizer.encode_with_offsets(text)
+    """The distinct words of a text, separated by white space, with the tokens of their first occurrence."""
+    ids, offsets = tokenizer.encode_with_offsets(text)
     found: dict[str, SplitWord] = {}
-    at = 0
+    first = 0
     for match in re.finditer(r"\S+", text):
-        while at < len(ids) and places[at][1] <= match.start():
-            at += 1
-        end = at
-        while end < len(ids) and places[end][0] < match.end():
-            end += 1
-        own = tuple(ids[at:end])
+        while first < len(ids) and offsets[first][1] <= match.start():
+            first += 1
+        last = first
+        while last < len(ids) and offsets[last][0] < match.end():
+            last += 1
+        own = tuple(ids[first:last])
         found.setdefault(match[0], SplitWord(match[0], len(match[0].encode()), own))
     return list(found.values())
 
@@ -188,18 +195,19 @@ class AlignedSegment:
 
     start: int
     stop: int
-    one: tuple[int, ...]
-    other: tuple[int, ...]
+    first: tuple[int, ...]
+    second: tuple[int, ...]
 
 
-def align_tokenizers(one: Tokenizer, other: Tokenizer, text: str) -> list[AlignedSegment]:
-    """The smallest stretches of a text whose ends no token of either crosses.
+def align_tokenizers(first: Tokenizer, second: Tokenizer, text: str) -> list[AlignedSegment]:
+    """The smallest segments of a text whose ends are token boundaries of both tokenizers.
 
-    >>> [(each.one, each.other) for each in aligned(train_tokenizer("words", ["a b"]), train_tokenizer("bytes", []), "a b")]
+    >>> words, bytes = train_tokenizer("words", ["a b"]), train_tokenizer("bytes", [])
+    >>> [(each.first, each.second) for each in align_tokenizers(words, bytes, "a b")]
     [((2,), (97,)), ((), (32,)), ((3,), (98,))]
     """
-    sides = [list(zip(*side.encode_with_offsets(text), strict=True)) for side in (one, other)]
-    spans = sorted({place for side in sides for _, place in side})
+    both = [list(zip(*tokenizer.encode_with_offsets(text), strict=True)) for tokenizer in (first, second)]
+    spans = sorted({span for tokens in both for _, span in tokens})
     merged: list[list[int]] = []
     for start, stop in spans:
         if merged and (start < merged[-1][1] or start == stop):
@@ -207,32 +215,32 @@ def align_tokenizers(one: Tokenizer, other: Tokenizer, text: str) -> list[Aligne
         else:
             merged.append([start, stop])
     found: list[AlignedSegment] = []
-    for number, (start, stop) in enumerate(merged):
-        last = number == len(merged) - 1
-        own = [tuple(id for id, (low, _) in side if start <= low < stop or (last and low >= stop)) for side in sides]
-        found.append(AlignedSegment(start, stop, *own))
+    for index, (start, stop) in enumerate(merged):
+        last = index == len(merged) - 1
+        ids = [tuple(id for id, (low, _) in tokens if start <= low < stop or (last and low >= stop)) for tokens in both]
+        found.append(AlignedSegment(start, stop, *ids))
     return found
 
 
-def beside(one: Tokenizer, other: Tokenizer, text: str, named: str) -> Table:
-    """Two tokenizers over one text, row by row."""
+def comparison_table(first: Tokenizer, second: Tokenizer, text: str, name: str) -> Table:
+    """Two tokenizers over one text, one row per aligned segment."""
     rows: list[tuple[Cell, ...]] = [
         (
-            visible(text[each.start : each.stop], len(text) + 1),
-            len(each.one),
-            len(each.other),
-            " ".join(map(one.display_token, each.one)),
-            " ".join(map(other.display_token, each.other)),
+            with_visible_space(text[each.start : each.stop], len(text) + 1),
+            len(each.first),
+            len(each.second),
+            " ".join(map(first.display_token, each.first)),
+            " ".join(map(second.display_token, each.second)),
         )
-        for each in align_tokenizers(one, other, text)
+        for each in align_tokenizers(first, second, text)
     ]
-    size, sums = len(text.encode()), [sum(int(str(row[at])) for row in rows) for at in (1, 2)]
-    alike = sum(row[3] == row[4] for row in rows)
+    size, totals = len(text.encode()), [sum(int(str(row[column])) for row in rows) for column in (1, 2)]
+    equal = sum(row[3] == row[4] for row in rows)
     return Table(
-        title=f"Beside {named}",
-        columns=("text", f"{one.kind}: tokens", f"{named}: tokens", f"{one.kind}: pieces", f"{named}: pieces"),
+        title=f"Compared with {name}",
+        columns=("text", f"{first.kind}: tokens", f"{name}: tokens", f"{first.kind}: pieces", f"{name}: pieces"),
         rows=tuple(rows),
-        caption=f"{one.kind} of {one.vocab:,} makes {sums[0]:,} tokens, {size / max(1, sums[0]):.2f} bytes each; {named} "
-        f"of {other.vocab:,} makes {sums[1]:,}, {size / max(1, sums[1]):.2f} bytes each; {alike:,} of {len(rows):,} "
-        "stretches are cut alike.",
+        caption=f"{first.kind} ({first.vocab:,} tokens): {totals[0]:,} tokens, {size / max(1, totals[0]):.2f} bytes "
+        f"each; {name} ({second.vocab:,}): {totals[1]:,} tokens, {size / max(1, totals[1]):.2f} bytes each; "
+        f"{equal:,} of {len(rows):,} segments are tokenized the same.",
     )
