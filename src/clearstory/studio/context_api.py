@@ -15,8 +15,16 @@ from torch import nn
 from clearstory.errors import BadInput, BadSetting, ContextOverflow
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import WordBank, build_word_bank, find_word, word_occurrences, align_text
-from clearstory.lens.probes.contextual_embeddings import head_difference_table, layer_title, nearest_tables, similarity_curve, static_neighbour_grids, occurrences_title, trajectory_map
-from clearstory.lens.probes.contextual_embeddings import head_contributions
+from clearstory.lens.probes.contextual_embeddings import (
+    head_contributions,
+    head_difference_table,
+    layer_title,
+    nearest_tables,
+    occurrences_title,
+    similarity_curve,
+    static_neighbour_grids,
+    trajectory_map,
+)
 from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views import Grid
 from clearstory.models.capabilities import Capability, has_capability
@@ -44,7 +52,7 @@ def find_example_sentence(model: Any, tokenizer: Tokenizer, word: str) -> str:
     raise BadInput(f"no example sentence contains ‘{word}’; write a second sentence with it, or choose another word")
 
 
-def contextual_embeddings(
+def compare_contexts(
     model: Any,
     tokenizer: Tokenizer,
     text: str,
@@ -67,8 +75,8 @@ def contextual_embeddings(
     if top < 1:
         raise BadSetting(f"top is {top}; give at least 1")
     other_text = find_example_sentence(model, tokenizer, word) if other_text is None else other_text
-    second = word if other_word is None else other_word
-    pair = word_occurrences(model, tokenizer, (text, other_text), (word, second), (occurrence, other_occurrence))
+    other_word = word if other_word is None else other_word
+    pair = word_occurrences(model, tokenizer, (text, other_text), (word, other_word), (occurrence, other_occurrence))
     bank = example_word_bank(model, tokenizer)
     curve, grids = similarity_curve(pair, bank), static_neighbour_grids(model, tokenizer, pair, bank)
     raw, centred, chance = (line.y for line in curve.lines)
@@ -77,30 +85,38 @@ def contextual_embeddings(
         {
             "name": name,
             "title": layer_title(name),
-            "cosine": raw[at],
-            "centred": centred[at],
-            "chance": chance[at],
+            "cosine": raw[layer],
+            "centred": centred[layer],
+            "chance": chance[layer],
             "static_similarity": [each.get(layer_title(name)) for each in means],
         }
-        for at, name in enumerate(pair.names)
+        for layer, name in enumerate(pair.names)
     ]
     layers = [name for name in pair.names if name.isdecimal()]
     head_tables = None
     if has_capability(unwrap_model(model), Capability.ATTENTION):
-        first_heads, second_heads = (head_contributions(model, each, span) for each, span in zip(pair.texts, pair.positions, strict=True))
-        head_tables = {name: head_difference_table(first_heads, second_heads, len(first_heads), int(name)).to_json() for name in layers}
+        first, second = (
+            head_contributions(model, vectors, positions)
+            for vectors, positions in zip(pair.texts, pair.positions, strict=True)
+        )
+        head_tables = {
+            name: head_difference_table(first, second, len(first), int(name)).to_json() for name in layers
+        }
     return {
         "other_text": other_text,
-        "title": occurrences_title((text, other_text), (word, second)),
+        "title": occurrences_title((text, other_text), (word, other_word)),
         "caption": curve.caption,
         "missing": bank.missing,
-        "tokens": [list(span) for span in pair.positions],
+        "tokens": [list(each) for each in pair.positions],
         "layers": rows,
         "least_similar": min(layers, key=lambda name: centred[pair.names.index(name)]),
         "similarity": curve.to_json(),
         "trajectories": trajectory_map(pair, bank).to_json(),
         "static_neighbours": [grid.to_json() for grid in grids],
-        "nearest": {name: [each.to_json() for each in nearest_tables(pair, bank, at, top)] for at, name in enumerate(pair.names)},
+        "nearest": {
+            name: [table.to_json() for table in nearest_tables(pair, bank, layer, top)]
+            for layer, name in enumerate(pair.names)
+        },
         "heads": head_tables,
     }
 

@@ -252,7 +252,7 @@ ARRAY_FUNCTIONS: dict[str, str] = {
     "edited_pattern": "clearstory.studio.attention_api",
     "embedding_rows": "clearstory.studio.embedding_api",
     "nearest_embeddings": "clearstory.studio.embedding_api",
-    "contextual_embeddings": "clearstory.studio.context_api",
+    "compare_contexts": "clearstory.studio.context_api",
     "compare_decoding": "clearstory.studio.decoding_comparison",
     "newest_token_attention": "clearstory.studio.generation_attention",
     "measure_generation_speed": "clearstory.studio.generation_speed",

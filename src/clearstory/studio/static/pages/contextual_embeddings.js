@@ -56,7 +56,7 @@ export function mount(root, context) {
         ...(a && a.nth > 1 ? { occurrence: a.nth } : {}),
         ...(b && b.nth > 1 ? { other_occurrence: b.nth } : {}),
       };
-      const request = { model, text, function: "contextual_embeddings", settings };
+      const request = { model, text, function: "compare_contexts", settings };
       const key = JSON.stringify(request);
       selection.update({ other, tokens });
       if (key === lastRequest && result) return showLayer();
@@ -261,7 +261,7 @@ export function mount(root, context) {
   /** Python that calls the studio's function, to be run in its folder. */
   function pythonSnippet(expression) {
     const keywords = Object.entries(inspectRequest.settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`).join("");
-    return `import clearstory\nfrom clearstory.studio.context_api import contextual_embeddings\n\nopened = clearstory.open(${pythonLiteral(inspectRequest.model)})\nresult = contextual_embeddings(opened.model, opened.tokenizer, ${pythonLiteral(inspectRequest.text)}${keywords})\nview = ${expression}\n`;
+    return `import clearstory\nfrom clearstory.studio.context_api import compare_contexts\n\nopened = clearstory.open(${pythonLiteral(inspectRequest.model)})\nresult = compare_contexts(opened.model, opened.tokenizer, ${pythonLiteral(inspectRequest.text)}${keywords})\nview = ${expression}\n`;
   }
 
   return {
