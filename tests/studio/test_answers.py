@@ -112,7 +112,7 @@ def test_settings_of_views_are_told_by_their_functions(studio: TestClient) -> No
 
 def test_numbers_travel_as_bytes(made: Path, studio: TestClient) -> None:
     taps = ["blocks.0.attention.pattern", "blocks.0"]
-    answer = studio.post("/api/numbers", json={"model": "models/clear", "text": TEXT, "settings": {"taps": taps}})
+    answer = studio.post("/api/arrays", json={"model": "models/clear", "text": TEXT, "settings": {"taps": taps}})
     (length,) = struct.unpack("<I", answer.content[:4])
     header = json.loads(answer.content[4 : 4 + length])
     assert (4 + length) % 4 == 0  # typed arrays ask for it
@@ -131,7 +131,7 @@ def test_numbers_travel_as_bytes(made: Path, studio: TestClient) -> None:
     [{}, {"temperature": 0.5, "top_k": 4}, {"top_p": 0.6}, {"temperature": 1.7, "min_p": 0.1}, {"temperature": 0}],
 )
 def test_cuts_are_those_of_sampling(made: Path, studio: TestClient, how: dict[str, Any]) -> None:
-    said = post(studio, "next", model="models/clear", text=TEXT, show=100, **how)
+    said = post(studio, "next-token", model="models/clear", text=TEXT, show=100, **how)
     opened = clearstory.open(made / "models" / "clear")
     logits = opened.logits([encode_passage(opened.model, opened.tokenizer, TEXT).ids])[0, -1].double()
     sampling = Sampling(**how)
@@ -158,7 +158,7 @@ def test_steps_write_what_generate_writes(made: Path, studio: TestClient, model:
     whole = clearstory.generate(made / "models" / model, TEXT, max_tokens=26, **how).completions[0]
     written: list[int] = []
     for logprob in whole.logprobs:
-        said = post(studio, "step", model=f"models/{model}", text=TEXT, written=written, **how)
+        said = post(studio, "generated-token", model=f"models/{model}", text=TEXT, written=written, **how)
         assert said["logprob"] == pytest.approx(logprob, abs=1e-4)
         written.append(said["id"])
         assert any(row["id"] == said["id"] and row["kept"] for row in said["alternatives"])
@@ -167,9 +167,9 @@ def test_steps_write_what_generate_writes(made: Path, studio: TestClient, model:
 
 
 def test_another_way_can_be_taken_from_any_step(made: Path, studio: TestClient) -> None:
-    said = post(studio, "step", model="models/clear", text=TEXT, written=[])
+    said = post(studio, "generated-token", model="models/clear", text=TEXT, written=[])
     other = next(row["id"] for row in said["alternatives"] if row["id"] != said["id"])
-    after = post(studio, "step", model="models/clear", text=TEXT, written=[other], temperature=0)
+    after = post(studio, "generated-token", model="models/clear", text=TEXT, written=[other], temperature=0)
     opened = clearstory.open(made / "models" / "clear")
     ids = [*encode_passage(opened.model, opened.tokenizer, TEXT).ids, other]
     assert after["id"] == int(opened.logits([ids])[0, -1].argmax())

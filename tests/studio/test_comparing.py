@@ -27,7 +27,7 @@ CLEAR, LSTM, SHORT = "models/clear", "models/lstm", "runs/short/checkpoints"
 
 def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
     """The data of an answer, or its sentence."""
-    answer = studio.post("/api/difference", json=said)
+    answer = studio.post("/api/view-difference", json=said)
     assert answer.status_code == status, answer.text
     return answer.json() if status == 200 else answer.json()["error"]
 
@@ -45,7 +45,7 @@ def test_both_sides_and_their_difference_are_the_librarys(
     apart = inspect(made / CLEAR, "the cat", view, compare_text="the dog", **settings)
     assert said["difference"] == apart.to_json()
     assert said["problems"] == {}
-    answer = studio.post("/api/difference", json={**sides, "view": view, "settings": settings, "format": "svg"})
+    answer = studio.post("/api/view-difference", json={**sides, "view": view, "settings": settings, "format": "svg"})
     assert answer.text == render(apart, "svg")
 
 
@@ -162,7 +162,7 @@ def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestCl
     assert said["heads"] is None
     assert [row["name"] for row in said["rows"]] == ["words", "0", "1"]
     answer = studio.post(
-        "/api/numbers", json={"model": LSTM, "text": TEXT, "what": "context", "settings": {"word": "dog"}}
+        "/api/arrays", json={"model": LSTM, "text": TEXT, "what": "context", "settings": {"word": "dog"}}
     )
     assert answer.status_code == 400
     assert "‘dog’ does not stand" in answer.json()["error"]

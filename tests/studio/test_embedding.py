@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import clearstory
-from clearstory.lens.probes.x_neighbours import neighbours
-from clearstory.lens.probes.x_vectors import input_embeddings, unit_word_vectors
+from clearstory.lens.probes.embeddings import neighbours
+from clearstory.lens.probes.embeddings import input_embeddings, unit_word_vectors
 from clearstory.lens.probes.projection import fit_plane, project_on
 from clearstory.studio.embedding_api import near, rows
 
@@ -20,21 +20,21 @@ TEXT = "t h e c a"
 def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Path) -> None:
     run, first = "runs/short", "runs/short/checkpoints/step-000004"
     said = {"model": first, "last": run, "text": TEXT, "top": 2, "remove_components": 1}
-    seen = studio.post("/api/film", json=said).json()
+    seen = studio.post("/api/checkpoint-projection", json=said).json()
     last, now = clearstory.open(made / run), clearstory.open(made / first)
     plane = fit_plane(last.model, last.tokenizer, TEXT, top=2, remove_components=1)
     view = project_on(now.model, now.tokenizer, plane, remove_components=1).to_json()
     extent = seen.pop("extent")
     assert seen == view
-    end = studio.post("/api/film", json={**said, "model": run}).json()
+    end = studio.post("/api/checkpoint-projection", json={**said, "model": run}).json()
     xs, ys = ([point[axis] for point in end["points"]] for axis in ("x", "y"))
     assert extent == end["extent"] == pytest.approx([min(xs), max(xs), min(ys), max(ys)])
-    assert studio.post("/api/film", json={**said, "format": "svg"}).text.startswith("<svg")
-    assert studio.post("/api/film", json={**said, "text": ""}).json() == {
+    assert studio.post("/api/checkpoint-projection", json={**said, "format": "svg"}).text.startswith("<svg")
+    assert studio.post("/api/checkpoint-projection", json={**said, "text": ""}).json() == {
         "error": "the text is empty; give a few words to look at"
     }
-    assert "checkpoints of one run" in studio.post("/api/film", json={**said, "last": "models/lstm"}).json()["error"]
-    assert studio.post("/api/film", json={**said, "last": "../x"}).status_code == 400
+    assert "checkpoints of one run" in studio.post("/api/checkpoint-projection", json={**said, "last": "models/lstm"}).json()["error"]
+    assert studio.post("/api/checkpoint-projection", json={**said, "last": "../x"}).status_code == 400
 
 
 def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:

@@ -91,7 +91,7 @@ def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypa
 def test_next_words_are_the_librarys_and_follow_each_other(visit: Open, home: Path) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", v_top=5)
     apart = clearstory.inspect(home / CLEAR, "the cat", compare_text="a dog", top=5)
-    drawn = seen.numbers('[data-card="apart"] td.bars')
+    drawn = seen.numbers('[data-card="difference"] td.bars')
     assert drawn == pytest.approx(apart.column("B − A"))
     assert card(seen, "sides").locator('select[name="view"]').input_value() == "next-token"
     rows = card(seen, "apart").locator("tbody tr")
@@ -109,7 +109,7 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
     assert "model_b=models%2Fwords" in seen.page.url
     apart = clearstory.inspect(home / CLEAR, ONE, view="surprisal", compare_model=home / WORDS)
     values = [span.value for span in apart.spans if span.value is not None]
-    assert seen.numbers('[data-card="apart"] .piece') == pytest.approx(values)
+    assert seen.numbers('[data-card="difference"] .piece') == pytest.approx(values)
     shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "apart").locator(".piece").all()]
     assert shades == [apart.color_class(span) for span in apart.spans if span.value is not None]
     # A piece of B is several of A's: pointing at it points at the first of those.
@@ -126,10 +126,10 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
     seen.ready()
     first = home / SHORT / "checkpoints" / "step-000000"
     apart = clearstory.inspect(home / SHORT, "the cat", view="surprisal", compare_model=first)
-    assert seen.numbers('[data-card="apart"] .piece') == pytest.approx([span.value for span in apart.spans])
+    assert seen.numbers('[data-card="difference"] .piece') == pytest.approx([span.value for span in apart.spans])
     card(seen, "sides").locator("button", has_text="Swap").click()
     seen.ready()
-    assert seen.numbers('[data-card="apart"] .piece') == pytest.approx([-(span.value or 0) for span in apart.spans])
+    assert seen.numbers('[data-card="difference"] .piece') == pytest.approx([-(span.value or 0) for span in apart.spans])
     card(seen, "sides").locator("button", has_text="B as A").click()
     seen.ready()
     card(seen, "sides").locator('select[name="model_b"]').select_option("runs/again")
@@ -156,7 +156,7 @@ def test_what_has_no_difference_says_why(visit: Open) -> None:
 
 
 def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = visit(page="context", model=WORDS, text=ONE, text_b=OTHER)
+    seen = visit(page="contextual-embeddings", model=WORDS, text=ONE, text_b=OTHER)
     opened = clearstory.open(home / WORDS)
     said = contextual_embeddings(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
     rows = '[data-card="layers"] tbody tr'
@@ -168,10 +168,10 @@ def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytes
     seen.page.locator(f'{rows}[data-layer="0"]').click()
     seen.ready()
     assert "after=0" in seen.page.url
-    drawn = seen.numbers('[data-card="moved"] td.bars')
+    drawn = seen.numbers('[data-card="heads"] td.bars')
     assert drawn == pytest.approx([row[4] for row in said["heads"]["0"]["rows"]], rel=1e-4)
     cosines = [row[1] for table in said["near"]["0"] for row in table["rows"]]
-    assert seen.numbers('[data-card="near"] td.bars') == pytest.approx(cosines, abs=1e-5)
+    assert seen.numbers('[data-card="nearest"] td.bars') == pytest.approx(cosines, abs=1e-5)
     seen.page.locator(f'{rows}[data-layer="1"]').hover()
     assert moved.get_attribute("data-layer") == "1"
     assert card(seen, "ways").locator(".point.on").count() == 2
@@ -184,7 +184,7 @@ def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytes
 
 
 def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:
-    seen = visit(page="context", model=WORDS, text=ONE, text_b=OTHER)
+    seen = visit(page="contextual-embeddings", model=WORDS, text=ONE, text_b=OTHER)
     chips = seen.page.locator("#page .chips")
     marked = '.chip[aria-selected="true"]'
     assert [each.locator(marked).inner_text() for each in chips.all()] == ["model", "model"]
@@ -204,13 +204,13 @@ def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:
 
 
 def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -> None:
-    seen = visit(page="context", model=WORDS)
+    seen = visit(page="contextual-embeddings", model=WORDS)
     assert "a machine learning model" in seen.page.locator("#text").input_value()
     assert "‘model’ in “a machine learning model”" in card(seen, "words").locator("h2").inner_text()
     seen.page.locator("#page button", has_text="Find a sentence").click()
     seen.ready()
     assert seen.page.locator('#page textarea[name="text_b"]').input_value() == EXAMPLE_SENTENCES[0]
-    seen.open(page="context", model=WORDS, text="a zebra")
+    seen.open(page="contextual-embeddings", model=WORDS, text="a zebra")
     assert "no sentence is kept in which ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
     assert card(seen, "layers").is_hidden()
     assert not seen.page.locator('.card[data-state="busy"]').count()

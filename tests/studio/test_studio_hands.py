@@ -17,7 +17,7 @@ from studio_home import TEXT
 import clearstory
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.lens.probes.attention import attention_weights
+from clearstory.lens.hooks.attention_sites import attention_weights
 from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.apply_interventions import run_interventions, pattern_with_interventions
 from clearstory.lens.hooks.passage import encode_passage
@@ -80,7 +80,7 @@ def readings(seen: Visit, card: str) -> list[list[float]]:
 def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
-    mosaic = seen.page.locator('[data-card="mosaic"] .tile-grid')
+    mosaic = seen.page.locator('[data-card="all-heads"] .tile-grid')
     mosaic.focus()
     seen.page.keyboard.press("ArrowRight")
     seen.page.keyboard.press("Shift+Enter")
@@ -91,7 +91,7 @@ def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.
     seen.ready()
     view = clearstory.inspect(CLEAR, TEXT, view="combined-heads", heads=("0.1", "0.2 x3"))
     assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
-    assert seen.page.locator('[data-card="pattern"] .caption').inner_text() == view.caption
+    assert seen.page.locator('[data-card="head-pattern"] .caption').inner_text() == view.caption
     assert ran(copied(seen, "pattern"))["view"] == view
     seen.page.locator('[name="reduce"]').select_option("max")
     seen.ready()
@@ -99,15 +99,15 @@ def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.
     assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in largest.values]
     seen.page.reload()  # a link opens it again
     seen.ready()
-    assert seen.page.locator('[data-card="pattern"] .card-body').get_attribute("data-heads") == "0.1;0.2"
+    assert seen.page.locator('[data-card="head-pattern"] .card-body').get_attribute("data-heads") == "0.1;0.2"
     seen.page.locator("button", has_text="One head again").click()
-    assert seen.ready().page.locator('[data-card="pattern"] .card-body').get_attribute("data-head") == "1"
+    assert seen.ready().page.locator('[data-card="head-pattern"] .card-body').get_attribute("data-head") == "1"
 
 
 def test_a_columns_head_tells_who_reads_it(visit: Open, home: Path) -> None:
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=1, head=0)
     view = clearstory.inspect(home / CLEAR, TEXT, view="attention", layer=1, head=0)
-    body = seen.page.locator('[data-card="pattern"] .card-body')
+    body = seen.page.locator('[data-card="head-pattern"] .card-body')
     body.locator(".grid-field").focus()
     for key in ("ArrowDown", "ArrowUp", "ArrowRight", "Enter"):
         seen.page.keyboard.press(key)
@@ -148,12 +148,12 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
-    seen = visit(page="experiment", model=CLEAR, text=TEXT, layer=0, head=1)
+    seen = visit(page="interventions", model=CLEAR, text=TEXT, layer=0, head=1)
     opened = clearstory.open(CLEAR)
     read = encode_passage(opened.model, opened.tokenizer, TEXT)
     page, at = seen.page, attention_site(opened.model, 0)
     was = float(attention_weights(opened.model, read, at)[1, 2, 0])
-    dot = page.locator('[data-card="hand"] .cell.turns').nth(2)  # row 1 has two dots; then row 2, column 0
+    dot = page.locator('[data-card="head-editor"] .cell.turns').nth(2)  # row 1 has two dots; then row 2, column 0
     dot.scroll_into_view_if_needed()
     box = dot.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -180,7 +180,7 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     assert told == want
     assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="interventions"] .caption').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.
-    page.locator('[data-card="hand"] .weight-editor').focus()
+    page.locator('[data-card="head-editor"] .weight-editor').focus()
     for key in ("Enter", "ArrowDown", "Enter"):
         page.keyboard.press(key)
     seen.ready()
@@ -192,16 +192,16 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
         ran(copied(seen, "hand"))["weights"],
         pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(str(turned))])[1],
     )
-    page.locator('[data-card="hand"] .weight-editor').focus()
+    page.locator('[data-card="head-editor"] .weight-editor').focus()
     page.keyboard.press("Delete")
     assert seen.ready().page.locator(".edits li").count() == 0
     assert "Nothing is changed" in page.locator('[data-card="interventions"] .card-body').inner_text()
 
 
 def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, home: Path) -> None:
-    seen = visit(page="experiment", model=CLEAR, text=TEXT, layer=1, head=2)
+    seen = visit(page="interventions", model=CLEAR, text=TEXT, layer=1, head=2)
     page = seen.page
-    page.locator('[data-card="hand"] [name="scale"]').fill("0.5")
+    page.locator('[data-card="head-editor"] [name="scale"]').fill("0.5")
     seen.ready()
     page.locator('[name="toward"]').fill("the dogs")
     page.locator('[name="away"]').fill('a "mat"')
@@ -225,12 +225,12 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     view = clearstory.inspect(home / CLEAR, TEXT, view="interventions", edit=tuple(said))
     shown = [cell for row in readings(seen, "interventions") for cell in row]
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
-    page.locator('[data-card="board"] .part[data-edit="head 1.2 off"]').click()  # off in place of half
+    page.locator('[data-card="components"] .part[data-intervention="head 1.2 off"]').click()  # off in place of half
     seen.ready()
     assert page.locator(".edits li").nth(2).get_attribute("data-edit") == "head 1.2 off"
-    assert page.locator('.edits [data-edit="head 1.2 x0.5"]').count() == 0
-    page.locator('[data-card="board"] button', has_text=re.compile("^Undo all$")).click()
-    assert seen.ready().page.locator("#page .page").get_attribute("data-edits") == "0"
+    assert page.locator('.edits [data-intervention="head 1.2 x0.5"]').count() == 0
+    page.locator('[data-card="components"] button', has_text=re.compile("^Undo all$")).click()
+    assert seen.ready().page.locator("#page .page").get_attribute("data-interventions") == "0"
 
 
 def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, mon
     few = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove_components=1, max_token_id=9)
     assert seen.ready().numbers('[data-card="neighbours"] .near', "data-id") == few.column("id")
     rows = ran(copied(seen, "matrix"))["rows"]
-    strip = page.locator('[data-card="matrix"] .card-body')
+    strip = page.locator('[data-card="embedding-rows"] .card-body')
     strip.locator(".strip").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
@@ -304,7 +304,7 @@ def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, mon
 
 
 def test_the_lens_is_computed_where_it_is_seen(visit: Open, home: Path) -> None:
-    seen = visit(width=700, page="stream", model=CLEAR, text=TEXT)
+    seen = visit(width=700, page="residual-stream", model=CLEAR, text=TEXT)
     body = seen.page.locator('[data-card="logit-lens"] .card-body')
     columns = int(str(body.get_attribute("data-columns")))
     count = len(encode_passage(*(lambda o: (o.model, o.tokenizer))(clearstory.open(home / CLEAR)), TEXT).ids)

@@ -62,7 +62,7 @@ def test_a_chip_is_pinned_moved_from_and_let_go(visit: Open) -> None:
     chips.nth(5).click(modifiers=["Shift"])
     assert "query=3%2C5" in page.url
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.dataset.place") == "6"
+    assert page.evaluate("document.activeElement.dataset.position") == "6"
     page.keyboard.press("Escape")
     assert "query" not in page.url
     chips.nth(2).click()
@@ -75,28 +75,28 @@ def test_a_chip_is_pinned_moved_from_and_let_go(visit: Open) -> None:
 
 
 def test_the_next_token_is_the_librarys_and_cuts_are_grey(visit: Open, made: Path) -> None:
-    seen = visit(page="next", model=CLEAR, text=TEXT, temperature=0.5, top_k=3)
+    seen = visit(page="next-token", model=CLEAR, text=TEXT, temperature=0.5, top_k=3)
     logits = last_logits(made, TEXT)
     warm = (logits / 0.5).softmax(-1)
     best = warm.topk(3)
-    choices = '[data-card="choice"] .choice'
+    choices = '[data-card="sampling"] .choice'
     assert seen.numbers(f"{choices}:not(.cut)", "data-id") == best.indices.tolist()
-    assert seen.numbers(f"{choices}:not(.cut)", "data-share") == pytest.approx(
+    assert seen.numbers(f"{choices}:not(.cut)", "data-sampling") == pytest.approx(
         (best.values / best.values.sum()).tolist(), rel=1e-4
     )
     assert seen.numbers(choices, "data-probability")[:10] == pytest.approx(warm.topk(10).values.tolist(), rel=1e-4)
-    body = seen.page.locator('[data-card="choice"] .card-body')
+    body = seen.page.locator('[data-card="sampling"] .card-body')
     entropy = float(-(warm * warm.log2()).sum())
     assert float(body.get_attribute("data-entropy")) == pytest.approx(entropy, rel=1e-4)
-    assert f"Entropy {entropy:.2f} bits" in seen.page.locator('[data-card="choice"] .caption').inner_text()
+    assert f"Entropy {entropy:.2f} bits" in seen.page.locator('[data-card="sampling"] .caption').inner_text()
     # The slider moves: everything else may come again.
     seen.page.locator('input[name="top_k"]').fill("0")
-    seen.page.locator('[data-card="choice"] .card-body:not([data-kept="3"])').wait_for()
+    seen.page.locator('[data-card="sampling"] .card-body:not([data-kept="3"])').wait_for()
     assert seen.ready().page.locator(f"{choices}.cut").count() == 0
 
 
 def test_a_card_has_its_numbers_its_files_and_its_python(visit: Open, made: Path, tmp_path: Path) -> None:
-    seen = visit(page="next", model=CLEAR, text=TEXT)
+    seen = visit(page="next-token", model=CLEAR, text=TEXT)
     card = seen.page.locator('[data-card="next-token"]')
     view = clearstory.inspect(made / CLEAR, TEXT)
     drawn = seen.numbers('[data-card="next-token"] td.bars')
@@ -141,7 +141,7 @@ def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Pa
     seen = visit(page="embeddings", model="models/lstm", text=text)
     view = clearstory.inspect(made / "models" / "lstm", text, view="embeddings")
     body = seen.page.locator('[data-card="embeddings"] .card-body')
-    assert body.get_attribute("data-how") == how
+    assert body.get_attribute("data-backend") == how
     seen.page.locator('[data-card="embeddings"] .grid-field').focus()
     seen.page.keyboard.press("ArrowDown")  # enters
     for row in range(1, 4):
@@ -153,13 +153,13 @@ def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Pa
     assert "query=3" in seen.page.url
     assert "pinned" in body.locator(".readout").inner_text()
     # The pinned row is a pinned chip, and a link opens it again.
-    assert seen.page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-place") == "3"
+    assert seen.page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-position") == "3"
     seen.page.reload()
-    assert seen.ready().page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-place") == "3"
+    assert seen.ready().page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-position") == "3"
 
 
 def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Open, made: Path) -> None:
-    seen = visit(page="views", model=CLEAR, text=TEXT)
+    seen = visit(page="all-views", model=CLEAR, text=TEXT)
     seen.page.locator('[data-card="heads"]').scroll_into_view_if_needed()
     body = seen.page.locator('[data-card="heads"] .report-body')
     body.locator(".tile-grid").wait_for()
@@ -178,14 +178,14 @@ def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Ope
 def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> None:
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
     view = clearstory.inspect(made / CLEAR, TEXT, view="attention", layer=0, head=1)
-    body = seen.page.locator('[data-card="pattern"] .card-body')
+    body = seen.page.locator('[data-card="head-pattern"] .card-body')
     assert (body.get_attribute("data-layer"), body.get_attribute("data-head")) == ("0", "1")
     body.locator(".grid-field").focus()
     seen.page.keyboard.press("ArrowDown")  # enters
     for row in range(1, 4):
         seen.page.keyboard.press("ArrowDown")
         assert float(body.get_attribute("data-value")) == pytest.approx(view.values[row][0], abs=1e-6)
-    seen.page.locator('[data-card="mosaic"] .tile-grid').focus()
+    seen.page.locator('[data-card="all-heads"] .tile-grid').focus()
     seen.page.keyboard.press("ArrowLeft")
     seen.page.keyboard.press("Enter")
     seen.ready()
@@ -194,17 +194,17 @@ def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> Non
 
 
 def test_a_head_is_taken_away_by_a_click_and_given_back(visit: Open, made: Path) -> None:
-    seen = visit(page="experiment", model=CLEAR, text=TEXT)
-    seen.page.locator('[data-card="board"] .part[data-edit="head 0.1 off"]').click()
+    seen = visit(page="interventions", model=CLEAR, text=TEXT)
+    seen.page.locator('[data-card="components"] .part[data-intervention="head 0.1 off"]').click()
     seen.ready()
     view = clearstory.inspect(made / CLEAR, TEXT, view="interventions", edit=("head 0.1 off",))
     seen.page.locator('[data-card="interventions"] .tool', has_text="Numbers").click()
     shown = seen.numbers('[data-card="interventions"] .numbers td.n')
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
     assert "edits=head" in seen.page.url
-    seen.page.locator('[data-card="board"] button', has_text=re.compile("^Undo$")).click()
+    seen.page.locator('[data-card="components"] button', has_text=re.compile("^Undo$")).click()
     seen.ready()
-    assert seen.page.locator("#page .page").get_attribute("data-edits") == "0"
+    assert seen.page.locator("#page .page").get_attribute("data-interventions") == "0"
 
 
 def test_every_page_opens_for_every_family(visit: Open) -> None:
@@ -234,16 +234,16 @@ def test_text_is_written_step_by_step_and_another_way_taken(visit: Open, made: P
     seed, whole = next((seed, whole) for seed, whole in enumerate(wholes) if whole.finished == "length")
     seen = visit(page="generate", model=CLEAR, text=TEXT)
     page = seen.page
-    page.locator('input[name="most"]').fill("6")
+    page.locator('input[name="max-tokens"]').fill("6")
     page.locator('input[name="seed"]').fill(str(seed))
     page.locator(".page button", has_text="Play").click()
-    page.locator('[data-card="written"] .card-body[data-count="6"]').wait_for()
+    page.locator('[data-card="generated"] .card-body[data-count="6"]').wait_for()
     page.locator(".page button", has_text=re.compile("^Play$")).wait_for()
-    pieces = '[data-card="written"] .piece'
+    pieces = '[data-card="generated"] .piece'
     assert seen.numbers(pieces, "data-id") == list(whole.ids)
     probabilities = torch.tensor(whole.logprobs).exp().tolist()
     assert seen.numbers(pieces, "data-probability") == pytest.approx(probabilities, abs=1e-5)
-    assert page.locator('[data-card="written"] .card-body').get_attribute("data-text") == whole.text
+    assert page.locator('[data-card="generated"] .card-body').get_attribute("data-text") == whole.text
     page.locator("button", has_text="Back").click()
     seen.ready()
     assert page.locator(pieces).count() == 5
@@ -255,7 +255,7 @@ def test_text_is_written_step_by_step_and_another_way_taken(visit: Open, made: P
     assert page.locator(pieces).count() == 2
     assert "forced" in page.locator(pieces).nth(1).get_attribute("class")
     page.locator("button", has_text="Step").click()
-    page.locator('[data-card="written"] .card-body[data-count="3"]').wait_for()
+    page.locator('[data-card="generated"] .card-body[data-count="3"]').wait_for()
 
 
 def test_hostile_words_are_text_on_every_page(visit: Open) -> None:
@@ -273,11 +273,11 @@ def test_a_finished_run_shows_how_it_learnt(visit: Open, made: Path) -> None:
     rows = [json.loads(line) for line in (made / "runs" / "short" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "step"]
     page = seen.page
-    page.locator('[data-card="losses"] button', has_text="Numbers").click()
-    assert seen.numbers('[data-card="losses"] .numbers tr td:nth-child(3)') == losses
-    page.locator('[data-card="curve"] button', has_text="Numbers").click()
+    page.locator('[data-card="training-loss"] button', has_text="Numbers").click()
+    assert seen.numbers('[data-card="training-loss"] .numbers tr td:nth-child(3)') == losses
+    page.locator('[data-card="learning-curve"] button', has_text="Numbers").click()
     looks = [row["bits_per_byte"] for row in rows if row["kind"] == "evaluation"]
-    assert seen.numbers('[data-card="curve"] .numbers tr td:nth-child(3)') == looks
+    assert seen.numbers('[data-card="learning-curve"] .numbers tr td:nth-child(3)') == looks
     assert "It has learnt" in page.locator(".status").inner_text()
     samples = [row["text"] for row in rows if row["kind"] == "sample"]
     shown = [each.text_content() for each in page.locator(".samples blockquote").all()]
@@ -306,7 +306,7 @@ def test_a_run_is_begun_and_watched_and_stopped_from_the_page(visit: Open, insta
         page.locator("button", has_text="Begin").first.click()
         page.locator('.page[data-state="running"]').wait_for()
         assert "run=runs%2Fmine" in page.url
-        page.locator('[data-card="curve"][data-state="drawn"]').wait_for()
+        page.locator('[data-card="learning-curve"][data-state="drawn"]').wait_for()
         first = int(page.locator(".page").get_attribute("data-step"))
         page.reload()  # the tab is closed and opened again
         page.locator('.page[data-state="running"]').wait_for()
@@ -318,7 +318,7 @@ def test_a_run_is_begun_and_watched_and_stopped_from_the_page(visit: Open, insta
 
 def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installed: Path, folder: Path) -> None:
     with serving(installed, folder) as (process, url):
-        seen = visit(url=url, page="next", model=CLEAR, text=TEXT)
+        seen = visit(url=url, page="next-token", model=CLEAR, text=TEXT)
         page = seen.page
         five = {"timeout": 5000}
         page.locator("#text").fill("the cat " * 20)
@@ -342,7 +342,7 @@ def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installe
 
 
 def test_an_answer_lost_on_the_way_is_asked_for_again(visit: Open) -> None:
-    seen = visit(page="next", model=CLEAR, text=TEXT)
+    seen = visit(page="next-token", model=CLEAR, text=TEXT)
     page = seen.page
     page.route("**/api/trace", lambda route: route.abort())  # the server itself is there all the time
     page.locator("#text").fill("the king")
@@ -371,7 +371,7 @@ def test_pictures_of_every_page(visit: Open, width: int, scheme: str) -> None:
         seen = visit(width=width, scheme=scheme, page=page, model=model, text=TEXT, run="runs/short", query=3)
         if page == "generate":
             seen.page.locator("button", has_text="Step").click()
-            seen.page.locator('[data-card="written"] .card-body[data-count="1"]').wait_for()
+            seen.page.locator('[data-card="generated"] .card-body[data-count="1"]').wait_for()
         seen.shot(f"{page}-{width}-{scheme}")
 
 

@@ -76,14 +76,14 @@ def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
     seen.ready()
     own = ways(clear.model, clear.tokenizer, TEXT, max_tokens=5, beam=2, seed=4, temperature=1.2)
     for each in own["ways"]:
-        way = f'[data-way="{each["name"]}"]'
+        way = f'[data-method="{each["name"]}"]'
         assert seen.numbers(f"{way} .piece", "data-id") == each["ids"]
         assert seen.numbers(f"{way} .piece", "data-logprob") == pytest.approx(each["logprobs"], abs=1e-5)
         assert seen.numbers(f'{way} [data-total="score"]') == pytest.approx([each["score"]], abs=1e-5)
-    leaves = page.locator('[data-card="ways"] .leaf')
+    leaves = page.locator('[data-card="decoding-comparison"] .leaf')
     assert leaves.count() == len(own["tree"]["nodes"])
     best = own["tree"]["best"]
-    page.locator(f'[data-card="ways"] [data-node="{best}"].leaf').click()
+    page.locator(f'[data-card="decoding-comparison"] [data-node="{best}"].leaf').click()
     told = page.locator(".leaf-text")
     assert told.get_attribute("data-text") == own["ways"][2]["text"]
     assert float(told.get_attribute("data-score")) == pytest.approx(own["ways"][2]["score"], abs=1e-5)
@@ -94,7 +94,7 @@ def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
     assert page.locator('.leaf[aria-pressed="true"]').count() == 0
     assert copied(seen, "ways", home, monkeypatch)["seen"]["found"] == own["found"]
     page.reload()  # the address says how many beams
-    assert seen.ready().page.locator('[data-card="ways"] .leaf').count() == len(own["tree"]["nodes"])
+    assert seen.ready().page.locator('[data-card="decoding-comparison"] .leaf').count() == len(own["tree"]["nodes"])
 
 
 def test_the_newest_token_is_shown_to_look_where_the_library_says(
@@ -105,35 +105,35 @@ def test_the_newest_token_is_shown_to_look_where_the_library_says(
     for _ in range(3):
         page.locator("button", has_text=re.compile("^Step$")).click()  # none is lost, however fast
     seen.ready()
-    pieces = '[data-card="written"] .piece'
+    pieces = '[data-card="generated"] .piece'
     ids = [int(each) for each in seen.numbers(pieces, "data-id")]
     assert len(ids) == 3
-    chips = '[data-card="attended"] .chip'
+    chips = '[data-card="newest-token-attention"] .chip'
     own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids))
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
-    page.locator('select[name="attended-head"]').select_option("2")
-    page.locator('[data-card="attended"] .card-body[data-head="2"]').wait_for()
+    page.locator('select[name="attention-head"]').select_option("2")
+    page.locator('[data-card="newest-token-attention"] .card-body[data-head="2"]').wait_for()
     page.locator(pieces).nth(1).click()
     seen.ready()
     own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids[:2]), layer=1, head=2)
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
-    assert own["caption"] in page.locator('[data-card="attended"] .caption').inner_text()
+    assert own["caption"] in page.locator('[data-card="newest-token-attention"] .caption').inner_text()
     assert "head=2" in page.url
     made = copied(seen, "attended", home, monkeypatch)["seen"]
     assert made["weights"].tolist() == pytest.approx(own["weights"].tolist())
     seen.open(page="generate", model="models/lstm", text=TEXT)
     page.locator("button", has_text=re.compile("^Step$")).click()
     seen.ready()
-    assert page.locator('[data-card="attended"]').is_hidden()  # it has no attention
+    assert page.locator('[data-card="newest-token-attention"]').is_hidden()  # it has no attention
 
 
 def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
     seen = visit(page="generate", model=CLEAR, text=TEXT)
-    card = seen.page.locator('[data-card="speed"]')
+    card = seen.page.locator('[data-card="generation-speed"]')
     assert card.locator("[data-rate]").count() == 0
     card.locator("button", has_text="Measure").click()
     seen.ready()
-    kept, anew = seen.numbers('[data-card="speed"] [data-rate]', "data-rate")
+    kept, anew = seen.numbers('[data-card="generation-speed"] [data-rate]', "data-rate")
     ratio = float(card.locator(".card-body").get_attribute("data-ratio"))
     assert ratio == pytest.approx(kept / anew)
     assert (
@@ -141,7 +141,7 @@ def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
         in card.locator(".caption").inner_text()
     )
     card.locator(".tool", has_text="Numbers").click()
-    assert seen.numbers('[data-card="speed"] .numbers tr td.n:nth-child(2)')[:2] == [kept, anew]
+    assert seen.numbers('[data-card="generation-speed"] .numbers tr td.n:nth-child(2)')[:2] == [kept, anew]
 
 
 def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
@@ -152,12 +152,12 @@ def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
     seen.open(page="generate", model="models/t5", text=TEXT, beam=2, tokens=3)
     seen.page.locator("button", has_text=re.compile("^Step$")).click()
     seen.ready()
-    assert seen.page.locator('[data-card="written"] .prompt').inner_text() == f"from {TEXT} → "
-    assert seen.page.locator('[data-card="written"] .piece').count() == 1
-    assert seen.page.locator("[data-way]").count() == 3
-    seen.page.locator('select[name="attended-part"]').select_option("cross")
+    assert seen.page.locator('[data-card="generated"] .prompt').inner_text() == f"from {TEXT} → "
+    assert seen.page.locator('[data-card="generated"] .piece').count() == 1
+    assert seen.page.locator("[data-method]").count() == 3
+    seen.page.locator('select[name="attention-part"]').select_option("cross")
     seen.ready()
-    assert seen.page.locator('[data-card="attended"] .chip').count() == len(TEXT) + 1  # the source, and its end
+    assert seen.page.locator('[data-card="newest-token-attention"] .chip').count() == len(TEXT) + 1  # the source, and its end
     assert seen.page.locator('.card[data-state="failed"]').count() == 0
 
 
@@ -165,7 +165,7 @@ def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
 
 
 def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = visit(page="next", model=CLEAR, text=TEXT)
+    seen = visit(page="next-token", model=CLEAR, text=TEXT)
     logits = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double()
     one, two, three = logits.topk(3).indices.tolist()
     table = '[data-card="logit-attribution"] .numbers > :first-child td.n'
@@ -181,7 +181,7 @@ def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, mo
     numbers = seen.page.locator('[data-card="logit-attribution"] .tool', has_text="Numbers")
     numbers.click()
     holds(one, two)
-    seen.page.locator('select[name="why-b"]').select_option(str(three))
+    seen.page.locator('select[name="token-b"]').select_option(str(three))
     holds(one, three)
     seen.page.locator("button", has_text="Swap").click()
     holds(three, one)
@@ -194,17 +194,17 @@ def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, mo
 
 
 def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> None:
-    seen = visit(page="next", model=CLEAR, text="the")
+    seen = visit(page="next-token", model=CLEAR, text="the")
     page, card = seen.page, '[data-card="guess"]'
     page.locator('select[name="guess-text"]').select_option("own")
     page.locator(f"{card} button", has_text="Begin").click()
     seen.ready()
-    assert page.locator('[data-card="choice"]').is_hidden()  # the answer is covered
+    assert page.locator('[data-card="sampling"]').is_hidden()  # the answer is covered
     assert page.locator('[data-card="next-token"]').is_hidden()
     reader = model = 0.0
     for place in (1, 2):
         page.locator(f'{card} input[name="guess"]').fill("e")
-        page.locator(f'{card} input[name="share"]').fill("0.3")
+        page.locator(f'{card} input[name="confidence"]').fill("0.3")
         page.locator(f"{card} button", has_text=re.compile("^Guess$")).click()
         seen.ready()
         own = guess(clear.model, clear.tokenizer, "the", place=place, word="e", share=0.3)
@@ -220,19 +220,19 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
     look = page.locator(f"{card} .caption").inner_text()
     assert look.startswith(f"2 tokens, 1 guessed: you needed {reader:.2f} bits")
     assert look.endswith(f"the model's {model:.2f}.")
-    assert page.locator('[data-card="choice"]').is_hidden()
+    assert page.locator('[data-card="sampling"]').is_hidden()
     page.locator(f"{card} .chips .chip").first.click()  # after the whole text
     seen.ready()
     assert "nothing comes after the text" in page.locator(f"{card} .answer").inner_text()
-    assert page.locator('[data-card="choice"]').is_visible()
+    assert page.locator('[data-card="sampling"]').is_visible()
 
 
 def test_a_guess_that_is_none_leaves_the_game_as_it_was(visit: Open) -> None:
-    seen = visit(page="next", model=CLEAR, text=TEXT)
+    seen = visit(page="next-token", model=CLEAR, text=TEXT)
     card = seen.page.locator('[data-card="guess"]')
     card.locator("button", has_text="Begin").click()
     seen.ready()
-    assert seen.page.locator('[data-card="choice"]').is_visible()  # another text: nothing to cover
+    assert seen.page.locator('[data-card="sampling"]').is_visible()  # another text: nothing to cover
     card.locator("button", has_text=re.compile("^Guess$")).click()
     seen.ready()
     assert "there is no guess" in card.locator('[role="alert"]:visible').inner_text()
@@ -255,7 +255,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
     pages = ["tokens", "embeddings", "attention", "attention", "next", "generate"]
     for step, name in enumerate(pages, 1):
         page.locator("#tour button.strong").click()
-        page.locator(f'#tour[data-said="{step}"]').wait_for()
+        page.locator(f'#tour[data-shown="{step}"]').wait_for()
         seen.ready()
         assert page.locator("body").get_attribute("data-page") == name
         assert f"tour={step}" in page.url
@@ -272,12 +272,12 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
     page.locator("#tour button", has_text="Back").click()
     seen.ready()
     page.locator("#tour button", has_text="Back").click()
-    page.locator('#tour[data-said="4"]').wait_for()
+    page.locator('#tour[data-shown="4"]').wait_for()
     seen.ready()
-    body = page.locator('[data-card="pattern"] .card-body')
+    body = page.locator('[data-card="head-pattern"] .card-body')
     assert (body.get_attribute("data-layer"), body.get_attribute("data-head")) == (str(layer), str(head))
     page.reload()  # the address says where in the tour
-    page.locator('#tour[data-said="4"]').wait_for()
+    page.locator('#tour[data-shown="4"]').wait_for()
     assert seen.ready().page.locator(".tour-words").inner_text() == said[4]
     page.locator("#tour button", has_text="End").click()
     assert page.locator("#tour").is_hidden()
@@ -303,7 +303,7 @@ def test_a_family_without_a_step_shows_what_it_has(visit: Open, model: str, page
     seen = visit(page="home", model=model, text="the cat sat", tour=0)
     for step, name in enumerate(pages, 1):
         seen.page.locator("#tour button.strong").click()
-        seen.page.locator(f'#tour[data-said="{step}"]').wait_for()
+        seen.page.locator(f'#tour[data-shown="{step}"]').wait_for()
         seen.ready()
         assert seen.page.locator("body").get_attribute("data-page") == name
         usual = ["tokens", "embeddings", "attention", "attention", "next", "generate"][step - 1] == name
@@ -360,5 +360,5 @@ def test_nothing_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
     if page == "generate":
         seen.page.locator("button", has_text="Measure").click()
         seen.ready()
-        assert seen.page.locator('[data-card="ways"] .leaf').count() > 8
+        assert seen.page.locator('[data-card="decoding-comparison"] .leaf').count() > 8
     assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420

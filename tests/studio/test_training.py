@@ -50,7 +50,7 @@ def until(true: Callable[[], Any]) -> Any:
 
 def rows(studio: TestClient, name: str = "runs/one", **since: Any) -> dict[str, Any]:
     """What a run's record says."""
-    answer = studio.get("/api/runs/rows", params={"name": name, **since})
+    answer = studio.get("/api/runs/records", params={"name": name, **since})
     assert answer.status_code == 200, answer.text
     said: dict[str, Any] = answer.json()
     return said
@@ -81,7 +81,7 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
     steps = [row["step"] for row in (*first["rows"], *second["rows"]) if row["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))  # no line twice, none left out
     assert any(row["kind"] == "sample" and row["text"] for row in rows(later)["rows"])
-    assert later.get("/api/runs/curve", params={"name": "runs/one"}).json()["view"]["kind"] == "curve"
+    assert later.get("/api/runs/learning-curve", params={"name": "runs/one"}).json()["view"]["kind"] == "curve"
     assert later.post("/api/runs/stop", json={"name": "runs/one"}).status_code == 200
     stopped = until(lambda: (said := rows(studio))["state"] != "running" and said)
     assert stopped["state"] == "stopped"
@@ -169,7 +169,7 @@ def test_a_run_that_vanishes_says_so(folder: Path) -> None:
     studio = client(folder)
     rows(studio, "runs/short")
     shutil.rmtree(folder / "runs" / "short")
-    answer = studio.get("/api/runs/rows", params={"name": "runs/short"})
+    answer = studio.get("/api/runs/records", params={"name": "runs/short"})
     assert answer.status_code == 400
     assert "any more" in answer.json()["error"]
 
@@ -184,7 +184,7 @@ def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
 
 
 def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
-    form = studio.get("/api/form").json()
+    form = studio.get("/api/train-form").json()
     known = setting_table(TrainRecipe)
     assert {row["key"] for row in form["settings"]} == set(known) - {"resume", "overwrite"}
     for row in form["settings"]:

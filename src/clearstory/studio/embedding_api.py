@@ -30,7 +30,7 @@ class CheckpointProjectionRequest:
         format: "json" for the view as data, or the format of a file.
         top: number of nearest neighbours of each word.
         centre: subtract the mean of all word vectors.
-        remove_components: number of principal components to remove_components as well.
+        remove_components: number of principal components to remove.
         max_token_id: only tokens with ids below this are candidates.
     """
 
