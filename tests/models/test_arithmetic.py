@@ -68,7 +68,7 @@ def test_gelu_by_sigmoid_equals_the_tanh_form() -> None:
 
 @pytest.mark.parametrize("weights", ["alike", "unlike"])
 def test_chunked_cross_entropy_equals_dense(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_entropy, "CHUNK_NUMBERS", 3 * 7)  # three tokens at a time
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 3 * 7)  # three tokens at a time
     hidden, weight = doubles(2, 4, 5), doubles(7, 5)
     targets = torch.tensor([[0, 6, IGNORE_INDEX, 3], [1, 1, 2, IGNORE_INDEX]])
     scale = torch.full((2, 4), 0.3).double() if weights == "alike" else torch.rand(2, 4).double()

@@ -28,11 +28,11 @@ IDS = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(7))
 def torchs(layer: RecurrentLayer) -> Any:
     """torch's own module with the weights of a layer."""
     kinds: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-    module = kinds[layer.cell](layer.input.in_features, layer.memory.in_features).double()
+    module = kinds[layer.cell](layer.input.in_features, layer.recurrent.in_features).double()
     module.load_state_dict(
         {
-            "weight_ih_l0": layer.input.weight, "weight_hh_l0": layer.memory.weight,
-            "bias_ih_l0": layer.input.bias, "bias_hh_l0": layer.memory.bias,
+            "weight_ih_l0": layer.input.weight, "weight_hh_l0": layer.recurrent.weight,
+            "bias_ih_l0": layer.input.bias, "bias_hh_l0": layer.recurrent.bias,
         }
     )  # fmt: skip
     return module
@@ -53,7 +53,7 @@ def test_a_layer_is_torchs_module_forwards_and_backwards(cell: Any) -> None:
     assert_close(after.hidden, (last if kept.cell is None else last[0])[0])
     wanted.square().sum().backward()
     out.square().sum().backward()
-    assert_close(layer.memory.weight.grad, module.weight_hh_l0.grad)
+    assert_close(layer.recurrent.weight.grad, module.weight_hh_l0.grad)
     assert_close(layer.input.bias.grad, module.bias_ih_l0.grad)
 
 
@@ -129,8 +129,8 @@ def test_a_dropped_weight_has_no_gradient() -> None:
     layer = RecurrentLayer("lstm", 5, 7, 0.5).train()
     out, _ = layer(torch.randn(6, 3, 5), CellState(torch.zeros(3, 7), torch.zeros(3, 7)), None)
     out.sum().backward()
-    assert layer.memory.weight.grad is not None
-    assert 0.3 < (layer.memory.weight.grad == 0).double().mean() < 0.7
+    assert layer.recurrent.weight.grad is not None
+    assert 0.3 < (layer.recurrent.weight.grad == 0).double().mean() < 0.7
 
 
 def test_the_adaptive_softmax_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Unembed: from vectors to nats without ever holding all the logits.
+"""Fused linear cross-entropy: from hidden states to losses without ever holding all logits.
 
 At a vocabulary of 50,257, the logits of one batch of 2 x 512 tokens are 206 MB, and their gradient as much again.
 """
@@ -14,25 +14,25 @@ from torch.nn import functional as F
 
 from clearstory.models.base import IGNORE_INDEX
 
-CHUNK_NUMBERS = 2**22
-"""Logits held at a time, 16 MB in fp32: they stay in the last-level cache while softmax walks over them."""
+CHUNK_LOGITS = 2**22
+"""Logits held at a time, 16 MB in fp32: they stay in the last-level cache during the softmax."""
 
-GPU_CHUNK_NUMBERS = 2**27
-"""The same on a GPU, 512 MB: no cache holds them there, and small products leave most of it idle."""
+GPU_CHUNK_LOGITS = 2**27
+"""The same on a GPU, 512 MB: no cache holds them there, and small matrix products leave most of it idle."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """-log softmax(hidden Wᵀ)[target] for each token, its gradient computed on the way while the logits are warm.
+    """-log softmax(hidden Wᵀ)[target] for each token; the gradient is computed in the forward pass, logits in cache.
 
-    The forward pass assumes what nearly always holds, that every token's nats will be weighted alike (a sum); if the
-    backward pass is handed unequal weights it computes the logits a second time. Smoothed as `walk` says.
+    The forward pass assumes what nearly always holds, that all tokens' losses have the same weight (a sum); if the
+    backward pass gets unequal weights it computes the logits again. `smoothing` as in `chunked_cross_entropy`.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Nats of each token: hidden (N, W), weight (V, W), targets (N,) -> (N,)."""
-        want = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        nats, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, None, want, smoothing)
+        """Loss of each token in nats: hidden (N, W), weight (V, W), targets (N,) -> (N,)."""
+        want_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        loss, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, None, want_grad, smoothing)
         ctx.smoothing = smoothing
         ctx.save_for_backward(hidden, weight, targets, hidden_grad, weight_grad)
         return nats
@@ -46,48 +46,49 @@ class LinearCrossEntropy(torch.autograd.Function):
         if not torch.equal(grad, scale.expand_as(grad)):
             _, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, grad, True, ctx.smoothing)
             return hidden_grad, weight_grad, None, None
-        # In place: these buffers were made for this, and the weight's is as large as the embedding.
+        # In index: these buffers were made for this, and the weight's is as large as the embedding.
         return hidden_grad.mul_(scale), weight_grad.mul_(scale), None, None
 
 
 def chunked_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, want_grad: bool, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Chunk by chunk over the tokens: nats, and if wanted the gradients of hidden and weight.
+    """Loss of each token in nats, (N,), and if wanted the gradients of hidden and weight, computed chunk by chunk.
 
-    smoothing: this share of each target is spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
+    smoothing: label smoothing, the share of each target spread evenly over the vocabulary (Szegedy et al. 2016, section
+    7).
     """
-    step = max(1, (CHUNK_NUMBERS if hidden.device.type == "cpu" else GPU_CHUNK_NUMBERS) // weight.shape[0])
-    # Once: on a GPU every question waits for all that was asked before it.
-    alike = not want_grad or (upstream is None and bool((targets != IGNORE_INDEX).all()))
-    nats = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype != torch.float64 else torch.float64)
+    step = max(1, (CHUNK_LOGITS if hidden.device.type == "cpu" else GPU_CHUNK_LOGITS) // weight.shape[0])
+    # Asked once: on a GPU each such question waits for all kernels before it.
+    equal_weights = not want_grad or (upstream is None and bool((targets != IGNORE_INDEX).all()))
+    loss = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype != torch.float64 else torch.float64)
     hidden_grad = torch.empty_like(hidden) if want_grad else None
     weight_grad = torch.zeros_like(weight) if want_grad else None
     for start in range(0, hidden.shape[0], step):
-        part = slice(start, start + step)
-        chunk, target = hidden[part], targets[part]
+        chunk_slice = slice(start, start + step)
+        chunk, target = hidden[chunk_slice], targets[chunk_slice]
         logits = torch.mm(chunk, weight.t())
-        wide = logits if logits.dtype == nats.dtype else logits.to(nats.dtype)
-        logs = torch.log_softmax(wide, -1)
-        known = target != IGNORE_INDEX
-        place = target.clamp(min=0).unsqueeze(1)
-        nats[part] = -logs.gather(1, place).squeeze(1) * known
+        wide_logits = logits if logits.dtype == loss.dtype else logits.to(loss.dtype)
+        log_probs = torch.log_softmax(wide_logits, -1)
+        scored = target != IGNORE_INDEX
+        index = target.clamp(min=0).unsqueeze(1)
+        loss[chunk_slice] = -log_probs.gather(1, index).squeeze(1) * scored
         if smoothing:
-            nats[part] = (1 - smoothing) * nats[part] - smoothing * logs.mean(1) * known
+            loss[chunk_slice] = (1 - smoothing) * loss[chunk_slice] - smoothing * log_probs.mean(1) * scored
         if hidden_grad is None or weight_grad is None:
             continue
-        # d nats / d logits = softmax - what is wanted
-        slope = logs.exp_()
-        slope.scatter_add_(1, place, slope.new_full(place.shape, smoothing - 1.0))
+        # d loss / d logits = softmax - target distribution
+        logits_grad = log_probs.exp_()
+        logits_grad.scatter_add_(1, index, logits_grad.new_full(index.shape, smoothing - 1.0))
         if smoothing:
-            slope -= smoothing / slope.shape[1]
-        if not alike:
-            weighting = known.to(slope.dtype) if upstream is None else known * upstream[part]
-            slope *= weighting.unsqueeze(1)
-        slope = slope.to(chunk.dtype)
-        torch.mm(slope, weight, out=hidden_grad[part])
-        weight_grad.addmm_(slope.t(), chunk)
-    return nats, hidden_grad, weight_grad
+            logits_grad -= smoothing / logits_grad.shape[1]
+        if not equal_weights:
+            weighting = scored.to(logits_grad.dtype) if upstream is None else scored * upstream[chunk_slice]
+            logits_grad *= weighting.unsqueeze(1)
+        logits_grad = logits_grad.to(chunk.dtype)
+        torch.mm(logits_grad, weight, out=hidden_grad[chunk_slice])
+        weight_grad.addmm_(logits_grad.t(), chunk)
+    return loss, hidden_grad, weight_grad
 
 
 def linear_cross_entropy(
@@ -97,35 +98,35 @@ def linear_cross_entropy(
     bias: Float[Tensor, "V"] | None = None,
     smoothing: float = 0.0,
 ) -> Float[Tensor, "*D"]:
-    """Nats of each target under softmax(hidden Wᵀ + bias), 0 where the target is IGNORE_INDEX; differentiable.
+    """Cross-entropy of each target under softmax(hidden Wᵀ + bias) in nats, (...); 0 where it is IGNORE_INDEX.
 
-    With `smoothing`, of a target that is this share of all words alike: a loss to train by, not a surprise.
+    Differentiable. With label `smoothing` it is a training loss and no longer a negative log-likelihood.
 
     >>> from math import log
     >>> round(linear_cross_entropy(torch.zeros(1, 4), torch.randn(8, 4), torch.tensor([3])).item() - log(8), 5)
     0.0
     """
     flat = hidden.flatten(0, -2)
-    if bias is not None:  # one more number in every vector, which is 1 in those of the model
+    if bias is not None:  # one more element in every vector, which is 1 in hidden states
         weight = torch.cat([weight, bias.unsqueeze(1)], 1)
         flat = torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
     if not torch.is_grad_enabled():
-        return _nats_only(flat, weight.to(flat.dtype), targets.flatten(), smoothing).view(targets.shape)
+        return _without_gradients(flat, weight.to(flat.dtype), targets.flatten(), smoothing).view(targets.shape)
     out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten(), smoothing)  # type: ignore[no-untyped-call]  # torch's
     return out.view(targets.shape)
 
 
-def _nats_only(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Without gradients: autograd's `needs_input_grad` is true of a parameter even where none are wanted, and what is
-    not scored needs no logits either. Evaluating takes a third of the time.
+def _without_gradients(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Without gradients: autograd's `needs_input_grad` is true of a parameter even where none are wanted, and tokens
+    that are not scored need no logits. Evaluation takes a third of the time.
     """
-    known = (targets != IGNORE_INDEX).nonzero().squeeze(1)
-    if len(known) == len(targets):
+    scored = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+    if len(scored) == len(targets):
         return chunked_cross_entropy(flat, weight, targets, None, False, smoothing)[0]
-    scored = chunked_cross_entropy(flat[known], weight, targets[known], None, False, smoothing)[0]
-    return scored.new_zeros(len(targets)).index_copy_(0, known, scored)
+    scored = chunked_cross_entropy(flat[scored], weight, targets[scored], None, False, smoothing)[0]
+    return scored.new_zeros(len(targets)).index_copy_(0, scored, scored)
 
 
 def output_logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:
-    """hidden Wᵀ: how well each word's vector fits."""
+    """hidden Wᵀ, (..., V), in the dtype of hidden."""
     return F.linear(hidden, weight.to(hidden.dtype))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, State, TokenBatch, reads_source
 from clearstory.models.capabilities import Capability
-from clearstory.models.cross_entropy import CHUNK_NUMBERS
+from clearstory.models.cross_entropy import CHUNK_LOGITS
 from clearstory.models.shallow_copy import shallow_copy
 
 LinearFactory = Callable[[nn.Linear], nn.Module]
@@ -95,7 +95,7 @@ class DecodingView(nn.Module):
         hidden, state = self.forward(tokens, state)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
         nats = flat.new_empty(len(flat))
-        step = max(1, CHUNK_NUMBERS // self.vocab)
+        step = max(1, CHUNK_LOGITS // self.vocab)
         for start in range(0, len(flat), step):
             part = slice(start, start + step)
             logits = self.logits(flat[part])

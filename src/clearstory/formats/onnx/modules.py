@@ -168,8 +168,8 @@ class RecurrentLayerModule(nn.Module):
             return torch.cat([gates[gate] for gate in order])[None]
 
         self.input = nn.Parameter(reorder_gates(layer.input.weight))
-        self.memory = nn.Parameter(reorder_gates(layer.memory.weight))
-        self.bias = nn.Parameter(torch.cat([reorder_gates(layer.input.bias), reorder_gates(layer.memory.bias)], 1))
+        self.memory = nn.Parameter(reorder_gates(layer.recurrent.weight))
+        self.bias = nn.Parameter(torch.cat([reorder_gates(layer.input.bias), reorder_gates(layer.recurrent.bias)], 1))
 
     def forward(self, x: Float[Tensor, "T B I"], state: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Hidden states, (T, B, U), and the state after the last token."""

@@ -1,12 +1,12 @@
-"""Cells: one layer that reads a text in time, by torch's own kernels; and one step of it with its gates in the open.
+"""Recurrent layers: over whole sequences by PyTorch's kernels, and one time step with its gates.
 
-Which road is fastest was measured (one thread of an AVX-512 processor with bf16, an LSTM of 512 units):
+Which way is fastest was measured (one thread of an AVX-512 CPU with bf16, an LSTM of 512 units):
 
-    reading 64 tokens of 32 rows     oneDNN 25, torch's own loop 18, oneDNN in bf16 49 thousand tokens/s
-    learning the same                oneDNN 7.6, torch's own loop 5.8, oneDNN in bf16 9.9
-    reading one token of one row     oneDNN 5.2 ms, a step 0.22 ms
+    forward, 64 tokens of 32 sequences    oneDNN 25, PyTorch's loop 18, oneDNN in bf16 49 thousand tokens/s
+    forward and backward                  oneDNN 7.6, PyTorch's loop 5.8, oneDNN in bf16 9.9
+    forward, one token of one sequence    oneDNN 5.2 ms, `step` 0.22 ms
 
-oneDNN packs the weights anew at every call, which a single token does not repay.
+oneDNN repacks the weights at every call, which a single token does not repay.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ KERNELS: dict[Cell, Any] = {"rnn": torch.rnn_tanh, "gru": torch.gru, "lstm": tor
 
 
 class CellState(NamedTuple):
-    """What a layer remembers between two tokens; only an LSTM has a `cell` beside its hidden vector."""
+    """The state of one layer between two tokens: its hidden vector, and an LSTM's cell vector."""
 
     hidden: Float[Tensor, "B U"]
     cell: Float[Tensor, "B U"] | None
 
 
 class RecurrentLayer(nn.Module):
-    """A cell and its weights: from what comes in (`input`) and from what it remembers (`memory`), gates stacked.
+    """One recurrent layer: weights from its input (`input`) and from its hidden state (`recurrent`), gates stacked.
 
-    The gates stand in torch's order: input, forget, new, output (LSTM); reset, update, new (GRU).
+    Gates are in PyTorch's order: input, forget, new, output (LSTM); reset, update, new (GRU).
     """
 
     def __init__(self, cell: Cell, inputs: int, units: int, weight_drop: float) -> None:
@@ -46,19 +46,19 @@ class RecurrentLayer(nn.Module):
         self.cell: Cell = cell
         self.weight_drop = weight_drop
         self.input = Linear(inputs, GATES[cell] * units)
-        self.memory = Linear(units, GATES[cell] * units)
+        self.recurrent = Linear(units, GATES[cell] * units)
 
     def forward(
         self, x: Float[Tensor, "T B I"], before: CellState, lengths: Int[Tensor, "B"] | None
     ) -> tuple[Float[Tensor, "T B U"], CellState]:
-        """The hidden vector after each token, and what is remembered after each row's last one."""
-        # A view for decoding puts something else in the place of the linear maps, which no kernel of torch's can read.
-        viewed = not (isinstance(self.input, nn.Linear) and isinstance(self.memory, nn.Linear))
-        if viewed or (len(x) == 1 and lengths is None and not torch.is_grad_enabled()):
+        """Hidden vectors after each token, (T, B, U), and the state after each sequence's last token."""
+        # A decoding view replaces the linear layers by modules that PyTorch's kernels cannot use.
+        replaced = not (isinstance(self.input, nn.Linear) and isinstance(self.recurrent, nn.Linear))
+        if replaced or (len(x) == 1 and lengths is None and not torch.is_grad_enabled()):
             return self.forward_stepwise(x, before, lengths)
         weights = self.weights(x.dtype)
         first = tuple(each.to(x.dtype)[None] for each in before if each is not None)
-        settings = (True, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, to be learnt, both ways
+        settings = (True, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, train, bidirectional
         if lengths is None:
             with ignore_cudnn_warning(x.device):
                 out, *last = KERNELS[self.cell](
@@ -80,25 +80,25 @@ class RecurrentLayer(nn.Module):
         )
 
     def weights(self, dtype: torch.dtype) -> list[Tensor]:
-        """In the order and the arithmetic of torch's kernels; some from memory to memory dropped in training."""
-        memory = F.dropout(self.memory.weight, self.weight_drop, self.training)
-        return [each.to(dtype) for each in (self.input.weight, memory, self.input.bias, self.memory.bias)]
+        """The weights in the order and dtype of PyTorch's kernels; recurrent ones with dropout in training."""
+        memory = F.dropout(self.recurrent.weight, self.weight_drop, self.training)
+        return [each.to(dtype) for each in (self.input.weight, memory, self.input.bias, self.recurrent.bias)]
 
     def forward_stepwise(
         self, x: Float[Tensor, "T B I"], before: CellState, lengths: Int[Tensor, "B"] | None
     ) -> tuple[Float[Tensor, "T B U"], CellState]:
-        """Token by token."""
-        kept = CellState(before.hidden.to(x.dtype), None if before.cell is None else before.cell.to(x.dtype))
+        """`forward` as a loop over time steps."""
+        state = CellState(before.hidden.to(x.dtype), None if before.cell is None else before.cell.to(x.dtype))
         out = []
-        for place, given in enumerate(self.input(x)):
-            after = self.step(given, kept)
-            kept = after if lengths is None else keep_ended(after, kept, lengths > place)
-            out.append(kept.hidden)
-        return torch.stack(out), kept
+        for t, projected in enumerate(self.input(x)):
+            after = self.step(projected, state)
+            state = after if lengths is None else keep_ended(after, state, lengths > t)
+            out.append(state.hidden)
+        return torch.stack(out), state
 
-    def step(self, given: Float[Tensor, "B G"], before: CellState) -> CellState:
-        """One token. `given`: what `input` makes of it."""
-        gates = self.gates(given, before)
+    def step(self, projected: Float[Tensor, "B G"], before: CellState) -> CellState:
+        """The state after one token, projected its projected input, (B, gates · U)."""
+        gates = self.gates(projected, before)
         if self.cell == "rnn":
             return CellState(gates["new"], None)
         if before.cell is None:
@@ -108,24 +108,24 @@ class RecurrentLayer(nn.Module):
         cell = gates["forget"] * before.cell + gates["input"] * gates["new"]
         return CellState(gates["output"] * torch.tanh(cell), cell)
 
-    def gates(self, given: Float[Tensor, "B G"], before: CellState) -> dict[str, Float[Tensor, "B U"]]:
-        """Every gate, from 0 (shut) to 1 (open), and what is new, from -1 to 1, at one token."""
-        remembered = self.memory(before.hidden.to(given.dtype))
+    def gates(self, projected: Float[Tensor, "B G"], before: CellState) -> dict[str, Float[Tensor, "B U"]]:
+        """Activations of each gate, from 0 (closed) to 1 (open), and of the new candidate, from -1 to 1, at one token."""
+        from_hidden = self.recurrent(before.hidden.to(projected.dtype))
         if self.cell == "rnn":
-            return {"new": torch.tanh(given + remembered)}
+            return {"new": torch.tanh(projected + from_hidden)}
         if self.cell == "gru":
-            reset, update, new = given.chunk(3, -1)
-            of_reset, of_update, of_new = remembered.chunk(3, -1)
-            opened = torch.sigmoid(reset + of_reset)
-            # torch's form: the reset gate acts after the matrix, not before it as in Cho et al. 2014.
+            reset, update, new = projected.chunk(3, -1)
+            reset_hidden, update_hidden, new_hidden = from_hidden.chunk(3, -1)
+            reset_gate = torch.sigmoid(reset + reset_hidden)
+            # PyTorch's form: the reset gate acts after the matrix, not before it as in Cho et al. 2014.
             return {
-                "reset": opened,
-                "update": torch.sigmoid(update + of_update),
-                "new": torch.tanh(new + opened * of_new),
+                "reset": reset_gate,
+                "update": torch.sigmoid(update + update_hidden),
+                "new": torch.tanh(new + reset_gate * new_hidden),
             }
-        into, forget, new, out = (given + remembered).chunk(4, -1)
+        input_gate, forget, new, out = (projected + from_hidden).chunk(4, -1)
         return {
-            "input": torch.sigmoid(into),
+            "input": torch.sigmoid(input_gate),
             "forget": torch.sigmoid(forget),
             "output": torch.sigmoid(out),
             "new": torch.tanh(new),
@@ -134,8 +134,8 @@ class RecurrentLayer(nn.Module):
 
 @contextmanager
 def ignore_cudnn_warning(device: torch.device) -> Iterator[None]:
-    """cuDNN wants all weights in one stretch of memory and says so at every call. Ours are cast, and some of them
-    dropped, for each call: they are copied together anyway.
+    """Context that hides cuDNN's warning about weights that are not contiguous: they are cast, and some dropped out, for
+    each call, and so copied anyway.
     """
     if device.type != "cuda":
         yield
@@ -145,9 +145,9 @@ def ignore_cudnn_warning(device: torch.device) -> Iterator[None]:
         yield
 
 
-def keep_ended(after: CellState, before: CellState, going: Tensor) -> CellState:
-    """What the rows that are `going` remember now, and the others remembered before."""
-    hidden = torch.where(going[:, None], after.hidden, before.hidden.to(after.hidden.dtype))
+def keep_ended(after: CellState, before: CellState, active: Tensor) -> CellState:
+    """The new state of sequences that are still `active`, and the old one of those that have ended."""
+    hidden = torch.where(active[:, None], after.hidden, before.hidden.to(after.hidden.dtype))
     if after.cell is None or before.cell is None:
         return CellState(hidden, None)
-    return CellState(hidden, torch.where(going[:, None], after.cell, before.cell.to(after.cell.dtype)))
+    return CellState(hidden, torch.where(active[:, None], after.cell, before.cell.to(after.cell.dtype)))
