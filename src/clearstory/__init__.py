@@ -1,6 +1,7 @@
-"""Clearstory: language models of every kind on your own machine.
+"""Clearstory: small language models of many families, on your own machine.
 
-The public names are loaded when they are first used, so that `import clearstory` costs nothing.
+The public names are imported on first use, so that `import clearstory` takes no time. `__all__` lists them; everything
+else may change between releases.
 
 >>> import clearstory
 >>> "plan" in dir(clearstory)
@@ -10,11 +11,69 @@ True
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the same names at run time
+    from clearstory.errors import ClearstoryError
+    from clearstory.formats.folders import OpenedModel
+    from clearstory.formats.folders import open_model as open
+    from clearstory.recipes.comparison.compare import compare
+    from clearstory.recipes.comparison.leaderboard import Leaderboard
+    from clearstory.recipes.conversion.convert import Conversion, convert
+    from clearstory.recipes.data import DataReport, data
+    from clearstory.recipes.doctor import DoctorReport, doctor
+    from clearstory.recipes.inference.classify import Classification, classify
+    from clearstory.recipes.inference.embed import Embeddings, embed
+    from clearstory.recipes.inference.evaluate import Evaluation, evaluate
+    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
+    from clearstory.recipes.inference.fill_mask import MaskFill, fill_mask
+    from clearstory.recipes.inference.generate import Completion, Generation, generate
+    from clearstory.recipes.inference.inspect import inspect
+    from clearstory.recipes.inference.tag import TaggedWords, tag
+    from clearstory.recipes.inference.translate import Translation, translate
+    from clearstory.recipes.planning.plan import ModelPlan, plan
+    from clearstory.recipes.training.events import TrainingResult
+    from clearstory.recipes.training.loop import train
 
 __version__ = "0.1.0"
 
-NAMES = {
+__all__ = [
+    "ClearstoryError",
+    "Classification",
+    "Completion",
+    "Conversion",
+    "DataReport",
+    "DoctorReport",
+    "Embeddings",
+    "EncoderEvaluation",
+    "Evaluation",
+    "Generation",
+    "Leaderboard",
+    "MaskFill",
+    "ModelPlan",
+    "OpenedModel",
+    "TaggedWords",
+    "TrainingResult",
+    "Translation",
+    "__version__",
+    "classify",
+    "compare",
+    "convert",
+    "data",
+    "doctor",
+    "embed",
+    "evaluate",
+    "fill_mask",
+    "generate",
+    "inspect",
+    "open",
+    "plan",
+    "tag",
+    "train",
+    "translate",
+]
+
+FUNCTIONS = {
     "train": "clearstory.recipes.training.loop:train",
     "generate": "clearstory.recipes.inference.generate:generate",
     "fill_mask": "clearstory.recipes.inference.fill_mask:fill_mask",
@@ -30,22 +89,45 @@ NAMES = {
     "data": "clearstory.recipes.data:data",
     "doctor": "clearstory.recipes.doctor:doctor",
     "open": "clearstory.formats.folders:open_model",
-    "ClearstoryError": "clearstory.errors:ClearstoryError",
 }
-"""Where each public name lives."""
+"""Modules of the public functions, whose arguments are checked when they are called from here."""
 
-__all__ = ["__version__", *NAMES]
+TYPES = {
+    "ClearstoryError": "clearstory.errors",
+    "Classification": "clearstory.recipes.inference.classify",
+    "Completion": "clearstory.recipes.inference.generate",
+    "Conversion": "clearstory.recipes.conversion.convert",
+    "DataReport": "clearstory.recipes.data",
+    "DoctorReport": "clearstory.recipes.doctor",
+    "Embeddings": "clearstory.recipes.inference.embed",
+    "EncoderEvaluation": "clearstory.recipes.inference.evaluate_encoder",
+    "Evaluation": "clearstory.recipes.inference.evaluate",
+    "Generation": "clearstory.recipes.inference.generate",
+    "Leaderboard": "clearstory.recipes.comparison.leaderboard",
+    "MaskFill": "clearstory.recipes.inference.fill_mask",
+    "ModelPlan": "clearstory.recipes.planning.plan",
+    "OpenedModel": "clearstory.formats.folders",
+    "TaggedWords": "clearstory.recipes.inference.tag",
+    "TrainingResult": "clearstory.recipes.training.events",
+    "Translation": "clearstory.recipes.inference.translate",
+}
+"""Modules of the error class and of the types that the public functions return."""
 
 
 def __getattr__(name: str) -> Any:
     """A public name, imported on first use."""
-    if name not in NAMES:
+    if name in FUNCTIONS:
+        from clearstory.recipes.settings.arguments import check_arguments
+
+        module, _, attribute = FUNCTIONS[name].partition(":")
+        value: Any = check_arguments(getattr(import_module(module), attribute), name)
+    elif name in TYPES:
+        value = getattr(import_module(TYPES[name]), name)
+    else:
         raise AttributeError(f"module 'clearstory' has no attribute '{name}'")
-    module, _, attribute = NAMES[name].partition(":")
-    value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *NAMES})
+    return sorted({*globals(), *__all__})

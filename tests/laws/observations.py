@@ -99,7 +99,7 @@ def planned(recipe: Any) -> Any:
     from clearstory.recipes.planning.plan import plan
 
     found = plan(recipe).as_dict()
-    return {key: value for key, value in found.items() if key != "runs"}, [run["seconds"] for run in found["runs"][:3]]
+    return {key: value for key, value in found.items() if key != "estimates"}, [each["seconds"] for each in found["estimates"][:3]]
 
 
 def priced(recipe: Any) -> Any:
@@ -123,7 +123,7 @@ def counted(recipe: Any, **more: Any) -> Any:
     lines = ["{" + fields.replace("{n}", str(n)) + "}\n" for n in range(50)]
     Path("a.jsonl").write_text("".join(lines), encoding="utf-8")
     report = data(recipe=replace(recipe, text=("a.jsonl",)))
-    return report.bytes, report.split_bytes, report.tokens, len(report.shown), sorted(map(str, Path().rglob("*")))
+    return report.bytes, report.split_bytes, report.tokens, len(report.excerpts), sorted(map(str, Path().rglob("*")))
 
 
 TINY = {

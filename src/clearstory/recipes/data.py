@@ -1,23 +1,34 @@
-"""Data: what a text holds, how it is divided, and how many tokens it makes."""
+"""Data: number of documents, bytes and tokens of a text, and its splits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Unpack
 
+from clearstory.recipes.settings.keywords import DataReportKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.settings.tools import DataRecipe
 from clearstory.text.corpus import SPLITS, Corpus, train_corpus_tokenizer
 
-EXCERPT = 200
-"""Characters shown of a document's beginning."""
+EXCERPT_LENGTH = 200
+"""Characters shown of the beginning of a document."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """A corpus in numbers. `bytes` and `tokens` are by split where they are dictionaries; `shown` holds names and
-    beginnings of documents.
+    """A text in numbers.
+
+    Args:
+        corpus: the text, as it was named.
+        note: a note on the text; None where there is none.
+        documents: number of documents.
+        bytes: length in UTF-8.
+        split_bytes: the same by split.
+        tokenizer: the tokenizer that tokens were counted with; None where they were not.
+        vocab: its vocabulary size.
+        tokens: number of tokens by split.
+        excerpts: names and beginnings of some documents.
     """
 
     corpus: str
@@ -28,13 +39,13 @@ class DataReport:
     tokenizer: str | None
     vocab: int | None
     tokens: dict[str, int] | None
-    shown: tuple[tuple[str, str], ...]
+    excerpts: tuple[tuple[str, str], ...]
 
 
-def data(*text: str, recipe: DataRecipe | None = None, **settings: Any) -> DataReport:
-    """Count a text: documents, bytes, and tokens if a tokenizer is named. `settings` are the fields of DataRecipe.
+def data(*text: str, recipe: DataRecipe | None = None, **settings: Unpack[DataReportKeywords]) -> DataReport:
+    """Count the documents, bytes and, where a tokenizer is named, tokens of a text.
 
-    Raises BadInput for sources that cannot be read.
+    `settings` are the fields of DataRecipe. Raises BadInput for sources that cannot be read.
 
     >>> data("corpus:python-docs", show=1).documents > 100
     True
@@ -42,21 +53,19 @@ def data(*text: str, recipe: DataRecipe | None = None, **settings: Any) -> DataR
     recipe = recipe or build_settings(DataRecipe, {"text": text, **settings})
     corpus = Corpus.open(recipe.text, recipe.data)
     first = islice((document for document in corpus.documents("train") if document.part == 0), recipe.show)
-    shown = tuple((document.name, document.text[:EXCERPT]) for document in first)
-    split_bytes = {split: sum(len(part.encode()) for part in corpus.texts(split)) for split in SPLITS}
     vocab, tokens = None, None
     if recipe.tokenizer is not None:
         tokenizer = train_corpus_tokenizer(corpus, recipe.tokenizer)
         vocab = tokenizer.vocab
-        tokens = {split: len(rows) for split, rows in corpus.encode(tokenizer).items()}
+        tokens = {split: len(dataset) for split, dataset in corpus.encode(tokenizer).items()}
     return DataReport(
-        corpus.name,
-        corpus.note,
-        corpus.size,
-        corpus.text_bytes,
-        split_bytes,
-        recipe.tokenizer,
-        vocab,
-        tokens,
-        shown,
+        corpus=corpus.name,
+        note=corpus.note,
+        documents=corpus.size,
+        bytes=corpus.text_bytes,
+        split_bytes={split: sum(len(part.encode()) for part in corpus.texts(split)) for split in SPLITS},
+        tokenizer=recipe.tokenizer,
+        vocab=vocab,
+        tokens=tokens,
+        excerpts=tuple((document.name, document.text[:EXCERPT_LENGTH]) for document in first),
     )

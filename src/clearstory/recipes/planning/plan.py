@@ -7,13 +7,14 @@ The model is built on torch's meta device, where nothing is allocated. `paramete
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 from clearstory.errors import CannotDo
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
+from clearstory.recipes.settings.keywords import PlanKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.planning.hardware import HARDWARE, HardwareSpec
 from clearstory.recipes.planning.parameter_groups import ParameterGroup, FormulaTerm, list_parameter_groups, parameter_formula
@@ -122,7 +123,7 @@ class ModelPlan:
         }
 
 
-def plan(model: str | PlanRecipe = "clear", **settings: Any) -> ModelPlan:
+def plan(model: str | PlanRecipe = "clear", **settings: Unpack[PlanKeywords]) -> ModelPlan:
     """Estimate the parameters, memory, FLOPs and training time of a model.
 
     `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for an unknown preset, CannotDo for an

@@ -54,8 +54,8 @@ def setting_table(settings: type[Any]) -> dict[str, Setting]:
     """All settings of a dataclass and of the dataclasses nested in it, by dotted key.
 
     >>> from clearstory.training.settings import TrainingSettings
-    >>> table(TrainingSettings)["batch_size"].help
-    'rows in each micro-batch.'
+    >>> setting_table(TrainingSettings)["batch_size"].help
+    'sequences in each micro-batch.'
     """
     return {setting.key: setting for setting in iter_settings(settings, "", ())}
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from clearstory.errors import Diverged
 from clearstory.formats.folders import update_model_card
 from clearstory.models.build import count_parameters
 from clearstory.models.lora import remove_lora
+from clearstory.recipes.settings.keywords import TrainKeywords
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.events import (
     Evaluated,
@@ -52,7 +53,7 @@ from clearstory.recipes.training.training_run import StepTimer, TrainingRun
 from clearstory.training.objectives.table import OBJECTIVES
 
 
-def train(text: str | Path | tuple[str, ...] = (), /, **settings: Any) -> TrainingResult:
+def train(text: str | Path | Sequence[str] = (), /, **settings: Unpack[TrainKeywords]) -> TrainingResult:
     """Train a model on text and save the best one in a run folder.
 
     `settings` are those of TrainRecipe, nested as dicts; see `clearstory train --help`.

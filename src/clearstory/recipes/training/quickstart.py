@@ -10,7 +10,7 @@ from pathlib import Path
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.lens.probes.attention import attention
 from clearstory.lens.rendering.render import save_view
-from clearstory.lens.probes.x_neighbours import neighbours
+from clearstory.lens.probes.embeddings import neighbours
 from clearstory.lens.views import Table
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig

@@ -1,0 +1,134 @@
+"""Checks of the arguments of public functions: a wrong name or type raises an error that says what is expected."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, wraps
+from inspect import Parameter, signature
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.recipes.settings.schema import quote_value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def check_arguments(function: Callable[P, R], name: str | None = None) -> Callable[P, R]:
+    """The function, raising UnknownName for a wrong keyword and BadSetting for an argument of a wrong type.
+
+    `name`: the name of the function in messages, its own when not given.
+
+    Keywords of `**settings` are those of its TypedDict; nested and dotted ones are checked by `build_settings`.
+
+    >>> @check_arguments
+    ... def repeat(text: str, *, times: int = 2) -> str:
+    ...     return text * times
+    >>> repeat("a", tines=3)
+    Traceback (most recent call last):
+    clearstory.errors.UnknownName: repeat has no argument called 'tines'; did you mean 'times'?
+    >>> repeat("a", times="three")
+    Traceback (most recent call last):
+    clearstory.errors.BadSetting: times of repeat is 'three'; it must be a whole number
+    """
+
+    title = name or function.__name__
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        hints, settings, accepts_settings = argument_types(function)
+        for key in kwargs:
+            if key not in hints and key not in settings and not (accepts_settings and "." in key):
+                raise UnknownName(f"{title} has no argument called '{key}'; {nearest(key, [*hints, *settings])}")
+        values = dict(zip(positional_names(function, len(args)), args, strict=False)) | kwargs
+        for key, value in values.items():
+            if not is_instance(value, hints.get(key, Any)):
+                expected = describe_type(hints[key])
+                raise BadSetting(f"{key} of {title} is {quote_value(value)}; it must be {expected}")
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@cache
+def argument_types(function: Callable[..., Any]) -> tuple[dict[str, Any], frozenset[str], bool]:
+    """The types of a function's named arguments, the keys of its `**settings`, and whether it has `**settings`."""
+    hints = typing.get_type_hints(function)
+    named: dict[str, Any] = {}
+    settings: frozenset[str] = frozenset()
+    accepts_settings = False
+    for name, parameter in signature(function).parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            accepts_settings = True
+            (typed_dict,) = get_args(hints[name]) or (None,)
+            settings = frozenset(getattr(typed_dict, "__annotations__", ()))
+        elif parameter.kind is not Parameter.VAR_POSITIONAL:
+            named[name] = hints.get(name, Any)
+    return named, settings, accepts_settings
+
+
+def positional_names(function: Callable[..., Any], count: int) -> Iterable[str]:
+    """The names of the first `count` positional parameters of a function, without `*args`."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, each in signature(function).parameters.items() if each.kind in kinds][:count]
+
+
+def is_instance(value: Any, hint: Any) -> bool:
+    """Whether a value has a type, as far as that is checked: unknown kinds of types accept everything."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(is_instance(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if hint is None or hint is types.NoneType:
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool)
+    if hint in (str, Path):
+        return isinstance(value, hint)
+    if origin is Sequence:
+        is_sequence = isinstance(value, Sequence) or (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
+        if isinstance(value, str | bytes | Mapping) or not is_sequence:
+            return False
+        return all(is_instance(each, inner[0]) for each in value)
+    if origin is Callable:
+        return callable(value)
+    if getattr(hint, "_is_protocol", False):
+        return all(hasattr(value, name) for name in protocol_members(hint))
+    return True
+
+
+def protocol_members(protocol: type[Any]) -> list[str]:
+    """Names of the members that a protocol class defines."""
+    return [name for name in vars(protocol) if not name.startswith("_")]
+
+
+def describe_type(hint: Any) -> str:
+    """A type in words, for an error message.
+
+    >>> describe_type(str | Sequence[str] | None)
+    'text, a sequence of text or None'
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        *first, last = [describe_type(each) for each in inner]
+        return f"{', '.join(first)} or {last}"
+    if origin is Literal:
+        return " or ".join(f"'{each}'" for each in inner)
+    if origin is Sequence:
+        return f"a sequence of {describe_type(inner[0])}"
+    if origin is Callable:
+        return "a function"
+    names = {str: "text", int: "a whole number", float: "a number", bool: "True or False", Path: "a Path"}
+    names |= {types.NoneType: "None"}
+    if getattr(hint, "_is_protocol", False):
+        return f"an object with {' and '.join(protocol_members(hint))}"
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

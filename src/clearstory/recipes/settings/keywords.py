@@ -1,0 +1,181 @@
+"""Keyword arguments of the public functions as types: one TypedDict for each settings dataclass. Imports no torch.
+
+Type checkers see them in `Unpack[...]`; at run time settings are checked against the dataclasses. tests/test_public_api.py
+compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """Fields of Sampling, for `generate`."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    beam: int
+    length_penalty: float
+    stop: tuple[str, ...]
+    seed: int | None
+
+
+class DataKeywords(TypedDict, total=False):
+    """Fields of DataSettings."""
+
+    text_field: str
+    validation: float
+    errors: Literal["strict", "replace"]
+    pairs: bool
+    source_field: str
+    target_field: str
+    cache: str | Path | None
+
+
+class LoRAKeywords(TypedDict, total=False):
+    """Fields of LoRASettings."""
+
+    rank: int
+    alpha: float
+    targets: str | Sequence[str]
+    dropout: float
+
+
+class TrainingKeywords(TypedDict, total=False):
+    """Fields of TrainingSettings."""
+
+    batch_size: int
+    gradient_accumulation_steps: int
+    context: int | None
+    whole_words: bool
+    stateful: bool
+    align_documents: bool | None
+    optimizer: Literal["adamw", "muon", "sgd"]
+    learning_rate: float
+    muon_learning_rate: float
+    recall_learning_rate: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    schedule: Literal["cosine", "linear", "constant", "wsd", "noam"]
+    warmup_steps: int
+    decay_share: float
+    final_learning_rate: float
+    label_smoothing: float
+    gradient_clip: float
+    eval_steps: int
+    eval_tokens: int
+    save_steps: int
+    keep_checkpoints: int
+    sample_steps: int
+    weight_average: float
+    patience: int
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", "on", "off"]
+    device: str
+    threads: int
+    initialization: Literal["normal", "zero"]
+    seed: int
+
+
+class TrainKeywords(TypedDict, total=False):
+    """Fields of TrainRecipe, for `train`."""
+
+    model: str | Mapping[str, object]
+    init: str | None
+    out: str | Path | None
+    minutes: float | None
+    cpu_seconds: float | None
+    steps: int | None
+    parameters: int | str | None
+    tokenizer: str | None
+    objective: Literal["auto", "causal", "mlm", "mlm+nsp", "seq2seq", "span_corruption"]
+    resume: bool
+    overwrite: bool
+    lora: LoRAKeywords
+    training: TrainingKeywords
+    data: DataKeywords
+
+
+class CompareKeywords(TypedDict, total=False):
+    """Fields of CompareRecipe, for `compare`."""
+
+    models: str | Sequence[str]
+    minutes: float | None
+    cpu_seconds: float | None
+    parameters: int | str | None
+    one_epoch: bool
+    seeds: int
+    seed: int
+    tokenizer: str | None
+    text: str | Sequence[str]
+    windows: Literal["strided", "blocks"]
+    prompt: str | None
+    characters: int
+    out: str | Path | None
+    resume: bool
+    overwrite: bool
+    device: str
+    threads: int
+    data: DataKeywords
+
+
+class PlanKeywords(TypedDict, total=False):
+    """Fields of PlanRecipe, for `plan`."""
+
+    parameters: int | str | None
+    devices: int
+    batch_size: int
+    context: int | None
+    tokens: int | str | None
+    utilization: float
+    price: float | None
+    measure: bool
+
+
+class DataReportKeywords(TypedDict, total=False):
+    """Fields of DataRecipe, for `data`."""
+
+    tokenizer: str | None
+    show: int
+    data: DataKeywords
+
+
+class ViewKeywords(TypedDict, total=False):
+    """Settings of views, for `inspect`; each view has some of them."""
+
+    top: int | None
+    temperature: float | None
+    layer: int | None
+    head: int | None
+    heads: str | Sequence[str]
+    reduce: Literal["mean", "max"] | None
+    part: Literal["encoder", "decoder", "cross"] | None
+    target: str | None
+    word: str | None
+    words: str | Sequence[str]
+    metric: Literal["answer", "rank", "entropy", "kl"] | None
+    columns: Sequence[int]
+    mask: Sequence[int]
+    other_text: str | None
+    compare_tokenizer: str | None
+    edit: str | Sequence[str]
+    ablate: Literal["zero", "mean"] | None
+    max_tokens: int | None
+    seed: int | None
+    beam: int | None
+    sentences: int | None
+    centre: bool | None
+    remove_components: int | None
+    max_token_id: int | None
+    layout: Literal["pca", "tsne"] | None
+    gate: str | None
+    sentences_file: str | Path | None
+    truncate: Literal["left"] | None
