@@ -1,4 +1,4 @@
-"""What the studio answers is what the library says; what cannot be answered is one sentence, and soon."""
+"""Responses of the studio equal results of the library; errors are one sentence, returned quickly."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from clearstory.studio.model_cache import ModelCache
 SECONDS = 5.0
 
 
-def post(studio: TestClient, path: str, **said: Any) -> Any:
-    """The data of an answer."""
-    answer = studio.post(f"/api/{path}", json=said)
+def post(studio: TestClient, path: str, **body: Any) -> Any:
+    """The data of a successful response."""
+    answer = studio.post(f"/api/{path}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def sentence(answer: Any, status: int = 400) -> str:
-    """The sentence of what went wrong: one, no traceback, within five seconds."""
+    """The error message of a response: one line, no traceback, within five seconds."""
     assert answer.status_code == status, answer.text
     said: str = answer.json()["error"]
     assert "\n" not in said
@@ -44,39 +44,39 @@ def sentence(answer: Any, status: int = 400) -> str:
     return said
 
 
-# ---- true
+# ---- equal to the library
 
 
-def test_a_trace_holds_the_tokens_and_the_numbers_at_its_taps(made: Path, studio: TestClient) -> None:
+def test_a_trace_holds_the_tokens_and_the_requested_activations(made: Path, studio: TestClient) -> None:
     opened = clearstory.open(made / "models" / "clear")
     tap = "blocks.1.attention.pattern"
-    said = post(studio, "trace", model="models/clear", text=TEXT, taps=[tap], top=3)
+    said = post(studio, "trace", model="models/clear", text=TEXT, activations=[tap], top=3)
     assert [token["id"] for token in said["tokens"]] == opened.tokenizer.encode(TEXT)
     assert "".join(TEXT[token["start"] : token["stop"]] for token in said["tokens"]) == TEXT
     assert sum(token["bytes"] for token in said["tokens"]) == len(TEXT.encode())
     seen = encode_passage(opened.model, opened.tokenizer, TEXT)
     with torch.no_grad(), record_activations(opened.model, tap) as watched:
-        seen.hidden(opened.model)
-    assert said["values"][tap]["values"] == watched[tap].tolist()
+        seen.forward(opened.model)
+    assert said["activations"][tap]["values"] == watched[tap].tolist()
     logits = opened.logits([seen.ids])[0, -1].double()
     best = logits.topk(3)
-    assert [row[1] for row in said["next"]["rows"]] == best.indices.tolist()
-    assert [row[2] for row in said["next"]["rows"]] == pytest.approx(best.values.tolist(), rel=1e-5)
+    assert [row[1] for row in said["next_token"]["rows"]] == best.indices.tolist()
+    assert [row[2] for row in said["next_token"]["rows"]] == pytest.approx(best.values.tolist(), rel=1e-5)
 
 
 def able(made: Path) -> list[tuple[str, str]]:
-    """Every view of every model here, as it can be asked for."""
+    """Every view that each model supports."""
     studio = client(made)
     found = []
     for name in ("clear", "lstm", "ngram"):
         views = studio.get("/api/views", params={"name": f"models/{name}"}).json()["views"]
         assert {view["name"] for view in views} == set(VIEWS)
-        found += [(name, view["name"]) for view in views if view["able"]]
-        assert all(len(view["reason"]) > 20 for view in views if not view["able"])
+        found += [(name, view["name"]) for view in views if view["available"]]
+        assert all(len(view["reason"]) > 20 for view in views if not view["available"])
     return found
 
 
-def test_every_view_that_a_model_can_show_is_the_librarys(made: Path, studio: TestClient) -> None:
+def test_every_supported_view_equals_inspect(made: Path, studio: TestClient) -> None:
     pairs = able(made)
     assert {view for _, view in pairs} >= {"next-token", "surprisal", "attention", "gates", "backoff"}
     opened = {name: clearstory.open(made / "models" / name) for name in {model for model, _ in pairs}}
@@ -86,7 +86,7 @@ def test_every_view_that_a_model_can_show_is_the_librarys(made: Path, studio: Te
 
 
 def own_answer(model: Any, view: str) -> Any:
-    """What `inspect` says: a view, or why there is none."""
+    """The view that `inspect` returns, or its error."""
     try:
         return json.loads(json.dumps(clearstory.inspect(model, TEXT, view=view).to_json()))
     except clearstory.ClearstoryError as error:
@@ -102,23 +102,23 @@ def test_files_of_a_view_are_those_of_inspect(made: Path, studio: TestClient, tm
         assert answer.text == file.read_text(encoding="utf-8")
 
 
-def test_settings_of_views_are_told_by_their_functions(studio: TestClient) -> None:
+def test_settings_of_views_are_the_parameters_of_their_functions(studio: TestClient) -> None:
     views = studio.get("/api/views", params={"name": "models/clear"}).json()["views"]
     rows = {row["name"]: row for view in views if view["name"] == "attention" for row in view["settings"]}
-    assert rows["layer"]["kind"] == "whole"
+    assert rows["layer"]["kind"] == "integer"
     assert rows["layer"]["default"] == -1
     assert rows["head"]["default"] is None
 
 
-def test_numbers_travel_as_bytes(made: Path, studio: TestClient) -> None:
+def test_arrays_are_returned_as_bytes(made: Path, studio: TestClient) -> None:
     taps = ["blocks.0.attention.pattern", "blocks.0"]
-    answer = studio.post("/api/arrays", json={"model": "models/clear", "text": TEXT, "settings": {"taps": taps}})
+    answer = studio.post("/api/arrays", json={"model": "models/clear", "text": TEXT, "settings": {"activations": taps}})
     (length,) = struct.unpack("<I", answer.content[:4])
     header = json.loads(answer.content[4 : 4 + length])
-    assert (4 + length) % 4 == 0  # typed arrays ask for it
+    assert (4 + length) % 4 == 0  # typed arrays require it
     opened = clearstory.open(made / "models" / "clear")
     with torch.no_grad(), record_activations(opened.model, *taps) as watched:
-        encode_passage(opened.model, opened.tokenizer, TEXT).hidden(opened.model)
+        encode_passage(opened.model, opened.tokenizer, TEXT).forward(opened.model)
     assert {row["name"] for row in header["arrays"]} == set(taps)
     for row in header["arrays"]:
         begin = 4 + length + row["at"]
@@ -130,7 +130,7 @@ def test_numbers_travel_as_bytes(made: Path, studio: TestClient) -> None:
     "how",
     [{}, {"temperature": 0.5, "top_k": 4}, {"top_p": 0.6}, {"temperature": 1.7, "min_p": 0.1}, {"temperature": 0}],
 )
-def test_cuts_are_those_of_sampling(made: Path, studio: TestClient, how: dict[str, Any]) -> None:
+def test_truncation_equals_that_of_sampling(made: Path, studio: TestClient, how: dict[str, Any]) -> None:
     said = post(studio, "next-token", model="models/clear", text=TEXT, show=100, **how)
     opened = clearstory.open(made / "models" / "clear")
     logits = opened.logits([encode_passage(opened.model, opened.tokenizer, TEXT).ids])[0, -1].double()
@@ -142,23 +142,23 @@ def test_cuts_are_those_of_sampling(made: Path, studio: TestClient, how: dict[st
         ids, probabilities = filtered_probabilities(logits / sampling.temperature, sampling)
         ids = torch.arange(len(logits)) if ids is None else ids
         left = dict(zip(ids.tolist(), (probabilities / probabilities.sum()).tolist(), strict=True))
-    assert {row["id"] for row in said["rows"] if row["kept"]} == set(left)
+    assert {row["id"] for row in said["tokens"] if row["kept"]} == set(left)
     assert said["kept"] == len(left)
-    for row in said["rows"]:
+    for row in said["tokens"]:
         assert row["probability"] == pytest.approx(float(warm[row["id"]]), rel=1e-4)
-        assert row["share"] == pytest.approx(left.get(row["id"], 0.0), rel=1e-4)
-    assert sum(row["share"] for row in said["rows"]) == pytest.approx(1.0)
+        assert row["sampling_probability"] == pytest.approx(left.get(row["id"], 0.0), rel=1e-4)
+    assert sum(row["sampling_probability"] for row in said["tokens"]) == pytest.approx(1.0)
     assert said["entropy"] == pytest.approx(float(-(warm * warm.log2()).sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("model", ["clear", "lstm", "ngram"])
 @pytest.mark.parametrize("how", [{"temperature": 0.9, "top_k": 6, "seed": 3}, {"temperature": 0, "seed": 0}])
-def test_steps_write_what_generate_writes(made: Path, studio: TestClient, model: str, how: dict[str, Any]) -> None:
-    # 26 tokens: the context of 24 fills, and begins anew, on the way.
+def test_generated_tokens_equal_generate(made: Path, studio: TestClient, model: str, how: dict[str, Any]) -> None:
+    # 26 tokens overflow the context of 24, which is then shortened.
     whole = clearstory.generate(made / "models" / model, TEXT, max_tokens=26, **how).completions[0]
     written: list[int] = []
     for logprob in whole.logprobs:
-        said = post(studio, "generated-token", model=f"models/{model}", text=TEXT, written=written, **how)
+        said = post(studio, "generated-token", model=f"models/{model}", text=TEXT, generated=written, **how)
         assert said["logprob"] == pytest.approx(logprob, abs=1e-4)
         written.append(said["id"])
         assert any(row["id"] == said["id"] and row["kept"] for row in said["alternatives"])
@@ -166,10 +166,10 @@ def test_steps_write_what_generate_writes(made: Path, studio: TestClient, model:
     assert said["text"] == whole.text
 
 
-def test_another_way_can_be_taken_from_any_step(made: Path, studio: TestClient) -> None:
-    said = post(studio, "generated-token", model="models/clear", text=TEXT, written=[])
+def test_generation_can_branch_at_any_token(made: Path, studio: TestClient) -> None:
+    said = post(studio, "generated-token", model="models/clear", text=TEXT, generated=[])
     other = next(row["id"] for row in said["alternatives"] if row["id"] != said["id"])
-    after = post(studio, "generated-token", model="models/clear", text=TEXT, written=[other], temperature=0)
+    after = post(studio, "generated-token", model="models/clear", text=TEXT, generated=[other], temperature=0)
     opened = clearstory.open(made / "models" / "clear")
     ids = [*encode_passage(opened.model, opened.tokenizer, TEXT).ids, other]
     assert after["id"] == int(opened.logits([ids])[0, -1].argmax())
@@ -188,7 +188,7 @@ def test_hostile_words_are_only_text(studio: TestClient) -> None:
 # ---- the folder
 
 
-def test_models_are_told_without_being_opened(made: Path, studio: TestClient) -> None:
+def test_models_are_listed_without_being_opened(made: Path, studio: TestClient) -> None:
     models = {row["name"]: row for row in studio.get("/api/models").json()["models"]}
     assert set(models) == {"models/clear", "models/lstm", "models/hostile", "models/ngram", "runs/short"}
     opened = clearstory.open(made / "models" / "clear")
@@ -204,7 +204,7 @@ def test_a_checkpoint_is_a_model_too(studio: TestClient) -> None:
     assert first["rows"] != last["rows"]
 
 
-def test_a_model_that_was_written_anew_is_opened_anew(folder: Path) -> None:
+def test_a_model_whose_files_changed_is_opened_again(folder: Path) -> None:
     studio = client(folder)
     before = post(studio, "view", model="models/clear", text="the cat")
     shutil.rmtree(folder / "models" / "clear")
@@ -212,19 +212,19 @@ def test_a_model_that_was_written_anew_is_opened_anew(folder: Path) -> None:
     assert post(studio, "view", model="models/clear", text="the cat") != before
 
 
-def test_models_that_were_not_used_for_longest_are_put_away(made: Path) -> None:
-    shelf = ModelCache(made, memory=1)
-    shelf.take("models/clear")
-    shelf.take("models/lstm")
-    assert list(shelf.held) == ["models/lstm"]
-    shelf = ModelCache(made)
-    one = shelf.take("models/clear")
-    shelf.take("models/lstm")
-    assert shelf.take("models/clear") is one
-    assert list(shelf.held) == ["models/lstm", "models/clear"]
+def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
+    cache = ModelCache(made, max_bytes=1)
+    cache.get("models/clear")
+    cache.get("models/lstm")
+    assert list(cache.models) == ["models/lstm"]
+    cache = ModelCache(made)
+    one = cache.get("models/clear")
+    cache.get("models/lstm")
+    assert cache.get("models/clear") is one
+    assert list(cache.models) == ["models/lstm", "models/clear"]
 
 
-# ---- what cannot be answered
+# ---- errors
 
 
 @pytest.mark.parametrize(
@@ -236,43 +236,43 @@ def test_models_that_were_not_used_for_longest_are_put_away(made: Path) -> None:
         ("view", {"model": "models/clear", "text": "x", "settings": {"tpo": 3}}, 404, "did you mean 'top'?"),
         ("view", {"model": "models/clear", "text": "x", "settings": {"top": "many"}}, 400, "whole number"),
         ("view", {"model": "models/clear", "text": "x", "settings": {"top": 0}}, 400, "at least 1"),
-        ("view", {"model": "models/clear", "text": "x", "settings": [1]}, 400, "no object"),
+        ("view", {"model": "models/clear", "text": "x", "settings": [1]}, 400, "not an object"),
         ("view", {"model": "models/clear", "text": "the cat " * 40}, 400, "the model's context holds 24"),
         ("view", {"model": "models/clear", "text": "", "view": "attention"}, 400, "the text is empty"),
         ("view", {"model": "models/clear", "text": 5}, 400, "it must be text"),
         ("view", {"model": "models/clear", "txt": "x"}, 404, "did you mean 'text'?"),
         ("view", {"text": "x"}, 400, "model is missing"),
         ("view", {"model": "models/clear", "text": "x", "format": "png"}, 400, "svg"),
-        ("trace", {"model": "models/clear", "text": "x", "taps": ["blocks.9"]}, 404, "blocks"),
-        ("numbers", {"model": "models/clear", "text": "x", "what": "tabs"}, 404, "did you mean 'taps'?"),
-        ("numbers", {"model": "models/clear", "text": "x", "settings": {"tap": "x"}}, 404, "did you mean 'taps'?"),
-        ("next", {"model": "models/clear", "text": "x", "temperature": -1}, 400, "0 is greedy"),
-        ("next", {"model": "models/clear", "text": "x", "show": 0}, 400, "1 to 1,000"),
-        ("step", {"model": "models/clear", "text": "x", "written": [99999]}, 400, "outside the model's vocabulary"),
-        ("step", {"model": "models/clear", "text": "x", "beam": 4}, 400, "beams are not written token by token"),
-        ("runs", {"name": "../x", "settings": {}}, 400, "no name for a run"),
+        ("trace", {"model": "models/clear", "text": "x", "activations": ["blocks.9"]}, 404, "blocks"),
+        ("arrays", {"model": "models/clear", "text": "x", "function": "head_pattrns"}, 404, "did you mean 'head_patterns'?"),
+        ("arrays", {"model": "models/clear", "text": "x", "settings": {"activation": "x"}}, 404, "did you mean 'activations'?"),
+        ("next-token", {"model": "models/clear", "text": "x", "temperature": -1}, 400, "0 is greedy"),
+        ("next-token", {"model": "models/clear", "text": "x", "show": 0}, 400, "1 to 1,000"),
+        ("generated-token", {"model": "models/clear", "text": "x", "generated": [99999]}, 400, "outside the model's vocabulary"),
+        ("generated-token", {"model": "models/clear", "text": "x", "beam": 4}, 400, "beam search does not generate token by token"),
+        ("runs", {"name": "../x", "settings": {}}, 400, "no valid name for a run"),
         ("runs/stop", {"name": "runs/none"}, 400, "is not being trained"),
-        ("runs/resume", {"name": "runs/none"}, 400, "there is no run"),
+        ("runs/resume", {"name": "runs/none"}, 400, "no longer exists"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(
+def test_invalid_requests_get_one_sentence(
     studio: TestClient, path: str, said: dict[str, Any], status: int, says: str
 ) -> None:
     assert says in sentence(studio.post(f"/api/{path}", json=said), status)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000])
-def test_what_is_no_object_is_refused(studio: TestClient, body: bytes) -> None:
+def test_bodies_that_are_not_json_objects_are_rejected(studio: TestClient, body: bytes) -> None:
     sentence(studio.post("/api/view", content=body, headers={"Content-Type": "application/json"}))
 
 
-def test_a_long_text_still_has_its_tokens(studio: TestClient) -> None:
+def test_a_text_beyond_the_context_still_has_tokens(studio: TestClient) -> None:
     said = post(studio, "trace", model="models/clear", text="the cat " * 40, top=0)
     assert len(said["tokens"]) == 320
-    assert "context holds 24" in said["note"]
+    assert "context holds 24" in said["problem"]
 
 
-def test_models_that_vanish_or_are_half_written_say_so(folder: Path) -> None:
+def test_missing_and_incomplete_models_are_reported(folder: Path) -> None:
     studio = client(folder)
     ask = {"model": "models/clear", "text": TEXT}
     post(studio, "view", **ask)
@@ -282,7 +282,7 @@ def test_models_that_vanish_or_are_half_written_say_so(folder: Path) -> None:
     assert "model.safetensors" in sentence(studio.post("/api/view", json=ask))
     weights.unlink()
     sentence(studio.post("/api/view", json=ask))
-    assert {row["name"]: row["note"] for row in studio.get("/api/models").json()["models"]}["models/clear"]
+    assert {row["name"]: row["problem"] for row in studio.get("/api/models").json()["models"]}["models/clear"]
     (folder / "models" / "clear" / "config.json").write_text("{", encoding="utf-8")
     sentence(studio.post("/api/view", json=ask))
     shutil.rmtree(folder / "models" / "clear")
@@ -291,28 +291,28 @@ def test_models_that_vanish_or_are_half_written_say_so(folder: Path) -> None:
     gone = {"model": "runs/short/checkpoints/step-000004", "text": TEXT}
     assert "there is no folder" in sentence(studio.post("/api/view", json=gone))
     shutil.rmtree(folder)
-    assert "is not there any more" in sentence(studio.get("/api/models"))
+    assert "no longer exists" in sentence(studio.get("/api/models"))
 
 
-def test_a_path_that_does_not_exist_is_said_to(studio: TestClient) -> None:
+def test_unknown_paths_are_reported(studio: TestClient) -> None:
     assert "there is no GET /api/nothing" in sentence(studio.get("/api/nothing"), 404)
     assert "there is no GET /api/view" in sentence(studio.get("/api/view"), 405)
 
 
-def test_a_fault_of_ours_is_a_plain_sentence(studio: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_one_sentence(studio: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: ModelCache, name: str) -> Any:
         raise ZeroDivisionError("seven")
 
-    monkeypatch.setattr(ModelCache, "take", broken)
+    monkeypatch.setattr(ModelCache, "get", broken)
     assert "ZeroDivisionError" in sentence(studio.post("/api/view", json={"model": "models/clear"}), 500)
 
 
-def test_who_has_gone_is_not_waited_for(made: Path) -> None:
+def test_a_disconnected_client_is_not_served(made: Path) -> None:
     import anyio
 
     from clearstory.studio.http_json import RequestCancelled
 
-    shelf, done = ModelCache(made), []
+    cache, done = ModelCache(made), []
 
     async def gone() -> bool:
         return True
@@ -322,17 +322,17 @@ def test_who_has_gone_is_not_waited_for(made: Path) -> None:
 
     async def both() -> None:
         with pytest.raises(RequestCancelled):
-            await shelf.use("models/clear", lambda opened: done.append("gone"), gone)
-        await shelf.use("models/clear", lambda opened: done.append("there"), there)
+            await cache.run("models/clear", lambda opened: done.append("gone"), gone)
+        await cache.run("models/clear", lambda opened: done.append("there"), there)
 
     anyio.run(both)
     assert done == ["there"]
 
 
-def test_a_model_answers_one_at_a_time_and_others_meanwhile(made: Path) -> None:
+def test_one_request_per_model_at_a_time(made: Path) -> None:
     import anyio
 
-    shelf = ModelCache(made)
+    cache = ModelCache(made)
     running: list[str] = []
     most: dict[str, int] = {}
 
@@ -346,10 +346,10 @@ def test_a_model_answers_one_at_a_time_and_others_meanwhile(made: Path) -> None:
     async def all_at_once() -> None:
         async with anyio.create_task_group() as group:
             for name in ("models/clear", "models/clear", "models/lstm", "models/lstm"):
-                group.start_soon(shelf.use, name, lambda opened, name=name: work(name))
+                group.start_soon(cache.run, name, lambda opened, name=name: work(name))
 
-    shelf.take("models/clear")
-    shelf.take("models/lstm")
+    cache.get("models/clear")
+    cache.get("models/lstm")
     anyio.run(all_at_once)
     assert most["models/clear"] == most["models/lstm"] == 1
     assert most["all"] == 2

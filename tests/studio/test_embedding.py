@@ -1,4 +1,4 @@
-"""Embedding: what the embeddings page is told is what the library says, over the checkpoints of a run."""
+"""The embedding API equals the library, also over the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import clearstory
 from clearstory.lens.probes.embeddings import neighbours
 from clearstory.lens.probes.embeddings import input_embeddings, unit_word_vectors
 from clearstory.lens.probes.projection import fit_plane, project_on
-from clearstory.studio.embedding_api import near, rows
+from clearstory.studio.embedding_api import embedding_rows, nearest_embeddings
 
 TEXT = "t h e c a"
 
 
-def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Path) -> None:
+def test_checkpoints_are_projected_on_the_axes_of_the_final_model(studio: TestClient, made: Path) -> None:
     run, first = "runs/short", "runs/short/checkpoints/step-000004"
-    said = {"model": first, "last": run, "text": TEXT, "top": 2, "remove_components": 1}
+    said = {"model": first, "final_model": run, "text": TEXT, "top": 2, "remove_components": 1}
     seen = studio.post("/api/checkpoint-projection", json=said).json()
     last, now = clearstory.open(made / run), clearstory.open(made / first)
     plane = fit_plane(last.model, last.tokenizer, TEXT, top=2, remove_components=1)
@@ -31,16 +31,16 @@ def test_a_film_stands_on_the_axes_of_the_runs_end(studio: TestClient, made: Pat
     assert extent == end["extent"] == pytest.approx([min(xs), max(xs), min(ys), max(ys)])
     assert studio.post("/api/checkpoint-projection", json={**said, "format": "svg"}).text.startswith("<svg")
     assert studio.post("/api/checkpoint-projection", json={**said, "text": ""}).json() == {
-        "error": "the text is empty; give a few words to look at"
+        "error": "the text is empty; give at least one word"
     }
-    assert "checkpoints of one run" in studio.post("/api/checkpoint-projection", json={**said, "last": "models/lstm"}).json()["error"]
-    assert studio.post("/api/checkpoint-projection", json={**said, "last": "../x"}).status_code == 400
+    assert "checkpoints of one run" in studio.post("/api/checkpoint-projection", json={**said, "final_model": "models/lstm"}).json()["error"]
+    assert studio.post("/api/checkpoint-projection", json={**said, "final_model": "../x"}).status_code == 400
 
 
-def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:
+def test_nearest_embeddings_are_the_unit_word_vectors(made: Path) -> None:
     opened = clearstory.open(made / "models" / "lstm")
     model, tokenizer = opened.model, opened.tokenizer
-    seen = near(model, tokenizer, "t", top=3, max_token_id=9)
+    seen = nearest_embeddings(model, tokenizer, "t", top=3, max_token_id=9)
     view = neighbours(model, tokenizer, "t", top=3, max_token_id=9)
     assert seen["labels"][1:] == view.column("token")
     assert seen["ids"][1:] == view.column("id")
@@ -48,5 +48,5 @@ def test_strips_are_the_vectors_that_words_are_compared_by(made: Path) -> None:
     assert np.allclose(seen["values"] @ seen["values"][0], seen["cosines"], atol=1e-5)
     assert np.array_equal(seen["values"], unit_word_vectors(model, tokenizer)[seen["ids"]])
     ids = tokenizer.encode("the")
-    assert np.array_equal(rows(model, tokenizer, "the")["values"], input_embeddings(model, ids))
-    assert str(len(ids)) in rows(model, tokenizer, "the")["caption"]
+    assert np.array_equal(embedding_rows(model, tokenizer, "the")["values"], input_embeddings(model, ids))
+    assert str(len(ids)) in embedding_rows(model, tokenizer, "the")["caption"]

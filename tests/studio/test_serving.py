@@ -116,7 +116,7 @@ def test_what_cannot_be_listened_at_is_refused_in_a_sentence(tmp_path: Path) -> 
     with pytest.raises(BadSetting, match="--port 0"):
         listen(StudioRecipe(folder=tmp_path, port=taken.port))
     taken.listener.close()
-    with pytest.raises(BadSetting, match="is no address"):
+    with pytest.raises(BadSetting, match="no valid address"):
         listen(StudioRecipe(folder=tmp_path, host="no such host"))
     with pytest.raises(BadInput, match="there is no folder"):
         listen(StudioRecipe(folder=tmp_path / "nowhere"))
@@ -133,7 +133,7 @@ def test_answers_are_sent_at_once(tmp_path: Path) -> None:
 
 
 def test_threads_wait_patiently_unless_told_and_trainings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clearstory.studio.wait_policy.SET", [])
+    monkeypatch.setattr("clearstory.studio.wait_policy.CHANGED", [])
     monkeypatch.setenv(VARIABLE, "active")
     use_passive_wait()
     assert os.environ[VARIABLE] == original_environment()[VARIABLE] == "active"

@@ -48,17 +48,17 @@ def until(true: Callable[[], Any]) -> Any:
     return said
 
 
-def rows(studio: TestClient, name: str = "runs/one", **since: Any) -> dict[str, Any]:
+def records(studio: TestClient, name: str = "runs/one", **query: Any) -> dict[str, Any]:
     """What a run's record says."""
-    answer = studio.get("/api/runs/records", params={"name": name, **since})
+    answer = studio.get("/api/runs/records", params={"name": name, **query})
     assert answer.status_code == 200, answer.text
     said: dict[str, Any] = answer.json()
     return said
 
 
-def read_model_facts(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
+def once_recorded(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """What a record says, once it has told of something."""
-    return said if any(row["kind"] == kind for row in said["rows"]) else None
+    return said if any(row["kind"] == kind for row in said["records"]) else None
 
 
 def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: Path) -> None:
@@ -72,30 +72,30 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
     assert again.status_code == 409
     assert "is being trained already" in again.json()["error"]
     assert studio.get("/api/models").json()["training"] == ["runs/one"]
-    first = until(lambda: (said := rows(studio))["rows"] and said)
+    first = until(lambda: (said := records(studio))["records"] and said)
     # The server is killed; a new one, which has no child, finds the run and reads on where the page had read to.
     later = client(home)
-    second = until(lambda: read_model_facts(rows(later, since=first["since"], file=first["file"]), "evaluation"))
+    second = until(lambda: once_recorded(records(later, offset=first["offset"], file=first["file"]), "evaluation"))
     assert second["state"] == "running"
-    assert not second["anew"]
-    steps = [row["step"] for row in (*first["rows"], *second["rows"]) if row["kind"] == "step"]
+    assert not second["restarted"]
+    steps = [row["step"] for row in (*first["records"], *second["records"]) if row["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))  # no line twice, none left out
-    assert any(row["kind"] == "sample" and row["text"] for row in rows(later)["rows"])
+    assert any(row["kind"] == "sample" and row["text"] for row in records(later)["records"])
     assert later.get("/api/runs/learning-curve", params={"name": "runs/one"}).json()["view"]["kind"] == "curve"
     assert later.post("/api/runs/stop", json={"name": "runs/one"}).status_code == 200
-    stopped = until(lambda: (said := rows(studio))["state"] != "running" and said)
+    stopped = until(lambda: (said := records(studio))["state"] != "running" and said)
     assert stopped["state"] == "stopped"
-    assert "stopped at step" in stopped["said"]
+    assert "stopped at step" in stopped["message"]
     assert stopped["has_model"]
-    reached = max(row["step"] for row in stopped["rows"])
+    reached = max(row["step"] for row in stopped["records"])
     assert reached in stopped["steps"]  # the checkpoint of where it was stopped
     answer = later.post("/api/runs/resume", json={"name": "runs/one"})
     assert answer.status_code == 200, answer.text
-    until(lambda: max(row["step"] for row in rows(later)["rows"]) > reached)
-    assert rows(later)["state"] == "running"
+    until(lambda: max(row["step"] for row in records(later)["records"]) > reached)
+    assert records(later)["state"] == "running"
     assert later.post("/api/runs/resume", json={"name": "runs/one"}).status_code == 409
     later.post("/api/runs/stop", json={"name": "runs/one"})
-    until(lambda: rows(later)["state"] == "stopped")
+    until(lambda: records(later)["state"] == "stopped")
 
 
 def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) 
     studio = client(home)
     begun = studio.post("/api/runs", json={"name": "one", "settings": settings(text=["nowhere.txt"])})
     assert begun.status_code == 201
-    said = until(lambda: (said := rows(studio))["state"] != "running" and said)
+    said = until(lambda: (said := records(studio))["state"] != "running" and said)
     assert said["state"] == "failed"
-    assert "nowhere.txt" in said["said"]
+    assert "nowhere.txt" in said["message"]
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) 
         ("one", {"model": "clera"}, "did you mean 'clear'?"),
         ("one", {"steps": 0}, "at least 1"),
         ("one", {"minutes": 1, "steps": 5}, "give one of them"),
-        ("one", {"text": []}, "no text to learn from"),
-        ("a/b", {}, "no name for a run"),
-        ("..", {}, "no name for a run"),
-        ("", {}, "no name for a run"),
+        ("one", {"text": []}, "no text to train on"),
+        ("a/b", {}, "no valid name for a run"),
+        ("..", {}, "no valid name for a run"),
+        ("", {}, "no valid name for a run"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_begun(
@@ -137,46 +137,46 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_begun(
 def test_a_folder_that_is_there_is_not_written_over(folder: Path) -> None:
     answer = client(folder).post("/api/runs", json={"name": "short", "settings": settings()})
     assert answer.status_code == 409
-    assert "is there already" in answer.json()["error"]
+    assert "exists already" in answer.json()["error"]
 
 
 def test_a_record_is_read_in_parts_and_only_whole_lines(made: Path, folder: Path) -> None:
     studio = client(folder)
-    whole = rows(studio, "runs/short")
+    whole = records(studio, "runs/short")
     assert whole["state"] == "finished"
-    assert {row["kind"] for row in whole["rows"]} == {"step", "evaluation", "sample", "end"}
+    assert {row["kind"] for row in whole["records"]} == {"step", "evaluation", "sample", "end"}
     record = folder / "runs" / "short" / "metrics.jsonl"
-    assert whole["since"] == record.stat().st_size
+    assert whole["offset"] == record.stat().st_size
     with record.open("a") as file:
         file.write('{"kind": "step", "ste')  # a line that is being written
-    half = rows(studio, "runs/short", since=whole["since"], file=whole["file"])
-    assert half["rows"] == []
-    assert half["since"] == whole["since"]
+    half = records(studio, "runs/short", offset=whole["offset"], file=whole["file"])
+    assert half["records"] == []
+    assert half["offset"] == whole["offset"]
     with record.open("a") as file:
         file.write('p": 9}\n')
-    assert rows(studio, "runs/short", since=whole["since"], file=whole["file"])["rows"] == [{"kind": "step", "step": 9}]
+    assert records(studio, "runs/short", offset=whole["offset"], file=whole["file"])["records"] == [{"kind": "step", "step": 9}]
     other = record.with_suffix(".new")
     other.write_text('{"kind": "step", "step": 1}\n', encoding="utf-8")
     other.replace(record)  # as a run does that goes on
-    anew = rows(studio, "runs/short", since=whole["since"], file=whole["file"])
-    assert anew["anew"]
-    assert anew["rows"] == [{"kind": "step", "step": 1}]
+    anew = records(studio, "runs/short", offset=whole["offset"], file=whole["file"])
+    assert anew["restarted"]
+    assert anew["records"] == [{"kind": "step", "step": 1}]
 
 
 def test_a_run_that_vanishes_says_so(folder: Path) -> None:
     import shutil
 
     studio = client(folder)
-    rows(studio, "runs/short")
+    records(studio, "runs/short")
     shutil.rmtree(folder / "runs" / "short")
     answer = studio.get("/api/runs/records", params={"name": "runs/short"})
     assert answer.status_code == 400
-    assert "any more" in answer.json()["error"]
+    assert "no longer exists" in answer.json()["error"]
 
 
 def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
     (home / ".clearstory").mkdir()
-    known = {"name": "runs/one", "pid": os.getpid(), "began": "1", "words": []}
+    known = {"name": "runs/one", "pid": os.getpid(), "start_time": "1", "arguments": []}
     (home / ".clearstory" / "runs.one.json").write_text(json.dumps(known), encoding="utf-8")
     answer = client(home).post("/api/runs/stop", json={"name": "runs/one"})
     assert "is not being trained" in answer.json()["error"]

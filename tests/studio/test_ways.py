@@ -18,14 +18,14 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, V
 from clearstory.generation.engine import generate
 from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
-from clearstory.lens.probes.attention import attention_weights
+from clearstory.lens.hooks.attention_sites import attention_weights
 from clearstory.lens.probes.logit_attribution import logit_attribution
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.generation_attention import attended
+from clearstory.studio.generation_attention import newest_token_attention
 from clearstory.studio.model_index import found, marker
 from clearstory.studio.guess_game import next_token_logprobs, guess, guess_options, guess_sentence
 from clearstory.studio.generation_speed import speed
