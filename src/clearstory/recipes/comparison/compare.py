@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -33,6 +33,7 @@ from clearstory.recipes.comparison.settings import (
     describe_budget,
     source_names,
 )
+from clearstory.recipes.settings.keywords import CompareKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import train_events
@@ -72,7 +73,7 @@ ComparisonEvent = ComparisonStarted | ModelProgress | ModelMeasured | Leaderboar
 """Events of a comparison; the last one is the Leaderboard."""
 
 
-def compare(*sources: str | Path, **settings: Any) -> Leaderboard:
+def compare(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Leaderboard:
     """Models ranked by bits per byte on the same text.
 
     With `models`, `sources` is the training text; without, `sources` are the models and `text` the evaluation text.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from clearstory.errors import BadInput
 from clearstory.generation.beam_search import beam_search_batch
@@ -20,6 +20,7 @@ from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.text.tokenizers import Tokenizer
 
 MIN_TOKENS_FOR_DECODING_LAYOUT = 32
@@ -116,7 +117,7 @@ def generate(
     int8: bool = False,
     device: str | None = None,
     on_text: Callable[[TextChunk], None] | None = None,
-    **settings: Any,
+    **settings: Unpack[SamplingKeywords],
 ) -> Generation:
     """The text that a model generates after one prompt or several.
 
@@ -237,17 +238,17 @@ def sample_completions(
         builders.append(builder)
         engine.add(builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **prompt_format.request_options)
     while engine.has_unfinished:
-        for step in engine.next_tokens():
-            builder = builders[step.request]
-            if step.finished:
-                builder.finished = step.finished
-            text = builder.append_token(step.token)
-            if step.finished and not builder.decoder.stopped:
+        for output in engine.next_tokens():
+            builder = builders[output.request]
+            if output.finished:
+                builder.finished = output.finished
+            text = builder.append_token(output.token)
+            if output.finished and not builder.decoder.stopped:
                 text += builder.close()
-            elif builder.decoder.stopped and not step.finished:
-                engine.cancel(step.request)
+            elif builder.decoder.stopped and not output.finished:
+                engine.cancel(output.request)
             if text:
-                yield TextChunk(step.request, text, not prompt_format.reads_source)
+                yield TextChunk(output.request, text, not prompt_format.reads_source)
     return [builder.completion() for builder in builders]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
@@ -20,6 +20,7 @@ from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.across_checkpoints import view_across_checkpoints
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.keywords import ViewKeywords
 from clearstory.text.tokenizers import Tokenizer
 
 GeneratedTokens = tuple[Sequence[int], Sequence[Candidate]]
@@ -36,7 +37,7 @@ def inspect(
     across_checkpoints: bool = False,
     compare_model: str | Path | ModelWithTokenizer | None = None,
     compare_text: str | None = None,
-    **settings: Any,
+    **settings: Unpack[ViewKeywords],
 ) -> View:
     """A view of a model reading a text, written to `out` (.html, .svg, .csv or .json) if that is given.
 
@@ -91,7 +92,7 @@ def inspect(
     return computed
 
 
-def check_view_settings(function: Callable[..., View], view: str, settings: dict[str, Any]) -> None:
+def check_view_settings(function: Callable[..., View], view: str, settings: Mapping[str, object]) -> None:
     """Raise UnknownName if a name in `settings` is no keyword-only parameter of the view's function."""
     parameters = signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

@@ -151,31 +151,31 @@ class DataReportKeywords(TypedDict, total=False):
 class ViewKeywords(TypedDict, total=False):
     """Settings of views, for `inspect`; each view has some of them."""
 
-    top: int | None
-    temperature: float | None
-    layer: int | None
-    head: int | None
+    top: int
+    temperature: float
+    layer: int
+    head: int
     heads: str | Sequence[str]
-    reduce: Literal["mean", "max"] | None
-    part: Literal["encoder", "decoder", "cross"] | None
-    target: str | None
-    word: str | None
+    reduce: Literal["mean", "max"]
+    part: Literal["encoder", "decoder", "cross"]
+    target: str
+    word: str
     words: str | Sequence[str]
-    metric: Literal["answer", "rank", "entropy", "kl"] | None
+    metric: Literal["answer", "rank", "entropy", "kl"]
     columns: Sequence[int]
     mask: Sequence[int]
-    other_text: str | None
-    compare_tokenizer: str | None
+    other_text: str
+    compare_tokenizer: str
     edit: str | Sequence[str]
-    ablate: Literal["zero", "mean"] | None
-    max_tokens: int | None
-    seed: int | None
-    beam: int | None
-    sentences: int | None
-    centre: bool | None
-    remove_components: int | None
-    max_token_id: int | None
-    layout: Literal["pca", "tsne"] | None
-    gate: str | None
-    sentences_file: str | Path | None
-    truncate: Literal["left"] | None
+    ablate: Literal["zero", "mean"]
+    max_tokens: int
+    seed: int
+    beam: int
+    sentences: int
+    centre: bool
+    remove_components: int
+    max_token_id: int
+    layout: Literal["pca", "tsne"]
+    gate: str
+    sentences_file: str | Path
+    truncate: Literal["left"]
