@@ -411,9 +411,9 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.gate": "lens/test_units.py::test_a_gate_is_shown_by_unit",
     "InspectRecipe.sentences_file": "lens/test_context.py::test_the_bank_may_lie_in_a_file",
     **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
-    "StudioRecipe.folder": "studio/test_serving.py::test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c",
+    "StudioRecipe.folder": "studio/test_server.py::test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c",
     **{
-        f"StudioRecipe.{name}": "studio/test_serving.py::test_addresses_that_others_reach_have_a_token"
+        f"StudioRecipe.{name}": "studio/test_server.py::test_addresses_that_others_reach_have_a_token"
         for name in ("host", "port", "token")
     },
     "PlanRecipe.model": planned,

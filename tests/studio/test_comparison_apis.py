@@ -18,7 +18,7 @@ from clearstory.lens.probes.contextual_embeddings import contextual_embeddings
 from clearstory.lens.rendering.render import render
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.studio import context_api
-from clearstory.studio.context_api import BANKS, contextual_embeddings
+from clearstory.studio.context_api import WORD_BANKS, compare_contexts
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
@@ -96,75 +96,75 @@ def wide(seed: int = 1) -> Any:
 def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """A bank of a few sentences."""
     sentences = EXAMPLE_SENTENCES[:3]
-    monkeypatch.setattr(context_api, "SENTENCES", sentences)
+    monkeypatch.setattr(context_api, "EXAMPLE_SENTENCES", sentences)
     return sentences
 
 
 def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> None:
     model = wide()
     texts = {"other_text": "a fashion model", "word": "model"}
-    said = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, top=4)
+    said = compare_contexts(model, TOKENIZER, "a machine learning model", **texts, top=4)
     view = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, sentences_file=few)
     plain = [step.to_json() for step in view.panels]
-    assert [said["parting"], said["ways"], *said["static"], *said["near"]["1"]] == plain[:-1]
+    assert [said["similarity"], said["trajectories"], *said["static_neighbours"], *said["nearest"]["1"]] == plain[:-1]
     heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
     assert len(heads) == 2 * 4
     for row in plain[-1]["rows"]:
         assert heads[tuple(row[:2])] == tuple(row[2:5])
     lines = plain[0]["lines"]
-    assert [row["cleared"] for row in said["rows"]] == lines[1]["y"]
-    last = said["rows"][-1]["near"]
-    assert last == pytest.approx([sum(grid["values"][-1]) / 10 for grid in said["static"]])
+    assert [row["centred"] for row in said["layers"]] == lines[1]["y"]
+    last = said["layers"][-1]["static_similarity"]
+    assert last == pytest.approx([sum(grid["values"][-1]) / 10 for grid in said["static_neighbours"]])
     assert said["title"] == view.title
 
 
 def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     model = wide()
     texts = {"other_text": "a fashion model", "word": "model"}
-    first = contextual_embeddings(model, TOKENIZER, "a model", **texts)
-    kept = BANKS[model]
-    monkeypatch.setattr(context_api, "bank_of", None)
-    assert contextual_embeddings(model, TOKENIZER, "a model", **texts) == first
-    assert BANKS[model] is kept
-    assert wide(2) not in BANKS
+    first = compare_contexts(model, TOKENIZER, "a model", **texts)
+    kept = WORD_BANKS[model]
+    monkeypatch.setattr(context_api, "build_word_bank", None)
+    assert compare_contexts(model, TOKENIZER, "a model", **texts) == first
+    assert WORD_BANKS[model] is kept
+    assert wide(2) not in WORD_BANKS
 
 
 def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -> None:
     model = wide()
     text = "a model of a model"
-    said = contextual_embeddings(model, TOKENIZER, text, other_text=text, word="model", other_occurrence=2)
+    said = compare_contexts(model, TOKENIZER, text, other_text=text, word="model", other_occurrence=2)
     assert said["tokens"] == [list(range(2, 7)), list(range(13, 18))]
-    assert said["rows"][0]["cosine"] == pytest.approx(1)
-    other = contextual_embeddings(model, TOKENIZER, text, other_text="a network", word="model", other_word="network")
-    assert other["rows"][0]["cosine"] < 1
+    assert said["layers"][0]["cosine"] == pytest.approx(1)
+    other = compare_contexts(model, TOKENIZER, text, other_text="a network", word="model", other_word="network")
+    assert other["layers"][0]["cosine"] < 1
     assert other["title"] == "‘model’ in “a model of a model” and ‘network’ in “a network”"
-    assert other["static"][0]["column_labels"] != other["static"][1]["column_labels"]
+    assert other["static_neighbours"][0]["column_labels"] != other["static_neighbours"][1]["column_labels"]
     with pytest.raises(BadSetting, match="occurrence is 3 and ‘model’ stands 2 times"):
-        contextual_embeddings(model, TOKENIZER, text, other_text=text, word="model", occurrence=3)
+        compare_contexts(model, TOKENIZER, text, other_text=text, word="model", occurrence=3)
 
 
 def test_a_sentence_is_found_where_none_is_given(few: tuple[str, ...]) -> None:
     model = wide()
-    assert contextual_embeddings(model, TOKENIZER, "the network", word="network")["other"] == EXAMPLE_SENTENCES[2]
-    with pytest.raises(BadInput, match="no sentence is kept in which ‘zebra’ stands"):
-        contextual_embeddings(model, TOKENIZER, "a zebra", word="zebra")
-    with pytest.raises(BadInput, match="no word is marked"):
-        contextual_embeddings(model, TOKENIZER, "a zebra")
+    assert compare_contexts(model, TOKENIZER, "the network", word="network")["other_text"] == EXAMPLE_SENTENCES[2]
+    with pytest.raises(BadInput, match="no example sentence contains ‘zebra’"):
+        compare_contexts(model, TOKENIZER, "a zebra", word="zebra")
+    with pytest.raises(BadInput, match="no word is selected"):
+        compare_contexts(model, TOKENIZER, "a zebra")
     small = shaken(replace(TINY_CLEAR, vocab=TOKENIZER.vocab, context=51)).float()
     longer = [each for each in few if len(each) > 50]
     assert longer
-    assert contextual_embeddings(small, TOKENIZER, "a model", word="model")["other"] not in longer
+    assert compare_contexts(small, TOKENIZER, "a model", word="model")["other_text"] not in longer
 
 
 def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestClient) -> None:
     opened = clearstory.open(made / LSTM)
-    said = contextual_embeddings(opened.model, opened.tokenizer, TEXT, other_text="a cat", word="cat")
+    said = compare_contexts(opened.model, opened.tokenizer, TEXT, other_text="a cat", word="cat")
     assert said["heads"] is None
-    assert [row["name"] for row in said["rows"]] == ["words", "0", "1"]
+    assert [row["name"] for row in said["layers"]] == ["words", "0", "1"]
     answer = studio.post(
-        "/api/arrays", json={"model": LSTM, "text": TEXT, "what": "context", "settings": {"word": "dog"}}
+        "/api/arrays", json={"model": LSTM, "text": TEXT, "function": "compare_contexts", "settings": {"word": "dog"}}
     )
     assert answer.status_code == 400
     assert "‘dog’ does not stand" in answer.json()["error"]
     ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
-    assert inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json() == said["parting"]  # type: ignore[union-attr]
+    assert inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json() == said["similarity"]  # type: ignore[union-attr]

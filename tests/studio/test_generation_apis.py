@@ -26,10 +26,10 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.studio.generation_attention import newest_token_attention
-from clearstory.studio.model_index import found, marker
-from clearstory.studio.guess_game import next_token_logprobs, guess, guess_options, guess_sentence
-from clearstory.studio.generation_speed import speed
-from clearstory.studio.decoding_comparison import ways
+from clearstory.studio.model_index import list_models, usage_file
+from clearstory.studio.guess_game import guess_options, guess_sentence, next_token_logprobs, score_guess
+from clearstory.studio.generation_speed import measure_generation_speed
+from clearstory.studio.decoding_comparison import compare_decoding
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_HMM, TINY_LSTM, counted, shaken
 
@@ -54,25 +54,25 @@ def model_of(name: str) -> Any:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_ways_are_what_generate_and_beam_search_write(name: str) -> None:
     model = model_of(name)
-    said = ways(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
+    said = compare_decoding(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
     json.dumps(said, allow_nan=False)
     source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id] if name == "t5" else None
     how: dict[str, Any] = {"eos_token_id": CHARACTERS.eos_token_id, "source": source, "start_token_id": 0, "suppress_tokens": (0,) if source else ()}
     prompt = [] if source else CHARACTERS.encode(TEXT)
     drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]
     best = beam_search(model, prompt, Sampling(max_tokens=6, beam=3, length_penalty=0.5), **how)
-    for each, sampling in zip(said["ways"][:2], drawn, strict=True):
+    for each, sampling in zip(said["methods"][:2], drawn, strict=True):
         tokens = list(generate(model, prompt, sampling, **how))
         assert each["ids"] == [token.id for token in tokens]
-        assert each["total"] == pytest.approx(sum(token.logprob for token in tokens))
-        assert each["score"] == pytest.approx(each["total"] / len(tokens) ** 0.5)
-    assert [each["ids"] for each in said["found"]] == [list(one.ids) for one in best]
-    assert [each["score"] for each in said["found"]] == pytest.approx([one.score for one in best])
-    assert said["ways"][2] == {"name": "beam search", **said["found"][0]}
+        assert each["logprob"] == pytest.approx(sum(token.logprob for token in tokens))
+        assert each["score"] == pytest.approx(each["logprob"] / len(tokens) ** 0.5)
+    assert [each["ids"] for each in said["beams"]] == [list(one.ids) for one in best]
+    assert [each["score"] for each in said["beams"]] == pytest.approx([one.score for one in best])
+    assert said["methods"][2] == {"name": "beam search", **said["beams"][0]}
 
 
 def test_every_node_of_the_tree_has_its_text_and_score() -> None:
-    said = ways(model_of("clear"), CHARACTERS, TEXT, max_tokens=5, beam=2, length_penalty=2.0)
+    said = compare_decoding(model_of("clear"), CHARACTERS, TEXT, max_tokens=5, beam=2, length_penalty=2.0)
     nodes = said["tree"]["nodes"]
     assert len(nodes) == len(said["texts"]) == len(said["scores"])
     for place, node in enumerate(nodes):
@@ -81,7 +81,7 @@ def test_every_node_of_the_tree_has_its_text_and_score() -> None:
             depth, text, at = depth + 1, nodes[at]["text"] + text, nodes[at]["parent"]
         assert said["scores"][place] == pytest.approx(node["value"] / depth**2.0)
         assert said["texts"][place] == text.replace("<|endoftext|>", "")  # which is no text
-    assert said["texts"][said["tree"]["best"]] == said["found"][0]["text"]
+    assert said["texts"][said["tree"]["best"]] == said["beams"][0]["text"]
 
 
 # ---- what a new token looks at
@@ -91,7 +91,7 @@ def test_every_node_of_the_tree_has_its_text_and_score() -> None:
 def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | None) -> None:
     model = model_of("t5" if part else "clear")
     written = tuple(CHARACTERS.encode("de"))
-    seen = attended(model, CHARACTERS, TEXT, written=written, layer=0, head=head, part=part)
+    seen = newest_token_attention(model, CHARACTERS, TEXT, generated=written, layer=0, head=head, part=part)
     source = (*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id) if part else ()
     ids = (0, *written) if part else (*CHARACTERS.encode(TEXT), *written)
     read = Passage(ids, tuple(map(CHARACTERS.display_token, ids)), source, tuple(map(CHARACTERS.display_token, source)))
@@ -105,7 +105,7 @@ def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | Non
 
 
 def test_a_context_that_was_full_is_looked_at_as_it_began_anew() -> None:
-    seen = attended(model_of("clear"), CHARACTERS, "abcd" * 6, written=(1, 2, 3))
+    seen = newest_token_attention(model_of("clear"), CHARACTERS, "abcd" * 6, generated=(1, 2, 3))
     assert len(seen["ids"]) == 12 + 2  # half of 24 is read again with the first, and two follow
     assert seen["ids"][-3:] == [1, 2, 3]
 
@@ -117,10 +117,10 @@ def test_a_context_that_was_full_is_looked_at_as_it_began_anew() -> None:
 def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
     tokenizer = CHARACTERS if name in CONFIGS else train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model = model_of(name) if name in CONFIGS else counted(order=3)
-    said = speed(model, tokenizer, TEXT, tokens=6, runs=2)
+    said = measure_generation_speed(model, tokenizer, TEXT, tokens=6, runs=2)
     assert said["difference"] < 1e-9
-    assert said["ratio"] == pytest.approx(said["kept"] / said["anew"])
-    for way in ("kept", "anew"):
+    assert said["ratio"] == pytest.approx(said["cached"] / said["recomputed"])
+    for way in ("cached", "recomputed"):
         assert len(said["seconds"][way]) == 2
         assert said[way] == pytest.approx(6 / (sum(said["seconds"][way]) / 2))  # of two the median is the mean
     assert [len(line["x"]) for line in said["curve"]["lines"]] == [6, 6]
@@ -131,9 +131,9 @@ def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
 
 def test_no_more_is_written_than_the_context_holds() -> None:
     model = model_of("clear")
-    assert speed(model, CHARACTERS, "abcd" * 5, tokens=16, runs=1)["tokens"] == 24 - 20 + 1
+    assert measure_generation_speed(model, CHARACTERS, "abcd" * 5, tokens=16, runs=1)["tokens"] == 24 - 20 + 1
     with pytest.raises(ContextOverflow, match="24 tokens and the model's context holds 24"):
-        speed(model, CHARACTERS, "abcd" * 6)
+        measure_generation_speed(model, CHARACTERS, "abcd" * 6)
 
 
 # ---- the guess
@@ -146,26 +146,26 @@ def test_a_guess_is_worth_what_the_model_gives_it(name: str) -> None:
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([ids[:3]]), model.init_state(1))
         chances = model.logits(hidden[0, -1]).softmax(-1)
-    said = guess(model, CHARACTERS, TEXT, place=3, word="d", share=0.3)
+    said = score_guess(model, CHARACTERS, TEXT, position=3, word="d", confidence=0.3)
     token = CHARACTERS.encode("d")[0]
     assert said["guess"]["id"] == token
     assert said["guess"]["probability"] == pytest.approx(float(chances[token]))
     assert said["guess"]["rank"] == 1 + int((chances > chances[token]).sum())
-    assert said["came"]["id"] == ids[3]
+    assert said["actual"]["id"] == ids[3]
     assert said["model_bits"] == pytest.approx(-math.log2(float(chances[ids[3]])))
     # 0.3 is the guess's; the other 0.7 are shared as the model shares all but the guess.
     mixed = 0.7 * float(chances[ids[3]]) / (1 - float(chances[token]))
     assert said["reader_bits"] == pytest.approx(-math.log2(mixed))
-    right = guess(model, CHARACTERS, TEXT, place=3, token=ids[3], share=0.3)
-    assert (right["right"], right["reader_bits"]) == (True, pytest.approx(-math.log2(0.3)))
+    right = score_guess(model, CHARACTERS, TEXT, position=3, token_id=ids[3], confidence=0.3)
+    assert (right["correct"], right["reader_bits"]) == (True, pytest.approx(-math.log2(0.3)))
 
 
 def test_who_is_as_sure_as_the_model_scores_as_it_does() -> None:
     model = model_of("clear")
     for token in range(CHARACTERS.vocab):
-        share = guess(model, CHARACTERS, TEXT, place=2, token=token)["guess"]["probability"]
+        share = score_guess(model, CHARACTERS, TEXT, position=2, token_id=token)["guess"]["probability"]
         if 0.01 <= share <= 0.99:
-            said = guess(model, CHARACTERS, TEXT, place=2, token=token, share=share)
+            said = score_guess(model, CHARACTERS, TEXT, position=2, token_id=token, confidence=share)
             assert said["reader_bits"] == pytest.approx(said["model_bits"])
 
 
@@ -176,7 +176,7 @@ def test_nobody_gains_in_expectation_by_another_share_than_they_believe() -> Non
 
     def cost(share: float) -> float:
         came = [
-            guess(model, CHARACTERS, f"ab{CHARACTERS.decode([id])}", place=2, token=token, share=share)
+            score_guess(model, CHARACTERS, f"ab{CHARACTERS.decode([id])}", position=2, token_id=token, confidence=share)
             for id in range(16)
         ]
         return sum(math.exp(float(logs[id])) * each["reader_bits"] for id, each in enumerate(came))
@@ -187,25 +187,25 @@ def test_nobody_gains_in_expectation_by_another_share_than_they_believe() -> Non
 
 def test_along_a_text_the_model_needs_the_bits_of_its_probability_and_after_it_none() -> None:
     model, ids = model_of("clear"), CHARACTERS.encode(TEXT)
-    along = [guess(model, CHARACTERS, TEXT, place=place, token=0)["model_bits"] for place in range(1, 5)]
+    along = [score_guess(model, CHARACTERS, TEXT, position=place, token_id=0)["model_bits"] for place in range(1, 5)]
     with torch.no_grad():
         logs = model.logits(model.forward(TokenBatch.from_sequences([ids]))[0][0]).log_softmax(-1) / math.log(2)
     assert along == pytest.approx([-float(logs[place - 1, ids[place]]) for place in range(1, 5)])
-    after = guess(model, CHARACTERS, TEXT, place=5, token=0)
-    assert after["came"] is None
+    after = score_guess(model, CHARACTERS, TEXT, position=5, token_id=0)
+    assert after["actual"] is None
     assert "reader_bits" not in after
 
 
 def test_what_is_offered_holds_what_comes_and_is_the_same_again() -> None:
     model = model_of("clear")
     for place in range(1, 5):
-        said = guess_options(model, CHARACTERS, TEXT, place=place, seed=4)
-        ids = [each["id"] for each in said["offers"]]
+        said = guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
+        ids = [each["id"] for each in said["options"]]
         assert CHARACTERS.encode(TEXT)[place] in ids
         assert len(set(ids)) == len(ids) == 6
-        assert said == guess_options(model, CHARACTERS, TEXT, place=place, seed=4)
+        assert said == guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
     places = {
-        [each["id"] for each in guess_options(model, CHARACTERS, TEXT, place=2, seed=seed)["offers"]].index(
+        [each["id"] for each in guess_options(model, CHARACTERS, TEXT, position=2, seed=seed)["options"]].index(
             CHARACTERS.encode(TEXT)[2]
         )
         for seed in range(20)
@@ -219,7 +219,7 @@ def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
     model = shaken(replace(TINY_CLEAR, vocab=pieces.vocab))
     _, logs = next_token_logprobs(model, pieces, "the", 1)
     forms = {pieces.encode(form)[0] for form in ("king", " king")}
-    assert guess(model, pieces, "the", word="king")["guess"]["id"] == max(forms, key=lambda id: float(logs[id]))
+    assert score_guess(model, pieces, "the", word="king")["guess"]["id"] == max(forms, key=lambda id: float(logs[id]))
 
 
 # ---- why one and not another
@@ -243,29 +243,29 @@ def test_what_cannot_be_is_refused() -> None:
     model = model_of("clear")
     pieces = train_tokenizer("wordpiece:20", ["a b c"])
     encoder: Any = shaken(replace(BERT_TINY, **SMALL, context=24, vocab=pieces.vocab))
-    for function in (ways, attended, speed, guess, guess_options):
-        with pytest.raises(CannotDo, match="is an encoder"):
+    for function in (compare_decoding, newest_token_attention, measure_generation_speed, score_guess, guess_options):
+        with pytest.raises(CannotDo, match="does not predict the next token"):
             function(encoder, pieces, "a b c")
-    for function in (guess, guess_options):
-        with pytest.raises(CannotDo, match="writes another text"):
+    for function in (score_guess, guess_options):
+        with pytest.raises(CannotDo, match="generates a target"):
             function(model_of("t5"), CHARACTERS, TEXT)
     with pytest.raises(CannotDo, match="lstm"):
-        attended(model_of("lstm"), CHARACTERS, TEXT)
+        newest_token_attention(model_of("lstm"), CHARACTERS, TEXT)
     refused: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
-        (ways, {"max_tokens": 0}, BadSetting, "1 to 64"),
-        (ways, {"beam": 1}, BadSetting, "1 is greedy"),
-        (ways, {"length_penalty": math.inf}, BadSetting, "give a number"),
-        (ways, {"temperature": -1.0}, BadSetting, "0 is greedy"),
-        (attended, {"head": 9}, BadSetting, "head is 9"),
-        (attended, {"layer": 9}, BadSetting, "layer is 9"),
-        (attended, {"written": (999,)}, VocabularyMismatch, "outside the model's vocabulary"),
-        (speed, {"tokens": 1}, BadSetting, "2 to 128"),
-        (speed, {"runs": 0}, BadSetting, "1 to 9"),
-        (guess, {"place": 0}, BadSetting, "the text has 5 tokens"),
-        (guess, {"place": 6, "word": "a"}, BadSetting, "the text has 5 tokens"),
-        (guess, {"word": ""}, BadInput, "there is no guess"),
-        (guess, {"token": 99}, BadSetting, "the model knows 18"),
-        (guess, {"word": "a", "share": 1.0}, BadSetting, "0.01 to 0.99"),
+        (compare_decoding, {"max_tokens": 0}, BadSetting, "1 to 64"),
+        (compare_decoding, {"beam": 1}, BadSetting, "1 would be greedy"),
+        (compare_decoding, {"length_penalty": math.inf}, BadSetting, "give a number"),
+        (compare_decoding, {"temperature": -1.0}, BadSetting, "0 is greedy"),
+        (newest_token_attention, {"head": 9}, BadSetting, "head is 9"),
+        (newest_token_attention, {"layer": 9}, BadSetting, "layer is 9"),
+        (newest_token_attention, {"generated": (999,)}, VocabularyMismatch, "outside the model's vocabulary"),
+        (measure_generation_speed, {"tokens": 1}, BadSetting, "2 to 128"),
+        (measure_generation_speed, {"runs": 0}, BadSetting, "1 to 9"),
+        (score_guess, {"position": 0}, BadSetting, "the text has 5 tokens"),
+        (score_guess, {"position": 6, "word": "a"}, BadSetting, "the text has 5 tokens"),
+        (score_guess, {"word": ""}, BadInput, "there is no guess"),
+        (score_guess, {"token_id": 99}, BadSetting, "the vocabulary has 18 tokens"),
+        (score_guess, {"word": "a", "confidence": 1.0}, BadSetting, "0.01 to 0.99"),
         (guess_options, {"count": 1}, BadSetting, "2 to 20"),
         (logit_attribution, {"ids": (1, 2, 3)}, BadSetting, "give one, or two"),
         (logit_attribution, {"ids": (1,), "words": ("a",)}, BadSetting, "one of the two"),
@@ -280,9 +280,9 @@ def test_counts_have_ways_and_guesses_too() -> None:
     pieces = train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model: Any = counted(order=3)
     assert isinstance(model.config, NGramConfig)
-    assert len(ways(model, pieces, TEXT, max_tokens=4)["found"]) == 3
-    assert len(guess_options(model, pieces, TEXT, place=2)["offers"]) == 6
-    assert guess(model, pieces, TEXT, place=2, word="c")["right"]
+    assert len(compare_decoding(model, pieces, TEXT, max_tokens=4)["beams"]) == 3
+    assert len(guess_options(model, pieces, TEXT, position=2)["options"]) == 6
+    assert score_guess(model, pieces, TEXT, position=2, word="c")["correct"]
 
 
 # ---- the folder
@@ -292,7 +292,7 @@ def test_the_list_is_sorted_by_use_and_runs_tell_their_loss(folder: Path) -> Non
     studio = client(folder)
     os.utime(folder / "models" / "ngram" / "config.json", (2e9, 2e9))  # written last
     studio.post("/api/view", json={"model": "models/lstm", "text": "the cat"})
-    os.utime(marker(folder, "models/lstm"), (3e9, 3e9))
+    os.utime(usage_file(folder, "models/lstm"), (3e9, 3e9))
     models = studio.get("/api/models").json()["models"]
     assert [each["name"] for each in models[:2]] == ["models/lstm", "models/ngram"]
     assert models[0]["written"] < models[0]["used"] == 3e9
@@ -306,7 +306,7 @@ def test_a_linked_model_is_found_and_links_that_go_round_are_not_followed(folder
     (folder / "models" / "lstm").rename(tmp_path / "elsewhere")
     (folder / "mine").symlink_to(tmp_path / "elsewhere")
     (folder / "round").symlink_to(folder)
-    models, whole = found(folder)
+    models, whole = list_models(folder)
     assert whole
     assert {each.name for each in models} == {"models/clear", "models/ngram", "models/hostile", "runs/short", "mine"}
     said = client(folder).post("/api/view", json={"model": "mine", "text": "the cat"})

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.attention import attention_weights, pooled_patterns
-from clearstory.lens.probes.x_combined import combined_heads
+from clearstory.lens.hooks.attention_sites import attention_weights, pooled_patterns
+from clearstory.lens.probes.attention import combined_heads
 from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.attention_api import KEPT, changed, head, measures, mosaic, together
+from clearstory.studio.attention_api import CACHE, combined_pattern, edited_pattern, head_pattern, head_patterns, head_scores
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
@@ -75,7 +75,7 @@ def test_numbers_are_the_librarys(name: str) -> None:
         )
         assert called["names"] == [list(row) for row in measured.names]
         assert called["kinds"][:-1] == [each for each in THRESHOLDS if each in measured.scores]
-    assert len(KEPT[model]) == len(parts)  # one reading for each, however often it is asked
+    assert len(CACHE[model]) == len(parts)  # one reading for each, however often it is asked
 
 
 def test_what_is_not_there_is_refused() -> None:
