@@ -61,13 +61,13 @@ def written(
     file: Path,
     config: TransformerConfig,
     tokenizer: Tokenizer | None = None,
-    numbers: str = "f32",
+    dtype: str = "f32",
     name: str = "tiny",
     overwrite: bool = False,
 ) -> Any:
     """A file of a model, and the model."""
     model = shaken(config)
-    write_gguf(file, model, tokenizer or bpe(), name, numbers, overwrite=overwrite)
+    write_gguf(file, model, tokenizer or bpe(), name, dtype, overwrite=overwrite)
     return model
 
 

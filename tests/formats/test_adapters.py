@@ -112,15 +112,15 @@ def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path
 def test_joined_and_parted_are_each_others_reverse_on_the_product() -> None:
     _, adapted = learnt(TINY_GPT2, targets=("query", "key", "value"))
     found = lora_layers(adapted)
-    for slot in model_fused_linears(adapted)[1]:
-        if len(slot.ours) == 3:
-            pair = fuse_lora(slot, found)
-            products = [pair.alpha / len(pair.a) * part for part in torch.split(pair.b @ pair.a, list(slot.rows))]
-            for name, product in zip(slot.ours, products, strict=True):
+    for linear in model_fused_linears(adapted)[1]:
+        if len(linear.native_names) == 3:
+            pair = fuse_lora(linear, found)
+            products = [pair.alpha / len(pair.a) * part for part in torch.split(pair.b @ pair.a, list(linear.out_features))]
+            for name, product in zip(linear.native_names, products, strict=True):
                 each = found[name]
                 assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
-            for ranks in ({}, dict.fromkeys(slot.ours, 3)):
-                for name, one in split_lora(slot, pair, ranks).items():
+            for ranks in ({}, dict.fromkeys(linear.native_names, 3)):
+                for name, one in split_lora(linear, pair, ranks).items():
                     each = found[name]
                     product = one.alpha / len(one.a) * one.b @ one.a
                     assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
@@ -151,11 +151,11 @@ def test_a_card_can_be_written_anew(copy: Path) -> None:
 
 def test_an_adapted_model_is_not_saved_as_a_whole_one_nor_the_other_way_round(made: Path, tmp_path: Path) -> None:
     base, adapted = learnt(TINY_GPT2)
-    with pytest.raises(CannotDo, match="is adapted; merge it"):
+    with pytest.raises(CannotDo, match="has LoRA adapters; merge them"):
         save_model(tmp_path / "model", adapted, None, ModelCard())
-    with pytest.raises(CannotDo, match="is not adapted"):
+    with pytest.raises(CannotDo, match="has no LoRA adapters"):
         save_adapter(tmp_path / "model", base, "base", None, ModelCard())
-    with pytest.raises(FolderExists, match="is there already"):
+    with pytest.raises(FolderExists, match="exists already"):
         save_adapter(made / "adapter", adapted, "base", None, ModelCard())
     assert not (tmp_path / "model").exists()
 
@@ -181,17 +181,17 @@ def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
 FIRST = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 
 ASKS: dict[str, tuple[dict[str, Any], str]] = {
-    "dora": ({"use_dora": True}, r"asks for use_dora = True; this house adapts by plain LoRA.*merge it once"),
-    "bias": ({"bias": "lora_only"}, r"asks for bias = 'lora_only'; this house adapts linear maps"),
-    "saved": ({"modules_to_save": ["lm_head"]}, r"asks for modules_to_save = \['lm_head'\]"),
-    "pissa": ({"init_lora_weights": "pissa"}, "asks for init_lora_weights = 'pissa'; it changes the base too"),
-    "unknown": ({"use_more": 1}, "asks for use_more = 1"),
-    "ia3": ({"peft_type": "IA3"}, "asks for peft_type = 'IA3'; this house opens LoRA"),
-    "no base": ({"base_model_name_or_path": None}, "names no base"),
-    "hub": ({"base_model_name_or_path": "who/what"}, "made for the model who/what, and there is no such folder"),
-    "rank": ({"r": 2**40}, "asks for r = 1099511627776; it must be a whole number from 1 to 65,536"),
-    "alpha": ({"lora_alpha": "much"}, "asks for lora_alpha = 'much'"),
-    "pattern": ({"rank_pattern": {"(a+)+$": 3}}, r"asks for rank_pattern = '\(a\+\)\+\$'; .* no regular expressions"),
+    "dora": ({"use_dora": True}, r"has use_dora = True; supported: LoRA of linear layers.*merge it once"),
+    "bias": ({"bias": "lora_only"}, r"has bias = 'lora_only'; supported: 'none'"),
+    "saved": ({"modules_to_save": ["lm_head"]}, r"has modules_to_save = \['lm_head'\]"),
+    "pissa": ({"init_lora_weights": "pissa"}, "has init_lora_weights = 'pissa'; it changes the base weights too"),
+    "unknown": ({"use_more": 1}, "has use_more = 1"),
+    "ia3": ({"peft_type": "IA3"}, "has peft_type = 'IA3'; supported: 'LORA'"),
+    "no base": ({"base_model_name_or_path": None}, "names no base model"),
+    "hub": ({"base_model_name_or_path": "who/what"}, "has the base model who/what, which does not exist"),
+    "rank": ({"r": 2**40}, "has r = 1099511627776; it must be an integer from 1 to 65,536"),
+    "alpha": ({"lora_alpha": "much"}, "has lora_alpha = 'much'"),
+    "pattern": ({"rank_pattern": {"(a+)+$": 3}}, r"has rank_pattern = '\(a\+\)\+\$'; .* no regular expressions"),
     "no pattern": ({"rank_pattern": [3]}, "it must be an object"),
     "other rank": ({"r": 4}, r"lora_A of .* with shape \[4, .*\], and adapter_model.safetensors holds \[6, "),
 }
@@ -210,15 +210,15 @@ SPOILS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "wide": (lambda found: found.update({FIRST: torch.ones(6, 5)}), r"shape \[6, 16\], and .* holds \[6, 5\]"),
     "whole": (
         lambda found: found.update({"base_model.model.lm_head.lora_A.weight": torch.ones(2, 2)}),
-        r"holds base_model.model.lm_head.lora_A.weight of shape \[2, 2\], .* no linear map for it",
+        r"holds base_model.model.lm_head.lora_A.weight of shape \[2, 2\], .* no linear layer for it",
     ),
     "embedding": (
         lambda found: found.update({"base_model.model.transformer.wte.lora_embedding_A": torch.ones(2, 2)}),
-        "it adapts more than linear maps",
+        "the adapter covers more than linear layers",
     ),
     "magnitude": (
         lambda found: found.update({FIRST.replace("lora_A", "lora_magnitude_vector"): torch.ones(2)}),
-        "it adapts more than linear maps",
+        "the adapter covers more than linear layers",
     ),
     "counts": (lambda found: found.update({FIRST: torch.ones(6, 16, dtype=torch.int32)}), "stored as I32"),
 }
@@ -235,7 +235,7 @@ def test_tensors_that_do_not_fit_are_refused(name: str, copy: Path) -> None:
 def test_another_base_of_the_same_shape_is_refused(made: Path, copy: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "other", shaken(TINY_GPT2, seed=9).float(), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "other")))
-    with pytest.raises(CorruptFile, match=r"made for another model than stands in .*other now"):
+    with pytest.raises(CorruptFile, match=r"trained on a model with other weights than .*other has now"):
         open_model(copy)
     # Who does not say for which, is believed.
     (copy / "clearstory.json").unlink()
@@ -251,7 +251,7 @@ def test_an_adapter_of_an_adapter_and_one_of_itself_are_refused(made: Path, copy
 
 def test_files_that_are_missing_or_no_files_of_ours_are_named(copy: Path) -> None:
     (copy / "clearstory.json").write_text('{"ranks": {"a": -1}, "card": 3}')
-    with pytest.raises(BadInput, match="card is no object"):
+    with pytest.raises(BadInput, match="card must be an object"):
         open_model(copy)
     (copy / "clearstory.json").write_text("[]")
     with pytest.raises(CorruptFile, match="holds a list"):
@@ -269,5 +269,5 @@ def test_a_model_of_a_counted_family_is_no_base(made: Path, copy: Path, tmp_path
     save_model(tmp_path / "ngram", MODELS["ngram"](), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "ngram")))
     (copy / "clearstory.json").unlink()
-    with pytest.raises(CorruptFile, match="no linear map for it"):
+    with pytest.raises(CorruptFile, match="no linear layer for it"):
         open_model(copy)

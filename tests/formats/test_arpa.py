@@ -108,25 +108,25 @@ def test_a_file_without_sentences_has_none(tmp_path: Path) -> None:
     ("before", "after", "says"),
     [
         ("\\data\\", "data", r"line 24: the file ends without"),
-        ("ngram 2=4", "ngram 3=4", r"line 5: here it must say how many 2-grams there are: 'ngram 3=4'"),
-        ("ngram 2=4", "ngram 2=many", "line 5: here it must say"),
-        ("ngram 2=4", "ngram 2=4000000000000", "line 5: more than this house holds"),
-        ("ngram 2=4", "ngram 2=5", r"line 20: the 2-grams end after 4, and \\data\\ says that they are 5"),
-        ("ngram 2=4", "ngram 2=3", r"line 19: here .3-grams: must begin, and it says '-0.9"),
-        ("ngram 3=1", "", "line 21: here .end. must stand, and it says '..3-grams:'"),
-        ("\\2-grams:", "\\4-grams:", r"line 15: here .2-grams: must begin"),
+        ("ngram 2=4", "ngram 3=4", r"line 5: the number of 2-grams is expected here, not 'ngram 3=4'"),
+        ("ngram 2=4", "ngram 2=many", "line 5: the number of 2-grams is expected here"),
+        ("ngram 2=4", "ngram 2=4000000000000", "line 5: 'ngram 2=4000000000000' is above the maximum"),
+        ("ngram 2=4", "ngram 2=5", r"line 20: the 2-grams end after 4, and \\data\\ announces 5"),
+        ("ngram 2=4", "ngram 2=3", r"line 19: .3-grams: is expected here, not '-0.9"),
+        ("ngram 3=1", "", "line 21: .end. is expected here, not '..3-grams:'"),
+        ("\\2-grams:", "\\4-grams:", r"line 15: .2-grams: is expected here"),
         ("-0.3\ta b", "-0.3\ta c", "line 17: the word 'c' is not among the 1-grams"),
-        ("-0.3\ta b", "0.3\ta b", "line 17: a probability's logarithm is '0.3', and none is above 0"),
-        ("-0.3\ta b", "nan\ta b", "line 17: 'nan' is no finite number"),
-        ("-0.3\ta b", "-inf\ta b", "line 17: '-inf' is no finite number"),
-        ("-0.3\ta b", "x\ta b", "line 17: 'x' is no finite number"),
-        ("-0.4\ta\t-0.5", "-0.4\ta\tnan", "line 12: 'nan' is no finite number"),
-        ("-0.3\ta b", "-0.3\ta", "line 17: a 2-gram is a number, 2 words, and perhaps a number: '-0.3 a'"),
-        ("-0.3\ta b", "-0.3\ta b -1 -1", "line 17: a 2-gram is a number, 2 words"),
-        ("-0.9\ta </s>", "-0.9\ta b", "line 19: the same 2-gram has stood in line 17 already"),
-        ("-0.7\tb\t", "-0.7\ta\t", "line 13: the word 'a' has stood in line 12 already"),
+        ("-0.3\ta b", "0.3\ta b", "line 17: a log probability is '0.3'; it must not be above 0"),
+        ("-0.3\ta b", "nan\ta b", "line 17: 'nan' is not a finite number"),
+        ("-0.3\ta b", "-inf\ta b", "line 17: '-inf' is not a finite number"),
+        ("-0.3\ta b", "x\ta b", "line 17: 'x' is not a finite number"),
+        ("-0.4\ta\t-0.5", "-0.4\ta\tnan", "line 12: 'nan' is not a finite number"),
+        ("-0.3\ta b", "-0.3\ta", "line 17: a 2-gram must be a number, 2 words and optionally a number: '-0.3 a'"),
+        ("-0.3\ta b", "-0.3\ta b -1 -1", "line 17: a 2-gram must be a number, 2 words"),
+        ("-0.9\ta </s>", "-0.9\ta b", "line 19: the same 2-gram occurs in line 17 already"),
+        ("-0.7\tb\t", "-0.7\ta\t", "line 13: the word 'a' occurs in line 12 already"),
         ("<s> a b", "b a b", "line 22: its context 'b a' is not among the 2-grams"),
-        ("\\end\\", "", "line 24: here .end. must stand, and it says nothing"),
+        ("\\end\\", "", "line 24: .end. is expected here, not the end of the file"),
         ("-0.7\tb", "-0.7\tb\udcff", "line 13: the word .* is not UTF-8"),
     ],
 )
@@ -185,10 +185,10 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
 
 def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     network = save_model(tmp_path / "network", shaken(TINY_GPT2), None, ModelCard())
-    with pytest.raises(CannotDo, match="ARPA holds n-grams, and this is a Transformer"):
+    with pytest.raises(CannotDo, match="ARPA stores n-gram models only, and this is a Transformer"):
         convert(network, tmp_path / "a.arpa")
     flat = save_model(tmp_path / "flat", counted(order=2, smoothing="laplace"), None, ModelCard())
-    with pytest.raises(CannotDo, match="with smoothing 'laplace' it leaves nothing"):
+    with pytest.raises(CannotDo, match="smoothing 'laplace' has none"):
         convert(flat, tmp_path / "a.arpa")
     assert not (tmp_path / "a.arpa").exists()
     ngram = save_model(tmp_path / "ngram", counted(order=2), None, ModelCard())

@@ -68,7 +68,7 @@ def test_biases_that_gpt2_always_has_are_written_as_zeros(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("dtype", ["f16", "q8_0"])
 def test_rounding_stays_within_what_the_kind_allows(dtype: Any, tmp_path: Path) -> None:
-    before = written(tmp_path / "model.gguf", WIRINGS["llama"], numbers=dtype).state_dict()
+    before = written(tmp_path / "model.gguf", WIRINGS["llama"], dtype=dtype).state_dict()
     after = open_model(tmp_path / "model.gguf").model.state_dict()
     wide = 0
     for name, tensor in before.items():
@@ -98,13 +98,13 @@ def test_queries_and_keys_stand_in_pairs_in_llama_and_in_no_other(tmp_path: Path
         for theirs, mine, heads in (("attn_q", "query", 4), ("attn_k", "key", 2), ("attn_v", "value", None)):
             weight = ours[f"blocks.1.attention.{mine}.weight"]
             turned = halves_to_pairs(weight, heads) if name == "llama" and heads else weight
-            assert torch.equal(header.numbers(f"blk.1.{theirs}.weight"), turned), (name, theirs)
+            assert torch.equal(header.tensor(f"blk.1.{theirs}.weight"), turned), (name, theirs)
 
 
 def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
     config = WIRINGS["llama3.1"]
     written(tmp_path / "model.gguf", config)
-    factors = GGUFHeader.read(tmp_path / "model.gguf").numbers("rope_freqs.weight")
+    factors = GGUFHeader.read(tmp_path / "model.gguf").tensor("rope_freqs.weight")
     # Speeds 1, 0.316, 0.1, 0.0316: in 128 tokens 20.4, 6.44, 2.04 and 0.64 turns. The first two turn over four times
     # and are kept, the last not once; of the third (2.037 − 1) / (4 − 1) = 0.3457 is kept and the rest an eighth.
     assert factors.tolist() == pytest.approx([1, 1, 1 / (0.3457 + 0.6543 / 8), 8], rel=1e-3)
@@ -114,12 +114,12 @@ def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", QUANTIZATION_TYPES.values(), ids=lambda kind: kind.name)
 def test_numbers_are_read_as_the_package_reads_them(kind: Any) -> None:
     generator = torch.Generator().manual_seed(kind.code)
-    raw = torch.randint(0, 256, (6, kind.bytes * 2), dtype=torch.uint8, generator=generator)
+    raw = torch.randint(0, 256, (6, kind.block_bytes * 2), dtype=torch.uint8, generator=generator)
     sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind.code)]
-    assert (kind.block, kind.bytes) == sizes
+    assert (kind.block_size, kind.block_bytes) == sizes
     assert kind.name == gguf.GGMLQuantizationType(kind.code).name
     with np.errstate(all="ignore"):  # scales drawn by lot may be infinite
-        ours = kind.numbers(raw.flatten(), (6, 2 * kind.block))
+        ours = kind.dequantize(raw.flatten(), (6, 2 * kind.block_size))
         if kind.name == "F64":
             assert torch.equal(ours, raw.flatten().view(torch.float64).view(6, 2))
             return
@@ -131,8 +131,8 @@ def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", WIRINGS["qwen3"])
     ours, theirs = GGUFHeader.read(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
     said = {name: each.contents() for name, each in theirs.fields.items() if not name.startswith("GGUF.")}
-    assert ours.fields.keys() == said.keys()
-    for name, value in ours.fields.items():
+    assert ours.metadata.keys() == said.keys()
+    for name, value in ours.metadata.items():
         if isinstance(value, float):
             assert value == pytest.approx(said[name], rel=1e-7)
         else:
@@ -153,13 +153,13 @@ def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
         "tokenizer.ggml.add_bos_token": False,
         "qwen3.attention.key_length": 8,
     }.items():
-        assert ours.fields[key] == value
+        assert ours.metadata[key] == value
 
 
 def test_rows_without_a_token_get_a_name_and_lose_it_again(tmp_path: Path) -> None:
     tokenizer = bpe()
     written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab + 7), tokenizer)
-    fields = GGUFHeader.read(tmp_path / "model.gguf").fields
+    fields = GGUFHeader.read(tmp_path / "model.gguf").metadata
     assert fields["tokenizer.ggml.tokens"][-1] == f"[PAD{tokenizer.vocab + 6}]"
     after = open_model(tmp_path / "model.gguf")
     assert after.tokenizer is not None
@@ -192,7 +192,7 @@ def test_tokenizers_of_ours_come_back_with_the_same_ids(spec: str, tmp_path: Pat
 
 @pytest.mark.parametrize("spec", ["characters", "words", "unigram:280", "wordpiece:200"])
 def test_tokenizers_that_llama_cpp_has_not_are_refused(spec: str, tmp_path: Path) -> None:
-    with pytest.raises(CannotDo, match="keep the model as a folder"):
+    with pytest.raises(CannotDo, match="keep the model folder"):
         written(tmp_path / "model.gguf", LLAMA, train_tokenizer(spec, [TEXT * 5]))
     assert not list(tmp_path.iterdir())
 
@@ -206,27 +206,27 @@ def test_wirings_that_llama_cpp_has_not_are_refused(tmp_path: Path) -> None:
         "slow": replace(LLAMA, qk_norm=True, rope_factor=8.0, rope_original_context=16),
     }
     for name, config in odd.items():
-        with pytest.raises(CannotDo, match=r"llama\.cpp has no architecture for this model"):
+        with pytest.raises(CannotDo, match=r"GGUF has no architecture for this model"):
             written(tmp_path / f"{name}.gguf", config)
     assert not list(tmp_path.iterdir())
     for name in ("rnn", "ngram", "bert-base", "t5-small", "recall"):
-        with pytest.raises(CannotDo, match="keep the model as a folder"):
+        with pytest.raises(CannotDo, match="keep the model folder"):
             choose_architecture(PRESETS[name])
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no tokenizer beside it, and a GGUF file holds both"):
+    with pytest.raises(BadInput, match="this model has no tokenizer, and a GGUF file holds both"):
         write_gguf(tmp_path / "model.gguf", shaken(LLAMA), None, "tiny")
 
 
 def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_text("mine")
-    with pytest.raises(FolderExists, match="is there already"):
+    with pytest.raises(FolderExists, match="exists already"):
         written(file, LLAMA)
     with (
         pytest.raises(ZeroDivisionError),
-        mock.patch("clearstory.formats.gguf.write.as_bytes", side_effect=ZeroDivisionError),
+        mock.patch("clearstory.formats.gguf.write.quantize_tensor", side_effect=ZeroDivisionError),
     ):
         written(file, LLAMA, overwrite=True)
     assert file.read_text() == "mine"
@@ -249,7 +249,7 @@ def test_names_formats_and_numbers_must_agree(tmp_path: Path) -> None:
 
 
 def test_a_folder_can_be_written_in_halves(tmp_path: Path) -> None:
-    written(tmp_path / "model.gguf", LLAMA, numbers="q8_0")
+    written(tmp_path / "model.gguf", LLAMA, dtype="q8_0")
     found = convert(tmp_path / "model.gguf", tmp_path / "half", dtype="f16")
     assert (found.dtype, found.max_nats_difference) == ("f16", 0.0)
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "float16"
@@ -266,7 +266,7 @@ def test_what_llama_cpp_does_not_heed_is_said(tmp_path: Path) -> None:
 
 def test_a_name_that_llama_cpp_would_take_for_phi3_is_written_otherwise(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", LLAMA, name="my-Phi3-mini")
-    assert GGUFHeader.read(tmp_path / "model.gguf").fields["general.name"] == "my-Phi 3-mini"
+    assert GGUFHeader.read(tmp_path / "model.gguf").metadata["general.name"] == "my-Phi 3-mini"
 
 
 def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:

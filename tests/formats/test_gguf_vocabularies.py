@@ -28,7 +28,7 @@ def vocabulary(data: Path, tmp_path: Path, name: str) -> Path:
 
 
 def read(file: Path) -> Tokenizer:
-    tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).fields)
+    tokenizer = read_gguf_tokenizer(file, GGUFHeader.read(file).metadata)
     assert tokenizer is not None
     return tokenizer
 

@@ -15,7 +15,7 @@ from ggufs import LLAMA, shaken
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model
-from clearstory.formats.llama2c import layout, read_llama2c_config
+from clearstory.formats.llama2c import read_llama2c_config, tensor_shapes
 from clearstory.formats.rotary_layout import halves_to_pairs
 from clearstory.recipes.inference.generate import generate
 
@@ -31,7 +31,7 @@ def checkpoint(file: Path, config: Any, *, cut: int = 0) -> Any:
     c = config
     vocab = c.vocab if c.tie_embeddings else -c.vocab
     raw = struct.pack("<7i", c.width, c.intermediate_size, c.layers, c.heads, c.kv_heads, vocab, c.context)
-    for name, shape in layout(config):
+    for name, shape in tensor_shapes(config):
         if name == "angles":
             part = torch.zeros(shape)
         elif name in ("embedding", "norm", "unembedding"):
@@ -74,7 +74,7 @@ def test_a_checkpoint_whose_size_is_not_what_its_header_takes_is_no_checkpoint(c
     file = tmp_path / "model.bin"
     checkpoint(file, TINY, cut=cut)
     assert read_llama2c_config(file) is None
-    with pytest.raises(BadInput, match=r"can run code when it is opened, and it is no checkpoint of llama2\.c"):
+    with pytest.raises(BadInput, match=r"is not a llama2\.c checkpoint, and a pickle can run code when it is opened"):
         open_model(file)
 
 
@@ -92,15 +92,15 @@ def test_headers_that_lie_are_no_checkpoint(header: list[int], tmp_path: Path) -
 def test_a_vocabulary_of_another_model_or_cut_off_is_told(data: Path, tmp_path: Path) -> None:
     checkpoint(tmp_path / "model.bin", TINY)
     shutil.copy(data / "stories260k" / "tok512.bin", tmp_path / "tokenizer.bin")
-    with pytest.raises(BadInput, match=r"tokenizer\.bin holds 512 tokens and its model knows 300"):
+    with pytest.raises(BadInput, match=r"tokenizer\.bin holds 512 tokens and the model has a vocabulary of 300"):
         open_model(tmp_path / "model.bin")
     raw = (data / "stories260k" / "tok512.bin").read_bytes()
     (tmp_path / "tokenizer.bin").write_bytes(raw[:-3])
-    with pytest.raises(CorruptFile, match=r"tokenizer\.bin (is cut off|says at byte)"):
+    with pytest.raises(CorruptFile, match=r"tokenizer\.bin (is truncated|has a token of)"):
         open_model(tmp_path / "model.bin")
     (tmp_path / "tokenizer.bin").write_bytes(raw[:8] + struct.pack("<i", 2**31 - 1) + raw[12:])
-    with pytest.raises(CorruptFile, match="says at byte 8 that a token has 2,147,483,647 bytes"):
+    with pytest.raises(CorruptFile, match="has a token of 2,147,483,647 bytes at byte 8"):
         open_model(tmp_path / "model.bin")
     (tmp_path / "tokenizer.bin").write_bytes(raw[:4] + struct.pack("<fi", 0, 1) + b"\xff")
-    with pytest.raises(CorruptFile, match="holds at byte 12 a token that is no UTF-8"):
+    with pytest.raises(CorruptFile, match="has a token at byte 12 that is not UTF-8"):
         open_model(tmp_path / "model.bin")

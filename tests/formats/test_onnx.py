@@ -225,7 +225,7 @@ def test_a_folder_holds_all_that_is_needed_and_standard_words_only(shelf: Any) -
         assert [(each.domain, each.version) for each in proto.opset_import] == [("", export.OPSET)]
         ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a bad cab", add_special_tokens=False).ids
         assert ids == WORDS.encode("a bad cab")
-    with pytest.raises(BadInput, match=r"holds model\.onnx, which onnxruntime runs; here, open the model"):
+    with pytest.raises(BadInput, match=r"holds model\.onnx, an ONNX graph for onnxruntime; open the model"):
         open_model(shelf("gpt2").folder)
 
 
@@ -235,7 +235,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
     def wrong(folder: Path, graph: Any) -> None:
         shutil.copy(drawn.folder / "model.onnx", folder / graph.file)
 
-    with mock.patch.object(export, "save", wrong):
+    with mock.patch.object(export, "save_graph", wrong):
         with pytest.raises(
             CorruptFile, match=r"onnxruntime computes other outputs than the model: one differs by .*/out is not"
         ):
@@ -243,7 +243,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
         # The same weights, by the same road, are taken; and an old folder outlives a new one that fails.
         assert convert(drawn.home / "model", tmp_path / "good", "onnx").max_relative_difference < 1e-5
         before = (tmp_path / "good" / "config.json").read_bytes()
-        with pytest.raises(FolderExists, match="is there already"):
+        with pytest.raises(FolderExists, match="exists already"):
             convert(other, tmp_path / "good", "onnx")
         with pytest.raises(CorruptFile):
             convert(other, tmp_path / "good", "onnx", overwrite=True)
@@ -253,7 +253,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
 
 def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_GPT2)
-    broken = mock.patch.object(export, "save", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
+    broken = mock.patch.object(export, "save_graph", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
     with broken, pytest.raises(CorruptFile, match=r"onnxruntime cannot run the exported graph \(.*Protobuf"):
         convert(folder, tmp_path / "out", "onnx")
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
@@ -274,7 +274,7 @@ def test_no_number_is_no_agreement() -> None:
         (
             ValueError("an operator\nis missing"),
             CannotDo,
-            r"cannot draw model\.onnx \(an operator is missing\); please",
+            r"cannot export model\.onnx \(an operator is missing\); please",
         ),
     ],
 )
@@ -283,16 +283,16 @@ def test_what_stops_the_exporter_is_one_sentence(error: Exception, kind: Any, se
     full = isinstance(error, OSError)
     program = SimpleNamespace(save=mock.Mock(side_effect=error))
     drawing = mock.Mock(return_value=program) if full else mock.Mock(side_effect=error)
-    with mock.patch.object(export, "draw", drawing), pytest.raises(kind, match=sentence):
+    with mock.patch.object(export, "export_graph", drawing), pytest.raises(kind, match=sentence):
         convert(folder, tmp_path / "out", "onnx")
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
     for name, sentence in (
-        ("recalling", "recalls n-grams of ids"),
-        ("ngram", r"looks up what it has counted, .* \.arpa"),
-        ("hmm", "hidden Markov model"),
+        ("recalling", "hashed n-grams of ids"),
+        ("ngram", r"n-gram models cannot be exported to ONNX; .* \.arpa"),
+        ("hmm", "hidden Markov models cannot"),
     ):
         folder = save_model(tmp_path / name, MODELS[name]().float(), None, ModelCard())
         with pytest.raises(CannotDo, match=sentence):

@@ -168,7 +168,7 @@ def test_their_folder_opens_here_with_the_same_numbers(kind: str, tmp_path: Path
     assert worst(heard(opened.model, *asked), heard_there(oracle, *asked)) <= 1e-5
     left_out = kind == "BertForQuestionAnswering"
     assert (opened.note is not None) == left_out
-    assert not left_out or f"the head of {kind} (qa_outputs) is left out" in str(opened.note)
+    assert not left_out or f"the head of {kind} (qa_outputs) is ignored" in str(opened.note)
     # And back, where nothing was left out.
     saved = save_model(tmp_path / "ours", opened.model, None, opened.card)
     if not left_out:
@@ -185,12 +185,12 @@ REFUSED = [
         r"problem_type = 'multi_label_classification'; .*\[\"BertModel\"\]",
     ),
     ({"problem_type": "regression"}, r"problem_type = 'regression'"),
-    ({"id2label": {"0": "score"}}, r"id2label = \{'0': 'score'\}; this house chooses among 2 labels or more"),
+    ({"id2label": {"0": "score"}}, r"id2label = \{'0': 'score'\}; at least 2 labels are required"),
     ({"id2label": {"0": "a", "2": "b"}}, "it must name a label for each number from 0 on"),
     ({"id2label": {"0": "a", "1": 7}}, "it must name a label for each number from 0 on"),
     ({"id2label": ["a", "b"]}, "it must be an object"),
     ({"id2label": {"0": "a", "1": "a"}}, r"model\.labels has 'a' more than once"),
-    ({"num_labels": 3}, "num_labels = 3; but id2label names 2"),
+    ({"num_labels": 3}, "num_labels = 3; but id2label has 2"),
     ({"id2label": None, "num_labels": 2**40}, "num_labels = 1099511627776"),
     ({"id2label": None, "num_labels": 3}, r"classifier\.weight of shape \[3, 24\], and the weights hold \[2, 24\]"),
 ]

@@ -24,7 +24,7 @@ def test_the_way_out_of_an_old_folder_is_one(name: str, tmp_path: Path, monkeypa
     shutil.copytree(GOLDEN / name, "old")
     torch.save(load_file("old/model.safetensors"), "old/pytorch_model.bin")
     Path("old/model.safetensors").unlink()
-    with pytest.raises(BadInput, match=r"old holds pytorch_model\.bin, which can run code") as refused:
+    with pytest.raises(BadInput, match=r"old holds pytorch_model\.bin, a pickle, which can run code") as refused:
         open_model("old")
     way = re.search(r"convert it once: (.*), and copy", str(refused.value))
     assert way is not None

@@ -103,7 +103,7 @@ def inverse_frequencies(config: TransformerConfig) -> Tensor:
 
 
 def with_rope_scaling(config: TransformerConfig, factors: Tensor, original_context: object) -> TransformerConfig:
-    """The config whose rope scaling gives these divisors. Raises BadInput if Llama 3.1's rule gives no such divisors."""
+    """The config whose rope scaling gives these divisors. Raises BadInput unless they follow Llama 3.1's rule."""
     n_pairs = config.head_dim // 2
     if factors.shape != (n_pairs,) or not bool(torch.isfinite(factors).all()):
         raise BadInput(
@@ -217,8 +217,8 @@ GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
 def choose_architecture(config: Any) -> GGUFArchitecture:
     """The first architecture that can store a config. Raises CannotDo if none can.
 
-    >>> from clearstory.models.transformer.presets import CLEAR, PRESETS
-    >>> [choose_architecture(config).name for config in (CLEAR, PRESETS["llama3.2-1b"], PRESETS["phi3-mini"])]
+    >>> from clearstory.models.families import PRESETS
+    >>> [choose_architecture(config).name for config in (PRESETS["clear"], PRESETS["llama3.2-1b"], PRESETS["phi3-mini"])]
     ['qwen3', 'llama', 'phi3']
     """
     if isinstance(config, TransformerConfig):

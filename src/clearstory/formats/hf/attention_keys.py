@@ -7,7 +7,7 @@ from typing import Any
 
 from clearstory.formats.hf.config_keys import ExternalConfig, check_bool, check_float, check_int, reject, required
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.positions import FAST_TURNS, SLOW_TURNS
+from clearstory.models.transformer.positions import HIGH_FREQUENCY, LOW_FREQUENCY
 
 MAX_ROPE_THETA = 1e12
 
@@ -97,8 +97,8 @@ class RopeKeys:
             scaling = {
                 "rope_type": "llama3",
                 "factor": config.rope_factor,
-                "low_freq_factor": SLOW_TURNS,
-                "high_freq_factor": FAST_TURNS,
+                "low_freq_factor": LOW_FREQUENCY,
+                "high_freq_factor": HIGH_FREQUENCY,
                 "original_max_position_embeddings": config.rope_original_context,
             }
         elif config.rope_factor != 1:
@@ -108,7 +108,7 @@ class RopeKeys:
 
 
 def rope_scaling_to_native(key: str, nested: ExternalConfig) -> dict[str, Any]:
-    """Our fields for a rope_scaling object; empty without scaling. Raises BadInput for unsupported types and factors."""
+    """Our fields for a rope_scaling object; empty without scaling. Raises BadInput for unsupported types."""
     kind = nested.get("rope_type", nested.get("type", "default"))
     if not isinstance(kind, str) or kind not in ROPE_TYPES:
         type_key = f"{key}.{'rope_type' if 'rope_type' in nested else 'type'}"
@@ -117,7 +117,7 @@ def rope_scaling_to_native(key: str, nested: ExternalConfig) -> dict[str, Any]:
     for name in sorted(nested.keys() - known):
         reject(f"{key}.{name}", nested[name], f"rotary embeddings of type {kind!r} have no such setting")
     values = {name: required(nested, name, f"{key}.") for name in ROPE_TYPES[kind]}
-    for name, supported in (("low_freq_factor", SLOW_TURNS), ("high_freq_factor", FAST_TURNS)):
+    for name, supported in (("low_freq_factor", LOW_FREQUENCY), ("high_freq_factor", HIGH_FREQUENCY)):
         if name in values and values[name] != supported:
             reject(f"{key}.{name}", values[name], f"supported: {supported}, the value of all published models")
     out: dict[str, Any] = {}

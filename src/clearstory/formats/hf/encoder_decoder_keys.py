@@ -129,7 +129,7 @@ one exact.
 
 @dataclass(frozen=True)
 class LogitScaleKey:
-    """Whether hidden states are scaled before the unembedding: a key since transformers 5, before that if it is tied."""
+    """Whether hidden states are scaled before the unembedding: a key since transformers 5, before that if tied."""
 
     keys = ("scale_decoder_outputs",)
 

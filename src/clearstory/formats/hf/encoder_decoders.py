@@ -59,7 +59,7 @@ class RenameRow:
 
 
 def t5_weights(config: TransformerConfig) -> WeightMap:
-    """T5: each sublayer is a numbered `layer` of its block; block 0 of each stack holds the relative position biases."""
+    """T5: each sublayer is a numbered `layer` of its block; block 0 of each stack has the relative position biases."""
     c = config
     return WeightMap(
         outside=(

@@ -62,7 +62,7 @@ def infer_pooler(config: TransformerConfig, weights: Weights) -> TransformerConf
 
 
 def infer_pretraining_heads(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """The config with `pooler` if pooler and next-sentence head are stored, as in the published BertForMaskedLM files."""
+    """The config with `pooler` if pooler and next-sentence head are stored, as in published BertForMaskedLM files."""
     return replace(config, pooler={POOLER, "cls.seq_relationship.weight"} <= weights.keys())
 
 
