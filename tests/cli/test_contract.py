@@ -1,19 +1,19 @@
-"""The command line keeps its word: help, exit statuses, one JSON object, names that exist."""
+"""The contract of the command line: help, exit statuses, one JSON object on standard output, and names that exist."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clearstory.cli.main import COMMANDS, main
+from clearstory.cli.main import COMMANDS, load_command, main
 from clearstory.recipes.settings.schema import setting_table
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
@@ -22,7 +22,7 @@ HEAVY = ("torch", "jaxtyping", "numpy", "yaml", "rich", "clearstory.recipes")
 
 
 def imported(code: str) -> set[str]:
-    """Modules that are loaded after running some code in a fresh interpreter."""
+    """Names of the modules that are loaded after running code in a new interpreter."""
     script = f"import sys\n{code}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stderr.split())
@@ -41,13 +41,13 @@ def test_no_commands_help_imports_torch() -> None:
     assert not {"torch", "numpy", "jaxtyping", "rich"} & imported(code)
 
 
-def test_the_overview_is_there_at_once() -> None:
+def test_the_overview_takes_no_time() -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "clearstory", "--help"], check=True, capture_output=True)
         times.append(time.perf_counter() - start)
-    # 0.05 s of processor time here; the machine may be busy.
+    # 0.05 CPU seconds here; the machine may be busy.
     assert min(times) < 0.3
 
 
@@ -57,24 +57,22 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert f"example:\n  clearstory {name}" in shown
     assert "--json" in shown
-    command = import_module(f"clearstory.cli.commands.{name}").COMMAND
-    for key, row in setting_table(command.recipe).items():
-        assert row.help, f"{key} has no line under Args: in {command.recipe.__name__}"
+    recipe = load_command(name).recipe
+    for key, setting in setting_table(recipe).items():
+        assert setting.help, f"{key} has no line under Args: in {recipe.__name__}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_example_is_understood(name: str) -> None:
-    import shlex
+def test_every_example_can_be_parsed(name: str) -> None:
+    from clearstory.cli.command import prepare_command
 
-    from clearstory.cli.command import understand
-
-    command = import_module(f"clearstory.cli.commands.{name}").COMMAND
-    program, verb, *words = shlex.split(command.example)
-    assert (program, verb) == ("clearstory", name)
-    understand(command, words)
+    command = load_command(name)
+    program, command_name, *words = shlex.split(command.example)
+    assert (program, command_name) == ("clearstory", name)
+    prepare_command(command, words)
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("clearstory 0.")
 
@@ -87,7 +85,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "x.txt", "--model.layer", "1"], "did you mean --model.layers?"),
         (["train", "x.txt", "--learning-rate", "1"], "did you mean --training.learning_rate?"),
         (["train", "x.txt", "--qqq"], "see --help"),
-        (["train", "x.txt", "-q"], "there is no flag -q"),
+        (["train", "x.txt", "-q"], "unknown flag -q"),
         (["train", "x.txt", "--model", "clera"], "did you mean 'clear'?"),
         (["train", "x.txt", "--training.optimizer", "adam"], "did you mean 'adamw'?"),
         (["train", "x.txt", "--training.learning_rate", "fast"], "it must be a number"),
@@ -97,7 +95,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "x.txt", "--steps", "5", "--minutes", "1"], "give one of them"),
         (["train", "x.txt", "--resume=perhaps"], "true or false"),
         (["generate"], "MODEL is missing"),
-        (["plan", "gpt2", "gpt3"], "one word too many"),
+        (["plan", "gpt2", "gpt3"], "unexpected argument 'gpt3'; this command takes"),
         (["plan", "gpt2", "--config", "/nowhere.yaml"], "cannot be read"),
     ],
 )
@@ -120,7 +118,7 @@ def test_a_failure_is_one_sentence_and_status_1(tmp_path: Path, capsys: pytest.C
 
 
 def resolved(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> TrainRecipe:
-    """The recipe that a training command line means, read back from --print-config."""
+    """The recipe of a `train` command line, read back from --print-config."""
     assert main(["train", *words, "--print-config"]) == 0
     file = tmp_path / "printed.yaml"
     file.write_text(capsys.readouterr().out, encoding="utf-8")
@@ -153,11 +151,11 @@ def test_command_line_beats_file_beats_preset(tmp_path: Path, capsys: pytest.Cap
     assert recipe.training.beta2 == 0.9  # the file's, not the preset's 0.99
     assert recipe.training.final_learning_rate == 0.1  # the preset's
     assert recipe.steps == 7
-    # One way to say how long takes back the other.
+    # A run has one kind of length: a later one replaces it.
     assert resolved(["--config", str(file), "--minutes", "1"], capsys, tmp_path).steps is None
 
 
-def test_null_takes_back_what_a_file_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_null_removes_a_setting_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("out: runs/x\ntraining: {compile: on}\n", encoding="utf-8")
     recipe = resolved(["--config", str(file), "--out", "null"], capsys, tmp_path)
@@ -172,8 +170,8 @@ def test_null_takes_back_what_a_file_says(tmp_path: Path, capsys: pytest.Capture
         ("trainig: {seed: 1}", "did you mean 'training.seed'?"),
         ("model: {name: clear, wdth: 8}", "did you mean 'model.width'?"),
         ("seed: [1", "is not YAML"),
-        ("steps: 1\nsteps: 2", "stands twice"),
-        ("- 1", "holds no keys"),
+        ("steps: 1\nsteps: 2", "is given twice"),
+        ("- 1", "has no keys and values"),
         ("steps: many", "whole number"),
         ("training: 3", "no setting called 'training'"),
     ],
@@ -191,7 +189,7 @@ def test_a_wrong_settings_file_is_refused_with_status_2(
 
 
 def json_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """What a command prints with --json: one object and nothing else."""
+    """The JSON object that a command prints with --json, and nothing else."""
     assert main([*words, "--json"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
@@ -199,17 +197,17 @@ def json_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, A
     return found
 
 
-def test_plan_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json_of(["plan", "gpt2", "--no-measure"], capsys)["parameters"] == 124_439_808
 
 
-def test_doctor_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json_of(["doctor", "--no-measure"], capsys)
     assert found["processor"]["cores"] >= 1
     assert {finding["verdict"] for finding in found["findings"]} <= {"good", "note", "bad"}
 
 
-def test_data_speaks_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("häh\n" * 100, encoding="utf-8")
     found = json_of(["data", str(tmp_path), "--tokenizer", "bytes"], capsys)
     assert found["bytes"] == 500

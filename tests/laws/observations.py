@@ -106,7 +106,7 @@ def priced(recipe: Any) -> Any:
     """What the plan costs."""
     from clearstory.recipes.planning.plan import plan
 
-    return [run.dollars for run in plan(recipe).runs]
+    return [each.dollars for each in plan(recipe).estimates]
 
 
 def built(recipe: Any) -> Any:
@@ -431,8 +431,8 @@ OBSERVED: dict[str, Observation] = {
     "ConvertRecipe.dtype": partial(converted, overwrite=True),
     "ConvertRecipe.check": "parity/test_gguf_reading.py::test_convert_check_says_what_is_portable_and_what_is_not",
     "ConvertRecipe.overwrite": converted,
-    "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_speaks_json",
-    "DataRecipe.text": "cli/test_contract.py::test_data_speaks_json",
+    "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_prints_json",
+    "DataRecipe.text": "cli/test_contract.py::test_data_prints_json",
     "DataRecipe.tokenizer": counted,
     "DataRecipe.show": counted,
     "DataRecipe.data.text_field": counted,

@@ -191,7 +191,7 @@ def check_encoder(folder: Path, model: Encoder) -> Iterator[OutputPair]:
     """All outputs, with two token types if the model has them."""
     graph = open_session(folder / "model.onnx")
     for sequences, ids, mask in padded_batches(model):
-        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs: Arrays = {"input_ids": ids, "attention_mask": mask}
         token_types = None
         if model.config.token_types:
             token_types = (np.arange(ids.shape[1]) % model.config.token_types)[None].repeat(len(ids), 0)

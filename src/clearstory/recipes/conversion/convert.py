@@ -309,9 +309,9 @@ def generated_ids(model: Any, length: int) -> torch.Tensor:
         engine.add([start], Sampling(max_tokens=length, seed=seed), source=source): [start]
         for seed, source in enumerate(sources)
     }
-    while engine.busy:
-        for step in engine.step():
-            sequences[step.request].append(step.token.id)
+    while engine.has_unfinished:
+        for output in engine.next_tokens():
+            sequences[output.request].append(output.token.id)
     return torch.tensor(list(sequences.values()))[:, :length]
 
 
