@@ -46,34 +46,34 @@ def test_numbers_are_the_librarys(name: str) -> None:
     text, target = (TEXT, None) if name == "bert" else ("abcab", "ba" if name == "t5" else None)
     for part in parts:
         read = encode_passage(model, tokenizer, text, target=target)
-        made = mosaic(model, tokenizer, text, part=part, target=target, cells=3)
-        assert torch.equal(made["maps"], pooled_patterns(model, read, part, 3))
+        made = head_patterns(model, tokenizer, text, part=part, target=target, cells=3)
+        assert torch.equal(made["patterns"], pooled_patterns(model, read, part, 3))
         for layer in (0, 1, -1):
             weights = attention_weights(model, read, attention_site(model, layer, part))
             for number in range(len(weights)):
-                seen = head(model, tokenizer, text, layer=layer, head=number, part=part, target=target)
+                seen = head_pattern(model, tokenizer, text, layer=layer, head=number, part=part, target=target)
                 assert torch.allclose(seen["weights"].double(), weights[number], atol=1e-6)
                 assert (seen["layer"], seen["head"]) == (layer % 2, number)
                 assert [len(seen["rows"]), len(seen["columns"])] == list(weights[number].shape)
         for heads, reduce in (((), "mean"), (("0.1", "1.0 x2"), "mean"), (("1",), "max")):
-            one = together(model, tokenizer, text, heads=heads, reduce=reduce, part=part, target=target)
+            one = combined_pattern(model, tokenizer, text, heads=heads, reduce=reduce, part=part, target=target)
             view = combined_heads(model, tokenizer, text, heads=heads, reduce=reduce, part=part, target=target)
             assert torch.allclose(one["weights"].double(), torch.tensor(view.values).double(), atol=1e-6)
             assert (one["title"], one["caption"]) == (view.title, view.caption)
             assert (one["rows"], one["columns"]) == (list(view.row_labels), list(view.column_labels))
         kind = {None: "cell", "decoder": "cell", "cross": "cross-cell"}[part]
         edit = (f"{'encoder ' * (name == 't5' and part is None)}{kind} 0.1 2 1 0.5",)
-        turned = changed(model, tokenizer, text, layer=0, head=1, edit=edit, part=part, target=target)
-        usual = head(model, tokenizer, text, layer=0, head=1, part=part, target=target)
+        turned = edited_pattern(model, tokenizer, text, layer=0, head=1, interventions=edit, part=part, target=target)
+        usual = head_pattern(model, tokenizer, text, layer=0, head=1, part=part, target=target)
         assert torch.equal(turned["before"], usual["weights"])
         assert float(turned["weights"][2, 1]) == pytest.approx(0.5, abs=1e-6)
         assert float(turned["weights"][2].sum()) == pytest.approx(1, abs=1e-6)
-        assert torch.equal(turned["seen"] == 0, turned["before"] == 0)
+        assert torch.equal(turned["visible"] == 0, turned["before"] == 0)
         called, measured = (
-            measures(model, tokenizer, text, part=part, target=target),
+            head_scores(model, tokenizer, text, part=part, target=target),
             measure_heads(model, tokenizer, read, part),
         )
-        assert called["names"] == [list(row) for row in measured.names]
+        assert called["names"] == [list(row) for row in measured.types]
         assert called["kinds"][:-1] == [each for each in THRESHOLDS if each in measured.scores]
     assert len(CACHE[model]) == len(parts)  # one reading for each, however often it is asked
 
@@ -82,8 +82,8 @@ def test_what_is_not_there_is_refused() -> None:
     config, tokenizer, _ = CASES["gpt2"]
     model: Any = shaken(config)
     with pytest.raises(BadSetting, match="layer is 9, and the model has 2"):
-        head(model, tokenizer, "abc", layer=9)
+        head_pattern(model, tokenizer, "abc", layer=9)
     with pytest.raises(BadSetting, match="head is 7"):
-        head(model, tokenizer, "abc", head=7)
+        head_pattern(model, tokenizer, "abc", head=7)
     with pytest.raises(BadSetting, match="cells is 0"):
-        mosaic(model, tokenizer, "abc", cells=0)
+        head_patterns(model, tokenizer, "abc", cells=0)

@@ -47,9 +47,9 @@ def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
         return begun.is_set()
 
     async def asked() -> int:
-        shelf = ModelCache(tmp_path)
+        cache = ModelCache(tmp_path)
         with pytest.raises(RequestCancelled):
-            await shelf.use("model", endless, gone)
-        return await shelf.use("model", lambda opened: int(opened.model.forward(ROWS)[0].shape[1]), None)
+            await cache.run("model", endless, gone)
+        return await cache.run("model", lambda opened: int(opened.model.forward(ROWS)[0].shape[1]), None)
 
     assert asyncio.run(asyncio.wait_for(asked(), 60)) == 3
