@@ -184,7 +184,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"best": "low"},
+        {"best_loss": "low"},
         {"plans": 3},
         {"monitor": None},
         {"best_step": None},
@@ -192,13 +192,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=str,
 )
-def test_a_state_that_is_not_ours_is_refused_when_a_run_goes_on(
-    run: Path, tmp_path: Path, damage: dict[str, object]
-) -> None:
+def test_an_invalid_state_is_refused_when_a_run_resumes(run: Path, tmp_path: Path, damage: dict[str, object]) -> None:
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run" / "checkpoints" / "step-000008" / "state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
     before = contents(tmp_path)
-    with pytest.raises(CorruptFile, match=r"the checkpoint of step 8 in .* is not one of ours"):
+    with pytest.raises(CorruptFile, match=r"the checkpoint of step 8 in .* has invalid values"):
         all_events(recipe(run.parent / "text.txt", tmp_path / "run", resume=True, **{"training.keep_checkpoints": 9}))
     assert contents(tmp_path) == before

@@ -35,8 +35,8 @@ from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
-    "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32, "layers": 1,
-    "decoder_start_token_id": 0,
+    "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32,
+    "layers": 1, "decoder_start_token_id": 0,
 }  # fmt: skip
 MODELS = {
     "2017": replace(TRANSFORMER_BASE, **SMALL),

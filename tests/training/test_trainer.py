@@ -120,7 +120,7 @@ def test_batches_that_do_not_fit_a_gpu_are_refused_in_a_sentence(monkeypatch: py
     def loss(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(full.objective, "loss", loss)
+    monkeypatch.setattr(Causal, "loss", loss)
     with pytest.raises(BadSetting, match=r"4 sequences of 8 tokens do not fit .* cpu; lower --training.batch_size"):
         full.train_step()
 

@@ -52,7 +52,7 @@ def iter_blocks(dataset: TokenSequences, length: int) -> Iterator[Block]:
 def pseudo_nll(
     model: Encoder, ids: Sequence[int], special: MaskingTokens, positions: Sequence[int]
 ) -> Float[torch.Tensor, "N"]:
-    """−ln p(token | all others) of the tokens at `positions` of `ids`, in nats, (N,). [CLS] and [SEP] are added here."""
+    """−ln p(token | all others) of the tokens at `positions` of `ids` in nats, (N,); [CLS] and [SEP] are added here."""
     device = model.embedding.weight.device
     whole = torch.tensor([special.cls_token_id, *ids, special.sep_token_id], device=device)
     if len(whole) > model.config.context:

@@ -132,7 +132,7 @@ class UnitScores:
         oov_nats: cost of unknown words and lost white space; 0 where the tokenizer is lossless.
         unknown: number of unknown tokens.
         windows: how the model read the text, in words.
-        reason: why there are no bits per byte, or what the cost of unknown words is; None where there is nothing to say.
+        reason: why there are no bits per byte, or the cost of unknown words; None where neither applies.
         measure: LIKELIHOOD or PSEUDO_LIKELIHOOD.
     """
 

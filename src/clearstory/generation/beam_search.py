@@ -32,7 +32,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A continuation considered in the search: its ids, the total that candidates are ranked by, and what became of it."""
+    """A continuation considered in the search: its ids, the total that candidates are ranked by, and its status."""
 
     ids: tuple[int, ...]
     total: float

@@ -29,8 +29,8 @@ class Batch:
     Args:
         tokens: input ids, (B, T).
         targets: target ids, (B, T): the next token, or the original of a masked one; IGNORE_INDEX where none is scored.
-        token_type_ids: 0 for tokens of the first text and 1 for those of the second, (B, T); None where texts are not paired.
-        is_not_next: 1 where the second text does not follow the first, (B,); None where texts are not paired.
+        token_type_ids: 0 for tokens of the first text, 1 for those of the second, (B, T); None without pairs of texts.
+        is_not_next: 1 where the second text does not follow the first, (B,); None without pairs of texts.
         source: source ids of an encoder-decoder, (B, S).
     """
 
@@ -147,7 +147,7 @@ class WindowBatches:
 
 
 def aligned_starts(dataset: TokenSequences, context: int) -> npt.NDArray[np.int64]:
-    """First positions of the windows that begin with documents, in order, (N,). Raises BadInput where there are none."""
+    """First positions of the windows that begin with documents, (N,). Raises BadInput where there are none."""
     before, sizes = dataset.starts[1:-1] - 1, np.diff(dataset.starts)[1:]
     n_windows = -(-sizes // context)
     nth = np.arange(n_windows.sum()) - np.repeat(n_windows.cumsum() - n_windows, n_windows)
