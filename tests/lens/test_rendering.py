@@ -155,6 +155,7 @@ def test_the_numbers_of_other_kinds_are_in_csv_and_html() -> None:
     assert render_csv(grid) == ",b\na,0.25\n"
     assert "0.25" in render_html(grid)
     assert render_csv(HighlightedText(title="s", spans=())) == "text,value,note\n"
+    assert render_csv(HighlightedText(title="s", spans=(Span("a\n", 1.0),))) == 'text,value,note\n"a\n",1.0,\n'
     read = list(csv.reader(io.StringIO(render_csv(HIGHLIGHTED))))
     assert read[0] == ["text", "bits", "token", HOSTILE, "note"]
     assert read[3] == [" ", "", "", "", ""]

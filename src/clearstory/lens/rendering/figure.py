@@ -1,29 +1,30 @@
-"""Figure: boxes, arrows and frames, as papers draw a model. In SVG, and in characters."""
+"""Rendering of figures: boxes, arrows and frames, as SVG and in box-drawing characters."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from rich.console import Group as Lines
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, Drawing, clip, text_width
-from clearstory.lens.views.figure import Arrow, Box, Figure, Tone
-from clearstory.lens.rendering.terminal import with_caption, safe
+from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, text_width, truncate_text
+from clearstory.lens.rendering.terminal_canvas import sanitize, with_caption
+from clearstory.lens.views.figure import Arrow, Box, BoxRole, Figure
 
-LETTER, LINE = 9.0, 17.0
-"""What a letter and a line of the layout become, in pixels; drawn smaller where the figure is wider than the page."""
+LETTER_WIDTH, LINE_HEIGHT = 9.0, 17.0
+"""Pixels per character and line of the layout; fewer if the figure is wider than the page."""
 
-INK: dict[Tone, int] = {"words": 0, "places": 5, "attention": 1, "thinking": 2, "norm": 5, "memory": 3, "answer": 4}
-"""The colour of a box's edge, by what it does."""
+EDGE_COLORS: dict[BoxRole, int] = {
+    "embedding": 0, "position": 5, "attention": 1, "mlp": 2, "norm": 5, "state": 3, "output": 4,
+}  # fmt: skip
+"""The line colour of a box's edge, by role."""
 
-STYLE: dict[Tone, str] = {
-    "words": "blue", "attention": "yellow", "thinking": "green", "memory": "magenta", "answer": "red",
+TERMINAL_STYLES: dict[BoxRole, str] = {
+    "embedding": "blue", "attention": "yellow", "mlp": "green", "state": "magenta", "output": "red",
 }  # fmt: skip
 
-SIGNS = {(True, True, False, False): "│", (False, False, True, True): "─"}
-"""Lines by where they go: up, down, left, right; corners are below."""
+STRAIGHT = {(True, True, False, False): "│", (False, False, True, True): "─"}
+"""Line characters by the directions in which they connect: up, down, left, right."""
 
 CORNERS = {
     (False, True, False, True): "╭", (False, True, True, False): "╮", (True, False, False, True): "╰",
@@ -31,177 +32,174 @@ CORNERS = {
     (False, True, True, True): "┬", (True, False, True, True): "┴", (True, True, True, True): "┼",
 }  # fmt: skip
 
-HEADS = {(0, -1): "▲", (0, 1): "▼", (1, 0): "▶", (-1, 0): "◀"}
+ARROWHEADS = {(0, -1): "▲", (0, 1): "▼", (1, 0): "▶", (-1, 0): "◀"}
 
 
-def told(box: Box) -> str:
-    """What a box has learnt, in words.
+def describe_parameters(box: Box) -> str:
+    """The number of parameters of a box in words; empty for a box that cannot have any.
 
-    >>> told(Box("norm", 0, 0, 1, 1, parameters=1536)), told(Box("add", 0, 0, 1, 1))
+    >>> describe_parameters(Box("norm", 0, 0, 1, 1, parameters=1536)), describe_parameters(Box("add", 0, 0, 1, 1))
     ('1,536 parameters', '')
     """
     if box.parameters is None:
         return ""
-    return f"{box.parameters:,} parameter{'s' * (box.parameters != 1)}" if box.parameters else "none of its own"
+    return f"{box.parameters:,} parameter{'s' * (box.parameters != 1)}" if box.parameters else "no own parameters"
 
 
-def lines_of(box: Box) -> list[str]:
-    """The lines of text in a box: as many as it has room for."""
-    wanted = [line for line in (box.name, box.shape, told(box)) if line]
-    room = box.height - 2
-    if len(wanted) > room > 0:
-        wanted = [*wanted[: room - 1], " · ".join(wanted[room - 1 :])]
-    return wanted
+def box_lines(box: Box) -> list[str]:
+    """The lines of text in a box, as many as it is high."""
+    lines = [line for line in (box.name, box.shape, describe_parameters(box)) if line]
+    available = box.height - 2
+    if len(lines) > available > 0:
+        lines = [*lines[: available - 1], " · ".join(lines[available - 1 :])]
+    return lines
 
 
 def figure_svg(view: Figure) -> str:
-    """Boxes with coloured edges, arrows between them, dashed frames around what is repeated."""
-    drawing = Drawing(view.title, [])
-    drawing.head(view.caption)
+    """A figure as SVG: boxes with coloured edges, arrows between them, dashed frames around repeated boxes."""
+    canvas = SvgCanvas(view.title, [])
+    canvas.header(view.caption)
     across, down = view.size
-    letter = min(LETTER, (WIDTH - 2 * PAD) / max(1, across))
-    size = min(12.5, letter / LETTER * 14)
-    left, top = PAD + (WIDTH - 2 * PAD - across * letter) / 2, drawing.y + 8
+    letter = min(LETTER_WIDTH, (WIDTH - 2 * PAD) / max(1, across))
+    size = min(12.5, letter / LETTER_WIDTH * 14)
+    left, top = PAD + (WIDTH - 2 * PAD - across * letter) / 2, canvas.y + 8
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + x * letter, top + y * LINE
+    def position(x: float, y: float) -> tuple[float, float]:
+        return left + x * letter, top + y * LINE_HEIGHT
 
-    for group in view.groups:
-        x, y = at(group.x + 0.5, group.y + 0.5)
-        width, height = (group.width - 1) * letter, (group.height - 1) * LINE
-        drawing.parts.append(
+    for frame in view.frames:
+        x, y = position(frame.x + 0.5, frame.y + 0.5)
+        width, height = (frame.width - 1) * letter, (frame.height - 1) * LINE_HEIGHT
+        canvas.elements.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="9" fill="none" class="level" '
             'stroke-width="1.4" stroke-dasharray="6 4"/>'
         )
-        drawing.text(x + 9, y + height - 9, f"{group.times} ×", 15, "ink", bold=True)
+        canvas.text(x + 9, y + height - 9, f"{frame.times} ×", 15, "ink", bold=True)
     for arrow in view.arrows:
-        arrow_svg(drawing, [at(x + 0.5, y + 0.5) for x, y in arrow.through], arrow.head)
+        draw_arrow(canvas, [position(x + 0.5, y + 0.5) for x, y in arrow.points], arrow.head)
     for box in view.boxes:
-        box_svg(drawing, box, *at(box.x, box.y), letter, size)
-    drawing.y = top + down * LINE
-    return drawing.done(
-        f"{len(view.boxes)} parts from below upwards: {', '.join(box.name for box in reversed(view.boxes))}."
-    )
+        draw_box(canvas, box, *position(box.x, box.y), letter, size)
+    canvas.y = top + down * LINE_HEIGHT
+    names = ", ".join(box.name for box in reversed(view.boxes))
+    return canvas.document(f"{len(view.boxes)} components from the bottom to the top: {names}.")
 
 
-def box_svg(drawing: Drawing, box: Box, x: float, y: float, letter: float, size: float) -> None:
-    """A box and what stands in it; a sum is a circle with its sign."""
-    width, height = box.width * letter, box.height * LINE
+def draw_box(canvas: SvgCanvas, box: Box, x: float, y: float, letter: float, size: float) -> None:
+    """Draw a box with its text; a sum is a circle with its sign."""
+    width, height = box.width * letter, box.height * LINE_HEIGHT
     middle = x + width / 2
-    if box.tone == "add":
-        drawing.parts.append(
+    if box.role == "add":
+        canvas.elements.append(
             f'<circle cx="{middle:.1f}" cy="{y + height / 2:.1f}" r="9" class="paper axis" stroke-width="1.2"/>'
         )
-        drawing.text(middle, y + height / 2 + 5, box.name, 15, "ink", "middle")
+        canvas.text(middle, y + height / 2 + 5, box.name, 15, "ink", "middle")
         return
-    edge = f"line-{INK[box.tone]}" if box.tone in INK else "axis"
-    drawing.parts.append(
+    edge = f"line-{EDGE_COLORS[box.role]}" if box.role in EDGE_COLORS else "axis"
+    canvas.elements.append(
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="6" class="paper {edge}" '
         'stroke-width="1.8"/>'
     )
-    words = lines_of(box)
-    first = y + height / 2 - (len(words) - 1) * 8 + size * 0.36
-    for number, line in enumerate(words):
+    lines = box_lines(box)
+    first = y + height / 2 - (len(lines) - 1) * 8 + size * 0.36
+    for number, line in enumerate(lines):
         fitting = min(size, size * (width - 8) / max(1.0, text_width(line, size)))
         fitting = max(fitting, 8.5)
-        text = clip(line, width - 4, fitting)
-        look = "ink" if number == 0 else "soft num"
-        drawing.text(middle, first + 16 * number, text, round(fitting, 1), look, "middle", bold=number == 0)
+        text = truncate_text(line, width - 4, fitting)
+        css_class = "ink" if number == 0 else "soft num"
+        canvas.text(middle, first + 16 * number, text, round(fitting, 1), css_class, "middle", bold=number == 0)
 
 
-def arrow_svg(drawing: Drawing, corners: list[tuple[float, float]], head: bool) -> None:
-    """A line through its corners, and a head at its end."""
+def draw_arrow(canvas: SvgCanvas, corners: list[tuple[float, float]], head: bool) -> None:
+    """Draw a line through its corners, with an arrowhead at its end."""
     (before_x, before_y), (x, y) = corners[-2:]
-    way = " ".join(f"{px:.1f},{py:.1f}" for px, py in corners)
-    drawing.parts.append(f'<polyline points="{way}" fill="none" class="axis" stroke-width="1.3"/>')
+    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in corners)
+    canvas.elements.append(f'<polyline points="{path}" fill="none" class="axis" stroke-width="1.3"/>')
     if not head:
         return
     across, down = (x > before_x) - (x < before_x), (y > before_y) - (y < before_y)
-    # To the edge of the last letter: what it points at begins there.
-    x, y = x + across * LETTER / 2, y + down * LINE / 2
-    corners = [*corners[:-1], (x, y)]
+    # To the edge of the last character, where the box begins.
+    x, y = x + across * LETTER_WIDTH / 2, y + down * LINE_HEIGHT / 2
     points = ((0, 0), (-5, -9), (5, -9))  # pointing down
-    turned = [(px * abs(down) + py * across, py * down + px * abs(across)) for px, py in points]
-    tip = " ".join(f"{x + px:.1f},{y + py:.1f}" for px, py in turned)
-    drawing.parts.append(f'<polygon points="{tip}" class="soft"/>')
+    rotated = [(px * abs(down) + py * across, py * down + px * abs(across)) for px, py in points]
+    tip = " ".join(f"{x + px:.1f},{y + py:.1f}" for px, py in rotated)
+    canvas.elements.append(f'<polygon points="{tip}" class="soft"/>')
 
 
-def figure_text(view: Figure) -> RenderableType:
-    """The same in characters, each box as large as its layout says."""
-    across, down = view.size
-    paper = Paper(across, down)
-    for group in view.groups:
-        paper.frame(group.x, group.y, group.width, group.height, "dim", ("┄", "┆"))
-        paper.write(group.x + 2, group.y + group.height - 1, f" {group.times} × ", "bold")
+def figure_terminal(view: Figure) -> RenderableType:
+    """A figure for the terminal, in box-drawing characters."""
+    canvas = CharacterCanvas(*view.size)
+    for frame in view.frames:
+        canvas.frame(frame.x, frame.y, frame.width, frame.height, "dim", ("┄", "┆"))
+        canvas.write(frame.x + 2, frame.y + frame.height - 1, f" {frame.times} × ", "bold")
     for arrow in view.arrows:
-        paper.arrow(arrow)
+        canvas.arrow(arrow)
     for box in view.boxes:
-        if box.tone == "add":
-            paper.write(box.x + box.width // 2 - 1, box.y + box.height // 2, f"({box.name})", "")
+        if box.role == "add":
+            canvas.write(box.x + box.width // 2 - 1, box.y + box.height // 2, f"({box.name})", "")
             continue
-        paper.clear(box.x, box.y, box.width, box.height)
-        paper.frame(box.x, box.y, box.width, box.height, STYLE.get(box.tone, ""), ("─", "│"))
-        words = lines_of(box)
-        first = box.y + 1 + (box.height - 2 - len(words)) // 2
-        for number, line in enumerate(words):
-            line = safe(line)[: box.width - 2]
+        canvas.clear(box.x, box.y, box.width, box.height)
+        canvas.frame(box.x, box.y, box.width, box.height, TERMINAL_STYLES.get(box.role, ""), ("─", "│"))
+        lines = box_lines(box)
+        first = box.y + 1 + (box.height - 2 - len(lines)) // 2
+        for number, line in enumerate(lines):
+            line = sanitize(line)[: box.width - 2]
             style = "bold" if number == 0 else "dim"
-            paper.write(box.x + 1 + (box.width - 2 - len(line)) // 2, first + number, line, style)
-    return with_caption(view.title, view.caption, Lines(*paper.lines()))
+            canvas.write(box.x + 1 + (box.width - 2 - len(line)) // 2, first + number, line, style)
+    return with_caption(view.title, view.caption, Group(*canvas.lines()))
 
 
-class Paper:
-    """A field of letters, each with its style."""
+class CharacterCanvas:
+    """A canvas of characters, each with its style."""
 
     def __init__(self, across: int, down: int) -> None:
         self.across, self.down = across, down
         self.cells: dict[tuple[int, int], tuple[str, str]] = {}
-        self.ways: dict[tuple[int, int], tuple[bool, bool, bool, bool]] = {}
+        self.connections: dict[tuple[int, int], tuple[bool, bool, bool, bool]] = {}
 
     def write(self, x: int, y: int, text: str, style: str) -> None:
-        """Letters side by side."""
+        """Write characters side by side."""
         self.cells.update({(x + number, y): (letter, style) for number, letter in enumerate(text)})
 
     def clear(self, x: int, y: int, width: int, height: int) -> None:
-        """Nothing where a box shall stand."""
-        for place in [(a, b) for a in range(x, x + width) for b in range(y, y + height)]:
-            self.cells.pop(place, None)
+        """Clear a rectangle."""
+        for cell in [(a, b) for a in range(x, x + width) for b in range(y, y + height)]:
+            self.cells.pop(cell, None)
 
-    def cls_and_sep_ids(self, x: int, y: int, width: int, height: int, style: str, lines: tuple[str, str]) -> None:
-        """The four sides of a box."""
-        flat, steep = lines
-        self.write(x, y, f"╭{flat * (width - 2)}╮", style)
-        self.write(x, y + height - 1, f"╰{flat * (width - 2)}╯", style)
+    def frame(self, x: int, y: int, width: int, height: int, style: str, lines: tuple[str, str]) -> None:
+        """Draw the four sides of a box; `lines` are the horizontal and the vertical character."""
+        horizontal, vertical = lines
+        self.write(x, y, f"╭{horizontal * (width - 2)}╮", style)
+        self.write(x, y + height - 1, f"╰{horizontal * (width - 2)}╯", style)
         for row in range(y + 1, y + height - 1):
-            self.write(x, row, steep, style)
-            self.write(x + width - 1, row, steep, style)
+            self.write(x, row, vertical, style)
+            self.write(x + width - 1, row, vertical, style)
 
     def arrow(self, arrow: Arrow) -> None:
-        """A way through corners; where it meets another the two are joined."""
-        steps: list[tuple[int, int]] = [arrow.through[0]]
-        for (x1, y1), (x2, y2) in pairwise(arrow.through):
+        """Draw an arrow; where it meets another, both are connected."""
+        cells: list[tuple[int, int]] = [arrow.points[0]]
+        for (x1, y1), (x2, y2) in pairwise(arrow.points):
             across, down = (x2 > x1) - (x2 < x1), (y2 > y1) - (y2 < y1)
             count = max(abs(x2 - x1), abs(y2 - y1))
-            steps += [(x1 + across * step, y1 + down * step) for step in range(1, count + 1)]
-        for one, other in pairwise(steps):
-            way = (other[0] - one[0], other[1] - one[1])
-            for place, (across, down) in ((one, way), (other, (-way[0], -way[1]))):
-                known = self.ways.get(place, (False,) * 4)
-                goes = (down < 0, down > 0, across < 0, across > 0)
-                self.ways[place] = tuple(map(any, zip(known, goes, strict=True)))  # type: ignore[assignment]  # four
-        for place in steps:
-            self.cells[place] = ((SIGNS | CORNERS).get(self.ways[place], "│"), "dim")
-        if len(steps) > 1 and arrow.head:
-            way = (steps[-1][0] - steps[-2][0], steps[-1][1] - steps[-2][1])
-            self.cells[steps[-1]] = (HEADS[way], "dim")
+            cells += [(x1 + across * number, y1 + down * number) for number in range(1, count + 1)]
+        for cell, following in pairwise(cells):
+            way = (following[0] - cell[0], following[1] - cell[1])
+            for place, (across, down) in ((cell, way), (following, (-way[0], -way[1]))):
+                known = self.connections.get(place, (False,) * 4)
+                added = (down < 0, down > 0, across < 0, across > 0)
+                self.connections[place] = tuple(map(any, zip(known, added, strict=True)))  # type: ignore[assignment]  # four
+        for cell in cells:
+            self.cells[cell] = ((STRAIGHT | CORNERS).get(self.connections[cell], "│"), "dim")
+        if len(cells) > 1 and arrow.head:
+            way = (cells[-1][0] - cells[-2][0], cells[-1][1] - cells[-2][1])
+            self.cells[cells[-1]] = (ARROWHEADS[way], "dim")
 
     def lines(self) -> list[Text]:
-        """Row by row."""
-        out = []
+        """All lines from top to bottom."""
+        lines = []
         for row in range(self.down):
             text = Text(no_wrap=True, overflow="crop")
             for column in range(self.across):
                 letter, style = self.cells.get((column, row), (" ", ""))
                 text.append(letter, style=style)
-            out.append(text)
-        return out
+            lines.append(text)
+        return lines

@@ -1,4 +1,4 @@
-"""Grid: numbers as a field of squares, darker for more, or of dots, larger for more. In SVG and in characters."""
+"""Rendering of grids without texts: squares, darker for larger numbers, or circles, larger for larger numbers."""
 
 from __future__ import annotations
 
@@ -9,92 +9,107 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.rendering.svg_canvas import PAD, SIGNS, WIDTH, Drawing, clean, clip, text_width
-from clearstory.lens.rendering.scales import cell_text, shares
-from clearstory.lens.rendering.terminal import with_caption, safe
-from clearstory.lens.views import Grid
+from clearstory.lens.rendering.palette import SIGN_COLORS
+from clearstory.lens.rendering.scales import relative_magnitudes
+from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, escape, text_width, truncate_text
+from clearstory.lens.rendering.terminal_canvas import sanitize, with_caption
+from clearstory.lens.views.grid import Grid, GridPalette
+from clearstory.lens.views.number_format import format_cell
 
-GRAY_LEVELS = " ░▒▓█"
+SHADES = " ░▒▓█"
 
-MOST = 100
-"""Marks side by side; of more numbers, each mark is the strongest of a block."""
+MAX_MARKS = 100
+"""Marks per row and column; a larger grid is reduced to blocks, each shown by its strongest number."""
+
+CSS_CLASSES: dict[GridPalette, str] = {"sequential": "bar", "query": "query", "key": "key", "value": "value"}
+
+TERMINAL_STYLES: dict[GridPalette, str] = {
+    "sequential": "blue", "query": "yellow", "key": "cyan", "value": "red", "diverging": "yellow",
+}  # fmt: skip
 
 
 def grid_svg(view: Grid) -> str:
-    """A mark for each number; those below zero are outlines, and what nobody may look at is −∞ in red."""
-    drawing = Drawing(view.title, [])
-    drawing.head(view.caption)
+    """A grid as SVG: a mark for each number, hollow below zero, a red −∞ for a masked cell."""
+    canvas = SvgCanvas(view.title, [])
+    canvas.header(view.caption)
     if not view.values or not view.column_labels:
-        drawing.y += 24
-        drawing.text(PAD, drawing.y, "There is nothing to draw.", 13)
-        return drawing.done(view.title)
-    whole, (view, notes) = view, reduced(view, MOST, MOST)
-    widest = max(text_width(label, 12) for label in view.row_labels)
-    left = PAD + min(150.0, widest) + 10
+        return canvas.empty_document()
+    whole, (view, notes) = view, reduce_grid(view, MAX_MARKS, MAX_MARKS)
+    left = PAD + min(150.0, max(text_width(label, 12) for label in view.row_labels)) + 10
     size = min(30.0, (WIDTH - PAD - left) / len(view.column_labels))
     letters = min(12.0, max(6.0, size * 0.75))
     tallest = min(110.0, max(text_width(label, letters) for label in view.column_labels))
-    # Labels lean at 60 degrees: sin 60° of their length above the squares. Not all have room where these are small.
-    top = drawing.y + tallest * math.sin(math.radians(60)) + 12
+    # Labels are rotated by 60 degrees: sin 60° of their length above the squares. If squares are small, some are left out.
+    top = canvas.y + tallest * math.sin(math.radians(60)) + 12
     every = math.ceil((letters + 1) / size)
     for number, label in enumerate(view.column_labels[::every]):
         x, y = left + (number * every + 0.6) * size, top - 6
-        drawing.parts.append(
+        canvas.elements.append(
             f'<text transform="translate({x:.1f} {y:.1f}) rotate(-60)" font-size="{letters:.3g}" class="ink mono">'
-            f"{clean(clip(label, tallest, letters))}</text>"
+            f"{escape(truncate_text(label, tallest, letters))}</text>"
         )
-    strengths = shares([value for row in view.values for value in row])
+    magnitudes = relative_magnitudes([value for row in view.values for value in row])
     for number, (label, row) in enumerate(zip(view.row_labels, view.values, strict=True)):
         y = top + number * size
         if number % every == 0:
-            drawing.text(left - 8, y + size / 2 + letters / 3, clip(label, 150, letters), letters, "ink mono", "end")
-        for place, value in enumerate(row):
-            mark = mark_svg(view, value, strengths[number * len(row) + place], left + place * size, y, size)
+            shown = truncate_text(label, 150, letters)
+            canvas.text(left - 8, y + size / 2 + letters / 3, shown, letters, "ink mono", "end")
+        for column, value in enumerate(row):
+            mark = mark_svg(view, value, magnitudes[number * len(row) + column], left + column * size, y, size)
             if mark:
-                told = f"{clean(label)} → {clean(view.column_labels[place])}: {clean(number_text(value, view.unit))}"
-                drawing.parts.append(mark.replace("/>", f"><title>{told}</title></{mark[1 : mark.index(' ')]}>", 1))
+                number_text = escape(format_with_unit(value, view.unit))
+                note = f"{escape(label)} → {escape(view.column_labels[column])}: {number_text}"
+                canvas.elements.append(mark.replace("/>", f"><title>{note}</title></{mark[1 : mark.index(' ')]}>", 1))
     bottom = top + len(view.values) * size
     right = left + len(view.column_labels) * size
     for x1, y1, x2, y2 in ((left, top, right, top), (left, top, left, bottom)):
-        drawing.line(x1, y1, x2, y2, "axis")
-    drawing.y = bottom + 8
-    for note in (*([legend(view)] if view.dots or view.ink == "apart" else []), *notes):
-        drawing.y += 18
-        drawing.text(left, drawing.y, clip(note, WIDTH - PAD - left, 12), 12)
-    return drawing.done(
+        canvas.line(x1, y1, x2, y2, "axis")
+    canvas.y = bottom + 8
+    for note in (*([legend(view)] if needs_legend(view) else []), *notes):
+        canvas.y += 18
+        canvas.text(left, canvas.y, truncate_text(note, WIDTH - PAD - left, 12), 12)
+    return canvas.document(
         f"{len(whole.row_labels)} rows by {len(whole.column_labels)} columns of {view.unit or 'numbers'}."
     )
 
 
-def mark_svg(view: Grid, value: float, strength: float, x: float, y: float, size: float) -> str:
-    """One number's mark in the square at (x, y); nothing for none."""
+def mark_svg(view: Grid, value: float, magnitude: float, x: float, y: float, size: float) -> str:
+    """The mark of one number in the square at (x, y); empty for zero."""
     if value == -math.inf:
-        return forbidden_svg(x, y, size)
-    if not strength:
+        return masked_svg(x, y, size)
+    if not magnitude:
         return ""
     if view.dots:
-        # Area, not radius: a number twice as large is to look twice as large.
-        radius = (size / 2 - 0.5) * math.sqrt(strength)
-        if view.ink == "apart":
-            sign = SIGNS["more" if value > 0 else "less"]
-            return f'<circle class="dot-{sign}" cx="{x + size / 2:.1f}" cy="{y + size / 2:.1f}" r="{radius:.2f}"/>'
-        look = (
-            f'class="{view.ink}"' if value > 0 else f'class="edge-{view.ink}" stroke-width="{min(1.4, size / 8):.2g}"'
-        )
-        radius -= 0 if value > 0 else min(0.7, size / 16)
-        return f'<circle {look} cx="{x + size / 2:.1f}" cy="{y + size / 2:.1f}" r="{max(radius, 0.2):.2f}"/>'
-    below = 'class="level" fill="none"' if value < 0 else f'class="{view.ink}"'
-    if view.ink == "apart":
-        below = f'class="dot-{SIGNS["more" if value > 0 else "less"]}"'
+        return circle_svg(view, value, magnitude, x, y, size)
+    if view.palette == "diverging":
+        attributes = f'class="dot-{SIGN_COLORS["more" if value > 0 else "less"]}"'
+    elif value < 0:
+        attributes = 'class="level" fill="none"'
+    else:
+        attributes = f'class="{CSS_CLASSES[view.palette]}"'
     gap = min(0.5, size / 10)
     return (
-        f'<rect {below} x="{x + gap:.1f}" y="{y + gap:.1f}" width="{size - 2 * gap:.1f}" '
-        f'height="{size - 2 * gap:.1f}" opacity="{0.04 + 0.96 * strength:.3g}"/>'
+        f'<rect {attributes} x="{x + gap:.1f}" y="{y + gap:.1f}" width="{size - 2 * gap:.1f}" '
+        f'height="{size - 2 * gap:.1f}" opacity="{0.04 + 0.96 * magnitude:.3g}"/>'
     )
 
 
-def forbidden_svg(x: float, y: float, size: float) -> str:
-    """−∞ where there is room to write it, else a short stroke."""
+def circle_svg(view: Grid, value: float, magnitude: float, x: float, y: float, size: float) -> str:
+    """A circle whose area is the magnitude."""
+    radius = (size / 2 - 0.5) * math.sqrt(magnitude)
+    if view.palette == "diverging":
+        color = SIGN_COLORS["more" if value > 0 else "less"]
+        return f'<circle class="dot-{color}" cx="{x + size / 2:.1f}" cy="{y + size / 2:.1f}" r="{radius:.2f}"/>'
+    css_class = CSS_CLASSES[view.palette]
+    attributes = (
+        f'class="{css_class}"' if value > 0 else f'class="edge-{css_class}" stroke-width="{min(1.4, size / 8):.2g}"'
+    )
+    radius -= 0 if value > 0 else min(0.7, size / 16)
+    return f'<circle {attributes} cx="{x + size / 2:.1f}" cy="{y + size / 2:.1f}" r="{max(radius, 0.2):.2f}"/>'
+
+
+def masked_svg(x: float, y: float, size: float) -> str:
+    """The mark of a masked cell: −∞ if it fits, else a short stroke."""
     if size < 14:
         return (
             f'<rect class="value" opacity="0.5" x="{x + size * 0.3:.1f}" y="{y + size / 2 - 0.4:.1f}" '
@@ -107,24 +122,29 @@ def forbidden_svg(x: float, y: float, size: float) -> str:
     )
 
 
-def number_text(value: float, unit: str) -> str:
-    """A number and its unit."""
-    return "−∞" if value == -math.inf else f"{cell_text(value)} {unit}".strip()
+def format_with_unit(value: float, unit: str) -> str:
+    """A number with its unit."""
+    return "−∞" if value == -math.inf else f"{format_cell(value)} {unit}".strip()
+
+
+def needs_legend(view: Grid) -> bool:
+    """Whether the marks of a grid need an explanation."""
+    return view.dots or view.palette == "diverging"
 
 
 def legend(view: Grid) -> str:
-    """What the dots mean, and how much the largest is."""
+    """What the marks mean, with the largest magnitude."""
     sizes = [abs(value) for row in view.values for value in row if math.isfinite(value)]
-    most = number_text(max(sizes, default=0.0), view.unit)
-    if view.ink == "apart":
-        return f"Orange: more in B; blue: less in B; the largest difference is {most}"
-    return f"● above zero  ○ below zero; area is size, and the largest is {most}"
+    largest = format_with_unit(max(sizes, default=0.0), view.unit)
+    if view.palette == "diverging":
+        return f"Orange: more in B; blue: less in B; the largest difference is {largest}"
+    return f"● above zero  ○ below zero; area is magnitude, and the largest is {largest}"
 
 
-def reduced(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, ...]]:
-    """A grid of at most so many marks: each the strongest number of a block; and what is to be said about that.
+def reduce_grid(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, ...]]:
+    """A grid of at most so many rows and columns, each number the strongest of a block; and a note about that.
 
-    >>> small, notes = reduced(Grid(title="", row_labels=("a",), column_labels=("b", "c"), values=((1.0, -2.0),)), 1, 1)
+    >>> small, notes = reduce_grid(Grid(title="", row_labels=("a",), column_labels=("b", "c"), values=((1.0, -2.0),)), 1, 1)
     >>> small.values, notes
     (((-2.0,),), ('Each mark is the strongest of 1 × 2 numbers; a .csv has all of them.',))
     """
@@ -145,48 +165,48 @@ def reduced(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, ...]]
 
 
 def strongest(values: Sequence[float]) -> float:
-    """The number of largest size; -inf where there is no other."""
+    """The finite number of largest magnitude; the first number if none is finite."""
     finite = [value for value in values if math.isfinite(value)]
     return max(finite, key=abs) if finite else values[0]
 
 
-def grid_text(view: Grid, width: int = 80) -> RenderableType:
-    """Two characters for each number where there is room, from blank to full, a minus before those below zero; as many
-    as its label has where a few columns are named.
+def grid_terminal(view: Grid, width: int = 80) -> RenderableType:
+    """A grid for the terminal: one or two characters per number, from blank to full, with a minus below zero.
+
+    A few named columns are as wide as their labels.
     """
-    title, look = view.title, view.caption
+    title, caption = view.title, view.caption
     gutter = min(18, max((len(label) for label in view.row_labels), default=0))
-    room = max(10, width - gutter - 2)
-    named = view.column_labels != view.row_labels and sum(max(2, len(x)) + 1 for x in view.column_labels) <= room
-    view, notes = reduced(view, MOST, room)
-    each = 2 if 2 * len(view.column_labels) <= room else 1
+    available = max(10, width - gutter - 2)
+    named = view.column_labels != view.row_labels and sum(max(2, len(x)) + 1 for x in view.column_labels) <= available
+    view, notes = reduce_grid(view, MAX_MARKS, available)
+    each = 2 if 2 * len(view.column_labels) <= available else 1
     widths = [max(2, len(label)) if named else each for label in view.column_labels]
     gap = " " if named else ""
-    strengths = shares([value for row in view.values for value in row])
-    names = gap.join(safe(label).ljust(width) for label, width in zip(view.column_labels, widths, strict=True))
+    magnitudes = relative_magnitudes([value for row in view.values for value in row])
+    names = gap.join(sanitize(label).ljust(width) for label, width in zip(view.column_labels, widths, strict=True))
     lines = [Text(f"{'':>{gutter}}  {names}", style="dim")] if named else []
     for number, (label, row) in enumerate(zip(view.row_labels, view.values, strict=True)):
-        line = Text(f"{safe(label)[:gutter]:>{gutter}} │", no_wrap=True)
-        for place, (value, wide) in enumerate(zip(row, widths, strict=True)):
-            line.append(gap if place else "")
-            line.append(*mark_text(view, value, strengths[number * len(row) + place], wide))
+        line = Text(f"{sanitize(label)[:gutter]:>{gutter}} │", no_wrap=True)
+        for column, (value, wide) in enumerate(zip(row, widths, strict=True)):
+            line.append(gap if column else "")
+            line.append(*mark_terminal(view, value, magnitudes[number * len(row) + column], wide))
         lines.append(line)
     lines += [
-        Text(safe(note), style="dim")
-        for note in (*([legend(view)] if (view.dots or view.ink == "apart") and each > 1 else []), *notes)
+        Text(sanitize(note), style="dim")
+        for note in (*([legend(view)] if needs_legend(view) and each > 1 else []), *notes)
     ]
-    return with_caption(title, look, Group(*lines))
+    return with_caption(title, caption, Group(*lines))
 
 
-STYLES = {"bar": "blue", "query": "yellow", "key": "cyan", "value": "red", "apart": "yellow"}
-
-
-def mark_text(view: Grid, value: float, strength: float, width: int) -> tuple[str, str]:
-    """One number in so many characters, and their style."""
+def mark_terminal(view: Grid, value: float, magnitude: float, width: int) -> tuple[str, str]:
+    """The characters of one number, and their style."""
     if value == -math.inf:
         return "−∞"[-min(width, 2) :].ljust(width), "dim red"
-    shade = GRAY_LEVELS[math.ceil(strength * 4 - 1e-9)]
-    if value < 0 and strength:
-        # One character alone has no room for its sign, which its colour then says.
-        return ("-" if width > 1 else "") + shade * max(1, width - 1), "blue" if view.ink == "apart" else "magenta"
-    return shade * width, STYLES[view.ink]
+    shade = SHADES[math.ceil(magnitude * 4 - 1e-9)]
+    if value < 0 and magnitude:
+        # A single character has no space for the sign; its colour shows it.
+        return ("-" if width > 1 else "") + shade * max(1, width - 1), (
+            "blue" if view.palette == "diverging" else "magenta"
+        )
+    return shade * width, TERMINAL_STYLES[view.palette]

@@ -1,4 +1,4 @@
-"""Spans: a text in pieces, each coloured by its number. In SVG, on a page, and in characters."""
+"""Rendering of highlighted text: as SVG, as HTML and for the terminal."""
 
 from __future__ import annotations
 
@@ -9,159 +9,179 @@ from itertools import pairwise
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.rendering.svg_canvas import DARK, HEATS, LIGHT, PAD, SIGNS, TINT, WIDTH, Drawing, clean, letters_on, shade_svg
-from clearstory.lens.rendering.scales import cell_text, short
-from clearstory.lens.rendering.terminal import with_caption, safe
-from clearstory.lens.views import Span, HighlightedText
+from clearstory.lens.rendering.palette import (
+    DARK,
+    HEAT_LEVELS,
+    LIGHT,
+    SIGN_COLORS,
+    TINT,
+    color_attributes,
+    text_class_on,
+)
+from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, escape
+from clearstory.lens.rendering.terminal_canvas import sanitize, with_caption
+from clearstory.lens.views.highlighted_text import HighlightedText, Span
+from clearstory.lens.views.number_format import format_cell, format_number
 
-STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
-"""The terminal's own colours, which its owner has chosen to be readable."""
+HEAT_STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
+"""Terminal styles by level, in the named colours of the terminal's own theme."""
 
-SIGNED = {
+SIGNED_STYLES = {
     "more": ("", "yellow", "yellow", "bold yellow", "black on yellow", "bold black on yellow"),
     "less": ("", "blue", "blue", "bold blue", "white on blue", "bold white on blue"),
 }
-"""The same of differences, above zero and below."""
+"""Terminal styles of differences by level, above zero and below."""
 
 
-def token_style(shade: str) -> str:
-    """A colour by its name, in the terminal."""
-    name, _, level = shade.partition("-")
-    return SIGNED.get(name, STYLES)[int(level)]
+def terminal_style(color_class: str) -> str:
+    """The terminal style of a colour class."""
+    name, _, level = color_class.partition("-")
+    return SIGNED_STYLES.get(name, HEAT_STYLES)[int(level)]
 
 
-SIZE = 14.0
-LETTER = 0.602 * SIZE
-"""Width of a monospaced letter; the drawing stretches its text to exactly this, whatever the font."""
+# ---- SVG
 
-LINE = 25.0
+FONT_SIZE = 14.0
+
+LETTER_WIDTH = 0.602 * FONT_SIZE
+"""Width of a monospaced letter; the document stretches its text to exactly this, whatever the font."""
+
+LINE_HEIGHT = 25.0
 
 
-def spans_svg(view: HighlightedText) -> str:
-    """The text in a monospaced font, line by line, on its colours."""
-    drawing = Drawing(view.title, [])
-    drawing.head(view.caption)
+def highlighted_text_svg(view: HighlightedText) -> str:
+    """Highlighted text as SVG, in a monospaced font, with a legend above."""
+    canvas = SvgCanvas(view.title, [])
+    canvas.header(view.caption)
     x = float(PAD)
-    drawing.y += 8
-    for shade, words in keys(view):
+    canvas.y += 8
+    for color_class, words in legend(view):
         width = 7 * len(words) + 18
-        drawing.parts.append(
-            f'<rect {shade_svg(shade, " rule")} x="{x:.1f}" y="{drawing.y - 11:.1f}" width="14" height="14" rx="3"/>'
+        canvas.elements.append(
+            f'<rect {color_attributes(color_class, " rule")} x="{x:.1f}" y="{canvas.y - 11:.1f}" width="14" height="14" '
+            'rx="3"/>'
         )
-        drawing.text(x + 20, drawing.y, words, 12)
+        canvas.text(x + 20, canvas.y, words, 12)
         x += width + 14
-    drawing.y += 26
+    canvas.y += 26
     left, right = float(PAD), float(WIDTH - PAD)
-    x, drawing.y = left, drawing.y + 6
+    x, canvas.y = left, canvas.y + 6
     for span in view.spans:
-        for part, last in lines(span.text):
-            for run in fitted(part, int((right - left) / LETTER)):
-                if x > left and x + wide(run) * LETTER > right + 0.5:
-                    x, drawing.y = left, drawing.y + LINE
-                draw_run(drawing, view, span, run, x)
-                x += wide(run) * LETTER
-            if not last:
-                x, drawing.y = left, drawing.y + LINE
-    drawing.y += 6
-    return drawing.done(f"{len(view.spans):,} pieces of text, coloured by their {view.unit or 'numbers'}.")
+        for text, is_last in split_lines(span.text):
+            for run in split_long(text, int((right - left) / LETTER_WIDTH)):
+                if x > left and x + display_width(run) * LETTER_WIDTH > right + 0.5:
+                    x, canvas.y = left, canvas.y + LINE_HEIGHT
+                draw_run(canvas, view, span, run, x)
+                x += display_width(run) * LETTER_WIDTH
+            if not is_last:
+                x, canvas.y = left, canvas.y + LINE_HEIGHT
+    canvas.y += 6
+    return canvas.document(f"{len(view.spans):,} spans of text, coloured by their {view.unit or 'numbers'}.")
 
 
-def draw_run(drawing: Drawing, view: HighlightedText, span: Span, run: str, x: float) -> None:
-    """A piece on its colour; what is known of it appears under the pointer."""
-    width, shade = wide(run) * LETTER, view.shade(span)
+def draw_run(canvas: SvgCanvas, view: HighlightedText, span: Span, run: str, x: float) -> None:
+    """Draw a run of text on its colour, with the span's note as a tooltip."""
+    width, color_class = display_width(run) * LETTER_WIDTH, view.color_class(span)
     if not width:
         return
-    note = f"<title>{clean(span.note)}</title>" if span.note else ""
-    drawing.parts.append(
-        f'<rect {shade_svg(shade)} x="{x + 0.5:.1f}" y="{drawing.y - 15:.1f}" width="{width - 1:.1f}" '
+    note = f"<title>{escape(span.note)}</title>" if span.note else ""
+    canvas.elements.append(
+        f'<rect {color_attributes(color_class)} x="{x + 0.5:.1f}" y="{canvas.y - 15:.1f}" width="{width - 1:.1f}" '
         f'height="21" rx="2">{note}</rect>'
     )
     text = run.strip(" ↵")
     if text:
-        before = wide(run[: run.index(text)]) * LETTER
-        drawing.parts.append(
-            f'<text x="{x + before:.1f}" y="{drawing.y:.1f}" font-size="{SIZE:g}" class="mono {letters_on(shade)}" '
-            f'textLength="{wide(text) * LETTER:.1f}" lengthAdjust="spacingAndGlyphs" pointer-events="none">'
-            f"{clean(text)}</text>"
+        before = display_width(run[: run.index(text)]) * LETTER_WIDTH
+        canvas.elements.append(
+            f'<text x="{x + before:.1f}" y="{canvas.y:.1f}" font-size="{FONT_SIZE:g}" '
+            f'class="mono {text_class_on(color_class)}" textLength="{display_width(text) * LETTER_WIDTH:.1f}" '
+            f'lengthAdjust="spacingAndGlyphs" pointer-events="none">{escape(text)}</text>'
         )
 
 
-def lines(text: str) -> Iterator[tuple[str, bool]]:
-    """The lines of a piece; each but the last ends with the sign of its line feed."""
-    parts = text.replace("\r\n", "\n").split("\n")
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        yield (part if last else part + "↵").replace("\t", "    "), last
+def split_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """The lines of a text and whether each is the last; all others end with a visible line feed."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(lines):
+        is_last = number == len(lines) - 1
+        yield (line if is_last else line + "↵").replace("\t", "    "), is_last
 
 
-def fitted(text: str, room: int) -> Iterator[str]:
-    """A piece as it is, or cut where it is longer than a line of `room` letters."""
-    while wide(text) > room:
-        # Half: a letter may take the place of two.
-        yield text[: room // 2]
-        text = text[room // 2 :]
+def split_long(text: str, width: int) -> Iterator[str]:
+    """A text in runs of at most `width` letters."""
+    while display_width(text) > width:
+        # Half: a letter may be two letters wide.
+        yield text[: width // 2]
+        text = text[width // 2 :]
     yield text
 
 
-def wide(text: str) -> int:
-    """Letters' widths that a text takes.
+def display_width(text: str) -> int:
+    """The width of a text in monospaced letters.
 
-    >>> wide("ab"), wide("吾")
+    >>> display_width("ab"), display_width("吾")
     (2, 2)
     """
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
 
 
-def keys(view: HighlightedText) -> list[tuple[str, str]]:
-    """What each colour means.
+def legend(view: HighlightedText) -> list[tuple[str, str]]:
+    """Each colour class and the numbers that have it.
 
-    >>> keys(Spans(title="", spans=(), unit="bits", levels=(1, 2)))
-    [('heat-0', 'under 1'), ('heat-1', '1 to 2'), ('heat-2', '2 bits and more')]
+    >>> legend(HighlightedText(title="", spans=(), unit="bits", thresholds=(1, 2)))
+    [('heat-0', 'under 1'), ('heat-1', '1 to 2'), ('heat-2', '2 bits or more')]
     """
-    marks = [short(level) for level in view.levels]
+    marks = [format_number(threshold) for threshold in view.thresholds]
     unit = f" {view.unit}" if view.unit else ""
     if not marks:
         return []
-    between = [f"{low} to {high}" for low, high in pairwise(marks)]
     if view.signed:
-        # Two ends and the middle tell the rest: eleven colours are no legend.
+        # Only both ends and the middle: eleven colours are too many for a legend.
         most = len(marks)
         return [
-            (f"less-{most}", f"−{marks[-1]}{unit} and less"),
-            ("heat-0", f"under {marks[0]} either way"),
-            (f"more-{most}", f"+{marks[-1]}{unit} and more"),
+            (f"less-{most}", f"−{marks[-1]}{unit} or less"),
+            ("heat-0", f"within ±{marks[0]}"),
+            (f"more-{most}", f"+{marks[-1]}{unit} or more"),
         ]
-    words = [f"under {marks[0]}", *between, f"{marks[-1]}{unit} and more"]
+    between = [f"{low} to {high}" for low, high in pairwise(marks)]
+    words = [f"under {marks[0]}", *between, f"{marks[-1]}{unit} or more"]
     return [(f"heat-{level}", each) for level, each in enumerate(words)]
 
 
-def spans_html(view: HighlightedText) -> str:
-    """The text on its colours, the totals above it, and what is known of a piece at the foot of the page."""
-    totals = "".join(f"<div><dd>{clean(told(value))}</dd><dt>{clean(name)}</dt></div>" for name, value in view.totals)
-    key = "".join(f'<span class="{shade}">&nbsp;</span> {clean(words)}&emsp;' for shade, words in keys(view))
-    body = "".join(piece_html(view, span) for span in view.spans)
-    look = f"<p>{clean(view.caption)}</p>" if view.caption else ""
+# ---- HTML
+
+
+def highlighted_text_html(view: HighlightedText) -> str:
+    """Highlighted text as part of an HTML page, with totals above; a span's note appears when it is pointed at."""
+    totals = "".join(
+        f"<div><dd>{escape(format_total(value))}</dd><dt>{escape(name)}</dt></div>" for name, value in view.totals
+    )
+    key = "".join(
+        f'<span class="{color_class}">&nbsp;</span> {escape(words)}&emsp;' for color_class, words in legend(view)
+    )
+    body = "".join(span_html(view, span) for span in view.spans)
+    caption = f"<p>{escape(view.caption)}</p>" if view.caption else ""
     return (
-        f"<style>{STYLE}</style><h1>{clean(view.title)}</h1>{look}<dl>{totals}</dl>"
+        f"<style>{STYLE}</style><h1>{escape(view.title)}</h1>{caption}<dl>{totals}</dl>"
         f'<p class="key">{key}</p><p class="text">{body}</p>'
-        '<p class="hint">Point at a piece of the text to see more.</p>'
+        '<p class="hint">Point at a span of the text to see details.</p>'
     )
 
 
-def palette(colours: dict[str, str]) -> str:
-    """The colours a page needs, as custom properties."""
-    names = ("paper", "ink", "soft", "rule", *(f"line-{line}" for line in SIGNS.values()))
-    names += tuple(f"{name}-{i}" for name in ("heat", "on") for i in range(HEATS))
-    return "".join(f"--{name}:{colours[name]};" for name in names)
+def custom_properties(colors: dict[str, str]) -> str:
+    """The colours that the page needs, as CSS custom properties."""
+    names = ("paper", "ink", "soft", "rule", *(f"line-{line}" for line in SIGN_COLORS.values()))
+    names += tuple(f"{name}-{i}" for name in ("heat", "on") for i in range(HEAT_LEVELS))
+    return "".join(f"--{name}:{colors[name]};" for name in names)
 
 
 STYLE = (
-    f":root{{{palette(LIGHT)}}}@media(prefers-color-scheme:dark){{:root{{{palette(DARK)}}}}}"
-    + "".join(f".heat-{i}{{background:var(--heat-{i});color:var(--on-{i})}}" for i in range(HEATS))
+    f":root{{{custom_properties(LIGHT)}}}@media(prefers-color-scheme:dark){{:root{{{custom_properties(DARK)}}}}}"
+    + "".join(f".heat-{i}{{background:var(--heat-{i});color:var(--on-{i})}}" for i in range(HEAT_LEVELS))
     + "".join(
         f".{name}-{i}{{background:color-mix(in srgb,var(--line-{line}) {100 * TINT * i:.0f}%,var(--paper))}}"
-        for name, line in SIGNS.items()
-        for i in range(1, HEATS)
+        for name, line in SIGN_COLORS.items()
+        for i in range(1, HEAT_LEVELS)
     )
     + """
 h1 { font-size: 1.2rem; margin: 0 0 .4rem; }
@@ -188,53 +208,56 @@ main { padding-bottom: 4rem; }
 )
 
 
-def told(value: object) -> str:
-    """A total as people read it."""
-    return f"{value:,.1f}" if isinstance(value, float) and value >= 1000 else cell_text(value)
+def format_total(value: object) -> str:
+    """A total as text; large floats with one decimal."""
+    return f"{value:,.1f}" if isinstance(value, float) and value >= 1000 else format_cell(value)
 
 
-def piece_html(view: HighlightedText, span: Span) -> str:
-    """One piece; a line feed is shown and obeyed, and a piece without a letter of its own is a narrow bar."""
-    text = "\n".join(clean(part) for part, _ in lines(span.text))
+def span_html(view: HighlightedText, span: Span) -> str:
+    """One span. Line feeds are both shown and kept; a span without visible text is a narrow bar."""
+    text = "\n".join(escape(line) for line, _ in split_lines(span.text))
     if span.value is None and not span.note:
         return text
-    note = f' data-note="{clean(span.note)}"' if span.note else ""
-    return f'<span class="{view.shade(span)}"{note}>{text or "&#8202;"}</span>'
+    note = f' data-note="{escape(span.note)}"' if span.note else ""
+    return f'<span class="{view.color_class(span)}"{note}>{text or "&#8202;"}</span>'
 
 
-class Coloured:
-    """A text in the terminal's colours; where there are none, each piece with its number."""
+# ---- terminal
+
+
+class HighlightedTextTerminal:
+    """Highlighted text for the terminal: in colours, or without colours with the number after each span."""
 
     def __init__(self, view: HighlightedText) -> None:
         self.view = view
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """What rich prints."""
-        colours = console.color_system is not None and not console.no_color
-        body = Text.assemble(*(coloured(self.view) if colours else numbered(self.view)))
+        has_colors = console.color_system is not None and not console.no_color
+        body = Text.assemble(*(colored_spans(self.view) if has_colors else numbered_spans(self.view)))
         parts = [body]
-        if colours:
+        if has_colors:
             key = Text()
-            for shade, words in keys(self.view):
-                key.append(" " + words + " ", style=token_style(shade)).append("  ")
+            for color_class, words in legend(self.view):
+                key.append(" " + words + " ", style=terminal_style(color_class)).append("  ")
             parts = [key, Text(""), body]
         yield with_caption(self.view.title, self.view.caption, Group(*parts))
 
 
-def coloured(view: HighlightedText) -> Iterable[tuple[str, str]]:
-    """Each piece and its style."""
+def colored_spans(view: HighlightedText) -> Iterable[tuple[str, str]]:
+    """The text of each span and its style."""
     for span in view.spans:
-        style = token_style(view.shade(span)) if span.value is not None else ""
-        for part, last in lines(span.text):
-            yield safe(part), style
-            if not last:
+        style = terminal_style(view.color_class(span)) if span.value is not None else ""
+        for line, is_last in split_lines(span.text):
+            yield sanitize(line), style
+            if not is_last:
                 yield "\n", ""
 
 
-def numbered(view: HighlightedText) -> Iterable[tuple[str, str]]:
-    """Each piece and its number in brackets."""
+def numbered_spans(view: HighlightedText) -> Iterable[tuple[str, str]]:
+    """The text of each span followed by its number in brackets, without a style."""
     for span in view.spans:
-        said = "".join(safe(part) + ("" if last else "\n") for part, last in lines(span.text))
-        body = said.rstrip("\n")
+        text = "".join(sanitize(line) + ("" if is_last else "\n") for line, is_last in split_lines(span.text))
+        body = text.rstrip("\n")
         number = "" if span.value is None else f"[{span.value:{'+' if view.signed else ''}.1f}]"
-        yield f"{body}{number}{said[len(body) :]}", ""
+        yield f"{body}{number}{text[len(body) :]}", ""

@@ -1,4 +1,4 @@
-"""Mosaic: many small pictures side by side, each with its name's colour. In SVG and in characters."""
+"""Rendering of tile grids: many small images, each underlined in the colour of its category."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ from collections import Counter
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clearstory.lens.rendering.svg_canvas import INKS, PAD, WIDTH, Drawing, clean, clip, text_width
-from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.rendering.terminal import COLOURS, with_caption, safe
-from clearstory.lens.views import TileGrid, Tile
+from clearstory.lens.rendering.palette import LINE_COLORS
+from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, escape, text_width, truncate_text
+from clearstory.lens.rendering.terminal_canvas import TERMINAL_COLORS, sanitize, with_caption
+from clearstory.lens.views.number_format import format_cell
+from clearstory.lens.views.tile_grid import Tile, TileGrid
 
 LEVELS = 5
-"""Strengths of a cell that are told apart; the weakest, under 1 / 10, is left blank."""
+"""Shades of a cell; the weakest, below 1 / 10, is blank."""
 
-LARGEST = 64
-"""Pixels of a tile's side."""
+MAX_SIZE = 64
+"""Largest side of a tile in pixels."""
 
 
-def mosaic_svg(view: TileGrid) -> str:
-    """A tile for each pair of labels: its cells, darker for more, and a line in its name's colour below."""
-    drawing = Drawing(view.title, [])
-    drawing.head(view.caption)
-    key(drawing, view)
+def tile_grid_svg(view: TileGrid) -> str:
+    """A tile grid as SVG."""
+    canvas = SvgCanvas(view.title, [])
+    canvas.header(view.caption)
+    draw_legend(canvas, view)
     left = PAD + max(text_width(label, 11) for label in view.row_labels) + 10
-    size = min(LARGEST, (WIDTH - PAD - left) / len(view.column_labels) - 6)
-    step = size + 6
-    drawing.y += 18
+    size = min(MAX_SIZE, (WIDTH - PAD - left) / len(view.column_labels) - 6)
+    pitch = size + 6
+    canvas.y += 18
     for number, label in enumerate(view.column_labels):
-        if number % max(1, round(18 / step)) == 0:
-            drawing.text(left + number * step + size / 2, drawing.y, label, 11, "soft num", "middle")
-    drawing.y += 8
-    every = max(1, round(12 / step))
+        if number % max(1, round(18 / pitch)) == 0:
+            canvas.text(left + number * pitch + size / 2, canvas.y, label, 11, "soft num", "middle")
+    canvas.y += 8
+    every = max(1, round(12 / pitch))
     for number, (label, row) in enumerate(zip(view.row_labels, view.tiles, strict=True)):
         if number % every == 0:
-            drawing.text(left - 10, drawing.y + size / 2 + 4, label, 11, "soft num", "end")
-        for place, tile in enumerate(row):
-            told = f"{clean(label)}, {clean(view.column_labels[place])}: {clean(tile.name)} {cell_text(tile.score)}"
-            drawing.parts.append(
-                f"<g><title>{told}</title>{tile_svg(tile, ink(view, tile), left + place * step, drawing.y, size)}</g>"
-            )
-        drawing.y += step
-    drawing.y -= 12
-    return drawing.done(f"{len(view.row_labels)} rows of {len(view.column_labels)} small pictures.")
+            canvas.text(left - 10, canvas.y + size / 2 + 4, label, 11, "soft num", "end")
+        for column, tile in enumerate(row):
+            score = f"{escape(tile.category)} {format_cell(tile.score)}"
+            note = f"{escape(label)}, {escape(view.column_labels[column])}: {score}"
+            image = tile_svg(tile, category_class(view, tile.category), left + column * pitch, canvas.y, size)
+            canvas.elements.append(f"<g><title>{note}</title>{image}</g>")
+        canvas.y += pitch
+    canvas.y -= 12
+    return canvas.document(f"{len(view.row_labels)} rows of {len(view.column_labels)} small images.")
 
 
-def tile_svg(tile: Tile, look: str, x: float, y: float, size: float) -> str:
-    """One tile: runs of cells of one strength are one stroke, so a picture of 256 cells is a few hundred characters."""
+def tile_svg(tile: Tile, css_class: str, x: float, y: float, size: float) -> str:
+    """One tile. Runs of cells with one shade are one stroke, so an image of 256 cells is a few hundred characters."""
     height, width = len(tile.cells), len(tile.cells[0])
     box = f'<rect class="edge-bar" opacity="0.25" x="{x:.1f}" y="{y:.1f}" width="{size:.1f}" height="{size:.1f}"/>'
     strokes = []
@@ -57,7 +58,7 @@ def tile_svg(tile: Tile, look: str, x: float, y: float, size: float) -> str:
             column = 0
             while column < width:
                 end = column
-                while end < width and level_of(cells[end]) == level:
+                while end < width and cell_level(cells[end]) == level:
                     end += 1
                 if end > column:
                     runs.append(f"M{column} {row + 0.5}h{end - column}")
@@ -67,56 +68,60 @@ def tile_svg(tile: Tile, look: str, x: float, y: float, size: float) -> str:
                 f'<path class="edge-bar" stroke-width="1.02" opacity="{level / LEVELS:.2g}" d="{"".join(runs)}"/>'
             )
     scaled = f"translate({x:.1f} {y:.1f}) scale({size / width:.4g} {size / height:.4g})"
-    name = f'<rect class="{look}" x="{x:.1f}" y="{y + size:.1f}" width="{size:.1f}" height="3"/>' if look else ""
-    return f'{box}<g transform="{scaled}">{"".join(strokes)}</g>{name}'
+    underline = (
+        f'<rect class="{css_class}" x="{x:.1f}" y="{y + size:.1f}" width="{size:.1f}" height="3"/>' if css_class else ""
+    )
+    return f'{box}<g transform="{scaled}">{"".join(strokes)}</g>{underline}'
 
 
-def level_of(cell: int) -> int:
-    """A cell's strength, 0 to LEVELS.
+def cell_level(cell: int) -> int:
+    """The shade of a cell, 0 to LEVELS.
 
-    >>> [level_of(cell) for cell in (0, 25, 26, 128, 255)]
+    >>> [cell_level(cell) for cell in (0, 25, 26, 128, 255)]
     [0, 0, 1, 3, 5]
     """
     return int(cell / 255 * LEVELS + 0.5)
 
 
-def ink(view: TileGrid, tile: Tile) -> str:
-    """The class of a name's colour; the last kind is what could not be named, and has none."""
-    number = view.kinds.index(tile.name)
-    return "" if number == len(view.kinds) - 1 else f"dot-{number}" if number < INKS else "band"
+def category_class(view: TileGrid, category: str) -> str:
+    """The CSS class of a category's colour; empty for the last category, which has no colour."""
+    index = view.categories.index(category)
+    return "" if index == len(view.categories) - 1 else f"dot-{index}" if index < LINE_COLORS else "band"
 
 
-def key(drawing: Drawing, view: TileGrid) -> None:
-    """Each name with its colour and how many tiles have it."""
-    counts = Counter(tile.name for row in view.tiles for tile in row)
-    x, drawing.y = float(PAD), drawing.y + 12
-    for name in view.kinds:
-        if not counts[name]:
+def draw_legend(canvas: SvgCanvas, view: TileGrid) -> None:
+    """Draw each category with its colour and its number of tiles."""
+    counts = Counter(tile.category for row in view.tiles for tile in row)
+    x, canvas.y = float(PAD), canvas.y + 12
+    for category in view.categories:
+        if not counts[category]:
             continue
-        said = clip(f"{name} {counts[name]}", 240, 12)
-        if x + 34 + text_width(said, 12) > WIDTH - PAD and x > PAD:
-            x, drawing.y = PAD, drawing.y + 20
-        look = ink(view, Tile(name, 0.0, ((0,),)))
-        if look:
-            drawing.parts.append(f'<rect class="{look}" x="{x:.1f}" y="{drawing.y - 6:.1f}" width="18" height="3"/>')
-        drawing.text(x + (25 if look else 0), drawing.y, said, 12, "ink")
-        x += (48 if look else 23) + text_width(said, 12)
-    drawing.y += 4
+        text = truncate_text(f"{category} {counts[category]}", 240, 12)
+        if x + 34 + text_width(text, 12) > WIDTH - PAD and x > PAD:
+            x, canvas.y = PAD, canvas.y + 20
+        css_class = category_class(view, category)
+        if css_class:
+            canvas.elements.append(
+                f'<rect class="{css_class}" x="{x:.1f}" y="{canvas.y - 6:.1f}" width="18" height="3"/>'
+            )
+        canvas.text(x + (25 if css_class else 0), canvas.y, text, 12, "ink")
+        x += (48 if css_class else 23) + text_width(text, 12)
+    canvas.y += 4
 
 
-def mosaic_text(view: TileGrid, width: int = 80) -> RenderableType:
-    """The beginning of each tile's name, and how much it is that where there is room."""
+def tile_grid_terminal(view: TileGrid, width: int = 80) -> RenderableType:
+    """A tile grid for the terminal: the first letters of each tile's category, with the score if it fits."""
     gutter = max(len(label) for label in view.row_labels)
-    whole = gutter + 2 + 10 * len(view.column_labels) <= width
-    wide = 10 if whole else 5
-    names = "".join(f"{safe(label):<{wide}}" for label in view.column_labels)
+    with_score = gutter + 2 + 10 * len(view.column_labels) <= width
+    wide = 10 if with_score else 5
+    names = "".join(f"{sanitize(label):<{wide}}" for label in view.column_labels)
     lines = [Text(f"{'':>{gutter}}  {names}", style="dim", no_wrap=True)]
     for label, row in zip(view.row_labels, view.tiles, strict=True):
-        line = Text(f"{safe(label):>{gutter}}  ", no_wrap=True)
+        line = Text(f"{sanitize(label):>{gutter}}  ", no_wrap=True)
         for tile in row:
-            number = view.kinds.index(tile.name)
-            known = number < len(view.kinds) - 1
-            said = safe(tile.name)[:4] + (f" {tile.score:.2f}" if whole else "") if known else "·"
-            line.append(f"{said:<{wide}}", style=COLOURS[number % len(COLOURS)] if known else "dim")
+            index = view.categories.index(tile.category)
+            clear = index < len(view.categories) - 1
+            text = sanitize(tile.category)[:4] + (f" {tile.score:.2f}" if with_score else "") if clear else "·"
+            line.append(f"{text:<{wide}}", style=TERMINAL_COLORS[index % len(TERMINAL_COLORS)] if clear else "dim")
         lines.append(line)
     return with_caption(view.title, view.caption, Group(*lines))
