@@ -9,17 +9,19 @@ from typing import Any
 
 import torch
 
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.formats.gguf.write import write_gguf
-from clearstory.models.transformer.config import TransformerConfig
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
-from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXT = "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in my purse\n" * 3
 
-BASE = TransformerConfig(vocab=300, context=64, width=32, layers=2, heads=4, kv_heads=4, head_dim=8, intermediate_size=48)
+BASE = TransformerConfig(
+    vocab=300, context=64, width=32, layers=2, heads=4, kv_heads=4, head_dim=8, intermediate_size=48
+)
 LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
 WIRINGS: dict[str, TransformerConfig] = {

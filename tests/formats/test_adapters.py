@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clearstory.errors import BadInput, CannotDo, ClearstoryError, CorruptFile, FolderExists
-from clearstory.formats.lora.adapters import weights_fingerprint, read_adapter, save_adapter, model_fused_linears
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model, update_model_card
+from clearstory.formats.lora.adapters import model_fused_linears, read_adapter, save_adapter, weights_fingerprint
 from clearstory.formats.lora.fused_layers import fuse_lora, split_lora
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.lora import adapt, lora_layers, merge_lora
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -42,7 +42,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base and an adapter of it."""
     folder = tmp_path_factory.mktemp("made")
     base, adapted = learnt(TINY_GPT2, targets=("query", "value", "down"))
-    save_model(folder / "base", base, train_tokenizer("characters", ["abcdefghijklm"]), ModelCard(name="base", bits_per_byte=2.0))
+    save_model(
+        folder / "base",
+        base,
+        train_tokenizer("characters", ["abcdefghijklm"]),
+        ModelCard(name="base", bits_per_byte=2.0),
+    )
     save_adapter(folder / "adapter", adapted, folder / "base", None, ModelCard(name="small"))
     return folder
 
@@ -64,7 +69,7 @@ def logits(model: Any) -> Tensor:
         (TINY_CLEAR, ("query", "gate")),
         (TINY_GPT2, ("query", "key", "value", "output", "up", "down")),
         (TINY_RECALL, ("query", "input_projection")),
-        (TINY_LSTM, ("input", "memory")),
+        (TINY_LSTM, ("input", "recurrent")),
     ],
     ids=["qwen3", "gpt2", "own names", "lstm"],
 )
@@ -115,7 +120,9 @@ def test_joined_and_parted_are_each_others_reverse_on_the_product() -> None:
     for linear in model_fused_linears(adapted)[1]:
         if len(linear.native_names) == 3:
             pair = fuse_lora(linear, found)
-            products = [pair.alpha / len(pair.a) * part for part in torch.split(pair.b @ pair.a, list(linear.out_features))]
+            products = [
+                pair.alpha / len(pair.a) * part for part in torch.split(pair.b @ pair.a, list(linear.out_features))
+            ]
             for name, product in zip(linear.native_names, products, strict=True):
                 each = found[name]
                 assert torch.allclose(product, each.scale * each.lora_b @ each.lora_a, atol=1e-4)
@@ -206,7 +213,7 @@ def test_what_cannot_be_honoured_is_refused(name: str, copy: Path) -> None:
 
 
 SPOILS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
-    "half": (lambda found: found.pop(FIRST), "holds half of transformer.h.0.attn.c_attn, without its lora_A"),
+    "half": (lambda found: found.pop(FIRST), "holds transformer.h.0.attn.c_attn without its lora_A"),
     "wide": (lambda found: found.update({FIRST: torch.ones(6, 5)}), r"shape \[6, 16\], and .* holds \[6, 5\]"),
     "whole": (
         lambda found: found.update({"base_model.model.lm_head.lora_A.weight": torch.ones(2, 2)}),
@@ -245,7 +252,7 @@ def test_another_base_of_the_same_shape_is_refused(made: Path, copy: Path, tmp_p
 def test_an_adapter_of_an_adapter_and_one_of_itself_are_refused(made: Path, copy: Path) -> None:
     for base in (made / "adapter", copy):
         edit(copy, lambda said, base=base: said.update(base_model_name_or_path=str(base)))
-        with pytest.raises(BadInput, match="which is an adapter itself; merge that one first"):
+        with pytest.raises(BadInput, match="which is an adapter itself; merge that first"):
             open_model(copy)
 
 
@@ -254,7 +261,7 @@ def test_files_that_are_missing_or_no_files_of_ours_are_named(copy: Path) -> Non
     with pytest.raises(BadInput, match="card must be an object"):
         open_model(copy)
     (copy / "clearstory.json").write_text("[]")
-    with pytest.raises(CorruptFile, match="holds a list"):
+    with pytest.raises(CorruptFile, match="holds a JSON list"):
         open_model(copy)
     (copy / "clearstory.json").unlink()
     (copy / "adapter_model.safetensors").rename(copy / "adapter_model.bin")

@@ -14,16 +14,16 @@ from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import read_arpa
 from clearstory.formats.arpa.write import write_arpa
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import generate
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, counted, shaken
 
 # As SRILM writes: remarks before, log10 to seven digits, a back-off only where a context needs one.
@@ -63,7 +63,9 @@ def written(folder: Path, text: str) -> Path:
 def nats(opened: Any, sentence: str) -> list[float]:
     """log10 P of each word of a line, and of its end."""
     ids = opened.tokenizer.encode(sentence + "\n")
-    found, _ = opened.model.token_nll(TokenBatch(torch.tensor([[opened.tokenizer.eos_token_id, *ids[:-1]]])), torch.tensor([ids]))
+    found, _ = opened.model.token_nll(
+        TokenBatch(torch.tensor([[opened.tokenizer.eos_token_id, *ids[:-1]]])), torch.tensor([ids])
+    )
     return [-each / math.log(10) for each in found[0].tolist()]
 
 
@@ -74,7 +76,9 @@ def test_a_file_of_others_means_what_they_mean(tmp_path: Path, packed: bool) -> 
         file = tmp_path / "small.arpa.gz"
         file.write_bytes(gzip.compress(SMALL.encode()))
     opened = open_model(file)
-    assert opened.model.config == NGramConfig(vocab=4, order=3, smoothing="given", bos_token_id=1, counts=False, sizes=(4, 1))
+    assert opened.model.config == NGramConfig(
+        vocab=4, order=3, smoothing="given", bos_token_id=1, counts=False, sizes=(4, 1)
+    )
     # <s> a: a bigram. <s> a b: a trigram. a b </s>: no trigram, and "a b" has no back-off; b </s> is a bigram.
     assert nats(opened, "a b") == pytest.approx([-0.2, -0.05, -0.1], abs=1e-6)
     # <s> b: none; the back-off of <s>, then b. b a: that of b, then a. a a: that of a, and so on.
@@ -179,7 +183,7 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
     file = written(tmp_path, SMALL)
     assert set(generate(file, "a", max_tokens=20, seed=1, ignore_eos=True).text.split()) <= {"a", "b", "<unk>"}
     assert generate(file, "", max_tokens=5, beam=2).completions
-    assert clearstory.inspect(file, "a b", "surprise").totals  # type: ignore[attr-defined]
+    assert clearstory.inspect(file, "a b", "surprisal").totals  # type: ignore[attr-defined]
     assert evaluate(file, texts=["a b\n"]).score.nats == pytest.approx(0.35 * math.log(10), rel=1e-6)
 
 

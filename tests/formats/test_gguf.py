@@ -14,16 +14,16 @@ import torch
 from ggufs import BASE, GGUF_ARCHITECTURES, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shaken, written
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, FolderExists, UnknownName
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.formats.gguf.architectures import choose_architecture
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES
 from clearstory.formats.gguf.write import llama_cpp_warning, write_gguf
-from clearstory.formats.rotary_layout import pairs_to_halves, halves_to_pairs
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.rotary_layout import halves_to_pairs, pairs_to_halves
 from clearstory.models.build import count_parameters
-from clearstory.models.transformer.positions import rope_scaling_divisors
 from clearstory.models.families import PRESETS
+from clearstory.models.transformer.positions import rope_scaling_divisors
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import generate
@@ -51,7 +51,12 @@ def test_export_then_import_is_the_identity(name: str, tmp_path: Path) -> None:
 def test_a_folder_becomes_a_file_and_the_same_folder_again(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", WIRINGS["llama"])
     found = convert(folder, tmp_path / "model.gguf")
-    assert (found.format, found.dtype, found.max_nats_difference, found.max_rounding_difference) == ("gguf", "f32", 0.0, 0.0)
+    assert (found.format, found.dtype, found.max_nats_difference, found.max_rounding_difference) == (
+        "gguf",
+        "f32",
+        0.0,
+        0.0,
+    )
     assert found.tokens_compared > 100
     assert found.bytes == (tmp_path / "model.gguf").stat().st_size
     convert(tmp_path / "model.gguf", tmp_path / "again")
@@ -174,7 +179,12 @@ def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
     after = open_model(tmp_path / "model.gguf").tokenizer
     assert after is not None
     assert after.config["chat_template"] == template
-    assert (after.eos_token_id, after.bos_token_id, after.pad_token_id, after.unk_token_id) == (tokenizer.eos_token_id, tokenizer.bos_token_id, None, None)
+    assert (after.eos_token_id, after.bos_token_id, after.pad_token_id, after.unk_token_id) == (
+        tokenizer.eos_token_id,
+        tokenizer.bos_token_id,
+        None,
+        None,
+    )
     assert 0 not in after.encode("<|endoftext|>"), "text is never a command"
     assert after.encode_parsing_special("<|endoftext|>") == [0]
 

@@ -51,7 +51,10 @@ LIES: dict[str, tuple[bytes, str]] = {
         packed({}, {}, b"", counts=(0, 2))[:24] + FIELD * 2,
         "the field 'a' occurs twice",
     ),
-    "latin": (packed({"a": struct.pack("<IQ", 8, 2) + b"\xe9\xe9"}, {}, b""), "the text of 'a' at byte [0-9]+ is not UTF-8"),
+    "latin": (
+        packed({"a": struct.pack("<IQ", 8, 2) + b"\xe9\xe9"}, {}, b""),
+        "the text of 'a' at byte [0-9]+ is not UTF-8",
+    ),
     "words": (packed({"a": listed(8, 1, struct.pack("<Q", 1) + b"\xff")}, {}, b""), "item 0 of 'a' is not UTF-8"),
     "sides": (packed({}, {"a": ([1] * 9, 0, 0)}, NUMBERS), "has 9 dimensions; supported: 1 to 4"),
     "none": (packed({}, {"a": ([], 0, 0)}, NUMBERS), "has 0 dimensions"),
@@ -59,7 +62,10 @@ LIES: dict[str, tuple[bytes, str]] = {
     "large": (packed({}, {"a": ([HUGE, HUGE], 0, 0)}, NUMBERS), "which is impossible"),
     "wraps": (packed({}, {"a": ([2**32, 2**32 + 1], 0, 0)}, NUMBERS), "which is impossible"),
     "block": (packed({}, {"a": ([33, 2], 8, 0)}, bytes(256)), r"has shape \[2, 33\] in Q8_0, which is impossible"),
-    "beyond": (packed({}, {"a": ([4, 2], 0, HUGE)}, NUMBERS), "starts at byte .*, which is not aligned or beyond the end"),
+    "beyond": (
+        packed({}, {"a": ([4, 2], 0, HUGE)}, NUMBERS),
+        "starts at byte .*, which is not aligned or beyond the end",
+    ),
     "over": (packed({}, {"a": ([4, 4], 0, 0)}, NUMBERS), "the tensor 'a' of 64 bytes starts at byte"),
     "crooked": (packed({}, {"a": ([4, 1], 0, 3)}, NUMBERS), "which is not aligned or beyond the end"),
     "overlap": (packed({}, {"a": ([4, 4], 0, 0), "b": ([4, 2], 0, 32)}, bytes(96)), "the tensors 'a' and 'b' overlap"),
@@ -181,7 +187,10 @@ def changed(tmp_path: Path, fields: dict[str, Any], name: str = "llama") -> Path
         ({"llama.block_count": 3}, "lacks blk.2.attn_norm.weight of shape"),
         ({"llama.block_count": 1}, r"holds blk\.1\.\w+\.weight of shape .*, which its architecture does not have"),
         ({"llama.block_count": 4000}, "has 4,000 layers, and 2[0-9] tensors"),
-        ({"llama.feed_forward_length": 47}, r"ffn_down\.weight of shape \[32, 48\], and its metadata require \[32, 47\]"),
+        (
+            {"llama.feed_forward_length": 47},
+            r"ffn_down\.weight of shape \[32, 48\], and its metadata require \[32, 47\]",
+        ),
         (
             {"llama.embedding_length": 16},
             r"token_embd\.weight of shape \[300, 32\], .* require \[300, 16\]",

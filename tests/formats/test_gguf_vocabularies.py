@@ -12,7 +12,7 @@ import pytest
 from clearstory.errors import BadInput
 from clearstory.formats.folders import open_model
 from clearstory.formats.gguf.header import GGUFHeader
-from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer, gguf_tokenizer_fields
+from clearstory.formats.gguf.tokenizer import gguf_tokenizer_fields, read_gguf_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 
 DIVIDER = "\n__ggml_vocab_test__\n"
@@ -61,7 +61,12 @@ def as_read(fields: dict[str, Any]) -> dict[str, Any]:
 
 def test_phi3s_template_and_special_tokens_are_read(data: Path, tmp_path: Path) -> None:
     tokenizer = read(vocabulary(data, tmp_path, "phi-3"))
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (1, 32_000, 32_000, None)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (
+        1,
+        32_000,
+        32_000,
+        None,
+    )
     assert tokenizer.post_processor_ids == (1,)
     assert "<|assistant|>" in tokenizer.config["chat_template"]
     assert tokenizer.encode_parsing_special("<|end|>") == [32_007]

@@ -13,9 +13,9 @@ import torch
 from ggufs import LLAMA, shaken
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.formats.llama2c import read_llama2c_config, tensor_shapes
+from clearstory.formats.model_card import ModelCard
 from clearstory.formats.rotary_layout import halves_to_pairs
 from clearstory.recipes.inference.generate import generate
 

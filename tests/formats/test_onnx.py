@@ -21,15 +21,17 @@ import torch
 
 from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, MissingExtra, OutOfSpace
-from clearstory.formats.onnx import export
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.onnx import export
 from clearstory.formats.onnx.export import GRAPHS
 from clearstory.models.base import TokenBatch
-from clearstory.models.families import FAMILIES
+from clearstory.models.families import PRESETS
+from clearstory.models.hmm.model import HMM
+from clearstory.models.ngram.model import NGram
+from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.architectures import ARCHITECTURES
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
-from clearstory.models.families import PRESETS
 from clearstory.recipes.conversion import check_onnx
 from clearstory.recipes.conversion.convert import Conversion, convert
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -38,7 +40,16 @@ from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, shaken
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"the package {package} is not installed: clearstory[onnx]")
 
-SMALL = {"vocab": 23, "context": 24, "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32}
+SMALL = {
+    "vocab": 23,
+    "context": 24,
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 32,
+}
 TINY_BERT = replace(BERT_TINY, **SMALL | {"layers": 1})
 TINY_PHI3 = replace(PRESETS["phi3-mini"], **SMALL | {"heads": 4, "kv_heads": 2, "head_dim": 4}, sliding_window=5)
 

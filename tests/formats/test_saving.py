@@ -18,10 +18,10 @@ from clearstory.errors import (
     FolderExists,
     VocabularyMismatch,
 )
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.transformer.config import TransformerConfig
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.train_tokenizer import train_tokenizer
 
 GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_dim=2, intermediate_size=12)

@@ -11,9 +11,9 @@ import torch
 
 from clearstory.formats.folders import open_model
 from clearstory.models.families import PRESETS
+from clearstory.recipes.conversion.check_transformers import SAMPLE_MESSAGES, SAMPLE_TEXTS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.conversion.check_transformers import SAMPLE_MESSAGES, SAMPLE_TEXTS
 from clearstory.text.chat_template import ChatTemplate
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -80,7 +80,11 @@ def test_as_a_folder_it_is_portable(file: Path, tmp_path: Path) -> None:
     assert found.max_nats_difference == 0.0
     assert found.portability is not None
     assert found.portability.reason is None
-    assert (found.portability.portable, found.portability.texts, found.portability.template) == (True, len(SAMPLE_TEXTS), True)
+    assert (found.portability.portable, found.portability.texts, found.portability.template) == (
+        True,
+        len(SAMPLE_TEXTS),
+        True,
+    )
 
 
 @pytest.mark.slow

@@ -19,10 +19,10 @@ from clearstory.errors import (
     ClearstoryError,
     CorruptFile,
 )
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
-from clearstory.models.transformer.config import TransformerConfig
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
+from clearstory.models.transformer.config import TransformerConfig
 
 GPT2 = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_dim=2, intermediate_size=12)
 LLAMA = replace(GPT2, norm="rms", positions="rotary", gated=True, bias=False, activation="silu")
@@ -253,7 +253,7 @@ def test_tensors_that_do_not_fit_the_config_are_named_with_both_shapes(tmp_path:
     folder = saved(tmp_path / "c")
     reweigh(folder, lambda w: w.update({"transformer.h.2.ln_1.weight": torch.ones(8)}))
     with pytest.raises(
-        CorruptFile, match=r"the weights hold transformer\.h\.2\.ln_1\.weight of shape \[8\], and config"
+        CorruptFile, match=r"the weights hold transformer\.h\.2\.ln_1\.weight of shape \[8\], which config"
     ):
         open_model(folder)
     folder = saved(tmp_path / "d")

@@ -18,31 +18,33 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
-from clearstory.models.base import TokenBatch
-from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.encoder import Encoder
+from clearstory.formats.model_card import ModelCard
+from clearstory.models.base import TokenBatch, reads_source
 from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
-from clearstory.models.base import reads_source
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 
 HERE = Path(__file__).parent
 
 TEXT = "The cat sat on a mat; the dog, it's said, did not."
 
 SHAPE: dict[str, Any] = {
-    "vocab": 2, "context": 24, "width": 8, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 4, "intermediate_size": 12,
+    "vocab": 2, "context": 24, "width": 8, "layers": 2, "heads": 2, "kv_heads": 2,
+    "head_dim": 4, "intermediate_size": 12,
 }  # fmt: skip
 
 GPT2 = TransformerConfig(**SHAPE)
-LLAMA = replace(GPT2, kv_heads=1, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
+LLAMA = replace(
+    GPT2, kv_heads=1, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False
+)
 BERT = replace(BERT_TINY, **SHAPE)
 STACK = replace(BERT, mlm_transform=False, unembed_bias=False)
 LABELS = {"labels": ("bad", "good", "neither")}
@@ -63,7 +65,10 @@ MODELS: dict[str, tuple[Any, str]] = {
     "recall": (replace(LLAMA, recall=(2, 3), recall_rows=16), "characters"),
     "rnn": (RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="rnn"), "characters"),
     "gru": (RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="gru"), "characters"),
-    "lstm": (RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="lstm", tie_embeddings=False), "characters"),
+    "lstm": (
+        RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=2, cell="lstm", tie_embeddings=False),
+        "characters",
+    ),
     "hmm": (HMMConfig(vocab=1, states=6), "words"),
     "ngram": (NGramConfig(vocab=1, order=3), "characters"),
     "model.gguf": (replace(LLAMA, layers=1), "bpe:270"),
@@ -108,7 +113,9 @@ def answers(opened: OpenedModel) -> dict[str, Tensor]:
     if model.nsp_head is not None:
         found["follows"] = model.nsp_logits(hidden)
     if model.classifier is not None:
-        found["labels"] = model.class_logits(hidden) if model.config.label_level == "text" else model.class_logits(hidden)[0]
+        found["labels"] = (
+            model.class_logits(hidden) if model.config.label_level == "text" else model.class_logits(hidden)[0]
+        )
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 

@@ -10,9 +10,9 @@ import torch
 from make import HERE, MODELS, TEXT, answers, expected, main
 from safetensors.torch import load_file
 
+from clearstory.formats.folders import open_model
 from clearstory.formats.hf.decoders import ARCHITECTURES
 from clearstory.formats.hf.encoders import ENCODERS
-from clearstory.formats.folders import open_model
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from clearstory.formats.model_card import ModelCard
-from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.hf.config_json import choose_format
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build
 from clearstory.models.families import PRESETS
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.decoder import Transformer
 
 TINY = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_heads=4, head_dim=2, intermediate_size=12)

@@ -13,11 +13,10 @@ import test_transformers
 import torch
 from torch import Tensor
 
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model, save_model
-from clearstory.lens.hooks.attention_sites import attention_patterns
+from clearstory.formats.model_card import ModelCard
+from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_patterns, attention_sites
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.attention_sites import AttentionPart, attention_parts, attention_sites
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 import clearstory
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
-from clearstory.formats.model_card import ModelCard
-from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.hf.config_json import choose_format
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
+from clearstory.models.build import build
+from clearstory.models.families import PRESETS
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY, MINILM
-from clearstory.models.families import PRESETS
 from clearstory.models.transformer.sizing import parameter_count
 from clearstory.recipes.conversion.check_transformers import check_portability
 from clearstory.text.special_tokens import build_inputs
@@ -33,7 +33,8 @@ from clearstory.text.train_tokenizer import train_tokenizer
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
 SMALL: dict[str, Any] = {
-    "vocab": 61, "context": 40, "width": 24, "layers": 3, "heads": 4, "kv_heads": 4, "head_dim": 6, "intermediate_size": 40,
+    "vocab": 61, "context": 40, "width": 24, "layers": 3, "heads": 4, "kv_heads": 4,
+    "head_dim": 6, "intermediate_size": 40,
 }  # fmt: skip
 BERT = replace(BERT_TINY, **SMALL)
 
@@ -137,7 +138,12 @@ THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "BertModel": ({"type_vocab_size": 3}, {"pooler": True, "mlm_transform": False}),
     "BertForSequenceClassification": (
         {"num_labels": 5},
-        {"pooler": True, "mlm_transform": False, "labels": tuple(f"LABEL_{i}" for i in range(5)), "label_level": "text"},
+        {
+            "pooler": True,
+            "mlm_transform": False,
+            "labels": tuple(f"LABEL_{i}" for i in range(5)),
+            "label_level": "text",
+        },
     ),
     "BertForTokenClassification": (
         {"id2label": {0: "O", 1: "B-LOC"}, "label2id": {"O": 0, "B-LOC": 1}, "classifier_dropout": 0.3},
@@ -303,7 +309,13 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two
     for texts in (text[:1], text[1:], text):
         there = oracle(*texts)
         assert build_inputs(opened, *texts) == (there["input_ids"], there["token_type_ids"])
-    places = {"cls": opened.cls_token_id, "sep": opened.sep_token_id, "mask": opened.mask_token_id, "pad": opened.pad_token_id, "unk": opened.unk_token_id}
+    places = {
+        "cls": opened.cls_token_id,
+        "sep": opened.sep_token_id,
+        "mask": opened.mask_token_id,
+        "pad": opened.pad_token_id,
+        "unk": opened.unk_token_id,
+    }
     assert places == {name: getattr(oracle, f"{name}_token_id") for name in places}
 
 

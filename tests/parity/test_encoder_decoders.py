@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearstory.formats.model_card import ModelCard
-from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import open_model, save_model
-from clearstory.generation.engine import Engine
+from clearstory.formats.hf.config_json import choose_format
+from clearstory.formats.model_card import ModelCard
 from clearstory.generation.beam_search import beam_search_batch
+from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
+from clearstory.models.build import build
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.models.build import build
 from clearstory.models.transformer.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
 from clearstory.recipes.conversion.convert import convert
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -30,7 +30,8 @@ from clearstory.text.train_tokenizer import train_tokenizer
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
 SMALL: dict[str, Any] = {
-    "vocab": 61, "context": 64, "width": 24, "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 6, "intermediate_size": 40,
+    "vocab": 61, "context": 64, "width": 24, "layers": 2, "heads": 4, "kv_heads": 4,
+    "head_dim": 6, "intermediate_size": 40,
     "decoder_start_token_id": 60,
 }  # fmt: skip
 
@@ -40,7 +41,9 @@ CASES: dict[str, TransformerConfig] = {
     "t5-wide-heads": replace(T5_SMALL, **{**SMALL, "head_dim": 10, "decoder_start_token_id": 0}, decoder_layers=3),
     "t5-v1.1": replace(T5_11_SMALL, **SMALL),
     "t5-v1.1-tied-silu": replace(T5_11_SMALL, **SMALL, tie_embeddings=True, activation="silu"),
-    "t5-gelu-untied": replace(T5_SMALL, **SMALL, activation="gelu", tie_embeddings=False, logit_scale=False, norm_eps=1e-3),
+    "t5-gelu-untied": replace(
+        T5_SMALL, **SMALL, activation="gelu", tie_embeddings=False, logit_scale=False, norm_eps=1e-3
+    ),
     "2017": replace(TRANSFORMER_BASE, **SMALL),
     "marian": replace(MARIAN, **SMALL, decoder_layers=1),
     "marian-gelu": replace(MARIAN, **SMALL, activation="gelu", embed_scale=False),
@@ -136,7 +139,9 @@ def in_float64(model: Any, mine: EncoderDecoder) -> Iterator[None]:
                 norm.weight = child.weight
                 setattr(module, name, norm)
     if mine.encoder.sinusoidal_positions is not None:
-        mine.encoder.sinusoidal_positions = mine.decoder.sinusoidal_positions = model.model.encoder.embed_positions.weight.detach()
+        mine.encoder.sinusoidal_positions = mine.decoder.sinusoidal_positions = (
+            model.model.encoder.embed_positions.weight.detach()
+        )
     yield
 
 
@@ -148,7 +153,11 @@ def test_our_folder_opens_in_transformers_with_the_same_numbers(name: str, tmp_p
     folder = save_model(tmp_path / "model", model, None, ModelCard(name=name))
     oracle = theirs(folder)
     assert type(oracle).__name__ == name_of(name)
-    assert oracle.generation_config.decoder_start_token_id == config.decoder_start_token_id == oracle.config.decoder_start_token_id
+    assert (
+        oracle.generation_config.decoder_start_token_id
+        == config.decoder_start_token_id
+        == oracle.config.decoder_start_token_id
+    )
     ids = written()
     difference = worst(layers_of_ours(model, ids), layers_of_theirs(oracle, ids))
     print(f"measured {name}: fp32 {difference:.1e}")  # shown with -rP
@@ -295,13 +304,23 @@ def test_beams_are_equal(name: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", lively(name), None, ModelCard())
     opened, oracle = open_model(folder), theirs(folder)
     settings = Sampling(max_tokens=50, beam=4)
-    free = beam_search_batch(opened.model, [[]] * 3, settings, start_token_id=60, sources=SOURCES, suppress_tokens=(60, 12))
+    free = beam_search_batch(
+        opened.model, [[]] * 3, settings, start_token_id=60, sources=SOURCES, suppress_tokens=(60, 12)
+    )
     said = [id for each in free for found in each for id in found.ids]
     ends = sorted(set(said), key=lambda id: abs(said.count(id) / len(said) - 0.05))[:2]  # now and then
     lengths = set()
     for penalty, eos in product((0.0, 0.6, 2.0), ends):
         settings = replace(settings, length_penalty=penalty)
-        found = beam_search_batch(opened.model, [[]] * 3, settings, eos_token_id=eos, start_token_id=60, sources=SOURCES, suppress_tokens=(60, 12))
+        found = beam_search_batch(
+            opened.model,
+            [[]] * 3,
+            settings,
+            eos_token_id=eos,
+            start_token_id=60,
+            sources=SOURCES,
+            suppress_tokens=(60, 12),
+        )
         mine = [list(each[0].ids) for each in found]
         asked = {"num_beams": 4, "length_penalty": penalty, "bad_words_ids": [[60], [12]]}
         assert mine == generated(oracle, eos_token_id=eos, pad_token_id=60, **asked), (penalty, eos)

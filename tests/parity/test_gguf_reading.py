@@ -14,24 +14,26 @@ import torch
 
 from clearstory.cli.main import main
 from clearstory.errors import CorruptFile
-from clearstory.formats.gguf import read
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel, open_model, save_model
+from clearstory.formats.gguf import read
 from clearstory.formats.gguf.write import write_gguf
-from clearstory.models.transformer.config import TransformerConfig
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.presets import BERT_TINY
+from clearstory.recipes.conversion.check_transformers import SAMPLE_TEXTS, check_portability
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
-from clearstory.recipes.conversion.check_transformers import SAMPLE_TEXTS, check_portability
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.pretokenizers import PRETOKENIZERS
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
 
-BASE = TransformerConfig(vocab=330, context=96, width=64, layers=2, heads=4, kv_heads=4, head_dim=16, intermediate_size=96)
+BASE = TransformerConfig(
+    vocab=330, context=96, width=64, layers=2, heads=4, kv_heads=4, head_dim=16, intermediate_size=96
+)
 LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
 CASES: dict[str, TransformerConfig] = {
@@ -85,7 +87,10 @@ def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
     assert main(["convert", str(folder), str(tmp_path / "model.gguf"), "--check"]) == 0
-    assert f"{len(SAMPLE_TEXTS)} texts have the same ids, and the chat template gives the same text" in capsys.readouterr().out
+    assert (
+        f"{len(SAMPLE_TEXTS)} texts have the same ids, and the chat template gives the same text"
+        in capsys.readouterr().out
+    )
     opened = open_model(tmp_path / "model.gguf")
     other = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE.replace("<", "[")})
     found = check_portability(tmp_path / "model.gguf", replace(opened, tokenizer=other))

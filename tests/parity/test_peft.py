@@ -12,9 +12,9 @@ import torch
 from test_transformers import CASES, greedy, layers_of_ours, ours, rows, theirs, worst
 from torch import Tensor
 
+from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter
 from clearstory.formats.model_card import ModelCard
-from clearstory.formats.folders import open_model, save_model
 from clearstory.models.lora import adapt, lora_layers, merge_lora
 
 peft = pytest.importorskip("peft", reason="the oracle, peft, is not installed: pip install peft")

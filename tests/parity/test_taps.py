@@ -13,11 +13,11 @@ import test_transformers as decoders
 import torch
 from torch import Tensor
 
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.lens.hooks.activations import record_activations, transformer_stacks
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.residual_stream import output_stack
-from clearstory.lens.hooks.activations import transformer_stacks, record_activations
 
 IDS = (7, 3, 11, 3, 60, 24, 9, 2, 51)
 SOURCE = (5, 6, 7, 8, 9, 10, 11)
@@ -27,7 +27,7 @@ SOURCE = (5, 6, 7, 8, 9, 10, 11)
 def stream(model: Any, read: Passage) -> list[list[Tensor]]:
     """Of each stack: its foot, the stream after each block, and at the end after the last norm where there is one."""
     with record_activations(model, "**") as seen:
-        read.hidden(model)
+        read.forward(model)
     found = []
     for prefix, stack in transformer_stacks(model):
         taps = [f"{prefix}embedding_output", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]

@@ -10,22 +10,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearstory.formats.model_card import ModelCard
-from clearstory.formats.hf.config_json import choose_format
 from clearstory.formats.folders import OpenedModel, open_model, save_model
+from clearstory.formats.hf.config_json import choose_format
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build
-from clearstory.models.transformer.presets import CLEAR, GPT2, NANOGPT_CHAR
 from clearstory.models.families import PRESETS
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.decoder import Transformer
+from clearstory.models.transformer.presets import CLEAR, GPT2, NANOGPT_CHAR
 from clearstory.models.transformer.published import PUBLISHED
 from clearstory.models.transformer.sizing import parameter_count
-from clearstory.models.transformer.decoder import Transformer
 from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
-TINY = TransformerConfig(vocab=61, context=64, width=24, layers=3, heads=4, kv_heads=4, head_dim=6, intermediate_size=40)
+TINY = TransformerConfig(
+    vocab=61, context=64, width=24, layers=3, heads=4, kv_heads=4, head_dim=6, intermediate_size=40
+)
 LLAMA = replace(TINY, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
 # Each class, and each switch that its row of the table carries.

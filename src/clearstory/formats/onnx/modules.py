@@ -168,15 +168,15 @@ class RecurrentLayerModule(nn.Module):
             return torch.cat([gates[gate] for gate in order])[None]
 
         self.input = nn.Parameter(reorder_gates(layer.input.weight))
-        self.memory = nn.Parameter(reorder_gates(layer.recurrent.weight))
+        self.recurrent = nn.Parameter(reorder_gates(layer.recurrent.weight))
         self.bias = nn.Parameter(torch.cat([reorder_gates(layer.input.bias), reorder_gates(layer.recurrent.bias)], 1))
 
     def forward(self, x: Float[Tensor, "T B I"], state: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Hidden states, (T, B, U), and the state after the last token."""
-        length, batch_size, units = x.shape[0], x.shape[1], self.memory.shape[2]
+        length, batch_size, units = x.shape[0], x.shape[1], self.recurrent.shape[2]
         hidden, *new_state = torch.onnx.ops.symbolic_multi_out(
             self.operator,
-            (x, self.input, self.memory, self.bias, None, *(each[None] for each in state)),
+            (x, self.input, self.recurrent, self.bias, None, *(each[None] for each in state)),
             {"hidden_size": units, **self.attributes},
             dtypes=[x.dtype] * (1 + len(state)),
             shapes=[(length, 1, batch_size, units), *[(1, batch_size, units)] * len(state)],
