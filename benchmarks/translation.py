@@ -52,7 +52,7 @@ def main() -> None:
     made = clearstory(
         "train",
         *files,
-        *("--model", args.model, "--objective", "rewrite", *time),
+        *("--model", args.model, "--objective", "seq2seq", *time),
         *(() if args.parameters is None else ("--parameters", str(args.parameters))),
         *("--data.validation", "0.01", "--training.threads", str(args.threads), "--training.seed", str(args.seed)),
         *("--out", str(args.folder / f"{args.pairs}-{args.model}"), "--overwrite"),

@@ -55,10 +55,10 @@ def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli
     assert all(" → " in event.text for event in events if isinstance(event, TextSampled))
     finished = events[-1]
     assert isinstance(finished, TrainingResult)
-    assert finished.objective == "rewrite"
+    assert finished.objective == "seq2seq"
     assert "from its source" in str(finished.reason)
     saved = read_yaml(tmp_path / "run" / "config.yaml")
-    assert (saved["objective"], saved["data"]["pairs"]) == ("rewrite", True)
+    assert (saved["objective"], saved["data"]["pairs"]) == ("seq2seq", True)
 
     opened = clearstory.open(tmp_path / "run")
     begin = opened.model.config.decoder_start_token_id
@@ -105,7 +105,7 @@ def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -
     events = all_events(text_file(tmp_path), tmp_path / "run", "t5-small", **{"training.sample_steps": 4})
     finished = events[-1]
     assert isinstance(finished, TrainingResult)
-    assert finished.objective == "denoise"
+    assert finished.objective == "span_corruption"
     assert "dropped" in str(finished.reason)
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert prepared.unit == "document"
@@ -130,11 +130,11 @@ def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
     both = (str(tmp_path / "text.en"), str(tmp_path / "text.de"))
     runs = {
         "plain": all_events(both, tmp_path / "plain", steps=1),
-        "asked": all_events(both, tmp_path / "asked", steps=1, objective="rewrite"),
+        "asked": all_events(both, tmp_path / "asked", steps=1, objective="seq2seq"),
         "said": all_events(both, tmp_path / "said", steps=1, **{"data.pairs": True}),
     }
     assert {name: events[-1].objective for name, events in runs.items()} == {
-        "plain": "denoise", "asked": "rewrite", "said": "rewrite",
+        "plain": "span_corruption", "asked": "seq2seq", "said": "seq2seq",
     }  # fmt: skip
     assert runs["asked"][-1].nats_per_token == runs["said"][-1].nats_per_token
 
@@ -152,8 +152,8 @@ def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (["--objective", "causal"], "causal, which does not teach an encoder-decoder"),
-        (["--objective", "denoise"], "denoise, which does not learn from pairs"),
-        (["--model", "gpt2", "--objective", "rewrite"], "rewrite, which does not teach a decoder"),
+        (["--objective", "span_corruption"], "span_corruption, which is not trained on pairs"),
+        (["--model", "gpt2", "--objective", "seq2seq"], "seq2seq, which does not train a decoder"),
         (["--model", "gpt2", "--data.pairs"], "the model is a decoder, which does not learn from pairs"),
         (["--model", "gpt2", "--training.label_smoothing", "0.1"], "label_smoothing is 0.1 and the objective causal"),
         (["--training.batch_size", "900"], "there are 7"),
@@ -173,6 +173,6 @@ def test_what_does_not_go_together(pairs: Path, tmp_path: Path, cli: Cli, words:
 
 def test_running_text_is_no_pairs(tmp_path: Path, cli: Cli) -> None:
     file = text_file(tmp_path)
-    answer = cli("train", file, "--model", "clear-translate", "--objective", "rewrite", "--out", tmp_path / "r")
+    answer = cli("train", file, "--model", "clear-translate", "--objective", "seq2seq", "--out", tmp_path / "r")
     assert answer.status == 1
     assert "1 files of text are no pairs" in answer.last
