@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.masked_batches import MaskedWindowBatches, SentencePairBatches, TokenMasking
 from clearstory.training.objectives.mlm import MLM
 from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
-from clearstory.training.settings import TrainingSettings
+from clearstory.training.settings import ObjectiveName, TrainingSettings
 from clearstory.training.trainer import Trainer
 
 VOCAB, CLS, SEP, MASK = 40, 2, 3, 4
@@ -289,6 +289,10 @@ def test_pseudo_likelihood_masks_one_token_at_a_time() -> None:
         whole[place + 1] = MASK
         logs = model.logits(model.encode(TokenBatch.from_sequences([whole]))[0, place + 1]).log_softmax(-1).detach()
         assert float(nats) == pytest.approx(-float(logs[ids[place]]), rel=1e-6)
+
+
+def test_the_names_people_type_are_those_of_the_table() -> None:
+    assert get_args(ObjectiveName) == ("auto", *OBJECTIVES)
 
 
 def test_objectives_train_the_architectures_they_are_for() -> None:

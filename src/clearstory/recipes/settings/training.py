@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
@@ -17,7 +17,7 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional_setting
 from clearstory.recipes.settings.training_presets import FINE_TUNING, LORA_FINE_TUNING, PRESET_TRAINING_SETTINGS
 from clearstory.text.settings import DataSettings
-from clearstory.training.settings import TrainingSettings
+from clearstory.training.settings import ObjectiveName, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class TrainRecipe:
     steps: int | None = None
     parameters: int | None = None
     tokenizer: str | None = None
-    objective: Literal["auto", "causal", "mlm", "mlm+nsp", "seq2seq", "span_corruption"] = "auto"
+    objective: ObjectiveName = "auto"
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)
