@@ -139,7 +139,7 @@ def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -
     assert other["layers"][0]["cosine"] < 1
     assert other["title"] == "‘model’ in “a model of a model” and ‘network’ in “a network”"
     assert other["static_neighbours"][0]["column_labels"] != other["static_neighbours"][1]["column_labels"]
-    with pytest.raises(BadSetting, match="occurrence is 3 and ‘model’ stands 2 times"):
+    with pytest.raises(BadSetting, match="occurrence is 3 and ‘model’ occurs 2 times"):
         compare_contexts(model, TOKENIZER, text, other_text=text, word="model", occurrence=3)
 
 
@@ -160,7 +160,7 @@ def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestCl
     opened = clearstory.open(made / LSTM)
     said = compare_contexts(opened.model, opened.tokenizer, TEXT, other_text="a cat", word="cat")
     assert said["heads"] is None
-    assert [row["name"] for row in said["layers"]] == ["words", "0", "1"]
+    assert [row["name"] for row in said["layers"]] == ["embedding", "0", "1"]
     answer = studio.post(
         "/api/arrays", json={"model": LSTM, "text": TEXT, "function": "compare_contexts", "settings": {"word": "dog"}}
     )

@@ -1,4 +1,4 @@
-"""Ways of writing, what a new token looks at, what a memory is worth, and a guess: all are the library's numbers."""
+"""Decoding comparison, attention of the newest token, generation speed and guess game equal the library; model index."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def model_of(name: str) -> Any:
     return shaken(CONFIGS[name])
 
 
-# ---- three ways
+# ---- decoding methods
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_ways_are_what_generate_and_beam_search_write(name: str) -> None:
+def test_all_methods_equal_generate_and_beam_search(name: str) -> None:
     model = model_of(name)
     said = compare_decoding(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
     json.dumps(said, allow_nan=False)
@@ -84,11 +84,11 @@ def test_every_node_of_the_tree_has_its_text_and_score() -> None:
     assert said["texts"][said["tree"]["best"]] == said["beams"][0]["text"]
 
 
-# ---- what a new token looks at
+# ---- attention of the newest token
 
 
 @pytest.mark.parametrize(("part", "head"), [(None, 1), (None, None), ("cross", 0), ("cross", None)])
-def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | None) -> None:
+def test_the_newest_tokens_attention_equals_the_library(part: Any, head: int | None) -> None:
     model = model_of("t5" if part else "clear")
     written = tuple(CHARACTERS.encode("de"))
     seen = newest_token_attention(model, CHARACTERS, TEXT, generated=written, layer=0, head=head, part=part)
@@ -101,20 +101,20 @@ def test_the_newest_token_takes_what_the_library_says(part: Any, head: int | Non
     assert float(seen["weights"].sum()) == pytest.approx(1)
     assert seen["ids"] == list(source or ids)
     best = int(wanted.argmax())
-    assert f"{float(wanted[best]):.0%} from ‘{seen['labels'][best]}’" in seen["caption"]
+    assert f"{float(wanted[best]):.0%} of its attention on ‘{seen['labels'][best]}’" in seen["caption"]
 
 
-def test_a_context_that_was_full_is_looked_at_as_it_began_anew() -> None:
+def test_attention_after_the_context_was_full_covers_the_shortened_context() -> None:
     seen = newest_token_attention(model_of("clear"), CHARACTERS, "abcd" * 6, generated=(1, 2, 3))
     assert len(seen["ids"]) == 12 + 2  # half of 24 is read again with the first, and two follow
     assert seen["ids"][-3:] == [1, 2, 3]
 
 
-# ---- what a memory is worth
+# ---- generation speed
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "ngram"])
-def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
+def test_both_methods_generate_the_same_tokens(name: str) -> None:
     tokenizer = CHARACTERS if name in CONFIGS else train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model = model_of(name) if name in CONFIGS else counted(order=3)
     said = measure_generation_speed(model, tokenizer, TEXT, tokens=6, runs=2)
@@ -129,18 +129,18 @@ def test_both_ways_write_the_same_and_are_counted(name: str) -> None:
     assert known in said["caption"]
 
 
-def test_no_more_is_written_than_the_context_holds() -> None:
+def test_generation_stops_at_the_context() -> None:
     model = model_of("clear")
     assert measure_generation_speed(model, CHARACTERS, "abcd" * 5, tokens=16, runs=1)["tokens"] == 24 - 20 + 1
     with pytest.raises(ContextOverflow, match="24 tokens and the model's context holds 24"):
         measure_generation_speed(model, CHARACTERS, "abcd" * 6)
 
 
-# ---- the guess
+# ---- guess game
 
 
 @pytest.mark.parametrize("name", ["clear", "lstm", "hmm"])
-def test_a_guess_is_worth_what_the_model_gives_it(name: str) -> None:
+def test_a_guess_has_the_models_probability(name: str) -> None:
     model = model_of(name)
     ids = CHARACTERS.encode(TEXT)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_a_guess_is_worth_what_the_model_gives_it(name: str) -> None:
     assert (right["correct"], right["reader_bits"]) == (True, pytest.approx(-math.log2(0.3)))
 
 
-def test_who_is_as_sure_as_the_model_scores_as_it_does() -> None:
+def test_the_models_probability_as_confidence_gives_the_models_score() -> None:
     model = model_of("clear")
     for token in range(CHARACTERS.vocab):
         share = score_guess(model, CHARACTERS, TEXT, position=2, token_id=token)["guess"]["probability"]
@@ -169,7 +169,7 @@ def test_who_is_as_sure_as_the_model_scores_as_it_does() -> None:
             assert said["reader_bits"] == pytest.approx(said["model_bits"])
 
 
-def test_nobody_gains_in_expectation_by_another_share_than_they_believe() -> None:
+def test_the_score_is_a_proper_scoring_rule() -> None:
     model = model_of("clear")
     _, logs = next_token_logprobs(model, CHARACTERS, TEXT, 2)
     token = int(logs.argmax())
@@ -185,7 +185,7 @@ def test_nobody_gains_in_expectation_by_another_share_than_they_believe() -> Non
     assert cost(honest) < min(cost(honest - 0.05), cost(honest + 0.05))
 
 
-def test_along_a_text_the_model_needs_the_bits_of_its_probability_and_after_it_none() -> None:
+def test_model_bits_are_the_surprisal_of_each_token() -> None:
     model, ids = model_of("clear"), CHARACTERS.encode(TEXT)
     along = [score_guess(model, CHARACTERS, TEXT, position=place, token_id=0)["model_bits"] for place in range(1, 5)]
     with torch.no_grad():
@@ -196,7 +196,7 @@ def test_along_a_text_the_model_needs_the_bits_of_its_probability_and_after_it_n
     assert "reader_bits" not in after
 
 
-def test_what_is_offered_holds_what_comes_and_is_the_same_again() -> None:
+def test_options_contain_the_actual_token_and_are_reproducible() -> None:
     model = model_of("clear")
     for place in range(1, 5):
         said = guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
@@ -214,7 +214,7 @@ def test_what_is_offered_holds_what_comes_and_is_the_same_again() -> None:
     assert guess_sentence(model, CHARACTERS, "", seed=1)["text"] != guess_sentence(model, CHARACTERS, "", seed=2)["text"]
 
 
-def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
+def test_a_word_may_start_with_a_space() -> None:
     pieces = train_tokenizer("bpe:300", ["the king the king of the kings"])
     model = shaken(replace(TINY_CLEAR, vocab=pieces.vocab))
     _, logs = next_token_logprobs(model, pieces, "the", 1)
@@ -222,24 +222,24 @@ def test_a_word_is_taken_after_a_space_where_the_model_expects_that() -> None:
     assert score_guess(model, pieces, "the", word="king")["guess"]["id"] == max(forms, key=lambda id: float(logs[id]))
 
 
-# ---- why one and not another
+# ---- logit difference
 
 
-def test_contributions_of_two_ids_add_up_to_the_difference_of_their_logits() -> None:
+def test_attributions_of_two_ids_add_up_to_their_logit_difference() -> None:
     model = model_of("clear")
     read = encode_passage(model, CHARACTERS, TEXT)
     with torch.no_grad():
-        logits = model.logits(read.hidden(model)[-1])
+        logits = model.logits(read.forward(model)[-1])
     table = logit_attribution(model, CHARACTERS, TEXT, ids=(3, 7), top=99).panels[0]
     parts = dict(table.rows)
     assert parts.pop("together") == pytest.approx(float(logits[3] - logits[7]))
     assert math.fsum(parts.values()) == pytest.approx(float(logits[3] - logits[7]))
 
 
-# ---- what cannot be
+# ---- errors
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     model = model_of("clear")
     pieces = train_tokenizer("wordpiece:20", ["a b c"])
     encoder: Any = shaken(replace(BERT_TINY, **SMALL, context=24, vocab=pieces.vocab))
@@ -276,7 +276,7 @@ def test_what_cannot_be_is_refused() -> None:
             function(model, CHARACTERS, TEXT, **settings)
 
 
-def test_counts_have_ways_and_guesses_too() -> None:
+def test_ngram_models_are_supported() -> None:
     pieces = train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model: Any = counted(order=3)
     assert isinstance(model.config, NGramConfig)
@@ -288,21 +288,21 @@ def test_counts_have_ways_and_guesses_too() -> None:
 # ---- the folder
 
 
-def test_the_list_is_sorted_by_use_and_runs_tell_their_loss(folder: Path) -> None:
+def test_the_list_is_sorted_by_last_use_and_has_the_loss_of_runs(folder: Path) -> None:
     studio = client(folder)
     os.utime(folder / "models" / "ngram" / "config.json", (2e9, 2e9))  # written last
     studio.post("/api/view", json={"model": "models/lstm", "text": "the cat"})
     os.utime(usage_file(folder, "models/lstm"), (3e9, 3e9))
     models = studio.get("/api/models").json()["models"]
     assert [each["name"] for each in models[:2]] == ["models/lstm", "models/ngram"]
-    assert models[0]["written"] < models[0]["used"] == 3e9
+    assert models[0]["modified"] < models[0]["last_used"] == 3e9
     rows = [json.loads(line) for line in (folder / "runs" / "short" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "step"]
     assert {each["name"]: each["loss"] for each in models}["runs/short"] == losses[-1]
     assert {each["loss"] for each in models if each["kind"] == "folder"} == {None}
 
 
-def test_a_linked_model_is_found_and_links_that_go_round_are_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_linked_models_are_found_and_link_cycles_are_not_followed(folder: Path, tmp_path: Path) -> None:
     (folder / "models" / "lstm").rename(tmp_path / "elsewhere")
     (folder / "mine").symlink_to(tmp_path / "elsewhere")
     (folder / "round").symlink_to(folder)
@@ -313,7 +313,7 @@ def test_a_linked_model_is_found_and_links_that_go_round_are_not_followed(folder
     assert said.status_code == 200
 
 
-def test_a_model_is_opened_by_its_path_or_it_is_said_how_to_link_one(folder: Path) -> None:
+def test_a_path_opens_a_model_or_explains_how_to_link_one(folder: Path) -> None:
     deep = folder / "a" / "b" / "c" / "d" / "e"
     deep.parent.mkdir(parents=True)
     (folder / "models" / "lstm").rename(deep)
@@ -324,10 +324,10 @@ def test_a_model_is_opened_by_its_path_or_it_is_said_how_to_link_one(folder: Pat
     for name, says in [
         ("/far/off/model", f"ln -s /far/off/model {folder}/model"),
         ("~/model", "ln -s '~/model'"),
-        ("models", "holds no model and no run"),
-        ("words.txt", "is no model"),
-        ("nowhere", "is not there"),
-        ("../x", "no path inside the studio's folder"),
+        ("models", "holds no model or run"),
+        ("words.txt", "is not a model"),
+        ("nowhere", "does not exist"),
+        ("../x", "not a path inside the studio's folder"),
     ]:
         assert says in ask(studio, name, 400)["error"]
 
