@@ -64,7 +64,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "lstm": lambda: shaken(TINY_LSTM),
     "hmm": lambda: shaken(TINY_HMM),
     "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),
-    "tagger": lambda: shaken(HMMConfig(vocab=VOCAB, states=5, learn="tags", order=3, tags=tuple("ABCD"), endings=2)),
+    "tagger": lambda: shaken(HMMConfig(vocab=VOCAB, states=5, learn="tags", order=3, tags=tuple("ABCD"), suffixes=2)),
     "adaptive": lambda: shaken(replace(TINY_LSTM, cutoffs=(5, 12))),
     "ngram": lambda: counted(order=4, begin=2),
     "pruned": lambda: counted(order=3, prune=(0, 0, 1)),

@@ -203,7 +203,7 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
     for fitted in islice(model.fit(rows(TEXT)), 25):
         assert fitted.tokens == 300
         chain = model.probabilities()
-        found = expected_counts(chain, baum_welch.windows(TEXT.numpy(), 12, torch.device("cpu")))
+        found = expected_counts(chain, baum_welch.iter_windows(TEXT.numpy(), 12, torch.device("cpu")))
         reached.append(prior.penalty(chain) - found.nats)
     assert all(later >= sooner - 1e-9 for sooner, later in pairwise(reached))
     assert reached[-1] > reached[0] + 10
@@ -211,7 +211,7 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
 
 def test_windows_are_all_of_the_text_once() -> None:
     ids = np.arange(2 * baum_welch.WINDOW + 5)
-    parts = list(baum_welch.windows(ids, 2**12, torch.device("cpu")))
+    parts = list(baum_welch.iter_windows(ids, 2**12, torch.device("cpu")))
     assert [tuple(part.shape) for part in parts] == [(2, baum_welch.WINDOW), (1, 5)]
     assert torch.cat([part.flatten() for part in parts]).tolist() == ids.tolist()
 
@@ -338,7 +338,7 @@ def test_a_size_is_met(target: int, blocks: int) -> None:
     [
         ({"states": 0}, "model.states is 0; it must lie between 1 and 16,384"),
         ({"blocks": 5, "learn": "gradient"}, "model.states is 12 and model.blocks 5; blocks must divide"),
-        ({"blocks": 4}, "only gradients go block by block"),
+        ({"blocks": 4}, "blocks need gradient descent"),
         ({"order": 3}, "trigrams are of tags"),
         ({"order": 4}, "model.order is 4; it is 2 for bigrams"),
         ({"tags": ("NOUN",)}, "they follow from a tagged text"),

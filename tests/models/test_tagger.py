@@ -16,7 +16,7 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError
 from clearstory.formats.folders import open_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.hmm.suffixes import LONGEST, TRUST, SuffixModel, count_suffix_tags, suffix_keys, word_shape
+from clearstory.models.hmm.suffixes import MAX_SUFFIX, PRIOR_COUNT, SuffixModel, count_suffix_tags, suffix_keys, word_shape
 from clearstory.models.hmm.tag_counts import interpolate_tag_ngrams
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.tag import evaluate_tags, tag
@@ -98,16 +98,16 @@ def test_endings_by_hand() -> None:
     ing = SuffixModel(np.array(list(found)), np.stack(list(found.values()))).tag_probs("zing", False)
     # any word: (1 + 1, 1 + 1, 2 + 1) / 7; plain: ([1, 1, 2] + 3 p) / 7; g, ng, ing: each ([0, 1, 2] + 3 p) / 6
     p = np.array([2, 2, 3]) / 7
-    p = (np.array([1, 1, 2]) + TRUST * p) / (4 + TRUST)
+    p = (np.array([1, 1, 2]) + PRIOR_COUNT * p) / (4 + PRIOR_COUNT)
     for _ in range(3):
-        p = (np.array([0, 1, 2]) + TRUST * p) / (3 + TRUST)
+        p = (np.array([0, 1, 2]) + PRIOR_COUNT * p) / (3 + PRIOR_COUNT)
     np.testing.assert_allclose(ing, p)
 
 
 def test_keys_are_rows_of_one_width_from_general_to_long() -> None:
     keys = suffix_keys("Übermäßigkeiten", True)
-    assert len(keys) == 1 + 1 + LONGEST
-    assert {len(key) for key in keys} == {LONGEST + 1}
+    assert len(keys) == 1 + 1 + MAX_SUFFIX
+    assert {len(key) for key in keys} == {MAX_SUFFIX + 1}
     assert "".join(map(chr, keys[-1][1:])) == "keiten"
     assert len({word_shape(word, False) for word in ("Ab", "AB", "ab", "a-b", "12", "a1", "...")}) == 7
     assert word_shape("Ab", True) != word_shape("Ab", False)
@@ -186,7 +186,9 @@ def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
         tag(run, " \n")
     with pytest.raises(BadInput, match="there is no file"):
         tag(run, tmp_path / "nowhere.txt")
-    folder = save_model(tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard())
+    folder = save_model(
+        tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard()
+    )
     with pytest.raises(CannotDo, match="has learnt no tags; one that tags is made by"):
         tag(folder, "a")
     assert main(["tag", str(folder), "a"]) == 1

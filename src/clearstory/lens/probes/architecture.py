@@ -262,7 +262,7 @@ def hmm_column(model: HMM) -> FigureColumn:
     column.add_box("initial state", f"{c.states:,} probabilities", parameter_count(model.initial), "state")
     shape = " × ".join([f"{c.states:,}"] * c.order)
     add_loop(column, column.add_box("state", f"transitions {shape}", parameter_count(model.transition), "state"))
-    shape = f"{c.speakers:,} states × {model.vocab:,} tokens"
+    shape = f"{c.states_per_block:,} states × {model.vocab:,} tokens"
     column.add_box("emission", shape, parameter_count(model.emission), "embedding")
     column.add_box("probabilities", f"of {model.vocab:,} tokens", role="output")
     return column

@@ -27,7 +27,7 @@ def add_tags(config: Any, corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDa
         )
     ids = tokenizer.encode_batch([sentence.text for sentence in sentences])
     tagged = TaggedTokens(dataset, sentences, ids, tokenizer.unk_token_id, tokenizer.eos_token_id)
-    config = replace(config, states=len(tagged.tags) + 1, tags=tagged.tags, endings=len(tagged.endings))
+    config = replace(config, states=len(tagged.tags) + 1, tags=tagged.tags, suffixes=len(tagged.suffixes))
     return config, tagged
 
 
