@@ -146,7 +146,7 @@ SMOOTHINGS = ["kneser-ney", "witten-bell", "katz", "laplace", "none"]
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
 def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None) -> None:
     documents = [text(), text(300, seed=4), [5, 5]]
-    model = learnt(documents, order=4, smoothing=smoothing, begin=begin)
+    model = learnt(documents, order=4, smoothing=smoothing, bos_token_id=begin)
     oracle = Oracle(documents, 4, smoothing, begin)
     contexts = [(), (7,), (2,), (2, 5), (22, 3), (4, 22), *(tuple(text()[i : i + 3]) for i in range(0, 60, 7))]
     for context in contexts:
@@ -163,7 +163,7 @@ def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None)
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
 @pytest.mark.parametrize("prune", [(), (0, 1, 2)])
 def test_probabilities_add_up_to_one_as_they_are(smoothing: str, prune: tuple[int, ...]) -> None:
-    model = learnt([text()], order=4, smoothing=smoothing, prune=prune, begin=2)
+    model = learnt([text()], order=4, smoothing=smoothing, prune=prune, bos_token_id=2)
     hidden, _ = model.forward(TokenBatch(torch.arange(VOCAB)[None]))
     more, _ = model.forward(TokenBatch(torch.tensor([text(60, seed=9)])))
     sums = torch.cat([model.logits(hidden), model.logits(more)], 1).exp().sum(-1)
@@ -206,7 +206,7 @@ def test_counts_are_those_of_a_dictionary_in_memory_and_on_disk(stretch: int, be
         else:
             grams = [(*shorter[key // VOCAB], key % VOCAB) for key in table.keys.tolist()]
             assert grams == sorted(set(grams))
-            assert [shorter[row] for row in table.endings] == [gram[1:] for gram in grams]
+            assert [shorter[row] for row in table.suffixes] == [gram[1:] for gram in grams]
         found = {gram: times for gram, times in zip(grams, table.counts.tolist(), strict=True) if times}
         assert found == dict(oracle.counts[order])
         shorter = grams
@@ -218,7 +218,7 @@ def test_large_keys_are_grouped_as_small_ones() -> None:
     for scale in (1, 2**59):
         run, which = group_keys(keys * scale, numbers, places)
         assert (run.keys // scale).tolist() == [3, 5, 9]
-        assert (run.counts.tolist(), run.endings.tolist(), which.tolist()) == (
+        assert (run.counts.tolist(), run.suffixes.tolist(), which.tolist()) == (
             [3, 2, 1],
             [30, 50, 90],
             [1, 0, 1, 2, 0, 0],
@@ -238,9 +238,10 @@ def test_keys_are_found_where_they_stand(size: int, scale: int) -> None:
 
 def test_texts_are_read_from_their_beginning() -> None:
     """What begins a text is looked back on, and nothing before it."""
-    model = learnt([text()], order=4, begin=2)
+    model = learnt([text()], order=4, bos_token_id=2)
     after = [
-        model.logits(model.forward(TokenBatch(torch.tensor([ids])))[0])[0, -1] for ids in ([5, 7, 2, 7], [9, 2, 7], [2, 7])
+        model.logits(model.forward(TokenBatch(torch.tensor([ids])))[0])[0, -1]
+        for ids in ([5, 7, 2, 7], [9, 2, 7], [2, 7])
     ]
     assert torch.equal(after[0], after[2])
     assert torch.equal(after[1], after[2])
@@ -250,7 +251,7 @@ def test_texts_are_read_from_their_beginning() -> None:
 @pytest.mark.parametrize("order", [1, 2, 5])
 def test_targets_that_are_not_read_next_cost_the_same(order: int) -> None:
     """Scoring takes a shorter way where what is wanted is what is read next."""
-    model = learnt([text()], order=order, begin=2)
+    model = learnt([text()], order=order, bos_token_id=2)
     ids = torch.tensor([text(400, seed=8)])
     nats, _ = model.token_nll(TokenBatch(ids[:, :-1]), ids[:, 1:])
     apart, _ = model.token_nll(TokenBatch(ids[:, :-1].repeat(2, 1)), torch.cat([ids[:, 1:], ids[:, :-1]]))
@@ -297,7 +298,9 @@ def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
     assert torch.equal(model.table(3).counts, counts)
 
 
-@pytest.mark.parametrize("settings", [{"bos_token_id": 2}, {"counts": False, "order": 2}, {"order": 1}, {"smoothing": "katz"}])
+@pytest.mark.parametrize(
+    "settings", [{"bos_token_id": 2}, {"counts": False, "order": 2}, {"order": 1}, {"smoothing": "katz"}]
+)
 def test_a_folder_holds_all_of_it(settings: dict[str, Any], tmp_path: Any) -> None:
     model = counted(**settings)
     opened = open_model(save_model(tmp_path / "model", model, None, ModelCard())).model
@@ -326,7 +329,9 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
     with mock.patch("os.fsync"):  # no power is lost here
         events = list(train_events(build_train_recipe({**given, "tokenizer": "words"})))
         again = list(train_events(build_train_recipe({**given, "tokenizer": "words", "resume": True})))
-    assert [event.message for event in events if isinstance(event, TrainingWarning)]  # some discounts cannot be estimated
+    assert [
+        event.message for event in events if isinstance(event, TrainingWarning)
+    ]  # some discounts cannot be estimated
     first, second = events[-1], again[-1]
     assert isinstance(first, TrainingResult)
     assert isinstance(second, TrainingResult)
@@ -362,8 +367,8 @@ def test_texts_that_cannot_be_counted_are_refused() -> None:
     ):
         learnt([[1, 2, 3], [4, 5]], order=5)
     with pytest.raises(BadSetting, match=r"no more than 4 tokens"):
-        learnt([[1, 2, 3], [4, 5]], order=5, begin=0)
-    with pytest.raises(BadSetting, match="from elsewhere"):
+        learnt([[1, 2, 3], [4, 5]], order=5, bos_token_id=0)
+    with pytest.raises(BadSetting, match="read from a file"):
         learnt([[1, 2, 3]], order=2, smoothing="given")
 
 
@@ -382,7 +387,7 @@ def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
     model = counted(order=2)
     opened = open_model(save_model(tmp_path / "model", model, tokenizer, ModelCard()))
     for view in ("attention", "neighbours"):
-        with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show tokens.*next.*surprise"):
+        with pytest.raises(CannotDo, match=r"this model \(ngram\) has none; it can show tokens.*next-token.*surprisal"):
             clearstory.inspect(opened, "abc", view)
     with pytest.raises(CannotDo, match="without --int8"):
         quantize_int8(load_model_and_tokenizer(opened)[0])

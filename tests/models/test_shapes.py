@@ -27,7 +27,9 @@ SMALL: dict[str, Any] = {
 ENCODERS = {
     "bert": replace(BERT_TINY, **SMALL),
     "minilm": replace(MINILM, **SMALL),
-    "rotary": replace(BERT_TINY, **SMALL, positions="rotary", norm="rms", norm_first=True, tie_embeddings=False, pooler=False),
+    "rotary": replace(
+        BERT_TINY, **SMALL, positions="rotary", norm="rms", norm_first=True, tie_embeddings=False, pooler=False
+    ),
     "labelled": replace(MINILM, **SMALL, labels=("bad", "good", "neither")),
     "labelled tokens": replace(BERT_TINY, **SMALL, labels=("O", "B"), label_level="token"),
 }

@@ -16,7 +16,14 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError
 from clearstory.formats.folders import open_model
 from clearstory.models.base import TokenBatch
-from clearstory.models.hmm.suffixes import MAX_SUFFIX, PRIOR_COUNT, SuffixModel, count_suffix_tags, suffix_keys, word_shape
+from clearstory.models.hmm.suffixes import (
+    MAX_SUFFIX,
+    PRIOR_COUNT,
+    SuffixModel,
+    count_suffix_tags,
+    suffix_keys,
+    word_shape,
+)
 from clearstory.models.hmm.tag_counts import interpolate_tag_ngrams
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.tag import evaluate_tags, tag

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from clearstory.models.transformer.attention import LayerCache, attend_row, attend_batched
+from clearstory.models.transformer.attention import LayerCache, attend_sequence, attend_batched
 
 
 def past(kept: int, new: int, heads: int) -> LayerCache:
@@ -18,7 +18,7 @@ def past(kept: int, new: int, heads: int) -> LayerCache:
 def pseudo_token_nll(q: Tensor, rows: list[LayerCache], window: int | None) -> list[Tensor]:
     news = [room.shape[2] for _, _, room in rows]
     return [
-        attend_row(each[:, :new], keys, values, window)
+        attend_sequence(each[:, :new], keys, values, window)
         for each, new, (keys, values, _) in zip(q, news, rows, strict=True)
         if new
     ]

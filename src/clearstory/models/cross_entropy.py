@@ -35,7 +35,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         loss, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, None, want_grad, smoothing)
         ctx.smoothing = smoothing
         ctx.save_for_backward(hidden, weight, targets, hidden_grad, weight_grad)
-        return nats
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -46,7 +46,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         if not torch.equal(grad, scale.expand_as(grad)):
             _, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, grad, True, ctx.smoothing)
             return hidden_grad, weight_grad, None, None
-        # In index: these buffers were made for this, and the weight's is as large as the embedding.
+        # In place: these buffers were made for this, and the weight's is as large as the embedding.
         return hidden_grad.mul_(scale), weight_grad.mul_(scale), None, None
 
 
@@ -123,8 +123,8 @@ def _without_gradients(flat: Tensor, weight: Tensor, targets: Tensor, smoothing:
     scored = (targets != IGNORE_INDEX).nonzero().squeeze(1)
     if len(scored) == len(targets):
         return chunked_cross_entropy(flat, weight, targets, None, False, smoothing)[0]
-    scored = chunked_cross_entropy(flat[scored], weight, targets[scored], None, False, smoothing)[0]
-    return scored.new_zeros(len(targets)).index_copy_(0, scored, scored)
+    loss = chunked_cross_entropy(flat[scored], weight, targets[scored], None, False, smoothing)[0]
+    return loss.new_zeros(len(targets)).index_copy_(0, scored, loss)
 
 
 def output_logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:

@@ -1,1 +1,1 @@
-"""Hidden Markov models: a chain of states that nobody sees, each of which speaks a word."""
+"""Hidden Markov models: as language models (Baum-Welch or gradient) and as part-of-speech taggers."""

@@ -1,13 +1,13 @@
-"""Learning: Baum-Welch (Baum et al. 1970; Rabiner 1989, section III C) over a text in windows that go side by side.
+"""Baum-Welch: EM for hidden Markov models (Baum et al. 1970; Rabiner 1989, section III C), over windows of a text.
 
-The text, its documents one behind the other with their ends between them, is cut into windows of `WINDOW` tokens, each
-a sequence of its own that begins from `initial`: these are what is likely anywhere, and what is maximised is the sum of
-the windows' log-likelihoods. A model that is used carries its belief on for as long as the text is.
+The text, its documents joined with their end tokens between them, is cut into windows of `WINDOW` tokens. Each window is
+a sequence of its own that starts from `initial`, which is the overall distribution of states; the sum of the windows'
+log-likelihoods is maximised. At inference the state is carried on for as long as the text is.
 
-A round is an expectation (forward and backward as scaled matrix products; posteriors of states and of pairs) and a
-maximisation in closed form. It is apply_repetition_penalty likelihood that never falls: log p(text) + Σ prior · log parameter, a
-Dirichlet prior on every distribution (MAP; Gauvain and Lee 1994, section II), without which a word that one state has
-never spoken could not be spoken at all.
+A round is an expectation step (forward and backward as scaled matrix products; posteriors of states and of pairs) and a
+maximisation step in closed form. What never decreases is the penalised likelihood log p(text) + Σ prior · log parameter,
+with a Dirichlet prior on every distribution (MAP; Gauvain and Lee 1994, section II). Without it a state could not emit a
+token that it has never emitted.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.models.base import FitProgress, TokenSequences
-from clearstory.models.hmm.chain import HMMProbabilities
+from clearstory.models.hmm.chain import HMMParameters, HMMProbabilities
 
 WINDOW = 512
-"""Tokens of a window: its first word is foreseen from nothing, so one word in so many."""
+"""Tokens of a window: one token in so many is predicted without context."""
 
-HELD = 2**25
+MAX_POSTERIORS = 2**25
 """Posteriors held at once: 128 MB in fp32."""
 
-MOVES = 1.0
-"""Prior counts of each transition, and of each beginning."""
+TRANSITION_PRIOR = 1.0
+"""Pseudo-counts of each transition, and of each initial state."""
 
-WORDS = 100.0
-"""Prior counts of words for each state, spread over them as the text has them: what is seldom is shared."""
+EMISSION_PRIOR = 100.0
+"""Pseudo-counts of emissions of each state, spread over the tokens as the text has them."""
 
 UNSEEN = 0.1
-"""Counts that a word which the text has not is given before they are spread."""
+"""Count of a token that is not in the text, before pseudo-counts are spread."""
 
 
 @dataclass(frozen=True)
 class DirichletPrior:
-    """Pseudo-counts beside those of the text: Dirichlet parameters minus one."""
+    """Pseudo-counts added to those of the text: Dirichlet parameters minus one."""
 
     initial: Float[Tensor, "S"]
     transition: Float[Tensor, "S S"]
@@ -50,107 +50,107 @@ class DirichletPrior:
 
     @classmethod
     def of(cls, counts: Float[Tensor, "V"], states: int) -> Self:
-        """The usual one, for a text with so many of each word."""
-        words = (counts + UNSEEN) / (counts + UNSEEN).sum()
+        """The default prior for a text with these counts of each token."""
+        tokens = (counts + UNSEEN) / (counts + UNSEEN).sum()
         return cls(
-            words.new_full((states,), MOVES),
-            words.new_full((states, states), MOVES),
-            (WORDS * words).unsqueeze(1).expand(-1, states),
+            tokens.new_full((states,), TRANSITION_PRIOR),
+            tokens.new_full((states, states), TRANSITION_PRIOR),
+            (EMISSION_PRIOR * tokens).unsqueeze(1).expand(-1, states),
         )
 
     @torch.no_grad()
     def penalty(self, chain: HMMProbabilities) -> float:
-        """Σ prior · log parameter: what is maximised beside the likelihood."""
+        """Σ prior · log parameter, which is maximised together with the likelihood."""
         pairs = zip((self.initial, self.transition, self.emission), chain, strict=True)
-        return float(sum((prior * chance.log()).sum() for prior, chance in pairs))
+        return float(sum((prior * probability.log()).sum() for prior, probability in pairs))
 
 
 @dataclass
 class ExpectedCounts:
-    """Sums over a text: how often each state is expected first, each pair in a row, each word from each state."""
+    """Expected counts over a text: of each state as the first, of each pair of states, of each token from each state."""
 
     initial: Float[Tensor, "S"]
     transition: Float[Tensor, "S S"]
     emission: Float[Tensor, "V S"]
-    nats: float = 0.0  # minus the log-likelihood
+    nats: float = 0.0  # negative log-likelihood
 
     @classmethod
-    def none(cls, chain: HMMProbabilities) -> Self:
-        """Before anything was read. Sums are taken in float64: in fp32 the common words' would stop growing."""
-        first, moves, words = (torch.zeros_like(each, dtype=torch.float64) for each in chain)
-        return cls(first, moves, words)
+    def zeros(cls, chain: HMMProbabilities) -> Self:
+        """Counts of an empty text. In float64: in fp32 those of frequent tokens would stop growing."""
+        initial, transition, emission = (torch.zeros_like(each, dtype=torch.float64) for each in chain)
+        return cls(initial, transition, emission)
 
     def add(self, chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> None:
-        """Windows of equal length, all tokens real."""
+        """Add the expected counts of windows of equal length, without padding."""
         rows, length = ids.shape
         flat = ids.t().flatten()
         states = len(chain.initial)
-        seen = chain.emission.index_select(0, flat).view(length, rows, states)
-        spoke = torch.empty_like(seen)  # α, which becomes γ on the way back
-        scale = seen.new_empty(length, rows, 1)
-        belief = chain.initial.expand(rows, -1)
+        likelihood = chain.emission.index_select(0, flat).view(length, rows, states)
+        posterior = torch.empty_like(likelihood)  # α, which becomes γ in the backward pass
+        scale = likelihood.new_empty(length, rows, 1)
+        state = chain.initial.expand(rows, -1)
         for t in range(length):
-            torch.mul(belief, seen[t], out=spoke[t])
-            torch.sum(spoke[t], 1, keepdim=True, out=scale[t])
-            spoke[t].div_(scale[t])  # eq. 91
-            belief = spoke[t] @ chain.transition
-        behind = torch.ones_like(belief)  # β over the scale, so that α β is γ
+            torch.mul(state, likelihood[t], out=posterior[t])
+            torch.sum(posterior[t], 1, keepdim=True, out=scale[t])
+            posterior[t].div_(scale[t])  # eq. 91
+            state = posterior[t] @ chain.transition
+        backward = torch.ones_like(state)  # β over the scale, so that α β is γ
         pairs = torch.zeros_like(chain.transition)
         for t in reversed(range(length)):
-            seen[t].mul_(behind).div_(scale[t])
-            spoke[t].mul_(behind)  # eq. 27
+            likelihood[t].mul_(backward).div_(scale[t])
+            posterior[t].mul_(backward)  # eq. 27
             if t:
-                pairs.addmm_(spoke[t - 1].t(), seen[t])
+                pairs.addmm_(posterior[t - 1].t(), likelihood[t])
             else:
-                self.initial += spoke[0].double().sum(0)
-            torch.mm(seen[t], chain.transition.t(), out=behind)
-        words = torch.zeros_like(chain.emission).index_add_(0, flat, spoke.view(-1, states))
-        self.emission += words
+                self.initial += posterior[0].double().sum(0)
+            torch.mm(likelihood[t], chain.transition.t(), out=backward)
+        emission = torch.zeros_like(chain.emission).index_add_(0, flat, posterior.view(-1, states))
+        self.emission += emission
         self.transition += pairs.mul_(chain.transition)  # eq. 37
         self.nats -= float(scale.double().log().sum())
 
 
 @torch.no_grad()
 def expected_counts(chain: HMMProbabilities, windows: Iterator[Int[Tensor, "B T"]] | list[Any]) -> ExpectedCounts:
-    """The expectation over all windows."""
-    found = ExpectedCounts.none(chain)
+    """The expectation step: expected counts over all windows."""
+    counts = ExpectedCounts.zeros(chain)
     for ids in windows:
-        found.add(chain, ids)
-    return found
+        counts.add(chain, ids)
+    return counts
 
 
 @torch.no_grad()
-def maximize(model: Any, found: ExpectedCounts, prior: DirichletPrior) -> None:
-    """Set the model's parameters to what makes the expected counts likeliest (eq. 40)."""
-    initial = (found.initial + prior.initial).log()
+def maximize(model: HMMParameters, counts: ExpectedCounts, prior: DirichletPrior) -> None:
+    """The maximisation step: set the model's logits to the log-probabilities of counts and prior (eq. 40)."""
+    initial = (counts.initial + prior.initial).log()
     model.initial.copy_(initial - initial.logsumexp(0))
-    transition = (found.transition + prior.transition).log()
+    transition = (counts.transition + prior.transition).log()
     model.transition.copy_(transition - transition.logsumexp(1, keepdim=True))
-    emission = (found.emission + prior.emission).log()
+    emission = (counts.emission + prior.emission).log()
     model.emission.copy_(emission - emission.logsumexp(0))
 
 
-def fit(model: Any, rows: TokenSequences, done: int) -> Iterator[FitProgress]:
-    """Round after round; `nats` are those of the text before the round changed the model."""
-    ids = np.asarray(rows.ids)
+def fit(model: HMMParameters, dataset: TokenSequences, done: int) -> Iterator[FitProgress]:
+    """Rounds without end; `nats` per token are those before the round changed the model."""
+    ids = np.asarray(dataset.ids)
     counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()
     prior = DirichletPrior.of(counts, model.config.states)
     if not done:
-        with torch.no_grad():  # what every state says at first: the text's own words, each state in its own way
+        with torch.no_grad():  # every state starts from the text's own token frequencies, with its random deviations
             model.emission += prior.emission.log().to(model.emission)
     while True:
-        found = expected_counts(model.probabilities(), iter_windows(ids, model.config.states, model.initial.device))
-        maximize(model, found, prior)
-        yield FitProgress(len(ids), found.nats / max(1, len(ids)))
+        expected = expected_counts(model.probabilities(), iter_windows(ids, model.config.states, model.initial.device))
+        maximize(model, expected, prior)
+        yield FitProgress(len(ids), expected.nats / max(1, len(ids)))
 
 
 def iter_windows(ids: Any, states: int, device: torch.device) -> Iterator[Int[Tensor, "B T"]]:
-    """The text window by window, as many side by side as memory has room for; a shorter last one by itself."""
+    """Batches of windows of a text, as large as memory allows; a shorter last window is a batch of its own."""
     whole = len(ids) // WINDOW
-    step = max(1, HELD // (states * WINDOW))
+    step = max(1, MAX_POSTERIORS // (states * WINDOW))
     for at in range(0, whole, step):
-        part = ids[at * WINDOW : min(at + step, whole) * WINDOW]
-        yield torch.from_numpy(part.astype(np.int64)).view(-1, WINDOW).to(device)
+        batch = ids[at * WINDOW : min(at + step, whole) * WINDOW]
+        yield torch.from_numpy(batch.astype(np.int64)).view(-1, WINDOW).to(device)
     rest = ids[whole * WINDOW :]
     if len(rest):
         yield torch.from_numpy(rest.astype(np.int64))[None].to(device)

@@ -1,4 +1,4 @@
-"""Config: the fields in which hidden Markov models differ, their parameters counted on paper, their size as a dial."""
+"""HMMConfig: the settings in which hidden Markov models differ; parameter count, and configs of a wanted size."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from clearstory.errors import BadSetting
 
 Learn = Literal["em", "gradient", "tags"]
 
-HOW = {"em": "Baum-Welch", "gradient": "gradient", "tags": "counting tags"}
+LEARN_NAMES = {"em": "Baum-Welch", "gradient": "gradient descent", "tags": "counting tags"}
 
-MOST_STATES = 2**14
-"""2^14 states have a billion bytes of transitions."""
+MAX_STATES = 2**14
+"""2^14 states have a gigabyte of transition probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HMMConfig:
-    """One hidden Markov model's size and how it learns. A preset is a difference from another (`dataclasses.replace`).
+    """Size of a hidden Markov model and how it is fitted. A preset is a difference from another (`dataclasses.replace`).
 
     Args:
-        vocab: tokens the model knows.
-        states: what the model can be in; with learn "tags" there is one for each tag, and they are not chosen.
-        learn: em is Baum-Welch, round by round over all of the text (Baum et al. 1970); gradient is step by step as
-            networks learn; tags counts a text whose words are tagged.
-        order: with learn "tags", how many tags a probability looks at, itself included: 2 bigrams, 3 trigrams.
-        blocks: parts that the states are divided into; a token is spoken by the states of one part only, so that
-            thousands of states cost as hundreds (Chiu and Rush 2020). 1: every state may speak every token.
-        tags: with learn "tags", their names; the text's own, and not chosen.
-        endings: with learn "tags", how many ends of words are known; follows from the text.
+        vocab: vocabulary size in tokens.
+        states: number of hidden states; with learn "tags" there is one for each tag, and the number follows from the
+            text.
+        learn: how the model is fitted; em is Baum-Welch, in rounds over the whole text (Baum et al. 1970); gradient is
+            gradient descent, as for networks; tags counts a text whose words are tagged.
+        order: with learn "tags", tags that a tag's probability depends on, itself included; 2 for bigrams, 3 for
+            trigrams.
+        blocks: parts that the states are divided into; each token is emitted by the states of one part only, so that
+            thousands of states cost as much as hundreds (Chiu and Rush 2020); 1 lets every state emit every token.
+        tags: with learn "tags", the names of the tags; they follow from the text.
+        suffixes: with learn "tags", number of word endings with tag counts; follows from the text.
     """
 
     vocab: int
@@ -38,34 +40,34 @@ class HMMConfig:
     order: int = 2
     blocks: int = 1
     tags: tuple[str, ...] = ()
-    endings: int = 0
+    suffixes: int = 0
 
     @property
     def family(self) -> str:
-        """The kind in one word."""
+        """The family in one word: hmm."""
         return "hmm"
 
     @property
     def start_token_id(self) -> int | None:
-        """None: the tokenizer names it."""
+        """None: the tokenizer names the token that generation starts after."""
         return None
 
     @property
     def summary(self) -> str:
-        """The model in words."""
+        """States and how they were fitted, in one phrase."""
         if self.learn == "tags":
             return f"{len(self.tags)} tags and the line's end, {'trigrams' if self.order == 3 else 'bigrams'} of them"
-        parts = f" in {self.blocks} blocks" if self.blocks > 1 else ""
-        return f"{self.states:,} state{'s' * (self.states > 1)}{parts}, learnt by {HOW[self.learn]}"
+        blocks = f" in {self.blocks} blocks" if self.blocks > 1 else ""
+        return f"{self.states:,} state{'s' * (self.states > 1)}{blocks}, fitted by {LEARN_NAMES[self.learn]}"
 
     @property
     def width(self) -> int:
-        """Length of a belief: with trigrams it is about pairs of tags."""
+        """Size of a hidden state: the number of states, or of pairs of tags for trigrams."""
         return self.states if self.order == 2 else self.states**2
 
     @property
-    def speakers(self) -> int:
-        """States that may speak a token."""
+    def states_per_block(self) -> int:
+        """Number of states that may emit a given token."""
         return self.states // self.blocks
 
     def __post_init__(self) -> None:
@@ -77,8 +79,8 @@ class HMMConfig:
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
         # A ceiling, so that a lying config.json is refused before anything is allocated.
-        if not 1 <= self.states <= MOST_STATES:
-            raise BadSetting(f"model.states is {self.states:,}; it must lie between 1 and {MOST_STATES:,}")
+        if not 1 <= self.states <= MAX_STATES:
+            raise BadSetting(f"model.states is {self.states:,}; it must lie between 1 and {MAX_STATES:,}")
         if self.order not in (2, 3):
             raise BadSetting(f"model.order is {self.order}; it is 2 for bigrams of tags or 3 for trigrams")
         if self.order == 3 and self.learn != "tags":
@@ -93,23 +95,23 @@ class HMMConfig:
             )
         if self.blocks > 1 and self.learn != "gradient":
             raise BadSetting(
-                f"model.blocks is {self.blocks} and model.learn '{self.learn}'; only gradients go block by block, so "
+                f"model.blocks is {self.blocks} and model.learn '{self.learn}'; blocks need gradient descent, so "
                 "set model.learn to gradient, or leave model.blocks at 1"
             )
 
 
 def parameter_count(config: HMMConfig) -> int:
-    """Numbers a model of this config learns, counted on paper: how it begins, goes on, and speaks.
+    """Number of parameters of a model with this config: initial, transition and emission logits.
 
     >>> parameter_count(HMMConfig(vocab=10_000, states=256))
     2625792
     """
     c = config
-    return c.states + c.states**2 + c.vocab * c.speakers
+    return c.states + c.states**2 + c.vocab * c.states_per_block
 
 
 def scale_hmm(config: HMMConfig, target: int) -> HMMConfig:
-    """The same kind at about `target` parameters: so many states.
+    """The same model with as many states as give about `target` parameters.
 
     >>> scale_hmm(HMMConfig(vocab=10_000), 2_625_792).states
     256
@@ -120,5 +122,5 @@ def scale_hmm(config: HMMConfig, target: int) -> HMMConfig:
     half = (1 + config.vocab / config.blocks) / 2
     states = math.sqrt(half**2 + target) - half
     blocks = min(config.blocks, max(1, math.floor(states)))
-    most = MOST_STATES // blocks
+    most = MAX_STATES // blocks
     return replace(config, blocks=blocks, states=blocks * min(most, max(1, round(states / blocks))))

@@ -1,4 +1,4 @@
-"""Decoding: which states spoke a text. The likeliest path (Viterbi 1967), and the likeliest state at each place."""
+"""Decoding of hidden states: the most likely path (Viterbi 1967), and the posterior of each state at each position."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from clearstory.models.hmm.chain import HMMProbabilities, normalize
 
 
 def viterbi(
-    first: Float[Tensor, "P K"], ways: Float[Tensor, "P K K"], logs: Float[Tensor, "B T K"]
+    initial: Float[Tensor, "P K"], transition: Float[Tensor, "P K K"], emission: Float[Tensor, "B T K"]
 ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B"]]:
-    """The likeliest path of states for each row, and its log-probability (Rabiner 1989, eq. 32-35), in log space.
+    """The most likely path of states of each sequence, (B, T), and its log-probability, (B,). Rabiner 1989, eq. 32-35.
 
-    P is 1 for a chain in which a state depends on the one before, K for one in which it depends on two: `ways[p, k, j]`
-    is the logarithm of p(j | k, and before it p). `logs` says how likely each state speaks what stands there.
+    All arguments are logarithms. P is 1 for a first-order chain, K for a second-order one: `transition[p, k, j]` is
+    log p(j | k, preceded by p). `emission` is the log-probability of each position's token from each state.
     """
-    deep = first.shape[0] > 1
-    best = first + logs[:, 0].unsqueeze(1)  # of all paths that end in (p, k)
-    back = []
-    for spoken in logs[:, 1:].unbind(1):
-        best, came = (best.unsqueeze(-1) + ways).max(1 if deep else 2)
-        best = (best if deep else best.view(len(logs), 1, -1)) + spoken.unsqueeze(1)
-        back.append(came)
+    second_order = initial.shape[0] > 1
+    best = initial + emission[:, 0].unsqueeze(1)  # of all paths that end in (p, k)
+    pointers = []
+    for emitted in emission[:, 1:].unbind(1):
+        best, came_from = (best.unsqueeze(-1) + transition).max(1 if second_order else 2)
+        best = (best if second_order else best.view(len(emission), 1, -1)) + emitted.unsqueeze(1)
+        pointers.append(came_from)
     total, last = best.flatten(1).max(1)
-    rows = torch.arange(len(logs), device=logs.device)
-    before, now = last // logs.shape[2], last % logs.shape[2]
+    rows = torch.arange(len(emission), device=emission.device)
+    before, now = last // emission.shape[2], last % emission.shape[2]
     path = [now]
-    for came in reversed(back):
-        if deep:
-            before, now = came[rows, before, now], before
+    for came_from in reversed(pointers):
+        if second_order:
+            before, now = came_from[rows, before, now], before
         else:
-            now = came[rows, 0, now]
+            now = came_from[rows, 0, now]
         path.append(now)
     return torch.stack(path[::-1], 1), total
 
 
 def posteriors(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
-    """How likely each state spoke each token, given all of the text (Rabiner 1989, eq. 27)."""
-    seen = emission_likelihoods(chain, ids).transpose(0, 1)
-    belief = chain.initial.expand(len(ids), -1)
-    spoke = []
-    for each in seen:
-        spoke.append(normalize(belief * each))
-        belief = spoke[-1] @ chain.transition
-    behind = torch.ones_like(belief)
-    found = []
-    for each, filtered in zip(reversed(seen.unbind(0)), reversed(spoke), strict=True):
-        found.append(normalize(filtered * behind))
-        behind = normalize(each * behind) @ chain.transition.t()
-    return torch.stack(found[::-1], 1)
+    """Posterior of each state at each position given the whole text, (B, T, S) (Rabiner 1989, eq. 27)."""
+    likelihoods = emission_likelihoods(chain, ids).transpose(0, 1)
+    state = chain.initial.expand(len(ids), -1)
+    filtered = []
+    for each in likelihoods:
+        filtered.append(normalize(state * each))
+        state = filtered[-1] @ chain.transition
+    backward = torch.ones_like(state)
+    out = []
+    for each, current in zip(reversed(likelihoods.unbind(0)), reversed(filtered), strict=True):
+        out.append(normalize(current * backward))
+        backward = normalize(each * backward) @ chain.transition.t()
+    return torch.stack(out[::-1], 1)
 
 
 def emission_likelihoods(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
-    """How likely each state, those that cannot included, speaks each token."""
-    spoken = chain.emission[ids]
+    """Emission probability of each token from every state, (B, T, S); 0 from states of other blocks."""
+    emitted = chain.emission[ids]
     if chain.blocks == 1:
-        return spoken
-    whole = spoken.new_zeros(*ids.shape, chain.blocks, spoken.shape[-1])
-    place = (ids % chain.blocks)[..., None, None].expand(-1, -1, 1, spoken.shape[-1])
-    return whole.scatter(2, place, spoken.unsqueeze(2)).flatten(2)
+        return emitted
+    whole = emitted.new_zeros(*ids.shape, chain.blocks, emitted.shape[-1])
+    block = (ids % chain.blocks)[..., None, None].expand(-1, -1, 1, emitted.shape[-1])
+    return whole.scatter(2, block, emitted.unsqueeze(2)).flatten(2)

@@ -1,4 +1,4 @@
-"""Belief: how likely each state is to speak next, for each row; all that a hidden Markov model remembers."""
+"""FilteringState: the distribution over the next hidden state, which is all that a hidden Markov model needs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FilteringState:
-    """The State of a hidden Markov model: `next` (B, S) sums to one in each row."""
+    """The State of a hidden Markov model: P(next hidden state | tokens so far), `next` (B, S)."""
 
     next: Tensor
-    read: tuple[int, ...]  # tokens of each row
+    n_read: tuple[int, ...]  # tokens processed in each sequence
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens each row has read."""
-        return list(self.read)
+        """Number of tokens processed in each sequence."""
+        return list(self.n_read)
 
     def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
+        """The state of these sequences, in this order."""
         # A tensor, since indexing with an empty list would ask for floats.
-        places = torch.tensor(list(rows), dtype=torch.long, device=self.next.device)
-        return replace(self, next=self.next[places], read=tuple(self.read[row] for row in rows))
+        indices = torch.tensor(list(rows), dtype=torch.long, device=self.next.device)
+        return replace(self, next=self.next[indices], n_read=tuple(self.n_read[row] for row in rows))
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
-        """The rows of several states in one; lengths may differ."""
-        return cls(torch.cat([state.next for state in states]), tuple(n for state in states for n in state.read))
+        """One state with the sequences of several, whose lengths may differ."""
+        return cls(torch.cat([state.next for state in states]), tuple(n for state in states for n in state.n_read))
 
     def detach(self) -> Self:
-        """The same belief without its past."""
+        """The same state without its gradient history."""
         return replace(self, next=self.next.detach())
 
     def tensors(self) -> dict[str, Tensor]:
-        """The belief, and how much was read."""
-        return {"next": self.next, "read": torch.tensor(self.read)}
+        """The distributions and the number of tokens processed."""
+        return {"next": self.next, "n_read": torch.tensor(self.n_read)}

@@ -1,10 +1,10 @@
-"""Tagger: the likeliest tags of sentences, by a model that has counted them."""
+"""Tagger: the most likely tags of sentences, by a hidden Markov model fitted to tag counts."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,97 +12,103 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput
+from clearstory.models.hmm.chain import HMMParameters
 from clearstory.models.hmm.decoding import viterbi
 from clearstory.models.hmm.suffixes import SuffixModel, other_capitalizations
 
 BATCH_SIZE = 64
-"""Sentences of one length that are read side by side."""
+"""Sentences of one length that are decoded together."""
 
-OTHERWISE = {True: 0.8, False: 0.2}
-"""How far the tags of a word in other capitals are believed: where a sentence begins or all is in capitals, elsewhere.
-Measured on the dev set of UD English-EWT; from 0.6 to 0.9 and from 0.2 to 0.4 it makes no difference of one in a
-thousand words, without it (0) the trigrams lose one.
+OTHER_CAPITALIZATION_WEIGHT = {True: 0.8, False: 0.2}
+"""Weight of the tags of a known word in other capitals: where a sentence starts or all is in capitals, and elsewhere.
+Measured on the dev set of UD English-EWT; from 0.6 to 0.9 and from 0.2 to 0.4 it makes less than one word in a thousand
+of difference, without it (0) the trigrams lose one.
 """
 
 
 class WordTokenizer(Protocol):
-    """The part of a tokenizer of words that a tagger needs."""
+    """The part of a word tokenizer that a tagger needs."""
 
     @property
     def unk_token_id(self) -> int | None:
-        """The id of words that are not known."""
+        """The id of unknown words."""
 
     @property
     def eos_token_id(self) -> int | None:
-        """The id of a line's end."""
+        """The id of the end of a line."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts."""
 
 
 class Tagger:
-    """Tags words with a model's own tags."""
+    """Tags words with the tags that a model was fitted to."""
 
-    def __init__(self, model: Any, tokenizer: WordTokenizer) -> None:
+    def __init__(self, model: HMMParameters, tokenizer: WordTokenizer) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.tags: tuple[str, ...] = model.config.tags
-        self.endings = SuffixModel(model.endings, model.ended)
-        self.shares = model.shares.double().cpu().numpy()
-        self.words = model.emission.detach().double().log_softmax(0).cpu()
+        self.suffix_model = SuffixModel(model.suffixes, model.suffix_tag_counts)
+        self.state_priors = model.state_priors.double().cpu().numpy()
+        self.emission = model.emission.detach().double().log_softmax(0).cpu()
         self.ids: dict[str, int] = {}
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-        """A tag for each word of each sentence. Raises BadInput for a word with white space in it, or nothing."""
+        """A tag for each word of each sentence. Raises BadInput for a word that is empty or holds white space."""
         self.look_up({word for sentence in sentences for word in sentence})
-        found: dict[int, list[str]] = {}
-        for group in self.groups(sentences):
-            logs = torch.stack([self.speaking(sentences[place]) for place in group])
-            paths, _ = viterbi(*self.ways(), logs)
-            for place, path in zip(group, paths[:, 1:-1].tolist(), strict=True):
-                found[place] = [self.tags[state] for state in path]
-        return [found[place] for place in range(len(sentences))]
+        tagged: dict[int, list[str]] = {}
+        for group in self.group_by_length(sentences):
+            emission = torch.stack([self.sentence_emission(sentences[index]) for index in group])
+            paths, _ = viterbi(*self.initial_and_transition(), emission)
+            for index, path in zip(group, paths[:, 1:-1].tolist(), strict=True):
+                tagged[index] = [self.tags[state] for state in path]
+        return [tagged[index] for index in range(len(sentences))]
 
-    def groups(self, sentences: Sequence[Sequence[str]]) -> Iterator[list[int]]:
-        """Places of sentences of one length, so that nothing is padding."""
+    def group_by_length(self, sentences: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+        """Batches of indices of sentences of equal length, so that nothing is padding."""
         of_length: dict[int, list[int]] = defaultdict(list)
-        for place, sentence in enumerate(sentences):
-            of_length[len(sentence)].append(place)
-        for places in of_length.values():
-            for at in range(0, len(places), BATCH_SIZE):
-                yield places[at : at + BATCH_SIZE]
+        for index, sentence in enumerate(sentences):
+            of_length[len(sentence)].append(index)
+        for indices in of_length.values():
+            for at in range(0, len(indices), BATCH_SIZE):
+                yield indices[at : at + BATCH_SIZE]
 
-    def ways(self) -> tuple[Float[Tensor, "P K"], Float[Tensor, "P K K"]]:
-        """How paths begin and go on, as logarithms."""
-        first = self.model.initial.detach().double().log_softmax(0)
-        ways = self.model.transition.detach().double().log_softmax(-1)
-        return (first + first[:, None], ways) if ways.ndim == 3 else (first[None], ways[None])
+    def initial_and_transition(self) -> tuple[Float[Tensor, "P K"], Float[Tensor, "P K K"]]:
+        """Initial and transition log-probabilities in the form that `viterbi` takes."""
+        initial = self.model.initial.detach().double().log_softmax(0)
+        transition = self.model.transition.detach().double().log_softmax(-1)
+        if transition.ndim == 3:
+            return initial + initial[:, None], transition
+        return initial[None], transition[None]
 
-    def speaking(self, sentence: Sequence[str]) -> Float[Tensor, "T K"]:
-        """The logarithm of how likely each state speaks each word, but for a factor that is each word's own.
+    def sentence_emission(self, sentence: Sequence[str]) -> Float[Tensor, "T K"]:
+        """Log-probability of each word from each state, (words + 2, states), up to a factor of each word.
 
-        A line's end stands before and behind: where sentences begin and end is a matter of tags like any other.
+        A line end precedes and follows: where sentences start and end is a matter of tags like any other.
         """
-        end = self.words[self.tokenizer.eos_token_id]
-        return torch.stack([end, *(self.spoken(word, place == 0) for place, word in enumerate(sentence)), end])
+        end_token_id = self.tokenizer.eos_token_id
+        assert end_token_id is not None, "a word tokenizer has a token for the end of a line"
+        end = self.emission[end_token_id]
+        words = (self.word_emission(word, position == 0) for position, word in enumerate(sentence))
+        return torch.stack([end, *words, end])
 
-    def spoken(self, word: str, first: bool) -> Float[Tensor, "K"]:
-        """The same for one word; of one that is not known, by Bayes' rule from its likely tags."""
+    def word_emission(self, word: str, first: bool) -> Float[Tensor, "K"]:
+        """Log-probability of one word from each state, (states,); of an unknown word by Bayes' rule from its suffixes."""
         id = self.ids[word]
         if id != self.tokenizer.unk_token_id:
-            known_well: Tensor = self.words[id]
-            return known_well
-        chances = self.endings.tag_probs(word, first)
+            known: Tensor = self.emission[id]
+            return known
+        probs = self.suffix_model.tag_probs(word, first)
         for other in other_capitalizations(word):
-            if (known := self.ids[other]) != self.tokenizer.unk_token_id:
-                share = OTHERWISE[first or word.isupper()]
-                tags = self.words[known].exp().numpy()[:-1] * self.shares[:-1]
-                chances = share * tags / tags.sum() + (1 - share) * chances
-        never = np.append(np.log(chances / self.shares[:-1]), -np.inf)
-        return torch.from_numpy(never)
+            if (other_id := self.ids[other]) != self.tokenizer.unk_token_id:
+                weight = OTHER_CAPITALIZATION_WEIGHT[first or word.isupper()]
+                tags = self.emission[other_id].exp().numpy()[:-1] * self.state_priors[:-1]
+                probs = weight * tags / tags.sum() + (1 - weight) * probs
+        emission = np.append(np.log(probs / self.state_priors[:-1]), -np.inf)
+        return torch.from_numpy(emission)
 
     def look_up(self, words: set[str]) -> None:
-        """Learn the ids of words and of their other spellings."""
+        """Store the ids of words and of their other capitalisations."""
         new = sorted({each for word in words for each in (word, *other_capitalizations(word))} - self.ids.keys())
         for word, ids in zip(new, self.tokenizer.encode_batch(new), strict=True):
             if len(ids) != 1:

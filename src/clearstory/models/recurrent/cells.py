@@ -81,8 +81,8 @@ class RecurrentLayer(nn.Module):
 
     def weights(self, dtype: torch.dtype) -> list[Tensor]:
         """The weights in the order and dtype of PyTorch's kernels; recurrent ones with dropout in training."""
-        memory = F.dropout(self.recurrent.weight, self.weight_drop, self.training)
-        return [each.to(dtype) for each in (self.input.weight, memory, self.input.bias, self.recurrent.bias)]
+        recurrent = F.dropout(self.recurrent.weight, self.weight_drop, self.training)
+        return [each.to(dtype) for each in (self.input.weight, recurrent, self.input.bias, self.recurrent.bias)]
 
     def forward_stepwise(
         self, x: Float[Tensor, "T B I"], before: CellState, lengths: Int[Tensor, "B"] | None
@@ -97,7 +97,7 @@ class RecurrentLayer(nn.Module):
         return torch.stack(out), state
 
     def step(self, projected: Float[Tensor, "B G"], before: CellState) -> CellState:
-        """The state after one token, projected its projected input, (B, gates · U)."""
+        """The state after one token, given its projected input, (B, gates · U)."""
         gates = self.gates(projected, before)
         if self.cell == "rnn":
             return CellState(gates["new"], None)

@@ -1,4 +1,4 @@
-"""Memory: what a recurrent model knows of each row: a vector or two for each layer, however long the row."""
+"""RecurrentState: a vector or two for each layer of each sequence, of constant size however long the sequence."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """The State of a recurrent model: (B, units) for each layer; an LSTM has cells beside its hidden vectors."""
+    """The State of a recurrent model: hidden states (B, units) of each layer, and cell states of an LSTM."""
 
     hidden: tuple[Tensor, ...]
     cells: tuple[Tensor, ...]
-    read: tuple[int, ...]  # tokens of each row
+    n_read: tuple[int, ...]  # tokens processed in each sequence
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens each row has read."""
-        return list(self.read)
+        """Number of tokens processed in each sequence."""
+        return list(self.n_read)
 
     def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
+        """The state of these sequences, in this order."""
         # A tensor, since indexing with an empty list would ask for floats.
-        places = torch.tensor(list(rows), dtype=torch.long, device=self.hidden[0].device)
+        indices = torch.tensor(list(rows), dtype=torch.long, device=self.hidden[0].device)
         return replace(
             self,
-            hidden=tuple(each[places] for each in self.hidden),
-            cells=tuple(each[places] for each in self.cells),
-            read=tuple(self.read[row] for row in rows),
+            hidden=tuple(each[indices] for each in self.hidden),
+            cells=tuple(each[indices] for each in self.cells),
+            n_read=tuple(self.n_read[row] for row in rows),
         )
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
-        """The rows of several states in one; lengths may differ."""
+        """One state with the sequences of several, whose lengths may differ."""
         return cls(
             tuple(map(torch.cat, zip(*(state.hidden for state in states), strict=True))),
             tuple(map(torch.cat, zip(*(state.cells for state in states), strict=True))),
-            tuple(count for state in states for count in state.read),
+            tuple(count for state in states for count in state.n_read),
         )
 
     def detach(self) -> Self:
-        """The same memory without its past: where backpropagation through time is cut off (Williams and Peng 1990)."""
+        """The same state without its gradient history: truncated backpropagation through time."""
         return replace(
             self, hidden=tuple(each.detach() for each in self.hidden), cells=tuple(each.detach() for each in self.cells)
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Each layer's vectors, and how much was read."""
+        """Each layer's vectors, and the number of tokens processed."""
         named = {f"hidden.{layer}": each for layer, each in enumerate(self.hidden)}
         named |= {f"cells.{layer}": each for layer, each in enumerate(self.cells)}
-        return {**named, "read": torch.tensor(self.read)}
+        return {**named, "n_read": torch.tensor(self.n_read)}
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Self:
-        """The memory that gave these tensors, on the device of this one. Raises KeyError where it is not all there."""
+        """The state that `tensors()` returned these tensors for, on this one's device. Raises KeyError if one is
+        missing.
+        """
         device = self.hidden[0].device
         return replace(
             self,
             hidden=tuple(tensors[f"hidden.{layer}"].to(device) for layer in range(len(self.hidden))),
             cells=tuple(tensors[f"cells.{layer}"].to(device) for layer in range(len(self.cells))),
-            read=tuple(tensors["read"].tolist()),
+            n_read=tuple(tensors["n_read"].tolist()),
         )
