@@ -195,7 +195,7 @@ def test_hmmlearn_says_the_same() -> None:
 
 def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baum_welch, "WINDOW", 40)  # seven windows, and a shorter one
-    monkeypatch.setattr(baum_welch, "HELD", 12 * 40 * 3)  # of which three go side by side
+    monkeypatch.setattr(baum_welch, "MAX_POSTERIORS", 12 * 40 * 3)  # of which three go side by side
     model: Any = shaken(TINY_HMM)
     assert isinstance(model, CountModel)
     prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)

@@ -1,7 +1,7 @@
 """The interface of every language model: init_state, forward, logits, token_nll.
 
-Letters in shapes: B sequences of a batch, T tokens, V vocabulary, W width of the hidden states, H heads, S source tokens,
-N tokens of all sequences together, D documents.
+Letters in shapes: B sequences of a batch, T tokens, V vocabulary, W width of the hidden states, H heads, S source
+tokens, N tokens of all sequences together, D documents.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Baum-Welch: EM for hidden Markov models (Baum et al. 1970; Rabiner 1989, section III C), over windows of a text.
 
-The text, its documents joined with their end tokens between them, is cut into windows of `WINDOW` tokens. Each window is
-a sequence of its own that starts from `initial`, which is the overall distribution of states; the sum of the windows'
-log-likelihoods is maximised. At inference the state is carried on for as long as the text is.
+The text, its documents joined with their end tokens between them, is cut into windows of `WINDOW` tokens. Each window
+is a sequence of its own that starts from `initial`, which is the overall distribution of states; the sum of the
+windows' log-likelihoods is maximised. At inference the state is carried on for as long as the text is.
 
 A round is an expectation step (forward and backward as scaled matrix products; posteriors of states and of pairs) and a
-maximisation step in closed form. What never decreases is the penalised likelihood log p(text) + Σ prior · log parameter,
-with a Dirichlet prior on every distribution (MAP; Gauvain and Lee 1994, section II). Without it a state could not emit a
-token that it has never emitted.
+maximisation step in closed form. What never decreases is the penalised likelihood log p(text) + Σ prior · log
+parameter, with a Dirichlet prior on every distribution (MAP; Gauvain and Lee 1994, section II). Without it a state
+could not emit a token that it has never emitted.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def fit(model: HMMParameters, dataset: TokenSequences, done: int) -> Iterator[Fi
     prior = DirichletPrior.of(counts, model.config.states)
     if not done:
         with torch.no_grad():  # every state starts from the text's own token frequencies, with its random deviations
-            model.emission += prior.emission.log().to(model.emission)
+            model.emission.add_(prior.emission.log().to(model.emission))
     while True:
         expected = expected_counts(model.probabilities(), iter_windows(ids, model.config.states, model.initial.device))
         maximize(model, expected, prior)

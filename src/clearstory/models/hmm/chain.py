@@ -1,8 +1,8 @@
 """The probabilities of a hidden Markov model as tables, and the forward algorithm over them.
 
-Rabiner 1989, equations 19-21 and 91: the distribution over the current state is multiplied by the emission probability of
-the token, normalised, and multiplied by the transitions to give the distribution over the next state. The normalisers
-are the tokens' own probabilities. A batch goes through together, so each time step is a matrix product.
+Rabiner 1989, equations 19-21 and 91: the distribution over the current state is multiplied by the emission probability
+of the token, normalised, and multiplied by the transitions to give the distribution over the next state. The
+normalisers are the tokens' own probabilities. A batch goes through together, so each time step is a matrix product.
 
 Letters: S states, in M blocks of K = S/M states each; only one block may emit a given token. With one block K is S.
 """
@@ -22,8 +22,8 @@ MAX_GATHERED = 2**24
 
 
 class HMMProbabilities(NamedTuple):
-    """Initial (S,), transition (S, S) and emission (V, K) probabilities; row v of the emissions: of token v from each state
-    of its block, which is v mod M.
+    """Initial (S,), transition (S, S) and emission (V, K) probabilities; row v of the emissions: of token v from each
+    state of its block, which is v mod M.
     """
 
     initial: Tensor
@@ -76,8 +76,8 @@ def predict_targets(
     """Probability of each target given the tokens up to it, (B, T), and the filtered distribution over the states that
     emitted these tokens, (B, T, K).
 
-    Only one block of states and the next are computed: K² numbers a token, where `forward_algorithm` takes K S. Negative
-    targets are not asked for and get an arbitrary probability.
+    Only one block of states and the next are computed: K² numbers a token, where `forward_algorithm` takes K S.
+    Negative targets are not asked for and get an arbitrary probability.
     """
     blocks, size = chain.blocks, chain.emission.shape[1]
     following = torch.cat([ids[:, 1:], targets[:, -1:].clamp(min=0)], 1)

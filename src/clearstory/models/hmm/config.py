@@ -18,7 +18,8 @@ MAX_STATES = 2**14
 
 @dataclass(frozen=True, kw_only=True)
 class HMMConfig:
-    """Size of a hidden Markov model and how it is fitted. A preset is a difference from another (`dataclasses.replace`).
+    """Size of a hidden Markov model and how it is fitted. A preset is a difference from another
+    (`dataclasses.replace`).
 
     Args:
         vocab: vocabulary size in tokens.

@@ -140,8 +140,8 @@ class HMM(nn.Module):
     def forward(
         self, tokens: TokenBatch, state: FilteringState | None = None
     ) -> tuple[Float[Tensor, "B T W"], FilteringState | None]:
-        """Distribution over the next hidden state after each token, (B, T, S), and the last as a state; without a state,
-        None. Raises VocabularyMismatch for an id outside the vocabulary.
+        """Distribution over the next hidden state after each token, (B, T, S), and the last as a state; without a
+        state, None. Raises VocabularyMismatch for an id outside the vocabulary.
         """
         self.check_ids(tokens.ids)
         chain = self.probabilities()

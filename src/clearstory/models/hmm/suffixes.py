@@ -1,9 +1,9 @@
 """Suffix model: the tags of unknown words, from their last letters and their shape.
 
 Brants 2000 (TnT), section 2.3: the tags of rare words with the same last letters, longer suffixes weighted more, words
-with and without capitals apart. Where TnT weights by the variance of the tags, each suffix here has a Dirichlet prior of
-`PRIOR_COUNT` counts distributed as the next shorter suffix's tags are: on the dev set of UD English-EWT it made less than
-two words in a thousand of difference whether that was 1, 2 or 3, and suffixes up to 5, 6, 7 or 10 letters long.
+with and without capitals apart. Where TnT weights by the variance of the tags, each suffix here has a Dirichlet prior
+of `PRIOR_COUNT` counts distributed as the next shorter suffix's tags are: on the dev set of UD English-EWT it made less
+than two words in a thousand of difference whether that was 1, 2 or 3, and suffixes up to 5, 6, 7 or 10 letters long.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def word_shape(word: str, first: bool) -> int:
 def suffix_keys(word: str, first: bool) -> list[tuple[int, ...]]:
     """Keys of a word from general to specific: any word, its shape, its shape with ever longer suffixes.
 
-    A key is a row of integers: the shape plus one (0: any), then MAX_SUFFIX letters, padded in front, the last one last.
+    A key is a row of integers: the shape plus one (0: any), then MAX_SUFFIX letters, padded in front, the last one
+    last.
     """
     shape, letters = word_shape(word, first) + 1, word.lower()
     longest = min(MAX_SUFFIX, len(letters))

@@ -1,7 +1,8 @@
 """Tag counts: a tagger's parameters, counted from text whose words are tagged. Brants 2000 (TnT), section 2.
 
-Tags are a chain of bigrams or trigrams, and each word is emitted by its tag. The text is lines of words, so the end of a
-line is a word too: it has a state of its own that emits nothing else, and sentence starts and ends need no special rule.
+Tags are a chain of bigrams or trigrams, and each word is emitted by its tag. The text is lines of words, so the end of
+a line is a word too: it has a state of its own that emits nothing else, and sentence starts and ends need no special
+rule.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def joint_word_tag_counts(
 ) -> Floats:
     """Smoothed count of each word with each state, (V, states), positive everywhere.
 
-    p(word, tag) = p(word) p(tag | word), where the tags of a rare word are smoothed by those of its suffixes. An unknown
-    word is as likely as all words seen once together (Good 1953), and has their tags.
+    p(word, tag) = p(word) p(tag | word), where the tags of a rare word are smoothed by those of its suffixes. An
+    unknown word is as likely as all words seen once together (Good 1953), and has their tags.
     """
     counts = np.zeros((vocab, size))
     words: dict[int, str] = {}

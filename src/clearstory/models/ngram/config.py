@@ -36,7 +36,8 @@ class NGramConfig:
             count, none leaves nothing; given is what a model read from a file of ARPA says.
         prune: for each order from 1, n-grams that were counted so often or less are dropped; the last stands for all
             longer ones. None by default.
-        bos_token_id: the token that texts begin after, beyond which no n-gram reaches back; the tokenizer's when not given.
+        bos_token_id: the token that texts begin after, beyond which no n-gram reaches back; the tokenizer's when not
+            given.
         counts: whether counts are kept beside the probabilities, to be looked at.
         sizes: n-grams of each order from 2; none before the model has learnt.
     """

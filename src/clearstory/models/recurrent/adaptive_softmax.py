@@ -1,9 +1,9 @@
 """Adaptive softmax: rare tokens are in clusters, which are predicted first. Grave et al. 2017, section 4.
 
 The head holds the most frequent tokens and one entry for each cluster; for a token in a cluster, p(token) = p(cluster)
-p(token | cluster). In training only the clusters that occur are computed; the whole distribution is the same formula for
-every token. Unlike in the paper, output vectors of rare tokens are as long as the others, so that they can be tied to
-the embedding (Merity et al. 2018b, section 3.3).
+p(token | cluster). In training only the clusters that occur are computed; the whole distribution is the same formula
+for every token. Unlike in the paper, output vectors of rare tokens are as long as the others, so that they can be tied
+to the embedding (Merity et al. 2018b, section 3.3).
 """
 
 from __future__ import annotations

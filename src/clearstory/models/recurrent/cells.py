@@ -134,8 +134,8 @@ class RecurrentLayer(nn.Module):
 
 @contextmanager
 def ignore_cudnn_warning(device: torch.device) -> Iterator[None]:
-    """Context that hides cuDNN's warning about weights that are not contiguous: they are cast, and some dropped out, for
-    each call, and so copied anyway.
+    """Context that hides cuDNN's warning about weights that are not contiguous: they are cast, and some dropped out,
+    for each call, and so copied anyway.
     """
     if device.type != "cuda":
         yield

@@ -58,10 +58,10 @@ class Recurrent(nn.Module):
             if c.cell == "lstm":
                 # Jozefowicz et al. 2015, section 3.2: forget gates that start open.
                 cast(RecurrentLayer, layer).input.bias[units : 2 * units] += 1.0
-        for weight in (None if self.unembedding is None else self.unembedding.weight, self.cluster_embeddings):
-            if weight is not None:
-                nn.init.uniform_(weight, -0.1, 0.1)
-                weight *= float(initialization == "normal")
+        for output in (None if self.unembedding is None else self.unembedding.weight, self.cluster_embeddings):
+            if output is not None:
+                nn.init.uniform_(output, -0.1, 0.1)
+                output *= float(initialization == "normal")
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -19,8 +19,8 @@ Bias = Tensor | list[Tensor] | None
 the whole batch, or (H, new, kept) for each sequence of a cache. None: nothing."""
 
 Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]]
-"""What cross-attention reads: the encoder's hidden states (B, S, W) with the bias of their padding; or, for each sequence
-of a cache, one layer's keys and values, (kv_heads, S, head_dim)."""
+"""What cross-attention reads: the encoder's hidden states (B, S, W) with the bias of their padding; or, for each
+sequence of a cache, one layer's keys and values, (kv_heads, S, head_dim)."""
 
 RotaryAngles = tuple[Tensor, Tensor]
 """Cosines and sines of the positions' angles, from `Rotary.cos_sin`."""

@@ -52,8 +52,8 @@ class TransformerConfig:
         logit_scale: whether vectors are divided by the root of the width before the unembedding (T5).
         unembed_bias: whether each word has a logit of its own beside its vector (BERT, Marian).
         mlm_transform: whether a linear map, a bend and a norm stand before the unembedding (BERT).
-        pooler: whether an encoder's first vector is mapped once more, to stand for the text; beside `mlm_transform`, to say
-            if a sentence follows another too (BERT).
+        pooler: whether an encoder's first vector is mapped once more, to stand for the text; beside `mlm_transform`, to
+            say if a sentence follows another too (BERT).
         labels: what a head tells apart, by name, in the order of its logits; none for most.
         label_level: what has a label, a text (told from the pooler's vector) or each token (from its own).
         sliding_window: tokens each one may look back on, itself included; None for all of the context.

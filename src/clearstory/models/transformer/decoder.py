@@ -1,7 +1,7 @@
 """Transformer: the decoder-only language model.
 
-Token embedding, positions, blocks, final norm, unembedding. Vaswani et al. 2017; as a decoder alone, Radford et al. 2018.
-The other architectures are in encoder.py and encoder_decoder.py.
+Token embedding, positions, blocks, final norm, unembedding. Vaswani et al. 2017; as a decoder alone, Radford et al.
+2018. The other architectures are in encoder.py and encoder_decoder.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Hashed n-grams: learned tables of next-token logits beside a network, looked up by hashing the last few tokens.
 
-For each order n, the last n tokens are hashed to one row of a table. The row is a vector of logits. The logits are added
-to the network's own, weighted by a weight that the network computes at each position, and are fed to the network as part
-of its input. All of it is trained by gradient descent; nothing is counted. In configs the setting is `recall`.
+For each order n, the last n tokens are hashed to one row of a table. The row is a vector of logits. The logits are
+added to the network's own, weighted by a weight that the network computes at each position, and are fed to the network
+as part of its input. All of it is trained by gradient descent; nothing is counted. In configs the setting is `recall`.
 
 Sources: hashed n-gram features of a maximum-entropy model beside a network (Mikolov et al. 2011, "RNNME"); mixing
 orders by weights that the context chooses (Mahoney 2005, PAQ); hashed n-grams at the input (Clark et al. 2022).

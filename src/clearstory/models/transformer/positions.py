@@ -59,7 +59,8 @@ def rope_scaling_divisors(
 
 
 def sinusoidal_embedding(context: int, width: int) -> Float[Tensor, "T W"]:
-    """Sinusoidal position embeddings, (context, width), wavelengths 2π to 10,000 · 2π. Vaswani et al. 2017, section 3.5.
+    """Sinusoidal position embeddings, (context, width), wavelengths 2π to 10,000 · 2π. Vaswani et al. 2017, section
+    3.5.
 
     Sines fill the first half and cosines the second, as in Marian and the authors' own code; the paper's text
     alternates them, which to a network is the same up to a permutation.

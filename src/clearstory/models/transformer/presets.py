@@ -100,14 +100,14 @@ T5_SMALL = replace(
 
 # Shazeer 2020, and T5's release 1.1: gated, the unembedding a matrix of its own.
 T5_11_SMALL = replace(
-    T5_SMALL, heads=6, kv_heads=6, layers=8, intermediate_size=1024, activation="gelu_tanh", gated=True, tie_embeddings=False,
-    logit_scale=False,
+    T5_SMALL, heads=6, kv_heads=6, layers=8, intermediate_size=1024, activation="gelu_tanh", gated=True,
+    tie_embeddings=False, logit_scale=False,
 )  # fmt: skip
 
 # Our own recipe for translation in minutes of a processor: T5 1.1's wiring, so that other tools open it.
 CLEAR_TRANSLATE = replace(
-    T5_11_SMALL, vocab=8192, context=256, width=256, heads=4, kv_heads=4, layers=3, intermediate_size=512, activation="silu",
-    dropout=0.0,
+    T5_11_SMALL, vocab=8192, context=256, width=256, heads=4, kv_heads=4, layers=3, intermediate_size=512,
+    activation="silu", dropout=0.0,
 )  # fmt: skip
 
 # Junczys-Dowmunt et al. 2018 (Marian), as Helsinki-NLP's opus-mt models have it.
