@@ -48,7 +48,7 @@ def test_gates_are_shown_as_means_over_units() -> None:
 
 
 def test_a_transformer_has_no_gates_and_says_what_it_can_show() -> None:
-    with pytest.raises(CannotDo, match=r"needs gates.*it can show .*next, surprise, generation, attention"):
+    with pytest.raises(CannotDo, match=r"needs a recurrent state.*it supports .*next-token, surprisal, generation, attention"):
         check_supported("gates", MODELS["gpt2"]())
 
 

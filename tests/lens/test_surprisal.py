@@ -70,14 +70,14 @@ def test_a_family_asked_for_what_it_cannot_show_names_what_it_can(model: Any) ->
         if name in supported_views(model):
             check_supported(name, model)
             continue
-        with pytest.raises(CannotDo, match=f"'{name}' needs .* can show tokens, .*next-token, surprisal"):
+        with pytest.raises(CannotDo, match=f"'{name}' needs .* it supports tokens, .*next-token, surprisal"):
             check_supported(name, model)
     assert ("attention" in supported_views(model)) == hasattr(model, "blocks")
 
 
 def test_inspect_refuses_before_it_computes() -> None:
     opened = SimpleNamespace(model=shaken(TINY_LSTM), tokenizer=LETTERS)
-    with pytest.raises(CannotDo, match=r"\(lstm\) has none; it can show tokens, .*next-token, surprisal"):
+    with pytest.raises(CannotDo, match=r"\(lstm\) has no attention; .*it supports tokens, .*next-token, surprisal"):
         inspect(opened, "a", view="attention")
     assert inspect(opened, "a", view="surprisal").kind == "highlighted_text"
     with pytest.raises(UnknownName, match="did you mean 'surprisal'"):
