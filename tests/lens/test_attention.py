@@ -53,7 +53,7 @@ def test_heads_and_the_bias_add_up_to_what_attention_adds(name: str, part: Any) 
     for at in attention_sites(model, part):
         walks = [head_quantities(model, read, at.layer, number, part) for number in range(at.heads)]
         with record_activations(model, at.tap) as seen:
-            read.hidden(model)
+            read.forward(model)
         _, bias = linear_weight(at.attention.output)
         total = sum((walked.added for walked in walks), torch.zeros(())) + (0 if bias is None else bias)
         assert torch.allclose(total, seen[at.tap][0], rtol=1e-9, atol=1e-9)
@@ -92,7 +92,7 @@ def test_a_heads_effect_is_in_logits() -> None:
     read = read_by(model)
     walked = head_quantities(model, read, 1, 1)
     with record_activations(model, "blocks.1") as seen:
-        hidden = read.hidden(model)
+        hidden = read.forward(model)
     last = seen["blocks.1"][0]
     logits = model.logits(hidden)
     assert walked.effect is not None
@@ -168,7 +168,7 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
         attention_sites(Linear(2, 2))
     for name in ("lstm", "ngram", "hmm"):
         assert not {"attention", "head"} & set(supported_views(MODELS[name]()))
-    with pytest.raises(CannotDo, match="'head' needs attention, which a Transformer has"):
+    with pytest.raises(CannotDo, match="'head' needs attention, and this model"):
         check_supported("head", MODELS["lstm"]())
     assert {"attention", "head"} <= set(supported_views(MAKE["t5"]()))
 
@@ -233,7 +233,7 @@ def test_of_long_vectors_the_largest_numbers_are_drawn_and_that_is_said() -> Non
 def test_of_what_is_watched_only_what_is_kept_is_held() -> None:
     model = MODELS["gpt2"]()
     with record_activations(model, "blocks.*.attention.pattern", keep=lambda pattern: pattern.shape[1]) as seen:  # type: ignore[arg-type, return-value]
-        read_by(model).hidden(model)
+        read_by(model).forward(model)
     assert set(seen.values()) == {2}
     with pytest.raises(UnknownName), record_activations(model, "nothing", keep=torch.zeros_like):
         pass

@@ -78,5 +78,5 @@ def test_it_is_for_encoders_that_know_words() -> None:
     bare: Any = shaken(replace(CONFIG, mlm_transform=False))
     for other in (bare, shaken(TINY_CLEAR)):
         assert "fill-mask" not in supported_views(other)
-        with pytest.raises(CannotDo, match="a head that tells what stands at a"):
+        with pytest.raises(CannotDo, match="needs a masked-token head"):
             check_supported("fill-mask", other)

@@ -41,5 +41,5 @@ def test_what_cannot_be_shown_is_refused() -> None:
         viterbi(MODELS["hmm"](), READER, "")
     with pytest.raises(BadSetting, match="top is 0"):
         viterbi(MODELS["hmm"](), READER, "a", top=0)
-    with pytest.raises(CannotDo, match="needs hidden states, which an hmm has"):
+    with pytest.raises(CannotDo, match="needs discrete hidden states, and this model"):
         check_supported("viterbi", MODELS["lstm"]())
